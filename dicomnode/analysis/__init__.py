@@ -1,0 +1,1 @@
+"""Pure analysis: arrays and records in, records out. No network, no database, no configuration."""

@@ -1,0 +1,73 @@
+"""The volume record and the array types that the analysis shares. One module owns the axes: this one and `volume`.
+
+Arrays of a volume have axes (z, y, x) along the patient's axes (DICOM PS3.3 C.7.6.2.1.1, LPS): index 0 of z is the slice
+nearest the feet, y grows from anterior to posterior, x grows from the patient's right to the left.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+HuArray = NDArray[np.int16]
+Mask = NDArray[np.bool_]
+#: 0 background, 1 right lung, 2 left lung (the numbers that lungmask uses).
+Labels = NDArray[np.uint8]
+RIGHT, LEFT = 1, 2
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One source image of the volume. `frame_number` counts from 1 and is None for a single-frame image."""
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame_number: int | None = None
+
+
+@dataclass(frozen=True)
+class InPlane:
+    """How a source image's (rows, columns) became (y, x): first transposed, then flipped."""
+
+    transposed: bool = False
+    flip_y: bool = False
+    flip_x: bool = False
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A CT volume in Hounsfield units.
+
+    Attributes:
+        hu: shape (z, y, x), int16, HU, axes as this module says; padding and out-of-field pixels are at most -1024.
+        spacing_mm: (z, y, x).
+        origin_mm: LPS coordinates (x, y, z) of the centre of voxel [0, 0, 0].
+        axes: 3x3, rows are the LPS unit vectors along which z, y, x grow (near the identity's reversal: an axial volume).
+        frames: the source image of each z, feet first.
+        in_plane: how each source image was turned.
+    """
+
+    hu: HuArray
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    axes: tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
+    frames: tuple[Frame, ...]
+    in_plane: InPlane = InPlane()
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel, millilitres."""
+        z, y, x = self.spacing_mm
+        return z * y * x / 1000.0
+
+    def to_source(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """An array (z, y, x) turned back into the source images' rows and columns: (frame, row, column)."""
+        if self.in_plane.flip_y:
+            array = array[:, ::-1, :]
+        if self.in_plane.flip_x:
+            array = array[:, :, ::-1]
+        if self.in_plane.transposed:
+            array = array.transpose(0, 2, 1)
+        return np.ascontiguousarray(array)

@@ -1,0 +1,162 @@
+"""What an analysis found: frozen records, and their form in `findings.json` (a contract: add to it, keep what is there)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["info", "warning", "error"]
+IntendedUse = Literal["synthetic-demo", "research"]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a series was not analysed. `code` is stable for scripts, `text` is for people."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A doubt about input or result that a reader must see before the numbers."""
+
+    code: str
+    severity: Severity
+    text: str
+
+
+@dataclass(frozen=True)
+class RejectedSeries:
+    """A series of the study that was not analysed."""
+
+    series_uid: str
+    modality: str
+    slices: int
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class ChosenSeries:
+    """The analysed series. `spacing_mm` is (z, y, x), from slice positions and Pixel Spacing, never from Slice Thickness."""
+
+    study_uid: str
+    series_uid: str
+    slices: int
+    spacing_mm: tuple[float, float, float]
+    kernel: str
+    why_chosen: str
+
+
+@dataclass(frozen=True)
+class VolumeMl:
+    """Lung volumes in millilitres (segmented voxels times voxel volume)."""
+
+    total: float
+    left: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Lungs:
+    """Which segmenter made the mask, and the volumes of it."""
+
+    segmenter: str
+    segmenter_version: str
+    volume_ml: VolumeMl
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """Attenuation of one region, Hounsfield units; percentages are of the region's voxels. See `quantify`."""
+
+    mean_hu: float
+    sd_hu: float
+    skewness: float
+    kurtosis: float
+    p05_hu: float
+    p15_hu: float
+    p50_hu: float
+    p85_hu: float
+    p95_hu: float
+    haa_percent: float
+    laa950_percent: float
+
+
+@dataclass(frozen=True)
+class Radiomics:
+    """PyRadiomics features by region, and the parameter file (as a mapping) with which stock PyRadiomics repeats them."""
+
+    settings: Mapping[str, Any]
+    features: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """Predicted probability of death from any cause within `years`, with its interval (all 0 to 1)."""
+
+    years: int
+    probability: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Risk:
+    """Risk from a model bundle. `interval` says in words what `lower` and `upper` are."""
+
+    bundle: str
+    bundle_sha256: str
+    intended_use: IntendedUse
+    horizons: tuple[Horizon, ...]
+    version: str = ""
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that one analysis found. Refused: no series was suitable, and `rejected` says why for each."""
+
+    status: Literal["analysed", "refused"]
+    series: ChosenSeries | None = None
+    rejected: tuple[RejectedSeries, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    lungs: Lungs | None = None
+    quantities: Mapping[str, Quantities] = field(default_factory=dict)
+    radiomics: Radiomics | None = None
+    risk: Risk | None = None
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    #: dicomnode version, input digest, algorithm digest: what the result's UIDs are derived from.
+    software_version: str = ""
+    input_digest: str = ""
+    algorithm_digest: str = ""
+
+    def to_json(self) -> str:
+        """`findings.json`: UTF-8 text, two-space indent, a newline at the end. NaN is not JSON and is refused."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Findings":
+        """The findings that `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError: the text is not such a file.
+        """
+        d = json.loads(text)
+        series, lungs, radiomics, risk = d["series"], d["lungs"], d["radiomics"], d["risk"]
+        return cls(
+            status=d["status"],
+            series=None if series is None else ChosenSeries(**{**series, "spacing_mm": tuple(series["spacing_mm"])}),
+            rejected=tuple(
+                RejectedSeries(**{**r, "reasons": tuple(Reason(**x) for x in r["reasons"])}) for r in d["rejected"]
+            ),
+            flags=tuple(Flag(**f) for f in d["flags"]),
+            lungs=None if lungs is None else Lungs(**{**lungs, "volume_ml": VolumeMl(**lungs["volume_ml"])}),
+            quantities={k: Quantities(**v) for k, v in d["quantities"].items()},
+            radiomics=None if radiomics is None else Radiomics(**radiomics),
+            risk=None if risk is None else Risk(**{**risk, "horizons": tuple(Horizon(**h) for h in risk["horizons"])}),
+            timings_s=d["timings_s"],
+            software_version=d["software_version"],
+            input_digest=d["input_digest"],
+            algorithm_digest=d["algorithm_digest"],
+        )

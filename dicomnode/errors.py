@@ -1,0 +1,71 @@
+"""The one tree of errors. Each class knows the exit code of the command line and whether trying again may help.
+
+The message says what was wrong, with the value, and what to do. It never holds patient data: messages end in logs.
+"""
+
+from typing import ClassVar
+
+
+class DicomnodeError(Exception):
+    """Something went wrong in dicomnode."""
+
+    exit_code: ClassVar[int] = 1
+    may_retry: ClassVar[bool] = False
+
+
+class UsageError(DicomnodeError):
+    """The command was called in a way that cannot work."""
+
+    exit_code = 2
+
+
+class ConfigurationError(DicomnodeError):
+    """The configuration is wrong: which key, which value, and the cure."""
+
+    exit_code = 2
+
+
+class RefusedError(DicomnodeError):
+    """The input is not suitable for analysis.
+
+    `code` is a short, stable word for scripts (it becomes the reason's code in `findings.json`).
+    """
+
+    exit_code = 3
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class BundleError(DicomnodeError):
+    """A model bundle is missing, damaged, not allowed here, or does not reproduce its golden case."""
+
+    exit_code = 4
+
+
+class WeightsError(DicomnodeError):
+    """Segmentation weights are missing or not the file that was expected."""
+
+    exit_code = 4
+
+
+class SpoolError(DicomnodeError):
+    """The spool or its catalogue cannot take or give what was asked."""
+
+    exit_code = 5
+    may_retry = True
+
+
+class PeerError(DicomnodeError):
+    """A peer could not be reached or failed in passing: trying again may help."""
+
+    exit_code = 6
+    may_retry = True
+
+
+class PeerRejectedError(DicomnodeError):
+    """A peer refused for good (AE title not recognised, SOP class not supported): trying again will not help."""
+
+    exit_code = 6

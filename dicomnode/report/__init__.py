@@ -1,0 +1,1 @@
+"""Pure encoding: findings and source headers in, DICOM datasets out."""
