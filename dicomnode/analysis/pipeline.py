@@ -1,0 +1,178 @@
+"""The analysis of one study, from files to findings: select, load, segment, judge, measure, predict.
+
+Everything is decided from the files alone; nothing is written, sent or looked up. The node's workflow, `dicomnode analyze`
+and the training module all call this.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+import dicomnode
+from dicomnode.analysis import lungs, quantify, radiomics
+from dicomnode.analysis.arrays import Labels, Volume
+from dicomnode.analysis.bundle import Bundle
+from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, Risk
+from dicomnode.analysis.series import Selection, Series, group, input_digest, read_headers, select
+from dicomnode.analysis.volume import load
+from dicomnode.errors import RefusedError
+
+Stage = Literal["load", "segment", "quantify", "radiomics", "risk"]
+Progress = Callable[[Stage, float], None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What makes the numbers: the segmenter, the radiomics parameter file (None: no radiomics), the bundle (None: no risk)."""
+
+    segmenter: lungs.Segmenter
+    radiomics_settings: Mapping[str, Any] | None
+    bundle: Bundle | None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that decides the numbers besides the images: UIDs of the results are derived from it."""
+        parts = {
+            "software": dicomnode.__version__,
+            "segmenter": [self.segmenter.name, self.segmenter.version],
+            "radiomics": None if self.radiomics_settings is None else dict(self.radiomics_settings),
+            "bundle": None if self.bundle is None else self.bundle.sha256,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Findings, with what the reports need besides: headers in frame order (feet first), the volume and its labels."""
+
+    findings: Findings
+    headers: tuple[Dataset, ...] = ()
+    volume: Volume | None = None
+    labels: Labels | None = None
+
+    @property
+    def labels_in_source(self) -> NDArray[np.uint8]:
+        """Labels in the source images' own rows and columns, (frame, row, column). Only of an analysed study."""
+        if self.volume is None or self.labels is None:
+            raise ValueError("a refused study has no labels")
+        return self.volume.to_source(self.labels)
+
+
+class _Stopwatch:
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        if self._progress:
+            self._progress(name, 0.0)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def analyse(files: Sequence[Path], method: Method, progress: Progress | None = None) -> Analysis:
+    """Analyse the chest CT among `files` (one study's, in any order).
+
+    Args:
+        files: DICOM files and whatever else lies beside them.
+        method: segmenter, radiomics settings, bundle.
+        progress: called at the start of a stage, and while the images load, with the stage's name and a fraction.
+
+    Returns:
+        The analysis; refused (`findings.status`) where no series is suitable, with the reasons.
+    """
+    watch = _Stopwatch(progress)
+    with watch.stage("load"):
+        headers, unreadable = read_headers(files)
+        selection = select(group(headers), unreadable)
+        if selection.chosen is None:
+            return Analysis(_refused(selection))
+        try:
+            volume = load(selection.chosen, None if progress is None else lambda i, n: progress("load", i / n))
+        except RefusedError as e:
+            return Analysis(_refused(selection, e))
+    try:
+        with watch.stage("segment"):
+            labels = method.segmenter(volume)
+    except RefusedError as e:
+        return Analysis(_refused(selection, e))
+    findings = _measure(selection, selection.chosen, volume, labels, method, watch)
+    ordered = {h.dataset.SOPInstanceUID: h.dataset for h in selection.chosen.headers}
+    return Analysis(findings, tuple(ordered[f.sop_instance_uid] for f in volume.frames), volume, labels)
+
+
+def _measure(
+    selection: Selection, series: Series, volume: Volume, labels: Labels, method: Method, watch: _Stopwatch
+) -> Findings:
+    with watch.stage("quantify"):
+        flags = selection.flags + lungs.check(volume, labels)
+        volume_ml = lungs.volumes(volume, labels)
+        quantities = quantify.by_region(volume, labels)
+    features = None
+    if method.radiomics_settings is not None:
+        with watch.stage("radiomics"):
+            values = radiomics.extract(volume, labels > 0, method.radiomics_settings)
+            features = Radiomics(dict(method.radiomics_settings), {"lungs": values})
+    risk: Risk | None = None
+    if method.bundle is not None:
+        with watch.stage("risk"):
+            doubts = [f.code for f in flags if f.severity == "error"]
+            if doubts:
+                text = f"no risk was predicted, because the lungs are in doubt ({', '.join(doubts)})"
+                flags = (*flags, Flag("risk-withheld", "error", text))
+            else:
+                risk = method.bundle.predict(volume, labels)
+    for stage in ("radiomics", "risk"):
+        watch.seconds.setdefault(stage, 0.0)
+    return Findings(
+        status="analysed",
+        series=ChosenSeries(
+            study_uid=series.study_uid,
+            series_uid=series.series_uid,
+            slices=len(volume.frames),
+            spacing_mm=volume.spacing_mm,
+            kernel=_kernel(series),
+            why_chosen=selection.why_chosen,
+        ),
+        rejected=selection.rejected,
+        flags=flags,
+        lungs=Lungs(method.segmenter.name, method.segmenter.version, volume_ml),
+        quantities=quantities,
+        radiomics=features,
+        risk=risk,
+        timings_s=watch.seconds,
+        software_version=dicomnode.__version__,
+        input_digest=input_digest(series),
+        algorithm_digest=method.digest,
+    )
+
+
+def _kernel(series: Series) -> str:
+    kernel = series.headers[0].dataset.get("ConvolutionKernel", "")
+    return kernel if isinstance(kernel, str) else "\\".join(str(k) for k in kernel or ())
+
+
+def _refused(selection: Selection, error: RefusedError | None = None) -> Findings:
+    """Refused findings; a series that was chosen and then failed joins the rejected ones with its reason."""
+    rejected = selection.rejected
+    if error is not None and selection.chosen is not None:
+        series = selection.chosen
+        reason = Reason(error.code, error.text)
+        rejected = (RejectedSeries(series.series_uid, series.modality, len(series.headers), (reason,)), *rejected)
+    return Findings("refused", None, rejected, selection.flags, software_version=dicomnode.__version__)
+
+
+def with_encode_time(findings: Findings, seconds: float) -> Findings:
+    """The findings with the time that encoding the reports took."""
+    return replace(findings, timings_s={**findings.timings_s, "encode": round(seconds, 3)})

@@ -1,0 +1,109 @@
+"""`dicomnode check`: what would not work is found before the first study comes."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomnode.config import Config
+from dicomnode.dimse import sender
+from dicomnode.errors import DicomnodeError
+from dicomnode.intake.catalog import Catalog
+from dicomnode.methods import model_bundle, segmenter
+from dicomnode.peers import to_peer
+
+
+@dataclass(frozen=True)
+class Result:
+    """One thing that was looked at; `text` says what is there, or what is wrong and what to do."""
+
+    what: str
+    ok: bool
+    text: str
+
+
+def run(config: Config) -> list[Result]:
+    """Look at everything; a failure does not stop the rest."""
+    return [
+        *_folders(config),
+        _disk(config),
+        _database(config),
+        _port(config),
+        _segmenter(config),
+        _bundle(config),
+        *_peers(config),
+    ]
+
+
+def _folders(config: Config) -> Iterator[Result]:
+    for key in ("spool", "results", "state"):
+        folder: Path = getattr(config.storage, key)
+        nearest = next(p for p in (folder, *folder.parents) if p.exists())
+        ok = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+        cure = f"{nearest} cannot be written by this user: change its owner, or storage.{key}"
+        yield Result(f"storage.{key}", ok, str(folder) if ok else cure)
+
+
+def _disk(config: Config) -> Result:
+    folder = config.storage.spool
+    free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free / 1e9
+    need = config.storage.minimum_free_gb
+    text = f"{free:.1f} GB free, {need:g} GB kept free"
+    return Result("disk", free > need, text if free > need else f"{text}: free some, or lower storage.minimum_free_gb")
+
+
+def _database(config: Config) -> Result:
+    where = "PostgreSQL" if config.storage.database_url else "SQLite"
+    if not config.storage.database_url and not config.storage.state.is_dir():
+        return Result("database", True, "SQLite; it is made at the first start")
+    try:
+        Catalog.open(config.catalog_url).close()
+    except Exception as e:  # noqa: BLE001  (whatever the driver raises, the person needs a line)
+        return Result("database", False, f"{where} does not open ({type(e).__name__}): check storage.database_url")
+    return Result("database", True, f"{where} opens")
+
+
+def _port(config: Config) -> Result:
+    node = config.node
+    with socket.socket(socket.AF_INET6 if ":" in node.host else socket.AF_INET) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((node.host, node.port))
+        except OSError as e:
+            running = sender.Destination("self", node.ae_title, node.host, node.port, node.ae_title)
+            try:
+                sender.echo(running)
+            except DicomnodeError:
+                return Result("port", False, f"{node.host}:{node.port} cannot be used ({e.strerror}): change node.port")
+            return Result("port", True, f"{node.host}:{node.port} answers as {node.ae_title}: the node is running")
+    return Result("port", True, f"{node.host}:{node.port} is free")
+
+
+def _segmenter(config: Config) -> Result:
+    try:
+        made = segmenter(config.analysis)
+    except DicomnodeError as e:
+        return Result("segmenter", False, str(e))
+    return Result("segmenter", True, f"{made.name}, version {made.version}")
+
+
+def _bundle(config: Config) -> Result:
+    try:
+        bundle = model_bundle(config.analysis)
+    except DicomnodeError as e:
+        return Result("bundle", False, str(e))
+    if bundle is None:
+        return Result("bundle", True, "none configured: no risk is predicted")
+    return Result("bundle", True, f"{bundle.name} {bundle.version}, {bundle.intended_use}: hashes and golden case hold")
+
+
+def _peers(config: Config) -> Iterator[Result]:
+    for destination in config.destination:
+        try:
+            seconds = sender.echo(to_peer(destination, config))
+        except DicomnodeError as e:
+            yield Result(f"destination {destination.name}", False, str(e))
+        else:
+            yield Result(f"destination {destination.name}", True, f"answered C-ECHO in {1000 * seconds:.0f} ms")

@@ -1,0 +1,68 @@
+"""Findings as a person looks at them on a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from dicomnode.analysis.findings import Findings
+
+_SEVERITY = {"info": "note", "warning": "warning", "error": "ERROR"}
+
+
+def findings_table(console: Console, findings: Findings) -> None:
+    """Print which series was chosen, why the others were not, the flags, the numbers and the risk."""
+    _print_series(console, findings)
+    for flag in findings.flags:
+        console.print(f"{_SEVERITY[flag.severity]}: {flag.text} ({flag.code})", markup=False, highlight=False)
+    if findings.lungs is not None:
+        _print_numbers(console, findings)
+    if findings.risk is not None:
+        _print_risk(console, findings)
+
+
+def _print_series(console: Console, findings: Findings) -> None:
+    table = Table("series", "modality", "slices", "decision", title="Series", title_justify="left")
+    if (s := findings.series) is not None:
+        table.add_row(_short(s.series_uid), "CT", str(s.slices), f"chosen: {s.why_chosen}")
+    for r in findings.rejected:
+        table.add_row(_short(r.series_uid), r.modality, str(r.slices), "\n".join(f"{x.code}: {x.text}" for x in r.reasons))
+    if not table.rows:
+        table.add_row("-", "-", "0", "no readable DICOM image was found")
+    console.print(table)
+
+
+def _print_numbers(console: Console, findings: Findings) -> None:
+    assert findings.lungs is not None
+    title = f"Lungs (segmenter {findings.lungs.segmenter}, version {findings.lungs.segmenter_version})"
+    table = Table("measure", "both", "right", "left", title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    v = findings.lungs.volume_ml
+    table.add_row("volume, ml", f"{v.total:.0f}", f"{v.right:.0f}", f"{v.left:.0f}")
+    rows = (
+        ("mean attenuation, HU", "mean_hu"),
+        ("SD, HU", "sd_hu"),
+        ("15th percentile, HU", "p15_hu"),
+        ("HAA (-600 to -250 HU), %", "haa_percent"),
+        ("LAA-950 (below -950 HU), %", "laa950_percent"),
+    )
+    for label, name in rows:
+        values = [getattr(findings.quantities[region], name) for region in ("lungs", "right", "left")]
+        table.add_row(label, *(f"{x:.1f}" for x in values))
+    console.print(table)
+
+
+def _print_risk(console: Console, findings: Findings) -> None:
+    assert findings.risk is not None
+    title = f"Predicted death from any cause (bundle {findings.risk.bundle}, {findings.risk.intended_use})"
+    table = Table("within", "probability", "interval", title=title, title_justify="left")
+    for h in findings.risk.horizons:
+        years = f"{h.years} year{'s' * (h.years > 1)}"
+        table.add_row(years, f"{100 * h.probability:.1f} %", f"{100 * h.lower:.1f} to {100 * h.upper:.1f} %")
+    console.print(table)
+    if findings.risk.intended_use == "synthetic-demo":
+        console.print("SYNTHETIC DEMO MODEL: trained on phantoms; these probabilities mean nothing for a patient.", markup=False)
+    console.print("Research use only; check the images first.", markup=False)
+
+
+def _short(uid: str) -> str:
+    return uid if len(uid) <= 24 else f"…{uid[-22:]}"

@@ -1,0 +1,149 @@
+"""The jobs of the node as `dicomnode jobs` shows and changes them. No patient data: a study is named by its UID."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from dicomnode import workflow
+from dicomnode.analysis.findings import Findings
+from dicomnode.config import Config
+from dicomnode.errors import UsageError
+from dicomnode.intake.catalog import Catalog, Job
+
+_ENDED = ("refused", "failed", "cancelled", "delivered", "analysed", "superseded")
+
+
+def overview(config: Config, state: str | None, limit: int) -> list[dict[str, Any]]:
+    """One row a job, the newest first."""
+    catalog = _open(config)
+    rows = []
+    for job in catalog.jobs(state=state, limit=limit):
+        deliveries = catalog.deliveries(job.study_uid, job.generation)
+        done = sum(d.state == "delivered" for d in deliveries)
+        study = catalog.study(job.study_uid)
+        rows.append(
+            {
+                "study_uid": job.study_uid,
+                "generation": job.generation,
+                "state": job.state,
+                "instances": study.instances,
+                "last_seen": _text(study.last_seen),
+                "delivered": f"{done}/{len(deliveries)}",
+                "reason": job.reason or "",
+            }
+        )
+    return rows
+
+
+def details(config: Config, study_uid: str, generation: int | None) -> dict[str, Any]:
+    """All that the node knows of one job."""
+    catalog = _open(config)
+    job = _find(catalog, study_uid, generation)
+    study = catalog.study(study_uid)
+    folder = workflow.results_folder(config, study_uid, job.generation)
+    findings = folder / "findings.json"
+    return {
+        "study_uid": study_uid,
+        "generation": job.generation,
+        "state": job.state,
+        "reason": job.reason or "",
+        "instances": study.instances,
+        "first_seen": _text(study.first_seen),
+        "last_seen": _text(study.last_seen),
+        "results": str(folder) if findings.exists() else "",
+        "series": _series(findings),
+        "deliveries": [
+            {
+                "destination": d.destination,
+                "object": d.object,
+                "state": d.state,
+                "attempts": d.attempts,
+                "status": "" if d.status is None else f"0x{d.status:04X}",
+                "text": d.text or "",
+            }
+            for d in catalog.deliveries(study_uid, job.generation)
+        ],
+    }
+
+
+def _series(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    findings = Findings.from_json(path.read_text("utf-8"))
+    rows: list[dict[str, Any]] = []
+    if findings.series is not None:
+        s = findings.series
+        rows.append({"series_uid": s.series_uid, "modality": "CT", "slices": s.slices, "decided": f"chosen: {s.why_chosen}"})
+    rows.extend(
+        {
+            "series_uid": r.series_uid,
+            "modality": r.modality,
+            "slices": r.slices,
+            "decided": "; ".join(f"{x.code}: {x.text}" for x in r.reasons),
+        }
+        for r in findings.rejected
+    )
+    return rows
+
+
+def retry(config: Config, study_uid: str, generation: int | None) -> str:
+    """Run a job that has ended once more. Returns a sentence for the caller.
+
+    Raises:
+        UsageError: there is no such job, or it has not ended.
+    """
+    catalog = _open(config)
+    job = _find(catalog, study_uid, generation)
+    if job.state not in _ENDED:
+        raise UsageError(f"the job is {job.state}: only one that has ended can be run again ({', '.join(_ENDED)})")
+    for d in catalog.deliveries(study_uid, job.generation):
+        if d.state in ("failed", "rejected"):
+            catalog.mark_delivery(
+                study_uid, job.generation, d.destination, d.object, "pending", None, "retried by hand", d.attempts, now=time.time()
+            )
+    catalog.set_state(study_uid, job.generation, "queued", "retried by hand", now=time.time())
+    queue = workflow.Queue(config)
+    try:
+        run = queue.enqueue(study_uid, job.generation, again=True)
+    finally:
+        queue.close()
+    return f"queued again as {run}"
+
+
+def cancel(config: Config, study_uid: str, generation: int | None) -> str:
+    """Cancel a job that has not ended; what was received is kept. Returns a sentence for the caller.
+
+    Raises:
+        UsageError: there is no such job, or nothing of it is left to cancel.
+    """
+    catalog = _open(config)
+    job = _find(catalog, study_uid, generation)
+    queue = workflow.Queue(config)
+    try:
+        live = queue.cancel(study_uid, job.generation)
+    finally:
+        queue.close()
+    if not live:
+        raise UsageError(f"the job is {job.state}: nothing of it is queued or running")
+    catalog.set_state(study_uid, job.generation, "cancelled", "cancelled by hand", now=time.time())
+    return f"cancelled; {live} queued or running parts were stopped, what was received is kept"
+
+
+def _open(config: Config) -> Catalog:
+    if not config.storage.database_url and not config.storage.state.is_dir():
+        raise UsageError(f"{config.storage.state}: the node has not run with this configuration yet")
+    return Catalog.open(config.catalog_url)
+
+
+def _find(catalog: Catalog, study_uid: str, generation: int | None) -> Job:
+    if generation is None:
+        generations = [j.generation for j in catalog.jobs(study_uid=study_uid)]
+        if not generations:
+            raise UsageError(f"{study_uid}: no such job; `dicomnode jobs list` shows those that there are")
+        generation = max(generations)
+    job = catalog.job(study_uid, generation)
+    return job
+
+
+def _text(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))

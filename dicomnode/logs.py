@@ -1,0 +1,26 @@
+"""Logging to standard error: one line an event, UTC. Patient data may show at debug level only."""
+
+import logging
+import sys
+import time
+
+
+def configure(level: str, process: str) -> None:
+    """Set up logging for this process. `process` names it in each line (receiver, worker-0, …)."""
+    handler = logging.StreamHandler(sys.stderr)
+    formatter = logging.Formatter(
+        f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {process} %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
+    )
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    if root.level > logging.DEBUG:
+        # pynetdicom, pydicom and the scheduler log whole messages and values: those of ours say what a person needs.
+        for name in ("pynetdicom", "pydicom", "apscheduler", "dbos", "radiomics", "matplotlib", "PIL"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        # pydicom's warnings quote the values they complain of, and those can be a patient's name.
+        logging.getLogger("pydicom").setLevel(logging.ERROR)
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").setLevel(logging.ERROR)

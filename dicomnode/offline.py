@@ -1,0 +1,50 @@
+"""`dicomnode analyze`: the node's analysis and reports on a folder, with no network and no database."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dicomnode import results
+from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.pipeline import analyse
+from dicomnode.analysis.series import find_files
+from dicomnode.config import AnalysisTable
+from dicomnode.display import findings_table
+from dicomnode.methods import method
+from dicomnode.report.context import Context
+
+#: What lies in the repository and is right for a first look: a demo bundle, which marks every object that it touches.
+SHIPPED = AnalysisTable(
+    weights=Path(__file__).resolve().parents[1] / "weights", bundle="demo-synthetic", allow_demo_bundles=True
+)
+
+
+def run(source: Path, out: Path, table: AnalysisTable | None) -> int:
+    """Analyse `source` into `out` and print what was found. Returns the exit status: 0 analysed, 3 refused."""
+    console = Console()
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("seg", "measurements", "risk", "summary"):
+        # An earlier run's objects must not be taken for this one's.
+        (out / f"{name}.dcm").unlink(missing_ok=True)
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=Console(stderr=True), transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task("preparing", total=None)
+        chosen = method(table or SHIPPED)
+        files = find_files(source) if source.is_dir() else [source]
+        analysis = analyse(files, chosen, lambda stage, _: bar.update(task, description=stage))
+        if analysis.findings.status == "refused":
+            findings = analysis.findings
+            results.write_whole(out / "findings.json", findings.to_json().encode())
+        else:
+            bar.update(task, description="encode")
+            context = Context.at(datetime.now(UTC).timestamp())
+            results.encode(results.Checkpoint.of(analysis), context, out)
+            findings = Findings.from_json((out / "findings.json").read_text("utf-8"))
+    findings_table(console, findings)
+    console.print(f"written to {out}", markup=False, highlight=False)
+    return 0 if findings.status == "analysed" else 3
