@@ -51,7 +51,9 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
-    _show: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    _show: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """A DICOM node that reads systemic-sclerosis lung disease from chest CT. Research use only."""
 
@@ -77,10 +79,10 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode serve --config ae_config.toml
     """
-    from dicomnode import service
+    from dicomnode import processes, service
 
     settings = _configure(config, "serve")
-    service.serve(settings, config, service.stopper(supervised=False))
+    service.serve(settings, config, processes.stopper(supervised=False))
 
 
 @app.command()
@@ -93,19 +95,19 @@ def work(
 
     Example: dicomnode work --config ae_config.toml --index 1
     """
-    from dicomnode import service
+    from dicomnode import processes
 
     settings = _configure(config, f"worker-{index}")
-    service.work(settings, index, service.stopper(supervised=supervised))
+    processes.work(settings, index, processes.stopper(supervised=supervised))
 
 
 @app.command(hidden=True)
 def receive(config: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
     """Run the receiving process alone (`serve` starts it)."""
-    from dicomnode import service
+    from dicomnode import processes
 
     settings = _configure(config, "receiver")
-    service.receive(settings, service.stopper(supervised=supervised))
+    processes.receive(settings, processes.stopper(supervised=supervised))
 
 
 @app.command()
@@ -168,7 +170,8 @@ def analyze(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A folder of DICOM files, or one file.")],
     out: Annotated[Path, typer.Option(help="The folder for the results.")],
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Take the table [analysis] of this file; else what is shipped.")
+        Path | None,
+        typer.Option("--config", "-c", help="Take the table [analysis] of this file; else what is shipped."),
     ] = None,
 ) -> None:
     """Analyse a study without network and database.
@@ -201,7 +204,15 @@ def jobs_list(
     _table(
         ["study", "gen.", "state", "images", "last image", "delivered", "reason"],
         [
-            [r["study_uid"], str(r["generation"]), r["state"], str(r["instances"]), r["last_seen"], r["delivered"], r["reason"]]
+            [
+                r["study_uid"],
+                str(r["generation"]),
+                r["state"],
+                str(r["instances"]),
+                r["last_seen"],
+                r["delivered"],
+                r["reason"],
+            ]
             for r in rows
         ],
     )
@@ -227,7 +238,9 @@ def jobs_show(
         return
     _table(["", ""], [[k, str(v)] for k, v in shown.items() if not isinstance(v, list)])
     if shown["series"]:
-        _table(["series", "modality", "slices", "what was decided"], [list(map(str, s.values())) for s in shown["series"]])
+        _table(
+            ["series", "modality", "slices", "what was decided"], [list(map(str, s.values())) for s in shown["series"]]
+        )
     if shown["deliveries"]:
         _table(
             ["destination", "object", "state", "attempts", "status", "what it said"],
@@ -236,7 +249,9 @@ def jobs_show(
 
 
 @jobs_app.command("retry")
-def jobs_retry(study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None) -> None:
+def jobs_retry(
+    study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
+) -> None:
     """Run a failed, refused or cancelled job again; what a destination has accepted is not sent twice."""
     from dicomnode import jobs
 
@@ -244,7 +259,9 @@ def jobs_retry(study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, 
 
 
 @jobs_app.command("cancel")
-def jobs_cancel(study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None) -> None:
+def jobs_cancel(
+    study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
+) -> None:
     """Cancel a job that has not ended; what it received is kept."""
     from dicomnode import jobs
 

@@ -144,7 +144,9 @@ class Worker(_Table):
     """The process that analyses."""
 
     processes: int = Field(1, ge=0, le=64, description="give the number of workers that `serve` starts, 0 to 64")
-    concurrency: int = Field(1, ge=1, le=16, description="give the number of studies a worker analyses at once, 1 to 16")
+    concurrency: int = Field(
+        1, ge=1, le=16, description="give the number of studies a worker analyses at once, 1 to 16"
+    )
     drain_s: float = Field(30, ge=0, description="give the seconds that running work may take to stop")
 
 
@@ -256,7 +258,7 @@ def _message(error: dict[str, Any]) -> str:
     value = error["input"]
     near = difflib.get_close_matches(str(value), _choices(error), n=1)
     hint = f"; perhaps you meant {near[0]!r}" if near else ""
-    shown = f" = {value!r}" if isinstance(value, str | int | float | bool) else f" = {str(value)!r}" * isinstance(value, Path)
+    shown = f" = {str(value) if isinstance(value, Path) else value!r}" if not isinstance(value, dict | tuple) else ""
     return f"{key}{shown}: {what}{hint}" + (f"; {cure}" if cure else "")
 
 

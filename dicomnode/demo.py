@@ -1,4 +1,4 @@
-"""`dicomnode demo`: a node and a small PACS on this machine, a study in, its results out, and a table of what happened."""
+"""`dicomnode demo`: a node and a small PACS on this machine; a study goes in, its results come out."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from dicomnode.display import findings_table
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
 from dicomnode.intake.catalog import Catalog, Delivery, Job
 from dicomnode.offline import SHIPPED
-from dicomnode.workflow import results_folder
+from dicomnode.queueing import results_folder
 
 _PACS_AE, _NODE_AE = "DEMOPACS", "DICOMNODE"
 #: Far above what two cores need; only a demo that hangs meets it.
@@ -125,7 +125,9 @@ def _start_node(out: Path) -> subprocess.Popen[bytes]:
     with (out / "node.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "dicomnode", "serve", "--config", str(out / "ae_config.toml")],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
 
 
@@ -140,8 +142,12 @@ def _stop_node(node: subprocess.Popen[bytes]) -> None:
 
 def _bars(console: Console) -> Progress:
     return Progress(
-        SpinnerColumn(), TextColumn("{task.description}", justify="left"), BarColumn(), TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(), console=console,
+        SpinnerColumn(),
+        TextColumn("{task.description}", justify="left"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        console=console,
     )
 
 
@@ -193,9 +199,9 @@ def _follow(bars: Progress, settings: config.Config, node: subprocess.Popen[byte
             _must_run(node)
             studies = catalog.studies()
             for study in studies:
-                name = f"study …{study.study_uid[-8:]}"
-                task = tasks.setdefault(study.study_uid, bars.add_task(name, total=None, note="") if study.study_uid not in tasks else tasks[study.study_uid])
-                bars.update(task, note=f"{study.instances} images, {study.state}")
+                if study.study_uid not in tasks:
+                    tasks[study.study_uid] = bars.add_task(f"study …{study.study_uid[-8:]}", total=None, note="")
+                bars.update(tasks[study.study_uid], note=f"{study.instances} images, {study.state}")
             if studies and all(s.state in ("delivered", "refused", "failed", "held", "cancelled") for s in studies):
                 for task in tasks.values():
                     bars.update(task, total=1, completed=1)
@@ -245,7 +251,11 @@ def _objects(console: Console, outcome: Outcome, pacs: Path | None) -> bool:
     complete = True
     for name in expected:
         d = found.get(name)
-        here = d is not None and d.state == "delivered" and (pacs is None or (pacs / f"{d.sop_instance_uid}.dcm").is_file())
+        here = (
+            d is not None
+            and d.state == "delivered"
+            and (pacs is None or (pacs / f"{d.sop_instance_uid}.dcm").is_file())
+        )
         complete &= here
         table.add_row(name, d.sop_instance_uid if d else "-", "yes" if here else f"NO: {d.text if d else 'not made'}")
     console.print(table)

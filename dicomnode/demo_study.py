@@ -34,7 +34,11 @@ class _Acquisition:
 
 
 def write(folder: Path) -> list[Path]:
-    """Write the demo's DICOM files into `folder`, one folder a series, and return their paths in the order of acquisition."""
+    """Write the demo's DICOM files into `folder`, one folder a series, and return the paths as acquired.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     disease = phantom.Disease.of_severity(0.45)
     scanner = phantom.Scanner(noise_hu=28.0, sharpness=0.8)
     volume = phantom.chest(_SEED, disease=disease, scanner=scanner).volume
@@ -57,7 +61,9 @@ def _save(folder: Path, images: Iterator[Dataset]) -> list[Path]:
 
 
 def _axial(volume: Volume) -> Iterator[Dataset]:
-    a = _Acquisition("chest", 2, "Thorax 1.5 lung", ("ORIGINAL", "PRIMARY", "AXIAL"), "Br59", "CHEST", volume.spacing_mm[0])
+    a = _Acquisition(
+        "chest", 2, "Thorax 1.5 lung", ("ORIGINAL", "PRIMARY", "AXIAL"), "Br59", "CHEST", volume.spacing_mm[0]
+    )
     x, y, z = volume.origin_mm
     dz, dy, dx = volume.spacing_mm
     for i, hu in enumerate(volume.hu):
@@ -85,7 +91,10 @@ def _localizer(volume: Volume) -> Iterator[Dataset]:
 
 
 def _head() -> Iterator[Dataset]:
-    """Concentric ellipses, enough to be another patient's head series: it is refused before anyone looks at its pixels."""
+    """Concentric ellipses, enough to be another patient's head series.
+
+    It is refused before anyone looks at its pixels.
+    """
     a = _Acquisition("head", 1, "Head 5.0", ("ORIGINAL", "PRIMARY", "AXIAL"), "Hr40", "HEAD", 5.0)
     y, x = np.mgrid[-1:1:96j, -1:1:96j]
     r = np.hypot(x / 0.62, y / 0.8)
@@ -118,7 +127,8 @@ def _image(
     ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = ds.StudyDate
     ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = ds.StudyTime
     ds.InstanceNumber, ds.AcquisitionNumber, ds.PatientPosition = number, 1, "HFS"
-    ds.BodyPartExamined, ds.ConvolutionKernel, ds.KVP, ds.SliceThickness = a.body_part, a.kernel, "120", f"{a.thickness_mm:g}"
+    ds.BodyPartExamined, ds.ConvolutionKernel = a.body_part, a.kernel
+    ds.KVP, ds.SliceThickness = "120", f"{a.thickness_mm:g}"
     ds.ImagePositionPatient = [f"{v:.4f}" for v in position]
     ds.ImageOrientationPatient = [str(v) for v in orientation]
     ds.PixelSpacing = [f"{v:g}" for v in pixel_spacing]
@@ -141,8 +151,9 @@ def _patient_and_study(study: str) -> Dataset:
     ds.AccessionNumber = "DEMO0001" if chest else "DEMO0002"
     ds.ReferringPhysicianName = "Referrer^Demo"
     ds.StudyDescription = "CT thorax" if chest else "CT head"
-    ds.PatientName, ds.PatientID, ds.IssuerOfPatientID = ("Phantom^Élodie", "DEMO-1", "DICOMNODE") if chest else (
-        "Phantom^Other", "DEMO-2", "DICOMNODE")
+    ds.PatientName, ds.PatientID, ds.IssuerOfPatientID = (
+        ("Phantom^Élodie", "DEMO-1", "DICOMNODE") if chest else ("Phantom^Other", "DEMO-2", "DICOMNODE")
+    )
     ds.PatientBirthDate, ds.PatientSex, ds.PatientAge = "19660504", "F", "059Y"
     request = Dataset()
     request.StudyInstanceUID, request.AccessionNumber = ds.StudyInstanceUID, ds.AccessionNumber

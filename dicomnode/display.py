@@ -24,7 +24,9 @@ def _print_series(console: Console, findings: Findings) -> None:
     if (s := findings.series) is not None:
         table.add_row(_short(s.series_uid), "CT", str(s.slices), f"chosen: {s.why_chosen}")
     for r in findings.rejected:
-        table.add_row(_short(r.series_uid), r.modality, str(r.slices), "\n".join(f"{x.code}: {x.text}" for x in r.reasons))
+        table.add_row(
+            _short(r.series_uid), r.modality, str(r.slices), "\n".join(f"{x.code}: {x.text}" for x in r.reasons)
+        )
     if not table.rows:
         table.add_row("-", "-", "0", "no readable DICOM image was found")
     console.print(table)
@@ -60,7 +62,9 @@ def _print_risk(console: Console, findings: Findings) -> None:
         table.add_row(years, f"{100 * h.probability:.1f} %", f"{100 * h.lower:.1f} to {100 * h.upper:.1f} %")
     console.print(table)
     if findings.risk.intended_use == "synthetic-demo":
-        console.print("SYNTHETIC DEMO MODEL: trained on phantoms; these probabilities mean nothing for a patient.", markup=False)
+        console.print(
+            "SYNTHETIC DEMO MODEL: trained on phantoms; these probabilities mean nothing for a patient.", markup=False
+        )
     console.print("Research use only; check the images first.", markup=False)
 
 

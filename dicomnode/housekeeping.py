@@ -1,6 +1,7 @@
 """What happens by the clock: studies settle, what was settled is enqueued, what was given up is said.
 
-The clock only looks; the state stands in the catalogue and in the queue, so a tick that is missed or doubled changes nothing.
+The clock only looks; the state stands in the catalogue and in the queue, so a tick that is missed or doubled changes
+nothing.
 """
 
 import logging
@@ -10,11 +11,12 @@ from collections.abc import Callable
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import SQLAlchemyError
 
+from dicomnode import logs
 from dicomnode.config import Config
 from dicomnode.errors import DicomnodeError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.settle import SettleRule, decide
-from dicomnode.workflow import Queue
+from dicomnode.queueing import Queue
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,10 @@ class Housekeeping:
         self._scheduler.shutdown(wait=True)
 
     def settle(self) -> list[tuple[str, int]]:
-        """Settle what is complete or has been quiet long enough. Returns the (study UID, generation)s that were queued."""
+        """Settle what is complete or has been quiet long enough.
+
+        Returns the (study UID, generation)s that were queued.
+        """
         now = self._clock()
         queued = []
         for study in self._catalog.unsettled(now):
@@ -53,7 +58,9 @@ class Housekeeping:
             held = "two-patients" if len(study.patient_keys) > 1 else None
             settled = self._catalog.settle(study.study_uid, now, held)
             if held:
-                log.error("study %s is held: its images name two patients; correct it and send it again", study.study_uid)
+                log.error(
+                    "study %s is held: its images name two patients; correct it and send it again", study.study_uid
+                )
                 continue
             log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
             queued.append((settled.study_uid, settled.generation))
@@ -79,10 +86,14 @@ def _guarded(tick: Callable[[], object]) -> Callable[[], None]:
             tick()
         except SQLAlchemyError as e:
             # The text of a database error holds the row's values.
-            log.warning("%s has to wait: the database said %s", tick.__name__, type(e.orig if hasattr(e, "orig") else e).__name__)
+            log.warning(
+                "%s has to wait: the database said %s",
+                tick.__name__,
+                type(e.orig if hasattr(e, "orig") else e).__name__,
+            )
         except DicomnodeError as e:
             log.warning("%s has to wait: %s", tick.__name__, e)
-        except Exception:
-            log.exception("%s failed", tick.__name__)
+        except Exception as e:  # noqa: BLE001  (the clock goes on, whatever one tick met)
+            logs.trouble(log, e, "%s failed", tick.__name__)
 
     return run

@@ -4,11 +4,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dicomnode import workflow
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
 from dicomnode.intake.catalog import Catalog, Job
+from dicomnode.queueing import Queue, results_folder
 
 _ENDED = ("refused", "failed", "cancelled", "delivered", "analysed", "superseded")
 
@@ -40,7 +40,7 @@ def details(config: Config, study_uid: str, generation: int | None) -> dict[str,
     catalog = _open(config)
     job = _find(catalog, study_uid, generation)
     study = catalog.study(study_uid)
-    folder = workflow.results_folder(config, study_uid, job.generation)
+    folder = results_folder(config, study_uid, job.generation)
     findings = folder / "findings.json"
     return {
         "study_uid": study_uid,
@@ -73,7 +73,9 @@ def _series(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     if findings.series is not None:
         s = findings.series
-        rows.append({"series_uid": s.series_uid, "modality": "CT", "slices": s.slices, "decided": f"chosen: {s.why_chosen}"})
+        rows.append(
+            {"series_uid": s.series_uid, "modality": "CT", "slices": s.slices, "decided": f"chosen: {s.why_chosen}"}
+        )
     rows.extend(
         {
             "series_uid": r.series_uid,
@@ -99,10 +101,18 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
     for d in catalog.deliveries(study_uid, job.generation):
         if d.state in ("failed", "rejected"):
             catalog.mark_delivery(
-                study_uid, job.generation, d.destination, d.object, "pending", None, "retried by hand", d.attempts, now=time.time()
+                study_uid,
+                job.generation,
+                d.destination,
+                d.object,
+                "pending",
+                None,
+                "retried by hand",
+                d.attempts,
+                now=time.time(),
             )
     catalog.set_state(study_uid, job.generation, "queued", "retried by hand", now=time.time())
-    queue = workflow.Queue(config)
+    queue = Queue(config)
     try:
         run = queue.enqueue(study_uid, job.generation, again=True)
     finally:
@@ -118,7 +128,7 @@ def cancel(config: Config, study_uid: str, generation: int | None) -> str:
     """
     catalog = _open(config)
     job = _find(catalog, study_uid, generation)
-    queue = workflow.Queue(config)
+    queue = Queue(config)
     try:
         live = queue.cancel(study_uid, job.generation)
     finally:
@@ -141,8 +151,7 @@ def _find(catalog: Catalog, study_uid: str, generation: int | None) -> Job:
         if not generations:
             raise UsageError(f"{study_uid}: no such job; `dicomnode jobs list` shows those that there are")
         generation = max(generations)
-    job = catalog.job(study_uid, generation)
-    return job
+    return catalog.job(study_uid, generation)
 
 
 def _text(seconds: float) -> str:

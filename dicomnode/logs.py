@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+import traceback
 
 
 def configure(level: str, process: str) -> None:
@@ -24,3 +25,13 @@ def configure(level: str, process: str) -> None:
         logging.getLogger("pydicom").setLevel(logging.ERROR)
         logging.captureWarnings(True)
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
+
+
+def trouble(log: logging.Logger, error: BaseException, message: str, *args: object) -> None:
+    """Log an unexpected error: where it came from at error level, its text at debug level only.
+
+    The text of somebody else's exception may quote what it was given, a patient's name for instance.
+    """
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error(f"{message}: {type(error).__name__}; at\n{where}", *args)
+    log.debug("its text: %s", error)

@@ -30,7 +30,11 @@ def run(source: Path, out: Path, table: AnalysisTable | None) -> int:
         # An earlier run's objects must not be taken for this one's.
         (out / f"{name}.dcm").unlink(missing_ok=True)
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=Console(stderr=True), transient=True,
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
         disable=not sys.stderr.isatty(),
     ) as bar:
         task = bar.add_task("preparing", total=None)

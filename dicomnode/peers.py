@@ -33,7 +33,9 @@ def parse(text: str) -> config.Destination:
     match = _ADDRESS.fullmatch(text)
     if match is None or not 1 <= int(match["port"]) <= 65535:
         raise UsageError(f"{text!r} is not of the form AET@HOST:PORT, such as ORTHANC@127.0.0.1:4242")
-    return config.Destination(name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
+    return config.Destination(
+        name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"])
+    )
 
 
 def find(text: str, path: Path) -> sender.Destination:

@@ -1,4 +1,7 @@
-"""The results of one analysis as files: findings, DICOM objects and the overlay picture, written whole or not at all."""
+"""The results of one analysis as files.
+
+Findings, DICOM objects and the overlay picture, written whole or not at all.
+"""
 
 import io
 import json

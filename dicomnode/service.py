@@ -1,32 +1,31 @@
 """`serve`: the receiver and the workers in processes of their own, the clock in this one; drained on SIGTERM.
 
     serve ──┬── receive     pynetdicom, spool, catalogue: no torch, so that it stays small and always answers
-            ├── work × n    the analysis and the deliveries
+            ├── workers     the analysis and the deliveries
             └── the clock   settle, reconcile
 
-A child that dies is started again, later and later while it keeps dying. A child whose parent dies sees its standard input
-close and drains too: nothing is left behind holding the port.
+A child that dies is started again, later and later while it keeps dying. A child whose parent dies sees its standard
+input close and drains too: nothing is left behind holding the port.
 """
 
 import logging
-import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicomnode.config import Config
-from dicomnode.dimse.receiver import Caller, ReceiverSettings, run_receiver
 from dicomnode.housekeeping import Housekeeping
 from dicomnode.intake.catalog import Catalog
+from dicomnode.processes import prepare_folders
+from dicomnode.queueing import Queue
 
 log = logging.getLogger(__name__)
 
-#: A child that ends with one of these will not do better by being started again at once: configuration, bundle, weights.
+#: A child that ends with one of these will not do better by being started again at once: configuration, bundle,
+#: weights.
 _NEEDS_A_PERSON = (2, 4)
 _LONGEST_PAUSE_S = 60.0
 
@@ -89,8 +88,6 @@ class Child:
 
 def serve(config: Config, path: Path, stop: threading.Event) -> None:
     """Run the node until `stop` is set. `path` is the configuration file, which the children read for themselves."""
-    from dicomnode.workflow import Queue  # noqa: PLC0415  (imports the analysis: the receiver, which shares this module, must not)
-
     prepare_folders(config)
     catalog = Catalog.open(config.catalog_url)
     queue = Queue(config)
@@ -118,62 +115,3 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
         queue.close()
         catalog.close()
         log.info("stopped")
-
-
-def receive(config: Config, stop: threading.Event) -> None:
-    """The receiving process, until `stop` is set."""
-    prepare_folders(config)
-    run_receiver(receiver_settings(config), config.storage.spool, config.catalog_url, stop)
-
-
-def work(config: Config, index: int, stop: threading.Event) -> None:
-    """A worker, until `stop` is set. `index` tells the workers of one host apart, and stays the same over restarts."""
-    from dicomnode import workflow  # noqa: PLC0415  (imports torch: see serve)
-    from dicomnode.methods import method  # noqa: PLC0415
-
-    prepare_folders(config)
-    catalog = Catalog.open(config.catalog_url)
-    chosen = method(config.analysis)
-    workflow.start(workflow.Work(config, catalog, chosen), executor_id=f"{socket.gethostname()}-{index}")
-    log.info("worker %d is ready: segmenter %s, bundle %s", index, chosen.segmenter.name, config.analysis.bundle or "none")
-    stop.wait()
-    workflow.stop(config.worker.drain_s)
-    catalog.close()
-
-
-def prepare_folders(config: Config) -> None:
-    """Make the folders of the configuration where they are missing."""
-    for folder in (config.storage.spool, config.storage.results, config.storage.state):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-def receiver_settings(config: Config) -> ReceiverSettings:
-    """The receiver's record of the configuration."""
-    node = config.node
-    return ReceiverSettings(
-        ae_title=node.ae_title,
-        host=node.host,
-        port=node.port,
-        check_called_ae=node.check_called_ae,
-        callers=tuple(Caller(c.ae_title, c.address) for c in node.callers),
-        max_associations=node.max_associations,
-        max_pdu=node.max_pdu_bytes,
-        network_timeout_s=node.network_timeout_s,
-        minimum_free_bytes=int(config.storage.minimum_free_gb * 1e9),
-    )
-
-
-def stopper(*, supervised: bool) -> threading.Event:
-    """An event that SIGTERM and SIGINT set, and the end of standard input for a supervised child."""
-    stop = threading.Event()
-    handler: Callable[[int, object], None] = lambda _signal, _frame: stop.set()  # noqa: E731
-    signal.signal(signal.SIGTERM, handler)
-    signal.signal(signal.SIGINT, handler)
-    if supervised:
-
-        def wait_for_end() -> None:
-            sys.stdin.buffer.read()
-            stop.set()
-
-        threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
-    return stop

@@ -1,11 +1,11 @@
 """The durable workflow of one study, on DBOS: analyse → encode → one delivery per destination, each with its own queue.
 
-A finished step is never run again: its outcome is in the database, its files are in the results folder. A step that was cut
-short runs once more from its start, which is harmless, because files are written whole, the objects' UIDs are derived from
-the input and the method, and what a destination has accepted is recorded object by object.
+A finished step is never run again: its outcome is in the database, its files are in the results folder. A step that
+was cut short runs once more from its start, which is harmless, because files are written whole, the objects' UIDs are
+derived from the input and the method, and what a destination has accepted is recorded object by object.
 
-The study's workflow ends when the deliveries are queued; a PACS that is away for hours holds back neither the next study nor
-another destination.
+The study's workflow ends when the deliveries are queued; a PACS that is away for hours holds back neither the next
+study nor another destination.
 """
 
 import logging
@@ -13,22 +13,22 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbos import DBOS, DBOSClient, DBOSConfig
+from dbos import DBOS, DBOSConfig
 
-from dicomnode import peers, results
+from dicomnode import logs, peers, results
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.config import Config, Destination
 from dicomnode.dimse import sender
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.intake.catalog import Catalog
+from dicomnode.queueing import STUDY_QUEUE, delivery_queue, results_folder, study_id
 from dicomnode.report.context import Context
 
 log = logging.getLogger(__name__)
 
 #: Workflows of another version are left alone by a worker: raise it when steps change their order or meaning.
 WORKFLOW_VERSION = "1"
-STUDY_QUEUE = "studies"
 #: A study that takes its worker down this often is set aside instead of taking it down for ever.
 MOST_RECOVERIES = 20
 
@@ -51,21 +51,6 @@ def _current() -> Work:
     return _work
 
 
-def study_id(study_uid: str, generation: int, run: int = 1) -> str:
-    """The workflow's ID: enqueueing the same study and generation twice is harmless. A retry by hand is a new run."""
-    return f"study/{study_uid}/{generation}/{run}"
-
-
-def delivery_queue(destination: str) -> str:
-    """The queue of one destination."""
-    return f"deliver-{destination}"
-
-
-def results_folder(config: Config, study_uid: str, generation: int) -> Path:
-    """Where the results of one generation of a study lie."""
-    return config.storage.results / study_uid / f"g{generation}"
-
-
 @DBOS.workflow(name="study", max_recovery_attempts=MOST_RECOVERIES)
 def study(study_uid: str, generation: int, run: int) -> str:
     """Analyse a settled study and hand its results over. Returns the job's state."""
@@ -76,7 +61,7 @@ def study(study_uid: str, generation: int, run: int) -> str:
     except DicomnodeError as e:
         return _end(study_uid, generation, "failed", str(e))
     except Exception as e:  # noqa: BLE001  (whatever it is: this study fails visibly, the worker goes on)
-        log.exception("study %s generation %d failed", study_uid, generation)
+        logs.trouble(log, e, "study %s generation %d failed", study_uid, generation)
         return _end(study_uid, generation, "failed", f"{type(e).__name__}: see the worker's log")
     for name in destinations:
         _enqueue_delivery(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0)
@@ -266,59 +251,20 @@ def start(work: Work, executor_id: str) -> None:
     DBOS(config=settings)
     DBOS.launch()
     DBOS.register_queue(
-        STUDY_QUEUE, worker_concurrency=work.config.worker.concurrency, polling_interval_sec=0.5, on_conflict="always_update"
+        STUDY_QUEUE,
+        worker_concurrency=work.config.worker.concurrency,
+        polling_interval_sec=0.5,
+        on_conflict="always_update",
     )
     for d in work.config.destination:
         DBOS.register_queue(
-            delivery_queue(d.name), global_concurrency=d.concurrency, polling_interval_sec=0.5, on_conflict="always_update"
+            delivery_queue(d.name),
+            global_concurrency=d.concurrency,
+            polling_interval_sec=0.5,
+            on_conflict="always_update",
         )
 
 
 def stop(drain_s: float) -> None:
     """Stop taking work; what still runs after `drain_s` seconds is taken up again at the next start."""
     DBOS.destroy(workflow_completion_timeout_sec=int(drain_s))
-
-
-class Queue:
-    """The way in for processes that only enqueue. Connects when first used: the worker makes the tables."""
-
-    def __init__(self, config: Config) -> None:
-        self._client = DBOSClient(system_database_url=config.queue_url, lazy=True, retry_connection_errors=False)
-
-    def enqueue(self, study_uid: str, generation: int, *, again: bool = False) -> str:
-        """Enqueue a study and return the workflow's ID. `again` starts a new run, else a second call changes nothing."""
-        run = 1
-        if again:
-            before = self._client.list_workflows(
-                workflow_id_prefix=f"study/{study_uid}/{generation}/", name="study", load_input=False, load_output=False
-            )
-            run = 1 + len(before)
-        handle = self._client.enqueue(
-            {"queue_name": STUDY_QUEUE, "workflow_name": "study", "workflow_id": study_id(study_uid, generation, run)},
-            study_uid,
-            generation,
-            run,
-        )
-        return str(handle.get_workflow_id())
-
-    def cancel(self, study_uid: str, generation: int) -> int:
-        """Cancel what is queued or running of a study's generation, deliveries included. Returns how many workflows."""
-        live = self._client.list_workflows(
-            workflow_id_prefix=f"study/{study_uid}/{generation}/",
-            status=["ENQUEUED", "PENDING", "DELAYED"],
-            load_input=False,
-            load_output=False,
-        )
-        self._client.cancel_workflows([w.workflow_id for w in live])
-        return len(live)
-
-    def given_up(self) -> list[tuple[str, int]]:
-        """(study UID, generation) of the studies that took their worker down too often."""
-        found = self._client.list_workflows(
-            status="MAX_RECOVERY_ATTEMPTS_EXCEEDED", load_input=False, load_output=False, workflow_id_prefix="study/"
-        )
-        return [(w.workflow_id.split("/")[1], int(w.workflow_id.split("/")[2])) for w in found]
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.destroy()

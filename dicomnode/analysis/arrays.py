@@ -1,7 +1,7 @@
 """The volume record and the array types that the analysis shares. One module owns the axes: this one and `volume`.
 
-Arrays of a volume have axes (z, y, x) along the patient's axes (DICOM PS3.3 C.7.6.2.1.1, LPS): index 0 of z is the slice
-nearest the feet, y grows from anterior to posterior, x grows from the patient's right to the left.
+Arrays of a volume have axes (z, y, x) along the patient's axes (DICOM PS3.3 C.7.6.2.1.1, LPS): index 0 of z is the
+slice nearest the feet, y grows from anterior to posterior, x grows from the patient's right to the left.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Volume:
         hu: shape (z, y, x), int16, HU, axes as this module says; padding and out-of-field pixels are at most -1024.
         spacing_mm: (z, y, x).
         origin_mm: LPS coordinates (x, y, z) of the centre of voxel [0, 0, 0].
-        axes: 3x3, rows are the LPS unit vectors along which z, y, x grow (near the identity's reversal: an axial volume).
+        axes: 3x3, rows are the LPS unit vectors along which z, y, x grow (an axial volume: close to the axes).
         frames: the source image of each z, feet first.
         in_plane: how each source image was turned.
     """

@@ -1,4 +1,7 @@
-"""What an analysis found: frozen records, and their form in `findings.json` (a contract: add to it, keep what is there)."""
+"""What an analysis found: frozen records, and their form in `findings.json`.
+
+That form is a contract with scripts and later work: add to it, keep what is there.
+"""
 
 import json
 from collections.abc import Mapping
@@ -38,7 +41,10 @@ class RejectedSeries:
 
 @dataclass(frozen=True)
 class ChosenSeries:
-    """The analysed series. `spacing_mm` is (z, y, x), from slice positions and Pixel Spacing, never from Slice Thickness."""
+    """The analysed series.
+
+    `spacing_mm` is (z, y, x), from slice positions and Pixel Spacing, never from Slice Thickness.
+    """
 
     study_uid: str
     series_uid: str
@@ -85,7 +91,10 @@ class Quantities:
 
 @dataclass(frozen=True)
 class Radiomics:
-    """PyRadiomics features by region, and the parameter file (as a mapping) with which stock PyRadiomics repeats them."""
+    """PyRadiomics features by region, and the parameter file as a mapping.
+
+    Stock PyRadiomics accepts the mapping and repeats the features with it.
+    """
 
     settings: Mapping[str, Any]
     features: Mapping[str, Mapping[str, float]]

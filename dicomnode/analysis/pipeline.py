@@ -1,7 +1,7 @@
 """The analysis of one study, from files to findings: select, load, segment, judge, measure, predict.
 
-Everything is decided from the files alone; nothing is written, sent or looked up. The node's workflow, `dicomnode analyze`
-and the training module all call this.
+Everything is decided from the files alone; nothing is written, sent or looked up. The node's workflow, `dicomnode
+analyze` and the training module all call this.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ Progress = Callable[[Stage, float], None]
 
 @dataclass(frozen=True)
 class Method:
-    """What makes the numbers: the segmenter, the radiomics parameter file (None: no radiomics), the bundle (None: no risk)."""
+    """What makes the numbers. No radiomics settings: no radiomics; no bundle: no risk."""
 
     segmenter: lungs.Segmenter
     radiomics_settings: Mapping[str, Any] | None

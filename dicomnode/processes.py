@@ -1,0 +1,78 @@
+"""The processes of a node: the receiver, and a worker. `service` starts and watches them."""
+
+import logging
+import signal
+import socket
+import sys
+import threading
+from types import FrameType
+
+from dicomnode.config import Config
+from dicomnode.dimse.receiver import Caller, ReceiverSettings, run_receiver
+from dicomnode.intake.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+
+def receive(config: Config, stop: threading.Event) -> None:
+    """The receiving process, until `stop` is set."""
+    prepare_folders(config)
+    run_receiver(receiver_settings(config), config.storage.spool, config.catalog_url, stop)
+
+
+def work(config: Config, index: int, stop: threading.Event) -> None:
+    """A worker, until `stop` is set. `index` tells the workers of one host apart, and stays the same over restarts."""
+    from dicomnode import workflow  # noqa: PLC0415  (imports torch, which the receiving process must not)
+    from dicomnode.methods import method  # noqa: PLC0415
+
+    prepare_folders(config)
+    catalog = Catalog.open(config.catalog_url)
+    chosen = method(config.analysis)
+    workflow.start(workflow.Work(config, catalog, chosen), executor_id=f"{socket.gethostname()}-{index}")
+    log.info(
+        "worker %d is ready: segmenter %s, bundle %s", index, chosen.segmenter.name, config.analysis.bundle or "none"
+    )
+    stop.wait()
+    workflow.stop(config.worker.drain_s)
+    catalog.close()
+
+
+def prepare_folders(config: Config) -> None:
+    """Make the folders of the configuration where they are missing."""
+    for folder in (config.storage.spool, config.storage.results, config.storage.state):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def receiver_settings(config: Config) -> ReceiverSettings:
+    """The receiver's record of the configuration."""
+    node = config.node
+    return ReceiverSettings(
+        ae_title=node.ae_title,
+        host=node.host,
+        port=node.port,
+        check_called_ae=node.check_called_ae,
+        callers=tuple(Caller(c.ae_title, c.address) for c in node.callers),
+        max_associations=node.max_associations,
+        max_pdu=node.max_pdu_bytes,
+        network_timeout_s=node.network_timeout_s,
+        minimum_free_bytes=int(config.storage.minimum_free_gb * 1e9),
+    )
+
+
+def stopper(*, supervised: bool) -> threading.Event:
+    """An event that SIGTERM and SIGINT set, and the end of standard input for a supervised child."""
+    stop = threading.Event()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    if supervised:
+
+        def wait_for_end() -> None:
+            sys.stdin.buffer.read()
+            stop.set()
+
+        threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
+    return stop

@@ -1,0 +1,95 @@
+"""Typical mistakes in ae_config.toml: each is answered with key, value and cure."""
+
+from pathlib import Path
+
+import pytest
+
+from dicomnode import config
+from dicomnode.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PACS = '[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "10.0.0.1"\nport = 104\n'
+
+
+def load(tmp_path: Path, text: str) -> config.Config:
+    path = tmp_path / "ae_config.toml"
+    path.write_text(text, encoding="utf-8")
+    return config.load(path)
+
+
+def test_shipped_example_names_every_key_and_is_valid() -> None:
+    shipped = config.load(ROOT / "ae_config.toml")
+    text = (ROOT / "ae_config.toml").read_text("utf-8")
+    for table in (shipped.node, shipped.storage, shipped.settle, shipped.analysis, shipped.worker, shipped.logging):
+        for key in type(table).model_fields:
+            assert f"{key} = " in text or f"[[node.{key}]]" in text, f"ae_config.toml does not show {key}"
+    assert shipped.node.host == "127.0.0.1"
+    assert [d.port for d in shipped.destination] == [4242]
+    for key in config.Destination.model_fields:
+        assert f"{key} = " in text
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    assert load(tmp_path, '[storage]\nspool = "s"\n').storage.spool == tmp_path / "s"
+
+
+def test_demo_bundles_are_off_by_default(tmp_path: Path) -> None:
+    assert load(tmp_path, "").analysis.allow_demo_bundles is False
+
+
+MISTAKES = [
+    ("unknown key, near match", "[node]\nprot = 1\n", ["node.prot", "perhaps you meant 'port'"]),
+    ("unknown table", "[nodes]\n", ["nodes", "perhaps you meant 'node'"]),
+    ("wrong type", '[node]\nport = "abc"\n', ["node.port", "'abc'", "give a free TCP port"]),
+    ("out of range", "[node]\nport = 99999\n", ["node.port", "99999", "from 1 to 65535"]),
+    (
+        "AE title too long",
+        '[node]\nae_title = "AN_AE_TITLE_TOO_LONG"\n',
+        ["node.ae_title", "AN_AE_TITLE_TOO_LONG", "16"],
+    ),
+    (
+        "key missing",
+        '[[destination]]\nname = "a"\nae_title = "A"\nport = 1\n',
+        ["destination[1].host", "missing", "give"],
+    ),
+    ("two of one name", PACS + PACS, ["destination", "'pacs'", "a name of its own"]),
+    ("no network", '[[node.callers]]\naddress = "10.0.0.300"\n', ["node.callers[1].address", "10.0.0.300", "give"]),
+    ("unknown object", PACS + 'objects = ["sge"]\n', ["destination[1].objects[1]", "'sge'", "perhaps you meant 'seg'"]),
+    ("negative time", "[settle]\nquiet_s = -1\n", ["settle.quiet_s", "-1", "seconds of silence"]),
+    ("not TOML", "[node\n", ["this is not TOML", "line 1"]),
+    ("unquoted string", "[node]\nae_title = NODE\n", ["this is not TOML", "quotes"]),
+    (
+        "weights not named",
+        '[analysis]\nsegmenter = "lungmask"\n',
+        ["lungmask_sha256", "needs lungmask_weights", "give"],
+    ),
+    (
+        "other database",
+        '[storage]\ndatabase_url = "mysql://x/y"\n',
+        ["storage.database_url", "mysql://x/y", "postgresql://"],
+    ),
+    ("truth as a string", '[node]\ncheck_called_ae = "yes"\n', ["node.check_called_ae", "'yes'", "true"]),
+    ("tiny PDU", "[node]\nmax_pdu_bytes = 100\n", ["node.max_pdu_bytes", "100", "4096"]),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
+def test_mistake_is_answered_with_key_value_and_cure(tmp_path: Path, text: str, says: list[str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert str(tmp_path / "ae_config.toml") in message
+    for part in says:
+        assert part in message
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, "[node]\nport = 0\nprot = 1\n[settle]\nquiet_s = 0\n")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_missing_file_names_the_example(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such file"):
+        config.load(tmp_path / "nothing.toml")
