@@ -1,0 +1,38 @@
+"""Fixtures of the acceptance tests: one Orthanc and one node for all that leave them whole."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.running import Node, Orthanc
+
+
+@pytest.fixture(scope="session")
+def orthanc(tmp_path_factory: pytest.TempPathFactory, peer: Callable[[str, str], str]) -> Iterator[Orthanc]:
+    running = Orthanc(tmp_path_factory.mktemp("orthanc"), peer("Orthanc", "orthanc"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory, orthanc: Orthanc) -> Iterator[Node]:
+    """A node that delivers to Orthanc, shared by the tests that leave it whole."""
+    running = Node(tmp_path_factory.mktemp("node"), orthanc.destination()).start()
+    yield running
+    assert running.stop() == 0, running.log()[-4000:]
+
+
+@pytest.fixture
+def storescu(peer: Callable[[str, str], str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """DCMTK's storescu: `storescu(node, folder)` sends everything below the folder."""
+    program = peer("storescu", "dcmtk")
+
+    def send(node: Node, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        command = [program, "+sd", "+r", "-aec", "DICOMNODE", *options, "127.0.0.1", str(node.port), str(folder)]
+        environment = {**os.environ, "TCP_NODELAY": "1"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+
+    return send

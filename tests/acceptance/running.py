@@ -1,0 +1,195 @@
+"""A started node and a real PACS, as their users have them: processes, ports, the command line."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+import pytest
+from dicomnode.intake.catalog import Catalog
+
+from dicomnode import config
+
+ROOT = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
+ENDED = ("delivered", "refused", "failed", "held", "cancelled")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def until(what: str, look: Callable[[], T], seconds: float = 120) -> T:
+    """Wait for a condition: the first true value that `look` gives."""
+    deadline = time.monotonic() + seconds
+    while not (value := look()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"after {seconds:g} s: not {what}")
+        time.sleep(0.05)
+    return value
+
+
+def dicomnode(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    command = [sys.executable, "-W", "error::DeprecationWarning:dicomnode", "-m", "dicomnode", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+class Node:
+    """`dicomnode serve`, in a folder of its own."""
+
+    def __init__(self, folder: Path, destinations: str, extra: str = "") -> None:
+        self.folder, self.port = folder, free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config_path = folder / "ae_config.toml"
+        self.config_path.write_text(
+            f"""
+[node]
+port = {self.port}
+[settle]
+release_s = 0.5
+quiet_s = 4
+tick_s = 0.25
+[storage]
+minimum_free_gb = 0.1
+[analysis]
+weights = {json.dumps(str(ROOT / "weights"))}
+bundle = "demo-synthetic"
+allow_demo_bundles = true
+{extra}
+{destinations}
+""",
+            encoding="utf-8",
+        )
+        self.config = config.load(self.config_path)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "Node":
+        with (self.folder / "node.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dicomnode", "serve", "--config", str(self.config_path)],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                stdout=log,
+            )
+        self.wait_for_port()
+        return self
+
+    def wait_for_port(self) -> None:
+        def answers() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log()
+            with socket.socket() as s:
+                s.settimeout(1)
+                return s.connect_ex(("127.0.0.1", self.port)) == 0
+
+        until("listening", answers, 60)
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(90)
+
+    def log(self) -> str:
+        return (self.folder / "node.log").read_text("utf-8", "replace")
+
+    def child(self, command: str) -> psutil.Process:
+        """The receiver ("receive") or a worker ("work") of this node."""
+        assert self.process is not None
+
+        def find() -> psutil.Process | None:
+            assert self.process is not None
+            for p in psutil.Process(self.process.pid).children():
+                try:
+                    if command in p.cmdline():
+                        return p
+                except psutil.Error:
+                    continue
+            return None
+
+        return until(f"a child that runs {command!r}", find, 30)
+
+    def cli(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return dicomnode(*arguments, "--config", self.config_path)
+
+    def jobs(self) -> dict[str, str]:
+        """State by study UID, of the newest generation."""
+        catalog = Catalog.open(self.config.catalog_url)
+        try:
+            return {s.study_uid: s.state for s in catalog.studies()}
+        finally:
+            catalog.close()
+
+    def ended(self, study_uid: str, seconds: float = 180) -> str:
+        """Wait until a study's job has ended; its state."""
+
+        def look() -> str | None:
+            state = self.jobs().get(study_uid)
+            return state if state in ENDED else None
+
+        try:
+            return until(f"ended: {study_uid}", look, seconds)
+        except BaseException:
+            print(self.log()[-6000:])
+            raise
+
+    def show(self, study_uid: str) -> dict[str, Any]:
+        done = self.cli("jobs", "show", study_uid, "--json")
+        assert done.returncode == 0, done.stderr
+        shown: dict[str, Any] = json.loads(done.stdout)
+        return shown
+
+
+class Orthanc:
+    """A running Orthanc: the DICOM side by AE title and port, the REST side by `get`."""
+
+    def __init__(self, folder: Path, program: str) -> None:
+        self.folder, self.ae_title = folder, "ORTHANC"
+        self.port, self.http = free_port(), free_port()
+        settings = json.loads((ROOT / "deploy" / "orthanc.json").read_text())
+        settings |= {
+            "StorageDirectory": str(folder / "storage"),
+            "IndexDirectory": str(folder / "storage"),
+            "HttpPort": self.http,
+            "DicomPort": self.port,
+        }
+        (folder / "orthanc.json").write_text(json.dumps(settings))
+        with (folder / "orthanc.log").open("wb") as log:
+            self.process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", timeout=30)
+        until("Orthanc answering", self._answers, 60)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, (self.folder / "orthanc.log").read_text()
+        try:
+            return self.client.get("/system").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def destination(self, more: str = "") -> str:
+        """A [[destination]] table for the node's configuration."""
+        return (
+            f'[[destination]]\nname = "pacs"\nae_title = "{self.ae_title}"\nhost = "127.0.0.1"\nport = {self.port}\n'
+            f"retry_first_s = 1\n{more}"
+        )
+
+    def study(self, study_uid: str) -> list[bytes]:
+        """All DICOM files that it holds of a study, as bytes."""
+        query = {"Level": "Instance", "Query": {"StudyInstanceUID": study_uid}}
+        ids = self.client.post("/tools/find", json=query).raise_for_status().json()
+        return [self.client.get(f"/instances/{i}/file").raise_for_status().content for i in ids]
+
+    def stop(self) -> None:
+        self.client.close()
+        self.process.terminate()
+        self.process.wait(30)

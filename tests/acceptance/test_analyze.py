@@ -1,0 +1,111 @@
+"""`dicomnode analyze` on real chest CT, as a script uses it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from tests.acceptance.running import dicomnode
+
+FILES = {"findings.json", "seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"}
+
+
+@pytest.fixture(scope="module")
+def tiny(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tiny")
+    done = dicomnode("analyze", data / "chest_tiny_cip", "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_writes_what_it_promises(tiny: Path) -> None:
+    assert {p.name for p in tiny.iterdir()} == FILES
+    found = json.loads((tiny / "findings.json").read_text("utf-8"))
+    assert found["status"] == "analysed"
+    assert found["series"]["slices"] == 79
+    assert found["series"]["spacing_mm"] == pytest.approx([3.98734, 4.171872, 4.171872], rel=1e-4)
+    assert set(found["quantities"]) == {"lungs", "left", "right"}
+    assert len(found["radiomics"]["features"]["lungs"]) == 107
+    assert set(found["timings_s"]) == {"load", "segment", "quantify", "radiomics", "risk", "encode"}
+    risk = found["risk"]
+    assert risk["intended_use"] == "synthetic-demo"
+    assert [h["years"] for h in risk["horizons"]] == [1, 3, 5]
+    probabilities = [h["probability"] for h in risk["horizons"]]
+    assert probabilities == sorted(probabilities)
+    for h in risk["horizons"]:
+        assert 0 <= h["lower"] <= h["probability"] <= h["upper"] <= 1
+
+
+def test_lungs_agree_with_the_reference(tiny: Path, data: Path) -> None:
+    found = json.loads((tiny / "findings.json").read_text("utf-8"))
+    assert found["lungs"]["volume_ml"]["total"] == pytest.approx(4554, rel=0.05)
+    reference = sitk.GetArrayFromImage(sitk.ReadImage(str(data / "chest_tiny_cip" / "wholeLung-64.nrrd"))) > 0
+    seg = pydicom.dcmread(tiny / "seg.dcm")
+    ours = np.zeros_like(reference)
+    frames = seg.pixel_array
+    for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        z = float(groups.PlanePositionSequence[0].ImagePositionPatient[2])
+        ours[slice_at(data, z)] |= frame > 0
+    dice = 2 * (ours & reference).sum() / (ours.sum() + reference.sum())
+    assert dice >= 0.95
+
+
+def slice_at(data: Path, z: float) -> int:
+    image = sitk.ReadImage(str(data / "chest_tiny_cip" / "wholeLung-64.nrrd"))
+    return int(image.TransformPhysicalPointToIndex((*image.GetOrigin()[:2], z))[2])
+
+
+def test_every_object_says_that_the_model_is_a_demonstration(tiny: Path) -> None:
+    for name in ("seg", "measurements", "risk", "summary"):
+        text = (tiny / f"{name}.dcm").read_bytes().decode("latin-1").upper()
+        assert "SYNTHETIC DEMO" in text, name
+        assert "RESEARCH USE ONLY" in text, name
+
+
+def test_the_same_input_gives_the_same_objects(tiny: Path, data: Path, tmp_path: Path) -> None:
+    assert dicomnode("analyze", data / "chest_tiny_cip", "--out", tmp_path).returncode == 0
+    for name in ("seg", "measurements", "risk", "summary"):
+        a, b = (pydicom.dcmread(f / f"{name}.dcm", stop_before_pixels=True) for f in (tiny, tmp_path))
+        assert a.SOPInstanceUID == b.SOPInstanceUID
+        assert a.SeriesInstanceUID == b.SeriesInstanceUID
+
+
+def test_feet_first_lungs_are_on_their_sides(data: Path, tmp_path: Path) -> None:
+    """LIDC-IDRI-0314 lies feet first and has a raised right hemidiaphragm: the right lung is the shorter one."""
+    done = dicomnode("analyze", data / "chest_lidc0314_every4th", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "findings.json").read_text("utf-8"))
+    volume = found["lungs"]["volume_ml"]
+    assert volume["right"] > 800
+    assert volume["left"] > 800
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    middles = {1: [], 2: []}
+    for frame, groups in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        x = float(groups.PlanePositionSequence[0].ImagePositionPatient[0])
+        columns = np.nonzero(frame)[1]
+        spacing = float(seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing[1])
+        middles[groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber].append(x + spacing * columns.mean())
+    # LPS: x grows towards the patient's left.
+    assert np.mean(middles[1]) < np.mean(middles[2]) - 80
+    assert [s.SegmentLabel for s in seg.SegmentSequence] == ["Right lung", "Left lung"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("analyze", "/nowhere/at/all", "--out", "x"), 2, "no such file or folder"),
+        (("analyze",), 2, "INPUT"),
+        (("serve", "--config", "/nowhere.toml"), 2, "no such file"),
+        (("echo", "not-a-peer", "--config", "ae_config.toml"), 2, "AET@HOST:PORT"),
+        (("echo", "X@127.0.0.1:1"), 6, "127.0.0.1:1"),
+        (("jobs", "list", "--config", "/nowhere.toml"), 2, "no such file"),
+    ],
+)
+def test_wrong_use_gets_a_clear_answer(arguments: tuple[str, ...], status: int, says: str, tmp_path: Path) -> None:
+    done = dicomnode(*arguments)
+    assert done.returncode == status, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

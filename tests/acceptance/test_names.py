@@ -1,0 +1,74 @@
+"""Patient names in other scripts come back from the PACS byte for byte."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+from pydicom.uid import generate_uid
+
+from tests.acceptance.running import Node, Orthanc
+
+FILES = [
+    "chrArab", "chrFren", "chrGerm", "chrGreek", "chrH31", "chrH32", "chrHbrw", "chrI2", "chrRuss", "chrX1", "chrX2",
+    "chrJapMulti", "chrJapMultiExplicitIR6", "chrKoreanMulti",
+]  # fmt: skip
+NAME = Tag(tag_for_keyword("PatientName") or 0)
+CHARACTER_SET = Tag(tag_for_keyword("SpecificCharacterSet") or 0)
+
+
+def raw(dataset: pydicom.Dataset, tag: Tag) -> bytes:
+    element = dataset.get_item(tag)
+    assert isinstance(element, RawDataElement)
+    return element.value or b""
+
+
+def renamed(source: Path, named: pydicom.Dataset, folder: Path) -> tuple[str, bytes]:
+    """The series in `source` with another patient's name and character set, as bytes; its study UID and the name."""
+    folder.mkdir()
+    study, series = generate_uid(), generate_uid()
+    for i, path in enumerate(sorted(source.glob("*.dcm"))):
+        ds = pydicom.dcmread(path)
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = study, series, generate_uid()
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+        for tag in (CHARACTER_SET, NAME):
+            value = raw(named, tag)
+            ds[tag] = RawDataElement(tag, "PN" if tag == NAME else "CS", len(value), value, 0, True, True, True)
+        ds.save_as(folder / f"{i:03d}.dcm")
+    return study, raw(named, NAME)
+
+
+@pytest.fixture(scope="module")
+def sent(
+    data: Path, node: Node, tmp_path_factory: pytest.TempPathFactory, peer: Callable[[str, str], str]
+) -> dict[str, tuple[str, bytes]]:
+    """All studies, sent one after the other: study UID and the name's bytes by file."""
+    studies = {}
+    for name in FILES:
+        named = pydicom.dcmread(data / "odd_pydicom" / "charset_files" / f"{name}.dcm", stop_before_pixels=True)
+        folder = tmp_path_factory.mktemp("names") / name
+        studies[name] = renamed(data / "chest_tiny_cip" / "ct-64Dicom", named, folder)
+        command = [peer("storescu", "dcmtk"), "+sd", "-aec", "DICOMNODE", "127.0.0.1", str(node.port), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return studies
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_name_comes_back_byte_for_byte(
+    name: str, sent: dict[str, tuple[str, bytes]], node: Node, orthanc: Orthanc, tmp_path: Path
+) -> None:
+    study_uid, patient = sent[name]
+    assert node.ended(study_uid) == "delivered"
+    results = orthanc.study(study_uid)
+    assert len(results) == 4
+    for i, content in enumerate(results):
+        path = tmp_path / f"{i}.dcm"
+        path.write_bytes(content)
+        # DICOM pads a value to an even length with a space (PS3.5 6.2); the name itself is what counts.
+        assert raw(pydicom.dcmread(path, stop_before_pixels=True), NAME).rstrip(b" ") == patient.rstrip(b" ")
+    assert patient.strip().isascii() or patient.decode("latin-1") not in node.log()
