@@ -21,7 +21,8 @@ from dicomnode.dimse import sender
 from dicomnode.dimse.storage_scp import StoragePeer
 from dicomnode.display import findings_table
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
-from dicomnode.intake.catalog import Catalog, Delivery, Job
+from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.records import Delivery, Job
 from dicomnode.offline import SHIPPED
 from dicomnode.queueing import results_folder
 
@@ -197,7 +198,7 @@ def _follow(bars: Progress, settings: config.Config, node: subprocess.Popen[byte
     try:
         while time.monotonic() < deadline:
             _must_run(node)
-            studies = catalog.studies()
+            studies = catalog.studies(limit=1000)
             for study in studies:
                 if study.study_uid not in tasks:
                     tasks[study.study_uid] = bars.add_task(f"study …{study.study_uid[-8:]}", total=None, note="")
@@ -215,7 +216,10 @@ def _follow(bars: Progress, settings: config.Config, node: subprocess.Popen[byte
 def _outcome(catalog: Catalog, settings: config.Config, study_uid: str, generation: int) -> Outcome:
     path = results_folder(settings, study_uid, generation) / "findings.json"
     findings = Findings.from_json(path.read_text("utf-8")) if path.exists() else None
-    return Outcome(catalog.job(study_uid, generation), findings, tuple(catalog.deliveries(study_uid, generation)))
+    job = catalog.job(study_uid, generation)
+    if job is None:
+        raise DicomnodeError(f"study {study_uid} has ended without a job: see node.log")
+    return Outcome(job, findings, tuple(catalog.deliveries(study_uid, generation)))
 
 
 def _report(console: Console, outcomes: list[Outcome], settings: config.Config, out: Path, own_pacs: bool) -> int:

@@ -55,7 +55,7 @@ class Housekeeping:
             decision = decide(study, now, self._rule)
             if not decision.settled:
                 continue
-            held = "two-patients" if len(study.patient_keys) > 1 else None
+            held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
             settled = self._catalog.settle(study.study_uid, now, held)
             if held:
                 log.error(
@@ -72,7 +72,8 @@ class Housekeeping:
         for job in self._catalog.jobs(state="queued"):
             self._queue.enqueue(job.study_uid, job.generation)
         for study_uid, generation in self._queue.given_up():
-            if self._catalog.job(study_uid, generation).state in ("queued", "running"):
+            job = self._catalog.job(study_uid, generation)
+            if job is not None and job.state in ("queued", "running"):
                 why = "the worker went down each time it took this study: see its log, then `dicomnode jobs retry`"
                 self._catalog.set_state(study_uid, generation, "failed", why, now=self._clock())
                 log.error("study %s generation %d failed: %s", study_uid, generation, why)

@@ -6,8 +6,9 @@ from typing import Any
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
-from dicomnode.errors import UsageError
-from dicomnode.intake.catalog import Catalog, Job
+from dicomnode.errors import SpoolError, UsageError
+from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.records import Job, JobState, Study
 from dicomnode.queueing import Queue, results_folder
 
 _ENDED = ("refused", "failed", "cancelled", "delivered", "analysed", "superseded")
@@ -20,7 +21,7 @@ def overview(config: Config, state: str | None, limit: int) -> list[dict[str, An
     for job in catalog.jobs(state=state, limit=limit):
         deliveries = catalog.deliveries(job.study_uid, job.generation)
         done = sum(d.state == "delivered" for d in deliveries)
-        study = catalog.study(job.study_uid)
+        study = _study(catalog, job.study_uid)
         rows.append(
             {
                 "study_uid": job.study_uid,
@@ -39,7 +40,7 @@ def details(config: Config, study_uid: str, generation: int | None) -> dict[str,
     """All that the node knows of one job."""
     catalog = _open(config)
     job = _find(catalog, study_uid, generation)
-    study = catalog.study(study_uid)
+    study = _study(catalog, study_uid)
     folder = results_folder(config, study_uid, job.generation)
     findings = folder / "findings.json"
     return {
@@ -106,9 +107,9 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
                 d.destination,
                 d.object,
                 "pending",
-                None,
-                "retried by hand",
-                d.attempts,
+                status=None,
+                text="retried by hand",
+                attempts=d.attempts,
                 now=time.time(),
             )
     catalog.set_state(study_uid, job.generation, "queued", "retried by hand", now=time.time())
@@ -147,11 +148,19 @@ def _open(config: Config) -> Catalog:
 
 def _find(catalog: Catalog, study_uid: str, generation: int | None) -> Job:
     if generation is None:
-        generations = [j.generation for j in catalog.jobs(study_uid=study_uid)]
-        if not generations:
-            raise UsageError(f"{study_uid}: no such job; `dicomnode jobs list` shows those that there are")
-        generation = max(generations)
-    return catalog.job(study_uid, generation)
+        study = catalog.study(study_uid)
+        generation = 0 if study is None else study.generation
+    job = catalog.job(study_uid, generation)
+    if job is None:
+        raise UsageError(f"{study_uid}: no such job; `dicomnode jobs list` shows those that there are")
+    return job
+
+
+def _study(catalog: Catalog, study_uid: str) -> Study:
+    study = catalog.study(study_uid)
+    if study is None:
+        raise SpoolError(f"study {study_uid} has a job, but is not in the catalogue: the database was changed by hand")
+    return study
 
 
 def _text(seconds: float) -> str:

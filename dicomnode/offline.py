@@ -1,7 +1,7 @@
 """`dicomnode analyze`: the node's analysis and reports on a folder, with no network and no database."""
 
 import sys
-from datetime import UTC, datetime
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +14,6 @@ from dicomnode.analysis.series import find_files
 from dicomnode.config import AnalysisTable
 from dicomnode.display import findings_table
 from dicomnode.methods import method
-from dicomnode.report.context import Context
 
 #: What lies in the repository and is right for a first look: a demo bundle, which marks every object that it touches.
 SHIPPED = AnalysisTable(
@@ -46,8 +45,7 @@ def run(source: Path, out: Path, table: AnalysisTable | None) -> int:
             results.write_whole(out / "findings.json", findings.to_json().encode())
         else:
             bar.update(task, description="encode")
-            context = Context.at(datetime.now(UTC).timestamp())
-            results.encode(results.Checkpoint.of(analysis), context, out)
+            results.encode(results.Checkpoint.of(analysis), results.context(time.time()), out)
             findings = Findings.from_json((out / "findings.json").read_text("utf-8"))
     findings_table(console, findings)
     console.print(f"written to {out}", markup=False, highlight=False)

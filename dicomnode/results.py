@@ -8,6 +8,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset
 
+import dicomnode
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, with_encode_time
 from dicomnode.config import ObjectName
@@ -55,11 +57,10 @@ class Checkpoint:
         )
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint's three files into `folder`."""
-        labels = io.BytesIO()
-        np.savez_compressed(labels, labels=self.labels_in_source)
-        write_whole(folder / "labels.npz", labels.getvalue())
-        write_whole(folder / "views.npz", self.views.to_bytes())
+        """Write the checkpoint's files into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(folder / "labels.npz", labels=self.labels_in_source)
+        self.views.save(folder / "views.npz")
         write_whole(folder / "sources.json", json.dumps([str(p) for p in self.sources]).encode())
         write_whole(folder / "findings.json", self.findings.to_json().encode())
 
@@ -72,13 +73,19 @@ class Checkpoint:
             Findings.from_json((folder / "findings.json").read_text("utf-8")),
             tuple(Path(p) for p in json.loads((folder / "sources.json").read_text("utf-8"))),
             labels,
-            views.Views.from_bytes((folder / "views.npz").read_bytes()),
+            views.Views.load(folder / "views.npz"),
         )
 
     def discard(self, folder: Path) -> None:
         """Remove what only the checkpoint needed; the findings stay."""
         for name in ("labels.npz", "views.npz", "sources.json"):
             (folder / name).unlink(missing_ok=True)
+
+
+def context(made_at: float, station_name: str = "") -> Context:
+    """The circumstances of a result that was made (or first asked for) at `made_at`, seconds since 1970."""
+    serial = station_name or "offline"
+    return Context(datetime.fromtimestamp(made_at, UTC), dicomnode.__version__, serial, station_name)
 
 
 def write_whole(path: Path, content: bytes) -> None:

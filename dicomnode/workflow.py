@@ -10,6 +10,7 @@ study nor another destination.
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.config import Config, Destination
 from dicomnode.dimse import sender
-from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
+from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError, SpoolError
 from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.records import Delivery, DeliveryState, Job
 from dicomnode.queueing import STUDY_QUEUE, delivery_queue, results_folder, study_id
 from dicomnode.report.context import Context
 
@@ -54,27 +56,32 @@ def _current() -> Work:
 @DBOS.workflow(name="study", max_recovery_attempts=MOST_RECOVERIES)
 def study(study_uid: str, generation: int, run: int) -> str:
     """Analyse a settled study and hand its results over. Returns the job's state."""
-    catalog = _current().catalog
     try:
         status = analyse_step(study_uid, generation)
+        if status not in ("analysed", "refused"):
+            return status
         destinations = encode_step(study_uid, generation, status)
     except DicomnodeError as e:
-        return _end(study_uid, generation, "failed", str(e))
+        return fail_step(study_uid, generation, str(e))
     except Exception as e:  # noqa: BLE001  (whatever it is: this study fails visibly, the worker goes on)
         logs.trouble(log, e, "study %s generation %d failed", study_uid, generation)
-        return _end(study_uid, generation, "failed", f"{type(e).__name__}: see the worker's log")
+        return fail_step(study_uid, generation, f"{type(e).__name__}: see the worker's log")
     for name in destinations:
         _enqueue_delivery(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0)
-    if catalog.job(study_uid, generation).state == "cancelled":
-        return "cancelled"
     return status
 
 
 @DBOS.step(name="analyse")
 def analyse_step(study_uid: str, generation: int) -> str:
-    """Select and analyse; leaves a checkpoint in the results folder. Returns "analysed" or "refused"."""
+    """Select and analyse; leaves a checkpoint in the results folder.
+
+    Returns "analysed" or "refused"; the job's state where it has been cancelled or superseded meanwhile.
+    """
     work = _current()
-    work.catalog.set_state(study_uid, generation, "running", now=time.time())
+    state = work.catalog.set_state(study_uid, generation, "running", now=time.time())
+    if state != "running":
+        log.info("study %s generation %d is %s: not analysed", study_uid, generation, state)
+        return state
     files = [Path(i.path) for i in work.catalog.instances(study_uid)]
     folder = results_folder(work.config, study_uid, generation)
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
@@ -90,43 +97,62 @@ def analyse_step(study_uid: str, generation: int) -> str:
 def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     """Write the reports and plan their deliveries. Returns the destinations that get something."""
     work = _current()
-    job = work.catalog.job(study_uid, generation)
     folder = results_folder(work.config, study_uid, generation)
-    context = Context.at(job.queued_at, station_name=work.config.node.ae_title)
+    context = results.context(_job(work.catalog, study_uid, generation).created_at, work.config.node.ae_title)
     if status == "refused":
-        findings = Findings.from_json((folder / "findings.json").read_text("utf-8"))
-        wanting = [d for d in work.config.destination if d.refused_report]
-        if wanting:
-            source = Path(work.catalog.instances(study_uid)[0].path)
-            _plan(work, study_uid, generation, wanting, [results.encode_refusal(findings, source, context, folder)])
-        work.catalog.set_state(study_uid, generation, "refused", refusal_reason(findings), now=time.time())
-        return [d.name for d in wanting]
+        return _refuse(work, study_uid, generation, folder, context)
     checkpoint = results.Checkpoint.restore(folder)
     objects = results.encode(checkpoint, context, folder)
     for destination in work.config.destination:
-        wanted = [o for o in objects if o.name in destination.objects]
-        _plan(work, study_uid, generation, [destination], wanted)
+        _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
+    checkpoint.discard(folder)
     work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
     log.info("study %s generation %d: analysed, %d objects", study_uid, generation, len(objects))
     return [d.name for d in work.config.destination]
 
 
+def _refuse(work: Work, study_uid: str, generation: int, folder: Path, context: Context) -> list[str]:
+    findings = Findings.from_json((folder / "findings.json").read_text("utf-8"))
+    wanting = [d for d in work.config.destination if d.refused_report]
+    sources = work.catalog.instances(study_uid)
+    if wanting and sources:
+        report = results.encode_refusal(findings, Path(sources[0].path), context, folder)
+        for destination in wanting:
+            _plan(work, study_uid, generation, destination, [report])
+    reason = refusal_reason(findings)
+    work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
+    log.info("study %s generation %d is refused: %s", study_uid, generation, reason)
+    return [d.name for d in wanting]
+
+
 def _plan(
-    work: Work, study_uid: str, generation: int, to: list[Destination], objects: list[results.ResultObject]
+    work: Work, study_uid: str, generation: int, destination: Destination, objects: Sequence[results.ResultObject]
 ) -> None:
-    for destination in to:
-        for o in objects:
-            work.catalog.plan_delivery(
-                study_uid, generation, destination.name, o.name, o.sop_class_uid, o.sop_instance_uid, str(o.path)
-            )
+    for o in objects:
+        work.catalog.plan_delivery(
+            study_uid,
+            generation,
+            destination.name,
+            o.name,
+            o.sop_class_uid,
+            o.sop_instance_uid,
+            str(o.path),
+            now=time.time(),
+        )
 
 
 def refusal_reason(findings: Findings) -> str:
-    """One line for the table of jobs: the commonest words first, no patient data."""
+    """One line for the table of jobs: the codes of each kind of series, no patient data."""
     if not findings.rejected:
         return "the study holds no readable series"
-    codes = [f"{r.modality or 'no modality'}: {', '.join(x.code for x in r.reasons)}" for r in findings.rejected]
-    return "; ".join(dict.fromkeys(codes))
+    kinds = [f"{r.modality or 'no modality'}: {', '.join(x.code for x in r.reasons)}" for r in findings.rejected]
+    return "; ".join(dict.fromkeys(kinds))
+
+
+@DBOS.step(name="fail")
+def fail_step(study_uid: str, generation: int, reason: str) -> str:
+    """Make a failure visible in `dicomnode jobs`. Returns the job's state."""
+    return _current().catalog.set_state(study_uid, generation, "failed", reason, now=time.time())
 
 
 def _enqueue_delivery(
@@ -172,27 +198,37 @@ def deliver(study_uid: str, generation: int, run: int, destination: str, attempt
 def send_step(study_uid: str, generation: int, destination: str) -> str | None:
     """Send what the destination has not yet accepted. Returns None when all is settled, else the passing failure."""
     work = _current()
-    settings = next(d for d in work.config.destination if d.name == destination)
-    peer = peers.to_peer(settings, work.config)
+    peer = peers.to_peer(next(d for d in work.config.destination if d.name == destination), work.config)
     for planned in work.catalog.deliveries(study_uid, generation):
         if planned.destination != destination or planned.state != "pending":
             continue
-        attempt = planned.attempts + 1
-        mark = work.catalog.mark_delivery
-        key = (study_uid, generation, destination, planned.object)
         try:
             sent = sender.send(peer, [Path(planned.path)])[0]
         except PeerRejectedError as e:
-            mark(*key, "rejected", None, str(e), attempt, now=time.time())
+            _mark(work.catalog, planned, "rejected", text=str(e))
             log.error("%s refuses %s for good: %s", destination, planned.object, e)
         except PeerError as e:
-            mark(*key, "pending", None, str(e), attempt, now=time.time())
+            _mark(work.catalog, planned, "pending", text=str(e))
             log.warning("%s did not take %s, will try again: %s", destination, planned.object, e)
             return str(e)
         else:
-            mark(*key, "delivered", sent.status, sent.outcome, attempt, now=time.time())
+            _mark(work.catalog, planned, "delivered", status=sent.status, text=sent.outcome)
             log.info("%s stored %s (0x%04X)", destination, planned.object, sent.status)
     return None
+
+
+def _mark(catalog: Catalog, d: Delivery, state: DeliveryState, *, status: int | None = None, text: str) -> None:
+    catalog.mark_delivery(
+        d.study_uid,
+        d.generation,
+        d.destination,
+        d.object,
+        state,
+        status=status,
+        text=text,
+        attempts=d.attempts + 1,
+        now=time.time(),
+    )
 
 
 @DBOS.step(name="give-up")
@@ -201,9 +237,7 @@ def give_up_step(study_uid: str, generation: int, destination: str, why: str) ->
     catalog = _current().catalog
     for d in catalog.deliveries(study_uid, generation):
         if d.destination == destination and d.state == "pending":
-            catalog.mark_delivery(
-                study_uid, generation, destination, d.object, "failed", None, why, d.attempts, now=time.time()
-            )
+            _mark(catalog, d, "failed", text=why)
     return conclude(catalog, study_uid, generation)
 
 
@@ -217,22 +251,20 @@ def conclude(catalog: Catalog, study_uid: str, generation: int) -> str:
     """The job's state from its deliveries: delivered when all are, failed when one was given up or rejected."""
     deliveries = catalog.deliveries(study_uid, generation)
     lost = [d for d in deliveries if d.state in ("failed", "rejected")]
-    state = catalog.job(study_uid, generation).state
+    state = _job(catalog, study_uid, generation).state
     if lost:
         what = "; ".join(f"{d.object} to {d.destination}: {d.text}" for d in lost)
-        return _end_with(catalog, study_uid, generation, "failed", what)
+        return catalog.set_state(study_uid, generation, "failed", what, now=time.time())
     if state == "analysed" and all(d.state == "delivered" for d in deliveries):
-        return _end_with(catalog, study_uid, generation, "delivered", None)
+        return catalog.set_state(study_uid, generation, "delivered", now=time.time())
     return state
 
 
-def _end(study_uid: str, generation: int, state: str, reason: str | None) -> str:
-    return _end_with(_current().catalog, study_uid, generation, state, reason)
-
-
-def _end_with(catalog: Catalog, study_uid: str, generation: int, state: str, reason: str | None) -> str:
-    catalog.set_state(study_uid, generation, state, reason, now=time.time())
-    return state
+def _job(catalog: Catalog, study_uid: str, generation: int) -> Job:
+    job = catalog.job(study_uid, generation)
+    if job is None:
+        raise SpoolError(f"study {study_uid} generation {generation} is not in the catalogue")
+    return job
 
 
 def start(work: Work, executor_id: str) -> None:

@@ -126,7 +126,7 @@ allow_demo_bundles = true
         """State by study UID, of the newest generation."""
         catalog = Catalog.open(self.config.catalog_url)
         try:
-            return {s.study_uid: s.state for s in catalog.studies()}
+            return {s.study_uid: s.state for s in catalog.studies(limit=1000)}
         finally:
             catalog.close()
 

@@ -13,8 +13,8 @@ from tests.acceptance.running import Node, Orthanc, dicomnode
 
 STUDIES = {"chest_tiny_cip": "chest_tiny_cip/ct-64Dicom", "chest_lidc0314_every4th": "chest_lidc0314_every4th"}
 CARRIED = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID",
-    "AccessionNumber", "ReferringPhysicianName",
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime",
+    "StudyID", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
 
 
