@@ -8,7 +8,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Job, JobState, Study
+from dicomnode.intake.records import Job, Study
 from dicomnode.queueing import Queue, results_folder
 
 _ENDED = ("refused", "failed", "cancelled", "delivered", "analysed", "superseded")
