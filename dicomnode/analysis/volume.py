@@ -154,6 +154,8 @@ def _fill(target: NDArray[np.int16], header: Header, in_plane: InPlane) -> None:
         target[:] = turn(hounsfield(dataset, stored), in_plane)
     except OSError as error:
         raise RefusedError("unreadable", f"Image {uid} cannot be read: {error.strerror}.") from error
+    except MemoryError:
+        raise
     except Exception as error:
         # Each decoder has its own exceptions, and their messages may quote values of the file.
         text = f"The pixels of image {uid} cannot be decoded ({syntax.name}: {type(error).__name__})."
