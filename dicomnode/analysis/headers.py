@@ -20,6 +20,7 @@ from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.uid import (
+    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -206,7 +207,8 @@ def _missing_bytes(file: BinaryIO, dataset: Dataset, declared: int | None, size:
         return _missing_fragments(file, size)
     rows, columns, bits = (number(dataset, k) for k in ("Rows", "Columns", "BitsAllocated"))
     if rows is None or columns is None or bits is None:
-        return 0
+        # An object without pixels, unless it says that it is a CT image: then its end is not there.
+        return 1 if declared is None and string(dataset, "SOPClassUID") == CTImageStorage else 0
     samples = number(dataset, "SamplesPerPixel") or 1
     frames = string(dataset, "NumberOfFrames")
     needed = (rows * columns * samples * (int(frames) if frames.isdecimal() else 1) * bits + 7) // 8
