@@ -22,8 +22,8 @@ def ct_series(
 ) -> list[Dataset]:
     """CT images in the order of `frames` (slice, row, column; stored values, 40 slices unless given), feet first.
 
-    The first lies at `lowest_mm`, each further one `step_mm` along the normal that points to the head. Any attribute of all
-    images can be given by its keyword.
+    The first lies at `lowest_mm`, each further one `step_mm` along the normal that points to the head. Any attribute of
+    all images can be given by its keyword.
     """
     if frames is None:
         frames = np.random.default_rng(0).integers(0, 4096, (40, 4, 6)).astype(np.int16)

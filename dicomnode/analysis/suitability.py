@@ -30,13 +30,11 @@ SAME_POSITION_MM = 0.01
 #: Steps may differ by a tenth of the median; positions rounded to 0.1 mm make steps differ by as much as 0.1 mm.
 STEP_TOLERANCE, STEP_ROUNDING_MM = 0.1, 0.15
 
-CHEST = ("chest", "thora", "torax", "lung", "pulm", "poumon", "hrct", "brust", "pecho", "ild", "wholebody")
-ELSEWHERE = tuple(
-    """
-    head brain skull crani cerebr neck sinus orbit dental larynx kopf schadel hals
-    abd pelvi becken liver kidney renal colon urogra prostate
-    spine cspine tspine lspine lumb extrem shoulder elbow wrist femur knee ankle foot
-    """.split()
+CHEST = re.compile(r"\b(chest|thora|torax|lung|pulm|poumon|hrct|brust|pecho|ild|wholebody)")
+ELSEWHERE = re.compile(
+    r"\b(head|brain|skull|crani|cerebr|neck|sinus|orbit|dental|larynx|kopf|schadel|hals"
+    r"|abd|pelvi|becken|liver|kidney|renal|colon|urogra|prostate"
+    r"|spine|cspine|tspine|lspine|lumb|extrem|shoulder|elbow|wrist|femur|knee|ankle|foot)"
 )
 
 
@@ -123,14 +121,12 @@ def _not_chest(known: Facts) -> Reason | None:
     # What names the series itself outweighs the study's; Body Part Examined is often a scanner's default.
     first = known.datasets[0]
     for keyword in ("SeriesDescription", "ProtocolName", "BodyPartExamined", "StudyDescription"):
-        words = re.split(r"[^a-z]+", " ".join(strings(first, keyword)).lower())
-        if any(w.startswith(CHEST) for w in words):
+        words = re.sub(r"[^a-z]+", " ", " ".join(strings(first, keyword)).lower())
+        if CHEST.search(words):
             return None
-        other = next((w for w in words if w.startswith(ELSEWHERE)), None)
         # Which word of the fixed list, not the text: descriptions are free text and may hold a patient's name.
-        if other is not None:
-            part = next(e for e in ELSEWHERE if other.startswith(e))
-            return Reason("not-chest", f"{keyword} names another part of the body («{part}…») and no chest.")
+        if other := ELSEWHERE.search(words):
+            return Reason("not-chest", f"{keyword} names another part of the body («{other[1]}…») and no chest.")
     return None
 
 

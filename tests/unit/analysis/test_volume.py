@@ -218,7 +218,7 @@ def test_damaged_pixels_name_the_image_and_not_the_patient(tmp_path: Path) -> No
     for d in datasets:
         d.compress(RLELossless, generate_instance_uid=False)
     damaged = bytearray(datasets[7].PixelData)
-    damaged[16:20] = b"\xff" * 4  # the number of RLE segments (PS3.5 G.5)
+    damaged[20:24] = b"\xff" * 4  # the number of RLE segments (PS3.5 G.5)
     datasets[7].PixelData = bytes(damaged)
     error = refusal(datasets, tmp_path)
     assert error.code == "undecodable"
