@@ -126,7 +126,7 @@ def _pixels(headers: list[Header], in_plane: InPlane, progress: Callable[[int, i
     assert columns is not None, "suitability asks for Columns"
     shape = (columns, rows) if in_plane.transposed else (rows, columns)
     hu = np.empty((len(headers), *shape), np.int16)
-    # One image at a time: threads were measured to gain nothing (JPEG 2000 is parallel by itself, the others hold the GIL).
+    # One image at a time: threads were measured to gain nothing, with any of the decoders.
     with warnings.catch_warnings():
         # pydicom warns of padding bytes and of decoder details that change no pixel.
         warnings.filterwarnings("ignore", module=r"pydicom\.")
