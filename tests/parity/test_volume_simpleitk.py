@@ -1,0 +1,112 @@
+"""Our volume against SimpleITK's reader: real chests, made orientations, other people's encodings."""
+
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from pydicom import dcmread
+
+from dicomnode.analysis import volume
+from dicomnode.analysis.arrays import Volume
+from dicomnode.analysis.series import find_files, group, read_headers, select
+
+
+def ours(folder: Path) -> Volume:
+    headers, unreadable = read_headers(find_files(folder))
+    chosen = select(group(headers), unreadable).chosen
+    assert chosen is not None
+    return volume.load(chosen)
+
+
+def theirs(folder: Path) -> sitk.Image:
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    return sitk.DICOMOrient(sitk.ReadImage(names), "LPS")
+
+
+def assert_same(mine: Volume, image: sitk.Image) -> None:
+    assert np.array_equal(mine.hu, np.rint(sitk.GetArrayFromImage(image)))
+    assert mine.spacing_mm[::-1] == pytest.approx(image.GetSpacing(), abs=1e-3)
+    assert mine.origin_mm == pytest.approx(image.GetOrigin(), abs=1e-3)
+    # SimpleITK's direction has the axes x, y, z as columns; ours has z, y, x as rows.
+    assert np.array(mine.axes)[::-1].T.ravel() == pytest.approx(image.GetDirection(), abs=1e-3)
+
+
+@pytest.fixture
+def chest(data: Path, tmp_path: Path) -> Path:
+    """The tiny chest under shuffled file names, to be changed."""
+    folder = tmp_path / "chest"
+    folder.mkdir()
+    files = find_files(data / "chest_tiny_cip" / "ct-64Dicom")
+    names = list(range(len(files)))
+    random.Random(0).shuffle(names)
+    for name, file in zip(names, files, strict=True):
+        shutil.copy(file, folder / f"{name}.dcm")
+    return folder
+
+
+@pytest.mark.parametrize("folder", ["chest_tiny_cip/ct-64Dicom", "chest_lidc0314_every4th"])
+def test_real_chests(data: Path, folder: str) -> None:
+    assert_same(ours(data / folder), theirs(data / folder))
+
+
+def test_shuffled_file_names(chest: Path) -> None:
+    assert_same(ours(chest), theirs(chest))
+
+
+@pytest.mark.parametrize(
+    ("posture", "orientation"),
+    [
+        ("HFP", [-1, 0, 0, 0, -1, 0]),
+        ("FFS", [-1, 0, 0, 0, 1, 0]),
+        ("FFP", [1, 0, 0, 0, -1, 0]),
+        ("HFDR", [0, 1, 0, -1, 0, 0]),
+        ("HFDL", [0, -1, 0, 1, 0, 0]),
+        ("FFDR", [0, 1, 0, 1, 0, 0]),
+        ("FFDL", [0, -1, 0, -1, 0, 0]),
+        ("HFS", [0.9961946981, 0.0871557427, 0, -0.0871557427, 0.9961946981, 0]),
+    ],
+)
+def test_postures(chest: Path, posture: str, orientation: list[float]) -> None:
+    for path in chest.iterdir():
+        dataset = dcmread(path)
+        dataset.ImageOrientationPatient, dataset.PatientPosition = orientation, posture
+        dataset.PixelSpacing = ["4.2", "3.9"]
+        dataset.save_as(path)
+    assert_same(ours(chest), theirs(chest))
+
+
+ENCODERS: dict[str, Callable[[str, str], list[str]]] = {
+    "gdcmconv --j2k": lambda a, b: ["--j2k", a, b],
+    "gdcmconv --jpegls": lambda a, b: ["--jpegls", a, b],
+    "gdcmconv --jpeg": lambda a, b: ["--jpeg", a, b],
+    "gdcmconv --rle": lambda a, b: ["--rle", a, b],
+    "dcmcjpls": lambda a, b: [a, b],
+    "dcmcjpeg": lambda a, b: [a, b],
+    "dcmcrle": lambda a, b: [a, b],
+    "dcmconv +td": lambda a, b: ["+td", a, b],
+    "dcmconv +tb": lambda a, b: ["+tb", a, b],
+}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_other_peoples_encodings(data: Path, tmp_path: Path, peer: Callable[[str, str], str], encoder: str) -> None:
+    """Lossless: the same HU as from the files as they were. Real 512x512 images, a few of them."""
+    name, *_ = encoder.split()
+    program = peer(name, "libgdcm-tools" if name == "gdcmconv" else "dcmtk")
+    files = find_files(data / "chest_lidc0314_every4th")
+    headers, _ = read_headers(files)
+    some = sorted(headers, key=lambda h: float(h.dataset.ImagePositionPatient[2]))[:6]
+    for i, h in enumerate(some):
+        subprocess.run([program, *ENCODERS[encoder](str(h.path), str(tmp_path / f"{i}.dcm"))], check=True)
+    encoded, unreadable = read_headers(find_files(tmp_path))
+    assert not unreadable
+    assert all(h.missing_bytes == 0 for h in encoded)
+    expected = volume.load(group(some)[0])
+    found = volume.load(group(encoded)[0])
+    assert np.array_equal(found.hu, expected.hu)
+    assert found.origin_mm == expected.origin_mm
