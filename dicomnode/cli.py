@@ -161,7 +161,7 @@ def send(
         raise UsageError(f"{', '.join(map(str, files))}: there are no files to send")
     with Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("sending", total=len(paths))
-        sent = sender.send(_peer(peer, config), paths, lambda _: bar.advance(task))
+        sent = sender.send(_peer(peer, config), paths, lambda _path, _sent: bar.advance(task))
     typer.echo(f"{peer} stored {len(sent)} of {len(paths)} objects")
 
 

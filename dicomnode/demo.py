@@ -72,14 +72,18 @@ def run(out: Path, given: Path | None, pacs: str | None) -> int:
     0: every expected object arrived; 1: something failed or is missing; 3: no study had anything to analyse.
     """
     console = Console()
-    real = None if pacs is None else peers.parse(pacs)
+    peer = (
+        config.Destination(name="pacs", ae_title=_PACS_AE, host="127.0.0.1", port=1)
+        if pacs is None
+        else peers.parse(pacs)
+    )
     if given is not None and not given.is_dir():
         raise UsageError(f"{given}: there is no such folder")
     _clear(out)
     files = find_files(given) if given is not None else None
-    standing = None if real is not None else StoragePeer(_PACS_AE, "127.0.0.1", 0, out / "pacs")
-    port = real.port if standing is None else standing.start()
-    peer = real or config.Destination(name="pacs", ae_title=_PACS_AE, host="127.0.0.1", port=port)
+    standing = StoragePeer(_PACS_AE, "127.0.0.1", 0, out / "pacs") if pacs is None else None
+    if standing is not None:
+        peer = peer.model_copy(update={"port": standing.start()})
     settings = _configure(out / "ae_config.toml", peer)
     node = _start_node(out)
     try:
@@ -166,7 +170,7 @@ def _drive(
     _wait_for_node(target, node)
     bars.update(task, total=1, completed=1, note=f"{_NODE_AE}@{settings.node.host}:{settings.node.port}")
     task = bars.add_task("sending", total=len(files), note="C-STORE")
-    sent = sender.send(target, files, lambda _: bars.advance(task))
+    sent = sender.send(target, files, lambda _path, _sent: bars.advance(task))
     bars.update(task, note=f"{len(sent)} of {len(files)} stored")
     return _follow(bars, settings, node)
 

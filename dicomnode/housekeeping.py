@@ -72,8 +72,8 @@ class Housekeeping:
         for job in self._catalog.jobs(state="queued"):
             self._queue.enqueue(job.study_uid, job.generation)
         for study_uid, generation in self._queue.given_up():
-            job = self._catalog.job(study_uid, generation)
-            if job is not None and job.state in ("queued", "running"):
+            found = self._catalog.job(study_uid, generation)
+            if found is not None and found.state in ("queued", "running"):
                 why = "the worker went down each time it took this study: see its log, then `dicomnode jobs retry`"
                 self._catalog.set_state(study_uid, generation, "failed", why, now=self._clock())
                 log.error("study %s generation %d failed: %s", study_uid, generation, why)

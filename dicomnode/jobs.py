@@ -2,13 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Job, Study
+from dicomnode.intake.records import Job, JobState, Study
 from dicomnode.queueing import Queue, results_folder
 
 _ENDED = ("refused", "failed", "cancelled", "delivered", "analysed", "superseded")
@@ -16,9 +16,11 @@ _ENDED = ("refused", "failed", "cancelled", "delivered", "analysed", "superseded
 
 def overview(config: Config, state: str | None, limit: int) -> list[dict[str, Any]]:
     """One row a job, the newest first."""
+    if state is not None and state not in get_args(JobState):
+        raise UsageError(f"{state!r} is no state of a job; there are: {', '.join(get_args(JobState))}")
     catalog = _open(config)
     rows = []
-    for job in catalog.jobs(state=state, limit=limit):
+    for job in catalog.jobs(state=cast("JobState | None", state), limit=limit):
         deliveries = catalog.deliveries(job.study_uid, job.generation)
         done = sum(d.state == "delivered" for d in deliveries)
         study = _study(catalog, job.study_uid)

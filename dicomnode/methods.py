@@ -19,7 +19,9 @@ def segmenter(table: AnalysisTable) -> Segmenter:
         raise ConfigurationError("analysis.segmenter = 'lungmask' needs lungmask_weights and lungmask_sha256")
     from dicomnode.analysis.lungmask_segmenter import LungmaskSegmenter  # noqa: PLC0415  (two seconds to import)
 
-    return LungmaskSegmenter(table.lungmask_weights, table.lungmask_sha256, device=table.device)
+    return LungmaskSegmenter(
+        table.lungmask_weights, table.lungmask_sha256, device="cuda" if table.device.startswith("cuda") else "cpu"
+    )
 
 
 def model_bundle(table: AnalysisTable) -> bundle.Bundle | None:

@@ -19,8 +19,9 @@ def to_peer(destination: config.Destination, settings: Config) -> sender.Destina
         host=destination.host,
         port=destination.port,
         calling_ae=destination.calling_ae_title or settings.node.ae_title,
-        timeout_s=destination.timeout_s,
-        transfer_syntax=destination.transfer_syntax,
+        acse_timeout_s=destination.timeout_s,
+        dimse_timeout_s=destination.timeout_s,
+        network_timeout_s=destination.timeout_s,
     )
 
 

@@ -5,7 +5,7 @@ No analysis is imported here.
 
 from pathlib import Path
 
-from dbos import DBOSClient
+from dbos import DBOSClient, WorkflowHandle
 
 from dicomnode.config import Config
 
@@ -44,13 +44,13 @@ class Queue:
                 workflow_id_prefix=f"study/{study_uid}/{generation}/", name="study", load_input=False, load_output=False
             )
             run = 1 + len(before)
-        handle = self._client.enqueue(
+        handle: WorkflowHandle[str] = self._client.enqueue(
             {"queue_name": STUDY_QUEUE, "workflow_name": "study", "workflow_id": study_id(study_uid, generation, run)},
             study_uid,
             generation,
             run,
         )
-        return str(handle.get_workflow_id())
+        return handle.get_workflow_id()
 
     def cancel(self, study_uid: str, generation: int) -> int:
         """Cancel what is queued or running of a study's generation, deliveries included. Returns how many workflows."""
