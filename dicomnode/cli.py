@@ -18,6 +18,7 @@ app = typer.Typer(
     help="A DICOM node that reads systemic-sclerosis lung disease from chest CT. Research use only.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 jobs_app = typer.Typer(help="What the node has received, analysed and delivered.", no_args_is_help=True)
@@ -32,7 +33,7 @@ Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 def main() -> None:
     """The entry point, and the one place where errors become messages and exit statuses."""
     try:
-        app()
+        app(prog_name="dicomnode")
     except DicomnodeError as e:
         fail(e)
 
