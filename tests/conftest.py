@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,10 @@ def peer() -> Callable[[str, str], str]:
     """`peer("storescu", "dcmtk")`: the path of a real peer's program, from the named Debian package."""
 
     def find(program: str, package: str) -> str:
-        path = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+        # The virtual environment has a storescu and a storescp of its own (pynetdicom's): they are no other people's.
+        ours = Path(sys.executable).parent
+        folders = [f for f in os.environ.get("PATH", "").split(":") if Path(f) != ours]
+        path = shutil.which(program, path=":".join([*folders, "/usr/sbin", "/usr/local/sbin"]))
         if path is None:
             absent(f"{program} is not installed: apt-get install {package}")
         assert path is not None
