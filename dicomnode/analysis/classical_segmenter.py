@@ -1,15 +1,15 @@
 """Lungs by thresholds and morphology: needs no weights, and is the segmenter where lungmask's are not installed.
 
-The way: shrink to about 2 mm; air inside the body; take the airways out; find cores of both lungs and of other gas; let
-them grow into the air (a watershed, so that touching lungs part along the denser septum); close each lung; refine at full
-resolution.
+The way: shrink to about 2 mm; air inside the body; take the airways out; find cores of both lungs and of other gas;
+let them grow into the air (a watershed, so that touching lungs part along the denser septum); close each lung; refine
+at full resolution.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -27,6 +27,10 @@ SMALLEST_LUNGS_ML = 100.0
 #: Largest area of trachea or both main bronchi in an axial slice, and how long a chain of such areas must be.
 AIRWAY_CM2 = 7.0
 AIRWAY_MM = 30.0
+#: More than trachea and bronchi hold, ml.
+AIRWAY_ML = 120.0
+#: Airway walls are looked for this far above the median of all air in the body, HU.
+ABOVE_LUNG_HU = 100
 #: How far from the body's middle the trachea may lie.
 AIRWAY_OFF_MM = 45.0
 #: Depths below the air's surface at which the two lungs are looked for, until they are apart.
@@ -55,10 +59,11 @@ class _Grid:
 class ClassicalSegmenter:
     """Right and left lung by thresholds and morphology.
 
-    In the mask: aerated lung (below -400 HU), and by closing (8 mm) and hole filling the vessels, small airways, nodules
-    and dense disease that aerated lung surrounds. Not in the mask: trachea and main bronchi, as far as walls divide them
-    from lung; heart and hilar vessels wider than the closing; gas outside the body and below the diaphragm; broad
-    consolidation or effusion along the chest wall (no closing can find it: the lungs come out too small).
+    In the mask: aerated lung (below -400 HU), and by closing (8 mm) and hole filling the vessels, small airways,
+    nodules and dense disease that aerated lung surrounds. Not in the mask: trachea and main bronchi, as far as walls
+    divide them from lung; heart and hilar vessels wider than the closing; gas outside the body and below the
+    diaphragm; broad consolidation or effusion along the chest wall (no closing can find it: the lungs come out too
+    small). A component whose median is below -965 HU is taken for gas (stomach, pneumothorax), whatever its size.
     """
 
     name = "classical"
@@ -124,12 +129,15 @@ def _largest(mask: Mask) -> Mask:
 
 def _box_by_slice(body: Mask) -> Mask:
     """Each axial slice's bounding box of the body: gas inside the table lies behind it."""
-    rows, columns = body.any(axis=2), body.any(axis=1)
+    rows, columns = np.asarray(body.any(axis=2)), np.asarray(body.any(axis=1))
+    return np.asarray(_span(rows)[:, :, None] & _span(columns)[:, None, :])
 
-    def span(line: Mask) -> Mask:
-        return np.maximum.accumulate(line, axis=1) & np.maximum.accumulate(line[:, ::-1], axis=1)[:, ::-1]
 
-    return span(rows)[:, :, None] & span(columns)[:, None, :]
+def _span(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """In each line, everything from the first true to the last."""
+    begun = np.logical_or.accumulate(lines, axis=1)
+    not_over = np.logical_or.accumulate(lines[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(begun & not_over)
 
 
 def _under_open_air(inside: Mask, open_air: Mask) -> Mask:
@@ -145,7 +153,18 @@ def _under_open_air(inside: Mask, open_air: Mask) -> Mask:
 
 
 def _airways(grid: _Grid, air: Mask, midline: float) -> Mask:
-    """Trachea and bronchi: air whose area is small in every axial slice, along a chain of 3 cm or more near the midline."""
+    """Lumen of trachea and bronchi. A threshold near the lung's own density shows the walls longest; where it breaks
+    the lung into crumbs that join the airways, the plain threshold is taken."""
+    median_hu = np.median(grid.hu[air]) if air.any() else 0.0
+    for threshold_hu in (min(AIR_BELOW_HU, median_hu + ABOVE_LUNG_HU), AIR_BELOW_HU):
+        lumen = _narrow_chain(grid, air & (grid.hu < threshold_hu), midline)
+        if lumen.sum() * grid.voxel_ml <= AIRWAY_ML:
+            return lumen
+    return np.zeros_like(air)
+
+
+def _narrow_chain(grid: _Grid, air: Mask, midline: float) -> Mask:
+    """The longest chain of air near the midline whose area is small in every axial slice: airways, if long enough."""
     planes, n = ndimage.label(air, _IN_PLANE)
     areas_cm2 = np.bincount(planes.ravel(), minlength=n + 1) * (grid.spacing_mm[1] * grid.spacing_mm[2] / 100.0)
     small = areas_cm2 < AIRWAY_CM2
@@ -163,8 +182,8 @@ def _airways(grid: _Grid, air: Mask, midline: float) -> Mask:
 
 
 def _cores(grid: _Grid, air: Mask, airways: Mask, midline: float) -> NDArray[np.uint8]:
-    """Markers: the cores of right lung, left lung, airways and other gas. Cores are sought deeper until the lungs part."""
-    lung_air = air & ~airways
+    """Markers: cores of right lung, left lung, airways and other gas, sought deeper and deeper until the lungs part."""
+    lung_air = air & ~ndimage.binary_dilation(airways, ndimage.generate_binary_structure(3, 1))
     depth = _distance(~lung_air, grid.spacing_mm)
     on_right = np.arange(air.shape[2]) < midline
     for depth_mm in CORE_DEPTHS_MM:
@@ -204,8 +223,8 @@ def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: _Grid) -> None:
     if found_ml < SMALLEST_LUNGS_ML:
         raise RefusedError(
             "no-lungs",
-            f"no lungs found: {found_ml:.0f} ml of the volume look like aerated lung (below {AIR_BELOW_HU} HU inside the "
-            f"body), at least {SMALLEST_LUNGS_ML:.0f} ml are needed. Check that the series shows the chest and is in HU.",
+            f"no lungs found: {found_ml:.0f} ml of the volume look like aerated lung (below {AIR_BELOW_HU} HU inside "
+            f"the body), at least {SMALLEST_LUNGS_ML:.0f} ml are needed. Check that the series shows the chest in HU.",
         )
 
 
