@@ -35,6 +35,8 @@ ABOVE_LUNG_HU = 100
 AIRWAY_OFF_MM = 45.0
 #: Depths below the air's surface at which the two lungs are looked for, until they are apart.
 CORE_DEPTHS_MM = (3.0, 5.0, 7.0, 9.0, 12.0, 16.0)
+#: Half the width of the band at the midline in which the septum of broadly touching lungs is looked for.
+SEPTUM_BAND_MM = 15.0
 #: A core with this share on one side of the midline belongs to that side.
 ONE_SIDED = 0.8
 
@@ -182,19 +184,10 @@ def _narrow_chain(grid: _Grid, air: Mask, midline: float) -> Mask:
 
 
 def _cores(grid: _Grid, air: Mask, airways: Mask, midline: float) -> NDArray[np.uint8]:
-    """Markers: cores of right lung, left lung, airways and other gas, sought deeper and deeper until the lungs part."""
+    """Markers: cores of right lung, left lung, airways and other gas."""
     lung_air = air & ~ndimage.binary_dilation(airways, ndimage.generate_binary_structure(3, 1))
-    depth = _distance(~lung_air, grid.spacing_mm)
-    on_right = np.arange(air.shape[2]) < midline
-    for depth_mm in CORE_DEPTHS_MM:
-        components, n = ndimage.label(depth >= depth_mm)
-        sizes = np.bincount(components.ravel(), minlength=n + 1)
-        right_share = np.bincount(components[:, :, on_right].ravel(), minlength=n + 1) / np.maximum(sizes, 1)
-        large = sizes * grid.voxel_ml >= SMALLEST_PART_ML
-        large[0] = False
-        if not (large & (right_share > 1 - ONE_SIDED) & (right_share < ONE_SIDED)).any():
-            break
-    kind = np.zeros(n + 1, dtype=np.uint8)
+    components, right_share, large = _parted(grid, lung_air, midline)
+    kind = np.zeros(large.size, dtype=np.uint8)
     kind[large] = np.where(right_share[large] >= 0.5, RIGHT, LEFT)
     numbers = np.flatnonzero(large)
     medians = np.atleast_1d(ndimage.median(grid.hu, components, numbers)) if numbers.size else np.empty(0)
@@ -202,6 +195,27 @@ def _cores(grid: _Grid, air: Mask, airways: Mask, midline: float) -> NDArray[np.
     markers = kind[components]
     markers[airways] = _AIRWAY
     return markers
+
+
+def _parted(grid: _Grid, lung_air: Mask, midline: float) -> tuple[NDArray[np.int32], NDArray[np.float64], Mask]:
+    """Numbered cores, each one's share right of the midline, and which are large enough for lung.
+
+    Lungs that touch are parted by looking deeper and deeper below their surface; where they touch so broadly that no
+    depth parts them, by leaving a band at the midline without a core, in which the watershed then finds the septum.
+    """
+    depth = _distance(~lung_air, grid.spacing_mm)
+    columns = np.arange(lung_air.shape[2])
+    off_middle = np.abs(columns - midline) * grid.spacing_mm[2] > SEPTUM_BAND_MM
+    for core in (*(depth >= mm for mm in CORE_DEPTHS_MM), (depth >= CORE_DEPTHS_MM[0]) & off_middle):
+        components, n = ndimage.label(core)
+        sizes = np.bincount(components.ravel(), minlength=n + 1)
+        on_right = np.bincount(components[:, :, columns < midline].ravel(), minlength=n + 1)
+        right_share = on_right / np.maximum(sizes, 1)
+        large = sizes * grid.voxel_ml >= SMALLEST_PART_ML
+        large[0] = False
+        if not (large & (right_share > 1 - ONE_SIDED) & (right_share < ONE_SIDED)).any():
+            break
+    return components, right_share, large
 
 
 def _grow(grid: _Grid, air: Mask, markers: NDArray[np.uint8]) -> NDArray[np.uint8]:

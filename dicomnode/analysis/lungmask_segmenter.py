@@ -11,9 +11,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from dicomnode.analysis.arrays import LEFT, Labels, Volume
+from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.errors import ConfigurationError, RefusedError, WeightsError
 
 if TYPE_CHECKING:
@@ -54,15 +52,13 @@ class LungmaskSegmenter:
         Raises:
             RefusedError: `no-lungs`, the network found none.
         """
-        # lungmask takes an array's slices as they are, and learnt on rows from anterior to posterior, columns from right
-        # to left, slices from the feet: our axes.
+        # lungmask takes an array's slices as they are, and learnt on rows from anterior to posterior, columns from
+        # right to left, slices from the feet: our axes.
         labels: Labels = self._inferer.apply(volume.hu)
         if not labels.any():
             raise RefusedError(
                 "no-lungs", f"no lungs found by {self.name}. Check that the series shows the chest and is in HU."
             )
-        if labels.max() > LEFT:
-            raise WeightsError(f"{self.name} gave label {labels.max()}, where only right (1) and left (2) are known")
         return labels
 
 
