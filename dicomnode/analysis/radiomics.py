@@ -21,7 +21,8 @@ with warnings.catch_warnings():
 #: PyRadiomics' parameter file for whole lungs: 107 features of the original image. Resampled to 2 mm, because the
 #: search for the largest diameter compares all pairs of surface points and takes a minute at 1 mm. Linear, because
 #: splines overshoot at the pleura and at vessels, where lung CT is steepest. Re-segmented to [-1000, 400] HU (the
-#: intensities; the shape keeps the whole mask), bins of 25 HU. `kurtosis` is IBSI's plus 3.
+#: intensities; the shape keeps the mask inside the bounding box of what is left), bins of 25 HU. Kurtosis is IBSI's
+#: plus 3.
 DEFAULT_SETTINGS: Mapping[str, Any] = {
     "imageType": {"Original": {}},
     "featureClass": {
@@ -97,11 +98,12 @@ def _extractor(settings: Mapping[str, Any]) -> RadiomicsFeatureExtractor:
 
 
 def _silence() -> None:
-    """PyRadiomics logs to stderr by a handler of its own, and hands that to its validator: both get one that is quiet."""
-    for name, level in (("radiomics", logging.ERROR), ("pykwalify.core", logging.CRITICAL)):
-        logger = logging.getLogger(name)
-        logger.handlers = [logging.NullHandler()]
-        logger.setLevel(level)
+    """Errors come as exceptions: nothing is left that the logs of PyRadiomics and of its validator should add."""
+    logging.getLogger("pykwalify").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("radiomics")
+    logger.setLevel(logging.ERROR)
+    # Its own handler writes to stderr. It lends its first handler to the validator, so it must have one.
+    logger.handlers = [logging.NullHandler()]
 
 
 def _image(volume: Volume, array: NDArray[np.int16] | NDArray[np.uint8]) -> sitk.Image:
