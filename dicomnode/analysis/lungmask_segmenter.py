@@ -1,4 +1,4 @@
-"""Lungs by lungmask's R231 network (Hofmanninger et al., Eur Radiol Exp 2020;4:50), from a weights file on this machine.
+"""Lungs by lungmask's R231 network (Hofmanninger et al., Eur Radiol Exp 2020;4:50), from a weights file at hand.
 
 torch and lungmask are imported when a segmenter is made, not before: without weights nobody needs them here.
 """
@@ -38,9 +38,7 @@ class LungmaskSegmenter:
         ConfigurationError: there is no such device.
     """
 
-    def __init__(
-        self, weights: Path, sha256: str, model: str = "R231", device: Literal["cpu", "cuda"] = "cpu"
-    ) -> None:
+    def __init__(self, weights: Path, sha256: str, model: str = "R231", device: Literal["cpu", "cuda"] = "cpu") -> None:
         digest = _check_digest(weights, sha256)
         self.name = f"lungmask-{model}"
         self.version = f"{version_of('lungmask')}+{digest[:12]}"
@@ -68,8 +66,8 @@ def _check_digest(weights: Path, expected: str) -> str:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(
-            f"cannot read the lungmask weights {weights}: {error.strerror}. Install them there, or choose the classical "
-            "segmenter."
+            f"cannot read the lungmask weights {weights}: {error.strerror}. Install them there, or choose the "
+            "classical segmenter."
         ) from error
     if found != expected.lower():
         raise WeightsError(
@@ -101,8 +99,8 @@ def _check_network(weights: Path) -> None:
         classes = len(state["last.bias"])
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, IndexError) as error:
         raise WeightsError(
-            f"the lungmask weights {weights} are not a state dict of lungmask's network (cut off while copying?): install "
-            "the file again"
+            f"the lungmask weights {weights} are not a state dict of lungmask's network (cut off while copying?): "
+            "install the file again"
         ) from error
     if classes != _CLASSES:
         raise WeightsError(

@@ -71,8 +71,8 @@ def _size(ml: VolumeMl, mean_hu: float) -> Iterator[Flag]:
         yield Flag(
             "lung-volume-high",
             "warning",
-            f"The segmented lungs hold {ml.total:.0f} ml, more than 10000 ml: the mask probably holds other gas. Look at "
-            "the segmentation before using the measurements.",
+            f"The segmented lungs hold {ml.total:.0f} ml, more than 10000 ml: the mask probably holds other gas. Look "
+            "at the segmentation before using the measurements.",
         )
     if mean_hu > -500:
         yield Flag(
@@ -104,8 +104,8 @@ def _sides(labels: Labels, ml: VolumeMl) -> Iterator[Flag]:
         yield Flag(
             "lungs-unequal",
             "warning",
-            f"Left to right lung volume is {ml.left / ml.right:.2f} ({ml.left:.0f} to {ml.right:.0f} ml), outside 0.5 to "
-            "1.5: volume loss, a raised hemidiaphragm or effusion on one side, or a part missed by the segmentation.",
+            f"Left to right lung volume is {ml.left / ml.right:.2f} ({ml.left:.0f} to {ml.right:.0f} ml), outside 0.5 "
+            "to 1.5: volume loss, a raised hemidiaphragm or effusion on one side, or a part missed by the segmentation.",
         )
     if ml.right and ml.left and _mean_x(labels, RIGHT) > _mean_x(labels, LEFT):
         yield Flag(

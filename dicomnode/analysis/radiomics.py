@@ -1,4 +1,4 @@
-"""Radiomic features by stock PyRadiomics: this module hands over image, mask and settings, and takes back plain numbers."""
+"""Radiomic features by stock PyRadiomics: image, mask and settings go in, plain numbers come out."""
 
 import json
 import logging
@@ -90,7 +90,7 @@ def _extractor(settings: Mapping[str, Any]) -> RadiomicsFeatureExtractor:
     try:
         # The validator writes defaults into what it is given: it gets a copy.
         return RadiomicsFeatureExtractor(json.loads(json.dumps(settings)))
-    except Exception as error:  # noqa: BLE001 - the validator's own exceptions have no common base
+    except Exception as error:
         raise ConfigurationError(
             f"PyRadiomics does not accept the radiomics settings: {error}. They must be a parameter file of "
             "PyRadiomics 3.0.1 with imageType, featureClass and setting."

@@ -18,7 +18,7 @@ AXES = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
 @dataclass(frozen=True)
 class Chest:
-    """A drawn chest and the millimetre coordinates of its voxels: z up, y to the back, x to the left, 0 in the middle."""
+    """A drawn chest and its voxels' coordinates in mm: z up, y to the back, x to the left, 0 in the middle."""
 
     volume: Volume
     truth: Labels
@@ -174,7 +174,7 @@ def test_refuses_what_shows_no_lungs(hu: HuArray) -> None:
 
 
 def test_agrees_with_a_reference_mask(tiny_cip: Volume, data: Path) -> None:
-    """The Chest Imaging Platform's whole-lung label: vessels within, trachea, main bronchi and hilar vessels without."""
+    """The Chest Imaging Platform's label: vessels within; trachea, main bronchi and hilar vessels without."""
     reference = sitk.GetArrayFromImage(
         sitk.DICOMOrient(sitk.ReadImage(str(data / "chest_tiny_cip" / "wholeLung-64.nrrd")), "LPS")
     )
@@ -185,7 +185,7 @@ def test_agrees_with_a_reference_mask(tiny_cip: Volume, data: Path) -> None:
 
 
 def test_sides_of_a_scan_made_feet_first(lidc0314: Volume) -> None:
-    """Anatomy decides: the liver's dome lifts the base of the lung that is on its side, and that must be the right one."""
+    """Anatomy decides: the liver lifts the base of the lung on its side, and that must be the right one."""
     labels = segment(lidc0314)
     right, left = labels == RIGHT, labels == LEFT
     assert np.nonzero(right)[2].mean() < np.nonzero(left)[2].mean()

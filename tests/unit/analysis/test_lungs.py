@@ -13,7 +13,10 @@ CM = (10.0, 10.0, 10.0)
 
 
 def boxes(
-    right: tuple[int, int, int] = (20, 10, 10), left: tuple[int, int, int] = (20, 10, 9), bottom: int = 5, hu: int = -850
+    right: tuple[int, int, int] = (20, 10, 10),
+    left: tuple[int, int, int] = (20, 10, 9),
+    bottom: int = 5,
+    hu: int = -850,
 ) -> tuple[Volume, Labels]:
     """A body of 30 x 30 x 40 cm in air; a box for each lung, sizes (z, y, x) in cm."""
     labels = np.zeros((30, 34, 44), dtype=np.uint8)
@@ -55,9 +58,7 @@ def test_a_plausible_mask_has_no_flags() -> None:
         (boxes((0, 0, 0), (0, 0, 0)), {"lung-volume-low": "error"}),
     ],
 )
-def test_what_is_doubtful_is_flagged_and_nothing_else(
-    drawn: tuple[Volume, Labels], expected: dict[str, str]
-) -> None:
+def test_what_is_doubtful_is_flagged_and_nothing_else(drawn: tuple[Volume, Labels], expected: dict[str, str]) -> None:
     assert flagged(*drawn) == expected
 
 
