@@ -55,7 +55,7 @@ def check(volume: Volume, labels: Labels) -> tuple[Flag, ...]:
         *_size(ml, mean_hu),
         *_sides(labels, ml),
         *_coverage(volume, lungs),
-        *_shape(volume, lungs, mean_hu),
+        *_shape(volume, lungs),
     )
 
 
@@ -105,7 +105,7 @@ def _sides(labels: Labels, ml: VolumeMl) -> Iterator[Flag]:
             "lungs-unequal",
             "warning",
             f"Left to right lung volume is {ml.left / ml.right:.2f} ({ml.left:.0f} to {ml.right:.0f} ml), outside 0.5 "
-            "to 1.5: volume loss, a raised hemidiaphragm or effusion on one side, or a part missed by the segmentation.",
+            "to 1.5: volume loss, a raised hemidiaphragm or effusion on one side, or lung missed by the segmentation.",
         )
     if ml.right and ml.left and _mean_x(labels, RIGHT) > _mean_x(labels, LEFT):
         yield Flag(
@@ -133,7 +133,7 @@ def _coverage(volume: Volume, lungs: Mask) -> Iterator[Flag]:
             )
 
 
-def _shape(volume: Volume, lungs: Mask, mean_hu: float) -> Iterator[Flag]:
+def _shape(volume: Volume, lungs: Mask) -> Iterator[Flag]:
     levels = lungs.any(axis=(1, 2))
     # Lung disease denser than -400 HU counts twice in the denominator: a small error on a wide margin.
     body = int(np.count_nonzero(volume.hu[levels] > -400)) + int(np.count_nonzero(lungs))
@@ -151,7 +151,7 @@ def _shape(volume: Volume, lungs: Mask, mean_hu: float) -> Iterator[Flag]:
             "mask-holes",
             "warning",
             f"Holes inside the mask make up {holes_percent:.1f} % of it (over 1 %): dense lung may be missing from the "
-            f"measurements, whose mean is {mean_hu:.0f} HU.",
+            "measurements.",
         )
 
 
