@@ -1,9 +1,9 @@
 """The processes of a node: the receiver, and a worker. `service` starts and watches them."""
 
 import logging
+import os
 import signal
 import socket
-import sys
 import threading
 from types import FrameType
 
@@ -71,7 +71,9 @@ def stopper(*, supervised: bool) -> threading.Event:
     if supervised:
 
         def wait_for_end() -> None:
-            sys.stdin.buffer.read()
+            # Not sys.stdin: its lock, held by this thread, would stop the interpreter from ending.
+            while os.read(0, 4096):
+                pass
             stop.set()
 
         threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
