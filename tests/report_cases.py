@@ -1,4 +1,4 @@
-"""Inputs that the tests of the reports share: source headers, labels made by thresholding, findings with round numbers."""
+"""Inputs that the tests of the reports share: source headers, labels by thresholding, findings with round numbers."""
 
 import io
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
-"""The frame that the structured reports share: a Comprehensive 3D SR with root TID 1500 (Imaging Measurement Report)."""
+"""The frame that the structured reports share: Comprehensive 3D SR with root TID 1500 (Imaging Measurement Report)."""
 
 from collections.abc import Sequence
 
 import highdicom as hd
-from highdicom.sr import CodeContentItem, ContainerContentItem, TextContentItem
+from highdicom.sr import CodeContentItem, CodedConcept, ContainerContentItem, ContentItem, TextContentItem
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
@@ -13,14 +13,17 @@ from dicomnode.report import codes, source, stamp, uids
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, MODEL_NAME, REFUSAL, RISK, Context, Kind
 from dicomnode.report.wording import plain, warnings
 
+Group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations | hd.sr.MeasurementsAndQualitativeEvaluations
+
 
 def document(
     kind: Kind,
     headers: Sequence[Dataset],
-    groups: Sequence[hd.sr.MeasurementsAndQualitativeEvaluations],
-    evaluations: Sequence[Dataset],
     findings: Findings,
     context: Context,
+    *,
+    groups: Sequence[Group] = (),
+    evaluations: Sequence[ContentItem],
     evidence: Sequence[Dataset] = (),
 ) -> Dataset:
     """One structured report.
@@ -35,7 +38,7 @@ def document(
     study_uid = str(first.StudyInstanceUID)
     report = hd.sr.Comprehensive3DSR(
         evidence=[*(source.placeholder(header) for header in headers), *evidence],
-        content=_root(groups, evaluations, first, findings, context),
+        content=_root(groups, evaluations, findings, context),
         series_instance_uid=uids.series(kind, study_uid, findings),
         series_number=kind.series_number,
         sop_instance_uid=uids.sop_instance(kind, study_uid, findings),
@@ -63,11 +66,11 @@ def text(name: Code, value: str) -> TextContentItem:
 
 
 def summary(outcome: Code) -> CodeContentItem:
-    """The outcome of the analysis as (111065, DCM, Summary of Analyses)."""
+    """The outcome as (111065, DCM, Summary of Analyses). Codes stand before texts: rows 13 and 14 of TID 1500."""
     return CodeContentItem(name=codes.SUMMARY_OF_ANALYSES, value=outcome, relationship_type="CONTAINS")
 
 
-def preamble(findings: Findings) -> list[Dataset]:
+def preamble(findings: Findings) -> list[ContentItem]:
     """What stands before any number: limits of use, then the doubts about this result, the worst first."""
     rank = ("error", "warning", "info")
     flags = sorted(findings.flags, key=lambda flag: rank.index(flag.severity))
@@ -77,7 +80,7 @@ def preamble(findings: Findings) -> list[Dataset]:
     ]
 
 
-def series_used(findings: Findings) -> list[Dataset]:
+def series_used(findings: Findings) -> list[ContentItem]:
     """Which series the numbers come from."""
     if findings.series is None:
         return []
@@ -92,17 +95,16 @@ def series_used(findings: Findings) -> list[Dataset]:
 
 
 def _root(
-    groups: Sequence[hd.sr.MeasurementsAndQualitativeEvaluations],
-    evaluations: Sequence[Dataset],
-    header: Dataset,
+    groups: Sequence[Group],
+    evaluations: Sequence[ContentItem],
     findings: Findings,
     context: Context,
 ) -> Dataset:
-    """The root container. highdicom's own class for TID 1500 has no Qualitative Evaluations and demands measurements."""
+    # highdicom's own class for TID 1500 knows no Qualitative Evaluations and demands measurements.
     root = ContainerContentItem(name=codes.IMAGING_MEASUREMENT_REPORT, template_id="1500")
     observer = hd.sr.ObservationContext(
         observer_device_context=hd.sr.ObserverContext(
-            observer_type=codes.DEVICE,
+            observer_type=CodedConcept.from_code(codes.DEVICE),
             observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
                 uid=uids.device(findings.algorithm_digest),
                 name=MANUFACTURER,
@@ -112,7 +114,7 @@ def _root(
             ),
         )
     )
-    language = hd.sr.LanguageOfContentItemAndDescendants(Code("en-US", "RFC5646", "English (United States)"))
+    language = hd.sr.LanguageOfContentItemAndDescendants(CodedConcept.from_code(codes.ENGLISH))
     procedure = CodeContentItem(
         name=codes.PROCEDURE_REPORTED, value=codes.CT_UNSPECIFIED, relationship_type="HAS CONCEPT MOD"
     )

@@ -15,7 +15,7 @@ from dicomnode.report.segmentation import algorithm_family
 from dicomnode.report.wording import plain
 
 # Region: (structure, laterality, segments). TID 1411 asks for one reference to a segmentation, and Referenced Segment
-# Number may have several values (PS3.3 C.18.4): the whole of both lungs is segments 1 and 2, without a third copy of the
+# Number may have several values (PS3.3 C.18.4): both lungs together are segments 1 and 2, without a third copy of the
 # voxels in the segmentation, and without TID 1501, which PixelMed's validator rejects beside TID 1411.
 _REGIONS: Final[dict[str, tuple[uids.Structure, Code, list[int]]]] = {
     "right": ("right lung", codes.RIGHT, [RIGHT]),
@@ -40,15 +40,15 @@ def encode(headers: Sequence[Dataset], findings: Findings, seg: Dataset, context
     return documents.document(
         MEASUREMENTS,
         headers,
-        [_group(region, headers[0], seg, findings, lungs) for region in _REGIONS],
-        [
-            *documents.preamble(findings),
+        findings,
+        context,
+        groups=[_group(region, headers[0], seg, findings, lungs) for region in _REGIONS],
+        evaluations=[
             documents.summary(codes.PARTIALLY_SUCCEEDED if stopped else codes.SUCCEEDED),
+            *documents.preamble(findings),
             *documents.series_used(findings),
             *_note_on_radiomics(findings),
         ],
-        findings,
-        context,
         evidence=[seg],
     )
 
@@ -65,7 +65,8 @@ def _group(
         referenced_segment=hd.sr.ReferencedSegment(
             sop_class_uid=seg.SOPClassUID,
             sop_instance_uid=seg.SOPInstanceUID,
-            segment_number=segments,
+            # highdicom says int and passes the value on to an element that may have several.
+            segment_number=segments,  # type: ignore[arg-type]
             source_series=hd.sr.SourceSeriesForSegmentation(
                 referenced_series_instance_uid=str(header.SeriesInstanceUID)
             ),
@@ -106,7 +107,7 @@ def _attenuation(hu: float, derivation: Code) -> hd.sr.Measurement:
     return hd.sr.Measurement(codes.ATTENUATION, round(hu, 1), codes.HOUNSFIELD, derivation=derivation)
 
 
-def _note_on_radiomics(findings: Findings) -> list[Dataset]:
+def _note_on_radiomics(findings: Findings) -> list[hd.sr.ContentItem]:
     # A hundred texture features for each region would bury what a radiologist reads, and they mean nothing without the
     # settings that made them, for which PS3.16 has no place.
     if findings.radiomics is None:

@@ -16,8 +16,8 @@ def encode(header: Dataset, findings: Findings, context: Context) -> Dataset:
 
     Args:
         header: any image of the study; it gives patient, study and order.
-        findings: with status "refused". A series that was chosen and then failed makes the outcome «failed», otherwise it
-            is «not attempted».
+        findings: with status "refused". A series that was chosen and then failed makes the outcome «failed»,
+            otherwise it is «not attempted».
 
     Raises:
         ValueError: the findings are not a refusal.
@@ -26,12 +26,12 @@ def encode(header: Dataset, findings: Findings, context: Context) -> Dataset:
         raise ValueError(f"no refusal to encode: the findings are {findings.status}")
     outcome = codes.NOT_ATTEMPTED if findings.series is None else codes.FAILED
     evaluations = [
-        *documents.preamble(findings),
         documents.summary(outcome),
+        *documents.preamble(findings),
         *documents.series_used(findings),
         *(documents.text(codes.REASON, sentence) for sentence in reasons(findings)),
     ]
-    return documents.document(REFUSAL, [header], [], evaluations, findings, context)
+    return documents.document(REFUSAL, [header], findings, context, evaluations=evaluations)
 
 
 def reasons(findings: Findings) -> list[str]:

@@ -30,14 +30,14 @@ def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> 
     return documents.document(
         RISK,
         headers,
-        [_group(headers, risk)],
-        [
+        findings,
+        context,
+        groups=[_group(headers, risk)],
+        evaluations=[
             *documents.preamble(findings),
             documents.text(codes.INTERVAL, interval),
             *documents.series_used(findings),
         ],
-        findings,
-        context,
     )
 
 

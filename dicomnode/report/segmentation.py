@@ -77,7 +77,7 @@ def algorithm_family(lungs: Lungs) -> Code:
     return codes.ARTIFICIAL_INTELLIGENCE if network else codes.MORPHOLOGICAL_OPERATIONS
 
 
-def _describe(number: int, header: Dataset, lungs: Lungs) -> Dataset:
+def _describe(number: int, header: Dataset, lungs: Lungs) -> hd.seg.SegmentDescription:
     structure, laterality, colour = SEGMENTS[number]
     description = hd.seg.SegmentDescription(
         segment_number=number,

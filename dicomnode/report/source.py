@@ -1,8 +1,8 @@
 """What the objects take over from the source images: patient, study and order, byte for byte.
 
-A name that was decoded and encoded again may come back changed (escape sequences, padding, values that are not valid for
-their VR). So the bytes are never decoded: each element is put into our object as it was read, under the source's own
-Specific Character Set, and only its frame (tag, VR, length) is written anew.
+A name that was decoded and encoded again may come back changed (escape sequences, padding, values that are not valid
+for their VR). So the bytes are never decoded: each element is put into our object as it was read, under the source's
+own Specific Character Set, and only its frame (tag, VR, length) is written anew.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,54 +17,16 @@ from pydicom.sequence import Sequence as Items
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import PersonName
 
-# Type 2 (PS3.3 C.7.1.1, C.7.2.1): present in every object, empty where the source has nothing.
-_TYPE_2: Final = frozenset(
-    "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime AccessionNumber ReferringPhysicianName "
-    "StudyID".split()
-)
-_ENCODING: Final = "SpecificCharacterSet TimezoneOffsetFromUTC".split()
-_PATIENT: Final = (  # C.7.1.1 and C.7.1.3
-    "PatientName PatientID IssuerOfPatientID TypeOfPatientID IssuerOfPatientIDQualifiersSequence "
-    "SourcePatientGroupIdentificationSequence GroupOfPatientsIdentificationSequence PatientBirthDate PatientBirthTime "
-    "PatientBirthDateInAlternativeCalendar PatientDeathDateInAlternativeCalendar PatientAlternativeCalendar PatientSex "
-    "QualityControlSubject ReferencedPatientSequence OtherPatientIDs OtherPatientNames OtherPatientIDsSequence "
-    "EthnicGroup PatientComments PatientIdentityRemoved DeidentificationMethod DeidentificationMethodCodeSequence "
-    "ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName ClinicalTrialSiteID "
-    "ClinicalTrialSiteName ClinicalTrialSubjectID ClinicalTrialSubjectReadingID "
-    "ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialProtocolEthicsCommitteeApprovalNumber"
-).split()
-_STUDY: Final = (  # C.7.2.1, C.7.2.2 and C.7.2.3
-    "StudyInstanceUID StudyDate StudyTime ReferringPhysicianName ReferringPhysicianIdentificationSequence "
-    "ConsultingPhysicianName ConsultingPhysicianIdentificationSequence StudyID AccessionNumber "
-    "IssuerOfAccessionNumberSequence StudyDescription PhysiciansOfRecord PhysiciansOfRecordIdentificationSequence "
-    "NameOfPhysiciansReadingStudy PhysiciansReadingStudyIdentificationSequence RequestingService "
-    "RequestingServiceCodeSequence ReferencedStudySequence ProcedureCodeSequence "
-    "ReasonForPerformedProcedureCodeSequence AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence PatientAge "
-    "PatientSize PatientWeight PatientBodyMassIndex MeasuredAPDimension MeasuredLateralDimension "
-    "PatientSizeCodeSequence MedicalAlerts Allergies SmokingStatus PregnancyStatus LastMenstrualDate PatientState "
-    "ReasonForVisit ReasonForVisitCodeSequence Occupation AdditionalPatientHistory AdmissionID "
-    "IssuerOfAdmissionIDSequence ServiceEpisodeID ServiceEpisodeDescription IssuerOfServiceEpisodeIDSequence "
-    "ClinicalTrialTimePointID ClinicalTrialTimePointDescription LongitudinalTemporalOffsetFromEvent "
-    "LongitudinalTemporalEventType ConsentForClinicalTrialUseSequence"
-).split()
-CARRIED: Final = (*_ENCODING, *_PATIENT, *_STUDY)
+from dicomnode.report.attributes import BINARY_VRS, CARRIED, GEOMETRY, TYPE_2
 
-# What an image reader needs of a slice to place a segmentation upon it.
-_GEOMETRY: Final = (
-    "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID Modality FrameOfReferenceUID Rows Columns "
-    "PixelSpacing SliceThickness ImagePositionPatient ImageOrientationPatient NumberOfFrames "
-    "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionIndexSequence "
-    "DimensionOrganizationSequence LossyImageCompression LossyImageCompressionRatio LossyImageCompressionMethod"
-).split()
-
-_CODE_SEQUENCE_KEYS: Final = ("CodeValue", "LongCodeValue", "URNCodeValue")
+_CODE_VALUES: Final = ("CodeValue", "LongCodeValue", "URNCodeValue")
 
 
 def carry_over(source: Dataset, target: Dataset, extra: Sequence[str] = ()) -> None:
     """Put the patient, study and order elements of `source` into `target`, byte for byte.
 
-    What the source lacks leaves the target too, save the type 2 elements, which stay there empty. Sequences without items
-    are dropped. `source` is not changed. For the bytes to be the source's, nobody may have read these elements from the
+    What the source lacks leaves the target too, save the type 2 elements, which stay there empty. Sequences without
+    items are dropped. `source` is not changed. For the bytes to be the source's, nobody may have read these elements from the
     dataset before: pydicom keeps an element's bytes only until it is first looked at.
 
     Args:
@@ -75,7 +37,7 @@ def carry_over(source: Dataset, target: Dataset, extra: Sequence[str] = ()) -> N
         element = _raw_element(source, tag)
         if element is not None:
             target[tag] = element
-        elif keyword in _TYPE_2:
+        elif keyword in TYPE_2:
             target[tag] = DataElement(tag, dictionary_VR(tag), None)
         else:
             target.pop(tag, None)
@@ -88,10 +50,10 @@ def placeholder(header: Dataset, frame_of_reference_uid: str | None = None) -> D
         frame_of_reference_uid: used where the header has no Frame of Reference UID; without it none is set.
     """
     bare = Dataset()
-    for keyword in _GEOMETRY:
+    for keyword in GEOMETRY:
         if keyword in header:
             bare[keyword] = header[keyword]
-    for keyword in _TYPE_2:
+    for keyword in TYPE_2:
         setattr(bare, keyword, None)
     if not bare.get("FrameOfReferenceUID"):
         bare.pop("FrameOfReferenceUID", None)
@@ -134,13 +96,14 @@ def patient_key(header: Dataset) -> tuple[bytes, ...]:
 
 def text_bytes(header: Dataset, keyword: str) -> bytes:
     """The bytes of a text element as they came, without the padding at the end; empty where it is absent."""
-    element = header.get_item(_tag(keyword))
+    element = _read(header, _tag(keyword))
     if element is None or not element.value:
         return b""
     if isinstance(element, RawDataElement):
         return element.value.rstrip(b" \0")
     if isinstance(element.value, PersonName):
-        return bytes(element.value)
+        # Its bytes as they were read are kept with the name.
+        return element.value.original_string.rstrip(b" \0")
     values = element.value if isinstance(element.value, MultiValue) else [element.value]
     encodings = convert_encodings(header.get("SpecificCharacterSet", "ISO_IR 6"))
     return b"\\".join(encode_string(str(value), encodings) for value in values).rstrip(b" \0")
@@ -186,19 +149,19 @@ def _names_an_order(request: Dataset) -> bool:
 
 
 def _is_code(item: Dataset) -> bool:
-    valued = any(text_bytes(item, keyword) for keyword in _CODE_SEQUENCE_KEYS)
+    valued = any(text_bytes(item, keyword) for keyword in _CODE_VALUES)
     return valued and bool(text_bytes(item, "CodeMeaning")) and bool(text_bytes(item, "CodingSchemeDesignator"))
 
 
 def _items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
     element = _raw_element(dataset, _tag(keyword))
-    if element is not None:
+    if isinstance(element, DataElement):
         yield from element.value
 
 
 def _raw_element(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement | None:
     """The element with its bytes untouched, ready for Explicit VR Little Endian; None where there is nothing in it."""
-    element = dataset.get_item(tag)
+    element = _read(dataset, tag)
     if element is None:
         return None
     vr = dictionary_VR(tag)
@@ -209,24 +172,25 @@ def _raw_element(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement
         return None if element.is_empty else element
     if not element.value:
         return None
-    if vr in _BINARY:
+    if vr in BINARY_VRS:
         return _converted(element, dataset)
     return element._replace(VR=vr, length=len(element.value), is_implicit_VR=False, is_little_endian=True)
-
-
-# Values whose bytes depend on the byte order of the source (text does not).
-_BINARY: Final = frozenset("AT FD FL SL SS SV UL US UV OB OD OF OL OV OW UN".split())
 
 
 def _raw_item(item: Dataset) -> Dataset:
     copy = Dataset()
     for tag in item.keys():  # noqa: SIM118 - iterating over a Dataset itself converts its elements
-        # What the dictionary doesn't know has no VR to be written with, and private data of others is not ours to pass on.
+        # What the dictionary lacks has no VR to be written with, and private data of others is not ours to pass on.
         if not tag.is_private and tag.element != 0 and dictionary_has_tag(tag):
             element = _raw_element(item, tag)
             if element is not None:
                 copy[tag] = element
     return copy
+
+
+def _read(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement | None:
+    """The element as pydicom holds it: getting it in any other way would decode it."""
+    return dataset.get_item(tag) if tag in dataset else None
 
 
 def _converted(element: DataElement | RawDataElement, dataset: Dataset) -> DataElement:
