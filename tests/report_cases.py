@@ -140,18 +140,28 @@ def _local_procedure() -> Dataset:
     return code
 
 
-def to_bytes(dataset: Dataset, *, implicit: bool = False) -> bytes:
+def to_bytes(dataset: Dataset) -> bytes:
     """The dataset as a file (a dataset made by hand gets its file meta group here)."""
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 
 
-def reread(dataset: Dataset, *, implicit: bool = False) -> Dataset:
-    return pydicom.dcmread(io.BytesIO(to_bytes(dataset, implicit=implicit)))
+def reread(dataset: Dataset) -> Dataset:
+    return pydicom.dcmread(io.BytesIO(to_bytes(dataset)))
+
+
+def reread_as_implicit(header: Dataset) -> Dataset:
+    """The header as it is read from an Implicit VR file with the same bytes in its text elements."""
+    for tag in list(header.keys()):
+        if header.get_item(tag).VR == "SQ":
+            header[tag]  # parses the sequence: its raw bytes would be explicit VR
+    header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    header.set_original_encoding(True, True)
+    return reread(header)
 
 
 def boxes(slices: int = 6, rows: int = 32, columns: int = 48) -> NDArray[np.uint8]:

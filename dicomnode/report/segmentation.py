@@ -45,10 +45,9 @@ def encode(
         raise ValueError(f"the source has {frames} frames and the labels have {len(labels_in_source)}")
 
     first = headers[0]
-    frame_of_reference = uids.frame_of_reference(str(first.SeriesInstanceUID))
     sop_uid = uids.sop_instance(SEGMENTATION, str(first.StudyInstanceUID), findings)
     seg = hd.seg.Segmentation(
-        source_images=[source.placeholder(header, frame_of_reference) for header in headers],
+        source_images=_places(headers, findings.series.spacing_mm),
         pixel_array=labels_in_source,
         segmentation_type="BINARY",
         segment_descriptions=[_describe(number, first, findings.lungs) for number in SEGMENTS],
@@ -98,6 +97,16 @@ def _describe(number: int, header: Dataset, lungs: Lungs) -> hd.seg.SegmentDescr
     modifier = [codes.item(laterality)]
     description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifier
     return description
+
+
+def _places(headers: Sequence[Dataset], spacing_mm: tuple[float, float, float]) -> list[Dataset]:
+    """The headers with nothing but geometry; what highdicom insists on and the source lacks is filled in."""
+    frame_of_reference = uids.frame_of_reference(str(headers[0].SeriesInstanceUID))
+    places = [source.placeholder(header, frame_of_reference) for header in headers]
+    for place in places:
+        if "PixelSpacing" in place and not place.get("SliceThickness"):
+            place.SliceThickness = spacing_mm[0]
+    return places
 
 
 def _measures(header: Dataset, spacing_mm: tuple[float, float, float]) -> hd.PixelMeasuresSequence | None:

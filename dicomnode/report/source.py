@@ -8,10 +8,11 @@ own Specific Character Set, and only its frame (tag, VR, length) is written anew
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from pydicom.charset import convert_encodings, encode_string
+from pydicom.charset import convert_encodings, default_encoding, encode_string
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
+from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import BaseTag, Tag
@@ -26,12 +27,15 @@ def carry_over(source: Dataset, target: Dataset, extra: Sequence[str] = ()) -> N
     """Put the patient, study and order elements of `source` into `target`, byte for byte.
 
     What the source lacks leaves the target too, save the type 2 elements, which stay there empty. Sequences without
-    items are dropped. `source` is not changed. For the bytes to be the source's, nobody may have read these elements from the
-    dataset before: pydicom keeps an element's bytes only until it is first looked at.
+    items are dropped. `source` is not changed. pydicom keeps an element's bytes only until it is first looked at, in
+    the source and in our object alike: nobody may read these elements before the object is written, and it must be
+    written as Explicit VR Little Endian.
 
     Args:
         extra: keywords of further elements to carry over (the order of an image: Request Attributes Sequence).
     """
+    # pydicom does this when it writes, except in a dataset that is marked as written before (below).
+    correct_ambiguous_vr(target, is_little_endian=True)
     for keyword in (*CARRIED, *extra):
         tag = _tag(keyword)
         element = _raw_element(source, tag)
@@ -41,6 +45,7 @@ def carry_over(source: Dataset, target: Dataset, extra: Sequence[str] = ()) -> N
             target[tag] = DataElement(tag, dictionary_VR(tag), None)
         else:
             target.pop(tag, None)
+    _keep_bytes(target)
 
 
 def placeholder(header: Dataset, frame_of_reference_uid: str | None = None) -> Dataset:
@@ -133,6 +138,7 @@ def _request(item: Dataset, header: Dataset) -> Dataset:
         element = _raw_element(item, _tag(keyword))
         if element is not None:
             request[_tag(keyword)] = element
+    _keep_bytes(request)
     return request
 
 
@@ -185,7 +191,14 @@ def _raw_item(item: Dataset) -> Dataset:
             element = _raw_element(item, tag)
             if element is not None:
                 copy[tag] = element
+    _keep_bytes(copy)
     return copy
+
+
+def _keep_bytes(dataset: Dataset) -> None:
+    """Tell pydicom that the dataset's raw bytes are already as they shall be written, or it decodes and encodes them."""
+    stated = dataset.get("SpecificCharacterSet")
+    dataset.set_original_encoding(False, True, convert_encodings(stated) if stated else default_encoding)
 
 
 def _read(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement | None:
