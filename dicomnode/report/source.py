@@ -2,7 +2,7 @@
 
 A name that was decoded and encoded again may come back changed (escape sequences, padding, values that are not valid
 for their VR). So the bytes are never decoded: each element is put into our object as it was read, under the source's
-own Specific Character Set, and only its frame (tag, VR, length) is written anew.
+own Specific Character Set, and only its frame (tag, VR, length, padding to an even length) is written anew.
 """
 
 from collections.abc import Iterator, Sequence
@@ -180,7 +180,20 @@ def _raw_element(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement
         return None
     if vr in BINARY_VRS:
         return _converted(element, dataset)
-    return element._replace(VR=vr, length=len(element.value), is_implicit_VR=False, is_little_endian=True)
+    value = _padded(element.value, vr)
+    return element._replace(VR=vr, value=value, length=len(value), is_implicit_VR=False, is_little_endian=True)
+
+
+def _padded(value: bytes, vr: str) -> bytes:
+    """The value at an even length. Padding is no part of a value, and text is padded with a space (PS3.5 6.2).
+
+    Some writers pad text with NUL, which validators report as an error of our object.
+    """
+    if vr == "UI":
+        return value + b"\0" * (len(value) % 2)
+    if value.endswith(b"\0"):
+        return value[:-1] + b" "
+    return value + b" " * (len(value) % 2)
 
 
 def _raw_item(item: Dataset) -> Dataset:
@@ -196,7 +209,7 @@ def _raw_item(item: Dataset) -> Dataset:
 
 
 def _keep_bytes(dataset: Dataset) -> None:
-    """Tell pydicom that the dataset's raw bytes are already as they shall be written, or it decodes and encodes them."""
+    # Else pydicom decodes raw bytes and encodes them again, in case the character set has changed.
     stated = dataset.get("SpecificCharacterSet")
     dataset.set_original_encoding(False, True, convert_encodings(stated) if stated else default_encoding)
 

@@ -8,12 +8,12 @@ import pytest
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from tests import report_cases as cases
 
 from dicomnode.analysis.findings import Findings, Flag, Horizon
 from dicomnode.report import codes, measurements, refusal, risk, segmentation, source, uids
 from dicomnode.report.context import Context
 from dicomnode.report.wording import DEMO
+from tests import report_cases as cases
 
 
 def walk(item: Dataset) -> Iterator[Dataset]:
@@ -188,7 +188,7 @@ def test_a_demonstration_model_is_named_everywhere() -> None:
 
 
 def test_foreign_signs_in_flags_become_ascii() -> None:
-    findings = dataclasses.replace(FINDINGS, flags=(Flag("x", "warning", "Kernel «B60ö» – ≥ 5 mm"),))
+    findings = dataclasses.replace(FINDINGS, flags=(Flag("x", "warning", "Kernel «B60ö» \N{EN DASH} ≥ 5 mm"),))
     assert 'WARNING: Kernel "B60o" - >= 5 mm' in texts(all_documents(findings)["measurements"])
 
 

@@ -12,10 +12,10 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
-from tests import report_cases as cases
 
 from dicomnode.report import segmentation
 from dicomnode.report.wording import DEMO
+from tests import report_cases as cases
 
 
 def masks_by_position(seg: Dataset) -> dict[tuple[int, float], NDArray[np.uint8]]:

@@ -12,9 +12,9 @@ from pydicom.charset import convert_encodings
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from tests import report_cases as cases
 
 from dicomnode.report import source
+from tests import report_cases as cases
 
 CHARSET_FILES = [
     *("chrArab", "chrFren", "chrFrenMulti", "chrGerm", "chrGreek", "chrH31", "chrH32", "chrHbrw", "chrI2"),
@@ -72,14 +72,14 @@ def test_names_in_any_character_set(data: Path, name: str, implicit: bool) -> No
     [
         ("PatientName", b"A^B^C^D^E^F^G^H=I=J=K=L "),
         ("PatientName", b"  ^^  "),
-        ("PatientName", b"Padded^Name  \0"),
+        ("PatientName", b"Padded^Name   "),
         ("PatientID", b"an identifier far longer than the sixty-four characters that the VR allows, " * 2),
         ("PatientBirthDate", b"1960.13.45"),
         ("PatientSex", b"unknown "),
         ("PatientAge", b"sixty "),
         ("PatientWeight", b"70,5"),
         ("StudyDate", b"today "),
-        ("AccessionNumber", b"\xff\xfe broken"),
+        ("AccessionNumber", b"\xff\xfe broken "),
         ("StudyID", b"seventeen letters "),
     ],
 )
@@ -93,8 +93,26 @@ def test_invalid_values_stay_as_they_came(keyword: str, value: bytes) -> None:
 def test_any_bytes_come_back(value: bytes) -> None:
     header = with_raw(cases.synthetic(1)[0], PatientName=value, PatientID=value)
     result = carried(header)
-    assert raw(result, NAME) == value
-    assert raw(result, PATIENT_ID) == value
+    # A NUL at the end is padding, and padding of text is a space.
+    expected = value[:-1] + b" " if value.endswith(b"\0") else value
+    assert raw(result, NAME) == expected
+    assert raw(result, PATIENT_ID) == expected
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "expected"),
+    [
+        ("PatientName", b"Anonymous\0", b"Anonymous "),
+        ("PatientName", b"Odd^Length", b"Odd^Length"),
+        ("PatientName", b"Odd^Lengt", b"Odd^Lengt "),
+        ("StudyInstanceUID", b"1.2.3\0", b"1.2.3\0"),
+    ],
+)
+def test_padding_is_what_the_standard_asks_for(keyword: str, value: bytes, expected: bytes) -> None:
+    header = cases.synthetic(1)[0]
+    tag = Tag(keyword)
+    header[tag] = RawDataElement(tag, pydicom.datadict.dictionary_VR(tag), len(value), value, 0, False, True)
+    assert raw(carried(header), tag) == expected
 
 
 def test_nothing_is_invented() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.tag import Tag
-from tests import report_cases as cases
 
 from dicomnode.analysis.arrays import Volume
 from dicomnode.report import summary, views
+from tests import report_cases as cases
 
 
 def volume(shape: tuple[int, int, int] = (20, 64, 64)) -> Volume:

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import UID
-from tests import report_cases as cases
 
 from dicomnode.analysis.findings import Reason, RejectedSeries
 from dicomnode.report import uids
 from dicomnode.report.context import MEASUREMENTS, RISK
+from tests import report_cases as cases
 
 
 @given(st.lists(st.text() | st.binary()))

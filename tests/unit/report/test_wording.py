@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import report_cases as cases
 
 from dicomnode.report import context
 from dicomnode.report.wording import DEMO, describe, is_demo, plain, warnings
+from tests import report_cases as cases
 
 KINDS = [context.SEGMENTATION, context.MEASUREMENTS, context.RISK, context.SUMMARY, context.REFUSAL]
 
@@ -14,7 +14,7 @@ KINDS = [context.SEGMENTATION, context.MEASUREMENTS, context.RISK, context.SUMMA
 @pytest.mark.parametrize(
     ("given_text", "expected"),
     [
-        ("slices ≥ 5 mm – too thick", "slices >= 5 mm - too thick"),
+        ("slices ≥ 5 mm \N{EN DASH} too thick", "slices >= 5 mm - too thick"),
         ("Küche «x» 10°", 'Kuche "x" 10 degrees'),
         ("a\\b~c", "a/b-c"),
         ("日本", "??"),
