@@ -1,0 +1,138 @@
+"""pynetdicom's listening server, with what a hospital's network asks of it.
+
+- A connection becomes an association only when its first byte has come: load balancers probe the port by TCP alone, and
+  pynetdicom keeps an association thread for the whole ACSE time-out after such a probe.
+- `poll` in place of `select`: with more than 1,024 open descriptors `select` fails for every association.
+- TCP_NODELAY: a DIMSE response is a small packet, and Nagle's algorithm holds it back up to 40 ms.
+- Time-outs on the socket: pynetdicom waits for the rest of a begun PDU for ever.
+- Every association tells when it has ended, by whatever way it ended.
+"""
+
+import logging
+import select
+import socket
+import socketserver
+import ssl
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+LOGGER = logging.getLogger(__name__)
+
+
+def disable_nagle(association: Association) -> None:
+    """Sends small packets of an association at once."""
+    wrapped = association.dul.socket
+    if wrapped is not None and wrapped.socket is not None:
+        wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def set_timeout(sock: socket.socket, seconds: float) -> None:
+    """A receive or send that stalls for `seconds` fails, while the socket stays blocking for everybody else."""
+    timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+
+class PollingSocket(AssociationSocket):
+    """Reads whole PDUs with few system calls, and knows no limit of 1,024 descriptors."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read (PS3.8 section 9.2: the event is raised by the caller)."""
+        sock = self.socket
+        if sock is None or not self._is_connected:
+            return False
+        try:
+            return readable(sock, 0.0)
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed
+            return False
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """`nr_bytes` from the socket, fewer if the peer closed it."""
+        sock = self.socket
+        assert sock is not None
+        buffer = bytearray(nr_bytes)
+        view = memoryview(buffer)
+        done = 0
+        while done < nr_bytes:
+            count = sock.recv_into(view[done:])
+            if count == 0:
+                break
+            done += count
+        view.release()
+        del buffer[done:]
+        return buffer
+
+
+def readable(sock: socket.socket, timeout_s: float) -> bool:
+    """Whether a read would not block. TLS may hold bytes that the kernel has given up already."""
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
+
+
+class _Handler(RequestHandler):
+    """One connection, in its own thread, from its first byte to its end."""
+
+    server: "Server"
+
+    def handle(self) -> None:
+        """Waits for the first byte, runs the association, tells that it has ended."""
+        timeout_s = self.server.first_byte_timeout_s
+        if not readable(self.request, timeout_s) or not self.request.recv(1, socket.MSG_PEEK):
+            LOGGER.debug("connection from %s closed without a request", self.client_address[0])
+            self.server.shutdown_request(self.request)
+            return
+        set_timeout(self.request, self.server.network_timeout_s)
+        association = self._create_association()
+        # The association was given pynetdicom's socket; ours announces the connection (Evt5) once more, so take that back.
+        association.dul.event_queue.get_nowait()
+        association.dul.socket = PollingSocket(association, client_socket=self.request)
+        disable_nagle(association)
+        association.start()
+        association.join()
+        self.server.ended(association)
+
+
+class Server(ThreadedAssociationServer):
+    """The listening socket of a receiver. `ended` is called once for each association, in a thread of its own."""
+
+    # Else closing the server waits for every association.
+    daemon_threads = True
+    # Connections that wait for `accept`; pynetdicom's 5 is soon full when a scanner opens one association per series.
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        entity: ApplicationEntity,
+        address: tuple[str, int],
+        title: str,
+        contexts: list[PresentationContext],
+        *,
+        first_byte_timeout_s: float,
+        network_timeout_s: float,
+        ended: Callable[[Association], None],
+        evt_handlers: list[Any],
+    ) -> None:
+        self.first_byte_timeout_s = first_byte_timeout_s
+        self.network_timeout_s = network_timeout_s
+        self.ended = ended
+        super().__init__(entity, address, title, contexts, evt_handlers=evt_handlers, request_handler=_Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A failed connection goes to the log instead of standard error, and does not end the server."""
+        LOGGER.warning("connection from %s failed", client_address[0], exc_info=True)
+
+    def shutdown(self) -> None:
+        """No new connections; running associations go on."""
+        socketserver.BaseServer.shutdown(self)
+        self.server_close()
