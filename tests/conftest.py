@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,11 @@ def peer() -> Callable[[str, str], str]:
     """`peer("storescu", "dcmtk")`: the path of a real peer's program, from the named Debian package."""
 
     def find(program: str, package: str) -> str:
-        path = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+        folders = [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/usr/local/sbin"]
+        # pynetdicom installs scripts with the names of DCMTK's programs: the virtual environment is asked last.
+        own = str(Path(sys.executable).parent)
+        folders = [folder for folder in folders if folder != own] + [own]
+        path = shutil.which(program, path=":".join(folders))
         if path is None:
             absent(f"{program} is not installed: apt-get install {package}")
         assert path is not None

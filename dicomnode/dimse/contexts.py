@@ -1,17 +1,22 @@
-"""The one list of what the node accepts over the network: SOP classes and transfer syntaxes (PS3.4 B.5, PS3.5 section 10).
+"""What the node accepts over the network, in one list: SOP classes (PS3.4 B.5), transfer syntaxes (PS3.5 chapter 10).
 
 An association costs time for every context it negotiates, so the list holds what a chest CT study may carry, no more.
 
-Order of the transfer syntaxes: the acceptor's choice where one context offers several. Uncompressed first: a sender that
-offers both in one context can decode, and an uncompressed file is readable whatever decoders this machine has. A sender that
-wants its compressed files taken as they are offers them in contexts of their own (as DCMTK does), and each is accepted.
+Order of the transfer syntaxes: the acceptor's choice where one context offers several. Uncompressed first: a sender
+that offers both in one context can decode, and an uncompressed file is readable whatever decoders a machine has. A
+sender that wants its compressed files taken as they are offers them in contexts of their own (as DCMTK does), and each
+of these is accepted.
 Lossy syntaxes come last: between two offers the lossless one must win.
 """
 
 from pydicom import uid
 from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.sop_class import Verification
+
+VERIFICATION = UID("1.2.840.10008.1.1")
+STORAGE_COMMITMENT = UID("1.2.840.10008.1.20.1")
+#: The well-known SOP instance of the Storage Commitment Push Model, PS3.4 J.3.5.
+STORAGE_COMMITMENT_INSTANCE = UID("1.2.840.10008.1.20.1.1")
 
 UNCOMPRESSED: tuple[UID, ...] = (
     uid.ExplicitVRLittleEndian,
@@ -67,7 +72,7 @@ DOCUMENTS: tuple[UID, ...] = (
 def accepted() -> list[PresentationContext]:
     """The presentation contexts of the receiver: verification, images, documents."""
     return [
-        build_context(Verification, [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian]),
+        build_context(VERIFICATION, [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian]),
         *(build_context(sop_class, [*UNCOMPRESSED, *COMPRESSED]) for sop_class in IMAGES),
         *(build_context(sop_class, list(UNCOMPRESSED)) for sop_class in DOCUMENTS),
     ]

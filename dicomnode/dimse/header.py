@@ -1,4 +1,4 @@
-"""The few values that the node needs of a dataset before it answers: read from the bytes as received, nothing decoded twice."""
+"""The few values that the node needs of a dataset before it answers, read from the bytes as received."""
 
 import hashlib
 import struct
@@ -75,7 +75,7 @@ def parse(dataset: bytes, transfer_syntax: UID) -> Header:
 
 
 def _raw_values(dataset: bytes, transfer_syntax: UID) -> Mapping[int, bytes]:
-    """The wanted elements' undecoded values. Reading stops behind the last of them: elements stand in order of their tags."""
+    """The wanted elements' undecoded values. Elements stand in order of their tags: reading stops behind the last."""
     try:
         if transfer_syntax == DeflatedExplicitVRLittleEndian:
             dataset = zlib.decompress(dataset, wbits=-zlib.MAX_WBITS)  # PS3.5 A.5: no zlib header

@@ -1,14 +1,14 @@
 """The receiver: C-ECHO and C-STORE as SCP (PS3.4 annexes A and B). It runs in a process of its own.
 
-Order of a C-STORE: header from the bytes, file (temporary, fsync, rename, fsync of the directory), catalogue (commit), answer.
-0x0000 is said only when all of it has happened. Killed before the answer, the sender sends again, and `Catalog.record` calls
-it «same» or, if only the file had come about, «new».
+Order of a C-STORE: header from the bytes; file (temporary, fsync, rename, fsync of the directory); catalogue (commit);
+answer. 0x0000 is said only when all of it has happened. If this process is killed before the answer, the sender sends
+again, and `Catalog.record` calls it «same» or, if only the file had come about, «new».
 
 | status | when (PS3.4 table B.2-1, PS3.7 annex C) | bytes kept |
 |---|---|---|
 | 0x0000 | safe on disk and recorded, also when it was here before | spool |
 | 0xA700 out of resources | free space below the mark, the disk or the catalogue failed: try again | no |
-| 0xA900 does not match SOP class | class or instance UID in the dataset is not that of the request or its context | quarantine |
+| 0xA900 does not match SOP class | class or instance UID of dataset, request and context differ | quarantine |
 | 0xC000 cannot understand | the header cannot be parsed or lacks a UID | quarantine |
 | 0xC001 cannot understand | another content has this SOP Instance UID; the first is kept, never replaced | quarantine |
 
@@ -20,16 +20,19 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import cast
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 from pynetdicom import _config, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dsutils import create_file_meta, encode_file_meta
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicomnode.dimse import contexts
+from dicomnode.dimse.file_meta import encode
 from dicomnode.dimse.header import Header, HeaderError, parse
 from dicomnode.dimse.transport import Server
 from dicomnode.errors import SpoolError
@@ -55,7 +58,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Caller:
-    """A peer that may call: its AE title and the addresses it calls from (`192.0.2.7` or `192.0.2.0/24`; empty = any)."""
+    """A peer that may call: its AE title, and its address (`192.0.2.7`, `192.0.2.0/24`; empty = any)."""
 
     ae_title: str
     address: str = ""
@@ -159,7 +162,7 @@ class Receiver:
     # Association
 
     def _requested(self, event: evt.Event) -> None:
-        """Refuses an A-ASSOCIATE-RQ before any context is negotiated; too many associations are refused by pynetdicom."""
+        """Refuses an A-ASSOCIATE-RQ before contexts are negotiated; pynetdicom itself refuses too many associations."""
         association = event.assoc
         rejection = self._rejection(association)
         if rejection is not None:
@@ -167,7 +170,7 @@ class Receiver:
             association.kill()
 
     def _rejection(self, association: Association) -> tuple[int, int, int] | None:
-        request, address = association.requestor.primitive, association.requestor.address
+        request, address = _request(association), association.requestor.address
         calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         settings = self._settings
         if settings.check_called_ae and called != settings.ae_title:
@@ -208,50 +211,46 @@ class Receiver:
         """The association's row, made at its first C-STORE: monitoring by C-ECHO would fill the table."""
         found = self._association_ids.get(association)
         if found is None:
-            requestor, called = association.requestor, association.requestor.primitive.called_ae_title
+            requestor, called_ae = association.requestor, _request(association).called_ae_title.strip()
             found = self._catalog.begin_association(
-                self._run, requestor.ae_title, called.strip(), requestor.address, time.time()
+                self._run, requestor.ae_title, called_ae, requestor.address, time.time()
             )
             self._association_ids[association] = found
         return found
 
     # C-STORE
 
-    def _store(self, event: evt.Event) -> Dataset:
+    def _store(self, event: evt.Event) -> Dataset | int:
         """One C-STORE request: the module's table says which answer it gets."""
-        request = event.request
-        dataset = request.DataSet.getvalue()
-        transfer_syntax = event.context.transfer_syntax
-        class_uid, instance_uid = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
-        file_meta = encode_file_meta(
-            create_file_meta(
-                sop_class_uid=UID(class_uid), sop_instance_uid=UID(instance_uid), transfer_syntax=transfer_syntax
-            )
-        )
+        request, context = cast(C_STORE, event.request), event.context
+        # pynetdicom asked is_valid_request before: a dataset and both UIDs are there.
+        dataset = cast(BytesIO, request.DataSet).getvalue()
+        named = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
+        file_meta = encode(*named, context.transfer_syntax)
         try:
             if not self._has_space():
                 return _answer(OUT_OF_RESOURCES, "disk full below its mark")
             try:
-                header = parse(dataset, transfer_syntax)
+                header = parse(dataset, context.transfer_syntax)
             except HeaderError as error:
                 return self._refuse(CANNOT_UNDERSTAND, "unreadable-header", str(error), file_meta, dataset)
-            if (header.sop_class_uid, header.sop_instance_uid) != (
-                class_uid,
-                instance_uid,
-            ) or class_uid != event.context.abstract_syntax:
-                text = "SOP class or instance UID of dataset and request differ"
+            if (header.sop_class_uid, header.sop_instance_uid) != named or named[0] != context.abstract_syntax:
+                text = "SOP class or instance UID of dataset, request and context differ"
                 return self._refuse(DOES_NOT_MATCH, "uid-mismatch", text, file_meta, dataset)
-            stored = self._spool.store(header.study_uid, header.series_uid, header.sop_instance_uid, file_meta, dataset)
-            instance = _instance(header, stored, self._association_id(event.assoc))
-            if self._catalog.record(instance) == "conflict":
-                text = f"SOP Instance UID {header.sop_instance_uid} is stored with other content"
-                answer = self._refuse(UID_TAKEN, "uid-taken", text, file_meta, dataset)
-                self._spool.discard(stored.path)
-                return answer
+            return self._keep(header, file_meta, dataset, event.assoc)
         except SpoolError as error:
-            LOGGER.error("cannot store %s: %s", instance_uid, error)  # noqa: TRY400 - the text says it all
+            LOGGER.error("cannot store %s: %s", named[1], error)  # noqa: TRY400 - the text says it all
             return _answer(OUT_OF_RESOURCES, "cannot store now")
-        return _answer(SUCCESS)
+
+    def _keep(self, header: Header, file_meta: bytes, dataset: bytes, association: Association) -> Dataset | int:
+        stored = self._spool.store(header.study_uid, header.series_uid, header.sop_instance_uid, file_meta, dataset)
+        instance = _instance(header, stored, self._association_id(association))
+        if self._catalog.record(instance) != "conflict":
+            return SUCCESS
+        text = f"SOP Instance UID {header.sop_instance_uid} is stored with other content"
+        answer = self._refuse(UID_TAKEN, "uid-taken", text, file_meta, dataset)
+        self._spool.discard(stored.path)
+        return answer
 
     def _refuse(self, status: int, code: str, text: str, file_meta: bytes, dataset: bytes) -> Dataset:
         path = self._spool.quarantine(file_meta, dataset, code, text, time.time())
@@ -278,6 +277,13 @@ def run_receiver(settings: ReceiverSettings, spool_root: Path, catalog_url: str,
         receiver.stop(settings.network_timeout_s)
     finally:
         catalog.close()
+
+
+def _request(association: Association) -> A_ASSOCIATE:
+    """The A-ASSOCIATE request, which has come before any of our handlers is called."""
+    request = association.requestor.primitive
+    assert request is not None
+    return request
 
 
 def _entity(settings: ReceiverSettings) -> ApplicationEntity:
@@ -309,10 +315,9 @@ def _instance(header: Header, stored: Stored, association_id: int) -> Instance:
     )
 
 
-def _answer(status: int, comment: str = "") -> Dataset:
+def _answer(status: int, comment: str) -> Dataset:
     """A response status; the comment reaches the sender's log as Error Comment (0000,0902), at most 64 characters."""
     answer = Dataset()
     answer.Status = status
-    if comment:
-        answer.ErrorComment = comment
+    answer.ErrorComment = comment
     return answer

@@ -5,10 +5,14 @@
 - `poll` in place of `select`: with more than 1,024 open descriptors `select` fails for every association.
 - TCP_NODELAY: a DIMSE response is a small packet, and Nagle's algorithm holds it back up to 40 ms.
 - Time-outs on the socket: pynetdicom waits for the rest of a begun PDU for ever.
+- No polling by sleep: pynetdicom's two threads per association look for work every millisecond, and each image passes
+  both twice. Here the network thread waits in `poll` until one side has something, and serves a C-STORE itself.
 - Every association tells when it has ended, by whatever way it ended.
 """
 
 import logging
+import os
+import queue
 import select
 import socket
 import socketserver
@@ -19,10 +23,15 @@ from typing import Any
 
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
+from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 LOGGER = logging.getLogger(__name__)
+
+#: The network thread looks at its timers at least so often.
+_LONGEST_WAIT_MS = 50
 
 
 def disable_nagle(association: Association) -> None:
@@ -40,16 +49,28 @@ def set_timeout(sock: socket.socket, seconds: float) -> None:
 
 
 class PollingSocket(AssociationSocket):
-    """Reads whole PDUs with few system calls, and knows no limit of 1,024 descriptors."""
+    """Waits without turning, reads whole PDUs with few system calls, knows no limit of 1,024 descriptors."""
+
+    def __init__(self, association: Association, client_socket: socket.socket, wake: int) -> None:
+        super().__init__(association, client_socket=client_socket)
+        self._wake = wake
+        self._poll = select.poll()
+        self._poll.register(client_socket, select.POLLIN)
+        self._poll.register(wake, select.POLLIN)
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read (PS3.8 section 9.2: the event is raised by the caller)."""
+        """Whether there is something to read; waits a little for it, until the own side has something to send."""
         sock = self.socket
         if sock is None or not self._is_connected:
             return False
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            return True
         try:
-            return readable(sock, 0.0)
+            found = [descriptor for descriptor, _ in self._poll.poll(_LONGEST_WAIT_MS)]
+            if self._wake in found:
+                os.eventfd_read(self._wake)
+            return sock.fileno() in found
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed
             return False
@@ -80,6 +101,36 @@ def readable(sock: socket.socket, timeout_s: float) -> bool:
     return bool(poll.poll(timeout_s * 1000))
 
 
+class _ProviderQueue(queue.Queue[Any]):
+    """What the own side wants sent. It wakes the network thread out of its `poll`."""
+
+    def __init__(self, wake: int) -> None:
+        super().__init__()
+        self._wake = wake
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        os.eventfd_write(self._wake, 1)
+
+
+class _MessageQueue(queue.Queue[Any]):
+    """Complete DIMSE requests. A C-STORE is served here, in the network thread, which has nothing else to do meanwhile:
+    the peer waits for the answer. All else goes to the association's thread."""
+
+    def __init__(self, association: Association) -> None:
+        super().__init__()
+        self._association = association
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        context_id, message = item
+        # Not for us to judge: what is no valid C-STORE in an accepted context ends in pynetdicom's own way.
+        context = self._association._accepted_cx.get(context_id)
+        if isinstance(message, C_STORE) and message.is_valid_request and context is not None:
+            StorageServiceClass(self._association).SCP(message, context)
+        else:
+            super().put(item, block, timeout)
+
+
 class _Handler(RequestHandler):
     """One connection, in its own thread, from its first byte to its end."""
 
@@ -93,14 +144,27 @@ class _Handler(RequestHandler):
             self.server.shutdown_request(self.request)
             return
         set_timeout(self.request, self.server.network_timeout_s)
+        wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            association = self._prepared(wake)
+            association.start()
+            association.join()
+            association.dul.join()
+            self.server.ended(association)
+        finally:
+            os.close(wake)
+
+    def _prepared(self, wake: int) -> Association:
         association = self._create_association()
-        # The association was given pynetdicom's socket; ours announces the connection (Evt5) once more, so take that back.
-        association.dul.event_queue.get_nowait()
-        association.dul.socket = PollingSocket(association, client_socket=self.request)
+        dul = association.dul
+        # It was given pynetdicom's socket; ours announces the connection (Evt5) once more, so take that back.
+        dul.event_queue.get_nowait()
+        dul.to_provider_queue = _ProviderQueue(wake)
+        dul.socket = PollingSocket(association, self.request, wake)
+        dul._run_loop_delay = 0.0
+        association.dimse.msg_queue = _MessageQueue(association)
         disable_nagle(association)
-        association.start()
-        association.join()
-        self.server.ended(association)
+        return association
 
 
 class Server(ThreadedAssociationServer):
@@ -128,7 +192,7 @@ class Server(ThreadedAssociationServer):
         self.ended = ended
         super().__init__(entity, address, title, contexts, evt_handlers=evt_handlers, request_handler=_Handler)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, _request: Any, client_address: Any) -> None:
         """A failed connection goes to the log instead of standard error, and does not end the server."""
         LOGGER.warning("connection from %s failed", client_address[0], exc_info=True)
 

@@ -244,12 +244,12 @@ class Catalog:
 
     # Deliveries
 
-    def plan_delivery(
+    def plan_delivery(  # noqa: PLR0917 - seven facts that belong together
         self,
         study_uid: str,
         generation: int,
         destination: str,
-        object: str,  # noqa: A002 - the column's name: which result object (seg, measurements, risk, summary)
+        object: str,
         sop_class_uid: str,
         sop_instance_uid: str,
         path: str,
@@ -279,7 +279,7 @@ class Catalog:
         study_uid: str,
         generation: int,
         destination: str,
-        object: str,  # noqa: A002 - as above
+        object: str,
         state: DeliveryState,
         *,
         status: int | None,
@@ -343,7 +343,7 @@ def _study_intake(connection: Connection, study_uid: str, last_seen: float) -> S
         instances.c.series_uid, instances.c.modality, instances.c.sop_class_uid, instances.c.orientation,
         instances.c.slice_position,
     )  # fmt: skip
-    by_series: dict[str, list[Row[tuple[str, str, str, str, float | None]]]] = defaultdict(list)
+    by_series: dict[str, list[Row[Any]]] = defaultdict(list)
     for row in connection.execute(select(*columns).where(mine)):
         by_series[row.series_uid].append(row)
     return StudyIntake(
@@ -354,7 +354,7 @@ def _study_intake(connection: Connection, study_uid: str, last_seen: float) -> S
     )
 
 
-def _series_intake(series_uid: str, rows: list[Row[tuple[str, str, str, str, float | None]]]) -> SeriesIntake:
+def _series_intake(series_uid: str, rows: list[Row[Any]]) -> SeriesIntake:
     return SeriesIntake(
         series_uid=series_uid,
         modality=rows[0].modality,

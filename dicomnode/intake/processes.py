@@ -1,4 +1,4 @@
-"""Who wrote this? A name for the running process that no later process can have, on any machine that shares the spool."""
+"""A name for the running process that no later process can have, on any machine that shares the spool."""
 
 import os
 import re

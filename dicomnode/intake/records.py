@@ -44,7 +44,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Study:
-    """A study in the spool. `generation` counts how often it settled; `state` is `receiving` or its newest job's state."""
+    """A study in the spool. `generation`: how often it settled; `state`: `receiving`, or its newest job's state."""
 
     study_uid: str
     generation: int

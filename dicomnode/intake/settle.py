@@ -1,15 +1,16 @@
 """When is a study complete? A pure rule: what came, and the time, in; a decision out.
 
 DICOM has no «last image» message. A study is taken as complete `release_s` after its last association was closed by an
-A-RELEASE, if the positions of its main CT series leave no gap. Everything unclear waits until nothing came for `quiet_s`.
-A wrong guess loses nothing: a late instance opens the next generation.
+A-RELEASE, if the positions of its main CT series leave no gap. Everything unclear waits until nothing has come for
+`quiet_s`. A wrong guess loses nothing: a late instance opens the next generation.
 
-Clocks: a time in the future (the clock was set back) counts as «just now», so nothing settles on it at once and nothing waits
-longer than `quiet_s` from now; the catalogue pulls such stored times back to the present, so the wait does end. A clock set
-forward looks like a silence and may settle a study early, which opens one generation more.
+Clocks: a time in the future (the clock was set back) counts as «just now», so nothing settles on it at once and nothing
+waits longer than `quiet_s` from now; the catalogue pulls such stored times back to the present, so the wait does end. A
+clock set forward looks like a silence and may settle a study early, which opens one generation more.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from dicomnode.intake.records import Bringer, SeriesIntake, StudyIntake
@@ -91,7 +92,7 @@ def _gap(series: SeriesIntake) -> str | None:
     if len(series.orientations) != 1:
         return "several orientations"
     positions = sorted(series.positions)
-    steps = [after - before for before, after in zip(positions, positions[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(positions)]
     if min(steps) < _SAME_POSITION_MM:
         return "repeated slice position"
     if max(steps) > _LARGEST_STEP * median(steps):

@@ -1,8 +1,8 @@
 """The spool: a file is either wholly there, under its final name and on the disk, or not there.
 
 Order of a write: temporary file, fsync, rename, fsync of the directory (and of the parent of every directory made). A
-SIGKILL or a power cut at any point leaves a temporary file that `sweep` removes, or a complete file that the catalogue does
-not know, and no sender was told that such a file is safe.
+SIGKILL or a power cut at any point leaves a temporary file that `sweep` removes, or a complete file that the catalogue
+does not know, and no sender was told that such a file is safe.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _FOREIGN_TEMPORARY_S = 86_400.0
 
 @dataclass(frozen=True)
 class Stored:
-    """A file that is safe on disk. `sha256` is of the dataset's bytes, after the file meta group; `size` is the file's."""
+    """A file that is safe on disk. `sha256`: of the dataset's bytes, after the file meta group; `size`: the file's."""
 
     path: Path
     sha256: str
@@ -41,7 +41,7 @@ def folder_name(uid: str) -> str:
 
 
 class Spool:
-    """The folders `incoming/` (temporary), `studies/<study>/<series>/` and `quarantine/` under one root, one file system.
+    """`incoming/` (temporary), `studies/<study>/<series>/` and `quarantine/` under one root, in one file system.
 
     Raises:
         SpoolError: a folder cannot be made.
@@ -62,7 +62,7 @@ class Spool:
                 raise _spool_error("make the folder", folder, error) from error
 
     def store(self, study_uid: str, series_uid: str, sop_instance_uid: str, file_meta: bytes, dataset: bytes) -> Stored:
-        """Writes one instance: `file_meta` (preamble, prefix and group 2) and the dataset's bytes as they were received.
+        """Writes one instance: `file_meta` (preamble, prefix, group 2) and the dataset's bytes as they were received.
 
         The name holds the content's hash, so that two contents of one SOP Instance UID never meet in one file, however
         many associations and processes write at once, and the same content twice is the same file.

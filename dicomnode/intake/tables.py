@@ -157,7 +157,7 @@ def _make_tables(connection: Connection) -> None:
         connection.execute(schema_version.insert().values(version=SCHEMA_VERSION))
     elif found != SCHEMA_VERSION:
         raise SpoolError(
-            f"the catalogue has schema version {found}, this dicomnode knows {SCHEMA_VERSION}: use the matching dicomnode"
+            f"the catalogue has schema version {found}, this dicomnode knows {SCHEMA_VERSION}: use the one that made it"
         )
 
 
@@ -171,7 +171,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads and then writes would fail at once when another process wrote in between, whatever the busy
-    # time-out: writers take the lock first.
+    # A transaction that reads and then writes would fail at once when another process wrote in between, whatever the
+    # busy time-out: writers take the lock first.
     reading = connection.get_execution_options().get("reading", False)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
