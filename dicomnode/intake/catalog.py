@@ -43,7 +43,8 @@ class Catalog:
         is_sqlite = engine.dialect.name == "sqlite"
         self._turn: AbstractContextManager[object] = threading.Lock() if is_sqlite else nullcontext()
         insert: Any = sqlite.insert if is_sqlite else postgresql.insert
-        self._insert_instance = insert(instances).on_conflict_do_nothing()
+        # Only when asked does SQLAlchemy keep the row count of an INSERT.
+        self._insert_instance = insert(instances).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
         study = insert(studies).values(
             study_uid=bindparam("study"),
             generation=0,
@@ -343,7 +344,7 @@ def _study_intake(connection: Connection, study_uid: str, last_seen: float) -> S
         instances.c.series_uid, instances.c.modality, instances.c.sop_class_uid, instances.c.orientation,
         instances.c.slice_position,
     )  # fmt: skip
-    by_series: dict[str, list[Row[Any]]] = defaultdict(list)
+    by_series: dict[str, list[Row[*tuple[Any, ...]]]] = defaultdict(list)
     for row in connection.execute(select(*columns).where(mine)):
         by_series[row.series_uid].append(row)
     return StudyIntake(
@@ -354,7 +355,7 @@ def _study_intake(connection: Connection, study_uid: str, last_seen: float) -> S
     )
 
 
-def _series_intake(series_uid: str, rows: list[Row[Any]]) -> SeriesIntake:
+def _series_intake(series_uid: str, rows: list[Row[*tuple[Any, ...]]]) -> SeriesIntake:
     return SeriesIntake(
         series_uid=series_uid,
         modality=rows[0].modality,
