@@ -32,12 +32,11 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import dcmread, read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import _config, evt
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode.dimse.contexts import VERIFICATION
-from dicomnode.dimse.transport import disable_nagle
+from dicomnode.dimse.transport import RequestorEntity, RequestorSocket, disable_nagle
 from dicomnode.errors import PeerError, PeerRejectedError
 
 LOGGER = logging.getLogger(__name__)
@@ -253,7 +252,7 @@ def _associated(destination: Destination, contexts: list[PresentationContext]) -
 
 
 def _associate(destination: Destination, contexts: list[PresentationContext]) -> Association:
-    entity = ApplicationEntity(destination.calling_ae)
+    entity = RequestorEntity(destination.calling_ae)
     entity.connection_timeout = destination.connect_timeout_s
     entity.acse_timeout = destination.acse_timeout_s
     entity.dimse_timeout = destination.dimse_timeout_s
@@ -275,9 +274,13 @@ def _associate(destination: Destination, contexts: list[PresentationContext]) ->
         return association
     if association.is_rejected:
         raise _rejection(destination, association)
+    transport = association.dul.socket
+    if isinstance(transport, RequestorSocket) and transport.failure is not None:
+        why = transport.failure.strerror or "timed out"
+        raise PeerError(f"{destination}: no connection ({why}); check host, port and firewall, and that it runs")
     raise PeerError(
-        f"{destination}: no association: nothing listens there, a firewall is between, or the peer closed the "
-        "connection; check host and port, and the peer's log"
+        f"{destination} closed the connection or did not answer the association request within "
+        f"{destination.acse_timeout_s:g} s; see its log"
     )
 
 

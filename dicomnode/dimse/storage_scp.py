@@ -20,7 +20,7 @@ from pynetdicom.presentation import build_context, build_role
 
 from dicomnode.dimse import contexts
 from dicomnode.dimse.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
-from dicomnode.dimse.transport import disable_nagle
+from dicomnode.dimse.transport import RequestorEntity, disable_nagle
 from dicomnode.errors import SpoolError
 from dicomnode.intake.spool import folder_name
 
@@ -163,7 +163,7 @@ class StoragePeer:
         # The association's requestor is by default an SCU: we ask for the SCP's role (PS3.7 D.3.3.4).
         role: SCP_SCU_RoleSelectionNegotiation = build_role(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
         context = build_context(STORAGE_COMMITMENT)
-        association = ApplicationEntity(self.ae_title).associate(host, port, [context], requester, ext_neg=[role])
+        association = RequestorEntity(self.ae_title).associate(host, port, [context], requester, ext_neg=[role])
         if not association.is_established:
             raise OSError(f"no association with {host}:{port}")
         try:

@@ -18,6 +18,7 @@ import socket
 import socketserver
 import ssl
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 LOGGER = logging.getLogger(__name__)
 
@@ -46,6 +47,44 @@ def set_timeout(sock: socket.socket, seconds: float) -> None:
     timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+
+class RequestorEntity(ApplicationEntity):
+    """An application entity that requests associations over `RequestorSocket`."""
+
+    def _create_socket(
+        self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
+    ) -> AssociationSocket:
+        made = RequestorSocket(assoc, address=address)
+        made.tls_args = tls_args
+        return made
+
+
+class RequestorSocket(AssociationSocket):
+    """Knows why it could not connect, closes what did not connect, and knows no limit of 1,024 descriptors."""
+
+    failure: OSError | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read."""
+        if self.socket is None or not self._is_connected:
+            return False
+        try:
+            return readable(self.socket, 0.0)
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed
+            return False
+
+    def _shutdown_socket(self) -> None:
+        # Called where `connect` handles the error, which it only logs.
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self.failure = error
+        sock = self.socket
+        super()._shutdown_socket()
+        if sock is not None:
+            sock.close()  # pynetdicom leaves it open if it never was connected
 
 
 class PollingSocket(AssociationSocket):
@@ -138,21 +177,25 @@ class _Handler(RequestHandler):
 
     def handle(self) -> None:
         """Waits for the first byte, runs the association, tells that it has ended."""
-        timeout_s = self.server.first_byte_timeout_s
-        if not readable(self.request, timeout_s) or not self.request.recv(1, socket.MSG_PEEK):
-            LOGGER.debug("connection from %s closed without a request", self.client_address[0])
+        try:
+            if readable(self.request, self.server.first_byte_timeout_s) and self.request.recv(1, socket.MSG_PEEK):
+                self._associate()
+            else:
+                LOGGER.debug("connection from %s closed without a request", self.client_address[0])
+        finally:
             self.server.shutdown_request(self.request)
-            return
+
+    def _associate(self) -> None:
         set_timeout(self.request, self.server.network_timeout_s)
         wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        association = self._prepared(wake)
         try:
-            association = self._prepared(wake)
             association.start()
             association.join()
             association.dul.join()
-            self.server.ended(association)
         finally:
             os.close(wake)
+            self.server.ended(association)
 
     def _prepared(self, wake: int) -> Association:
         association = self._create_association()

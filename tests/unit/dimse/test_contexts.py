@@ -1,8 +1,7 @@
+import pytest
 from pydicom import uid
 from pydicom.pixels import get_decoder
 from pydicom.uid import AllTransferSyntaxes
-
-import pytest
 
 from dicomnode.dimse import contexts
 

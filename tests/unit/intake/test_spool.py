@@ -47,7 +47,9 @@ def test_two_contents_of_one_uid_stand_side_by_side_and_one_content_is_one_file(
     assert first.path.read_bytes() == META + DATA
 
 
-@pytest.mark.parametrize("uid", ["", "..", ".", "../../etc/passwd", "/etc", "1.2/3", "1.2\0", "1" * 65, "1..2", "é", "\udcff"])
+@pytest.mark.parametrize(
+    "uid", ["", "..", ".", "../../etc/passwd", "/etc", "1.2/3", "1.2\0", "1" * 65, "1..2", "é", "\udcff"]
+)
 def test_strange_uids_are_hashed(spool: Spool, uid: str) -> None:
     stored = spool.store(uid, uid, uid, META, DATA)
     assert stored.path.resolve().is_relative_to((spool.root / "studies").resolve())
