@@ -117,8 +117,6 @@ def echo(destination: Destination) -> float:
     """
     started = time.perf_counter()
     with _associated(destination, [build_context(VERIFICATION, list(_CONVERTIBLE))]) as association:
-        if not association.accepted_contexts:
-            raise PeerRejectedError(f"{destination} does not offer verification (C-ECHO)")
         answer = association.send_c_echo()
         if "Status" not in answer:
             raise PeerError(f"{destination} did not answer the C-ECHO within {destination.dimse_timeout_s:g} s")
@@ -274,6 +272,10 @@ def _associate(destination: Destination, contexts: list[PresentationContext]) ->
         return association
     if association.is_rejected:
         raise _rejection(destination, association)
+    answer = association.acceptor.primitive
+    if answer is not None and answer.result == 0:  # pynetdicom aborts an association without any accepted context
+        offered = ", ".join(f"{UID(str(one.abstract_syntax)).name} in {one.transfer_syntax[0].name}" for one in contexts)
+        raise PeerRejectedError(f"{destination} accepts none of: {offered}; enable it there")
     transport = association.dul.socket
     if isinstance(transport, RequestorSocket) and transport.failure is not None:
         why = transport.failure.strerror or "timed out"
