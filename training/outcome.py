@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+DAYS_PER_YEAR = 365.25
 #: Interval edges in years; they contain the horizons 1, 3 and 5.
 EDGES_YEARS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
 HORIZONS_YEARS = (1, 3, 5)
@@ -40,8 +41,8 @@ def interval_targets(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Discrete-time targets and weights, each (scans, intervals).
 
-    An interval survived counts as 0, the interval of death as 1; intervals after death weigh nothing. The interval in which a
-    scan is censored counts for the part that was observed (an actuarial half-way house would need one rule for all scans).
+    An interval survived counts as 0, the interval of death as 1; intervals after death weigh nothing. The interval in
+    which a scan is censored counts by the part of it that was observed.
     """
     start, end = np.array(edges[:-1]), np.array(edges[1:])
     years, event = outcomes.years[:, None], outcomes.event[:, None]

@@ -4,14 +4,15 @@ import torch
 from torch import nn
 
 if not torch.backends.cuda.is_built() and not hasattr(torch.ops.torchvision, "nms"):
-    # torchvision's published wheel is built for CUDA; on a CPU-only torch its import fails with «operator torchvision::nms
-    # does not exist», because its compiled library is not loaded and two Python registrations then find no operator. The
-    # schemas alone are enough: nothing here calls them. The library object must live as long as the process.
-    _schemas = torch.library.Library("torchvision", "DEF")  # noqa: TOR901 (registration on purpose)
+    # torchvision's published wheel is built for CUDA; on a CPU-only torch its import fails with «operator
+    # torchvision::nms does not exist», because its compiled library is not loaded and two Python registrations then
+    # find no operator. The schemas alone are enough: nothing here calls them. The library object must live as long as
+    # the process.
+    _schemas = torch.library.Library("torchvision", "DEF")
     _schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from torchvision import models  # noqa: E402 (the schemas come first)
+from torchvision import models
 
 BACKBONES = ("resnet18", "densenet121", "swin_t")
 

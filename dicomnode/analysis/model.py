@@ -1,11 +1,12 @@
 """The network: a slice encoder, attention over the slices, discrete-time hazards of death.
 
 Hazards follow the logistic-hazard form (Brown 1975; Gensheimer and Narasimhan 2019, PeerJ 7:e6257): interval k has the
-conditional probability sigmoid(logit_k) of death given survival to its start, so survival falls and risk rises with time by
-construction, whatever the weights.
+conditional probability sigmoid(logit_k) of death given survival to its start, so survival falls and risk rises with
+time by construction, whatever the weights.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class AttentionHead(nn.Module):
         self.hazard = nn.Linear(width, intervals)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (scans, slices, width) to hazard logits (scans, intervals) and attention (scans, slices), rows sum to 1."""
+        """Features (scans, slices, width) to hazard logits (scans, intervals) and attention (scans, slices)."""
         attention = torch.softmax(self.score(features).squeeze(-1), dim=1)
         pooled = (attention.unsqueeze(-1) * features).sum(dim=1)
         return self.hazard(pooled), attention
@@ -52,7 +53,7 @@ def encode(net: nn.Module, slices: Tensor) -> Tensor:
 
 
 def risk(logits: Tensor) -> Tensor:
-    """Probability of death by the end of each interval, from hazard logits; last axis is intervals. Never falls along it."""
+    """Probability of death by the end of each interval (the last axis), from hazard logits. Never falls along it."""
     return 1 - torch.exp(torch.cumsum(nn.functional.logsigmoid(-logits), dim=-1))
 
 
@@ -63,7 +64,7 @@ def horizon_indices(edges_years: Sequence[float], horizons_years: Sequence[int])
         ValueError: edges do not rise from 0, or a horizon is no edge.
     """
     edges = list(edges_years)
-    if len(edges) < 2 or edges[0] != 0 or any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
+    if len(edges) < 2 or edges[0] != 0 or any(a >= b for a, b in pairwise(edges)):
         raise ValueError(f"interval edges {edges} must rise from 0")
     missing = [h for h in horizons_years if h not in edges[1:]]
     if missing:

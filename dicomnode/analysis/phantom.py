@@ -1,20 +1,21 @@
-"""A numeric chest phantom: a synthetic CT with a known truth, for the demo, for training's synthetic registry and for tests.
+"""A numeric chest phantom: a synthetic CT with a known truth, for the demo, the synthetic registry and tests.
 
-It looks like a supine chest CT without contrast in deep inspiration; changes like those of systemic-sclerosis ILD (basal and
-peripheral ground glass, reticulation, honeycombing, volume loss) are set by parameters. Nothing in it comes from a patient.
-Attenuation follows textbook values: air -1000, aerated lung about -860 with a gradient towards the dependent side, fat -105,
-muscle 55, blood 42, liver 58, bone 200 to 480 HU.
+It looks like a supine chest CT without contrast in deep inspiration; changes like those of systemic-sclerosis ILD
+(basal and peripheral ground glass, reticulation, honeycombing, volume loss) are set by parameters. Nothing in it comes
+from a patient. Attenuation follows textbook values: air -1000, aerated lung about -860 with a gradient towards the
+dependent side, fat -105, muscle 55, blood 42, liver 58, bone 200 to 480 HU.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from dicomnode.analysis import phantom_anatomy as anatomy
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Volume
-from dicomnode.analysis.phantom_shapes import Floats, SmoothNoise, Tubes, cover, draw_tubes, ellipse, rise
+from dicomnode.analysis.phantom_shapes import Floats, SmoothNoise, Tubes, cover, draw_tubes, ellipse, rise, single
 
 _REACH_MM = 260.0
 
@@ -35,7 +36,7 @@ class Disease:
 
     @classmethod
     def of_severity(cls, severity: float) -> "Disease":
-        """The usual course: ground glass first, then reticulation, honeycombing and loss of volume (severity 0 to 1)."""
+        """The usual course (severity 0 to 1): ground glass first, then reticulation, honeycombing, loss of volume."""
         return cls(
             ground_glass=min(1.0, 0.9 * severity),
             reticulation=min(1.0, max(0.0, 1.1 * (severity - 0.12))),
@@ -46,7 +47,7 @@ class Disease:
 
 @dataclass(frozen=True)
 class Scanner:
-    """Noise (SD of the raw image, HU) and kernel (0 smooth, 0.5 neutral, 1 sharp: a sharp one also raises the noise)."""
+    """Noise (SD before the kernel, HU) and kernel (0 smooth, 0.5 neutral, 1 sharp: a sharp one raises the noise)."""
 
     noise_hu: float = 22.0
     sharpness: float = 0.5
@@ -105,7 +106,7 @@ def chest(
     """A chest phantom.
 
     Args:
-        seed: everything that differs from scan to scan (noise), and the person unless `person` is given. Same arguments,
+        seed: what differs from scan to scan (noise), and the person unless `person` is given. Same arguments,
             same arrays (for one numpy release).
         shape: (z, y, x). 300 mm in z and 350 mm in x hold the whole chest; less cuts it off as a scanner would.
         spacing_mm: (z, y, x).
@@ -147,13 +148,21 @@ def _person(rng: np.random.Generator, disease: Disease) -> anatomy.Body:
     )
 
 
-def _paint(grid: _Grid, body: anatomy.Body, disease: Disease, rng: np.random.Generator) -> tuple[Floats, Labels, Floats]:
+def _paint(
+    grid: _Grid, body: anatomy.Body, disease: Disease, rng: np.random.Generator
+) -> tuple[Floats, Labels, Floats]:
     """The noiseless image (HU), the labels, and how many lung voxels are ground glass, reticulation, honeycombing."""
     shape = (len(grid.z), len(grid.y), len(grid.x))
     vessels = {side: anatomy.lung_vessels(rng, side, body) for side in (-1, 1)}
     bronchi = [anatomy.bronchi_beside(vessels[side], side) for side in (-1, 1)]
     lumen = anatomy.joined(anatomy.central_airways(), *bronchi)
-    drawn = [anatomy.joined(vessels[-1], vessels[1]), _thickened(lumen), lumen, anatomy.great_vessels(), anatomy.clavicles()]
+    drawn = [
+        anatomy.joined(vessels[-1], vessels[1]),
+        _thickened(lumen),
+        lumen,
+        anatomy.great_vessels(),
+        anatomy.clavicles(),
+    ]
     tubes = [np.zeros(shape, np.float32) for _ in drawn]
     for part, into in zip(drawn, tubes, strict=True):
         draw_tubes(into, part, grid.z, grid.y, grid.x)
@@ -192,7 +201,11 @@ def _soft_tissue(grid: _Grid, body: anatomy.Body, z: float, texture: Floats) -> 
     """Everything but lungs, vessels and airways on one slice."""
     y, x, voxel = grid.y[:, None], grid.x[None, :], grid.voxel
     image = np.full((len(grid.y), len(grid.x)), -1000.0, np.float32)
-    for offset, thickness, hu in ((8.0, 5.0, -880.0), (5.0, 1.6, -250.0), (12.5, 1.6, -250.0)):  # the table: foam, shell
+    for offset, thickness, hu in (
+        (8.0, 5.0, -880.0),
+        (5.0, 1.6, -250.0),
+        (12.5, 1.6, -250.0),
+    ):  # the table: foam, shell
         bend = y - (118 - (x / 50) ** 2)
         image = _mix(image, cover(np.abs(bend - offset) - thickness, voxel) * (np.abs(x) < 175), hu)
     up = max(0.0, (z - 60) / 90)
@@ -200,7 +213,7 @@ def _soft_tissue(grid: _Grid, body: anatomy.Body, z: float, texture: Floats) -> 
     wall = anatomy.cage_distance(x, y, z)
     image = _mix(image, cover(skin, voxel), 20.0)
     image = _mix(image, cover(skin + 1.8, voxel), -105.0)
-    streaks = 55 - 70 * np.clip(np.abs(texture) - 1.5, 0, 1)
+    streaks = single(55 - 70 * np.clip(np.abs(texture) - 1.5, 0, 1))
     image = _mix(image, cover(np.maximum(skin + body.fat_mm, -wall - 40) - 3 * texture, voxel), streaks)
     image = _mix(image, cover(np.abs(wall - 11.5) - 1.2, voxel) * 0.6, -95.0)  # fat planes outside the ribs
     image = _mix(image, cover(wall, voxel), -98.0)  # mediastinal and abdominal fat
@@ -251,7 +264,7 @@ class _LungPainter:
         self.grid, self.body, self.disease = grid, body, disease
         seeds = rng.integers(0, 2**32, 4)
         fields = [
-            SmoothNoise(np.random.default_rng(s), cell, grid.z, grid.y, grid.x, _REACH_MM)
+            SmoothNoise(np.random.default_rng(s), cell, (grid.z, grid.y, grid.x), _REACH_MM)
             for s, cell in zip(seeds, (26.0, 9.0, 7.0), strict=False)
         ]
         self.coarse, self.patchy, self.net = fields
@@ -261,7 +274,7 @@ class _LungPainter:
         """One lung on one slice, on the columns `half`.
 
         Returns:
-            Distance to the lung, its HU as if it filled the plane, and the three changes' parts (3, y, x) of each voxel.
+            Distance to the lung, its HU as if it filled the plane, and the three changes' parts (3, y, x).
         """
         z, y, x = float(self.grid.z[index]), self.grid.y[:, None], self.grid.x[None, half]
         distance = anatomy.lung_distance(x, y, z, side, self.body)
@@ -272,7 +285,7 @@ class _LungPainter:
             return distance, hu, alpha
         level = 1 / (1 + np.exp((z + 22 - 0.35 * self.body.diaphragm_mm) / 26))  # 1 at the base, 0 at the apex
         depth = np.clip(-distance, 0, None)
-        back = 0.12 * y / 80
+        back = single(0.12 * y / 80)
         alpha[0] = self._extent(self.disease.ground_glass, level, depth, 26.0, patchy * 0.13 + back)
         alpha[1] = self._extent(self.disease.reticulation, level, depth, 15.0, coarse * 0.1 + back)
         alpha[2] = self._extent(self.disease.honeycombing, level, depth, 9.0, patchy * 0.08 + back)
@@ -282,8 +295,10 @@ class _LungPainter:
         return distance, self._honeycomb(hu, alpha[2] * (distance < self.grid.voxel), index, x[0]), alpha
 
     @staticmethod
-    def _extent(extent: float, level: float, depth: Floats, falls_off_mm: float, uneven: Floats) -> Floats:
-        """The part of each voxel that a change fills: from the basal periphery inwards and upwards as `extent` grows."""
+    def _extent(
+        extent: float, level: float, depth: Floats, falls_off_mm: float, uneven: NDArray[np.floating]
+    ) -> Floats:
+        """The part of each voxel that a change fills: from the basal periphery inwards and upwards as it grows."""
         if extent == 0:
             return np.zeros_like(depth)
         near = 0.62 * level + 0.5 * np.exp(-depth / falls_off_mm) + uneven
@@ -313,16 +328,13 @@ def _acquire(hu: Floats, scanner: Scanner, spacing_mm: tuple[float, float, float
     """Noise and reconstruction kernel, in place, slice by slice."""
     gain = 2 * scanner.sharpness - 1
     sigma = (0.9 / spacing_mm[1], 0.9 / spacing_mm[2])
-    for image in hu:
-        if scanner.noise_hu > 0:
-            image += scanner.noise_hu * rng.standard_normal(image.shape, dtype=np.float32)
-        if gain != 0:
-            image += gain * (image - gaussian_filter(image, sigma))
+    for index in range(len(hu)):
+        noise = scanner.noise_hu * rng.standard_normal(hu[index].shape, dtype=np.float32)
+        image = hu[index] + noise
+        hu[index] = image + gain * (image - gaussian_filter(image, sigma)) if gain else image
 
 
-def _truth(
-    seed: int, disease: Disease, scanner: Scanner, volume: Volume, labels: Labels, changes: Floats
-) -> Truth:
+def _truth(seed: int, disease: Disease, scanner: Scanner, volume: Volume, labels: Labels, changes: Floats) -> Truth:
     voxels = np.bincount(labels.ravel(), minlength=3)
     percent = [100.0 * float(c) / max(1, int(voxels[RIGHT] + voxels[LEFT])) for c in changes]
     ml = volume.voxel_ml

@@ -1,13 +1,14 @@
-"""Where the phantom's organs lie. Coordinates in mm: x from the patient's right to left, y from front to back, z upwards.
+"""Where the phantom's organs lie. Coordinates in mm: x from right to left, y from front to back, z upwards.
 
-Sizes are those of a slender adult in deep inspiration; the origin lies in the middle of the chest, a little below the carina.
+Sizes are those of a slender adult in deep inspiration; the origin lies in the middle of the chest, a little below the
+carina.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from dicomnode.analysis.phantom_shapes import Floats, Tubes, cover, ellipse, grow_tree, smooth_max
+from dicomnode.analysis.phantom_shapes import Floats, Tubes, cover, ellipse, grow_tree, single, smooth_max
 
 RIGHT_HILUM = (-2.0, 8.0, -36.0)  # (z, y, x)
 LEFT_HILUM = (4.0, 12.0, 38.0)
@@ -29,9 +30,9 @@ class Body:
 
 def cage(z: Floats | float) -> tuple[Floats, Floats, Floats]:
     """Half width, half depth and centre y of the inner chest wall at height z."""
-    up = np.clip((np.asarray(z, np.float32) + 40) / 172, 0, 1)
+    up = np.clip((single(z) + 40) / 172, 0, 1)
     shape = np.sqrt(1 - 0.84 * up * up)
-    return 129 * shape, 86 * (0.25 + 0.75 * shape), 9 * up * up
+    return single(129 * shape), single(86 * (0.25 + 0.75 * shape)), single(9 * up * up)
 
 
 def cage_distance(x: Floats, y: Floats, z: Floats | float) -> Floats:
@@ -43,45 +44,46 @@ def cage_distance(x: Floats, y: Floats, z: Floats | float) -> Floats:
 def diaphragm_z(x: Floats, y: Floats, side: int, raised: float) -> Floats:
     """Height of the dome of one side (-1 right, 1 left); the right stands higher."""
     top = (-76.0 if side < 0 else -88.0) + raised
-    return np.asarray(top - (x - side * 60) ** 2 / 160 - (y + 10) ** 2 / 128, np.float32)
+    return single(top - (x - side * 60) ** 2 / 160 - (y + 10) ** 2 / 128)
 
 
 def _diaphragm_distance(x: Floats, y: Floats, z: Floats | float, side: int, raised: float) -> Floats:
     slope = ((x - side * 60) / 80) ** 2 + ((y + 10) / 64) ** 2
-    return np.asarray((diaphragm_z(x, y, side, raised) - z) / np.sqrt(1 + slope), np.float32)
+    return single((diaphragm_z(x, y, side, raised) - z) / np.sqrt(1 + slope))
 
 
 def heart_distance(x: Floats, y: Floats, z: Floats | float, size: float) -> Floats:
     """Distance to the heart with its pericardium: an ellipsoid whose apex points left, forward and down."""
     turn = np.float32(np.deg2rad(38))
-    dx, dy, dz = x - 23, y + 30, np.asarray(z + 46, np.float32)
+    dx, dy, dz = x - 23, y + 30, single(z + 46)
     along = dx * np.cos(turn) - dy * np.sin(turn) - 0.25 * dz
     across = dx * np.sin(turn) + dy * np.cos(turn)
     a, b, c = 60 * size, 43 * size, 52 * size
     k = np.sqrt((along / a) ** 2 + (across / b) ** 2 + (dz / c) ** 2)
-    return np.asarray((k - 1) * b, np.float32)
+    return single((k - 1) * b)
 
 
 def _mediastinum_half(y: Floats, z: Floats | float, side: int) -> Floats:
     """How far the mediastinum reaches from the midline towards one side, without heart and spine."""
-    hilum = np.exp(-(((np.asarray(z, np.float32) - 12) / 34) ** 2))
-    return np.asarray(5 + (20 + 6 * hilum + 7 * (side > 0)) * np.exp(-(((y + 4) / 34) ** 2)), np.float32)
+    hilum = np.exp(-(((single(z) - 12) / 34) ** 2))
+    return single(5 + (20 + 6 * hilum + 7 * (side > 0)) * np.exp(-(((y + 4) / 34) ** 2)))
 
 
 def spine_y(z: Floats | float) -> Floats:
     """Centre of the vertebral body: the thoracic kyphosis."""
-    return np.asarray(58 + 9 * np.asarray(z, np.float32) / 130 - 10 * (np.asarray(z, np.float32) / 130) ** 2, np.float32)
+    t = single(z) / 130
+    return single(58 + 9 * t - 10 * t * t)
 
 
 def lung_distance(x: Floats, y: Floats, z: Floats | float, side: int, body: Body) -> Floats:
     """Distance to one lung (-1 right, 1 left): chest wall, less mediastinum, spine, heart, diaphragm; rounded apex."""
     side_x = x * side
     d = smooth_max(cage_distance(x, y, z) + 1.5, _mediastinum_half(y, z, side) - side_x, 14)
-    spine = 25 - np.hypot(x, (y - spine_y(z)) * 0.9)
+    spine = single(25 - np.hypot(x, (y - spine_y(z)) * 0.9))
     d = smooth_max(d, spine, 12)
     d = smooth_max(d, -heart_distance(x, y, z, body.heart), 6)
     d = smooth_max(d, _diaphragm_distance(x, y, z, side, body.diaphragm_mm), 5)
-    apex = (z - (122 - ((side_x - 46) ** 2 + (y - 8) ** 2) / 62)) * 0.75
+    apex = single((z - (122 - ((side_x - 46) ** 2 + (y - 8) ** 2) / 62)) * 0.75)
     return smooth_max(d, apex, 10)
 
 

@@ -1,9 +1,10 @@
 """The phantom's drawing tools: distances to shapes, soft edges, smooth noise, branching tubes. Lengths in mm.
 
-A distance is negative inside a shape. An edge is drawn one voxel wide from it (partial volume), so that one phantom at two
-resolutions differs by no more than the resolutions do.
+A distance is negative inside a shape. An edge is drawn one voxel wide from it (partial volume), so that one phantom at
+two resolutions differs by no more than the resolutions do.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,29 +14,34 @@ from scipy.sparse import csr_array
 Floats = NDArray[np.float32]
 
 
+def single(values: object) -> Floats:
+    """As a single-precision array: NumPy's types lose the precision where the values keep it."""
+    return np.asarray(values, np.float32)
+
+
 def ellipse(x: Floats, y: Floats, a: Floats | float, b: Floats | float) -> Floats:
-    """Approximate distance to an ellipse with half axes `a`, `b` around the origin (exact on its edge, to first order)."""
+    """Approximate distance to an ellipse with half axes `a`, `b` around the origin; exact to first order on its edge."""
     u, v = x / a, y / b
     k = np.sqrt(u * u + v * v) + 1e-6
     gradient = np.sqrt((u / a) ** 2 + (v / b) ** 2) + 1e-6
-    return np.asarray(k * (k - 1) / gradient, np.float32)
+    return single(k * (k - 1) / gradient)
 
 
-def cover(distance: Floats, voxel: float) -> Floats:
+def cover(distance: NDArray[np.floating], voxel: float) -> Floats:
     """The part (0 to 1) of a voxel of edge `voxel` that lies inside the shape."""
-    return np.clip(0.5 - distance / voxel, 0.0, 1.0)
+    return single(np.clip(0.5 - distance / voxel, 0.0, 1.0))
 
 
 def smooth_max(a: Floats, b: Floats, radius: float) -> Floats:
     """The intersection of two shapes with its edge rounded by about `radius` (polynomial smooth maximum)."""
     h = np.clip(radius - np.abs(a - b), 0.0, None)
-    return np.asarray(np.maximum(a, b) + h * h / (4 * radius), np.float32)
+    return single(np.maximum(a, b) + h * h / (4 * radius))
 
 
 def rise(t: Floats) -> Floats:
     """0 below 0, 1 above 1, smooth between (smoothstep)."""
     t = np.clip(t, 0.0, 1.0)
-    return np.asarray(t * t * (3 - 2 * t), np.float32)
+    return single(t * t * (3 - 2 * t))
 
 
 def _spline_weights(positions: Floats, cell: float, first: float, count: int) -> csr_array:
@@ -49,12 +55,12 @@ def _spline_weights(positions: Floats, cell: float, first: float, count: int) ->
 class SmoothNoise:
     """A smooth random field in space, mean 0, SD about 1, whose grain is about `cell` mm, sampled slice by slice."""
 
-    def __init__(self, rng: np.random.Generator, cell: float, z: Floats, y: Floats, x: Floats, reach: float) -> None:
-        """`reach`: the lattice spans -reach to reach on each axis, whatever the grid, so the field depends on the seed only."""
+    def __init__(self, rng: np.random.Generator, cell: float, axes: Sequence[Floats], reach: float) -> None:
+        """`reach`: the lattice spans -reach to reach on each axis: the seed alone makes the field, not the grid."""
         count = int(2 * reach / cell) + 4
         first = -reach - cell
         self._lattice = rng.standard_normal((count, count, count), dtype=np.float32) * 3.02  # 1 / 0.479^1.5
-        self._z, self._y, self._x = (_spline_weights(axis, cell, first, count) for axis in (z, y, x))
+        self._z, self._y, self._x = (_spline_weights(axis, cell, first, count) for axis in axes)
 
     def slice(self, index: int) -> Floats:
         """The field on slice `index` of the grid, (y, x)."""

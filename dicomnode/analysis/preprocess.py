@@ -1,4 +1,4 @@
-"""From a volume and its lung labels to the network's input. One spec, kept in the bundle, used by node and training alike."""
+"""From a volume and its lung labels to the network's input, by a spec kept in the bundle: node and training alike."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -66,7 +66,7 @@ class Spec:
             odd = ", ".join(sorted(set(values) ^ known))
             raise ValueError(f"preprocessing spec: unknown or missing key: {odd}")
         try:
-            pairs = {k: tuple(values[k]) for k in ("canvas", "window_hu")}  # type: ignore[arg-type]
+            pairs: dict[str, object] = {k: tuple(values[k]) for k in ("canvas", "window_hu")}  # type: ignore[arg-type]
             return cls(**{**values, **pairs})  # type: ignore[arg-type]
         except TypeError as error:
             raise ValueError(f"preprocessing spec: a value has the wrong type: {error}") from None
@@ -75,10 +75,10 @@ class Spec:
 def prepare(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.float32]:
     """The network's input: the lungs alone, at the spec's resolution, nearly whatever the source's was.
 
-    HU are clipped to the window and set to `outside_hu` outside the lungs at full resolution; then each axis is resampled with
-    a triangle filter as wide as the coarser of the two grids: linear interpolation where the source is coarser, area-like
-    averaging (antialiased) where it is finer. Slices lie evenly over the lungs' height, each in the middle of its share, first
-    the lowest; in-plane the canvas is centred on the lungs' bounding box.
+    HU are clipped to the window and set to `outside_hu` outside the lungs at full resolution; then each axis is
+    resampled with a triangle filter as wide as the coarser of the two grids: linear interpolation where the source is
+    coarser, area-like averaging (antialiased) where it is finer. Slices lie evenly over the lungs' height, each in the
+    middle of its share, first the lowest; in-plane the canvas is centred on the lungs' bounding box.
 
     Args:
         volume: axes as `arrays` says.
@@ -106,7 +106,7 @@ def prepare(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.float32]:
     z = (np.arange(spec.slices) + 0.5) / spec.slices * deep * dz
     y = tall * dy / 2 + (np.arange(spec.canvas[0]) - (spec.canvas[0] - 1) / 2) * spec.spacing_mm
     x = wide * dx / 2 + (np.arange(spec.canvas[1]) - (spec.canvas[1] - 1) / 2) * spec.spacing_mm
-    # Weights that fall outside the bounding box are lost, which is right once the image is relative to what stands there.
+    # Weights outside the bounding box are lost, which is right once the image is relative to what stands there.
     image -= edge
     image = np.tensordot(_weights(z, deep, dz, spec.slab_mm), image, axes=1)
     image = _weights(y, tall, dy, spec.spacing_mm) @ image @ _weights(x, wide, dx, spec.spacing_mm).T
@@ -122,10 +122,8 @@ def _extent(labels: Labels, axis: int) -> tuple[int, int]:
     return int(used[0]), int(used[-1]) + 1
 
 
-def _weights(
-    positions: NDArray[np.float64], count: int, source_mm: float, target_mm: float
-) -> NDArray[np.float32]:
-    """Triangle-filter weights (positions, count) over `count` source samples of `source_mm`, the first centred at half a one."""
+def _weights(positions: NDArray[np.float64], count: int, source_mm: float, target_mm: float) -> NDArray[np.float32]:
+    """Triangle-filter weights (positions, count) over `count` samples `source_mm` apart, the first at half of that."""
     width = max(source_mm, target_mm)
     # One sample of the surroundings' value on each side, not kept, so that weights sum to 1 over an endless grid.
     reach = int(np.ceil(width / source_mm)) + 1
