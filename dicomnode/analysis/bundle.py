@@ -72,7 +72,7 @@ class Bundle:
         return (
             f"95 % percentile interval (2.5th to 97.5th percentile) over {heads} model heads, each trained on a "
             "bootstrap sample of the training patients over a shared image encoder; the probability is the heads' "
-            "mean. It shows the heads' uncertainty only, not that of the encoder, of the image or of another population."
+            "mean. It shows the heads' uncertainty only, not that of the encoder, the image or another population."
         )
 
     def predict(self, volume: Volume, labels: Labels) -> Risk:

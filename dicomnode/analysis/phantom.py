@@ -9,40 +9,14 @@ dependent side, fat -105, muscle 55, blood 42, liver 58, bone 200 to 480 HU.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from scipy.spatial import cKDTree
 
 from dicomnode.analysis import phantom_anatomy as anatomy
-from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Volume
-from dicomnode.analysis.phantom_shapes import Floats, SmoothNoise, Tubes, cover, draw_tubes, ellipse, rise, single
+from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
+from dicomnode.analysis.phantom_lungs import Disease, Grain, Grid, LungPainter
+from dicomnode.analysis.phantom_shapes import Floats, Tubes, cover, draw_tubes, ellipse, mix, single
 
-_REACH_MM = 260.0
-
-
-@dataclass(frozen=True)
-class Disease:
-    """Extent of each change, 0 (none) to 1 (severe). `volume_loss` raises the diaphragm by up to 38 mm."""
-
-    ground_glass: float = 0.0
-    reticulation: float = 0.0
-    honeycombing: float = 0.0
-    volume_loss: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}: give an extent from 0 to 1")
-
-    @classmethod
-    def of_severity(cls, severity: float) -> "Disease":
-        """The usual course (severity 0 to 1): ground glass first, then reticulation, honeycombing, loss of volume."""
-        return cls(
-            ground_glass=min(1.0, 0.9 * severity),
-            reticulation=min(1.0, max(0.0, 1.1 * (severity - 0.12))),
-            honeycombing=min(1.0, max(0.0, 1.5 * (severity - 0.45))),
-            volume_loss=severity,
-        )
+__all__ = ["Disease", "Phantom", "Scanner", "Truth", "chest"]
 
 
 @dataclass(frozen=True)
@@ -76,24 +50,6 @@ class Phantom:
     truth: Truth
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Voxel positions in the body's own coordinates (mm), and the voxel's in-plane edge."""
-
-    z: Floats
-    y: Floats
-    x: Floats
-    voxel: float
-
-
-@dataclass(frozen=True)
-class _Grain:
-    """Two noise fields of one slice (y, x), used for several tissues."""
-
-    coarse: Floats
-    patchy: Floats
-
-
 def chest(
     seed: int = 0,
     *,
@@ -122,7 +78,7 @@ def chest(
     rng = np.random.default_rng([seed if person is None else person, 1])
     body = _person(rng, disease)
     mm = [((np.arange(n) - (n - 1) / 2) * s).astype(np.float32) for n, s in zip(shape, spacing_mm, strict=True)]
-    grid = _Grid(mm[0] / body.height, mm[1] / body.depth, mm[2] / body.width, float(spacing_mm[1]))
+    grid = Grid(mm[0] / body.height, mm[1] / body.depth, mm[2] / body.width, float(spacing_mm[1]))
     hu, labels, changes = _paint(grid, body, disease, rng)
     _acquire(hu, scanner, spacing_mm, np.random.default_rng([seed, 2]))
     z, y, x = (float(axis[0]) for axis in mm)
@@ -133,7 +89,7 @@ def chest(
         axes=((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
         frames=(),
     )
-    return Phantom(volume, labels, _truth(seed, disease, scanner, volume, labels, changes))
+    return Phantom(volume, labels, Truth(seed, disease, scanner, *_measured(volume, labels, changes)))
 
 
 def _person(rng: np.random.Generator, disease: Disease) -> anatomy.Body:
@@ -148,9 +104,7 @@ def _person(rng: np.random.Generator, disease: Disease) -> anatomy.Body:
     )
 
 
-def _paint(
-    grid: _Grid, body: anatomy.Body, disease: Disease, rng: np.random.Generator
-) -> tuple[Floats, Labels, Floats]:
+def _paint(grid: Grid, body: anatomy.Body, disease: Disease, rng: np.random.Generator) -> tuple[Floats, Labels, Floats]:
     """The noiseless image (HU), the labels, and how many lung voxels are ground glass, reticulation, honeycombing."""
     shape = (len(grid.z), len(grid.y), len(grid.x))
     vessels = {side: anatomy.lung_vessels(rng, side, body) for side in (-1, 1)}
@@ -166,25 +120,25 @@ def _paint(
     tubes = [np.zeros(shape, np.float32) for _ in drawn]
     for part, into in zip(drawn, tubes, strict=True):
         draw_tubes(into, part, grid.z, grid.y, grid.x)
-    painter = _LungPainter(grid, body, disease, rng)
+    painter = LungPainter(grid, body, disease, rng)
     hu, labels, changes = np.empty(shape, np.float32), np.zeros(shape, np.uint8), np.zeros(3, np.float32)
     middle = int(np.searchsorted(grid.x, 0))
     sides = ((-1, RIGHT, slice(0, middle)), (1, LEFT, slice(middle, None)))  # no lung crosses the midline
     for index in range(shape[0]):
         vessel, wall, air, great, clavicle = (t[index] for t in tubes)
-        grain = _Grain(painter.coarse.slice(index), painter.patchy.slice(index))
+        grain = Grain(painter.coarse.slice(index), painter.patchy.slice(index))
         image = _soft_tissue(grid, body, float(grid.z[index]), grain.coarse)
-        image = _mix(image, great, 42.0)
+        image = mix(image, great, 42.0)
         for side, label, half in sides:
             distance, parenchyma, alpha = painter.slice(index, side, half, grain)
             inside = distance < 0
-            image[:, half] = _mix(image[:, half], cover(distance, grid.voxel), parenchyma)
+            image[:, half] = mix(image[:, half], cover(distance, grid.voxel), parenchyma)
             labels[index, :, half][inside & (air[:, half] < 0.5)] = label
             changes += (alpha[:, inside] > 0.5).sum(axis=1)
-        image = _mix(image, vessel, 38.0)
-        image = _mix(image, wall, 20.0)
-        image = _mix(image, air, -990.0)
-        hu[index] = _mix(image, clavicle, 420.0)
+        image = mix(image, vessel, 38.0)
+        image = mix(image, wall, 20.0)
+        image = mix(image, air, -990.0)
+        hu[index] = mix(image, clavicle, 420.0)
     return hu, labels, changes
 
 
@@ -193,11 +147,7 @@ def _thickened(tubes: Tubes) -> Tubes:
     return Tubes(tubes.start, tubes.end, tubes.radius + np.clip(0.22 * tubes.radius, 0.5, 1.4))
 
 
-def _mix(image: Floats, part: Floats, hu: Floats | float) -> Floats:
-    return image + part * (hu - image)
-
-
-def _soft_tissue(grid: _Grid, body: anatomy.Body, z: float, texture: Floats) -> Floats:
+def _soft_tissue(grid: Grid, body: anatomy.Body, z: float, texture: Floats) -> Floats:
     """Everything but lungs, vessels and airways on one slice."""
     y, x, voxel = grid.y[:, None], grid.x[None, :], grid.voxel
     image = np.full((len(grid.y), len(grid.x)), -1000.0, np.float32)
@@ -207,121 +157,54 @@ def _soft_tissue(grid: _Grid, body: anatomy.Body, z: float, texture: Floats) -> 
         (12.5, 1.6, -250.0),
     ):  # the table: foam, shell
         bend = y - (118 - (x / 50) ** 2)
-        image = _mix(image, cover(np.abs(bend - offset) - thickness, voxel) * (np.abs(x) < 175), hu)
+        image = mix(image, cover(np.abs(bend - offset) - thickness, voxel) * (np.abs(x) < 175), hu)
     up = max(0.0, (z - 60) / 90)
     skin = ellipse(x, y - 2 - 4 * up, 156 - 6 * up, 111 - 12 * up * up)
     wall = anatomy.cage_distance(x, y, z)
-    image = _mix(image, cover(skin, voxel), 20.0)
-    image = _mix(image, cover(skin + 1.8, voxel), -105.0)
+    image = mix(image, cover(skin, voxel), 20.0)
+    image = mix(image, cover(skin + 1.8, voxel), -105.0)
     streaks = single(55 - 70 * np.clip(np.abs(texture) - 1.5, 0, 1))
-    image = _mix(image, cover(np.maximum(skin + body.fat_mm, -wall - 40) - 3 * texture, voxel), streaks)
-    image = _mix(image, cover(np.abs(wall - 11.5) - 1.2, voxel) * 0.6, -95.0)  # fat planes outside the ribs
-    image = _mix(image, cover(wall, voxel), -98.0)  # mediastinal and abdominal fat
+    image = mix(image, cover(np.maximum(skin + body.fat_mm, -wall - 40) - 3 * texture, voxel), streaks)
+    image = mix(image, cover(np.abs(wall - 11.5) - 1.2, voxel) * 0.6, -95.0)  # fat planes outside the ribs
+    image = mix(image, cover(wall, voxel), -98.0)  # mediastinal and abdominal fat
     image = _abdomen(image, grid, body, z, wall)
     heart = anatomy.heart_distance(x, y, z, body.heart)
-    image = _mix(image, cover(heart + 3.5, voxel), 44.0)
-    image = _mix(image, cover(ellipse(x - 8, y - 30, 7, 5), voxel), 32.0)  # oesophagus
+    image = mix(image, cover(heart + 3.5, voxel), 44.0)
+    image = mix(image, cover(ellipse(x - 8, y - 30, 7, 5), voxel), 32.0)  # oesophagus
     return _bones(image, grid, body, z, wall)
 
 
-def _abdomen(image: Floats, grid: _Grid, body: anatomy.Body, z: float, wall: Floats) -> Floats:
+def _abdomen(image: Floats, grid: Grid, body: anatomy.Body, z: float, wall: Floats) -> Floats:
     """Liver, spleen and stomach below the domes."""
     y, x, voxel = grid.y[:, None], grid.x[None, :], grid.voxel
     below = {s: (z - anatomy.diaphragm_z(x, y, s, body.diaphragm_mm)) * 0.8 for s in (-1, 1)}
     muscle = np.minimum(np.maximum(below[-1], x), np.maximum(below[1], -x))
-    image = _mix(image, cover(np.maximum(muscle, wall), voxel) * cover(-wall - 4, voxel), 50.0)
+    image = mix(image, cover(np.maximum(muscle, wall), voxel) * cover(-wall - 4, voxel), 50.0)
     liver = np.maximum(np.maximum(below[-1] + 3, wall + 3), 0.8 * (x - 34 - 0.25 * y) + 0.4 * (z + 90))
-    image = _mix(image, cover(np.maximum(liver, y - 60), voxel), 58.0)
+    image = mix(image, cover(np.maximum(liver, y - 60), voxel), 58.0)
     spleen = np.maximum(np.maximum(below[1] + 4, wall + 4), np.hypot((x - 92) / 1.0, (y - 46) / 1.3) - 36)
-    image = _mix(image, cover(spleen, voxel), 48.0)
+    image = mix(image, cover(spleen, voxel), 48.0)
     stomach = np.maximum(below[1] + 5, ellipse(x - 62, y + 18, 40, 34))
-    image = _mix(image, cover(stomach, voxel), 25.0)
-    return _mix(image, cover(np.maximum(stomach + 4, y + 22), voxel), -980.0)  # its gas rises to the front
+    image = mix(image, cover(stomach, voxel), 25.0)
+    return mix(image, cover(np.maximum(stomach + 4, y + 22), voxel), -980.0)  # its gas rises to the front
 
 
-def _bones(image: Floats, grid: _Grid, body: anatomy.Body, z: float, wall: Floats) -> Floats:
+def _bones(image: Floats, grid: Grid, body: anatomy.Body, z: float, wall: Floats) -> Floats:
     y, x, voxel = grid.y[:, None], grid.x[None, :], grid.voxel
     rib, cartilage = anatomy.rib_part(x, y, z, wall, body.rib_phase)
-    image = _mix(image, cover(rib, voxel), 480 - 380 * cartilage)
-    image = _mix(image, cover(rib + 1.7, voxel), 180 - 95 * cartilage)
+    image = mix(image, cover(rib, voxel), 480 - 380 * cartilage)
+    image = mix(image, cover(rib + 1.7, voxel), 180 - 95 * cartilage)
     if z > -60:
         _, depth, centre = anatomy.cage(z)
         sternum = ellipse(x, y - float(centre - depth) + 7, 17 if z < 80 else 24, 6)
-        image = _mix(image, cover(sternum, voxel), 330.0)
-        image = _mix(image, cover(sternum + 1.8, voxel), 140.0)
+        image = mix(image, cover(sternum, voxel), 330.0)
+        image = mix(image, cover(sternum + 1.8, voxel), 140.0)
     if z > 10:  # shoulder blades, swung outwards by the raised arms
         blade = np.maximum(np.abs(wall - 21 - 6 * (np.abs(x) - 90) / 40) - 2.2, np.abs(np.abs(x) - 92) - 30)
-        image = _mix(image, cover(np.maximum(blade, 12 - y), voxel), 430.0)
+        image = mix(image, cover(np.maximum(blade, 12 - y), voxel), 430.0)
     for part, hu in anatomy.vertebra(x, y, z, voxel):
-        image = _mix(image, part, hu)
+        image = mix(image, part, hu)
     return image
-
-
-class _LungPainter:
-    """Parenchyma of one person, slice by slice: the noise fields are made once."""
-
-    def __init__(self, grid: _Grid, body: anatomy.Body, disease: Disease, rng: np.random.Generator) -> None:
-        self.grid, self.body, self.disease = grid, body, disease
-        seeds = rng.integers(0, 2**32, 4)
-        fields = [
-            SmoothNoise(np.random.default_rng(s), cell, (grid.z, grid.y, grid.x), _REACH_MM)
-            for s, cell in zip(seeds, (26.0, 9.0, 7.0), strict=False)
-        ]
-        self.coarse, self.patchy, self.net = fields
-        self._cysts = cKDTree(_cyst_centres(np.random.default_rng(int(seeds[3]))))
-
-    def slice(self, index: int, side: int, half: slice, grain: _Grain) -> tuple[Floats, Floats, Floats]:
-        """One lung on one slice, on the columns `half`.
-
-        Returns:
-            Distance to the lung, its HU as if it filled the plane, and the three changes' parts (3, y, x).
-        """
-        z, y, x = float(self.grid.z[index]), self.grid.y[:, None], self.grid.x[None, half]
-        distance = anatomy.lung_distance(x, y, z, side, self.body)
-        coarse, patchy = grain.coarse[:, half], grain.patchy[:, half]
-        hu = -862 + 0.36 * y + 9 * patchy + 5 * coarse
-        alpha = np.zeros((3, *distance.shape), np.float32)
-        if self.disease == Disease():
-            return distance, hu, alpha
-        level = 1 / (1 + np.exp((z + 22 - 0.35 * self.body.diaphragm_mm) / 26))  # 1 at the base, 0 at the apex
-        depth = np.clip(-distance, 0, None)
-        back = single(0.12 * y / 80)
-        alpha[0] = self._extent(self.disease.ground_glass, level, depth, 26.0, patchy * 0.13 + back)
-        alpha[1] = self._extent(self.disease.reticulation, level, depth, 15.0, coarse * 0.1 + back)
-        alpha[2] = self._extent(self.disease.honeycombing, level, depth, 9.0, patchy * 0.08 + back)
-        hu = _mix(hu, 0.9 * alpha[0], -610 + 45 * patchy)
-        line = np.exp(-((self.net.slice(index)[:, half] / 0.22) ** 2))
-        hu = _mix(hu, 0.8 * alpha[1] * np.maximum(line, 0.12), -260.0)
-        return distance, self._honeycomb(hu, alpha[2] * (distance < self.grid.voxel), index, x[0]), alpha
-
-    @staticmethod
-    def _extent(
-        extent: float, level: float, depth: Floats, falls_off_mm: float, uneven: NDArray[np.floating]
-    ) -> Floats:
-        """The part of each voxel that a change fills: from the basal periphery inwards and upwards as it grows."""
-        if extent == 0:
-            return np.zeros_like(depth)
-        near = 0.62 * level + 0.5 * np.exp(-depth / falls_off_mm) + uneven
-        return rise((near - (1.2 - 0.85 * extent)) / 0.22)
-
-    def _honeycomb(self, hu: Floats, part: Floats, index: int, x: Floats) -> Floats:
-        """Cysts of about 6 mm with shared walls, where `part` is above 0."""
-        rows, columns = np.nonzero(part > 0.02)
-        if rows.size == 0:
-            return hu
-        where = np.stack([np.full(rows.size, self.grid.z[index]), self.grid.y[rows], x[columns]], axis=1)
-        near, _ = self._cysts.query(where, k=2)
-        wall = cover((near[:, 1] - near[:, 0]) / 2 - 0.8, max(self.grid.voxel, 1.0))
-        cyst = -930 + wall * 760
-        hu[rows, columns] += part[rows, columns] * (cyst - hu[rows, columns])
-        return hu
-
-
-def _cyst_centres(rng: np.random.Generator) -> Floats:
-    """Jittered lattice points (n, 3) over the lower and middle chest."""
-    grids = np.meshgrid(np.arange(-140, 60, 6.2), np.arange(-95, 100, 6.2), np.arange(-135, 138, 6.2), indexing="ij")
-    points = np.stack([g.ravel() for g in grids], axis=1)
-    return (points + rng.uniform(-2.2, 2.2, points.shape)).astype(np.float32)
 
 
 def _acquire(hu: Floats, scanner: Scanner, spacing_mm: tuple[float, float, float], rng: np.random.Generator) -> None:
@@ -334,13 +217,8 @@ def _acquire(hu: Floats, scanner: Scanner, spacing_mm: tuple[float, float, float
         hu[index] = image + gain * (image - gaussian_filter(image, sigma)) if gain else image
 
 
-def _truth(seed: int, disease: Disease, scanner: Scanner, volume: Volume, labels: Labels, changes: Floats) -> Truth:
+def _measured(volume: Volume, labels: Labels, changes: Floats) -> tuple[float, ...]:
+    """Right and left lung, ml, and the three changes' percentages."""
     voxels = np.bincount(labels.ravel(), minlength=3)
-    percent = [100.0 * float(c) / max(1, int(voxels[RIGHT] + voxels[LEFT])) for c in changes]
-    ml = volume.voxel_ml
-    return Truth(seed, disease, scanner, float(voxels[RIGHT] * ml), float(voxels[LEFT] * ml), *percent)
-
-
-def projection(volume: Volume) -> HuArray:
-    """A frontal scout view (z, x): the mean over y, as a localizer shows."""
-    return volume.hu.mean(axis=1).round().astype(np.int16)
+    percent = (100.0 * float(c) / max(1, int(voxels[RIGHT] + voxels[LEFT])) for c in changes)
+    return (float(voxels[RIGHT] * volume.voxel_ml), float(voxels[LEFT] * volume.voxel_ml), *percent)

@@ -20,7 +20,7 @@ def single(values: object) -> Floats:
 
 
 def ellipse(x: Floats, y: Floats, a: Floats | float, b: Floats | float) -> Floats:
-    """Approximate distance to an ellipse with half axes `a`, `b` around the origin; exact to first order on its edge."""
+    """Approximate distance to an ellipse with half axes `a`, `b` around the origin; exact to first order on it."""
     u, v = x / a, y / b
     k = np.sqrt(u * u + v * v) + 1e-6
     gradient = np.sqrt((u / a) ** 2 + (v / b) ** 2) + 1e-6
@@ -30,6 +30,11 @@ def ellipse(x: Floats, y: Floats, a: Floats | float, b: Floats | float) -> Float
 def cover(distance: NDArray[np.floating], voxel: float) -> Floats:
     """The part (0 to 1) of a voxel of edge `voxel` that lies inside the shape."""
     return single(np.clip(0.5 - distance / voxel, 0.0, 1.0))
+
+
+def mix(image: Floats, part: Floats, hu: Floats | float) -> Floats:
+    """`image` with `part` (0 to 1) of each voxel filled by `hu`."""
+    return image + part * (hu - image)
 
 
 def smooth_max(a: Floats, b: Floats, radius: float) -> Floats:
