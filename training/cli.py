@@ -57,12 +57,12 @@ def synthetic(
     typer.echo(f"{out}: {patients} patients, {scans} scans")
 
 
-@app.command(epilog="Example: training fit --registry registry --out run --backbone resnet18 --epochs 14")
+@app.command(epilog="Example: training fit --registry registry --out run --backbone resnet18 --epochs 12")
 def fit(
     registry: Annotated[Path, typer.Option(help="Folder with registry.csv, outcomes.csv and the scans.")],
     out: Out,
     backbone: Annotated[str, typer.Option(help="resnet18, densenet121 or swin_t.")] = "resnet18",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training scans.")] = 14,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training scans.")] = 12,
     seed: Seed = 1,
 ) -> None:
     """Train on a registry, split by patient, and evaluate on held-out patients."""

@@ -36,9 +36,9 @@ class Settings:
 
     spec: Spec
     backbone: str = "resnet18"
-    epochs: int = 14
+    epochs: int = 12
     batch: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     weight_decay: float = 0.02
     heads: int = 16
     head_steps: int = 150

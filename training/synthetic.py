@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +149,8 @@ def make_registry(
         raise UsageError(f"{out} is not empty: give a new folder, so that no registry is overwritten")
     (out / "scans").mkdir(parents=True, exist_ok=True)
     rows, outcomes, truths, tasks = _draw(out, patients, seed)
-    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    # Spawned, not forked: a fork of a process with threads (torch has some) may hang.
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
         for done, _ in enumerate(pool.map(_write_scan, tasks, chunksize=4), start=1):
             if progress:
                 progress(done, len(tasks))

@@ -43,12 +43,12 @@ def cage_distance(x: Floats, y: Floats, z: Floats | float) -> Floats:
 
 def diaphragm_z(x: Floats, y: Floats, side: int, raised: float) -> Floats:
     """Height of the dome of one side (-1 right, 1 left); the right stands higher."""
-    top = (-76.0 if side < 0 else -88.0) + raised
-    return single(top - (x - side * 60) ** 2 / 160 - (y + 10) ** 2 / 128)
+    top = (-70.0 if side < 0 else -80.0) + raised
+    return single(top - (x - side * 60) ** 2 / 200 - (y + 10) ** 2 / 170)
 
 
 def _diaphragm_distance(x: Floats, y: Floats, z: Floats | float, side: int, raised: float) -> Floats:
-    slope = ((x - side * 60) / 80) ** 2 + ((y + 10) / 64) ** 2
+    slope = ((x - side * 60) / 100) ** 2 + ((y + 10) / 85) ** 2
     return single((diaphragm_z(x, y, side, raised) - z) / np.sqrt(1 + slope))
 
 
@@ -66,7 +66,7 @@ def heart_distance(x: Floats, y: Floats, z: Floats | float, size: float) -> Floa
 def _mediastinum_half(y: Floats, z: Floats | float, side: int) -> Floats:
     """How far the mediastinum reaches from the midline towards one side, without heart and spine."""
     hilum = np.exp(-(((single(z) - 12) / 34) ** 2))
-    return single(5 + (20 + 6 * hilum + 7 * (side > 0)) * np.exp(-(((y + 4) / 34) ** 2)))
+    return single(5 + (20 + 6 * hilum + 9 * (side > 0)) * np.exp(-(((y + 4) / 34) ** 2)))
 
 
 def spine_y(z: Floats | float) -> Floats:
