@@ -239,7 +239,7 @@ class Receiver:
                 return self._refuse(DOES_NOT_MATCH, "uid-mismatch", text, file_meta, dataset)
             return self._keep(header, file_meta, dataset, event.assoc)
         except SpoolError as error:
-            LOGGER.error("cannot store %s: %s", named[1], error)  # noqa: TRY400 - the text says it all
+            LOGGER.error("cannot store %s: %s", named[1], error)
             return _answer(OUT_OF_RESOURCES, "cannot store now")
 
     def _keep(self, header: Header, file_meta: bytes, dataset: bytes, association: Association) -> Dataset | int:

@@ -71,8 +71,8 @@ class Destination:
         connect_timeout_s: wait for the TCP connection; `acse_timeout_s` for the answer to an association request;
             `dimse_timeout_s` for the answer to one object (a PACS may take long); `network_timeout_s` for any byte.
         max_pdu: largest PDU we accept, bytes; 0 = no limit.
-        transfer_syntaxes: what uncompressed files may be converted to, in order of preference, where the peer does not
-            take the file's own: of Explicit and Implicit VR Little Endian.
+        preferred_syntax: the UID of the uncompressed syntax that uncompressed files shall go in where the peer takes
+            it; by default, a file goes in its own where the peer takes that. Compressed files go as they are.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Destination:
     dimse_timeout_s: float = 120.0
     network_timeout_s: float = 120.0
     max_pdu: int = 0
-    transfer_syntaxes: tuple[str, ...] = _CONVERTIBLE
+    preferred_syntax: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.ae_title} at {self.host}:{self.port})"
@@ -162,16 +162,17 @@ def _proposals(files: Sequence[_File], destination: Destination) -> dict[tuple[U
     """(SOP class, transfer syntax) for each context: one syntax in each, so that the peer says yes or no to each."""
     wanted: dict[tuple[UID, UID], None] = {}
     for file in files:
-        wanted[file.sop_class_uid, file.transfer_syntax] = None
-        for syntax in _alternatives(file, destination):
+        for syntax in _syntaxes(file, destination):
             wanted[file.sop_class_uid, syntax] = None
     return wanted
 
 
-def _alternatives(file: _File, destination: Destination) -> list[UID]:
+def _syntaxes(file: _File, destination: Destination) -> list[UID]:
+    """What the file may go in, the best first."""
     if file.transfer_syntax not in _CONVERTIBLE:
-        return []
-    return [UID(syntax) for syntax in destination.transfer_syntaxes if syntax in _CONVERTIBLE]
+        return [file.transfer_syntax]
+    preferred = [UID(destination.preferred_syntax)] if destination.preferred_syntax else []
+    return list(dict.fromkeys([*preferred, file.transfer_syntax, *_CONVERTIBLE]))
 
 
 def _batches(files: Sequence[_File], destination: Destination) -> Iterator[list[_File]]:
@@ -213,7 +214,7 @@ def _agreed_syntax(association: Association, destination: Destination, file: _Fi
         for context in association.accepted_contexts
         if context.abstract_syntax == file.sop_class_uid
     }
-    for syntax in (file.transfer_syntax, *_alternatives(file, destination)):
+    for syntax in _syntaxes(file, destination):
         if syntax in accepted:
             return syntax
     raise PeerRejectedError(
@@ -274,8 +275,8 @@ def _associate(destination: Destination, contexts: list[PresentationContext]) ->
         raise _rejection(destination, association)
     answer = association.acceptor.primitive
     if answer is not None and answer.result == 0:  # pynetdicom aborts an association without any accepted context
-        offered = ", ".join(f"{UID(str(one.abstract_syntax)).name} in {one.transfer_syntax[0].name}" for one in contexts)
-        raise PeerRejectedError(f"{destination} accepts none of: {offered}; enable it there")
+        names = (f"{UID(str(one.abstract_syntax)).name} in {one.transfer_syntax[0].name}" for one in contexts)
+        raise PeerRejectedError(f"{destination} accepts none of: {', '.join(names)}; enable it there")
     transport = association.dul.socket
     if isinstance(transport, RequestorSocket) and transport.failure is not None:
         why = transport.failure.strerror or "timed out"

@@ -245,7 +245,7 @@ class Catalog:
 
     # Deliveries
 
-    def plan_delivery(  # noqa: PLR0917 - seven facts that belong together
+    def plan_delivery(
         self,
         study_uid: str,
         generation: int,

@@ -139,10 +139,11 @@ def write_with(path: Path, syntax: UID, data: bytes) -> None:
     path.write_bytes(encode(CTImageStorage, "1.2.3", syntax) + data)
 
 
-def test_no_conversion_where_the_destination_forbids_it(peer: Peer, tmp_path: Path) -> None:
-    destination = replace(peer.start({CTImageStorage: [ImplicitVRLittleEndian]}), transfer_syntaxes=())
-    with pytest.raises(PeerRejectedError, match="CT Image Storage in Explicit VR Little Endian"):
-        send(destination, [write(tmp_path)])
+def test_the_syntax_that_a_destination_prefers_is_taken(peer: Peer, tmp_path: Path) -> None:
+    destination = replace(peer.start(ALL), preferred_syntax=ImplicitVRLittleEndian)
+    send(destination, [write(tmp_path, syntax=ExplicitVRLittleEndian)])
+    ((syntax, _data),) = peer.received
+    assert syntax == ImplicitVRLittleEndian
 
 
 def test_compressed_files_are_not_converted(peer: Peer, tmp_path: Path) -> None:
