@@ -274,7 +274,9 @@ def _associate(destination: Destination, contexts: list[PresentationContext]) ->
         raise _rejection(destination, association)
     answer = association.acceptor.primitive
     if answer is not None and answer.result == 0:  # pynetdicom aborts an association without any accepted context
-        offered = ", ".join(f"{UID(str(one.abstract_syntax)).name} in {one.transfer_syntax[0].name}" for one in contexts)
+        offered = ", ".join(
+            f"{UID(str(one.abstract_syntax)).name} in {one.transfer_syntax[0].name}" for one in contexts
+        )
         raise PeerRejectedError(f"{destination} accepts none of: {offered}; enable it there")
     transport = association.dul.socket
     if isinstance(transport, RequestorSocket) and transport.failure is not None:
