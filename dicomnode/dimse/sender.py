@@ -208,7 +208,7 @@ def _store(association: Association, destination: Destination, file: _File, mess
 
 
 def _converted(path: Path, syntax: UID) -> Dataset:
-    """The file in the other uncompressed syntax, read back: pynetdicom sends a data set in the syntax it was read in."""
+    """The file in the other uncompressed syntax, read back: pynetdicom sends a data set as it was read."""
     dataset = dcmread(path)
     dataset.file_meta.TransferSyntaxUID = syntax
     converted = BytesIO()
