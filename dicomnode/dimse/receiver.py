@@ -254,10 +254,7 @@ class Receiver:
         return answer
 
     def _is_resend(self, instance: Instance) -> bool:
-        """Whether this is the image that we hold, in another encoding.
-
-        Ours is kept, and this association brought it.
-        """
+        """Whether this is the image that we hold, in another encoding: ours is kept, this association brought it."""
         held = self._catalog.instance(instance.sop_instance_uid)
         if held is None or not same_content(Path(held.path), Path(instance.path)):
             return False
