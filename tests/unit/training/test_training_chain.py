@@ -100,6 +100,16 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         make_bundle(tmp_path, tmp_path / "out", name="x", version="1", created_by="a test")
 
 
+def test_a_run_on_another_registry_does_not_pass_as_a_demonstration(chain: Chain, tmp_path: Path) -> None:
+    run = json.loads((chain.run / "run.json").read_text())
+    for measured in run["test"].values():
+        measured["oracle"] = {}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    (tmp_path / "arm.safetensors").symlink_to(chain.run / "arm.safetensors")
+    with pytest.raises(UsageError, match="was not trained on a synthetic registry"):
+        make_bundle(tmp_path, tmp_path / "out", name="x", version="1", created_by="a test")
+
+
 def test_a_run_is_never_overwritten(chain: Chain) -> None:
     with pytest.raises(UsageError, match="is not empty"):
         fit(chain.registry, chain.run, SETTINGS)
@@ -110,7 +120,7 @@ def test_a_registry_without_deaths_is_refused(chain: Chain, tmp_path: Path) -> N
     (tmp_path / "scans").symlink_to(chain.registry / "scans")
     rows = [f"{scan},900,0" for scan in load_registry(chain.registry).scans]
     (tmp_path / "outcomes.csv").write_text("scan,days,event\n" + "\n".join(rows) + "\n")
-    with pytest.raises(UsageError, match="no death within 5 years among the .* scans of the part 'train'"):
+    with pytest.raises(UsageError, match=r"no death within 5 years among the .* scans of the part 'train'"):
         fit(tmp_path, tmp_path / "run", SETTINGS)
 
 
