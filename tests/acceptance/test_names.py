@@ -18,7 +18,6 @@ FILES = [
     "chrJapMulti", "chrJapMultiExplicitIR6", "chrKoreanMulti",
 ]  # fmt: skip
 NAME = Tag(tag_for_keyword("PatientName") or 0)
-CHARACTER_SET = Tag(tag_for_keyword("SpecificCharacterSet") or 0)
 
 
 def raw(dataset: pydicom.Dataset, tag: Tag) -> bytes:
@@ -35,9 +34,9 @@ def renamed(source: Path, named: pydicom.Dataset, folder: Path) -> tuple[str, by
         ds = pydicom.dcmread(path)
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = study, series, generate_uid()
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        for tag in (CHARACTER_SET, NAME):
-            value = raw(named, tag)
-            ds[tag] = RawDataElement(tag, "PN" if tag == NAME else "CS", len(value), value, 0, True, True, True)
+        ds.SpecificCharacterSet = named.SpecificCharacterSet
+        value = raw(named, NAME)
+        ds[NAME] = RawDataElement(NAME, "PN", len(value), value, 0, True, True, True)
         ds.save_as(folder / f"{i:03d}.dcm")
     return study, raw(named, NAME)
 
