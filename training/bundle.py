@@ -90,6 +90,7 @@ def _golden_input(folder: Path) -> Golden:
     )
     arrays = {"hu": torch.from_numpy(phantom.volume.hu), "labels": torch.from_numpy(phantom.labels)}
     save_file(arrays, folder / "golden.safetensors")
+    (folder / "golden.safetensors").chmod(0o644)  # safetensors writes for its owner alone; the node may run as another
     return Golden(
         scan="golden.safetensors",
         spacing_mm=_GOLDEN_SPACING,

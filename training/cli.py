@@ -111,7 +111,11 @@ def demo_bundle(
         synthetic(registry, DEMO_PATIENTS, DEMO_SEED)
     if not (run / "run.json").is_file():
         fit(registry, run)
-    command = f"training demo-bundle --work {work.name} --out weights/{DEMO_NAME}"
+    command = (
+        f"training synthetic --out registry --patients {DEMO_PATIENTS} --seed {DEMO_SEED} && "
+        f"training fit --registry registry --out run --epochs {DEMO_EPOCHS} && "
+        f"training bundle --run run --out weights/{DEMO_NAME}  # or, all in one: training demo-bundle"
+    )
     made = make_bundle(run, out, name=DEMO_NAME, version=DEMO_VERSION, created_by=command)
     typer.echo(f"{out}: {made.name} {made.version}, sha256 {made.sha256}")
 
