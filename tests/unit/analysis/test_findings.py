@@ -1,0 +1,68 @@
+"""`findings.json`: the contract with scripts."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from dicomnode.analysis.findings import (
+    ChosenSeries,
+    Findings,
+    Flag,
+    Horizon,
+    Lungs,
+    Quantities,
+    Radiomics,
+    Reason,
+    RejectedSeries,
+    Risk,
+    VolumeMl,
+)
+
+QUANTITIES = Quantities(-800.0, 150.0, 2.5, 10.0, -950.0, -920.0, -850.0, -700.0, -400.0, 6.5, 2.0)
+FINDINGS = Findings(
+    status="analysed",
+    series=ChosenSeries("1.2", "1.2.3", 300, (1.0, 0.7, 0.7), "B60f", "thin; the only suitable series"),
+    rejected=(RejectedSeries("1.2.4", "CT", 1, (Reason("localizer", "Image Type says LOCALIZER."),)),),
+    flags=(Flag("contrast", "info", "Contrast was given."),),
+    lungs=Lungs("classical", "1", VolumeMl(4000.0, 1800.0, 2200.0)),
+    quantities={"lungs": QUANTITIES, "left": QUANTITIES, "right": QUANTITIES},
+    radiomics=Radiomics({"setting": {"binWidth": 25}}, {"lungs": {"original_firstorder_Mean": -800.0}}),
+    risk=Risk("demo", "ab" * 32, "synthetic-demo", (Horizon(1, 0.1, 0.05, 0.2),), "1", "95 % of 16 heads"),
+    timings_s={"load": 1.0},
+    software_version="0.1.0",
+    input_digest="cd" * 32,
+    algorithm_digest="ef" * 32,
+)
+
+
+def test_there_and_back() -> None:
+    assert Findings.from_json(FINDINGS.to_json()) == FINDINGS
+    refused = Findings("refused", None, FINDINGS.rejected)
+    assert Findings.from_json(refused.to_json()) == refused
+
+
+def test_the_keys_that_scripts_rely_on() -> None:
+    found = json.loads(FINDINGS.to_json())
+    assert {"status", "series", "rejected", "flags", "lungs", "quantities", "radiomics", "risk", "timings_s"} <= set(
+        found
+    )
+    assert {"study_uid", "series_uid", "slices", "spacing_mm", "kernel", "why_chosen"} <= set(found["series"])
+    assert set(found["rejected"][0]) >= {"series_uid", "modality", "slices", "reasons"}
+    assert set(found["rejected"][0]["reasons"][0]) >= {"code", "text"}
+    assert set(found["flags"][0]) >= {"code", "severity", "text"}
+    assert set(found["lungs"]) >= {"segmenter", "segmenter_version", "volume_ml"}
+    assert set(found["lungs"]["volume_ml"]) >= {"total", "left", "right"}
+    assert set(found["quantities"]["lungs"]) >= {
+        "mean_hu", "sd_hu", "skewness", "kurtosis", "p05_hu", "p15_hu", "p50_hu", "p85_hu", "p95_hu", "haa_percent",
+        "laa950_percent",
+    }  # fmt: skip
+    assert set(found["radiomics"]) >= {"settings", "features"}
+    assert set(found["risk"]) >= {"bundle", "bundle_sha256", "intended_use", "horizons"}
+    assert set(found["risk"]["horizons"][0]) >= {"years", "probability", "lower", "upper"}
+
+
+def test_a_number_that_is_none_is_refused() -> None:
+    broken = replace(FINDINGS, quantities={"lungs": replace(QUANTITIES, skewness=float("nan"))})
+    with pytest.raises(ValueError, match="JSON"):
+        broken.to_json()

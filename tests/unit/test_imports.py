@@ -1,0 +1,22 @@
+"""What a process must not load, whatever it imports by the way."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "SimpleITK", "radiomics", "lungmask", "highdicom", "dbos")
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("dicomnode.processes", HEAVY),  # the receiving process
+        ("dicomnode.service", tuple(m for m in HEAVY if m != "dbos")),  # the supervisor
+        ("dicomnode.cli", (*HEAVY, "pydicom", "pynetdicom", "sqlalchemy")),  # `dicomnode --help`
+    ],
+)
+def test_stays_light(module: str, forbidden: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print(*(m for m in {forbidden!r} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
