@@ -16,7 +16,7 @@ NO_AGENT = re.compile(r"^(no|none|non|without|ohne|sans|nein|kein|senza|sin|nil|
 
 
 def plain(words: str) -> str:
-    """Lower-case text without accents, each run of what is no letter as one space: what the patterns are searched in."""
+    """Lower-case words without accents, one space between them: what the patterns are searched in."""
     letters = (c for c in unicodedata.normalize("NFKD", words.lower()) if not unicodedata.combining(c))
     # Hangul must be whole again; the Polish l with a stroke has no accent to take off.
     return re.sub(r"[\W\d_]+", " ", unicodedata.normalize("NFC", "".join(letters)).replace("ł", "l"))

@@ -16,7 +16,8 @@ from dicomnode.analysis.geometry import (
     SAME_POSITION_MM,
     SMALL_DEVIATION,
 )
-from dicomnode.analysis.headers import Header, number, string, strings
+from dicomnode.analysis.headers import Header, number, string
+
 
 def not_axial(known: Facts) -> Reason | None:
     """Orientation."""

@@ -1,8 +1,8 @@
 """Enhanced multi-frame CT (PS3.3 A.38.1) and legacy-converted enhanced CT (A.70): each frame as a flat data set.
 
-What a single-frame CT image says in attributes of its own stands here in functional groups (PS3.3 C.7.6.16), some shared
-by all frames, some given for each one. The rest of the analysis knows single images only: so each frame becomes a data
-set in which these attributes stand where a single-frame image has them.
+What a single-frame CT image says in attributes of its own stands here in functional groups (PS3.3 C.7.6.16), some
+shared by all frames, some given for each one. The rest of the analysis knows single images only: so each frame becomes
+a data set in which these attributes stand where a single-frame image has them.
 """
 
 import warnings

@@ -5,16 +5,18 @@ numbers and times (step and shoot), but no two of them lie at the same place.
 """
 
 import hashlib
+import itertools
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
 from dicomnode.analysis import geometry
 from dicomnode.analysis.geometry import SAME_POSITION_MM
-from dicomnode.analysis.headers import Header, Series, string, strings
+from dicomnode.analysis.headers import Header, Series, identifier, string, strings
 
 #: What tells scans apart, the clearest first.
 KEYS = (
@@ -43,6 +45,20 @@ MOST_PARTS = 25
 #: Ranges of positions that share more than this fraction of the shorter one lie over one another.
 OVERLAP = 0.5
 
+#: Besides the pixels.
+SAME_IN_COPIES = (
+    "Rows",
+    "Columns",
+    "BitsStored",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelSpacing",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+
 Group = tuple[str, list[Header]]
 
 
@@ -54,9 +70,7 @@ def split(series: Series) -> tuple[Series, ...]:
     """
     images = _by_image(series.headers)
     found = [(name, part, copies) for label, headers in images for name, part, copies in _scans(label, headers)]
-    return tuple(
-        replace(series, headers=tuple(headers), part=name, copies=copies) for name, headers, copies in found
-    )
+    return tuple(replace(series, headers=tuple(headers), part=name, copies=copies) for name, headers, copies in found)
 
 
 def _by_image(headers: Sequence[Header]) -> list[Group]:
@@ -74,8 +88,10 @@ def _scans(label: str, headers: list[Header]) -> list[tuple[str, list[Header], i
     found = []
     for name, group in _by_keys(label, headers):
         kept = _without_copies(group)
-        runs = _runs(name, kept)
-        found += [(part, run, len(group) - len(kept) if len(runs) == 1 else 0) for part, run in runs]
+        copies = len(group) - len(kept)
+        for part, run in _runs(name, kept):
+            found.append((part, run, copies))
+            copies = 0
     return found
 
 
@@ -101,7 +117,7 @@ def _group(headers: Iterable[Header], keyword: str) -> dict[str, list[Header]]:
 
 def _lie_over_one_another(headers: Sequence[Header], groups: Sequence[Sequence[Header]]) -> bool:
     ranges = sorted((min(p), max(p)) for g in groups if (p := _positions(g)) is not None and len(p) > 1)
-    for (low, high), (next_low, next_high) in zip(ranges, ranges[1:], strict=False):
+    for (low, high), (next_low, next_high) in itertools.pairwise(ranges):
         shorter = min(high - low, next_high - next_low)
         if shorter > 0 and min(high, next_high) - next_low > OVERLAP * shorter:
             return True
@@ -141,7 +157,7 @@ def _cut(headers: Sequence[Header]) -> list[list[Header]]:
 
 def _without_copies(headers: list[Header]) -> list[Header]:
     places = _places(headers)
-    shared = {p for p in places if places.count(p) > 1} if len(set(places)) < len(places) else set()
+    shared = {place for place, images in Counter(places).items() if images > 1}
     seen: set[tuple[int, bytes]] = set()
     kept = []
     for h, place in zip(headers, places, strict=True):
@@ -158,20 +174,19 @@ def _digest(header: Header) -> bytes:
     if header.frame_number is not None:
         return b""
     try:
-        dataset = dcmread(header.path)
-    except (OSError, InvalidDicomError):
+        with warnings.catch_warnings():
+            # As in `headers`: odd values are judged later.
+            warnings.filterwarnings("ignore", module=r"pydicom\.")
+            dataset = dcmread(header.path, force=True)
+    except OSError:
         return b""
-    found = hashlib.sha256(dataset.get("PixelData", b""))
-    found.update(dataset.file_meta.get("TransferSyntaxUID", "").encode())
-    for keyword in ("Rows", "Columns", "BitsStored", "PixelRepresentation", "PixelPaddingValue"):
-        found.update(f"{keyword}{dataset.get(keyword)}".encode())
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope"):
-        found.update(f"{keyword}{geometry.numbers(dataset, keyword, COUNT[keyword])}".encode())
-    found.update(f"{geometry.numbers(dataset, 'RescaleIntercept', 1)}".encode())
+    if "PixelData" not in dataset:
+        return b""
+    found = hashlib.sha256(dataset.PixelData)
+    found.update(header.dataset.file_meta.TransferSyntaxUID.encode())
+    for keyword in SAME_IN_COPIES:
+        found.update(f"{keyword}={identifier(header.dataset, keyword)!r}".encode())
     return found.digest()
-
-
-COUNT = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "RescaleSlope": 1}
 
 
 def _positions(headers: Sequence[Header]) -> tuple[float, ...] | None:

@@ -18,7 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicomnode.analysis import volume
+from dicomnode.analysis import decode, volume
 from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.series import group, read_headers
 from dicomnode.errors import RefusedError
@@ -120,14 +120,14 @@ def test_the_same_anatomy_gives_the_same_volume_in_any_posture(tmp_path: Path, t
 )
 def test_hounsfield(attributes: dict[str, object], stored: list[int], hu: list[int]) -> None:
     dataset = ct_series(**attributes)[0]
-    found = volume.hounsfield(dataset, np.array(stored, np.int16))
+    found = decode.hounsfield(dataset, np.array(stored, np.int16))
     assert found.dtype == np.int16
     assert found.tolist() == hu
 
 
 def test_padding_of_unsigned_pixels_given_as_a_negative_number() -> None:
     dataset = ct_series(PixelRepresentation=0, PixelPaddingValue=-1, RescaleIntercept="0")[0]
-    assert volume.hounsfield(dataset, np.array([65535, 7], np.uint16)).tolist() == [-1024, 7]
+    assert decode.hounsfield(dataset, np.array([65535, 7], np.uint16)).tolist() == [-1024, 7]
 
 
 def test_each_slice_has_its_own_rescale(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""Pixels of source images in Hounsfield units, decoded in parallel."""
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import UID
+
+from dicomnode.analysis.arrays import HuArray
+from dicomnode.analysis.headers import Header, string
+from dicomnode.errors import RefusedError
+
+#: What lies outside the field of view is at most this (no tissue is below air).
+PADDING_HU = -1024
+INT16 = np.iinfo(np.int16)
+
+
+@contextmanager
+def reading(headers: Sequence[Header]) -> Iterator[Iterator[HuArray]]:
+    """Gives the images in HU, (row, column) as in the file, in the order given.
+
+    Iterating raises:
+        RefusedError: an image cannot be read or decoded ("unreadable", "undecodable").
+    """
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        # pydicom warns of padding bytes and of decoder details that change no pixel.
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
+        try:
+            yield pool.map(image, headers)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def image(header: Header) -> HuArray:
+    """One image in HU, (row, column) as in the file. Raises as `reading` does."""
+    uid = string(header.dataset, "SOPInstanceUID")
+    syntax = UID(header.dataset.file_meta.TransferSyntaxUID)
+    try:
+        if header.frame_number is not None:
+            [stored] = iter_pixels(header.path, raw=True, indices=[header.frame_number - 1])
+            return hounsfield(header.dataset, stored)
+        dataset = dcmread(header.path, force=True)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        stored, _ = get_decoder(syntax).as_array(dataset, raw=True)
+        return hounsfield(dataset, stored)
+    except OSError as error:
+        raise RefusedError("unreadable", f"Image {uid} cannot be read: {error.strerror}.") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Each decoder has its own exceptions, and their messages may quote values of the file.
+        text = f"The pixels of image {uid} cannot be decoded ({syntax.name}: {type(error).__name__})."
+        raise RefusedError("undecodable", text) from error
+
+
+def hounsfield(dataset: Dataset, stored: NDArray[np.integer]) -> HuArray:
+    """Stored values in HU: rescaled (PS3.3 C.11.1.1), rounded, clipped to int16, padding at most -1024.
+
+    Pixel Padding Value and Pixel Padding Range Limit (PS3.3 C.7.5.1.1.2) are stored values, before rescaling.
+    """
+    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
+    if slope == 1 and intercept.is_integer() and abs(intercept) < 1 << 30:
+        hu: NDArray[np.generic] = stored.astype(np.int32) + np.int32(intercept)
+    else:
+        hu = np.rint(stored * slope + intercept)
+    padding = _stored(dataset, dataset.get("PixelPaddingValue"))
+    if padding is not None:
+        limit = _stored(dataset, dataset.get("PixelPaddingRangeLimit"))
+        low, high = sorted((padding, padding if limit is None else limit))
+        padded = (stored >= low) & (stored <= high)
+        hu[padded] = np.minimum(hu[padded], PADDING_HU)
+    return np.clip(hu, INT16.min, INT16.max).astype(np.int16)
+
+
+def _stored(dataset: Dataset, value: object) -> int | None:
+    """A padding value as a stored value: some writers give it in the other signedness than the pixels."""
+    if not isinstance(value, int):
+        return None
+    bits = int(dataset.BitsAllocated)
+    wrapped = value % (1 << bits)
+    return wrapped - (1 << bits) if dataset.PixelRepresentation == 1 and wrapped >= 1 << (bits - 1) else wrapped
