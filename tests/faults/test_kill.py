@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pydicom
 import pytest
+
 from dicomnode.dimse.storage_scp import StoragePeer
 from dicomnode.intake.catalog import Catalog
-
 from tests.acceptance.running import Node, until
 
 
