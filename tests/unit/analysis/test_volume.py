@@ -200,7 +200,7 @@ def test_one_slice_is_no_volume(tmp_path: Path) -> None:
     ("keyword", "value", "code"),
     [
         ("ImagePositionPatient", ["-10", "-20", "-295"], "duplicate-positions"),
-        ("ImagePositionPatient", ["-10", "-20", "-290.9"], "non-uniform"),
+        ("ImagePositionPatient", ["-10", "-20", "-291.5"], "non-uniform"),
         ("ImageOrientationPatient", [-v for v in AXIAL], "mixed-orientation"),
         ("RescaleSlope", "", "no-rescale"),
         ("PixelSpacing", ["0.8", "0.8"], "mixed-size"),
