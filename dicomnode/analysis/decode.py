@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID
 
 from dicomnode.analysis.arrays import HuArray
@@ -33,29 +32,48 @@ def reading(headers: Sequence[Header]) -> Iterator[Iterator[HuArray]]:
         # pydicom warns of padding bytes and of decoder details that change no pixel.
         warnings.filterwarnings("ignore", module=r"pydicom\.")
         try:
-            yield pool.map(image, headers)
+            opened = {h.path: _open(h) for h in headers if h.frame_number is not None}
+            yield pool.map(lambda h: image(h, opened.get(h.path)), headers)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def image(header: Header) -> HuArray:
-    """One image in HU, (row, column) as in the file. Raises as `reading` does."""
-    uid = string(header.dataset, "SOPInstanceUID")
-    syntax = UID(header.dataset.file_meta.TransferSyntaxUID)
-    try:
-        if header.frame_number is not None:
-            [stored] = iter_pixels(header.path, raw=True, indices=[header.frame_number - 1])
-            return hounsfield(header.dataset, stored)
+def image(header: Header, opened: Dataset | None = None) -> HuArray:
+    """One image in HU, (row, column) as in the file. Raises as `reading` does.
+
+    Args:
+        opened: the whole file of a multi-frame image, so that it is read once for all its frames.
+    """
+    with _refusing(header):
+        dataset = _open(header) if opened is None else opened
+        decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+        if header.frame_number is None:
+            stored, _ = decoder.as_array(dataset, raw=True)
+            return hounsfield(dataset, stored)
+        stored, _ = decoder.as_array(dataset, raw=True, index=header.frame_number - 1)
+        return hounsfield(header.dataset, stored)
+
+
+def _open(header: Header) -> Dataset:
+    with _refusing(header):
         dataset = dcmread(header.path, force=True)
-        dataset.file_meta.TransferSyntaxUID = syntax
-        stored, _ = get_decoder(syntax).as_array(dataset, raw=True)
-        return hounsfield(dataset, stored)
+        dataset.file_meta.TransferSyntaxUID = UID(header.dataset.file_meta.TransferSyntaxUID)
+        return dataset
+
+
+@contextmanager
+def _refusing(header: Header) -> Iterator[None]:
+    """Errors of reading and decoding become refusals that name the image."""
+    uid = string(header.dataset, "SOPInstanceUID")
+    try:
+        yield
+    except (RefusedError, MemoryError):
+        raise
     except OSError as error:
         raise RefusedError("unreadable", f"Image {uid} cannot be read: {error.strerror}.") from error
-    except MemoryError:
-        raise
     except Exception as error:
         # Each decoder has its own exceptions, and their messages may quote values of the file.
+        syntax = UID(header.dataset.file_meta.TransferSyntaxUID)
         text = f"The pixels of image {uid} cannot be decoded ({syntax.name}: {type(error).__name__})."
         raise RefusedError("undecodable", text) from error
 

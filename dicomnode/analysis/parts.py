@@ -125,7 +125,10 @@ def _lie_over_one_another(headers: Sequence[Header], groups: Sequence[Sequence[H
 
 
 def _runs(label: str, headers: list[Header]) -> list[Group]:
-    """Split into whole scans, one after another in time or by number: a position that comes again begins the next."""
+    """Split into whole scans, one after another in time or by number: a position that comes again begins the next.
+
+    They must be of like length: one odd image among the others is no scan.
+    """
     times = _most_at_one_position(headers)
     if times == 1:
         return [(label, headers)]
@@ -137,7 +140,7 @@ def _runs(label: str, headers: list[Header]) -> list[Group]:
         if any(value == "" for value, _ in keyed) or len({value for value, _ in keyed}) == 1:
             continue
         runs = _cut([headers[i] for _, i in sorted(keyed)])
-        if len(runs) == times:
+        if len(runs) == times and min(map(len, runs)) > OVERLAP * max(map(len, runs)):
             return [(_join(label, f"{keyword}: {n} of {len(runs)}"), run) for n, run in enumerate(runs, start=1)]
     return [(label, headers)]
 
