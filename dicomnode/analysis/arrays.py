@@ -38,7 +38,7 @@ class InPlane:
 
 @dataclass(frozen=True)
 class SourceGrid:
-    """Where the source images lie in a volume that was resampled from them. All in voxels of the volume.
+    """Where the source images lie in a volume that was resampled from them: inside of it, all in voxels of the volume.
 
     Attributes:
         z: of each frame, feet first.
@@ -52,15 +52,11 @@ class SourceGrid:
     shape: tuple[int, int]
 
     def sample(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The voxels of `array` (z, y, x) nearest to the source images' own, as (frame, y, x); 0 outside of it."""
-        sampled = np.zeros((len(self.z), *self.shape), np.uint8)
+        """The voxels of `array` (z, y, x) nearest to the source images' own, as (frame, y, x)."""
+        sampled = np.empty((len(self.z), *self.shape), np.uint8)
         for frame, starts in enumerate(zip(self.z, self.y, self.x, strict=True)):
             z, y, x = (int(np.floor(start + 0.5)) for start in starts)
-            if not 0 <= z < array.shape[0]:
-                continue
-            rows, columns = (slice(max(0, -a), n) for a, n in zip((y, x), self.shape, strict=True))
-            found = array[z, max(0, y) : y + self.shape[0], max(0, x) : x + self.shape[1]]
-            sampled[frame, rows, columns][: found.shape[0], : found.shape[1]] = found
+            sampled[frame] = array[z, y : y + self.shape[0], x : x + self.shape[1]]
         return sampled
 
 
