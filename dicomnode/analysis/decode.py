@@ -1,9 +1,7 @@
-"""Pixels of source images in Hounsfield units, decoded in parallel."""
+"""Pixels of source images in Hounsfield units."""
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -28,14 +26,13 @@ def reading(headers: Sequence[Header]) -> Iterator[Iterator[HuArray]]:
     Iterating raises:
         RefusedError: an image cannot be read or decoded ("unreadable", "undecodable").
     """
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings():
         # pydicom warns of padding bytes and of decoder details that change no pixel.
         warnings.filterwarnings("ignore", module=r"pydicom\.")
-        try:
-            opened = {h.path: _open(h) for h in headers if h.frame_number is not None}
-            yield pool.map(lambda h: image(h, opened.get(h.path)), headers)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        multi_frame = {h.path: h for h in headers if h.frame_number is not None}
+        opened = {path: _open(h) for path, h in multi_frame.items()}
+        # One after another: openjpeg, CharLS and GDCM hold the interpreter's lock, and threads gained nothing.
+        yield (image(h, opened.get(h.path)) for h in headers)
 
 
 def image(header: Header, opened: Dataset | None = None) -> HuArray:

@@ -19,7 +19,7 @@ import ipaddress
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import cast
@@ -39,6 +39,7 @@ from dicomnode.errors import SpoolError
 from dicomnode.intake import processes
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Instance
+from dicomnode.intake.sameness import same_content
 from dicomnode.intake.spool import Spool, Stored
 
 LOGGER = logging.getLogger(__name__)
@@ -245,12 +246,21 @@ class Receiver:
     def _keep(self, header: Header, file_meta: bytes, dataset: bytes, association: Association) -> Dataset | int:
         stored = self._spool.store(header.study_uid, header.series_uid, header.sop_instance_uid, file_meta, dataset)
         instance = _instance(header, stored, self._association_id(association))
-        if self._catalog.record(instance) != "conflict":
+        if self._catalog.record(instance) != "conflict" or self._is_resend(instance):
             return SUCCESS
         text = f"SOP Instance UID {header.sop_instance_uid} is stored with other content"
         answer = self._refuse(UID_TAKEN, "uid-taken", text, file_meta, dataset)
         self._spool.discard(stored.path)
         return answer
+
+    def _is_resend(self, instance: Instance) -> bool:
+        """Whether this is the image that we hold, in another encoding: ours is kept, this association brought it."""
+        held = self._catalog.instance(instance.sop_instance_uid)
+        if held is None or not same_content(Path(held.path), Path(instance.path)):
+            return False
+        self._catalog.record(replace(held, received_at=instance.received_at, association_id=instance.association_id))
+        self._spool.discard(Path(instance.path))
+        return True
 
     def _refuse(self, status: int, code: str, text: str, file_meta: bytes, dataset: bytes) -> Dataset:
         path = self._spool.quarantine(file_meta, dataset, code, text, time.time())

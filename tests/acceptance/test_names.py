@@ -18,7 +18,6 @@ FILES = [
     "chrJapMulti", "chrJapMultiExplicitIR6", "chrKoreanMulti",
 ]  # fmt: skip
 NAME = Tag(tag_for_keyword("PatientName") or 0)
-CHARACTER_SET = Tag(tag_for_keyword("SpecificCharacterSet") or 0)
 
 
 def raw(dataset: pydicom.Dataset, tag: Tag) -> bytes:
@@ -35,9 +34,9 @@ def renamed(source: Path, named: pydicom.Dataset, folder: Path) -> tuple[str, by
         ds = pydicom.dcmread(path)
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = study, series, generate_uid()
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        for tag in (CHARACTER_SET, NAME):
-            value = raw(named, tag)
-            ds[tag] = RawDataElement(tag, "PN" if tag == NAME else "CS", len(value), value, 0, True, True, True)
+        ds.SpecificCharacterSet = named.SpecificCharacterSet
+        value = raw(named, NAME)
+        ds[NAME] = RawDataElement(NAME, "PN", len(value), value, 0, True, True, True)
         ds.save_as(folder / f"{i:03d}.dcm")
     return study, raw(named, NAME)
 
@@ -52,7 +51,17 @@ def sent(
         named = pydicom.dcmread(data / "odd_pydicom" / "charset_files" / f"{name}.dcm", stop_before_pixels=True)
         folder = tmp_path_factory.mktemp("names") / name
         studies[name] = renamed(data / "chest_tiny_cip" / "ct-64Dicom", named, folder)
-        command = [peer("storescu", "dcmtk"), "+sd", "-aec", "DICOMNODE", "127.0.0.1", str(node.port), str(folder)]
+        command = [
+            peer("storescu", "dcmtk"),
+            "+sd",
+            "+sp",
+            "*.dcm",
+            "-aec",
+            "DICOMNODE",
+            "127.0.0.1",
+            str(node.port),
+            str(folder),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return studies
