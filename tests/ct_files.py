@@ -121,7 +121,7 @@ SHARED_WITH_SINGLE = (
 def _frame_groups(dataset: Dataset, number: int) -> Dataset:
     groups, content = Dataset(), Dataset()
     content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = "1", number, [number]
-    if "AcquisitionNumber" in dataset:
+    if dataset.get("AcquisitionNumber"):
         content.FrameAcquisitionNumber = int(dataset.AcquisitionNumber)
     groups.FrameContentSequence = [content]
     groups.PlanePositionSequence = [_item(dataset, "ImagePositionPatient")]

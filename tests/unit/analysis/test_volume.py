@@ -167,6 +167,30 @@ def test_transfer_syntaxes(tmp_path: Path, syntax: str) -> None:
     assert np.array_equal(load(datasets, tmp_path).hu, stored - 1024)
 
 
+@pytest.mark.parametrize("size", [768, 1024])
+def test_oversized_matrices(tmp_path: Path, size: int) -> None:
+    stored = np.random.default_rng(4).integers(-1000, 4000, (2, size, size)).astype(np.int16)
+    assert np.array_equal(load(ct_series(stored), tmp_path).hu, stored - 1024)
+
+
+@pytest.mark.parametrize(
+    ("bits", "signed", "values", "intercept"),
+    [
+        (12, 0, [0, 1024, 4095], -1024),
+        (12, 1, [-2048, 0, 2047], 0),
+        (16, 0, [0, 32768, 65535], -32768),
+        (16, 1, [-32768, 0, 32767], 0),
+    ],
+)
+def test_depths_and_signs(tmp_path: Path, bits: int, signed: int, values: list[int], intercept: int) -> None:
+    stored = np.tile(np.array(values), (3, 2, 1))
+    pixels = (stored % (1 << bits)).astype(np.uint16).astype(np.int16)
+    datasets = ct_series(pixels, BitsStored=bits, HighBit=bits - 1, PixelRepresentation=signed)
+    for d in datasets:
+        d.RescaleIntercept = str(intercept)
+    assert np.array_equal(load(datasets, tmp_path).hu, stored + intercept)
+
+
 def test_a_file_without_file_meta_information_is_read(tmp_path: Path) -> None:
     datasets = ct_series()
     for i, d in enumerate(datasets):
