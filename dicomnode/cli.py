@@ -188,6 +188,51 @@ def analyze(
     raise SystemExit(offline.run(source, out, None if config is None else _load(config).analysis))
 
 
+@app.command()
+def explain(
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of DICOM files, or one file.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Take the rules of this file; else the defaults.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell which series would be analysed, and why not the others.
+
+    Exit status: 0 a series is suitable, 3 none is.
+
+    Example: dicomnode explain ~/scans/case-7
+    """
+    from dataclasses import asdict
+
+    from dicomnode import explain as explaining
+    from dicomnode.analysis.rules import DEFAULT
+
+    if not source.exists():
+        raise UsageError(f"{source}: there is no such file or folder")
+    found = explaining.explain(source, DEFAULT if config is None else _load(config).analysis.selection.rules)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+    else:
+        _table(
+            ["series", "modality", "slices", "step, mm", "kernel", "covers, mm", "decision"],
+            [
+                [
+                    f"{r.series_uid} {r.part}".strip(),
+                    r.modality,
+                    str(r.slices),
+                    "-" if r.step_mm is None else f"{r.step_mm:.2f}",
+                    r.kernel or "-",
+                    "-" if r.coverage_mm is None else f"{r.coverage_mm:.0f}",
+                    r.decision,
+                ]
+                for r in found.rows
+            ],
+        )
+        for flag in found.flags:
+            typer.echo(flag)
+    raise SystemExit(0 if any(r.chosen for r in found.rows) else 3)
+
+
 @jobs_app.command("list")
 def jobs_list(
     config: ConfigOption = DEFAULT_CONFIG,

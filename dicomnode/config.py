@@ -6,12 +6,16 @@ Descriptions of the fields are written as the cure that a person needs when the 
 
 import difflib
 import ipaddress
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from dicomnode.analysis import rules
+from dicomnode.analysis.kernels import Family
+from dicomnode.analysis.rules import Contrast, Rules
 from dicomnode.errors import ConfigurationError
 
 ObjectName = Literal["seg", "measurements", "risk", "summary"]
@@ -31,8 +35,19 @@ def _network(value: str) -> str:
     return value
 
 
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as e:
+        raise ValueError(f"not a regular expression: {e}") from None
+    return value
+
+
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Patterns = tuple[Annotated[str, AfterValidator(_pattern)], ...]
+PATTERNS = "regular expressions in lower case, such as ['lung', 'thin']"
+_RULES = rules.DEFAULT
 
 
 class _Table(BaseModel):
@@ -94,8 +109,60 @@ class Settle(_Table):
     tick_s: float = Field(1, gt=0, le=60, description="give the seconds between two looks, above 0 and up to 60")
 
 
+class SelectionTable(_Table):
+    """Which series are analysed (`analysis.rules` explains the fields and has the defaults)."""
+
+    modalities: tuple[str, ...] = Field(_RULES.modalities, min_length=1, description="give a list such as ['CT']")
+    body_parts: Patterns = Field(
+        _RULES.body_parts, description=f"give a list of words for the chest, {PATTERNS}, or leave the key out"
+    )
+    other_body_parts: Patterns = Field(
+        _RULES.other_body_parts, description=f"give a list of words for other parts of the body, {PATTERNS}"
+    )
+    body_part_may_be_missing: bool = Field(True, description="give false to ask for a word for the chest, else true")
+    max_degrees_from_axial: float = Field(
+        _RULES.max_degrees_from_axial, ge=0, le=40, description="give an angle in degrees, 0 to 40"
+    )
+    min_slices: int = Field(_RULES.min_slices, ge=2, description="give a number of slices, at least 2")
+    min_coverage_mm: float = Field(
+        _RULES.min_coverage_mm, ge=0, description="give the distance from the first slice to the last, in mm"
+    )
+    max_step_mm: float | None = Field(
+        None, gt=0, description="give the largest distance between slices, in mm; leave the key out for no limit"
+    )
+    max_thickness_mm: float | None = Field(
+        None, gt=0, description="give the largest Slice Thickness, in mm; leave the key out for no limit"
+    )
+    kernels: tuple[Family, ...] = Field(
+        _RULES.kernels, min_length=1, description=f"give some of {', '.join(_RULES.kernels)}, the best first"
+    )
+    contrast: Contrast = Field(_RULES.contrast, description="give 'allowed', 'preferred' or 'refused'")
+    image_type_refused: tuple[str, ...] = Field(
+        _RULES.image_type_refused, description="give a list of values of Image Type, such as ['LOCALIZER']"
+    )
+    image_type_required: tuple[str, ...] = Field(
+        _RULES.image_type_required, description="give a list of values of Image Type, such as ['AXIAL']"
+    )
+    description_include: Patterns = Field((), description=f"give a list of patterns for Series Description, {PATTERNS}")
+    description_exclude: Patterns = Field((), description=f"give a list of patterns for Series Description, {PATTERNS}")
+
+    @field_validator("kernels")
+    @classmethod
+    def _once(cls, value: tuple[Family, ...]) -> tuple[Family, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a family is named twice")
+        return value
+
+    @property
+    def rules(self) -> Rules:
+        """The record that the analysis takes."""
+        return Rules(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
 class AnalysisTable(_Table):
-    """Which algorithms make the numbers."""
+    """Which algorithms make the numbers, and from which series."""
+
+    selection: SelectionTable = Field(SelectionTable(), description="give a table [analysis.selection]")
 
     segmenter: Literal["classical", "lungmask"] = Field(
         "classical", description="give 'classical' (needs no weights) or 'lungmask' (needs lungmask_weights)"

@@ -35,4 +35,5 @@ def model_bundle(table: AnalysisTable) -> bundle.Bundle | None:
 
 def method(table: AnalysisTable) -> Method:
     """All of it."""
-    return Method(segmenter(table), radiomics.DEFAULT_SETTINGS if table.radiomics else None, model_bundle(table))
+    settings = radiomics.DEFAULT_SETTINGS if table.radiomics else None
+    return Method(segmenter(table), settings, model_bundle(table), table.selection.rules)

@@ -51,7 +51,7 @@ class Checkpoint:
             raise ValueError("a refused study has nothing to encode")
         return cls(
             analysis.findings,
-            tuple(f.path for f in analysis.volume.frames),
+            analysis.volume.paths,
             analysis.labels_in_source,
             views.choose(analysis.volume, analysis.labels),
         )

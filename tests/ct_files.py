@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -64,3 +64,76 @@ def write(datasets: Iterable[Dataset], folder: Path) -> list[Path]:
         paths.append(folder / f"{i:03}.dcm")
         d.save_as(paths[-1], enforce_file_format=True)
     return paths
+
+
+def enhanced(datasets: list[Dataset], **attributes: object) -> Dataset:
+    """One Enhanced CT image (PS3.3 A.38.1) with these single-frame images as its frames, in the order given.
+
+    Built by hand from its macros (PS3.3 C.7.6.16 and C.8.15.3); what all frames share stands in the shared groups.
+    """
+    first = datasets[0]
+    image = Dataset()
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for keyword in SHARED_WITH_SINGLE:
+        if keyword in first:
+            setattr(image, keyword, first[keyword].value)
+    image.SOPClassUID, image.SOPInstanceUID = EnhancedCTImageStorage, generate_uid()
+    image.SeriesInstanceUID, image.ImageType = generate_uid(), ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    image.InstanceNumber, image.NumberOfFrames = 1, len(datasets)
+    image.ContentDate, image.ContentTime, image.AcquisitionDateTime = "20200101", "120000", "20200101120000"
+    image.PixelPresentation, image.VolumetricProperties = "MONOCHROME", "VOLUME"
+    image.VolumeBasedCalculationTechnique, image.PresentationLUTShape = "NONE", "IDENTITY"
+    image.BurnedInAnnotation, image.LossyImageCompression, image.ContentQualification = "NO", "00", "RESEARCH"
+    image.AcquisitionContextSequence = []
+    image.DeviceSerialNumber, image.SoftwareVersions, image.ManufacturerModelName = "1", "1", "by hand"
+    organization, index = Dataset(), Dataset()
+    organization.DimensionOrganizationUID = index.DimensionOrganizationUID = generate_uid()
+    index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00209057, 0x00209111
+    image.DimensionOrganizationSequence, image.DimensionIndexSequence = [organization], [index]
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [_item(first, "PixelSpacing", "SliceThickness")]
+    shared.PlaneOrientationSequence = [_item(first, "ImageOrientationPatient")]
+    frame_type = Dataset()
+    frame_type.FrameType = image.ImageType
+    frame_type.PixelPresentation, frame_type.VolumetricProperties = "MONOCHROME", "VOLUME"
+    frame_type.VolumeBasedCalculationTechnique = "NONE"
+    shared.CTImageFrameTypeSequence = [frame_type]
+    shared.CTReconstructionSequence = [_item(first, "ConvolutionKernel")]
+    image.SharedFunctionalGroupsSequence = [shared]
+    image.PerFrameFunctionalGroupsSequence = [_frame_groups(d, i) for i, d in enumerate(datasets, start=1)]
+    for keyword, value in attributes.items():
+        setattr(image, keyword, value)
+    image.PixelData = b"".join(d.PixelData for d in datasets)
+    image["PixelData"].VR = "OW"
+    return image
+
+
+SHARED_WITH_SINGLE = (
+    *("SpecificCharacterSet", "Modality", "Manufacturer", "PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
+    *("FrameOfReferenceUID", "PositionReferenceIndicator", "SeriesDescription", "SeriesNumber", "BodyPartExamined"),
+    *("PatientPosition", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated"),
+    *("BitsStored", "HighBit", "PixelRepresentation"),
+)
+
+
+def _frame_groups(dataset: Dataset, number: int) -> Dataset:
+    groups, content = Dataset(), Dataset()
+    content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = "1", number, [number]
+    if dataset.get("AcquisitionNumber"):
+        content.FrameAcquisitionNumber = int(dataset.AcquisitionNumber)
+    groups.FrameContentSequence = [content]
+    groups.PlanePositionSequence = [_item(dataset, "ImagePositionPatient")]
+    transformation = _item(dataset, "RescaleSlope", "RescaleIntercept")
+    transformation.RescaleType = "HU"
+    groups.PixelValueTransformationSequence = [transformation]
+    return groups
+
+
+def _item(dataset: Dataset, *keywords: str) -> Dataset:
+    item = Dataset()
+    for keyword in keywords:
+        if keyword in dataset:
+            setattr(item, keyword, dataset[keyword].value)
+    return item

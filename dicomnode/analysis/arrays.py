@@ -37,6 +37,30 @@ class InPlane:
 
 
 @dataclass(frozen=True)
+class SourceGrid:
+    """Where the source images lie in a volume that was resampled from them: inside of it, all in voxels of the volume.
+
+    Attributes:
+        z: of each frame, feet first.
+        y, x: of each frame's first voxel, after turning.
+        shape: of a source image after turning, (y, x).
+    """
+
+    z: tuple[float, ...]
+    y: tuple[float, ...]
+    x: tuple[float, ...]
+    shape: tuple[int, int]
+
+    def sample(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The voxels of `array` (z, y, x) nearest to the source images' own, as (frame, y, x)."""
+        sampled = np.empty((len(self.z), *self.shape), np.uint8)
+        for frame, starts in enumerate(zip(self.z, self.y, self.x, strict=True)):
+            z, y, x = (int(np.floor(start + 0.5)) for start in starts)
+            sampled[frame] = array[z, y : y + self.shape[0], x : x + self.shape[1]]
+        return sampled
+
+
+@dataclass(frozen=True)
 class Volume:
     """A CT volume in Hounsfield units.
 
@@ -45,8 +69,9 @@ class Volume:
         spacing_mm: (z, y, x).
         origin_mm: LPS coordinates (x, y, z) of the centre of voxel [0, 0, 0].
         axes: 3x3, rows are the LPS unit vectors along which z, y, x grow (an axial volume: close to the axes).
-        frames: the source image of each z, feet first.
+        frames: the source images, feet first: that of each z, unless the volume was resampled.
         in_plane: how each source image was turned.
+        source: where the source images lie in it, if it was resampled; None: `frames[z]` is the slice z.
     """
 
     hu: HuArray
@@ -55,6 +80,7 @@ class Volume:
     axes: tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
     frames: tuple[Frame, ...]
     in_plane: InPlane = InPlane()
+    source: SourceGrid | None = None
 
     @property
     def voxel_ml(self) -> float:
@@ -62,8 +88,18 @@ class Volume:
         z, y, x = self.spacing_mm
         return z * y * x / 1000.0
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files of the source images in the order of the frames, each once."""
+        return tuple(dict.fromkeys(f.path for f in self.frames))
+
     def to_source(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """An array (z, y, x) turned back into the source images' rows and columns: (frame, row, column)."""
+        """An array (z, y, x) as it lies on the source images, in their rows and columns: (frame, row, column).
+
+        The frames are those of `frames`. Of a resampled volume, each source voxel takes the nearest voxel's value.
+        """
+        if self.source is not None:
+            array = self.source.sample(array)
         if self.in_plane.flip_y:
             array = array[:, ::-1, :]
         if self.in_plane.flip_x:

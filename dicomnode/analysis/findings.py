@@ -31,17 +31,18 @@ class Flag:
 
 @dataclass(frozen=True)
 class RejectedSeries:
-    """A series of the study that was not analysed."""
+    """A series of the study that was not analysed, or a part of one (`part`, "" for a whole series)."""
 
     series_uid: str
     modality: str
     slices: int
     reasons: tuple[Reason, ...]
+    part: str = ""
 
 
 @dataclass(frozen=True)
 class ChosenSeries:
-    """The analysed series.
+    """The analysed series, or the analysed part of one (`part`, "" for a whole series).
 
     `spacing_mm` is (z, y, x), from slice positions and Pixel Spacing, never from Slice Thickness.
     """
@@ -52,6 +53,7 @@ class ChosenSeries:
     spacing_mm: tuple[float, float, float]
     kernel: str
     why_chosen: str
+    part: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from pydicom import Dataset
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.filereader import read_partial
@@ -26,7 +27,9 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
+from pydicom.valuerep import TEXT_VR_DELIMS
 
+from dicomnode.analysis import multiframe
 from dicomnode.analysis.findings import Reason
 
 #: Elements above this size (private blobs of some vendors) stay on the disk.
@@ -38,11 +41,25 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Header:
-    """One readable DICOM file. `dataset` has no pixel data; `missing_bytes` of its pixels are not in the file."""
+    """One image: a readable DICOM file, or one frame of an enhanced multi-frame CT (`multiframe`).
+
+    Attributes:
+        dataset: the attributes, without pixel data; those of a frame stand where a single-frame image has them.
+        missing_bytes: so much of the file's pixels is not in the file.
+        frame_number: counts from 1; None for a whole file.
+        image: the whole multi-frame image that a frame is of, without pixel data.
+    """
 
     path: Path
     dataset: Dataset
     missing_bytes: int = 0
+    frame_number: int | None = None
+    image: Dataset | None = None
+
+    @property
+    def source(self) -> Dataset:
+        """The data set as it stands in the file: what reports refer to and copy from."""
+        return self.dataset if self.image is None else self.image
 
 
 @dataclass(frozen=True)
@@ -55,12 +72,19 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Series:
-    """The files of one series, in the order in which they were given."""
+    """The images of one series, or of one part of it (`parts`), in the order in which they were given.
+
+    Attributes:
+        part: which part of the series this is, in words; "" for a whole series.
+        copies: images that were left out because the same image at the same place is there.
+    """
 
     series_uid: str
     study_uid: str
     modality: str
     headers: tuple[Header, ...]
+    part: str = ""
+    copies: int = 0
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -69,7 +93,10 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def read_headers(paths: Iterable[Path]) -> tuple[list[Header], list[Unreadable]]:
-    """The headers of the files that are DICOM, in the order given, and the others with their reasons."""
+    """The headers of the files that are DICOM, in the order given, and the others with their reasons.
+
+    An enhanced multi-frame CT gives one header for each of its frames.
+    """
     headers: list[Header] = []
     unreadable: list[Unreadable] = []
     with warnings.catch_warnings():
@@ -78,10 +105,29 @@ def read_headers(paths: Iterable[Path]) -> tuple[list[Header], list[Unreadable]]
         for path in paths:
             found = _read(Path(path))
             if isinstance(found, Header):
-                headers.append(found)
+                headers.extend(_frames(found))
             else:
                 unreadable.append(Unreadable(Path(path), found))
     return headers, unreadable
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """All values of a text element as one text, decoded by the Specific Character Set. The element stays raw.
+
+    For comparing words only: what cannot be decoded is read as Latin-1.
+    """
+    element = _element(dataset, keyword)
+    value = None if element is None else element.value
+    if not isinstance(value, bytes):
+        return " ".join(strings(dataset, keyword))
+    try:
+        with warnings.catch_warnings():
+            # An unknown character set is no reason to stop: the bytes are then read as they are.
+            warnings.simplefilter("ignore")
+            encodings = convert_encodings(strings(dataset, "SpecificCharacterSet") or "ISO_IR 6")
+            return decode_bytes(value, encodings, TEXT_VR_DELIMS).replace("\\", " ").strip(" \0")
+    except (LookupError, UnicodeError, ValueError):
+        return value.decode("latin-1").strip(" \0")
 
 
 def strings(dataset: Dataset, keyword: str) -> list[str]:
@@ -130,6 +176,19 @@ def _visible(folder: Path) -> Iterator[Path]:
     for directory, folders, names in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]
         yield from (Path(directory, n) for n in names if not n.startswith(".") and n.upper() != "DICOMDIR")
+
+
+def _frames(header: Header) -> list[Header]:
+    """One header for each frame of an enhanced CT. Where its functional groups are not usable it stays one: refused."""
+    if string(header.dataset, "SOPClassUID") not in multiframe.ENHANCED_CT:
+        return [header]
+    try:
+        image, frames = multiframe.read(header.path, header.dataset.file_meta.TransferSyntaxUID)
+    except Exception:  # noqa: BLE001 - as in `_read`: whatever a damaged file provokes
+        return [header]
+    return [
+        Header(header.path, frame, header.missing_bytes, number, image) for number, frame in enumerate(frames, start=1)
+    ]
 
 
 def _read(path: Path) -> Header | Reason:

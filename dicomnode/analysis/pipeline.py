@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ from dicomnode.analysis import lungs, quantify, radiomics
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.bundle import Bundle
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, Risk
+from dicomnode.analysis.rules import DEFAULT as DEFAULT_RULES
+from dicomnode.analysis.rules import Rules
 from dicomnode.analysis.series import (
     Selection,
     Series,
@@ -41,11 +43,12 @@ Progress = Callable[[Stage, float], None]
 
 @dataclass(frozen=True)
 class Method:
-    """What makes the numbers. No radiomics settings: no radiomics; no bundle: no risk."""
+    """What makes the numbers, and from which series. No radiomics settings: no radiomics; no bundle: no risk."""
 
     segmenter: lungs.Segmenter
     radiomics_settings: Mapping[str, Any] | None
     bundle: Bundle | None
+    rules: Rules = DEFAULT_RULES
 
     @property
     def digest(self) -> str:
@@ -55,13 +58,20 @@ class Method:
             "segmenter": [self.segmenter.name, self.segmenter.version],
             "radiomics": None if self.radiomics_settings is None else dict(self.radiomics_settings),
             "bundle": None if self.bundle is None else self.bundle.sha256,
+            "selection": asdict(self.rules),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Findings, with what the reports need besides: headers in frame order (feet first), the volume and its labels."""
+    """Findings, with what the reports need besides.
+
+    Attributes:
+        headers: of the source images in the order of the frames (feet first); or of the one multi-frame source image.
+        volume: in Hounsfield units.
+        labels: of the volume.
+    """
 
     findings: Findings
     headers: tuple[Dataset, ...] = ()
@@ -70,10 +80,19 @@ class Analysis:
 
     @property
     def labels_in_source(self) -> NDArray[np.uint8]:
-        """Labels in the source images' own rows and columns, (frame, row, column). Only of an analysed study."""
+        """Labels in the source images' own rows and columns, (frame, row, column). Only of an analysed study.
+
+        The frames are in the order of `headers`; of a multi-frame source, all its frames in their own order.
+        """
         if self.volume is None or self.labels is None:
             raise ValueError("a refused study has no labels")
-        return self.volume.to_source(self.labels)
+        labels = self.volume.to_source(self.labels)
+        numbers = [f.frame_number - 1 for f in self.volume.frames if f.frame_number is not None]
+        if not numbers:
+            return labels
+        every = np.zeros((int(self.headers[0].NumberOfFrames), *labels.shape[1:]), np.uint8)
+        every[numbers] = labels
+        return every
 
 
 class _Stopwatch:
@@ -104,11 +123,12 @@ def analyse(files: Sequence[Path], method: Method, progress: Progress | None = N
     watch = _Stopwatch(progress)
     with watch.stage("load"):
         headers, unreadable = read_headers(files)
-        selection = _select(group(headers), unreadable)
+        selection = _select(group(headers), unreadable, method.rules)
         if selection.chosen is None:
             return Analysis(_refused(selection))
         try:
-            volume = load(selection.chosen, None if progress is None else lambda i, n: progress("load", i / n))
+            report = None if progress is None else lambda i, n: progress("load", i / n)
+            volume = load(selection.chosen, report, method.rules)
         except RefusedError as e:
             return Analysis(_refused(selection, e))
     try:
@@ -117,16 +137,16 @@ def analyse(files: Sequence[Path], method: Method, progress: Progress | None = N
     except RefusedError as e:
         return Analysis(_refused(selection, e))
     findings = _measure(selection, selection.chosen, volume, labels, method, watch)
-    ordered = {h.dataset.SOPInstanceUID: h.dataset for h in selection.chosen.headers}
-    return Analysis(findings, tuple(ordered[f.sop_instance_uid] for f in volume.frames), volume, labels)
+    sources = {h.path: h.source for h in selection.chosen.headers}
+    return Analysis(findings, tuple(sources[path] for path in volume.paths), volume, labels)
 
 
-def _select(series: Sequence[Series], unreadable: Sequence[Unreadable]) -> Selection:
+def _select(series: Sequence[Series], unreadable: Sequence[Unreadable], rules: Rules) -> Selection:
     """The selection over everything that was given: a folder may hold several studies, and only one can be meant."""
     by_study = studies(series)
     if len(by_study) <= 1:
-        return select(series, unreadable)
-    selections = [select(s) for s in by_study.values()]
+        return select(series, unreadable, rules)
+    selections = [select(s, (), rules) for s in by_study.values()]
     flags = select((), unreadable).flags
     rejected = tuple(r for s in selections for r in s.rejected)
     suitable = [s for s in selections if s.chosen is not None]
@@ -134,7 +154,7 @@ def _select(series: Sequence[Series], unreadable: Sequence[Unreadable]) -> Selec
         return replace(suitable[0], rejected=rejected, flags=flags + suitable[0].flags)
     reason = Reason("several-studies", f"{len(suitable)} studies hold a suitable chest CT: give one study at a time.")
     doubtful = tuple(
-        RejectedSeries(s.chosen.series_uid, s.chosen.modality, len(s.chosen.headers), (reason,))
+        RejectedSeries(s.chosen.series_uid, s.chosen.modality, len(s.chosen.headers), (reason,), s.chosen.part)
         for s in suitable
         if s.chosen is not None
     )
@@ -173,6 +193,7 @@ def _measure(
             spacing_mm=volume.spacing_mm,
             kernel=_kernel(series),
             why_chosen=selection.why_chosen,
+            part=series.part,
         ),
         rejected=selection.rejected,
         flags=flags,
@@ -198,7 +219,8 @@ def _refused(selection: Selection, error: RefusedError | None = None) -> Finding
     if error is not None and selection.chosen is not None:
         series = selection.chosen
         reason = Reason(error.code, error.text)
-        rejected = (RejectedSeries(series.series_uid, series.modality, len(series.headers), (reason,)), *rejected)
+        failed = RejectedSeries(series.series_uid, series.modality, len(series.headers), (reason,), series.part)
+        rejected = (failed, *rejected)
     return Findings("refused", None, rejected, selection.flags, software_version=dicomnode.__version__)
 
 

@@ -1,4 +1,4 @@
-"""From files to the one series that is analysed: group, judge, rank, and say why.
+"""From files to the one series that is analysed: group, split into scans, judge, rank, and say why.
 
 `select` never guesses silently: each series that is not chosen carries its reasons, and doubts about the chosen one are
 flags.
@@ -8,18 +8,23 @@ import hashlib
 import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
+from pydicom import Dataset
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
-from dicomnode.analysis import geometry, kernels, suitability
+from dicomnode.analysis import breath, content, geometry, kernels, parts, rules, suitability
+from dicomnode.analysis.facts import Facts, facts
 from dicomnode.analysis.findings import Flag, Reason, RejectedSeries, Severity
-from dicomnode.analysis.geometry import Stack, positions_mm
+from dicomnode.analysis.geometry import positions_mm
 from dicomnode.analysis.headers import Header, Series, Unreadable, find_files, identifier, read_headers, string, strings
+from dicomnode.analysis.multiframe import ENHANCED_CT
+from dicomnode.analysis.rules import Rules
 
 __all__ = [
     "Header",
+    "Judged",
     "Selection",
     "Series",
     "Unreadable",
@@ -33,52 +38,92 @@ __all__ = [
 ]
 
 THICK_STEP_MM = 3.0
-KERNEL_ORDER: tuple[kernels.Family, ...] = ("lung", "medium", "unknown", "soft")
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The series to analyse and why, or None; every other series with its reasons; doubts about the input."""
+class Judged:
+    """One series, or one part of it, with what was found against it and what it is ranked by."""
 
-    chosen: Series | None
-    why_chosen: str
-    rejected: tuple[RejectedSeries, ...]
-    flags: tuple[Flag, ...]
+    known: Facts
+    reasons: tuple[Reason, ...]
 
+    @property
+    def series(self) -> Series:
+        """The series or part."""
+        return self.known.series
 
-@dataclass(frozen=True)
-class Candidate:
-    """A suitable series and what it is ranked by."""
+    @property
+    def first(self) -> Dataset:
+        """The first image's attributes."""
+        return self.series.headers[0].dataset
 
-    series: Series
-    stack: Stack
-    kernel: str
-    family: kernels.Family
-    prone: bool
-    expiration: bool
-    primary: bool
+    @property
+    def step_mm(self) -> float | None:
+        """The mean distance between slices, where positions tell."""
+        return None if self.known.stack is None else self.known.stack.step_mm
+
+    @property
+    def coverage_mm(self) -> float | None:
+        """From the first slice to the last, where positions tell."""
+        return None if self.known.stack is None else self.known.stack.coverage_mm
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's name, "" where none is given."""
+        return kernels.name(self.first)
+
+    @property
+    def prone(self) -> bool:
+        """Whether the patient lies prone."""
+        return string(self.first, "PatientPosition") in ("HFP", "FFP")
+
+    @property
+    def breath(self) -> breath.Breath:
+        """In or out, as far as the headers say so."""
+        return breath.of(self.first)
 
     @property
     def rank(self) -> tuple[int | float | str, ...]:
-        """Smaller is better: usual posture and breath, thin, kernel, coverage, primary, then step, slices and UID."""
-        step = self.stack.step_mm
+        """Smaller is better: breath, posture, contrast if that is preferred, thin, kernel, coverage, primary.
+
+        Then step, number of slices, UID and part, so that the order is always the same.
+        """
+        step, limits = self.step_mm or 0.0, self.known.rules
         return (
-            self.prone + self.expiration,
+            self.breath == "expiration",
+            self.prone,
+            limits.contrast == "preferred" and not content.has_contrast(self.known),
             0 if step <= 1.5 else 1 if step <= THICK_STEP_MM else 2,
-            KERNEL_ORDER.index(self.family),
+            limits.kernels.index(kernels.family_of(self.first)),
             # Reconstructions of one scan differ by a few slices: that must not outweigh the rest.
-            -round(self.stack.coverage_mm / 20),
-            0 if self.primary else 1,
+            -round((self.coverage_mm or 0.0) / 20),
+            strings(self.first, "ImageType")[1:2] != ["PRIMARY"],
             round(step, 2),
             -len(self.series.headers),
             self.series.series_uid,
+            self.series.part,
         )
 
     @property
     def description(self) -> str:
         """What it is, in words."""
-        kernel = f"kernel {self.kernel} ({self.family})" if self.kernel else "kernel not given"
-        return f"{self.stack.step_mm:.1f} mm step, {kernel}, {self.stack.coverage_mm:.0f} mm covered"
+        kernel = f"kernel {self.kernel} ({kernels.family_of(self.first)})" if self.kernel else "kernel not given"
+        part = f"{self.series.part}; " if self.series.part else ""
+        return f"{part}{self.step_mm or 0:.1f} mm step, {kernel}, {self.coverage_mm or 0:.0f} mm covered"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The series to analyse and why, or None; every other one with its reasons; doubts about the input.
+
+    `judged` is all that was looked at, in the order in which it was found; the chosen one has no reasons.
+    """
+
+    chosen: Series | None
+    why_chosen: str
+    rejected: tuple[RejectedSeries, ...]
+    flags: tuple[Flag, ...]
+    judged: tuple[Judged, ...] = field(default=(), repr=False)
 
 
 def group(headers: Iterable[Header]) -> list[Series]:
@@ -102,8 +147,8 @@ def studies(series: Iterable[Series]) -> dict[str, list[Series]]:
     return found
 
 
-def select(series: Sequence[Series], unreadable: Sequence[Unreadable] = ()) -> Selection:
-    """The best suitable series of one study.
+def select(series: Sequence[Series], unreadable: Sequence[Unreadable] = (), limits: Rules = rules.DEFAULT) -> Selection:
+    """The best suitable series of one study, or the best part of one (`parts`).
 
     Raises:
         ValueError: the series are of more than one study (see `studies`).
@@ -115,22 +160,38 @@ def select(series: Sequence[Series], unreadable: Sequence[Unreadable] = ()) -> S
         return Selection(None, "No DICOM object could be read.", (), flags)
     if _is_of_two_patients(series):
         reason = Reason("two-patients", "Patient ID or its issuer differ within the study: correct it first.")
-        return Selection(None, reason.text, tuple(_reject(s, (reason,)) for s in series), flags)
+        return _selection([Judged(facts(s, limits), (reason,)) for s in series], None, reason.text, flags)
 
-    judged = [(s, known, suitability.reasons(known)) for s in series for known in [suitability.facts(s)]]
-    rejected = [_reject(s, reasons) for s, _, reasons in judged if reasons]
-    candidates = [_candidate(s, k.stack) for s, k, reasons in judged if not reasons and k.stack is not None]
-    if not candidates:
-        codes = sorted({r.code for s in rejected for r in s.reasons})
-        return Selection(None, f"No series is suitable ({', '.join(codes)}).", tuple(rejected), flags)
+    known = [facts(part, limits) for s in series for part in _parts(s)]
+    judged = [Judged(k, suitability.reasons(k)) for k in known]
+    suitable = sorted((j for j in judged if not j.reasons), key=lambda j: j.rank)
+    if not suitable:
+        codes = sorted({r.code for j in judged for r in j.reasons})
+        return _selection(judged, None, f"No series is suitable ({', '.join(codes)}).", flags)
 
-    best, *others = sorted(candidates, key=lambda c: c.rank)
+    best, *others = suitable
     better = Reason(
         "another-series-preferred", f"Suitable; preferred was {best.series.series_uid}: {best.description}."
     )
-    rejected += [_reject(c.series, (better,)) for c in others]
+    judged = [replace(j, reasons=(better,)) if not j.reasons and j is not best else j for j in judged]
     alternatives = "the only suitable series" if not others else f"preferred to {len(others)} other suitable series"
-    return Selection(best.series, f"{best.description}; {alternatives}", tuple(rejected), flags + _flags(best))
+    return _selection(judged, best, f"{best.description}; {alternatives}", flags + _flags(best))
+
+
+def _selection(judged: Sequence[Judged], best: Judged | None, why: str, flags: tuple[Flag, ...]) -> Selection:
+    rejected = tuple(_rejected(j) for j in judged if j is not best)
+    return Selection(None if best is None else best.series, why, rejected, flags, tuple(judged))
+
+
+def _rejected(judged: Judged) -> RejectedSeries:
+    s = judged.series
+    return RejectedSeries(s.series_uid, s.modality, len(s.headers), judged.reasons, s.part)
+
+
+def _parts(series: Series) -> tuple[Series, ...]:
+    """The scans of a CT series; anything else stays whole, and is not looked into."""
+    is_ct = all(string(h.dataset, "SOPClassUID") in (content.CT_IMAGE, *ENHANCED_CT) for h in series.headers)
+    return parts.split(series) if is_ct else (series,)
 
 
 def input_digest(series: Series) -> str:
@@ -142,7 +203,8 @@ def input_digest(series: Series) -> str:
         OSError: a file cannot be read.
     """
     pairs = []
-    for h in series.headers:
+    # One for each file: the frames of a multi-frame image share theirs.
+    for h in {h.path: h for h in series.headers}.values():
         with h.path.open("rb") as file:
             _seek_data_set(file)
             pairs.append(f"{string(h.dataset, 'SOPInstanceUID')} {hashlib.file_digest(file, 'sha256').hexdigest()}\n")
@@ -166,23 +228,6 @@ def _seek_data_set(file: BinaryIO) -> None:
         file.seek(length, 1)
 
 
-def _candidate(series: Series, stack: Stack) -> Candidate:
-    first = series.headers[0].dataset
-    return Candidate(
-        series=series,
-        stack=stack,
-        kernel=kernels.name(first),
-        family=kernels.family_of(first),
-        prone=string(first, "PatientPosition") in ("HFP", "FFP"),
-        expiration=any(w.startswith("exp") for w in string(first, "SeriesDescription").lower().split()),
-        primary=strings(first, "ImageType")[1:2] == ["PRIMARY"],
-    )
-
-
-def _reject(series: Series, reasons: tuple[Reason, ...]) -> RejectedSeries:
-    return RejectedSeries(series.series_uid, series.modality, len(series.headers), reasons)
-
-
 def _is_of_two_patients(series: Sequence[Series]) -> bool:
     datasets = [h.dataset for s in series for h in s.headers]
     # Objects that other systems made may lack the issuer; that alone makes no second patient.
@@ -201,17 +246,40 @@ def _unreadable_flags(unreadable: Sequence[Unreadable]) -> tuple[Flag, ...]:
     return (Flag("unreadable-files", severity, f"{len(unreadable)} files could not be read ({codes})."),)
 
 
-def _flags(chosen: Candidate) -> tuple[Flag, ...]:
-    first, step = chosen.series.headers[0].dataset, chosen.stack.step_mm
-    flags = []
-    if string(first, "ContrastBolusAgent"):
+def _flags(chosen: Judged) -> tuple[Flag, ...]:
+    """Doubts about the chosen series that a reader must know."""
+    return (*_content_flags(chosen), *_geometry_flags(chosen))
+
+
+def _content_flags(chosen: Judged) -> list[Flag]:
+    first, family, flags = chosen.first, kernels.family_of(chosen.first), []
+    if content.has_contrast(chosen.known):
         flags.append(Flag("contrast", "info", "Contrast medium was given: attenuation is higher than without it."))
+    if family == "soft":
+        flags.append(Flag("soft-kernel", "info", f"Kernel {chosen.kernel} is a soft-tissue kernel."))
+    if family == "unknown":
+        flags.append(Flag("kernel-unknown", "info", f"The sharpness of kernel «{chosen.kernel}» is not known."))
+    if string(first, "LossyImageCompression") == "01":
+        flags.append(Flag("lossy", "warning", "The images were compressed with loss: attenuation is not exact."))
+    if chosen.prone:
+        flags.append(Flag("prone", "info", "The patient lies prone."))
+    if chosen.breath == "expiration":
+        flags.append(Flag("expiration", "warning", "The series is described as expiratory: volumes and HU differ."))
+    if chosen.series.part:
+        text = f"The series holds several scans; analysed was {chosen.series.part}."
+        flags.append(Flag("part-of-series", "info", text))
+    if chosen.series.copies:
+        text = f"{chosen.series.copies} images were left out: the same images at the same places are there."
+        flags.append(Flag("copies-left-out", "info", text))
+    return flags
+
+
+def _geometry_flags(chosen: Judged) -> list[Flag]:
+    first, stack, flags = chosen.first, chosen.known.stack, []
+    assert stack is not None, "a suitable series has positions"
+    step = stack.step_mm
     if step > THICK_STEP_MM:
         flags.append(Flag("thick-slices", "warning", f"Slices are {step:.1f} mm apart: fine disease may be missed."))
-    if chosen.family == "soft":
-        flags.append(Flag("soft-kernel", "info", f"Kernel {chosen.kernel} is a soft-tissue kernel."))
-    if chosen.family == "unknown":
-        flags.append(Flag("kernel-unknown", "info", f"The sharpness of kernel «{chosen.kernel}» is not known."))
     thickness = geometry.numbers(first, "SliceThickness", 1)
     if thickness is not None and not 0.5 <= thickness[0] / step <= 2.0:
         text = f"Slice Thickness is {thickness[0]:.2f} mm, but slices are {step:.2f} mm apart."
@@ -219,10 +287,13 @@ def _flags(chosen: Candidate) -> tuple[Flag, ...]:
     if not string(first, "FrameOfReferenceUID"):
         text = "Frame of Reference UID is missing: a segmentation (SEG) needs one, so none can refer to these images."
         flags.append(Flag("no-frame-of-reference", "warning", text))
-    if string(first, "LossyImageCompression") == "01":
-        flags.append(Flag("lossy", "warning", "The images were compressed with loss: attenuation is not exact."))
-    if chosen.prone:
-        flags.append(Flag("prone", "info", "The patient lies prone."))
-    if chosen.expiration:
-        flags.append(Flag("expiration", "warning", "The series is described as expiratory: volumes and HU differ."))
-    return tuple(flags)
+    if stack.tilted:
+        text = f"The gantry was tilted by {stack.tilt_degrees:.1f}°: the slices were shifted onto an orthogonal grid."
+        flags.append(Flag("tilt-resampled", "info", text))
+    if stack.gaps_mm:
+        text = f"{len(stack.gaps_mm)} gaps between slices, the largest {max(stack.gaps_mm):.2f} mm, were filled."
+        flags.append(Flag("gaps-filled", "warning", f"{text[:-1]} by linear interpolation."))
+    elif stack.deviation:
+        text = f"The steps between slices differ by up to {stack.deviation:.0%}: they were resampled to even ones."
+        flags.append(Flag("spacing-resampled", "info", text))
+    return flags

@@ -1,61 +1,64 @@
 """The pixels of a series become one volume in Hounsfield units, on the axes that `arrays` describes.
 
 Positions decide the order of the slices, never Instance Number or the order of the files. Every image is turned so
-that its columns run from the patient's right to left and its rows from anterior to posterior, in any posture.
+that its columns run from the patient's right to left and its rows from anterior to posterior, in any posture. A stack
+that is tilted or unevenly spaced is resampled (`resample`), and the volume knows where its source images lie.
 """
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom import Dataset
 
-from dicomnode.analysis import geometry, suitability
+from dicomnode.analysis import decode, geometry, resample, rules, suitability
 from dicomnode.analysis.arrays import Frame, HuArray, InPlane, Volume
 from dicomnode.analysis.geometry import Plane, Vector
 from dicomnode.analysis.headers import Header, Series, number, string
+from dicomnode.analysis.rules import Rules
 from dicomnode.errors import RefusedError
 
-#: What lies outside the field of view is at most this (no tissue is below air).
-PADDING_HU = -1024
-INT16 = np.iinfo(np.int16)
+Progress = Callable[[int, int], None]
 
 
-def load(series: Series, progress: Callable[[int, int], None] | None = None) -> Volume:
-    """The volume of a series of single-frame CT images.
+def load(series: Series, progress: Progress | None = None, limits: Rules = rules.DEFAULT) -> Volume:
+    """The volume of a series of CT images, single ones or the frames of an enhanced CT.
 
     `progress` is called with (slices done, slices in all), in this thread.
 
     Raises:
-        RefusedError: the series is no regular axial stack in HU (the codes of `suitability`), has one slice only
+        RefusedError: the series is no axial stack in HU (the codes of `suitability`), has one slice only
             ("too-few-slices"), or an image cannot be read or decoded ("unreadable", "undecodable").
     """
-    known = suitability.facts(series)
+    known = suitability.facts(series, limits)
     for reason in suitability.reasons_against_loading(known):
         raise RefusedError(reason.code, reason.text)
-    if known.stack is None or len(series.headers) < 2:
+    stack = known.stack
+    if stack is None or len(series.headers) < 2:
         raise RefusedError("too-few-slices", "One slice is no volume: its extent across the slice is not known.")
 
-    order = np.argsort(known.stack.positions_mm)
+    order = np.argsort(stack.positions_mm)
     headers = [series.headers[i] for i in order]
-    planes = [p for p in known.planes if p is not None]
-    lowest = planes[order[0]]
-    in_plane = _in_plane(lowest)
-    y_axis, x_axis = _axes(lowest, in_plane)
-    hu = _pixels(headers, in_plane, progress)
-    spacing = _spacing(headers[0].dataset, in_plane)
+    planes = [p for i in order if (p := known.planes[i]) is not None]
+    in_plane = _in_plane(planes[0])
+    axes = _axes(planes[0], in_plane)
+    spacing, shape = _spacing(headers[0].dataset, in_plane), _shape(headers[0].dataset, in_plane)
+    origin = _origin(planes[0], in_plane, axes, shape, spacing)
+    grid = None
+    if stack.tilted or not stack.uniform:
+        grid = resample.plan(stack, _shifts(planes, axes, spacing), shape, spread=not stack.uniform)
+        origin = origin + sum(axis * n * s for axis, n, s in zip(axes, grid.first, spacing, strict=True))
+    with decode.reading(headers) as images:
+        turned = _turned(images, in_plane, len(headers), progress)
+        hu = _stacked(turned, (len(headers), *shape)) if grid is None else resample.fill(grid, turned)
     return Volume(
         hu=hu,
-        spacing_mm=(known.stack.step_mm, *spacing),
-        origin_mm=_triple(_origin(lowest, in_plane, (y_axis, x_axis), hu.shape[1:], spacing)),
-        axes=(_triple(lowest.normal), _triple(y_axis), _triple(x_axis)),
-        frames=tuple(
-            Frame(h.path, string(h.dataset, "SOPClassUID"), string(h.dataset, "SOPInstanceUID")) for h in headers
-        ),
+        spacing_mm=(stack.step_mm if grid is None else grid.step_mm, *spacing),
+        origin_mm=_triple(origin),
+        axes=(_triple(planes[0].normal), _triple(axes[0]), _triple(axes[1])),
+        frames=tuple(_frame(h) for h in headers),
         in_plane=in_plane,
+        source=None if grid is None else grid.source,
     )
 
 
@@ -64,22 +67,6 @@ def turn(image: NDArray[np.int16], in_plane: InPlane) -> NDArray[np.int16]:
     if in_plane.transposed:
         image = image.T
     return image[:: -1 if in_plane.flip_y else 1, :: -1 if in_plane.flip_x else 1]
-
-
-def hounsfield(dataset: Dataset, stored: NDArray[np.integer]) -> NDArray[np.int16]:
-    """Stored values in HU: rescaled (PS3.3 C.11.1.1), rounded, clipped to int16, padding at most -1024.
-
-    Pixel Padding Value and Pixel Padding Range Limit (PS3.3 C.7.5.1.1.2) are stored values, before rescaling.
-    """
-    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    hu = np.rint(stored * slope + intercept)
-    padding = _stored(dataset, dataset.get("PixelPaddingValue"))
-    if padding is not None:
-        limit = _stored(dataset, dataset.get("PixelPaddingRangeLimit"))
-        low, high = sorted((padding, padding if limit is None else limit))
-        padded = (stored >= low) & (stored <= high)
-        hu[padded] = np.minimum(hu[padded], PADDING_HU)
-    return np.clip(hu, INT16.min, INT16.max).astype(np.int16)
 
 
 def _in_plane(plane: Plane) -> InPlane:
@@ -120,46 +107,34 @@ def _triple(vector: Vector) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _pixels(headers: list[Header], in_plane: InPlane, progress: Callable[[int, int], None] | None) -> HuArray:
-    rows, columns = (number(headers[0].dataset, keyword) for keyword in ("Rows", "Columns"))
+def _shape(dataset: Dataset, in_plane: InPlane) -> tuple[int, int]:
+    """Size of an image along y and x."""
+    rows, columns = (number(dataset, keyword) for keyword in ("Rows", "Columns"))
     assert rows is not None, "suitability asks for Rows"
     assert columns is not None, "suitability asks for Columns"
-    shape = (columns, rows) if in_plane.transposed else (rows, columns)
-    hu = np.empty((len(headers), *shape), np.int16)
-    # One image at a time: threads were measured to gain nothing, with any of the decoders.
-    with warnings.catch_warnings():
-        # pydicom warns of padding bytes and of decoder details that change no pixel.
-        warnings.filterwarnings("ignore", module=r"pydicom\.")
-        for z, header in enumerate(headers):
-            hu[z] = turn(_decode(header), in_plane)
-            if progress is not None:
-                progress(z + 1, len(headers))
+    return (columns, rows) if in_plane.transposed else (rows, columns)
+
+
+def _shifts(planes: list[Plane], axes: tuple[Vector, Vector], spacing: tuple[float, float]) -> NDArray[np.float64]:
+    """How far each image lies from the lowest one along y and x, in voxels: shape (frame, 2)."""
+    from_lowest = np.array([p.position - planes[0].position for p in planes])
+    return from_lowest @ np.array(axes).T / np.array(spacing)
+
+
+def _turned(images: Iterator[HuArray], in_plane: InPlane, total: int, progress: Progress | None) -> Iterator[HuArray]:
+    for done, image in enumerate(images, start=1):
+        yield turn(image, in_plane)
+        if progress is not None:
+            progress(done, total)
+
+
+def _stacked(images: Iterator[HuArray], shape: tuple[int, int, int]) -> HuArray:
+    hu = np.empty(shape, np.int16)
+    for z, image in enumerate(images):
+        hu[z] = image
     return hu
 
 
-def _decode(header: Header) -> NDArray[np.int16]:
-    """The image in HU, (row, column) as in the file."""
-    uid = string(header.dataset, "SOPInstanceUID")
-    syntax = UID(header.dataset.file_meta.TransferSyntaxUID)
-    try:
-        dataset = dcmread(header.path, force=True)
-        dataset.file_meta.TransferSyntaxUID = syntax
-        stored, _ = get_decoder(syntax).as_array(dataset, raw=True)
-        return hounsfield(dataset, stored)
-    except OSError as error:
-        raise RefusedError("unreadable", f"Image {uid} cannot be read: {error.strerror}.") from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        # Each decoder has its own exceptions, and their messages may quote values of the file.
-        text = f"The pixels of image {uid} cannot be decoded ({syntax.name}: {type(error).__name__})."
-        raise RefusedError("undecodable", text) from error
-
-
-def _stored(dataset: Dataset, value: object) -> int | None:
-    """A padding value as a stored value: some writers give it in the other signedness than the pixels."""
-    if not isinstance(value, int):
-        return None
-    bits = int(dataset.BitsAllocated)
-    wrapped = value % (1 << bits)
-    return wrapped - (1 << bits) if dataset.PixelRepresentation == 1 and wrapped >= 1 << (bits - 1) else wrapped
+def _frame(header: Header) -> Frame:
+    sop_class_uid, sop_instance_uid = (string(header.dataset, k) for k in ("SOPClassUID", "SOPInstanceUID"))
+    return Frame(header.path, sop_class_uid, sop_instance_uid, header.frame_number)

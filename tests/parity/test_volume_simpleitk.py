@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import HTJ2KLossless
+from scipy.ndimage import binary_erosion
 
-from dicomnode.analysis import volume
+from dicomnode.analysis import decode, volume
 from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.series import find_files, group, read_headers, select
 
@@ -110,3 +113,51 @@ def test_other_peoples_encodings(data: Path, tmp_path: Path, peer: Callable[[str
     found = volume.load(group(encoded)[0])
     assert np.array_equal(found.hu, expected.hu)
     assert found.origin_mm == expected.origin_mm
+
+
+def test_high_throughput_jpeg_2000(data: Path, tmp_path: Path, peer: Callable[[str, str], str]) -> None:
+    """Encoded by OpenJPH, which is not the decoder's library (OpenJPEG)."""
+    program = peer("ojph_compress", "openjph-tools")
+    headers, _ = read_headers(find_files(data / "chest_lidc0314_every4th")[:60:20])
+    some = sorted(headers, key=lambda h: float(h.dataset.ImagePositionPatient[2]))
+    for i, h in enumerate(some):
+        dataset = dcmread(h.path)
+        size = f"{{{dataset.Columns},{dataset.Rows}}}"
+        raw, stream = tmp_path / "image.yuv", tmp_path / "image.j2c"
+        raw.write_bytes(dataset.PixelData)
+        options = ["-num_comps", "1", "-signed", "false", "-bit_depth", "12", "-downsamp", "{1,1}"]
+        arguments = ["-i", str(raw), "-o", str(stream), "-dims", size, *options, "-reversible", "true"]
+        subprocess.run([program, *arguments], check=True, capture_output=True)
+        dataset.PixelData = encapsulate([stream.read_bytes()])
+        dataset["PixelData"].is_undefined_length = True
+        dataset["PixelData"].VR = "OB"
+        dataset.file_meta.TransferSyntaxUID = HTJ2KLossless
+        dataset.save_as(tmp_path / f"{i}.dcm")
+        stream.unlink()
+        raw.unlink()
+    encoded, unreadable = read_headers(find_files(tmp_path))
+    assert not unreadable
+    for before, after in zip(some, encoded, strict=True):
+        assert after.missing_bytes == 0
+        assert np.array_equal(decode.image(after), decode.image(before))
+
+
+@pytest.mark.parametrize("folder", ["nonstandard_ct_dicom2nifti/gantrytilting"])
+def test_real_gantry_tilt_against_simpleitk(data: Path, folder: str) -> None:
+    """Real tilted slices: at each of our voxels, what SimpleITK interpolates linearly within the slice there."""
+    headers, _ = read_headers(find_files(data / folder))
+    mine = volume.load(group(headers)[0])
+    assert mine.source is not None
+    for z, frame in enumerate(mine.frames):
+        image = sitk.ReadImage(str(frame.path))
+        corner = np.array(mine.origin_mm) + z * mine.spacing_mm[0] * np.array(mine.axes[0])
+        grid = sitk.Image(mine.hu.shape[2], mine.hu.shape[1], 1, sitk.sitkFloat32)
+        grid.SetOrigin(corner.tolist())
+        grid.SetSpacing(mine.spacing_mm[::-1])
+        grid.SetDirection(np.array(mine.axes)[::-1].T.ravel().tolist())
+        resampled = sitk.Resample(sitk.Cast(image, sitk.sitkFloat32), grid, defaultPixelValue=-5000)
+        expected = sitk.GetArrayFromImage(resampled)[0]
+        # SimpleITK goes on for half a pixel beyond the centres of the outermost ones.
+        inside = binary_erosion(expected > -4000)
+        assert inside.mean() > 0.5
+        assert np.abs(mine.hu[z][inside] - expected[inside]).max() <= 1.0

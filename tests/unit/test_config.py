@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode import config
+from dicomnode.analysis.rules import Rules
 from dicomnode.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,13 +22,26 @@ def load(tmp_path: Path, text: str) -> config.Config:
 def test_shipped_example_names_every_key_and_is_valid() -> None:
     shipped = config.load(ROOT / "ae_config.toml")
     text = (ROOT / "ae_config.toml").read_text("utf-8")
-    for table in (shipped.node, shipped.storage, shipped.settle, shipped.analysis, shipped.worker, shipped.logging):
+    tables = (shipped.node, shipped.storage, shipped.settle, shipped.analysis, shipped.worker, shipped.logging)
+    for table in (*tables, shipped.analysis.selection):
         for key in type(table).model_fields:
-            assert f"{key} = " in text or f"[[node.{key}]]" in text, f"ae_config.toml does not show {key}"
+            shown = (f"{key} = ", f"[[node.{key}]]", f"[analysis.{key}]")
+            assert any(s in text for s in shown), f"ae_config.toml does not show {key}"
     assert shipped.node.host == "127.0.0.1"
     assert [d.port for d in shipped.destination] == [4242]
     for key in config.Destination.model_fields:
         assert f"{key} = " in text
+
+
+def test_the_rules_of_the_shipped_example_are_the_defaults(tmp_path: Path) -> None:
+    assert config.load(ROOT / "ae_config.toml").analysis.selection.rules == Rules()
+    assert load(tmp_path, "").analysis.selection.rules == Rules()
+
+
+def test_rules_are_read(tmp_path: Path) -> None:
+    text = '[analysis.selection]\nmax_step_mm = 3\nkernels = ["medium", "lung"]\ndescription_exclude = ["mip"]\n'
+    expected = Rules(max_step_mm=3, kernels=("medium", "lung"), description_exclude=("mip",))
+    assert load(tmp_path, text).analysis.selection.rules == expected
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -70,6 +84,19 @@ MISTAKES = [
         ["storage.database_url", "mysql://x/y", "postgresql://"],
     ),
     ("truth as a string", '[node]\ncheck_called_ae = "yes"\n', ["node.check_called_ae", "'yes'", "true"]),
+    (
+        "broken pattern",
+        '[analysis.selection]\ndescription_exclude = ["mip", "exp("]\n',
+        ["analysis.selection.description_exclude[2]", "'exp('", "not a regular expression", "give a list of patterns"],
+    ),
+    (
+        "kernel family, near match",
+        '[analysis.selection]\nkernels = ["lungs"]\n',
+        ["analysis.selection.kernels[1]", "'lungs'", "perhaps you meant 'lung'", "the best first"],
+    ),
+    ("no thickness", "[analysis.selection]\nmax_step_mm = 0\n", ["analysis.selection.max_step_mm", "0", "in mm"]),
+    ("unknown rule", "[analysis.selection]\nmin_slice = 9\n", ["perhaps you meant 'min_slices'"]),
+    ("contrast", '[analysis.selection]\ncontrast = "prefered"\n', ["'prefered'", "'preferred'"]),
     ("tiny PDU", "[node]\nmax_pdu_bytes = 100\n", ["node.max_pdu_bytes", "100", "4096"]),
 ]
 

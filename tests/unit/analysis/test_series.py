@@ -11,6 +11,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
 from dicomnode.analysis.findings import Reason
+from dicomnode.analysis.rules import Rules
 from dicomnode.analysis.series import (
     Header,
     Selection,
@@ -54,6 +55,7 @@ PREFERRED: dict[str, tuple[list[Dataset], list[Dataset]]] = {
     "primary over secondary": (series(), series(ImageType=["ORIGINAL", "SECONDARY", "AXIAL"])),
     "supine over prone": (series(), series(PatientPosition="HFP")),
     "inspiration over expiration": (series(60, 5.0), series(300, 1.0, SeriesDescription="Lung EXP 1.0")),
+    "prone over expiration": (series(PatientPosition="HFP"), series(SeriesDescription="Thorax Exspiration")),
     "thinner where all else is the same": (series(300, 1.0), series(240, 1.25)),
 }
 
@@ -68,6 +70,21 @@ def test_preferred(better: list[Dataset], worse: list[Dataset]) -> None:
         assert rejected.series_uid == worse[0].SeriesInstanceUID
         assert [r.code for r in rejected.reasons] == ["another-series-preferred"]
         assert selection.why_chosen.endswith("preferred to 1 other suitable series")
+
+
+@pytest.mark.parametrize(
+    ("limits", "better", "worse"),
+    [
+        (Rules(contrast="preferred"), {"ContrastBolusAgent": "IOMERON"}, {}),
+        (Rules(kernels=("medium", "lung")), {"ConvolutionKernel": "B45f"}, {}),
+    ],
+)
+def test_the_site_ranks(limits: Rules, better: dict[str, str], worse: dict[str, str]) -> None:
+    of = series(**better), series(**worse)  # type: ignore[arg-type]
+    selection = select(group(headers(*of)), limits=limits)
+    assert selection.chosen is not None
+    assert selection.chosen.series_uid == of[0][0].SeriesInstanceUID
+    assert [r.series_uid for r in selection.rejected] == [of[1][0].SeriesInstanceUID]
 
 
 def test_why_chosen_is_one_plain_sentence() -> None:
@@ -160,6 +177,8 @@ FLAGS: list[tuple[dict[str, object], dict[str, str]]] = [
     ({"LossyImageCompression": "00"}, {}),
     ({"PatientPosition": "FFP"}, {"prone": "info"}),
     ({"SeriesDescription": "Thorax EXP"}, {"expiration": "warning"}),
+    ({"SeriesDescription": "Thorax INSP/EXP"}, {}),
+    ({"ContrastBolusAgent": "none"}, {}),
 ]
 
 

@@ -10,6 +10,7 @@ from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage, ge
 
 from dicomnode.analysis import suitability
 from dicomnode.analysis.headers import Header
+from dicomnode.analysis.rules import Rules
 from dicomnode.analysis.series import find_files, group, read_headers
 from tests.ct_files import ct_series
 
@@ -45,11 +46,25 @@ def move(i: int, **by: float) -> Change:
     return change
 
 
-def tilt(datasets: list[Dataset]) -> None:
-    angle = np.radians(14)
-    for i, d in enumerate(datasets):
-        d.ImageOrientationPatient = ["1", "0", "0", "0", f"{np.cos(angle):.8f}", f"{-np.sin(angle):.8f}"]
-        d.ImagePositionPatient = [0, 0, i * 5]
+def tilt(degrees: float) -> Change:
+    def change(datasets: list[Dataset]) -> None:
+        angle = np.radians(degrees)
+        for i, d in enumerate(datasets):
+            d.ImageOrientationPatient = ["1", "0", "0", "0", f"{np.cos(angle):.8f}", f"{-np.sin(angle):.8f}"]
+            d.ImagePositionPatient = [0, 0, i * 5]
+
+    return change
+
+
+def spread(*positions_mm: float) -> Change:
+    """The slices at these positions, then on at a step of 1 mm."""
+
+    def change(datasets: list[Dataset]) -> None:
+        for i, d in enumerate(datasets):
+            z = positions_mm[i] if i < len(positions_mm) else positions_mm[-1] + 1 + i - len(positions_mm)
+            d.ImagePositionPatient = [0, 0, z]
+
+    return change
 
 
 def syntax(uid: str) -> Change:
@@ -92,11 +107,14 @@ REFUSED: list[tuple[Change, list[str]]] = [
     (put("Columns", 7, ONE), ["mixed-size"]),
     (put("ImageOrientationPatient", ["-1", "0", "0", "0", "-1", "0"], ONE), ["mixed-orientation"]),
     (put("FrameOfReferenceUID", generate_uid(), ONE), ["mixed-frames-of-reference"]),
-    (tilt, ["gantry-tilt"]),
+    (tilt(35), ["not-axial", "gantry-tilt"]),
+    (tilt(24), ["not-axial"]),
     (put("ImagePositionPatient", ["-10", "-20", "-300"], slice(1, 2)), ["duplicate-positions", "missing-slices"]),
     (lambda d: d.extend(ct_phase(d)), ["duplicate-positions"]),
     (lambda d: d.pop(20), ["missing-slices"]),
-    (move(9, z=1.0), ["non-uniform"]),
+    (move(9, z=1.5), ["non-uniform"]),
+    (spread(0, 3.2), ["coverage", "missing-slices"]),
+    (spread(0, 2.5, 5.0), ["coverage", "missing-slices"]),
     (move(9, x=4.0), ["non-uniform"]),
     (lambda d: d.append(d[0]), ["duplicate-instances", "duplicate-positions"]),
 ]
@@ -115,6 +133,8 @@ ACCEPTED: list[Change] = [
     put("RescaleType", "US"),
     put("NumberOfFrames", 1),
     move(9, z=0.1),
+    move(9, z=1.0),
+    tilt(14),
     lambda d: (put("BodyPartExamined", "HEAD")(d), put("SeriesDescription", "Lung 1.0 B60")(d)),
 ]
 
@@ -138,6 +158,67 @@ def test_accepted(change: Change) -> None:
     datasets = ct_series()
     change(datasets)
     assert codes(datasets) == []
+
+
+BY_RULES: list[tuple[Rules, dict[str, object], list[str]]] = [
+    (Rules(modalities=("CT", "PT")), {"Modality": "PT"}, []),
+    (Rules(body_part_may_be_missing=False), {}, ["not-chest"]),
+    (Rules(body_part_may_be_missing=False), {"BodyPartExamined": "CHEST"}, []),
+    (Rules(other_body_parts=()), {"BodyPartExamined": "HEAD"}, []),
+    (Rules(body_parts=(r"\bcardiac",)), {"BodyPartExamined": "HEAD", "SeriesDescription": "Cardiac 0.6"}, []),
+    (Rules(min_slices=41), {}, ["too-few-slices"]),
+    (Rules(min_coverage_mm=196), {}, ["coverage"]),
+    (Rules(max_step_mm=5), {}, []),
+    (Rules(max_step_mm=4), {}, ["too-thick"]),
+    (Rules(max_thickness_mm=4), {}, ["too-thick"]),
+    (Rules(max_thickness_mm=4), {"SliceThickness": ""}, []),
+    (Rules(kernels=("medium",)), {}, ["kernel-refused"]),
+    (Rules(contrast="refused"), {}, []),
+    (Rules(contrast="refused"), {"ContrastBolusAgent": "IOMERON"}, ["contrast-refused"]),
+    (Rules(contrast="refused"), {"ContrastBolusAgent": "No contrast"}, []),
+    (Rules(contrast="refused"), {"ContrastBolusAgent": "ohne KM"}, []),
+    (Rules(image_type_refused=("MIP",)), {"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, ["image-type"]),
+    (Rules(image_type_refused=()), {"ImageType": ["DERIVED", "SECONDARY"]}, []),
+    (Rules(image_type_required=("PRIMARY",)), {"ImageType": ["ORIGINAL", "SECONDARY"]}, ["image-type"]),
+    (Rules(description_exclude=("mip",)), {"SeriesDescription": "Lung MIP"}, ["description-excluded"]),
+    (Rules(description_include=("lung", "thin")), {"SeriesDescription": "Lung 1.0"}, []),
+    (Rules(description_include=("lung", "thin")), {"SeriesDescription": "Thorax"}, ["description-not-included"]),
+    (Rules(max_degrees_from_axial=1), {"ImageOrientationPatient": [1, 0, 0, 0, 0.9994, 0.0349]}, ["not-axial"]),
+]
+
+
+@pytest.mark.parametrize(("limits", "attributes", "expected"), BY_RULES)
+def test_rules_of_the_site(limits: Rules, attributes: dict[str, object], expected: list[str]) -> None:
+    [series] = group(Header(Path("in memory"), d) for d in ct_series(**attributes))
+    assert [r.code for r in suitability.reasons(suitability.facts(series, limits))][: len(expected) or None] == expected
+
+
+CHEST_IN_MANY_LANGUAGES = [
+    "Thorax",
+    "TÓRAX",
+    "torace",
+    "Brustkorb",
+    "Poumons",
+    "płuca",
+    "klatka_piersiowa",
+    "Lungor",
+    "keuhkot",
+    "tüdő",
+    "akciğer",
+    "лёгкие",
+    "органы_грудной_клетки",
+    "θώρακας",
+    "胸部",
+    "肺部薄层",
+    "흉부",
+    "HRCT_ILD",
+]
+
+
+@pytest.mark.parametrize("words", CHEST_IN_MANY_LANGUAGES)
+def test_the_chest_in_many_languages(words: str) -> None:
+    named = {"SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": words, "BodyPartExamined": "HEAD"}
+    assert codes(ct_series(**named)) == []
 
 
 @pytest.mark.parametrize(
@@ -182,7 +263,7 @@ def test_no_reason_names_the_patient() -> None:
     [
         ("lungmask_2slices", {"no-modality", "too-few-slices", "coverage"}),
         ("nonstandard_ct_dicom2nifti/001", {"missing-slices", "too-few-slices", "coverage"}),
-        ("nonstandard_ct_dicom2nifti/gantrytilting", {"gantry-tilt", "too-few-slices", "coverage"}),
+        ("nonstandard_ct_dicom2nifti/gantrytilting", {"too-few-slices", "coverage"}),
         ("chest_tiny_cip/ct-64Dicom", set()),
         ("chest_lidc0314_every4th", set()),
     ],

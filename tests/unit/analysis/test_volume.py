@@ -18,7 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicomnode.analysis import volume
+from dicomnode.analysis import decode, volume
 from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.series import group, read_headers
 from dicomnode.errors import RefusedError
@@ -120,14 +120,14 @@ def test_the_same_anatomy_gives_the_same_volume_in_any_posture(tmp_path: Path, t
 )
 def test_hounsfield(attributes: dict[str, object], stored: list[int], hu: list[int]) -> None:
     dataset = ct_series(**attributes)[0]
-    found = volume.hounsfield(dataset, np.array(stored, np.int16))
+    found = decode.hounsfield(dataset, np.array(stored, np.int16))
     assert found.dtype == np.int16
     assert found.tolist() == hu
 
 
 def test_padding_of_unsigned_pixels_given_as_a_negative_number() -> None:
     dataset = ct_series(PixelRepresentation=0, PixelPaddingValue=-1, RescaleIntercept="0")[0]
-    assert volume.hounsfield(dataset, np.array([65535, 7], np.uint16)).tolist() == [-1024, 7]
+    assert decode.hounsfield(dataset, np.array([65535, 7], np.uint16)).tolist() == [-1024, 7]
 
 
 def test_each_slice_has_its_own_rescale(tmp_path: Path) -> None:
@@ -167,6 +167,30 @@ def test_transfer_syntaxes(tmp_path: Path, syntax: str) -> None:
     assert np.array_equal(load(datasets, tmp_path).hu, stored - 1024)
 
 
+@pytest.mark.parametrize("size", [768, 1024])
+def test_oversized_matrices(tmp_path: Path, size: int) -> None:
+    stored = np.random.default_rng(4).integers(-1000, 4000, (2, size, size)).astype(np.int16)
+    assert np.array_equal(load(ct_series(stored), tmp_path).hu, stored - 1024)
+
+
+@pytest.mark.parametrize(
+    ("bits", "signed", "values", "intercept"),
+    [
+        (12, 0, [0, 1024, 4095], -1024),
+        (12, 1, [-2048, 0, 2047], 0),
+        (16, 0, [0, 32768, 65535], -32768),
+        (16, 1, [-32768, 0, 32767], 0),
+    ],
+)
+def test_depths_and_signs(tmp_path: Path, bits: int, signed: int, values: list[int], intercept: int) -> None:
+    stored = np.tile(np.array(values), (3, 2, 1))
+    pixels = (stored % (1 << bits)).astype(np.uint16).astype(np.int16)
+    datasets = ct_series(pixels, BitsStored=bits, HighBit=bits - 1, PixelRepresentation=signed)
+    for d in datasets:
+        d.RescaleIntercept = str(intercept)
+    assert np.array_equal(load(datasets, tmp_path).hu, stored + intercept)
+
+
 def test_a_file_without_file_meta_information_is_read(tmp_path: Path) -> None:
     datasets = ct_series()
     for i, d in enumerate(datasets):
@@ -200,7 +224,7 @@ def test_one_slice_is_no_volume(tmp_path: Path) -> None:
     ("keyword", "value", "code"),
     [
         ("ImagePositionPatient", ["-10", "-20", "-295"], "duplicate-positions"),
-        ("ImagePositionPatient", ["-10", "-20", "-290.9"], "non-uniform"),
+        ("ImagePositionPatient", ["-10", "-20", "-291.5"], "non-uniform"),
         ("ImageOrientationPatient", [-v for v in AXIAL], "mixed-orientation"),
         ("RescaleSlope", "", "no-rescale"),
         ("PixelSpacing", ["0.8", "0.8"], "mixed-size"),

@@ -1,0 +1,163 @@
+"""`dicomnode analyze` on what is no plain stack of images: the mask lies on the original frames.
+
+The truth is the mask of the same chest as it was scanned, straight and in single frames.
+"""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import generate_uid
+from scipy.ndimage import map_coordinates
+
+from tests.acceptance.running import dicomnode
+from tests.ct_files import enhanced, write
+
+#: Every fourth row and column of a 512x512 chest: the geometry is the same, and each analysis takes a second or two.
+COARSE = 4
+TILT_DEGREES = 12.0
+
+
+def coarse(data: Path) -> list[Dataset]:
+    """The LIDC chest with larger pixels, feet first. The first pixel stays, so the position stays."""
+    datasets = [pydicom.dcmread(p) for p in sorted((data / "chest_lidc0314_every4th").glob("*.dcm"))]
+    datasets.sort(key=lambda d: float(d.ImagePositionPatient[2]))
+    for d in datasets:
+        pixels = d.pixel_array[::COARSE, ::COARSE]
+        d.Rows, d.Columns = pixels.shape
+        d.PixelSpacing = [float(v) * COARSE for v in d.PixelSpacing]
+        d.PixelData = np.ascontiguousarray(pixels).tobytes()
+    return datasets
+
+
+def analyse(source: Path, out: Path) -> dict[str, Any]:
+    config = out.parent / "ae_config.toml"
+    config.write_text('[analysis]\nbundle = ""\nradiomics = false\n')
+    done = dicomnode("analyze", source, "--out", out, "--config", config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads((out / "findings.json").read_text("utf-8"))
+    return found
+
+
+def masks(out: Path, sources: dict[tuple[str, int | None], int], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Labels (slice, row, column), each frame of the SEG put where the source frame that it refers to lies."""
+    seg = pydicom.dcmread(out / "seg.dcm")
+    labels = np.zeros((len(sources), *shape), np.uint8)
+    for mask, groups in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        [source] = groups.DerivationImageSequence[0].SourceImageSequence
+        frame = source.get("ReferencedFrameNumber")
+        place = sources[source.ReferencedSOPInstanceUID, None if frame is None else int(frame)]
+        labels[place][mask > 0] = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+    return labels
+
+
+def single(datasets: list[Dataset]) -> dict[tuple[str, int | None], int]:
+    return {(d.SOPInstanceUID, None): i for i, d in enumerate(datasets)}
+
+
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def assert_valid(out: Path, validator: str) -> None:
+    for path in sorted(out.glob("*.dcm")):
+        done = subprocess.run([validator, str(path)], capture_output=True, text=True, check=False)
+        errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+        assert not errors, f"{path.name}: {errors}"
+
+
+@pytest.fixture(scope="module")
+def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Dataset], NDArray[np.uint8]]:
+    """The chest as it was scanned, and its mask."""
+    folder = tmp_path_factory.mktemp("straight")
+    datasets = coarse(data)
+    write(datasets, folder / "in")
+    analyse(folder / "in", folder / "out")
+    labels = masks(folder / "out", single(datasets), (128, 128))
+    assert {1, 2} <= set(np.unique(labels))
+    return datasets, labels
+
+
+def by_hand(datasets: list[Dataset]) -> Dataset:
+    for d in datasets:
+        # Vendor's values that the enhanced object restricts further.
+        d.StudyID, d.SeriesNumber = "1", "1"
+    return enhanced(datasets)
+
+
+def by_highdicom(datasets: list[Dataset]) -> Dataset:
+    return hd.legacy.LegacyConvertedEnhancedCTImage(datasets, generate_uid(), 7, generate_uid(), 1)
+
+
+@pytest.mark.parametrize("make", [by_hand, by_highdicom])
+def test_enhanced_ct(
+    straight: tuple[list[Dataset], NDArray[np.uint8]],
+    data: Path,
+    tmp_path: Path,
+    peer: Callable[[str, str], str],
+    make: Callable[[list[Dataset]], Dataset],
+) -> None:
+    datasets = coarse(data)
+    shuffled = [int(i) for i in np.random.default_rng(0).permutation(len(datasets))]
+    image = make([datasets[i] for i in shuffled])
+    write([image], tmp_path / "in")
+    found = analyse(tmp_path / "in", tmp_path / "out")
+    assert found["series"]["slices"] == len(datasets)
+    groups = image.PerFrameFunctionalGroupsSequence
+    heights = [float(g.PlanePositionSequence[0].ImagePositionPatient[2]) for g in groups]
+    order = np.argsort(np.argsort(heights))
+    places = {(str(image.SOPInstanceUID), n + 1): int(order[n]) for n in range(len(datasets))}
+    assert np.array_equal(masks(tmp_path / "out", places, (128, 128)), straight[1])
+    assert_valid(tmp_path / "out", peer("dciodvfy", "dicom3tools"))
+
+
+def tilted(datasets: list[Dataset]) -> tuple[list[Dataset], NDArray[np.float64]]:
+    """The chest as a tilted gantry would have scanned it, and the straight voxel coordinates of each pixel."""
+    volume = np.stack([d.pixel_array for d in datasets]).astype(np.float32)
+    pixel, step = float(datasets[0].PixelSpacing[0]), 4.0
+    x0, y0, z0 = (float(v) for v in datasets[0].ImagePositionPatient)
+    c, s = np.cos(np.radians(TILT_DEGREES)), np.sin(np.radians(TILT_DEGREES))
+    rows, columns = np.mgrid[:128, :128]
+    found, places = [], []
+    for i, d in enumerate(datasets):
+        # The slices turn about the middle of the field of view, as a gantry does.
+        y, z = y0 + 64 * pixel * (1 - c), z0 + i * step + 64 * pixel * s
+        place = np.stack([(z - rows * pixel * s - z0) / step, (y + rows * pixel * c - y0) / pixel, columns])
+        image = pydicom.Dataset(d)
+        image.file_meta = d.file_meta
+        image.SOPInstanceUID = generate_uid()
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+        image.ImagePositionPatient = [x0, f"{y:.4f}", f"{z:.4f}"]
+        image.ImageOrientationPatient = [1, 0, 0, 0, f"{c:.8f}", f"{-s:.8f}"]
+        image.PixelData = np.rint(map_coordinates(volume, place, order=1, cval=0)).astype(np.uint16).tobytes()
+        found.append(image)
+        places.append(place)
+    return found, np.stack(places, axis=1)
+
+
+def test_gantry_tilt(
+    straight: tuple[list[Dataset], NDArray[np.uint8]], data: Path, tmp_path: Path, peer: Callable[[str, str], str]
+) -> None:
+    datasets, place = tilted(coarse(data))
+    write(datasets, tmp_path / "in")
+    found = analyse(tmp_path / "in", tmp_path / "out")
+    assert "tilt-resampled" in {f["code"] for f in found["flags"]}
+    ours = masks(tmp_path / "out", single(datasets), (128, 128))
+    # Nearest neighbour: the straight mask at the tilted pixels' own places. A slice more or less at the ends of the
+    # scan (where the tilt cuts off a wedge) is not compared.
+    truth = map_coordinates(straight[1], place, order=0, cval=0)
+    inside = (place[0] > 2) & (place[0] < len(datasets) - 3)
+    for label in (1, 2):
+        assert dice((ours == label) & inside, (truth == label) & inside) > 0.95
+    # The bound tells a mask in its place from one that is a pixel off.
+    shifted = np.roll(ours, 1, axis=1)
+    assert dice((ours > 0) & inside, (truth > 0) & inside) > dice((shifted > 0) & inside, (truth > 0) & inside) + 0.02
+    assert_valid(tmp_path / "out", peer("dciodvfy", "dicom3tools"))
