@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 # program:package pairs of the peers that the acceptance tests talk to
-PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless
+PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless ojph_compress:openjph-tools
 
 .PHONY: help demo test lint install peers demo-bundle clean
 help:
