@@ -129,7 +129,9 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
 @app.command()
 def echo(
-    peer: Annotated[str, typer.Argument(help="A destination's name from the configuration, or AET@HOST:PORT.")],
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="A destination's name from the configuration, or AET@HOST:PORT.")
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Ask a peer for a sign of life (C-ECHO).
@@ -144,8 +146,10 @@ def echo(
 
 @app.command()
 def send(
-    peer: Annotated[str, typer.Argument(help="A destination's name from the configuration, or AET@HOST:PORT.")],
-    files: Annotated[list[Path], typer.Argument(help="DICOM files and folders.", exists=True)],
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="A destination's name from the configuration, or AET@HOST:PORT.")
+    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="DICOM files and folders.", exists=True)],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Send DICOM files to a peer (C-STORE).
@@ -264,7 +268,7 @@ def jobs_list(
     )
 
 
-StudyArgument = Annotated[str, typer.Argument(help="Study Instance UID.")]
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Study Instance UID.")]
 GenerationOption = Annotated[int | None, typer.Option(help="The generation; else the latest.")]
 
 
