@@ -65,5 +65,7 @@ def _percentile(values: NDArray[np.int64], counts: NDArray[np.int64], percent: f
     """Linear between the two neighbours in rank, as numpy's default."""
     position = percent / 100 * (int(counts.sum()) - 1)
     ends = counts.cumsum()
-    below, above = (int(values[np.searchsorted(ends, rank, side="right")]) for rank in (np.floor(position), np.ceil(position)))
+    below, above = (
+        int(values[np.searchsorted(ends, rank, side="right")]) for rank in (np.floor(position), np.ceil(position))
+    )
     return below + (above - below) * float(position - np.floor(position))

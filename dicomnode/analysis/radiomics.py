@@ -4,15 +4,16 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import Mask, Volume
+from dicomnode.analysis.resampling import Grid, Solid, Values
 from dicomnode.errors import ConfigurationError, RefusedError
 
 with warnings.catch_warnings():
@@ -65,7 +66,17 @@ def extract(volume: Volume, mask: Mask, settings: Mapping[str, Any] = DEFAULT_SE
     """
     # Not cropped to the mask first: PyRadiomics' resampling grid starts at the image's corner, and another corner means
     # other sampling points and slightly other values. Only the mask's surroundings are resampled.
-    return extract_image(_image(volume, volume.hu), _image(volume, mask.view(np.uint8)), settings)
+    depth, height, width = volume.hu.shape
+    z, y, x = volume.spacing_mm
+    grid = Grid(
+        (width, height, depth), (x, y, z), volume.origin_mm, tuple(np.array(volume.axes[::-1]).T.ravel().tolist())
+    )
+    inside = mask.view(np.uint8)
+    with _quiet(), _refusing():
+        extractor = _extractor(settings)
+        if _covered(extractor, volume.hu.dtype):
+            return _fast(extractor, volume.hu, inside, grid)
+        return _stock(extractor, grid.image(volume.hu), grid.image(inside))
 
 
 def extract_image(image: sitk.Image, mask: sitk.Image, settings: Mapping[str, Any]) -> dict[str, float]:
@@ -78,20 +89,37 @@ def extract_image(image: sitk.Image, mask: sitk.Image, settings: Mapping[str, An
         ConfigurationError: PyRadiomics does not accept the settings.
         RefusedError: `radiomics-region`, the mask is empty or too small for the features.
     """
+    with _quiet(), _refusing():
+        extractor = _extractor(settings)
+        values = sitk.GetArrayViewFromImage(image)
+        if image.GetDimension() == 3 and image.IsSameImageGeometryAs(mask) and _covered(extractor, values.dtype):
+            inside = sitk.GetArrayFromImage(mask) == extractor.settings["label"]
+            return _fast(extractor, values, inside.view(np.uint8), Grid.of(image))
+        return _stock(extractor, image, mask)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        # Its validator loads plug-ins the old way, it indexes one-element arrays, and it divides by zero where it then
-        # answers with a value of its own: nothing that a user of dicomnode could act upon.
+        # PyRadiomics' validator loads plug-ins the old way, it indexes one-element arrays, and it divides by zero where
+        # it then answers with a value of its own: nothing that a user of dicomnode could act upon.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", category=RuntimeWarning, module="radiomics")
-        extractor = _extractor(settings)
-        try:
-            if _covered(extractor, image, mask):
-                return _fast(extractor, image, mask)
-            found = extractor.execute(image, mask)
-        except ValueError as error:
-            raise RefusedError(
-                "radiomics-region", f"PyRadiomics cannot measure this region ({error}): the mask is empty or too small"
-            ) from error
+        yield
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise RefusedError(
+            "radiomics-region", f"PyRadiomics cannot measure this region ({error}): the mask is empty or too small"
+        ) from error
+
+
+def _stock(extractor: RadiomicsFeatureExtractor, image: sitk.Image, mask: sitk.Image) -> dict[str, float]:
+    found = extractor.execute(image, mask)
     return {name: float(value) for name, value in found.items() if not name.startswith("diagnostics_")}
 
 
@@ -110,10 +138,9 @@ _ONE_VALUE: Mapping[str, Any] = {
     "resegmentMode": "absolute",
     "correctMask": False,
 }
-_WHOLE_NUMBERS = (sitk.sitkInt8, sitk.sitkUInt8, sitk.sitkInt16, sitk.sitkUInt16)
 
 
-def _covered(extractor: RadiomicsFeatureExtractor, image: sitk.Image, mask: sitk.Image) -> bool:
+def _covered(extractor: RadiomicsFeatureExtractor, values: np.dtype[Any]) -> bool:
     """Whether the own loops give these features; the one place that decides between them and stock PyRadiomics."""
     setting, features = extractor.settings, extractor.enabledFeatures
     classes = {"shape", "firstorder", *texture_features.CLASSES}
@@ -124,10 +151,8 @@ def _covered(extractor: RadiomicsFeatureExtractor, image: sitk.Image, mask: sitk
         # Bins must fit into 16 bits.
         and (setting.get("binCount") or 1) < 1 << 15
         and setting.get("binWidth", 25) >= 4
-        and image.GetDimension() == 3
-        and image.GetPixelID() in _WHOLE_NUMBERS
-        and image.IsSameImageGeometryAs(mask)
-        and mask.GetNumberOfComponentsPerPixel() == 1
+        and values.kind in "iu"
+        and values.itemsize <= 2
     )
 
 
@@ -136,10 +161,10 @@ def _deprecated(feature_class: str, names: Sequence[str]) -> bool:
     return any(known.get(name, True) for name in names)
 
 
-def _fast(extractor: RadiomicsFeatureExtractor, image: sitk.Image, mask: sitk.Image) -> dict[str, float]:
+def _fast(extractor: RadiomicsFeatureExtractor, values: Values, inside: Solid, grid: Grid) -> dict[str, float]:
     """All classes from one preparation, on as many threads as there are cores."""
     setting = {"resegmentShape": False, "voxelArrayShift": 0, "gldm_a": 0, **extractor.settings}
-    region = radiomics_region.prepare(image, mask == setting["label"], setting)
+    region = radiomics_region.prepare(values, inside, grid, setting)
     wanted = {name: features or [] for name, features in extractor.enabledFeatures.items()}
     found: dict[str, dict[str, float]] = {}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
@@ -182,12 +207,3 @@ def _silence() -> None:
     logger.setLevel(logging.ERROR)
     # Its own handler writes to stderr. It lends its first handler to the validator, so it must have one.
     logger.handlers = [logging.NullHandler()]
-
-
-def _image(volume: Volume, array: NDArray[np.int16] | NDArray[np.uint8]) -> sitk.Image:
-    """(z, y, x) as an image with the volume's geometry in LPS."""
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(volume.spacing_mm[::-1])
-    image.SetOrigin(volume.origin_mm)
-    image.SetDirection(np.array(volume.axes[::-1]).T.ravel().tolist())
-    return image

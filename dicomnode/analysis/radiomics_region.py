@@ -1,22 +1,22 @@
-"""A region made ready for all classes of radiomics at once: resampled, re-segmented and discretised as PyRadiomics does.
+"""A region made ready for all classes of radiomics: resampled, re-segmented and discretised as PyRadiomics does it.
 
 PyRadiomics (3.0.1) does each of these once for every class, on copies with 4 and 8 bytes a voxel.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from radiomics.imageoperations import getBinEdges
 
 from dicomnode.analysis.compiled import compiled
+from dicomnode.analysis.resampling import Grid, Solid, Values, resample, resampling_grid
 
 Counts = NDArray[np.int64]
-#: Values of an image with whole numbers of 8 or 16 bits, and how many there may be.
-Values = NDArray[np.int16]
+_Number = TypeVar("_Number", bound=np.generic)
+#: How many different values 16 bits hold.
 _DIFFERENT = 1 << 16
 
 
@@ -35,32 +35,44 @@ class Region:
 
     levels: NDArray[np.uint8] | NDArray[np.uint16]
     level_count: int
-    solid: NDArray[np.uint8]
+    solid: Solid
     spacing_mm: tuple[float, float, float]
     values: Counts
     counts: Counts
     bins: Counts
 
 
-def prepare(image: sitk.Image, mask: sitk.Image, setting: Mapping[str, Any]) -> Region:
-    """The region where a mask (0 and 1, uint8) is 1.
+def prepare(values: Values, inside: Solid, grid: Grid, setting: Mapping[str, Any]) -> Region:
+    """The region where a mask is 1.
+
+    Args:
+        values: (z, y, x), whole numbers of 8 or 16 bits.
+        inside: (z, y, x), 0 or 1.
+        grid: where both lie.
+        setting: PyRadiomics' settings, with all defaults filled in.
 
     Raises:
         ValueError: as PyRadiomics, where the mask is empty or too small.
     """
-    first, size = _bounding_box(mask)
-    spacing = setting["resampledPixelSpacing"]
-    if spacing is not None and setting["interpolator"] is not None:
-        grid = _grid(image, first, size, spacing, setting["padDistance"])
-        if grid is not None:
-            interpolator = getattr(sitk, setting["interpolator"])
-            image, mask = grid.resampled(image, interpolator), grid.resampled(mask, sitk.sitkNearestNeighbor)
-    return _discretised(image, mask, setting)
+    values, inside = _fixed(values), _fixed(inside)
+    first, size = _bounding_box(inside)
+    if setting["resampledPixelSpacing"] is not None and setting["interpolator"] is not None:
+        wanted = resampling_grid(grid, first, size, setting["resampledPixelSpacing"], setting["padDistance"])
+        if wanted is not None:
+            values, inside = resample(values, inside, grid, wanted, setting["interpolator"])
+            grid = wanted
+    return _discretised(values, inside, grid, setting)
 
 
-def _bounding_box(mask: sitk.Image) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _fixed(array: NDArray[_Number]) -> NDArray[_Number]:
+    """Contiguous and read-only: one type for the compiled loops, whoever made the array."""
+    array = np.ascontiguousarray(array).view()
+    array.flags.writeable = False
+    return array
+
+
+def _bounding_box(inside: Solid) -> tuple[Counts, Counts]:
     """First voxel and size, (x, y, z)."""
-    inside = sitk.GetArrayViewFromImage(mask)
     planes = inside.any(axis=(1, 2))
     if not planes.any() or inside.all():
         raise ValueError("nothing is segmented, or everything")
@@ -69,42 +81,7 @@ def _bounding_box(mask: sitk.Image) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.array([a for a, _ in spans]), np.array([b - a + 1 for a, b in spans])
 
 
-@dataclass(frozen=True)
-class _Grid:
-    size: list[int]
-    spacing: list[float]
-    origin: tuple[float, float, float]
-    direction: tuple[float, ...]
-
-    def resampled(self, image: sitk.Image, interpolator: int) -> sitk.Image:
-        return sitk.Resample(
-            image, self.size, sitk.Transform(), interpolator, self.origin, self.spacing, self.direction, 0.0,
-            image.GetPixelID(),
-        )  # fmt: skip
-
-
-def _grid(
-    image: sitk.Image, first: NDArray[np.int64], size: NDArray[np.int64], wanted: list[float], pad: int
-) -> _Grid | None:
-    """Where PyRadiomics samples (`imageoperations.resampleImage`), or None where the image has the spacing already.
-
-    The grid's phase hangs on the image's corner. ITK's sums depend in the last bit on where a line begins, and then
-    rounds to whole HU: so the padding is sampled too, though nobody looks at it.
-    """
-    old = np.array(image.GetSpacing())
-    new = np.where(np.array(wanted) == 0, old, wanted)
-    new = np.where(size != 1, new, old)
-    if np.allclose(old, new):
-        return None
-    ratio = old / new
-    low = np.floor((first - 0.5) * ratio - pad).clip(min=0)
-    high = np.minimum(np.ceil((first + size - 0.5) * ratio + pad), np.ceil(np.array(image.GetSize()) * ratio) - 1)
-    origin = image.TransformContinuousIndexToPhysicalPoint((0.5 * (new - old) / old + low / ratio).tolist())
-    return _Grid((high - low + 1).astype(int).tolist(), new.tolist(), origin, image.GetDirection())
-
-
-def _discretised(image: sitk.Image, mask: sitk.Image, setting: Mapping[str, Any]) -> Region:
-    values, inside = sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(mask)
+def _discretised(values: Values, inside: Solid, grid: Grid, setting: Mapping[str, Any]) -> Region:
     low, high = _range(setting["resegmentRange"])
     lowest = int(np.iinfo(values.dtype).min)
     histogram, whole, kept = _census(values, inside, low, high, lowest)
@@ -119,7 +96,7 @@ def _discretised(image: sitk.Image, mask: sitk.Image, setting: Mapping[str, Any]
     levels, solid = _cropped(values, inside, kept, table, lowest)
     if setting["resegmentShape"]:
         solid = (levels > 0).astype(np.uint8)
-    x, y, z = image.GetSpacing()
+    x, y, z = grid.spacing
     bins = np.bincount(binned, weights=counts).astype(np.int64)
     return Region(levels, level_count, solid, (z, y, x), present, counts, bins[bins > 0])
 
@@ -142,9 +119,7 @@ def _check(bounds: Counts, voxels: int, setting: Mapping[str, Any]) -> None:
 
 
 @compiled
-def _census(
-    values: Values, inside: NDArray[np.uint8], low: float, high: float, lowest: int
-) -> tuple[Counts, Counts, Counts]:
+def _census(values: Values, inside: Solid, low: float, high: float, lowest: int) -> tuple[Counts, Counts, Counts]:
     """Histogram of the intensities in the range; first and last index (z, y, x) of the mask, and of those in range."""
     histogram = np.zeros(_DIFFERENT, np.int64)
     whole, kept = np.full((3, 2), -1), np.full((3, 2), -1)
@@ -171,8 +146,8 @@ def _widen(bounds: Counts, z: int, y: int, x: int) -> None:
 
 @compiled
 def _cropped(
-    values: Values, inside: NDArray[np.uint8], box: Counts, table: NDArray[np.uint8], lowest: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    values: Values, inside: Solid, box: Counts, table: NDArray[np.uint8], lowest: int
+) -> tuple[NDArray[np.uint8], Solid]:
     """Bins and mask inside a box, with a border. Intensities out of range have no voxel in the table: bin 0."""
     z0, z1, y0, y1, x0, x1 = box[0, 0], box[0, 1], box[1, 0], box[1, 1], box[2, 0], box[2, 1]
     levels = np.zeros((z1 - z0 + 3, y1 - y0 + 3, x1 - x0 + 3), table.dtype)

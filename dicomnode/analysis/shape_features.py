@@ -34,7 +34,9 @@ Spacing = tuple[float, float, float]
 class _Measured(RadiomicsShape):
     """PyRadiomics' formulas, on measures that are already there."""
 
-    def __init__(self, voxels: int, spacing: Spacing, area: float, volume: float, diameters: Floats, axes: Floats) -> None:
+    def __init__(
+        self, voxels: int, spacing: Spacing, area: float, volume: float, diameters: Floats, axes: Floats
+    ) -> None:
         self.logger = logging.getLogger("radiomics")
         self.voxelBased = False
         self.enabledFeatures: dict[str, bool] = {}

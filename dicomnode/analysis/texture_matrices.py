@@ -9,6 +9,7 @@ read once for four classes.
 
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,7 @@ Levels = NDArray[np.uint8] | NDArray[np.uint16]
 Counts = NDArray[np.int64]
 
 #: One of each pair of opposite directions to the 26 neighbours, as steps in (z, y, x).
-DIRECTIONS = tuple(
-    (z, y, x) for z in (0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1) if (z, y, x) > (0, 0, 0)
-)
+DIRECTIONS = tuple((z, y, x) for z in (0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1) if (z, y, x) > (0, 0, 0))
 #: Slabs are shared among the threads: several for each, so that all end at about the same time.
 _SLABS = 8
 
@@ -55,7 +54,7 @@ def start(levels: Levels, count: int, alpha: int, threads: Executor) -> "Pending
     zones = threads.submit(_zones, flat.copy(), steps)
     slabs = [
         threads.submit(_neighbours, flat, levels.shape, int(a), int(b), steps, count, alpha)
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        for a, b in pairwise(edges)
         if a < b
     ]
     return Pending(slabs, zones)
