@@ -62,7 +62,7 @@ def _save(folder: Path, images: Iterator[Dataset]) -> list[Path]:
 
 def _axial(volume: Volume) -> Iterator[Dataset]:
     a = _Acquisition(
-        "chest", 2, "Thorax 1.5 lung", ("ORIGINAL", "PRIMARY", "AXIAL"), "Br59", "CHEST", volume.spacing_mm[0]
+        "chest", 2, "Thorax 1.5 lung", ("ORIGINAL", "PRIMARY", "AXIAL"), "LUNG", "CHEST", volume.spacing_mm[0]
     )
     x, y, z = volume.origin_mm
     dz, dy, dx = volume.spacing_mm
@@ -71,7 +71,7 @@ def _axial(volume: Volume) -> Iterator[Dataset]:
 
 
 def _coronal(volume: Volume) -> Iterator[Dataset]:
-    a = _Acquisition("chest", 3, "Thorax coronal", ("DERIVED", "SECONDARY", "REFORMATTED"), "Br40", "CHEST", 10.0)
+    a = _Acquisition("chest", 3, "Thorax coronal", ("DERIVED", "SECONDARY", "REFORMATTED"), "STANDARD", "CHEST", 10.0)
     x, y, z = volume.origin_mm
     dz, dy, dx = volume.spacing_mm
     top = z + (volume.hu.shape[0] - 1) * dz
@@ -81,7 +81,7 @@ def _coronal(volume: Volume) -> Iterator[Dataset]:
 
 
 def _localizer(volume: Volume) -> Iterator[Dataset]:
-    a = _Acquisition("chest", 1, "Topogram", ("ORIGINAL", "PRIMARY", "LOCALIZER"), "T20f", "CHEST", 0.6)
+    a = _Acquisition("chest", 1, "Topogram", ("ORIGINAL", "PRIMARY", "LOCALIZER"), "", "CHEST", 0.6)
     x, y, z = volume.origin_mm
     dz, dy, dx = volume.spacing_mm
     top = z + (volume.hu.shape[0] - 1) * dz
@@ -95,7 +95,7 @@ def _head() -> Iterator[Dataset]:
 
     It is refused before anyone looks at its pixels.
     """
-    a = _Acquisition("head", 1, "Head 5.0", ("ORIGINAL", "PRIMARY", "AXIAL"), "Hr40", "HEAD", 5.0)
+    a = _Acquisition("head", 1, "Head 5.0", ("ORIGINAL", "PRIMARY", "AXIAL"), "STANDARD", "HEAD", 5.0)
     y, x = np.mgrid[-1:1:96j, -1:1:96j]
     r = np.hypot(x / 0.62, y / 0.8)
     hu = np.select([r < 0.86, r < 1.0, r < 1.06], [35, 900, 40], -1000).astype(np.int16)

@@ -3,11 +3,17 @@
 import re
 from pathlib import Path
 
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
 from dicomnode import config
-from dicomnode.config import Config
+from dicomnode.config import Config, TransferSyntaxName
 from dicomnode.dimse import sender
 from dicomnode.errors import UsageError
 
+_SYNTAXES: dict[TransferSyntaxName, str] = {
+    "explicit-le": ExplicitVRLittleEndian,
+    "implicit-le": ImplicitVRLittleEndian,
+}
 _ADDRESS = re.compile(r"(?P<ae>[^@\\]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
 
 
@@ -22,6 +28,7 @@ def to_peer(destination: config.Destination, settings: Config) -> sender.Destina
         acse_timeout_s=destination.timeout_s,
         dimse_timeout_s=destination.timeout_s,
         network_timeout_s=destination.timeout_s,
+        preferred_syntax=_SYNTAXES[destination.transfer_syntax],
     )
 
 

@@ -31,7 +31,19 @@ def storescu(peer: Callable[[str, str], str]) -> Callable[..., subprocess.Comple
     program = peer("storescu", "dcmtk")
 
     def send(node: Node, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-        command = [program, "+sd", "+r", "-aec", "DICOMNODE", *options, "127.0.0.1", str(node.port), str(folder)]
+        command = [
+            program,
+            "+sd",
+            "+r",
+            "+sp",
+            "*.dcm",
+            "-aec",
+            "DICOMNODE",
+            *options,
+            "127.0.0.1",
+            str(node.port),
+            str(folder),
+        ]
         environment = {**os.environ, "TCP_NODELAY": "1"}
         return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
 

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 import pytest
-from dicomnode.intake.catalog import Catalog
 
 from dicomnode import config
+from dicomnode.intake.catalog import Catalog
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")

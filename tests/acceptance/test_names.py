@@ -52,7 +52,17 @@ def sent(
         named = pydicom.dcmread(data / "odd_pydicom" / "charset_files" / f"{name}.dcm", stop_before_pixels=True)
         folder = tmp_path_factory.mktemp("names") / name
         studies[name] = renamed(data / "chest_tiny_cip" / "ct-64Dicom", named, folder)
-        command = [peer("storescu", "dcmtk"), "+sd", "-aec", "DICOMNODE", "127.0.0.1", str(node.port), str(folder)]
+        command = [
+            peer("storescu", "dcmtk"),
+            "+sd",
+            "+sp",
+            "*.dcm",
+            "-aec",
+            "DICOMNODE",
+            "127.0.0.1",
+            str(node.port),
+            str(folder),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return studies

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pydicom
 import pytest
+
 from dicomnode.dimse.storage_scp import StoragePeer
 from dicomnode.intake.catalog import Catalog
-
 from tests.acceptance.running import Node, until
 
 
@@ -39,7 +39,17 @@ def study(data: Path) -> tuple[Path, str, int]:
 
 
 def storescu(peer: Callable[[str, str], str], node: Node, folder: Path) -> subprocess.Popen[bytes]:
-    command = [peer("storescu", "dcmtk"), "+sd", "-aec", "DICOMNODE", "127.0.0.1", str(node.port), str(folder)]
+    command = [
+        peer("storescu", "dcmtk"),
+        "+sd",
+        "+sp",
+        "*.dcm",
+        "-aec",
+        "DICOMNODE",
+        "127.0.0.1",
+        str(node.port),
+        str(folder),
+    ]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

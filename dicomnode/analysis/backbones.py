@@ -1,0 +1,36 @@
+"""The image encoders, and the one place where torchvision is imported."""
+
+import torch
+from torch import nn
+
+if not torch.backends.cuda.is_built() and not hasattr(torch.ops.torchvision, "nms"):
+    # torchvision's published wheel is built for CUDA; on a CPU-only torch its import fails with «operator
+    # torchvision::nms does not exist», because its compiled library is not loaded and two Python registrations then
+    # find no operator. The schemas alone are enough: nothing here calls them. The library object must live as long as
+    # the process.
+    _schemas = torch.library.Library("torchvision", "DEF")
+    _schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+from torchvision import models
+
+BACKBONES = ("resnet18", "densenet121", "swin_t")
+
+
+def encoder(name: str) -> tuple[nn.Module, int]:
+    """A 2-D encoder without its classifier, randomly initialised: images (n, 3, height, width) to features (n, width).
+
+    Returns:
+        The encoder and its feature width.
+
+    Raises:
+        ValueError: `name` is not one of `BACKBONES`.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}: use one of {', '.join(BACKBONES)}")
+    net: nn.Module = getattr(models, name)(weights=None)
+    head = {"resnet18": "fc", "densenet121": "classifier", "swin_t": "head"}[name]
+    classifier = getattr(net, head)
+    width = int(classifier.in_features)
+    setattr(net, head, nn.Identity())
+    return net, width

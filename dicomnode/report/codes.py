@@ -1,0 +1,123 @@
+"""Every code that the objects use (PS3.16), and the published list of the private ones."""
+
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+SCHEME = "99DICOMNODE"
+#: 2.25 and the UUID 13b42df8-c8e6-4861-b1d5-85ba9df69a68, drawn once for this project: it names the scheme for good.
+SCHEME_UID = "2.25.154245014579175779637386531041943105612"
+SCHEME_VERSION = "1"
+
+LUNG = Code("39607008", "SCT", "Lung")
+RIGHT = Code("24028007", "SCT", "Right")
+LEFT = Code("7771000", "SCT", "Left")
+BILATERAL = Code("51440002", "SCT", "Bilateral")
+ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
+
+VOLUME = Code("118565006", "SCT", "Volume")
+SUM_OF_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method for volume")
+ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
+MEAN = Code("373098007", "SCT", "Mean")
+STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
+MEDIAN = Code("373099004", "SCT", "Median")
+SKEWNESS = Code("126051", "DCM", "Skewness")
+KURTOSIS = Code("126052", "DCM", "Kurtosis")
+
+CUBIC_CENTIMETRE = Code("cm3", "UCUM", "cubic centimeter")
+HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
+PERCENT = Code("%", "UCUM", "Percent")
+NO_UNITS = Code("1", "UCUM", "no units")
+
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+MORPHOLOGICAL_OPERATIONS = Code("123104", "DCM", "Morphological Operations")
+PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
+DEVICE = Code("121007", "DCM", "Device")
+ENGLISH = Code("en-US", "RFC5646", "English (United States)")
+IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
+IMAGING_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
+PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
+# LN 24627-2 "CT Chest" would be more exact; PixelMed's validator calls it an error because CID 100 does not hold it.
+CT_UNSPECIFIED = Code("25045-6", "LN", "CT unspecified body region")
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
+
+SUMMARY_OF_ANALYSES = Code("111065", "DCM", "Summary of Analyses")
+SUCCEEDED = Code("111222", "DCM", "Succeeded")
+PARTIALLY_SUCCEEDED = Code("111223", "DCM", "Partially Succeeded")
+FAILED = Code("111224", "DCM", "Failed")
+NOT_ATTEMPTED = Code("111225", "DCM", "Not Attempted")
+
+
+def _private(value: str, meaning: str) -> Code:
+    return Code(value, SCHEME, meaning)
+
+
+PERCENTILE_5 = _private("ATTP05", "Attenuation, 5th percentile of the region's voxels")
+PERCENTILE_15 = _private("ATTP15", "Attenuation, 15th percentile of the region's voxels")
+PERCENTILE_85 = _private("ATTP85", "Attenuation, 85th percentile of the region's voxels")
+PERCENTILE_95 = _private("ATTP95", "Attenuation, 95th percentile of the region's voxels")
+HIGH_ATTENUATION = _private("HAA600_250", "Percent of lung volume between -600 and -250 HU")
+LOW_ATTENUATION = _private("LAA950", "Percent of lung volume below -950 HU")
+# Horizon and bound are part of the concept: viewers drop modifiers, and PixelMed's validator reports errors for the
+# uncertainty items of TID 310.
+MORTALITY = {
+    years: (
+        _private(f"MORT{years}Y", f"Probability of all-cause death within {years} year{'s' if years > 1 else ''}"),
+        _private(f"MORT{years}Y_LOW", f"Lower bound, all-cause death within {years} year{'s' if years > 1 else ''}"),
+        _private(f"MORT{years}Y_HIGH", f"Upper bound, all-cause death within {years} year{'s' if years > 1 else ''}"),
+    )
+    for years in (1, 3, 5)
+}
+INTERVAL = _private("INTERVAL", "What lower and upper bound are")
+FLAG = _private("QUALITYFLAG", "Doubt about input or result")
+REASON = _private("REFUSALREASON", "Why no analysis was made")
+SERIES_USED = _private("SERIESUSED", "Series that was analysed, and why it was chosen")
+NOTE = _private("NOTE", "Remark on the contents of this report")
+LIMITATIONS = _private("USELIMIT", "Limitations of use")
+
+PRIVATE = (
+    PERCENTILE_5,
+    PERCENTILE_15,
+    PERCENTILE_85,
+    PERCENTILE_95,
+    HIGH_ATTENUATION,
+    LOW_ATTENUATION,
+    *(code for triple in MORTALITY.values() for code in triple),
+    INTERVAL,
+    FLAG,
+    REASON,
+    SERIES_USED,
+    NOTE,
+    LIMITATIONS,
+)
+
+
+def item(code: Code) -> Dataset:
+    """The code as an item of a code sequence (PS3.3 8.8)."""
+    dataset = Dataset()
+    dataset.CodeValue = code.value
+    dataset.CodingSchemeDesignator = code.scheme_designator
+    dataset.CodeMeaning = code.meaning
+    return dataset
+
+
+def scheme_identification() -> Dataset:
+    """The item of Coding Scheme Identification Sequence that names the private scheme (PS3.3 C.12.1)."""
+    dataset = Dataset()
+    dataset.CodingSchemeDesignator = SCHEME
+    dataset.CodingSchemeUID = SCHEME_UID
+    dataset.CodingSchemeName = "dicomnode private concepts"
+    dataset.CodingSchemeVersion = SCHEME_VERSION
+    dataset.CodingSchemeResponsibleOrganization = "dicomnode project"
+    return dataset
+
+
+def published() -> str:
+    """The text of docs/private-codes.md: the private codes, as this module has them."""
+    rows = "".join(f"| `{code.value}` | {code.meaning} |\n" for code in PRIVATE)
+    return (
+        "# Private codes\n\n"
+        "Concepts for which DICOM PS3.16 has no code. Generated from `dicomnode/report/codes.py`; a test compares.\n\n"
+        f"Coding scheme designator `{SCHEME}`, UID `{SCHEME_UID}`, version {SCHEME_VERSION}.\n\n"
+        f"| code value | code meaning |\n|---|---|\n{rows}"
+    )

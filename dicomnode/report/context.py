@@ -1,0 +1,57 @@
+"""What the objects say about this node, and the kinds of object that it makes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dicomnode.analysis.findings import Findings
+
+MANUFACTURER = "dicomnode"
+MODEL_NAME = "dicomnode chest CT"
+
+
+@dataclass(frozen=True)
+class Context:
+    """The circumstances of one result.
+
+    Attributes:
+        created: when the result was made, with its time zone. A repeated run gives the same time again, so that it
+            makes the same bytes: nothing in the reports looks at the clock.
+        software_version: the version of dicomnode.
+        device_serial: this node's serial number (VR LO, at most 64 characters).
+        station_name: this node's name (VR SH, at most 16 characters), or empty.
+        institution: where this node stands (VR LO), or empty.
+        previous: the findings of the earlier result that this one replaces. The reports name it as predecessor.
+
+    Raises:
+        ValueError: `created` has no time zone.
+    """
+
+    created: datetime
+    software_version: str
+    device_serial: str
+    station_name: str = ""
+    institution: str = ""
+    previous: Findings | None = None
+
+    def __post_init__(self) -> None:
+        if self.created.utcoffset() is None:
+            raise ValueError(
+                f"Context.created is {self.created}, without a time zone: give one, e.g. datetime.now(UTC)"
+            )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of object. The label (at most 8 characters) begins its Series Description."""
+
+    name: str
+    series_number: int
+    label: str
+
+
+# A fixed block of numbers, high enough to stand below the scanner's own series in every list.
+SEGMENTATION = Kind("segmentation", 9001, "Lungs")
+MEASUREMENTS = Kind("measurements", 9002, "Measures")
+RISK = Kind("risk", 9003, "Risk")
+SUMMARY = Kind("summary", 9004, "Summary")
+REFUSAL = Kind("refusal", 9005, "Refused")

@@ -1,0 +1,128 @@
+"""The lung masks as a DICOM Segmentation (PS3.3 A.51): binary, explicit little endian, empty frames left out."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from dicomnode.analysis.arrays import LEFT, RIGHT
+from dicomnode.analysis.findings import Findings, Lungs
+from dicomnode.report import codes, source, stamp, uids
+from dicomnode.report.context import MANUFACTURER, MODEL_NAME, SEGMENTATION, Context
+from dicomnode.report.wording import DEMO, is_demo, plain
+
+#: Segment number: (tracking identifier and label, laterality, colour). The numbers are those of the label array.
+SEGMENTS: Final[dict[int, tuple[uids.Structure, Code, tuple[int, int, int]]]] = {
+    RIGHT: ("right lung", codes.RIGHT, (230, 159, 0)),
+    LEFT: ("left lung", codes.LEFT, (86, 180, 233)),
+}
+
+
+def encode(
+    headers: Sequence[Dataset], labels_in_source: NDArray[np.uint8], findings: Findings, context: Context
+) -> Dataset:
+    """The segmentation object of one analysis.
+
+    Args:
+        headers: the source images without pixel data, in the order of the frames; or one enhanced multi-frame image.
+        labels_in_source: shape (frame, row, column), 0 background, 1 right lung, 2 left lung, in the source's own rows
+            and columns (`Volume.to_source`).
+        findings: of these images, with `lungs` and `series`.
+
+    Raises:
+        ValueError: the findings hold no lungs, the number of frames differs, or a label is not 0, 1 or 2.
+    """
+    if findings.lungs is None or findings.series is None:
+        raise ValueError(f"no segmentation to encode: the findings ({findings.status}) hold no lungs")
+    if labels_in_source.max(initial=0) > LEFT:
+        raise ValueError(f"labels must be 0, 1 (right) or 2 (left), and one is {labels_in_source.max()}")
+    frames = int(headers[0].get("NumberOfFrames", 1)) if len(headers) == 1 else len(headers)
+    if len(labels_in_source) != frames:
+        raise ValueError(f"the source has {frames} frames and the labels have {len(labels_in_source)}")
+
+    first = headers[0]
+    sop_uid = uids.sop_instance(SEGMENTATION, str(first.StudyInstanceUID), findings)
+    seg = hd.seg.Segmentation(
+        source_images=_places(headers, findings.series.spacing_mm),
+        pixel_array=labels_in_source,
+        segmentation_type="BINARY",
+        segment_descriptions=[_describe(number, first, findings.lungs) for number in SEGMENTS],
+        series_instance_uid=uids.series(SEGMENTATION, str(first.StudyInstanceUID), findings),
+        series_number=SEGMENTATION.series_number,
+        sop_instance_uid=sop_uid,
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=plain(context.software_version),
+        device_serial_number=plain(context.device_serial),
+        content_label="LUNGS",
+        content_description=f"{DEMO}, research use only" if is_demo(findings) else "Lungs, research use only",
+        pixel_measures=_measures(first, findings.series.spacing_mm),
+        omit_empty_frames=True,
+    )
+    _name_dimensions(seg, uids.dimension_organization(sop_uid))
+    seg.BodyPartExamined = "CHEST"
+    stamp.finish(seg, SEGMENTATION, first, findings, context)
+    return seg
+
+
+def algorithm_family(lungs: Lungs) -> Code:
+    """The kind of algorithm (CID 7162) that made the mask: only a network is called artificial intelligence."""
+    network = lungs.segmenter.lower().startswith("lungmask")
+    return codes.ARTIFICIAL_INTELLIGENCE if network else codes.MORPHOLOGICAL_OPERATIONS
+
+
+def _describe(number: int, header: Dataset, lungs: Lungs) -> hd.seg.SegmentDescription:
+    structure, laterality, colour = SEGMENTS[number]
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=structure.capitalize(),
+        segmented_property_category=codes.ANATOMICAL_STRUCTURE,
+        segmented_property_type=codes.LUNG,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=plain(lungs.segmenter),
+            version=plain(lungs.segmenter_version),
+            family=algorithm_family(lungs),
+            source=MANUFACTURER,
+        ),
+        tracking_id=structure.capitalize(),
+        tracking_uid=uids.tracking(source.patient_key(header), structure),
+        display_color=hd.color.CIELabColor.from_rgb(*colour),
+    )
+    modifier = [codes.item(laterality)]
+    description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifier
+    return description
+
+
+def _places(headers: Sequence[Dataset], spacing_mm: tuple[float, float, float]) -> list[Dataset]:
+    """The headers with nothing but geometry; what highdicom insists on and the source lacks is filled in."""
+    frame_of_reference = uids.frame_of_reference(str(headers[0].SeriesInstanceUID))
+    places = [source.placeholder(header, frame_of_reference) for header in headers]
+    for place in places:
+        if "PixelSpacing" in place and not place.get("SliceThickness"):
+            place.SliceThickness = spacing_mm[0]
+    return places
+
+
+def _measures(header: Dataset, spacing_mm: tuple[float, float, float]) -> hd.PixelMeasuresSequence | None:
+    """Pixel measures with the spacing that the positions show. None: an enhanced image has its own."""
+    if "PixelSpacing" not in header:
+        return None
+    thickness = header.get("SliceThickness")
+    return hd.PixelMeasuresSequence(
+        pixel_spacing=[float(v) for v in header.PixelSpacing],
+        slice_thickness=float(thickness) if thickness else spacing_mm[0],
+        spacing_between_slices=spacing_mm[0],
+    )
+
+
+def _name_dimensions(seg: Dataset, uid: str) -> None:
+    # highdicom draws this UID at random; a repeated run must give the same bytes.
+    seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
+    for index in seg.DimensionIndexSequence:
+        index.DimensionOrganizationUID = uid

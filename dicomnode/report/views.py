@@ -1,0 +1,102 @@
+"""The few slices of a volume that the pictures need, so that a page can be drawn after the volume itself is gone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomnode.analysis.arrays import HuArray, Labels, Volume
+
+_MARGIN_MM: Final = 30.0
+
+
+@dataclass(frozen=True)
+class View:
+    """One slice as a radiologist looks at it: the patient's right on the left, the head or the anterior side up.
+
+    Attributes:
+        name: what it shows.
+        hu: shape (row, column), HU.
+        labels: shape (row, column), 0 background, 1 right lung, 2 left lung.
+        spacing_mm: (row, column).
+    """
+
+    name: str
+    hu: HuArray
+    labels: Labels
+    spacing_mm: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Views:
+    """A coronal slice and two axial ones: through the middle, and near the base, where SSc-ILD begins."""
+
+    coronal: View
+    middle: View
+    basal: View
+
+    def save(self, path: Path) -> None:
+        """Write the views as a compressed .npz file."""
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for key, view in self._items():
+            arrays[f"{key}_hu"] = view.hu
+            arrays[f"{key}_labels"] = view.labels
+            arrays[f"{key}_spacing_mm"] = np.array(view.spacing_mm)
+            arrays[f"{key}_name"] = np.array(view.name)
+        np.savez_compressed(path, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Views":
+        """The views that `save` wrote.
+
+        Raises:
+            KeyError, ValueError: the file is not such a file.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            return cls(**{key: _view(file, key) for key in ("coronal", "middle", "basal")})
+
+    def _items(self) -> tuple[tuple[str, View], ...]:
+        return ("coronal", self.coronal), ("middle", self.middle), ("basal", self.basal)
+
+
+def choose(volume: Volume, labels: Labels) -> Views:
+    """The coronal slice with most lung, the axial slice half way up the lungs, and one an eighth of the way up.
+
+    Args:
+        labels: shape (z, y, x) of the volume; without any lung the middle slices are taken.
+
+    Raises:
+        ValueError: the shapes of volume and labels differ.
+    """
+    if labels.shape != volume.hu.shape:
+        raise ValueError(f"labels have shape {labels.shape} and the volume {volume.hu.shape}: they must be the same")
+    dz, dy, dx = volume.spacing_mm
+    zs, ys, xs = (_extent(labels, axis, spacing) for axis, spacing in enumerate(volume.spacing_mm))
+    y = int(np.count_nonzero(labels, axis=(0, 2)).argmax()) if labels.any() else labels.shape[1] // 2
+    occupied = np.flatnonzero(labels.any(axis=(1, 2)))
+    lowest, highest = (int(occupied[0]), int(occupied[-1])) if occupied.size else (0, labels.shape[0] - 1)
+
+    def axial(name: str, height: float) -> View:
+        z = round(lowest + height * (highest - lowest))
+        return View(name, volume.hu[z, ys, xs].copy(), labels[z, ys, xs].copy(), (dy, dx))
+
+    # z grows towards the head, and the picture's rows grow downwards.
+    coronal = View("Coronal", volume.hu[zs, y, xs][::-1].copy(), labels[zs, y, xs][::-1].copy(), (dz, dx))
+    return Views(coronal, axial("Axial, middle of the lungs", 0.5), axial("Axial, base of the lungs", 0.125))
+
+
+def _extent(labels: Labels, axis: int, spacing_mm: float) -> slice:
+    """Where the lungs lie along an axis, with a margin: the rest of the picture would only make the lungs smaller."""
+    others = tuple(other for other in range(3) if other != axis)
+    occupied = np.flatnonzero(labels.any(axis=others))
+    if not occupied.size:
+        return slice(None)
+    margin = round(_MARGIN_MM / spacing_mm)
+    return slice(max(int(occupied[0]) - margin, 0), int(occupied[-1]) + margin + 1)
+
+
+def _view(file: "np.lib.npyio.NpzFile", key: str) -> View:
+    row, column = (float(v) for v in file[f"{key}_spacing_mm"])
+    return View(str(file[f"{key}_name"]), file[f"{key}_hu"], file[f"{key}_labels"], (row, column))

@@ -1,0 +1,59 @@
+"""The words that stand in every object. Pure ASCII, which is right in whatever character set the source has."""
+
+import unicodedata
+
+from dicomnode.analysis.findings import Findings
+
+RESEARCH_USE = "Research use only; check the images first."
+DEMO = "SYNTHETIC DEMO MODEL - NOT CLINICAL"
+LIMITS = (
+    "Not a medical device. Computed automatically from one CT series, not reviewed by a person. "
+    "Not validated outside systemic sclerosis."
+)
+
+_SPELT = str.maketrans(
+    {
+        "\N{EN DASH}": "-",
+        "\N{EM DASH}": "-",
+        "\N{MINUS SIGN}": "-",
+        "\N{RIGHTWARDS ARROW}": "->",
+        "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}": '"',
+        "\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}": '"',
+        "\N{LEFT DOUBLE QUOTATION MARK}": '"',
+        "\N{RIGHT DOUBLE QUOTATION MARK}": '"',
+        "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+        "\N{MULTIPLICATION SIGN}": "x",
+        "\N{LESS-THAN OR EQUAL TO}": "<=",
+        "\N{GREATER-THAN OR EQUAL TO}": ">=",
+        "\N{DEGREE SIGN}": " degrees",
+        # ISO_IR 13 (Japanese) shows these two ASCII codes as a yen sign and an overline.
+        "\\": "/",
+        "~": "-",
+    }
+)
+
+
+def plain(text: str) -> str:
+    """The text in printable ASCII: common signs are spelt out, accents dropped, what is left becomes a question mark.
+
+    The objects keep the source's Specific Character Set (PS3.3 C.12.1.1.2). ASCII letters have the same codes in every
+    character set that DICOM allows, so our own text needs no encoding that could fail.
+    """
+    spelt = unicodedata.normalize("NFKD", text.translate(_SPELT))
+    letters = "".join(c for c in spelt if not unicodedata.combining(c)).encode("ascii", "replace").decode("ascii")
+    return "".join(c if c.isprintable() else " " for c in letters)
+
+
+def is_demo(findings: Findings) -> bool:
+    """Whether the risk comes from the synthetic demonstration model, which every object of the run must then say."""
+    return findings.risk is not None and findings.risk.intended_use == "synthetic-demo"
+
+
+def describe(label: str, findings: Findings) -> str:
+    """What a list of series shows, at most 64 characters (VR LO) for labels of at most 8."""
+    return f"{label}: {DEMO}, research use only" if is_demo(findings) else f"{label}: research use only"
+
+
+def warnings(findings: Findings) -> tuple[str, ...]:
+    """The sentences that a reader must see before any number."""
+    return (*((f"{DEMO}.",) if is_demo(findings) else ()), RESEARCH_USE, LIMITS)

@@ -1,0 +1,170 @@
+"""What other people's programs say about our objects: dicom3tools, PixelMed, DCMTK, dcmqi, SimpleITK."""
+
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from dicomnode.analysis.arrays import HuArray, Volume
+from dicomnode.report import measurements, refusal, risk, segmentation, summary, views
+from tests import report_cases as cases
+
+SOURCES = ["synthetic", "tiny", "lidc"]
+REPORTS = ["measurements", "risk", "refusal"]
+KINDS = ["segmentation", *REPORTS, "summary"]
+PIXELMED = Path("/usr/share/java/pixelmed.jar")
+Peer = Callable[[str, str], str]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The objects of one source, written to files."""
+
+    folder: Path
+    labels: NDArray[np.uint8]
+    source_files: tuple[Path, ...]
+
+    def __getitem__(self, kind: str) -> Path:
+        return self.folder / f"{kind}.dcm"
+
+
+def load(name: str, data: Path, folder: Path) -> tuple[list[Dataset], HuArray, NDArray[np.uint8], tuple[Path, ...]]:
+    if name == "synthetic":
+        headers, labels = cases.synthetic(), cases.boxes()
+        for header in headers:
+            # A local code is not in the context group that PixelMed looks in: that has a test of its own below.
+            del header.ProcedureCodeSequence
+        return headers, np.full(labels.shape, -800, np.int16), labels, ()
+    files = {"tiny": "chest_tiny_cip/ct-64Dicom/*", "lidc": "chest_lidc0314_every4th/*.dcm"}[name]
+    images = folder / "images"
+    images.mkdir()
+    for path in data.glob(files):
+        (images / path.name).symlink_to(path)
+    headers, hu = cases.read_series(images)
+    return headers, hu, cases.threshold_lungs(hu), tuple(Path(str(header.filename)) for header in headers)
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def written(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    folder = tmp_path_factory.mktemp(request.param)
+    headers, hu, labels, files = load(request.param, data, folder)
+    use = "synthetic-demo" if request.param == "tiny" else "research"
+    findings = cases.findings_of(headers, predicted=cases.risk(use))  # type: ignore[arg-type]
+    assert findings.series is not None
+    axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+    volume = Volume(hu, findings.series.spacing_mm, (0.0, 0.0, 0.0), axes, ())
+    picture = summary.picture(views.choose(volume, labels), findings)
+    seg = segmentation.encode(headers, labels, findings, cases.CONTEXT)
+    objects = {
+        "segmentation": seg,
+        "measurements": measurements.encode(headers, findings, seg, cases.CONTEXT),
+        "risk": risk.encode(headers, findings, cases.CONTEXT),
+        "refusal": refusal.encode(headers[0], cases.refused(), cases.CONTEXT),
+        "summary": summary.encode(headers, picture, findings, cases.CONTEXT),
+    }
+    for kind, dataset in objects.items():
+        (folder / f"{kind}.dcm").write_bytes(cases.to_bytes(dataset))
+    return Written(folder, labels, files)
+
+
+def said(command: Sequence[str | Path]) -> str:
+    """What the program printed; a program that fails is a failed test."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def errors(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(("Error", "E:", "F:", "ERROR"))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dciodvfy_finds_no_error(written: Written, kind: str, peer: Peer) -> None:
+    assert errors(said([peer("dciodvfy", "dicom3tools"), written[kind]])) == []
+
+
+def test_dcentvfy_finds_one_patient_and_one_study(written: Written, peer: Peer) -> None:
+    files = [*(written[kind] for kind in KINDS), *written.source_files]
+    assert errors(said([peer("dcentvfy", "dicom3tools"), *files])) == []
+
+
+@pytest.mark.parametrize("kind", REPORTS)
+def test_dsrdump_reads_the_reports(written: Written, kind: str, peer: Peer) -> None:
+    text = said([peer("dsrdump", "dcmtk"), "+Pl", written[kind]])
+    assert errors(text) == []
+    assert "Research use only; check the images first." in text
+    assert "Imaging Measurement Report" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", REPORTS)
+def test_pixelmed_finds_no_error(written: Written, kind: str, peer: Peer) -> None:
+    assert errors(pixelmed(written[kind], peer)) == []
+
+
+@pytest.mark.slow
+def test_a_local_procedure_code_is_the_only_thing_pixelmed_minds(tmp_path: Path, peer: Peer) -> None:
+    """CID 100 is extensible, and the source's own procedure code is reported as it is; PixelMed calls that an error."""
+    headers = cases.synthetic()
+    document = risk.encode(headers, cases.analysed(predicted=cases.risk("research")), cases.CONTEXT)
+    (tmp_path / "risk.dcm").write_bytes(cases.to_bytes(document))
+    (only,) = errors(pixelmed(tmp_path / "risk.dcm", peer))
+    assert "Procedure reported" in only
+    assert "not found in context group 100" in only
+
+
+def pixelmed(path: Path, peer: Peer) -> str:
+    java = peer("java", "pixelmed-apps")
+    if not PIXELMED.is_file():
+        peer("the PixelMed library (pixelmed.jar)", "pixelmed-apps")
+    # Java 17 limits XPath expressions to fewer operations than the validator's style sheets need.
+    limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("TotalOp", "ExprOp", "ExprGrp")]
+    main = "com.pixelmed.validate.DicomSRValidator"
+    text = said([java, *limits, "-cp", PIXELMED, main, "-checkcontentitemorder", path])
+    assert "Found Root Template TID_1500" in text
+    assert "IOD validation complete" in text
+    return text
+
+
+def test_dcmqi_reads_the_measurements(written: Written, peer: Peer, tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    said([peer("tid1500reader", "dcmqi"), "--inputDICOM", written["measurements"], "--outputMetadata", out])
+    groups = json.loads(out.read_text(encoding="utf-8"))["Measurements"]
+    assert [group["Laterality"]["CodeMeaning"] for group in groups] == ["Right", "Left", "Bilateral"]
+    assert [group["TrackingIdentifier"] for group in groups] == ["Right lung", "Left lung", "Lungs"]
+    assert [group["ReferencedSegment"] for group in groups][:2] == [1, 2]
+    for group, volume in zip(groups, ("2321.0", "2000.0", "4321.0"), strict=True):
+        values = {i["quantity"]["CodeValue"]: i["value"] for i in group["measurementItems"]}
+        assert values["118565006"] == volume
+        assert (values["HAA600_250"], values["LAA950"]) == ("12.5", "3.25")
+
+
+def test_the_mask_that_dcmqi_reads_is_ours_in_place(written: Written, peer: Peer, tmp_path: Path) -> None:
+    """Voxel for voxel, at the patient coordinates that ITK gives each voxel of the source."""
+    program = peer("segimage2itkimage", "dcmqi")
+    said([program, "--inputDICOM", written["segmentation"], "--outputDirectory", tmp_path, "-t", "nrrd"])
+    source = source_grid(written)
+    for number in (1, 2):
+        mask = sitk.ReadImage(str(tmp_path / f"{number}.nrrd"))
+        # Both grids are the source's: dcmqi's lacks the empty slices at the ends.
+        np.testing.assert_allclose(mask.GetSpacing(), source.GetSpacing(), rtol=1e-4)
+        np.testing.assert_allclose(mask.GetDirection(), source.GetDirection(), atol=1e-6)
+        on_source = sitk.Resample(mask, source, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(on_source) > 0, written.labels == number)
+
+
+def source_grid(written: Written) -> sitk.Image:
+    """The grid of the source as ITK's own reader sees it (the synthetic source has no files: its geometry by hand)."""
+    if written.source_files:
+        return sitk.ReadImage([str(path) for path in written.source_files])
+    image = sitk.GetImageFromArray(written.labels)
+    image.SetSpacing((2.0, 2.0, 4.0))
+    image.SetOrigin((-48.0, -32.0, 0.0))
+    return image

@@ -1,0 +1,59 @@
+"""The words in the objects: ASCII, short enough, and the warnings first."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicomnode.report import context
+from dicomnode.report.wording import DEMO, describe, is_demo, plain, warnings
+from tests import report_cases as cases
+
+KINDS = [context.SEGMENTATION, context.MEASUREMENTS, context.RISK, context.SUMMARY, context.REFUSAL]
+
+
+@pytest.mark.parametrize(
+    ("given_text", "expected"),
+    [
+        ("slices ≥ 5 mm \N{EN DASH} too thick", "slices >= 5 mm - too thick"),
+        ("Küche «x» 10°", 'Kuche "x" 10 degrees'),
+        ("a\\b~c", "a/b-c"),
+        ("日本", "??"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_text_becomes_ascii(given_text: str, expected: str) -> None:
+    assert plain(given_text) == expected
+
+
+@given(st.text())
+def test_any_text_becomes_printable_ascii(text: str) -> None:
+    result = plain(text)
+    assert result.isascii()
+    assert result.isprintable()
+    assert "\\" not in result
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("use", ["synthetic-demo", "research"])
+def test_descriptions_fit_and_say_what_this_is(kind: context.Kind, use: str) -> None:
+    findings = cases.analysed(predicted=cases.risk(use))  # type: ignore[arg-type]
+    description = describe(kind.label, findings)
+    assert len(description) <= 64
+    assert "research use only" in description
+    assert (DEMO in description) == (use == "synthetic-demo")
+
+
+def test_without_a_risk_nothing_is_a_demo() -> None:
+    assert not is_demo(cases.analysed())
+    assert warnings(cases.analysed())[0].startswith("Research use only")
+    assert warnings(cases.analysed(predicted=cases.risk()))[0].startswith(DEMO)
+
+
+def test_kinds_have_numbers_and_names_of_their_own() -> None:
+    assert len({kind.series_number for kind in KINDS}) == len({kind.name for kind in KINDS}) == len(KINDS)
+
+
+def test_a_time_without_zone_is_refused() -> None:
+    naive = cases.CONTEXT.created.replace(tzinfo=None)
+    with pytest.raises(ValueError, match="without a time zone"):
+        context.Context(created=naive, software_version="1", device_serial="2")

@@ -1,0 +1,132 @@
+"""The whole way in small: registry, fit, bundle; the node's reader then loads and predicts."""
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dicomnode.analysis.bundle import Bundle, load
+from dicomnode.analysis.phantom import Disease, chest
+from dicomnode.analysis.preprocess import Spec
+from dicomnode.errors import UsageError
+from training.bundle import make_bundle, to_toml
+from training.dataset import load_registry
+from training.fit import Settings, fit
+from training.synthetic import make_registry
+
+SETTINGS = Settings(
+    spec=Spec(spacing_mm=8.0, canvas=(32, 40), slices=3),
+    epochs=2,
+    batch=8,
+    heads=3,
+    head_steps=10,
+    fractions=(0.4, 0.3, 0.3),
+)
+
+
+def registry_with_deaths(folder: Path) -> Path:
+    """Six patients; the outcomes are written over, so that each part of the split has a death."""
+    make_registry(folder, 6, seed=3, workers=2)
+    scans = load_registry(folder).scans
+    rows = [f"{scan},{200 + 150 * i},{int(int(scan[1:5]) % 2 == 0)}" for i, scan in enumerate(scans)]
+    (folder / "outcomes.csv").write_text("scan,days,event\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    registry: Path
+    run: Path
+    content: dict[str, object]
+    bundle: Bundle
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("chain")
+    registry = registry_with_deaths(folder / "registry")
+    content = fit(registry, folder / "run", SETTINGS)
+    made = make_bundle(folder / "run", folder / "bundle", name="tiny", version="7", created_by="a test")
+    return Chain(registry, folder / "run", content, made)
+
+
+def test_the_run_tells_what_was_done(chain: Chain) -> None:
+    run = json.loads((chain.run / "run.json").read_text())
+    assert run["settings"]["epochs"] == 2 and len(run["train_loss"]) == 2
+    assert sum(part["patients"] for part in run["population"].values()) == 6
+    assert set(run["test"]) == {"1", "3", "5"} and set(run["test"]["5"]["oracle"]) == {"auc", "brier"}
+    split = json.loads((chain.run / "split.json").read_text())["parts"]
+    assert not set(split["train"]) & set(split["test"])
+
+
+def test_the_bundle_loads_and_predicts(chain: Chain) -> None:
+    loaded = load(chain.bundle.folder, allow_demo=True)
+    assert (loaded.name, loaded.version, loaded.intended_use) == ("tiny", "7", "synthetic-demo")
+    assert loaded.sha256 == chain.bundle.sha256 and loaded.spec == SETTINGS.spec
+    phantom = chest(1, shape=(40, 50, 60), spacing_mm=(7.0, 6.0, 6.0), disease=Disease.of_severity(0.5))
+    found = loaded.predict(phantom.volume, phantom.labels)
+    assert [h.years for h in found.horizons] == [1, 3, 5]
+    assert "over 3 model heads" in found.interval
+    assert loaded.predict(phantom.volume, phantom.labels) == found, "the same scan, the same numbers"
+
+
+def test_the_bundle_says_where_it_comes_from(chain: Chain) -> None:
+    folder = chain.bundle.folder
+    manifest = tomllib.loads((folder / "model.toml").read_text())
+    assert manifest["population"]["registry_sha256"] == load_registry(chain.registry).sha256
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "synthetic" in card and "a test" in card and "nan" not in card.lower()
+
+
+def test_an_older_bundle_is_replaced_and_nothing_else(chain: Chain, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    first = make_bundle(chain.run, out, name="tiny", version="7", created_by="a test")
+    second = make_bundle(chain.run, out, name="tiny", version="8", created_by="a test")
+    assert second.version == "8" and first.sha256 != second.sha256
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(UsageError, match="holds something that is no bundle"):
+        make_bundle(chain.run, tmp_path / "mine", name="tiny", version="7", created_by="a test")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "mine"], "no temporary folder is left"
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no finished run"):
+        make_bundle(tmp_path, tmp_path / "out", name="x", version="1", created_by="a test")
+
+
+def test_a_run_is_never_overwritten(chain: Chain) -> None:
+    with pytest.raises(UsageError, match="is not empty"):
+        fit(chain.registry, chain.run, SETTINGS)
+
+
+def test_a_registry_without_deaths_is_refused(chain: Chain, tmp_path: Path) -> None:
+    (tmp_path / "registry.csv").write_text((chain.registry / "registry.csv").read_text())
+    (tmp_path / "scans").symlink_to(chain.registry / "scans")
+    rows = [f"{scan},900,0" for scan in load_registry(chain.registry).scans]
+    (tmp_path / "outcomes.csv").write_text("scan,days,event\n" + "\n".join(rows) + "\n")
+    with pytest.raises(UsageError, match="no death within 5 years among the .* scans of the part 'train'"):
+        fit(tmp_path, tmp_path / "run", SETTINGS)
+
+
+def test_toml_goes_out_and_in() -> None:
+    table = {
+        "text": 'quote " backslash \\ line\nbreak Grüße \x7f',
+        "numbers": [1, -2, 3.5, 1e-9],
+        "yes": True,
+        "empty": [],
+        "table": {"a": 1, "with space.and dot": "x"},
+        "entries": [{"a": 1}, {"a": 2, "b": [1.0]}],
+    }
+    assert tomllib.loads(to_toml(table)) == table
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), np.float32(1.0), {1, 2}])
+def test_what_toml_cannot_hold_is_an_error(value: object) -> None:
+    with pytest.raises(TypeError, match="has no form in TOML"):
+        to_toml({"a": value})

@@ -1,0 +1,54 @@
+"""The `training` command: help with examples, and errors as one line with an exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from training import cli
+
+COMMANDS = ("synthetic", "fit", "bundle", "demo-bundle")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: training {command}" in result.output
+
+
+def test_the_commands_are_these() -> None:
+    listed = CliRunner().invoke(cli.app, ["--help"]).output
+    assert all(command in listed for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["fit", "--registry", "nowhere", "--out", "run"], 2, "nowhere/registry.csv is missing"),
+        (["bundle", "--run", "nowhere", "--out", "b"], 2, "nowhere is no finished run"),
+        (["synthetic", "--out", "r", "--patients", "0"], 2, "--patients is 0: give at least 1"),
+        (
+            ["fit", "--registry", "r", "--out", "run", "--backbone", "vgg"],
+            2,
+            "--backbone is 'vgg': use one of resnet18",
+        ),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(
+    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["training", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code
+    said = capsys.readouterr().err
+    assert f"training: {message}" in said and "Traceback" not in said
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, training.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

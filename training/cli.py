@@ -1,0 +1,126 @@
+"""The `training` command. Every command writes to a new folder; errors are one line and an exit code."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dicomnode.errors import DicomnodeError
+from training.card import auc_lines
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train dicomnode's risk model offline: registry -> run -> bundle. Research use only.",
+)
+
+Out = Annotated[Path, typer.Option(help="New or empty folder to write to.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+DEMO_NAME, DEMO_VERSION = "demo-synthetic", "1"
+DEMO_PATIENTS, DEMO_SEED = 420, 20260101
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage, named by what it does."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            stage = what.split(",", 1)[0]
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(what, total=total)
+            progress.update(tasks[stage], description=what, completed=done)
+
+        yield tell
+
+
+@app.command(epilog="Example: training synthetic --patients 420 --out registry --seed 20260101")
+def synthetic(
+    out: Out,
+    patients: Annotated[int, typer.Option(help="How many patients; about two scans each.")] = DEMO_PATIENTS,
+    seed: Seed = DEMO_SEED,
+) -> None:
+    """Make a synthetic registry with a known truth: phantom scans, outcomes, censoring."""
+    from training.synthetic import make_registry
+
+    with _progress() as tell:
+        scans = make_registry(out, patients, seed, progress=lambda done, total: tell("Making scans", done, total))
+    typer.echo(f"{out}: {patients} patients, {scans} scans")
+
+
+@app.command(epilog="Example: training fit --registry registry --out run --backbone resnet18 --epochs 12")
+def fit(
+    registry: Annotated[Path, typer.Option(help="Folder with registry.csv, outcomes.csv and the scans.")],
+    out: Out,
+    backbone: Annotated[str, typer.Option(help="resnet18, densenet121 or swin_t.")] = "resnet18",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training scans.")] = 12,
+    seed: Seed = 1,
+) -> None:
+    """Train on a registry, split by patient, and evaluate on held-out patients."""
+    from dicomnode.analysis.backbones import BACKBONES
+    from dicomnode.errors import UsageError
+    from training.fit import DEMO_SPEC, Settings
+    from training.fit import fit as run_fit
+
+    if backbone not in BACKBONES:
+        raise UsageError(f"--backbone is {backbone!r}: use one of {', '.join(BACKBONES)}")
+    settings = Settings(spec=DEMO_SPEC, backbone=backbone, epochs=epochs, seed=seed)
+    with _progress() as tell:
+        run = run_fit(registry, out, settings, tell)
+    for line in auc_lines(run):
+        typer.echo(line)
+
+
+@app.command(epilog="Example: training bundle --run run --out weights/demo-synthetic")
+def bundle(
+    run: Annotated[Path, typer.Option(help="Folder that `training fit` wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
+    name: Annotated[str, typer.Option(help="The model's name.")] = DEMO_NAME,
+    version: Annotated[str, typer.Option(help="The model's version.")] = DEMO_VERSION,
+) -> None:
+    """Make a bundle of a run: weights, model.toml, golden case, model card."""
+    from training.bundle import make_bundle
+
+    command = f"training bundle --run {run} --out {out} --name {name} --version {version}"
+    made = make_bundle(run, out, name=name, version=version, created_by=command)
+    typer.echo(f"{out}: {made.name} {made.version}, sha256 {made.sha256}")
+
+
+@app.command("demo-bundle", epilog="Example: training demo-bundle --work demo-training --out weights/demo-synthetic")
+def demo_bundle(
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
+    work: Annotated[Path, typer.Option(help="Folder for registry and run; what is finished there is used again.")],
+) -> None:
+    """Make the shipped demonstration bundle: synthetic, fit and bundle, in turn (about 10 minutes on 2 cores)."""
+    from training.bundle import make_bundle
+
+    registry, run = work / "registry", work / "run"
+    if not (registry / "truth.csv").is_file():  # the last file that `synthetic` writes
+        synthetic(registry, DEMO_PATIENTS, DEMO_SEED)
+    if not (run / "run.json").is_file():
+        fit(registry, run)
+    command = f"training demo-bundle --work {work.name} --out weights/{DEMO_NAME}"
+    made = make_bundle(run, out, name=DEMO_NAME, version=DEMO_VERSION, created_by=command)
+    typer.echo(f"{out}: {made.name} {made.version}, sha256 {made.sha256}")
+
+
+def main() -> None:
+    """Entry point: the one catch of dicomnode's errors."""
+    try:
+        app()
+    except DicomnodeError as error:
+        typer.echo(f"training: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
