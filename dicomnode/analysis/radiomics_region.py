@@ -13,9 +13,10 @@ from radiomics.imageoperations import getBinEdges
 
 from dicomnode.analysis.compiled import compiled
 from dicomnode.analysis.resampling import Grid, Solid, Values, resample, resampling_grid
+from dicomnode.analysis.texture_matrices import Levels
 
 Counts = NDArray[np.int64]
-_Number = TypeVar("_Number", bound=np.generic)
+_Array = TypeVar("_Array", Values, Solid)
 #: How many different values 16 bits hold.
 _DIFFERENT = 1 << 16
 
@@ -33,7 +34,7 @@ class Region:
         bins: how many voxels lie in each bin that is not empty.
     """
 
-    levels: NDArray[np.uint8] | NDArray[np.uint16]
+    levels: Levels
     level_count: int
     solid: Solid
     spacing_mm: tuple[float, float, float]
@@ -64,7 +65,7 @@ def prepare(values: Values, inside: Solid, grid: Grid, setting: Mapping[str, Any
     return _discretised(values, inside, grid, setting)
 
 
-def _fixed(array: NDArray[_Number]) -> NDArray[_Number]:
+def _fixed(array: _Array) -> _Array:
     """Contiguous and read-only: one type for the compiled loops, whoever made the array."""
     array = np.ascontiguousarray(array).view()
     array.flags.writeable = False
@@ -73,11 +74,10 @@ def _fixed(array: NDArray[_Number]) -> NDArray[_Number]:
 
 def _bounding_box(inside: Solid) -> tuple[Counts, Counts]:
     """First voxel and size, (x, y, z)."""
-    planes = inside.any(axis=(1, 2))
-    if not planes.any() or inside.all():
+    planes, rows = np.any(inside, axis=(1, 2)), np.any(inside, axis=0)
+    if not np.any(planes) or np.all(inside):
         raise ValueError("nothing is segmented, or everything")
-    rows = inside.any(axis=0)
-    spans = [np.flatnonzero(line)[[0, -1]] for line in (rows.any(axis=0), rows.any(axis=1), planes)]
+    spans = [np.flatnonzero(line)[[0, -1]] for line in (np.any(rows, axis=0), np.any(rows, axis=1), planes)]
     return np.array([a for a, _ in spans]), np.array([b - a + 1 for a, b in spans])
 
 
@@ -91,7 +91,7 @@ def _discretised(values: Values, inside: Solid, grid: Grid, setting: Mapping[str
     present, counts = found + lowest, histogram[found]
     binned = np.digitize(present, getBinEdges(present, **setting))
     level_count = int(binned.max())
-    table = np.zeros(_DIFFERENT, np.uint8 if level_count < 256 else np.uint16)
+    table: Levels = np.zeros(_DIFFERENT, np.uint8) if level_count < 256 else np.zeros(_DIFFERENT, np.uint16)
     table[found] = binned
     levels, solid = _cropped(values, inside, kept, table, lowest)
     if setting["resegmentShape"]:
@@ -145,9 +145,7 @@ def _widen(bounds: Counts, z: int, y: int, x: int) -> None:
 
 
 @compiled
-def _cropped(
-    values: Values, inside: Solid, box: Counts, table: NDArray[np.uint8], lowest: int
-) -> tuple[NDArray[np.uint8], Solid]:
+def _cropped(values: Values, inside: Solid, box: Counts, table: Levels, lowest: int) -> tuple[Levels, Solid]:
     """Bins and mask inside a box, with a border. Intensities out of range have no voxel in the table: bin 0."""
     z0, z1, y0, y1, x0, x1 = box[0, 0], box[0, 1], box[1, 0], box[1, 1], box[2, 0], box[2, 1]
     levels = np.zeros((z1 - z0 + 3, y1 - y0 + 3, x1 - x0 + 3), table.dtype)

@@ -85,8 +85,8 @@ def _scan(solid: Solid) -> tuple[Counts, Counts, Counts, Counts, Counts, Counts,
     highest_y = np.full((2 * depth, 2 * width), -1)
     for z in range(depth - 1):
         for y in range(height - 1):
-            right = 0
-            row, row_x, row_xx = 0, 0, 0
+            right = np.int64(0)
+            row = row_x = row_xx = np.int64(0)
             for x in range(width - 1):
                 # A state's bits are the corners 4 z + 2 y + x. Those at x were those at x + 1 of the cube before.
                 left = right

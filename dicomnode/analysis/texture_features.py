@@ -6,6 +6,7 @@ formulas; what stands here repeats the clean-up between counting and formulas (P
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class _Counted(RadiomicsFeaturesBase):
         self.featureNames = self.getFeatureNames()
         present = np.flatnonzero(matrices.gldm.sum(axis=1))
         self.present = present
-        self.coefficients = {"grayLevels": present + 1, "Ng": int(present[-1]) + 1}
+        self.coefficients: dict[str, Any] = {"grayLevels": present + 1, "Ng": int(present[-1]) + 1}
 
 
 class _Glcm(_Counted, RadiomicsGLCM):

@@ -90,7 +90,8 @@ def _neighbours(
                 level = np.int64(flat[here])
                 if level == 0:
                     continue
-                neighbours = total = dependent = 0
+                neighbours = dependent = 0
+                total = np.int64(0)
                 for a in range(len(steps)):
                     step = steps[a]
                     after, before = np.int64(flat[here + step]), np.int64(flat[here - step])
@@ -98,11 +99,13 @@ def _neighbours(
                         glcm[a, level - 1, after - 1] += 1
                         neighbours += 1
                         total += after
-                        dependent += abs(after - level) <= alpha
+                        if abs(after - level) <= alpha:
+                            dependent += 1
                     if before:
                         neighbours += 1
                         total += before
-                        dependent += abs(before - level) <= alpha
+                        if abs(before - level) <= alpha:
+                            dependent += 1
                     if before != level:  # a run begins here
                         end = here + step
                         length = 0
