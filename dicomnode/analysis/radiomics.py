@@ -152,6 +152,8 @@ def _covered(extractor: RadiomicsFeatureExtractor, values: np.dtype[Any]) -> boo
         extractor.enabledImagetypes in ({"Original": {}}, {"Original": None})
         and all(k in _ANY_VALUE or (k in _ONE_VALUE and v == _ONE_VALUE[k]) for k, v in setting.items())
         and all(k in classes and not _deprecated(k, names or ()) for k, names in features.items())
+        # Of a row of voxels PyRadiomics keeps its one direction even where it is empty.
+        and setting["minimumROIDimensions"] >= 2
         # Bins must fit into 16 bits.
         and (setting.get("binCount") or 1) < 1 << 15
         and setting.get("binWidth", 25) >= 4

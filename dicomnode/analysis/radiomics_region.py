@@ -112,7 +112,7 @@ def _check(bounds: Counts, voxels: int, setting: Mapping[str, Any]) -> None:
     if voxels <= 1:
         raise ValueError(f"{voxels} voxels are left in the range {setting['resegmentRange']}")
     dimensions = int((bounds[:, 1] > bounds[:, 0]).sum())
-    if dimensions < max(1, setting["minimumROIDimensions"]):
+    if dimensions < setting["minimumROIDimensions"]:
         raise ValueError(f"the region has {dimensions} dimensions, {setting['minimumROIDimensions']} are needed")
     if setting["minimumROISize"] is not None and voxels <= setting["minimumROISize"]:
         raise ValueError(f"the region has {voxels} voxels, more than {setting['minimumROISize']} are needed")
