@@ -167,7 +167,9 @@ class AnalysisTable(_Table):
     segmenter: Literal["classical", "lungmask"] = Field(
         "classical", description="give 'classical' (needs no weights) or 'lungmask' (needs lungmask_weights)"
     )
-    lungmask_weights: Path | None = Field(None, description="give the path of lungmask's R231 weights file (.pth)")
+    lungmask_weights: Path | None = Field(
+        None, description="give 'R231' (after `dicomnode weights fetch R231`), or the path of such a weights file"
+    )
     lungmask_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="give the SHA-256 of that file: 64 lower-case hex digits"
     )
@@ -182,11 +184,21 @@ class AnalysisTable(_Table):
     @field_validator("lungmask_sha256")
     @classmethod
     def _weights(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if info.data.get("segmenter") == "lungmask" and (value is None or info.data.get("lungmask_weights") is None):
-            raise ValueError("segmenter = 'lungmask' needs lungmask_weights and lungmask_sha256")
+        if info.data.get("segmenter") == "lungmask" and info.data.get("lungmask_weights") is None:
+            raise ValueError("segmenter = 'lungmask' needs lungmask_weights (and lungmask_sha256 for a path)")
         return value
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+class WeightsTable(_Table):
+    """Where `dicomnode weights fetch` gets files from."""
+
+    mirror: str = Field(
+        "",
+        pattern=r"^$|^https?://",
+        description="give '' for the publisher's server, or the http(s) URL of a folder with the same files",
+    )
 
 
 class Destination(_Table):
@@ -232,6 +244,7 @@ class Config(_Table):
     storage: Storage = Storage()
     settle: Settle = Settle()
     analysis: AnalysisTable = AnalysisTable()
+    weights: WeightsTable = WeightsTable()
     destination: tuple[Destination, ...] = ()
     worker: Worker = Worker()
     logging: Logging = Logging()
