@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from typing import BinaryIO
 
 from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
@@ -46,8 +47,8 @@ class Header:
     slice_position: float | None
 
 
-def parse(dataset: bytes, transfer_syntax: UID) -> Header:
-    """The header of an encoded dataset (without file meta information).
+def parse(dataset: BinaryIO, transfer_syntax: UID) -> Header:
+    """The header of an encoded dataset, read from where the stream stands (behind the file meta information).
 
     Raises:
         HeaderError: not a dataset in this transfer syntax, or without one of its four UIDs.
@@ -74,13 +75,13 @@ def parse(dataset: bytes, transfer_syntax: UID) -> Header:
     )
 
 
-def _raw_values(dataset: bytes, transfer_syntax: UID) -> Mapping[int, bytes]:
+def _raw_values(dataset: BinaryIO, transfer_syntax: UID) -> Mapping[int, bytes]:
     """The wanted elements' undecoded values. Elements stand in order of their tags: reading stops behind the last."""
     try:
         if transfer_syntax == DeflatedExplicitVRLittleEndian:
-            dataset = zlib.decompress(dataset, wbits=-zlib.MAX_WBITS)  # PS3.5 A.5: no zlib header
+            dataset = BytesIO(zlib.decompress(dataset.read(), wbits=-zlib.MAX_WBITS))  # PS3.5 A.5: no zlib header
         elements = data_element_generator(
-            BytesIO(dataset),
+            dataset,
             is_implicit_VR=transfer_syntax.is_implicit_VR,
             is_little_endian=transfer_syntax.is_little_endian,
             stop_when=lambda tag, _vr, _length: tag > _IMAGE_ORIENTATION,

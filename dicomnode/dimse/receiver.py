@@ -17,29 +17,30 @@ again, and `Catalog.record` calls it «same» or, if only the file had come abou
 
 import ipaddress
 import logging
+import resource
 import threading
 import time
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import cast
 
-from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import _config, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
+from dicomnode import logs
 from dicomnode.dimse import contexts
+from dicomnode.dimse.commands import Answer, StoreRequest
 from dicomnode.dimse.file_meta import encode
 from dicomnode.dimse.header import Header, HeaderError, parse
+from dicomnode.dimse.provider import LONGEST_PDU
 from dicomnode.dimse.transport import Server
 from dicomnode.errors import SpoolError
 from dicomnode.intake import processes
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Instance
-from dicomnode.intake.spool import Spool, Stored
+from dicomnode.intake.spool import Incoming, Spool, Stored
 
 LOGGER = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ UID_TAKEN = 0xC001
 # A-ASSOCIATE-RJ: result, source, reason (PS3.8 table 9-21).
 _CALLING_AE_NOT_RECOGNISED = (1, 1, 3)
 _CALLED_AE_NOT_RECOGNISED = (1, 1, 7)
-_TEMPORARY_CONGESTION = (2, 3, 1)
+_LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 _POLL_S = 0.05
 
 
@@ -79,11 +80,13 @@ class ReceiverSettings:
         port: 0 takes a free one.
         check_called_ae: refuse peers that call another AE title than `ae_title`.
         callers: who may call; empty = everyone.
-        max_pdu: largest PDU that peers may send, bytes; 0 = no limit.
+        max_associations: more are refused. Connections that have not asked for an association don't count.
+        max_pdu: largest PDU that peers may send, bytes, at most `LONGEST_PDU`.
         network_timeout_s: an association that says nothing for so long is aborted.
         acse_timeout_s: wait for the peer's side of opening and closing an association.
         dimse_timeout_s: wait for a DIMSE message that is due.
         minimum_free_bytes: below it, nothing new is accepted.
+        share_port: other receiving processes listen on the same port.
     """
 
     ae_title: str
@@ -92,11 +95,12 @@ class ReceiverSettings:
     check_called_ae: bool = True
     callers: tuple[Caller, ...] = ()
     max_associations: int = 64
-    max_pdu: int = 0
+    max_pdu: int = LONGEST_PDU
     network_timeout_s: float = 60.0
     acse_timeout_s: float = 30.0
     dimse_timeout_s: float = 30.0
     minimum_free_bytes: int = 5_000_000_000
+    share_port: bool = False
 
 
 class Receiver:
@@ -104,10 +108,12 @@ class Receiver:
 
     def __init__(self, settings: ReceiverSettings, spool: Spool, catalog: Catalog) -> None:
         self._settings = settings
-        self._spool = spool
-        self._catalog = catalog
+        self.spool = spool
+        self.catalog = catalog
         self._run = processes.current()
-        self._association_ids: dict[Association, int] = {}
+        self._rows: dict[Association, int] = {}
+        self._admitted: set[Association] = set()
+        self._admission = threading.Lock()
         self._server: Server | None = None
         self._entity = _entity(settings)
 
@@ -126,10 +132,12 @@ class Receiver:
                 (settings.host or "0.0.0.0", settings.port),  # noqa: S104 - "" says: every address
                 settings.ae_title,
                 contexts.accepted(),
-                first_byte_timeout_s=settings.acse_timeout_s,
+                open_timeout_s=settings.acse_timeout_s,
                 network_timeout_s=settings.network_timeout_s,
+                begin=self._begin,
                 ended=self._ended,
-                evt_handlers=[(evt.EVT_REQUESTED, self._requested), (evt.EVT_C_STORE, self._store)],
+                evt_handlers=[(evt.EVT_REQUESTED, self._requested)],
+                share_port=settings.share_port,
             )
         except OSError as error:
             where = f"{settings.host or '*'}:{settings.port}"
@@ -153,7 +161,7 @@ class Receiver:
             association.abort()
         # Their ends are still to be written to the catalogue.
         deadline = time.monotonic() + self._settings.acse_timeout_s
-        while (self._running() or self._association_ids) and time.monotonic() < deadline:
+        while (self._running() or self._rows) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
     def _running(self) -> list[Association]:
@@ -162,12 +170,20 @@ class Receiver:
     # Association
 
     def _requested(self, event: evt.Event) -> None:
-        """Refuses an A-ASSOCIATE-RQ before contexts are negotiated; pynetdicom itself refuses too many associations."""
+        """Refuses an A-ASSOCIATE-RQ before contexts are negotiated."""
         association = event.assoc
         rejection = self._rejection(association)
         if rejection is not None:
             association.acse.send_reject(*rejection)
             association.kill()
+
+    def _is_admitted(self, association: Association) -> bool:
+        """Takes one of the places, if there is one left."""
+        with self._admission:
+            if len(self._admitted) >= self._settings.max_associations:
+                return False
+            self._admitted.add(association)
+            return True
 
     def _rejection(self, association: Association) -> tuple[int, int, int] | None:
         request, address = _request(association), association.requestor.address
@@ -179,83 +195,124 @@ class Receiver:
         if settings.callers and not any(caller.admits(calling, address) for caller in settings.callers):
             LOGGER.warning("refused %s at %s: no such pair among the callers", calling, address)
             return _CALLING_AE_NOT_RECOGNISED
-        if not self._has_space():
+        if not self.has_space():
             LOGGER.error("refused %s at %s: the spool's disk is full below its mark", calling, address)
-            return _TEMPORARY_CONGESTION
+            return _LOCAL_LIMIT_EXCEEDED
+        if not self._is_admitted(association):
+            LOGGER.warning("refused %s at %s: %d associations are open", calling, address, settings.max_associations)
+            return _LOCAL_LIMIT_EXCEEDED
         return None
 
-    def _has_space(self) -> bool:
+    def has_space(self) -> bool:
         try:
-            return self._spool.free_bytes() >= self._settings.minimum_free_bytes
+            return self.spool.free_bytes() >= self._settings.minimum_free_bytes
         except SpoolError:
             LOGGER.exception("the spool does not answer")
             return False
 
     def _ended(self, association: Association) -> None:
-        association_id = self._association_ids.get(association)
+        with self._admission:
+            was_admitted = association in self._admitted
+            self._admitted.discard(association)
+        if not was_admitted:
+            return
+        association_id = self._rows.get(association)
         how = "released" if association.is_released else "aborted"
         LOGGER.info("association with %s at %s %s", association.requestor.ae_title, association.requestor.address, how)
         if association_id is None:
             return
         try:
-            self._catalog.end_association(
+            self.catalog.end_association(
                 association_id, "released" if association.is_released else "aborted", time.time()
             )
         except SpoolError:
             # It stays open in the catalogue until this process ends: the settle rule then waits for the silence.
             LOGGER.exception("cannot note the end of association %d", association_id)
         finally:
-            del self._association_ids[association]
+            del self._rows[association]
 
-    def _association_id(self, association: Association) -> int:
+    def association_id(self, association: Association) -> int:
         """The association's row, made at its first C-STORE: monitoring by C-ECHO would fill the table."""
-        found = self._association_ids.get(association)
+        found = self._rows.get(association)
         if found is None:
             requestor, called_ae = association.requestor, _request(association).called_ae_title.strip()
-            found = self._catalog.begin_association(
+            found = self.catalog.begin_association(
                 self._run, requestor.ae_title, called_ae, requestor.address, time.time()
             )
-            self._association_ids[association] = found
+            self._rows[association] = found
         return found
 
-    # C-STORE
+    def _begin(self, association: Association, request: StoreRequest) -> "_Reception":
+        return _Reception(self, association, request)
 
-    def _store(self, event: evt.Event) -> Dataset | int:
-        """One C-STORE request: the module's table says which answer it gets."""
-        request, context = cast(C_STORE, event.request), event.context
-        # pynetdicom asked is_valid_request before: a dataset and both UIDs are there.
-        dataset = cast(BytesIO, request.DataSet).getvalue()
-        named = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
-        file_meta = encode(*named, context.transfer_syntax)
+
+class _Reception:
+    """One C-STORE: the module's table says which answer it gets."""
+
+    def __init__(self, receiver: Receiver, association: Association, request: StoreRequest) -> None:
+        self._receiver = receiver
+        self._association = association
+        self._request = request
+        context = association._accepted_cx[request.context_id]
+        self._sop_class, self._syntax = str(context.abstract_syntax), UID(context.transfer_syntax[0])
+        self._incoming: Incoming | None = None
         try:
-            if not self._has_space():
-                return _answer(OUT_OF_RESOURCES, "disk full below its mark")
-            try:
-                header = parse(dataset, context.transfer_syntax)
-            except HeaderError as error:
-                return self._refuse(CANNOT_UNDERSTAND, "unreadable-header", str(error), file_meta, dataset)
-            if (header.sop_class_uid, header.sop_instance_uid) != named or named[0] != context.abstract_syntax:
-                text = "SOP class or instance UID of dataset, request and context differ"
-                return self._refuse(DOES_NOT_MATCH, "uid-mismatch", text, file_meta, dataset)
-            return self._keep(header, file_meta, dataset, event.assoc)
+            if receiver.has_space():
+                named = (request.sop_class_uid, request.sop_instance_uid)
+                self._incoming = receiver.spool.receive(encode(*named, self._syntax))
         except SpoolError as error:
-            LOGGER.error("cannot store %s: %s", named[1], error)
-            return _answer(OUT_OF_RESOURCES, "cannot store now")
+            self._failed(error)
 
-    def _keep(self, header: Header, file_meta: bytes, dataset: bytes, association: Association) -> Dataset | int:
-        stored = self._spool.store(header.study_uid, header.series_uid, header.sop_instance_uid, file_meta, dataset)
-        instance = _instance(header, stored, self._association_id(association))
-        if self._catalog.record(instance) != "conflict":
-            return SUCCESS
+    def write(self, data: memoryview) -> None:
+        if self._incoming is not None:
+            try:
+                self._incoming.write(data)
+            except SpoolError as error:
+                self._incoming = None
+                self._failed(error)
+
+    def abandon(self) -> None:
+        if self._incoming is not None:
+            self._incoming.discard()
+
+    def finish(self) -> Answer:
+        if self._incoming is None:
+            return Answer(OUT_OF_RESOURCES, "cannot store now")
+        try:
+            return self._judge(self._incoming)
+        except SpoolError as error:
+            self._failed(error)
+        except Exception as error:  # noqa: BLE001  (whatever one image does: it is answered, and the next one may come)
+            logs.trouble(LOGGER, error, "cannot store %s", self._request.sop_instance_uid)
+        self._incoming.discard()
+        return Answer(OUT_OF_RESOURCES, "cannot store now")
+
+    def _failed(self, error: SpoolError) -> None:
+        LOGGER.error("cannot store %s: %s", self._request.sop_instance_uid, error)
+
+    def _judge(self, incoming: Incoming) -> Answer:
+        request = self._request
+        try:
+            with incoming.dataset() as dataset:
+                header = parse(dataset, self._syntax)
+        except HeaderError as error:
+            return self._refuse(incoming, CANNOT_UNDERSTAND, "unreadable-header", str(error))
+        named = (request.sop_class_uid, request.sop_instance_uid)
+        if (header.sop_class_uid, header.sop_instance_uid) != named or named[0] != self._sop_class:
+            text = "SOP class or instance UID of dataset, request and context differ"
+            return self._refuse(incoming, DOES_NOT_MATCH, "uid-mismatch", text)
+        receiver = self._receiver
+        stored = receiver.spool.keep(incoming, header.study_uid, header.series_uid, header.sop_instance_uid)
+        instance = _instance(header, stored, receiver.association_id(self._association))
+        if receiver.catalog.record(instance) != "conflict":
+            return Answer(SUCCESS)
         text = f"SOP Instance UID {header.sop_instance_uid} is stored with other content"
-        answer = self._refuse(UID_TAKEN, "uid-taken", text, file_meta, dataset)
-        self._spool.discard(stored.path)
-        return answer
+        return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
 
-    def _refuse(self, status: int, code: str, text: str, file_meta: bytes, dataset: bytes) -> Dataset:
-        path = self._spool.quarantine(file_meta, dataset, code, text, time.time())
+    def _refuse(self, incoming: Incoming, status: int, code: str, text: str) -> Answer:
+        path = self._receiver.spool.quarantine(incoming, code, text, time.time())
         LOGGER.warning("answered 0x%04X: %s; kept as %s", status, text, path)
-        return _answer(status, code)
+        return Answer(status, code)
 
 
 def run_receiver(settings: ReceiverSettings, spool_root: Path, catalog_url: str, stop: threading.Event) -> None:
@@ -288,7 +345,8 @@ def _request(association: Association) -> A_ASSOCIATE:
 
 def _entity(settings: ReceiverSettings) -> ApplicationEntity:
     entity = ApplicationEntity(settings.ae_title)
-    entity.maximum_associations = settings.max_associations
+    # pynetdicom counts connections that have not yet asked for anything: five half-open ones would lock everybody out.
+    entity.maximum_associations = 1_000_000
     entity.maximum_pdu_size = settings.max_pdu
     entity.network_timeout = settings.network_timeout_s
     entity.acse_timeout = settings.acse_timeout_s
@@ -313,11 +371,3 @@ def _instance(header: Header, stored: Stored, association_id: int) -> Instance:
         orientation=header.orientation,
         slice_position=header.slice_position,
     )
-
-
-def _answer(status: int, comment: str) -> Dataset:
-    """A response status; the comment reaches the sender's log as Error Comment (0000,0902), at most 64 characters."""
-    answer = Dataset()
-    answer.Status = status
-    answer.ErrorComment = comment
-    return answer
