@@ -174,6 +174,17 @@ class Provider(DULServiceProvider):
         os.close(self.wake)
 
     def _read_pdu_data(self) -> None:
+        """The next PDU, and those behind it while a data set comes in: the way through pynetdicom's loop has its price."""
+        self._read_one()
+        while (
+            self._reception is not None
+            and self.event_queue.empty()
+            and self.to_provider_queue.empty()
+            and self.socket.ready
+        ):
+            self._read_one()
+
+    def _read_one(self) -> None:
         """One PDU, or what is left of a connection that is to close."""
         try:
             if self.state_machine.current_state == _AWAITING_CLOSE:
