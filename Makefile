@@ -58,9 +58,9 @@ peers:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
 	else echo "not installed, their tests will skip:$$missing"; fi
 
-# The shipped demo bundle, from nothing (about ten minutes on two cores): see weights/demo-synthetic/MODEL_CARD.md
+# The shipped demo bundle, from nothing (about twenty minutes on two cores): see weights/demo-synthetic/MODEL_CARD.md
 demo-bundle: install
-	$(BIN)/training demo-bundle --out weights/demo-synthetic
+	OMP_NUM_THREADS=1 $(BIN)/training demo-bundle --work demo-training --out weights/demo-synthetic
 
 clean:
 	rm -rf $(VENV) demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -35,7 +35,7 @@ def make_bundle(run_folder: Path, out: Path, *, name: str, version: str, created
     """Write the bundle of a run to `out`, replacing a bundle that is there, and load it as the node does.
 
     Raises:
-        UsageError: `run_folder` is no run, or `out` holds something that is no bundle.
+        UsageError: `run_folder` is no run on a synthetic registry, or `out` holds something that is no bundle.
         BundleError: what was written does not load.
     """
     run = _read_run(run_folder)
@@ -72,6 +72,9 @@ def _read_run(folder: Path) -> dict[str, Any]:
     if not (folder / "run.json").is_file() or not (folder / "arm.safetensors").is_file():
         raise UsageError(f"{folder} is no finished run (run.json and arm.safetensors): make one with `training fit`")
     run: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    if not all(measured["oracle"] for measured in run["test"].values()):
+        # The card, the limits and the intended use written here are those of a demonstration.
+        raise UsageError(f"{folder} was not trained on a synthetic registry: only those can become a bundle yet")
     return run
 
 
@@ -87,6 +90,7 @@ def _golden_input(folder: Path) -> Golden:
     )
     arrays = {"hu": torch.from_numpy(phantom.volume.hu), "labels": torch.from_numpy(phantom.labels)}
     save_file(arrays, folder / "golden.safetensors")
+    (folder / "golden.safetensors").chmod(0o644)  # safetensors writes for its owner alone; the node may run as another
     return Golden(
         scan="golden.safetensors",
         spacing_mm=_GOLDEN_SPACING,

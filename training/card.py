@@ -30,7 +30,8 @@ Split by patient. «Censored»: lost before the horizon, so neither dead nor ali
 
 ## Held-out patients
 Time-dependent AUC and Brier score with inverse-probability-of-censoring weights; 95 % intervals by bootstrap over patients.
-The oracle is the generator's own risk (it also knows age, sex and severity): no model of these scans can be expected to do better.
+The oracle is the generator's own risk, which also knows age, sex and the true severity: no model can be expected to do better. With as
+few deaths as in this test part its AUC is as uncertain as the model's, and a model's AUC above it is chance.
 
 {_metrics(run)}
 

@@ -24,7 +24,7 @@ Out = Annotated[Path, typer.Option(help="New or empty folder to write to.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 DEMO_NAME, DEMO_VERSION = "demo-synthetic", "1"
-DEMO_PATIENTS, DEMO_SEED = 420, 20260101
+DEMO_PATIENTS, DEMO_EPOCHS, DEMO_SEED = 420, 12, 20260101
 
 
 @contextmanager
@@ -62,10 +62,13 @@ def fit(
     registry: Annotated[Path, typer.Option(help="Folder with registry.csv, outcomes.csv and the scans.")],
     out: Out,
     backbone: Annotated[str, typer.Option(help="resnet18, densenet121 or swin_t.")] = "resnet18",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training scans.")] = 12,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training scans.")] = DEMO_EPOCHS,
     seed: Seed = 1,
 ) -> None:
-    """Train on a registry, split by patient, and evaluate on held-out patients."""
+    """Train on a registry, split by patient, and evaluate on held-out patients.
+
+    On a machine with other work, set OMP_NUM_THREADS=1: torch's threads otherwise wait for one another.
+    """
     from dicomnode.analysis.backbones import BACKBONES
     from dicomnode.errors import UsageError
     from training.fit import DEMO_SPEC, Settings
@@ -108,7 +111,11 @@ def demo_bundle(
         synthetic(registry, DEMO_PATIENTS, DEMO_SEED)
     if not (run / "run.json").is_file():
         fit(registry, run)
-    command = f"training demo-bundle --work {work.name} --out weights/{DEMO_NAME}"
+    command = (
+        f"training synthetic --out registry --patients {DEMO_PATIENTS} --seed {DEMO_SEED} && "
+        f"training fit --registry registry --out run --epochs {DEMO_EPOCHS} && "
+        f"training bundle --run run --out weights/{DEMO_NAME}  # or, all in one: training demo-bundle"
+    )
     made = make_bundle(run, out, name=DEMO_NAME, version=DEMO_VERSION, created_by=command)
     typer.echo(f"{out}: {made.name} {made.version}, sha256 {made.sha256}")
 

@@ -75,11 +75,11 @@ def chest(
     disease, scanner = disease or Disease(), scanner or Scanner()
     if min(shape) < 8 or min(spacing_mm) <= 0:
         raise ValueError(f"shape {shape} with spacing {spacing_mm}: give at least 8 voxels a side and spacings above 0")
-    rng = np.random.default_rng([seed if person is None else person, 1])
-    body = _person(rng, disease)
+    person = seed if person is None else person
+    body = _person(np.random.default_rng([person, 1]), disease)
     mm = [((np.arange(n) - (n - 1) / 2) * s).astype(np.float32) for n, s in zip(shape, spacing_mm, strict=True)]
     grid = Grid(mm[0] / body.height, mm[1] / body.depth, mm[2] / body.width, float(spacing_mm[1]))
-    hu, labels, changes = _paint(grid, body, disease, rng)
+    hu, labels, changes = _paint(grid, body, disease, person)
     _acquire(hu, scanner, spacing_mm, np.random.default_rng([seed, 2]))
     z, y, x = (float(axis[0]) for axis in mm)
     volume = Volume(
@@ -104,10 +104,11 @@ def _person(rng: np.random.Generator, disease: Disease) -> anatomy.Body:
     )
 
 
-def _paint(grid: Grid, body: anatomy.Body, disease: Disease, rng: np.random.Generator) -> tuple[Floats, Labels, Floats]:
+def _paint(grid: Grid, body: anatomy.Body, disease: Disease, person: int) -> tuple[Floats, Labels, Floats]:
     """The noiseless image (HU), the labels, and how many lung voxels are ground glass, reticulation, honeycombing."""
     shape = (len(grid.z), len(grid.y), len(grid.x))
-    vessels = {side: anatomy.lung_vessels(rng, side, body) for side in (-1, 1)}
+    # A generator for each purpose: how much one draws hangs on the disease, and must not move what the others draw.
+    vessels = {side: anatomy.lung_vessels(np.random.default_rng([person, 4 + side]), side, body) for side in (-1, 1)}
     bronchi = [anatomy.bronchi_beside(vessels[side], side) for side in (-1, 1)]
     lumen = anatomy.joined(anatomy.central_airways(), *bronchi)
     drawn = [
@@ -120,17 +121,17 @@ def _paint(grid: Grid, body: anatomy.Body, disease: Disease, rng: np.random.Gene
     tubes = [np.zeros(shape, np.float32) for _ in drawn]
     for part, into in zip(drawn, tubes, strict=True):
         draw_tubes(into, part, grid.z, grid.y, grid.x)
-    painter = LungPainter(grid, body, disease, rng)
+    painter = LungPainter(grid, body, disease, np.random.default_rng([person, 6]))
     hu, labels, changes = np.empty(shape, np.float32), np.zeros(shape, np.uint8), np.zeros(3, np.float32)
     middle = int(np.searchsorted(grid.x, 0))
     sides = ((-1, RIGHT, slice(0, middle)), (1, LEFT, slice(middle, None)))  # no lung crosses the midline
     for index in range(shape[0]):
         vessel, wall, air, great, clavicle = (t[index] for t in tubes)
-        grain = Grain(painter.coarse.slice(index), painter.patchy.slice(index))
+        grain = Grain(painter.coarse.plane(index), painter.patchy.plane(index))
         image = _soft_tissue(grid, body, float(grid.z[index]), grain.coarse)
         image = mix(image, great, 42.0)
         for side, label, half in sides:
-            distance, parenchyma, alpha = painter.slice(index, side, half, grain)
+            distance, parenchyma, alpha = painter.plane(index, side, half, grain)
             inside = distance < 0
             image[:, half] = mix(image[:, half], cover(distance, grid.voxel), parenchyma)
             labels[index, :, half][inside & (air[:, half] < 0.5)] = label
@@ -143,7 +144,7 @@ def _paint(grid: Grid, body: anatomy.Body, disease: Disease, rng: np.random.Gene
 
 
 def _thickened(tubes: Tubes) -> Tubes:
-    """The outer surface of an airway whose lumen is given: the wall is about a sixth of the lumen, at least 0.5 mm."""
+    """The outer surface of an airway whose lumen is given: a wall of a fifth of its radius, 0.5 to 1.4 mm."""
     return Tubes(tubes.start, tubes.end, tubes.radius + np.clip(0.22 * tubes.radius, 0.5, 1.4))
 
 

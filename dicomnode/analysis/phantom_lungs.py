@@ -68,7 +68,7 @@ class LungPainter:
         self.coarse, self.patchy, self.net = fields
         self._cysts = cKDTree(_cyst_centres(np.random.default_rng(int(seeds[3]))))
 
-    def slice(self, index: int, side: int, half: slice, grain: Grain) -> tuple[Floats, Floats, Floats]:
+    def plane(self, index: int, side: int, half: slice, grain: Grain) -> tuple[Floats, Floats, Floats]:
         """One lung on one slice, on the columns `half`.
 
         Returns:
@@ -88,7 +88,7 @@ class LungPainter:
         alpha[1] = self._extent(self.disease.reticulation, level, depth, 15.0, coarse * 0.1 + back)
         alpha[2] = self._extent(self.disease.honeycombing, level, depth, 9.0, patchy * 0.08 + back)
         hu = mix(hu, 0.9 * alpha[0], -610 + 45 * patchy)
-        line = np.exp(-((self.net.slice(index)[:, half] / 0.22) ** 2))
+        line = np.exp(-((self.net.plane(index)[:, half] / 0.22) ** 2))
         hu = mix(hu, 0.8 * alpha[1] * np.maximum(line, 0.12), -260.0)
         return distance, self._honeycomb(hu, alpha[2] * (distance < self.grid.voxel), index, x[0]), alpha
 

@@ -67,7 +67,7 @@ class SmoothNoise:
         self._lattice = rng.standard_normal((count, count, count), dtype=np.float32) * 3.02  # 1 / 0.479^1.5
         self._z, self._y, self._x = (_spline_weights(axis, cell, first, count) for axis in axes)
 
-    def slice(self, index: int) -> Floats:
+    def plane(self, index: int) -> Floats:
         """The field on slice `index` of the grid, (y, x)."""
         first, last = self._z.indptr[index : index + 2]
         plane = np.zeros(self._lattice.shape[1:], np.float32)

@@ -22,7 +22,16 @@ from dicomnode.analysis import lungs, quantify, radiomics
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.bundle import Bundle
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, Risk
-from dicomnode.analysis.series import Selection, Series, group, input_digest, read_headers, select
+from dicomnode.analysis.series import (
+    Selection,
+    Series,
+    Unreadable,
+    group,
+    input_digest,
+    read_headers,
+    select,
+    studies,
+)
 from dicomnode.analysis.volume import load
 from dicomnode.errors import RefusedError
 
@@ -82,7 +91,7 @@ class _Stopwatch:
 
 
 def analyse(files: Sequence[Path], method: Method, progress: Progress | None = None) -> Analysis:
-    """Analyse the chest CT among `files` (one study's, in any order).
+    """Analyse the chest CT among `files` (in any order; one study's, or several of which one has a suitable series).
 
     Args:
         files: DICOM files and whatever else lies beside them.
@@ -95,7 +104,7 @@ def analyse(files: Sequence[Path], method: Method, progress: Progress | None = N
     watch = _Stopwatch(progress)
     with watch.stage("load"):
         headers, unreadable = read_headers(files)
-        selection = select(group(headers), unreadable)
+        selection = _select(group(headers), unreadable)
         if selection.chosen is None:
             return Analysis(_refused(selection))
         try:
@@ -110,6 +119,26 @@ def analyse(files: Sequence[Path], method: Method, progress: Progress | None = N
     findings = _measure(selection, selection.chosen, volume, labels, method, watch)
     ordered = {h.dataset.SOPInstanceUID: h.dataset for h in selection.chosen.headers}
     return Analysis(findings, tuple(ordered[f.sop_instance_uid] for f in volume.frames), volume, labels)
+
+
+def _select(series: Sequence[Series], unreadable: Sequence[Unreadable]) -> Selection:
+    """The selection over everything that was given: a folder may hold several studies, and only one can be meant."""
+    by_study = studies(series)
+    if len(by_study) <= 1:
+        return select(series, unreadable)
+    selections = [select(s) for s in by_study.values()]
+    flags = select((), unreadable).flags
+    rejected = tuple(r for s in selections for r in s.rejected)
+    suitable = [s for s in selections if s.chosen is not None]
+    if len(suitable) == 1:
+        return replace(suitable[0], rejected=rejected, flags=flags + suitable[0].flags)
+    reason = Reason("several-studies", f"{len(suitable)} studies hold a suitable chest CT: give one study at a time.")
+    doubtful = tuple(
+        RejectedSeries(s.chosen.series_uid, s.chosen.modality, len(s.chosen.headers), (reason,))
+        for s in suitable
+        if s.chosen is not None
+    )
+    return Selection(None, reason.text if suitable else "No study holds a suitable series.", doubtful + rejected, flags)
 
 
 def _measure(

@@ -319,4 +319,3 @@ class _Checkpoint(threading.Event):
         """Returns when there is something to do, or a timer to look at, and the thread may go on."""
         self._work.acquire(timeout=_LONGEST_WAIT_S)
         return super().wait(timeout)
-

@@ -17,10 +17,9 @@ again, and `Catalog.record` calls it «same» or, if only the file had come abou
 
 import ipaddress
 import logging
-import resource
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.uid import UID
@@ -40,6 +39,7 @@ from dicomnode.errors import SpoolError
 from dicomnode.intake import processes
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Instance
+from dicomnode.intake.sameness import same_content
 from dicomnode.intake.spool import Incoming, Spool, Stored
 
 LOGGER = logging.getLogger(__name__)
@@ -305,9 +305,22 @@ class _Reception:
         stored = receiver.spool.keep(incoming, header.study_uid, header.series_uid, header.sop_instance_uid)
         instance = _instance(header, stored, receiver.association_id(self._association))
         if receiver.catalog.record(instance) != "conflict":
+            # Housekeeping may have moved an old study away between file and record: then the sender has to try again.
+            return Answer(SUCCESS) if stored.path.exists() else Answer(OUT_OF_RESOURCES, "try again")
+        if self._is_resend(instance):
             return Answer(SUCCESS)
         text = f"SOP Instance UID {header.sop_instance_uid} is stored with other content"
         return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
+
+    def _is_resend(self, instance: Instance) -> bool:
+        """Whether this is the image that we hold, in another encoding: ours is kept, this association brought it."""
+        catalog = self._receiver.catalog
+        held = catalog.instance(instance.sop_instance_uid)
+        if held is None or not same_content(Path(held.path), Path(instance.path)):
+            return False
+        catalog.record(replace(held, received_at=instance.received_at, association_id=instance.association_id))
+        self._receiver.spool.discard(Path(instance.path))
+        return True
 
     def _refuse(self, incoming: Incoming, status: int, code: str, text: str) -> Answer:
         path = self._receiver.spool.quarantine(incoming, code, text, time.time())

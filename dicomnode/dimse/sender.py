@@ -24,10 +24,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from pydicom.dataset import FileMetaDataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import dcmread, read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -197,15 +198,23 @@ def _store(association: Association, destination: Destination, file: _File, mess
     if syntax == file.transfer_syntax:
         answer = association.send_c_store(file.path, msg_id=message_id)
     else:
-        dataset = dcmread(file.path)
-        # pynetdicom encodes for the accepted context: the other uncompressed syntax.
-        answer = association.send_c_store(dataset, msg_id=message_id)
+        answer = association.send_c_store(_converted(file.path, syntax), msg_id=message_id)
     if "Status" not in answer:
         raise PeerError(
             f"{destination} did not answer for {file.sop_instance_uid}: aborted, or silent for "
             f"{destination.dimse_timeout_s:g} s"
         )
     return _judge(destination, file, int(answer.Status), str(answer.get("ErrorComment", "")))
+
+
+def _converted(path: Path, syntax: UID) -> Dataset:
+    """The file in the other uncompressed syntax, read back: pynetdicom sends a data set as it was read."""
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    converted = BytesIO()
+    dataset.save_as(converted, implicit_vr=syntax.is_implicit_VR, little_endian=True)
+    converted.seek(0)
+    return dcmread(converted)
 
 
 def _agreed_syntax(association: Association, destination: Destination, file: _File) -> UID:

@@ -190,6 +190,13 @@ class Catalog:
         with self._read() as connection:
             return [Instance(**row._mapping) for row in connection.execute(query)]
 
+    def instance(self, sop_instance_uid: str) -> Instance | None:
+        """One instance, wherever it belongs."""
+        query = select(instances).where(instances.c.sop_instance_uid == sop_instance_uid)
+        with self._read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else Instance(**row._mapping)
+
     def patient_ids(self, study_uid: str) -> int:
         """How many different patients the study's instances name: more than one, and the study must be held."""
         query = select(func.count(instances.c.patient_hash.distinct())).where(instances.c.study_uid == study_uid)

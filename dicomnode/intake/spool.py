@@ -184,6 +184,13 @@ class Spool:
         self.receive(json.dumps(reason, indent=1).encode()).move_to(path.with_suffix(".json"))
         return path
 
+    def discard(self, path: Path) -> None:
+        """Removes a stored file that the catalogue did not take."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _spool_error("remove", path, error) from error
+
     def sweep(self) -> int:
         """Removes temporary files whose process has died; returns how many. Called when a receiver starts."""
         removed = 0

@@ -33,6 +33,7 @@ def storescu(peer: Callable[[str, str], str]) -> Callable[..., subprocess.Comple
     def send(node: Node, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
         command = [
             program,
+            "-R",
             "+sd",
             "+r",
             "+sp",

@@ -1,7 +1,8 @@
 """Patient names in other scripts come back from the PACS byte for byte."""
 
+import io
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pydicom
@@ -18,7 +19,6 @@ FILES = [
     "chrJapMulti", "chrJapMultiExplicitIR6", "chrKoreanMulti",
 ]  # fmt: skip
 NAME = Tag(tag_for_keyword("PatientName") or 0)
-CHARACTER_SET = Tag(tag_for_keyword("SpecificCharacterSet") or 0)
 
 
 def raw(dataset: pydicom.Dataset, tag: Tag) -> bytes:
@@ -30,16 +30,28 @@ def raw(dataset: pydicom.Dataset, tag: Tag) -> bytes:
 def renamed(source: Path, named: pydicom.Dataset, folder: Path) -> tuple[str, bytes]:
     """The series in `source` with another patient's name and character set, as bytes; its study UID and the name."""
     folder.mkdir()
+    name = raw(named, NAME)
     study, series = generate_uid(), generate_uid()
     for i, path in enumerate(sorted(source.glob("*.dcm"))):
         ds = pydicom.dcmread(path)
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = study, series, generate_uid()
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        for tag in (CHARACTER_SET, NAME):
-            value = raw(named, tag)
-            ds[tag] = RawDataElement(tag, "PN" if tag == NAME else "CS", len(value), value, 0, True, True, True)
-        ds.save_as(folder / f"{i:03d}.dcm")
-    return study, raw(named, NAME)
+        ds.SpecificCharacterSet = named.SpecificCharacterSet
+        # pydicom would encode a name anew: it writes a placeholder of the same length, which gives way to the bytes.
+        ds.PatientName = "Q" * len(name)
+        written = io.BytesIO()
+        ds.save_as(written)
+        assert written.getvalue().count(b"Q" * len(name)) == 1
+        (folder / f"{i:03d}.dcm").write_bytes(written.getvalue().replace(b"Q" * len(name), name))
+    return study, name
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, orthanc: Orthanc) -> Iterator[Node]:
+    """Radiomics changes nothing about names, and takes most of an analysis."""
+    running = Node(tmp_path_factory.mktemp("names-node"), orthanc.destination(), "radiomics = false").start()
+    yield running
+    assert running.stop() == 0
 
 
 @pytest.fixture(scope="module")

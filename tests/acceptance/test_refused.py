@@ -32,9 +32,9 @@ def truncated(data: Path, folder: Path) -> Path:
     return folder
 
 
-def copied(source: Path, folder: Path) -> Path:
+def copied(source: Path, folder: Path, names: str = "*.dcm") -> Path:
     folder.mkdir()
-    for path in source.glob("*.dcm"):
+    for path in source.glob(names):
         shutil.copyfile(path, folder / path.name)
     return folder
 
@@ -47,7 +47,7 @@ CASES = {
     "gantry tilt": (lambda d, t: copied(d / "nonstandard_ct_dicom2nifti/gantrytilting/001", t), {"gantry-tilt"}),
     "missing slice": (lambda d, t: copied(d / "nonstandard_ct_dicom2nifti/001", t), {"missing-slices"}),
     "truncated image": (truncated, {"truncated"}),
-    "no chest CT": (lambda d, t: copied(d / "seg_sr_examples/sr-example", t), {"not-ct"}),
+    "no chest CT": (lambda d, t: copied(d / "seg_sr_examples/sr-example", t, "s*.dcm"), {"not-ct"}),
 }
 
 

@@ -7,9 +7,6 @@ process per association. Writes `docs/benchmarks-receive.md`.
 import argparse
 import json
 import os
-import platform
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -184,9 +181,13 @@ def running(receiver: Receiver, folder: Path, port: int) -> Iterator[list[subpro
     """The receiver, from its port's first answer to its end."""
     environment = {k: v for k, v in os.environ.items() if k != "TCP_NODELAY"} | receiver.environment
     command = receiver.command(port, folder)
-    with (folder / "receiver.log").open("wb") if receiver.name.startswith(("dicomnode", "Orthanc")) else (
-        open(os.devnull, "wb")  # noqa: PTH123
-    ) as log:
+    with (
+        (folder / "receiver.log").open("wb")
+        if receiver.name.startswith(("dicomnode", "Orthanc"))
+        else (
+            open(os.devnull, "wb")  # noqa: PTH123
+        ) as log
+    ):
         processes = [
             subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
             for _ in range(receiver.processes)

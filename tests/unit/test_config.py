@@ -70,6 +70,11 @@ MISTAKES = [
         ["storage.database_url", "mysql://x/y", "postgresql://"],
     ),
     ("truth as a string", '[node]\ncheck_called_ae = "yes"\n', ["node.check_called_ae", "'yes'", "true"]),
+    (
+        "watermarks the wrong way round",
+        "[storage]\nlow_free_gb = 1\nminimum_free_gb = 2\n",
+        ["storage.minimum_free_gb", "above low_free_gb", "below which nothing more"],
+    ),
     ("tiny PDU", "[node]\nmax_pdu_bytes = 100\n", ["node.max_pdu_bytes", "100", "4096"]),
 ]
 

@@ -33,6 +33,18 @@ def test_serial_scans_of_one_person_differ_in_noise_only() -> None:
     assert np.std(a.volume.hu.astype(float) - b.volume.hu) == pytest.approx(22 * np.sqrt(2), rel=0.1)
 
 
+def test_disease_progresses_in_the_same_lungs() -> None:
+    """Where it was dense it stays dense, above the diaphragm that rises."""
+    earlier, later = (
+        small(s, person=9, disease=Disease(ground_glass=g), scanner=Scanner(noise_hu=0.0))
+        for s, g in ((1, 0.4), (2, 0.6))
+    )
+    lung = earlier.labels > 0
+    np.testing.assert_array_equal(earlier.labels, later.labels)
+    change = later.volume.hu[lung].astype(int) - earlier.volume.hu[lung]
+    assert change.min() >= -1 and change.mean() > 5
+
+
 def test_lungs_are_two_of_normal_size_and_density(healthy: Phantom) -> None:
     lung = healthy.volume.hu[healthy.labels > 0]
     assert -880 < lung.mean() < -800
@@ -119,7 +131,7 @@ def test_the_middle_of_the_array_is_the_origin(healthy: Phantom) -> None:
 
 @pytest.mark.parametrize("extent", [-0.1, 1.01, float("nan")])
 def test_an_extent_outside_0_to_1_is_refused(extent: float) -> None:
-    with pytest.raises(ValueError, match="ground_glass is .*: give an extent from 0 to 1"):
+    with pytest.raises(ValueError, match=r"ground_glass is .*: give an extent from 0 to 1"):
         Disease(ground_glass=extent)
 
 

@@ -239,7 +239,7 @@ def test_watermark_refuses_associations_and_stores(start: Callable[..., Node], m
         monkeypatch.setattr(node.spool, "free_bytes", lambda: 999)
         assert association.send_c_store(ct()).Status == 0xA700
     with associated(node) as association:
-        assert rejection(association) == (2, 3, 1)
+        assert rejection(association) == (2, 3, 2)
 
 
 def rejection(association: Association) -> tuple[int, int, int]:

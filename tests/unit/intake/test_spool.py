@@ -135,6 +135,13 @@ def test_discard_leaves_nothing_of_what_is_coming_in_and_all_of_what_is_kept(spo
     assert len(files(spool)) == 1
 
 
+def test_discard_of_a_stored_file(spool: Spool) -> None:
+    stored = spool.store("1.2", "1.2.3", "1", META, DATA)
+    spool.discard(stored.path)
+    spool.discard(stored.path)
+    assert files(spool) == []
+
+
 def test_what_was_kept_can_still_be_quarantined(spool: Spool) -> None:
     """The catalogue says only afterwards that the UID is taken; another association may have brought the same."""
     first, second = incoming(spool), incoming(spool)

@@ -26,10 +26,10 @@ def test_risk_rises_with(field: str, value: float | str) -> None:
 
 
 def test_the_true_risk_is_the_share_of_deaths_that_are_drawn() -> None:
-    drawn = [draw_patient(i, np.random.default_rng([8, i])) for i in range(700)]
+    drawn = [draw_patient(i, np.random.default_rng([8, i])) for i in range(300)]
     risk = np.array([true_risk(p, 0, 3) for p in drawn])
     died = np.array([p.death_years <= 3 for p in drawn])
-    assert died.mean() == pytest.approx(risk.mean(), abs=3 * np.sqrt((risk * (1 - risk)).mean() / 700))
+    assert died.mean() == pytest.approx(risk.mean(), abs=3 * np.sqrt((risk * (1 - risk)).mean() / 300))
     high = risk > np.quantile(risk, 0.8)
     assert died[high].mean() > 3 * died[~high].mean()
 

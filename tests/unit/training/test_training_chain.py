@@ -16,7 +16,6 @@ from dicomnode.errors import UsageError
 from training.bundle import make_bundle, to_toml
 from training.dataset import load_registry
 from training.fit import Settings, fit
-from training.synthetic import make_registry
 
 SETTINGS = Settings(
     spec=Spec(spacing_mm=8.0, canvas=(32, 40), slices=3),
@@ -29,11 +28,29 @@ SETTINGS = Settings(
 
 
 def registry_with_deaths(folder: Path) -> Path:
-    """Six patients; the outcomes are written over, so that each part of the split has a death."""
-    make_registry(folder, 6, seed=3, workers=2)
-    scans = load_registry(folder).scans
-    rows = [f"{scan},{200 + 150 * i},{int(int(scan[1:5]) % 2 == 0)}" for i, scan in enumerate(scans)]
-    (folder / "outcomes.csv").write_text("scan,days,event\n" + "\n".join(rows) + "\n")
+    """Six patients with one or two coarse scans each; every other one dies: each part of the split has a death."""
+    (folder / "scans").mkdir(parents=True)
+    tables = {
+        "registry": ["patient,scan,file"],
+        "outcomes": ["scan,days,event"],
+        "truth": ["scan,risk_1,risk_3,risk_5"],
+    }
+    for number in range(9):
+        patient, dies = number % 6, number % 2 == 0
+        phantom = chest(
+            number,
+            shape=(36, 44, 56),
+            spacing_mm=(8.0, 6.0, 6.0),
+            disease=Disease.of_severity(0.6 * dies),
+            person=patient,
+        )
+        arrays = {"hu": phantom.volume.hu, "labels": phantom.labels}
+        np.savez(folder / f"scans/{number}.npz", **arrays, spacing_mm=phantom.volume.spacing_mm, origin_mm=(0, 0, 0))
+        tables["registry"].append(f"P{patient},{number},scans/{number}.npz")
+        tables["outcomes"].append(f"{number},{200 + 150 * number},{int(dies)}")
+        tables["truth"].append(f"{number},0.1,0.{2 + dies},0.{3 + dies}")
+    for name, rows in tables.items():
+        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
     return folder
 
 
@@ -100,6 +117,16 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         make_bundle(tmp_path, tmp_path / "out", name="x", version="1", created_by="a test")
 
 
+def test_a_run_on_another_registry_does_not_pass_as_a_demonstration(chain: Chain, tmp_path: Path) -> None:
+    run = json.loads((chain.run / "run.json").read_text())
+    for measured in run["test"].values():
+        measured["oracle"] = {}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    (tmp_path / "arm.safetensors").symlink_to(chain.run / "arm.safetensors")
+    with pytest.raises(UsageError, match="was not trained on a synthetic registry"):
+        make_bundle(tmp_path, tmp_path / "out", name="x", version="1", created_by="a test")
+
+
 def test_a_run_is_never_overwritten(chain: Chain) -> None:
     with pytest.raises(UsageError, match="is not empty"):
         fit(chain.registry, chain.run, SETTINGS)
@@ -110,7 +137,7 @@ def test_a_registry_without_deaths_is_refused(chain: Chain, tmp_path: Path) -> N
     (tmp_path / "scans").symlink_to(chain.registry / "scans")
     rows = [f"{scan},900,0" for scan in load_registry(chain.registry).scans]
     (tmp_path / "outcomes.csv").write_text("scan,days,event\n" + "\n".join(rows) + "\n")
-    with pytest.raises(UsageError, match="no death within 5 years among the .* scans of the part 'train'"):
+    with pytest.raises(UsageError, match=r"no death within 5 years among the .* scans of the part 'train'"):
         fit(tmp_path, tmp_path / "run", SETTINGS)
 
 
