@@ -2,7 +2,7 @@
 
 - A C-STORE goes from the socket into the spool fragment by fragment, and is answered here, in the network thread: the
   peer waits for the answer, and there is nothing else to do meanwhile. Everything else takes pynetdicom's own way.
-- pynetdicom believes the length in front of a PDU, up to 4 GB: here a longer one than anybody needs ends the association.
+- pynetdicom believes the length in front of a PDU, up to 4 GB: here one that is too long ends the association.
 - A PDU that has begun has to end: a peer that sends a byte a minute is cut off by a deadline, not by a silence.
 - pynetdicom's two threads per association look for work every millisecond. Here they wait until there is some.
 """
@@ -174,7 +174,7 @@ class Provider(DULServiceProvider):
         os.close(self.wake)
 
     def _read_pdu_data(self) -> None:
-        """The next PDU, and those behind it while a data set comes in: the way through pynetdicom's loop has its price."""
+        """The next PDU, and those behind it while a data set comes in: pynetdicom's loop has its price."""
         self._read_one()
         while (
             self._reception is not None
@@ -299,7 +299,7 @@ class _WakingQueue(Queue[Any]):
 
 
 class _Checkpoint(threading.Event):
-    """pynetdicom's association thread passes here once a millisecond; ours waits here until there is something to do."""
+    """pynetdicom's association thread passes here once a millisecond; here it waits until there is something to do."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -323,7 +323,7 @@ class _Reception:
         return True
 
     def _refuse(self, incoming: Incoming, status: int, code: str, text: str) -> Answer:
-        path = self._receiver.spool.quarantine(incoming, code, text, time.time())
+        path = self._receiver.spool.set_aside(incoming, code, text, time.time())
         LOGGER.warning("answered 0x%04X: %s; kept as %s", status, text, path)
         return Answer(status, code)
 

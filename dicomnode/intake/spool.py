@@ -116,7 +116,8 @@ class Incoming:
 
 
 class Spool:
-    """`incoming/` (temporary), `studies/<study>/<series>/` and `quarantine/` under one root, in one file system.
+    """`incoming/` (temporary), `studies/<study>/<series>/`, `quarantine/` and `leaving/` (what is being removed) under
+    one root, in one file system.
 
     Raises:
         SpoolError: a folder cannot be made.
@@ -127,10 +128,11 @@ class Spool:
         self._incoming = root / "incoming"
         self._studies = root / "studies"
         self._quarantine = root / "quarantine"
+        self._leaving = root / "leaving"
         # One name per process and one number per file: several receivers may share the spool.
         self._process = processes.current()
         self._numbers = itertools.count()
-        for folder in (self._incoming, self._studies, self._quarantine):
+        for folder in (self._incoming, self._studies, self._quarantine, self._leaving):
             try:
                 _make_folder(folder)
             except OSError as error:
@@ -165,8 +167,14 @@ class Spool:
         incoming.move_to(path)
         return Stored(path, sha256, incoming.size)
 
-    def quarantine(self, incoming: Incoming, code: str, text: str, now: float) -> Path:
-        """Keeps what was not accepted, with a `.json` beside it that says why (no patient data in it).
+    def quarantine(self, file_meta: bytes, dataset: bytes, code: str, text: str, now: float) -> Path:
+        """As `set_aside`, of bytes that are at hand."""
+        incoming = self.receive(file_meta)
+        incoming.write(dataset)
+        return self.set_aside(incoming, code, text, now)
+
+    def set_aside(self, incoming: Incoming, code: str, text: str, now: float) -> Path:
+        """Keeps in quarantine what was not accepted, with a `.json` beside it that says why (no patient data in it).
 
         The name is the content's hash: a sender that tries the same bad object every minute fills no disk.
 
@@ -190,6 +198,54 @@ class Spool:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise _spool_error("remove", path, error) from error
+
+    def move_out(self, study_uid: str) -> None:
+        """Takes a study out of `studies/` in one step: from now on the catalogue decides what becomes of it.
+
+        Raises:
+            SpoolError: it cannot be moved.
+        """
+        source, target = self._studies / folder_name(study_uid), self._leaving / folder_name(study_uid)
+        try:
+            source.rename(target)
+            _sync_folder(self._leaving)
+        except FileNotFoundError:
+            return  # its folder is gone already
+        except OSError as error:
+            raise _spool_error("move", source, error) from error
+
+    def move_back(self, name: str) -> None:
+        """Undoes `move_out` of the study whose folder has this name.
+
+        Raises:
+            SpoolError: it cannot be moved.
+        """
+        try:
+            for path in sorted((self._leaving / name).glob("*/*.dcm")):
+                # File by file: newer images of the study may have made its folder again.
+                target = self._studies / path.relative_to(self._leaving)
+                _make_folder(target.parent)
+                path.rename(target)
+                _sync_folder(target.parent)
+            shutil.rmtree(self._leaving / name)
+        except OSError as error:
+            raise _spool_error("move", self._leaving / name, error) from error
+
+    def moved_out(self, before: float) -> list[str]:
+        """The names of the folders that `move_out` moved before this time, and that nobody has deleted."""
+        return sorted(path.name for path in self._leaving.iterdir() if path.stat().st_ctime < before)
+
+    def delete(self, name: str) -> None:
+        """Deletes what was moved out.
+
+        Raises:
+            SpoolError: it cannot be deleted.
+        """
+        try:
+            if (self._leaving / name).exists():
+                shutil.rmtree(self._leaving / name)
+        except OSError as error:
+            raise _spool_error("delete", self._leaving / name, error) from error
 
     def sweep(self) -> int:
         """Removes temporary files whose process has died; returns how many. Called when a receiver starts."""

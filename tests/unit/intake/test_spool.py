@@ -111,7 +111,7 @@ def test_a_root_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_quarantine_keeps_bytes_and_reason_once_for_each_content(spool: Spool) -> None:
-    paths = {spool.quarantine(incoming(spool), "uid-taken", "text", now) for now in (1.0, 2.0, 3.0)}
+    paths = {spool.quarantine(META, DATA, "uid-taken", "text", now) for now in (1.0, 2.0, 3.0)}
     (path,) = paths
     assert path.read_bytes() == META + DATA
     reason = json.loads(path.with_suffix(".json").read_text())
@@ -147,8 +147,8 @@ def test_what_was_kept_can_still_be_quarantined(spool: Spool) -> None:
     first, second = incoming(spool), incoming(spool)
     spool.keep(first, "1.2", "1.2.3", "1")
     spool.keep(second, "1.2", "1.2.3", "1")
-    path = spool.quarantine(first, "uid-taken", "text", 1.0)
-    assert spool.quarantine(second, "uid-taken", "text", 2.0) == path
+    path = spool.set_aside(first, "uid-taken", "text", 1.0)
+    assert spool.set_aside(second, "uid-taken", "text", 2.0) == path
     assert path.read_bytes() == META + DATA
     assert not list((spool.root / "studies").rglob("*.dcm"))
 
