@@ -74,8 +74,8 @@ class PollingSocket(AssociationSocket):
     def ready(self) -> bool:
         """Whether there is something to read; waits a little for it, until the own side has something to send."""
         sock = self.socket
-        if sock is None or not self._is_connected:
-            return False
+        if sock is None or not self._is_connected or not self.event_queue.empty():
+            return False  # what has happened comes before what is next
         if isinstance(sock, ssl.SSLSocket) and sock.pending():
             return True
         try:
@@ -143,6 +143,7 @@ class Provider(DULServiceProvider):
         self._held: list[bytes] = []  # PDUs of a command that is not yet whole
         self._request: StoreRequest | None = None
         self._reception: Reception | None = None
+        self._is_storing = False
         self._make_waiting()
         # Announces the connection to the association's provider, which has to be this one by now.
         self.socket: PollingSocket = PollingSocket(association, client_socket, self.wake)
@@ -176,12 +177,7 @@ class Provider(DULServiceProvider):
     def _read_pdu_data(self) -> None:
         """The next PDU, and those behind it while a data set comes in: pynetdicom's loop has its price."""
         self._read_one()
-        while (
-            self._reception is not None
-            and self.event_queue.empty()
-            and self.to_provider_queue.empty()
-            and self.socket.ready
-        ):
+        while self._reception is not None and self.to_provider_queue.empty() and self.socket.ready:
             self._read_one()
 
     def _read_one(self) -> None:
@@ -280,10 +276,17 @@ class Provider(DULServiceProvider):
             raise ProtocolError("a data set without its command")
         reception.write(value)
         if last:
-            self._request = self._reception = None
+            self._is_storing = True
             answer = reception.finish()
+            self._request = self._reception = None
+            self._idle_timer.restart()
+            self._is_storing = False
             longest = self._association.requestor.maximum_length or 0
             self.socket.send(store_response(request, answer, longest))
+
+    def idle_timer_expired(self) -> bool:
+        """An association that waits for our slow disk is not silent."""
+        return not self._is_storing and bool(super().idle_timer_expired())
 
 
 class _WakingQueue(Queue[Any]):

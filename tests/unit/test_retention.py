@@ -1,6 +1,5 @@
 """What makes room: only what was delivered and is old enough, the oldest first, whatever crashes or clocks do."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,10 @@ class Node:
         self.spool, self.results = Spool(folder / "spool"), folder / "results"
         self.catalog = Catalog.open(f"sqlite:///{folder}/catalog.db")
         self.free: Callable[[], int] = lambda: 0
-        monkeypatch.setattr(self.spool, "free_bytes", lambda: self.free())
+        monkeypatch.setattr(self.spool, "free_bytes", self._free)
+
+    def _free(self) -> int:
+        return self.free()
 
     def study(self, uid: str, state: JobState, ended_at: float) -> None:
         self.image(uid, 1, ended_at)
@@ -169,7 +171,7 @@ def test_removal_of_a_file_that_cannot_be_deleted_is_said(node: Node, monkeypatc
     monkeypatch.setattr("dicomnode.intake.spool.shutil.rmtree", refused)
     with pytest.raises(OSError, match="Permission denied"):
         node.make_room(100 * DAY)
-    assert os.listdir(node.spool.root / "leaving") == ["1.2"]
+    assert [path.name for path in (node.spool.root / "leaving").iterdir()] == ["1.2"]
 
 
 @pytest.mark.parametrize("jump", [-400 * DAY, 400 * DAY], ids=["set back", "set forward"])
