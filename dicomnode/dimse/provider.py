@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Queue
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
@@ -188,20 +188,26 @@ class Provider(DULServiceProvider):
                     self.event_queue.put("Evt17")
                 return
             pdu = self._pdu()
-            if pdu is not None and not self._is_taken(pdu):
+            if pdu is None:
+                self._end("Evt17")
+            elif not self._is_taken(pdu):
                 self._hand_over(pdu)
         except OSError as error:
             LOGGER.info("connection with %s failed: %s", self._association.requestor.address, error)
-            self.event_queue.put("Evt17")  # transport connection closed
+            self._end("Evt17")  # transport connection closed
         except ProtocolError as error:
             LOGGER.warning("aborted the association with %s: %s", self._association.requestor.address, error)
-            self.event_queue.put("Evt19")  # unrecognised or invalid PDU
+            self._end("Evt19")  # unrecognised or invalid PDU
+
+    def _end(self, event: str) -> None:
+        if self.state_machine.current_state == _AWAITING_REQUEST:
+            cast("Queue[Any]", self.to_user_queue).put(None)  # else the association's thread waits for its request until the time-out
+        self.event_queue.put(event)
 
     def _pdu(self) -> memoryview | None:
         """A whole PDU with its header, in the buffer; None if the peer has closed."""
         deadline = time.monotonic() + self._seconds()
         if self.socket.read(memoryview(self._buffer)[:6], deadline) < 6:
-            self.event_queue.put("Evt17")
             return None
         length = struct.unpack_from(">L", self._buffer, 2)[0]
         if length > LONGEST_PDU:
@@ -209,10 +215,7 @@ class Provider(DULServiceProvider):
         if 6 + length > len(self._buffer):
             self._buffer = bytearray(self._buffer[:6]).ljust(6 + length, b"\0")
         pdu = memoryview(self._buffer)[: 6 + length]
-        if self.socket.read(pdu[6:], deadline) < length:
-            self.event_queue.put("Evt17")
-            return None
-        return pdu
+        return pdu if self.socket.read(pdu[6:], deadline) == length else None
 
     def _seconds(self) -> float:
         """How long the next PDU may take: the first counts from the opening of the connection."""

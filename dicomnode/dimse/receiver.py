@@ -17,6 +17,7 @@ again, and `Catalog.record` calls it «same» or, if only the file had come abou
 
 import ipaddress
 import logging
+import resource
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -334,6 +335,7 @@ def run_receiver(settings: ReceiverSettings, spool_root: Path, catalog_url: str,
     Raises:
         SpoolError: spool, catalogue or address are not usable.
     """
+    _allow_descriptors()
     spool = Spool(spool_root)
     swept = spool.sweep()
     catalog = Catalog.open(catalog_url)
@@ -347,6 +349,12 @@ def run_receiver(settings: ReceiverSettings, spool_root: Path, catalog_url: str,
         receiver.stop(settings.network_timeout_s)
     finally:
         catalog.close()
+
+
+def _allow_descriptors() -> None:
+    """The usual limit of 1,024 is less than the connections that a port scan or a busy morning may open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _request(association: Association) -> A_ASSOCIATE:

@@ -28,6 +28,9 @@ from dicomnode.dimse.provider import Begin, Provider
 
 LOGGER = logging.getLogger(__name__)
 
+#: Connections of one process, those without an association included.
+MOST_CONNECTIONS = 3000
+
 
 def disable_nagle(association: Association) -> None:
     """Sends small packets of an association at once."""
@@ -90,13 +93,15 @@ class _Handler(RequestHandler):
 
     def handle(self) -> None:
         """Waits for the first byte, runs the association, tells that it has ended."""
+        server = self.server
         try:
-            if readable(self.request, self.server.open_timeout_s) and self.request.recv(1, socket.MSG_PEEK):
+            if readable(self.request, server.open_timeout_s) and self.request.recv(1, socket.MSG_PEEK):
                 self._associate()
             else:
                 LOGGER.debug("connection from %s closed without a request", self.client_address[0])
         finally:
-            self.server.shutdown_request(self.request)
+            server.connections.discard(self.request)
+            server.shutdown_request(self.request)
 
     def _associate(self) -> None:
         server = self.server
@@ -140,6 +145,7 @@ class Server(ThreadedAssociationServer):
         self.network_timeout_s = network_timeout_s
         self.begin = begin
         self.ended = ended
+        self.connections: set[socket.socket] = set()
         self._share_port = share_port
         super().__init__(entity, address, title, contexts, evt_handlers=evt_handlers, request_handler=_Handler)
 
@@ -148,6 +154,14 @@ class Server(ThreadedAssociationServer):
         if self._share_port and self.socket is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Each connection costs a thread: there is an end to it, far above any honest use."""
+        if len(self.connections) >= MOST_CONNECTIONS:
+            LOGGER.warning("closed a connection from %s: %d are open", client_address[0], MOST_CONNECTIONS)
+            return False
+        self.connections.add(request)
+        return True
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """A failed connection goes to the log instead of standard error, and does not end the server."""
