@@ -201,7 +201,9 @@ class Provider(DULServiceProvider):
 
     def _end(self, event: str) -> None:
         if self.state_machine.current_state == _AWAITING_REQUEST:
-            cast("Queue[Any]", self.to_user_queue).put(None)  # else the association's thread waits for its request until the time-out
+            cast("Queue[Any]", self.to_user_queue).put(
+                None
+            )  # else the association's thread waits for its request until the time-out
         self.event_queue.put(event)
 
     def _pdu(self) -> memoryview | None:

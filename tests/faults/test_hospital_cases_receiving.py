@@ -227,7 +227,9 @@ class InProcess(Receiver):
 
 
 def slow_node(folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> InProcess:
-    settings = ReceiverSettings("NODE", "127.0.0.1", 0, minimum_free_bytes=0, network_timeout_s=0.5, dimse_timeout_s=0.5)
+    settings = ReceiverSettings(
+        "NODE", "127.0.0.1", 0, minimum_free_bytes=0, network_timeout_s=0.5, dimse_timeout_s=0.5
+    )
     node = InProcess(settings, Spool(folder / "spool"), Catalog.open(f"sqlite:///{folder}/catalog.db"))
     node.port = node.start()
     fsync = os.fsync
@@ -270,6 +272,33 @@ def test_case_12_other_content_under_a_known_uid_is_kept_apart(node: Receiving) 
     quarantined = sorted((node.config.storage.spool / "quarantine").glob("*.dcm"))
     assert len(quarantined) == 2
     assert second.PixelData in {dcmread(path).PixelData for path in quarantined}
+
+
+@pytest.mark.parametrize(
+    ("second", "patients"),
+    [
+        ({"PatientID": "SECRET-ID "}, 1),
+        ({"PatientID": "OTHER"}, 2),
+        ({"IssuerOfPatientID": "HOSPITAL"}, 1),
+        ({"PatientID": "OTHER", "IssuerOfPatientID": "HOSPITAL"}, 2),
+    ],
+)
+def test_case_13_two_patients_are_told_from_a_missing_issuer(
+    node: Receiving, second: dict[str, str], patients: int
+) -> None:
+    """The settle tick holds a study whose images name more than one."""
+    with associated(node) as association:
+        assert association.send_c_store(ct(1)).Status == 0x0000
+        assert association.send_c_store(ct(2, **second)).Status == 0x0000
+        if "IssuerOfPatientID" in second:
+            other = ct(3, PatientID=second.get("PatientID", "SECRET-ID"), IssuerOfPatientID="HOSPITAL")
+            assert association.send_c_store(other).Status == 0x0000
+    catalog = node.catalog()
+    assert catalog.patient_ids("1.2") == patients
+    catalog.close()
+    stored = b"".join(path.read_bytes() for path in node.config.storage.state.iterdir())
+    assert b"SECRET-ID" not in stored
+    assert b"HOSPITAL" not in stored
 
 
 def test_case_20_patient_names_in_any_character_set_stay_byte_for_byte(node: Receiving, data: Path) -> None:
