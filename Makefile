@@ -53,7 +53,7 @@ load: $(VENV)/.installed-test
 
 # How fast images come in, beside DCMTK, Orthanc and plain pynetdicom: writes docs/benchmarks-receive.md
 bench-receive: $(VENV)/.installed-test peers
-	$(BIN)/python -m tests.benchmarks.receive --out docs/benchmarks-receive.md
+	$(BIN)/python -m tests.benchmarks.receive --memory /dev/shm --out docs/benchmarks-receive.md
 
 # Missing peers are installed where that is possible; elsewhere the tests skip and name the package.
 peers:

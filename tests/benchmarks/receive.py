@@ -1,12 +1,14 @@
 """`make bench-receive`: how fast images come in, ours beside DCMTK's storescp, Orthanc and a plain pynetdicom SCP.
 
 One run, one machine for sender and receivers. The sender is the same for all: DCMTK's storescu with TCP_NODELAY=1, one
-process per association. Writes `docs/benchmarks-receive.md`.
+process per association. Writes its tables into `docs/benchmarks-receive.md`; the words around them are ours.
 """
 
 import argparse
 import json
 import os
+import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,8 @@ from tests.acceptance.running import free_port
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("DICOMNODE_TEST_DATA", ROOT.parent / "shared" / "data")) / "chest_lidc0314_every4th"
 PACE = os.environ | {"TCP_NODELAY": "1"}
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 PLAIN = """
 import sys
@@ -158,7 +162,8 @@ class Watch:
         for process in [q for p in self._processes for q in (p, *p.children(recursive=True))]:
             try:
                 times = process.cpu_times()
-                self._cpu[process.pid] = times.user + times.system
+                # storescp forks: children that have ended are in their parent's account.
+                self._cpu[process.pid] = times.user + times.system + times.children_user + times.children_system
                 resident += process.memory_info().rss
             except psutil.Error:
                 continue  # a fork that ended just now
@@ -173,7 +178,8 @@ class Watch:
         self._look()
         self._stop.set()
         self._thread.join()
-        return sum(seconds - self._before.get(pid, 0.0) for pid, seconds in self._cpu.items())
+        own = {p.pid for p in self._processes}
+        return sum(seconds - self._before.get(pid, 0.0) for pid, seconds in self._cpu.items() if pid in own)
 
 
 @contextmanager
@@ -181,13 +187,8 @@ def running(receiver: Receiver, folder: Path, port: int) -> Iterator[list[subpro
     """The receiver, from its port's first answer to its end."""
     environment = {k: v for k, v in os.environ.items() if k != "TCP_NODELAY"} | receiver.environment
     command = receiver.command(port, folder)
-    with (
-        (folder / "receiver.log").open("wb")
-        if receiver.name.startswith(("dicomnode", "Orthanc"))
-        else (
-            open(os.devnull, "wb")  # noqa: PTH123
-        ) as log
-    ):
+    # Not in the folder: for some receivers that is where the images go, and they are counted.
+    with Path(f"{folder}.log").open("wb") as log:
         processes = [
             subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
             for _ in range(receiver.processes)
@@ -207,6 +208,7 @@ def running(receiver: Receiver, folder: Path, port: int) -> Iterator[list[subpro
             process.terminate()
         for process in processes:
             process.wait(60)
+        Path(f"{folder}.log").unlink()
 
 
 def measure(receiver: Receiver, associations: int, files: list[Path]) -> Measured:
@@ -215,7 +217,7 @@ def measure(receiver: Receiver, associations: int, files: list[Path]) -> Measure
     Raises:
         RuntimeError: an image was refused or is not there.
     """
-    with tempfile.TemporaryDirectory(dir=files[0].parent.parent) as temporary:
+    with tempfile.TemporaryDirectory(dir=files[0].parents[1]) as temporary:
         folder, port = Path(temporary), free_port()
         with running(receiver, folder, port) as processes:
             watch = Watch(processes)
@@ -239,28 +241,91 @@ def measure(receiver: Receiver, associations: int, files: list[Path]) -> Measure
     return Measured(receiver.name, associations, len(files) / seconds, size / seconds, cpu, watch.peak / 1e6)
 
 
-def main() -> None:
-    """Measures and writes the table."""
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--images", type=int, default=500)
-    arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--only", nargs="*", choices=RECEIVERS, default=list(RECEIVERS))
-    arguments.add_argument("--associations", nargs="*", type=int, default=[1, 4, 8])
-    arguments.add_argument("--folder", type=Path, default=None)
-    arguments.add_argument("--out", type=Path, default=None)
-    given = arguments.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
+def flush_ms(folder: Path) -> float:
+    """Median milliseconds of what «durable» costs here: a new file of 0.5 MB, its fsync, rename, its folder's fsync."""
+    content, times = os.urandom(525_000), []
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    for i in range(60):
+        start = time.perf_counter()
+        with (folder / f"{i}.part").open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        (folder / f"{i}.part").rename(folder / f"{i}")
+        os.fsync(descriptor)
+        times.append(time.perf_counter() - start)
+        (folder / f"{i}").unlink()
+    os.close(descriptor)
+    return statistics.median(times) * 1e3
+
+
+def table(where: str, found: dict[tuple[str, int], list[Measured]], images: int, flush: float) -> list[str]:
+    """The medians of all rounds, and each receiver's share of tuned DCMTK's speed, compared round by round."""
+    lines = [
+        f"### {where}",
+        "",
+        f"{images} images, median of {max(map(len, found.values()))} rounds; a durable file of 0.5 MB: {flush:.2f} ms.",
+        "",
+        "| receiver | associations | images/s | MB/s | of tuned DCMTK | CPU s | peak MB |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    order = list(RECEIVERS)
+    for (key, associations), measured in sorted(found.items(), key=lambda one: (one[0][1], order.index(one[0][0]))):
+        tuned = found.get(("tuned", associations), [])
+        shares = [one.images_per_s / other.images_per_s for one, other in zip(measured, tuned, strict=False)]
+        share = f"{statistics.median(shares):.2f}" if shares else ""
+        speed, rate, cpu, peak = (
+            statistics.median(getattr(one, field) for one in measured)
+            for field in ("images_per_s", "mb_per_s", "cpu_s", "peak_mb")
+        )
+        lines.append(
+            f"| {RECEIVERS[key].name} | {associations} | {speed:.0f} | {rate:.0f} | {share} | {cpu:.2f} | {peak:.0f} |"
+        )
+    return [*lines, ""]
+
+
+def measured_in(folder: Path, keys: list[str], given: argparse.Namespace) -> list[str]:
+    """All rounds, with the receivers' folders in `folder`."""
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
         source = Path(temporary) / "slices"
         source.mkdir()
         files = slices(source, given.images)
         found: dict[tuple[str, int], list[Measured]] = {}
         for _ in range(given.rounds):
             for associations in given.associations:
-                for key in given.only:
+                for key in keys:
                     one = measure(RECEIVERS[key], associations, files)
                     found.setdefault((key, associations), []).append(one)
-                    print(f"{one.receiver:50} {associations} {one.images_per_s:7.1f}/s {one.mb_per_s:6.1f} MB/s "
-                          f"cpu {one.cpu_s:6.2f} s  peak {one.peak_mb:6.1f} MB  load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
+                    print(f"{one.receiver:50} {associations} {one.images_per_s:7.1f}/s", flush=True)
+        return table(f"Files in {folder}", found, given.images, flush_ms(Path(temporary)))
+
+
+def main() -> None:
+    """Measures and writes the tables."""
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--images", type=int, default=500)
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--only", nargs="*", choices=RECEIVERS, default=list(RECEIVERS))
+    arguments.add_argument("--associations", nargs="*", type=int, default=[1, 4, 8])
+    arguments.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to measure")
+    arguments.add_argument("--memory", type=Path, default=None, help="a memory file system: the same without a disk")
+    arguments.add_argument("--out", type=Path, default=None, help="the document whose tables are replaced")
+    given = arguments.parse_args()
+    load = os.getloadavg()[0]
+    lines = measured_in(given.folder, given.only, given)
+    if given.memory is not None:
+        lines += measured_in(given.memory, [key for key in given.only if key in ("ours1", "ours2", "tuned")], given)
+    scheduling = "normal priority" if os.sched_getscheduler(0) == os.SCHED_OTHER else "real-time priority"
+    lines = [
+        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores for sender and receiver together, {platform.system()} "
+        f"{platform.release()}, Python {platform.python_version()}; load before the run {load:.1f}, {scheduling}.",
+        "",
+        *lines,
+    ]
+    print("\n".join(lines))
+    if given.out is not None:
+        before, _, rest = given.out.read_text("utf-8").partition(BEGIN)
+        given.out.write_text("\n".join([before + BEGIN, "", *lines, END + rest.partition(END)[2]]), encoding="utf-8")
 
 
 if __name__ == "__main__":
