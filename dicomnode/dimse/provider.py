@@ -4,16 +4,13 @@
   peer waits for the answer, and there is nothing else to do meanwhile. Everything else takes pynetdicom's own way.
 - pynetdicom believes the length in front of a PDU, up to 4 GB: here one that is too long ends the association.
 - A PDU that has begun has to end: a peer that sends a byte a minute is cut off by a deadline, not by a silence.
-- pynetdicom's two threads per association look for work every millisecond. Here they wait until there is some.
+- pynetdicom's two threads per association look for work every millisecond. Here they wait (`dicomnode.dimse.waiting`).
 """
 
 import logging
 import os
-import select
 import socket
-import ssl
 import struct
-import threading
 import time
 from collections.abc import Callable
 from queue import Queue
@@ -21,16 +18,14 @@ from typing import Any, Protocol, cast
 
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.transport import AssociationSocket
 
 from dicomnode.dimse.commands import Answer, StoreRequest, store_request, store_response
+from dicomnode.dimse.waiting import Checkpoint, PollingSocket, WakingQueue, set_timeout
 
 LOGGER = logging.getLogger(__name__)
 
 #: The longest PDU that is read, bytes; what we tell the peers is at most this. Memory per association stays below it.
 LONGEST_PDU = 1 << 20
-#: Both threads of an association look at their timers at least so often.
-_LONGEST_WAIT_S = 0.2
 _P_DATA_TF = 0x04
 _COMMAND, _LAST = 0x01, 0x02  # message control header, PS3.8 E.2
 _AWAITING_REQUEST = "Sta2"  # states of PS3.8 table 9-10
@@ -59,71 +54,6 @@ class ProtocolError(Exception):
     """What came is against PS3.8: the association is aborted."""
 
 
-class PollingSocket(AssociationSocket):
-    """Waits without turning, reads whole PDUs with few system calls, knows no limit of 1,024 descriptors."""
-
-    def __init__(self, association: Association, client_socket: socket.socket, wake: int) -> None:
-        super().__init__(association, client_socket=client_socket)
-        self._wake = wake
-        self._again = bytearray()
-        self._poll = select.poll()
-        self._poll.register(client_socket, select.POLLIN)
-        self._poll.register(wake, select.POLLIN)
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is something to read; waits a little for it, until the own side has something to send."""
-        sock = self.socket
-        if sock is None or not self._is_connected or not self.event_queue.empty():
-            return False  # what has happened comes before what is next
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
-            return True
-        try:
-            found = [descriptor for descriptor, _ in self._poll.poll(_LONGEST_WAIT_S * 1000)]
-            if self._wake in found:
-                os.eventfd_read(self._wake)
-            return sock.fileno() in found
-        except (OSError, ValueError):
-            self.event_queue.put("Evt17")  # transport connection closed
-            return False
-
-    def read(self, view: memoryview, deadline: float) -> int:
-        """Fills `view` from the socket; returns how much came before the peer closed.
-
-        Raises:
-            OSError: the connection failed, or the deadline (monotonic clock) passed.
-        """
-        sock = self.socket
-        assert sock is not None
-        done = 0
-        while done < len(view):
-            count = sock.recv_into(view[done:])
-            done += count
-            if count == 0:
-                break
-            if done < len(view) and time.monotonic() > deadline:
-                raise TimeoutError("the PDU did not end in time")
-        return done
-
-    def give_back(self, data: bytes | memoryview) -> None:
-        """The next `recv`s return these bytes."""
-        self._again += data
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """pynetdicom's way to read: only what was given back."""
-        given = self._again[:nr_bytes]
-        del self._again[:nr_bytes]
-        return given
-
-
-def set_timeout(sock: socket.socket | None, seconds: float) -> None:
-    """A receive or send that stalls for `seconds` fails, while the socket stays blocking for everybody else."""
-    if sock is not None:
-        timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
-
-
 class Provider(DULServiceProvider):
     """Reads the PDUs of one association. `begin` is asked for a reception at each C-STORE."""
 
@@ -132,7 +62,7 @@ class Provider(DULServiceProvider):
     ) -> None:
         super().__init__(association)
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.to_provider_queue = _WakingQueue(lambda: os.eventfd_write(self.wake, 1))
+        self.to_provider_queue = WakingQueue(lambda: os.eventfd_write(self.wake, 1))
         self._run_loop_delay = 0.0
         self._association = association
         self._begin = begin
@@ -150,13 +80,13 @@ class Provider(DULServiceProvider):
 
     def _make_waiting(self) -> None:
         """Takes this provider's place under the association, and lets both its threads wait for work."""
-        association, checkpoint = self._association, _Checkpoint()
-        self.to_user_queue = _WakingQueue(checkpoint.wake)
+        association, checkpoint = self._association, Checkpoint()
+        self.to_user_queue = WakingQueue(checkpoint.wake)
         self.artim_timer.timeout = association.acse_timeout
         self._idle_timer.timeout = association.network_timeout
         association.dul = self
         association._reactor_checkpoint = checkpoint
-        association.dimse.msg_queue = _WakingQueue(checkpoint.wake)
+        association.dimse.msg_queue = WakingQueue(checkpoint.wake)
 
     def stop_dul(self) -> bool:
         """As pynetdicom's, which turns until this thread has ended."""
@@ -292,38 +222,3 @@ class Provider(DULServiceProvider):
     def idle_timer_expired(self) -> bool:
         """An association that waits for our slow disk is not silent."""
         return not self._is_storing and bool(super().idle_timer_expired())
-
-
-class _WakingQueue(Queue[Any]):
-    """A queue whose reader waits for something else too."""
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        super().__init__()
-        self._wake = wake
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        super().put(item, block, timeout)
-        self._wake()
-
-
-class _Checkpoint(threading.Event):
-    """pynetdicom's association thread passes here once a millisecond; here it waits until there is something to do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._work = threading.Semaphore(0)
-        self.set()
-
-    def wake(self) -> None:
-        """There is something to do."""
-        self._work.release()
-
-    def set(self) -> None:
-        """Lets the thread go on, and wakes it."""
-        super().set()
-        self._work.release()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Returns when there is something to do, or a timer to look at, and the thread may go on."""
-        self._work.acquire(timeout=_LONGEST_WAIT_S)
-        return super().wait(timeout)

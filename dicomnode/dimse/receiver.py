@@ -1,18 +1,6 @@
 """The receiver: C-ECHO and C-STORE as SCP (PS3.4 annexes A and B). It runs in a process of its own.
 
-Order of a C-STORE: header from the bytes; file (temporary, fsync, rename, fsync of the directory); catalogue (commit);
-answer. 0x0000 is said only when all of it has happened. If this process is killed before the answer, the sender sends
-again, and `Catalog.record` calls it «same» or, if only the file had come about, «new».
-
-| status | when (PS3.4 table B.2-1, PS3.7 annex C) | bytes kept |
-|---|---|---|
-| 0x0000 | safe on disk and recorded, also when it was here before | spool |
-| 0xA700 out of resources | free space below the mark, the disk or the catalogue failed: try again | no |
-| 0xA900 does not match SOP class | class or instance UID of dataset, request and context differ | quarantine |
-| 0xC000 cannot understand | the header cannot be parsed or lacks a UID | quarantine |
-| 0xC001 cannot understand | another content has this SOP Instance UID; the first is kept, never replaced | quarantine |
-
-0xC001 is a failure on purpose: a success or a warning would let the sender delete a copy that is not in the study.
+Here: who may come in, how many, and how it ends. What happens to an image: `dicomnode.dimse.reception`.
 """
 
 import ipaddress
@@ -20,7 +8,7 @@ import logging
 import resource
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.uid import UID
@@ -29,27 +17,17 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from dicomnode import logs
 from dicomnode.dimse import contexts
-from dicomnode.dimse.commands import Answer, StoreRequest
-from dicomnode.dimse.file_meta import encode
-from dicomnode.dimse.header import Header, HeaderError, parse
+from dicomnode.dimse.commands import StoreRequest
 from dicomnode.dimse.provider import LONGEST_PDU
+from dicomnode.dimse.reception import Reception
 from dicomnode.dimse.transport import Server
 from dicomnode.errors import SpoolError
 from dicomnode.intake import processes
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance
-from dicomnode.intake.sameness import same_content
-from dicomnode.intake.spool import Incoming, Spool, Stored
+from dicomnode.intake.spool import Spool
 
 LOGGER = logging.getLogger(__name__)
-
-SUCCESS = 0x0000
-OUT_OF_RESOURCES = 0xA700
-DOES_NOT_MATCH = 0xA900
-CANNOT_UNDERSTAND = 0xC000
-UID_TAKEN = 0xC001
 
 # A-ASSOCIATE-RJ: result, source, reason (PS3.8 table 9-21).
 _CALLING_AE_NOT_RECOGNISED = (1, 1, 3)
@@ -109,8 +87,8 @@ class Receiver:
 
     def __init__(self, settings: ReceiverSettings, spool: Spool, catalog: Catalog) -> None:
         self._settings = settings
-        self.spool = spool
-        self.catalog = catalog
+        self._spool = spool
+        self._catalog = catalog
         self._run = processes.current()
         self._rows: dict[Association, int] = {}
         self._admitted: set[Association] = set()
@@ -142,7 +120,7 @@ class Receiver:
             )
         except OSError as error:
             where = f"{settings.host or '*'}:{settings.port}"
-            raise SpoolError(f"cannot listen on {where}: {error.strerror}; change [receiver] host or port") from error
+            raise SpoolError(f"cannot listen on {where}: {error.strerror}; change [node] host or port") from error
         self._server = server
         threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="dicom-accept", daemon=True).start()
         port = int(server.server_address[1])
@@ -196,7 +174,7 @@ class Receiver:
         if settings.callers and not any(caller.admits(calling, address) for caller in settings.callers):
             LOGGER.warning("refused %s at %s: no such pair among the callers", calling, address)
             return _CALLING_AE_NOT_RECOGNISED
-        if not self.has_space():
+        if not self._has_space():
             LOGGER.error("refused %s at %s: the spool's disk is full below its mark", calling, address)
             return _LOCAL_LIMIT_EXCEEDED
         if not self._is_admitted(association):
@@ -204,9 +182,9 @@ class Receiver:
             return _LOCAL_LIMIT_EXCEEDED
         return None
 
-    def has_space(self) -> bool:
+    def _has_space(self) -> bool:
         try:
-            return self.spool.free_bytes() >= self._settings.minimum_free_bytes
+            return self._spool.free_bytes() >= self._settings.minimum_free_bytes
         except SpoolError:
             LOGGER.exception("the spool does not answer")
             return False
@@ -223,7 +201,7 @@ class Receiver:
         if association_id is None:
             return
         try:
-            self.catalog.end_association(
+            self._catalog.end_association(
                 association_id, "released" if association.is_released else "aborted", time.time()
             )
         except SpoolError:
@@ -232,101 +210,28 @@ class Receiver:
         finally:
             del self._rows[association]
 
-    def association_id(self, association: Association) -> int:
+    def _association_id(self, association: Association) -> int:
         """The association's row, made at its first C-STORE: monitoring by C-ECHO would fill the table."""
         found = self._rows.get(association)
         if found is None:
             requestor, called_ae = association.requestor, _request(association).called_ae_title.strip()
-            found = self.catalog.begin_association(
+            found = self._catalog.begin_association(
                 self._run, requestor.ae_title, called_ae, requestor.address, time.time()
             )
             self._rows[association] = found
         return found
 
-    def _begin(self, association: Association, request: StoreRequest) -> "_Reception":
-        return _Reception(self, association, request)
-
-
-class _Reception:
-    """One C-STORE: the module's table says which answer it gets."""
-
-    def __init__(self, receiver: Receiver, association: Association, request: StoreRequest) -> None:
-        self._receiver = receiver
-        self._association = association
-        self._request = request
+    def _begin(self, association: Association, request: StoreRequest) -> Reception:
         context = association._accepted_cx[request.context_id]
-        self._sop_class, self._syntax = str(context.abstract_syntax), UID(context.transfer_syntax[0])
-        self._incoming: Incoming | None = None
-        try:
-            if receiver.has_space():
-                named = (request.sop_class_uid, request.sop_instance_uid)
-                self._incoming = receiver.spool.receive(encode(*named, self._syntax))
-        except SpoolError as error:
-            self._failed(error)
-
-    def write(self, data: memoryview) -> None:
-        if self._incoming is not None:
-            try:
-                self._incoming.write(data)
-            except SpoolError as error:
-                self._incoming = None
-                self._failed(error)
-
-    def abandon(self) -> None:
-        if self._incoming is not None:
-            self._incoming.discard()
-
-    def finish(self) -> Answer:
-        if self._incoming is None:
-            return Answer(OUT_OF_RESOURCES, "cannot store now")
-        try:
-            return self._judge(self._incoming)
-        except SpoolError as error:
-            self._failed(error)
-        except Exception as error:  # noqa: BLE001  (whatever one image does: it is answered, and the next one may come)
-            logs.trouble(LOGGER, error, "cannot store %s", self._request.sop_instance_uid)
-        self._incoming.discard()
-        return Answer(OUT_OF_RESOURCES, "cannot store now")
-
-    def _failed(self, error: SpoolError) -> None:
-        LOGGER.error("cannot store %s: %s", self._request.sop_instance_uid, error)
-
-    def _judge(self, incoming: Incoming) -> Answer:
-        request = self._request
-        try:
-            with incoming.dataset() as dataset:
-                header = parse(dataset, self._syntax)
-        except HeaderError as error:
-            return self._refuse(incoming, CANNOT_UNDERSTAND, "unreadable-header", str(error))
-        named = (request.sop_class_uid, request.sop_instance_uid)
-        if (header.sop_class_uid, header.sop_instance_uid) != named or named[0] != self._sop_class:
-            text = "SOP class or instance UID of dataset, request and context differ"
-            return self._refuse(incoming, DOES_NOT_MATCH, "uid-mismatch", text)
-        receiver = self._receiver
-        stored = receiver.spool.keep(incoming, header.study_uid, header.series_uid, header.sop_instance_uid)
-        instance = _instance(header, stored, receiver.association_id(self._association))
-        if receiver.catalog.record(instance) != "conflict":
-            # Housekeeping may have moved an old study away between file and record: then the sender has to try again.
-            return Answer(SUCCESS) if stored.path.exists() else Answer(OUT_OF_RESOURCES, "try again")
-        if self._is_resend(instance):
-            return Answer(SUCCESS)
-        text = f"SOP Instance UID {header.sop_instance_uid} is stored with other content"
-        return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
-
-    def _is_resend(self, instance: Instance) -> bool:
-        """Whether this is the image that we hold, in another encoding: ours is kept, this association brought it."""
-        catalog = self._receiver.catalog
-        held = catalog.instance(instance.sop_instance_uid)
-        if held is None or not same_content(Path(held.path), Path(instance.path)):
-            return False
-        catalog.record(replace(held, received_at=instance.received_at, association_id=instance.association_id))
-        self._receiver.spool.discard(Path(instance.path))
-        return True
-
-    def _refuse(self, incoming: Incoming, status: int, code: str, text: str) -> Answer:
-        path = self._receiver.spool.set_aside(incoming, code, text, time.time())
-        LOGGER.warning("answered 0x%04X: %s; kept as %s", status, text, path)
-        return Answer(status, code)
+        return Reception(
+            request,
+            str(context.abstract_syntax),
+            UID(context.transfer_syntax[0]),
+            self._spool,
+            self._catalog,
+            has_space=self._has_space,
+            association_id=lambda: self._association_id(association),
+        )
 
 
 def run_receiver(settings: ReceiverSettings, spool_root: Path, catalog_url: str, stop: threading.Event) -> None:
@@ -373,22 +278,3 @@ def _entity(settings: ReceiverSettings) -> ApplicationEntity:
     entity.acse_timeout = settings.acse_timeout_s
     entity.dimse_timeout = settings.dimse_timeout_s
     return entity
-
-
-def _instance(header: Header, stored: Stored, association_id: int) -> Instance:
-    return Instance(
-        sop_instance_uid=header.sop_instance_uid,
-        sop_class_uid=header.sop_class_uid,
-        study_uid=header.study_uid,
-        series_uid=header.series_uid,
-        path=str(stored.path),
-        sha256=stored.sha256,
-        size=stored.size,
-        received_at=time.time(),
-        association_id=association_id,
-        patient_hash=header.patient_hash,
-        modality=header.modality,
-        image_type=header.image_type,
-        orientation=header.orientation,
-        slice_position=header.slice_position,
-    )

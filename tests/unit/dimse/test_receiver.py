@@ -19,7 +19,7 @@ from pynetdicom.presentation import build_context
 from dicomnode.dimse.receiver import Caller, Receiver, ReceiverSettings
 from dicomnode.errors import SpoolError
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import StudyIntake
+from dicomnode.intake.records import Instance, StudyIntake
 from dicomnode.intake.spool import Spool
 from tests.scanners import associated, ct, rejection, store_bytes, wait_until
 
@@ -176,11 +176,32 @@ def test_catalogue_failure_is_out_of_resources(start: Callable[..., Node], monke
     assert len(node.files("studies")) == 1
 
 
+def test_an_image_whose_study_is_being_removed_has_to_come_again(
+    start: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Housekeeping moves an old study away between our file and our record."""
+    node = start()
+    record = node.catalog.record
+
+    def late(instance: Instance) -> str:
+        monkeypatch.undo()
+        node.spool.move_out("1.2")
+        return record(instance)
+
+    with associated(node) as association:
+        monkeypatch.setattr(node.catalog, "record", late)
+        assert association.send_c_store(ct()).Status == 0xA700
+        assert association.send_c_store(ct()).Status == 0x0000
+    (one,) = node.catalog.instances("1.2")
+    assert Path(one.path).is_file()
+
+
 def test_watermark_refuses_associations_and_stores(start: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
     node = start(minimum_free_bytes=1000)
     with associated(node) as association:
         monkeypatch.setattr(node.spool, "free_bytes", lambda: 999)
-        assert association.send_c_store(ct()).Status == 0xA700
+        answer = association.send_c_store(ct())
+        assert (answer.Status, answer.ErrorComment) == (0xA700, "disk full below its mark")
     with associated(node) as association:
         assert rejection(association) == (2, 3, 2)
 
