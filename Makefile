@@ -9,9 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # program:package pairs of the peers that the acceptance tests talk to
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless ojph_compress:openjph-tools
 
-.PHONY: help demo test lint install peers demo-bundle clean
+.PHONY: help demo test lint install peers demo-bundle load bench-receive clean
 help:
-	@echo "make demo | test | lint | install | demo-bundle | clean"
+	@echo "make demo | test | lint | install | demo-bundle | load | bench-receive | clean"
 
 install: $(VENV)/.installed
 
@@ -46,6 +46,14 @@ lint: $(VENV)/.installed-test
 
 test: $(VENV)/.installed-test peers lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# 10,000 associations with one receiver: its memory before and after (some minutes)
+load: $(VENV)/.installed-test
+	DICOMNODE_LOAD=10000 $(BIN)/python -m pytest -s tests/faults/test_load.py
+
+# How fast images come in, beside DCMTK, Orthanc and plain pynetdicom: writes docs/benchmarks-receive.md
+bench-receive: $(VENV)/.installed-test peers
+	$(BIN)/python -m tests.benchmarks.receive --memory /dev/shm --out docs/benchmarks-receive.md
 
 # Missing peers are installed where that is possible; elsewhere the tests skip and name the package.
 peers:

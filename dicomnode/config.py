@@ -71,18 +71,16 @@ class Node(_Table):
     port: Port = Field(11112, description="give a free TCP port from 1 to 65535 (below 1024 needs privileges)")
     check_called_ae: bool = Field(True, description="give true to accept only calls to our AE title, else false")
     callers: tuple[Caller, ...] = Field((), description="give [[node.callers]] tables; none means that anyone may send")
-    max_associations: int = Field(50, ge=1, le=900, description="give a number of associations from 1 to 900")
+    max_associations: int = Field(
+        50, ge=1, le=900, description="give the number of associations per receiving process, from 1 to 900"
+    )
+    receivers: int = Field(
+        1, ge=1, le=16, description="give the number of receiving processes that share the port, 1 to 16"
+    )
     max_pdu_bytes: int = Field(
-        0, ge=0, le=1 << 20, description="give the largest PDU we take, in bytes: 0 (no limit) or 4096 to 1048576"
+        1 << 20, ge=4096, le=1 << 20, description="give the largest PDU we take, in bytes: 4096 to 1048576"
     )
     network_timeout_s: float = Field(60, gt=0, description="give seconds of silence after which a caller is cut off")
-
-    @field_validator("max_pdu_bytes")
-    @classmethod
-    def _pdu(cls, value: int) -> int:
-        if 0 < value < 4096:
-            raise ValueError("a PDU below 4096 bytes is not workable")
-        return value
 
 
 class Storage(_Table):
@@ -96,9 +94,22 @@ class Storage(_Table):
         pattern=r"^$|^postgresql://",
         description="give '' for SQLite files in `state`, or a URL that starts with postgresql://",
     )
+    retention_days: float = Field(
+        7.0, ge=0, description="give the days for which a delivered study is kept at least after its last image"
+    )
+    low_free_gb: float = Field(
+        10.0, ge=0, description="give the free disk space, in GB, below which delivered studies are removed"
+    )
     minimum_free_gb: float = Field(
         2.0, ge=0, description="give the free disk space, in GB, below which nothing more is accepted"
     )
+
+    @field_validator("minimum_free_gb")
+    @classmethod
+    def _marks(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("low_free_gb", value):
+            raise ValueError("is above low_free_gb: nothing would be removed before everything is refused")
+        return value
 
 
 class Settle(_Table):

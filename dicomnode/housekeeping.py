@@ -1,4 +1,4 @@
-"""What happens by the clock: studies settle, what was settled is enqueued, what was given up is said.
+"""What happens by the clock: studies settle, what was settled is enqueued, what was given up is said, room is made.
 
 The clock only looks; the state stands in the catalogue and in the queue, so a tick that is missed or doubled changes
 nothing.
@@ -16,21 +16,35 @@ from dicomnode.config import Config
 from dicomnode.errors import DicomnodeError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.settle import SettleRule, decide
+from dicomnode.intake.spool import Spool
 from dicomnode.queueing import Queue
+from dicomnode.retention import CarefulClock, Room, make_room
 
 log = logging.getLogger(__name__)
 
 #: How often jobs that are settled, but perhaps not enqueued, are enqueued again (which is harmless if they are).
 RECONCILE_S = 15.0
+#: How often the room on the disk is looked at.
+ROOM_S = 10.0
 
 
 class Housekeeping:
     """The ticks of one node. `start` and `stop` them; each can also be called by itself."""
 
-    def __init__(self, config: Config, catalog: Catalog, queue: Queue, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        queue: Queue,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._catalog, self._queue, self._clock = catalog, queue, clock
         self._rule = SettleRule(release_s=config.settle.release_s, quiet_s=config.settle.quiet_s)
         self._tick_s = config.settle.tick_s
+        self._room = Room(int(config.storage.low_free_gb * 1e9), config.storage.retention_days * 86_400)
+        self._storage = config.storage
+        self._careful = CarefulClock(clock, steady)
         self._scheduler = BackgroundScheduler(timezone="UTC")
 
     def start(self) -> None:
@@ -38,6 +52,7 @@ class Housekeeping:
         once = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
         self._scheduler.add_job(_guarded(self.settle), "interval", seconds=self._tick_s, **once)
         self._scheduler.add_job(_guarded(self.reconcile), "interval", seconds=RECONCILE_S, **once)
+        self._scheduler.add_job(_guarded(self.make_room), "interval", seconds=ROOM_S, **once)
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -77,6 +92,11 @@ class Housekeeping:
                 why = "the worker went down each time it took this study: see its log, then `dicomnode jobs retry`"
                 self._catalog.set_state(study_uid, generation, "failed", why, now=self._clock())
                 log.error("study %s generation %d failed: %s", study_uid, generation, why)
+
+    def make_room(self) -> list[str]:
+        """Remove what was delivered long enough ago while the disk is short of room. Returns the studies' UIDs."""
+        spool = Spool(self._storage.spool)
+        return make_room(self._room, spool, self._storage.results, self._catalog, self._careful())
 
 
 def _guarded(tick: Callable[[], object]) -> Callable[[], None]:

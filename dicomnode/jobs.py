@@ -101,6 +101,8 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
     job = _find(catalog, study_uid, generation)
     if job.state not in _ENDED:
         raise UsageError(f"the job is {job.state}: only one that has ended can be run again ({', '.join(_ENDED)})")
+    if not _study(catalog, study_uid).instances:
+        raise UsageError("the study was delivered and its images were removed to make room: send it again")
     for d in catalog.deliveries(study_uid, job.generation):
         if d.state in ("failed", "rejected"):
             catalog.mark_delivery(

@@ -56,6 +56,7 @@ def receiver_settings(config: Config) -> ReceiverSettings:
         max_pdu=node.max_pdu_bytes,
         network_timeout_s=node.network_timeout_s,
         minimum_free_bytes=int(config.storage.minimum_free_gb * 1e9),
+        share_port=node.receivers > 1,
     )
 
 

@@ -1,6 +1,6 @@
 """`serve`: the receiver and the workers in processes of their own, the clock in this one; drained on SIGTERM.
 
-    serve ──┬── receive     pynetdicom, spool, catalogue: no torch, so that it stays small and always answers
+    serve ──┬── receivers   pynetdicom, spool, catalogue: no torch, so that they stay small and always answer
             ├── workers     the analysis and the deliveries
             └── the clock   settle, reconcile
 
@@ -92,26 +92,31 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
     catalog = Catalog.open(config.catalog_url)
     queue = Queue(config)
     housekeeping = Housekeeping(config, catalog, queue)
-    receiver = Child("receiver", ["receive", "--config", str(path)])
+    receivers = [Child(f"receiver-{i}", ["receive", "--config", str(path)]) for i in range(config.node.receivers)]
     workers = [
         Child(f"worker-{i}", ["work", "--config", str(path), "--index", str(i)]) for i in range(config.worker.processes)
     ]
-    for child in (receiver, *workers):
+    for child in (*receivers, *workers):
         child.start()
     housekeeping.start()
     try:
         while not stop.wait(0.2):
-            for child in (receiver, *workers):
+            for child in (*receivers, *workers):
                 child.watch()
     finally:
         log.info("draining")
-        receiver.stop(config.worker.drain_s)
+        _stop(receivers, config.worker.drain_s)
         housekeeping.stop()
-        for child in workers:
-            if child.process is not None:
-                child.process.terminate()
-        for child in workers:
-            child.stop(config.worker.drain_s + 5)
+        _stop(workers, config.worker.drain_s + 5)
         queue.close()
         catalog.close()
         log.info("stopped")
+
+
+def _stop(children: list[Child], wait_s: float) -> None:
+    """All at once, then each within its time."""
+    for child in children:
+        if child.process is not None:
+            child.process.terminate()
+    for child in children:
+        child.stop(wait_s)

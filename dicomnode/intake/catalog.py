@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.errors import SpoolError
 from dicomnode.intake.records import (
+    PATIENT_ID_DIGITS,
     Bringer,
     Closed,
     Delivery,
@@ -197,11 +198,50 @@ class Catalog:
             row = connection.execute(query).one_or_none()
         return None if row is None else Instance(**row._mapping)
 
-    def patient_ids(self, study_uid: str) -> int:
-        """How many different patients the study's instances name: more than one, and the study must be held."""
-        query = select(func.count(instances.c.patient_hash.distinct())).where(instances.c.study_uid == study_uid)
+    def releasable(self, now: float, retention_s: float) -> list[Study]:
+        """The studies whose received images are no longer needed here, the longest ended first.
+
+        The newest job ended longer than `retention_s` ago, as `delivered` or `refused`. Never what is `failed`, `held`
+        or `cancelled`: a person decides. Never a study that receives, nor one that was released.
+        """
+        newest = (jobs.c.study_uid == studies.c.study_uid) & (jobs.c.generation == studies.c.generation)
+        ended = jobs.c.state.in_(("delivered", "refused")) & (jobs.c.updated_at <= now - retention_s)
+        here = (studies.c.state == jobs.c.state) & (studies.c.instances > 0)
+        query = select(studies).join(jobs, newest).where(here & ended).order_by(jobs.c.updated_at)
         with self._read() as connection:
-            return int(connection.execute(query).scalar_one())
+            return [Study(**row._mapping) for row in connection.execute(query)]
+
+    def release(self, study: Study, move_out: Callable[[], None]) -> bool:
+        """Forgets the study's instances, so that one that comes again is new; its jobs and deliveries stay.
+
+        `move_out` takes the files away, inside the transaction: no image can be recorded in between. Returns False, and
+        changes nothing, if anything has happened to the study since `study` was read.
+        """
+        unchanged = (
+            (studies.c.study_uid == study.study_uid)
+            & (studies.c.state == study.state)
+            & (studies.c.generation == study.generation)
+            & (studies.c.last_seen == study.last_seen)
+        )
+        with self._write() as connection:
+            if connection.execute(studies.update().where(unchanged).values(instances=0)).rowcount != 1:
+                return False
+            connection.execute(instances.delete().where(instances.c.study_uid == study.study_uid))
+            move_out()
+            return True
+
+    def patient_ids(self, study_uid: str) -> int:
+        """How many different patients the study's instances name: more than one, and the study must be held.
+
+        Patients differ by their ID, or by two issuers of it; objects of other systems may lack the issuer, and that
+        alone makes no second patient.
+        """
+        query = select(instances.c.patient_hash).where(instances.c.study_uid == study_uid).distinct()
+        with self._read() as connection:
+            hashes = list(connection.execute(query).scalars())
+        ids = {one[:PATIENT_ID_DIGITS] for one in hashes}
+        issuers = {one[PATIENT_ID_DIGITS:] for one in hashes} - {""}
+        return max(len(ids), len(issuers))
 
     # Jobs
 

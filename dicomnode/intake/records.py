@@ -8,6 +8,8 @@ StudyState = Literal[
     "receiving", "queued", "running", "analysed", "refused", "failed", "delivered", "cancelled", "held", "superseded"
 ]
 JobState = Literal["queued", "running", "analysed", "refused", "failed", "delivered", "cancelled", "held", "superseded"]
+#: The part of a patient hash that stands for the Patient ID; what follows stands for its issuer.
+PATIENT_ID_DIGITS = 32
 DeliveryState = Literal["pending", "delivered", "failed", "rejected"]
 
 
@@ -20,7 +22,8 @@ class Instance:
         sha256: of the dataset's bytes (after the file meta group).
         size: of the file, bytes.
         association_id: the association that brought it last; None if it came otherwise.
-        patient_hash: sha256 of the raw (PatientID, IssuerOfPatientID): tells patients apart and names none.
+        patient_hash: 32 hex digits of the sha256 of PatientID, and 32 of IssuerOfPatientID's if there is one: tells
+            patients apart and names none.
         image_type: ImageType's values joined with a backslash, as in the file; "" if absent.
         orientation: ImageOrientationPatient as text rounded to 3 decimals; "" if absent.
         slice_position: ImagePositionPatient along the slice normal, mm; None without position or orientation.

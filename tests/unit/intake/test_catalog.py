@@ -206,6 +206,23 @@ def test_two_patients_are_counted_and_the_study_held(catalog: Catalog) -> None:
     assert [study.state for study in catalog.studies(10, "held")] == ["held"]
 
 
+@pytest.mark.parametrize(
+    ("hashes", "patients"),
+    [
+        (["a", "a"], 1),
+        (["a", "aX"], 1),
+        (["aX", "aX", "a"], 1),
+        (["aX", "aY"], 2),
+        (["a", "b"], 2),
+        (["aX", "bX", "cX"], 3),
+    ],
+)
+def test_patients_differ_by_id_or_by_two_issuers(catalog: Catalog, hashes: list[str], patients: int) -> None:
+    for number, (patient, *issuer) in enumerate(hashes):
+        catalog.record(replace(instance(number, None), patient_hash=patient * 32 + "".join(issuer) * 32))
+    assert catalog.patient_ids("1.2") == patients
+
+
 def test_settling_twice_is_refused(catalog: Catalog) -> None:
     catalog.record(instance(1, None))
     catalog.settle("1.2", 200.0, held=None)
