@@ -31,7 +31,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from dicomnode.dimse import contexts
+from dicomnode.dimse import commitment, contexts
 from dicomnode.dimse.file_meta import encode
 from dicomnode.dimse.header import Header, HeaderError, parse
 from dicomnode.dimse.transport import Server
@@ -84,6 +84,7 @@ class ReceiverSettings:
         acse_timeout_s: wait for the peer's side of opening and closing an association.
         dimse_timeout_s: wait for a DIMSE message that is due.
         minimum_free_bytes: below it, nothing new is accepted.
+        report_to: (AE title, host, port) of callers whose storage commitment reports go on an association of our own.
     """
 
     ae_title: str
@@ -97,6 +98,7 @@ class ReceiverSettings:
     acse_timeout_s: float = 30.0
     dimse_timeout_s: float = 30.0
     minimum_free_bytes: int = 5_000_000_000
+    report_to: tuple[tuple[str, str, int], ...] = ()
 
 
 class Receiver:
@@ -120,16 +122,21 @@ class Receiver:
         settings = self._settings
         # Its standard handlers format every PDU for a log that nobody reads: they cost a tenth of the throughput.
         _config.LOG_HANDLER_LEVEL = "none"
+        reports = {ae_title: (host, port) for ae_title, host, port in settings.report_to}
         try:
             server = Server(
                 self._entity,
                 (settings.host or "0.0.0.0", settings.port),  # noqa: S104 - "" says: every address
                 settings.ae_title,
-                contexts.accepted(),
+                [*contexts.accepted(), commitment.context()],
                 first_byte_timeout_s=settings.acse_timeout_s,
                 network_timeout_s=settings.network_timeout_s,
                 ended=self._ended,
-                evt_handlers=[(evt.EVT_REQUESTED, self._requested), (evt.EVT_C_STORE, self._store)],
+                evt_handlers=[
+                    (evt.EVT_REQUESTED, self._requested),
+                    (evt.EVT_C_STORE, self._store),
+                    *commitment.receiver_handlers(settings.ae_title, self._catalog, reports),
+                ],
             )
         except OSError as error:
             where = f"{settings.host or '*'}:{settings.port}"
