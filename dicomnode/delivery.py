@@ -16,7 +16,7 @@ import logging
 import time
 from pathlib import Path
 
-from dbos import DBOS
+from dbos import DBOS, EnqueueOptions
 from pydicom.uid import generate_uid
 
 from dicomnode import peers
@@ -35,13 +35,15 @@ def enqueue(
     study_uid: str, generation: int, run: int, destination: str, *, attempt: int, waited: float, pause: float
 ) -> None:
     """Queue an attempt that begins after `pause` seconds. Called by workflows."""
+    options: EnqueueOptions = {
+        "queue_name": delivery_queue(destination),
+        "workflow_name": "deliver",
+        "workflow_id": delivery_id(study_uid, generation, run, destination, attempt),
+    }
+    if pause > 0:
+        options["delay_seconds"] = pause
     DBOS.enqueue_workflow_with_options(
-        {
-            "queue_name": delivery_queue(destination),
-            "workflow_name": "deliver",
-            "workflow_id": delivery_id(study_uid, generation, run, destination, attempt),
-            "delay_seconds": pause,
-        },
+        options,
         study_uid,
         generation,
         run,

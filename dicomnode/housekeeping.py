@@ -82,8 +82,16 @@ class Housekeeping:
                 continue
             log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
             queued.append((settled.study_uid, settled.generation))
-            self._queue.enqueue(settled.study_uid, settled.generation)
+            self._enqueue(settled.study_uid, settled.generation)
         return queued
+
+    def _enqueue(self, study_uid: str, generation: int) -> None:
+        try:
+            self._queue.enqueue(study_uid, generation)
+        except SQLAlchemyError as e:
+            # The text of a database error holds the row's values. The job is queued in the catalogue: `reconcile`
+            # enqueues it, and the other studies do not wait for that.
+            log.warning("study %s is enqueued later: the queue's database said %s", study_uid, _name(e))
 
     def _heard(self, study: StudyIntake, now: float) -> StudyIntake:
         """The study as if its last image had come when this node began to listen, if it came before that."""
@@ -139,14 +147,14 @@ def _guarded(tick: Callable[[], object]) -> Callable[[], None]:
             tick()
         except SQLAlchemyError as e:
             # The text of a database error holds the row's values.
-            log.warning(
-                "%s has to wait: the database said %s",
-                tick.__name__,
-                type(e.orig if hasattr(e, "orig") else e).__name__,
-            )
+            log.warning("%s has to wait: the database said %s", tick.__name__, _name(e))
         except DicomnodeError as e:
             log.warning("%s has to wait: %s", tick.__name__, e)
         except Exception as e:  # noqa: BLE001  (the clock goes on, whatever one tick met)
             logs.trouble(log, e, "%s failed", tick.__name__)
 
     return run
+
+
+def _name(error: SQLAlchemyError) -> str:
+    return type(getattr(error, "orig", None) or error).__name__

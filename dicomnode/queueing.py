@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from dbos import DBOSClient, WorkflowHandle, WorkflowStatus
+from dbos import DBOSClient, EnqueueOptions, WorkflowHandle, WorkflowStatus
 
 from dicomnode.config import Config
 
@@ -127,15 +127,14 @@ class Queue:
         assert w.input is not None
         assert w.queue_name is not None
         delay = 0.0 if w.delay_until_epoch_ms is None else max(0.0, w.delay_until_epoch_ms / 1000 - time.time())
-        self._client.enqueue(
-            {
-                "queue_name": w.queue_name,
-                "workflow_name": w.name,
-                "workflow_id": f"{w.workflow_id}/v{WORKFLOW_VERSION}",
-                "delay_seconds": delay,
-            },
-            *w.input["args"],
-        )
+        options: EnqueueOptions = {
+            "queue_name": w.queue_name,
+            "workflow_name": w.name,
+            "workflow_id": f"{w.workflow_id}/v{WORKFLOW_VERSION}",
+        }
+        if delay > 0:
+            options["delay_seconds"] = delay
+        self._client.enqueue(options, *w.input["args"])
         self._client.cancel_workflow(w.workflow_id)
 
     def close(self) -> None:
