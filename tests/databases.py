@@ -1,12 +1,13 @@
 """Databases for tests: a new SQLite file, or a PostgreSQL server of our own."""
 
+import contextlib
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -53,13 +54,14 @@ class PostgreSQL:
 
     def kill(self) -> None:
         """SIGKILL to the server and all its processes, as when the machine's plug is pulled."""
-        pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-        for one in [pid, *map(int, children.stdout.split())]:
-            try:
-                os.kill(one, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        server = psutil.Process(int((self.data / "postmaster.pid").read_text().splitlines()[0]))
+        # Stopped first, so that it makes no new ones meanwhile.
+        server.suspend()
+        everyone = [*server.children(recursive=True), server]
+        for one in everyone:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(everyone, timeout=10)
 
     def stop(self) -> None:
         subprocess.run(

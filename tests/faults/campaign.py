@@ -75,6 +75,7 @@ class Verdict:
     acknowledged: int = 0
     generations: int = 0
     objects: int = 0
+    replaced: int = 0
     sent_twice: int = 0
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
@@ -84,7 +85,8 @@ class Verdict:
         lines = [
             f"{sum(self.kills.values())} SIGKILLs ({hits}) in {self.seconds:.0f} s",
             f"{self.studies} studies in {self.generations} generations, {self.acknowledged} acknowledged images",
-            f"{self.objects} objects in the PACS, {self.sent_twice} of them sent more than once with the same bytes",
+            f"{self.objects} objects in the PACS, each once; {self.replaced} of them are earlier results that a newer "
+            f"generation has replaced; {self.sent_twice} came more than once, with the same bytes",
             *(f"FAULT: {fault}" for fault in self.faults),
             "verdict: " + ("nothing lost, nothing doubled, nothing changed" if not self.faults else "FAILED"),
         ]
@@ -123,7 +125,7 @@ class Campaign:
 port = {self.port}
 [settle]
 release_s = 0.3
-quiet_s = 8
+quiet_s = 20
 tick_s = 0.25
 [storage]
 minimum_free_gb = 0.1
@@ -267,10 +269,16 @@ retry_longest_s = 2
             for uid in sorted(self.pacs.changed):
                 self.verdict.faults.append(f"{uid} came a second time with other content")
             self.verdict.objects = len(held)
+            self.verdict.replaced = len(held & expected.keys() - self._newest(catalog))
             self.verdict.sent_twice = sum(1 for n in self.pacs.came.values() if n > 1)
             self.verdict.studies = len(self.names)
         finally:
             catalog.close()
+
+    def _newest(self, catalog: Catalog) -> set[str]:
+        studies = [catalog.study(study_uid(name)) for name in self.names]
+        newest = [d for s in studies if s is not None for d in catalog.deliveries(s.study_uid, s.generation)]
+        return {d.sop_instance_uid for d in newest}
 
     def _judge_images(self, catalog: Catalog) -> None:
         for name in self.names:
