@@ -49,7 +49,7 @@ class PostgreSQL:
 
     def start(self) -> "PostgreSQL":
         command = [self._pg_ctl, "-D", self.data, "-w", "-l", self.folder / "log", "-o", self._options, "start"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=self._user)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=self._user)
         return self
 
     def kill(self) -> None:

@@ -8,6 +8,7 @@ object once, byte for byte what an undisturbed run makes of the same files.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -94,14 +95,22 @@ class Verdict:
 
 
 class Campaign:
-    """One campaign on one database. `say` gets the history, line by line."""
+    """One campaign on one database, of at most `most` studies. `say` gets the history, line by line."""
 
     def __init__(
-        self, folder: Path, source: Path, seed: int, *, postgresql: bool, pause_s: float, say: Callable[[str], None]
+        self,
+        folder: Path,
+        source: Path,
+        seed: int,
+        *,
+        postgresql: bool,
+        pause_s: float,
+        say: Callable[[str], None],
+        most: int = 10_000,
     ) -> None:
         self.folder, self.source, self.say = folder, source, say
         self.random = random.Random(seed)
-        self.pause_s = pause_s
+        self.pause_s, self.most = pause_s, most
         self.verdict = Verdict()
         self.began = time.monotonic()
         self.pacs = WatchfulPacs(folder / "pacs")
@@ -193,7 +202,7 @@ retry_longest_s = 2
             if not process.is_alive():
                 self.say(f"{self._at()} {role} ended by itself with {process.exitcode}, and is started again")
                 self._start(role)
-        if len(self.sending) < AT_ONCE and self._unfinished() < 2 * AT_ONCE:
+        if len(self.names) < self.most and len(self.sending) < AT_ONCE and self._unfinished() < 2 * AT_ONCE:
             name = f"{next(self.numbers):03}"
             make_study(self.source, self.folder / "scans" / name, name)
             self.names.append(name)
@@ -203,28 +212,43 @@ retry_longest_s = 2
         return len(self.names) - len({d.name for d in self.pacs.folder.glob("*.dcm")}) // 3
 
     def _kill(self) -> None:
-        weights = {role: w for role, w in WEIGHTS.items() if role != "database" or self.database is not None}
-        if not self.sending:
-            del weights["sender"]
-        (role,) = self.random.choices(list(weights), list(weights.values()))
-        self.verdict.kills[role] += 1
-        if role == "database":
-            assert self.database is not None
-            self.database.kill()
-            self._told(role, 0)
-            time.sleep(self.random.uniform(0, 0.5))
-            self.database.start()
-            return
-        name = self.random.choice(sorted(self.sending)) if role == "sender" else role
-        process = self.sending[name] if role == "sender" else self.processes[role]
+        """Kill one that lives; one that ended by itself in this moment does not count."""
+        while True:
+            alive = {name: process for name, process in self.sending.items() if process.is_alive()}
+            absent = {"database"} if self.database is None else set()
+            absent |= set() if alive else {"sender"}
+            weights = {role: weight for role, weight in WEIGHTS.items() if role not in absent}
+            (role,) = self.random.choices(list(weights), list(weights.values()))
+            name = self.random.choice(sorted(alive)) if role == "sender" else role
+            if role == "database" and self.database is not None:
+                self._kill_database(self.database)
+                return
+            if self._hit(role, name, alive[name] if role == "sender" else self.processes[role]):
+                return
+
+    def _kill_database(self, database: PostgreSQL) -> None:
+        database.kill()
+        self.verdict.kills["database"] += 1
+        self._told("database", 0)
+        time.sleep(self.random.uniform(0, 0.5))
+        database.start()
+
+    def _hit(self, role: str, name: str, process: BaseProcess) -> bool:
         assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
         process.join()
-        self._told(role, process.pid)
-        if role == "sender":
+        killed = process.exitcode == -signal.SIGKILL
+        if killed:
+            self.verdict.kills[role] += 1
+            self._told(role, process.pid)
+        if role != "sender":
+            self._start(role)
+        elif process.exitcode != 0:
             self._start_sender(name)
         else:
-            self._start(role)
+            del self.sending[name]
+        return killed
 
     def _told(self, role: str, pid: int) -> None:
         number = sum(self.verdict.kills.values())
