@@ -16,6 +16,8 @@ STUDY_QUEUE = "studies"
 WORKFLOW_VERSION = "2"
 #: A study that takes its worker down this often is set aside instead of taking it down for ever.
 MOST_RECOVERIES = 20
+#: A worker looks into its queues so often: the longest that an idle worker leaves a study waiting.
+POLL_S = 0.25
 _LIVE = ["ENQUEUED", "PENDING", "DELAYED"]
 
 

@@ -23,7 +23,7 @@ from dicomnode.config import Destination
 from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Job
-from dicomnode.queueing import MOST_RECOVERIES, STUDY_QUEUE, WORKFLOW_VERSION, delivery_queue, results_folder
+from dicomnode.queueing import MOST_RECOVERIES, POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, delivery_queue, results_folder
 from dicomnode.report.context import Context
 from dicomnode.worker import RETRIES, Work, current
 
@@ -193,21 +193,21 @@ def start(work: Work, executor_id: str) -> None:
         "executor_id": executor_id,
         "enable_otlp": False,
         "log_level": "WARNING",
-        "notification_listener_polling_interval_sec": 0.5,
+        "notification_listener_polling_interval_sec": POLL_S,
     }
     DBOS(config=settings)
     DBOS.launch()
     DBOS.register_queue(
         STUDY_QUEUE,
         worker_concurrency=work.config.worker.concurrency,
-        polling_interval_sec=0.5,
+        polling_interval_sec=POLL_S,
         on_conflict="always_update",
     )
     for d in work.config.destination:
         DBOS.register_queue(
             delivery_queue(d.name),
             global_concurrency=d.concurrency,
-            polling_interval_sec=0.5,
+            polling_interval_sec=POLL_S,
             on_conflict="always_update",
         )
 

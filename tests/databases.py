@@ -29,8 +29,9 @@ class PostgreSQL:
         self._user = "postgres" if os.geteuid() == 0 else None
         folder.mkdir(parents=True, exist_ok=True)
         if self._user is not None:
-            for path in (folder, *folder.parents[:2]):
-                path.chmod(0o755)
+            for path in (folder, *folder.parents):
+                if not path.stat().st_mode & 0o001:
+                    path.chmod(0o755)
             shutil.chown(folder, self._user)
         subprocess.run(
             [found, "-D", self.data, "-U", "node", "-A", "trust"], check=True, capture_output=True, user=self._user

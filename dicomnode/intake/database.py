@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn, Self
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
@@ -18,6 +19,23 @@ from dicomnode.intake.tables import workers
 
 #: How long a writer waits for another process' write before it gives up, seconds.
 BUSY_S = 20.0
+
+#: A server that was cut off is noticed after seconds, not after the two hours of TCP's keep-alive (libpq's options).
+_POSTGRESQL_CLIENT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+#: The same the other way round: the locks of a client that was cut off within a transaction hold up the others.
+_POSTGRESQL_SERVER = (
+    "SET idle_in_transaction_session_timeout = '20s'",
+    "SET tcp_keepalives_idle = 10",
+    "SET tcp_keepalives_interval = 5",
+    "SET tcp_keepalives_count = 3",
+    "SET tcp_user_timeout = '20s'",
+)
 
 
 class Database:
@@ -93,7 +111,10 @@ def open_database(url: str) -> Engine:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
-            engine = create_engine(parsed, pool_pre_ping=True, pool_size=16, max_overflow=64)
+            engine = create_engine(
+                parsed, pool_pre_ping=True, pool_size=16, max_overflow=64, connect_args=_POSTGRESQL_CLIENT
+            )
+            event.listen(engine, "connect", _prepare_postgresql)
         migrate.bring_up_to_date(engine)
     except (ArgumentError, ImportError) as error:
         raise SpoolError(
@@ -112,6 +133,13 @@ def database_error(error: SQLAlchemyError) -> SpoolError:
     cut_off = isinstance(error, DBAPIError) and error.connection_invalidated
     passing = cut_off or isinstance(error, OperationalError | InterfaceError | TimeoutError)
     return DatabaseError(text) if passing else SpoolError(text)
+
+
+def _prepare_postgresql(connection: psycopg.Connection[tuple[object, ...]], _record: Any) -> None:
+    with connection.cursor() as cursor:
+        for setting in _POSTGRESQL_SERVER:
+            cursor.execute(setting)
+    connection.commit()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

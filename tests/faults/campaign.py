@@ -45,6 +45,8 @@ from tests.faults.studies import make_study, study_uid
 WEIGHTS = {"receiver": 35, "worker": 25, "sender": 25, "clock": 5, "database": 10}
 #: Studies under way at the same time.
 AT_ONCE = 3
+#: Every third slice: 27 images, sent and analysed in a second between two kills.
+EVERY = 3
 _ENDED = ("delivered", "committed")
 
 
@@ -204,7 +206,7 @@ retry_longest_s = 2
                 self._start(role)
         if len(self.names) < self.most and len(self.sending) < AT_ONCE and self._unfinished() < 2 * AT_ONCE:
             name = f"{next(self.numbers):03}"
-            make_study(self.source, self.folder / "scans" / name, name)
+            make_study(self.source, self.folder / "scans" / name, name, EVERY)
             self.names.append(name)
             self._start_sender(name)
 

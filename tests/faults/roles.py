@@ -1,5 +1,6 @@
 """The processes of the kill campaign. Each is started by fork from a server that has imported everything once."""
 
+import ctypes
 import os
 import signal
 import threading
@@ -24,6 +25,7 @@ PRELOAD = [
 ]
 #: A sender that lost its association tries again after so long.
 _AGAIN_S = 0.3
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def receive(path: Path, log: Path) -> None:
@@ -92,6 +94,7 @@ def _settings(path: Path, log: Path, name: str) -> config.Config:
 
 def _output(log: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the campaign, which then ends its processes
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # and none survives it, however it ends
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
