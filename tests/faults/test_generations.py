@@ -49,6 +49,26 @@ def test_case_01_a_late_slice_opens_a_new_generation_that_names_the_old_result(
             jobs.retry(station.config, UID, 1)
 
 
+@pytest.mark.parametrize(("missing", "complete"), [(None, True), (40, False)], ids=["contiguous", "with a gap"])
+def test_case_02_positions_and_the_release_tell_whether_a_study_is_complete(
+    files: list[Path], tmp_path: Path, missing: int | None, complete: bool
+) -> None:
+    """Nobody tells the number of slices. Without a gap the release is the end; with one the node waits in silence."""
+    station = Station(tmp_path / "node", "", quiet_s=3600)
+    with running(station):
+        station.send([path for number, path in enumerate(files) if number != missing])
+        until("released", lambda: _bringers(station) == {"released"}, 20)
+        settled = station.clock.settle()
+        assert settled == ([(UID, 1)] if complete else [])
+        if not complete:
+            station.send([files[40]])  # it was only late: the study is complete now, in its first generation
+            assert station.settle(UID) == 1
+
+
+def _bringers(station: Station) -> set[str | None]:
+    return {b.closed for study in station.catalog.unsettled(2e9) for b in study.bringers}
+
+
 def test_a_generation_that_is_overtaken_delivers_nothing(files: list[Path], tmp_path: Path) -> None:
     """The worker begins only when the newer generation has settled: of the older one, nothing may arrive."""
     pacs = Pacs(tmp_path / "pacs")

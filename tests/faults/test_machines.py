@@ -122,7 +122,7 @@ def test_two_hosts_one_is_cut_off_and_comes_back_one_is_killed(hosts: list[Host]
     pacs.start()
     table = pacs.destination().replace("127.0.0.1", f"{_ADDRESS}1")
     url = f"postgresql://node@{_ADDRESS}1:54321/postgres"
-    station = Station(tmp_path / "node", table, more="[worker]\ndead_after_s = 3", database_url=url)
+    station = Station(tmp_path / "node", table, more="[worker]\ndead_after_s = 8", database_url=url)
     first, second = hosts
     stop = threading.Event()
     with running(database, pacs, station):
