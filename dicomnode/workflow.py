@@ -29,6 +29,9 @@ from dicomnode.worker import RETRIES, Work, current
 
 log = logging.getLogger(__name__)
 
+#: States of a job whose results are written.
+_ENCODED = ("analysed", "delivered", "committed")
+
 
 @DBOS.workflow(name="study", max_recovery_attempts=MOST_RECOVERIES)
 def study(study_uid: str, generation: int, run: int) -> str:
@@ -79,7 +82,7 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     if job.state in ("superseded", "cancelled"):
         log.info("study %s generation %d is %s: its results are not delivered", study_uid, generation, job.state)
         return []
-    if job.state == "analysed":  # this step was cut short after its last change, and the checkpoint may be gone
+    if job.state in _ENCODED:  # this step was cut short after its last change, and the checkpoint may be gone
         return everywhere
     folder = results_folder(work.config, study_uid, generation)
     context = _context(work, study_uid, generation)
@@ -90,9 +93,11 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     for destination in work.config.destination:
         _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
     state = work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
+    if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
+        state = work.catalog.conclude(study_uid, generation, now=time.time())
     checkpoint.discard(folder)
     log.info("study %s generation %d: %s, %d objects", study_uid, generation, state, len(objects))
-    return everywhere if state == "analysed" else []
+    return everywhere if state in _ENCODED else []
 
 
 def _context(work: Work, study_uid: str, generation: int) -> Context:
