@@ -377,7 +377,7 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pause", type=float, default=1.2, help="seconds between two kills, on average")
+    parser.add_argument("--pause", type=float, default=1.5, help="seconds between two kills, on average")
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--out", type=Path, default=None, help="keep everything here; else a temporary folder")
     given = parser.parse_args()
