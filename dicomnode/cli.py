@@ -95,15 +95,18 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
 def work(
     config: ConfigOption = DEFAULT_CONFIG,
     index: Annotated[int, typer.Option(help="Tells the workers of one machine apart; keep it over restarts.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1, for this worker; else the configuration's.")] = "",
     supervised: Supervised = False,
 ) -> None:
     """Run one worker alone, beside a node that `serve` runs here or elsewhere.
 
-    Example: dicomnode work --config ae_config.toml --index 1
+    Example: dicomnode work --config ae_config.toml --index 1 --device cuda:1
     """
     from dicomnode import processes
 
     settings = _configure(config, f"worker-{index}")
+    if device:
+        settings = settings.on_device(device)
     processes.work(settings, index, processes.stopper(supervised=supervised))
 
 
@@ -117,14 +120,18 @@ def receive(config: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = Fals
 
 
 @app.command()
-def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def check(
+    config: ConfigOption = DEFAULT_CONFIG,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read every received file and compare its digest.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Check the configuration, the folders, the disk, the weights and the peers.
 
     Exit status: 0 all is well, 1 something would not work, 2 the configuration itself is wrong.
     """
     from dicomnode import checks
 
-    results = checks.run(_load(config))
+    results = checks.run(_load(config), deep=deep)
     if as_json:
         typer.echo(json.dumps([{"what": r.what, "ok": r.ok, "text": r.text} for r in results], indent=2))
     else:
@@ -257,7 +264,7 @@ def jobs_list(
         typer.echo(json.dumps(rows, indent=2))
         return
     _table(
-        ["study", "gen.", "state", "images", "last image", "delivered", "reason"],
+        ["study", "gen.", "state", "images", "last image", "delivered", "reason", "flags"],
         [
             [
                 r["study_uid"],
@@ -267,6 +274,7 @@ def jobs_list(
                 r["last_seen"],
                 r["delivered"],
                 r["reason"],
+                r["flags"],
             ]
             for r in rows
         ],
@@ -301,13 +309,21 @@ def jobs_show(
             ["destination", "object", "state", "attempts", "status", "what it said"],
             [list(map(str, d.values())) for d in shown["deliveries"]],
         )
+    if shown["conflicts"]:
+        _table(
+            ["came with other content", "SHA-256 (its name in the quarantine)", "received"],
+            [list(map(str, c.values())) for c in shown["conflicts"]],
+        )
 
 
 @jobs_app.command("retry")
 def jobs_retry(
     study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
 ) -> None:
-    """Run a failed, refused or cancelled job again; what a destination has accepted is not sent twice."""
+    """Run a failed, refused or cancelled job again; where only deliveries failed, try them again.
+
+    What a destination has accepted is not sent twice.
+    """
     from dicomnode import jobs
 
     typer.echo(jobs.retry(_load(config), study_uid, generation))

@@ -62,6 +62,12 @@ class Caller(_Table):
         "0.0.0.0/0", description="give an address or a network, such as '10.1.2.3' or '10.1.0.0/16'"
     )
 
+    report_to: str = Field(
+        "",
+        pattern=r"^$|^.+:\d{1,5}$",
+        description="give 'host:port' for storage commitment reports to this caller, or '' for its own association",
+    )
+
 
 class Node(_Table):
     """The DICOM listener."""
@@ -228,6 +234,10 @@ class Destination(_Table):
     retry_first_s: float = Field(10, gt=0, description="give the seconds before the first new attempt")
     retry_longest_s: float = Field(1800, gt=0, description="give the longest pause between attempts, in seconds")
     retry_for_s: float = Field(172800, ge=0, description="give the seconds after which delivery counts as failed")
+    commitment: bool = Field(False, description="give true to ask this peer for storage commitment")
+    commitment_timeout_s: float = Field(
+        3600, gt=0, description="give the seconds without a commitment report after which it is asked for again"
+    )
 
 
 class Worker(_Table):
@@ -238,6 +248,9 @@ class Worker(_Table):
         1, ge=1, le=16, description="give the number of studies a worker analyses at once, 1 to 16"
     )
     drain_s: float = Field(30, ge=0, description="give the seconds that running work may take to stop")
+    dead_after_s: float = Field(
+        60, ge=1, description="give the seconds of silence after which a worker's work goes to others, 1 or more"
+    )
 
 
 class Logging(_Table):
@@ -278,6 +291,14 @@ class Config(_Table):
     def queue_url(self) -> str:
         """SQLAlchemy URL of the workflow engine's tables (DBOS keeps them in a schema of its own)."""
         return self.storage.database_url or f"sqlite:///{self.storage.state / 'queue.sqlite'}"
+
+    def on_device(self, device: str) -> Self:
+        """The same with another compute device, for one worker. Raises ConfigurationError."""
+        try:
+            analysis = AnalysisTable.model_validate({**self.analysis.model_dump(), "device": device})
+        except ValidationError:
+            raise ConfigurationError(f"device {device!r}: give 'cpu', 'cuda' or 'cuda:0'") from None
+        return self.model_copy(update={"analysis": analysis})
 
     def resolved(self, folder: Path) -> Self:
         """The same with every path made absolute against `folder`."""

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 #: weights.
 _NEEDS_A_PERSON = (2, 4)
 _LONGEST_PAUSE_S = 60.0
+#: What a child needs beyond `worker.drain_s`, to close its connections.
+_AFTER_DRAIN_S = 5.0
 
 
 @dataclass
@@ -105,18 +108,18 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
                 child.watch()
     finally:
         log.info("draining")
-        _stop(receivers, config.worker.drain_s)
         housekeeping.stop()
-        _stop(workers, config.worker.drain_s + 5)
+        drain([*receivers, *workers], config.worker.drain_s)
         queue.close()
         catalog.close()
         log.info("stopped")
 
 
-def _stop(children: list[Child], wait_s: float) -> None:
-    """All at once, then each within its time."""
+def drain(children: Sequence[Child], drain_s: float) -> None:
+    """SIGTERM to all at once, SIGKILL to those that are still there after `drain_s` and a little."""
+    deadline = time.monotonic() + drain_s + _AFTER_DRAIN_S
     for child in children:
         if child.process is not None:
             child.process.terminate()
     for child in children:
-        child.stop(wait_s)
+        child.stop(max(0.0, deadline - time.monotonic()))

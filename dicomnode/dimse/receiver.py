@@ -17,7 +17,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from dicomnode.dimse import contexts
+from dicomnode.dimse import commitment, contexts
 from dicomnode.dimse.commands import StoreRequest
 from dicomnode.dimse.provider import LONGEST_PDU
 from dicomnode.dimse.reception import Reception
@@ -66,6 +66,7 @@ class ReceiverSettings:
         dimse_timeout_s: wait for a DIMSE message that is due.
         minimum_free_bytes: below it, nothing new is accepted.
         share_port: other receiving processes listen on the same port.
+        report_to: (AE title, host, port) of callers whose storage commitment reports go on an association of our own.
     """
 
     ae_title: str
@@ -80,6 +81,7 @@ class ReceiverSettings:
     dimse_timeout_s: float = 30.0
     minimum_free_bytes: int = 5_000_000_000
     share_port: bool = False
+    report_to: tuple[tuple[str, str, int], ...] = ()
 
 
 class Receiver:
@@ -105,17 +107,21 @@ class Receiver:
         settings = self._settings
         # Its standard handlers format every PDU for a log that nobody reads: they cost a tenth of the throughput.
         _config.LOG_HANDLER_LEVEL = "none"
+        reports = {ae_title: (host, port) for ae_title, host, port in settings.report_to}
         try:
             server = Server(
                 self._entity,
                 (settings.host or "0.0.0.0", settings.port),  # noqa: S104 - "" says: every address
                 settings.ae_title,
-                contexts.accepted(),
+                [*contexts.accepted(), commitment.context()],
                 open_timeout_s=settings.acse_timeout_s,
                 network_timeout_s=settings.network_timeout_s,
                 begin=self._begin,
                 ended=self._ended,
-                evt_handlers=[(evt.EVT_REQUESTED, self._requested)],
+                evt_handlers=[
+                    (evt.EVT_REQUESTED, self._requested),
+                    *commitment.receiver_handlers(settings.ae_title, self._catalog, reports),
+                ],
                 share_port=settings.share_port,
             )
         except OSError as error:

@@ -119,12 +119,13 @@ class Reception:
             return Answer(SUCCESS) if stored.path.exists() else Answer(OUT_OF_RESOURCES, "try again")
         if self._is_resend(instance):
             return Answer(SUCCESS)
+        self._catalog.note_conflict(instance)
         text = f"SOP Instance UID {header.sop_instance_uid} is stored with other content"
         return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
 
     def _is_resend(self, instance: Instance) -> bool:
         """Whether this is the image that we hold, in another encoding: ours is kept, this association brought it."""
-        held = self._catalog.instance(instance.sop_instance_uid)
+        held = self._catalog.held_instance(instance.sop_instance_uid)
         if held is None or not same_content(Path(held.path), Path(instance.path)):
             return False
         self._catalog.record(replace(held, received_at=instance.received_at, association_id=instance.association_id))

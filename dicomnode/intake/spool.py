@@ -247,6 +247,10 @@ class Spool:
         except OSError as error:
             raise _spool_error("delete", self._leaving / name, error) from error
 
+    def study_folders(self) -> list[Path]:
+        """The folders of the studies; a folder's name is the study's UID, or a hash where that is no plain one."""
+        return sorted(p for p in self._studies.iterdir() if p.is_dir())
+
     def sweep(self) -> int:
         """Removes temporary files whose process has died; returns how many. Called when a receiver starts."""
         removed = 0
