@@ -77,9 +77,11 @@ class Housekeeping:
         Returns the (study UID, generation)s that were queued.
         """
         now = self._clock()
+        # A clock that was set back must not make the silence begin in the future.
+        self._since = min(self._since, now)
         queued = []
         for study in self._catalog.unsettled(now):
-            decision = decide(self._heard(study, now), now, self._rule)
+            decision = decide(self._heard(study), now, self._rule)
             if not decision.settled:
                 continue
             held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
@@ -107,9 +109,9 @@ class Housekeeping:
             # enqueues it, and the other studies do not wait for that.
             log.warning("study %s is enqueued later: the queue's database said %s", study_uid, _name(e))
 
-    def _heard(self, study: StudyIntake, now: float) -> StudyIntake:
+    def _heard(self, study: StudyIntake) -> StudyIntake:
         """The study as if its last image had come when this node began to listen, if it came before that."""
-        return replace(study, last_seen=max(study.last_seen, min(self._since, now)))
+        return replace(study, last_seen=max(study.last_seen, self._since))
 
     def reconcile(self) -> None:
         """Enqueue what a crash left settled but not enqueued; say what the queue has given up."""

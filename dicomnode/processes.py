@@ -10,7 +10,6 @@ from types import FrameType
 from dicomnode.config import Config
 from dicomnode.dimse.receiver import Caller, ReceiverSettings, run_receiver
 from dicomnode.intake.catalog import Catalog
-from dicomnode.queueing import WORKFLOW_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +24,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     """A worker, until `stop` is set. `index` tells the workers of one host apart, and stays the same over restarts."""
     from dicomnode import worker, workflow  # noqa: PLC0415  (imports torch, which the receiving process must not)
     from dicomnode.methods import method  # noqa: PLC0415
+    from dicomnode.queueing import WORKFLOW_VERSION  # noqa: PLC0415
 
     prepare_folders(config)
     chosen = method(config.analysis)

@@ -216,22 +216,24 @@ def test_case_10_a_disk_slower_than_the_senders_patience(tmp_path: Path, monkeyp
         assert len(node.catalog.instances("1.2")) == 2
         assert len(list((node.spool.root / "studies").rglob("*.dcm"))) == 2
     finally:
-        node.stop(0.0)
+        node.receiver.stop(0.0)
         node.catalog.close()
 
 
-class InProcess(Receiver):
+class InProcess:
     """A receiver in this process, whose disk a test can slow down."""
 
-    port = 0
+    def __init__(self, folder: Path, settings: ReceiverSettings) -> None:
+        self.spool, self.catalog = Spool(folder / "spool"), Catalog.open(f"sqlite:///{folder}/catalog.db")
+        self.receiver = Receiver(settings, self.spool, self.catalog)
+        self.port = self.receiver.start()
 
 
 def slow_node(folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> InProcess:
     settings = ReceiverSettings(
         "NODE", "127.0.0.1", 0, minimum_free_bytes=0, network_timeout_s=0.5, dimse_timeout_s=0.5
     )
-    node = InProcess(settings, Spool(folder / "spool"), Catalog.open(f"sqlite:///{folder}/catalog.db"))
-    node.port = node.start()
+    node = InProcess(folder, settings)
     fsync = os.fsync
 
     def slow(descriptor: int) -> None:
