@@ -143,6 +143,7 @@ def test_the_pacs_is_away_for_an_hour_and_then_gets_everything_once(files: list[
             assert pause == pytest.approx(pause_s(station.config.destination[0], attempts, f"{UID} 1 pacs"), abs=2)
             waited, attempts = waited + pause, attempts + 1
         assert attempts < 20
+        waiting(station)  # the last one has failed
         pacs.start()
         with running(pacs):
             call_forward(station)
@@ -151,15 +152,19 @@ def test_the_pacs_is_away_for_an_hour_and_then_gets_everything_once(files: list[
             assert max(d["attempts"] for d in shown["deliveries"]) == attempts + 1
 
 
-def call_forward(station: Station) -> float:
-    """Wait for the delayed attempt, let it begin now, and return the pause that it was given."""
-    client = station.queue._client
+def waiting(station: Station) -> Any:
+    """The attempt that waits for its time."""
 
     def delayed() -> Any:
-        found = client.list_workflows(status="DELAYED", load_input=False, load_output=False)
+        found = station.queue._client.list_workflows(status="DELAYED", load_input=False, load_output=False)
         return found[0] if found else None
 
-    attempt = until("an attempt that waits", delayed, 30)
+    return until("an attempt that waits", delayed, 30)
+
+
+def call_forward(station: Station) -> float:
+    """Let the attempt that waits begin now, and return the pause that it was given."""
+    attempt, client = waiting(station), station.queue._client
     pause = attempt.delay_until_epoch_ms / 1000 - time.time()
     client.set_workflow_delay(attempt.workflow_id, delay_seconds=0)
     until("begun", lambda: client.list_workflows(workflow_ids=[attempt.workflow_id])[0].status != "DELAYED", 20)
