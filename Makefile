@@ -9,9 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # program:package pairs of the peers that the acceptance tests talk to
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless
 
-.PHONY: help demo test lint install peers demo-bundle clean
+.PHONY: help demo test bench lint install peers demo-bundle clean
 help:
-	@echo "make demo | test | lint | install | demo-bundle | clean"
+	@echo "make demo | test | bench | lint | install | demo-bundle | clean"
 
 install: $(VENV)/.installed
 
@@ -46,6 +46,10 @@ lint: $(VENV)/.installed-test
 
 test: $(VENV)/.installed-test peers lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Time, CPU and memory against the stock ways, stored as docs/benchmarks.md (about ten minutes on two cores).
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m tests.benchmarks.run
 
 # Missing peers are installed where that is possible; elsewhere the tests skip and name the package.
 peers:
