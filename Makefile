@@ -10,9 +10,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
 	ojph_compress:openjph-tools ip:iproute2
 
-.PHONY: help demo test lint install peers faults load bench-receive bench-catalog demo-bundle clean
+.PHONY: help demo test lint install peers faults load bench bench-receive bench-catalog demo-bundle clean
 help:
-	@echo "make demo | test | faults | load | bench-receive | bench-catalog | lint | install | demo-bundle | clean"
+	@echo "make demo | test | faults | load | bench | bench-receive | bench-catalog | lint | install | demo-bundle | clean"
 
 install: $(VENV)/.installed
 
@@ -66,12 +66,17 @@ faults: $(VENV)/.installed-test peers
 bench-catalog: $(VENV)/.installed-test peers
 	$(BIN)/python -m tests.benchmarks.catalog
 
+# Time, CPU and memory against the stock ways, stored as docs/benchmarks.md (about ten minutes on two cores).
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m tests.benchmarks.run
+
 # Missing peers are installed where that is possible; elsewhere the tests skip and name the package.
 peers:
 	@PATH="$$PATH:/usr/sbin"; missing=""; \
 	for p in $(PEERS); do command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; done; \
 	test -f /usr/share/java/pixelmed.jar || missing="$$missing pixelmed-apps"; \
 	test -d /usr/share/orthanc/plugins || missing="$$missing orthanc-dicomweb"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	test -x /usr/lib/postgresql/15/bin/initdb || command -v initdb >/dev/null || missing="$$missing postgresql"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \

@@ -55,7 +55,8 @@ def no_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
 @st.composite
 def regions(draw: st.DrawFn) -> tuple[sitk.Image, sitk.Image]:
     """Noise, steps or a constant, in a box, a flat box, or scattered voxels."""
-    size = draw(st.tuples(*[st.integers(2, 9)] * 3))
+    # ITK's splines do not repeat themselves on images of two voxels: 1 of 100 gives other values in the next run.
+    size = draw(st.tuples(*[st.integers(3, 9)] * 3))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     spread = draw(st.sampled_from([0, 20, 200, 1500]))
     values = (-700 + spread * random.normal(size=size)).clip(-1024, 3071).astype(np.int16)
@@ -89,10 +90,7 @@ SETTINGS = st.fixed_dictionaries(
 def test_random_regions(no_fallback: None, region: tuple[sitk.Image, sitk.Image], setting: dict[str, Any]) -> None:
     image, mask = region
     settings = {**DEFAULT_SETTINGS, "setting": {"label": 1, "additionalInfo": False, **setting}}
-    try:
-        expected = stock(image, mask, settings)
-    except IndexError:
-        return  # near the ends of 16 bits (splines overshoot) PyRadiomics' bin edges overflow, and it fails
+    expected = stock(image, mask, settings)
     if expected is None:
         with pytest.raises(RefusedError):
             extract_image(image, mask, settings)

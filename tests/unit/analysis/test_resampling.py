@@ -27,7 +27,7 @@ def simpleitk(image: sitk.Image, to: Grid, interpolator: int) -> np.ndarray:
 @pytest.mark.parametrize("interpolator", ["sitkLinear", "sitkBSpline"])
 @given(
     seed=st.integers(0, 2**32),
-    size=st.tuples(*[st.integers(2, 14)] * 3),
+    size=st.tuples(*[st.integers(3, 14)] * 3),  # with 2 voxels ITK's splines differ from run to run
     old=SPACINGS,
     new=SPACINGS,
     origin=st.tuples(*[st.sampled_from([0.0, -180.3, 12.5, 33.333])] * 3),
