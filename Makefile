@@ -76,7 +76,6 @@ peers:
 	for p in $(PEERS); do command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; done; \
 	test -f /usr/share/java/pixelmed.jar || missing="$$missing pixelmed-apps"; \
 	test -d /usr/share/orthanc/plugins || missing="$$missing orthanc-dicomweb"; \
-	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	test -x /usr/lib/postgresql/15/bin/initdb || command -v initdb >/dev/null || missing="$$missing postgresql"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
