@@ -4,7 +4,8 @@ lungmask's own functions prepare the slices and clean up the labels (crop to the
 components, holes filled). Between them stands this loop instead of lungmask's, with
 
 - small batches, whose feature maps stay in the cache, and channels last, which the convolutions want;
-- bf16 convolutions where the CPU computes with bf16; batch norms keep their parameters in fp32;
+- bf16 convolutions where the CPU computes with bf16, each with the ReLU behind it in one step and with weights laid
+  out beforehand (oneDNN, as torch's own compiler calls it); batch norms keep their parameters in fp32;
 - each upsampling behind the 1x1 convolution that follows it: both are linear and one works within channels, the other
   within pixels, so that they commute, and the convolution has a quarter of the pixels;
 - no softmax: it does not change which class is largest.
@@ -108,8 +109,32 @@ def _fast(unet: nn.Module, kind: torch.dtype) -> nn.Module:
     for module in unet.modules():
         if isinstance(module, nn.Conv2d):
             module.to(kind)
+    if kind is torch.bfloat16:
+        for block in [*unet.down_path, *(up.conv_block for up in unet.up_path)]:  # type: ignore[misc, union-attr]
+            steps = list(block.block)
+            block.block = nn.Sequential(
+                *(_Joined(a) if isinstance(a, nn.Conv2d) else a for a in steps if not isinstance(a, nn.ReLU))
+            )
     fast: nn.Module = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return fast
+
+
+class _Joined(nn.Module):
+    """A convolution and the ReLU behind it."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        c = convolution
+        self._settings = (c.padding, c.stride, c.dilation, c.groups)
+        with torch.inference_mode():
+            self._weight = torch.ops.mkldnn._reorder_convolution_weight(c.weight.detach(), *self._settings)
+            self._bias = None if c.bias is None else c.bias.detach()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        joined: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
+            inputs, self._weight, self._bias, *self._settings, "relu", [], ""
+        )
+        return joined
 
 
 def _state(weights: Path, classes: int) -> dict[str, torch.Tensor]:

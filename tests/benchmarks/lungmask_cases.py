@@ -56,4 +56,5 @@ def agreement(stock: Cost, ours: Cost) -> str:
     return f"Dice {dice[0]:.5f} and {dice[1]:.5f}"
 
 
+REPEATS = 3
 WORK = {"stock": _stock, "ours": _ours}

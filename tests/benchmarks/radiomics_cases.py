@@ -58,4 +58,5 @@ def agreement(stock: Cost, ours: Cost) -> str:
     return f"all {len(stock.found)} values within {worst:.0e} (relative)"
 
 
+REPEATS = 1
 WORK = {"stock": _stock, "ours": _ours}
