@@ -19,7 +19,7 @@ from pydicom import Dataset
 
 import dicomnode
 from dicomnode.analysis import lungs, quantify, radiomics
-from dicomnode.analysis.arrays import Labels, Volume
+from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
 from dicomnode.analysis.bundle import Bundle
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, Risk
 from dicomnode.analysis.rules import DEFAULT as DEFAULT_RULES
@@ -171,8 +171,8 @@ def _measure(
     features = None
     if method.radiomics_settings is not None:
         with watch.stage("radiomics"):
-            values = radiomics.extract(volume, labels > 0, method.radiomics_settings)
-            features = Radiomics(dict(method.radiomics_settings), {"lungs": values})
+            features, unmeasured = _radiomics(volume, labels, method.radiomics_settings)
+            flags = (*flags, *unmeasured)
     risk: Risk | None = None
     if method.bundle is not None:
         with watch.stage("risk"):
@@ -206,6 +206,17 @@ def _measure(
         input_digest=input_digest(series),
         algorithm_digest=method.digest,
     )
+
+
+def _radiomics(volume: Volume, labels: Labels, settings: Mapping[str, Any]) -> tuple[Radiomics, list[Flag]]:
+    """Features of both lungs and of each; a lung that is missing or tiny is flagged instead."""
+    found, flags = {}, []
+    for name, mask in (("lungs", labels > 0), ("right", labels == RIGHT), ("left", labels == LEFT)):
+        try:
+            found[name] = radiomics.extract(volume, mask, settings)
+        except RefusedError as e:
+            flags.append(Flag(e.code, "warning", f"no radiomics of {name}: {e.text}"))
+    return Radiomics(dict(settings), found), flags
 
 
 def _kernel(series: Series) -> str:
