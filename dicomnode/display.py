@@ -48,9 +48,17 @@ def _print_numbers(console: Console, findings: Findings) -> None:
         ("LAA-950 (below -950 HU), %", "laa950_percent"),
     )
     for label, name in rows:
-        values = [getattr(findings.quantities[region], name) for region in ("lungs", "right", "left")]
-        table.add_row(label, *(f"{x:.1f}" for x in values))
+        values = [findings.quantities.get(region) for region in ("lungs", "right", "left")]
+        table.add_row(label, *("-" if q is None else f"{getattr(q, name):.1f}" for q in values))
     console.print(table)
+    parts = (
+        ("upper, middle, lower third", ("upper_third", "middle_third", "lower_third")),
+        ("core, outer 20 mm, and of these the lower third", ("core", "rim", "lower_third_rim")),
+    )
+    for label, regions in parts:
+        shares = [f"{findings.quantities[r].haa_percent:.1f}" for r in regions if r in findings.quantities]
+        if shares:
+            console.print(f"HAA, %, {label}: {', '.join(shares)}", markup=False, highlight=False)
 
 
 def _print_risk(console: Console, findings: Findings) -> None:

@@ -26,6 +26,7 @@ from dicomnode.analysis.findings import (
     Risk,
     VolumeMl,
 )
+from dicomnode.report import codes
 from dicomnode.report.context import Context
 
 CONTEXT = Context(
@@ -79,7 +80,10 @@ def analysed(
             Flag("contrast", "info", "no contrast agent was recorded"),
         ),
         lungs=Lungs(segmenter, "1", VolumeMl(4321.0, 2000.0, 2321.0)),
-        quantities={"lungs": quantities(), "right": quantities(5.0), "left": quantities(-5.0)},
+        quantities={
+            **{"lungs": quantities(), "right": quantities(5.0), "left": quantities(-5.0)},
+            **{region: quantities(float(k)) for k, region in enumerate(codes.REGIONS)},
+        },
         radiomics=Radiomics({}, {"lungs": {"original_firstorder_Mean": -800.0}}),
         risk=predicted,
         software_version="0.1.0",

@@ -76,7 +76,10 @@ class Lungs:
 
 @dataclass(frozen=True)
 class Quantities:
-    """Attenuation of one region, Hounsfield units; percentages are of the region's voxels. See `quantify`."""
+    """Attenuation of one region, Hounsfield units; percentages are of the region's voxels. See `quantify`.
+
+    `volume_ml` is None where the voxels' size was not known (and in findings of version 0.1.0).
+    """
 
     mean_hu: float
     sd_hu: float
@@ -89,6 +92,7 @@ class Quantities:
     p95_hu: float
     haa_percent: float
     laa950_percent: float
+    volume_ml: float | None = None
 
 
 @dataclass(frozen=True)

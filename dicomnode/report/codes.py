@@ -58,6 +58,34 @@ PERCENTILE_85 = _private("ATTP85", "Attenuation, 85th percentile of the region's
 PERCENTILE_95 = _private("ATTP95", "Attenuation, 95th percentile of the region's voxels")
 HIGH_ATTENUATION = _private("HAA600_250", "Percent of lung volume between -600 and -250 HU")
 LOW_ATTENUATION = _private("LAA950", "Percent of lung volume below -950 HU")
+# The part of the lungs is within the concept: a measurement group must refer to a segment (TID 1411), and these parts
+# have none.
+REGIONS = {
+    "upper_third": "upper third of the lungs",
+    "middle_third": "middle third of the lungs",
+    "lower_third": "lower third of the lungs",
+    "rim": "outer 20 mm of the lungs",
+    "core": "lungs without the outer 20 mm",
+    "lower_third_rim": "outer 20 mm of the lower third",
+}
+_SHORT = {
+    "upper_third": "UPPER",
+    "middle_third": "MIDDLE",
+    "lower_third": "LOWER",
+    "rim": "RIM",
+    "core": "CORE",
+    "lower_third_rim": "LOWRIM",
+}
+REGIONAL_HIGH_ATTENUATION = {
+    region: _private(f"HAA_{_SHORT[region]}", f"% between -600 and -250 HU, {words}")
+    for region, words in REGIONS.items()
+}
+REGIONAL_LOW_ATTENUATION = {
+    region: _private(f"LAA950_{_SHORT[region]}", f"% below -950 HU, {words}") for region, words in REGIONS.items()
+}
+REGIONAL_MEAN = {
+    region: _private(f"MEAN_{_SHORT[region]}", f"Mean attenuation, {words}") for region, words in REGIONS.items()
+}
 # Horizon and bound are part of the concept: viewers drop modifiers, and PixelMed's validator reports errors for the
 # uncertainty items of TID 310.
 MORTALITY = {
@@ -82,6 +110,9 @@ PRIVATE = (
     PERCENTILE_95,
     HIGH_ATTENUATION,
     LOW_ATTENUATION,
+    *REGIONAL_HIGH_ATTENUATION.values(),
+    *REGIONAL_LOW_ATTENUATION.values(),
+    *REGIONAL_MEAN.values(),
     *(code for triple in MORTALITY.values() for code in triple),
     INTERVAL,
     FLAG,

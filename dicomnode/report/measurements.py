@@ -81,7 +81,10 @@ def _group(
             family=algorithm_family(lungs),
             parameters=[f"Measured by dicomnode {plain(findings.software_version)}; vessels as the mask has them"],
         ),
-        measurements=_measurements(volume, findings.quantities[region]),
+        measurements=[
+            *_measurements(volume, findings.quantities[region]),
+            *(_of_parts(findings) if region == "lungs" else ()),
+        ],
     )
 
 
@@ -101,6 +104,20 @@ def _measurements(volume_ml: float, q: Quantities) -> list[hd.sr.Measurement]:
         hd.sr.Measurement(codes.ATTENUATION, round(q.skewness, 3), codes.NO_UNITS, derivation=codes.SKEWNESS),
         hd.sr.Measurement(codes.ATTENUATION, round(q.kurtosis, 3), codes.NO_UNITS, derivation=codes.KURTOSIS),
     ]
+
+
+def _of_parts(findings: Findings) -> list[hd.sr.Measurement]:
+    """Thirds, rim and core of both lungs: where the disease is. All numbers of them are in the findings."""
+    rows = []
+    for region in codes.REGIONS:
+        q = findings.quantities.get(region)
+        if q is not None:
+            rows += [
+                hd.sr.Measurement(codes.REGIONAL_HIGH_ATTENUATION[region], round(q.haa_percent, 2), codes.PERCENT),
+                hd.sr.Measurement(codes.REGIONAL_LOW_ATTENUATION[region], round(q.laa950_percent, 2), codes.PERCENT),
+                hd.sr.Measurement(codes.REGIONAL_MEAN[region], round(q.mean_hu, 1), codes.HOUNSFIELD),
+            ]
+    return rows
 
 
 def _attenuation(hu: float, derivation: Code) -> hd.sr.Measurement:

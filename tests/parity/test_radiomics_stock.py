@@ -1,20 +1,26 @@
 """Our loops against stock PyRadiomics, called as its manual says: random regions, and a whole chest CT."""
 
+import copy
 import json
+import math
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from dicomnode.analysis import radiomics
-from dicomnode.analysis.radiomics import DEFAULT_SETTINGS, extract_image
+from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
+from dicomnode.analysis.radiomics import DEFAULT_SETTINGS, extract, extract_image
 from dicomnode.analysis.resampling import Grid
+from dicomnode.analysis.series import find_files, group, read_headers, select
+from dicomnode.analysis.volume import load
 from dicomnode.errors import RefusedError
 
 with warnings.catch_warnings():

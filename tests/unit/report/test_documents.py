@@ -62,12 +62,14 @@ def documents() -> dict[str, Dataset]:
 
 def test_the_measurements_are_the_findings(documents: dict[str, Dataset]) -> None:
     found = numbers(documents["measurements"])
-    assert len(found) == 3 * 12
+    assert len(found) == 3 * 12 + 6 * 3
     assert found[0] == ("118565006", 2321.0, "cm3")
     assert [value for concept, value, _ in found if concept == "118565006"] == [2321.0, 2000.0, 4321.0]
     assert ("ATTP15", -925.0, "[hnsf'U]") in found
     assert ("HAA600_250", 12.5, "%") in found
     assert ("LAA950", 3.25, "%") in found
+    assert ("HAA_LOWRIM", 12.5, "%") in found
+    assert ("MEAN_CORE", -796.0, "[hnsf'U]") in found
 
 
 def test_groups_refer_to_their_segments(documents: dict[str, Dataset]) -> None:
