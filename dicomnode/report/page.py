@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.findings import Findings, Flag, Quantities
 from dicomnode.report.views import View, Views
-from dicomnode.report.wording import DEMO, is_demo, plain
+from dicomnode.report.wording import DEMO, change_line, is_demo, plain
 
 DPI: Final = 100
 SIZE_INCHES: Final = (10.24, 12.80)
@@ -155,6 +155,8 @@ def _table(figure: Figure, findings: Findings) -> None:
         _write(figure, 0.03, y, name, size=9, color=_FAINT)
         shares = (_number(findings.quantities.get(region), "haa_percent", ".1f") for region in regions)
         _write(figure, 0.505, y, " / ".join(shares), size=9.5, right=True)
+    if findings.change is not None:
+        _write(figure, 0.03, 0.126, plain(change_line(findings.change)), size=9)
 
 
 _ROWS: Final = (

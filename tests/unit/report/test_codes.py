@@ -14,6 +14,7 @@ ALL += [
     for table in (codes.REGIONAL_HIGH_ATTENUATION, codes.REGIONAL_LOW_ATTENUATION, codes.REGIONAL_MEAN)
     for code in table.values()
 ]
+ALL += [code for entry in codes.CHANGE.values() for code in entry]
 ALL += [code for triple in codes.MORTALITY.values() for code in triple]
 STANDARD = [code for code in ALL if code.scheme_designator in {"DCM", "SCT"}]
 
