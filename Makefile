@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 # program:package pairs of the peers that the acceptance tests talk to
-PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless ojph_compress:openjph-tools
+PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
+	ojph_compress:openjph-tools ip:iproute2
 
-.PHONY: help demo test lint install peers demo-bundle clean
+.PHONY: help demo test lint install peers faults load bench bench-receive bench-catalog demo-bundle clean
 help:
-	@echo "make demo | test | lint | install | demo-bundle | clean"
+	@echo "make demo | test | faults | load | bench | bench-receive | bench-catalog | lint | install | demo-bundle | clean"
 
 install: $(VENV)/.installed
 
@@ -47,12 +48,35 @@ lint: $(VENV)/.installed-test
 test: $(VENV)/.installed-test peers lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# 10,000 associations with one receiver: its memory before and after (some minutes)
+load: $(VENV)/.installed-test
+	DICOMNODE_LOAD=10000 $(BIN)/python -m pytest -s tests/faults/test_load.py
+
+# How fast images come in, beside DCMTK, Orthanc and plain pynetdicom: writes docs/benchmarks-receive.md
+bench-receive: $(VENV)/.installed-test peers
+	$(BIN)/python -m tests.benchmarks.receive --memory /dev/shm --out docs/benchmarks-receive.md
+
+# 300 SIGKILLs at random moments over every process of a node, on SQLite and on PostgreSQL (about twenty minutes)
+KILLS ?= 300
+SEED ?= 1
+faults: $(VENV)/.installed-test peers
+	$(BIN)/python -m tests.faults.campaign --kills $(KILLS) --seed $(SEED)
+
+# 100,000 studies in the catalogue: how long the tick, `jobs` and the way to a worker take
+bench-catalog: $(VENV)/.installed-test peers
+	$(BIN)/python -m tests.benchmarks.catalog
+
+# Time, CPU and memory against the stock ways, stored as docs/benchmarks.md (about ten minutes on two cores).
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m tests.benchmarks.run
+
 # Missing peers are installed where that is possible; elsewhere the tests skip and name the package.
 peers:
 	@PATH="$$PATH:/usr/sbin"; missing=""; \
 	for p in $(PEERS); do command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; done; \
 	test -f /usr/share/java/pixelmed.jar || missing="$$missing pixelmed-apps"; \
 	test -d /usr/share/orthanc/plugins || missing="$$missing orthanc-dicomweb"; \
+	test -x /usr/lib/postgresql/15/bin/initdb || command -v initdb >/dev/null || missing="$$missing postgresql"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \

@@ -9,10 +9,16 @@ from pathlib import Path
 
 from dicomnode.config import Config
 from dicomnode.dimse import sender
+from dicomnode.dimse.spooled import digest
 from dicomnode.errors import DicomnodeError
 from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.reconcile import all_instances
+from dicomnode.intake.records import Instance
 from dicomnode.methods import model_bundle, segmenter
 from dicomnode.peers import to_peer
+
+#: So many damaged files are named.
+_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,8 @@ class Result:
     text: str
 
 
-def run(config: Config) -> list[Result]:
-    """Look at everything; a failure does not stop the rest."""
+def run(config: Config, *, deep: bool = False) -> list[Result]:
+    """Look at everything; a failure does not stop the rest. `deep` reads every file of the spool."""
     return [
         *_folders(config),
         _disk(config),
@@ -34,6 +40,7 @@ def run(config: Config) -> list[Result]:
         _segmenter(config),
         _bundle(config),
         *_peers(config),
+        *([_spool(config)] if deep else []),
     ]
 
 
@@ -107,3 +114,35 @@ def _peers(config: Config) -> Iterator[Result]:
             yield Result(f"destination {destination.name}", False, str(e))
         else:
             yield Result(f"destination {destination.name}", True, f"answered C-ECHO in {1000 * seconds:.0f} ms")
+
+
+def _spool(config: Config) -> Result:
+    if not config.storage.database_url and not config.storage.state.is_dir():
+        return Result("spool", True, "nothing was received yet")
+    try:
+        catalog = Catalog.open(config.catalog_url)
+    except DicomnodeError as e:
+        return Result("spool", False, str(e))
+    good = 0
+    damaged: list[str] = []
+    try:
+        for instance in all_instances(catalog):
+            if _is_whole(instance):
+                good += 1
+            else:
+                damaged.append(instance.sop_instance_uid)
+    finally:
+        catalog.close()
+    if not damaged:
+        return Result("spool", True, f"{good} files are what was received, by their digests")
+    named = ", ".join(damaged[:_NAMED]) + (" …" if len(damaged) > _NAMED else "")
+    return Result(
+        "spool", False, f"{len(damaged)} of {good + len(damaged)} files are missing or damaged, send again: {named}"
+    )
+
+
+def _is_whole(instance: Instance) -> bool:
+    try:
+        return digest(Path(instance.path)) == instance.sha256
+    except (OSError, ValueError):
+        return False

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -11,6 +12,8 @@ from dicomnode import __version__
 from dicomnode.errors import DicomnodeError, UsageError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from dicomnode.config import Config
     from dicomnode.dimse.sender import Destination
 
@@ -23,6 +26,8 @@ app = typer.Typer(
 )
 jobs_app = typer.Typer(help="What the node has received, analysed and delivered.", no_args_is_help=True)
 app.add_typer(jobs_app, name="jobs")
+weights_app = typer.Typer(help="Other people's networks that segment lungs and lobes.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
 
 DEFAULT_CONFIG = Path("ae_config.toml")
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
@@ -90,15 +95,18 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
 def work(
     config: ConfigOption = DEFAULT_CONFIG,
     index: Annotated[int, typer.Option(help="Tells the workers of one machine apart; keep it over restarts.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1, for this worker; else the configuration's.")] = "",
     supervised: Supervised = False,
 ) -> None:
     """Run one worker alone, beside a node that `serve` runs here or elsewhere.
 
-    Example: dicomnode work --config ae_config.toml --index 1
+    Example: dicomnode work --config ae_config.toml --index 1 --device cuda:1
     """
     from dicomnode import processes
 
     settings = _configure(config, f"worker-{index}")
+    if device:
+        settings = settings.on_device(device)
     processes.work(settings, index, processes.stopper(supervised=supervised))
 
 
@@ -112,14 +120,18 @@ def receive(config: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = Fals
 
 
 @app.command()
-def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def check(
+    config: ConfigOption = DEFAULT_CONFIG,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read every received file and compare its digest.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Check the configuration, the folders, the disk, the weights and the peers.
 
     Exit status: 0 all is well, 1 something would not work, 2 the configuration itself is wrong.
     """
     from dicomnode import checks
 
-    results = checks.run(_load(config))
+    results = checks.run(_load(config), deep=deep)
     if as_json:
         typer.echo(json.dumps([{"what": r.what, "ok": r.ok, "text": r.text} for r in results], indent=2))
     else:
@@ -129,7 +141,9 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
 @app.command()
 def echo(
-    peer: Annotated[str, typer.Argument(help="A destination's name from the configuration, or AET@HOST:PORT.")],
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="A destination's name from the configuration, or AET@HOST:PORT.")
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Ask a peer for a sign of life (C-ECHO).
@@ -144,8 +158,10 @@ def echo(
 
 @app.command()
 def send(
-    peer: Annotated[str, typer.Argument(help="A destination's name from the configuration, or AET@HOST:PORT.")],
-    files: Annotated[list[Path], typer.Argument(help="DICOM files and folders.", exists=True)],
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="A destination's name from the configuration, or AET@HOST:PORT.")
+    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="DICOM files and folders.", exists=True)],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Send DICOM files to a peer (C-STORE).
@@ -252,7 +268,7 @@ def jobs_list(
         typer.echo(json.dumps(rows, indent=2))
         return
     _table(
-        ["study", "gen.", "state", "images", "last image", "delivered", "reason"],
+        ["study", "gen.", "state", "images", "last image", "delivered", "reason", "flags"],
         [
             [
                 r["study_uid"],
@@ -262,13 +278,14 @@ def jobs_list(
                 r["last_seen"],
                 r["delivered"],
                 r["reason"],
+                r["flags"],
             ]
             for r in rows
         ],
     )
 
 
-StudyArgument = Annotated[str, typer.Argument(help="Study Instance UID.")]
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Study Instance UID.")]
 GenerationOption = Annotated[int | None, typer.Option(help="The generation; else the latest.")]
 
 
@@ -296,13 +313,21 @@ def jobs_show(
             ["destination", "object", "state", "attempts", "status", "what it said"],
             [list(map(str, d.values())) for d in shown["deliveries"]],
         )
+    if shown["conflicts"]:
+        _table(
+            ["came with other content", "SHA-256 (its name in the quarantine)", "received"],
+            [list(map(str, c.values())) for c in shown["conflicts"]],
+        )
 
 
 @jobs_app.command("retry")
 def jobs_retry(
     study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
 ) -> None:
-    """Run a failed, refused or cancelled job again; what a destination has accepted is not sent twice."""
+    """Run a failed, refused or cancelled job again; where only deliveries failed, try them again.
+
+    What a destination has accepted is not sent twice.
+    """
     from dicomnode import jobs
 
     typer.echo(jobs.retry(_load(config), study_uid, generation))
@@ -316,6 +341,78 @@ def jobs_cancel(
     from dicomnode import jobs
 
     typer.echo(jobs.cancel(_load(config), study_uid, generation))
+
+
+@weights_app.command("list")
+def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """List the known weights, and the digests of those that are installed."""
+    from dicomnode import weights
+
+    here = weights.installed(_load(config).analysis.weights)
+    _table(
+        ["name", "file", "finds", "installed, sha256"],
+        [[k.name, k.file, k.what, here[k.file].sha256 if k.file in here else "no"] for k in weights.KNOWN],
+    )
+
+
+@weights_app.command("fetch")
+def weights_fetch(
+    names: Annotated[list[str], typer.Argument(help="R231, LTRCLobes, R231CovidWeb.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    mirror: Annotated[str | None, typer.Option(help="A URL of a folder with the same files.")] = None,
+) -> None:
+    """Download weights into the weights folder; a download that was cut off goes on.
+
+    Example: dicomnode weights fetch R231 --mirror https://files.hospital.example/lungmask
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    from dicomnode import weights
+
+    settings = _load(config)
+    wanted = [weights.find(name) for name in names]
+    with Progress(
+        "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), disable=not sys.stderr.isatty()
+    ) as bar:
+        for known in wanted:
+            show = partial(_advance, bar, bar.add_task(known.name, total=None))
+            address = settings.weights.mirror if mirror is None else mirror
+            done = weights.fetch(known, settings.analysis.weights, address, show)
+            typer.echo(f"{known.name} is installed: {done.path}, sha256 {done.sha256}")
+
+
+@weights_app.command("install")
+def weights_install(
+    files: Annotated[list[Path], typer.Argument(help="Weights files under their published names.", exists=True)],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Install files that were carried here, where there is no internet.
+
+    Example: dicomnode weights install /media/usb/unet_r231-d5d2fc3d.pth
+    """
+    from dicomnode import weights
+
+    folder = _load(config).analysis.weights
+    for file in files:
+        done = weights.install(file, folder)
+        typer.echo(f"{done.path} is installed, sha256 {done.sha256}")
+
+
+@weights_app.command("verify")
+def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Compare installed weights and bundles with their digests, and recompute the bundles' golden cases.
+
+    Exit status: 0 all is well (or nothing is installed), 4 something is not what was installed.
+    """
+    from dicomnode import weights
+
+    verdicts = list(weights.verify(_load(config).analysis.weights))
+    _table(["", "what", ""], [["ok" if v.ok else "FAILED", v.name, v.text] for v in verdicts])
+    raise SystemExit(0 if all(v.ok for v in verdicts) else 4)
+
+
+def _advance(bar: "Progress", task: "TaskID", have: int, total: int | None) -> None:
+    bar.update(task, completed=have, total=total)
 
 
 def _load(path: Path) -> "Config":

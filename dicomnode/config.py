@@ -62,6 +62,12 @@ class Caller(_Table):
         "0.0.0.0/0", description="give an address or a network, such as '10.1.2.3' or '10.1.0.0/16'"
     )
 
+    report_to: str = Field(
+        "",
+        pattern=r"^$|^.+:\d{1,5}$",
+        description="give 'host:port' for storage commitment reports to this caller, or '' for its own association",
+    )
+
 
 class Node(_Table):
     """The DICOM listener."""
@@ -71,18 +77,16 @@ class Node(_Table):
     port: Port = Field(11112, description="give a free TCP port from 1 to 65535 (below 1024 needs privileges)")
     check_called_ae: bool = Field(True, description="give true to accept only calls to our AE title, else false")
     callers: tuple[Caller, ...] = Field((), description="give [[node.callers]] tables; none means that anyone may send")
-    max_associations: int = Field(50, ge=1, le=900, description="give a number of associations from 1 to 900")
+    max_associations: int = Field(
+        50, ge=1, le=900, description="give the number of associations per receiving process, from 1 to 900"
+    )
+    receivers: int = Field(
+        1, ge=1, le=16, description="give the number of receiving processes that share the port, 1 to 16"
+    )
     max_pdu_bytes: int = Field(
-        0, ge=0, le=1 << 20, description="give the largest PDU we take, in bytes: 0 (no limit) or 4096 to 1048576"
+        1 << 20, ge=4096, le=1 << 20, description="give the largest PDU we take, in bytes: 4096 to 1048576"
     )
     network_timeout_s: float = Field(60, gt=0, description="give seconds of silence after which a caller is cut off")
-
-    @field_validator("max_pdu_bytes")
-    @classmethod
-    def _pdu(cls, value: int) -> int:
-        if 0 < value < 4096:
-            raise ValueError("a PDU below 4096 bytes is not workable")
-        return value
 
 
 class Storage(_Table):
@@ -96,9 +100,22 @@ class Storage(_Table):
         pattern=r"^$|^postgresql://",
         description="give '' for SQLite files in `state`, or a URL that starts with postgresql://",
     )
+    retention_days: float = Field(
+        7.0, ge=0, description="give the days for which a delivered study is kept at least after its last image"
+    )
+    low_free_gb: float = Field(
+        10.0, ge=0, description="give the free disk space, in GB, below which delivered studies are removed"
+    )
     minimum_free_gb: float = Field(
         2.0, ge=0, description="give the free disk space, in GB, below which nothing more is accepted"
     )
+
+    @field_validator("minimum_free_gb")
+    @classmethod
+    def _marks(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("low_free_gb", value):
+            raise ValueError("is above low_free_gb: nothing would be removed before everything is refused")
+        return value
 
 
 class Settle(_Table):
@@ -167,7 +184,9 @@ class AnalysisTable(_Table):
     segmenter: Literal["classical", "lungmask"] = Field(
         "classical", description="give 'classical' (needs no weights) or 'lungmask' (needs lungmask_weights)"
     )
-    lungmask_weights: Path | None = Field(None, description="give the path of lungmask's R231 weights file (.pth)")
+    lungmask_weights: Path | None = Field(
+        None, description="give 'R231' (after `dicomnode weights fetch R231`), or the path of such a weights file"
+    )
     lungmask_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="give the SHA-256 of that file: 64 lower-case hex digits"
     )
@@ -182,11 +201,21 @@ class AnalysisTable(_Table):
     @field_validator("lungmask_sha256")
     @classmethod
     def _weights(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if info.data.get("segmenter") == "lungmask" and (value is None or info.data.get("lungmask_weights") is None):
-            raise ValueError("segmenter = 'lungmask' needs lungmask_weights and lungmask_sha256")
+        if info.data.get("segmenter") == "lungmask" and info.data.get("lungmask_weights") is None:
+            raise ValueError("segmenter = 'lungmask' needs lungmask_weights (and lungmask_sha256 for a path)")
         return value
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+class WeightsTable(_Table):
+    """Where `dicomnode weights fetch` gets files from."""
+
+    mirror: str = Field(
+        "",
+        pattern=r"^$|^https?://",
+        description="give '' for the publisher's server, or the http(s) URL of a folder with the same files",
+    )
 
 
 class Destination(_Table):
@@ -205,6 +234,10 @@ class Destination(_Table):
     retry_first_s: float = Field(10, gt=0, description="give the seconds before the first new attempt")
     retry_longest_s: float = Field(1800, gt=0, description="give the longest pause between attempts, in seconds")
     retry_for_s: float = Field(172800, ge=0, description="give the seconds after which delivery counts as failed")
+    commitment: bool = Field(False, description="give true to ask this peer for storage commitment")
+    commitment_timeout_s: float = Field(
+        3600, gt=0, description="give the seconds without a commitment report after which it is asked for again"
+    )
 
 
 class Worker(_Table):
@@ -215,6 +248,9 @@ class Worker(_Table):
         1, ge=1, le=16, description="give the number of studies a worker analyses at once, 1 to 16"
     )
     drain_s: float = Field(30, ge=0, description="give the seconds that running work may take to stop")
+    dead_after_s: float = Field(
+        60, ge=1, description="give the seconds of silence after which a worker's work goes to others, 1 or more"
+    )
 
 
 class Logging(_Table):
@@ -232,6 +268,7 @@ class Config(_Table):
     storage: Storage = Storage()
     settle: Settle = Settle()
     analysis: AnalysisTable = AnalysisTable()
+    weights: WeightsTable = WeightsTable()
     destination: tuple[Destination, ...] = ()
     worker: Worker = Worker()
     logging: Logging = Logging()
@@ -254,6 +291,14 @@ class Config(_Table):
     def queue_url(self) -> str:
         """SQLAlchemy URL of the workflow engine's tables (DBOS keeps them in a schema of its own)."""
         return self.storage.database_url or f"sqlite:///{self.storage.state / 'queue.sqlite'}"
+
+    def on_device(self, device: str) -> Self:
+        """The same with another compute device, for one worker. Raises ConfigurationError."""
+        try:
+            analysis = AnalysisTable.model_validate({**self.analysis.model_dump(), "device": device})
+        except ValidationError:
+            raise ConfigurationError(f"device {device!r}: give 'cpu', 'cuda' or 'cuda:0'") from None
+        return self.model_copy(update={"analysis": analysis})
 
     def resolved(self, folder: Path) -> Self:
         """The same with every path made absolute against `folder`."""

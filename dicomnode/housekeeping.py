@@ -1,4 +1,4 @@
-"""What happens by the clock: studies settle, what was settled is enqueued, what was given up is said.
+"""What happens by the clock: studies settle, dead workers' work is given to others, room is made on the disk.
 
 The clock only looks; the state stands in the catalogue and in the queue, so a tick that is missed or doubled changes
 nothing.
@@ -7,30 +7,53 @@ nothing.
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode import logs
 from dicomnode.config import Config
-from dicomnode.errors import DicomnodeError
+from dicomnode.dimse.spooled import read_instance
+from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.reconcile import reconcile
+from dicomnode.intake.records import StudyIntake
 from dicomnode.intake.settle import SettleRule, decide
-from dicomnode.queueing import Queue
+from dicomnode.intake.spool import Spool
+from dicomnode.queueing import WORKFLOW_VERSION, Queue
+from dicomnode.retention import CarefulClock, Room, make_room
 
 log = logging.getLogger(__name__)
 
 #: How often jobs that are settled, but perhaps not enqueued, are enqueued again (which is harmless if they are).
 RECONCILE_S = 15.0
+#: How often the room on the disk is looked at.
+ROOM_S = 10.0
 
 
 class Housekeeping:
     """The ticks of one node. `start` and `stop` them; each can also be called by itself."""
 
-    def __init__(self, config: Config, catalog: Catalog, queue: Queue, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        queue: Queue,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._catalog, self._queue, self._clock = catalog, queue, clock
         self._rule = SettleRule(release_s=config.settle.release_s, quiet_s=config.settle.quiet_s)
         self._tick_s = config.settle.tick_s
+        self._room = Room(int(config.storage.low_free_gb * 1e9), config.storage.retention_days * 86_400)
+        self._storage = config.storage
+        self._careful = CarefulClock(clock, steady)
+        self._dead_after_s = config.worker.dead_after_s
+        self._spool_root = config.storage.spool
+        # Nothing could come while the node was down: a silence is counted from here.
+        self._since = clock()
+        self._enqueued: set[tuple[str, int, float]] = set()
         self._scheduler = BackgroundScheduler(timezone="UTC")
 
     def start(self) -> None:
@@ -38,6 +61,10 @@ class Housekeeping:
         once = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
         self._scheduler.add_job(_guarded(self.settle), "interval", seconds=self._tick_s, **once)
         self._scheduler.add_job(_guarded(self.reconcile), "interval", seconds=RECONCILE_S, **once)
+        self._scheduler.add_job(_guarded(self.make_room), "interval", seconds=ROOM_S, **once)
+        pause_s = min(RECONCILE_S, self._dead_after_s / 4)
+        self._scheduler.add_job(_guarded(self.recover), "interval", seconds=pause_s, **once)
+        self._scheduler.add_job(_guarded(self.compare_spool))
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -50,13 +77,20 @@ class Housekeeping:
         Returns the (study UID, generation)s that were queued.
         """
         now = self._clock()
+        # A clock that was set back must not make the silence begin in the future.
+        self._since = min(self._since, now)
         queued = []
         for study in self._catalog.unsettled(now):
-            decision = decide(study, now, self._rule)
+            decision = decide(self._heard(study), now, self._rule)
             if not decision.settled:
                 continue
             held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
-            settled = self._catalog.settle(study.study_uid, now, held)
+            try:
+                settled = self._catalog.settle(study.study_uid, now, held)
+            except DatabaseError:
+                raise
+            except SpoolError:
+                continue  # another node on this database was quicker
             if held:
                 log.error(
                     "study %s is held: its images name two patients; correct it and send it again", study.study_uid
@@ -64,19 +98,66 @@ class Housekeeping:
                 continue
             log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
             queued.append((settled.study_uid, settled.generation))
-            self._queue.enqueue(settled.study_uid, settled.generation)
+            self._enqueue(settled.study_uid, settled.generation)
         return queued
+
+    def _enqueue(self, study_uid: str, generation: int) -> None:
+        try:
+            self._queue.enqueue(study_uid, generation)
+        except SQLAlchemyError as e:
+            # The text of a database error holds the row's values. The job is queued in the catalogue: `reconcile`
+            # enqueues it, and the other studies do not wait for that.
+            log.warning("study %s is enqueued later: the queue's database said %s", study_uid, _name(e))
+
+    def _heard(self, study: StudyIntake) -> StudyIntake:
+        """The study as if its last image had come when this node began to listen, if it came before that."""
+        return replace(study, last_seen=max(study.last_seen, self._since))
 
     def reconcile(self) -> None:
         """Enqueue what a crash left settled but not enqueued; say what the queue has given up."""
-        for job in self._catalog.jobs(state="queued"):
-            self._queue.enqueue(job.study_uid, job.generation)
+        waiting = {(j.study_uid, j.generation, j.updated_at) for j in self._catalog.jobs(state="queued")}
+        for study_uid, generation, _ in waiting - self._enqueued:
+            self._queue.enqueue(study_uid, generation)
+        # Once for each time that a job was queued: a long queue is not asked for again at every tick.
+        self._enqueued = waiting
         for study_uid, generation in self._queue.given_up():
             found = self._catalog.job(study_uid, generation)
             if found is not None and found.state in ("queued", "running"):
                 why = "the worker went down each time it took this study: see its log, then `dicomnode jobs retry`"
                 self._catalog.set_state(study_uid, generation, "failed", why, now=self._clock())
                 log.error("study %s generation %d failed: %s", study_uid, generation, why)
+
+    def make_room(self) -> list[str]:
+        """Remove what was delivered long enough ago while the disk is short of room. Returns the studies' UIDs."""
+        spool = Spool(self._storage.spool)
+        return make_room(self._room, spool, self._storage.results, self._catalog, self._careful())
+
+    def recover(self) -> int:
+        """Give the work of dead workers, and of versions without a worker, to those that live.
+
+        Returns how many workflows.
+        """
+        moved = 0
+        for name in self._catalog.declare_dead(self._dead_after_s):
+            count = self._queue.resume_of(name)
+            self._catalog.buried(name)
+            log.error(
+                "worker %s is dead (silent for %g s): others go on with its %d parts", name, self._dead_after_s, count
+            )
+            moved += count
+        versions = {worker.version for worker in self._catalog.workers("alive")}
+        # Without a worker of this version, there is nobody to give anything to.
+        if WORKFLOW_VERSION in versions:
+            count = self._queue.adopt_orphans(versions)
+            if count:
+                log.warning("%d parts of an older version were begun anew under version %s", count, WORKFLOW_VERSION)
+            moved += count
+        return moved
+
+    def compare_spool(self) -> None:
+        """Once after the start: the spool and the catalogue, compared in both directions."""
+        found = reconcile(Spool(self._spool_root), self._catalog, read_instance)
+        log.log(logging.WARNING if found.trouble else logging.INFO, "spool and catalogue compared: %s", found)
 
 
 def _guarded(tick: Callable[[], object]) -> Callable[[], None]:
@@ -87,14 +168,14 @@ def _guarded(tick: Callable[[], object]) -> Callable[[], None]:
             tick()
         except SQLAlchemyError as e:
             # The text of a database error holds the row's values.
-            log.warning(
-                "%s has to wait: the database said %s",
-                tick.__name__,
-                type(e.orig if hasattr(e, "orig") else e).__name__,
-            )
+            log.warning("%s has to wait: the database said %s", tick.__name__, _name(e))
         except DicomnodeError as e:
             log.warning("%s has to wait: %s", tick.__name__, e)
         except Exception as e:  # noqa: BLE001  (the clock goes on, whatever one tick met)
             logs.trouble(log, e, "%s failed", tick.__name__)
 
     return run
+
+
+def _name(error: SQLAlchemyError) -> str:
+    return type(getattr(error, "orig", None) or error).__name__

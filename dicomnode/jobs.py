@@ -8,10 +8,11 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Job, JobState, Study
+from dicomnode.intake.records import Delivery, Job, JobState, Study
 from dicomnode.queueing import Queue, results_folder
 
-_ENDED = ("refused", "failed", "cancelled", "delivered", "analysed", "superseded")
+_ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed")
+_ARRIVED = ("delivered", "committed")
 
 
 def overview(config: Config, state: str | None, limit: int) -> list[dict[str, Any]]:
@@ -22,7 +23,7 @@ def overview(config: Config, state: str | None, limit: int) -> list[dict[str, An
     rows = []
     for job in catalog.jobs(state=cast("JobState | None", state), limit=limit):
         deliveries = catalog.deliveries(job.study_uid, job.generation)
-        done = sum(d.state == "delivered" for d in deliveries)
+        done = sum(d.state in _ARRIVED for d in deliveries)
         study = _study(catalog, job.study_uid)
         rows.append(
             {
@@ -33,9 +34,24 @@ def overview(config: Config, state: str | None, limit: int) -> list[dict[str, An
                 "last_seen": _text(study.last_seen),
                 "delivered": f"{done}/{len(deliveries)}",
                 "reason": job.reason or "",
+                "flags": "; ".join(_flags(catalog, job, deliveries)),
             }
         )
     return rows
+
+
+def _flags(catalog: Catalog, job: Job, deliveries: list[Delivery]) -> list[str]:
+    """What a person should know of a job that its state does not say."""
+    conflicts = len(catalog.conflicts(job.study_uid))
+    warnings = sum(d.text == "warning" for d in deliveries)
+    return [
+        *(
+            [f"{conflicts} images came with other content under a UID that was taken (in quarantine)"]
+            if conflicts
+            else []
+        ),
+        *([f"{warnings} objects stored with a warning"] if warnings else []),
+    ]
 
 
 def details(config: Config, study_uid: str, generation: int | None) -> dict[str, Any]:
@@ -44,12 +60,14 @@ def details(config: Config, study_uid: str, generation: int | None) -> dict[str,
     job = _find(catalog, study_uid, generation)
     study = _study(catalog, study_uid)
     folder = results_folder(config, study_uid, job.generation)
+    deliveries = catalog.deliveries(study_uid, job.generation)
     findings = folder / "findings.json"
     return {
         "study_uid": study_uid,
         "generation": job.generation,
         "state": job.state,
         "reason": job.reason or "",
+        "flags": "; ".join(_flags(catalog, job, deliveries)),
         "instances": study.instances,
         "first_seen": _text(study.first_seen),
         "last_seen": _text(study.last_seen),
@@ -64,7 +82,11 @@ def details(config: Config, study_uid: str, generation: int | None) -> dict[str,
                 "status": "" if d.status is None else f"0x{d.status:04X}",
                 "text": d.text or "",
             }
-            for d in catalog.deliveries(study_uid, job.generation)
+            for d in deliveries
+        ],
+        "conflicts": [
+            {"sop_instance_uid": c.sop_instance_uid, "sha256": c.sha256, "received": _text(c.received_at)}
+            for c in catalog.conflicts(study_uid)
         ],
     }
 
@@ -94,33 +116,49 @@ def _series(path: Path) -> list[dict[str, Any]]:
 def retry(config: Config, study_uid: str, generation: int | None) -> str:
     """Run a job that has ended once more. Returns a sentence for the caller.
 
+    Where only deliveries were lost, only they are tried again: the result stays the one that was made.
+
     Raises:
-        UsageError: there is no such job, or it has not ended.
+        UsageError: there is no such job, it has not ended, or a newer generation has taken its place.
     """
     catalog = _open(config)
     job = _find(catalog, study_uid, generation)
+    newest = _study(catalog, study_uid).generation
+    if job.generation < newest:
+        raise UsageError(f"generation {job.generation} is history: generation {newest} has taken its place")
     if job.state not in _ENDED:
         raise UsageError(f"the job is {job.state}: only one that has ended can be run again ({', '.join(_ENDED)})")
-    for d in catalog.deliveries(study_uid, job.generation):
-        if d.state in ("failed", "rejected"):
-            catalog.mark_delivery(
-                study_uid,
-                job.generation,
-                d.destination,
-                d.object,
-                "pending",
-                status=None,
-                text="retried by hand",
-                attempts=d.attempts,
-                now=time.time(),
-            )
-    catalog.set_state(study_uid, job.generation, "queued", "retried by hand", now=time.time())
+    if not _study(catalog, study_uid).instances:
+        raise UsageError("the study was delivered and its images were removed to make room: send it again")
+    lost = [d for d in catalog.deliveries(study_uid, job.generation) if d.state in ("failed", "rejected")]
+    for d in lost:
+        _pending_again(catalog, d)
     queue = Queue(config)
     try:
-        run = queue.enqueue(study_uid, job.generation, again=True)
+        if job.state == "failed" and lost:
+            state: JobState = "refused" if {d.object for d in lost} == {"refusal"} else "analysed"
+            catalog.set_state(study_uid, job.generation, state, "deliveries retried by hand", now=time.time())
+            names = sorted({d.destination for d in lost})
+            queue.deliver(study_uid, job.generation, names)
+            return f"{len(lost)} deliveries to {', '.join(names)} queued again"
+        catalog.set_state(study_uid, job.generation, "queued", "retried by hand", now=time.time())
+        return f"queued again as {queue.enqueue(study_uid, job.generation, again=True)}"
     finally:
         queue.close()
-    return f"queued again as {run}"
+
+
+def _pending_again(catalog: Catalog, d: Delivery) -> None:
+    catalog.mark_delivery(
+        d.study_uid,
+        d.generation,
+        d.destination,
+        d.object,
+        "pending",
+        status=None,
+        text="retried by hand",
+        attempts=d.attempts,
+        now=time.time(),
+    )
 
 
 def cancel(config: Config, study_uid: str, generation: int | None) -> str:

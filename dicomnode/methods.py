@@ -1,10 +1,13 @@
 """From the configuration to the method of analysis: segmenter, radiomics settings and bundle, loaded and checked."""
 
+from pathlib import Path
+
+from dicomnode import weights
 from dicomnode.analysis import bundle, radiomics
 from dicomnode.analysis.lungs import ClassicalSegmenter, Segmenter
 from dicomnode.analysis.pipeline import Method
 from dicomnode.config import AnalysisTable
-from dicomnode.errors import ConfigurationError
+from dicomnode.errors import ConfigurationError, UsageError, WeightsError
 
 
 def segmenter(table: AnalysisTable) -> Segmenter:
@@ -15,13 +18,34 @@ def segmenter(table: AnalysisTable) -> Segmenter:
     """
     if table.segmenter == "classical":
         return ClassicalSegmenter()
-    if table.lungmask_weights is None or table.lungmask_sha256 is None:
-        raise ConfigurationError("analysis.segmenter = 'lungmask' needs lungmask_weights and lungmask_sha256")
     from dicomnode.analysis.lungmask_segmenter import LungmaskSegmenter  # noqa: PLC0415  (two seconds to import)
 
+    file = _lungmask_file(table)
     return LungmaskSegmenter(
-        table.lungmask_weights, table.lungmask_sha256, device="cuda" if table.device.startswith("cuda") else "cpu"
+        file.path, file.sha256, _model_name(file.path), device="cuda" if table.device.startswith("cuda") else "cpu"
     )
+
+
+def _lungmask_file(table: AnalysisTable) -> weights.Installed:
+    if table.lungmask_weights is None:
+        raise ConfigurationError("analysis.segmenter = 'lungmask' needs lungmask_weights")
+    if table.lungmask_sha256 is not None:
+        return weights.Installed(table.lungmask_weights, table.lungmask_sha256)
+    name = table.lungmask_weights.name
+    try:
+        return weights.installed(table.weights)[weights.find(name).file]
+    except (UsageError, KeyError):
+        raise WeightsError(
+            f"the lungmask weights {name} are not installed in {table.weights}: run `dicomnode weights fetch R231`, or "
+            "give lungmask_sha256, the digest of the file at that path"
+        ) from None
+
+
+def _model_name(file: Path) -> str:
+    try:
+        return weights.find(file.name).name
+    except UsageError:
+        return "R231"
 
 
 def model_bundle(table: AnalysisTable) -> bundle.Bundle | None:

@@ -22,18 +22,23 @@ def receive(config: Config, stop: threading.Event) -> None:
 
 def work(config: Config, index: int, stop: threading.Event) -> None:
     """A worker, until `stop` is set. `index` tells the workers of one host apart, and stays the same over restarts."""
-    from dicomnode import workflow  # noqa: PLC0415  (imports torch, which the receiving process must not)
+    from dicomnode import worker, workflow  # noqa: PLC0415  (imports torch, which the receiving process must not)
     from dicomnode.methods import method  # noqa: PLC0415
+    from dicomnode.queueing import WORKFLOW_VERSION  # noqa: PLC0415
 
     prepare_folders(config)
-    catalog = Catalog.open(config.catalog_url)
     chosen = method(config.analysis)
-    workflow.start(workflow.Work(config, catalog, chosen), executor_id=f"{socket.gethostname()}-{index}")
+    catalog = Catalog.open(config.catalog_url)
+    name = f"{socket.gethostname()}-{index}"
+    lease = catalog.register_worker(name, WORKFLOW_VERSION)
+    heart = worker.Heart(catalog, lease, config.worker.dead_after_s)
+    workflow.start(worker.Work(config, catalog.leased(lease, worker.lost), chosen), executor_id=name)
     log.info(
         "worker %d is ready: segmenter %s, bundle %s", index, chosen.segmenter.name, config.analysis.bundle or "none"
     )
     stop.wait()
     workflow.stop(config.worker.drain_s)
+    heart.stop()
     catalog.close()
 
 
@@ -56,7 +61,14 @@ def receiver_settings(config: Config) -> ReceiverSettings:
         max_pdu=node.max_pdu_bytes,
         network_timeout_s=node.network_timeout_s,
         minimum_free_bytes=int(config.storage.minimum_free_gb * 1e9),
+        share_port=node.receivers > 1,
+        report_to=tuple((c.ae_title, *_address(c.report_to)) for c in node.callers if c.report_to),
     )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def stopper(*, supervised: bool) -> threading.Event:

@@ -3,18 +3,32 @@
 No analysis is imported here.
 """
 
+import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from dbos import DBOSClient, WorkflowHandle
+from dbos import DBOSClient, EnqueueOptions, WorkflowHandle, WorkflowStatus
 
 from dicomnode.config import Config
 
 STUDY_QUEUE = "studies"
+#: Workflows of another version are left alone by a worker: raise it when steps change their order or meaning.
+WORKFLOW_VERSION = "2"
+#: A study that takes its worker down this often is set aside instead of taking it down for ever.
+MOST_RECOVERIES = 20
+#: A worker looks into its queues so often: the longest that an idle worker leaves a study waiting.
+POLL_S = 0.25
+_LIVE = ["ENQUEUED", "PENDING", "DELAYED"]
 
 
 def study_id(study_uid: str, generation: int, run: int = 1) -> str:
     """The workflow's ID: enqueueing the same study and generation twice is harmless. A retry by hand is a new run."""
     return f"study/{study_uid}/{generation}/{run}"
+
+
+def delivery_id(study_uid: str, generation: int, run: int, destination: str, attempt: int) -> str:
+    """The ID of the workflow that is one attempt to deliver."""
+    return f"{study_id(study_uid, generation, run)}/{destination}/{attempt}"
 
 
 def delivery_queue(destination: str) -> str:
@@ -38,12 +52,7 @@ class Queue:
 
         `again` starts a new run, else a second call changes nothing.
         """
-        run = 1
-        if again:
-            before = self._client.list_workflows(
-                workflow_id_prefix=f"study/{study_uid}/{generation}/", name="study", load_input=False, load_output=False
-            )
-            run = 1 + len(before)
+        run = self._next_run(study_uid, generation) if again else 1
         handle: WorkflowHandle[str] = self._client.enqueue(
             {"queue_name": STUDY_QUEUE, "workflow_name": "study", "workflow_id": study_id(study_uid, generation, run)},
             study_uid,
@@ -52,11 +61,35 @@ class Queue:
         )
         return handle.get_workflow_id()
 
+    def deliver(self, study_uid: str, generation: int, destinations: Sequence[str]) -> None:
+        """Enqueue new deliveries of a result that is there already."""
+        run = self._next_run(study_uid, generation)
+        for destination in destinations:
+            self._client.enqueue(
+                {
+                    "queue_name": delivery_queue(destination),
+                    "workflow_name": "deliver",
+                    "workflow_id": delivery_id(study_uid, generation, run, destination, 1),
+                },
+                study_uid,
+                generation,
+                run,
+                destination,
+                1,
+                0.0,
+            )
+
+    def _next_run(self, study_uid: str, generation: int) -> int:
+        before = self._client.list_workflows(
+            workflow_id_prefix=f"study/{study_uid}/{generation}/", load_input=False, load_output=False
+        )
+        return 1 + max((int(w.workflow_id.split("/")[3]) for w in before), default=0)
+
     def cancel(self, study_uid: str, generation: int) -> int:
         """Cancel what is queued or running of a study's generation, deliveries included. Returns how many workflows."""
         live = self._client.list_workflows(
             workflow_id_prefix=f"study/{study_uid}/{generation}/",
-            status=["ENQUEUED", "PENDING", "DELAYED"],
+            status=_LIVE,
             load_input=False,
             load_output=False,
         )
@@ -69,6 +102,42 @@ class Queue:
             status="MAX_RECOVERY_ATTEMPTS_EXCEEDED", load_input=False, load_output=False, workflow_id_prefix="study/"
         )
         return [(w.workflow_id.split("/")[1], int(w.workflow_id.split("/")[2])) for w in found]
+
+    def resume_of(self, executor_id: str) -> int:
+        """Give what a dead worker had begun to the others, who go on at its last step. Returns how many workflows."""
+        begun = self._client.list_workflows(
+            executor_id=executor_id, status="PENDING", load_input=False, load_output=False
+        )
+        for w in begun:
+            self._client.resume_workflow(w.workflow_id, queue_name=w.queue_name)
+        return len(begun)
+
+    def adopt_orphans(self, versions: Collection[str]) -> int:
+        """Take over what is left of versions of the workflow that no worker runs any more. Returns how many.
+
+        `versions` are those that still have a worker. An orphan's work begins anew under this version, as a workflow
+        whose ID follows from the old one, so that a second call, or one after a crash between the two changes, adds
+        nothing. Its finished steps are run again, which is as harmless as after a crash.
+        """
+        live = self._client.list_workflows(status=_LIVE, load_input=True, load_output=False)
+        orphans = [w for w in live if w.app_version and w.app_version not in versions]
+        for w in orphans:
+            self._adopt(w)
+        return len(orphans)
+
+    def _adopt(self, w: WorkflowStatus) -> None:
+        assert w.input is not None
+        assert w.queue_name is not None
+        delay = 0.0 if w.delay_until_epoch_ms is None else max(0.0, w.delay_until_epoch_ms / 1000 - time.time())
+        options: EnqueueOptions = {
+            "queue_name": w.queue_name,
+            "workflow_name": w.name,
+            "workflow_id": f"{w.workflow_id}/v{WORKFLOW_VERSION}",
+        }
+        if delay > 0:
+            options["delay_seconds"] = delay
+        self._client.enqueue(options, *w.input["args"])
+        self._client.cancel_workflow(w.workflow_id)
 
     def close(self) -> None:
         """Close the connection."""

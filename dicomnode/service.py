@@ -1,6 +1,6 @@
 """`serve`: the receiver and the workers in processes of their own, the clock in this one; drained on SIGTERM.
 
-    serve ──┬── receive     pynetdicom, spool, catalogue: no torch, so that it stays small and always answers
+    serve ──┬── receivers   pynetdicom, spool, catalogue: no torch, so that they stay small and always answer
             ├── workers     the analysis and the deliveries
             └── the clock   settle, reconcile
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 #: weights.
 _NEEDS_A_PERSON = (2, 4)
 _LONGEST_PAUSE_S = 60.0
+#: What a child needs beyond `worker.drain_s`, to close its connections.
+_AFTER_DRAIN_S = 5.0
 
 
 @dataclass
@@ -92,26 +95,31 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
     catalog = Catalog.open(config.catalog_url)
     queue = Queue(config)
     housekeeping = Housekeeping(config, catalog, queue)
-    receiver = Child("receiver", ["receive", "--config", str(path)])
+    receivers = [Child(f"receiver-{i}", ["receive", "--config", str(path)]) for i in range(config.node.receivers)]
     workers = [
         Child(f"worker-{i}", ["work", "--config", str(path), "--index", str(i)]) for i in range(config.worker.processes)
     ]
-    for child in (receiver, *workers):
+    for child in (*receivers, *workers):
         child.start()
     housekeeping.start()
     try:
         while not stop.wait(0.2):
-            for child in (receiver, *workers):
+            for child in (*receivers, *workers):
                 child.watch()
     finally:
         log.info("draining")
-        receiver.stop(config.worker.drain_s)
         housekeeping.stop()
-        for child in workers:
-            if child.process is not None:
-                child.process.terminate()
-        for child in workers:
-            child.stop(config.worker.drain_s + 5)
+        drain([*receivers, *workers], config.worker.drain_s)
         queue.close()
         catalog.close()
         log.info("stopped")
+
+
+def drain(children: Sequence[Child], drain_s: float) -> None:
+    """SIGTERM to all at once, SIGKILL to those that are still there after `drain_s` and a little."""
+    deadline = time.monotonic() + drain_s + _AFTER_DRAIN_S
+    for child in children:
+        if child.process is not None:
+            child.process.terminate()
+    for child in children:
+        child.stop(max(0.0, deadline - time.monotonic()))

@@ -4,53 +4,33 @@ A finished step is never run again: its outcome is in the database, its files ar
 was cut short runs once more from its start, which is harmless, because files are written whole, the objects' UIDs are
 derived from the input and the method, and what a destination has accepted is recorded object by object.
 
-The study's workflow ends when the deliveries are queued; a PACS that is away for hours holds back neither the next
-study nor another destination.
+The study's workflow ends when the deliveries are queued (`delivery`); a PACS that is away for hours holds back neither
+the next study nor another destination. When a newer generation of the study settles, this one ends wherever it stands:
+each step asks the catalogue, and the catalogue's answer is final.
 """
 
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from dbos import DBOS, DBOSConfig
 
-from dicomnode import logs, peers, results
+from dicomnode import delivery, logs, results, worker
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.pipeline import Method, analyse
-from dicomnode.config import Config, Destination
-from dicomnode.dimse import sender
-from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError, SpoolError
+from dicomnode.analysis.pipeline import analyse
+from dicomnode.config import Destination
+from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Delivery, DeliveryState, Job
-from dicomnode.queueing import STUDY_QUEUE, delivery_queue, results_folder, study_id
+from dicomnode.intake.records import Job
+from dicomnode.queueing import MOST_RECOVERIES, POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, delivery_queue, results_folder
 from dicomnode.report.context import Context
+from dicomnode.worker import RETRIES, Work, current
 
 log = logging.getLogger(__name__)
 
-#: Workflows of another version are left alone by a worker: raise it when steps change their order or meaning.
-WORKFLOW_VERSION = "1"
-#: A study that takes its worker down this often is set aside instead of taking it down for ever.
-MOST_RECOVERIES = 20
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a worker needs to do its work."""
-
-    config: Config
-    catalog: Catalog
-    method: Method
-
-
-_work: Work | None = None
-
-
-def _current() -> Work:
-    if _work is None:
-        raise RuntimeError("the worker was not started: call start() first")
-    return _work
+#: States of a job whose results are written.
+_ENCODED = ("analysed", "delivered", "committed")
 
 
 @DBOS.workflow(name="study", max_recovery_attempts=MOST_RECOVERIES)
@@ -67,17 +47,17 @@ def study(study_uid: str, generation: int, run: int) -> str:
         logs.trouble(log, e, "study %s generation %d failed", study_uid, generation)
         return fail_step(study_uid, generation, f"{type(e).__name__}: see the worker's log")
     for name in destinations:
-        _enqueue_delivery(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0)
+        delivery.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0)
     return status
 
 
-@DBOS.step(name="analyse")
+@DBOS.step(name="analyse", **RETRIES)
 def analyse_step(study_uid: str, generation: int) -> str:
     """Select and analyse; leaves a checkpoint in the results folder.
 
     Returns "analysed" or "refused"; the job's state where it has been cancelled or superseded meanwhile.
     """
-    work = _current()
+    work = current()
     state = work.catalog.set_state(study_uid, generation, "running", now=time.time())
     if state != "running":
         log.info("study %s generation %d is %s: not analysed", study_uid, generation, state)
@@ -93,22 +73,67 @@ def analyse_step(study_uid: str, generation: int) -> str:
     return analysis.findings.status
 
 
-@DBOS.step(name="encode")
+@DBOS.step(name="encode", **RETRIES)
 def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     """Write the reports and plan their deliveries. Returns the destinations that get something."""
-    work = _current()
+    work = current()
+    job = _job(work.catalog, study_uid, generation)
+    everywhere = [d.name for d in work.config.destination]
+    if job.state in ("superseded", "cancelled"):
+        log.info("study %s generation %d is %s: its results are not delivered", study_uid, generation, job.state)
+        return []
+    if job.state in _ENCODED:  # this step was cut short after its last change, and the checkpoint may be gone
+        return everywhere
     folder = results_folder(work.config, study_uid, generation)
-    context = results.context(_job(work.catalog, study_uid, generation).created_at, work.config.node.ae_title)
+    context = _context(work, study_uid, generation)
     if status == "refused":
         return _refuse(work, study_uid, generation, folder, context)
     checkpoint = results.Checkpoint.restore(folder)
     objects = results.encode(checkpoint, context, folder)
     for destination in work.config.destination:
         _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
+    state = work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
+    if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
+        state = work.catalog.conclude(study_uid, generation, now=time.time())
     checkpoint.discard(folder)
-    work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
-    log.info("study %s generation %d: analysed, %d objects", study_uid, generation, len(objects))
-    return [d.name for d in work.config.destination]
+    log.info("study %s generation %d: %s, %d objects", study_uid, generation, state, len(objects))
+    return everywhere if state in _ENCODED else []
+
+
+def _context(work: Work, study_uid: str, generation: int) -> Context:
+    """The circumstances of a generation's result.
+
+    The same result as an earlier generation's (nothing that was measured has changed) gets the same UIDs, so it must
+    be the same bytes: its time and its predecessor are those of the generation that came to it first.
+    """
+    found = _findings(work, study_uid, generation)
+    first = generation
+    for earlier in range(generation - 1, 0, -1):
+        before = _findings(work, study_uid, earlier)
+        if found is not None and before is not None and _version(before) == _version(found):
+            first = earlier
+    previous = _predecessor(work, study_uid, first)
+    made_at = _job(work.catalog, study_uid, first).created_at
+    return results.context(made_at, work.config.node.ae_title, previous)
+
+
+def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None:
+    """What the newest earlier generation found of which a destination holds anything."""
+    for earlier in range(generation - 1, 0, -1):
+        if any(d.state in ("delivered", "committed") for d in work.catalog.deliveries(study_uid, earlier)):
+            return _findings(work, study_uid, earlier)
+    return None
+
+
+def _findings(work: Work, study_uid: str, generation: int) -> Findings | None:
+    path = results_folder(work.config, study_uid, generation) / "findings.json"
+    return Findings.from_json(path.read_text("utf-8")) if path.exists() else None
+
+
+def _version(findings: Findings) -> tuple[object, ...]:
+    """What the results' UIDs are derived from (`report.uids`)."""
+    refused = findings.rejected if findings.status == "refused" else ()
+    return findings.input_digest, findings.algorithm_digest, findings.software_version, refused
 
 
 def _refuse(work: Work, study_uid: str, generation: int, folder: Path, context: Context) -> list[str]:
@@ -120,9 +145,9 @@ def _refuse(work: Work, study_uid: str, generation: int, folder: Path, context: 
         for destination in wanting:
             _plan(work, study_uid, generation, destination, [report])
     reason = refusal_reason(findings)
-    work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
-    log.info("study %s generation %d is refused: %s", study_uid, generation, reason)
-    return [d.name for d in wanting]
+    state = work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
+    log.info("study %s generation %d is %s: %s", study_uid, generation, state, reason)
+    return [d.name for d in wanting] if state == "refused" else []
 
 
 def _plan(
@@ -138,6 +163,7 @@ def _plan(
             o.sop_instance_uid,
             str(o.path),
             now=time.time(),
+            commitment=destination.commitment,
         )
 
 
@@ -149,115 +175,10 @@ def refusal_reason(findings: Findings) -> str:
     return "; ".join(dict.fromkeys(kinds))
 
 
-@DBOS.step(name="fail")
+@DBOS.step(name="fail", **RETRIES)
 def fail_step(study_uid: str, generation: int, reason: str) -> str:
     """Make a failure visible in `dicomnode jobs`. Returns the job's state."""
-    return _current().catalog.set_state(study_uid, generation, "failed", reason, now=time.time())
-
-
-def _enqueue_delivery(
-    study_uid: str, generation: int, run: int, destination: str, *, attempt: int, waited: float, pause: float
-) -> None:
-    """Each attempt is a workflow of its own: one that waits for its time holds no place in the destination's queue."""
-    DBOS.enqueue_workflow_with_options(
-        {
-            "queue_name": delivery_queue(destination),
-            "workflow_name": "deliver",
-            "workflow_id": f"{study_id(study_uid, generation, run)}/{destination}/{attempt}",
-            "delay_seconds": pause,
-        },
-        study_uid,
-        generation,
-        run,
-        destination,
-        attempt,
-        waited + pause,
-    )
-
-
-@DBOS.workflow(name="deliver", max_recovery_attempts=MOST_RECOVERIES)
-def deliver(study_uid: str, generation: int, run: int, destination: str, attempt: int, waited: float) -> str:
-    """Send a study's objects to one destination; where that fails in passing, queue the next attempt.
-
-    Returns how it ended: the job's state, or "again".
-    """
-    peer = next((d for d in _current().config.destination if d.name == destination), None)
-    if peer is None:
-        return give_up_step(study_uid, generation, destination, "the destination is no longer configured")
-    problem = send_step(study_uid, generation, destination)
-    if problem is None:
-        return conclude_step(study_uid, generation)
-    if waited >= peer.retry_for_s:
-        return give_up_step(study_uid, generation, destination, f"gave up after {waited:.0f} s: {problem}")
-    pause = min(peer.retry_first_s * 2.0 ** min(attempt - 1, 30), peer.retry_longest_s)
-    _enqueue_delivery(study_uid, generation, run, destination, attempt=attempt + 1, waited=waited, pause=pause)
-    return "again"
-
-
-@DBOS.step(name="send")
-def send_step(study_uid: str, generation: int, destination: str) -> str | None:
-    """Send what the destination has not yet accepted. Returns None when all is settled, else the passing failure."""
-    work = _current()
-    peer = peers.to_peer(next(d for d in work.config.destination if d.name == destination), work.config)
-    for planned in work.catalog.deliveries(study_uid, generation):
-        if planned.destination != destination or planned.state != "pending":
-            continue
-        try:
-            sent = sender.send(peer, [Path(planned.path)])[0]
-        except PeerRejectedError as e:
-            _mark(work.catalog, planned, "rejected", text=str(e))
-            log.error("%s refuses %s for good: %s", destination, planned.object, e)
-        except PeerError as e:
-            _mark(work.catalog, planned, "pending", text=str(e))
-            log.warning("%s did not take %s, will try again: %s", destination, planned.object, e)
-            return str(e)
-        else:
-            _mark(work.catalog, planned, "delivered", status=sent.status, text=sent.outcome)
-            log.info("%s stored %s (0x%04X)", destination, planned.object, sent.status)
-    return None
-
-
-def _mark(catalog: Catalog, d: Delivery, state: DeliveryState, *, status: int | None = None, text: str) -> None:
-    catalog.mark_delivery(
-        d.study_uid,
-        d.generation,
-        d.destination,
-        d.object,
-        state,
-        status=status,
-        text=text,
-        attempts=d.attempts + 1,
-        now=time.time(),
-    )
-
-
-@DBOS.step(name="give-up")
-def give_up_step(study_uid: str, generation: int, destination: str, why: str) -> str:
-    """Set aside what could not be delivered; `dicomnode jobs retry` takes it up again."""
-    catalog = _current().catalog
-    for d in catalog.deliveries(study_uid, generation):
-        if d.destination == destination and d.state == "pending":
-            _mark(catalog, d, "failed", text=why)
-    return conclude(catalog, study_uid, generation)
-
-
-@DBOS.step(name="conclude")
-def conclude_step(study_uid: str, generation: int) -> str:
-    """Bring the job's state in line with its deliveries."""
-    return conclude(_current().catalog, study_uid, generation)
-
-
-def conclude(catalog: Catalog, study_uid: str, generation: int) -> str:
-    """The job's state from its deliveries: delivered when all are, failed when one was given up or rejected."""
-    deliveries = catalog.deliveries(study_uid, generation)
-    lost = [d for d in deliveries if d.state in ("failed", "rejected")]
-    state = _job(catalog, study_uid, generation).state
-    if lost:
-        what = "; ".join(f"{d.object} to {d.destination}: {d.text}" for d in lost)
-        return catalog.set_state(study_uid, generation, "failed", what, now=time.time())
-    if state == "analysed" and all(d.state == "delivered" for d in deliveries):
-        return catalog.set_state(study_uid, generation, "delivered", now=time.time())
-    return state
+    return current().catalog.set_state(study_uid, generation, "failed", reason, now=time.time())
 
 
 def _job(catalog: Catalog, study_uid: str, generation: int) -> Job:
@@ -269,8 +190,7 @@ def _job(catalog: Catalog, study_uid: str, generation: int) -> Job:
 
 def start(work: Work, executor_id: str) -> None:
     """Start taking work from the queues, and take up again what this executor had begun before it was killed."""
-    global _work  # noqa: PLW0603  (DBOS calls plain functions: their surroundings have to stand somewhere)
-    _work = work
+    worker.begin(work)
     settings: DBOSConfig = {
         "name": "dicomnode",
         "system_database_url": work.config.queue_url,
@@ -278,21 +198,21 @@ def start(work: Work, executor_id: str) -> None:
         "executor_id": executor_id,
         "enable_otlp": False,
         "log_level": "WARNING",
-        "notification_listener_polling_interval_sec": 0.5,
+        "notification_listener_polling_interval_sec": POLL_S,
     }
     DBOS(config=settings)
     DBOS.launch()
     DBOS.register_queue(
         STUDY_QUEUE,
         worker_concurrency=work.config.worker.concurrency,
-        polling_interval_sec=0.5,
+        polling_interval_sec=POLL_S,
         on_conflict="always_update",
     )
     for d in work.config.destination:
         DBOS.register_queue(
             delivery_queue(d.name),
             global_concurrency=d.concurrency,
-            polling_interval_sec=0.5,
+            polling_interval_sec=POLL_S,
             on_conflict="always_update",
         )
 

@@ -33,11 +33,12 @@ def peer() -> Callable[[str, str], str]:
 
     def find(program: str, package: str) -> str:
         # The virtual environment has a storescu and a storescp of its own (pynetdicom's): they are no other people's.
-        ours = Path(sys.executable).parent
-        folders = [f for f in os.environ.get("PATH", "").split(":") if Path(f) != ours]
-        path = shutil.which(program, path=":".join([*folders, "/usr/sbin", "/usr/local/sbin"]))
+        # dcmqi is the one peer that comes from a Python package.
+        own = Path(sys.executable).parent
+        system = [f for f in os.environ.get("PATH", "").split(":") if Path(f) != own] + ["/usr/sbin", "/usr/local/sbin"]
+        path = shutil.which(program, path=str(own) if package == "dcmqi" else ":".join(system))
         if path is None:
-            absent(f"{program} is not installed: apt-get install {package}")
+            absent(f"{program} is not installed: {'pip' if package == 'dcmqi' else 'apt-get'} install {package}")
         assert path is not None
         return path
 

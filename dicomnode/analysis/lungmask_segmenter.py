@@ -1,28 +1,35 @@
-"""Lungs by lungmask's R231 network (Hofmanninger et al., Eur Radiol Exp 2020;4:50), from a weights file at hand.
+"""Lungs and lobes by lungmask's networks (Hofmanninger et al., Eur Radiol Exp 2020;4:50), from weights at hand.
 
 torch and lungmask are imported when a segmenter is made, not before: without weights nobody needs them here.
 """
 
 import hashlib
-import logging
-import pickle
-import warnings
+from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.errors import ConfigurationError, RefusedError, WeightsError
+from dicomnode.errors import RefusedError, WeightsError
 
-if TYPE_CHECKING:
-    from lungmask import LMInferer
+#: Of LTRCLobes, from lungmask's issue 25: 1 and 2 are left, 3 to 5 are right, each from the top down.
+LOBES = {1: "left upper", 2: "left lower", 3: "right upper", 4: "right middle", 5: "right lower"}
+_LUNG_CLASSES, _LOBE_CLASSES = 3, 6
 
-#: Background, right lung, left lung.
-_CLASSES = 3
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A weights file and its expected SHA-256, 64 hexadecimal digits."""
+
+    path: Path
+    sha256: str
 
 
 class LungmaskSegmenter:
-    """Right and left lung by lungmask, with the weights of one file and no download.
+    """Right and left lung by lungmask, and the lobes where their weights are given; nothing is downloaded.
 
     In the mask: the lungs with their vessels, nodules and dense disease, as the network learnt them. Not in the mask:
     trachea and main bronchi.
@@ -32,17 +39,30 @@ class LungmaskSegmenter:
         sha256: the expected digest of that file, 64 hexadecimal digits.
         model: the model's name; it becomes part of `name`.
         device: "cpu" or "cuda".
+        lobe_weights: a state dict with six classes (LTRCLobes).
 
     Raises:
-        WeightsError: the file is missing, is not the expected one, or is no such network.
+        WeightsError: a file is missing, is not the expected one, or is no such network.
         ConfigurationError: there is no such device.
     """
 
-    def __init__(self, weights: Path, sha256: str, model: str = "R231", device: Literal["cpu", "cuda"] = "cpu") -> None:
+    def __init__(
+        self,
+        weights: Path,
+        sha256: str,
+        model: str = "R231",
+        device: Literal["cpu", "cuda"] = "cpu",
+        lobe_weights: WeightsFile | None = None,
+    ) -> None:
         digest = _check_digest(weights, sha256)
         self.name = f"lungmask-{model}"
         self.version = f"{version_of('lungmask')}+{digest[:12]}"
-        self._inferer = _inferer(weights, device)
+        if lobe_weights is not None:
+            self.version += f"+{_check_digest(lobe_weights.path, lobe_weights.sha256)[:12]}"
+        from dicomnode.analysis.lungmask_network import Network  # noqa: PLC0415
+
+        self._lungs = Network(weights, _LUNG_CLASSES, device)
+        self._lobes = None if lobe_weights is None else Network(lobe_weights.path, _LOBE_CLASSES, device)
 
     def __call__(self, volume: Volume) -> Labels:
         """Labels (z, y, x) of the volume's shape: 0 background, 1 right lung, 2 left lung.
@@ -52,12 +72,28 @@ class LungmaskSegmenter:
         """
         # lungmask takes an array's slices as they are, and learnt on rows from anterior to posterior, columns from
         # right to left, slices from the feet: our axes.
-        labels: Labels = self._inferer.apply(volume.hu)
+        labels = self._lungs(volume.hu)
         if not labels.any():
             raise RefusedError(
                 "no-lungs", f"no lungs found by {self.name}. Check that the series shows the chest and is in HU."
             )
         return labels
+
+    def lobes(self, volume: Volume, lungs: Labels | None = None) -> NDArray[np.uint8] | None:
+        """The lobes (z, y, x) by LTRCLobes, numbered as `LOBES`, 0 outside; None without its weights.
+
+        The lobe network misses dense disease: what `lungs` has and it has not goes to the neighbouring lobe, and
+        outside of `lungs` there is none (lungmask's fill model, «LTRCLobes_R231»).
+
+        Args:
+            volume: the volume.
+            lungs: the labels that this segmenter gave for the volume, if they are at hand: half of the time.
+        """
+        if self._lobes is None:
+            return None
+        from dicomnode.analysis.lungmask_network import filled  # noqa: PLC0415
+
+        return filled(self._lobes(volume.hu), self._lungs(volume.hu) if lungs is None else lungs)
 
 
 def _check_digest(weights: Path, expected: str) -> str:
@@ -66,8 +102,8 @@ def _check_digest(weights: Path, expected: str) -> str:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(
-            f"cannot read the lungmask weights {weights}: {error.strerror}. Install them there, or choose the "
-            "classical segmenter."
+            f"cannot read the lungmask weights {weights}: {error.strerror}. Install them there (`dicomnode weights`), "
+            "or choose the classical segmenter."
         ) from error
     if found != expected.lower():
         raise WeightsError(
@@ -75,35 +111,3 @@ def _check_digest(weights: Path, expected: str) -> str:
             "another model's. Install it again, or set the digest of the file that you mean."
         )
     return found
-
-
-def _inferer(weights: Path, device: Literal["cpu", "cuda"]) -> "LMInferer":
-    with warnings.catch_warnings():
-        # At its import lungmask mutes UserWarning for the whole process: leaving this block undoes that.
-        from lungmask import LMInferer  # noqa: PLC0415
-    # It also logs its progress to stdout, which belongs to the command line's results.
-    logging.getLogger("lungmask").setLevel(logging.WARNING)
-    _check_network(weights)
-    inferer = LMInferer(modelpath=str(weights), force_cpu=device == "cpu", tqdm_disable=True)
-    if inferer.device.type != device:
-        raise ConfigurationError(f"lungmask cannot use the device {device}: torch offers {inferer.device.type} here")
-    return inferer
-
-
-def _check_network(weights: Path) -> None:
-    """lungmask loads without asking torch to refuse code in the file: this loads it first, with weights only."""
-    import torch  # noqa: PLC0415
-
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        classes = len(state["last.bias"])
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, IndexError) as error:
-        raise WeightsError(
-            f"the lungmask weights {weights} are not a state dict of lungmask's network (cut off while copying?): "
-            "install the file again"
-        ) from error
-    if classes != _CLASSES:
-        raise WeightsError(
-            f"the lungmask weights {weights} have {classes} classes; only right and left lung with background "
-            f"({_CLASSES} classes: R231, R231CovidWeb) can be used, lobes cannot yet"
-        )

@@ -51,7 +51,17 @@ def reasons(known: Facts) -> tuple[Reason, ...]:
     if fundamental:
         return fundamental
     no_modality = content.no_modality(known)
-    return ((no_modality,) if no_modality else ()) + content.image_types(known) + _failed(CONTENT + LOADING, known)
+    found = ((no_modality,) if no_modality else ()) + content.image_types(known) + _failed(CONTENT + LOADING, known)
+    return found + _tilt_beside(found, known)
+
+
+def _tilt_beside(found: tuple[Reason, ...], known: Facts) -> tuple[Reason, ...]:
+    """A tilt alone is resampled and refuses nothing; beside other reasons the reader should know of it too."""
+    codes = {r.code for r in found}
+    if not found or known.stack is None or not known.stack.tilted or codes & {"gantry-tilt", "not-axial"}:
+        return ()
+    text = f"The gantry was tilted by {known.stack.tilt_degrees:.1f}°: a series suitable otherwise is resampled."
+    return (Reason("gantry-tilt", text),)
 
 
 def reasons_against_loading(known: Facts) -> tuple[Reason, ...]:

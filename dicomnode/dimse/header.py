@@ -6,10 +6,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from typing import BinaryIO
 
 from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from dicomnode.intake.records import PATIENT_ID_DIGITS
 
 _IMAGE_TYPE = 0x00080008
 _SOP_CLASS_UID = 0x00080016
@@ -46,13 +49,13 @@ class Header:
     slice_position: float | None
 
 
-def parse(dataset: bytes, transfer_syntax: UID) -> Header:
-    """The header of an encoded dataset (without file meta information).
+def parse(dataset: bytes | BinaryIO, transfer_syntax: UID) -> Header:
+    """The header of an encoded dataset (without file meta information): of its bytes, or of a stream that stands there.
 
     Raises:
         HeaderError: not a dataset in this transfer syntax, or without one of its four UIDs.
     """
-    values = _raw_values(dataset, transfer_syntax)
+    values = _raw_values(BytesIO(dataset) if isinstance(dataset, bytes) else dataset, transfer_syntax)
     uids = {
         tag: _text(values.get(tag))
         for tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID)
@@ -74,13 +77,13 @@ def parse(dataset: bytes, transfer_syntax: UID) -> Header:
     )
 
 
-def _raw_values(dataset: bytes, transfer_syntax: UID) -> Mapping[int, bytes]:
+def _raw_values(dataset: BinaryIO, transfer_syntax: UID) -> Mapping[int, bytes]:
     """The wanted elements' undecoded values. Elements stand in order of their tags: reading stops behind the last."""
     try:
         if transfer_syntax == DeflatedExplicitVRLittleEndian:
-            dataset = zlib.decompress(dataset, wbits=-zlib.MAX_WBITS)  # PS3.5 A.5: no zlib header
+            dataset = BytesIO(zlib.decompress(dataset.read(), wbits=-zlib.MAX_WBITS))  # PS3.5 A.5: no zlib header
         elements = data_element_generator(
-            BytesIO(dataset),
+            dataset,
             is_implicit_VR=transfer_syntax.is_implicit_VR,
             is_little_endian=transfer_syntax.is_little_endian,
             stop_when=lambda tag, _vr, _length: tag > _IMAGE_ORIENTATION,
@@ -109,10 +112,14 @@ def _text(value: bytes | None) -> str:
 
 
 def _patient_hash(values: Mapping[int, bytes]) -> str:
-    """Patient and issuer, padding aside, as one hash: the plain ID never reaches the catalogue."""
-    parts = [(values.get(tag) or b"").strip(b" \0") for tag in (_PATIENT_ID, _ISSUER_OF_PATIENT_ID)]
-    # A length in front of each: ("A", "BC") must not equal ("AB", "C").
-    return hashlib.sha256(b"".join(len(part).to_bytes(4) + part for part in parts)).hexdigest()
+    """Patient ID and, where there is one, its issuer, padding aside, each as a hash: the plain ID goes nowhere."""
+    patient, issuer = ((values.get(tag) or b"").strip(b" \0") for tag in (_PATIENT_ID, _ISSUER_OF_PATIENT_ID))
+    return _half_hash(patient) + (_half_hash(issuer) if issuer else "")
+
+
+def _half_hash(value: bytes) -> str:
+    # 128 bits tell any two apart, and two of them fill the catalogue's column.
+    return hashlib.sha256(value).hexdigest()[:PATIENT_ID_DIGITS]
 
 
 def _geometry(values: Mapping[int, bytes]) -> tuple[str, float | None]:

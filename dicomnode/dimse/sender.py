@@ -34,6 +34,7 @@ from pydicom.filereader import dcmread, read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import _config, evt
 from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode.dimse.contexts import VERIFICATION
@@ -117,7 +118,7 @@ def echo(destination: Destination) -> float:
         PeerRejectedError: the peer refused the association or the verification for good.
     """
     started = time.perf_counter()
-    with _associated(destination, [build_context(VERIFICATION, list(_CONVERTIBLE))]) as association:
+    with associated(destination, [build_context(VERIFICATION, list(_CONVERTIBLE))]) as association:
         answer = association.send_c_echo()
         if "Status" not in answer:
             raise PeerError(f"{destination} did not answer the C-ECHO within {destination.dimse_timeout_s:g} s")
@@ -140,7 +141,7 @@ def send(
     sent: list[Sent] = []
     for batch in _batches([_read_meta(path) for path in paths], destination):
         contexts = [build_context(sop_class, syntax) for sop_class, syntax in _proposals(batch, destination)]
-        with _associated(destination, contexts) as association:
+        with associated(destination, contexts) as association:
             for number, file in enumerate(batch):
                 result = _store(association, destination, file, number % 0xFFFF + 1)
                 sent.append(result)
@@ -247,9 +248,16 @@ def _judge(destination: Destination, file: _File, status: int, comment: str) -> 
 
 
 @contextmanager
-def _associated(destination: Destination, contexts: list[PresentationContext]) -> Iterator[Association]:
-    """An established association, released at the end and aborted where something failed."""
-    association = _associate(destination, contexts)
+def associated(
+    destination: Destination, contexts: list[PresentationContext], handlers: Sequence[EventHandlerType] = ()
+) -> Iterator[Association]:
+    """An established association, released at the end and aborted where something failed.
+
+    Raises:
+        PeerError: no connection, transient rejection, no answer.
+        PeerRejectedError: the peer refused the association or every context for good.
+    """
+    association = _associate(destination, contexts, handlers)
     try:
         yield association
     except BaseException:
@@ -259,7 +267,9 @@ def _associated(destination: Destination, contexts: list[PresentationContext]) -
     association.release()
 
 
-def _associate(destination: Destination, contexts: list[PresentationContext]) -> Association:
+def _associate(
+    destination: Destination, contexts: list[PresentationContext], handlers: Sequence[EventHandlerType]
+) -> Association:
     entity = RequestorEntity(destination.calling_ae)
     entity.connection_timeout = destination.connect_timeout_s
     entity.acse_timeout = destination.acse_timeout_s
@@ -272,7 +282,7 @@ def _associate(destination: Destination, contexts: list[PresentationContext]) ->
             contexts,
             destination.ae_title,
             max_pdu=destination.max_pdu,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _connected)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, _connected), *handlers],
         )
     except socket.gaierror as error:
         raise PeerError(

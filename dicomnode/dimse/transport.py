@@ -4,35 +4,32 @@
   pynetdicom keeps an association thread for the whole ACSE time-out after such a probe.
 - `poll` in place of `select`: with more than 1,024 open descriptors `select` fails for every association.
 - TCP_NODELAY: a DIMSE response is a small packet, and Nagle's algorithm holds it back up to 40 ms.
-- Time-outs on the socket: pynetdicom waits for the rest of a begun PDU for ever.
-- No polling by sleep: pynetdicom's two threads per association look for work every millisecond, and each image passes
-  both twice. Here the network thread waits in `poll` until one side has something, and serves a C-STORE itself.
+- Several processes may listen on one port: one Python process uses hardly more than one core.
 - Every association tells when it has ended, by whatever way it ended.
+
+How an association then reads its PDUs: `dicomnode.dimse.provider`.
 """
 
 import logging
-import os
-import queue
 import select
 import socket
 import socketserver
 import ssl
-import struct
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+from dicomnode.dimse.provider import Begin, Provider
 
 LOGGER = logging.getLogger(__name__)
 
-#: The network thread looks at its timers at least so often.
-_LONGEST_WAIT_MS = 50
+#: Connections of one process, those without an association included.
+MOST_CONNECTIONS = 3000
 
 
 def disable_nagle(association: Association) -> None:
@@ -40,13 +37,6 @@ def disable_nagle(association: Association) -> None:
     wrapped = association.dul.socket
     if wrapped is not None and wrapped.socket is not None:
         wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def set_timeout(sock: socket.socket, seconds: float) -> None:
-    """A receive or send that stalls for `seconds` fails, while the socket stays blocking for everybody else."""
-    timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
 
 class RequestorEntity(ApplicationEntity):
@@ -87,50 +77,6 @@ class RequestorSocket(AssociationSocket):
             sock.close()  # pynetdicom leaves it open if it never was connected
 
 
-class PollingSocket(AssociationSocket):
-    """Waits without turning, reads whole PDUs with few system calls, knows no limit of 1,024 descriptors."""
-
-    def __init__(self, association: Association, client_socket: socket.socket, wake: int) -> None:
-        super().__init__(association, client_socket=client_socket)
-        self._wake = wake
-        self._poll = select.poll()
-        self._poll.register(client_socket, select.POLLIN)
-        self._poll.register(wake, select.POLLIN)
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is something to read; waits a little for it, until the own side has something to send."""
-        sock = self.socket
-        if sock is None or not self._is_connected:
-            return False
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
-            return True
-        try:
-            found = [descriptor for descriptor, _ in self._poll.poll(_LONGEST_WAIT_MS)]
-            if self._wake in found:
-                os.eventfd_read(self._wake)
-            return sock.fileno() in found
-        except (OSError, ValueError):
-            self.event_queue.put("Evt17")  # transport connection closed
-            return False
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """`nr_bytes` from the socket, fewer if the peer closed it."""
-        sock = self.socket
-        assert sock is not None
-        buffer = bytearray(nr_bytes)
-        view = memoryview(buffer)
-        done = 0
-        while done < nr_bytes:
-            count = sock.recv_into(view[done:])
-            if count == 0:
-                break
-            done += count
-        view.release()
-        del buffer[done:]
-        return buffer
-
-
 def readable(sock: socket.socket, timeout_s: float) -> bool:
     """Whether a read would not block. TLS may hold bytes that the kernel has given up already."""
     if isinstance(sock, ssl.SSLSocket) and sock.pending():
@@ -140,36 +86,6 @@ def readable(sock: socket.socket, timeout_s: float) -> bool:
     return bool(poll.poll(timeout_s * 1000))
 
 
-class _ProviderQueue(queue.Queue[Any]):
-    """What the own side wants sent. It wakes the network thread out of its `poll`."""
-
-    def __init__(self, wake: int) -> None:
-        super().__init__()
-        self._wake = wake
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        super().put(item, block, timeout)
-        os.eventfd_write(self._wake, 1)
-
-
-class _MessageQueue(queue.Queue[Any]):
-    """Complete DIMSE requests. A C-STORE is served here, in the network thread, which has nothing else to do meanwhile:
-    the peer waits for the answer. All else goes to the association's thread."""
-
-    def __init__(self, association: Association) -> None:
-        super().__init__()
-        self._association = association
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        context_id, message = item
-        # Not for us to judge: what is no valid C-STORE in an accepted context ends in pynetdicom's own way.
-        context = self._association._accepted_cx.get(context_id)
-        if isinstance(message, C_STORE) and message.is_valid_request and context is not None:
-            StorageServiceClass(self._association).SCP(message, context)
-        else:
-            super().put(item, block, timeout)
-
-
 class _Handler(RequestHandler):
     """One connection, in its own thread, from its first byte to its end."""
 
@@ -177,37 +93,30 @@ class _Handler(RequestHandler):
 
     def handle(self) -> None:
         """Waits for the first byte, runs the association, tells that it has ended."""
+        server = self.server
         try:
-            if readable(self.request, self.server.first_byte_timeout_s) and self.request.recv(1, socket.MSG_PEEK):
+            if readable(self.request, server.open_timeout_s) and self.request.recv(1, socket.MSG_PEEK):
                 self._associate()
             else:
                 LOGGER.debug("connection from %s closed without a request", self.client_address[0])
         finally:
-            self.server.shutdown_request(self.request)
+            server.connections.discard(self.request)
+            server.shutdown_request(self.request)
 
     def _associate(self) -> None:
-        set_timeout(self.request, self.server.network_timeout_s)
-        wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        association = self._prepared(wake)
+        server = self.server
+        association = self._create_association()
+        provider = Provider(
+            association, self.request, server.begin, open_s=server.open_timeout_s, pdu_s=server.network_timeout_s
+        )
+        disable_nagle(association)
         try:
             association.start()
             association.join()
-            association.dul.join()
+            provider.join()
         finally:
-            os.close(wake)
-            self.server.ended(association)
-
-    def _prepared(self, wake: int) -> Association:
-        association = self._create_association()
-        dul = association.dul
-        # It was given pynetdicom's socket; ours announces the connection (Evt5) once more, so take that back.
-        dul.event_queue.get_nowait()
-        dul.to_provider_queue = _ProviderQueue(wake)
-        dul.socket = PollingSocket(association, self.request, wake)
-        dul._run_loop_delay = 0.0
-        association.dimse.msg_queue = _MessageQueue(association)
-        disable_nagle(association)
-        return association
+            provider.close()
+            server.ended(association)
 
 
 class Server(ThreadedAssociationServer):
@@ -225,15 +134,34 @@ class Server(ThreadedAssociationServer):
         title: str,
         contexts: list[PresentationContext],
         *,
-        first_byte_timeout_s: float,
+        open_timeout_s: float,
         network_timeout_s: float,
+        begin: Begin,
         ended: Callable[[Association], None],
         evt_handlers: list[Any],
+        share_port: bool = False,
     ) -> None:
-        self.first_byte_timeout_s = first_byte_timeout_s
+        self.open_timeout_s = open_timeout_s
         self.network_timeout_s = network_timeout_s
+        self.begin = begin
         self.ended = ended
+        self.connections: set[socket.socket] = set()
+        self._share_port = share_port
         super().__init__(entity, address, title, contexts, evt_handlers=evt_handlers, request_handler=_Handler)
+
+    def server_bind(self) -> None:
+        """Binds the address, where so configured together with other processes of this user (the kernel deals out)."""
+        if self._share_port and self.socket is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Each connection costs a thread: there is an end to it, far above any honest use."""
+        if len(self.connections) >= MOST_CONNECTIONS:
+            LOGGER.warning("closed a connection from %s: %d are open", client_address[0], MOST_CONNECTIONS)
+            return False
+        self.connections.add(request)
+        return True
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """A failed connection goes to the log instead of standard error, and does not end the server."""

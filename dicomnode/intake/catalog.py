@@ -3,24 +3,21 @@
 The receiver's one call on its hot path is `record`: one short transaction. Times are UTC seconds, given by the caller.
 """
 
-import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, bindparam, func, select
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 
 from dicomnode.errors import SpoolError
+from dicomnode.intake.commitments import Commitments
+from dicomnode.intake.ledger import supersede
 from dicomnode.intake.records import (
+    PATIENT_ID_DIGITS,
     Bringer,
     Closed,
-    Delivery,
-    DeliveryState,
+    Conflict,
     Instance,
-    Job,
     JobState,
     SeriesIntake,
     Settled,
@@ -28,24 +25,23 @@ from dicomnode.intake.records import (
     StudyIntake,
     StudyState,
 )
-from dicomnode.intake.tables import associations, database_error, deliveries, instances, jobs, open_database, studies
+from dicomnode.intake.tables import associations, conflicts, deliveries, instances, jobs, studies
+from dicomnode.intake.workers import Workers
 
 Recorded = Literal["new", "same", "conflict"]
 
 
-class Catalog:
+class Catalog(Commitments, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._reader = engine.execution_options(reading=True)
-        # SQLite has one writer, and its waiting is a polling: threads of one process queue here instead.
-        is_sqlite = engine.dialect.name == "sqlite"
-        self._turn: AbstractContextManager[object] = threading.Lock() if is_sqlite else nullcontext()
-        insert: Any = sqlite.insert if is_sqlite else postgresql.insert
+        super().__init__(engine)
         # Only when asked does SQLAlchemy keep the row count of an INSERT.
-        self._insert_instance = insert(instances).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-        study = insert(studies).values(
+        self._insert_instance = (
+            self._insert(instances).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+        )
+        self._insert_conflict = self._insert(conflicts).on_conflict_do_nothing()
+        study = self._insert(studies).values(
             study_uid=bindparam("study"),
             generation=0,
             state="receiving",
@@ -57,15 +53,6 @@ class Catalog:
             index_elements=["study_uid"],
             set_={"state": "receiving", "last_seen": bindparam("now"), "instances": studies.c.instances + 1},
         )
-        self._insert_delivery = insert(deliveries).on_conflict_do_nothing()
-
-    @classmethod
-    def open(cls, url: str) -> "Catalog":
-        """`sqlite:////path.db` or `postgresql+psycopg://…`; missing tables are made."""
-        return cls(open_database(url))
-
-    def close(self) -> None:
-        self._engine.dispose()
 
     # Associations
 
@@ -102,7 +89,8 @@ class Catalog:
 
         `new`: its study is receiving (again). `same`: this SOP Instance UID with these bytes was here; it now counts as
         brought by this association (a resend heals an aborted one), and no new generation begins. `conflict`: the SOP
-        Instance UID is taken by other bytes; nothing is changed, and the caller quarantines what it has.
+        Instance UID is taken by other bytes; nothing is changed, and the caller says whether it is a conflict in
+        truth (`note_conflict`) or the same image in another encoding.
         """
         with self._write() as connection:
             if connection.execute(self._insert_instance, vars(instance)).rowcount == 1:
@@ -121,6 +109,21 @@ class Catalog:
                 studies.update().where(studies.c.study_uid == instance.study_uid).values(last_seen=instance.received_at)
             )
             return "same"
+
+    def note_conflict(self, instance: Instance) -> None:
+        """Flags a conflict where a person looks: at the study that holds the first one, and at the one named now."""
+        mine = instances.c.sop_instance_uid == instance.sop_instance_uid
+        with self._write() as connection:
+            first = connection.execute(select(instances.c.study_uid).where(mine)).scalars().all()
+            for study_uid in {*first, instance.study_uid}:
+                row = Conflict(study_uid, instance.sop_instance_uid, instance.sha256, instance.received_at)
+                connection.execute(self._insert_conflict, vars(row))
+
+    def conflicts(self, study_uid: str) -> list[Conflict]:
+        """The oldest first."""
+        query = select(conflicts).where(conflicts.c.study_uid == study_uid).order_by(conflicts.c.received_at)
+        with self._read() as connection:
+            return [Conflict(**row._mapping) for row in connection.execute(query)]
 
     def unsettled(self, now: float) -> list[StudyIntake]:
         """What `settle.decide` needs, for every study that is receiving, the longest silent first.
@@ -143,7 +146,8 @@ class Catalog:
     def settle(self, study_uid: str, now: float, held: str | None) -> Settled:
         """Makes a receiving study a job of the next generation: `queued`, or `held` with the reason `held`.
 
-        Jobs of earlier generations that have not begun (queued, held) become `superseded`.
+        What earlier generations have not brought to its end becomes `superseded`: their live jobs, and the deliveries
+        that wait; what a destination has stored stays told as it is.
 
         Raises:
             SpoolError: the study is not receiving (another process settled it).
@@ -159,12 +163,7 @@ class Catalog:
             if changed.rowcount != 1:
                 raise SpoolError(f"study {study_uid} is not receiving: it was settled already or is unknown")
             generation = connection.execute(select(studies.c.generation).where(mine)).scalar_one()
-            waiting = (jobs.c.study_uid == study_uid) & jobs.c.state.in_(("queued", "held"))
-            connection.execute(
-                jobs.update()
-                .where(waiting)
-                .values(state="superseded", reason=f"generation {generation} settled", updated_at=now)
-            )
+            supersede(connection, study_uid, generation, now)
             connection.execute(
                 jobs.insert().values(
                     study_uid=study_uid, generation=generation, state=state, reason=held, created_at=now, updated_at=now
@@ -190,153 +189,64 @@ class Catalog:
         with self._read() as connection:
             return [Instance(**row._mapping) for row in connection.execute(query)]
 
-    def instance(self, sop_instance_uid: str) -> Instance | None:
-        """One instance, wherever it belongs."""
-        query = select(instances).where(instances.c.sop_instance_uid == sop_instance_uid)
+    def instances_after(self, sop_instance_uid: str, limit: int) -> list[Instance]:
+        """A page of all instances, by SOP Instance UID, from the one after `sop_instance_uid` ("" for the first)."""
+        query = select(instances).where(instances.c.sop_instance_uid > sop_instance_uid)
         with self._read() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else Instance(**row._mapping)
+            rows = connection.execute(query.order_by(instances.c.sop_instance_uid).limit(limit))
+            return [Instance(**row._mapping) for row in rows]
 
-    def patient_ids(self, study_uid: str) -> int:
-        """How many different patients the study's instances name: more than one, and the study must be held."""
-        query = select(func.count(instances.c.patient_hash.distinct())).where(instances.c.study_uid == study_uid)
-        with self._read() as connection:
-            return int(connection.execute(query).scalar_one())
+    def releasable(self, now: float, retention_s: float) -> list[Study]:
+        """The studies whose received images are no longer needed here, the longest ended first.
 
-    # Jobs
-
-    def set_state(
-        self, study_uid: str, generation: int, state: JobState, reason: str | None = None, *, now: float
-    ) -> JobState:
-        """Sets a job's state and returns the state it has now.
-
-        `superseded` is final, and `cancelled` yields only to `queued`: the answer tells a worker that comes too late.
-
-        Raises:
-            SpoolError: there is no such job.
+        The newest job ended longer than `retention_s` ago, as `committed`, as `delivered` where no destination is asked
+        for storage commitment, or as `refused` with its reports (if any) stored: a refusal waits for nobody, and the
+        sender has its images. Never what is `failed`, `held` or `cancelled`: a person decides. Never a study that
+        receives or has anything on its way, nor one that was released.
         """
-        mine = (jobs.c.study_uid == study_uid) & (jobs.c.generation == generation)
-        final = ("superseded",) if state == "queued" else ("superseded", "cancelled")
-        with self._write() as connection:
-            # `settle` takes the study before its jobs: the same order here, or PostgreSQL sees a deadlock.
-            connection.execute(select(studies.c.generation).where(studies.c.study_uid == study_uid).with_for_update())
-            changed = connection.execute(
-                jobs.update()
-                .where(mine & jobs.c.state.not_in(final))
-                .values(state=state, reason=reason, updated_at=now)
-            )
-            if changed.rowcount == 1:
-                newest = (studies.c.study_uid == study_uid) & (studies.c.generation == generation)
-                connection.execute(
-                    studies.update().where(newest & (studies.c.state != "receiving")).values(state=state)
-                )
-                return state
-            found: JobState | None = connection.execute(select(jobs.c.state).where(mine)).scalar()
-        if found is None:
-            raise SpoolError(f"there is no job for study {study_uid} generation {generation}")
-        return found
-
-    def jobs(self, state: JobState | None = None, limit: int = 1000) -> list[Job]:
-        """The last changed first."""
-        query = select(jobs).order_by(jobs.c.updated_at.desc()).limit(limit)
-        if state is not None:
-            query = query.where(jobs.c.state == state)
+        newest = (jobs.c.study_uid == studies.c.study_uid) & (jobs.c.generation == studies.c.generation)
+        theirs = (deliveries.c.study_uid == jobs.c.study_uid) & (deliveries.c.generation == jobs.c.generation)
+        arrived = (deliveries.c.state == "committed") | (
+            (deliveries.c.state == "delivered") & deliveries.c.commitment.is_(False)
+        )
+        ended = jobs.c.state.in_(("committed", "delivered", "refused")) & (jobs.c.updated_at <= now - retention_s)
+        waiting = select(deliveries.c.study_uid).where(theirs & ~arrived).exists()
+        here = (studies.c.state == jobs.c.state) & (studies.c.instances > 0)
+        query = select(studies).join(jobs, newest).where(here & ended & ~waiting)
         with self._read() as connection:
-            return [Job(**row._mapping) for row in connection.execute(query)]
+            return [Study(**row._mapping) for row in connection.execute(query.order_by(jobs.c.updated_at))]
 
-    def job(self, study_uid: str, generation: int) -> Job | None:
-        query = select(jobs).where(jobs.c.study_uid == study_uid, jobs.c.generation == generation)
-        with self._read() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else Job(**row._mapping)
+    def release(self, study: Study, move_out: Callable[[], None]) -> bool:
+        """Forgets the study's instances, so that one that comes again is new; its jobs and deliveries stay.
 
-    # Deliveries
-
-    def plan_delivery(
-        self,
-        study_uid: str,
-        generation: int,
-        destination: str,
-        object: str,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        path: str,
-        *,
-        now: float,
-    ) -> None:
-        """A pending delivery. Planned twice (a workflow that ran again) it stays as it is."""
-        row = Delivery(
-            study_uid,
-            generation,
-            destination,
-            object,
-            sop_class_uid,
-            sop_instance_uid,
-            path,
-            state="pending",
-            status=None,
-            text=None,
-            attempts=0,
-            updated_at=now,
+        `move_out` takes the files away, inside the transaction: no image can be recorded in between. Returns False, and
+        changes nothing, if anything has happened to the study since `study` was read.
+        """
+        unchanged = (
+            (studies.c.study_uid == study.study_uid)
+            & (studies.c.state == study.state)
+            & (studies.c.generation == study.generation)
+            & (studies.c.last_seen == study.last_seen)
         )
         with self._write() as connection:
-            connection.execute(self._insert_delivery, vars(row))
+            if connection.execute(studies.update().where(unchanged).values(instances=0)).rowcount != 1:
+                return False
+            connection.execute(instances.delete().where(instances.c.study_uid == study.study_uid))
+            move_out()
+            return True
 
-    def mark_delivery(
-        self,
-        study_uid: str,
-        generation: int,
-        destination: str,
-        object: str,
-        state: DeliveryState,
-        *,
-        status: int | None,
-        text: str | None,
-        attempts: int,
-        now: float,
-    ) -> None:
-        """Notes how a delivery stands: the peer's DIMSE status, if it gave one, and words.
+    def patient_ids(self, study_uid: str) -> int:
+        """How many different patients the study's instances name: more than one, and the study must be held.
 
-        Raises:
-            SpoolError: the delivery was not planned.
+        Patients differ by their ID, or by two issuers of it; objects of other systems may lack the issuer, and that
+        alone makes no second patient.
         """
-        mine = _delivery_key(study_uid, generation) & (deliveries.c.destination == destination)
-        with self._write() as connection:
-            changed = connection.execute(
-                deliveries.update()
-                .where(mine & (deliveries.c.object == object))
-                .values(state=state, status=status, text=text, attempts=attempts, updated_at=now)
-            )
-        if changed.rowcount != 1:
-            raise SpoolError(f"no delivery of {object} to {destination} was planned for study {study_uid}")
-
-    def deliveries(self, study_uid: str, generation: int) -> list[Delivery]:
-        query = select(deliveries).where(_delivery_key(study_uid, generation))
+        query = select(instances.c.patient_hash).where(instances.c.study_uid == study_uid).distinct()
         with self._read() as connection:
-            rows = connection.execute(query.order_by(deliveries.c.destination, deliveries.c.object))
-            return [Delivery(**row._mapping) for row in rows]
-
-    # Transactions
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        try:
-            with self._turn, self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise database_error(error) from error
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        try:
-            with self._reader.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise database_error(error) from error
-
-
-def _delivery_key(study_uid: str, generation: int) -> ColumnElement[bool]:
-    return (deliveries.c.study_uid == study_uid) & (deliveries.c.generation == generation)
+            hashes = list(connection.execute(query).scalars())
+        ids = {one[:PATIENT_ID_DIGITS] for one in hashes}
+        issuers = {one[PATIENT_ID_DIGITS:] for one in hashes} - {""}
+        return max(len(ids), len(issuers))
 
 
 def _study_intake(connection: Connection, study_uid: str, last_seen: float) -> StudyIntake:

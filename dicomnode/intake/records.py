@@ -4,11 +4,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Closed = Literal["released", "aborted", "lost"]
-StudyState = Literal[
-    "receiving", "queued", "running", "analysed", "refused", "failed", "delivered", "cancelled", "held", "superseded"
+#: `delivered`: the destinations have stored every object. `committed`: those asked for storage commitment have also
+#: taken responsibility for every object. `superseded`: a newer generation of the study has settled.
+JobState = Literal[
+    "queued", "running", "analysed", "refused", "failed", "delivered", "committed", "cancelled", "held", "superseded"
 ]
-JobState = Literal["queued", "running", "analysed", "refused", "failed", "delivered", "cancelled", "held", "superseded"]
-DeliveryState = Literal["pending", "delivered", "failed", "rejected"]
+#: The part of a patient hash that stands for the Patient ID; what follows stands for its issuer.
+PATIENT_ID_DIGITS = 32
+StudyState = Literal["receiving"] | JobState
+#: `rejected` is the dead letter: the peer refused for good, and only a person can change that.
+DeliveryState = Literal["pending", "delivered", "committed", "failed", "rejected", "superseded"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,8 @@ class Instance:
         sha256: of the dataset's bytes (after the file meta group).
         size: of the file, bytes.
         association_id: the association that brought it last; None if it came otherwise.
-        patient_hash: sha256 of the raw (PatientID, IssuerOfPatientID): tells patients apart and names none.
+        patient_hash: 32 hex digits of the sha256 of PatientID, and 32 of IssuerOfPatientID's if there is one: tells
+            patients apart and names none.
         image_type: ImageType's values joined with a backslash, as in the file; "" if absent.
         orientation: ImageOrientationPatient as text rounded to 3 decimals; "" if absent.
         slice_position: ImagePositionPatient along the slice normal, mm; None without position or orientation.
@@ -68,7 +74,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One result object on its way to one destination."""
+    """One result object on its way to one destination. `commitment`: the destination is asked for it."""
 
     study_uid: str
     generation: int
@@ -82,6 +88,36 @@ class Delivery:
     text: str | None
     attempts: int
     updated_at: float
+    commitment: bool = False
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Other content that came under a SOP Instance UID that was taken; `sha256` names it in the quarantine."""
+
+    study_uid: str
+    sop_instance_uid: str
+    sha256: str
+    received_at: float
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker's row: it is fenced off as soon as its `epoch` is not the one that it was given."""
+
+    name: str
+    epoch: int
+    version: str
+    state: Literal["alive", "dead", "gone"]
+    beat_at: float
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What a worker was given when it registered, and shows with everything that it writes."""
+
+    name: str
+    epoch: int
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """Fixtures of the acceptance tests: one Orthanc and one node for all that leave them whole."""
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import Node, Orthanc
+from tests.acceptance.running import Node, Orthanc, storescu_process
 
 
 @pytest.fixture(scope="session")
@@ -30,22 +29,7 @@ def storescu(peer: Callable[[str, str], str]) -> Callable[..., subprocess.Comple
     """DCMTK's storescu: `storescu(node, folder)` sends everything below the folder."""
     program = peer("storescu", "dcmtk")
 
-    def send(node: Node, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-        command = [
-            program,
-            "-R",
-            "+sd",
-            "+r",
-            "+sp",
-            "*.dcm",
-            "-aec",
-            "DICOMNODE",
-            *options,
-            "127.0.0.1",
-            str(node.port),
-            str(folder),
-        ]
-        environment = {**os.environ, "TCP_NODELAY": "1"}
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    def send(node: Node, folder: Path) -> subprocess.CompletedProcess[str]:
+        return storescu_process(program, node.port, folder)
 
     return send

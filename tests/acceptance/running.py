@@ -1,6 +1,7 @@
 """A started node and a real PACS, as their users have them: processes, ports, the command line."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -42,6 +43,24 @@ def dicomnode(*arguments: str | Path, timeout: float = 300) -> subprocess.Comple
     """Run the command line."""
     command = [sys.executable, "-W", "error::DeprecationWarning:dicomnode", "-m", "dicomnode", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def storescu_command(program: str, port: int, folder: Path) -> list[str]:
+    """DCMTK's storescu with every DICOM file below a folder; -R proposes what the files need and no more."""
+    options = ["-R", "+sd", "+r", "+sp", "*.dcm", "-aec", "DICOMNODE"]
+    return [program, *options, "127.0.0.1", str(port), str(folder)]
+
+
+def storescu_process(program: str, port: int, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run it to its end. DCMTK leaves Nagle's algorithm on, which makes it wait after each image."""
+    return subprocess.run(
+        storescu_command(program, port, folder),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "TCP_NODELAY": "1"},
+        check=False,
+    )
 
 
 class Node:

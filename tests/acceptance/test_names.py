@@ -1,7 +1,6 @@
 """Patient names in other scripts come back from the PACS byte for byte."""
 
 import io
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
-from tests.acceptance.running import Node, Orthanc
+from tests.acceptance.running import Node, Orthanc, storescu_process
 
 FILES = [
     "chrArab", "chrFren", "chrGerm", "chrGreek", "chrH31", "chrH32", "chrHbrw", "chrI2", "chrRuss", "chrX1", "chrX2",
@@ -64,18 +63,7 @@ def sent(
         named = pydicom.dcmread(data / "odd_pydicom" / "charset_files" / f"{name}.dcm", stop_before_pixels=True)
         folder = tmp_path_factory.mktemp("names") / name
         studies[name] = renamed(data / "chest_tiny_cip" / "ct-64Dicom", named, folder)
-        command = [
-            peer("storescu", "dcmtk"),
-            "+sd",
-            "+sp",
-            "*.dcm",
-            "-aec",
-            "DICOMNODE",
-            "127.0.0.1",
-            str(node.port),
-            str(folder),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = storescu_process(peer("storescu", "dcmtk"), node.port, folder)
         assert done.returncode == 0, done.stderr
     return studies
 

@@ -130,7 +130,7 @@ def test_a_whole_study_arrives_and_settles(node: Node, peer: Peer, slices: list[
         ("dcmconv", "dcmtk", ["+tb"], "-xb"),
     ],
 )
-def test_compressed_files_are_kept_as_sent(
+def test_case_19_compressed_files_are_kept_as_sent(
     node: Node,
     peer: Peer,
     slices: list[str],
@@ -140,7 +140,7 @@ def test_compressed_files_are_kept_as_sent(
     arguments: list[str],
     option: str,
 ) -> None:
-    """Case 19."""
+    """Other people's encoders, as DCMTK sends them."""
     explicit, made = tmp_path / "explicit.dcm", tmp_path / "made.dcm"
     # From this implicit file GDCM would write UIDs with VR UN, which storescu does not take.
     subprocess.run([peer("dcmconv", "dcmtk"), "+te", slices[0], explicit], check=True, capture_output=True)

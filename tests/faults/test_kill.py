@@ -13,7 +13,7 @@ import pytest
 
 from dicomnode.dimse.storage_scp import StoragePeer
 from dicomnode.intake.catalog import Catalog
-from tests.acceptance.running import Node, until
+from tests.acceptance.running import Node, storescu_command, until
 
 
 @pytest.fixture
@@ -39,17 +39,7 @@ def study(data: Path) -> tuple[Path, str, int]:
 
 
 def storescu(peer: Callable[[str, str], str], node: Node, folder: Path) -> subprocess.Popen[bytes]:
-    command = [
-        peer("storescu", "dcmtk"),
-        "+sd",
-        "+sp",
-        "*.dcm",
-        "-aec",
-        "DICOMNODE",
-        "127.0.0.1",
-        str(node.port),
-        str(folder),
-    ]
+    command = storescu_command(peer("storescu", "dcmtk"), node.port, folder)
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

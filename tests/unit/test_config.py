@@ -97,6 +97,11 @@ MISTAKES = [
     ("no thickness", "[analysis.selection]\nmax_step_mm = 0\n", ["analysis.selection.max_step_mm", "0", "in mm"]),
     ("unknown rule", "[analysis.selection]\nmin_slice = 9\n", ["perhaps you meant 'min_slices'"]),
     ("contrast", '[analysis.selection]\ncontrast = "prefered"\n', ["'prefered'", "'preferred'"]),
+    (
+        "watermarks the wrong way round",
+        "[storage]\nlow_free_gb = 1\nminimum_free_gb = 2\n",
+        ["storage.minimum_free_gb", "above low_free_gb", "below which nothing more"],
+    ),
     ("tiny PDU", "[node]\nmax_pdu_bytes = 100\n", ["node.max_pdu_bytes", "100", "4096"]),
 ]
 

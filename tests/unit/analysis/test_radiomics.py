@@ -110,7 +110,7 @@ def test_intensities_are_resegmented_and_the_shape_is_not() -> None:
     hu[6:8, 6:8, 6:8] = 900
     hu[5, 6, 8] = -700
     volume = Volume(hu, (2.0, 2.0, 2.0), (0.0, 0.0, 0.0), ((0, 0, 1), (0, 1, 0), (1, 0, 0)), ())
-    found = extract(volume, mask)
+    found = extract(volume, mask, changed(resampledPixelSpacing=None))
     assert found["original_firstorder_Maximum"] == -700
     assert found["original_shape_VoxelVolume"] == pytest.approx(16**3)
 

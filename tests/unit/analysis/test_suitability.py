@@ -263,7 +263,7 @@ def test_no_reason_names_the_patient() -> None:
     [
         ("lungmask_2slices", {"no-modality", "too-few-slices", "coverage"}),
         ("nonstandard_ct_dicom2nifti/001", {"missing-slices", "too-few-slices", "coverage"}),
-        ("nonstandard_ct_dicom2nifti/gantrytilting", {"too-few-slices", "coverage"}),
+        ("nonstandard_ct_dicom2nifti/gantrytilting", {"too-few-slices", "coverage", "gantry-tilt"}),
         ("chest_tiny_cip/ct-64Dicom", set()),
         ("chest_lidc0314_every4th", set()),
     ],

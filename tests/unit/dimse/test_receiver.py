@@ -7,26 +7,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import dcmread
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 from pynetdicom.ae import ApplicationEntity
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
-from dicomnode.dimse.contexts import VERIFICATION
 from dicomnode.dimse.receiver import Caller, Receiver, ReceiverSettings
-from dicomnode.dimse.transport import RequestorEntity
 from dicomnode.errors import SpoolError
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import StudyIntake
+from dicomnode.intake.records import Instance, StudyIntake
 from dicomnode.intake.spool import Spool
+from tests.scanners import associated, ct, rejection, store_bytes, wait_until
 
 SETTINGS = ReceiverSettings("NODE", host="127.0.0.1", port=0, minimum_free_bytes=0, acse_timeout_s=5.0)
 
@@ -63,58 +58,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Node]]:
     yield make
     for node in nodes:
         node.close()
-
-
-@contextmanager
-def associated(node: Node, calling: str = "SCANNER", called: str = "NODE") -> Iterator[Association]:
-    entity = RequestorEntity(calling)
-    for sop_class in (VERIFICATION, CTImageStorage, SecondaryCaptureImageStorage):
-        entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
-    association = entity.associate("127.0.0.1", node.port, ae_title=called)
-    try:
-        yield association
-    finally:
-        association.release()
-
-
-def ct(number: int = 1, **changes: object) -> Dataset:
-    dataset = Dataset()
-    dataset.SOPClassUID = CTImageStorage
-    dataset.SOPInstanceUID = f"1.2.3.{number}"
-    dataset.StudyInstanceUID = "1.2"
-    dataset.SeriesInstanceUID = "1.2.3"
-    dataset.PatientID = "SECRET-ID"
-    dataset.PatientName = "Secret^Name"
-    dataset.ImagePositionPatient = [0, 0, number]
-    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    for keyword, value in changes.items():
-        setattr(dataset, keyword, value)
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return dataset
-
-
-def store_bytes(association: Association, data: bytes, sop_instance_uid: str = "1.2.3.1") -> int:
-    """A C-STORE whose dataset is exactly these bytes."""
-    request = C_STORE()
-    request.MessageID = 7
-    request.AffectedSOPClassUID = CTImageStorage
-    request.AffectedSOPInstanceUID = sop_instance_uid
-    request.Priority = 0
-    request.DataSet = BytesIO(data)
-    context = next(one for one in association.accepted_contexts if one.abstract_syntax == CTImageStorage)
-    association._reactor_checkpoint.clear()
-    association.dimse.send_msg(request, context.context_id)
-    _, response = association.dimse.get_msg(block=True)
-    association._reactor_checkpoint.set()
-    return int(response.Status)
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.01)
 
 
 def test_echo_leaves_no_row(start: Callable[..., Node]) -> None:
@@ -233,20 +176,34 @@ def test_catalogue_failure_is_out_of_resources(start: Callable[..., Node], monke
     assert len(node.files("studies")) == 1
 
 
+def test_an_image_whose_study_is_being_removed_has_to_come_again(
+    start: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Housekeeping moves an old study away between our file and our record."""
+    node = start()
+    record = node.catalog.record
+
+    def late(instance: Instance) -> str:
+        monkeypatch.undo()
+        node.spool.move_out("1.2")
+        return record(instance)
+
+    with associated(node) as association:
+        monkeypatch.setattr(node.catalog, "record", late)
+        assert association.send_c_store(ct()).Status == 0xA700
+        assert association.send_c_store(ct()).Status == 0x0000
+    (one,) = node.catalog.instances("1.2")
+    assert Path(one.path).is_file()
+
+
 def test_watermark_refuses_associations_and_stores(start: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
     node = start(minimum_free_bytes=1000)
     with associated(node) as association:
         monkeypatch.setattr(node.spool, "free_bytes", lambda: 999)
-        assert association.send_c_store(ct()).Status == 0xA700
+        answer = association.send_c_store(ct())
+        assert (answer.Status, answer.ErrorComment) == (0xA700, "disk full below its mark")
     with associated(node) as association:
-        assert rejection(association) == (2, 3, 1)
-
-
-def rejection(association: Association) -> tuple[int, int, int]:
-    assert association.is_rejected
-    answer = association.acceptor.primitive
-    assert answer is not None
-    return answer.result, answer.result_source, answer.diagnostic  # type: ignore[return-value]
+        assert rejection(association) == (2, 3, 2)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +285,7 @@ def test_silent_association_is_aborted_after_the_network_timeout(start: Callable
 
 def test_stalled_pdu_frees_its_thread(start: Callable[..., Node]) -> None:
     """A peer that sends half a PDU and then nothing must not hold a thread for ever."""
-    node = start(network_timeout_s=0.3)
+    node = start(acse_timeout_s=0.3)
     with socket.create_connection(("127.0.0.1", node.port)) as connection:
         connection.sendall(b"\x01\x00\x00\x00\x01\x00 half")
         connection.settimeout(10)

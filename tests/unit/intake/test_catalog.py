@@ -1,9 +1,5 @@
 """The catalogue on SQLite; on PostgreSQL too where a server's programs are installed."""
 
-import os
-import shutil
-import sqlite3
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,48 +11,17 @@ from dicomnode.errors import SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Instance
 from dicomnode.intake.settle import SettleRule, decide
+from tests.databases import fresh_url, postgresql_server
 
 RULE = SettleRule(release_s=5.0, quiet_s=60.0)
 
 
-@pytest.fixture(scope="module")
-def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server of our own on a Unix socket."""
-    initdb = shutil.which("initdb", path=f"{os.environ['PATH']}:/usr/lib/postgresql/15/bin")
-    if initdb is None:
-        pytest.skip("no PostgreSQL here: apt-get install postgresql")
-    folder = tmp_path_factory.mktemp("pg")
-    # PostgreSQL refuses to run as root.
-    user = "postgres" if os.geteuid() == 0 else None
-    data = folder / "data"
-    if user is not None:
-        for path in (folder, *folder.parents[:2]):
-            path.chmod(0o755)
-        shutil.chown(folder, user)
-    pg_ctl = str(Path(initdb).with_name("pg_ctl"))
-    options = f"-c listen_addresses= -c unix_socket_directories={folder}"
-    subprocess.run([initdb, "-D", data, "-U", "node", "-A", "trust"], check=True, capture_output=True, user=user)
-    start = [pg_ctl, "-D", data, "-w", "-l", folder / "log", "-o", options, "start"]
-    subprocess.run(start, check=True, stdout=subprocess.DEVNULL, user=user)
-    try:
-        yield f"postgresql+psycopg://node@/postgres?host={folder}"
-    finally:
-        subprocess.run([pg_ctl, "-D", data, "-m", "immediate", "stop"], check=True, capture_output=True, user=user)
+__all__ = ["postgresql_server"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'catalog.db'}"
-    base: str = request.getfixturevalue("postgresql_url")
-    schema = "s" + os.urandom(6).hex()
-    from sqlalchemy import create_engine, text
-
-    engine = create_engine(base)
-    with engine.begin() as connection:
-        connection.execute(text(f"CREATE SCHEMA {schema}"))
-    engine.dispose()
-    return f"{base}&options=-csearch_path%3D{schema}"
+    return fresh_url(request, tmp_path)
 
 
 @pytest.fixture
@@ -134,20 +99,55 @@ def test_a_late_image_opens_the_next_generation_and_a_resend_does_not(catalog: C
     ] == [(2, "queued"), (1, "superseded")]
 
 
-def test_a_running_job_is_not_superseded_behind_its_back(catalog: Catalog) -> None:
+@pytest.mark.parametrize("was", ["queued", "held", "running", "analysed"])
+def test_a_live_job_is_superseded_with_what_it_has_not_delivered(catalog: Catalog, was: str) -> None:
     catalog.record(instance(1, None))
     catalog.settle("1.2", 110.0, held=None)
-    catalog.set_state("1.2", 1, "running", now=111.0)
+    catalog.set_state("1.2", 1, was, now=111.0)  # type: ignore[arg-type]
+    for name in ("seg", "risk"):
+        catalog.plan_delivery("1.2", 1, "pacs", name, "1.9", f"2.5.{len(name)}", "/out", now=112.0)
+    catalog.mark_delivery("1.2", 1, "pacs", "seg", "delivered", status=0, text="stored", attempts=1, now=113.0)
     catalog.record(instance(2, None, 112.0))
+    risk, _seg = catalog.deliveries("1.2", 1)
+    assert catalog.may_send(risk)  # the late image has not settled yet
     catalog.settle("1.2", 180.0, held=None)
-    first, second = catalog.job("1.2", 1), catalog.job("1.2", 2)
-    assert first is not None
-    assert second is not None
-    assert (first.state, second.state) == ("running", "queued")
-    catalog.set_state("1.2", 1, "analysed", now=181.0)
+    assert not catalog.may_send(risk)
+    assert [d.state for d in catalog.deliveries("1.2", 1)] == ["superseded", "delivered"]
+    assert catalog.set_state("1.2", 1, "analysed", now=181.0) == "superseded"
+    assert catalog.conclude("1.2", 1, now=182.0) == "superseded"
+    catalog.mark_delivery("1.2", 1, "pacs", "risk", "pending", status=None, text="away", attempts=1, now=183.0)
+    assert catalog.deliveries("1.2", 1)[0].state == "superseded"
+    # It was under way when the newer generation settled, and arrived: the truth is kept.
+    catalog.mark_delivery("1.2", 1, "pacs", "risk", "delivered", status=0, text="stored", attempts=1, now=184.0)
+    assert catalog.deliveries("1.2", 1)[0].state == "delivered"
     study = catalog.study("1.2")
     assert study is not None
-    assert study.state == "queued"  # the state of the newest generation
+    assert (study.state, study.generation) == ("queued", 2)
+
+
+def test_an_ended_job_stays_as_it_is_when_a_newer_one_comes(catalog: Catalog) -> None:
+    catalog.record(instance(1, None))
+    catalog.settle("1.2", 110.0, held=None)
+    catalog.set_state("1.2", 1, "delivered", now=111.0)
+    catalog.record(instance(2, None, 112.0))
+    catalog.settle("1.2", 180.0, held=None)
+    job = catalog.job("1.2", 1)
+    assert job is not None
+    assert job.state == "delivered"
+
+
+def test_an_object_that_an_earlier_generation_delivered_is_not_sent_again(catalog: Catalog) -> None:
+    catalog.record(instance(1, None))
+    catalog.settle("1.2", 110.0, held=None)
+    catalog.plan_delivery("1.2", 1, "pacs", "seg", "1.9", "2.5", "/out/g1", now=112.0)
+    catalog.mark_delivery("1.2", 1, "pacs", "seg", "delivered", status=0, text="stored", attempts=1, now=113.0)
+    catalog.record(instance(2, None, 114.0))
+    catalog.settle("1.2", 180.0, held=None)
+    catalog.plan_delivery("1.2", 2, "pacs", "seg", "1.9", "2.5", "/out/g2", now=190.0)
+    catalog.plan_delivery("1.2", 2, "other", "seg", "1.9", "2.5", "/out/g2", now=190.0)
+    catalog.plan_delivery("1.2", 2, "pacs", "risk", "1.9", "2.6", "/out/g2", now=190.0)
+    states = {(d.destination, d.object): d.state for d in catalog.deliveries("1.2", 2)}
+    assert states == {("pacs", "seg"): "delivered", ("other", "seg"): "pending", ("pacs", "risk"): "pending"}
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,12 @@ def test_same_uid_with_other_content_is_a_conflict_and_changes_nothing(
     assert catalog.instances("1.2") == [first]
     assert catalog.study("1.2") == before
     assert catalog.study("9.9") is None
+    for received_at in (500.0, 600.0):  # a sender that tries for ever is noted once
+        other = replace(first, received_at=received_at, **change)  # type: ignore[arg-type]
+        assert catalog.record(other) == "conflict"
+        catalog.note_conflict(other)
+    (conflict,) = catalog.conflicts("1.2")
+    assert (conflict.sop_instance_uid, conflict.sha256, conflict.received_at) == ("1.2.3.1", "f" * 64, 500.0)
 
 
 def test_a_complete_resend_heals_an_aborted_association(catalog: Catalog) -> None:
@@ -204,6 +210,23 @@ def test_two_patients_are_counted_and_the_study_held(catalog: Catalog) -> None:
     (job,) = catalog.jobs("held")
     assert job.reason == "two patients"
     assert [study.state for study in catalog.studies(10, "held")] == ["held"]
+
+
+@pytest.mark.parametrize(
+    ("hashes", "patients"),
+    [
+        (["a", "a"], 1),
+        (["a", "aX"], 1),
+        (["aX", "aX", "a"], 1),
+        (["aX", "aY"], 2),
+        (["a", "b"], 2),
+        (["aX", "bX", "cX"], 3),
+    ],
+)
+def test_patients_differ_by_id_or_by_two_issuers(catalog: Catalog, hashes: list[str], patients: int) -> None:
+    for number, (patient, *issuer) in enumerate(hashes):
+        catalog.record(replace(instance(number, None), patient_hash=patient * 32 + "".join(issuer) * 32))
+    assert catalog.patient_ids("1.2") == patients
 
 
 def test_settling_twice_is_refused(catalog: Catalog) -> None:
@@ -279,17 +302,6 @@ def test_four_associations_bring_the_same_images_at_once(url: str) -> None:
     assert study.instances == 25
     for catalog in catalogs:
         catalog.close()
-
-
-def test_a_catalogue_of_another_version_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "catalog.db"
-    Catalog.open(f"sqlite:///{path}").close()
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE schema_version SET version = 99")
-    connection.commit()
-    connection.close()
-    with pytest.raises(SpoolError, match="schema version 99"):
-        Catalog.open(f"sqlite:///{path}")
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/catalog.db", "nosuchdb://host/x"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dicomnode.errors import SpoolError
 from dicomnode.intake import spool as module
-from dicomnode.intake.spool import Spool, folder_name
+from dicomnode.intake.spool import Incoming, Spool, folder_name
 
 META, DATA = b"\0" * 128 + b"DICM", b"dataset"
 
@@ -119,11 +119,38 @@ def test_quarantine_keeps_bytes_and_reason_once_for_each_content(spool: Spool) -
     assert len(files(spool)) == 2
 
 
-def test_discard(spool: Spool) -> None:
+def incoming(spool: Spool) -> Incoming:
+    made = spool.receive(META)
+    made.write(DATA[:3])
+    made.write(memoryview(DATA)[3:])
+    return made
+
+
+def test_discard_leaves_nothing_of_what_is_coming_in_and_all_of_what_is_kept(spool: Spool) -> None:
+    given_up, kept = incoming(spool), incoming(spool)
+    given_up.discard()
+    given_up.discard()
+    spool.keep(kept, "1.2", "1.2.3", "1")
+    kept.discard()
+    assert len(files(spool)) == 1
+
+
+def test_discard_of_a_stored_file(spool: Spool) -> None:
     stored = spool.store("1.2", "1.2.3", "1", META, DATA)
     spool.discard(stored.path)
     spool.discard(stored.path)
     assert files(spool) == []
+
+
+def test_what_was_kept_can_still_be_quarantined(spool: Spool) -> None:
+    """The catalogue says only afterwards that the UID is taken; another association may have brought the same."""
+    first, second = incoming(spool), incoming(spool)
+    spool.keep(first, "1.2", "1.2.3", "1")
+    spool.keep(second, "1.2", "1.2.3", "1")
+    path = spool.set_aside(first, "uid-taken", "text", 1.0)
+    assert spool.set_aside(second, "uid-taken", "text", 2.0) == path
+    assert path.read_bytes() == META + DATA
+    assert not list((spool.root / "studies").rglob("*.dcm"))
 
 
 def test_sweep_takes_the_files_of_the_dead_only(spool: Spool) -> None:

@@ -1,0 +1,187 @@
+"""The durable delivery of a study's results to one destination: send, ask for storage commitment, try again later.
+
+Each destination has its own queue, so that one which is away holds up no other; each attempt is a workflow of its own,
+so that one which waits for its time holds no place in that queue. The state stands in the catalogue, object by object:
+
+    pending ── stored ──> delivered ── report ──> committed      (storage commitment, where it is asked for)
+       │ ^                    │
+       │ └── not committed ───┘
+       ├── refused for good ──> rejected      the dead letter: `dicomnode jobs retry`, once the cause is removed
+       ├── given up ──────────> failed        the same
+       └── newer generation ──> superseded
+"""
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+from dbos import DBOS, EnqueueOptions
+from pydicom.uid import generate_uid
+
+from dicomnode import peers
+from dicomnode.config import Destination
+from dicomnode.dimse import commitment, sender
+from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.records import Delivery, DeliveryState
+from dicomnode.queueing import MOST_RECOVERIES, delivery_id, delivery_queue
+from dicomnode.worker import RETRIES, current
+
+log = logging.getLogger(__name__)
+
+
+def enqueue(
+    study_uid: str, generation: int, run: int, destination: str, *, attempt: int, waited: float, pause: float
+) -> None:
+    """Queue an attempt that begins after `pause` seconds. Called by workflows."""
+    options: EnqueueOptions = {
+        "queue_name": delivery_queue(destination),
+        "workflow_name": "deliver",
+        "workflow_id": delivery_id(study_uid, generation, run, destination, attempt),
+    }
+    if pause > 0:
+        options["delay_seconds"] = pause
+    DBOS.enqueue_workflow_with_options(
+        options,
+        study_uid,
+        generation,
+        run,
+        destination,
+        attempt,
+        waited + pause,
+    )
+
+
+@DBOS.workflow(name="deliver", max_recovery_attempts=MOST_RECOVERIES)
+def deliver(study_uid: str, generation: int, run: int, destination: str, attempt: int, waited: float) -> str:
+    """Send a study's objects to one destination; where that fails in passing, queue the next attempt.
+
+    Returns how it ended: the job's state, or "again".
+    """
+    peer = _peer(destination)
+    if peer is None:
+        return give_up_step(study_uid, generation, destination, "the destination is no longer configured")
+    problem = send_step(study_uid, generation, destination)
+    if problem is None and peer.commitment:
+        problem = commit_step(study_uid, generation, destination)
+    if problem is None:
+        return conclude_step(study_uid, generation)
+    if waited >= peer.retry_for_s:
+        return give_up_step(study_uid, generation, destination, f"gave up after {waited:.0f} s: {problem}")
+    pause = pause_s(peer, attempt, seed=f"{study_uid} {generation} {destination}")
+    enqueue(study_uid, generation, run, destination, attempt=attempt + 1, waited=waited, pause=pause)
+    return "again"
+
+
+def pause_s(peer: Destination, attempt: int, seed: str) -> float:
+    """Seconds before the attempt after `attempt`: doubled each time, up to the longest, less up to half by jitter.
+
+    The jitter keeps a hundred studies that failed together from coming back together. It follows from `seed`, because
+    a workflow that is run again must do the same.
+    """
+    longest = min(peer.retry_longest_s, peer.commitment_timeout_s) if peer.commitment else peer.retry_longest_s
+    full = min(peer.retry_first_s * 2.0 ** min(attempt - 1, 30), longest)
+    digest = hashlib.sha256(f"{seed} {attempt}".encode()).digest()
+    return full * (1.0 - 0.5 * int.from_bytes(digest[:4], "big") / 2**32)
+
+
+def _peer(destination: str) -> Destination | None:
+    return next((d for d in current().config.destination if d.name == destination), None)
+
+
+@DBOS.step(name="send", **RETRIES)
+def send_step(study_uid: str, generation: int, destination: str) -> str | None:
+    """Send what the destination has not yet accepted. Returns None when all is settled, else the passing failure."""
+    work = current()
+    peer = peers.to_peer(next(d for d in work.config.destination if d.name == destination), work.config)
+    for planned in work.catalog.deliveries(study_uid, generation):
+        if planned.destination != destination or not work.catalog.may_send(planned):
+            continue
+        try:
+            sent = sender.send(peer, [Path(planned.path)])[0]
+        except PeerRejectedError as e:
+            _mark(work.catalog, planned, "rejected", text=str(e))
+            log.error("%s refuses %s for good: %s", destination, planned.object, e)
+        except PeerError as e:
+            _mark(work.catalog, planned, "pending", text=str(e))
+            log.warning("%s did not take %s, will try again: %s", destination, planned.object, e)
+            return str(e)
+        else:
+            _mark(work.catalog, planned, "delivered", status=sent.status, text=sent.outcome)
+            log.info("%s stored %s (0x%04X)", destination, planned.object, sent.status)
+    return None
+
+
+@DBOS.step(name="commit", **RETRIES)
+def commit_step(study_uid: str, generation: int, destination: str) -> str | None:
+    """Ask for storage commitment where that was not done, or has not been answered in time.
+
+    Returns None when nothing is left to wait for, else what is waited for. The report may come at once, on this
+    association, or later, at the receiver.
+    """
+    work, now = current(), time.time()
+    peer = next(d for d in work.config.destination if d.name == destination)
+    work.catalog.conclude(study_uid, generation, now=now)
+    stored = _in_state(work.catalog, study_uid, generation, destination, "delivered")
+    asked_at = work.catalog.commitment_asked_at(study_uid, generation, destination)
+    if stored and (asked_at is None or now - asked_at >= peer.commitment_timeout_s):
+        transaction_uid = generate_uid(prefix=None)
+        work.catalog.ask_commitment(transaction_uid, study_uid, generation, destination, now=now)
+        try:
+            report = commitment.request(
+                peers.to_peer(peer, work.config),
+                transaction_uid,
+                [(d.sop_class_uid, d.sop_instance_uid) for d in stored],
+            )
+        except PeerRejectedError as e:
+            for d in stored:
+                _mark(work.catalog, d, "rejected", status=d.status, text=f"stored, but storage commitment: {e}")
+            log.error("%s refuses storage commitment for good: %s", destination, e)
+            return None
+        except PeerError as e:
+            work.catalog.report_commitment(transaction_uid, [], {}, now=now)
+            return f"storage commitment could not be asked for: {e}"
+        if report is not None:
+            work.catalog.report_commitment(transaction_uid, report.committed, report.failed, now=time.time())
+    left = _in_state(work.catalog, study_uid, generation, destination, "delivered", "pending")
+    return f"storage commitment of {len(left)} objects is awaited" if left else None
+
+
+def _in_state(
+    catalog: Catalog, study_uid: str, generation: int, destination: str, *states: DeliveryState
+) -> list[Delivery]:
+    found = catalog.deliveries(study_uid, generation)
+    return [d for d in found if d.destination == destination and d.state in states]
+
+
+def _mark(catalog: Catalog, d: Delivery, state: DeliveryState, *, status: int | None = None, text: str) -> None:
+    catalog.mark_delivery(
+        d.study_uid,
+        d.generation,
+        d.destination,
+        d.object,
+        state,
+        status=status,
+        text=text,
+        attempts=d.attempts + 1,
+        now=time.time(),
+    )
+
+
+@DBOS.step(name="give-up", **RETRIES)
+def give_up_step(study_uid: str, generation: int, destination: str, why: str) -> str:
+    """Set aside what could not be delivered, or was not committed; `dicomnode jobs retry` takes it up again."""
+    catalog = current().catalog
+    for d in _in_state(catalog, study_uid, generation, destination, "pending"):
+        _mark(catalog, d, "failed", text=why)
+    for d in _in_state(catalog, study_uid, generation, destination, "delivered"):
+        if d.commitment:
+            _mark(catalog, d, "failed", status=d.status, text=why)
+    return catalog.conclude(study_uid, generation, now=time.time())
+
+
+@DBOS.step(name="conclude", **RETRIES)
+def conclude_step(study_uid: str, generation: int) -> str:
+    """Bring the job's state in line with its deliveries."""
+    return current().catalog.conclude(study_uid, generation, now=time.time())

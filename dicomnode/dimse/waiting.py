@@ -1,0 +1,118 @@
+"""Waiting without turning: what lets the two threads of an incoming association sleep until there is work."""
+
+import os
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable
+from queue import Queue
+from typing import Any
+
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket
+
+#: Both threads of an association look at their timers at least so often.
+_LONGEST_WAIT_S = 0.2
+
+
+class PollingSocket(AssociationSocket):
+    """Waits without turning, reads whole PDUs with few system calls, knows no limit of 1,024 descriptors."""
+
+    def __init__(self, association: Association, client_socket: socket.socket, wake: int) -> None:
+        super().__init__(association, client_socket=client_socket)
+        self._wake = wake
+        self._again = bytearray()
+        self._poll = select.poll()
+        self._poll.register(client_socket, select.POLLIN)
+        self._poll.register(wake, select.POLLIN)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read; waits a little for it, until the own side has something to send."""
+        sock = self.socket
+        if sock is None or not self._is_connected or not self.event_queue.empty():
+            return False  # what has happened comes before what is next
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            return True
+        try:
+            found = [descriptor for descriptor, _ in self._poll.poll(_LONGEST_WAIT_S * 1000)]
+            if self._wake in found:
+                os.eventfd_read(self._wake)
+            return sock.fileno() in found
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed
+            return False
+
+    def read(self, view: memoryview, deadline: float) -> int:
+        """Fills `view` from the socket; returns how much came before the peer closed.
+
+        Raises:
+            OSError: the connection failed, or the deadline (monotonic clock) passed.
+        """
+        sock = self.socket
+        assert sock is not None
+        done = 0
+        while done < len(view):
+            count = sock.recv_into(view[done:])
+            done += count
+            if count == 0:
+                break
+            if done < len(view) and time.monotonic() > deadline:
+                raise TimeoutError("the PDU did not end in time")
+        return done
+
+    def give_back(self, data: bytes | memoryview) -> None:
+        """The next `recv`s return these bytes."""
+        self._again += data
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """pynetdicom's way to read: only what was given back."""
+        given = self._again[:nr_bytes]
+        del self._again[:nr_bytes]
+        return given
+
+
+def set_timeout(sock: socket.socket | None, seconds: float) -> None:
+    """A receive or send that stalls for `seconds` fails, while the socket stays blocking for everybody else."""
+    if sock is not None:
+        timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+
+class WakingQueue(Queue[Any]):
+    """A queue whose reader waits for something else too."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        super().__init__()
+        self._wake = wake
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        self._wake()
+
+
+class Checkpoint(threading.Event):
+    """pynetdicom's association thread passes here once a millisecond; here it waits until there is something to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._work = threading.Semaphore(0)
+        self.set()
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._work.release()
+
+    def set(self) -> None:
+        """Lets the thread go on, and wakes it."""
+        super().set()
+        self._work.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Returns when there is something to do, or a timer to look at, and the thread may go on."""
+        self._work.acquire(timeout=_LONGEST_WAIT_S)
+        return super().wait(timeout)

@@ -1,0 +1,1 @@
+"""One module a revision. A revision is never changed once it has been released."""

@@ -1,0 +1,56 @@
+"""`dicomnode demo`, as a newcomer runs it."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pydicom
+
+from tests.acceptance.running import Orthanc, dicomnode
+
+
+def test_the_whole_way_on_a_synthetic_study(tmp_path: Path) -> None:
+    out = tmp_path / "demo-out"
+    done = dicomnode("demo", "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    held = [pydicom.dcmread(p, stop_before_pixels=True) for p in (out / "pacs").glob("*.dcm")]
+    assert Counter(o.Modality for o in held) == {"SEG": 1, "SR": 2, "OT": 1}
+    assert {str(o.PatientID) for o in held} == {"DEMO-1"}
+    found = json.loads((out / "findings.json").read_text("utf-8"))
+    assert found["status"] == "analysed"
+    assert found["series"]["slices"] == 200
+    assert found["risk"]["intended_use"] == "synthetic-demo"
+    assert {r["reasons"][0]["code"] for r in found["rejected"]} >= {"localizer"}
+    assert (out / "overlay.png").read_bytes().startswith(b"\x89PNG")
+    for part in (
+        "chosen",
+        "localizer",
+        "not-chest",
+        "volume, ml",
+        "5 years",
+        "SYNTHETIC DEMO",
+        "every expected object",
+    ):
+        assert part in done.stdout, part
+
+
+def test_given_input_goes_to_a_real_pacs(data: Path, orthanc: Orthanc, tmp_path: Path) -> None:
+    peer = f"{orthanc.ae_title}@127.0.0.1:{orthanc.port}"
+    source = data / "chest_tiny_cip" / "ct-64Dicom"
+    done = dicomnode("demo", "--out", tmp_path / "out", "--input", source, "--pacs", peer)
+    assert done.returncode == 0, done.stdout + done.stderr
+    study_uid = pydicom.dcmread(next(source.glob("*.dcm")), stop_before_pixels=True).StudyInstanceUID
+    assert len(orthanc.study(study_uid)) == 4
+    assert not list((tmp_path / "out" / "pacs").iterdir())
+
+
+def test_nothing_to_analyse_is_exit_status_3(data: Path, tmp_path: Path) -> None:
+    done = dicomnode("demo", "--out", tmp_path / "out", "--input", data / "seg_sr_examples" / "ct-3slice")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "too-few-slices" in done.stdout
+
+
+def test_a_wrong_peer_is_wrong_use(tmp_path: Path) -> None:
+    done = dicomnode("demo", "--out", tmp_path, "--pacs", "nowhere")
+    assert done.returncode == 2
+    assert "AET@HOST:PORT" in done.stderr

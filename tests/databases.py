@@ -1,0 +1,95 @@
+"""Databases for tests: a new SQLite file, or a PostgreSQL server of our own."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import create_engine, text
+
+from tests.conftest import absent
+
+
+class PostgreSQL:
+    """A server of our own on a Unix socket, and on a TCP port of `address` where one is given."""
+
+    def __init__(self, folder: Path, address: str = "", port: int = 5432) -> None:
+        found = shutil.which("initdb", path=f"{os.environ['PATH']}:/usr/lib/postgresql/15/bin")
+        if found is None:
+            absent("initdb is not installed: apt-get install postgresql")
+        assert found is not None
+        self.folder, self.port = folder, port
+        self.data = folder / "data"
+        self._pg_ctl = Path(found).with_name("pg_ctl")
+        # PostgreSQL refuses to run as root.
+        self._user = "postgres" if os.geteuid() == 0 else None
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._user is not None:
+            for path in (folder, *folder.parents):
+                if not path.stat().st_mode & 0o001:
+                    path.chmod(0o755)
+            shutil.chown(folder, self._user)
+        subprocess.run(
+            [found, "-D", self.data, "-U", "node", "-A", "trust"], check=True, capture_output=True, user=self._user
+        )
+        if address:
+            with (self.data / "pg_hba.conf").open("a") as file:
+                file.write("host all all all trust\n")
+        self._options = (
+            f"-c listen_addresses='{address}' -c port={port} -c unix_socket_directories={folder} -c max_connections=200"
+        )
+
+    @property
+    def url(self) -> str:
+        """As in `storage.database_url`."""
+        return f"postgresql://node@/postgres?host={self.folder}&port={self.port}"
+
+    def start(self) -> "PostgreSQL":
+        command = [self._pg_ctl, "-D", self.data, "-w", "-l", self.folder / "log", "-o", self._options, "start"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=self._user)
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL to the server and all its processes, as when the machine's plug is pulled."""
+        server = psutil.Process(int((self.data / "postmaster.pid").read_text().splitlines()[0]))
+        # Stopped first, so that it makes no new ones meanwhile.
+        server.suspend()
+        everyone = [*server.children(recursive=True), server]
+        for one in everyone:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(everyone, timeout=10)
+
+    def stop(self) -> None:
+        subprocess.run(
+            [self._pg_ctl, "-D", self.data, "-m", "immediate", "stop"],
+            check=False,
+            capture_output=True,
+            user=self._user,
+        )
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """One server for all tests; `fresh_url` gives each its own schema."""
+    server = PostgreSQL(tmp_path_factory.mktemp("pg")).start()
+    yield server
+    server.stop()
+
+
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """SQLAlchemy URL of an empty database, of the kind that is the parameter of `request`."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'catalog.db'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql_server")
+    base = server.url.replace("postgresql://", "postgresql+psycopg://")
+    schema = "s" + os.urandom(6).hex()
+    engine = create_engine(base)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
+    engine.dispose()
+    return f"{base}&options=-csearch_path%3D{schema}"

@@ -1,0 +1,170 @@
+"""Late and changed studies: generations, predecessors, resends, conflicts."""
+
+from collections import Counter
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from dicomnode import jobs
+from dicomnode.errors import PeerRejectedError, UsageError
+from tests.acceptance.running import until
+from tests.faults.station import Pacs, Station, running
+from tests.faults.studies import localizer, make_study, study_uid
+
+UID = study_uid("a")
+OBJECTS = {"SEG": 1, "SR": 1, "OT": 1}
+
+
+@pytest.fixture
+def files(data: Path, tmp_path: Path) -> list[Path]:
+    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a")
+
+
+def test_case_01_a_late_slice_opens_a_new_generation_that_names_the_old_result(
+    files: list[Path], tmp_path: Path
+) -> None:
+    pacs = Pacs(tmp_path / "pacs")
+    pacs.start()
+    station = Station(tmp_path / "node", pacs.destination())
+    with running(pacs, station):
+        station.start_worker()
+        station.send(files[:-1])
+        assert station.settle(UID) == 1
+        station.ended(UID, 1, "delivered")
+        first = {d.SOPInstanceUID: d for d in pacs.held()}
+        assert Counter(d.Modality for d in first.values()) == OBJECTS
+        station.send(files[-1:])
+        assert station.settle(UID) == 2
+        station.ended(UID, 2, "delivered")
+        second = {d.SOPInstanceUID: d for d in pacs.held() if d.SOPInstanceUID not in first}
+        assert Counter(d.Modality for d in second.values()) == OBJECTS
+        (old,) = [d for d in first.values() if d.Modality == "SR"]
+        (new,) = [d for d in second.values() if d.Modality == "SR"]
+        named = new.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+        assert named.ReferencedSOPInstanceUID == old.SOPInstanceUID
+        assert "PredecessorDocumentsSequence" not in old
+        assert station.state(UID, 1) == "delivered"
+        with pytest.raises(UsageError, match="generation 2 has taken its place"):
+            jobs.retry(station.config, UID, 1)
+
+
+@pytest.mark.parametrize(("missing", "complete"), [(None, True), (40, False)], ids=["contiguous", "with a gap"])
+def test_case_02_positions_and_the_release_tell_whether_a_study_is_complete(
+    files: list[Path], tmp_path: Path, missing: int | None, complete: bool
+) -> None:
+    """Nobody tells the number of slices. Without a gap the release is the end; with one the node waits in silence."""
+    station = Station(tmp_path / "node", "", quiet_s=3600)
+    with running(station):
+        station.send([path for number, path in enumerate(files) if number != missing])
+        until("released", lambda: _bringers(station) == {"released"}, 20)
+        settled = station.clock.settle()
+        assert settled == ([(UID, 1)] if complete else [])
+        if not complete:
+            station.send([files[40]])  # it was only late: the study is complete now, in its first generation
+            assert station.settle(UID) == 1
+
+
+def _bringers(station: Station) -> set[str | None]:
+    return {b.closed for study in station.catalog.unsettled(2e9) for b in study.bringers}
+
+
+def test_a_generation_that_is_overtaken_delivers_nothing(files: list[Path], tmp_path: Path) -> None:
+    """The worker begins only when the newer generation has settled: of the older one, nothing may arrive."""
+    pacs = Pacs(tmp_path / "pacs")
+    pacs.start()
+    station = Station(tmp_path / "node", pacs.destination())
+    with running(pacs, station):
+        station.send(files[:-1])
+        assert station.settle(UID) == 1
+        station.catalog.set_state(UID, 1, "running", now=0.0)  # as if a worker had just begun
+        station.send(files[-1:])
+        assert station.settle(UID) == 2
+        station.start_worker()
+        station.ended(UID, 2, "delivered")
+        assert station.state(UID, 1) == "superseded"
+        assert Counter(d.Modality for d in pacs.held()) == OBJECTS
+        (report,) = [d for d in pacs.held() if d.Modality == "SR"]
+        assert "PredecessorDocumentsSequence" not in report  # nobody holds one
+
+
+def test_a_delivery_that_waits_is_dropped_when_a_newer_generation_settles(files: list[Path], tmp_path: Path) -> None:
+    pacs = Pacs(tmp_path / "pacs")  # away: not started
+    station = Station(tmp_path / "node", pacs.destination())
+    with running(station):
+        station.start_worker()
+        station.send(files[:-1])
+        station.settle(UID)
+        station.ended(UID, 1, "analysed")
+        station.send(files[-1:])
+        station.settle(UID)
+        station.ended(UID, 2, "analysed")
+        pacs.start()
+        with running(pacs):
+            station.ended(UID, 2, "delivered")
+            assert {d.state for d in station.catalog.deliveries(UID, 1)} == {"superseded"}
+            assert sorted(pacs.came) == sorted(d.sop_instance_uid for d in station.catalog.deliveries(UID, 2))
+
+
+def test_a_resend_costs_nothing_and_a_change_elsewhere_delivers_nothing_twice(
+    files: list[Path], tmp_path: Path
+) -> None:
+    pacs = Pacs(tmp_path / "pacs")
+    pacs.start()
+    station = Station(tmp_path / "node", pacs.destination())
+    with running(pacs, station):
+        station.start_worker()
+        station.send(files)
+        station.settle(UID)
+        station.ended(UID, 1, "delivered")
+        came = list(pacs.came)
+        station.send(files)
+        assert station.clock.settle() == []
+        assert station.state(UID, 1) == "delivered"
+        station.send([localizer(files[0], tmp_path / "localizer.dcm", "a")])
+        assert station.settle(UID) == 2
+        shown = station.ended(UID, 2, "delivered")
+        assert pacs.came == came  # the same series, the same result: what the PACS holds is still true
+        assert {d["text"] for d in shown["deliveries"]} == {"the same object as in generation 1"}
+
+
+def test_case_12_other_content_under_a_taken_uid_is_quarantined_and_flagged(files: list[Path], tmp_path: Path) -> None:
+    station = Station(tmp_path / "node", "")
+    with running(station):
+        station.send(files)
+        changed = pydicom.dcmread(files[3])
+        changed.PixelData = bytes(len(changed.PixelData))
+        changed.save_as(tmp_path / "changed.dcm")
+        for _ in range(2):
+            with pytest.raises(PeerRejectedError, match="0xC001"):
+                station.send([tmp_path / "changed.dcm"])
+        station.settle(UID)
+        kept = {i.sop_instance_uid: Path(i.path) for i in station.catalog.instances(UID)}
+        assert pydicom.dcmread(kept[changed.SOPInstanceUID]).PixelData == pydicom.dcmread(files[3]).PixelData
+        shown = jobs.details(station.config, UID, None)
+        assert [c["sop_instance_uid"] for c in shown["conflicts"]] == [changed.SOPInstanceUID]
+        assert "1 images came with other content" in shown["flags"]
+        (row,) = jobs.overview(station.config, None, 10)
+        assert row["flags"] == shown["flags"]
+        quarantine = station.config.storage.spool / "quarantine" / f"{shown['conflicts'][0]['sha256']}.dcm"
+        assert pydicom.dcmread(quarantine).PixelData == changed.PixelData
+
+
+def test_case_13_two_patients_in_one_study_are_held_without_a_result(files: list[Path], tmp_path: Path) -> None:
+    pacs = Pacs(tmp_path / "pacs")
+    pacs.start()
+    station = Station(tmp_path / "node", pacs.destination())
+    with running(pacs, station):
+        other = pydicom.dcmread(files[3])
+        other.PatientID = "SOMEBODY-ELSE"
+        other.save_as(files[3])
+        station.start_worker()
+        station.send(files)
+        until("held", lambda: station.clock.settle() == [] and station.catalog.job(UID, 1), 20)
+        shown = jobs.details(station.config, UID, 1)
+        assert shown["state"] == "held"
+        assert shown["reason"] == "two-patients"
+        station.clock.reconcile()
+        assert station.state(UID, 1) == "held"
+        assert pacs.came == []
+        assert station.catalog.releasable(2e9, 0.0) == []

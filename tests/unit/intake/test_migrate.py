@@ -1,0 +1,93 @@
+"""The catalogue's tables come about by migrations, on both databases, also when two processes start at once."""
+
+import multiprocessing
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from dicomnode.errors import SpoolError
+from dicomnode.intake import migrate
+from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.tables import metadata
+from tests.databases import fresh_url, postgresql_server
+
+MIGRATIONS = Path(migrate.__file__).with_name("migrations")
+__all__ = ["postgresql_server"]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return fresh_url(request, tmp_path)
+
+
+def test_migrated_tables_are_those_of_the_metadata(url: str) -> None:
+    catalog = Catalog.open(url)
+    with catalog._engine.begin() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+    catalog.close()
+
+
+def test_head_is_the_newest_revision() -> None:
+    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == migrate.HEAD
+
+
+def test_a_database_of_the_first_version_keeps_its_rows(url: str) -> None:
+    """What the first release made: its tables, and a version table of its own instead of alembic's."""
+    catalog = Catalog.open(url)
+    catalog.close()
+    first = Catalog.open(url)
+    with first._engine.begin() as connection:
+        for table in ("conflicts", "commitments", "workers", "alembic_version"):
+            connection.execute(text(f"DROP TABLE {table}"))
+        connection.execute(text("ALTER TABLE deliveries DROP COLUMN commitment"))
+        connection.execute(text("CREATE TABLE schema_version (version INTEGER PRIMARY KEY)"))
+        connection.execute(
+            text("INSERT INTO studies VALUES ('1.2', 1, 'delivered', 10.0, 20.0, 3)"),
+        )
+        connection.execute(text("INSERT INTO jobs VALUES ('1.2', 1, 'delivered', NULL, 20.0, 30.0)"))
+        connection.execute(
+            text("INSERT INTO deliveries VALUES ('1.2', 1, 'p', 'seg', '1', '2', '/x', 'delivered', 0, '', 1, 30.0)")
+        )
+    first.close()
+    upgraded = Catalog.open(url)
+    (study,) = upgraded.studies(10)
+    assert (study.study_uid, study.instances) == ("1.2", 3)
+    (delivery,) = upgraded.deliveries("1.2", 1)
+    assert (delivery.state, delivery.commitment) == ("delivered", False)
+    upgraded.close()
+
+
+def _open(url: str, started: "multiprocessing.synchronize.Barrier") -> None:
+    started.wait()
+    Catalog.open(url).close()
+
+
+def test_several_starters_at_once(url: str) -> None:
+    method = multiprocessing.get_context("spawn")
+    barrier = method.Barrier(3)
+    starters = [method.Process(target=_open, args=(url, barrier)) for _ in range(3)]
+    for process in starters:
+        process.start()
+    for process in starters:
+        process.join(60)
+    assert [process.exitcode for process in starters] == [0, 0, 0]
+    catalog = Catalog.open(url)
+    assert catalog.studies(1) == []
+    catalog.close()
+
+
+def test_a_catalogue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.db"
+    Catalog.open(f"sqlite:///{path}").close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(SpoolError, match="revision 9999"):
+        Catalog.open(f"sqlite:///{path}")
