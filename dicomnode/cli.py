@@ -190,6 +190,10 @@ def analyze(
         Path | None,
         typer.Option("--config", "-c", help="Take the table [analysis] of this file; else what is shipped."),
     ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(help="findings.json of another scan of the same patient, to tell the change; repeat for more."),
+    ] = None,
 ) -> None:
     """Analyse a study without network and database.
 
@@ -201,7 +205,7 @@ def analyze(
 
     if not source.exists():
         raise UsageError(f"{source}: there is no such file or folder")
-    raise SystemExit(offline.run(source, out, None if config is None else _load(config).analysis))
+    raise SystemExit(offline.run(source, out, None if config is None else _load(config).analysis, earlier or ()))
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.findings import Change, Findings
 
 _SEVERITY = {"info": "note", "warning": "warning", "error": "ERROR"}
 
@@ -15,6 +15,8 @@ def findings_table(console: Console, findings: Findings) -> None:
         console.print(f"{_SEVERITY[flag.severity]}: {flag.text} ({flag.code})", markup=False, highlight=False)
     if findings.lungs is not None:
         _print_numbers(console, findings)
+    if findings.change is not None:
+        _print_change(console, findings.change)
     if findings.risk is not None:
         _print_risk(console, findings)
 
@@ -48,9 +50,28 @@ def _print_numbers(console: Console, findings: Findings) -> None:
         ("LAA-950 (below -950 HU), %", "laa950_percent"),
     )
     for label, name in rows:
-        values = [getattr(findings.quantities[region], name) for region in ("lungs", "right", "left")]
-        table.add_row(label, *(f"{x:.1f}" for x in values))
+        values = [findings.quantities.get(region) for region in ("lungs", "right", "left")]
+        table.add_row(label, *("-" if q is None else f"{getattr(q, name):.1f}" for q in values))
     console.print(table)
+    parts = (
+        ("upper, middle, lower third", ("upper_third", "middle_third", "lower_third")),
+        ("core, outer 20 mm, and of these the lower third", ("core", "rim", "lower_third_rim")),
+    )
+    for label, regions in parts:
+        shares = [f"{findings.quantities[r].haa_percent:.1f}" for r in regions if r in findings.quantities]
+        if shares:
+            console.print(f"HAA, %, {label}: {', '.join(shares)}", markup=False, highlight=False)
+
+
+def _print_change(console: Console, change: Change) -> None:
+    title = f"Change since study {_short(change.earlier_study_uid)}, {change.interval_days:.0f} days before"
+    table = Table("measure", "earlier", "now", "change", "per year", title=title, title_justify="left")
+    for name, d in change.measures.items():
+        per_year = "-" if d.per_year is None else f"{d.per_year:+.2f}"
+        table.add_row(name, f"{d.earlier:.2f}", f"{d.now:.2f}", f"{d.absolute:+.2f}", per_year)
+    console.print(table)
+    for flag in change.flags:
+        console.print(f"{_SEVERITY[flag.severity]}: {flag.text} ({flag.code})", markup=False, highlight=False)
 
 
 def _print_risk(console: Console, findings: Findings) -> None:

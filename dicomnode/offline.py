@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from dicomnode.analysis.pipeline import analyse
 from dicomnode.analysis.series import find_files
 from dicomnode.config import AnalysisTable
 from dicomnode.display import findings_table
+from dicomnode.errors import UsageError
 from dicomnode.methods import method
 
 #: What lies in the repository and is right for a first look: a demo bundle, which marks every object that it touches.
@@ -21,9 +23,14 @@ SHIPPED = AnalysisTable(
 )
 
 
-def run(source: Path, out: Path, table: AnalysisTable | None) -> int:
-    """Analyse `source` into `out` and print what was found. Returns the exit status: 0 analysed, 3 refused."""
+def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[Path] = ()) -> int:
+    """Analyse `source` into `out` and print what was found. Returns the exit status: 0 analysed, 3 refused.
+
+    Args:
+        earlier: findings.json of the patient's other scans, to tell the change since the latest one before this.
+    """
     console = Console()
+    before = [_read(path) for path in earlier]
     out.mkdir(parents=True, exist_ok=True)
     for name in ("seg", "measurements", "risk", "summary"):
         # An earlier run's objects must not be taken for this one's.
@@ -39,7 +46,7 @@ def run(source: Path, out: Path, table: AnalysisTable | None) -> int:
         task = bar.add_task("preparing", total=None)
         chosen = method(table or SHIPPED)
         files = find_files(source) if source.is_dir() else [source]
-        analysis = analyse(files, chosen, lambda stage, _: bar.update(task, description=stage))
+        analysis = analyse(files, chosen, lambda stage, _: bar.update(task, description=stage), before)
         if analysis.findings.status == "refused":
             findings = analysis.findings
             results.write_whole(out / "findings.json", findings.to_json().encode())
@@ -50,3 +57,12 @@ def run(source: Path, out: Path, table: AnalysisTable | None) -> int:
     findings_table(console, findings)
     console.print(f"written to {out}", markup=False, highlight=False)
     return 0 if findings.status == "analysed" else 3
+
+
+def _read(path: Path) -> Findings:
+    try:
+        return Findings.from_json(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"--earlier {path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"--earlier {path} is no findings.json that dicomnode wrote") from None

@@ -13,7 +13,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomnode.analysis.findings import (
+    Change,
     ChosenSeries,
+    Delta,
     Findings,
     Flag,
     Horizon,
@@ -26,6 +28,7 @@ from dicomnode.analysis.findings import (
     Risk,
     VolumeMl,
 )
+from dicomnode.report import codes
 from dicomnode.report.context import Context
 
 CONTEXT = Context(
@@ -70,6 +73,7 @@ def analysed(
     spacing_mm: tuple[float, float, float] = (4.0, 2.0, 2.0),
     segmenter: str = "classical",
     predicted: Risk | None = None,
+    change: Change | None = None,
 ) -> Findings:
     return Findings(
         status="analysed",
@@ -79,12 +83,30 @@ def analysed(
             Flag("contrast", "info", "no contrast agent was recorded"),
         ),
         lungs=Lungs(segmenter, "1", VolumeMl(4321.0, 2000.0, 2321.0)),
-        quantities={"lungs": quantities(), "right": quantities(5.0), "left": quantities(-5.0)},
+        quantities={
+            **{"lungs": quantities(), "right": quantities(5.0), "left": quantities(-5.0)},
+            **{region: quantities(float(k)) for k, region in enumerate(codes.REGIONS)},
+        },
         radiomics=Radiomics({}, {"lungs": {"original_firstorder_Mean": -800.0}}),
         risk=predicted,
         software_version="0.1.0",
         input_digest="12" * 32,
         algorithm_digest="34" * 32,
+        change=change,
+    )
+
+
+def changed(days: float = 365.25) -> Change:
+    names = ("volume_ml", "haa_percent", "laa950_percent", "mean_hu", "lower_third_rim.haa_percent")
+    return Change(
+        earlier_study_uid="1.2.1",
+        earlier_series_uid="1.2.1.1",
+        earlier_study_date="20250101",
+        interval_days=days,
+        measures={name: Delta(10.0, 12.5, 2.5, 25.0, 2.5 if days >= 90 else None) for name in names},
+        flags=(Flag("change-scanner", "warning", "Another scanner: A, now B."),),
+        earlier_input_digest="56" * 32,
+        earlier_algorithm_digest="34" * 32,
     )
 
 

@@ -1,26 +1,25 @@
 """Lungs by thresholds and morphology: needs no weights, and is the segmenter where lungmask's are not installed.
 
 The way: shrink to about 2 mm; air inside the body; take the airways out; find cores of both lungs and of other gas;
-let them grow into the air (a watershed, so that touching lungs part along the denser septum); close each lung; refine
-at full resolution.
+let them grow into the air (a watershed, so that touching lungs part along the denser septum); add dense lung between
+aerated lung and ribs; close each lung; refine at full resolution.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
+from dicomnode.analysis import dense_lung
+from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
+from dicomnode.analysis.body_air import AIR_BELOW_HU, IN_PLANE, Grid, air_inside, distance, shrink
 from dicomnode.errors import RefusedError
 
-#: Between aerated lung and soft tissue, HU; consolidation above it enters the mask by closing only.
-AIR_BELOW_HU = -400
-#: The median of a component below which it is gas (stomach, bowel, pneumothorax), not lung with its vessels.
-GAS_BELOW_HU = -965
-WORKING_MM = 2.0
+#: Gas (stomach, bowel) has a median below this, HU, and is a solid bubble: its 90th percentile of depth is at least
+#: this share of the radius of a ball of the same volume. Vessels run through the emptiest lung: it is nowhere deep.
+GAS_BELOW_HU, BUBBLE = -965, 0.35
 CLOSING_MM = 8.0
 SMALLEST_PART_ML = 15.0
 SMALLEST_LUNGS_ML = 100.0
@@ -41,35 +40,22 @@ SEPTUM_BAND_MM = 15.0
 ONE_SIDED = 0.8
 
 _AIRWAY, _GAS = 3, 4
-_IN_PLANE = np.zeros((3, 3, 3), dtype=bool)
-_IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """The shrunken volume: int16 HU (z, y, x), its spacing in mm (z, y, x), and by how much each axis was shrunk."""
-
-    hu: HuArray
-    spacing_mm: tuple[float, float, float]
-    factors: tuple[int, int, int]
-
-    @property
-    def voxel_ml(self) -> float:
-        return math.prod(self.spacing_mm) / 1000.0
 
 
 class ClassicalSegmenter:
     """Right and left lung by thresholds and morphology.
 
-    In the mask: aerated lung (below -400 HU), and by closing (8 mm) and hole filling the vessels, small airways,
-    nodules and dense disease that aerated lung surrounds. Not in the mask: trachea and main bronchi, as far as walls
-    divide them from lung; heart and hilar vessels wider than the closing; gas outside the body and below the
-    diaphragm; broad consolidation or effusion along the chest wall (no closing can find it: the lungs come out too
-    small). A component whose median is below -965 HU is taken for gas (stomach, pneumothorax), whatever its size.
+    In the mask: aerated lung (below -400 HU), however empty; by closing (8 mm) and hole filling the vessels, small
+    airways, nodules and dense disease that aerated lung surrounds; fibrosis and consolidation between aerated lung and
+    ribs, up to 70 mm deep (`dense_lung`). Not in the mask: trachea and main bronchi, as far as walls divide them from
+    lung; heart and hilar vessels wider than the closing; effusion (by its attenuation, -20 to 25 HU: blood and pus
+    denser than that count as lung, fibrosis of exactly that density does not); solid gas without vessels (stomach,
+    bowel); consolidation that has no aerated lung on its inner side, such as a whole lower lobe. Lung that the edge of
+    the field of view cuts is found as far as it is in the image; `lungs.check` flags it.
     """
 
     name = "classical"
-    version = "1"
+    version = "2"
 
     def __call__(self, volume: Volume) -> Labels:
         """Labels (z, y, x) of the volume's shape: 0 background, 1 right lung, 2 left lung.
@@ -77,84 +63,15 @@ class ClassicalSegmenter:
         Raises:
             RefusedError: `no-lungs`, nothing in the volume looks like a lung.
         """
-        grid = _shrink(volume)
-        air, midline = _air_inside(grid)
+        grid = shrink(volume)
+        air, midline = air_inside(grid)
         airways = _airways(grid, air, midline)
         labels = _grow(grid, air, _cores(grid, air, airways, midline))
         _refuse_unless_lungs(labels, grid)
-        return _refine(volume, grid, _close(grid, labels))
+        return _refine(volume, grid, _close(grid, dense_lung.add(grid, labels, midline)))
 
 
-def _shrink(volume: Volume) -> _Grid:
-    """Means over blocks of about 2 mm; an incomplete last block is left out here and belongs to its neighbour later."""
-    z, y, x = (
-        max(1, min(round(WORKING_MM / mm), size)) for mm, size in zip(volume.spacing_mm, volume.hu.shape, strict=True)
-    )
-    image = sitk.BinShrink(sitk.GetImageFromArray(volume.hu), (x, y, z))
-    dz, dy, dx = volume.spacing_mm
-    return _Grid(sitk.GetArrayFromImage(image), (dz * z, dy * y, dx * x), (z, y, x))
-
-
-def _distance(mask: Mask, spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Millimetres from each voxel's centre to the nearest voxel of the mask (0 inside; far away where it is empty)."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing(spacing_mm[::-1])
-    signed = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
-    outside: NDArray[np.float32] = np.where(mask, np.float32(0), sitk.GetArrayViewFromImage(signed))
-    return outside
-
-
-def _air_inside(grid: _Grid) -> tuple[Mask, float]:
-    """Air that body surrounds in its axial slice, and the x index of the body's middle."""
-    air = grid.hu < AIR_BELOW_HU
-    # Opening lets go of table, cables and clothes; what is left of the largest piece tells where the body is.
-    body = _largest(ndimage.binary_opening(~air, ndimage.generate_binary_structure(3, 1), iterations=2))
-    if not body.any():
-        return np.zeros_like(air), air.shape[2] / 2
-    planes, _ = ndimage.label(air, _IN_PLANE)
-    rim = np.concatenate([planes[:, [0, -1], :].ravel(), planes[:, :, [0, -1]].ravel()])
-    outside = np.zeros(int(planes.max()) + 1, dtype=bool)
-    outside[rim] = True
-    outside[0] = False
-    open_air = outside[planes]
-    inside = air & ~open_air & _box_by_slice(body)
-    midline = float(np.average(np.arange(body.shape[2]), weights=body.sum(axis=(0, 1))))
-    return inside & ~_under_open_air(inside, open_air), midline
-
-
-def _largest(mask: Mask) -> Mask:
-    components, _ = ndimage.label(mask)
-    sizes = np.bincount(components.ravel())
-    sizes[0] = 0
-    return np.asarray((components == sizes.argmax()) & mask)
-
-
-def _box_by_slice(body: Mask) -> Mask:
-    """Each axial slice's bounding box of the body: gas inside the table lies behind it."""
-    rows, columns = np.asarray(body.any(axis=2)), np.asarray(body.any(axis=1))
-    return np.asarray(_span(rows)[:, :, None] & _span(columns)[:, None, :])
-
-
-def _span(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """In each line, everything from the first true to the last."""
-    begun = np.logical_or.accumulate(lines, axis=1)
-    not_over = np.logical_or.accumulate(lines[:, ::-1], axis=1)[:, ::-1]
-    return np.asarray(begun & not_over)
-
-
-def _under_open_air(inside: Mask, open_air: Mask) -> Mask:
-    """Pockets between arm and chest: ringed by body in some slices, open to the room above or below."""
-    components, n = ndimage.label(inside)
-    touching = np.zeros_like(inside)
-    touching[1:] |= open_air[:-1]
-    touching[:-1] |= open_air[1:]
-    contact = np.bincount(components[touching & inside], minlength=n + 1)
-    pocket = contact > 0.03 * np.bincount(components.ravel(), minlength=n + 1)
-    pocket[0] = False
-    return np.asarray(pocket[components])
-
-
-def _airways(grid: _Grid, air: Mask, midline: float) -> Mask:
+def _airways(grid: Grid, air: Mask, midline: float) -> Mask:
     """Lumen of trachea and bronchi. A threshold near the lung's own density shows the walls longest; where it breaks
     the lung into crumbs that join the airways, the plain threshold is taken."""
     median_hu = np.median(grid.hu[air]) if air.any() else 0.0
@@ -165,9 +82,9 @@ def _airways(grid: _Grid, air: Mask, midline: float) -> Mask:
     return np.zeros_like(air)
 
 
-def _narrow_chain(grid: _Grid, air: Mask, midline: float) -> Mask:
+def _narrow_chain(grid: Grid, air: Mask, midline: float) -> Mask:
     """The longest chain of air near the midline whose area is small in every axial slice: airways, if long enough."""
-    planes, n = ndimage.label(air, _IN_PLANE)
+    planes, n = ndimage.label(air, IN_PLANE)
     areas_cm2 = np.bincount(planes.ravel(), minlength=n + 1) * (grid.spacing_mm[1] * grid.spacing_mm[2] / 100.0)
     small = areas_cm2 < AIRWAY_CM2
     small[0] = False
@@ -183,27 +100,36 @@ def _narrow_chain(grid: _Grid, air: Mask, midline: float) -> Mask:
     return np.asarray((chains == best) & (best > 0))
 
 
-def _cores(grid: _Grid, air: Mask, airways: Mask, midline: float) -> NDArray[np.uint8]:
+def _cores(grid: Grid, air: Mask, airways: Mask, midline: float) -> NDArray[np.uint8]:
     """Markers: cores of right lung, left lung, airways and other gas."""
     lung_air = air & ~ndimage.binary_dilation(airways, ndimage.generate_binary_structure(3, 1))
     components, right_share, large = _parted(grid, lung_air, midline)
     kind = np.zeros(large.size, dtype=np.uint8)
     kind[large] = np.where(right_share[large] >= 0.5, RIGHT, LEFT)
-    numbers = np.flatnonzero(large)
-    medians = np.atleast_1d(ndimage.median(grid.hu, components, numbers)) if numbers.size else np.empty(0)
-    kind[numbers[medians < GAS_BELOW_HU]] = _GAS
+    for number in np.flatnonzero(large):
+        if _is_gas(grid, lung_air, components == number):
+            kind[number] = _GAS
     markers = kind[components]
     markers[airways] = _AIRWAY
     return markers
 
 
-def _parted(grid: _Grid, lung_air: Mask, midline: float) -> tuple[NDArray[np.int32], NDArray[np.float64], Mask]:
+def _is_gas(grid: Grid, air: Mask, core: Mask) -> bool:
+    if np.median(grid.hu[core]) >= GAS_BELOW_HU:
+        return False
+    box = _padded_box(core, (1, 1, 1))
+    depth = distance(~air[box], grid.spacing_mm)[core[box]]
+    ball_mm = (np.count_nonzero(core) * grid.voxel_ml * 1000 * 3 / (4 * math.pi)) ** (1 / 3)
+    return bool(np.percentile(depth, 90) >= BUBBLE * ball_mm)
+
+
+def _parted(grid: Grid, lung_air: Mask, midline: float) -> tuple[NDArray[np.int32], NDArray[np.float64], Mask]:
     """Numbered cores, each one's share right of the midline, and which are large enough for lung.
 
     Lungs that touch are parted by looking deeper and deeper below their surface; where they touch so broadly that no
     depth parts them, by leaving a band at the midline without a core, in which the watershed then finds the septum.
     """
-    depth = _distance(~lung_air, grid.spacing_mm)
+    depth = distance(~lung_air, grid.spacing_mm)
     columns = np.arange(lung_air.shape[2])
     off_middle = np.abs(columns - midline) * grid.spacing_mm[2] > SEPTUM_BAND_MM
     for core in (*(depth >= mm for mm in CORE_DEPTHS_MM), (depth >= CORE_DEPTHS_MM[0]) & off_middle):
@@ -218,7 +144,7 @@ def _parted(grid: _Grid, lung_air: Mask, midline: float) -> tuple[NDArray[np.int
     return components, right_share, large
 
 
-def _grow(grid: _Grid, air: Mask, markers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _grow(grid: Grid, air: Mask, markers: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The markers grown through the air that they are connected with, lowest HU first: they meet at walls and septa."""
     components, n = ndimage.label(air)
     reached = np.zeros(n + 1, dtype=bool)
@@ -232,7 +158,7 @@ def _grow(grid: _Grid, air: Mask, markers: NDArray[np.uint8]) -> NDArray[np.uint
     return np.where(region, sitk.GetArrayFromImage(flooded), 0).astype(np.uint8)
 
 
-def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: _Grid) -> None:
+def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: Grid) -> None:
     found_ml = np.isin(labels, (RIGHT, LEFT)).sum() * grid.voxel_ml
     if found_ml < SMALLEST_LUNGS_ML:
         raise RefusedError(
@@ -242,7 +168,7 @@ def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: _Grid) -> None:
         )
 
 
-def _close(grid: _Grid, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _close(grid: Grid, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Each lung closed and its holes filled; what belongs to the other lung, the airways or other gas stays theirs."""
     closed = labels.copy()
     for side in (RIGHT, LEFT):
@@ -250,8 +176,8 @@ def _close(grid: _Grid, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if not lung.any():
             continue
         box = _padded_box(lung, tuple(math.ceil(CLOSING_MM / mm) + 1 for mm in grid.spacing_mm))
-        near = _distance(lung[box], grid.spacing_mm) <= CLOSING_MM
-        filled = ndimage.binary_fill_holes(_distance(~near, grid.spacing_mm) > CLOSING_MM)
+        near = distance(lung[box], grid.spacing_mm) <= CLOSING_MM
+        filled = ndimage.binary_fill_holes(distance(~near, grid.spacing_mm) > CLOSING_MM)
         part = closed[box]
         part[filled & (part == 0)] = side
     return closed
@@ -262,7 +188,7 @@ def _padded_box(mask: Mask, pad: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(max(0, s.start - p), s.stop + p) for s, p in zip(box, pad, strict=True))
 
 
-def _refine(volume: Volume, grid: _Grid, coarse: NDArray[np.uint8]) -> Labels:
+def _refine(volume: Volume, grid: Grid, coarse: NDArray[np.uint8]) -> Labels:
     """At full resolution: the inside of each lung as it is, its rim (one coarse voxel in and out) by the threshold."""
     axes = np.array([factor > 1 for factor in grid.factors])
     cross = ndimage.generate_binary_structure(3, 1)

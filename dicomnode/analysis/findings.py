@@ -44,7 +44,8 @@ class RejectedSeries:
 class ChosenSeries:
     """The analysed series, or the analysed part of one (`part`, "" for a whole series).
 
-    `spacing_mm` is (z, y, x), from slice positions and Pixel Spacing, never from Slice Thickness.
+    `spacing_mm` is (z, y, x), from slice positions and Pixel Spacing, never from Slice Thickness. Date, time, scanner,
+    kernel family and stated thickness are there to compare scans of a patient; dates stay out of logs.
     """
 
     study_uid: str
@@ -54,6 +55,12 @@ class ChosenSeries:
     kernel: str
     why_chosen: str
     part: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    manufacturer: str = ""
+    manufacturer_model: str = ""
+    kernel_family: str = "unknown"
+    slice_thickness_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,10 @@ class Lungs:
 
 @dataclass(frozen=True)
 class Quantities:
-    """Attenuation of one region, Hounsfield units; percentages are of the region's voxels. See `quantify`."""
+    """Attenuation of one region, Hounsfield units; percentages are of the region's voxels. See `quantify`.
+
+    `volume_ml` is None where the voxels' size was not known (and in findings of version 0.1.0).
+    """
 
     mean_hu: float
     sd_hu: float
@@ -89,6 +99,7 @@ class Quantities:
     p95_hu: float
     haa_percent: float
     laa950_percent: float
+    volume_ml: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,31 @@ class Risk:
 
 
 @dataclass(frozen=True)
+class Delta:
+    """One number earlier and now. `relative_percent` is None for a change from 0, `per_year` over a short interval."""
+
+    earlier: float
+    now: float
+    absolute: float
+    relative_percent: float | None
+    per_year: float | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What changed since the latest earlier scan of the same patient, and why the two may not be comparable."""
+
+    earlier_study_uid: str
+    earlier_series_uid: str
+    earlier_study_date: str
+    interval_days: float
+    measures: Mapping[str, Delta]
+    flags: tuple[Flag, ...] = ()
+    earlier_input_digest: str = ""
+    earlier_algorithm_digest: str = ""
+
+
+@dataclass(frozen=True)
 class Findings:
     """All that one analysis found. Refused: no series was suitable, and `rejected` says why for each."""
 
@@ -141,6 +177,7 @@ class Findings:
     software_version: str = ""
     input_digest: str = ""
     algorithm_digest: str = ""
+    change: Change | None = None
 
     def to_json(self) -> str:
         """`findings.json`: UTF-8 text, two-space indent, a newline at the end. NaN is not JSON and is refused."""
@@ -170,4 +207,12 @@ class Findings:
             software_version=d["software_version"],
             input_digest=d["input_digest"],
             algorithm_digest=d["algorithm_digest"],
+            change=_change(d.get("change")),
         )
+
+
+def _change(d: Mapping[str, Any] | None) -> Change | None:
+    if d is None:
+        return None
+    measures = {k: Delta(**v) for k, v in d["measures"].items()}
+    return Change(**{**d, "measures": measures, "flags": tuple(Flag(**f) for f in d["flags"])})

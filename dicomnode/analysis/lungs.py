@@ -6,13 +6,17 @@ from typing import Protocol
 import numpy as np
 from scipy import ndimage
 
-from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
+from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
+from dicomnode.analysis.body_air import AIR_BELOW_HU, IN_PLANE, OUT_OF_FIELD_HU
 from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
 from dicomnode.analysis.findings import Flag, VolumeMl
 
 __all__ = ["ClassicalSegmenter", "Segmenter", "check", "volumes"]
 
 _CHECK_MM = 2.0
+_SKIN_MM = 4.0
+#: Emptier than emphysema is over 12 mm without a vessel, HU.
+_GAS_BELOW_HU = -965
 
 
 class Segmenter(Protocol):
@@ -55,7 +59,9 @@ def check(volume: Volume, labels: Labels) -> tuple[Flag, ...]:
         *_size(ml, mean_hu),
         *_sides(labels, ml),
         *_coverage(volume, lungs),
+        *_cut_sides(volume, lungs),
         *_shape(volume, lungs),
+        *_leaks(volume, labels),
     )
 
 
@@ -121,16 +127,43 @@ def _mean_x(labels: Labels, side: int) -> float:
 
 
 def _coverage(volume: Volume, lungs: Mask) -> Iterator[Flag]:
+    """Lung in the first or last slice. Error: more than a quarter of the largest slice, so that much is missing."""
     pixel_cm2 = volume.spacing_mm[1] * volume.spacing_mm[2] / 100.0
+    areas_cm2 = np.count_nonzero(lungs, axis=(1, 2)) * pixel_cm2
     for index, code, end, where in ((0, "cut-off-base", "lowest", "base"), (-1, "cut-off-apex", "highest", "apex")):
-        area_cm2 = int(np.count_nonzero(lungs[index])) * pixel_cm2
+        area_cm2, share = float(areas_cm2[index]), float(areas_cm2[index] / areas_cm2.max())
         if area_cm2 > 10:
             yield Flag(
                 code,
-                "warning",
-                f"The {end} slice still shows {area_cm2:.0f} cm² of lung (over 10 cm²): the lungs' {where} is not "
-                "covered. Volumes are too small, and the other measurements leave that part out.",
+                "error" if share > 0.25 else "warning",
+                f"The {end} slice still shows {area_cm2:.0f} cm² of lung (over 10 cm²; {100 * share:.0f} % of the "
+                f"largest slice): the lungs' {where} is not covered. Volumes are too small, and the other measurements "
+                "leave that part out.",
             )
+
+
+def _cut_sides(volume: Volume, lungs: Mask) -> Iterator[Flag]:
+    """Lung at the edge of the image, or of a round field of view in it."""
+    z_mm, y_mm, x_mm = volume.spacing_mm
+    nothing = volume.hu <= OUT_OF_FIELD_HU
+    lateral = _at_end(lungs, nothing) + _at_end(lungs[..., ::-1], nothing[..., ::-1])
+    lungs, nothing = lungs.swapaxes(1, 2), nothing.swapaxes(1, 2)
+    frontal = _at_end(lungs, nothing) + _at_end(lungs[..., ::-1], nothing[..., ::-1])
+    area_cm2 = (lateral * y_mm + frontal * x_mm) * z_mm / 100.0
+    if area_cm2 > 10:
+        yield Flag(
+            "cut-off-side",
+            "error" if area_cm2 > 150 else "warning",
+            f"{area_cm2:.0f} cm² of the lungs' surface (over 10 cm²) lie at the edge of the field of view, which cuts "
+            "them. Volumes are too small, and the periphery, where interstitial disease begins, is missing.",
+        )
+
+
+def _at_end(lungs: Mask, nothing: Mask) -> int:
+    """Lung voxels that are the last of the image along the last axis, or have nothing but out-of-field beyond them."""
+    # Single voxels of thin air are as low by noise: only what goes on for three voxels is out of the field.
+    beyond = nothing[..., 1:-2] & nothing[..., 2:-1] & nothing[..., 3:]
+    return int(np.count_nonzero(lungs[..., -1])) + int(np.count_nonzero(lungs[..., :-3] & beyond))
 
 
 def _shape(volume: Volume, lungs: Mask) -> Iterator[Flag]:
@@ -153,6 +186,68 @@ def _shape(volume: Volume, lungs: Mask) -> Iterator[Flag]:
             f"Holes inside the mask make up {holes_percent:.1f} % of it (over 1 %): dense lung may be missing from the "
             "measurements.",
         )
+
+
+def _leaks(volume: Volume, labels: Labels) -> Iterator[Flag]:
+    """Mask where no lung is: at the skin, in solid gas (trachea, stomach, bowel), in pieces apart from the lung."""
+    steps = tuple(max(1, round(_CHECK_MM / mm)) for mm in volume.spacing_mm)
+    coarse = tuple(slice(None, None, step) for step in steps)
+    spacing_mm = tuple(mm * step for mm, step in zip(volume.spacing_mm, steps, strict=True))
+    hu, sides = volume.hu[coarse], labels[coarse]
+    lungs = sides > 0
+    count = max(1, int(np.count_nonzero(lungs)))
+    leaked = 100.0 * _near_skin(hu, lungs, spacing_mm) / count
+    if leaked > 1:
+        yield Flag(
+            "mask-leak",
+            "error" if leaked > 10 else "warning",
+            f"{leaked:.1f} % of the mask (over 1 %) lie within {_SKIN_MM:.0f} mm of the air around the patient, "
+            "outside the rib cage: the mask has leaked. Look at the segmentation before using the measurements.",
+        )
+    gas = 100.0 * _solid(ndimage.uniform_filter(hu, 3) < _GAS_BELOW_HU, lungs, spacing_mm) / count
+    if gas > 2:
+        yield Flag(
+            "mask-gas",
+            "warning",
+            f"{gas:.1f} % of the mask (over 2 %) are solid gas, more than 12 mm wide without any vessel: trachea, "
+            "stomach or bowel in the mask, a pneumothorax, bullae, or the severest emphysema. %LAA-950 counts it.",
+        )
+    apart = 100.0 * sum(_apart(sides == side) for side in (RIGHT, LEFT)) / count
+    if apart > 5:
+        yield Flag(
+            "mask-pieces",
+            "warning",
+            f"{apart:.1f} % of the mask (over 5 %) are not connected with the rest of their lung: other gas in the "
+            "mask, or dense lung missing from it.",
+        )
+
+
+def _near_skin(hu: HuArray, lungs: Mask, spacing_mm: tuple[float, ...]) -> int:
+    """Voxels of the mask within `_SKIN_MM` of air that is not in the mask and reaches the edge of its axial slice."""
+    voxels = round(_SKIN_MM / max(spacing_mm[1:]))
+    if voxels == 0:
+        return 0
+    planes, n = ndimage.label((hu < AIR_BELOW_HU) & ~lungs, IN_PLANE)
+    room = np.zeros(n + 1, dtype=bool)
+    room[np.concatenate([planes[:, [0, -1]].ravel(), planes[:, :, [0, -1]].ravel()])] = True
+    room[0] = False
+    return int(np.count_nonzero(ndimage.binary_dilation(room[planes], IN_PLANE, iterations=voxels) & lungs))
+
+
+def _solid(gas: Mask, lungs: Mask, spacing_mm: tuple[float, ...]) -> int:
+    """Voxels of the mask that lie in cubes of 12 mm full of gas."""
+    reach = [max(1, round(6 / mm)) for mm in spacing_mm]
+    cube = ndimage.minimum_filter((gas & lungs).view(np.uint8), [2 * r + 1 for r in reach])
+    return int(np.count_nonzero(ndimage.maximum_filter(cube, [2 * r + 1 for r in reach])))
+
+
+def _apart(lung: Mask) -> int:
+    """Voxels that are not of the largest component."""
+    components, n = ndimage.label(lung)
+    if n <= 1:
+        return 0
+    sizes = np.bincount(components.ravel())[1:]
+    return int(sizes.sum() - sizes.max())
 
 
 def _holes_percent(volume: Volume, lungs: Mask) -> float:

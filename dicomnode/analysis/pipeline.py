@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 import dicomnode
-from dicomnode.analysis import lungs, quantify, radiomics
+from dicomnode.analysis import change, geometry, kernels, lungs, quantify, radiomics
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
 from dicomnode.analysis.bundle import Bundle
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, Risk
+from dicomnode.analysis.headers import string
 from dicomnode.analysis.rules import DEFAULT as DEFAULT_RULES
 from dicomnode.analysis.rules import Rules
 from dicomnode.analysis.series import (
@@ -109,13 +110,16 @@ class _Stopwatch:
         self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
-def analyse(files: Sequence[Path], method: Method, progress: Progress | None = None) -> Analysis:
+def analyse(
+    files: Sequence[Path], method: Method, progress: Progress | None = None, earlier: Sequence[Findings] = ()
+) -> Analysis:
     """Analyse the chest CT among `files` (in any order; one study's, or several of which one has a suitable series).
 
     Args:
         files: DICOM files and whatever else lies beside them.
         method: segmenter, radiomics settings, bundle.
         progress: called at the start of a stage, and while the images load, with the stage's name and a fraction.
+        earlier: findings of other scans of the same patient, in any order; later ones are not looked at.
 
     Returns:
         The analysis; refused (`findings.status`) where no series is suitable, with the reasons.
@@ -137,6 +141,7 @@ def analyse(files: Sequence[Path], method: Method, progress: Progress | None = N
     except RefusedError as e:
         return Analysis(_refused(selection, e))
     findings = _measure(selection, selection.chosen, volume, labels, method, watch)
+    findings = replace(findings, change=change.compare(findings, earlier))
     sources = {h.path: h.source for h in selection.chosen.headers}
     return Analysis(findings, tuple(sources[path] for path in volume.paths), volume, labels)
 
@@ -186,15 +191,7 @@ def _measure(
         watch.seconds.setdefault(stage, 0.0)
     return Findings(
         status="analysed",
-        series=ChosenSeries(
-            study_uid=series.study_uid,
-            series_uid=series.series_uid,
-            slices=len(volume.frames),
-            spacing_mm=volume.spacing_mm,
-            kernel=_kernel(series),
-            why_chosen=selection.why_chosen,
-            part=series.part,
-        ),
+        series=_chosen(series, volume, selection.why_chosen),
         rejected=selection.rejected,
         flags=flags,
         lungs=Lungs(method.segmenter.name, method.segmenter.version, volume_ml),
@@ -217,6 +214,26 @@ def _radiomics(volume: Volume, labels: Labels, settings: Mapping[str, Any]) -> t
         except RefusedError as e:
             flags.append(Flag(e.code, "warning", f"no radiomics of {name}: {e.text}"))
     return Radiomics(dict(settings), found), flags
+
+
+def _chosen(series: Series, volume: Volume, why_chosen: str) -> ChosenSeries:
+    first = series.headers[0].dataset
+    thickness = geometry.numbers(first, "SliceThickness", 1)
+    return ChosenSeries(
+        study_uid=series.study_uid,
+        series_uid=series.series_uid,
+        slices=len(volume.frames),
+        spacing_mm=volume.spacing_mm,
+        kernel=_kernel(series),
+        why_chosen=why_chosen,
+        part=series.part,
+        study_date=string(first, "StudyDate"),
+        study_time=string(first, "StudyTime"),
+        manufacturer=string(first, "Manufacturer"),
+        manufacturer_model=string(first, "ManufacturerModelName"),
+        kernel_family=kernels.family_of(first),
+        slice_thickness_mm=None if thickness is None else float(thickness[0]),
+    )
 
 
 def _kernel(series: Series) -> str:

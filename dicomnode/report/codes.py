@@ -58,6 +58,71 @@ PERCENTILE_85 = _private("ATTP85", "Attenuation, 85th percentile of the region's
 PERCENTILE_95 = _private("ATTP95", "Attenuation, 95th percentile of the region's voxels")
 HIGH_ATTENUATION = _private("HAA600_250", "Percent of lung volume between -600 and -250 HU")
 LOW_ATTENUATION = _private("LAA950", "Percent of lung volume below -950 HU")
+# The part of the lungs is within the concept: a measurement group must refer to a segment (TID 1411), and these parts
+# have none.
+REGIONS = {
+    "upper_third": "upper third of the lungs",
+    "middle_third": "middle third of the lungs",
+    "lower_third": "lower third of the lungs",
+    "rim": "outer 20 mm of the lungs",
+    "core": "lungs without the outer 20 mm",
+    "lower_third_rim": "outer 20 mm of the lower third",
+}
+_SHORT = {
+    "upper_third": "UPPER",
+    "middle_third": "MIDDLE",
+    "lower_third": "LOWER",
+    "rim": "RIM",
+    "core": "CORE",
+    "lower_third_rim": "LOWRIM",
+}
+REGIONAL_HIGH_ATTENUATION = {
+    region: _private(f"HAA_{_SHORT[region]}", f"% between -600 and -250 HU, {words}")
+    for region, words in REGIONS.items()
+}
+REGIONAL_LOW_ATTENUATION = {
+    region: _private(f"LAA950_{_SHORT[region]}", f"% below -950 HU, {words}") for region, words in REGIONS.items()
+}
+REGIONAL_MEAN = {
+    region: _private(f"MEAN_{_SHORT[region]}", f"Mean attenuation, {words}") for region, words in REGIONS.items()
+}
+COMPARED_WITH = _private("COMPAREDWITH", "Earlier study that changes refer to, and comparability")
+CHANGE_INTERVAL = _private("CHG_INTERVAL", "Time since the earlier study")
+PER_CENT_A_YEAR = Code("%/a", "UCUM", "Percent per year")
+#: By the name of the measure in the findings: change, change per year, and their units.
+CHANGE = {
+    "volume_ml": (
+        _private("CHG_VOLUME", "Change of lung volume since the earlier study"),
+        _private("CHY_VOLUME", "Change of lung volume per year"),
+        CUBIC_CENTIMETRE,
+        Code("cm3/a", "UCUM", "cubic centimeter per year"),
+    ),
+    "haa_percent": (
+        _private("CHG_HAA", "Change of % between -600 and -250 HU since the earlier study"),
+        _private("CHY_HAA", "Change of % between -600 and -250 HU per year"),
+        PERCENT,
+        PER_CENT_A_YEAR,
+    ),
+    "lower_third_rim.haa_percent": (
+        _private("CHG_HAA_LOWRIM", "Change of % between -600 and -250 HU, outer 20 mm of lower third"),
+        _private("CHY_HAA_LOWRIM", "Change per year of the same in the outer 20 mm of lower third"),
+        PERCENT,
+        PER_CENT_A_YEAR,
+    ),
+    "laa950_percent": (
+        _private("CHG_LAA950", "Change of % below -950 HU since the earlier study"),
+        _private("CHY_LAA950", "Change of % below -950 HU per year"),
+        PERCENT,
+        PER_CENT_A_YEAR,
+    ),
+    "mean_hu": (
+        _private("CHG_MEAN", "Change of mean attenuation since the earlier study"),
+        _private("CHY_MEAN", "Change of mean attenuation per year"),
+        HOUNSFIELD,
+        Code("[hnsf'U]/a", "UCUM", "Hounsfield unit per year"),
+    ),
+}
+DAY = Code("d", "UCUM", "day")
 # Horizon and bound are part of the concept: viewers drop modifiers, and PixelMed's validator reports errors for the
 # uncertainty items of TID 310.
 MORTALITY = {
@@ -82,6 +147,12 @@ PRIVATE = (
     PERCENTILE_95,
     HIGH_ATTENUATION,
     LOW_ATTENUATION,
+    *REGIONAL_HIGH_ATTENUATION.values(),
+    *REGIONAL_LOW_ATTENUATION.values(),
+    *REGIONAL_MEAN.values(),
+    COMPARED_WITH,
+    CHANGE_INTERVAL,
+    *(code for entry in CHANGE.values() for code in entry[:2]),
     *(code for triple in MORTALITY.values() for code in triple),
     INTERVAL,
     FLAG,

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicomnode.analysis.arrays import LEFT, RIGHT
-from dicomnode.analysis.findings import Findings, Lungs, Quantities
+from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
 from dicomnode.report import codes, documents, source, uids
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context
 from dicomnode.report.segmentation import algorithm_family
@@ -47,6 +47,7 @@ def encode(headers: Sequence[Dataset], findings: Findings, seg: Dataset, context
             documents.summary(codes.PARTIALLY_SUCCEEDED if stopped else codes.SUCCEEDED),
             *documents.preamble(findings),
             *documents.series_used(findings),
+            *_compared_with(findings.change),
             *_note_on_radiomics(findings),
         ],
         evidence=[seg],
@@ -81,7 +82,10 @@ def _group(
             family=algorithm_family(lungs),
             parameters=[f"Measured by dicomnode {plain(findings.software_version)}; vessels as the mask has them"],
         ),
-        measurements=_measurements(volume, findings.quantities[region]),
+        measurements=[
+            *_measurements(volume, findings.quantities[region]),
+            *([*_of_parts(findings), *_of_change(findings.change)] if region == "lungs" else ()),
+        ],
     )
 
 
@@ -101,6 +105,43 @@ def _measurements(volume_ml: float, q: Quantities) -> list[hd.sr.Measurement]:
         hd.sr.Measurement(codes.ATTENUATION, round(q.skewness, 3), codes.NO_UNITS, derivation=codes.SKEWNESS),
         hd.sr.Measurement(codes.ATTENUATION, round(q.kurtosis, 3), codes.NO_UNITS, derivation=codes.KURTOSIS),
     ]
+
+
+def _of_parts(findings: Findings) -> list[hd.sr.Measurement]:
+    """Thirds, rim and core of both lungs: where the disease is. All numbers of them are in the findings."""
+    rows = []
+    for region in codes.REGIONS:
+        q = findings.quantities.get(region)
+        if q is not None:
+            rows += [
+                hd.sr.Measurement(codes.REGIONAL_HIGH_ATTENUATION[region], round(q.haa_percent, 2), codes.PERCENT),
+                hd.sr.Measurement(codes.REGIONAL_LOW_ATTENUATION[region], round(q.laa950_percent, 2), codes.PERCENT),
+                hd.sr.Measurement(codes.REGIONAL_MEAN[region], round(q.mean_hu, 1), codes.HOUNSFIELD),
+            ]
+    return rows
+
+
+def _of_change(change: Change | None) -> list[hd.sr.Measurement]:
+    """Change since the earlier study, and per year where the interval allows. Rows of this study's own time point."""
+    if change is None:
+        return []
+    rows = [hd.sr.Measurement(codes.CHANGE_INTERVAL, round(change.interval_days, 1), codes.DAY)]
+    for name, (concept, yearly, unit, unit_a_year) in codes.CHANGE.items():
+        delta = change.measures.get(name)
+        if delta is not None:
+            rows.append(hd.sr.Measurement(concept, round(delta.absolute, 2), unit))
+        if delta is not None and delta.per_year is not None:
+            rows.append(hd.sr.Measurement(yearly, round(delta.per_year, 2), unit_a_year))
+    return rows
+
+
+def _compared_with(change: Change | None) -> list[hd.sr.ContentItem]:
+    if change is None:
+        return []
+    doubts = " ".join(f"{flag.severity.upper()}: {flag.text}" for flag in change.flags)
+    comparable = doubts or "The two scans are comparable as far as their headers and lung volumes tell."
+    words = f"Changes since study {change.earlier_study_uid}, {change.interval_days:.0f} days before. {comparable}"
+    return [documents.text(codes.COMPARED_WITH, words)]
 
 
 def _attenuation(hu: float, derivation: Code) -> hd.sr.Measurement:

@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.findings import Findings, Flag, Quantities
 from dicomnode.report.views import View, Views
-from dicomnode.report.wording import DEMO, is_demo, plain
+from dicomnode.report.wording import DEMO, change_line, is_demo, plain
 
 DPI: Final = 100
 SIZE_INCHES: Final = (10.24, 12.80)
@@ -149,6 +149,14 @@ def _table(figure: Figure, findings: Findings) -> None:
         _write(figure, 0.03, y, name, size=9, color=_FAINT)
         for k, value in enumerate(values):
             _write(figure, 0.335 + 0.085 * k, y, value, size=9.5, right=True)
+    for part, (name, regions) in enumerate(_PARTS, start=len(rows)):
+        y = top - step * (part + 1.25)
+        _rule(figure, y + 0.5 * step, 0.03, 0.505)
+        _write(figure, 0.03, y, name, size=9, color=_FAINT)
+        shares = (_number(findings.quantities.get(region), "haa_percent", ".1f") for region in regions)
+        _write(figure, 0.505, y, " / ".join(shares), size=9.5, right=True)
+    if findings.change is not None:
+        _write(figure, 0.03, 0.126, plain(change_line(findings.change)), size=9)
 
 
 _ROWS: Final = (
@@ -159,8 +167,11 @@ _ROWS: Final = (
     ("Percentile 15, HU", "p15_hu", ".0f"),
     ("Median, HU", "p50_hu", ".0f"),
     ("Percentile 85, HU", "p85_hu", ".0f"),
-    ("Skewness", "skewness", ".2f"),
-    ("Kurtosis", "kurtosis", ".2f"),
+)
+#: Disease of systemic sclerosis begins at the base and under the pleura: high attenuation there, in one line each.
+_PARTS: Final = (
+    ("HAA upper / middle / lower third, %", ("upper_third", "middle_third", "lower_third")),
+    ("HAA core / outer 20 mm / of these basal, %", ("core", "rim", "lower_third_rim")),
 )
 
 

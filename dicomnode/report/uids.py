@@ -57,4 +57,7 @@ def tracking(patient: Sequence[bytes], structure: Structure) -> str:
 def _version(findings: Findings) -> tuple[str, ...]:
     # A refusal has no chosen series to take a digest of: what was refused, and why, stands for it.
     refused = json.dumps([asdict(r) for r in findings.rejected]) if findings.status == "refused" else ""
-    return findings.input_digest, findings.algorithm_digest, findings.software_version, refused
+    version = (findings.input_digest, findings.algorithm_digest, findings.software_version, refused)
+    change = findings.change
+    # The same scan compared with another earlier one makes other reports.
+    return version if change is None else (*version, change.earlier_input_digest, change.earlier_algorithm_digest)

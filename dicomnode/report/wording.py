@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.findings import Change, Findings
 
 RESEARCH_USE = "Research use only; check the images first."
 DEMO = "SYNTHETIC DEMO MODEL - NOT CLINICAL"
@@ -57,3 +57,19 @@ def describe(label: str, findings: Findings) -> str:
 def warnings(findings: Findings) -> tuple[str, ...]:
     """The sentences that a reader must see before any number."""
     return (*((f"{DEMO}.",) if is_demo(findings) else ()), RESEARCH_USE, LIMITS)
+
+
+def change_line(change: Change) -> str:
+    """The change in one line, the measures first that readers of interstitial disease follow."""
+    named = (
+        ("haa_percent", "HAA", "%", ".1f"),
+        ("lower_third_rim.haa_percent", "basal rim HAA", "%", ".1f"),
+        ("volume_ml", "volume", "ml", ".0f"),
+    )
+    parts = [
+        f"{word} {change.measures[name].absolute:+{form}} {unit}"
+        for name, word, unit, form in named
+        if name in change.measures
+    ]
+    doubt = " - NOT FULLY COMPARABLE" if any(flag.severity != "info" for flag in change.flags) else ""
+    return f"Since the scan {change.interval_days / 365.25:.1f} years before: {', '.join(parts)}{doubt}"

@@ -56,7 +56,8 @@ def written(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
     folder = tmp_path_factory.mktemp(request.param)
     headers, hu, labels, files = load(request.param, data, folder)
     use = "synthetic-demo" if request.param == "tiny" else "research"
-    findings = cases.findings_of(headers, predicted=cases.risk(use))  # type: ignore[arg-type]
+    change = cases.changed() if request.param == "tiny" else None
+    findings = cases.findings_of(headers, predicted=cases.risk(use), change=change)  # type: ignore[arg-type]
     assert findings.series is not None
     axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
     volume = Volume(hu, findings.series.spacing_mm, (0.0, 0.0, 0.0), axes, ())

@@ -1,5 +1,7 @@
 """Quantities against closed forms, numpy, scipy and SimpleITK."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -82,14 +84,16 @@ def test_a_real_lung_agrees_with_simpleitk(lidc0314: Volume) -> None:
         # SimpleITK divides by n - 1.
         assert found[name].sd_hu == pytest.approx(reader.GetSigma(side) * np.sqrt((n - 1) / n), rel=1e-6)
     both = lidc0314.hu[labels > 0]
-    assert found["lungs"] == quantify(both)
+    assert replace(found["lungs"], volume_ml=None) == quantify(both)
     assert found["lungs"].haa_percent == pytest.approx(100 * np.mean((both >= -600) & (both <= -250)))
     assert found["lungs"].p15_hu == np.percentile(both, 15)
 
 
 def test_a_lung_without_voxels_is_left_out() -> None:
     volume = Volume(np.full((1, 1, 2), -800, np.int16), (1, 1, 1), (0, 0, 0), ((0, 0, 1), (0, 1, 0), (1, 0, 0)), ())
-    assert by_region(volume, np.array([[[0, LEFT]]], dtype=np.uint8)).keys() == {"lungs", "left"}
+    found = by_region(volume, np.array([[[0, LEFT]]], dtype=np.uint8))
+    assert {"lungs", "left"} <= found.keys()
+    assert "right" not in found
 
 
 def test_nothing_to_measure_is_an_error() -> None:

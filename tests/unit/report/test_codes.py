@@ -9,6 +9,12 @@ from pydicom.sr.coding import Code
 from dicomnode.report import codes
 
 ALL = [value for value in vars(codes).values() if isinstance(value, Code)]
+ALL += [
+    code
+    for table in (codes.REGIONAL_HIGH_ATTENUATION, codes.REGIONAL_LOW_ATTENUATION, codes.REGIONAL_MEAN)
+    for code in table.values()
+]
+ALL += [code for entry in codes.CHANGE.values() for code in entry]
 ALL += [code for triple in codes.MORTALITY.values() for code in triple]
 STANDARD = [code for code in ALL if code.scheme_designator in {"DCM", "SCT"}]
 

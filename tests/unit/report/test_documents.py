@@ -62,12 +62,14 @@ def documents() -> dict[str, Dataset]:
 
 def test_the_measurements_are_the_findings(documents: dict[str, Dataset]) -> None:
     found = numbers(documents["measurements"])
-    assert len(found) == 3 * 12
+    assert len(found) == 3 * 12 + 6 * 3
     assert found[0] == ("118565006", 2321.0, "cm3")
     assert [value for concept, value, _ in found if concept == "118565006"] == [2321.0, 2000.0, 4321.0]
     assert ("ATTP15", -925.0, "[hnsf'U]") in found
     assert ("HAA600_250", 12.5, "%") in found
     assert ("LAA950", 3.25, "%") in found
+    assert ("HAA_LOWRIM", 12.5, "%") in found
+    assert ("MEAN_CORE", -796.0, "[hnsf'U]") in found
 
 
 def test_groups_refer_to_their_segments(documents: dict[str, Dataset]) -> None:
@@ -248,3 +250,24 @@ def test_what_cannot_be_encoded_is_refused() -> None:
         measurements.encode(headers, cases.refused(), seg, cases.CONTEXT)
     with pytest.raises(ValueError, match="the findings are analysed"):
         refusal.encode(headers[0], FINDINGS, cases.CONTEXT)
+
+
+def test_change_is_measured_named_and_its_doubts_are_said() -> None:
+    report = all_documents(cases.analysed(predicted=cases.risk(), change=cases.changed()))["measurements"]
+    found = numbers(report)
+    assert ("CHG_INTERVAL", 365.2, "d") in found
+    assert ("CHG_HAA", 2.5, "%") in found
+    assert ("CHY_VOLUME", 2.5, "cm3/a") in found
+    said = next(text for text in texts(report) if text.startswith("Changes since study 1.2.1"))
+    assert "Another scanner" in said
+
+
+def test_a_short_interval_has_no_change_per_year() -> None:
+    found = numbers(all_documents(cases.analysed(predicted=cases.risk(), change=cases.changed(30)))["measurements"])
+    assert any(concept == "CHG_HAA" for concept, _, _ in found)
+    assert not any(concept.startswith("CHY_") for concept, _, _ in found)
+
+
+def test_another_earlier_scan_makes_other_objects() -> None:
+    alone, compared = (all_documents(cases.analysed(predicted=cases.risk(), change=c)) for c in (None, cases.changed()))
+    assert alone["measurements"].SOPInstanceUID != compared["measurements"].SOPInstanceUID
