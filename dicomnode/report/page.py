@@ -206,6 +206,8 @@ def _risk(figure: Figure, findings: Findings) -> None:
         )
     axes.set_xlim(0, years[-1] * 1.12)
     axes.set_ylim(0, highest * 1.35)
+    # Room above for the labels, but no probability beyond 100 %.
+    axes.set_yticks([t for t in axes.get_yticks() if t <= min(100.0, highest * 1.2)])
     axes.set_xticks(years)
     axes.set_xlabel("years after the scan", color=_FAINT, fontsize=8.5, family=_FONT)
     axes.set_ylabel("%", color=_FAINT, fontsize=8.5, family=_FONT, rotation=0, labelpad=8)
@@ -214,7 +216,8 @@ def _risk(figure: Figure, findings: Findings) -> None:
         spine.set_visible(name in ("left", "bottom"))
         spine.set_color(_RULE)
     words = f"Band: {plain(risk.interval)}" if risk.interval else "The model does not say what the band is."
-    _write(figure, 0.56, 0.138, textwrap.shorten(words, 74, placeholder=" ..."), size=8, color=_FAINT)
+    for i, line in enumerate(textwrap.wrap(words, 76, max_lines=2, placeholder=" ...")):
+        _write(figure, 0.56, 0.138 - 0.013 * i, line, size=8, color=_FAINT)
 
 
 def _provenance(figure: Figure, findings: Findings) -> None:
