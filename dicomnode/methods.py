@@ -1,13 +1,17 @@
 """From the configuration to the method of analysis: segmenter, radiomics settings and bundle, loaded and checked."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dicomnode import weights
-from dicomnode.analysis import bundle, radiomics
+from dicomnode.analysis import radiomics
 from dicomnode.analysis.lungs import ClassicalSegmenter, Segmenter
 from dicomnode.analysis.pipeline import Method
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import ConfigurationError, UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from dicomnode.analysis.bundle import Bundle
 
 
 def segmenter(table: AnalysisTable) -> Segmenter:
@@ -48,16 +52,20 @@ def _model_name(file: Path) -> str:
         return "R231"
 
 
-def model_bundle(table: AnalysisTable) -> bundle.Bundle | None:
+def model_bundle(table: AnalysisTable) -> "Bundle | None":
     """The configured bundle, hashes and golden case checked; None where none is configured.
 
     Raises:
         BundleError: it is missing, damaged, not allowed, or does not reproduce its golden case.
     """
-    return bundle.load(table.weights / table.bundle, allow_demo=table.allow_demo_bundles) if table.bundle else None
+    if not table.bundle:
+        return None
+    from dicomnode.analysis import bundle  # noqa: PLC0415  (torch: two seconds to import)
+
+    return bundle.load(table.weights / table.bundle, allow_demo=table.allow_demo_bundles)
 
 
-def method(table: AnalysisTable) -> Method:
-    """All of it."""
+def method(table: AnalysisTable, segments: Segmenter | None = None) -> Method:
+    """All of it, with the segmenter that is at hand or else the configured one."""
     settings = radiomics.DEFAULT_SETTINGS if table.radiomics else None
-    return Method(segmenter(table), settings, model_bundle(table), table.selection.rules)
+    return Method(segments or segmenter(table), settings, model_bundle(table), table.selection.rules)

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -10,12 +11,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dicomnode import results
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.pipeline import analyse
+from dicomnode.analysis.pipeline import Analysis, measure, segment
+from dicomnode.analysis.pipeline import Progress as Stages
 from dicomnode.analysis.series import find_files
 from dicomnode.config import AnalysisTable
 from dicomnode.display import findings_table
 from dicomnode.errors import UsageError
-from dicomnode.methods import method
+from dicomnode.methods import method, segmenter
 
 #: What lies in the repository and is right for a first look: a demo bundle, which marks every object that it touches.
 SHIPPED = AnalysisTable(
@@ -44,9 +46,8 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
         disable=not sys.stderr.isatty(),
     ) as bar:
         task = bar.add_task("preparing", total=None)
-        chosen = method(table or SHIPPED)
         files = find_files(source) if source.is_dir() else [source]
-        analysis = analyse(files, chosen, lambda stage, _: bar.update(task, description=stage), before)
+        analysis = _analyse(files, table or SHIPPED, lambda stage, _: bar.update(task, description=stage), before)
         if analysis.findings.status == "refused":
             findings = analysis.findings
             results.write_whole(out / "findings.json", findings.to_json().encode())
@@ -57,6 +58,16 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
     findings_table(console, findings)
     console.print(f"written to {out}", markup=False, highlight=False)
     return 0 if findings.status == "analysed" else 3
+
+
+def _analyse(files: list[Path], table: AnalysisTable, progress: Stages, earlier: Sequence[Findings]) -> Analysis:
+    """As `pipeline.analyse`; torch, the bundle and its golden case are read while the lungs are segmented."""
+    segments = segmenter(table)
+    with ThreadPoolExecutor(1) as beside:
+        preparing = beside.submit(method, table, segments)
+        segmented = segment(files, segments, table.selection.rules, progress)
+        chosen = preparing.result()
+    return segmented if isinstance(segmented, Analysis) else measure(segmented, chosen, progress, earlier)
 
 
 def _read(path: Path) -> Findings:

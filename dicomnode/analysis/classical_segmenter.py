@@ -201,12 +201,23 @@ def _refine(volume: Volume, grid: Grid, coarse: NDArray[np.uint8]) -> Labels:
         outer[ndimage.binary_dilation(lung, cross) & (outer == 0)] = side
     for array in (inner, outer):
         array[array > LEFT] = 0
+    labels = np.zeros(volume.hu.shape, np.uint8)
+    box = _fine_box(outer, grid.factors, volume.hu.shape)
     index = np.ix_(
         *(
-            np.minimum(np.arange(full) // factor, small - 1)
-            for full, factor, small in zip(volume.hu.shape, grid.factors, coarse.shape, strict=True)
+            np.minimum(np.arange(part.start, part.stop) // factor, small - 1)
+            for part, factor, small in zip(box, grid.factors, coarse.shape, strict=True)
         )
     )
-    labels = inner[index]
-    np.copyto(labels, outer[index], where=volume.hu < AIR_BELOW_HU)
+    labels[box] = inner[index]
+    np.copyto(labels[box], outer[index], where=volume.hu[box] < AIR_BELOW_HU)
     return labels
+
+
+def _fine_box(mask: NDArray[np.uint8], factors: tuple[int, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box of the mask at full resolution; an incomplete last block belongs to the block before it."""
+    ((*box,),) = ndimage.find_objects((mask > 0).view(np.uint8))
+    return tuple(
+        slice(part.start * factor, full if part.stop == small else part.stop * factor)
+        for part, factor, full, small in zip(box, factors, shape, mask.shape, strict=True)
+    )

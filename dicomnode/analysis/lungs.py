@@ -59,9 +59,8 @@ def check(volume: Volume, labels: Labels) -> tuple[Flag, ...]:
         *_size(ml, mean_hu),
         *_sides(labels, ml),
         *_coverage(volume, lungs),
-        *_cut_sides(volume, lungs),
         *_shape(volume, lungs),
-        *_leaks(volume, labels),
+        *_surroundings(volume, labels),
     )
 
 
@@ -142,10 +141,21 @@ def _coverage(volume: Volume, lungs: Mask) -> Iterator[Flag]:
             )
 
 
-def _cut_sides(volume: Volume, lungs: Mask) -> Iterator[Flag]:
+def _surroundings(volume: Volume, labels: Labels) -> Iterator[Flag]:
+    """What needs the mask's neighbourhood, on a grid of about 2 mm."""
+    steps = tuple(max(1, round(_CHECK_MM / mm)) for mm in volume.spacing_mm)
+    coarse = tuple(slice(None, None, step) for step in steps)
+    z, y, x = (mm * step for mm, step in zip(volume.spacing_mm, steps, strict=True))
+    hu, sides = volume.hu[coarse], labels[coarse]
+    if sides.any():
+        yield from _cut_sides(hu, sides > 0, (z, y, x))
+        yield from _leaks(hu, sides, (z, y, x))
+
+
+def _cut_sides(hu: HuArray, lungs: Mask, spacing_mm: tuple[float, float, float]) -> Iterator[Flag]:
     """Lung at the edge of the image, or of a round field of view in it."""
-    z_mm, y_mm, x_mm = volume.spacing_mm
-    nothing = volume.hu <= OUT_OF_FIELD_HU
+    z_mm, y_mm, x_mm = spacing_mm
+    nothing = hu <= OUT_OF_FIELD_HU
     lateral = _at_end(lungs, nothing) + _at_end(lungs[..., ::-1], nothing[..., ::-1])
     lungs, nothing = lungs.swapaxes(1, 2), nothing.swapaxes(1, 2)
     frontal = _at_end(lungs, nothing) + _at_end(lungs[..., ::-1], nothing[..., ::-1])
@@ -188,14 +198,10 @@ def _shape(volume: Volume, lungs: Mask) -> Iterator[Flag]:
         )
 
 
-def _leaks(volume: Volume, labels: Labels) -> Iterator[Flag]:
+def _leaks(hu: HuArray, sides: Labels, spacing_mm: tuple[float, float, float]) -> Iterator[Flag]:
     """Mask where no lung is: at the skin, in solid gas (trachea, stomach, bowel), in pieces apart from the lung."""
-    steps = tuple(max(1, round(_CHECK_MM / mm)) for mm in volume.spacing_mm)
-    coarse = tuple(slice(None, None, step) for step in steps)
-    spacing_mm = tuple(mm * step for mm, step in zip(volume.spacing_mm, steps, strict=True))
-    hu, sides = volume.hu[coarse], labels[coarse]
     lungs = sides > 0
-    count = max(1, int(np.count_nonzero(lungs)))
+    count = int(np.count_nonzero(lungs))
     leaked = 100.0 * _near_skin(hu, lungs, spacing_mm) / count
     if leaked > 1:
         yield Flag(
@@ -204,7 +210,7 @@ def _leaks(volume: Volume, labels: Labels) -> Iterator[Flag]:
             f"{leaked:.1f} % of the mask (over 1 %) lie within {_SKIN_MM:.0f} mm of the air around the patient, "
             "outside the rib cage: the mask has leaked. Look at the segmentation before using the measurements.",
         )
-    gas = 100.0 * _solid(ndimage.uniform_filter(hu, 3) < _GAS_BELOW_HU, lungs, spacing_mm) / count
+    gas = 100.0 * _solid(hu, lungs, spacing_mm) / count
     if gas > 2:
         yield Flag(
             "mask-gas",
@@ -234,11 +240,14 @@ def _near_skin(hu: HuArray, lungs: Mask, spacing_mm: tuple[float, ...]) -> int:
     return int(np.count_nonzero(ndimage.binary_dilation(room[planes], IN_PLANE, iterations=voxels) & lungs))
 
 
-def _solid(gas: Mask, lungs: Mask, spacing_mm: tuple[float, ...]) -> int:
+def _solid(hu: HuArray, lungs: Mask, spacing_mm: tuple[float, ...]) -> int:
     """Voxels of the mask that lie in cubes of 12 mm full of gas."""
-    reach = [max(1, round(6 / mm)) for mm in spacing_mm]
-    cube = ndimage.minimum_filter((gas & lungs).view(np.uint8), [2 * r + 1 for r in reach])
-    return int(np.count_nonzero(ndimage.maximum_filter(cube, [2 * r + 1 for r in reach])))
+    boxes = ndimage.find_objects(lungs.view(np.uint8))
+    hu, lungs = hu[boxes[0]], lungs[boxes[0]]
+    gas = (ndimage.uniform_filter(hu, 3) < _GAS_BELOW_HU) & lungs
+    width = [2 * max(1, round(6 / mm)) + 1 for mm in spacing_mm]
+    inside = ndimage.minimum_filter(gas.view(np.uint8), width)
+    return int(np.count_nonzero(ndimage.maximum_filter(inside, width))) if inside.any() else 0
 
 
 def _apart(lung: Mask) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from pydicom import Dataset
 import dicomnode
 from dicomnode.analysis import change, geometry, kernels, lungs, quantify, radiomics
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
-from dicomnode.analysis.bundle import Bundle
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, Risk
 from dicomnode.analysis.headers import string
 from dicomnode.analysis.rules import DEFAULT as DEFAULT_RULES
@@ -38,6 +37,9 @@ from dicomnode.analysis.series import (
 from dicomnode.analysis.volume import load
 from dicomnode.errors import RefusedError
 
+if TYPE_CHECKING:
+    from dicomnode.analysis.bundle import Bundle  # torch takes seconds to import: who has a bundle has it already
+
 Stage = Literal["load", "segment", "quantify", "radiomics", "risk"]
 Progress = Callable[[Stage, float], None]
 
@@ -48,7 +50,7 @@ class Method:
 
     segmenter: lungs.Segmenter
     radiomics_settings: Mapping[str, Any] | None
-    bundle: Bundle | None
+    bundle: "Bundle | None"
     rules: Rules = DEFAULT_RULES
 
     @property
@@ -96,6 +98,17 @@ class Analysis:
         return every
 
 
+@dataclass(frozen=True)
+class Segmented:
+    """A study half way: its volume and labels, and the seconds that they took."""
+
+    selection: Selection
+    series: Series
+    volume: Volume
+    labels: Labels
+    seconds: Mapping[str, float]
+
+
 class _Stopwatch:
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
@@ -124,26 +137,44 @@ def analyse(
     Returns:
         The analysis; refused (`findings.status`) where no series is suitable, with the reasons.
     """
+    segmented = segment(files, method.segmenter, method.rules, progress)
+    return segmented if isinstance(segmented, Analysis) else measure(segmented, method, progress, earlier)
+
+
+def segment(
+    files: Sequence[Path], segmenter: lungs.Segmenter, rules: Rules = DEFAULT_RULES, progress: Progress | None = None
+) -> "Segmented | Analysis":
+    """The first half of `analyse`, up to the labels, for which no bundle is needed; or the refused analysis."""
     watch = _Stopwatch(progress)
     with watch.stage("load"):
         headers, unreadable = read_headers(files)
-        selection = _select(group(headers), unreadable, method.rules)
+        selection = _select(group(headers), unreadable, rules)
         if selection.chosen is None:
             return Analysis(_refused(selection))
         try:
             report = None if progress is None else lambda i, n: progress("load", i / n)
-            volume = load(selection.chosen, report, method.rules)
+            volume = load(selection.chosen, report, rules)
         except RefusedError as e:
             return Analysis(_refused(selection, e))
     try:
         with watch.stage("segment"):
-            labels = method.segmenter(volume)
+            labels = segmenter(volume)
     except RefusedError as e:
         return Analysis(_refused(selection, e))
-    findings = _measure(selection, selection.chosen, volume, labels, method, watch)
+    return Segmented(selection, selection.chosen, volume, labels, watch.seconds)
+
+
+def measure(
+    segmented: "Segmented", method: Method, progress: Progress | None = None, earlier: Sequence[Findings] = ()
+) -> Analysis:
+    """The second half of `analyse`, with the method whose segmenter made the labels."""
+    watch = _Stopwatch(progress)
+    watch.seconds |= segmented.seconds
+    findings = _measure(segmented, method, watch)
     findings = replace(findings, change=change.compare(findings, earlier))
-    sources = {h.path: h.source for h in selection.chosen.headers}
-    return Analysis(findings, tuple(sources[path] for path in volume.paths), volume, labels)
+    sources = {h.path: h.source for h in segmented.series.headers}
+    headers = tuple(sources[path] for path in segmented.volume.paths)
+    return Analysis(findings, headers, segmented.volume, segmented.labels)
 
 
 def _select(series: Sequence[Series], unreadable: Sequence[Unreadable], rules: Rules) -> Selection:
@@ -166,9 +197,9 @@ def _select(series: Sequence[Series], unreadable: Sequence[Unreadable], rules: R
     return Selection(None, reason.text if suitable else "No study holds a suitable series.", doubtful + rejected, flags)
 
 
-def _measure(
-    selection: Selection, series: Series, volume: Volume, labels: Labels, method: Method, watch: _Stopwatch
-) -> Findings:
+def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Findings:
+    selection, series = segmented.selection, segmented.series
+    volume, labels = segmented.volume, segmented.labels
     with watch.stage("quantify"):
         flags = selection.flags + lungs.check(volume, labels)
         volume_ml = lungs.volumes(volume, labels)

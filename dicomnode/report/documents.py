@@ -37,7 +37,8 @@ def document(
     first = headers[0]
     study_uid = str(first.StudyInstanceUID)
     report = hd.sr.Comprehensive3DSR(
-        evidence=[*(source.placeholder(header) for header in headers), *evidence],
+        # highdicom copies what it needs from the first one; of the others it takes the UIDs.
+        evidence=[source.placeholder(first), *(source.uids_of(header) for header in headers[1:]), *evidence],
         content=_root(groups, evaluations, findings, context),
         series_instance_uid=uids.series(kind, study_uid, findings),
         series_number=kind.series_number,

@@ -67,6 +67,14 @@ def placeholder(header: Dataset, frame_of_reference_uid: str | None = None) -> D
     return bare
 
 
+def uids_of(header: Dataset) -> Dataset:
+    """The four UIDs by which a report refers to an image."""
+    bare = Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        bare[keyword] = header[keyword]
+    return bare
+
+
 def requests(header: Dataset) -> list[Dataset]:
     """The items of Referenced Request Sequence (PS3.3 C.17.2): the orders that the source images answer.
 
