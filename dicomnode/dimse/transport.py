@@ -16,7 +16,9 @@ import socket
 import socketserver
 import ssl
 import sys
+import threading
 from collections.abc import Callable
+from queue import Empty, Queue
 from typing import Any
 
 from pynetdicom.ae import ApplicationEntity
@@ -39,8 +41,51 @@ def disable_nagle(association: Association) -> None:
         wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+class _Gate(threading.Event):
+    """pynetdicom's checkpoint of the association's thread; it closes while nobody takes a message (`turn`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = threading.Lock()
+        self.set()
+
+    def clear(self) -> None:
+        """Close the gate."""
+        with self.turn:
+            super().clear()
+
+
+class _Answers(Queue[Any]):
+    """The incoming messages of an association that we requested.
+
+    pynetdicom's thread can pass its checkpoint at the moment that it is closed for a request of ours, and then takes
+    the answer away from who waits for it: a fast peer seemed to be silent. Behind a closed gate it finds nothing.
+    """
+
+    def __init__(self, gate: _Gate) -> None:
+        super().__init__()
+        self._gate = gate
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Only pynetdicom's thread asks without waiting."""
+        if block:
+            return super().get(block, timeout)
+        with self._gate.turn:
+            if not self._gate.is_set():
+                raise Empty
+            return super().get(block=False)
+
+
 class RequestorEntity(ApplicationEntity):
-    """An application entity that requests associations over `RequestorSocket`."""
+    """An application entity that requests associations over `RequestorSocket`, and loses no answer."""
+
+    def associate(self, *args: Any, **kwargs: Any) -> Association:
+        """As pynetdicom's."""
+        association = super().associate(*args, **kwargs)
+        gate = _Gate()
+        association.dimse.msg_queue = _Answers(gate)
+        association._reactor_checkpoint = gate
+        return association
 
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None

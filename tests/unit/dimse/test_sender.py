@@ -274,3 +274,21 @@ def test_more_than_128_contexts_are_sent_in_batches(peer: Peer, tmp_path: Path) 
     sent = send(peer.start(taken), paths)
     assert [one.sop_instance_uid for one in sent] == [path.stem for path in paths]
     assert peer.associations == 2
+
+
+def test_no_answer_is_taken_away_behind_a_closed_gate() -> None:
+    """pynetdicom's own thread asks without waiting; who has sent a request waits for its answer."""
+    from queue import Empty
+
+    from dicomnode.dimse.transport import _Answers, _Gate
+
+    gate = _Gate()
+    answers = _Answers(gate)
+    gate.clear()
+    answers.put("answer")
+    with pytest.raises(Empty):
+        answers.get(block=False)
+    assert answers.get(block=True, timeout=1) == "answer"
+    answers.put("event report")
+    gate.set()
+    assert answers.get(block=False) == "event report"
