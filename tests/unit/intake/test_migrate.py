@@ -13,6 +13,7 @@ from sqlalchemy import text
 from dicomnode.errors import SpoolError
 from dicomnode.intake import migrate
 from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.database import _use_wal
 from dicomnode.intake.tables import metadata
 from tests.databases import fresh_url, postgresql_server
 
@@ -66,6 +67,26 @@ def test_a_database_of_the_first_version_keeps_its_rows(url: str) -> None:
 def _open(url: str, started: "multiprocessing.synchronize.Barrier") -> None:
     started.wait()
     Catalog.open(url).close()
+
+
+def _prepare(path: Path, started: "multiprocessing.synchronize.Barrier") -> None:
+    connection = sqlite3.connect(path)
+    started.wait()
+    _use_wal(connection)
+    connection.close()
+
+
+def test_a_new_sqlite_file_opened_at_once(tmp_path: Path) -> None:
+    """Without patience, one of ten openings failed with «database is locked»."""
+    method = multiprocessing.get_context("fork")
+    for attempt in range(40):
+        barrier = method.Barrier(3)
+        openers = [method.Process(target=_prepare, args=(tmp_path / f"{attempt}.db", barrier)) for _ in range(3)]
+        for process in openers:
+            process.start()
+        for process in openers:
+            process.join(60)
+        assert [process.exitcode for process in openers] == [0, 0, 0]
 
 
 def test_several_starters_at_once(url: str) -> None:
