@@ -29,11 +29,11 @@ $(VENV)/.base: constraints.txt
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.base pyproject.toml
-	$(PIP) --no-build-isolation --editable .
+	$(PIP) --no-build-isolation --editable ".[training]"
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.base pyproject.toml
-	$(PIP) --no-build-isolation --editable ".[test]"
+	$(PIP) --no-build-isolation --editable ".[training,test]"
 	@touch $(VENV)/.installed $@
 
 demo: install
