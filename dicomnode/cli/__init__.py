@@ -1,0 +1,51 @@
+"""The `dicomnode` command. Each command imports what it needs, so that `--help` answers at once."""
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from dicomnode import __version__
+from dicomnode.cli import analysis, jobs, node, weights
+from dicomnode.errors import DicomnodeError
+
+app = typer.Typer(
+    help="A DICOM node that reads systemic-sclerosis lung disease from chest CT. Research use only.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(node.app)
+app.add_typer(analysis.app)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(weights.app, name="weights")
+
+
+def main() -> None:
+    """The entry point, and the one place where errors become messages and exit statuses."""
+    try:
+        app(prog_name="dicomnode")
+    except DicomnodeError as e:
+        fail(e)
+
+
+def fail(error: DicomnodeError) -> NoReturn:
+    """Print the message and leave with the error's exit status."""
+    print(f"dicomnode: {error}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(error.exit_code)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _show: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A DICOM node that reads systemic-sclerosis lung disease from chest CT. Research use only."""

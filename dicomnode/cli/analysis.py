@@ -1,0 +1,83 @@
+"""One study without network and database."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dicomnode.cli.common import JsonOption, load, table
+from dicomnode.errors import UsageError
+
+app = typer.Typer()
+
+
+@app.command()
+def analyze(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A folder of DICOM files, or one file.")],
+    out: Annotated[Path, typer.Option(help="The folder for the results.")],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="Take the table [analysis] of this file; else what is shipped."),
+    ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(help="findings.json of another scan of the same patient, to tell the change; repeat for more."),
+    ] = None,
+) -> None:
+    """Analyse a study without network and database.
+
+    Exit status: 0 analysed, 3 refused (findings.json says why), 2 wrong usage.
+
+    Example: dicomnode analyze ~/scans/case-7 --out case-7-results
+    """
+    from dicomnode import offline
+
+    if not source.exists():
+        raise UsageError(f"{source}: there is no such file or folder")
+    raise SystemExit(offline.run(source, out, None if config is None else load(config).analysis, earlier or ()))
+
+
+@app.command()
+def explain(
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of DICOM files, or one file.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Take the rules of this file; else the defaults.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell which series would be analysed, and why not the others.
+
+    Exit status: 0 a series is suitable, 3 none is.
+
+    Example: dicomnode explain ~/scans/case-7
+    """
+    from dataclasses import asdict
+
+    from dicomnode import explain as explaining
+    from dicomnode.analysis.rules import DEFAULT
+
+    if not source.exists():
+        raise UsageError(f"{source}: there is no such file or folder")
+    found = explaining.explain(source, DEFAULT if config is None else load(config).analysis.selection.rules)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+    else:
+        table(
+            ["series", "modality", "slices", "step, mm", "kernel", "covers, mm", "decision"],
+            [
+                [
+                    f"{r.series_uid} {r.part}".strip(),
+                    r.modality,
+                    str(r.slices),
+                    "-" if r.step_mm is None else f"{r.step_mm:.2f}",
+                    r.kernel or "-",
+                    "-" if r.coverage_mm is None else f"{r.coverage_mm:.0f}",
+                    r.decision,
+                ]
+                for r in found.rows
+            ],
+        )
+        for flag in found.flags:
+            typer.echo(flag)
+    raise SystemExit(0 if any(r.chosen for r in found.rows) else 3)

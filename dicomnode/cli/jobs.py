@@ -1,0 +1,100 @@
+"""`dicomnode jobs`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load, table
+
+app = typer.Typer(help="What the node has received, analysed and delivered.", no_args_is_help=True)
+
+
+@app.command("list")
+def jobs_list(
+    config: ConfigOption = DEFAULT_CONFIG,
+    state: Annotated[str | None, typer.Option(help="Only the jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the jobs, the newest first."""
+    from dicomnode import jobs
+
+    rows = jobs.overview(load(config), state, limit)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table(
+        ["study", "gen.", "state", "images", "last image", "delivered", "reason", "flags"],
+        [
+            [
+                r["study_uid"],
+                str(r["generation"]),
+                r["state"],
+                str(r["instances"]),
+                r["last_seen"],
+                r["delivered"],
+                r["reason"],
+                r["flags"],
+            ]
+            for r in rows
+        ],
+    )
+
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Study Instance UID.")]
+GenerationOption = Annotated[int | None, typer.Option(help="The generation; else the latest.")]
+
+
+@app.command("show")
+def jobs_show(
+    study_uid: StudyArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    generation: GenerationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one job: its state, its series, its deliveries."""
+    from dicomnode import jobs
+
+    shown = jobs.details(load(config), study_uid, generation)
+    if as_json:
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    table(["", ""], [[k, str(v)] for k, v in shown.items() if not isinstance(v, list)])
+    if shown["series"]:
+        table(
+            ["series", "modality", "slices", "what was decided"], [list(map(str, s.values())) for s in shown["series"]]
+        )
+    if shown["deliveries"]:
+        table(
+            ["destination", "object", "state", "attempts", "status", "what it said"],
+            [list(map(str, d.values())) for d in shown["deliveries"]],
+        )
+    if shown["conflicts"]:
+        table(
+            ["came with other content", "SHA-256 (its name in the quarantine)", "received"],
+            [list(map(str, c.values())) for c in shown["conflicts"]],
+        )
+
+
+@app.command("retry")
+def jobs_retry(
+    study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
+) -> None:
+    """Run a failed, refused or cancelled job again; where only deliveries failed, try them again.
+
+    What a destination has accepted is not sent twice.
+    """
+    from dicomnode import jobs
+
+    typer.echo(jobs.retry(load(config), study_uid, generation))
+
+
+@app.command("cancel")
+def jobs_cancel(
+    study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
+) -> None:
+    """Cancel a job that has not ended; what it received is kept."""
+    from dicomnode import jobs
+
+    typer.echo(jobs.cancel(load(config), study_uid, generation))

@@ -1,0 +1,133 @@
+"""The node: run it, check it, talk to its peers."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, configure, find_peer, load, table
+from dicomnode.errors import UsageError
+
+app = typer.Typer()
+
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+
+
+@app.command()
+def demo(
+    given: Annotated[Path | None, typer.Option("--input", help="Send this folder's DICOM files instead.")] = None,
+    pacs: Annotated[str | None, typer.Option(help="Send results to a real PACS: AET@HOST:PORT.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder that everything goes to.")] = Path("demo-out"),
+) -> None:
+    """Show the whole way: a study goes in over DICOM, its results arrive in a PACS.
+
+    Example: dicomnode demo --input ~/scans/case-7
+    """
+    from dicomnode import demo as show
+
+    raise SystemExit(show.run(out, given, pacs))
+
+
+@app.command()
+def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the node: receive, analyse, deliver.
+
+    Example: dicomnode serve --config ae_config.toml
+    """
+    from dicomnode import processes, service
+
+    settings = configure(config, "serve")
+    service.serve(settings, config, processes.stopper(supervised=False))
+
+
+@app.command()
+def work(
+    config: ConfigOption = DEFAULT_CONFIG,
+    index: Annotated[int, typer.Option(help="Tells the workers of one machine apart; keep it over restarts.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1, for this worker; else the configuration's.")] = "",
+    supervised: Supervised = False,
+) -> None:
+    """Run one worker alone, beside a node that `serve` runs here or elsewhere.
+
+    Example: dicomnode work --config ae_config.toml --index 1 --device cuda:1
+    """
+    from dicomnode import processes
+
+    settings = configure(config, f"worker-{index}")
+    if device:
+        settings = settings.on_device(device)
+    processes.work(settings, index, processes.stopper(supervised=supervised))
+
+
+@app.command(hidden=True)
+def receive(config: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
+    """Run the receiving process alone (`serve` starts it)."""
+    from dicomnode import processes
+
+    settings = configure(config, "receiver")
+    processes.receive(settings, processes.stopper(supervised=supervised))
+
+
+@app.command()
+def check(
+    config: ConfigOption = DEFAULT_CONFIG,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read every received file and compare its digest.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the configuration, the folders, the disk, the weights and the peers.
+
+    Exit status: 0 all is well, 1 something would not work, 2 the configuration itself is wrong.
+    """
+    from dicomnode import checks
+
+    results = checks.run(load(config), deep=deep)
+    if as_json:
+        typer.echo(json.dumps([{"what": r.what, "ok": r.ok, "text": r.text} for r in results], indent=2))
+    else:
+        table(["", "what", ""], [["ok" if r.ok else "FAILED", r.what, r.text] for r in results])
+    raise SystemExit(0 if all(r.ok for r in results) else 1)
+
+
+@app.command()
+def echo(
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="A destination's name from the configuration, or AET@HOST:PORT.")
+    ],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Ask a peer for a sign of life (C-ECHO).
+
+    Example: dicomnode echo ORTHANC@127.0.0.1:4242
+    """
+    from dicomnode.dimse import sender
+
+    seconds = sender.echo(find_peer(peer, config))
+    typer.echo(f"{peer} answered in {1000 * seconds:.0f} ms")
+
+
+@app.command()
+def send(
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="A destination's name from the configuration, or AET@HOST:PORT.")
+    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="DICOM files and folders.", exists=True)],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Send DICOM files to a peer (C-STORE).
+
+    Example: dicomnode send DICOMNODE@127.0.0.1:11112 ~/scans/case-7
+    """
+    from rich.progress import Progress
+
+    from dicomnode.analysis.series import find_files
+    from dicomnode.dimse import sender
+
+    paths = [p for f in files for p in (find_files(f) if f.is_dir() else [f])]
+    if not paths:
+        raise UsageError(f"{', '.join(map(str, files))}: there are no files to send")
+    with Progress(disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("sending", total=len(paths))
+        sent = sender.send(find_peer(peer, config), paths, lambda _path, _sent: bar.advance(task))
+    typer.echo(f"{peer} stored {len(sent)} of {len(paths)} objects")

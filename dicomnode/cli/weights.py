@@ -1,0 +1,87 @@
+"""`dicomnode weights`."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load, table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+app = typer.Typer(help="Other people's networks that segment lungs and lobes.", no_args_is_help=True)
+
+
+@app.command("list")
+def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """List the known weights, and the digests of those that are installed."""
+    from dicomnode import weights
+
+    here = weights.installed(load(config).analysis.weights)
+    table(
+        ["name", "file", "finds", "installed, sha256"],
+        [[k.name, k.file, k.what, here[k.file].sha256 if k.file in here else "no"] for k in weights.KNOWN],
+    )
+
+
+@app.command("fetch")
+def weights_fetch(
+    names: Annotated[list[str], typer.Argument(help="R231, LTRCLobes, R231CovidWeb.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    mirror: Annotated[str | None, typer.Option(help="A URL of a folder with the same files.")] = None,
+) -> None:
+    """Download weights into the weights folder; a download that was cut off goes on.
+
+    Example: dicomnode weights fetch R231 --mirror https://files.hospital.example/lungmask
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    from dicomnode import weights
+
+    settings = load(config)
+    wanted = [weights.find(name) for name in names]
+    with Progress(
+        "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), disable=not sys.stderr.isatty()
+    ) as bar:
+        for known in wanted:
+            show = partial(_advance, bar, bar.add_task(known.name, total=None))
+            address = settings.weights.mirror if mirror is None else mirror
+            done = weights.fetch(known, settings.analysis.weights, address, show)
+            typer.echo(f"{known.name} is installed: {done.path}, sha256 {done.sha256}")
+
+
+@app.command("install")
+def weights_install(
+    files: Annotated[list[Path], typer.Argument(help="Weights files under their published names.", exists=True)],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Install files that were carried here, where there is no internet.
+
+    Example: dicomnode weights install /media/usb/unet_r231-d5d2fc3d.pth
+    """
+    from dicomnode import weights
+
+    folder = load(config).analysis.weights
+    for file in files:
+        done = weights.install(file, folder)
+        typer.echo(f"{done.path} is installed, sha256 {done.sha256}")
+
+
+@app.command("verify")
+def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Compare installed weights and bundles with their digests, and recompute the bundles' golden cases.
+
+    Exit status: 0 all is well (or nothing is installed), 4 something is not what was installed.
+    """
+    from dicomnode import weights
+
+    verdicts = list(weights.verify(load(config).analysis.weights))
+    table(["", "what", ""], [["ok" if v.ok else "FAILED", v.name, v.text] for v in verdicts])
+    raise SystemExit(0 if all(v.ok for v in verdicts) else 4)
+
+
+def _advance(bar: "Progress", task: "TaskID", have: int, total: int | None) -> None:
+    bar.update(task, completed=have, total=total)

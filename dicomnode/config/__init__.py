@@ -1,0 +1,30 @@
+"""`ae_config.toml` becomes one frozen, validated record: this module is the only reader of the file.
+
+Paths in the file are relative to the file's own folder, so that the example runs wherever it is copied to.
+Descriptions of the fields are written as the cure that a person needs when the value is wrong.
+"""
+
+from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTable
+from dicomnode.config.destination import OBJECTS, Destination, ObjectName, TransferSyntaxName
+from dicomnode.config.loading import load, parse
+from dicomnode.config.node import Caller, Logging, Node, Settle, Storage, Worker
+from dicomnode.config.settings import Config
+
+__all__ = [
+    "OBJECTS",
+    "AnalysisTable",
+    "Caller",
+    "Config",
+    "Destination",
+    "Logging",
+    "Node",
+    "ObjectName",
+    "SelectionTable",
+    "Settle",
+    "Storage",
+    "TransferSyntaxName",
+    "WeightsTable",
+    "Worker",
+    "load",
+    "parse",
+]

@@ -1,0 +1,105 @@
+"""Which series are analysed, by which algorithms, and where their weights come from."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+
+from dicomnode.analysis import rules
+from dicomnode.analysis.kernels import Family
+from dicomnode.analysis.rules import Contrast, Rules
+from dicomnode.config.fields import PATTERNS, Patterns, Table
+
+_RULES = rules.DEFAULT
+
+
+class SelectionTable(Table):
+    """Which series are analysed (`analysis.rules` explains the fields and has the defaults)."""
+
+    modalities: tuple[str, ...] = Field(_RULES.modalities, min_length=1, description="give a list such as ['CT']")
+    body_parts: Patterns = Field(
+        _RULES.body_parts, description=f"give a list of words for the chest, {PATTERNS}, or leave the key out"
+    )
+    other_body_parts: Patterns = Field(
+        _RULES.other_body_parts, description=f"give a list of words for other parts of the body, {PATTERNS}"
+    )
+    body_part_may_be_missing: bool = Field(True, description="give false to ask for a word for the chest, else true")
+    max_degrees_from_axial: float = Field(
+        _RULES.max_degrees_from_axial, ge=0, le=40, description="give an angle in degrees, 0 to 40"
+    )
+    min_slices: int = Field(_RULES.min_slices, ge=2, description="give a number of slices, at least 2")
+    min_coverage_mm: float = Field(
+        _RULES.min_coverage_mm, ge=0, description="give the distance from the first slice to the last, in mm"
+    )
+    max_step_mm: float | None = Field(
+        None, gt=0, description="give the largest distance between slices, in mm; leave the key out for no limit"
+    )
+    max_thickness_mm: float | None = Field(
+        None, gt=0, description="give the largest Slice Thickness, in mm; leave the key out for no limit"
+    )
+    kernels: tuple[Family, ...] = Field(
+        _RULES.kernels, min_length=1, description=f"give some of {', '.join(_RULES.kernels)}, the best first"
+    )
+    contrast: Contrast = Field(_RULES.contrast, description="give 'allowed', 'preferred' or 'refused'")
+    image_type_refused: tuple[str, ...] = Field(
+        _RULES.image_type_refused, description="give a list of values of Image Type, such as ['LOCALIZER']"
+    )
+    image_type_required: tuple[str, ...] = Field(
+        _RULES.image_type_required, description="give a list of values of Image Type, such as ['AXIAL']"
+    )
+    description_include: Patterns = Field((), description=f"give a list of patterns for Series Description, {PATTERNS}")
+    description_exclude: Patterns = Field((), description=f"give a list of patterns for Series Description, {PATTERNS}")
+
+    @field_validator("kernels")
+    @classmethod
+    def _once(cls, value: tuple[Family, ...]) -> tuple[Family, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a family is named twice")
+        return value
+
+    @property
+    def rules(self) -> Rules:
+        """The record that the analysis takes."""
+        return Rules(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class AnalysisTable(Table):
+    """Which algorithms make the numbers, and from which series."""
+
+    selection: SelectionTable = Field(SelectionTable(), description="give a table [analysis.selection]")
+
+    segmenter: Literal["classical", "lungmask"] = Field(
+        "classical", description="give 'classical' (needs no weights) or 'lungmask' (needs lungmask_weights)"
+    )
+    lungmask_weights: Path | None = Field(
+        None, description="give 'R231' (after `dicomnode weights fetch R231`), or the path of such a weights file"
+    )
+    lungmask_sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="give the SHA-256 of that file: 64 lower-case hex digits"
+    )
+    weights: Path = Field(Path("weights"), description="give the folder that holds the model bundles")
+    bundle: str = Field("", description="give the name of a bundle's folder in `weights`, or '' for no risk")
+    allow_demo_bundles: bool = Field(
+        False, description="give true only to try things out: it serves bundles trained on synthetic data"
+    )
+    radiomics: bool = Field(True, description="give true to compute the radiomics features, else false")
+    device: str = Field("cpu", pattern=r"^cpu$|^cuda(:\d+)?$", description="give 'cpu', 'cuda' or 'cuda:0'")
+
+    @field_validator("lungmask_sha256")
+    @classmethod
+    def _weights(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("segmenter") == "lungmask" and info.data.get("lungmask_weights") is None:
+            raise ValueError("segmenter = 'lungmask' needs lungmask_weights (and lungmask_sha256 for a path)")
+        return value
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+class WeightsTable(Table):
+    """Where `dicomnode weights fetch` gets files from."""
+
+    mirror: str = Field(
+        "",
+        pattern=r"^$|^https?://",
+        description="give '' for the publisher's server, or the http(s) URL of a folder with the same files",
+    )

@@ -1,0 +1,101 @@
+"""The node itself: who may send, where files lie, when a study is complete, who analyses, what is logged."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from dicomnode.config.fields import AeTitle, Network, Port, Table
+
+
+class Caller(Table):
+    """Who may open an association. An AE title proves nothing by itself: name the address too."""
+
+    ae_title: AeTitle = Field("*", description="give the caller's AE title (1 to 16 plain characters), or '*' for any")
+    address: Network = Field(
+        "0.0.0.0/0", description="give an address or a network, such as '10.1.2.3' or '10.1.0.0/16'"
+    )
+
+    report_to: str = Field(
+        "",
+        pattern=r"^$|^.+:\d{1,5}$",
+        description="give 'host:port' for storage commitment reports to this caller, or '' for its own association",
+    )
+
+
+class Node(Table):
+    """The DICOM listener."""
+
+    ae_title: AeTitle = Field("DICOMNODE", description="give this node's AE title: 1 to 16 plain characters")
+    host: str = Field("127.0.0.1", description="give the address to listen on; '0.0.0.0' listens on every interface")
+    port: Port = Field(11112, description="give a free TCP port from 1 to 65535 (below 1024 needs privileges)")
+    check_called_ae: bool = Field(True, description="give true to accept only calls to our AE title, else false")
+    callers: tuple[Caller, ...] = Field((), description="give [[node.callers]] tables; none means that anyone may send")
+    max_associations: int = Field(
+        50, ge=1, le=900, description="give the number of associations per receiving process, from 1 to 900"
+    )
+    receivers: int = Field(
+        1, ge=1, le=16, description="give the number of receiving processes that share the port, 1 to 16"
+    )
+    max_pdu_bytes: int = Field(
+        1 << 20, ge=4096, le=1 << 20, description="give the largest PDU we take, in bytes: 4096 to 1048576"
+    )
+    network_timeout_s: float = Field(60, gt=0, description="give seconds of silence after which a caller is cut off")
+
+
+class Storage(Table):
+    """Folders (relative to the configuration file) and the database."""
+
+    spool: Path = Field(Path("var/spool"), description="give the folder for received images")
+    results: Path = Field(Path("var/results"), description="give the folder for results")
+    state: Path = Field(Path("var/state"), description="give the folder for the catalogue and the queue")
+    database_url: str = Field(
+        "",
+        pattern=r"^$|^postgresql://",
+        description="give '' for SQLite files in `state`, or a URL that starts with postgresql://",
+    )
+    retention_days: float = Field(
+        7.0, ge=0, description="give the days for which a delivered study is kept at least after its last image"
+    )
+    low_free_gb: float = Field(
+        10.0, ge=0, description="give the free disk space, in GB, below which delivered studies are removed"
+    )
+    minimum_free_gb: float = Field(
+        2.0, ge=0, description="give the free disk space, in GB, below which nothing more is accepted"
+    )
+
+    @field_validator("minimum_free_gb")
+    @classmethod
+    def _marks(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("low_free_gb", value):
+            raise ValueError("is above low_free_gb: nothing would be removed before everything is refused")
+        return value
+
+
+class Settle(Table):
+    """When a study counts as complete."""
+
+    release_s: float = Field(5, ge=0, description="give the seconds to wait after a complete study's last association")
+    quiet_s: float = Field(60, gt=0, description="give the seconds of silence after which an unclear study is taken")
+    tick_s: float = Field(1, gt=0, le=60, description="give the seconds between two looks, above 0 and up to 60")
+
+
+class Worker(Table):
+    """The process that analyses."""
+
+    processes: int = Field(1, ge=0, le=64, description="give the number of workers that `serve` starts, 0 to 64")
+    concurrency: int = Field(
+        1, ge=1, le=16, description="give the number of studies a worker analyses at once, 1 to 16"
+    )
+    drain_s: float = Field(30, ge=0, description="give the seconds that running work may take to stop")
+    dead_after_s: float = Field(
+        60, ge=1, description="give the seconds of silence after which a worker's work goes to others, 1 or more"
+    )
+
+
+class Logging(Table):
+    """Logs go to standard error, for journald or a container to keep."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="give 'debug', 'info', 'warning' or 'error'; only 'debug' may show patient data"
+    )
