@@ -21,10 +21,12 @@ from dicomnode.dimse import commitment, contexts
 from dicomnode.dimse.commands import StoreRequest
 from dicomnode.dimse.provider import LONGEST_PDU
 from dicomnode.dimse.reception import Reception
+from dicomnode.dimse.spooled import read_instance
 from dicomnode.dimse.transport import Server
 from dicomnode.errors import SpoolError
 from dicomnode.intake import processes
 from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.reconcile import restore
 from dicomnode.intake.spool import Spool
 
 LOGGER = logging.getLogger(__name__)
@@ -248,18 +250,35 @@ def run_receiver(settings: ReceiverSettings, spool_root: Path, catalog_url: str,
     """
     _allow_descriptors()
     spool = Spool(spool_root)
-    swept = spool.sweep()
     catalog = Catalog.open(catalog_url)
     try:
-        lost = catalog.lose_associations(processes.is_alive, time.time())
-        if swept or lost:
-            LOGGER.warning("a receiver died here: %d unfinished files removed, %d associations lost", swept, lost)
+        _recover(spool, catalog)
         receiver = Receiver(settings, spool, catalog)
         receiver.start()
         stop.wait()
         receiver.stop(settings.network_timeout_s)
     finally:
         catalog.close()
+
+
+def _recover(spool: Spool, catalog: Catalog) -> None:
+    """What a receiver that died has left, or a power cut has taken.
+
+    Rows that a power cut can take were brought by an association that the catalogue still holds open: its end would
+    have been committed behind them, and that commit waits for the disk. They are restored before anybody can send other
+    content under the same SOP Instance UIDs, and before their associations count as ended.
+    """
+    swept = spool.sweep()
+    dead = catalog.dead_receivers(processes.is_alive)
+    restored, _ = restore(spool, catalog, read_instance) if dead else (0, 0)
+    lost = catalog.lose_associations(dead, time.time())
+    if swept or lost:
+        LOGGER.warning(
+            "a receiver died here: %d unfinished files removed, %d associations lost, %d images recorded again",
+            swept,
+            lost,
+            restored,
+        )
 
 
 def _allow_descriptors() -> None:

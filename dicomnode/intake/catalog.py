@@ -4,7 +4,7 @@ Times are UTC seconds, given by the caller.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
@@ -49,15 +49,16 @@ class Catalog(Recording, Commitments, Workers):
         with self._write() as connection:
             connection.execute(associations.update().where(chosen).values(closed=how, closed_at=now))
 
-    def lose_associations(self, is_alive: Callable[[str], bool], now: float) -> int:
-        """Closes as «lost» the open associations of receivers that have died; returns how many."""
-        still_open = associations.c.closed.is_(None)
+    def dead_receivers(self, is_alive: Callable[[str], bool]) -> list[str]:
+        """Receiving processes that have died and left associations open; `is_alive` is asked with their names."""
+        runs = select(associations.c.receiver_run).where(associations.c.closed.is_(None)).distinct()
+        with self._read() as connection:
+            return [run for run in connection.execute(runs).scalars() if not is_alive(run)]
+
+    def lose_associations(self, receiver_runs: Sequence[str], now: float) -> int:
+        """Closes as «lost» the open associations of these receiving processes; returns how many."""
+        chosen = associations.c.closed.is_(None) & associations.c.receiver_run.in_(receiver_runs)
         with self._write() as connection:
-            runs = connection.execute(select(associations.c.receiver_run).where(still_open).distinct()).scalars()
-            dead = [run for run in runs if not is_alive(run)]
-            if not dead:
-                return 0
-            chosen = still_open & associations.c.receiver_run.in_(dead)
             return connection.execute(associations.update().where(chosen).values(closed="lost", closed_at=now)).rowcount
 
     # Instances and studies

@@ -1,8 +1,8 @@
 """The catalogue's way of an image that has just arrived: on the receiver's hot path, so it is short.
 
-On SQLite the row of a new image is committed without waiting for the disk (`synchronous=NORMAL`). The image itself is on
-the disk by then, and all of its row can be read from it: a power cut takes the last rows at most, and `reconcile` puts
-them back before anything settles. Every other commit waits for the disk, and brings the rows before it there too.
+On SQLite the row of a new image is committed without waiting for the disk (`synchronous=NORMAL`). The image itself is
+on the disk by then, and all of its row can be read from it: a power cut takes the last rows at most, and `reconcile`
+puts them back before anything settles. Every other commit waits for the disk, and brings the rows before it there too.
 """
 
 import sqlite3

@@ -64,7 +64,10 @@ class Incoming:
 
     def write(self, data: bytes | memoryview) -> None:
         """Adds bytes of the data set."""
+        at = self.size
         self._put(memoryview(data))
+        # Linux begins to write these pages now: the fsync at the end finds less to do.
+        os.posix_fadvise(self._file.fileno(), at, len(data), os.POSIX_FADV_DONTNEED)
         self._digest.update(data)
 
     def _put(self, data: memoryview) -> None:
