@@ -47,7 +47,7 @@ _ANSWER_SENT_S = 10.0
 #: Opening an association for a report, and waiting for its answer, each.
 _TIMEOUT_S = 10.0
 #: How often the node looks for reports whose next attempt is due.
-_LOOK_S = 2.0
+_LOOK_S = 5.0
 
 
 class Provider:
