@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -64,11 +64,7 @@ class Incoming:
 
     def write(self, data: bytes | memoryview) -> None:
         """Adds bytes of the data set."""
-        at = self.size
         self._put(memoryview(data))
-        with suppress(OSError):
-            # Linux begins to write these pages now: the fsync at the end finds less to do.
-            os.posix_fadvise(self._file.fileno(), at, len(data), os.POSIX_FADV_DONTNEED)
         self._digest.update(data)
 
     def _put(self, data: memoryview) -> None:
