@@ -5,6 +5,7 @@ nothing.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,20 +56,33 @@ class Housekeeping:
         self._since = clock()
         self._enqueued: set[tuple[str, int, float]] = set()
         self._scheduler = BackgroundScheduler(timezone="UTC")
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Start ticking."""
-        once = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
-        self._scheduler.add_job(_guarded(self.settle), "interval", seconds=self._tick_s, **once)
-        self._scheduler.add_job(_guarded(self.reconcile), "interval", seconds=RECONCILE_S, **once)
-        self._scheduler.add_job(_guarded(self.make_room), "interval", seconds=ROOM_S, **once)
-        pause_s = min(RECONCILE_S, self._dead_after_s / 4)
-        self._scheduler.add_job(_guarded(self.recover), "interval", seconds=pause_s, **once)
-        self._scheduler.add_job(_guarded(self.compare_spool))
+        self._every(RECONCILE_S, self.reconcile)
+        self._every(min(RECONCILE_S, self._dead_after_s / 4), self.recover)
+        self._scheduler.add_job(self._compare_first)
         self._scheduler.start()
+
+    def _every(self, seconds: float, tick: Callable[[], object]) -> None:
+        run = _guarded(tick)
+        self._scheduler.add_job(
+            run, "interval", seconds=seconds, max_instances=1, coalesce=True, misfire_grace_time=None
+        )
+
+    def _compare_first(self) -> None:
+        # A power cut may have taken the last rows of images: before they are restored, nothing settles without them,
+        # and no study is removed as if it had not gone on.
+        while not _guarded(self.compare_spool)():
+            if self._stopping.wait(self._tick_s):
+                return
+        self._every(self._tick_s, self.settle)
+        self._every(ROOM_S, self.make_room)
 
     def stop(self) -> None:
         """Stop ticking; a running tick ends first."""
+        self._stopping.set()
         self._scheduler.shutdown(wait=True)
 
     def settle(self) -> list[tuple[str, int]]:
@@ -160,10 +174,10 @@ class Housekeeping:
         log.log(logging.WARNING if found.trouble else logging.INFO, "spool and catalogue compared: %s", found)
 
 
-def _guarded(tick: Callable[[], object]) -> Callable[[], None]:
-    """A tick whose failure is said and forgotten: the next one finds the same state."""
+def _guarded(tick: Callable[[], object]) -> Callable[[], bool]:
+    """A tick whose failure is said and forgotten: the next one finds the same state. Returns whether it went well."""
 
-    def run() -> None:
+    def run() -> bool:
         try:
             tick()
         except SQLAlchemyError as e:
@@ -173,6 +187,9 @@ def _guarded(tick: Callable[[], object]) -> Callable[[], None]:
             log.warning("%s has to wait: %s", tick.__name__, e)
         except Exception as e:  # noqa: BLE001  (the clock goes on, whatever one tick met)
             logs.trouble(log, e, "%s failed", tick.__name__)
+        else:
+            return True
+        return False
 
     return run
 

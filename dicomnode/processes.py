@@ -8,7 +8,8 @@ import threading
 from types import FrameType
 
 from dicomnode.config import Config
-from dicomnode.dimse.receiver import Caller, ReceiverSettings, run_receiver
+from dicomnode.dimse.receiver import Caller, ReceiverSettings
+from dicomnode.dimse.receiver_process import run_receiver
 from dicomnode.intake.catalog import Catalog
 
 log = logging.getLogger(__name__)
@@ -17,7 +18,10 @@ log = logging.getLogger(__name__)
 def receive(config: Config, stop: threading.Event) -> None:
     """The receiving process, until `stop` is set."""
     prepare_folders(config)
-    run_receiver(receiver_settings(config), config.storage.spool, config.catalog_url, stop)
+    storage = config.storage
+    run_receiver(
+        receiver_settings(config), storage.spool, storage.state, config.catalog_url, config.worker.drain_s, stop
+    )
 
 
 def work(config: Config, index: int, stop: threading.Event) -> None:

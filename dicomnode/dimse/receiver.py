@@ -5,11 +5,9 @@ Here: who may come in, how many, and how it ends. What happens to an image: `dic
 
 import ipaddress
 import logging
-import resource
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydicom.uid import UID
 from pynetdicom import _config, evt
@@ -19,6 +17,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicomnode.dimse import commitment, contexts
 from dicomnode.dimse.commands import StoreRequest
+from dicomnode.dimse.commitment_scp import Reports
 from dicomnode.dimse.provider import LONGEST_PDU
 from dicomnode.dimse.reception import Reception
 from dicomnode.dimse.transport import Server
@@ -34,6 +33,8 @@ _CALLING_AE_NOT_RECOGNISED = (1, 1, 3)
 _CALLED_AE_NOT_RECOGNISED = (1, 1, 7)
 _LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 _POLL_S = 0.05
+#: Associations that were aborted end within this, and so does a report under way, or they are left to the next start.
+_ENDING_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class Receiver:
         self._admission = threading.Lock()
         self._server: Server | None = None
         self._entity = _entity(settings)
+        report_to = {ae_title: (host, port) for ae_title, host, port in settings.report_to}
+        self._reports = Reports(settings.ae_title, catalog, report_to)
 
     def start(self) -> int:
         """Listens; returns the port.
@@ -107,7 +110,6 @@ class Receiver:
         settings = self._settings
         # Its standard handlers format every PDU for a log that nobody reads: they cost a tenth of the throughput.
         _config.LOG_HANDLER_LEVEL = "none"
-        reports = {ae_title: (host, port) for ae_title, host, port in settings.report_to}
         try:
             server = Server(
                 self._entity,
@@ -120,7 +122,7 @@ class Receiver:
                 ended=self._ended,
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self._requested),
-                    *commitment.receiver_handlers(settings.ae_title, self._catalog, reports),
+                    *self._reports.handlers,
                 ],
                 share_port=settings.share_port,
             )
@@ -128,13 +130,17 @@ class Receiver:
             where = f"{settings.host or '*'}:{settings.port}"
             raise SpoolError(f"cannot listen on {where}: {error.strerror}; change [node] host or port") from error
         self._server = server
+        self._reports.start()
         threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="dicom-accept", daemon=True).start()
         port = int(server.server_address[1])
         LOGGER.info("listening as %s on port %d", settings.ae_title, port)
         return port
 
     def stop(self, grace_s: float) -> None:
-        """Accepts nothing new; running associations may finish for `grace_s`, then they are aborted."""
+        """Accepts nothing new; running associations may finish for `grace_s`, then they are aborted.
+
+        Takes at most `grace_s` and four seconds.
+        """
         if self._server is None:
             return
         self._server.shutdown()
@@ -145,9 +151,10 @@ class Receiver:
         for association in self._running():
             association.abort()
         # Their ends are still to be written to the catalogue.
-        deadline = time.monotonic() + self._settings.acse_timeout_s
+        deadline = time.monotonic() + _ENDING_S
         while (self._running() or self._rows) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
+        self._reports.stop(_ENDING_S)
 
     def _running(self) -> list[Association]:
         return [one for one in self._entity.active_associations if one.is_acceptor]
@@ -238,34 +245,6 @@ class Receiver:
             has_space=self._has_space,
             association_id=lambda: self._association_id(association),
         )
-
-
-def run_receiver(settings: ReceiverSettings, spool_root: Path, catalog_url: str, stop: threading.Event) -> None:
-    """A receiving process from start to end: sweeps what dead receivers left, listens until `stop` is set, drains.
-
-    Raises:
-        SpoolError: spool, catalogue or address are not usable.
-    """
-    _allow_descriptors()
-    spool = Spool(spool_root)
-    swept = spool.sweep()
-    catalog = Catalog.open(catalog_url)
-    try:
-        lost = catalog.lose_associations(processes.is_alive, time.time())
-        if swept or lost:
-            LOGGER.warning("a receiver died here: %d unfinished files removed, %d associations lost", swept, lost)
-        receiver = Receiver(settings, spool, catalog)
-        receiver.start()
-        stop.wait()
-        receiver.stop(settings.network_timeout_s)
-    finally:
-        catalog.close()
-
-
-def _allow_descriptors() -> None:
-    """The usual limit of 1,024 is less than the connections that a port scan or a busy morning may open."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _request(association: Association) -> A_ASSOCIATE:

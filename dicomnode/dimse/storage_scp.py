@@ -11,7 +11,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import EventHandlerType
 
-from dicomnode.dimse import commitment, contexts
+from dicomnode.dimse import commitment, commitment_scp, contexts
 from dicomnode.dimse.transport import disable_nagle
 from dicomnode.errors import SpoolError
 from dicomnode.intake.spool import folder_name
@@ -33,7 +33,7 @@ class StoragePeer:
         self.folder = folder
         self._entity = ApplicationEntity(ae_title)
         self._entity.maximum_pdu_size = 0
-        self._provider = commitment.Provider(ae_title, self._missing, report_to or {})
+        self._provider = commitment_scp.Provider(ae_title, self._missing, report_to or {})
 
     def start(self) -> int:
         """Listens; returns the port.
@@ -79,5 +79,5 @@ class StoragePeer:
         try:
             meta = read_file_meta_info(self._path(sop_instance_uid))
         except FileNotFoundError:
-            return commitment.NO_SUCH_OBJECT
-        return None if meta.MediaStorageSOPClassUID == sop_class_uid else commitment.CLASS_INSTANCE_CONFLICT
+            return commitment_scp.NO_SUCH_OBJECT
+        return None if meta.MediaStorageSOPClassUID == sop_class_uid else commitment_scp.CLASS_INSTANCE_CONFLICT

@@ -1,22 +1,22 @@
 """The catalogue of what came, what was made of it and where it went: SQLAlchemy Core on SQLite or PostgreSQL.
 
-The receiver's one call on its hot path is `record`: one short transaction. Times are UTC seconds, given by the caller.
+Times are UTC seconds, given by the caller.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, bindparam, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from dicomnode.errors import SpoolError
 from dicomnode.intake.commitments import Commitments
 from dicomnode.intake.ledger import supersede
+from dicomnode.intake.recording import Recording
 from dicomnode.intake.records import (
     PATIENT_ID_DIGITS,
     Bringer,
     Closed,
-    Conflict,
     Instance,
     JobState,
     SeriesIntake,
@@ -25,34 +25,12 @@ from dicomnode.intake.records import (
     StudyIntake,
     StudyState,
 )
-from dicomnode.intake.tables import associations, conflicts, deliveries, instances, jobs, studies
+from dicomnode.intake.tables import associations, deliveries, instances, jobs, studies
 from dicomnode.intake.workers import Workers
 
-Recorded = Literal["new", "same", "conflict"]
 
-
-class Catalog(Commitments, Workers):
+class Catalog(Recording, Commitments, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        # Only when asked does SQLAlchemy keep the row count of an INSERT.
-        self._insert_instance = (
-            self._insert(instances).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-        )
-        self._insert_conflict = self._insert(conflicts).on_conflict_do_nothing()
-        study = self._insert(studies).values(
-            study_uid=bindparam("study"),
-            generation=0,
-            state="receiving",
-            first_seen=bindparam("now"),
-            last_seen=bindparam("now"),
-            instances=1,
-        )
-        self._touch_study = study.on_conflict_do_update(
-            index_elements=["study_uid"],
-            set_={"state": "receiving", "last_seen": bindparam("now"), "instances": studies.c.instances + 1},
-        )
 
     # Associations
 
@@ -71,59 +49,19 @@ class Catalog(Commitments, Workers):
         with self._write() as connection:
             connection.execute(associations.update().where(chosen).values(closed=how, closed_at=now))
 
-    def lose_associations(self, is_alive: Callable[[str], bool], now: float) -> int:
-        """Closes as «lost» the open associations of receivers that have died; returns how many."""
-        still_open = associations.c.closed.is_(None)
+    def dead_receivers(self, is_alive: Callable[[str], bool]) -> list[str]:
+        """Receiving processes that have died and left associations open; `is_alive` is asked with their names."""
+        runs = select(associations.c.receiver_run).where(associations.c.closed.is_(None)).distinct()
+        with self._read() as connection:
+            return [run for run in connection.execute(runs).scalars() if not is_alive(run)]
+
+    def lose_associations(self, receiver_runs: Sequence[str], now: float) -> int:
+        """Closes as «lost» the open associations of these receiving processes; returns how many."""
+        chosen = associations.c.closed.is_(None) & associations.c.receiver_run.in_(receiver_runs)
         with self._write() as connection:
-            runs = connection.execute(select(associations.c.receiver_run).where(still_open).distinct()).scalars()
-            dead = [run for run in runs if not is_alive(run)]
-            if not dead:
-                return 0
-            chosen = still_open & associations.c.receiver_run.in_(dead)
             return connection.execute(associations.update().where(chosen).values(closed="lost", closed_at=now)).rowcount
 
     # Instances and studies
-
-    def record(self, instance: Instance) -> Recorded:
-        """Notes an instance whose file is safe.
-
-        `new`: its study is receiving (again). `same`: this SOP Instance UID with these bytes was here; it now counts as
-        brought by this association (a resend heals an aborted one), and no new generation begins. `conflict`: the SOP
-        Instance UID is taken by other bytes; nothing is changed, and the caller says whether it is a conflict in
-        truth (`note_conflict`) or the same image in another encoding.
-        """
-        with self._write() as connection:
-            if connection.execute(self._insert_instance, vars(instance)).rowcount == 1:
-                connection.execute(self._touch_study, {"study": instance.study_uid, "now": instance.received_at})
-                return "new"
-            chosen = instances.c.sop_instance_uid == instance.sop_instance_uid
-            # Equal bytes have equal study and series UIDs.
-            if connection.execute(select(instances.c.sha256).where(chosen)).scalar_one() != instance.sha256:
-                return "conflict"
-            connection.execute(
-                instances.update()
-                .where(chosen)
-                .values(association_id=instance.association_id, received_at=instance.received_at)
-            )
-            connection.execute(
-                studies.update().where(studies.c.study_uid == instance.study_uid).values(last_seen=instance.received_at)
-            )
-            return "same"
-
-    def note_conflict(self, instance: Instance) -> None:
-        """Flags a conflict where a person looks: at the study that holds the first one, and at the one named now."""
-        mine = instances.c.sop_instance_uid == instance.sop_instance_uid
-        with self._write() as connection:
-            first = connection.execute(select(instances.c.study_uid).where(mine)).scalars().all()
-            for study_uid in {*first, instance.study_uid}:
-                row = Conflict(study_uid, instance.sop_instance_uid, instance.sha256, instance.received_at)
-                connection.execute(self._insert_conflict, vars(row))
-
-    def conflicts(self, study_uid: str) -> list[Conflict]:
-        """The oldest first."""
-        query = select(conflicts).where(conflicts.c.study_uid == study_uid).order_by(conflicts.c.received_at)
-        with self._read() as connection:
-            return [Conflict(**row._mapping) for row in connection.execute(query)]
 
     def unsettled(self, now: float) -> list[StudyIntake]:
         """What `settle.decide` needs, for every study that is receiving, the longest silent first.

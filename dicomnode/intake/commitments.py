@@ -1,12 +1,22 @@
-"""Storage commitment in the catalogue: which transaction asked for what, and what came back. Times are UTC seconds."""
+"""Storage commitment in the catalogue, both sides. Times are UTC seconds.
 
+As SCU: which transaction asked for what, and what came back. As SCP: which reports the node owes.
+"""
+
+import json
+import logging
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 
 from dicomnode.intake.ledger import Ledger, conclude, lock_study
-from dicomnode.intake.records import Instance
-from dicomnode.intake.tables import commitments, deliveries, instances
+from dicomnode.intake.records import Instance, OwedReport
+from dicomnode.intake.tables import commitments, deliveries, instances, owed_reports
+
+log = logging.getLogger(__name__)
+
+#: The pause between two attempts to bring a report doubles from the first to the longest; then it is given up.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GIVE_UP_S = 10.0, 1800.0, 172_800.0
 
 
 class Commitments(Ledger):
@@ -69,3 +79,45 @@ class Commitments(Ledger):
         with self._read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else Instance(**row._mapping)
+
+    def owe_report(self, owed: OwedReport, *, now: float) -> None:
+        """Notes a report before its request is answered. The first attempt is the caller's. Asked again, it is new."""
+        values = {"objects": json.dumps(owed.objects), "asked_at": now, "due_at": now + _FIRST_PAUSE_S, "attempts": 1}
+        row = self._insert(owed_reports).values(
+            transaction_uid=owed.transaction_uid, requester=owed.requester, **values
+        )
+        with self._write() as connection:
+            connection.execute(row.on_conflict_do_update(index_elements=["transaction_uid", "requester"], set_=values))
+
+    def due_reports(self, now: float) -> list[OwedReport]:
+        """The reports whose next attempt is due. It is the caller's: nobody else is given it."""
+        table = owed_reports.c
+        # A time far ahead was noted before the clock was set back.
+        is_due = (table.due_at <= now) | (table.due_at > now + _LONGEST_PAUSE_S)
+        with self._read() as connection:
+            found = connection.execute(select(owed_reports).where(is_due)).all()
+        taken = []
+        for row in found:
+            owed = OwedReport(row.transaction_uid, row.requester, tuple((a, b) for a, b in json.loads(row.objects)))
+            if now - row.asked_at > _GIVE_UP_S:
+                log.error("gave up storage commitment report %s to %s", owed.transaction_uid, owed.requester)
+                self.report_brought(owed)
+                continue
+            pause = min(_FIRST_PAUSE_S * 2.0 ** min(row.attempts, 10), _LONGEST_PAUSE_S)
+            mine = _owed(owed) & (table.attempts == row.attempts) & is_due
+            with self._write() as connection:
+                changed = connection.execute(
+                    owed_reports.update().where(mine).values(due_at=now + pause, attempts=row.attempts + 1)
+                )
+            if changed.rowcount == 1:
+                taken.append(owed)
+        return taken
+
+    def report_brought(self, owed: OwedReport) -> None:
+        """Nothing more is owed."""
+        with self._write() as connection:
+            connection.execute(owed_reports.delete().where(_owed(owed)))
+
+
+def _owed(owed: OwedReport) -> ColumnElement[bool]:
+    return (owed_reports.c.transaction_uid == owed.transaction_uid) & (owed_reports.c.requester == owed.requester)

@@ -130,10 +130,15 @@ def open_database(url: str) -> Engine:
 def database_error(error: SQLAlchemyError) -> SpoolError:
     """The driver's own words, without the statement and its values."""
     cause = getattr(error, "orig", None)
-    text = f"the catalogue's database failed: {cause or type(error).__name__}; check its disk, URL and rights"
+    text = failure_text(cause or type(error).__name__)
     cut_off = isinstance(error, DBAPIError) and error.connection_invalidated
     passing = cut_off or isinstance(error, OperationalError | InterfaceError | TimeoutError)
     return DatabaseError(text) if passing else SpoolError(text)
+
+
+def failure_text(cause: object) -> str:
+    """What a person is told when the database fails."""
+    return f"the catalogue's database failed: {cause}; check its disk, URL and rights"
 
 
 def _prepare_postgresql(connection: psycopg.Connection[tuple[object, ...]], _record: Any) -> None:
@@ -147,7 +152,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     # The driver would start its own deferred transactions; _begin_sqlite starts ours.
     connection.isolation_level = None
     # WAL: readers don't wait for the receiver. FULL: a commit is on the disk before the sender hears «success»
-    # (NORMAL would lose the last commits in a power cut). About 0.5 ms a commit.
+    # (NORMAL would lose the last commits in a power cut: `recording` says where that is harmless).
     _use_wal(connection)
     for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

@@ -1,8 +1,8 @@
 """After a crash: what the spool holds and what the catalogue knows, compared in both directions.
 
-A file that the catalogue does not know was complete when its receiver died, but its sender was never told so. It is
-recorded as if it had come now: the sender's second attempt then finds it «same». A row whose file is gone cannot be
-mended here: it is counted and named, and a resend of the image puts the file back.
+A file that the catalogue does not know was complete when its receiver died before it was recorded, or its row was
+among the last that a power cut has taken (`recording`). It is recorded as if it had come now. A row whose file is gone
+cannot be mended here: it is counted and named, and a resend of the image puts the file back.
 """
 
 import logging
@@ -15,6 +15,7 @@ from typing import Literal
 
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Instance
+from dicomnode.intake.sameness import same_content
 from dicomnode.intake.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -47,14 +48,26 @@ class Reconciled:
 def reconcile(spool: Spool, catalog: Catalog, read: Callable[[Path], Instance]) -> Reconciled:
     """Compare, and mend what can be mended. `read` makes an instance of a spooled file, or raises ValueError."""
     missing = tuple(i.sop_instance_uid for i in all_instances(catalog) if not Path(i.path).is_file())
-    found: Counter[str] = Counter()
-    for folder in spool.study_folders():
-        files = {p for p in folder.glob("*/*.dcm") if time.time() - p.stat().st_mtime > _SETTLED_S}
-        known = {Path(i.path) for i in catalog.instances(folder.name)} if files else set()
-        found.update(_adopt(spool, catalog, path, read) for path in sorted(files - known))
+    adopted, quarantined = restore(spool, catalog, read)
     for uid in missing[:20]:
         log.error("%s is recorded, but its file is gone from the spool: have it sent again", uid)
-    return Reconciled(found["adopted"], found["bad"], missing)
+    return Reconciled(adopted, quarantined, missing)
+
+
+def restore(spool: Spool, catalog: Catalog, read: Callable[[Path], Instance]) -> tuple[int, int]:
+    """Record the complete files that the catalogue does not know: (how many, how many went to quarantine instead)."""
+    found: Counter[str] = Counter()
+    for folder in spool.study_folders():
+        known = {Path(i.path) for i in catalog.instances(folder.name)}
+        unknown = (path for path in sorted(folder.glob("*/*.dcm")) if path not in known)
+        found.update(_adopt(spool, catalog, path, read) for path in unknown if not _is_on_its_way(path))
+    return found["adopted"], found["bad"]
+
+
+def _is_on_its_way(path: Path) -> bool:
+    # What was written before this machine was started is on nobody's way, however soon after a power cut this is.
+    age = time.time() - path.stat().st_mtime
+    return 0 <= age < min(_SETTLED_S, time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def all_instances(catalog: Catalog) -> Iterator[Instance]:
@@ -78,6 +91,9 @@ def _adopt(
             return "known"  # recorded in between, or under a name that is no plain UID
         if catalog.record(instance) != "conflict":
             return "adopted"
+        if held is not None and same_content(Path(held.path), path):
+            spool.discard(path)  # a resend in another encoding
+            return "known"
         catalog.note_conflict(instance)
         code, text = "uid-taken", f"SOP Instance UID {instance.sop_instance_uid} is stored with other content"
     log.warning("%s: %s; moved to the quarantine", path.name, text)

@@ -102,6 +102,15 @@ class Conflict:
 
 
 @dataclass(frozen=True)
+class OwedReport:
+    """A storage commitment report that the node owes: `objects` are (SOP class UID, SOP Instance UID)s."""
+
+    transaction_uid: str
+    requester: str
+    objects: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Worker:
     """A worker's row: it is fenced off as soon as its `epoch` is not the one that it was given."""
 

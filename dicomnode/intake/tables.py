@@ -117,6 +117,17 @@ commitments = Table(
 )
 Index("commitments_study", commitments.c.study_uid, commitments.c.generation)
 
+owed_reports = Table(
+    "owed_reports",
+    metadata,
+    Column("transaction_uid", String, primary_key=True),
+    Column("requester", String(16), primary_key=True),
+    Column("objects", Text, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("attempts", Integer, nullable=False),
+)
+
 workers = Table(
     "workers",
     metadata,

@@ -20,11 +20,13 @@ Peer = Callable[[str, str], str]
 PROCESS = """
 import signal, sys, threading
 from pathlib import Path
-from dicomnode.dimse.receiver import ReceiverSettings, run_receiver
+from dicomnode.dimse.receiver import ReceiverSettings
+from dicomnode.dimse.receiver_process import run_receiver
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 settings = ReceiverSettings("NODE", "127.0.0.1", int(sys.argv[2]), minimum_free_bytes=0, network_timeout_s=5.0)
-run_receiver(settings, Path(sys.argv[1]) / "spool", f"sqlite:///{sys.argv[1]}/catalog.db", stop)
+folder = Path(sys.argv[1])
+run_receiver(settings, folder / "spool", folder, f"sqlite:///{folder}/catalog.db", 5.0, stop)
 """
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
+from pynetdicom.presentation import build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from dicomnode import config, jobs
@@ -299,7 +300,7 @@ def test_a_report_that_nobody_asked_for_changes_nothing(files: list[Path], tmp_p
     with running(station):
         stranger = AE("STRANGER")
         stranger.add_requested_context(StorageCommitmentPushModel)
-        role = commitment.build_role(StorageCommitmentPushModel, scp_role=True, scu_role=False)
+        role = build_role(StorageCommitmentPushModel, scp_role=True, scu_role=False)
         association = stranger.associate("127.0.0.1", station.port, ae_title="DICOMNODE", ext_neg=[role])
         report = Dataset()
         report.TransactionUID = "1.2.3"

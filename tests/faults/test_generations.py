@@ -1,6 +1,7 @@
 """Late and changed studies: generations, predecessors, resends, conflicts."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
@@ -17,36 +18,48 @@ OBJECTS = {"SEG": 1, "SR": 1, "OT": 1}
 
 
 @pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[Pacs]:
+    made = Pacs(tmp_path / "pacs")
+    made.start()
+    with running(made):
+        yield made
+
+
+@pytest.fixture
+def station(tmp_path: Path, pacs: Pacs) -> Iterator[Station]:
+    """A node that delivers to the PACS; its worker is the test's to start."""
+    made = Station(tmp_path / "node", pacs.destination())
+    with running(made):
+        yield made
+
+
+@pytest.fixture
 def files(data: Path, tmp_path: Path) -> list[Path]:
     return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a")
 
 
 def test_case_01_a_late_slice_opens_a_new_generation_that_names_the_old_result(
-    files: list[Path], tmp_path: Path
+    files: list[Path], pacs: Pacs, station: Station
 ) -> None:
-    pacs = Pacs(tmp_path / "pacs")
-    pacs.start()
-    station = Station(tmp_path / "node", pacs.destination())
-    with running(pacs, station):
-        station.start_worker()
-        station.send(files[:-1])
-        assert station.settle(UID) == 1
-        station.ended(UID, 1, "delivered")
-        first = {d.SOPInstanceUID: d for d in pacs.held()}
-        assert Counter(d.Modality for d in first.values()) == OBJECTS
-        station.send(files[-1:])
-        assert station.settle(UID) == 2
-        station.ended(UID, 2, "delivered")
-        second = {d.SOPInstanceUID: d for d in pacs.held() if d.SOPInstanceUID not in first}
-        assert Counter(d.Modality for d in second.values()) == OBJECTS
-        (old,) = [d for d in first.values() if d.Modality == "SR"]
-        (new,) = [d for d in second.values() if d.Modality == "SR"]
-        named = new.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
-        assert named.ReferencedSOPInstanceUID == old.SOPInstanceUID
-        assert "PredecessorDocumentsSequence" not in old
-        assert station.state(UID, 1) == "delivered"
-        with pytest.raises(UsageError, match="generation 2 has taken its place"):
-            jobs.retry(station.config, UID, 1)
+    station.start_worker()
+    station.send(files[:-1])
+    assert station.settle(UID) == 1
+    station.ended(UID, 1, "delivered")
+    first = {d.SOPInstanceUID: d for d in pacs.held()}
+    assert Counter(d.Modality for d in first.values()) == OBJECTS
+    station.send(files[-1:])
+    assert station.settle(UID) == 2
+    station.ended(UID, 2, "delivered")
+    second = {d.SOPInstanceUID: d for d in pacs.held() if d.SOPInstanceUID not in first}
+    assert Counter(d.Modality for d in second.values()) == OBJECTS
+    (old,) = [d for d in first.values() if d.Modality == "SR"]
+    (new,) = [d for d in second.values() if d.Modality == "SR"]
+    named = new.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert named.ReferencedSOPInstanceUID == old.SOPInstanceUID
+    assert "PredecessorDocumentsSequence" not in old
+    assert station.state(UID, 1) == "delivered"
+    with pytest.raises(UsageError, match="generation 2 has taken its place"):
+        jobs.retry(station.config, UID, 1)
 
 
 @pytest.mark.parametrize(("missing", "complete"), [(None, True), (40, False)], ids=["contiguous", "with a gap"])
@@ -69,23 +82,19 @@ def _bringers(station: Station) -> set[str | None]:
     return {b.closed for study in station.catalog.unsettled(2e9) for b in study.bringers}
 
 
-def test_a_generation_that_is_overtaken_delivers_nothing(files: list[Path], tmp_path: Path) -> None:
+def test_a_generation_that_is_overtaken_delivers_nothing(files: list[Path], pacs: Pacs, station: Station) -> None:
     """The worker begins only when the newer generation has settled: of the older one, nothing may arrive."""
-    pacs = Pacs(tmp_path / "pacs")
-    pacs.start()
-    station = Station(tmp_path / "node", pacs.destination())
-    with running(pacs, station):
-        station.send(files[:-1])
-        assert station.settle(UID) == 1
-        station.catalog.set_state(UID, 1, "running", now=0.0)  # as if a worker had just begun
-        station.send(files[-1:])
-        assert station.settle(UID) == 2
-        station.start_worker()
-        station.ended(UID, 2, "delivered")
-        assert station.state(UID, 1) == "superseded"
-        assert Counter(d.Modality for d in pacs.held()) == OBJECTS
-        (report,) = [d for d in pacs.held() if d.Modality == "SR"]
-        assert "PredecessorDocumentsSequence" not in report  # nobody holds one
+    station.send(files[:-1])
+    assert station.settle(UID) == 1
+    station.catalog.set_state(UID, 1, "running", now=0.0)  # as if a worker had just begun
+    station.send(files[-1:])
+    assert station.settle(UID) == 2
+    station.start_worker()
+    station.ended(UID, 2, "delivered")
+    assert station.state(UID, 1) == "superseded"
+    assert Counter(d.Modality for d in pacs.held()) == OBJECTS
+    (report,) = [d for d in pacs.held() if d.Modality == "SR"]
+    assert "PredecessorDocumentsSequence" not in report  # nobody holds one
 
 
 def test_a_delivery_that_waits_is_dropped_when_a_newer_generation_settles(files: list[Path], tmp_path: Path) -> None:
@@ -107,25 +116,21 @@ def test_a_delivery_that_waits_is_dropped_when_a_newer_generation_settles(files:
 
 
 def test_a_resend_costs_nothing_and_a_change_elsewhere_delivers_nothing_twice(
-    files: list[Path], tmp_path: Path
+    files: list[Path], pacs: Pacs, station: Station, tmp_path: Path
 ) -> None:
-    pacs = Pacs(tmp_path / "pacs")
-    pacs.start()
-    station = Station(tmp_path / "node", pacs.destination())
-    with running(pacs, station):
-        station.start_worker()
-        station.send(files)
-        station.settle(UID)
-        station.ended(UID, 1, "delivered")
-        came = list(pacs.came)
-        station.send(files)
-        assert station.clock.settle() == []
-        assert station.state(UID, 1) == "delivered"
-        station.send([localizer(files[0], tmp_path / "localizer.dcm", "a")])
-        assert station.settle(UID) == 2
-        shown = station.ended(UID, 2, "delivered")
-        assert pacs.came == came  # the same series, the same result: what the PACS holds is still true
-        assert {d["text"] for d in shown["deliveries"]} == {"the same object as in generation 1"}
+    station.start_worker()
+    station.send(files)
+    station.settle(UID)
+    station.ended(UID, 1, "delivered")
+    came = list(pacs.came)
+    station.send(files)
+    assert station.clock.settle() == []
+    assert station.state(UID, 1) == "delivered"
+    station.send([localizer(files[0], tmp_path / "localizer.dcm", "a")])
+    assert station.settle(UID) == 2
+    shown = station.ended(UID, 2, "delivered")
+    assert pacs.came == came  # the same series, the same result: what the PACS holds is still true
+    assert {d["text"] for d in shown["deliveries"]} == {"the same object as in generation 1"}
 
 
 def test_case_12_other_content_under_a_taken_uid_is_quarantined_and_flagged(files: list[Path], tmp_path: Path) -> None:
@@ -150,21 +155,19 @@ def test_case_12_other_content_under_a_taken_uid_is_quarantined_and_flagged(file
         assert pydicom.dcmread(quarantine).PixelData == changed.PixelData
 
 
-def test_case_13_two_patients_in_one_study_are_held_without_a_result(files: list[Path], tmp_path: Path) -> None:
-    pacs = Pacs(tmp_path / "pacs")
-    pacs.start()
-    station = Station(tmp_path / "node", pacs.destination())
-    with running(pacs, station):
-        other = pydicom.dcmread(files[3])
-        other.PatientID = "SOMEBODY-ELSE"
-        other.save_as(files[3])
-        station.start_worker()
-        station.send(files)
-        until("held", lambda: station.clock.settle() == [] and station.catalog.job(UID, 1), 20)
-        shown = jobs.details(station.config, UID, 1)
-        assert shown["state"] == "held"
-        assert shown["reason"] == "two-patients"
-        station.clock.reconcile()
-        assert station.state(UID, 1) == "held"
-        assert pacs.came == []
-        assert station.catalog.releasable(2e9, 0.0) == []
+def test_case_13_two_patients_in_one_study_are_held_without_a_result(
+    files: list[Path], pacs: Pacs, station: Station
+) -> None:
+    other = pydicom.dcmread(files[3])
+    other.PatientID = "SOMEBODY-ELSE"
+    other.save_as(files[3])
+    station.start_worker()
+    station.send(files)
+    until("held", lambda: station.clock.settle() == [] and station.catalog.job(UID, 1), 20)
+    shown = jobs.details(station.config, UID, 1)
+    assert shown["state"] == "held"
+    assert shown["reason"] == "two-patients"
+    station.clock.reconcile()
+    assert station.state(UID, 1) == "held"
+    assert pacs.came == []
+    assert station.catalog.releasable(2e9, 0.0) == []

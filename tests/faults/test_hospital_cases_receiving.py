@@ -380,19 +380,25 @@ def test_case_25_a_full_disk_refuses_and_goes_on_by_itself(small_disk: Path, tmp
             accepted = answers.index(0xA700)
             assert set(answers[:accepted]) == {0x0000}
             assert set(answers[accepted:]) == {0xA700}
-            with associated(node) as refused:
-                assert rejection(refused) == (2, 3, 2)
+            wait_until(lambda: refused_for(node) == (2, 3, 2))
             instances = node.instances()
             assert len(instances) == accepted
             assert are_whole(instances)
             assert list((small_disk / "spool" / "incoming").iterdir()) == []
             for one in instances[:20]:
                 Path(one.path).unlink()
-            assert running.send_c_store(big_ct(100)).Status == 0x0000
+            wait_until(lambda: running.send_c_store(big_ct(100)).Status == 0x0000)
+        wait_until(lambda: refused_for(node) is None)
         with associated(node) as new:
             assert new.send_c_store(big_ct(101)).Status == 0x0000
     finally:
         node.kill()
+
+
+def refused_for(node: Receiving) -> tuple[int, int, int] | None:
+    """Result, source and reason with which a new association is rejected now."""
+    with associated(node) as association:
+        return rejection(association) if association.is_rejected else None
 
 
 def test_case_25_a_disk_that_is_full_below_the_watermark_truncates_nothing(small_disk: Path, tmp_path: Path) -> None:
@@ -413,7 +419,7 @@ def test_case_25_a_disk_that_is_full_below_the_watermark_truncates_nothing(small
             assert list((small_disk / "spool" / "incoming").iterdir()) == []
             Path(instances[0].path).unlink()
             Path(instances[1].path).unlink()
-            assert running.send_c_store(big_ct(100)).Status == 0x0000
+            wait_until(lambda: running.send_c_store(big_ct(100)).Status == 0x0000)
     finally:
         node.kill()
 

@@ -36,6 +36,7 @@ def ct(**changes: object) -> Dataset:
     # A sequence in front of the wanted elements must be stepped over in every encoding.
     dataset.ReferencedStudySequence = [Dataset()]
     dataset.ReferencedStudySequence[0].ReferencedSOPInstanceUID = "9.9.9"
+    dataset.Rows = 512  # behind the last wanted element: there the reading by hand ends
     for keyword, value in changes.items():
         setattr(dataset, keyword, value)
     return dataset

@@ -64,7 +64,7 @@ def test_echo_leaves_no_row(start: Callable[..., Node]) -> None:
     node = start()
     with associated(node) as association:
         assert association.send_c_echo().Status == 0
-    assert node.catalog.lose_associations(lambda _run: False, 1.0) == 0
+    assert node.catalog.dead_receivers(lambda _run: False) == []
 
 
 def test_success_means_file_and_record(start: Callable[..., Node]) -> None:

@@ -194,8 +194,10 @@ def test_associations_of_a_dead_receiver_are_lost(catalog: Catalog) -> None:
     dead, living = begin(catalog, "dead"), begin(catalog, "living")
     catalog.record(instance(1, dead))
     catalog.record(instance(2, living))
-    assert catalog.lose_associations(lambda run: run == "living", 120.0) == 1
-    assert catalog.lose_associations(lambda run: run == "living", 121.0) == 0
+    assert catalog.dead_receivers(lambda run: run == "living") == ["dead"]
+    assert catalog.lose_associations(["dead"], 120.0) == 1
+    assert catalog.lose_associations(["dead"], 121.0) == 0
+    assert catalog.dead_receivers(lambda run: run == "living") == []
     catalog.end_association(dead, "released", 122.0)  # too late: it stays lost
     (study,) = catalog.unsettled(123.0)
     assert sorted(str(one.closed) for one in study.bringers) == ["None", "lost"]

@@ -79,7 +79,7 @@ class Intake(RuleBasedStateMachine):
         self.run += 1
         self.catalog.close()
         self.catalog = Catalog.open(f"sqlite:///{self.folder / 'catalog.db'}")
-        self.catalog.lose_associations(lambda run: run == f"run {self.run}", self.now)
+        self.catalog.lose_associations(self.catalog.dead_receivers(lambda run: run == f"run {self.run}"), self.now)
 
     # The clock
 
