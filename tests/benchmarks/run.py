@@ -16,7 +16,13 @@ from tests.benchmarks.inputs import CASES as INPUTS
 from tests.benchmarks.measured import ROOT, Cost, run
 
 #: Add a module here.
-CASES = ("tests.benchmarks.radiomics_cases", "tests.benchmarks.lungmask_cases")
+CASES = (
+    "tests.benchmarks.radiomics_cases",
+    "tests.benchmarks.lungmask_cases",
+    "tests.benchmarks.loading_cases",
+    "tests.benchmarks.segmentation_cases",
+    "tests.benchmarks.chain_cases",
+)
 HEAD = """# Benchmarks
 
 Made by `make bench`; every row is one run of both ways, one after the other, on the same input in fresh processes.
