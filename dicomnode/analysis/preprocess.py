@@ -112,7 +112,8 @@ def prepare(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.float32]:
     # Weights outside the bounding box are lost, which is right once the image is relative to what stands there.
     image -= edge
     image = np.tensordot(through[:, used], image, axes=1)
-    image = _weights(y, tall, dy, spec.spacing_mm) @ image @ _weights(x, wide, dx, spec.spacing_mm).T
+    down, across = _weights(y, tall, dy, spec.spacing_mm), _weights(x, wide, dx, spec.spacing_mm)
+    image = np.matmul(np.matmul(down, image), across.T)
     return np.ascontiguousarray(np.clip(image + edge, 0, 1), np.float32)
 
 
@@ -125,7 +126,7 @@ def _extent(labels: Labels, axis: int) -> tuple[int, int]:
     return int(used[0]), int(used[-1]) + 1
 
 
-def _weights(positions: NDArray[np.float64], count: int, source_mm: float, target_mm: float) -> NDArray[np.float32]:
+def _weights(positions: NDArray[np.floating], count: int, source_mm: float, target_mm: float) -> NDArray[np.float32]:
     """Triangle-filter weights (positions, count) over `count` samples `source_mm` apart, the first at half of that."""
     width = max(source_mm, target_mm)
     # One sample of the surroundings' value on each side, not kept, so that weights sum to 1 over an endless grid.
