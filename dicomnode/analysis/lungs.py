@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
@@ -34,6 +35,10 @@ class Segmenter(Protocol):
         Raises:
             RefusedError: `no-lungs`, nothing in the volume looks like a lung.
         """
+        ...
+
+    def lobes(self, volume: Volume, lungs: Labels) -> NDArray[np.uint8] | None:
+        """The lobes of the `lungs` that it labelled, (z, y, x), numbers as in `regions.LOBES`; None: it knows none."""
         ...
 
 

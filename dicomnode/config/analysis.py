@@ -77,6 +77,12 @@ class AnalysisTable(Table):
     lungmask_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="give the SHA-256 of that file: 64 lower-case hex digits"
     )
+    lungmask_lobe_weights: Path | None = Field(
+        None, description="give 'LTRCLobes' (after `dicomnode weights fetch LTRCLobes`), or the path of such a file"
+    )
+    lungmask_lobe_sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="give the SHA-256 of that file: 64 lower-case hex digits"
+    )
     weights: Path = Field(Path("weights"), description="give the folder that holds the model bundles")
     bundle: str = Field("", description="give the name of a bundle's folder in `weights`, or '' for no risk")
     allow_demo_bundles: bool = Field(
@@ -84,6 +90,13 @@ class AnalysisTable(Table):
     )
     radiomics: bool = Field(True, description="give true to compute the radiomics features, else false")
     device: str = Field("cpu", pattern=r"^cpu$|^cuda(:\d+)?$", description="give 'cpu', 'cuda' or 'cuda:0'")
+
+    @field_validator("lungmask_lobe_weights")
+    @classmethod
+    def _with_lungmask(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("segmenter") == "classical":
+            raise ValueError("lobes need segmenter = 'lungmask': the classical segmenter knows none")
+        return value
 
     @field_validator("lungmask_sha256")
     @classmethod

@@ -79,6 +79,11 @@ MISTAKES = [
         ["lungmask_sha256", "needs lungmask_weights", "give"],
     ),
     (
+        "lobes by thresholds",
+        '[analysis]\nlungmask_lobe_weights = "LTRCLobes"\n',
+        ["analysis.lungmask_lobe_weights", "LTRCLobes", "need segmenter", "weights fetch LTRCLobes"],
+    ),
+    (
         "other database",
         '[storage]\ndatabase_url = "mysql://x/y"\n',
         ["storage.database_url", "mysql://x/y", "postgresql://"],
