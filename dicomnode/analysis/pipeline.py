@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 import dicomnode
-from dicomnode.analysis import change, geometry, kernels, lobes, lungs, quantify, radiomics
+from dicomnode.analysis import change, content, geometry, kernels, lobes, lungs, quantify, radiomics
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, Risk
 from dicomnode.analysis.headers import string
@@ -281,6 +281,7 @@ def _chosen(series: Series, volume: Volume, why_chosen: str) -> ChosenSeries:
         manufacturer_model=string(first, "ManufacturerModelName"),
         kernel_family=kernels.family_of(first),
         slice_thickness_mm=None if thickness is None else float(thickness[0]),
+        contrast=content.has_contrast(h.dataset for h in series.headers),
     )
 
 

@@ -1,4 +1,4 @@
-"""The masks of lungs and lobes as a DICOM Segmentation (PS3.3 A.51): binary, explicit little endian, no empty frames."""
+"""Masks of lungs and lobes as a DICOM Segmentation (PS3.3 A.51): binary, little endian, without empty frames."""
 
 from collections.abc import Sequence
 

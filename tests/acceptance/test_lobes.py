@@ -164,7 +164,6 @@ def test_dciodvfy_minds_nothing(case: Case, name: str, peer: Peer) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", ["lobes", "left lung"], indirect=True)
 def test_pixelmed_minds_nothing(case: Case, peer: Peer) -> None:
-    if case.name not in ("lobes", "left lung"):
-        pytest.skip("the same shape as another case")
     assert errors(pixelmed(case.folder / "measurements.dcm", peer)) == []

@@ -203,9 +203,7 @@ def test_the_configuration_may_name_what_is_installed(tmp_path: Path) -> None:
 
 def test_the_lobes_have_weights_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[dict[str, object]] = []
-    monkeypatch.setattr(
-        lungmask_segmenter, "LungmaskSegmenter", lambda *args, **more: made.append({"lungs": args, **more})
-    )
+    monkeypatch.setattr(lungmask_segmenter, "LungmaskSegmenter", lambda *_, **named: made.append(named))
     file = tmp_path / "lobes.pth"
     table = {
         "segmenter": "lungmask",
