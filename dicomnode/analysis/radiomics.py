@@ -5,6 +5,8 @@ The values are those of PyRadiomics 3.0.1. It takes minutes for a pair of lungs 
 second for the settings that this project uses. All other settings go to PyRadiomics itself.
 """
 
+import copy
+import functools
 import json
 import logging
 import os
@@ -195,10 +197,17 @@ def _fast(extractor: RadiomicsFeatureExtractor, values: Values, inside: Solid, g
 
 
 def _extractor(settings: Mapping[str, Any]) -> RadiomicsFeatureExtractor:
+    """An extractor of its own for each call: it keeps state while it works."""
+    return copy.deepcopy(_validated(json.dumps(settings)))
+
+
+@functools.lru_cache(maxsize=4)
+def _validated(settings: str) -> RadiomicsFeatureExtractor:
+    """PyRadiomics reads its schema anew for each extractor, which takes longer than most of its features."""
     _silence()
     try:
         # The validator writes defaults into what it is given: it gets a copy.
-        return RadiomicsFeatureExtractor(json.loads(json.dumps(settings)))
+        return RadiomicsFeatureExtractor(json.loads(settings))
     except Exception as error:
         raise ConfigurationError(
             f"PyRadiomics does not accept the radiomics settings: {error}. They must be a parameter file of "
