@@ -75,5 +75,7 @@ def model_bundle(table: AnalysisTable) -> "Bundle | None":
 
 def method(table: AnalysisTable) -> Method:
     """All of it."""
-    settings = radiomics.DEFAULT_SETTINGS if table.radiomics else None
+    settings = (
+        radiomics.with_filters(table.radiomics_filters, table.radiomics_log_sigma_mm) if table.radiomics else None
+    )
     return Method(segmenter(table), settings, model_bundle(table), table.selection.rules)

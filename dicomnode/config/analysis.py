@@ -89,6 +89,12 @@ class AnalysisTable(Table):
         False, description="give true only to try things out: it serves bundles trained on synthetic data"
     )
     radiomics: bool = Field(True, description="give true to compute the radiomics features, else false")
+    radiomics_filters: tuple[Literal["LoG", "Wavelet"], ...] = Field(
+        (), description="give some of 'LoG' and 'Wavelet' for features of filtered images too (minutes), else []"
+    )
+    radiomics_log_sigma_mm: tuple[float, ...] = Field(
+        (1.0, 2.0, 3.0), min_length=1, description="give a list of widths for LoG in mm, such as [1.0, 2.0, 3.0]"
+    )
     device: str = Field("cpu", pattern=r"^cpu$|^cuda(:\d+)?$", description="give 'cpu', 'cuda' or 'cuda:0'")
 
     @field_validator("lungmask_lobe_weights")
@@ -96,6 +102,13 @@ class AnalysisTable(Table):
     def _with_lungmask(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("segmenter") == "classical":
             raise ValueError("lobes need segmenter = 'lungmask': the classical segmenter knows none")
+        return value
+
+    @field_validator("radiomics_log_sigma_mm")
+    @classmethod
+    def _widths(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0.5 <= sigma <= 20 for sigma in value):
+            raise ValueError("widths must be 0.5 to 20 mm")
         return value
 
     @field_validator("lungmask_sha256")

@@ -107,6 +107,7 @@ MISTAKES = [
         "[storage]\nlow_free_gb = 1\nminimum_free_gb = 2\n",
         ["storage.minimum_free_gb", "above low_free_gb", "below which nothing more"],
     ),
+    ("LoG without width", "[analysis]\nradiomics_log_sigma_mm = [0.0]\n", ["radiomics_log_sigma_mm", "0.5 to 20 mm"]),
     ("tiny PDU", "[node]\nmax_pdu_bytes = 100\n", ["node.max_pdu_bytes", "100", "4096"]),
 ]
 
