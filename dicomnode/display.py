@@ -56,11 +56,14 @@ def _print_numbers(console: Console, findings: Findings) -> None:
     parts = (
         ("upper, middle, lower third", ("upper_third", "middle_third", "lower_third")),
         ("core, outer 20 mm, and of these the lower third", ("core", "rim", "lower_third_rim")),
+        ("right lobes (upper, middle, lower)", ("right_upper_lobe", "right_middle_lobe", "right_lower_lobe")),
+        ("left lobes (upper, lower)", ("left_upper_lobe", "left_lower_lobe")),
     )
     for label, regions in parts:
-        shares = [f"{findings.quantities[r].haa_percent:.1f}" for r in regions if r in findings.quantities]
-        if shares:
-            console.print(f"HAA, %, {label}: {', '.join(shares)}", markup=False, highlight=False)
+        found = [findings.quantities.get(r) for r in regions]
+        if any(found):
+            shares = ", ".join("-" if q is None else f"{q.haa_percent:.1f}" for q in found)
+            console.print(f"HAA, %, {label}: {shares}", markup=False, highlight=False)
 
 
 def _print_change(console: Console, change: Change) -> None:

@@ -22,26 +22,34 @@ def segmenter(table: AnalysisTable) -> Segmenter:
     """
     if table.segmenter == "classical":
         return ClassicalSegmenter()
-    from dicomnode.analysis.lungmask_segmenter import LungmaskSegmenter  # noqa: PLC0415  (two seconds to import)
+    from dicomnode.analysis.lungmask_segmenter import LungmaskSegmenter, WeightsFile  # noqa: PLC0415  (two seconds)
 
-    file = _lungmask_file(table)
+    if table.lungmask_weights is None:
+        raise ConfigurationError("analysis.segmenter = 'lungmask' needs lungmask_weights")
+    lungs = _lungmask_file(table.lungmask_weights, table.lungmask_sha256, table.weights, "R231")
+    lobes = None
+    if table.lungmask_lobe_weights is not None:
+        file = _lungmask_file(table.lungmask_lobe_weights, table.lungmask_lobe_sha256, table.weights, "LTRCLobes")
+        lobes = WeightsFile(file.path, file.sha256)
     return LungmaskSegmenter(
-        file.path, file.sha256, _model_name(file.path), device="cuda" if table.device.startswith("cuda") else "cpu"
+        lungs.path,
+        lungs.sha256,
+        _model_name(lungs.path),
+        device="cuda" if table.device.startswith("cuda") else "cpu",
+        lobe_weights=lobes,
     )
 
 
-def _lungmask_file(table: AnalysisTable) -> weights.Installed:
-    if table.lungmask_weights is None:
-        raise ConfigurationError("analysis.segmenter = 'lungmask' needs lungmask_weights")
-    if table.lungmask_sha256 is not None:
-        return weights.Installed(table.lungmask_weights, table.lungmask_sha256)
-    name = table.lungmask_weights.name
+def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> weights.Installed:
+    """The file itself with its given digest, or the published file of that name that was installed in `folder`."""
+    if sha256 is not None:
+        return weights.Installed(path, sha256)
     try:
-        return weights.installed(table.weights)[weights.find(name).file]
+        return weights.installed(folder)[weights.find(path.name).file]
     except (UsageError, KeyError):
         raise WeightsError(
-            f"the lungmask weights {name} are not installed in {table.weights}: run `dicomnode weights fetch R231`, or "
-            "give lungmask_sha256, the digest of the file at that path"
+            f"the lungmask weights {path.name} are not installed in {folder}: run `dicomnode weights fetch {usual}`, "
+            "or give the digest of the file at that path (lungmask_sha256, lungmask_lobe_sha256)"
         ) from None
 
 
@@ -65,7 +73,9 @@ def model_bundle(table: AnalysisTable) -> "Bundle | None":
     return bundle.load(table.weights / table.bundle, allow_demo=table.allow_demo_bundles)
 
 
-def method(table: AnalysisTable, segments: Segmenter | None = None) -> Method:
-    """All of it, with the segmenter that is at hand or else the configured one."""
-    settings = radiomics.DEFAULT_SETTINGS if table.radiomics else None
-    return Method(segments or segmenter(table), settings, model_bundle(table), table.selection.rules)
+def method(table: AnalysisTable) -> Method:
+    """All of it."""
+    settings = (
+        radiomics.with_filters(table.radiomics_filters, table.radiomics_log_sigma_mm) if table.radiomics else None
+    )
+    return Method(segmenter(table), settings, model_bundle(table), table.selection.rules)

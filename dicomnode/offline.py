@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -11,13 +10,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dicomnode import results
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.pipeline import Analysis, measure, segment
-from dicomnode.analysis.pipeline import Progress as Stages
+from dicomnode.analysis.pipeline import analyse
 from dicomnode.analysis.series import find_files
 from dicomnode.config import AnalysisTable
 from dicomnode.display import findings_table
 from dicomnode.errors import UsageError
-from dicomnode.methods import method, segmenter
+from dicomnode.methods import method
 
 #: What lies in the repository and is right for a first look: a demo bundle, which marks every object that it touches.
 SHIPPED = AnalysisTable(
@@ -34,9 +32,9 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
     console = Console()
     before = [_read(path) for path in earlier]
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("seg", "measurements", "risk", "summary"):
-        # An earlier run's objects must not be taken for this one's.
-        (out / f"{name}.dcm").unlink(missing_ok=True)
+    for name in ("seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"):
+        # An earlier run's results must not be taken for this one's.
+        (out / name).unlink(missing_ok=True)
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -47,7 +45,8 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
     ) as bar:
         task = bar.add_task("preparing", total=None)
         files = find_files(source) if source.is_dir() else [source]
-        analysis = _analyse(files, table or SHIPPED, lambda stage, _: bar.update(task, description=stage), before)
+        how = method(table or SHIPPED)
+        analysis = analyse(files, how, lambda stage, _: bar.update(task, description=stage), before)
         if analysis.findings.status == "refused":
             findings = analysis.findings
             results.write_whole(out / "findings.json", findings.to_json().encode())
@@ -58,16 +57,6 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
     findings_table(console, findings)
     console.print(f"written to {out}", markup=False, highlight=False)
     return 0 if findings.status == "analysed" else 3
-
-
-def _analyse(files: list[Path], table: AnalysisTable, progress: Stages, earlier: Sequence[Findings]) -> Analysis:
-    """As `pipeline.analyse`; torch, the bundle and its golden case are read while the lungs are segmented."""
-    segments = segmenter(table)
-    with ThreadPoolExecutor(1) as beside:
-        preparing = beside.submit(method, table, segments)
-        segmented = segment(files, segments, table.selection.rules, progress)
-        chosen = preparing.result()
-    return segmented if isinstance(segmented, Analysis) else measure(segmented, chosen, progress, earlier)
 
 
 def _read(path: Path) -> Findings:

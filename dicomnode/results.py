@@ -43,6 +43,7 @@ class Checkpoint:
     sources: tuple[Path, ...]
     labels_in_source: NDArray[np.uint8]
     views: views.Views
+    lobes_in_source: NDArray[np.uint8] | None = None
 
     @classmethod
     def of(cls, analysis: Analysis) -> "Checkpoint":
@@ -54,12 +55,16 @@ class Checkpoint:
             analysis.volume.paths,
             analysis.labels_in_source,
             views.choose(analysis.volume, analysis.labels),
+            analysis.lobes_in_source,
         )
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint's files into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(folder / "labels.npz", labels=self.labels_in_source)
+        arrays = {"labels": self.labels_in_source}
+        if self.lobes_in_source is not None:
+            arrays["lobes"] = self.lobes_in_source
+        np.savez_compressed(folder / "labels.npz", allow_pickle=False, **arrays)
         self.views.save(folder / "views.npz")
         write_whole(folder / "sources.json", json.dumps([str(p) for p in self.sources]).encode())
         write_whole(folder / "findings.json", self.findings.to_json().encode())
@@ -68,12 +73,13 @@ class Checkpoint:
     def restore(cls, folder: Path) -> "Checkpoint":
         """The checkpoint that `save` wrote into `folder`."""
         with np.load(folder / "labels.npz") as file:
-            labels = file["labels"]
+            labels, lobes = file["labels"], file.get("lobes")
         return cls(
             Findings.from_json((folder / "findings.json").read_text("utf-8")),
             tuple(Path(p) for p in json.loads((folder / "sources.json").read_text("utf-8"))),
             labels,
             views.Views.load(folder / "views.npz"),
+            lobes,
         )
 
     def discard(self, folder: Path) -> None:
@@ -107,7 +113,7 @@ def encode(checkpoint: Checkpoint, context: Context, folder: Path) -> tuple[Resu
     start = time.perf_counter()
     findings = checkpoint.findings
     headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in checkpoint.sources]
-    seg = segmentation.encode(headers, checkpoint.labels_in_source, findings, context)
+    seg = segmentation.encode(headers, checkpoint.labels_in_source, findings, context, checkpoint.lobes_in_source)
     picture = summary.picture(checkpoint.views, findings)
     objects: list[tuple[ObjectName, Dataset]] = [
         ("seg", seg),

@@ -1,5 +1,8 @@
 """The image encoders, and the one place where torchvision is imported."""
 
+import sys
+from types import ModuleType
+
 import torch
 from torch import nn
 
@@ -12,7 +15,20 @@ if not torch.backends.cuda.is_built() and not hasattr(torch.ops.torchvision, "nm
     _schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from torchvision import models
+_COMPILER = "torch._dynamo.utils"
+if _COMPILER in sys.modules:
+    from torchvision import models
+else:
+    # torchvision's detection operators, which nothing here calls, import torch's compiler for one question that they
+    # ask when they run. It takes longer to import than torch and torchvision together, in every process that predicts.
+    # They get a module that answers «no» (then they take their usual way); whoever wants the compiler imports it anew.
+    _stand_in = ModuleType(_COMPILER)
+    _stand_in.is_compile_supported = lambda _device_type: False  # type: ignore[attr-defined]
+    sys.modules[_COMPILER] = _stand_in
+    try:
+        from torchvision import models
+    finally:
+        del sys.modules[_COMPILER]
 
 BACKBONES = ("resnet18", "densenet121", "swin_t")
 

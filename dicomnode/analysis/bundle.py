@@ -169,8 +169,10 @@ def _bytes(path: Path) -> bytes:
 
 
 def _arm(path: Path, backbone: str, heads: int, intervals: int) -> Arm:
-    """One arm in single precision, its weights put in place without a random start (torch's meta device)."""
-    with torch.device("meta"):
+    """One arm in single precision."""
+    # A random start costs a tenth of a second. Without one, on torch's meta device, its rules for shapes come in, and
+    # with them torch's compiler, which takes longer to import than all the rest.
+    with torch.random.fork_rng(devices=()):
         net = HazardNet(backbone, intervals)
         blank = [AttentionHead(net.width, intervals) for _ in range(heads)]
     whole = nn.ModuleDict({"encoder": net.encoder, "heads": nn.ModuleList(blank)})

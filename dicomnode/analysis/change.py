@@ -128,6 +128,9 @@ def _doubts(before: Findings, after: Findings, days: float) -> Iterator[Flag]:
     scanners = [f"{s.manufacturer} {s.manufacturer_model}".strip() for s in (old, new)]
     if scanners[0] != scanners[1]:
         yield Flag("change-scanner", "warning", f"Another scanner: {_or(scanners[0])}, now {_or(scanners[1])}.")
+    if None not in (old.contrast, new.contrast) and old.contrast != new.contrast:
+        text = f"Contrast medium was given for the {'present' if new.contrast else 'earlier'} scan only"
+        yield Flag("change-contrast", "warning", f"{text}: it raises the attenuation of vessels and lung.")
     yield from _doubts_of_lungs(before, after)
 
 

@@ -70,6 +70,9 @@ class ClassicalSegmenter:
         _refuse_unless_lungs(labels, grid)
         return _refine(volume, grid, _close(grid, dense_lung.add(grid, labels, midline)))
 
+    def lobes(self, volume: Volume, lungs: Labels) -> None:
+        """None: thresholds see no fissures."""
+
 
 def _airways(grid: Grid, air: Mask, midline: float) -> Mask:
     """Lumen of trachea and bronchi. A threshold near the lung's own density shows the walls longest; where it breaks

@@ -2,7 +2,9 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from pydicom import Dataset
 
 from dicomnode.analysis import geometry, kernels
 from dicomnode.analysis.facts import Facts
@@ -22,9 +24,9 @@ def plain(words: str) -> str:
     return re.sub(r"[\W\d_]+", " ", unicodedata.normalize("NFC", "".join(letters)).replace("ł", "l"))
 
 
-def has_contrast(known: Facts) -> bool:
+def has_contrast(images: Iterable[Dataset]) -> bool:
     """Whether an image names a contrast agent."""
-    agents = (plain_agent for d in known.datasets if (plain_agent := text(d, "ContrastBolusAgent").lower()))
+    agents = (agent for d in images if (agent := text(d, "ContrastBolusAgent").lower()))
     return any(not NO_AGENT.search(agent) for agent in agents)
 
 
@@ -116,7 +118,7 @@ def kernel(known: Facts) -> Reason | None:
 
 def contrast(known: Facts) -> Reason | None:
     """Contrast medium."""
-    if known.rules.contrast != "refused" or not has_contrast(known):
+    if known.rules.contrast != "refused" or not has_contrast(known.datasets):
         return None
     return Reason("contrast-refused", "Contrast medium was given, and such series are refused.")
 

@@ -45,7 +45,8 @@ class ChosenSeries:
     """The analysed series, or the analysed part of one (`part`, "" for a whole series).
 
     `spacing_mm` is (z, y, x), from slice positions and Pixel Spacing, never from Slice Thickness. Date, time, scanner,
-    kernel family and stated thickness are there to compare scans of a patient; dates stay out of logs.
+    kernel family, stated thickness and contrast are there to compare scans of a patient; dates stay out of logs.
+    `contrast`: whether the images name a contrast agent; None in findings of version 0.1.0.
     """
 
     study_uid: str
@@ -61,6 +62,7 @@ class ChosenSeries:
     manufacturer_model: str = ""
     kernel_family: str = "unknown"
     slice_thickness_mm: float | None = None
+    contrast: bool | None = None
 
 
 @dataclass(frozen=True)

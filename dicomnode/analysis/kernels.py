@@ -26,6 +26,9 @@ GE: dict[str, Family] = {
     "EDGE": "lung",
     "ULTRA": "lung",
 }
+#: Plain words for what the kernel is for: they mean the same whoever writes them. Coded names mean something only with
+#: their vendor (Philips' B is soft, Siemens' B60f is sharp).
+WORDS: dict[str, Family] = {"SOFT": "soft", "STANDARD": "medium", "LUNG": "lung", "BONE": "lung"}
 PHILIPS: dict[str, Family] = {
     "A": "soft",
     "B": "soft",
@@ -50,7 +53,7 @@ def name(dataset: Dataset) -> str:
 
 
 def family(manufacturer: str, kernel: str) -> Family:
-    """The family of a kernel name as `name` gives it, by the rules of its manufacturer."""
+    """The family of a kernel name as `name` gives it, by the rules of its manufacturer; of others, only plain words."""
     vendor, word = manufacturer.strip().lower(), (kernel.split() or [""])[0].upper()
     if vendor.startswith("siemens"):
         found = re.fullmatch(r"[BIQ][A-Z]?(\d\d)[A-Z]?", word)
@@ -63,7 +66,7 @@ def family(manufacturer: str, kernel: str) -> Family:
         found = re.fullmatch(r"FC(\d\d)", word)
         # FC01 to FC19 body, FC20 to FC29 head; FC30 to FC39 bone, FC50 to FC59 lung, from FC80 high resolution.
         return _by_number(int(found[1]), 30, 30) if found else "unknown"
-    return "unknown"
+    return WORDS.get(word, "unknown")
 
 
 def family_of(dataset: Dataset) -> Family:

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.errors import RefusedError, WeightsError
 
-#: Of LTRCLobes, from lungmask's issue 25: 1 and 2 are left, 3 to 5 are right, each from the top down.
-LOBES = {1: "left upper", 2: "left lower", 3: "right upper", 4: "right middle", 5: "right lower"}
 _LUNG_CLASSES, _LOBE_CLASSES = 3, 6
 
 
@@ -79,21 +77,21 @@ class LungmaskSegmenter:
             )
         return labels
 
-    def lobes(self, volume: Volume, lungs: Labels | None = None) -> NDArray[np.uint8] | None:
-        """The lobes (z, y, x) by LTRCLobes, numbered as `LOBES`, 0 outside; None without its weights.
+    def lobes(self, volume: Volume, lungs: Labels) -> NDArray[np.uint8] | None:
+        """The lobes (z, y, x) by LTRCLobes, numbered as `regions.LOBES`, 0 outside; None without its weights.
 
         The lobe network misses dense disease: what `lungs` has and it has not goes to the neighbouring lobe, and
         outside of `lungs` there is none (lungmask's fill model, «LTRCLobes_R231»).
 
         Args:
             volume: the volume.
-            lungs: the labels that this segmenter gave for the volume, if they are at hand: half of the time.
+            lungs: the labels that this segmenter gave for the volume.
         """
         if self._lobes is None:
             return None
         from dicomnode.analysis.lungmask_network import filled  # noqa: PLC0415
 
-        return filled(self._lobes(volume.hu), self._lungs(volume.hu) if lungs is None else lungs)
+        return filled(self._lobes(volume.hu), lungs)
 
 
 def _check_digest(weights: Path, expected: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
@@ -36,6 +37,10 @@ class Segmenter(Protocol):
         """
         ...
 
+    def lobes(self, volume: Volume, lungs: Labels) -> NDArray[np.uint8] | None:
+        """The lobes of the `lungs` that it labelled, (z, y, x), numbers as in `regions.LOBES`; None: it knows none."""
+        ...
+
 
 def volumes(volume: Volume, labels: Labels) -> VolumeMl:
     """Lung volumes: labelled voxels times voxel volume."""
@@ -51,16 +56,22 @@ def check(volume: Volume, labels: Labels) -> tuple[Flag, ...]:
         labels: (z, y, x), 0 background, 1 right, 2 left.
     """
     ml = volumes(volume, labels)
-    lungs = (labels == RIGHT) | (labels == LEFT)
     if ml.total == 0:
         return (Flag("lung-volume-low", "error", "The lung mask is empty: none of the measurements has a meaning."),)
-    mean_hu = float(volume.hu[lungs].mean(dtype=np.float64))
+    # Only volumes and ends need every voxel: the rest is judged on a grid of about 2 mm.
+    steps = tuple(max(1, round(_CHECK_MM / mm)) for mm in volume.spacing_mm)
+    coarse = tuple(slice(None, None, step) for step in steps)
+    z, y, x = (mm * step for mm, step in zip(volume.spacing_mm, steps, strict=True))
+    hu, sides = volume.hu[coarse], labels[coarse]
+    lungs = sides > 0
+    mean_hu = float(hu[lungs].mean(dtype=np.float64)) if lungs.any() else 0.0
     return (
         *_size(ml, mean_hu),
-        *_sides(labels, ml),
-        *_coverage(volume, lungs),
-        *_shape(volume, lungs),
-        *_surroundings(volume, labels),
+        *_sides(sides, ml),
+        *_coverage(volume, labels),
+        *_cut_sides(hu, lungs, (z, y, x)),
+        *_shape(hu, lungs),
+        *_leaks(hu, sides, (z, y, x)),
     )
 
 
@@ -112,7 +123,7 @@ def _sides(labels: Labels, ml: VolumeMl) -> Iterator[Flag]:
             f"Left to right lung volume is {ml.left / ml.right:.2f} ({ml.left:.0f} to {ml.right:.0f} ml), outside 0.5 "
             "to 1.5: volume loss, a raised hemidiaphragm or effusion on one side, or lung missed by the segmentation.",
         )
-    if ml.right and ml.left and _mean_x(labels, RIGHT) > _mean_x(labels, LEFT):
+    if (labels == RIGHT).any() and (labels == LEFT).any() and _mean_x(labels, RIGHT) > _mean_x(labels, LEFT):
         yield Flag(
             "sides-swapped",
             "error",
@@ -125,10 +136,10 @@ def _mean_x(labels: Labels, side: int) -> float:
     return float(np.average(np.arange(columns.size), weights=columns))
 
 
-def _coverage(volume: Volume, lungs: Mask) -> Iterator[Flag]:
+def _coverage(volume: Volume, labels: Labels) -> Iterator[Flag]:
     """Lung in the first or last slice. Error: more than a quarter of the largest slice, so that much is missing."""
     pixel_cm2 = volume.spacing_mm[1] * volume.spacing_mm[2] / 100.0
-    areas_cm2 = np.count_nonzero(lungs, axis=(1, 2)) * pixel_cm2
+    areas_cm2 = np.array([np.count_nonzero(plane) for plane in labels]) * pixel_cm2
     for index, code, end, where in ((0, "cut-off-base", "lowest", "base"), (-1, "cut-off-apex", "highest", "apex")):
         area_cm2, share = float(areas_cm2[index]), float(areas_cm2[index] / areas_cm2.max())
         if area_cm2 > 10:
@@ -139,17 +150,6 @@ def _coverage(volume: Volume, lungs: Mask) -> Iterator[Flag]:
                 f"largest slice): the lungs' {where} is not covered. Volumes are too small, and the other measurements "
                 "leave that part out.",
             )
-
-
-def _surroundings(volume: Volume, labels: Labels) -> Iterator[Flag]:
-    """What needs the mask's neighbourhood, on a grid of about 2 mm."""
-    steps = tuple(max(1, round(_CHECK_MM / mm)) for mm in volume.spacing_mm)
-    coarse = tuple(slice(None, None, step) for step in steps)
-    z, y, x = (mm * step for mm, step in zip(volume.spacing_mm, steps, strict=True))
-    hu, sides = volume.hu[coarse], labels[coarse]
-    if sides.any():
-        yield from _cut_sides(hu, sides > 0, (z, y, x))
-        yield from _leaks(hu, sides, (z, y, x))
 
 
 def _cut_sides(hu: HuArray, lungs: Mask, spacing_mm: tuple[float, float, float]) -> Iterator[Flag]:
@@ -176,10 +176,12 @@ def _at_end(lungs: Mask, nothing: Mask) -> int:
     return int(np.count_nonzero(lungs[..., -1])) + int(np.count_nonzero(lungs[..., :-3] & beyond))
 
 
-def _shape(volume: Volume, lungs: Mask) -> Iterator[Flag]:
+def _shape(hu: HuArray, lungs: Mask) -> Iterator[Flag]:
+    if not lungs.any():
+        return
     levels = lungs.any(axis=(1, 2))
     # Lung disease denser than -400 HU counts twice in the denominator: a small error on a wide margin.
-    body = int(np.count_nonzero(volume.hu[levels] > -400)) + int(np.count_nonzero(lungs))
+    body = int(np.count_nonzero(hu[levels] > -400)) + int(np.count_nonzero(lungs))
     share = int(np.count_nonzero(lungs)) / body
     if not 0.05 <= share <= 0.75:
         yield Flag(
@@ -188,7 +190,7 @@ def _shape(volume: Volume, lungs: Mask) -> Iterator[Flag]:
             f"The mask fills {100 * share:.0f} % of the body at the level of the lungs, outside 5 to 75 %: it probably "
             "holds air outside the lungs, or misses much of them.",
         )
-    holes_percent = _holes_percent(volume, lungs)
+    holes_percent = _holes_percent(lungs)
     if holes_percent > 1:
         yield Flag(
             "mask-holes",
@@ -202,6 +204,8 @@ def _leaks(hu: HuArray, sides: Labels, spacing_mm: tuple[float, float, float]) -
     """Mask where no lung is: at the skin, in solid gas (trachea, stomach, bowel), in pieces apart from the lung."""
     lungs = sides > 0
     count = int(np.count_nonzero(lungs))
+    if count == 0:
+        return
     leaked = 100.0 * _near_skin(hu, lungs, spacing_mm) / count
     if leaked > 1:
         yield Flag(
@@ -259,11 +263,7 @@ def _apart(lung: Mask) -> int:
     return int(sizes.sum() - sizes.max())
 
 
-def _holes_percent(volume: Volume, lungs: Mask) -> float:
-    """Volume of background that the mask encloses, in percent of the mask, on a grid of about 2 mm."""
-    z, y, x = (max(1, round(_CHECK_MM / mm)) for mm in volume.spacing_mm)
-    coarse = lungs[::z, ::y, ::x]
-    if not coarse.any():
-        return 0.0
-    filled = ndimage.binary_fill_holes(coarse)
-    return 100.0 * float(np.count_nonzero(filled) / np.count_nonzero(coarse) - 1.0)
+def _holes_percent(lungs: Mask) -> float:
+    """Volume of background that the mask encloses, in percent of the mask."""
+    filled = ndimage.binary_fill_holes(lungs)
+    return 100.0 * float(np.count_nonzero(filled) / np.count_nonzero(lungs) - 1.0)

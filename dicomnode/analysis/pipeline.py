@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 import dicomnode
-from dicomnode.analysis import change, geometry, kernels, lungs, quantify, radiomics
+from dicomnode.analysis import change, content, geometry, kernels, lobes, lungs, quantify, radiomics
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, Risk
 from dicomnode.analysis.headers import string
@@ -74,12 +74,14 @@ class Analysis:
         headers: of the source images in the order of the frames (feet first); or of the one multi-frame source image.
         volume: in Hounsfield units.
         labels: of the volume.
+        lobes: of the volume, numbers as in `regions.LOBES`; None without a lobe model.
     """
 
     findings: Findings
     headers: tuple[Dataset, ...] = ()
     volume: Volume | None = None
     labels: Labels | None = None
+    lobes: NDArray[np.uint8] | None = None
 
     @property
     def labels_in_source(self) -> NDArray[np.uint8]:
@@ -87,25 +89,36 @@ class Analysis:
 
         The frames are in the order of `headers`; of a multi-frame source, all its frames in their own order.
         """
-        if self.volume is None or self.labels is None:
+        if self.labels is None:
             raise ValueError("a refused study has no labels")
-        labels = self.volume.to_source(self.labels)
+        return self._in_source(self.labels)
+
+    @property
+    def lobes_in_source(self) -> NDArray[np.uint8] | None:
+        """Lobes likewise; None where there are none."""
+        return None if self.lobes is None else self._in_source(self.lobes)
+
+    def _in_source(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        assert self.volume is not None, "only of an analysed study"
+        turned = self.volume.to_source(array)
         numbers = [f.frame_number - 1 for f in self.volume.frames if f.frame_number is not None]
         if not numbers:
-            return labels
-        every = np.zeros((int(self.headers[0].NumberOfFrames), *labels.shape[1:]), np.uint8)
-        every[numbers] = labels
+            return turned
+        every = np.zeros((int(self.headers[0].NumberOfFrames), *turned.shape[1:]), np.uint8)
+        every[numbers] = turned
         return every
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """A study half way: its volume and labels, and the seconds that they took."""
+    """A study half way: its volume, labels and lobes, doubts about the lobes, and the seconds that it took."""
 
     selection: Selection
     series: Series
     volume: Volume
     labels: Labels
+    lobes: NDArray[np.uint8] | None
+    flags: tuple[Flag, ...]
     seconds: Mapping[str, float]
 
 
@@ -159,9 +172,13 @@ def segment(
     try:
         with watch.stage("segment"):
             labels = segmenter(volume)
+            parts = segmenter.lobes(volume, labels)
+            flags = () if parts is None else lobes.check(labels, parts)
     except RefusedError as e:
         return Analysis(_refused(selection, e))
-    return Segmented(selection, selection.chosen, volume, labels, watch.seconds)
+    return Segmented(
+        selection, selection.chosen, volume, labels, None if flags else parts, selection.flags + flags, watch.seconds
+    )
 
 
 def measure(
@@ -174,7 +191,7 @@ def measure(
     findings = replace(findings, change=change.compare(findings, earlier))
     sources = {h.path: h.source for h in segmented.series.headers}
     headers = tuple(sources[path] for path in segmented.volume.paths)
-    return Analysis(findings, headers, segmented.volume, segmented.labels)
+    return Analysis(findings, headers, segmented.volume, segmented.labels, segmented.lobes)
 
 
 def _select(series: Sequence[Series], unreadable: Sequence[Unreadable], rules: Rules) -> Selection:
@@ -201,9 +218,9 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
     selection, series = segmented.selection, segmented.series
     volume, labels = segmented.volume, segmented.labels
     with watch.stage("quantify"):
-        flags = selection.flags + lungs.check(volume, labels)
+        flags = segmented.flags + lungs.check(volume, labels)
         volume_ml = lungs.volumes(volume, labels)
-        quantities = quantify.by_region(volume, labels)
+        quantities = quantify.by_region(volume, labels, segmented.lobes)
     features = None
     if method.radiomics_settings is not None:
         with watch.stage("radiomics"):
@@ -264,6 +281,7 @@ def _chosen(series: Series, volume: Volume, why_chosen: str) -> ChosenSeries:
         manufacturer_model=string(first, "ManufacturerModelName"),
         kernel_family=kernels.family_of(first),
         slice_thickness_mm=None if thickness is None else float(thickness[0]),
+        contrast=content.has_contrast(h.dataset for h in series.headers),
     )
 
 

@@ -96,20 +96,24 @@ def prepare(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.float32]:
     extents = [_extent(labels, axis) for axis in range(3)]
     box = tuple(slice(a, b) for a, b in extents)
     low, high = spec.window_hu
-    hu = np.clip(volume.hu[box].astype(np.float32), low, high)
-    image = np.where(labels[box] > 0, hu, np.float32(spec.outside_hu))
+    deep, tall, wide = (int(b - a) for a, b in extents)
+    dz, dy, dx = volume.spacing_mm
+    z = (np.arange(spec.slices) + 0.5) / spec.slices * deep * dz
+    through = _weights(z, deep, dz, spec.slab_mm)
+    # Source slices between the slabs weigh nothing: of a thin-slice CT that is most of them.
+    used = np.flatnonzero(through.any(axis=0))
+    hu = np.clip(volume.hu[box][used].astype(np.float32), low, high)
+    image = np.where(labels[box][used] > 0, hu, np.float32(spec.outside_hu))
     image = (image - low) / (high - low)
     edge = (spec.outside_hu - low) / (high - low)
 
-    deep, tall, wide = image.shape
-    dz, dy, dx = volume.spacing_mm
-    z = (np.arange(spec.slices) + 0.5) / spec.slices * deep * dz
     y = tall * dy / 2 + (np.arange(spec.canvas[0]) - (spec.canvas[0] - 1) / 2) * spec.spacing_mm
     x = wide * dx / 2 + (np.arange(spec.canvas[1]) - (spec.canvas[1] - 1) / 2) * spec.spacing_mm
     # Weights outside the bounding box are lost, which is right once the image is relative to what stands there.
     image -= edge
-    image = np.tensordot(_weights(z, deep, dz, spec.slab_mm), image, axes=1)
-    image = _weights(y, tall, dy, spec.spacing_mm) @ image @ _weights(x, wide, dx, spec.spacing_mm).T
+    image = np.tensordot(through[:, used], image, axes=1)
+    down, across = _weights(y, tall, dy, spec.spacing_mm), _weights(x, wide, dx, spec.spacing_mm)
+    image = np.matmul(np.matmul(down, image), across.T)
     return np.ascontiguousarray(np.clip(image + edge, 0, 1), np.float32)
 
 
@@ -122,7 +126,7 @@ def _extent(labels: Labels, axis: int) -> tuple[int, int]:
     return int(used[0]), int(used[-1]) + 1
 
 
-def _weights(positions: NDArray[np.float64], count: int, source_mm: float, target_mm: float) -> NDArray[np.float32]:
+def _weights(positions: NDArray[np.floating], count: int, source_mm: float, target_mm: float) -> NDArray[np.float32]:
     """Triangle-filter weights (positions, count) over `count` samples `source_mm` apart, the first at half of that."""
     width = max(source_mm, target_mm)
     # One sample of the surroundings' value on each side, not kept, so that weights sum to 1 over an endless grid.

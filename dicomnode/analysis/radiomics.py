@@ -2,9 +2,12 @@
 
 The values are those of PyRadiomics 3.0.1. It takes minutes for a pair of lungs at 1 mm; the modules beside this one
 (`resampling`, `radiomics_region`, `shape_features`, `first_order`, `texture_matrices`, `texture_features`) take about a
-second for the settings that this project uses. All other settings go to PyRadiomics itself.
+second for the settings that this project uses. All other settings, and the filtered images (LoG, wavelets), go to
+PyRadiomics itself.
 """
 
+import copy
+import functools
 import json
 import logging
 import os
@@ -57,6 +60,22 @@ DEFAULT_SETTINGS: Mapping[str, Any] = {
 }
 
 
+#: Filtered images of which PyRadiomics makes features too. LoG needs widths, wavelets have their eight bands.
+FILTERS = ("LoG", "Wavelet")
+
+
+def with_filters(filters: Sequence[str], sigma_mm: Sequence[float]) -> dict[str, Any]:
+    """`DEFAULT_SETTINGS` with the features of filtered images besides: 93 for each width of LoG, 744 for the wavelets.
+
+    Args:
+        filters: some of `FILTERS`, none: the defaults.
+        sigma_mm: widths of the Laplacian of Gaussian.
+    """
+    known = {"LoG": {"sigma": list(sigma_mm)}, "Wavelet": {}}
+    images = {**DEFAULT_SETTINGS["imageType"], **{name: known[name] for name in FILTERS if name in filters}}
+    return {**DEFAULT_SETTINGS, "imageType": images}
+
+
 def extract(volume: Volume, mask: Mask, settings: Mapping[str, Any] = DEFAULT_SETTINGS) -> dict[str, float]:
     """Features of the masked voxels of a volume. The mask's voxels have label 1: leave `label` at 1 in the settings.
 
@@ -77,10 +96,14 @@ def extract(volume: Volume, mask: Mask, settings: Mapping[str, Any] = DEFAULT_SE
     )
     inside = mask.view(np.uint8)
     with _quiet(), _refusing():
-        extractor = _extractor(settings)
-        if _covered(extractor, volume.hu.dtype):
-            return _fast(extractor, volume.hu, inside, grid)
-        return _stock(extractor, grid.image(volume.hu), grid.image(inside))
+        original, filtered = _parts(settings)
+        extractor = _extractor(original)
+        if not _covered(extractor, volume.hu.dtype):
+            return _stock(_extractor(settings), grid.image(volume.hu), grid.image(inside))
+        found = _fast(extractor, volume.hu, inside, grid)
+        if filtered is not None:
+            found |= _stock(_extractor(filtered), grid.image(volume.hu), grid.image(inside))
+        return found
 
 
 def extract_image(image: sitk.Image, mask: sitk.Image, settings: Mapping[str, Any]) -> dict[str, float]:
@@ -120,6 +143,19 @@ def _refusing() -> Iterator[None]:
         raise RefusedError(
             "radiomics-region", f"PyRadiomics cannot measure this region ({error}): the mask is empty or too small"
         ) from error
+
+
+def _parts(settings: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """The settings for the original image, and those for the filtered ones: without the shape, which is the mask's."""
+    images = settings.get("imageType") or {}
+    if "Original" not in images or len(images) == 1:
+        return settings, None
+    classes = {k: v or [] for k, v in _extractor(settings).enabledFeatures.items() if k != "shape"}
+    if not classes:
+        return settings, None
+    filtered = {k: v for k, v in images.items() if k != "Original"}
+    original = {**settings, "imageType": {"Original": images["Original"]}}
+    return original, {**settings, "imageType": filtered, "featureClass": classes}
 
 
 def _stock(extractor: RadiomicsFeatureExtractor, image: sitk.Image, mask: sitk.Image) -> dict[str, float]:
@@ -195,10 +231,17 @@ def _fast(extractor: RadiomicsFeatureExtractor, values: Values, inside: Solid, g
 
 
 def _extractor(settings: Mapping[str, Any]) -> RadiomicsFeatureExtractor:
+    """An extractor of its own for each call: it keeps state while it works."""
+    return copy.deepcopy(_validated(json.dumps(settings)))
+
+
+@functools.lru_cache(maxsize=4)
+def _validated(settings: str) -> RadiomicsFeatureExtractor:
+    """PyRadiomics reads its schema anew for each extractor, which takes longer than most of its features."""
     _silence()
     try:
         # The validator writes defaults into what it is given: it gets a copy.
-        return RadiomicsFeatureExtractor(json.loads(json.dumps(settings)))
+        return RadiomicsFeatureExtractor(json.loads(settings))
     except Exception as error:
         raise ConfigurationError(
             f"PyRadiomics does not accept the radiomics settings: {error}. They must be a parameter file of "

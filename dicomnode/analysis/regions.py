@@ -27,7 +27,7 @@ from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
 from dicomnode.analysis.body_air import distance
 
 RIM_MM: Final = 20.0
-#: lungmask's numbers of the lobes (LTRCLobes).
+#: lungmask's numbers of the lobes (LTRCLobes); where they come from, and their check: `lobes`.
 LOBES: Final[Mapping[str, int]] = {
     "left_upper_lobe": 1,
     "left_lower_lobe": 2,

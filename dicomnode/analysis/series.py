@@ -92,7 +92,7 @@ class Judged:
         return (
             self.breath == "expiration",
             self.prone,
-            limits.contrast == "preferred" and not content.has_contrast(self.known),
+            limits.contrast == "preferred" and not content.has_contrast(self.known.datasets),
             0 if step <= 1.5 else 1 if step <= THICK_STEP_MM else 2,
             limits.kernels.index(kernels.family_of(self.first)),
             # Reconstructions of one scan differ by a few slices: that must not outweigh the rest.
@@ -253,7 +253,7 @@ def _flags(chosen: Judged) -> tuple[Flag, ...]:
 
 def _content_flags(chosen: Judged) -> list[Flag]:
     first, family, flags = chosen.first, kernels.family_of(chosen.first), []
-    if content.has_contrast(chosen.known):
+    if content.has_contrast(chosen.known.datasets):
         flags.append(Flag("contrast", "info", "Contrast medium was given: attenuation is higher than without it."))
     if family == "soft":
         flags.append(Flag("soft-kernel", "info", f"Kernel {chosen.kernel} is a soft-tissue kernel."))

@@ -77,13 +77,39 @@ class AnalysisTable(Table):
     lungmask_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="give the SHA-256 of that file: 64 lower-case hex digits"
     )
+    lungmask_lobe_weights: Path | None = Field(
+        None, description="give 'LTRCLobes' (after `dicomnode weights fetch LTRCLobes`), or the path of such a file"
+    )
+    lungmask_lobe_sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="give the SHA-256 of that file: 64 lower-case hex digits"
+    )
     weights: Path = Field(Path("weights"), description="give the folder that holds the model bundles")
     bundle: str = Field("", description="give the name of a bundle's folder in `weights`, or '' for no risk")
     allow_demo_bundles: bool = Field(
         False, description="give true only to try things out: it serves bundles trained on synthetic data"
     )
     radiomics: bool = Field(True, description="give true to compute the radiomics features, else false")
+    radiomics_filters: tuple[Literal["LoG", "Wavelet"], ...] = Field(
+        (), description="give some of 'LoG' and 'Wavelet' for features of filtered images too (minutes), else []"
+    )
+    radiomics_log_sigma_mm: tuple[float, ...] = Field(
+        (1.0, 2.0, 3.0), min_length=1, description="give a list of widths for LoG in mm, such as [1.0, 2.0, 3.0]"
+    )
     device: str = Field("cpu", pattern=r"^cpu$|^cuda(:\d+)?$", description="give 'cpu', 'cuda' or 'cuda:0'")
+
+    @field_validator("lungmask_lobe_weights")
+    @classmethod
+    def _with_lungmask(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("segmenter") == "classical":
+            raise ValueError("lobes need segmenter = 'lungmask': the classical segmenter knows none")
+        return value
+
+    @field_validator("radiomics_log_sigma_mm")
+    @classmethod
+    def _widths(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0.5 <= sigma <= 20 for sigma in value):
+            raise ValueError("widths must be 0.5 to 20 mm")
+        return value
 
     @field_validator("lungmask_sha256")
     @classmethod

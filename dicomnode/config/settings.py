@@ -56,11 +56,11 @@ class Config(Table):
         storage = self.storage.model_copy(
             update={k: folder / getattr(self.storage, k) for k in ("spool", "results", "state")}
         )
-        weights = self.analysis.lungmask_weights
+        files = {k: getattr(self.analysis, k) for k in ("lungmask_weights", "lungmask_lobe_weights")}
         analysis = self.analysis.model_copy(
             update={
                 "weights": folder / self.analysis.weights,
-                "lungmask_weights": None if weights is None else folder / weights,
+                **{k: None if file is None else folder / file for k, file in files.items()},
             }
         )
         return self.model_copy(update={"storage": storage, "analysis": analysis})

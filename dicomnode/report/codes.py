@@ -9,6 +9,11 @@ SCHEME_UID = "2.25.154245014579175779637386531041943105612"
 SCHEME_VERSION = "1"
 
 LUNG = Code("39607008", "SCT", "Lung")
+# CID 6126 and 7151; the side is a modifier of its own, as for the lungs (SNOMED's codes of one-sided lobes are in
+# neither context group, but for the middle lobe, which there is on the right only).
+UPPER_LOBE = Code("45653009", "SCT", "Upper lobe of lung")
+MIDDLE_LOBE = Code("72481006", "SCT", "Middle lobe of right lung")
+LOWER_LOBE = Code("90572001", "SCT", "Lower lobe of lung")
 RIGHT = Code("24028007", "SCT", "Right")
 LEFT = Code("7771000", "SCT", "Left")
 BILATERAL = Code("51440002", "SCT", "Bilateral")

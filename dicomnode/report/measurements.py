@@ -1,48 +1,38 @@
-"""The lung measurements as a structured report: TID 1500 with one TID 1411 group for each region."""
+"""The measurements as a structured report: TID 1500 with one TID 1411 group for each lung, lobe, and both lungs."""
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
 
 import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
 from dicomnode.report import codes, documents, source, uids
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context
 from dicomnode.report.segmentation import algorithm_family
+from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, segments
 from dicomnode.report.wording import plain
-
-# Region: (structure, laterality, segments). TID 1411 asks for one reference to a segmentation, and Referenced Segment
-# Number may have several values (PS3.3 C.18.4): both lungs together are segments 1 and 2, without a third copy of the
-# voxels in the segmentation, and without TID 1501, which PixelMed's validator rejects beside TID 1411.
-_REGIONS: Final[dict[str, tuple[uids.Structure, Code, list[int]]]] = {
-    "right": ("right lung", codes.RIGHT, [RIGHT]),
-    "left": ("left lung", codes.LEFT, [LEFT]),
-    "lungs": ("lungs", codes.BILATERAL, [RIGHT, LEFT]),
-}
 
 
 def encode(headers: Sequence[Dataset], findings: Findings, seg: Dataset, context: Context) -> Dataset:
     """The measurements of one analysis, each group referring to its segments in `seg`.
 
     Raises:
-        ValueError: the findings hold no lungs, or no quantities of a region.
+        ValueError: the findings hold no lungs, or no quantities of them.
     """
     lungs = findings.lungs
     if lungs is None:
         raise ValueError(f"no measurements to encode: the findings ({findings.status}) hold no lungs")
-    missing = sorted(_REGIONS.keys() - findings.quantities.keys())
-    if missing:
-        raise ValueError(f"the findings hold no quantities of {', '.join(missing)}")
+    if "lungs" not in findings.quantities or not findings.quantities.keys() & LUNGS.keys():
+        raise ValueError("the findings hold no quantities of the lungs")
     stopped = findings.risk is None and any(flag.severity == "error" for flag in findings.flags)
     return documents.document(
         MEASUREMENTS,
         headers,
         findings,
         context,
-        groups=[_group(region, headers[0], seg, findings, lungs) for region in _REGIONS],
+        groups=[_group(site, headers[0], seg, findings, lungs) for site in _sites(findings)],
         evaluations=[
             documents.summary(codes.PARTIALLY_SUCCEEDED if stopped else codes.SUCCEEDED),
             *documents.preamble(findings),
@@ -54,27 +44,53 @@ def encode(headers: Sequence[Dataset], findings: Findings, seg: Dataset, context
     )
 
 
+@dataclass(frozen=True)
+class _Site:
+    """What one group measures: its name in the quantities, and where in the body and in the segmentation it is."""
+
+    region: str
+    structure: uids.Structure
+    kind: Code
+    laterality: Code
+    segments: list[int]
+
+
+def _sites(findings: Findings) -> list[_Site]:
+    """Each lung, the lungs, each lobe: as far as the patient has them.
+
+    TID 1411 asks for one reference to a segmentation, and Referenced Segment Number may have several values (PS3.3
+    C.18.4): both lungs together are two segments, without a third copy of the voxels in the segmentation, and without
+    TID 1501, which PixelMed's validator rejects beside TID 1411.
+    """
+    numbers = segments(findings)
+    lungs, lobes = (
+        [_Site(name, s.name, s.kind, s.laterality, [numbers[name]]) for name, s in found.items() if name in numbers]
+        for found in (LUNGS, LOBES_OF_LUNG)
+    )
+    laterality = codes.BILATERAL if len(lungs) > 1 else lungs[0].laterality
+    both = _Site("lungs", "lungs", codes.LUNG, laterality, [number for lung in lungs for number in lung.segments])
+    return [*lungs, both, *lobes]
+
+
 def _group(
-    region: str, header: Dataset, seg: Dataset, findings: Findings, lungs: Lungs
+    site: _Site, header: Dataset, seg: Dataset, findings: Findings, lungs: Lungs
 ) -> hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
-    structure, laterality, segments = _REGIONS[region]
-    volume = {"right": lungs.volume_ml.right, "left": lungs.volume_ml.left, "lungs": lungs.volume_ml.total}[region]
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
-            uid=uids.tracking(source.patient_key(header), structure), identifier=structure.capitalize()
+            uid=uids.tracking(source.patient_key(header), site.structure), identifier=site.structure.capitalize()
         ),
         referenced_segment=hd.sr.ReferencedSegment(
             sop_class_uid=seg.SOPClassUID,
             sop_instance_uid=seg.SOPInstanceUID,
             # highdicom says int and passes the value on to an element that may have several.
-            segment_number=segments,  # type: ignore[arg-type]
+            segment_number=site.segments,  # type: ignore[arg-type]
             source_series=hd.sr.SourceSeriesForSegmentation(
                 referenced_series_instance_uid=str(header.SeriesInstanceUID)
             ),
         ),
         finding_category=codes.ANATOMICAL_STRUCTURE,
-        finding_type=codes.LUNG,
-        finding_sites=[hd.sr.FindingSite(anatomic_location=codes.LUNG, laterality=laterality)],
+        finding_type=site.kind,
+        finding_sites=[hd.sr.FindingSite(anatomic_location=site.kind, laterality=site.laterality)],
         algorithm_id=hd.sr.AlgorithmIdentification(
             name=plain(lungs.segmenter),
             version=plain(lungs.segmenter_version),
@@ -83,10 +99,16 @@ def _group(
             parameters=[f"Measured by dicomnode {plain(findings.software_version)}; vessels as the mask has them"],
         ),
         measurements=[
-            *_measurements(volume, findings.quantities[region]),
-            *([*_of_parts(findings), *_of_change(findings.change)] if region == "lungs" else ()),
+            *_measurements(_volume_ml(site.region, findings, lungs), findings.quantities[site.region]),
+            *([*_of_parts(findings), *_of_change(findings.change)] if site.region == "lungs" else ()),
         ],
     )
+
+
+def _volume_ml(region: str, findings: Findings, lungs: Lungs) -> float:
+    volume = lungs.volume_ml
+    known = {"right": volume.right, "left": volume.left, "lungs": volume.total}
+    return known[region] if region in known else findings.quantities[region].volume_ml or 0.0
 
 
 def _measurements(volume_ml: float, q: Quantities) -> list[hd.sr.Measurement]:

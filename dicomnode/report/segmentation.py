@@ -1,7 +1,6 @@
-"""The lung masks as a DICOM Segmentation (PS3.3 A.51): binary, explicit little endian, empty frames left out."""
+"""Masks of lungs and lobes as a DICOM Segmentation (PS3.3 A.51): binary, little endian, without empty frames."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import highdicom as hd
 import numpy as np
@@ -9,21 +8,20 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from dicomnode.analysis.arrays import LEFT, RIGHT
+from dicomnode.analysis.arrays import LEFT, Labels
 from dicomnode.analysis.findings import Findings, Lungs
 from dicomnode.report import codes, source, stamp, uids
 from dicomnode.report.context import MANUFACTURER, MODEL_NAME, SEGMENTATION, Context
+from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, Structure, segments
 from dicomnode.report.wording import DEMO, is_demo, plain
-
-#: Segment number: (tracking identifier and label, laterality, colour). The numbers are those of the label array.
-SEGMENTS: Final[dict[int, tuple[uids.Structure, Code, tuple[int, int, int]]]] = {
-    RIGHT: ("right lung", codes.RIGHT, (230, 159, 0)),
-    LEFT: ("left lung", codes.LEFT, (86, 180, 233)),
-}
 
 
 def encode(
-    headers: Sequence[Dataset], labels_in_source: NDArray[np.uint8], findings: Findings, context: Context
+    headers: Sequence[Dataset],
+    labels_in_source: Labels,
+    findings: Findings,
+    context: Context,
+    lobes_in_source: NDArray[np.uint8] | None = None,
 ) -> Dataset:
     """The segmentation object of one analysis.
 
@@ -31,10 +29,11 @@ def encode(
         headers: the source images without pixel data, in the order of the frames; or one enhanced multi-frame image.
         labels_in_source: shape (frame, row, column), 0 background, 1 right lung, 2 left lung, in the source's own rows
             and columns (`Volume.to_source`).
-        findings: of these images, with `lungs` and `series`.
+        findings: of these images, with `lungs` and `series`; each lung and lobe of its quantities becomes a segment.
+        lobes_in_source: likewise, numbers as in `regions.LOBES`; needed where the findings have lobes.
 
     Raises:
-        ValueError: the findings hold no lungs, the number of frames differs, or a label is not 0, 1 or 2.
+        ValueError: the findings hold no lungs, the number of frames differs, a label is not 0, 1 or 2, or lobes lack.
     """
     if findings.lungs is None or findings.series is None:
         raise ValueError(f"no segmentation to encode: the findings ({findings.status}) hold no lungs")
@@ -48,9 +47,12 @@ def encode(
     sop_uid = uids.sop_instance(SEGMENTATION, str(first.StudyInstanceUID), findings)
     seg = hd.seg.Segmentation(
         source_images=_places(headers, findings.series.spacing_mm),
-        pixel_array=labels_in_source,
+        pixel_array=_pixels(labels_in_source, lobes_in_source, findings),
         segmentation_type="BINARY",
-        segment_descriptions=[_describe(number, first, findings.lungs) for number in SEGMENTS],
+        segment_descriptions=[
+            _describe(number, {**LUNGS, **LOBES_OF_LUNG}[name], first, findings.lungs)
+            for name, number in segments(findings).items()
+        ],
         series_instance_uid=uids.series(SEGMENTATION, str(first.StudyInstanceUID), findings),
         series_number=SEGMENTATION.series_number,
         sop_instance_uid=sop_uid,
@@ -76,13 +78,27 @@ def algorithm_family(lungs: Lungs) -> Code:
     return codes.ARTIFICIAL_INTELLIGENCE if network else codes.MORPHOLOGICAL_OPERATIONS
 
 
-def _describe(number: int, header: Dataset, lungs: Lungs) -> hd.seg.SegmentDescription:
-    structure, laterality, colour = SEGMENTS[number]
+def _pixels(labels: Labels, lobes: NDArray[np.uint8] | None, findings: Findings) -> NDArray[np.uint8]:
+    """Segment numbers, (frame, row, column); with lobes, which overlap the lungs, (frame, row, column, segment)."""
+    numbers = segments(findings)
+    lungs = {LUNGS[name].value: number for name, number in numbers.items() if name in LUNGS}
+    if len(lungs) == len(numbers):
+        return labels if all(value == number for value, number in lungs.items()) else (labels > 0).astype(np.uint8)
+    if lobes is None:
+        raise ValueError("the findings have lobes, and their labels are not given")
+    masks = np.empty((*labels.shape, len(numbers)), np.uint8)
+    for name, number in numbers.items():
+        array, structure = (labels, LUNGS[name]) if name in LUNGS else (lobes, LOBES_OF_LUNG[name])
+        np.equal(array, structure.value, out=masks[..., number - 1].view(bool))
+    return masks
+
+
+def _describe(number: int, structure: Structure, header: Dataset, lungs: Lungs) -> hd.seg.SegmentDescription:
     description = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=structure.capitalize(),
+        segment_label=structure.name.capitalize(),
         segmented_property_category=codes.ANATOMICAL_STRUCTURE,
-        segmented_property_type=codes.LUNG,
+        segmented_property_type=structure.kind,
         algorithm_type="AUTOMATIC",
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=plain(lungs.segmenter),
@@ -90,11 +106,11 @@ def _describe(number: int, header: Dataset, lungs: Lungs) -> hd.seg.SegmentDescr
             family=algorithm_family(lungs),
             source=MANUFACTURER,
         ),
-        tracking_id=structure.capitalize(),
-        tracking_uid=uids.tracking(source.patient_key(header), structure),
-        display_color=hd.color.CIELabColor.from_rgb(*colour),
+        tracking_id=structure.name.capitalize(),
+        tracking_uid=uids.tracking(source.patient_key(header), structure.name),
+        display_color=hd.color.CIELabColor.from_rgb(*structure.colour),
     )
-    modifier = [codes.item(laterality)]
+    modifier = [codes.item(structure.laterality)]
     description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifier
     return description
 

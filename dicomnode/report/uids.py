@@ -13,7 +13,17 @@ from typing import Literal
 from dicomnode.analysis.findings import Findings
 from dicomnode.report.context import Kind
 
-Structure = Literal["right lung", "left lung", "lungs", "mortality risk"]
+Structure = Literal[
+    "right lung",
+    "left lung",
+    "lungs",
+    "right upper lobe",
+    "right middle lobe",
+    "right lower lobe",
+    "left upper lobe",
+    "left lower lobe",
+    "mortality risk",
+]
 
 
 def derive(*parts: str | bytes) -> str:

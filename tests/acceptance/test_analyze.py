@@ -1,6 +1,7 @@
 """`dicomnode analyze` on real chest CT, as a script uses it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from dicomnode.report.wording import plain
 from tests.acceptance.running import dicomnode
 
 FILES = {"findings.json", "seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"}
@@ -91,6 +93,35 @@ def test_feet_first_lungs_are_on_their_sides(data: Path, tmp_path: Path) -> None
     # LPS: x grows towards the patient's left.
     assert np.mean(middles[1]) < np.mean(middles[2]) - 80
     assert [s.SegmentLabel for s in seg.SegmentSequence] == ["Right lung", "Left lung"]
+
+
+@pytest.mark.parametrize(("kept", "code"), [(slice(28, None), "cut-off-base"), (slice(None, -25), "cut-off-apex")])
+def test_lungs_that_are_cut_off_get_no_risk(kept: slice, code: str, data: Path, tmp_path: Path) -> None:
+    """The same chest, scanned too short: measured, and so flagged that nobody takes the numbers for whole lungs'."""
+    images = [pydicom.dcmread(path) for path in (data / "chest_tiny_cip" / "ct-64Dicom").glob("*.dcm")]
+    images.sort(key=lambda d: float(d.ImagePositionPatient[2]))
+    (tmp_path / "scan").mkdir()
+    for image in images[kept]:
+        image.save_as(tmp_path / "scan" / f"{image.SOPInstanceUID}.dcm")
+    done = dicomnode("analyze", tmp_path / "scan", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == FILES - {"risk.dcm"}
+    found = json.loads((tmp_path / "out" / "findings.json").read_text("utf-8"))
+    assert found["risk"] is None
+    errors = {f["code"]: f["text"] for f in found["flags"] if f["severity"] == "error"}
+    assert set(errors) == {code, "risk-withheld"}
+    assert code in errors["risk-withheld"]
+    report = pydicom.dcmread(tmp_path / "out" / "measurements.dcm")
+    *_, qualities = report.ContentSequence
+    items = {i.ConceptNameCodeSequence[0].CodeValue: i for i in qualities.ContentSequence}
+    assert items["111065"].ConceptCodeSequence[0].CodeMeaning == "Partially Succeeded"
+    assert any(plain(errors[code]) in str(i.get("TextValue", "")) for i in qualities.ContentSequence)
+
+
+def test_a_refused_run_leaves_nothing_of_an_older_one(tiny: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "out")
+    assert dicomnode("analyze", data / "lungmask_2slices", "--out", tmp_path / "out").returncode == 3
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"findings.json"}
 
 
 @pytest.mark.parametrize(

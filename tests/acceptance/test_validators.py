@@ -1,8 +1,6 @@
 """What other people's programs say about our objects: dicom3tools, PixelMed, DCMTK, dcmqi, SimpleITK."""
 
 import json
-import subprocess
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +13,11 @@ from pydicom.dataset import Dataset
 from dicomnode.analysis.arrays import HuArray, Volume
 from dicomnode.report import measurements, refusal, risk, segmentation, summary, views
 from tests import report_cases as cases
+from tests.acceptance.validators import Peer, errors, pixelmed, said
 
 SOURCES = ["synthetic", "tiny", "lidc"]
 REPORTS = ["measurements", "risk", "refusal"]
 KINDS = ["segmentation", *REPORTS, "summary"]
-PIXELMED = Path("/usr/share/java/pixelmed.jar")
-Peer = Callable[[str, str], str]
 
 
 @dataclass(frozen=True)
@@ -75,17 +72,6 @@ def written(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
     return Written(folder, labels, files)
 
 
-def said(command: Sequence[str | Path]) -> str:
-    """What the program printed; a program that fails is a failed test."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def errors(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith(("Error", "E:", "F:", "ERROR"))]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_dciodvfy_finds_no_error(written: Written, kind: str, peer: Peer) -> None:
     assert errors(said([peer("dciodvfy", "dicom3tools"), written[kind]])) == []
@@ -119,19 +105,6 @@ def test_a_local_procedure_code_is_the_only_thing_pixelmed_minds(tmp_path: Path,
     (only,) = errors(pixelmed(tmp_path / "risk.dcm", peer))
     assert "Procedure reported" in only
     assert "not found in context group 100" in only
-
-
-def pixelmed(path: Path, peer: Peer) -> str:
-    java = peer("java", "pixelmed-apps")
-    if not PIXELMED.is_file():
-        peer("the PixelMed library (pixelmed.jar)", "pixelmed-apps")
-    # Java 17 limits XPath expressions to fewer operations than the validator's style sheets need.
-    limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("TotalOp", "ExprOp", "ExprGrp")]
-    main = "com.pixelmed.validate.DicomSRValidator"
-    text = said([java, *limits, "-cp", PIXELMED, main, "-checkcontentitemorder", path])
-    assert "Found Root Template TID_1500" in text
-    assert "IOD validation complete" in text
-    return text
 
 
 def test_dcmqi_reads_the_measurements(written: Written, peer: Peer, tmp_path: Path) -> None:

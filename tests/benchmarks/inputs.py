@@ -12,6 +12,7 @@ from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
 from dicomnode.analysis.series import find_files, group, read_headers, select
 from dicomnode.analysis.volume import load
 from tests.benchmarks.measured import ROOT
+from tests.ct_files import ct_series, write
 
 CASES = ("chest_lidc0314_every4th", "synthetic 300x512x512")
 #: Inputs are made once a checkout.
@@ -22,10 +23,9 @@ KEPT = ROOT / "build" / "benchmarks"
 def chest(case: str) -> tuple[Volume, Labels]:
     """A case's volume and its lungs."""
     if case == CASES[0]:
-        data = Path(os.environ.get("DICOMNODE_TEST_DATA", ROOT.parent / "shared" / "data"))
-        selection = select(group(read_headers(find_files(data / case))[0]), ())
+        selection = select(group(read_headers(files(case))[0]), ())
         if selection.chosen is None:
-            raise SystemExit(f"no series in {data / case}: set DICOMNODE_TEST_DATA")
+            raise SystemExit(f"no series for {case}: set DICOMNODE_TEST_DATA")
         volume = load(selection.chosen)
         return volume, ClassicalSegmenter()(volume)
     shape, spacing = (300, 512, 512), (1.0, 0.7, 0.7)
@@ -39,3 +39,21 @@ def chest(case: str) -> tuple[Volume, Labels]:
     x, y, z = kept["origin"].tolist()
     axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
     return Volume(kept["hu"], spacing, (x, y, z), axes, ()), kept["labels"]
+
+
+def files(case: str) -> list[Path]:
+    """A case's DICOM files."""
+    if case == CASES[0]:
+        return find_files(Path(os.environ.get("DICOMNODE_TEST_DATA", ROOT.parent / "shared" / "data")) / case)
+    folder = KEPT / "synthetic"
+    if not folder.exists():
+        volume, _ = chest(case)
+        spacing = [str(volume.spacing_mm[1]), str(volume.spacing_mm[2])]
+        stored = volume.hu + np.int16(1024)
+        attributes = {"PixelSpacing": spacing, "BodyPartExamined": "CHEST", "StudyDate": "20250101"}
+        empty = dict.fromkeys(("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyTime"), "")
+        series = ct_series(stored, step_mm=volume.spacing_mm[0], ReferringPhysicianName="", **attributes, **empty)
+        unfinished = KEPT / "synthetic.part"
+        write(series, unfinished)
+        unfinished.rename(folder)
+    return find_files(folder)

@@ -17,7 +17,13 @@ from tests.benchmarks.inputs import CASES as INPUTS
 from tests.benchmarks.measured import ROOT, Cost, run
 
 #: Add a module here.
-CASES = ("tests.benchmarks.radiomics_cases", "tests.benchmarks.lungmask_cases")
+CASES = (
+    "tests.benchmarks.radiomics_cases",
+    "tests.benchmarks.lungmask_cases",
+    "tests.benchmarks.loading_cases",
+    "tests.benchmarks.segmentation_cases",
+    "tests.benchmarks.chain_cases",
+)
 HEAD = """# Benchmarks
 
 Made by `make bench`. For each row both ways run in turn on the same input, in fresh processes; where that is repeated,

@@ -14,12 +14,15 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from dicomnode.analysis import radiomics
+from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
 from dicomnode.analysis.radiomics import DEFAULT_SETTINGS, extract, extract_image
 from dicomnode.analysis.resampling import Grid
 from dicomnode.analysis.series import find_files, group, read_headers, select
 from dicomnode.analysis.volume import load
+from dicomnode.config import AnalysisTable
 from dicomnode.errors import RefusedError
+from dicomnode.methods import method
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -34,7 +37,7 @@ def stock(image: sitk.Image, mask: sitk.Image, settings: Mapping[str, Any]) -> d
             found = RadiomicsFeatureExtractor(json.loads(json.dumps(settings))).execute(image, mask)
         except ValueError:
             return None
-    return {name: float(value) for name, value in found.items() if name.startswith("original_")}
+    return {name: float(value) for name, value in found.items() if not name.startswith("diagnostics_")}
 
 
 def assert_same(found: Mapping[str, float], expected: Mapping[str, float]) -> None:
@@ -147,6 +150,25 @@ def test_other_settings_go_to_stock(change: dict[str, Any], monkeypatch: pytest.
     assert "stock" not in extract_image(image, mask, DEFAULT_SETTINGS)
     assert extract_image(image, mask, {**DEFAULT_SETTINGS, **change}) == {"stock": 1.0}
     assert extract_image(sitk.Cast(image, sitk.sitkFloat32), mask, DEFAULT_SETTINGS) == {"stock": 1.0}
+
+
+@pytest.mark.slow
+def test_filtered_images_as_the_configuration_asks_for_them() -> None:
+    """LoG and wavelets beside the original image, from the keys of ae_config.toml to the numbers of one region."""
+    table = AnalysisTable(radiomics_filters=("LoG", "Wavelet"), radiomics_log_sigma_mm=(1.5, 3.0))
+    settings = method(table).radiomics_settings
+    assert settings is not None
+    random = np.random.default_rng(5)
+    hu = random.integers(-950, -500, (16, 18, 20), dtype=np.int16)
+    mask = np.zeros(hu.shape, bool)
+    mask[4:12, 5:14, 4:15] = random.random((8, 9, 11)) < 0.9
+    grid = Grid(hu.shape[::-1], (0.8, 0.8, 1.5), (1.0, 2.0, 3.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+    found = extract(Volume(hu, (1.5, 0.8, 0.8), (1.0, 2.0, 3.0), axes, ()), mask, settings)
+    expected = stock(grid.image(hu), grid.image(mask.astype(np.uint8)), settings)
+    assert expected is not None
+    assert len(expected) == 107 + 2 * 93 + 8 * 93
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize("voxels", [[(1, 1, 1), (5, 5, 1)], [(1, 1, 1), (1, 5, 1), (6, 1, 1)]])

@@ -79,6 +79,11 @@ MISTAKES = [
         ["lungmask_sha256", "needs lungmask_weights", "give"],
     ),
     (
+        "lobes by thresholds",
+        '[analysis]\nlungmask_lobe_weights = "LTRCLobes"\n',
+        ["analysis.lungmask_lobe_weights", "LTRCLobes", "need segmenter", "weights fetch LTRCLobes"],
+    ),
+    (
         "other database",
         '[storage]\ndatabase_url = "mysql://x/y"\n',
         ["storage.database_url", "mysql://x/y", "postgresql://"],
@@ -102,6 +107,7 @@ MISTAKES = [
         "[storage]\nlow_free_gb = 1\nminimum_free_gb = 2\n",
         ["storage.minimum_free_gb", "above low_free_gb", "below which nothing more"],
     ),
+    ("LoG without width", "[analysis]\nradiomics_log_sigma_mm = [0.0]\n", ["radiomics_log_sigma_mm", "0.5 to 20 mm"]),
     ("tiny PDU", "[node]\nmax_pdu_bytes = 100\n", ["node.max_pdu_bytes", "100", "4096"]),
 ]
 

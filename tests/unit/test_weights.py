@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode import cli, config, methods, weights
+from dicomnode.analysis import lungmask_segmenter
 from dicomnode.errors import PeerError, PeerRejectedError, UsageError, WeightsError
 
 CONTENT = bytes(range(256)) * 5000
@@ -198,3 +199,21 @@ def test_the_configuration_may_name_what_is_installed(tmp_path: Path) -> None:
     (folder / "installed.json").write_text(json.dumps({MINE.file: "0" * 64}))
     with pytest.raises(WeightsError, match=str(folder / MINE.file)):
         methods.segmenter(settings.analysis)
+
+
+def test_the_lobes_have_weights_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, object]] = []
+    monkeypatch.setattr(lungmask_segmenter, "LungmaskSegmenter", lambda *_, **named: made.append(named))
+    file = tmp_path / "lobes.pth"
+    table = {
+        "segmenter": "lungmask",
+        "lungmask_weights": "Mine",
+        "lungmask_sha256": DIGEST,
+        "lungmask_lobe_weights": "lobes.pth",
+        "lungmask_lobe_sha256": "1" * 64,
+    }
+    methods.segmenter(config.parse({"analysis": table}, tmp_path / "c.toml").analysis)
+    assert made[0]["lobe_weights"] == lungmask_segmenter.WeightsFile(file, "1" * 64)
+    unknown = config.parse({"analysis": {**table, "lungmask_lobe_sha256": None}}, tmp_path / "c.toml").analysis
+    with pytest.raises(WeightsError, match="weights fetch LTRCLobes"):
+        methods.segmenter(unknown)

@@ -15,7 +15,7 @@ def scan(
     date: str = "20240101", time: str = "120000", uid: str = "1.1", haa: float = 10.0, **series: object
 ) -> Findings:
     q = Quantities(-800, 150, 2, 5, -950, -920, -850, -700, -400, haa, 2.0)
-    defaults = {"manufacturer": "SIEMENS", "manufacturer_model": "Force", "kernel_family": "lung"}
+    defaults = {"manufacturer": "SIEMENS", "manufacturer_model": "Force", "kernel_family": "lung", "contrast": False}
     chosen = ChosenSeries(uid, f"{uid}.1", 300, (1.0, 0.7, 0.7), "Bl57", "thin", study_date=date, study_time=time)
     return Findings(
         status="analysed",
@@ -102,6 +102,7 @@ def test_a_short_interval_gives_no_rate() -> None:
         (scan(slice_thickness_mm=5.0), "change-thickness"),
         (scan(manufacturer_model="Flash"), "change-scanner"),
         (scan(manufacturer=""), "change-scanner"),
+        (scan(contrast=True), "change-contrast"),
         (replace(scan(), lungs=Lungs("classical", "2", VolumeMl(4600, 2000, 2600))), "change-volume"),
         (replace(scan(), lungs=Lungs("lungmask R231", "2", VolumeMl(4000, 1800, 2200))), "change-segmenter"),
         (replace(scan(), flags=(Flag("cut-off-base", "error", ""),)), "change-doubtful"),
@@ -111,6 +112,12 @@ def test_what_makes_scans_incomparable_is_flagged_alone(earlier: Findings, code:
     change = compare(NOW, [earlier])
     assert change is not None
     assert [flag.code for flag in change.flags] == [code]
+
+
+def test_findings_that_say_nothing_of_contrast_raise_no_doubt() -> None:
+    change = compare(NOW, [scan(contrast=None)])
+    assert change is not None
+    assert change.flags == ()
 
 
 def test_no_measure_without_both_and_no_relative_change_from_zero() -> None:

@@ -28,7 +28,10 @@ CASES = [
     ("Hitachi", "11", "unknown"),
     ("", "B60f", "unknown"),
     ("SIEMENS", "", "unknown"),
-    ("Genius", "LUNG", "unknown"),
+    ("Genius", "LUNG", "lung"),
+    ("Genius", "Standard", "medium"),
+    ("Genius", "LUNGS2", "unknown"),
+    ("Philips", "LUNG", "unknown"),
 ]
 
 

@@ -241,11 +241,8 @@ def test_what_cannot_be_encoded_is_refused() -> None:
     with pytest.raises(ValueError, match="horizon of \\[2\\] years"):
         odd = dataclasses.replace(cases.risk(), horizons=(Horizon(2, 0.1, 0.0, 0.2),))
         risk.encode(headers, cases.analysed(predicted=odd), cases.CONTEXT)
-    with pytest.raises(ValueError, match="no quantities of left"):
-        partial = dataclasses.replace(
-            FINDINGS, quantities={k: v for k, v in FINDINGS.quantities.items() if k != "left"}
-        )
-        measurements.encode(headers, partial, seg, cases.CONTEXT)
+    with pytest.raises(ValueError, match="no quantities of the lungs"):
+        measurements.encode(headers, dataclasses.replace(FINDINGS, quantities={}), seg, cases.CONTEXT)
     with pytest.raises(ValueError, match="hold no lungs"):
         measurements.encode(headers, cases.refused(), seg, cases.CONTEXT)
     with pytest.raises(ValueError, match="the findings are analysed"):
