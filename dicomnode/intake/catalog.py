@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 
 from dicomnode.errors import SpoolError
 from dicomnode.intake.commitments import Commitments
+from dicomnode.intake.holdings import Holdings
 from dicomnode.intake.ledger import supersede
 from dicomnode.intake.patients import Patients, count, note_patient
 from dicomnode.intake.records import (
@@ -31,7 +32,7 @@ from dicomnode.intake.workers import Workers
 Recorded = Literal["new", "same", "conflict"]
 
 
-class Catalog(Commitments, Patients, Workers):
+class Catalog(Commitments, Holdings, Patients, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     def __init__(self, engine: Engine) -> None:

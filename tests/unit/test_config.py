@@ -68,6 +68,12 @@ MISTAKES = [
         ["destination[1].host", "missing", "give"],
     ),
     ("two of one name", PACS + PACS, ["destination", "'pacs'", "a name of its own"]),
+    (
+        "all may query",
+        "[[node.callers]]\nquery = true\n",
+        ["node.callers[1].query", "everybody", "named by its AE title"],
+    ),
+    ("no address", '[[node.callers]]\nmove_to = "10.0.0.3"\n', ["node.callers[1].move_to", "host:port"]),
     ("no network", '[[node.callers]]\naddress = "10.0.0.300"\n', ["node.callers[1].address", "10.0.0.300", "give"]),
     ("unknown object", PACS + 'objects = ["sge"]\n', ["destination[1].objects[1]", "'sge'", "perhaps you meant 'seg'"]),
     ("negative time", "[settle]\nquiet_s = -1\n", ["settle.quiet_s", "-1", "seconds of silence"]),
