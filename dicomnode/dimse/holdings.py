@@ -37,7 +37,8 @@ KEYS: Final[dict[Level, tuple[str, ...]]] = {
 }  # fmt: skip
 LEVELS: Final[tuple[Level, ...]] = ("PATIENT", "STUDY", "SERIES", "IMAGE")
 _READ: Final = [Tag(keyword) for keywords in KEYS.values() for keyword in keywords] + [Tag("SpecificCharacterSet")]
-_KEPT_HEADERS: Final = 20_000
+#: About 13 kB each: the receiving process stays small.
+_KEPT_HEADERS: Final = 4_000
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class Held:
 
 
 class Holdings:
-    """Looks into one catalogue and one folder of results."""
+    """Looks into one catalogue and, where there is one, the folder of the results."""
 
-    def __init__(self, catalog: Catalog, results: Path) -> None:
+    def __init__(self, catalog: Catalog, results: Path | None) -> None:
         self._catalog, self._results = catalog, results
 
     def studies(self, study_uids: Sequence[str] = ()) -> Iterator[tuple[str, Dataset]]:
@@ -79,6 +80,8 @@ class Holdings:
         return [*images, *self._of_results(study_uid)]
 
     def _of_results(self, study_uid: str) -> Iterator[Held]:
+        if self._results is None:
+            return
         generation = self._catalog.standing_generation(study_uid)
         for path in sorted((self._results / study_uid / f"g{generation}").glob("*.dcm")):
             header = read_header(path)

@@ -118,7 +118,7 @@ class Receiver:
         reports = {ae_title: (host, port) for ae_title, host, port in settings.report_to}
         retrieval = RetrieveProvider(
             settings.ae_title,
-            Holdings(self._catalog, settings.results or self._spool.root),
+            Holdings(self._catalog, settings.results),
             {ae_title: (host, port) for ae_title, host, port in settings.move_to},
         )
         try:

@@ -8,6 +8,7 @@ configured addresses only, so that nobody can have images sent to himself under 
 | 0xA700 | the catalogue does not answer |
 | 0xA801 | the move destination is not configured, or cannot be reached |
 | 0xA900 | the identifier has no level, or lacks the unique key of its own or of an upper level (C-MOVE: 0xC514) |
+| 0xC000 | anything else, such as an identifier that cannot be read (C-MOVE: 0xC514) |
 | 0xFE00 | cancelled |
 """
 
@@ -19,12 +20,13 @@ from typing import Any, Final
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import Tag
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
 from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicomnode import logs
 from dicomnode.dimse import contexts, query_model
 from dicomnode.dimse.holdings import Held, Holdings
 from dicomnode.dimse.query_model import PATIENT_ROOT, STUDY_ROOT, IdentifierError
@@ -34,7 +36,7 @@ from dicomnode.errors import SpoolError
 LOGGER = logging.getLogger(__name__)
 
 _PENDING, _CANCELLED = 0xFF00, 0xFE00
-_OUT_OF_RESOURCES, _DOES_NOT_MATCH = 0xA700, 0xA900
+_OUT_OF_RESOURCES, _DOES_NOT_MATCH, _UNABLE_TO_PROCESS = 0xA700, 0xA900, 0xC000
 _UNCOMPRESSED: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _MOST_CONTEXTS: Final = 128
 
@@ -73,7 +75,7 @@ class RetrieveProvider:
                     return
                 found += 1
                 yield _PENDING, answer
-        except (IdentifierError, SpoolError) as error:
+        except Exception as error:  # noqa: BLE001  (pynetdicom would log its text, and that may quote a patient's name)
             yield _refused(event, error), None
             return
         LOGGER.info("%s found %d", _caller(event), found)
@@ -81,7 +83,7 @@ class RetrieveProvider:
     def _get(self, event: evt.Event) -> Iterator[Any]:
         try:
             held = query_model.retrieve(event.identifier, _root(event), self._holdings)
-        except (IdentifierError, SpoolError) as error:
+        except Exception as error:  # noqa: BLE001  (as above)
             yield 1
             yield _refused(event, error), None
             return
@@ -97,9 +99,12 @@ class RetrieveProvider:
             )
             yield None, None
             return
-        # What fails here is answered by pynetdicom (0xC514): a status of our own it would take only after having called
-        # the destination.
-        held = query_model.retrieve(event.identifier, _root(event), self._holdings)
+        try:
+            held = query_model.retrieve(event.identifier, _root(event), self._holdings)
+        except Exception as error:  # noqa: BLE001  (as above)
+            _refused(event, error)
+            # pynetdicom answers 0xC514: a status of ours it would take only after having called the destination.
+            raise IdentifierError("see the line before") from None
         yield (*address, {"contexts": _proposals(held), "max_pdu": 0, "evt_handlers": _of_sub_association(event)})
         yield len(held)
         LOGGER.info(
@@ -139,9 +144,7 @@ def _proposals(held: list[Held]) -> list[PresentationContext]:
 
 def _syntax(path: Path) -> UID:
     try:
-        return UID(
-            dcmread(path, specific_tags=[Tag("SOPClassUID")], stop_before_pixels=True).file_meta.TransferSyntaxUID
-        )
+        return UID(read_file_meta_info(path).TransferSyntaxUID)
     except (OSError, InvalidDicomError, AttributeError):
         return ExplicitVRLittleEndian
 
@@ -161,6 +164,9 @@ def _of_sub_association(event: evt.Event) -> list[EventHandlerType]:
 
 
 def _refused(event: evt.Event, error: Exception) -> int:
+    if not isinstance(error, IdentifierError | SpoolError):
+        logs.trouble(LOGGER, error, "a query of %s failed", _caller(event))
+        return _UNABLE_TO_PROCESS
     LOGGER.warning("a query of %s was refused: %s", _caller(event), error)
     return _DOES_NOT_MATCH if isinstance(error, IdentifierError) else _OUT_OF_RESOURCES
 

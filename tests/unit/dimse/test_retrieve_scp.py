@@ -151,6 +151,27 @@ def test_a_catalogue_that_does_not_answer_is_said(node: Node, monkeypatch: pytes
     association.release()
 
 
+def test_what_nobody_thought_of_is_answered_and_quoted_nowhere(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = "Secret^Name cannot be decoded"  # not in the raising line, which the log shows
+
+    def broken(_self: Catalog, _uids: object = ()) -> list[object]:
+        raise ValueError(words)
+
+    monkeypatch.setattr(Catalog, "held_studies", broken)
+    entity = ApplicationEntity("READER")
+    entity.add_requested_context(FIND)
+    association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
+    with caplog.at_level("INFO"):
+        answers = [status.Status for status, _ in association.send_c_find(identifier(StudyInstanceUID=""), FIND)]
+    association.release()
+    assert answers == [0xC000]
+    assert move(node, "PEER", StudyInstanceUID="1.2")[-1].Status == 0xC514
+    assert "ValueError" in caplog.text
+    assert "Secret" not in caplog.text
+
+
 @pytest.mark.parametrize("calling", ["SCANNER", "READER2"])
 def test_others_are_not_offered_it(node: Node, calling: str) -> None:
     entity = ApplicationEntity(calling)
