@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dicomnode import peers
 from dicomnode.config import Config
 from dicomnode.dimse import sender
 from dicomnode.dimse.spooled import digest
@@ -15,7 +16,6 @@ from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.reconcile import all_instances
 from dicomnode.intake.records import Instance
 from dicomnode.methods import model_bundle, segmenter
-from dicomnode.peers import to_peer
 
 #: So many damaged files are named.
 _NAMED = 20
@@ -109,11 +109,12 @@ def _bundle(config: Config) -> Result:
 def _peers(config: Config) -> Iterator[Result]:
     for destination in config.destination:
         try:
-            seconds = sender.echo(to_peer(destination, config))
+            seconds = peers.echo(peers.outbound(destination, config))
         except DicomnodeError as e:
             yield Result(f"destination {destination.name}", False, str(e))
         else:
-            yield Result(f"destination {destination.name}", True, f"answered C-ECHO in {1000 * seconds:.0f} ms")
+            asked = "C-ECHO" if destination.kind == "dicom" else f"at {destination.url}"
+            yield Result(f"destination {destination.name}", True, f"answered {asked} in {1000 * seconds:.0f} ms")
 
 
 def _spool(config: Config) -> Result:

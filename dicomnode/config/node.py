@@ -21,6 +21,19 @@ class Caller(Table):
         pattern=r"^$|^.+:\d{1,5}$",
         description="give 'host:port' for storage commitment reports to this caller, or '' for its own association",
     )
+    query: bool = Field(
+        False, description="give true to let this caller, named by its AE title, query and retrieve what the node holds"
+    )
+    move_to: str = Field(
+        "", pattern=r"^$|^.+:\d{1,5}$", description="give 'host:port' where this caller takes what C-MOVE sends to it"
+    )
+
+    @field_validator("query")
+    @classmethod
+    def _named(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("ae_title") == "*":
+            raise ValueError("query = true for any AE title would give images to everybody")
+        return value
 
 
 class Node(Table):
@@ -56,6 +69,9 @@ class Storage(Table):
     )
     retention_days: float = Field(
         7.0, ge=0, description="give the days for which a delivered study is kept at least after its last image"
+    )
+    findings_days: float = Field(
+        3650.0, ge=0, description="give the days for which findings are kept to compare later scans with"
     )
     low_free_gb: float = Field(
         10.0, ge=0, description="give the free disk space, in GB, below which delivered studies are removed"

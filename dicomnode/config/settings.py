@@ -63,7 +63,8 @@ class Config(Table):
                 **{k: None if file is None else folder / file for k, file in files.items()},
             }
         )
-        return self.model_copy(update={"storage": storage, "analysis": analysis})
+        destinations = tuple(d.resolved(folder) for d in self.destination)
+        return self.model_copy(update={"storage": storage, "analysis": analysis, "destination": destinations})
 
 
 def _driver(url: str) -> str:
