@@ -27,11 +27,12 @@ from dicomnode.intake.records import (
 )
 from dicomnode.intake.tables import associations, conflicts, deliveries, instances, jobs, studies
 from dicomnode.intake.workers import Workers
+from dicomnode.intake.worklist import Orders
 
 Recorded = Literal["new", "same", "conflict"]
 
 
-class Catalog(Commitments, Workers):
+class Catalog(Commitments, Workers, Orders):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     def __init__(self, engine: Engine) -> None:
