@@ -46,7 +46,11 @@ class Housekeeping:
         self._catalog, self._queue, self._clock = catalog, queue, clock
         self._rule = SettleRule(release_s=config.settle.release_s, quiet_s=config.settle.quiet_s)
         self._tick_s = config.settle.tick_s
-        self._room = Room(int(config.storage.low_free_gb * 1e9), config.storage.retention_days * 86_400)
+        self._room = Room(
+            int(config.storage.low_free_gb * 1e9),
+            config.storage.retention_days * 86_400,
+            config.storage.findings_days * 86_400,
+        )
         self._storage = config.storage
         self._careful = CarefulClock(clock, steady)
         self._dead_after_s = config.worker.dead_after_s

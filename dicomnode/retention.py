@@ -1,14 +1,16 @@
 """Room on the disk: below the first watermark, what was delivered long enough ago is removed, the oldest first.
 
 The catalogue decides, the files follow: in one transaction a study's instances are forgotten and its folder is moved
-aside; then the folder and the results are deleted. A crash at any point leaves a folder in `leaving/`, and a later call
-deletes it, or puts it back if the catalogue did not forget it after all.
+aside; then the folder and the results are deleted, all but `findings.json`, which is small and what a later scan of the
+patient is compared with. A crash at any point leaves a folder in `leaving/`, and a later call deletes it, or puts it
+back if the catalogue did not forget it after all.
 """
 
 import logging
+import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,10 +41,17 @@ class CarefulClock:
 
 @dataclass(frozen=True)
 class Room:
-    """`low_free_bytes`: the first watermark. `retention_s`: for so long after its end a study is kept in any case."""
+    """When something may go.
+
+    Attributes:
+        low_free_bytes: the first watermark.
+        retention_s: for so long after its end a study is kept in any case.
+        findings_s: for so long after its last image a study's findings are kept, to compare later scans with.
+    """
 
     low_free_bytes: int
     retention_s: float
+    findings_s: float = math.inf
 
 
 def make_room(room: Room, spool: Spool, results: Path, catalog: Catalog, now: float) -> list[str]:
@@ -52,6 +61,9 @@ def make_room(room: Room, spool: Spool, results: Path, catalog: Catalog, now: fl
         SpoolError: spool or catalogue failed.
     """
     _finish(spool, catalog)
+    for study_uid in catalog.long_removed(now - room.findings_s):
+        catalog.forget_patient(study_uid)
+        _delete_results(results, study_uid, keep=())
     removed: list[str] = []
     if spool.free_bytes() >= room.low_free_bytes:
         return removed
@@ -72,11 +84,21 @@ def _remove(study: Study, spool: Spool, results: Path, catalog: Catalog) -> bool
     if not catalog.release(study, lambda: spool.move_out(study.study_uid)):
         return False
     log.info("study %s was delivered and is removed", study.study_uid)
-    folder = results / study.study_uid
-    if folder.parent == results and folder.is_dir():
-        shutil.rmtree(folder)
+    _delete_results(results, study.study_uid, keep=("findings.json",))
     spool.delete(folder_name(study.study_uid))
     return True
+
+
+def _delete_results(results: Path, study_uid: str, keep: Collection[str]) -> None:
+    folder = results / study_uid
+    if folder.parent != results or not folder.is_dir():
+        return
+    if not keep:
+        shutil.rmtree(folder)
+        return
+    for path in folder.glob("*/*"):
+        if path.name not in keep:
+            path.unlink()
 
 
 def _finish(spool: Spool, catalog: Catalog) -> None:

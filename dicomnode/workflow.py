@@ -20,10 +20,12 @@ from dicomnode import delivery, logs, results, worker
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import analyse
 from dicomnode.config import Destination
+from dicomnode.earlier import earlier_findings
 from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Job
 from dicomnode.queueing import MOST_RECOVERIES, POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, delivery_queue, results_folder
+from dicomnode.report import uids
 from dicomnode.report.context import Context
 from dicomnode.worker import RETRIES, Work, current
 
@@ -65,7 +67,8 @@ def analyse_step(study_uid: str, generation: int) -> str:
     files = [Path(i.path) for i in work.catalog.instances(study_uid)]
     folder = results_folder(work.config, study_uid, generation)
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
-    analysis = analyse(files, work.method)
+    earlier = earlier_findings(work.catalog, work.config, study_uid)
+    analysis = analyse(files, work.method, earlier=earlier)
     if analysis.findings.status == "analysed":
         results.Checkpoint.of(analysis).save(folder)
     else:
@@ -110,7 +113,7 @@ def _context(work: Work, study_uid: str, generation: int) -> Context:
     first = generation
     for earlier in range(generation - 1, 0, -1):
         before = _findings(work, study_uid, earlier)
-        if found is not None and before is not None and _version(before) == _version(found):
+        if found is not None and before is not None and uids.version(before) == uids.version(found):
             first = earlier
     previous = _predecessor(work, study_uid, first)
     made_at = _job(work.catalog, study_uid, first).created_at
@@ -128,12 +131,6 @@ def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None
 def _findings(work: Work, study_uid: str, generation: int) -> Findings | None:
     path = results_folder(work.config, study_uid, generation) / "findings.json"
     return Findings.from_json(path.read_text("utf-8")) if path.exists() else None
-
-
-def _version(findings: Findings) -> tuple[object, ...]:
-    """What the results' UIDs are derived from (`report.uids`)."""
-    refused = findings.rejected if findings.status == "refused" else ()
-    return findings.input_digest, findings.algorithm_digest, findings.software_version, refused
 
 
 def _refuse(work: Work, study_uid: str, generation: int, folder: Path, context: Context) -> list[str]:

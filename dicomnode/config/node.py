@@ -57,6 +57,9 @@ class Storage(Table):
     retention_days: float = Field(
         7.0, ge=0, description="give the days for which a delivered study is kept at least after its last image"
     )
+    findings_days: float = Field(
+        3650.0, ge=0, description="give the days for which findings are kept to compare later scans with"
+    )
     low_free_gb: float = Field(
         10.0, ge=0, description="give the free disk space, in GB, below which delivered studies are removed"
     )

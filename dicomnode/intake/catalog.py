@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 from dicomnode.errors import SpoolError
 from dicomnode.intake.commitments import Commitments
 from dicomnode.intake.ledger import supersede
+from dicomnode.intake.patients import Patients, count, note_patient
 from dicomnode.intake.records import (
-    PATIENT_ID_DIGITS,
     Bringer,
     Closed,
     Conflict,
@@ -32,7 +32,7 @@ from dicomnode.intake.worklist import Orders
 Recorded = Literal["new", "same", "conflict"]
 
 
-class Catalog(Commitments, Workers, Orders):
+class Catalog(Commitments, Orders, Patients, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     def __init__(self, engine: Engine) -> None:
@@ -165,6 +165,7 @@ class Catalog(Commitments, Workers, Orders):
                 raise SpoolError(f"study {study_uid} is not receiving: it was settled already or is unknown")
             generation = connection.execute(select(studies.c.generation).where(mine)).scalar_one()
             supersede(connection, study_uid, generation, now)
+            note_patient(connection, self._insert, study_uid)
             connection.execute(
                 jobs.insert().values(
                     study_uid=study_uid, generation=generation, state=state, reason=held, created_at=now, updated_at=now
@@ -237,17 +238,10 @@ class Catalog(Commitments, Workers, Orders):
             return True
 
     def patient_ids(self, study_uid: str) -> int:
-        """How many different patients the study's instances name: more than one, and the study must be held.
-
-        Patients differ by their ID, or by two issuers of it; objects of other systems may lack the issuer, and that
-        alone makes no second patient.
-        """
+        """How many different patients the study's instances name: more than one, and the study must be held."""
         query = select(instances.c.patient_hash).where(instances.c.study_uid == study_uid).distinct()
         with self._read() as connection:
-            hashes = list(connection.execute(query).scalars())
-        ids = {one[:PATIENT_ID_DIGITS] for one in hashes}
-        issuers = {one[PATIENT_ID_DIGITS:] for one in hashes} - {""}
-        return max(len(ids), len(issuers))
+            return count(list(connection.execute(query).scalars()))
 
 
 def _study_intake(connection: Connection, study_uid: str, last_seen: float) -> StudyIntake:

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from dicomnode.intake.records import PATIENT_ID_DIGITS
+from dicomnode.intake.records import NO_PATIENT_ID, PATIENT_ID_DIGITS
 
 
 def patient_hash(patient_id: bytes, issuer: bytes) -> str:
@@ -16,7 +16,7 @@ def same_patient(one: str, other: str) -> bool:
 
     Nobody is the same patient as one without a Patient ID.
     """
-    if one[:PATIENT_ID_DIGITS] != other[:PATIENT_ID_DIGITS] or one[:PATIENT_ID_DIGITS] == _half(b""):
+    if one[:PATIENT_ID_DIGITS] != other[:PATIENT_ID_DIGITS] or one.startswith(NO_PATIENT_ID):
         return False
     issuers = {one[PATIENT_ID_DIGITS:], other[PATIENT_ID_DIGITS:]} - {""}
     return len(issuers) <= 1

@@ -61,7 +61,7 @@ class Ledger(Database):
         now: float,
         commitment: bool = False,
     ) -> None:
-        """A pending delivery. Planned twice (a workflow that ran again) it stays as it is.
+        """A pending delivery. Planned twice (a workflow that ran again) it stays as it is; another object replaces it.
 
         Where an earlier generation has brought this very object to the destination, there is nothing left to do.
         """
@@ -82,7 +82,16 @@ class Ledger(Database):
                 updated_at=now,
                 commitment=commitment,
             )
-            connection.execute(self._insert(deliveries).on_conflict_do_nothing(), vars(row))
+            planned = self._insert(deliveries)
+            other = planned.excluded.sop_instance_uid != deliveries.c.sop_instance_uid
+            connection.execute(
+                planned.on_conflict_do_update(
+                    index_elements=["study_uid", "generation", "destination", "object"],
+                    set_={name: planned.excluded[name] for name in vars(row)},
+                    where=other,
+                ),
+                vars(row),
+            )
 
     def mark_delivery(
         self,

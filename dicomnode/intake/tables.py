@@ -65,6 +65,15 @@ instances = Table(
 )
 Index("instances_study", instances.c.study_uid)
 
+# Outlives the instances: earlier findings of a patient are found by it.
+patients = Table(
+    "patients",
+    metadata,
+    Column("study_uid", String, primary_key=True),
+    Column("patient_hash", String(64)),
+)
+Index("patients_hash", patients.c.patient_hash)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -164,4 +173,3 @@ awaited = Table(
     Column("state", String(16), nullable=False),
 )
 Index("awaited_prior", awaited.c.prior_uid)
-Index("instances_patient", instances.c.patient_hash)

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from dicomnode.intake.database import Database
 from dicomnode.intake.records import PATIENT_ID_DIGITS, Study
-from dicomnode.intake.tables import instances, orders, studies
+from dicomnode.intake.tables import orders, patients, studies
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,9 @@ class Orders(Database):
             return [Order(**row._mapping) for row in rows]
 
     def studies_of_patient(self, patient_hash: str) -> list[tuple[Study, str]]:
-        """The studies held of a patient ID (whoever issued it), each with its patient hash."""
-        chosen = instances.c.patient_hash.startswith(patient_hash[:PATIENT_ID_DIGITS])
-        held = select(instances.c.study_uid, instances.c.patient_hash).where(chosen).distinct().subquery()
-        query = select(studies, held.c.patient_hash).join_from(studies, held, studies.c.study_uid == held.c.study_uid)
+        """The settled studies of a patient ID (whoever issued it), each with its patient hash."""
+        chosen = patients.c.patient_hash.startswith(patient_hash[:PATIENT_ID_DIGITS])
+        query = select(studies, patients.c.patient_hash).join(patients, patients.c.study_uid == studies.c.study_uid)
         with self._read() as connection:
-            rows = [dict(row._mapping) for row in connection.execute(query.order_by(studies.c.first_seen))]
+            rows = [dict(row._mapping) for row in connection.execute(query.where(chosen).order_by(studies.c.first_seen))]
         return [(Study(**{k: v for k, v in row.items() if k != "patient_hash"}), row["patient_hash"]) for row in rows]

@@ -26,12 +26,12 @@ def derive(*parts: str | bytes) -> str:
 
 def sop_instance(kind: Kind, study_uid: str, findings: Findings) -> str:
     """SOP Instance UID of the object of this kind."""
-    return derive("instance", kind.name, study_uid, *_version(findings))
+    return derive("instance", kind.name, study_uid, *version(findings))
 
 
 def series(kind: Kind, study_uid: str, findings: Findings) -> str:
     """Series Instance UID: a new series for each object and each version of it."""
-    return derive("series", kind.name, study_uid, *_version(findings))
+    return derive("series", kind.name, study_uid, *version(findings))
 
 
 def dimension_organization(seg_uid: str) -> str:
@@ -54,10 +54,10 @@ def tracking(patient: Sequence[bytes], structure: Structure) -> str:
     return derive("tracking", structure, *patient)
 
 
-def _version(findings: Findings) -> tuple[str, ...]:
+def version(findings: Findings) -> tuple[str, ...]:
+    """What tells the objects of one result from those of another result of the same study."""
     # A refusal has no chosen series to take a digest of: what was refused, and why, stands for it.
     refused = json.dumps([asdict(r) for r in findings.rejected]) if findings.status == "refused" else ""
-    version = (findings.input_digest, findings.algorithm_digest, findings.software_version, refused)
-    change = findings.change
-    # The same scan compared with another earlier one makes other reports.
-    return version if change is None else (*version, change.earlier_input_digest, change.earlier_algorithm_digest)
+    made = (findings.input_digest, findings.algorithm_digest, findings.software_version, refused)
+    # The same scan compared with other earlier ones makes other reports.
+    return made if findings.change is None else (*made, json.dumps(asdict(findings.change), sort_keys=True))

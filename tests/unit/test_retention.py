@@ -37,6 +37,7 @@ class Node:
         folder = self.results / uid / f"g{generation}"
         folder.mkdir(parents=True)
         (folder / "findings.json").write_text("{}")
+        (folder / "seg.dcm").write_bytes(b"SEG")
 
     def image(self, uid: str, number: int, now: float) -> None:
         stored = self.spool.store(uid, f"{uid}.1", f"{uid}.1.{number}", b"meta", b"data%d" % number)
@@ -48,7 +49,10 @@ class Node:
         return make_room(ROOM, self.spool, self.results, self.catalog, now)
 
     def files(self, uid: str) -> list[Path]:
-        return sorted([*self.spool.root.rglob(f"{uid}.1.*.dcm"), *(self.results / uid).rglob("*.json")])
+        return sorted([*self.spool.root.rglob(f"{uid}.1.*.dcm"), *(self.results / uid).rglob("*.dcm")])
+
+    def findings(self, uid: str) -> list[Path]:
+        return sorted((self.results / uid).rglob("*.json"))
 
 
 @pytest.fixture
@@ -91,6 +95,17 @@ def test_only_what_was_delivered_or_refused_is_removed(node: Node, state: JobSta
     node.study("1.2", state, 0.0)
     assert node.make_room(100 * DAY) == (["1.2"] if goes else [])
     assert len(node.files("1.2")) == (0 if goes else 2)
+    assert len(node.findings("1.2")) == 1
+
+
+def test_findings_outlive_the_images_but_not_for_ever(node: Node) -> None:
+    for uid in ("1.2", "1.3"):
+        node.study(uid, "delivered", 0.0)
+    for days, kept in ((20, 1), (49, 1), (51, 0)):
+        make_room(replace(ROOM, findings_s=50 * DAY), node.spool, node.results, node.catalog, days * DAY)
+        assert [len(node.findings(uid)) for uid in ("1.2", "1.3")] == [kept, kept]
+        assert node.catalog.other_studies("1.2") == ["1.3"] * kept
+    assert list(node.results.iterdir()) == []
 
 
 @pytest.mark.parametrize(("days", "goes"), [(6.9, False), (7.1, True)])
@@ -169,7 +184,7 @@ def test_removal_of_a_file_that_cannot_be_deleted_is_said(node: Node, monkeypatc
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("dicomnode.intake.spool.shutil.rmtree", refused)
-    with pytest.raises(OSError, match="Permission denied"):
+    with pytest.raises(SpoolError, match="Permission denied"):
         node.make_room(100 * DAY)
     assert [path.name for path in (node.spool.root / "leaving").iterdir()] == ["1.2"]
 

@@ -14,6 +14,7 @@ from dicomnode.errors import SpoolError
 from dicomnode.intake import migrate
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.database import _use_wal
+from dicomnode.intake.records import NO_PATIENT_ID
 from dicomnode.intake.tables import metadata
 from tests.databases import fresh_url, postgresql_server
 
@@ -44,7 +45,7 @@ def test_a_database_of_the_first_version_keeps_its_rows(url: str) -> None:
     catalog.close()
     first = Catalog.open(url)
     with first._engine.begin() as connection:
-        for table in ("conflicts", "commitments", "workers", "alembic_version"):
+        for table in ("conflicts", "commitments", "workers", "patients", "alembic_version"):
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("ALTER TABLE deliveries DROP COLUMN commitment"))
         connection.execute(text("CREATE TABLE schema_version (version INTEGER PRIMARY KEY)"))
@@ -55,10 +56,25 @@ def test_a_database_of_the_first_version_keeps_its_rows(url: str) -> None:
         connection.execute(
             text("INSERT INTO deliveries VALUES ('1.2', 1, 'p', 'seg', '1', '2', '/x', 'delivered', 0, '', 1, 30.0)")
         )
+        a, b, issuer = "a" * 32, "b" * 32, "c" * 32
+        of_study = [
+            ("1.4", a + issuer),
+            ("1.4", a),
+            ("1.5", a + issuer),
+            ("1.6", a),
+            ("1.6", b),
+            ("1.7", NO_PATIENT_ID),
+        ]
+        of_study.append(("1.8", NO_PATIENT_ID))
+        for number, (study_uid, patient_hash) in enumerate(of_study):
+            values = f"'{number}', '1', '{study_uid}', '2', '/x', 'd', 1, 1.0, NULL, '{patient_hash}', '', '', '', NULL"
+            connection.execute(text(f"INSERT INTO instances VALUES ({values})"))
     first.close()
     upgraded = Catalog.open(url)
     (study,) = upgraded.studies(10)
     assert (study.study_uid, study.instances) == ("1.2", 3)
+    assert upgraded.other_studies("1.4") == ["1.5"]
+    assert upgraded.other_studies("1.6") == upgraded.other_studies("1.7") == []
     (delivery,) = upgraded.deliveries("1.2", 1)
     assert (delivery.state, delivery.commitment) == ("delivered", False)
     upgraded.close()

@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Three new tables, and an index by patient."""
+    """Three new tables."""
     op.create_table(
         "orders",
         sa.Column("key", sa.String(64), primary_key=True),
@@ -39,4 +39,3 @@ def upgrade() -> None:
         sa.Column("state", sa.String(16), nullable=False),
     )
     op.create_index("awaited_prior", "awaited", ["prior_uid"])
-    op.create_index("instances_patient", "instances", ["patient_hash"])
