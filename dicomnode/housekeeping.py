@@ -8,11 +8,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicomnode import logs
+from dicomnode import logs, worklist
 from dicomnode.config import Config
 from dicomnode.dimse.spooled import read_instance
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
@@ -43,7 +44,7 @@ class Housekeeping:
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._catalog, self._queue, self._clock = catalog, queue, clock
+        self._config, self._catalog, self._queue, self._clock = config, catalog, queue, clock
         self._rule = SettleRule(release_s=config.settle.release_s, quiet_s=config.settle.quiet_s)
         self._tick_s = config.settle.tick_s
         self._room = Room(
@@ -69,6 +70,10 @@ class Housekeeping:
         pause_s = min(RECONCILE_S, self._dead_after_s / 4)
         self._scheduler.add_job(_guarded(self.recover), "interval", seconds=pause_s, **once)
         self._scheduler.add_job(_guarded(self.compare_spool))
+        if self._config.worklist is not None:
+            every_s = self._config.worklist.every_s
+            refresh = _guarded(self.refresh_worklist)
+            self._scheduler.add_job(refresh, "interval", seconds=every_s, next_run_time=datetime.now(UTC), **once)
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -157,6 +162,12 @@ class Housekeeping:
                 log.warning("%d parts of an older version were begun anew under version %s", count, WORKFLOW_VERSION)
             moved += count
         return moved
+
+    def refresh_worklist(self) -> int:
+        """Ask the RIS for the orders of these days. Returns how many there are."""
+        count = worklist.refresh(self._config, self._catalog, self._clock())
+        log.info("the worklist has %d orders", count)
+        return count
 
     def compare_spool(self) -> None:
         """Once after the start: the spool and the catalogue, compared in both directions."""

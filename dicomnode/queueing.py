@@ -13,7 +13,7 @@ from dicomnode.config import Config
 
 STUDY_QUEUE = "studies"
 #: Workflows of another version are left alone by a worker: raise it when steps change their order or meaning.
-WORKFLOW_VERSION = "2"
+WORKFLOW_VERSION = "3"
 #: A study that takes its worker down this often is set aside instead of taking it down for ever.
 MOST_RECOVERIES = 20
 #: A worker looks into its queues so often: the longest that an idle worker leaves a study waiting.

@@ -82,10 +82,12 @@ class Checkpoint:
             (folder / name).unlink(missing_ok=True)
 
 
-def context(made_at: float, station_name: str = "", previous: Findings | None = None) -> Context:
+def context(
+    made_at: float, station_name: str = "", previous: Findings | None = None, order: Dataset | None = None
+) -> Context:
     """The circumstances of a result that was made (or first asked for) at `made_at`, seconds since 1970."""
     serial, created = station_name or "offline", datetime.fromtimestamp(made_at, UTC)
-    return Context(created, dicomnode.__version__, serial, station_name, previous=previous)
+    return Context(created, dicomnode.__version__, serial, station_name, previous=previous, order=order)
 
 
 def write_whole(path: Path, content: bytes) -> None:

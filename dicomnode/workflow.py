@@ -9,14 +9,16 @@ the next study nor another destination. When a newer generation of the study set
 each step asks the catalogue, and the catalogue's answer is final.
 """
 
+import json
 import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pydicom
 from dbos import DBOS, DBOSConfig
 
-from dicomnode import delivery, logs, results, worker
+from dicomnode import delivery, logs, order, results, surroundings, worker
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import analyse
 from dicomnode.config import Destination
@@ -25,7 +27,7 @@ from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Job
 from dicomnode.queueing import MOST_RECOVERIES, POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, delivery_queue, results_folder
-from dicomnode.report import uids
+from dicomnode.report import source, uids
 from dicomnode.report.context import Context
 from dicomnode.worker import RETRIES, Work, current
 
@@ -42,6 +44,7 @@ def study(study_uid: str, generation: int, run: int) -> str:
         status = analyse_step(study_uid, generation)
         if status not in ("analysed", "refused"):
             return status
+        link_step(study_uid, generation)
         destinations = encode_step(study_uid, generation, status)
     except DicomnodeError as e:
         return fail_step(study_uid, generation, str(e))
@@ -74,6 +77,32 @@ def analyse_step(study_uid: str, generation: int) -> str:
     else:
         results.write_whole(folder / "findings.json", analysis.findings.to_json().encode())
     return analysis.findings.status
+
+
+@DBOS.step(name="link", **RETRIES)
+def link_step(study_uid: str, generation: int) -> None:
+    """Look for the study's order, and note in the findings what of the surroundings the reader must know."""
+    work = current()
+    folder = results_folder(work.config, study_uid, generation)
+    findings = _findings(work, study_uid, generation)
+    image = _source(work, study_uid, folder)
+    if findings is None or image is None:
+        return
+    linkage = order.decide(work.config, work.catalog, image, folder)
+    codes = () if linkage is None else linkage.flags
+    asked = None if linkage is None else linkage.order
+    header = pydicom.dcmread(image, stop_before_pixels=True)
+    taken = b"" if asked is None else source.order_bytes(asked, header)
+    results.write_whole(folder / "findings.json", surroundings.noted(findings, codes, taken).to_json().encode())
+
+
+def _source(work: Work, study_uid: str, folder: Path) -> Path | None:
+    """The image that gives the reports patient, study and order; None where the study has lost its images."""
+    sources = folder / "sources.json"
+    if sources.exists():
+        return Path(json.loads(sources.read_text("utf-8"))[0])
+    received = work.catalog.instances(study_uid)
+    return Path(received[0].path) if received else None
 
 
 @DBOS.step(name="encode", **RETRIES)
@@ -117,7 +146,11 @@ def _context(work: Work, study_uid: str, generation: int) -> Context:
             first = earlier
     previous = _predecessor(work, study_uid, first)
     made_at = _job(work.catalog, study_uid, first).created_at
-    return results.context(made_at, work.config.node.ae_title, previous)
+    folder = results_folder(work.config, study_uid, generation)
+    image = _source(work, study_uid, folder)
+    linkage = None if image is None else order.decide(work.config, work.catalog, image, folder)
+    asked = None if linkage is None else linkage.order
+    return results.context(made_at, work.config.node.ae_title, previous, asked)
 
 
 def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None:

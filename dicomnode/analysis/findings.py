@@ -178,6 +178,9 @@ class Findings:
     input_digest: str = ""
     algorithm_digest: str = ""
     change: Change | None = None
+    #: SHA-256 over what the node added from worklist and PACS (the order, doubts about order and earlier scans); "" if
+    #: nothing. UIDs are derived from it too.
+    surroundings_digest: str = ""
 
     def to_json(self) -> str:
         """`findings.json`: UTF-8 text, two-space indent, a newline at the end. NaN is not JSON and is refused."""
@@ -208,6 +211,7 @@ class Findings:
             input_digest=d["input_digest"],
             algorithm_digest=d["algorithm_digest"],
             change=_change(d.get("change")),
+            surroundings_digest=d.get("surroundings_digest", ""),
         )
 
 

@@ -36,7 +36,7 @@ STUDY_ROOT_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")
 
 #: Statuses that no second attempt changes, with the cure.
 FOR_GOOD = {
-    0xA801: "it does not know our AE title {calling} as a destination: register it there with this node's host and port",
+    0xA801: "it does not know {calling} as a destination: register it there with this node's host and port",
     0xA900: "the query does not suit its information model",
     0x0122: "it does not offer this service",
     0x0124: "it does not allow {calling} to do this: give it the right there",

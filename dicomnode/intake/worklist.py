@@ -70,5 +70,7 @@ class Orders(Database):
         chosen = patients.c.patient_hash.startswith(patient_hash[:PATIENT_ID_DIGITS])
         query = select(studies, patients.c.patient_hash).join(patients, patients.c.study_uid == studies.c.study_uid)
         with self._read() as connection:
-            rows = [dict(row._mapping) for row in connection.execute(query.where(chosen).order_by(studies.c.first_seen))]
+            rows = [
+                dict(row._mapping) for row in connection.execute(query.where(chosen).order_by(studies.c.first_seen))
+            ]
         return [(Study(**{k: v for k, v in row.items() if k != "patient_hash"}), row["patient_hash"]) for row in rows]

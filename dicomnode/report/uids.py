@@ -58,6 +58,10 @@ def version(findings: Findings) -> tuple[str, ...]:
     """What tells the objects of one result from those of another result of the same study."""
     # A refusal has no chosen series to take a digest of: what was refused, and why, stands for it.
     refused = json.dumps([asdict(r) for r in findings.rejected]) if findings.status == "refused" else ""
-    made = (findings.input_digest, findings.algorithm_digest, findings.software_version, refused)
+    made = [findings.input_digest, findings.algorithm_digest, findings.software_version, refused]
+    if findings.surroundings_digest:
+        made.append(findings.surroundings_digest)
     # The same scan compared with other earlier ones makes other reports.
-    return made if findings.change is None else (*made, json.dumps(asdict(findings.change), sort_keys=True))
+    if findings.change is not None:
+        made.append(json.dumps(asdict(findings.change), sort_keys=True))
+    return tuple(made)
