@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicomnode import logs, worklist
+from dicomnode import logs, prefetch, worklist
 from dicomnode.config import Config
 from dicomnode.dimse.spooled import read_instance
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 RECONCILE_S = 15.0
 #: How often the room on the disk is looked at.
 ROOM_S = 10.0
+#: How often the worklist is looked through for patients whose earlier scans may be fetched.
+PREFETCH_S = 20.0
+#: How often studies are looked for that went out without an earlier scan which has come since.
+LATE_S = 5.0
 
 
 class Housekeeping:
@@ -59,6 +63,7 @@ class Housekeeping:
         # Nothing could come while the node was down: a silence is counted from here.
         self._since = clock()
         self._enqueued: set[tuple[str, int, float]] = set()
+        self._fetched_ahead: set[tuple[str, str]] = set()
         self._scheduler = BackgroundScheduler(timezone="UTC")
 
     def start(self) -> None:
@@ -74,6 +79,9 @@ class Housekeeping:
             every_s = self._config.worklist.every_s
             refresh = _guarded(self.refresh_worklist)
             self._scheduler.add_job(refresh, "interval", seconds=every_s, next_run_time=datetime.now(UTC), **once)
+        if self._config.priors is not None:
+            self._scheduler.add_job(_guarded(self.fetch_ahead), "interval", seconds=PREFETCH_S, **once)
+            self._scheduler.add_job(_guarded(self.take_up_late_priors), "interval", seconds=LATE_S, **once)
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -168,6 +176,22 @@ class Housekeeping:
         count = worklist.refresh(self._config, self._catalog, self._clock())
         log.info("the worklist has %d orders", count)
         return count
+
+    def fetch_ahead(self) -> int:
+        """Look for the earlier scans of the patients who are expected, once a day. Returns for how many patients."""
+        day = time.strftime("%Y%m%d", time.localtime(self._clock()))
+        expected = {(order.key, day) for order in prefetch.due(self._config, self._catalog, self._clock())}
+        for key, _ in expected - self._fetched_ahead:
+            self._queue.prefetch(key, day)
+        self._fetched_ahead = expected | {one for one in self._fetched_ahead if one[1] == day}
+        return len(expected)
+
+    def take_up_late_priors(self) -> list[str]:
+        """Settle anew what went out without an earlier scan that has come by now. Returns the studies' UIDs."""
+        reopened = self._catalog.reopen_for_late_priors()
+        for study_uid in reopened:
+            log.info("study %s is analysed once more: an earlier scan of its patient has come", study_uid)
+        return reopened
 
     def compare_spool(self) -> None:
         """Once after the start: the spool and the catalogue, compared in both directions."""

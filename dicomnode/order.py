@@ -24,7 +24,7 @@ from dicomnode.dimse import query
 from dicomnode.dimse import worklist as questions
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.identity import patient_hash, same_patient
+from dicomnode.intake.identity import same_patient, whose
 from dicomnode.intake.worklist import Order
 from dicomnode.report import source
 from dicomnode.results import write_whole
@@ -123,7 +123,7 @@ def _look_up(settings: Config, table: config.Worklist, catalog: Catalog, image: 
     if source.names_its_order(image):
         return Linkage("named")
     study = Identity(
-        patient_hash(source.text_bytes(image, "PatientID"), source.text_bytes(image, "IssuerOfPatientID")),
+        whose(image),
         str(image.StudyInstanceUID),
         str(image.get("AccessionNumber") or "").strip(),
     )

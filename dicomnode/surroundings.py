@@ -19,7 +19,9 @@ _FLAGS: Final = (
     Flag("priors-unknown", "warning", "The archive could not be asked for earlier scans: there may be some."),
     Flag("priors-late", "warning", "Earlier scans were not here in time: a new version follows once they have come."),
     Flag("prior-not-retrieved", "warning", "The archive has earlier scans that it did not give."),
-    Flag("prior-other-patient", "warning", "A scan that the archive gave as this patient's is not: it was not used."),
+    Flag(
+        "prior-other-patient", "warning", "The archive gave a scan of another Patient ID or issuer: not used."
+    ),
 )
 FLAGS: Final = {flag.code: flag for flag in _FLAGS}
 

@@ -8,10 +8,9 @@ import hashlib
 from datetime import date
 
 from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
 
 from dicomnode.dimse import query
-from dicomnode.intake.identity import patient_hash
+from dicomnode.intake.identity import whose
 from dicomnode.intake.worklist import Order
 
 #: What an answer shall hold besides the keys, all empty: universal matching (PS3.4 C.2.2.2.3).
@@ -26,7 +25,6 @@ _WANTED_OF_STEP = (
     "Modality", "ScheduledStationAETitle", "ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTime",
     "ScheduledProcedureStepDescription", "ScheduledProcedureStepID", "ScheduledProcedureStepStatus",
 )  # fmt: skip
-_PATIENT_ID, _ISSUER_OF_PATIENT_ID = BaseTag(0x00100020), BaseTag(0x00100021)
 
 
 def of_days(first: date, last: date, modality: str, station: str) -> Dataset:
@@ -69,7 +67,7 @@ def order(answer: bytes, seen_at: float) -> Order:
     Answers that are steps of one order (same patient, study, Accession Number and procedure) get one key.
     """
     item = query.read(answer)
-    patient = patient_hash(_raw(item, _PATIENT_ID), _raw(item, _ISSUER_OF_PATIENT_ID))
+    patient = whose(item)
     steps = item.get("ScheduledProcedureStepSequence") or [Dataset()]
     accession, procedure = _text(item, "AccessionNumber"), _text(item, "RequestedProcedureID")
     study_uid = _text(item, "StudyInstanceUID")
@@ -84,12 +82,6 @@ def order(answer: bytes, seen_at: float) -> Order:
         content=answer,
         seen_at=seen_at,
     )
-
-
-def _raw(item: Dataset, tag: BaseTag) -> bytes:
-    element = item.get_item(tag) if tag in item else None
-    value = None if element is None else element.value
-    return value if isinstance(value, bytes) else str(value or "").encode()
 
 
 def _text(item: Dataset, keyword: str) -> str:

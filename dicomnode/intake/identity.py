@@ -2,7 +2,12 @@
 
 import hashlib
 
+from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
+
 from dicomnode.intake.records import NO_PATIENT_ID, PATIENT_ID_DIGITS
+
+_PATIENT_ID, _ISSUER_OF_PATIENT_ID = BaseTag(0x00100020), BaseTag(0x00100021)
 
 
 def patient_hash(patient_id: bytes, issuer: bytes) -> str:
@@ -20,6 +25,17 @@ def same_patient(one: str, other: str) -> bool:
         return False
     issuers = {one[PATIENT_ID_DIGITS:], other[PATIENT_ID_DIGITS:]} - {""}
     return len(issuers) <= 1
+
+
+def whose(item: Dataset) -> str:
+    """The patient hash of a data set whose elements have not been decoded yet."""
+    return patient_hash(_raw(item, _PATIENT_ID), _raw(item, _ISSUER_OF_PATIENT_ID))
+
+
+def _raw(item: Dataset, tag: BaseTag) -> bytes:
+    element = item.get_item(tag) if tag in item else None
+    value = None if element is None else element.value
+    return value if isinstance(value, bytes) else str(value or "").encode()
 
 
 def _half(value: bytes) -> str:

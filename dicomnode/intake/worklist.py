@@ -58,6 +58,12 @@ class Orders(Database):
         with self._read() as connection:
             return [Order(**row._mapping) for row in connection.execute(select(orders).where(like))]
 
+    def order(self, key: str) -> Order | None:
+        """None if it was forgotten."""
+        with self._read() as connection:
+            row = connection.execute(select(orders).where(orders.c.key == key)).one_or_none()
+        return None if row is None else Order(**row._mapping)
+
     def orders_between(self, first: str, last: str) -> list[Order]:
         """The orders scheduled from `first` to `last` (both "YYYYMMDD"), the earliest first."""
         day = orders.c.scheduled.between(first, f"{last} 999999")
