@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pydicom
+from pydicom.dataset import Dataset
 
 from tests.acceptance.running import free_port, until
 from tests.faults.studies import make_study, study_uid
@@ -108,3 +109,9 @@ def ct_study(data: Path, folder: Path, name: str, **attributes: object) -> str:
             setattr(ds, keyword, value)
         ds.save_as(path)
     return study_uid(name)
+
+
+def text_of(report: Dataset) -> str:
+    """The sentences of a report."""
+    found = [str(i.get("TextValue", "")) for c in report.ContentSequence for i in c.get("ContentSequence", [])]
+    return "\n".join(found)

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from tests.acceptance.ris import Peer, Ris, ct_study
+from tests.acceptance.ris import Peer, Ris, ct_study, text_of
 from tests.acceptance.running import Node, Orthanc, storescu_process
 from tests.faults.studies import study_uid
 
@@ -93,11 +93,6 @@ def node(
 
 def reports(orthanc: Orthanc, uid: str) -> list[Dataset]:
     return [d for d in (pydicom.dcmread(io.BytesIO(f)) for f in orthanc.study(uid)) if d.Modality == "SR"]
-
-
-def text_of(report: Dataset) -> str:
-    found = [str(i.get("TextValue", "")) for c in report.ContentSequence for i in c.get("ContentSequence", [])]
-    return "\n".join(found)
 
 
 @pytest.mark.parametrize("name", CASES)
