@@ -106,7 +106,7 @@ def procedures(header: Dataset, order: Dataset | None = None) -> list[Dataset]:
         for keyword in ("ProcedureCodeSequence", "RequestedProcedureCodeSequence"):
             complete = [item for item in _items(holder, keyword) if _is_code(item)]
             if holder is order:
-                complete = [item for item in complete if text_bytes(item, "CodeMeaning").isascii()]
+                complete = [item for item in complete if _is_plain(text_bytes(item, "CodeMeaning"))]
             if complete:
                 return complete
     return []
@@ -116,7 +116,7 @@ def add_accession_number(target: Dataset, order: Dataset) -> None:
     """Give `target` the order's Accession Number where the study has none of its own."""
     tag = _tag("AccessionNumber")
     value = text_bytes(order, "AccessionNumber")
-    if not text_bytes(target, "AccessionNumber") and value and value.isascii():
+    if not text_bytes(target, "AccessionNumber") and value and _is_plain(value):
         target[tag] = DataElement(tag, "SH", value.decode("ascii"))
 
 
@@ -191,6 +191,11 @@ def _names_an_order(request: Dataset) -> bool:
             "FillerOrderNumberImagingServiceRequest",
         )
     )
+
+
+def _is_plain(value: bytes) -> bool:
+    # An escape sequence, which begins a character set of ISO 2022, is ASCII too.
+    return value.isascii() and b"\x1b" not in value
 
 
 def _is_code(item: Dataset) -> bool:
