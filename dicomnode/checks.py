@@ -107,13 +107,18 @@ def _bundle(config: Config) -> Result:
 
 
 def _peers(config: Config) -> Iterator[Result]:
-    for destination in config.destination:
+    peers = {f"destination {d.name}": to_peer(d, config) for d in config.destination}
+    for what, table in (("worklist", config.worklist), ("priors", config.priors)):
+        if table is not None:
+            calling = table.calling_ae_title or config.node.ae_title
+            peers[what] = sender.Destination(what, table.ae_title, table.host, table.port, calling)
+    for what, peer in peers.items():
         try:
-            seconds = sender.echo(to_peer(destination, config))
+            seconds = sender.echo(peer)
         except DicomnodeError as e:
-            yield Result(f"destination {destination.name}", False, str(e))
+            yield Result(what, False, str(e))
         else:
-            yield Result(f"destination {destination.name}", True, f"answered C-ECHO in {1000 * seconds:.0f} ms")
+            yield Result(what, True, f"answered C-ECHO in {1000 * seconds:.0f} ms")
 
 
 def _spool(config: Config) -> Result:

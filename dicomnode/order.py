@@ -109,14 +109,27 @@ def decide(settings: Config, catalog: Catalog, image: Path, folder: Path) -> Lin
     """
     if settings.worklist is None:
         return None
-    decided = folder / _DECIDED
-    if decided.is_file():
-        kept = json.loads(decided.read_text("utf-8"))
-        return Linkage(kept["outcome"], base64.b64decode(kept["content"]), kept["has_accession_number"])
+    before = _kept(folder)
+    if before is not None:
+        return before
     linkage = _look_up(settings, settings.worklist, catalog, pydicom.dcmread(image, stop_before_pixels=True))
     kept = {**vars(linkage), "content": base64.b64encode(linkage.content).decode("ascii")}
-    write_whole(decided, json.dumps(kept).encode())
+    write_whole(folder / _DECIDED, json.dumps(kept).encode())
     return linkage
+
+
+def decided(folder: Path) -> Dataset | None:
+    """The worklist's item that `decide` linked for the generation whose results lie in `folder`, undecoded."""
+    kept = _kept(folder)
+    return None if kept is None else kept.order
+
+
+def _kept(folder: Path) -> Linkage | None:
+    path = folder / _DECIDED
+    if not path.is_file():
+        return None
+    kept = json.loads(path.read_text("utf-8"))
+    return Linkage(kept["outcome"], base64.b64decode(kept["content"]), kept["has_accession_number"])
 
 
 def _look_up(settings: Config, table: config.Worklist, catalog: Catalog, image: Dataset) -> Linkage:

@@ -4,9 +4,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Final
 
+from pydicom import dcmread
+
 from dicomnode.analysis.findings import Findings, Flag
+from dicomnode.order import Linkage
+from dicomnode.report import source
+from dicomnode.results import write_whole
 
 _FLAGS: Final = (
     # The order (dicomnode.worklist)
@@ -22,6 +28,22 @@ _FLAGS: Final = (
     Flag("prior-other-patient", "warning", "The archive gave a scan of another Patient ID or issuer: not used."),
 )
 FLAGS: Final = {flag.code: flag for flag in _FLAGS}
+
+
+def note(folder: Path, image: Path, linkage: Linkage | None, doubts: Sequence[str]) -> None:
+    """Write what is known of order and earlier scans into the findings of the generation whose results lie here.
+
+    Args:
+        image: the path of the image that the reports take patient and study from.
+        linkage: None where no worklist is configured.
+        doubts: about earlier scans, codes of `FLAGS`.
+    """
+    path = folder / "findings.json"
+    found = Findings.from_json(path.read_text("utf-8"))
+    codes = (*doubts, *(() if linkage is None else linkage.flags))
+    order = None if linkage is None else linkage.order
+    taken = b"" if order is None else source.order_bytes(order, dcmread(image, stop_before_pixels=True))
+    write_whole(path, noted(found, codes, taken).to_json().encode())
 
 
 def noted(findings: Findings, codes: Sequence[str], order: bytes = b"") -> Findings:

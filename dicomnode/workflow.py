@@ -9,13 +9,11 @@ the next study nor another destination. When a newer generation of the study set
 each step asks the catalogue, and the catalogue's answer is final.
 """
 
-import json
 import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import pydicom
 from dbos import DBOS, DBOSConfig, EnqueueOptions
 
 from dicomnode import delivery, fetching, logs, order, priors, results, surroundings, worker
@@ -37,7 +35,7 @@ from dicomnode.queueing import (
     results_folder,
     study_id,
 )
-from dicomnode.report import source, uids
+from dicomnode.report import uids
 from dicomnode.report.context import Context
 from dicomnode.worker import RETRIES, Work, current
 
@@ -123,25 +121,9 @@ def link_step(study_uid: str, generation: int) -> None:
     """Look for the study's order, and note in the findings what of the surroundings the reader must know."""
     work = current()
     folder = results_folder(work.config, study_uid, generation)
-    findings = _findings(work, study_uid, generation)
-    image = _source(work, study_uid, folder)
-    if findings is None or image is None or work.catalog.is_prior(study_uid):
-        return
-    linkage = order.decide(work.config, work.catalog, image, folder)
-    codes = (*priors.doubts(folder), *(() if linkage is None else linkage.flags))
-    asked = None if linkage is None else linkage.order
-    header = pydicom.dcmread(image, stop_before_pixels=True)
-    taken = b"" if asked is None else source.order_bytes(asked, header)
-    results.write_whole(folder / "findings.json", surroundings.noted(findings, codes, taken).to_json().encode())
-
-
-def _source(work: Work, study_uid: str, folder: Path) -> Path | None:
-    """The image that gives the reports patient, study and order; None where the study has lost its images."""
-    sources = folder / "sources.json"
-    if sources.exists():
-        return Path(json.loads(sources.read_text("utf-8"))[0])
-    received = work.catalog.instances(study_uid)
-    return Path(received[0].path) if received else None
+    image = results.source_image(folder, work.catalog.instances(study_uid))
+    if image is not None and not work.catalog.is_prior(study_uid):
+        surroundings.note(folder, image, order.decide(work.config, work.catalog, image, folder), priors.doubts(folder))
 
 
 @DBOS.step(name="encode", **RETRIES)
@@ -187,10 +169,7 @@ def _context(work: Work, study_uid: str, generation: int) -> Context:
     previous = _predecessor(work, study_uid, first)
     made_at = _job(work.catalog, study_uid, first).created_at
     folder = results_folder(work.config, study_uid, generation)
-    image = _source(work, study_uid, folder)
-    linkage = None if image is None else order.decide(work.config, work.catalog, image, folder)
-    asked = None if linkage is None else linkage.order
-    return results.context(made_at, work.config.node.ae_title, previous, asked)
+    return results.context(made_at, work.config.node.ae_title, previous, order.decided(folder))
 
 
 def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None:
