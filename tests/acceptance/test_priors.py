@@ -3,6 +3,7 @@
 import io
 import json
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from tests.acceptance.ris import Peer, text_of
+from tests.acceptance.ris import Peer, Ris, text_of
 from tests.acceptance.running import Node, Orthanc, free_port, storescu_process, until
 from tests.serial_scans import Scan, scan
 
@@ -223,3 +224,27 @@ def test_scans_come_by_c_get_where_that_is_configured(pacs: Orthanc, peer: Peer,
         assert running.show(scans["20250301"].study_uid)["instances"] == 78
     finally:
         running.stop()
+
+
+@pytest.mark.slow
+def test_scans_are_fetched_before_the_patient_comes(pacs: Orthanc, peer: Peer, tmp_path: Path) -> None:
+    """The worklist says who is expected; when the scan comes, the earlier one has been analysed."""
+    ris = Ris(tmp_path / "ris", peer)
+    scans = course(tmp_path / "scans", "S7", ["20250301", NOW])
+    uid = scans[NOW].study_uid
+    today = time.strftime("%Y%m%d").encode()
+    ris.add(accession=b"A70", study_uid=uid.encode(), patient_id=b"S7", name=b"Serial^Scans", issuer=b"", date=today)
+    ris.start()
+    running = node_for(tmp_path / "node", pacs, "on_receipt = false\n" + ris.table()).start()
+    try:
+        register(pacs, running.port)
+        upload(pacs, scans["20250301"])
+        until("analysed beforehand", lambda: running.jobs().get(scans["20250301"].study_uid) == "analysed", 180)
+        send(peer, running, scans[NOW])
+        assert running.ended(uid) == "delivered"
+        assert findings(running, uid)["change"]["earlier_study_uid"] == scans["20250301"].study_uid
+        (row,) = json.loads(running.cli("worklist", "--json").stdout)
+        assert (row["state"], [o["state"] for o in row["others"]]) == ("delivered", ["analysed"])
+    finally:
+        running.stop()
+        ris.stop()
