@@ -107,14 +107,19 @@ def _bundle(config: Config) -> Result:
 
 
 def _peers(config: Config) -> Iterator[Result]:
-    for destination in config.destination:
+    asked: dict[str, peers.Outbound] = {f"destination {d.name}": peers.outbound(d, config) for d in config.destination}
+    for what, table in (("worklist", config.worklist), ("priors", config.priors)):
+        if table is not None:
+            calling = table.calling_ae_title or config.node.ae_title
+            asked[what] = sender.Destination(what, table.ae_title, table.host, table.port, calling)
+    for what, peer in asked.items():
         try:
-            seconds = peers.echo(peers.outbound(destination, config))
+            seconds = peers.echo(peer)
         except DicomnodeError as e:
-            yield Result(f"destination {destination.name}", False, str(e))
+            yield Result(what, False, str(e))
         else:
-            asked = "C-ECHO" if destination.kind == "dicom" else f"at {destination.url}"
-            yield Result(f"destination {destination.name}", True, f"answered {asked} in {1000 * seconds:.0f} ms")
+            how = "C-ECHO" if isinstance(peer, sender.Destination) else f"at {peer.url}"
+            yield Result(what, True, f"answered {how} in {1000 * seconds:.0f} ms")
 
 
 def _spool(config: Config) -> Result:

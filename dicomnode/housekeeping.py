@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicomnode import logs
+from dicomnode import logs, prefetch, worklist
 from dicomnode.config import Config
 from dicomnode.dimse.spooled import read_instance
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 RECONCILE_S = 15.0
 #: How often the room on the disk is looked at.
 ROOM_S = 10.0
+#: How often the worklist is looked through for patients whose earlier scans may be fetched.
+PREFETCH_S = 20.0
+#: How often studies are looked for that went out without an earlier scan which has come since.
+LATE_S = 5.0
 
 
 class Housekeeping:
@@ -44,7 +49,7 @@ class Housekeeping:
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._catalog, self._queue, self._clock = catalog, queue, clock
+        self._config, self._catalog, self._queue, self._clock = config, catalog, queue, clock
         self._rule = SettleRule(release_s=config.settle.release_s, quiet_s=config.settle.quiet_s)
         self._tick_s = config.settle.tick_s
         self._room = Room(
@@ -59,6 +64,7 @@ class Housekeeping:
         # Nothing could come while the node was down: a silence is counted from here.
         self._since = clock()
         self._enqueued: set[tuple[str, int, float]] = set()
+        self._fetched_ahead: set[tuple[str, str]] = set()
         self._scheduler = BackgroundScheduler(timezone="UTC")
         self._stopping = threading.Event()
 
@@ -67,13 +73,17 @@ class Housekeeping:
         self._every(RECONCILE_S, self.reconcile)
         self._every(min(RECONCILE_S, self._dead_after_s / 4), self.recover)
         self._scheduler.add_job(self._compare_first)
+        if self._config.worklist is not None:
+            self._every(self._config.worklist.every_s, self.refresh_worklist, at_once=True)
+        if self._config.priors is not None:
+            self._every(PREFETCH_S, self.fetch_ahead)
+            self._every(LATE_S, self.take_up_late_priors)
         self._scheduler.start()
 
-    def _every(self, seconds: float, tick: Callable[[], object]) -> None:
-        run = _guarded(tick)
-        self._scheduler.add_job(
-            run, "interval", seconds=seconds, max_instances=1, coalesce=True, misfire_grace_time=None
-        )
+    def _every(self, seconds: float, tick: Callable[[], object], *, at_once: bool = False) -> None:
+        once = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+        first = {"next_run_time": datetime.now(UTC)} if at_once else {}
+        self._scheduler.add_job(_guarded(tick), "interval", seconds=seconds, **once, **first)
 
     def _compare_first(self) -> None:
         # A power cut may have taken the last rows of images: before they are restored, nothing settles without them,
@@ -171,6 +181,28 @@ class Housekeeping:
                 log.warning("%d parts of an older version were begun anew under version %s", count, WORKFLOW_VERSION)
             moved += count
         return moved
+
+    def refresh_worklist(self) -> int:
+        """Ask the RIS for the orders of these days. Returns how many there are."""
+        count = worklist.refresh(self._config, self._catalog, self._clock())
+        log.info("the worklist has %d orders", count)
+        return count
+
+    def fetch_ahead(self) -> int:
+        """Look for the earlier scans of the patients who are expected, once a day. Returns for how many patients."""
+        day = time.strftime("%Y%m%d", time.localtime(self._clock()))
+        expected = {(order.key, day) for order in prefetch.due(self._config, self._catalog, self._clock())}
+        for key, _ in expected - self._fetched_ahead:
+            self._queue.prefetch(key, day)
+        self._fetched_ahead = expected | {one for one in self._fetched_ahead if one[1] == day}
+        return len(expected)
+
+    def take_up_late_priors(self) -> list[str]:
+        """Settle anew what went out without an earlier scan that has come by now. Returns the studies' UIDs."""
+        reopened = self._catalog.reopen_for_late_priors()
+        for study_uid in reopened:
+            log.info("study %s is analysed once more: an earlier scan of its patient has come", study_uid)
+        return reopened
 
     def compare_spool(self) -> None:
         """Once after the start: the spool and the catalogue, compared in both directions."""

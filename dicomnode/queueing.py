@@ -12,8 +12,10 @@ from dbos import DBOSClient, EnqueueOptions, WorkflowHandle, WorkflowStatus
 from dicomnode.config import Config
 
 STUDY_QUEUE = "studies"
+#: Look-ups of earlier scans for patients on the worklist, and the fetching of earlier scans.
+PREFETCH_QUEUE, FETCH_QUEUE = "prefetches", "fetches"
 #: Workflows of another version are left alone by a worker: raise it when steps change their order or meaning.
-WORKFLOW_VERSION = "2"
+WORKFLOW_VERSION = "3"
 #: A study that takes its worker down this often is set aside instead of taking it down for ever.
 MOST_RECOVERIES = 20
 #: A worker looks into its queues so often: the longest that an idle worker leaves a study waiting.
@@ -60,6 +62,15 @@ class Queue:
             run,
         )
         return handle.get_workflow_id()
+
+    def prefetch(self, order_key: str, day: str) -> None:
+        """Look for the earlier scans of a patient on the worklist, once on this day ("YYYYMMDD")."""
+        workflow_id = f"prefetch/{order_key}/{day}"
+        self._client.enqueue(
+            {"queue_name": PREFETCH_QUEUE, "workflow_name": "prefetch", "workflow_id": workflow_id},
+            order_key,
+            workflow_id,
+        )
 
     def deliver(self, study_uid: str, generation: int, destinations: Sequence[str]) -> None:
         """Enqueue new deliveries of a result that is there already."""

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ import dicomnode
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, with_encode_time
 from dicomnode.config import ObjectName
+from dicomnode.intake.records import Instance
 from dicomnode.report import measurements, refusal, risk, segmentation, summary, views
 from dicomnode.report.context import Context
 
@@ -88,10 +90,20 @@ class Checkpoint:
             (folder / name).unlink(missing_ok=True)
 
 
-def context(made_at: float, station_name: str = "", previous: Findings | None = None) -> Context:
+def context(
+    made_at: float, station_name: str = "", previous: Findings | None = None, order: Dataset | None = None
+) -> Context:
     """The circumstances of a result that was made (or first asked for) at `made_at`, seconds since 1970."""
     serial, created = station_name or "offline", datetime.fromtimestamp(made_at, UTC)
-    return Context(created, dicomnode.__version__, serial, station_name, previous=previous)
+    return Context(created, dicomnode.__version__, serial, station_name, previous=previous, order=order)
+
+
+def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
+    """The image that gives a result's reports patient, study and order; None where the study has lost its images."""
+    sources = folder / "sources.json"
+    if sources.exists():
+        return Path(json.loads(sources.read_text("utf-8"))[0])
+    return Path(received[0].path) if received else None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -14,9 +14,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dbos import DBOS, DBOSConfig
+from dbos import DBOS, DBOSConfig, EnqueueOptions
 
-from dicomnode import delivery, logs, results, worker
+from dicomnode import delivery, fetching, logs, order, priors, results, surroundings, worker
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import analyse
 from dicomnode.config import Destination
@@ -24,7 +24,17 @@ from dicomnode.earlier import earlier_findings
 from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Job
-from dicomnode.queueing import MOST_RECOVERIES, POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, delivery_queue, results_folder
+from dicomnode.queueing import (
+    FETCH_QUEUE,
+    MOST_RECOVERIES,
+    POLL_S,
+    PREFETCH_QUEUE,
+    STUDY_QUEUE,
+    WORKFLOW_VERSION,
+    delivery_queue,
+    results_folder,
+    study_id,
+)
 from dicomnode.report.context import Context
 from dicomnode.worker import RETRIES, Work, current
 
@@ -35,12 +45,22 @@ _ENCODED = ("analysed", "delivered", "committed")
 
 
 @DBOS.workflow(name="study", max_recovery_attempts=MOST_RECOVERIES)
-def study(study_uid: str, generation: int, run: int) -> str:
-    """Analyse a settled study and hand its results over. Returns the job's state."""
+def study(study_uid: str, generation: int, run: int, attempt: int = 1) -> str:
+    """Analyse a settled study and hand its results over. Returns the job's state.
+
+    While earlier scans of its patient are on their way, it is put off, attempt after attempt.
+    """
     try:
+        pause, wanted = priors_step(study_uid, generation, attempt)
+        for prior_uid in wanted:
+            fetching.enqueue(prior_uid, study_id(study_uid, generation, run))
+        if pause > 0:
+            _put_off(study_uid, generation, run, attempt + 1, pause)
+            return "queued"
         status = analyse_step(study_uid, generation)
         if status not in ("analysed", "refused"):
             return status
+        link_step(study_uid, generation)
         destinations = encode_step(study_uid, generation, status)
     except DicomnodeError as e:
         return fail_step(study_uid, generation, str(e))
@@ -50,6 +70,26 @@ def study(study_uid: str, generation: int, run: int) -> str:
     for name in destinations:
         delivery.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0)
     return status
+
+
+def _put_off(study_uid: str, generation: int, run: int, attempt: int, pause: float) -> None:
+    options: EnqueueOptions = {
+        "queue_name": STUDY_QUEUE,
+        "workflow_name": "study",
+        "workflow_id": f"{study_id(study_uid, generation, run)}/~waits/{attempt}",
+        "delay_seconds": pause,
+    }
+    DBOS.enqueue_workflow_with_options(options, study_uid, generation, run, attempt)
+
+
+@DBOS.step(name="priors", **RETRIES)
+def priors_step(study_uid: str, generation: int, attempt: int) -> tuple[float, list[str]]:
+    """How long to wait for earlier scans before the next look (0: not at all), and which are to be fetched."""
+    work = current()
+    outlook = priors.look(work.config, work.catalog, work.method.digest, study_uid, generation, attempt)
+    if outlook.pause_s > 0 and attempt == 1:
+        work.catalog.set_state(study_uid, generation, "queued", "waits for earlier scans", now=time.time())
+    return outlook.pause_s, list(outlook.wanted)
 
 
 @DBOS.step(name="analyse", **RETRIES)
@@ -75,12 +115,23 @@ def analyse_step(study_uid: str, generation: int) -> str:
     return analysis.findings.status
 
 
+@DBOS.step(name="link", **RETRIES)
+def link_step(study_uid: str, generation: int) -> None:
+    """Look for the study's order, and note in the findings what of the surroundings the reader must know."""
+    work = current()
+    folder = results_folder(work.config, study_uid, generation)
+    image = results.source_image(folder, work.catalog.instances(study_uid))
+    if image is not None and not work.catalog.is_prior(study_uid):
+        surroundings.note(folder, image, order.decide(work.config, work.catalog, image, folder), priors.doubts(folder))
+
+
 @DBOS.step(name="encode", **RETRIES)
 def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     """Write the reports and plan their deliveries. Returns the destinations that get something."""
     work = current()
     job = _job(work.catalog, study_uid, generation)
-    everywhere = [d.name for d in work.config.destination]
+    destinations = () if fetching.stays_here(work.config, work.catalog, study_uid) else work.config.destination
+    everywhere = [d.name for d in destinations]
     if job.state in ("superseded", "cancelled"):
         log.info("study %s generation %d is %s: its results are not delivered", study_uid, generation, job.state)
         return []
@@ -89,10 +140,10 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     folder = results_folder(work.config, study_uid, generation)
     context = _context(work, study_uid, generation)
     if status == "refused":
-        return _refuse(work, study_uid, generation, folder, context)
+        return _refuse(work, study_uid, generation, folder, context, destinations)
     checkpoint = results.Checkpoint.restore(folder)
     objects = results.encode(checkpoint, context, folder)
-    for destination in work.config.destination:
+    for destination in destinations:
         _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
     state = work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
     if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
@@ -116,7 +167,8 @@ def _context(work: Work, study_uid: str, generation: int) -> Context:
             first = earlier
     previous = _predecessor(work, study_uid, first)
     made_at = _job(work.catalog, study_uid, first).created_at
-    return results.context(made_at, work.config.node.ae_title, previous)
+    folder = results_folder(work.config, study_uid, generation)
+    return results.context(made_at, work.config.node.ae_title, previous, order.decided(folder))
 
 
 def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None:
@@ -132,9 +184,16 @@ def _findings(work: Work, study_uid: str, generation: int) -> Findings | None:
     return Findings.from_json(path.read_text("utf-8")) if path.exists() else None
 
 
-def _refuse(work: Work, study_uid: str, generation: int, folder: Path, context: Context) -> list[str]:
+def _refuse(
+    work: Work,
+    study_uid: str,
+    generation: int,
+    folder: Path,
+    context: Context,
+    destinations: Sequence[Destination],
+) -> list[str]:
     findings = Findings.from_json((folder / "findings.json").read_text("utf-8"))
-    wanting = [d for d in work.config.destination if d.refused_report]
+    wanting = [d for d in destinations if d.refused_report]
     sources = work.catalog.instances(study_uid)
     if wanting and sources:
         report = results.encode_refusal(findings, Path(sources[0].path), context, folder)
@@ -201,6 +260,15 @@ def start(work: Work, executor_id: str) -> None:
     DBOS.register_queue(
         STUDY_QUEUE,
         worker_concurrency=work.config.worker.concurrency,
+        polling_interval_sec=POLL_S,
+        on_conflict="always_update",
+    )
+    table = work.config.priors
+    DBOS.register_queue(PREFETCH_QUEUE, global_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update")
+    DBOS.register_queue(
+        FETCH_QUEUE,
+        global_concurrency=1,
+        limiter=None if table is None else {"limit": table.studies_per_hour, "period": 3600.0},
         polling_interval_sec=POLL_S,
         on_conflict="always_update",
     )

@@ -205,18 +205,23 @@ class Findings:
     change: Change | None = None
     #: Earlier scans of the same patient, the oldest first.
     trend: tuple[TrendPoint, ...] = ()
+    #: SHA-256 over what the node added from worklist and PACS (the order, doubts about order and earlier scans); "" if
+    #: nothing. UIDs are derived from it too.
+    surroundings_digest: str = ""
 
     @property
     def version(self) -> tuple[str, ...]:
         """What tells this result from other results of the same study: the UIDs of its objects derive from it."""
         # A refusal has no chosen series to take a digest of: what was refused, and why, stands for it.
         refused = json.dumps([asdict(r) for r in self.rejected]) if self.status == "refused" else ""
-        made = (self.input_digest, self.algorithm_digest, self.software_version, refused)
-        if self.change is None:
-            return made
-        # The same scan compared with other earlier ones makes other reports.
-        compared = json.dumps([asdict(self.change), [asdict(point) for point in self.trend]], sort_keys=True)
-        return (*made, hashlib.sha256(compared.encode()).hexdigest())
+        made = [self.input_digest, self.algorithm_digest, self.software_version, refused]
+        if self.surroundings_digest:
+            made.append(self.surroundings_digest)
+        if self.change is not None:
+            # The same scan compared with other earlier ones makes other reports.
+            compared = json.dumps([asdict(self.change), [asdict(point) for point in self.trend]], sort_keys=True)
+            made.append(hashlib.sha256(compared.encode()).hexdigest())
+        return tuple(made)
 
     def to_json(self) -> str:
         """`findings.json`: UTF-8 text, two-space indent, a newline at the end. NaN is not JSON and is refused."""
@@ -248,6 +253,7 @@ class Findings:
             algorithm_digest=d["algorithm_digest"],
             change=_change(d.get("change")),
             trend=tuple(_trend_point(p) for p in d.get("trend", ())),
+            surroundings_digest=d.get("surroundings_digest", ""),
         )
 
 

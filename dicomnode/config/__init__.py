@@ -8,7 +8,9 @@ from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTabl
 from dicomnode.config.destination import OBJECTS, Destination, ObjectName, TransferSyntaxName
 from dicomnode.config.loading import load, parse
 from dicomnode.config.node import Caller, Logging, Node, Settle, Storage, Worker
+from dicomnode.config.priors import Priors
 from dicomnode.config.settings import Config
+from dicomnode.config.worklist import Worklist
 
 __all__ = [
     "OBJECTS",
@@ -19,12 +21,14 @@ __all__ = [
     "Logging",
     "Node",
     "ObjectName",
+    "Priors",
     "SelectionTable",
     "Settle",
     "Storage",
     "TransferSyntaxName",
     "WeightsTable",
     "Worker",
+    "Worklist",
     "load",
     "parse",
 ]

@@ -9,6 +9,8 @@ from dicomnode.config.analysis import AnalysisTable, WeightsTable
 from dicomnode.config.destination import Destination
 from dicomnode.config.fields import Table
 from dicomnode.config.node import Logging, Node, Settle, Storage, Worker
+from dicomnode.config.priors import Priors
+from dicomnode.config.worklist import Worklist
 from dicomnode.errors import ConfigurationError
 
 
@@ -23,6 +25,8 @@ class Config(Table):
     destination: tuple[Destination, ...] = ()
     worker: Worker = Worker()
     logging: Logging = Logging()
+    worklist: Worklist | None = None
+    priors: Priors | None = None
 
     @field_validator("destination")
     @classmethod

@@ -1,6 +1,5 @@
 """The few values that the node needs of a dataset before it answers, read from the bytes as received."""
 
-import hashlib
 import struct
 import zlib
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from dicomnode.dimse.contexts import COMPRESSED, UNCOMPRESSED
-from dicomnode.intake.records import PATIENT_ID_DIGITS
+from dicomnode.intake.identity import patient_hash
 
 _IMAGE_TYPE = 0x00080008
 _SOP_CLASS_UID = 0x00080016
@@ -80,7 +79,7 @@ def parse(dataset: bytes | BinaryIO, transfer_syntax: UID) -> Header:
         study_uid=uids[_STUDY_INSTANCE_UID],
         series_uid=uids[_SERIES_INSTANCE_UID],
         modality=_text(values.get(_MODALITY)),
-        patient_hash=_patient_hash(values),
+        patient_hash=patient_hash(values.get(_PATIENT_ID) or b"", values.get(_ISSUER_OF_PATIENT_ID) or b""),
         image_type=_text(values.get(_IMAGE_TYPE)),
         orientation=orientation,
         slice_position=slice_position,
@@ -147,17 +146,6 @@ def _plain_values(head: bytes, transfer_syntax: UID) -> dict[int, bytes] | None:
 def _text(value: bytes | None) -> str:
     # Latin-1 maps every byte: a UID with strange bytes stays distinct, and code strings are ASCII anyway.
     return (value or b"").decode("latin-1").strip(" \0")
-
-
-def _patient_hash(values: Mapping[int, bytes]) -> str:
-    """Patient ID and, where there is one, its issuer, padding aside, each as a hash: the plain ID goes nowhere."""
-    patient, issuer = ((values.get(tag) or b"").strip(b" \0") for tag in (_PATIENT_ID, _ISSUER_OF_PATIENT_ID))
-    return _half_hash(patient) + (_half_hash(issuer) if issuer else "")
-
-
-def _half_hash(value: bytes) -> str:
-    # 128 bits tell any two apart, and two of them fill the catalogue's column.
-    return hashlib.sha256(value).hexdigest()[:PATIENT_ID_DIGITS]
 
 
 def _geometry(values: Mapping[int, bytes]) -> tuple[str, float | None]:

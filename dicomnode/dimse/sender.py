@@ -35,6 +35,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import _config, evt
 from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode.dimse.contexts import VERIFICATION
@@ -254,15 +255,20 @@ def _judge(destination: Destination, file: _File, status: int, comment: str) -> 
 
 @contextmanager
 def associated(
-    destination: Destination, contexts: list[PresentationContext], handlers: Sequence[EventHandlerType] = ()
+    destination: Destination,
+    contexts: list[PresentationContext],
+    handlers: Sequence[EventHandlerType] = (),
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Iterator[Association]:
     """An established association, released at the end and aborted where something failed.
+
+    `roles`: SOP classes for which we are the provider (PS3.7 D.3.3.4).
 
     Raises:
         PeerError: no connection, transient rejection, no answer.
         PeerRejectedError: the peer refused the association or every context for good.
     """
-    association = _associate(destination, contexts, handlers)
+    association = _associate(destination, contexts, handlers, roles)
     try:
         yield association
     except BaseException:
@@ -273,7 +279,10 @@ def associated(
 
 
 def _associate(
-    destination: Destination, contexts: list[PresentationContext], handlers: Sequence[EventHandlerType]
+    destination: Destination,
+    contexts: list[PresentationContext],
+    handlers: Sequence[EventHandlerType],
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
 ) -> Association:
     entity = RequestorEntity(destination.calling_ae)
     entity.connection_timeout = destination.connect_timeout_s
@@ -287,6 +296,7 @@ def _associate(
             contexts,
             destination.ae_title,
             max_pdu=destination.max_pdu,
+            ext_neg=list(roles),
             evt_handlers=[(evt.EVT_CONN_OPEN, _connected), *handlers],
         )
     except socket.gaierror as error:

@@ -14,6 +14,7 @@ from dicomnode.intake.commitments import Commitments
 from dicomnode.intake.holdings import Holdings
 from dicomnode.intake.ledger import supersede
 from dicomnode.intake.patients import Patients, count, note_patient
+from dicomnode.intake.priors import FETCHED, Priors
 from dicomnode.intake.recording import Recording
 from dicomnode.intake.records import (
     Bringer,
@@ -26,11 +27,12 @@ from dicomnode.intake.records import (
     StudyIntake,
     StudyState,
 )
-from dicomnode.intake.tables import associations, deliveries, instances, jobs, studies
+from dicomnode.intake.tables import associations, deliveries, instances, jobs, priors, studies
 from dicomnode.intake.workers import Workers
+from dicomnode.intake.worklist import Orders
 
 
-class Catalog(Recording, Commitments, Holdings, Patients, Workers):
+class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     # Associations
@@ -140,9 +142,10 @@ class Catalog(Recording, Commitments, Holdings, Patients, Workers):
         """The studies whose received images are no longer needed here, the longest ended first.
 
         The newest job ended longer than `retention_s` ago, as `committed`, as `delivered` where no destination is asked
-        for storage commitment, or as `refused` with its reports (if any) stored: a refusal waits for nobody, and the
-        sender has its images. Never what is `failed`, `held` or `cancelled`: a person decides. Never a study that
-        receives or has anything on its way, nor one that was released.
+        for storage commitment, as `analysed` where the node has fetched it itself (an earlier scan), or as `refused`
+        with its reports (if any) stored: a refusal waits for nobody, and the sender has its images. Never what is
+        `failed`, `held` or `cancelled`: a person decides. Never a study that receives or has anything on its way, nor
+        one that was released.
         """
         newest = (jobs.c.study_uid == studies.c.study_uid) & (jobs.c.generation == studies.c.generation)
         theirs = (deliveries.c.study_uid == jobs.c.study_uid) & (deliveries.c.generation == jobs.c.generation)
@@ -150,6 +153,10 @@ class Catalog(Recording, Commitments, Holdings, Patients, Workers):
             (deliveries.c.state == "delivered") & deliveries.c.commitment.is_(False)
         )
         ended = jobs.c.state.in_(("committed", "delivered", "refused")) & (jobs.c.updated_at <= now - retention_s)
+        fetched = select(priors.c.study_uid).where(
+            (priors.c.study_uid == jobs.c.study_uid) & priors.c.state.in_(FETCHED)
+        )
+        ended |= (jobs.c.state == "analysed") & fetched.exists() & (jobs.c.updated_at <= now - retention_s)
         waiting = select(deliveries.c.study_uid).where(theirs & ~arrived).exists()
         here = (studies.c.state == jobs.c.state) & (studies.c.instances > 0)
         query = select(studies).join(jobs, newest).where(here & ended & ~waiting)

@@ -8,6 +8,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -146,3 +147,40 @@ workers = Table(
     Column("state", String(16), nullable=False),
     Column("beat_at", Float, nullable=False),
 )
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("patient_hash", String(64), nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("accession_number", String, nullable=False),
+    Column("scheduled", String, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+Index("orders_patient", orders.c.patient_hash)
+Index("orders_study", orders.c.study_uid)
+Index("orders_scheduled", orders.c.scheduled)
+
+priors = Table(
+    "priors",
+    metadata,
+    Column("study_uid", String, primary_key=True),
+    Column("patient_hash", String(64), nullable=False),
+    Column("method", String(64), nullable=False),
+    Column("series_uids", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("text", Text),
+    Column("asked_at", Float, nullable=False),
+)
+Index("priors_patient", priors.c.patient_hash)
+
+awaited = Table(
+    "awaited",
+    metadata,
+    Column("study_uid", String, primary_key=True),
+    Column("prior_uid", String, primary_key=True),
+    Column("state", String(16), nullable=False),
+)
+Index("awaited_prior", awaited.c.prior_uid)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydicom.dataset import Dataset
+
 from dicomnode.analysis.findings import Findings
 
 MANUFACTURER = "dicomnode"
@@ -21,6 +23,7 @@ class Context:
         station_name: this node's name (VR SH, at most 16 characters), or empty.
         institution: where this node stands (VR LO), or empty.
         previous: the findings of the earlier result that this one replaces. The reports name it as predecessor.
+        order: the worklist's item of this study, undecoded, where the images do not say which order they answer.
 
     Raises:
         ValueError: `created` has no time zone.
@@ -32,6 +35,7 @@ class Context:
     station_name: str = ""
     institution: str = ""
     previous: Findings | None = None
+    order: Dataset | None = None
 
     def __post_init__(self) -> None:
         if self.created.utcoffset() is None:

@@ -54,10 +54,10 @@ def document(
     report.CodingSchemeIdentificationSequence = [codes.scheme_identification()]
     stamp.finish(report, kind, first, findings, context)
     # After the stamp, which insists on ASCII: the order and the procedure are the source's own words.
-    requests = source.requests(first)
+    requests = source.requests(first, context.order)
     if requests:
         report.ReferencedRequestSequence = requests
-    _report_procedures(report, source.procedures(first))
+    _report_procedures(report, source.procedures(first, context.order))
     return report
 
 

@@ -12,7 +12,8 @@ from pydicom.charset import convert_encodings, default_encoding, encode_string
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
-from pydicom.filewriter import correct_ambiguous_vr
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import correct_ambiguous_vr, write_dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import BaseTag, Tag
@@ -75,28 +76,58 @@ def uids_of(header: Dataset) -> Dataset:
     return bare
 
 
-def requests(header: Dataset) -> list[Dataset]:
+def names_its_order(header: Dataset) -> bool:
+    """Whether the image says which order it answers (Request Attributes Sequence)."""
+    return any(_names_an_order(item) for item in _items(header, "RequestAttributesSequence"))
+
+
+def requests(header: Dataset, order: Dataset | None = None) -> list[Dataset]:
     """The items of Referenced Request Sequence (PS3.3 C.17.2): the orders that the source images answer.
 
     They come from Request Attributes Sequence, and what is not in there from the image itself. An image without any
     sign of an order gives none.
+
+    Args:
+        order: the worklist's item of the study, for an image that does not name its order.
     """
-    asked: Sequence[Dataset] = list(_items(header, "RequestAttributesSequence")) or [Dataset()]
+    named = [item for item in _items(header, "RequestAttributesSequence") if _names_an_order(item)]
+    asked = named or [order or Dataset()]
     found = (_request(item, header) for item in asked)
     return [request for request in found if _names_an_order(request)]
 
 
-def procedures(header: Dataset) -> list[Dataset]:
-    """The codes of the performed, else of the requested procedure, as the source has them; none where it has none.
+def procedures(header: Dataset, order: Dataset | None = None) -> list[Dataset]:
+    """The codes of the performed, else of the requested procedure, as the source has them, else as the order has them.
 
-    An item that lacks value, scheme or meaning is no code and is left out.
+    An item that lacks value, scheme or meaning is no code and is left out; so is one of the order's whose meaning needs
+    a character set, because our object has the source's.
     """
-    for holder in (header, *_items(header, "RequestAttributesSequence")):
+    for holder in (header, *_items(header, "RequestAttributesSequence"), order or Dataset()):
         for keyword in ("ProcedureCodeSequence", "RequestedProcedureCodeSequence"):
             complete = [item for item in _items(holder, keyword) if _is_code(item)]
+            if holder is order:
+                complete = [item for item in complete if _is_plain(text_bytes(item, "CodeMeaning"))]
             if complete:
                 return complete
     return []
+
+
+def add_accession_number(target: Dataset, order: Dataset) -> None:
+    """Give `target` the order's Accession Number where the study has none of its own."""
+    tag = _tag("AccessionNumber")
+    value = text_bytes(order, "AccessionNumber")
+    if not text_bytes(target, "AccessionNumber") and value and _is_plain(value):
+        target[tag] = DataElement(tag, "SH", value.decode("ascii"))
+
+
+def order_bytes(order: Dataset, header: Dataset) -> bytes:
+    """What the reports take from an order, encoded: another order, or a changed one, gives other bytes."""
+    content = DicomBytesIO()
+    content.is_implicit_VR, content.is_little_endian = False, True
+    items = [*requests(header, order), *procedures(header, order)]
+    for item in items:
+        write_dataset(content, item)
+    return content.getvalue()
 
 
 def patient_key(header: Dataset) -> tuple[bytes, ...]:
@@ -160,6 +191,11 @@ def _names_an_order(request: Dataset) -> bool:
             "FillerOrderNumberImagingServiceRequest",
         )
     )
+
+
+def _is_plain(value: bytes) -> bool:
+    # An escape sequence, which begins a character set of ISO 2022, is ASCII too.
+    return value.isascii() and b"\x1b" not in value
 
 
 def _is_code(item: Dataset) -> bool:

@@ -33,6 +33,8 @@ def finish(dataset: Dataset, kind: Kind, header: Dataset, findings: Findings, co
     _times(dataset, header, context)
     _require_ascii(dataset)
     source.carry_over(header, dataset, extra=() if dataset.Modality == "SR" else ("RequestAttributesSequence",))
+    if context.order is not None:
+        source.add_accession_number(dataset, context.order)
 
 
 def _equipment(dataset: Dataset, context: Context) -> None:

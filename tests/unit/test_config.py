@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 STOW = '[[destination]]\nname = "a"\nkind = "stow"\nurl = "https://h/dicom-web"\n'
 PACS = '[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "10.0.0.1"\nport = 104\n'
+RIS = '[worklist]\nae_title = "RIS"\nhost = "10.0.0.2"\nport = 104\n'
+PRIORS = '[priors]\nae_title = "PACS"\nhost = "10.0.0.1"\nport = 104\n'
 
 
 def load(tmp_path: Path, text: str) -> config.Config:
@@ -28,6 +30,10 @@ def test_shipped_example_names_every_key_and_is_valid() -> None:
         for key in type(table).model_fields:
             shown = (f"{key} = ", f"[[node.{key}]]", f"[analysis.{key}]")
             assert any(s in text for s in shown), f"ae_config.toml does not show {key}"
+    for off in (config.Worklist, config.Priors):
+        for key in off.model_fields:
+            assert f"# {key} = " in text, f"ae_config.toml does not show {key}"
+    assert (shipped.worklist, shipped.priors) == (None, None)
     assert shipped.node.host == "127.0.0.1"
     assert [d.port for d in shipped.destination] == [4242]
     for key in config.Destination.model_fields:
@@ -43,6 +49,17 @@ def test_rules_are_read(tmp_path: Path) -> None:
     text = '[analysis.selection]\nmax_step_mm = 3\nkernels = ["medium", "lung"]\ndescription_exclude = ["mip"]\n'
     expected = Rules(max_step_mm=3, kernels=("medium", "lung"), description_exclude=("mip",))
     assert load(tmp_path, text).analysis.selection.rules == expected
+
+
+@pytest.mark.parametrize("table", ["worklist", "priors"])
+def test_what_the_shipped_example_shows_in_comments_is_valid_and_the_default(tmp_path: Path, table: str) -> None:
+    text = (ROOT / "ae_config.toml").read_text("utf-8")
+    shown = text.partition(f"# [{table}]\n")[2].partition("\n\n")[0]
+    lines = [line.removeprefix("# ") for line in shown.splitlines()]
+    found = getattr(load(tmp_path, f"[{table}]\n" + "\n".join(lines)), table)
+    for key, field in type(found).model_fields.items():
+        if not field.is_required() and key not in ("calling_ae_title", "body_parts"):
+            assert getattr(found, key) == field.default, key
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -115,6 +132,12 @@ MISTAKES = [
         ["storage.minimum_free_gb", "above low_free_gb", "below which nothing more"],
     ),
     ("LoG without width", "[analysis]\nradiomics_log_sigma_mm = [0.0]\n", ["radiomics_log_sigma_mm", "0.5 to 20 mm"]),
+    ("worklist without a port", '[worklist]\nae_title = "R"\nhost = "h"\n', ["worklist.port", "missing", "TCP port"]),
+    ("time zone", RIS + 'time_zone = "Mars"\n', ["worklist.time_zone", "'Mars'", "no such time zone", "Europe/Zurich"]),
+    ("no wait", RIS + "timeout_s = 0\n", ["worklist.timeout_s", "longest wait"]),
+    ("quiet hours", PRIORS + 'quiet_hours = "7-19"\n', ["priors.quiet_hours", "'7-19'", "19:00-06:00"]),
+    ("how to retrieve", PRIORS + 'retrieve = "mvoe"\n', ["priors.retrieve", "perhaps you meant 'move'"]),
+    ("prior's pattern", PRIORS + 'body_parts = ["a("]\n', ["priors.body_parts[1]", "not a regular expression"]),
     ("tiny PDU", "[node]\nmax_pdu_bytes = 100\n", ["node.max_pdu_bytes", "100", "4096"]),
 ]
 
