@@ -16,14 +16,23 @@ from pathlib import Path
 
 from dbos import DBOS, DBOSConfig
 
-from dicomnode import delivery, logs, results, worker
+from dicomnode import delivery, dispatch, logs, results, worker
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import analyse
 from dicomnode.config import Destination
 from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Job
-from dicomnode.queueing import MOST_RECOVERIES, POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, delivery_queue, results_folder
+from dicomnode.queueing import (
+    MOST_RECOVERIES,
+    POLL_S,
+    ROUTE_QUEUE,
+    STUDY_QUEUE,
+    WORKFLOW_VERSION,
+    delivery_queue,
+    notify_queue,
+    results_folder,
+)
 from dicomnode.report.context import Context
 from dicomnode.worker import RETRIES, Work, current
 
@@ -65,7 +74,7 @@ def analyse_step(study_uid: str, generation: int) -> str:
     files = [Path(i.path) for i in work.catalog.instances(study_uid)]
     folder = results_folder(work.config, study_uid, generation)
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
-    analysis = analyse(files, work.method)
+    analysis = analyse(files, work.method_of(dispatch.action_of(work, study_uid, generation).analyse))
     if analysis.findings.status == "analysed":
         results.Checkpoint.of(analysis).save(folder)
     else:
@@ -78,7 +87,8 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     """Write the reports and plan their deliveries. Returns the destinations that get something."""
     work = current()
     job = _job(work.catalog, study_uid, generation)
-    everywhere = [d.name for d in work.config.destination]
+    receivers = _receivers(work, study_uid, generation)
+    everywhere = [d.name for d in receivers]
     if job.state in ("superseded", "cancelled"):
         log.info("study %s generation %d is %s: its results are not delivered", study_uid, generation, job.state)
         return []
@@ -90,7 +100,7 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
         return _refuse(work, study_uid, generation, folder, context)
     checkpoint = results.Checkpoint.restore(folder)
     objects = results.encode(checkpoint, context, folder)
-    for destination in work.config.destination:
+    for destination in receivers:
         _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
     state = work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
     if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
@@ -98,6 +108,12 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     checkpoint.discard(folder)
     log.info("study %s generation %d: %s, %d objects", study_uid, generation, state, len(objects))
     return everywhere if state in _ENCODED else []
+
+
+def _receivers(work: Work, study_uid: str, generation: int) -> list[Destination]:
+    """Where the results go: to all destinations, but where a rule names some."""
+    some = dispatch.action_of(work, study_uid, generation).results_to
+    return [d for d in work.config.destination if some is None or d.name in some]
 
 
 def _context(work: Work, study_uid: str, generation: int) -> Context:
@@ -138,7 +154,7 @@ def _version(findings: Findings) -> tuple[object, ...]:
 
 def _refuse(work: Work, study_uid: str, generation: int, folder: Path, context: Context) -> list[str]:
     findings = Findings.from_json((folder / "findings.json").read_text("utf-8"))
-    wanting = [d for d in work.config.destination if d.refused_report]
+    wanting = [d for d in _receivers(work, study_uid, generation) if d.refused_report]
     sources = work.catalog.instances(study_uid)
     if wanting and sources:
         report = results.encode_refusal(findings, Path(sources[0].path), context, folder)
@@ -208,6 +224,11 @@ def start(work: Work, executor_id: str) -> None:
         polling_interval_sec=POLL_S,
         on_conflict="always_update",
     )
+    DBOS.register_queue(ROUTE_QUEUE, worker_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update")
+    for n in work.config.notify:
+        DBOS.register_queue(
+            notify_queue(n.name), global_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update"
+        )
     for d in work.config.destination:
         DBOS.register_queue(
             delivery_queue(d.name),

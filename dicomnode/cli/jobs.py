@@ -1,7 +1,7 @@
 """`dicomnode jobs`."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,7 +60,9 @@ def jobs_show(
     if as_json:
         typer.echo(json.dumps(shown, indent=2))
         return
-    table(["", ""], [[k, str(v)] for k, v in shown.items() if not isinstance(v, list)])
+    table(["", ""], [[k, str(v)] for k, v in shown.items() if not isinstance(v, list | dict)])
+    if shown["routing"]:
+        _show_routing(shown["routing"])
     if shown["series"]:
         table(
             ["series", "modality", "slices", "what was decided"], [list(map(str, s.values())) for s in shown["series"]]
@@ -75,6 +77,43 @@ def jobs_show(
             ["came with other content", "SHA-256 (its name in the quarantine)", "received"],
             [list(map(str, c.values())) for c in shown["conflicts"]],
         )
+
+
+def _show_routing(routing: dict[str, Any]) -> None:
+    action = routing["action"]
+    held = f"until released ({routing['released_at'] or 'not yet'})" if action["hold"] else "no"
+    rows = [
+        ["routed", f"{routing['decided_at']} by {', '.join(routing['taken_by']) or 'no rule'}"],
+        ["analyse", action["analyse"] or "no"],
+        ["results to", "all destinations" if action["results_to"] is None else ", ".join(action["results_to"])],
+        ["originals to", ", ".join(action["forward_to"]) or "nobody"],
+        ["priority", action["priority"]],
+        ["held", held],
+    ]
+    table(["", ""], rows)
+    verdicts = [[v["rule"], _verdict(v), _why(v)] for v in routing["verdicts"]]
+    if verdicts:
+        table(["rule", "", "why"], verdicts)
+
+
+def _verdict(verdict: dict[str, Any]) -> str:
+    return "takes it" if verdict["taken"] else "would, but comes later" if verdict["matched"] else "no"
+
+
+def _why(verdict: dict[str, Any]) -> str:
+    checks = [f"{'yes' if c['held'] else 'NO'}: {c['text']}" for c in verdict["checks"]]
+    return "\n".join(checks) or "it takes every study"
+
+
+@app.command("release")
+def jobs_release(study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Let a study go on that a rule holds.
+
+    Example: dicomnode jobs release 1.2.840.113619.2.55.3.4
+    """
+    from dicomnode import jobs
+
+    typer.echo(jobs.release(load(config), study_uid))
 
 
 @app.command("retry")

@@ -8,6 +8,8 @@ from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTabl
 from dicomnode.config.destination import OBJECTS, Destination, ObjectName, TransferSyntaxName
 from dicomnode.config.loading import load, parse
 from dicomnode.config.node import Caller, Logging, Node, Settle, Storage, Worker
+from dicomnode.config.notify import Notify
+from dicomnode.config.routing import Profile, Route, Routing
 from dicomnode.config.settings import Config
 
 __all__ = [
@@ -18,7 +20,11 @@ __all__ = [
     "Destination",
     "Logging",
     "Node",
+    "Notify",
     "ObjectName",
+    "Profile",
+    "Route",
+    "Routing",
     "SelectionTable",
     "Settle",
     "Storage",

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 
 from dicomnode.errors import SpoolError
 from dicomnode.intake.commitments import Commitments
+from dicomnode.intake.events import note
 from dicomnode.intake.ledger import supersede
 from dicomnode.intake.records import (
     PATIENT_ID_DIGITS,
@@ -25,13 +26,14 @@ from dicomnode.intake.records import (
     StudyIntake,
     StudyState,
 )
+from dicomnode.intake.routings import Routings
 from dicomnode.intake.tables import associations, conflicts, deliveries, instances, jobs, studies
 from dicomnode.intake.workers import Workers
 
 Recorded = Literal["new", "same", "conflict"]
 
 
-class Catalog(Commitments, Workers):
+class Catalog(Commitments, Routings, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     def __init__(self, engine: Engine) -> None:
@@ -169,6 +171,7 @@ class Catalog(Commitments, Workers):
                     study_uid=study_uid, generation=generation, state=state, reason=held, created_at=now, updated_at=now
                 )
             )
+            note(connection, study_uid, generation, None, state, held, now)
         return Settled(study_uid, generation)
 
     def study(self, study_uid: str) -> Study | None:
@@ -200,16 +203,18 @@ class Catalog(Commitments, Workers):
         """The studies whose received images are no longer needed here, the longest ended first.
 
         The newest job ended longer than `retention_s` ago, as `committed`, as `delivered` where no destination is asked
-        for storage commitment, or as `refused` with its reports (if any) stored: a refusal waits for nobody, and the
-        sender has its images. Never what is `failed`, `held` or `cancelled`: a person decides. Never a study that
-        receives or has anything on its way, nor one that was released.
+        for storage commitment, or as `refused` with its reports (if any) stored, or as `ignored`: these wait for
+        nobody, and the sender has its images. Never what is `failed`, `held` or `cancelled`: a person decides. Never a
+        study that receives or has anything on its way, nor one that was released.
         """
         newest = (jobs.c.study_uid == studies.c.study_uid) & (jobs.c.generation == studies.c.generation)
         theirs = (deliveries.c.study_uid == jobs.c.study_uid) & (deliveries.c.generation == jobs.c.generation)
         arrived = (deliveries.c.state == "committed") | (
             (deliveries.c.state == "delivered") & deliveries.c.commitment.is_(False)
         )
-        ended = jobs.c.state.in_(("committed", "delivered", "refused")) & (jobs.c.updated_at <= now - retention_s)
+        ended = jobs.c.state.in_(("committed", "delivered", "refused", "ignored")) & (
+            jobs.c.updated_at <= now - retention_s
+        )
         waiting = select(deliveries.c.study_uid).where(theirs & ~arrived).exists()
         here = (studies.c.state == jobs.c.state) & (studies.c.instances > 0)
         query = select(studies).join(jobs, newest).where(here & ended & ~waiting)
