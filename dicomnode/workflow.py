@@ -23,6 +23,7 @@ from dicomnode.config import Destination
 from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Job
+from dicomnode.notify import durable as notifications
 from dicomnode.queueing import (
     MOST_RECOVERIES,
     POLL_S,
@@ -30,7 +31,6 @@ from dicomnode.queueing import (
     STUDY_QUEUE,
     WORKFLOW_VERSION,
     delivery_queue,
-    notify_queue,
     results_folder,
 )
 from dicomnode.report.context import Context
@@ -225,10 +225,7 @@ def start(work: Work, executor_id: str) -> None:
         on_conflict="always_update",
     )
     DBOS.register_queue(ROUTE_QUEUE, worker_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update")
-    for n in work.config.notify:
-        DBOS.register_queue(
-            notify_queue(n.name), global_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update"
-        )
+    notifications.register_queues(work.config)
     for d in work.config.destination:
         DBOS.register_queue(
             delivery_queue(d.name),

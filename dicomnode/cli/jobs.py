@@ -80,29 +80,11 @@ def jobs_show(
 
 
 def _show_routing(routing: dict[str, Any]) -> None:
-    action = routing["action"]
-    held = f"until released ({routing['released_at'] or 'not yet'})" if action["hold"] else "no"
-    rows = [
-        ["routed", f"{routing['decided_at']} by {', '.join(routing['taken_by']) or 'no rule'}"],
-        ["analyse", action["analyse"] or "no"],
-        ["results to", "all destinations" if action["results_to"] is None else ", ".join(action["results_to"])],
-        ["originals to", ", ".join(action["forward_to"]) or "nobody"],
-        ["priority", action["priority"]],
-        ["held", held],
-    ]
-    table(["", ""], rows)
-    verdicts = [[v["rule"], _verdict(v), _why(v)] for v in routing["verdicts"]]
-    if verdicts:
-        table(["rule", "", "why"], verdicts)
+    from dicomnode.cli.routes import show
+    from dicomnode.routing.rules import Decision
 
-
-def _verdict(verdict: dict[str, Any]) -> str:
-    return "takes it" if verdict["taken"] else "would, but comes later" if verdict["matched"] else "no"
-
-
-def _why(verdict: dict[str, Any]) -> str:
-    checks = [f"{'yes' if c['held'] else 'NO'}: {c['text']}" for c in verdict["checks"]]
-    return "\n".join(checks) or "it takes every study"
+    typer.echo(f"routed at {routing['decided_at']}; released by hand: {routing['released_at'] or 'no'}")
+    show(Decision.of(routing), values=False)
 
 
 @app.command("release")

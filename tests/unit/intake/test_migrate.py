@@ -44,7 +44,7 @@ def test_a_database_of_the_first_version_keeps_its_rows(url: str) -> None:
     catalog.close()
     first = Catalog.open(url)
     with first._engine.begin() as connection:
-        for table in ("conflicts", "commitments", "workers", "alembic_version"):
+        for table in ("conflicts", "commitments", "workers", "routings", "events", "alembic_version"):
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("ALTER TABLE deliveries DROP COLUMN commitment"))
         connection.execute(text("CREATE TABLE schema_version (version INTEGER PRIMARY KEY)"))

@@ -1,0 +1,202 @@
+"""Routing, from the association to the destinations: what is analysed, forwarded, held and ignored, and in what order."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from dicomnode import jobs, queueing
+from dicomnode.errors import UsageError
+from tests.acceptance.running import until
+from tests.faults.station import Pacs, Station, running
+from tests.faults.studies import make_study, study_uid
+
+UID = study_uid("a")
+RULES = """
+[routing]
+ae_titles = ["ARCHIVE", "HOLD", "DROP", "BOTH"]
+[[route]]
+name = "forward"
+called_ae = ["ARCHIVE"]
+forward_to = ["archive"]
+[[route]]
+name = "wait"
+called_ae = ["HOLD"]
+hold = true
+forward_to = ["archive"]
+[[route]]
+name = "drop"
+called_ae = ["DROP"]
+ignore = true
+[[route]]
+name = "both"
+called_ae = ["BOTH"]
+when = [{ keyword = "Modality", equals = "CT" }]
+analyse = "plain"
+results_to = ["pacs"]
+forward_to = ["archive", "pacs"]
+[[profile]]
+name = "plain"
+radiomics = false
+[profile.selection]
+min_slices = 10
+"""
+
+
+@pytest.fixture
+def files(data: Path, tmp_path: Path) -> list[Path]:
+    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a", every=4)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> tuple[Pacs, Pacs, str]:
+    """A PACS, an archive, and their tables."""
+    pacs, archive = Pacs(tmp_path / "pacs"), Pacs(tmp_path / "archive", ae_title="ARCHIVE")
+    return pacs, archive, pacs.destination() + archive.destination("archive")
+
+
+def arrive(station: Station, files: list[Path], called: str) -> int:
+    station.start_worker()
+    station.send(files, called)
+    return station.settle(UID)
+
+
+def test_forwarded_only_and_once(files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]) -> None:
+    pacs, archive, tables = site
+    pacs.start(), archive.start()
+    station = Station(tmp_path / "node", tables, more=RULES)
+    with running(pacs, archive, station):
+        arrive(station, files, "ARCHIVE")
+        shown = station.ended(UID, 1, "delivered")
+        assert shown["routing"]["taken_by"] == ["forward"]
+        (row,) = shown["deliveries"]
+        assert (row["object"], row["state"]) == (f"{len(files)} received images", "delivered")
+        assert Counter(archive.came) == {d.SOPInstanceUID: 1 for d in archive.held()}
+        assert len(archive.came) == len(files)
+        assert pacs.came == []
+        assert jobs.retry(station.config, UID, None).startswith("queued again")
+        station.ended(UID, 1, "delivered")
+        assert len(archive.came) == len(files)  # what it has is not sent again
+
+
+def test_analysed_with_a_profile_and_forwarded_to_several(
+    files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]
+) -> None:
+    pacs, archive, tables = site
+    pacs.start(), archive.start()
+    station = Station(tmp_path / "node", tables, more=RULES)
+    with running(pacs, archive, station):
+        arrive(station, files, "BOTH")
+        station.ended(UID, 1, "delivered")  # [analysis] would have refused: less than 20 slices
+        assert Counter(d.Modality for d in pacs.held()) == {"CT": len(files), "SEG": 1, "SR": 1, "OT": 1}
+        assert Counter(d.Modality for d in archive.held()) == {"CT": len(files)}
+        assert [s.study_uid for s in station.catalog.releasable(2e9, 0.0)] == [UID]
+
+
+def test_an_original_that_waits_keeps_the_study(
+    files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]
+) -> None:
+    """The archive is away, comes back, refuses one image for good: the study stays until a person has seen to it."""
+    pacs, archive, tables = site
+    pacs.start()
+    station = Station(tmp_path / "node", tables, more=RULES)
+    keep = archive.answers
+    refused = ""
+
+    def refuses(event: object) -> int:
+        uid = str(event.request.AffectedSOPInstanceUID)  # type: ignore[attr-defined]
+        return 0xA900 if uid == refused else keep(event)
+
+    with running(pacs, station):
+        arrive(station, files, "ARCHIVE")
+        until("tried", lambda: any(d.attempts > 1 for d in station.catalog.deliveries(UID, 1)), 30)
+        assert station.state(UID, 1) == "routed"
+        assert station.catalog.releasable(2e9, 0.0) == []
+        refused = station.catalog.instances(UID)[7].sop_instance_uid
+        archive.answers = refuses
+        archive.start()
+        with running(archive):
+            shown = station.ended(UID, 1, "failed")
+            assert shown["reason"].startswith("1 received images to archive: ")
+            assert sorted((d["object"], d["state"]) for d in shown["deliveries"]) == [
+                ("1 received images", "rejected"),
+                (f"{len(files) - 1} received images", "delivered"),
+            ]
+            assert station.catalog.releasable(2e9, 0.0) == []
+            refused = ""
+            assert jobs.retry(station.config, UID, None) == "1 deliveries to archive queued again"
+            station.ended(UID, 1, "delivered")
+            assert len(archive.came) == len(files)
+            assert [s.study_uid for s in station.catalog.releasable(2e9, 0.0)] == [UID]
+
+
+def test_a_late_image_is_forwarded_without_the_others(
+    files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]
+) -> None:
+    pacs, archive, tables = site
+    archive.start()
+    station = Station(tmp_path / "node", tables, more=RULES)
+    with running(archive, station):
+        arrive(station, files[:-1], "ARCHIVE")
+        station.ended(UID, 1, "delivered")
+        station.send(files[-1:], "ARCHIVE")
+        assert station.settle(UID) == 2
+        station.ended(UID, 2, "delivered")
+        assert len(archive.came) == len(files) == len(set(archive.came))
+
+
+def test_held_until_a_person_releases_it(files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]) -> None:
+    pacs, archive, tables = site
+    archive.start()
+    station = Station(tmp_path / "node", tables, more=RULES)
+    with running(archive, station):
+        arrive(station, files, "HOLD")
+        shown = station.ended(UID, 1, "held")
+        assert "dicomnode jobs release" in shown["reason"]
+        assert archive.came == []
+        assert station.catalog.releasable(2e9, 0.0) == []
+        with pytest.raises(UsageError, match="only one that has ended"):
+            jobs.retry(station.config, UID, None)
+        assert jobs.release(station.config, UID).startswith("released as study/")
+        shown = station.ended(UID, 1, "delivered")
+        assert shown["routing"]["released_at"]
+        assert len(archive.came) == len(files)
+        with pytest.raises(UsageError, match="only one that is held"):
+            jobs.release(station.config, UID)
+
+
+def test_two_patients_are_held_and_no_rule_can_release_them(
+    files: list[Path], data: Path, tmp_path: Path, site: tuple[Pacs, Pacs, str]
+) -> None:
+    import pydicom
+
+    other = pydicom.dcmread(files[0])
+    other.PatientID = "SOMEBODY-ELSE"
+    other.save_as(files[0])
+    station = Station(tmp_path / "node", site[2], more=RULES)
+    with running(station):
+        station.send(files, "HOLD")
+        until("held", lambda: station.clock.settle() or station.catalog.job(UID, 1) is not None, 20)
+        assert station.state(UID, 1) == "held"
+        with pytest.raises(UsageError, match="no rule holds it, but: two-patients"):
+            jobs.release(station.config, UID)
+
+
+def test_ignored_until_there_is_no_room(files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]) -> None:
+    station = Station(tmp_path / "node", site[2], more=RULES)
+    with running(station):
+        arrive(station, files, "DROP")
+        shown = station.ended(UID, 1, "ignored")
+        assert shown["reason"] == "ignored by 'drop'"
+        assert shown["deliveries"] == []
+        assert len(station.catalog.instances(UID)) == len(files)
+        assert [s.study_uid for s in station.catalog.releasable(2e9, 0.0)] == [UID]
+
+
+def test_without_rules_the_queue_is_asked_as_ever(tmp_path: Path, site: tuple[Pacs, Pacs, str]) -> None:
+    station = Station(tmp_path / "node", site[2])
+    with running(station):
+        station.start_worker()
+        assert station.queue.enqueue("1.2.3", 1) == "study/1.2.3/1/1"
+        assert not station.config.routes_studies
+    assert queueing.route_id("1.2.3", 1) == "study/1.2.3/1/1/route"
