@@ -1,12 +1,16 @@
-"""Routing, from the association to the destinations: what is analysed, forwarded, held and ignored, and in what order."""
+"""Routing, from the association to the destinations: analysed, forwarded, held or ignored, and in what order."""
 
+import threading
+import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import pydicom
 import pytest
 
-from dicomnode import jobs, queueing
-from dicomnode.errors import UsageError
+from dicomnode import jobs, queueing, workflow
+from dicomnode.errors import RefusedError, UsageError
 from tests.acceptance.running import until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
@@ -133,7 +137,7 @@ def test_an_original_that_waits_keeps_the_study(
 def test_a_late_image_is_forwarded_without_the_others(
     files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]
 ) -> None:
-    pacs, archive, tables = site
+    _, archive, tables = site
     archive.start()
     station = Station(tmp_path / "node", tables, more=RULES)
     with running(archive, station):
@@ -146,7 +150,7 @@ def test_a_late_image_is_forwarded_without_the_others(
 
 
 def test_held_until_a_person_releases_it(files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]) -> None:
-    pacs, archive, tables = site
+    _, archive, tables = site
     archive.start()
     station = Station(tmp_path / "node", tables, more=RULES)
     with running(archive, station):
@@ -168,8 +172,6 @@ def test_held_until_a_person_releases_it(files: list[Path], tmp_path: Path, site
 def test_two_patients_are_held_and_no_rule_can_release_them(
     files: list[Path], data: Path, tmp_path: Path, site: tuple[Pacs, Pacs, str]
 ) -> None:
-    import pydicom
-
     other = pydicom.dcmread(files[0])
     other.PatientID = "SOMEBODY-ELSE"
     other.save_as(files[0])
@@ -200,3 +202,70 @@ def test_without_rules_the_queue_is_asked_as_ever(tmp_path: Path, site: tuple[Pa
         assert station.queue.enqueue("1.2.3", 1) == "study/1.2.3/1/1"
         assert not station.config.routes_studies
     assert queueing.route_id("1.2.3", 1) == "study/1.2.3/1/1/route"
+
+
+URGENCY = """
+[routing]
+ae_titles = ["STAT", "ROUTINE", "RESEARCH"]
+routine_yields_s = 3
+research_yields_s = 6
+[[route]]
+name = "stat"
+called_ae = ["STAT"]
+analyse = "default"
+priority = "stat"
+[[route]]
+name = "routine"
+called_ae = ["ROUTINE"]
+analyse = "default"
+[[route]]
+name = "research"
+called_ae = ["RESEARCH"]
+analyse = "default"
+priority = "research"
+"""
+
+
+@pytest.mark.slow
+def test_stat_overtakes_and_research_gets_on_while_stat_keeps_coming(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    go_on = threading.Event()
+
+    def analyse(files: Sequence[Path], _method: object) -> object:
+        order.append(str(pydicom.dcmread(files[0]).PatientID).removeprefix("TEST-"))
+        assert go_on.wait(60)
+        raise RefusedError("test", "no more than its place in the queue is asked for")
+
+    monkeypatch.setattr(workflow, "analyse", analyse)
+    station = Station(tmp_path / "node", "", more=URGENCY)
+
+    def send(name: str, called: str) -> float:
+        """Returns when the rules have decided on it."""
+        files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / name, name, every=79)
+        station.send(files, called)
+        station.settle(study_uid(name))
+        noted = until("decided", lambda: station.catalog.routing(study_uid(name), 1), 20)
+        until("queued", lambda: any(f"/{study_uid(name)}/" in x for x in waiting(station)) or name in order, 20)
+        return noted.decided_at
+
+    with running(station):
+        station.start_worker()
+        send("first", "ROUTINE")
+        until("the only place is taken", lambda: order == ["first"], 20)
+        came = send("research", "RESEARCH")
+        send("routine", "ROUTINE")
+        send("stat-1", "STAT")
+        until("the research study has waited long enough", lambda: time.time() > came + 7, 20)
+        send("stat-2", "STAT")  # and so on, for ever
+        go_on.set()
+        until("all done", lambda: len(order) == 5, 30)
+        until("all ended", lambda: {j.state for j in station.catalog.jobs()} == {"failed"}, 30)
+    assert order == ["first", "stat-1", "routine", "research", "stat-2"]
+
+
+def waiting(station: Station) -> list[str]:
+    """The workflows in the queue of analyses."""
+    found = station.queue._client.list_queued_workflows(queue_name=queueing.STUDY_QUEUE)
+    return [w.workflow_id for w in found]
