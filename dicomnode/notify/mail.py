@@ -30,7 +30,7 @@ def send(to: Notify, message: Message) -> None:
     mail["Date"] = formatdate()
     mail["Message-ID"] = f"<{message.key}@{to.sender.rpartition('@')[2]}>"
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office reply
-    mail.set_content(message.text)
+    mail.set_content(message.text, cte="quoted-printable")  # any server takes it, with or without 8BITMIME
     with _connected(to) as server, _judged(to):
         refused = server.send_message(mail)
     if refused:
