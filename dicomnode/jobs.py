@@ -193,12 +193,12 @@ def release(config: Config, study_uid: str) -> str:
     job = _find(catalog, study_uid, None)
     if job.state != "held":
         raise UsageError(f"the job is {job.state}: only one that is held can be released")
-    if not config.routes_studies or not catalog.release_held(study_uid, job.generation, now=time.time()):
+    if not catalog.release_held(study_uid, job.generation, now=time.time()):
         raise UsageError(f"no rule holds it, but: {job.reason}; correct the images at their source and send them again")
     catalog.set_state(study_uid, job.generation, "queued", "released by hand", now=time.time())
     queue = Queue(config)
     try:
-        return f"released as {queue.enqueue(study_uid, job.generation, again=True)}"
+        return f"released as {queue.release(study_uid, job.generation)}"
     finally:
         queue.close()
 

@@ -19,7 +19,7 @@ STUDY_QUEUE = "studies"
 #: Where studies wait for the rules to decide on them: seconds, while an analysis takes minutes.
 ROUTE_QUEUE = "routes"
 #: Workflows of another version are left alone by a worker: raise it when steps change their order or meaning.
-WORKFLOW_VERSION = "2"
+WORKFLOW_VERSION = "3"
 #: A study that takes its worker down this often is set aside instead of taking it down for ever.
 MOST_RECOVERIES = 20
 #: A worker looks into its queues so often: the longest that an idle worker leaves a study waiting.
@@ -92,16 +92,30 @@ class Queue:
         `again` starts a new run, else a second call changes nothing.
         """
         run = self._next_run(study_uid, generation) if again else 1
+        direct = study_id(study_uid, generation, run)
+        # What was queued before there were rules stays queued: it settled without them.
+        if self._routes_studies and (again or not self._is_known(direct)):
+            return self._route(study_uid, generation, run)
+        handle: WorkflowHandle[str] = self._client.enqueue(
+            {"queue_name": STUDY_QUEUE, "workflow_name": "study", "workflow_id": direct}, study_uid, generation, run
+        )
+        return handle.get_workflow_id()
+
+    def release(self, study_uid: str, generation: int) -> str:
+        """Enqueue what a rule had held, for what it decided then. Returns the workflow's ID."""
+        return self._route(study_uid, generation, self._next_run(study_uid, generation))
+
+    def _route(self, study_uid: str, generation: int, run: int) -> str:
         options: EnqueueOptions = {
-            "queue_name": STUDY_QUEUE,
-            "workflow_name": "study",
-            "workflow_id": study_id(study_uid, generation, run),
+            "queue_name": ROUTE_QUEUE,
+            "workflow_name": "route",
+            "workflow_id": route_id(study_uid, generation, run),
         }
-        if self._routes_studies:
-            options["queue_name"], options["workflow_name"] = ROUTE_QUEUE, "route"
-            options["workflow_id"] = route_id(study_uid, generation, run)
         handle: WorkflowHandle[str] = self._client.enqueue(options, study_uid, generation, run)
         return handle.get_workflow_id()
+
+    def _is_known(self, workflow_id: str) -> bool:
+        return bool(self._client.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False))
 
     def deliver(self, study_uid: str, generation: int, deliveries: Sequence[tuple[str, Kind]]) -> None:
         """Enqueue new deliveries, each to a destination, of what is there already."""

@@ -134,6 +134,52 @@ def test_an_original_that_waits_keeps_the_study(
             assert [s.study_uid for s in station.catalog.releasable(2e9, 0.0)] == [UID]
 
 
+def test_commitment_of_results_and_originals_alike(
+    files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]
+) -> None:
+    pacs, archive, _ = site
+    pacs.start(), archive.start()
+    tables = pacs.destination(more="commitment = true") + archive.destination("archive", "commitment = true")
+    station = Station(tmp_path / "node", tables, more=RULES)
+    with running(pacs, archive, station):
+        arrive(station, files, "BOTH")
+        shown = station.ended(UID, 1, "committed")
+        states = Counter((d.destination, d.kind, d.state) for d in station.catalog.deliveries(UID, 1))
+        assert states == {
+            ("pacs", "results", "committed"): 3,
+            ("pacs", "originals", "committed"): len(files),
+            ("archive", "originals", "committed"): len(files),
+        }, shown
+
+
+def test_a_destination_that_knows_us_not_is_asked_once_for_all_images(
+    files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]
+) -> None:
+    _, archive, tables = site
+    archive._entity.require_calling_aet = ["SOMEBODY"]
+    archive.start()
+    station = Station(tmp_path / "node", tables, more=RULES)
+    with running(archive, station):
+        arrive(station, files, "ARCHIVE")
+        shown = station.ended(UID, 1, "failed")
+        assert shown["reason"].startswith(f"{len(files)} received images to archive: ")
+        assert "register it there" in shown["reason"]
+        assert {(d.state, d.attempts) for d in station.catalog.deliveries(UID, 1)} == {("rejected", 1)}
+
+
+def test_what_was_queued_before_there_were_rules_goes_on_without_them(
+    tmp_path: Path, site: tuple[Pacs, Pacs, str]
+) -> None:
+    before = Station(tmp_path / "node", site[2])
+    with running(before):
+        before.start_worker()
+        assert before.queue.enqueue("1.2.3", 1) == "study/1.2.3/1/1"
+    after = Station(tmp_path / "node", site[2], more=RULES)
+    with running(after):
+        assert after.queue.enqueue("1.2.3", 1) == "study/1.2.3/1/1"
+        assert after.queue.enqueue("1.2.4", 1) == "study/1.2.4/1/1/route"
+
+
 def test_a_late_image_is_forwarded_without_the_others(
     files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]
 ) -> None:
@@ -161,7 +207,8 @@ def test_held_until_a_person_releases_it(files: list[Path], tmp_path: Path, site
         assert station.catalog.releasable(2e9, 0.0) == []
         with pytest.raises(UsageError, match="only one that has ended"):
             jobs.retry(station.config, UID, None)
-        assert jobs.release(station.config, UID).startswith("released as study/")
+        without_rules = station.config.model_copy(update={"route": ()})  # the decision that was made counts
+        assert jobs.release(without_rules, UID).startswith("released as study/")
         shown = station.ended(UID, 1, "delivered")
         assert shown["routing"]["released_at"]
         assert len(archive.came) == len(files)
