@@ -127,7 +127,7 @@ def _profiles(config: Config) -> Iterator[Result]:
     for profile in config.profile:
         what = f"profile {profile.name}"
         if not any(rule.analyse == profile.name for rule in config.route):
-            yield Result(what, False, "no rule names it: name it in a [[route]], or remove it")
+            yield Result(what, True, "no rule names it: it is not used")
             continue
         try:
             table = config.analysis_of(profile.name)

@@ -38,14 +38,14 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Caller:
-    """A peer that may call: its AE title, and its address (`192.0.2.7`, `192.0.2.0/24`; empty = any)."""
+    """A peer that may call: its AE title ("*" = any), and its address (`192.0.2.7`, `192.0.2.0/24`; empty = any)."""
 
     ae_title: str
     address: str = ""
 
     def admits(self, ae_title: str, address: str) -> bool:
         """An AE title is no authentication; with an address it is at least not enough to know the name."""
-        if ae_title.strip() != self.ae_title:
+        if self.ae_title not in ("*", ae_title.strip()):
             return False
         return not self.address or ipaddress.ip_address(address) in ipaddress.ip_network(self.address, strict=False)
 

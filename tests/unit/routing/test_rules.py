@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomnode.routing.rules import (
@@ -203,6 +203,7 @@ def test_numbers(text: str, number: float | None) -> None:
     assert to_number(text) == (None if number is None else pytest.approx(number))
 
 
+@settings(deadline=None)
 @given(st.permutations(RULES), st.sampled_from(STUDIES))
 def test_order_decides_who_takes_it_and_never_who_matches(
     order: list[Rule], given_study: tuple[str, str, str, Tags, list[Tags], str | None]

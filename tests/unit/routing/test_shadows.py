@@ -120,7 +120,7 @@ studies = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(rules, rules, studies)
 def test_what_is_called_covered_is_covered(wide: Rule, narrow: Rule, study: StudyFacts) -> None:
     first, second = decide(study, RuleSet((wide, narrow), mode="all")).verdicts
@@ -128,7 +128,7 @@ def test_what_is_called_covered_is_covered(wide: Rule, narrow: Rule, study: Stud
         assert first.matched or not second.matched
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(rules, studies)
 def test_what_is_called_contradictory_takes_nothing(one: Rule, study: StudyFacts) -> None:
     if dead_rules(RuleSet((one,)), lambda _: True):
