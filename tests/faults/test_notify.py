@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from dicomnode import workflow
-from dicomnode.intake.catalog import Catalog
 from tests.acceptance.running import free_port, until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
@@ -134,24 +132,3 @@ def test_given_up_in_time(files: list[Path], tmp_path: Path, hook: Webhook, key:
 
         until("given up", ended, 30)
         assert len(hook.came) < 6
-
-
-def test_events_are_written_with_the_state_and_survive_a_crash_of_the_clock(tmp_path: Path) -> None:
-    catalog = Catalog.open(f"sqlite:///{tmp_path / 'c.sqlite'}")
-    with catalog._write() as connection:
-        connection.execute(text("INSERT INTO studies VALUES ('1.2', 0, 'receiving', 1, 1, 1)"))
-    catalog.settle("1.2", 2.0, "two-patients")
-    (held,) = catalog.events(10)
-    assert (held.state, held.reason, held.at) == ("held", "two-patients", 2.0)
-    for state, now in (("queued", 3.0), ("running", 4.0), ("analysed", 5.0), ("delivered", 6.0), ("committed", 7.0)):
-        catalog.set_state("1.2", 1, state, now=now)  # type: ignore[arg-type]
-    catalog.set_state("1.2", 1, "failed", "why", now=8.0)
-    catalog.set_state("1.2", 1, "failed", "why", now=9.0)
-    catalog.close()
-    again = Catalog.open(f"sqlite:///{tmp_path / 'c.sqlite'}")
-    assert [e.state for e in again.events(10)] == ["held", "delivered", "failed"]
-    assert [e.state for e in again.events(1)] == ["held"]
-    again.forget_event(held.event_id)
-    assert [e.state for e in again.events(10)] == ["delivered", "failed"]
-    assert len({e.event_id for e in again.events(10)}) == 2
-    again.close()

@@ -134,6 +134,24 @@ def test_an_original_that_waits_keeps_the_study(
             assert [s.study_uid for s in station.catalog.releasable(2e9, 0.0)] == [UID]
 
 
+def test_a_restart_in_the_middle_of_forwarding(files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]) -> None:
+    _, archive, tables = site
+    keep = archive.answers
+    archive.answers = lambda event: keep(event) if len(archive.came) < 5 else 0xA700  # its disk is full
+    archive.start()
+    station = Station(tmp_path / "node", tables, more=RULES)
+    with running(archive, station):
+        arrive(station, files, "ARCHIVE")
+        until("some are there", lambda: len(archive.came) == 5, 30)
+        until("tried again", lambda: any(d.attempts > 1 for d in station.catalog.deliveries(UID, 1)), 30)
+        workflow.stop(0)
+        archive.answers = keep
+        station.start_worker()
+        station.ended(UID, 1, "delivered")
+        assert Counter(archive.came) == {d.SOPInstanceUID: 1 for d in archive.held()}
+        assert len(archive.came) == len(files)
+
+
 def test_commitment_of_results_and_originals_alike(
     files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]
 ) -> None:

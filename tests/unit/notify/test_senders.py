@@ -8,8 +8,10 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from dicomnode import checks
+from dicomnode.cli import app
 from dicomnode.config import Config, Notify
 from dicomnode.errors import ConfigurationError, PeerError, PeerRejectedError
 from dicomnode.notify import mail, webhook
@@ -156,3 +158,22 @@ def test_check_asks_them(server: MailServer, hook: Webhook, key: Path, tmp_path:
     assert "cannot be read" in found["notify keyless"][1]
     assert server.mails == []
     assert hook.came == []
+
+
+def test_the_test_message(hook: Webhook, key: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ae_config.toml"
+    path.write_text(
+        f'[[notify]]\nname = "ris"\nkind = "webhook"\nurl = "{hook.url}"\nsecret_file = "{key.name}"\n',
+        encoding="utf-8",
+    )
+    done = CliRunner().invoke(app, ["notify", "test", "ris", "-c", str(path)])
+    assert done.exit_code == 0, done.output
+    ((_, body),) = hook.came
+    told = json.loads(body)
+    assert told["reason"] == "this is only a test"
+    assert told["id"] in done.output
+    hook.status = 404
+    refused = CliRunner().invoke(app, ["notify", "test", "ris", "-c", str(path)])
+    assert isinstance(refused.exception, PeerRejectedError)
+    unknown = CliRunner().invoke(app, ["notify", "test", "rsi", "-c", str(path)])
+    assert "known: ris" in str(unknown.exception)

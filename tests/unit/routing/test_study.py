@@ -57,6 +57,10 @@ def test_damaged_values_and_files_stop_nothing(tmp_path: Path) -> None:
     assert found.series[0].values["SliceThickness"] == ("x.0",)
 
 
+def test_no_file_is_opened_for_rules_on_ae_titles(tmp_path: Path) -> None:
+    assert facts("1", [tmp_path / "gone.dcm"], [("A", "N")], ()).series == ()
+
+
 def test_only_what_rules_ask_for_is_read() -> None:
     conditions = (Condition("Modality", one_of=("CT",)), Condition("PatientAge", at_least=18))
     assert keywords(RuleSet((Rule("a", ANALYSE, conditions=conditions),))) == {"Modality", "PatientAge"}
