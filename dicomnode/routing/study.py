@@ -22,8 +22,8 @@ def facts(
 ) -> StudyFacts:
     """The facts of one study. Of an enhanced multi-frame image, each frame's attributes count (`analysis.headers`).
 
-    A file that cannot be read is left out: it has nothing that a rule could look at. Where rules look at AE titles alone,
-    no file is opened, and the study has no series.
+    A file that cannot be read is left out: it has nothing that a rule could look at. Where rules look at AE titles
+    alone, no file is opened, and the study has no series.
     """
     return of_headers(study_uid, read_headers(paths)[0] if wanted else [], callers, wanted)
 
