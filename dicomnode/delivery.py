@@ -159,8 +159,10 @@ def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = 
     work.catalog.conclude(study_uid, generation, now=now)
     stored = _in_state(work.catalog, study_uid, generation, destination, "delivered")
     asked_at = work.catalog.commitment_asked_at(study_uid, generation, destination)
-    more = asked_at is None or any(d.updated_at > asked_at for d in stored)
-    if stored and (more or asked_at is None or now - asked_at >= peer.commitment_timeout_s):
+    due = (
+        asked_at is None or now - asked_at >= peer.commitment_timeout_s or any(d.updated_at > asked_at for d in stored)
+    )
+    if stored and due:
         transaction_uid = generate_uid(prefix=None)
         work.catalog.ask_commitment(transaction_uid, study_uid, generation, destination, now=now)
         try:

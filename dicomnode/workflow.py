@@ -163,6 +163,7 @@ def _refuse(work: Work, study_uid: str, generation: int, folder: Path, context: 
     reason = refusal_reason(findings)
     state = work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
     log.info("study %s generation %d is %s: %s", study_uid, generation, state, reason)
+    work.catalog.conclude(study_uid, generation, now=time.time())  # forwarded images may have been lost meanwhile
     return [d.name for d in wanting] if state == "refused" else []
 
 

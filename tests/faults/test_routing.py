@@ -152,6 +152,26 @@ def test_a_restart_in_the_middle_of_forwarding(files: list[Path], tmp_path: Path
         assert len(archive.came) == len(files)
 
 
+def test_refused_for_analysis_and_by_the_archive(
+    files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]
+) -> None:
+    """Two troubles in one study: the images that were not forwarded make it fail; then it is what it was, refused."""
+    pacs, archive, tables = site
+    pacs.start(), archive.start()
+    keep, archive.answers = archive.answers, lambda _event: 0xC000
+    station = Station(tmp_path / "node", tables, more=RULES)
+    with running(pacs, archive, station):
+        arrive(station, files[:3], "BOTH")
+        station.ended(UID, 1, "failed")
+        lost = "3 received images to archive: "
+        until("all refused", lambda: jobs.details(station.config, UID, 1)["reason"].startswith(lost), 30)
+        archive.answers = keep
+        assert jobs.retry(station.config, UID, None) == "3 deliveries to archive queued again"
+        until("forwarded", lambda: len(archive.came) == 3, 30)
+        station.ended(UID, 1, "refused")
+        until("may leave", lambda: station.catalog.releasable(2e9, 0.0), 30)
+
+
 def test_commitment_of_results_and_originals_alike(
     files: list[Path], tmp_path: Path, site: tuple[Pacs, Pacs, str]
 ) -> None:
