@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.datadict import dictionary_VM
+
 from dicomnode import peers
 from dicomnode.config import Config
 from dicomnode.dimse import sender
@@ -16,6 +18,8 @@ from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.reconcile import all_instances
 from dicomnode.intake.records import Instance
 from dicomnode.methods import model_bundle, segmenter
+from dicomnode.notify import mail, webhook
+from dicomnode.routing.shadows import dead_rules
 
 #: So many damaged files are named.
 _NAMED = 20
@@ -40,6 +44,9 @@ def run(config: Config, *, deep: bool = False) -> list[Result]:
         _segmenter(config),
         _bundle(config),
         *_peers(config),
+        *_profiles(config),
+        *_rules(config),
+        *_notified(config),
         *([_spool(config)] if deep else []),
     ]
 
@@ -120,6 +127,42 @@ def _peers(config: Config) -> Iterator[Result]:
         else:
             how = "C-ECHO" if isinstance(peer, sender.Destination) else f"at {peer.url}"
             yield Result(what, True, f"answered {how} in {1000 * seconds:.0f} ms")
+
+
+def _profiles(config: Config) -> Iterator[Result]:
+    for profile in config.profile:
+        what = f"profile {profile.name}"
+        if not any(rule.analyse == profile.name for rule in config.route):
+            yield Result(what, True, "no rule names it: it is not used")
+            continue
+        try:
+            table = config.analysis_of(profile.name)
+            segmenter(table)
+            model_bundle(table)
+        except DicomnodeError as e:
+            yield Result(what, False, str(e))
+        else:
+            yield Result(what, True, f"{table.segmenter}, {table.bundle or 'no bundle'}")
+
+
+def _rules(config: Config) -> Iterator[Result]:
+    dead = {d.rule: d.why for d in dead_rules(config.rules, lambda keyword: dictionary_VM(keyword) == "1")}
+    callers = {caller.ae_title for caller in config.node.callers}
+    for rule in config.route:
+        if callers and "*" not in callers and rule.calling_ae and callers.isdisjoint(rule.calling_ae):
+            dead.setdefault(rule.name, "no caller of its calling_ae may send: see [[node.callers]]")
+        why = f"it can never take a study: {dead[rule.name]}" if rule.name in dead else ""
+        yield Result(f"rule {rule.name}", not why, why or "it can take studies; try it with `dicomnode routes test`")
+
+
+def _notified(config: Config) -> Iterator[Result]:
+    for to in config.notify:
+        try:
+            (mail if to.kind == "email" else webhook).reachable(to)
+        except DicomnodeError as e:
+            yield Result(f"notify {to.name}", False, str(e))
+        else:
+            yield Result(f"notify {to.name}", True, "answers; `dicomnode notify test` sends a message")
 
 
 def _spool(config: Config) -> Result:

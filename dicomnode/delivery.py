@@ -1,4 +1,6 @@
-"""The durable delivery of a study's results to one destination: send, ask for storage commitment, try again later.
+"""The durable delivery of a study to one destination: send, ask for storage commitment, try again later.
+
+The results are one delivery; the received images, where a rule forwards them, are another (`forwarding`).
 
 Each destination has its own queue, so that one which is away holds up no other; each attempt is a workflow of its own,
 so that one which waits for its time holds no place in that queue. The state stands in the catalogue, object by object:
@@ -15,30 +17,44 @@ import hashlib
 import logging
 import time
 from pathlib import Path
+from typing import Final
 
 from dbos import DBOS, EnqueueOptions
 from pydicom.uid import generate_uid
 
-from dicomnode import peers
+from dicomnode import forwarding, peers
 from dicomnode.config import Destination
 from dicomnode.dimse import commitment
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Delivery, DeliveryState
+from dicomnode.intake.records import Delivery, DeliveryState, Kind
 from dicomnode.queueing import MOST_RECOVERIES, delivery_id, delivery_queue
 from dicomnode.worker import RETRIES, current
 
 log = logging.getLogger(__name__)
 
 
+#: In a destination's queue a page of results goes before the thousand images of another study.
+_PRIORITY: Final[dict[Kind, int]] = {"results": 1, "originals": 2}
+
+
 def enqueue(
-    study_uid: str, generation: int, run: int, destination: str, *, attempt: int, waited: float, pause: float
+    study_uid: str,
+    generation: int,
+    run: int,
+    destination: str,
+    *,
+    attempt: int,
+    waited: float,
+    pause: float,
+    kind: Kind = "results",
 ) -> None:
     """Queue an attempt that begins after `pause` seconds. Called by workflows."""
     options: EnqueueOptions = {
         "queue_name": delivery_queue(destination),
         "workflow_name": "deliver",
-        "workflow_id": delivery_id(study_uid, generation, run, destination, attempt),
+        "workflow_id": delivery_id(study_uid, generation, run, destination, attempt, kind),
+        "priority": _PRIORITY[kind],
     }
     if pause > 0:
         options["delay_seconds"] = pause
@@ -50,27 +66,31 @@ def enqueue(
         destination,
         attempt,
         waited + pause,
+        kind,
     )
 
 
 @DBOS.workflow(name="deliver", max_recovery_attempts=MOST_RECOVERIES)
-def deliver(study_uid: str, generation: int, run: int, destination: str, attempt: int, waited: float) -> str:
+def deliver(
+    study_uid: str, generation: int, run: int, destination: str, attempt: int, waited: float, kind: Kind = "results"
+) -> str:
     """Send a study's objects to one destination; where that fails in passing, queue the next attempt.
 
     Returns how it ended: the job's state, or "again".
     """
     peer = _peer(destination)
     if peer is None:
-        return give_up_step(study_uid, generation, destination, "the destination is no longer configured")
-    problem = send_step(study_uid, generation, destination)
+        return give_up_step(study_uid, generation, destination, "the destination is no longer configured", kind)
+    send = send_step if kind == "results" else forward_step
+    problem = send(study_uid, generation, destination)
     if problem is None and peer.commitment:
-        problem = commit_step(study_uid, generation, destination)
+        problem = commit_step(study_uid, generation, destination, kind)
     if problem is None:
         return conclude_step(study_uid, generation)
     if waited >= peer.retry_for_s:
-        return give_up_step(study_uid, generation, destination, f"gave up after {waited:.0f} s: {problem}")
+        return give_up_step(study_uid, generation, destination, f"gave up after {waited:.0f} s: {problem}", kind)
     pause = pause_s(peer, attempt, seed=f"{study_uid} {generation} {destination}")
-    enqueue(study_uid, generation, run, destination, attempt=attempt + 1, waited=waited, pause=pause)
+    enqueue(study_uid, generation, run, destination, attempt=attempt + 1, waited=waited, pause=pause, kind=kind)
     return "again"
 
 
@@ -81,7 +101,12 @@ def pause_s(peer: Destination, attempt: int, seed: str) -> float:
     a workflow that is run again must do the same.
     """
     longest = min(peer.retry_longest_s, peer.commitment_timeout_s) if peer.commitment else peer.retry_longest_s
-    full = min(peer.retry_first_s * 2.0 ** min(attempt - 1, 30), longest)
+    return backoff_s(peer.retry_first_s, longest, attempt, seed)
+
+
+def backoff_s(first_s: float, longest_s: float, attempt: int, seed: str) -> float:
+    """`pause_s` of plain numbers."""
+    full = min(first_s * 2.0 ** min(attempt - 1, 30), longest_s)
     digest = hashlib.sha256(f"{seed} {attempt}".encode()).digest()
     return full * (1.0 - 0.5 * int.from_bytes(digest[:4], "big") / 2**32)
 
@@ -96,7 +121,7 @@ def send_step(study_uid: str, generation: int, destination: str) -> str | None:
     work = current()
     peer = peers.outbound(next(d for d in work.config.destination if d.name == destination), work.config)
     for planned in work.catalog.deliveries(study_uid, generation):
-        if planned.destination != destination or not work.catalog.may_send(planned):
+        if planned.destination != destination or planned.kind != "results" or not work.catalog.may_send(planned):
             continue
         try:
             sent = peers.send(peer, [Path(planned.path)])[0]
@@ -113,19 +138,31 @@ def send_step(study_uid: str, generation: int, destination: str) -> str | None:
     return None
 
 
+@DBOS.step(name="forward", **RETRIES)
+def forward_step(study_uid: str, generation: int, destination: str) -> str | None:
+    """Send the received images that the destination has not yet accepted. Returns as `send_step`."""
+    work = current()
+    peer = peers.to_peer(next(d for d in work.config.destination if d.name == destination), work.config)
+    return forwarding.forward(peer, work.catalog, study_uid, generation)
+
+
 @DBOS.step(name="commit", **RETRIES)
-def commit_step(study_uid: str, generation: int, destination: str) -> str | None:
+def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = "results") -> str | None:
     """Ask for storage commitment where that was not done, or has not been answered in time.
 
     Returns None when nothing is left to wait for, else what is waited for. The report may come at once, on this
-    association, or later, at the receiver.
+    association, or later, at the receiver. One request is for all that the destination has stored of the study, results
+    and images alike, and is made anew when it has stored more; only `kind` is waited for.
     """
     work, now = current(), time.time()
     peer = next(d for d in work.config.destination if d.name == destination)
     work.catalog.conclude(study_uid, generation, now=now)
     stored = _in_state(work.catalog, study_uid, generation, destination, "delivered")
     asked_at = work.catalog.commitment_asked_at(study_uid, generation, destination)
-    if stored and (asked_at is None or now - asked_at >= peer.commitment_timeout_s):
+    due = (
+        asked_at is None or now - asked_at >= peer.commitment_timeout_s or any(d.updated_at > asked_at for d in stored)
+    )
+    if stored and due:
         transaction_uid = generate_uid(prefix=None)
         work.catalog.ask_commitment(transaction_uid, study_uid, generation, destination, now=now)
         try:
@@ -144,7 +181,9 @@ def commit_step(study_uid: str, generation: int, destination: str) -> str | None
             return f"storage commitment could not be asked for: {e}"
         if report is not None:
             work.catalog.report_commitment(transaction_uid, report.committed, report.failed, now=time.time())
-    left = _in_state(work.catalog, study_uid, generation, destination, "delivered", "pending")
+    left = [
+        d for d in _in_state(work.catalog, study_uid, generation, destination, "delivered", "pending") if d.kind == kind
+    ]
     return f"storage commitment of {len(left)} objects is awaited" if left else None
 
 
@@ -170,13 +209,14 @@ def _mark(catalog: Catalog, d: Delivery, state: DeliveryState, *, status: int | 
 
 
 @DBOS.step(name="give-up", **RETRIES)
-def give_up_step(study_uid: str, generation: int, destination: str, why: str) -> str:
+def give_up_step(study_uid: str, generation: int, destination: str, why: str, kind: Kind = "results") -> str:
     """Set aside what could not be delivered, or was not committed; `dicomnode jobs retry` takes it up again."""
     catalog = current().catalog
     for d in _in_state(catalog, study_uid, generation, destination, "pending"):
-        _mark(catalog, d, "failed", text=why)
+        if d.kind == kind:
+            _mark(catalog, d, "failed", text=why)
     for d in _in_state(catalog, study_uid, generation, destination, "delivered"):
-        if d.commitment:
+        if d.commitment and d.kind == kind:
             _mark(catalog, d, "failed", status=d.status, text=why)
     return catalog.conclude(study_uid, generation, now=time.time())
 

@@ -79,3 +79,7 @@ class PeerRejectedError(DicomnodeError):
     """A peer refused for good (AE title not recognised, SOP class not supported): trying again will not help."""
 
     exit_code = 6
+
+
+class AssociationRejectedError(PeerRejectedError):
+    """A peer refused a whole association for good: what holds for one object holds for all that were to go on it."""

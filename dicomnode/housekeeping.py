@@ -23,6 +23,7 @@ from dicomnode.intake.reconcile import reconcile
 from dicomnode.intake.records import StudyIntake
 from dicomnode.intake.settle import SettleRule, decide
 from dicomnode.intake.spool import Spool
+from dicomnode.notify.message import kind
 from dicomnode.queueing import WORKFLOW_VERSION, Queue
 from dicomnode.retention import CarefulClock, Room, make_room
 
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: How often jobs that are settled, but perhaps not enqueued, are enqueued again (which is harmless if they are).
 RECONCILE_S = 15.0
+#: How often events are handed to those who want to be told.
+EVENTS_S = 2.0
+_EVENTS_AT_ONCE = 200
 #: How often the room on the disk is looked at.
 ROOM_S = 10.0
 #: How often the worklist is looked through for patients whose earlier scans may be fetched.
@@ -58,6 +62,7 @@ class Housekeeping:
             config.storage.findings_days * 86_400,
         )
         self._storage = config.storage
+        self._notify = config.notify
         self._careful = CarefulClock(clock, steady)
         self._dead_after_s = config.worker.dead_after_s
         self._spool_root = config.storage.spool
@@ -71,6 +76,7 @@ class Housekeeping:
     def start(self) -> None:
         """Start ticking."""
         self._every(RECONCILE_S, self.reconcile)
+        self._every(EVENTS_S, self.hand_over)
         self._every(min(RECONCILE_S, self._dead_after_s / 4), self.recover)
         self._scheduler.add_job(self._compare_first)
         if self._config.worklist is not None:
@@ -154,6 +160,19 @@ class Housekeeping:
                 why = "the worker went down each time it took this study: see its log, then `dicomnode jobs retry`"
                 self._catalog.set_state(study_uid, generation, "failed", why, now=self._clock())
                 log.error("study %s generation %d failed: %s", study_uid, generation, why)
+
+    def hand_over(self) -> int:
+        """Enqueue a notification of each event for each receiver that asks for it. Returns how many events there were.
+
+        A crash between enqueueing and forgetting enqueues again, which is harmless.
+        """
+        events = self._catalog.events(_EVENTS_AT_ONCE)
+        for event in events:
+            for to in self._notify:
+                if kind(event) in to.events:
+                    self._queue.notify(to.name, event)
+            self._catalog.forget_event(event.event_id)
+        return len(events)
 
     def make_room(self) -> list[str]:
         """Remove what was delivered long enough ago while the disk is short of room. Returns the studies' UIDs."""

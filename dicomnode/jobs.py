@@ -1,5 +1,6 @@
 """The jobs of the node as `dicomnode jobs` shows and changes them. No patient data: a study is named by its UID."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -8,10 +9,10 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Delivery, Job, JobState, Study
+from dicomnode.intake.records import Delivery, Job, JobState, Routing, Study
 from dicomnode.queueing import Queue, results_folder
 
-_ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed")
+_ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored")
 _ARRIVED = ("delivered", "committed")
 
 
@@ -74,22 +75,42 @@ def details(config: Config, study_uid: str, generation: int | None) -> dict[str,
         "last_seen": _text(study.last_seen),
         "results": str(folder) if findings.exists() else "",
         "series": _series(findings),
-        "deliveries": [
-            {
-                "destination": d.destination,
-                "object": d.object,
-                "state": d.state,
-                "attempts": d.attempts,
-                "status": "" if d.status is None else f"0x{d.status:04X}",
-                "text": d.text or "",
-            }
-            for d in deliveries
-        ],
+        "routing": _routing(catalog.routing(study_uid, job.generation)),
+        "deliveries": _deliveries(deliveries),
         "conflicts": [
             {"sop_instance_uid": c.sop_instance_uid, "sha256": c.sha256, "received": _text(c.received_at)}
             for c in catalog.conflicts(study_uid)
         ],
     }
+
+
+def _deliveries(deliveries: list[Delivery]) -> list[dict[str, Any]]:
+    """A row for each object of a result; received images of one destination that fared alike share a row."""
+    alike: dict[tuple[object, ...], list[Delivery]] = {}
+    for d in deliveries:
+        object_ = d.object if d.kind == "results" else "originals"
+        text = d.text or ""
+        key = (d.destination, object_, d.state, d.status, text.replace(d.sop_instance_uid, ""))
+        alike.setdefault(key, []).append(d)
+    return [
+        {
+            "destination": some[0].destination,
+            "object": some[0].object if some[0].kind == "results" else f"{len(some)} received images",
+            "state": some[0].state,
+            "attempts": max(d.attempts for d in some),
+            "status": "" if some[0].status is None else f"0x{some[0].status:04X}",
+            "text": some[0].text or "",
+        }
+        for some in alike.values()
+    ]
+
+
+def _routing(noted: Routing | None) -> dict[str, Any]:
+    """What the rules decided, and why; {} where none were asked."""
+    if noted is None:
+        return {}
+    released = "" if noted.released_at is None else _text(noted.released_at)
+    return {**json.loads(noted.decision), "decided_at": _text(noted.decided_at), "released_at": released}
 
 
 def _series(path: Path) -> list[dict[str, Any]]:
@@ -134,16 +155,51 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
     lost = [d for d in catalog.deliveries(study_uid, job.generation) if d.state in ("failed", "rejected")]
     for d in lost:
         _pending_again(catalog, d)
+    made = _made(config, catalog, job)
     queue = Queue(config)
     try:
-        if job.state == "failed" and lost:
-            state: JobState = "refused" if {d.object for d in lost} == {"refusal"} else "analysed"
-            catalog.set_state(study_uid, job.generation, state, "deliveries retried by hand", now=time.time())
+        if job.state == "failed" and lost and made is not None:
+            catalog.set_state(study_uid, job.generation, made, "deliveries retried by hand", now=time.time())
+            queue.deliver(study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
             names = sorted({d.destination for d in lost})
-            queue.deliver(study_uid, job.generation, names)
             return f"{len(lost)} deliveries to {', '.join(names)} queued again"
+        if not config.routes_studies:
+            catalog.forget_routing(study_uid, job.generation)
         catalog.set_state(study_uid, job.generation, "queued", "retried by hand", now=time.time())
         return f"queued again as {queue.enqueue(study_uid, job.generation, again=True)}"
+    finally:
+        queue.close()
+
+
+def _made(config: Config, catalog: Catalog, job: Job) -> JobState | None:
+    """The state of a job of which only deliveries were lost; None if its result itself was not made."""
+    noted = catalog.routing(job.study_uid, job.generation)
+    if noted is not None and json.loads(noted.decision)["action"]["analyse"] is None:
+        return "routed"
+    planned = {d.object for d in catalog.deliveries(job.study_uid, job.generation) if d.kind == "results"}
+    if planned:
+        return "refused" if planned == {"refusal"} else "analysed"
+    findings = results_folder(config, job.study_uid, job.generation) / "findings.json"
+    refused = findings.exists() and Findings.from_json(findings.read_text("utf-8")).status == "refused"
+    return "refused" if refused else None
+
+
+def release(config: Config, study_uid: str) -> str:
+    """Let a study go on that a rule holds: what the rule decided is done now. Returns a sentence for the caller.
+
+    Raises:
+        UsageError: there is no such job, or no rule holds it.
+    """
+    catalog = _open(config)
+    job = _find(catalog, study_uid, None)
+    if job.state != "held":
+        raise UsageError(f"the job is {job.state}: only one that is held can be released")
+    if not catalog.release_held(study_uid, job.generation, now=time.time()):
+        raise UsageError(f"no rule holds it, but: {job.reason}; correct the images at their source and send them again")
+    catalog.set_state(study_uid, job.generation, "queued", "released by hand", now=time.time())
+    queue = Queue(config)
+    try:
+        return f"released as {queue.release(study_uid, job.generation)}"
     finally:
         queue.close()
 

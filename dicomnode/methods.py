@@ -7,11 +7,15 @@ from dicomnode import weights
 from dicomnode.analysis import radiomics
 from dicomnode.analysis.lungs import ClassicalSegmenter, Segmenter
 from dicomnode.analysis.pipeline import Method
-from dicomnode.config import AnalysisTable
+from dicomnode.config import AnalysisTable, Config
 from dicomnode.errors import ConfigurationError, UsageError, WeightsError
+from dicomnode.routing.rules import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
     from dicomnode.analysis.bundle import Bundle
+
+#: Tables that agree in these have one segmenter.
+_SEGMENTER_KEYS = ("segmenter", "weights", "lungmask_weights", "lungmask_sha256", "device")
 
 
 def segmenter(table: AnalysisTable) -> Segmenter:
@@ -73,9 +77,20 @@ def model_bundle(table: AnalysisTable) -> "Bundle | None":
     return bundle.load(table.weights / table.bundle, allow_demo=table.allow_demo_bundles)
 
 
-def method(table: AnalysisTable) -> Method:
-    """All of it."""
+def method(table: AnalysisTable, segments: Segmenter | None = None) -> Method:
+    """All of it, with the segmenter that is at hand or else the configured one."""
     settings = (
         radiomics.with_filters(table.radiomics_filters, table.radiomics_log_sigma_mm) if table.radiomics else None
     )
-    return Method(segmenter(table), settings, model_bundle(table), table.selection.rules)
+    return Method(segments or segmenter(table), settings, model_bundle(table), table.selection.rules)
+
+
+def profiles(config: Config, default: Method) -> dict[str, Method]:
+    """The methods of the profiles that rules name. One that segments as [analysis] does shares its network."""
+    made: dict[str, Method] = {}
+    for name in dict.fromkeys(r.analyse for r in config.route if r.analyse not in (None, DEFAULT_PROFILE)):
+        assert name is not None
+        table = config.analysis_of(name)
+        same = all(getattr(table, key) == getattr(config.analysis, key) for key in _SEGMENTER_KEYS)
+        made[name] = method(table, default.segmenter if same else None)
+    return made

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dbos import DBOS, DBOSConfig, EnqueueOptions
 
-from dicomnode import delivery, fetching, logs, order, priors, results, surroundings, worker
+from dicomnode import delivery, dispatch, fetching, logs, order, priors, results, surroundings, worker
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import analyse
 from dicomnode.config import Destination
@@ -24,11 +24,13 @@ from dicomnode.earlier import earlier_findings
 from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Job
+from dicomnode.notify import durable as notifications
 from dicomnode.queueing import (
     FETCH_QUEUE,
     MOST_RECOVERIES,
     POLL_S,
     PREFETCH_QUEUE,
+    ROUTE_QUEUE,
     STUDY_QUEUE,
     WORKFLOW_VERSION,
     delivery_queue,
@@ -107,7 +109,8 @@ def analyse_step(study_uid: str, generation: int) -> str:
     folder = results_folder(work.config, study_uid, generation)
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
     earlier = earlier_findings(work.catalog, work.config, study_uid)
-    analysis = analyse(files, work.method, earlier=earlier)
+    method = work.method_of(dispatch.action_of(work, study_uid, generation).analyse)
+    analysis = analyse(files, method, earlier=earlier)
     if analysis.findings.status == "analysed":
         results.Checkpoint.of(analysis).save(folder)
     else:
@@ -130,7 +133,7 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     """Write the reports and plan their deliveries. Returns the destinations that get something."""
     work = current()
     job = _job(work.catalog, study_uid, generation)
-    destinations = () if fetching.stays_here(work.config, work.catalog, study_uid) else work.config.destination
+    destinations = _receivers(work, study_uid, generation)
     everywhere = [d.name for d in destinations]
     if job.state in ("superseded", "cancelled"):
         log.info("study %s generation %d is %s: its results are not delivered", study_uid, generation, job.state)
@@ -151,6 +154,14 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     checkpoint.discard(folder)
     log.info("study %s generation %d: %s, %d objects", study_uid, generation, state, len(objects))
     return everywhere if state in _ENCODED else []
+
+
+def _receivers(work: Work, study_uid: str, generation: int) -> list[Destination]:
+    """Where the results go: to all destinations, but where a rule names some, or the scan was only fetched."""
+    if fetching.stays_here(work.config, work.catalog, study_uid):
+        return []
+    some = dispatch.action_of(work, study_uid, generation).results_to
+    return [d for d in work.config.destination if some is None or d.name in some]
 
 
 def _context(work: Work, study_uid: str, generation: int) -> Context:
@@ -202,6 +213,7 @@ def _refuse(
     reason = refusal_reason(findings)
     state = work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
     log.info("study %s generation %d is %s: %s", study_uid, generation, state, reason)
+    work.catalog.conclude(study_uid, generation, now=time.time())  # forwarded images may have been lost meanwhile
     return [d.name for d in wanting] if state == "refused" else []
 
 
@@ -272,6 +284,8 @@ def start(work: Work, executor_id: str) -> None:
         polling_interval_sec=POLL_S,
         on_conflict="always_update",
     )
+    DBOS.register_queue(ROUTE_QUEUE, worker_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update")
+    notifications.register_queues(work.config)
     for d in work.config.destination:
         DBOS.register_queue(
             delivery_queue(d.name),

@@ -1,7 +1,7 @@
 """`dicomnode jobs`."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,7 +60,9 @@ def jobs_show(
     if as_json:
         typer.echo(json.dumps(shown, indent=2))
         return
-    table(["", ""], [[k, str(v)] for k, v in shown.items() if not isinstance(v, list)])
+    table(["", ""], [[k, str(v)] for k, v in shown.items() if not isinstance(v, list | dict)])
+    if shown["routing"]:
+        _show_routing(shown["routing"])
     if shown["series"]:
         table(
             ["series", "modality", "slices", "what was decided"], [list(map(str, s.values())) for s in shown["series"]]
@@ -75,6 +77,25 @@ def jobs_show(
             ["came with other content", "SHA-256 (its name in the quarantine)", "received"],
             [list(map(str, c.values())) for c in shown["conflicts"]],
         )
+
+
+def _show_routing(routing: dict[str, Any]) -> None:
+    from dicomnode.cli.routes import show
+    from dicomnode.routing.rules import Decision
+
+    typer.echo(f"routed at {routing['decided_at']}; released by hand: {routing['released_at'] or 'no'}")
+    show(Decision.of(routing), values=False)
+
+
+@app.command("release")
+def jobs_release(study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Let a study go on that a rule holds.
+
+    Example: dicomnode jobs release 1.2.840.113619.2.55.3.4
+    """
+    from dicomnode import jobs
+
+    typer.echo(jobs.release(load(config), study_uid))
 
 
 @app.command("retry")

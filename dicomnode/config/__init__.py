@@ -8,7 +8,9 @@ from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTabl
 from dicomnode.config.destination import OBJECTS, Destination, ObjectName, TransferSyntaxName
 from dicomnode.config.loading import load, parse
 from dicomnode.config.node import Caller, Logging, Node, Settle, Storage, Worker
+from dicomnode.config.notify import Notify
 from dicomnode.config.priors import Priors
+from dicomnode.config.routing import Profile, Route, Routing
 from dicomnode.config.settings import Config
 from dicomnode.config.worklist import Worklist
 
@@ -20,8 +22,12 @@ __all__ = [
     "Destination",
     "Logging",
     "Node",
+    "Notify",
     "ObjectName",
     "Priors",
+    "Profile",
+    "Route",
+    "Routing",
     "SelectionTable",
     "Settle",
     "Storage",

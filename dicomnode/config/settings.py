@@ -3,15 +3,20 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, ValidationInfo, field_validator
 
 from dicomnode.config.analysis import AnalysisTable, WeightsTable
 from dicomnode.config.destination import Destination
 from dicomnode.config.fields import Table
 from dicomnode.config.node import Logging, Node, Settle, Storage, Worker
+from dicomnode.config.notify import Notify
 from dicomnode.config.priors import Priors
+from dicomnode.config.routing import Profile, Route, Routing, check_names
 from dicomnode.config.worklist import Worklist
 from dicomnode.errors import ConfigurationError
+from dicomnode.routing.rules import DEFAULT_PROFILE, RuleSet
+
+Named = Profile | Route | Notify
 
 
 class Config(Table):
@@ -23,6 +28,10 @@ class Config(Table):
     analysis: AnalysisTable = AnalysisTable()
     weights: WeightsTable = WeightsTable()
     destination: tuple[Destination, ...] = ()
+    routing: Routing = Routing()
+    profile: tuple[Profile, ...] = ()
+    route: tuple[Route, ...] = ()
+    notify: tuple[Notify, ...] = ()
     worker: Worker = Worker()
     logging: Logging = Logging()
     worklist: Worklist | None = None
@@ -37,6 +46,21 @@ class Config(Table):
             raise ValueError(f"two destinations are named {doubled[0]!r}: give each a name of its own")
         return value
 
+    @field_validator("profile", "route", "notify")
+    @classmethod
+    def _each_named_once(cls, value: tuple[Named, ...]) -> tuple[Named, ...]:
+        names = [one.name for one in value]
+        doubled = sorted({n for n in names if names.count(n) > 1})
+        if doubled:
+            raise ValueError(f"two of them are named {doubled[0]!r}: give each a name of its own")
+        return value
+
+    @field_validator("route")
+    @classmethod
+    def _names_are_known(cls, value: tuple[Route, ...], info: ValidationInfo) -> tuple[Route, ...]:
+        check_names(value, info.data)
+        return value
+
     @property
     def catalog_url(self) -> str:
         """SQLAlchemy URL of the catalogue."""
@@ -46,6 +70,25 @@ class Config(Table):
     def queue_url(self) -> str:
         """SQLAlchemy URL of the workflow engine's tables (DBOS keeps them in a schema of its own)."""
         return self.storage.database_url or f"sqlite:///{self.storage.state / 'queue.sqlite'}"
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rules of routing."""
+        return RuleSet(tuple(r.rule for r in self.route), self.routing.mode, self.routing.otherwise)
+
+    @property
+    def routes_studies(self) -> bool:
+        """Whether there is anything to decide: without rules every study is analysed."""
+        return bool(self.route) or self.routing.otherwise != "analyse"
+
+    def analysis_of(self, profile: str) -> AnalysisTable:
+        """The table [analysis] as the named profile varies it. Raises ConfigurationError."""
+        if profile == DEFAULT_PROFILE:
+            return self.analysis
+        for one in self.profile:
+            if one.name == profile:
+                return one.applied_to(self.analysis)
+        raise ConfigurationError(f"profile {profile!r} is no longer configured: write it again, or retry the study")
 
     def on_device(self, device: str) -> Self:
         """The same with another compute device, for one worker. Raises ConfigurationError."""
@@ -67,8 +110,11 @@ class Config(Table):
                 **{k: None if file is None else folder / file for k, file in files.items()},
             }
         )
-        destinations = tuple(d.resolved(folder) for d in self.destination)
-        return self.model_copy(update={"storage": storage, "analysis": analysis, "destination": destinations})
+        lists = {
+            name: tuple(one.resolved(folder) for one in getattr(self, name))
+            for name in ("destination", "profile", "notify")
+        }
+        return self.model_copy(update={"storage": storage, "analysis": analysis, **lists})
 
 
 def _driver(url: str) -> str:

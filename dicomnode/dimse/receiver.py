@@ -61,7 +61,7 @@ class ReceiverSettings:
     Attributes:
         host: address to bind; "" is every address of the machine.
         port: 0 takes a free one.
-        check_called_ae: refuse peers that call another AE title than `ae_title`.
+        check_called_ae: refuse peers that call another AE title than `ae_title` and `more_ae_titles`.
         callers: who may call; empty = everyone.
         max_associations: more are refused. Connections that have not asked for an association don't count.
         max_pdu: largest PDU that peers may send, bytes, at most `LONGEST_PDU`.
@@ -92,6 +92,7 @@ class ReceiverSettings:
     queriers: tuple[Caller, ...] = ()
     move_to: tuple[tuple[str, str, int], ...] = ()
     results: Path | None = None
+    more_ae_titles: tuple[str, ...] = ()
 
 
 class Receiver:
@@ -201,8 +202,9 @@ class Receiver:
         request, address = _request(association), association.requestor.address
         calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         settings = self._settings
-        if settings.check_called_ae and called != settings.ae_title:
-            LOGGER.warning("refused %s at %s: it calls %s, this is %s", calling, address, called, settings.ae_title)
+        ours = (settings.ae_title, *settings.more_ae_titles)
+        if settings.check_called_ae and called not in ours:
+            LOGGER.warning("refused %s at %s: it calls %s, this is %s", calling, address, called, " and ".join(ours))
             return _CALLED_AE_NOT_RECOGNISED
         if settings.callers and not any(caller.admits(calling, address) for caller in settings.callers):
             LOGGER.warning("refused %s at %s: no such pair among the callers", calling, address)

@@ -40,7 +40,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode.dimse.contexts import VERIFICATION
 from dicomnode.dimse.transport import RequestorEntity, RequestorSocket, disable_nagle
-from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -310,7 +310,7 @@ def _associate(
     answer = association.acceptor.primitive
     if answer is not None and answer.result == 0:  # pynetdicom aborts an association without any accepted context
         names = (f"{UID(str(one.abstract_syntax)).name} in {one.transfer_syntax[0].name}" for one in contexts)
-        raise PeerRejectedError(f"{destination} accepts none of: {', '.join(names)}; enable it there")
+        raise AssociationRejectedError(f"{destination} accepts none of: {', '.join(names)}; enable it there")
     transport = association.dul.socket
     if isinstance(transport, RequestorSocket) and transport.failure is not None:
         why = transport.failure.strerror or "timed out"
@@ -334,4 +334,4 @@ def _rejection(destination: Destination, association: Association) -> PeerError 
     words = _REJECTIONS.get((int(answer.result_source), int(answer.diagnostic)), "it gives no reason: see its log")
     text = words.format(calling=destination.calling_ae, called=destination.ae_title)
     message = f"{destination} rejected the association: {text}"
-    return PeerError(message) if answer.result == _TRANSIENT else PeerRejectedError(message)
+    return PeerError(message) if answer.result == _TRANSIENT else AssociationRejectedError(message)

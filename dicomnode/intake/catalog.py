@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from dicomnode.errors import SpoolError
 from dicomnode.intake.commitments import Commitments
+from dicomnode.intake.events import note
 from dicomnode.intake.holdings import Holdings
 from dicomnode.intake.ledger import supersede
 from dicomnode.intake.patients import Patients, count, note_patient
@@ -27,12 +28,13 @@ from dicomnode.intake.records import (
     StudyIntake,
     StudyState,
 )
+from dicomnode.intake.routings import Routings
 from dicomnode.intake.tables import associations, deliveries, instances, jobs, priors, studies
 from dicomnode.intake.workers import Workers
 from dicomnode.intake.worklist import Orders
 
 
-class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, Workers):
+class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, Routings, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     # Associations
@@ -111,6 +113,7 @@ class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, Worker
                     study_uid=study_uid, generation=generation, state=state, reason=held, created_at=now, updated_at=now
                 )
             )
+            note(connection, study_uid, generation, None, state, held, now)
         return Settled(study_uid, generation)
 
     def study(self, study_uid: str) -> Study | None:
@@ -142,10 +145,9 @@ class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, Worker
         """The studies whose received images are no longer needed here, the longest ended first.
 
         The newest job ended longer than `retention_s` ago, as `committed`, as `delivered` where no destination is asked
-        for storage commitment, as `analysed` where the node has fetched it itself (an earlier scan), or as `refused`
-        with its reports (if any) stored: a refusal waits for nobody, and the sender has its images. Never what is
-        `failed`, `held` or `cancelled`: a person decides. Never a study that receives or has anything on its way, nor
-        one that was released.
+        for storage commitment, or as `refused` with its reports (if any) stored, or as `ignored`: these wait for
+        nobody, and the sender has its images. Never what is `failed`, `held` or `cancelled`: a person decides. Never a
+        study that receives or has anything on its way, nor one that was released.
         """
         newest = (jobs.c.study_uid == studies.c.study_uid) & (jobs.c.generation == studies.c.generation)
         theirs = (deliveries.c.study_uid == jobs.c.study_uid) & (deliveries.c.generation == jobs.c.generation)

@@ -3,16 +3,16 @@
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from dicomnode.errors import SpoolError
-from dicomnode.intake.database import Database
+from dicomnode.intake.events import Events, note
 from dicomnode.intake.records import Delivery, DeliveryState, Job, JobState
 from dicomnode.intake.tables import deliveries, jobs, studies
 
 #: States in which a job may still bring something to a destination.
-LIVE: tuple[JobState, ...] = ("queued", "held", "running", "analysed")
+LIVE: tuple[JobState, ...] = ("queued", "held", "running", "analysed", "routed")
 _ARRIVED = ("delivered", "committed")
 
 
-class Ledger(Database):
+class Ledger(Events):
     """The jobs' and deliveries' part of the catalogue."""
 
     # Jobs
@@ -172,15 +172,27 @@ def conclude(connection: Connection, study_uid: str, generation: int, now: float
         raise SpoolError(f"there is no job for study {study_uid} generation {generation}")
     rows = connection.execute(select(deliveries).where(_job_deliveries(study_uid, generation))).all()
     lost = [row for row in rows if row.state in ("failed", "rejected")]
-    if lost and state in ("analysed", "delivered", "refused", "failed"):
-        what = "; ".join(f"{row.object} to {row.destination}: {row.text}" for row in lost)
+    if lost and state in ("analysed", "routed", "delivered", "refused", "failed"):
+        what = "; ".join(_lost_in_words([Delivery(**row._mapping) for row in lost]))
         return _set_state(connection, study_uid, generation, "failed", what, now)
-    if state in ("analysed", "delivered") and all(row.state in _ARRIVED for row in rows):
+    if state in ("analysed", "routed", "delivered") and all(row.state in _ARRIVED for row in rows):
         wanted = [row for row in rows if row.commitment]
         ended: JobState = "committed" if wanted and all(r.state == "committed" for r in wanted) else "delivered"
         if ended != state:
             return _set_state(connection, study_uid, generation, ended, None, now)
     return state
+
+
+def _lost_in_words(lost: list[Delivery]) -> list[str]:
+    """A sentence for each result; one for the thousand images that a destination refuses for the same reason."""
+    words = [f"{d.object} to {d.destination}: {d.text}" for d in lost if d.kind == "results"]
+    first: dict[str, Delivery] = {}
+    count: dict[str, int] = {}
+    for d in lost:
+        if d.kind == "originals":
+            first.setdefault(d.destination, d)
+            count[d.destination] = count.get(d.destination, 0) + 1
+    return words + [f"{count[name]} received images to {name}: {d.text}" for name, d in first.items()]
 
 
 def supersede(connection: Connection, study_uid: str, generation: int, now: float) -> None:
@@ -197,18 +209,19 @@ def _set_state(
     connection: Connection, study_uid: str, generation: int, state: JobState, reason: str | None, now: float
 ) -> JobState:
     mine = _job_key(study_uid, generation)
+    before: JobState | None = connection.execute(select(jobs.c.state).where(mine)).scalar()
     final = ("superseded",) if state == "queued" else ("superseded", "cancelled")
     changed = connection.execute(
         jobs.update().where(mine & jobs.c.state.not_in(final)).values(state=state, reason=reason, updated_at=now)
     )
     if changed.rowcount == 1:
+        note(connection, study_uid, generation, before, state, reason, now)
         newest = (studies.c.study_uid == study_uid) & (studies.c.generation == generation)
         connection.execute(studies.update().where(newest & (studies.c.state != "receiving")).values(state=state))
         return state
-    found: JobState | None = connection.execute(select(jobs.c.state).where(mine)).scalar()
-    if found is None:
+    if before is None:
         raise SpoolError(f"there is no job for study {study_uid} generation {generation}")
-    return found
+    return before
 
 
 def _arrived(
@@ -220,6 +233,14 @@ def _arrived(
     query = select(deliveries).where(earlier & same & arrived).order_by(deliveries.c.generation.desc()).limit(1)
     row = connection.execute(query).one_or_none()
     return None if row is None else Delivery(**row._mapping)
+
+
+def arrived_before(connection: Connection, study_uid: str, generation: int, destination: str) -> dict[str, Delivery]:
+    """By SOP Instance UID, what earlier generations have brought to a destination; the newest delivery counts."""
+    earlier = (deliveries.c.study_uid == study_uid) & (deliveries.c.generation < generation)
+    arrived = (deliveries.c.destination == destination) & deliveries.c.state.in_(_ARRIVED)
+    rows = connection.execute(select(deliveries).where(earlier & arrived).order_by(deliveries.c.generation))
+    return {row.sop_instance_uid: Delivery(**row._mapping) for row in rows}
 
 
 def _job_key(study_uid: str, generation: int) -> ColumnElement[bool]:

@@ -7,9 +7,11 @@ from typing import Literal
 Closed = Literal["released", "aborted", "lost"]
 #: `delivered`: the destinations have stored every object. `committed`: those asked for storage commitment have also
 #: taken responsibility for every object. `superseded`: a newer generation of the study has settled.
+#: `routed`: by a rule not analysed, but its images are on their way to others. `ignored`: by a rule nothing is done.
 JobState = Literal[
-    "queued", "running", "analysed", "refused", "failed", "delivered", "committed", "cancelled", "held", "superseded"
-]
+    "queued", "running", "analysed", "refused", "failed", "delivered", "committed", "cancelled", "held", "superseded",
+    "routed", "ignored",
+]  # fmt: skip
 #: The part of a patient hash that stands for the Patient ID; what follows stands for its issuer.
 PATIENT_ID_DIGITS = 32
 #: That part where the Patient ID is empty: it tells nobody apart.
@@ -75,9 +77,17 @@ class Job:
     updated_at: float
 
 
+#: What a delivery brings: the objects of a result, or the images as they were received.
+Kind = Literal["results", "originals"]
+_ORIGINAL = "original "
+
+
 @dataclass(frozen=True)
 class Delivery:
-    """One result object on its way to one destination. `commitment`: the destination is asked for it."""
+    """One object on its way to one destination. `commitment`: the destination is asked for it.
+
+    `object` names a result, or says "original" and the SOP Instance UID.
+    """
 
     study_uid: str
     generation: int
@@ -92,6 +102,42 @@ class Delivery:
     attempts: int
     updated_at: float
     commitment: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """Whether this is a result's object or a received image."""
+        return "originals" if self.object.startswith(_ORIGINAL) else "results"
+
+
+def original(sop_instance_uid: str) -> str:
+    """The `object` of a delivery that forwards a received image."""
+    return _ORIGINAL + sop_instance_uid
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What the rules decided of one generation of a study.
+
+    `decision` is JSON (`routing.rules.Decision`). `released_at`: when a person let go on what a rule had held.
+    """
+
+    study_uid: str
+    generation: int
+    decided_at: float
+    decision: str
+    released_at: float | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """A job has come to a state of which somebody may want to know; `event_id` stays the same, however often told."""
+
+    event_id: str
+    study_uid: str
+    generation: int
+    state: JobState
+    reason: str | None
+    at: float
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,28 @@ owed_reports = Table(
     Column("attempts", Integer, nullable=False),
 )
 
+routings = Table(
+    "routings",
+    metadata,
+    Column("study_uid", String, primary_key=True),
+    Column("generation", Integer, primary_key=True),
+    Column("decided_at", Float, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("released_at", Float),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("event_id", String(32), primary_key=True),
+    Column("study_uid", String, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("at", Float, nullable=False),
+)
+Index("events_at", events.c.at)
+
 workers = Table(
     "workers",
     metadata,

@@ -18,7 +18,7 @@ from dicomnode.errors import LeaseLostError
 from dicomnode.housekeeping import Housekeeping
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.spool import Spool
-from dicomnode.methods import method
+from dicomnode.methods import method, profiles
 from dicomnode.processes import prepare_folders, receiver_settings
 from dicomnode.queueing import WORKFLOW_VERSION, Queue
 from tests.acceptance.running import free_port, until
@@ -52,12 +52,14 @@ class Station:
     def start_worker(self) -> None:
         lease = self.catalog.register_worker("test", WORKFLOW_VERSION)
         leased = self.catalog.leased(lease, _lost)
-        workflow.start(worker.Work(self.config, leased, method(self.config.analysis)), executor_id="test")
+        chosen = method(self.config.analysis)
+        work = worker.Work(self.config, leased, chosen, profiles(self.config, chosen))
+        workflow.start(work, executor_id="test")
         self._running = True
         self.clock.reconcile()  # what settled before there was a queue
 
-    def send(self, files: Sequence[Path]) -> None:
-        sender.send(sender.Destination("node", "DICOMNODE", "127.0.0.1", self.port, "SCANNER"), files)
+    def send(self, files: Sequence[Path], called: str = "DICOMNODE", calling: str = "SCANNER") -> None:
+        sender.send(sender.Destination("node", called, "127.0.0.1", self.port, calling), files)
 
     def settle(self, study_uid: str) -> int:
         """Tick until the study has settled; its generation."""

@@ -1,0 +1,96 @@
+"""The received images of a study on their way to one destination, many on one association.
+
+The state stands in the catalogue, image by image, as for results (`delivery`): what was stored is not sent again, what
+is refused for good becomes a dead letter, and the images stay in the spool until all of them have arrived. An image
+that comes twice is the same SOP instance.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from dicomnode.dimse import sender
+from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
+from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.records import Delivery, DeliveryState
+
+log = logging.getLogger(__name__)
+
+#: So many images at most are still sent after a newer generation of the study has settled.
+_BATCH = 100
+
+
+def forward(peer: sender.Destination, catalog: Catalog, study_uid: str, generation: int) -> str | None:
+    """Send the images that the destination has not yet accepted.
+
+    Returns None when all is settled, else the passing failure.
+    """
+    for batch in _batches(catalog, study_uid, generation, peer.name):
+        waiting = batch
+        while waiting and catalog.may_send(waiting[0]):
+            try:
+                waiting = _send(peer, catalog, waiting)
+            except PeerError as e:
+                log.warning("%s did not take all images of study %s, will try again: %s", peer.name, study_uid, e)
+                return str(e)
+    return None
+
+
+def _batches(catalog: Catalog, study_uid: str, generation: int, destination: str) -> Iterator[list[Delivery]]:
+    """What is pending, by SOP class: where the peer takes none of a class, one association is enough to know."""
+    pending = [
+        d
+        for d in catalog.deliveries(study_uid, generation)
+        if d.destination == destination and d.kind == "originals" and d.state == "pending"
+    ]
+    for _, same in groupby(sorted(pending, key=lambda d: d.sop_class_uid), key=lambda d: d.sop_class_uid):
+        one_class = list(same)
+        for start in range(0, len(one_class), _BATCH):
+            yield one_class[start : start + _BATCH]
+
+
+def _send(peer: sender.Destination, catalog: Catalog, waiting: list[Delivery]) -> list[Delivery]:
+    """Send images on one association, as far as it goes. Returns those that are still to be sent after a refusal.
+
+    Raises:
+        PeerError: a failure in passing; the first image that was not stored bears its text.
+    """
+    done: list[Delivery] = []
+
+    def stored(_path: Path, sent: sender.Sent) -> None:
+        image = waiting[len(done)]
+        _mark(catalog, image, "delivered", sent.outcome, sent.status)
+        done.append(image)
+
+    try:
+        sender.send(peer, [Path(image.path) for image in waiting], stored)
+    except AssociationRejectedError as e:
+        for image in waiting[len(done) :]:
+            _mark(catalog, image, "rejected", str(e))
+        log.error("%s refuses %d images for good: %s", peer.name, len(waiting) - len(done), e)
+        return []
+    except PeerRejectedError as e:
+        _mark(catalog, waiting[len(done)], "rejected", str(e))
+        log.error("%s refuses an image for good: %s", peer.name, e)
+        return waiting[len(done) + 1 :]
+    except PeerError as e:
+        _mark(catalog, waiting[len(done)], "pending", str(e))
+        raise
+    log.info("%s stored %d images of study %s", peer.name, len(done), waiting[0].study_uid)
+    return []
+
+
+def _mark(catalog: Catalog, d: Delivery, state: DeliveryState, text: str, status: int | None = None) -> None:
+    catalog.mark_delivery(
+        d.study_uid,
+        d.generation,
+        d.destination,
+        d.object,
+        state,
+        status=status,
+        text=text,
+        attempts=d.attempts + 1,
+        now=time.time(),
+    )
