@@ -112,9 +112,6 @@ class Queue:
             workflow_id,
         )
 
-    def deliver(self, study_uid: str, generation: int, destinations: Sequence[str]) -> None:
-        """Enqueue new deliveries of a result that is there already."""
-
     def release(self, study_uid: str, generation: int) -> str:
         """Enqueue what a rule had held, for what it decided then. Returns the workflow's ID."""
         return self._route(study_uid, generation, self._next_run(study_uid, generation))
