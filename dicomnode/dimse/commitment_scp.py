@@ -190,13 +190,15 @@ class Reports(Provider):
         return [(evt.EVT_N_EVENT_REPORT, self._take), *super().handlers]
 
     def start(self) -> None:
-        """From now on reports that are still owed are brought."""
-        self._thread.start()
+        """From now on reports that are still owed are brought. Without an address nothing is owed."""
+        if self._report_to:
+            self._thread.start()
 
     def stop(self, wait_s: float) -> None:
         """An attempt that has begun may end within `wait_s`; else the next process makes another one."""
         self._stop.set()
-        self._thread.join(wait_s)
+        if self._thread.is_alive():
+            self._thread.join(wait_s)
 
     def _note(self, owed: OwedReport) -> None:
         # Without an address there is only the association of the request, which no restart survives.
