@@ -130,20 +130,27 @@ def _places(headers: Sequence[Dataset], spacing_mm: tuple[float, float, float]) 
 
 def _joined(parts: Sequence[Dataset]) -> Dataset:
     """The image whose parts these are: highdicom takes one multi-frame image. Their shared groups are the same."""
+    frames = [groups for part in parts for groups in part.PerFrameFunctionalGroupsSequence]
     whole = parts[0]
-    whole.PerFrameFunctionalGroupsSequence = [g for part in parts for g in part.PerFrameFunctionalGroupsSequence]
-    whole.NumberOfFrames = len(whole.PerFrameFunctionalGroupsSequence)
+    # Taken out first: a placeholder shares its elements with the header that it was made from.
+    del whole.PerFrameFunctionalGroupsSequence, whole.NumberOfFrames
+    whole.PerFrameFunctionalGroupsSequence, whole.NumberOfFrames = frames, len(frames)
     return whole
 
 
 def _refer_to_parts(seg: Dataset, headers: Sequence[Dataset]) -> None:
     """Each reference to a frame of the joined image becomes one to the part that has the frame: what a PACS holds."""
     places = [(header, frame) for header in headers for frame in range(1, int(header.NumberOfFrames) + 1)]
-    for groups in seg.PerFrameFunctionalGroupsSequence:
-        for derivation in groups.get("DerivationImageSequence", []):
-            for source_image in derivation.SourceImageSequence:
-                header, source_image.ReferencedFrameNumber = places[int(source_image.ReferencedFrameNumber) - 1]
-                source_image.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    references = [
+        reference
+        for groups in seg.PerFrameFunctionalGroupsSequence
+        for derivation in groups.get("DerivationImageSequence", [])
+        for reference in derivation.SourceImageSequence
+    ]
+    # Frames of different segments at one place may share an item, which must be changed once.
+    for reference in {id(r): r for r in references}.values():
+        header, reference.ReferencedFrameNumber = places[int(reference.ReferencedFrameNumber) - 1]
+        reference.ReferencedSOPInstanceUID = header.SOPInstanceUID
     (series,) = seg.ReferencedSeriesSequence
     series.ReferencedInstanceSequence = [_instance(header) for header in headers]
 
