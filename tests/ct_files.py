@@ -109,6 +109,26 @@ def enhanced(datasets: list[Dataset], **attributes: object) -> Dataset:
     return image
 
 
+def concatenation(datasets: list[Dataset], frames: int) -> list[Dataset]:
+    """The same as a concatenation (PS3.3 C.7.6.16.2.2.4): images of at most so many frames, in the order given."""
+    starts = range(0, len(datasets), frames)
+    common = {
+        "SeriesInstanceUID": generate_uid(),
+        "ConcatenationUID": generate_uid(),
+        "SOPInstanceUIDOfConcatenationSource": generate_uid(),
+        "InConcatenationTotalNumber": len(starts),
+    }
+    return [
+        enhanced(
+            datasets[start : start + frames],
+            **common,
+            InConcatenationNumber=number,
+            ConcatenationFrameOffsetNumber=start,
+        )
+        for number, start in enumerate(starts, start=1)
+    ]
+
+
 SHARED_WITH_SINGLE = (
     *("SpecificCharacterSet", "Modality", "Manufacturer", "PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),

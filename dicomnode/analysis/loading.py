@@ -34,6 +34,15 @@ def truncated(known: Facts) -> Reason | None:
     return _named(short, "truncated", "lack pixel data: cut short in transfer or on disk") if short else None
 
 
+def incomplete_concatenation(known: Facts) -> Reason | None:
+    """All parts of one image that was sent in several files (PS3.3 C.7.6.16.2.2.4)."""
+    parts = {number(d, "InConcatenationNumber") for d in known.datasets if string(d, "ConcatenationUID")}
+    total = max((number(d, "InConcatenationTotalNumber") or 0 for d in known.datasets), default=0)
+    if not parts or len(parts) >= total:
+        return None
+    return Reason("concatenation-incomplete", f"{len(parts)} of {total} parts of the image are here: send it again.")
+
+
 def duplicate_instances(known: Facts) -> Reason | None:
     """One UID, one image."""
     seen: set[tuple[str, int | None]] = set()

@@ -74,12 +74,21 @@ def split(series: Series) -> tuple[Series, ...]:
 
 
 def _by_image(headers: Sequence[Header]) -> list[Group]:
-    """A multi-frame image is a part of its own: a segmentation refers to one such image."""
+    """A multi-frame image is a part of its own: a segmentation refers to one such image.
+
+    A concatenation is one image that was sent in several files (PS3.3 C.7.6.16.2.2.4).
+    """
     groups: dict[str, list[Header]] = {}
     for h in headers:
-        key = "" if h.frame_number is None else f"multi-frame image {string(h.dataset, 'SOPInstanceUID')}"
-        groups.setdefault(key, []).append(h)
+        groups.setdefault(_image(h), []).append(h)
     return [("", list(headers))] if len(groups) == 1 else list(groups.items())
+
+
+def _image(header: Header) -> str:
+    if header.frame_number is None:
+        return ""
+    whole = string(header.dataset, "ConcatenationUID")
+    return f"concatenation {whole}" if whole else f"multi-frame image {string(header.dataset, 'SOPInstanceUID')}"
 
 
 def _scans(label: str, headers: list[Header]) -> list[tuple[str, list[Header], int]]:

@@ -71,7 +71,8 @@ class Analysis:
     """Findings, with what the reports need besides.
 
     Attributes:
-        headers: of the source images in the order of the frames (feet first); or of the one multi-frame source image.
+        headers: of the source images in the order of the frames (feet first); or of the multi-frame source image, of
+            which there are several files if it was sent as a concatenation.
         volume: in Hounsfield units.
         labels: of the volume.
         lobes: of the volume, numbers as in `regions.LOBES`; None without a lobe model.
@@ -87,7 +88,7 @@ class Analysis:
     def labels_in_source(self) -> NDArray[np.uint8]:
         """Labels in the source images' own rows and columns, (frame, row, column). Only of an analysed study.
 
-        The frames are in the order of `headers`; of a multi-frame source, all its frames in their own order.
+        The frames are in the order of `headers`; of multi-frame images, all their frames in their own order.
         """
         if self.labels is None:
             raise ValueError("a refused study has no labels")
@@ -101,11 +102,12 @@ class Analysis:
     def _in_source(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
         assert self.volume is not None, "only of an analysed study"
         turned = self.volume.to_source(array)
-        numbers = [f.frame_number - 1 for f in self.volume.frames if f.frame_number is not None]
-        if not numbers:
+        if self.volume.frames[0].frame_number is None:
             return turned
-        every = np.zeros((int(self.headers[0].NumberOfFrames), *turned.shape[1:]), np.uint8)
-        every[numbers] = turned
+        counts = [int(header.NumberOfFrames) for header in self.headers]
+        first = dict(zip(self.volume.paths, np.cumsum([0, *counts]), strict=False))
+        every = np.zeros((sum(counts), *turned.shape[1:]), np.uint8)
+        every[[first[f.path] + (f.frame_number or 1) - 1 for f in self.volume.frames]] = turned
         return every
 
 

@@ -26,6 +26,7 @@ CONTENT: tuple[Rule, ...] = (
 )
 LOADING: tuple[Rule, ...] = (
     loading.truncated,
+    loading.incomplete_concatenation,
     loading.duplicate_instances,
     loading.missing_attributes,
     loading.not_monochrome2,

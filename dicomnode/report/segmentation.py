@@ -26,7 +26,8 @@ def encode(
     """The segmentation object of one analysis.
 
     Args:
-        headers: the source images without pixel data, in the order of the frames; or one enhanced multi-frame image.
+        headers: the source images without pixel data, in the order of the frames; or one enhanced multi-frame image, or
+            the parts of one (a concatenation).
         labels_in_source: shape (frame, row, column), 0 background, 1 right lung, 2 left lung, in the source's own rows
             and columns (`Volume.to_source`).
         findings: of these images, with `lungs` and `series`; each lung and lobe of its quantities becomes a segment.
@@ -39,7 +40,7 @@ def encode(
         raise ValueError(f"no segmentation to encode: the findings ({findings.status}) hold no lungs")
     if labels_in_source.max(initial=0) > LEFT:
         raise ValueError(f"labels must be 0, 1 (right) or 2 (left), and one is {labels_in_source.max()}")
-    frames = int(headers[0].get("NumberOfFrames", 1)) if len(headers) == 1 else len(headers)
+    frames = sum(int(header.get("NumberOfFrames", 1)) for header in headers)
     if len(labels_in_source) != frames:
         raise ValueError(f"the source has {frames} frames and the labels have {len(labels_in_source)}")
 
@@ -66,6 +67,8 @@ def encode(
         pixel_measures=_measures(first, findings.series.spacing_mm),
         omit_empty_frames=True,
     )
+    if "NumberOfFrames" in first:
+        _refer_to_parts(seg, headers)
     _name_dimensions(seg, uids.dimension_organization(sop_uid))
     seg.BodyPartExamined = "CHEST"
     stamp.finish(seg, SEGMENTATION, first, findings, context)
@@ -122,7 +125,40 @@ def _places(headers: Sequence[Dataset], spacing_mm: tuple[float, float, float]) 
     for place in places:
         if "PixelSpacing" in place and not place.get("SliceThickness"):
             place.SliceThickness = spacing_mm[0]
-    return places
+    return [_joined(places)] if "NumberOfFrames" in places[0] else places
+
+
+def _joined(parts: Sequence[Dataset]) -> Dataset:
+    """The image whose parts these are: highdicom takes one multi-frame image. Their shared groups are the same."""
+    frames = [groups for part in parts for groups in part.PerFrameFunctionalGroupsSequence]
+    whole = parts[0]
+    # Taken out first: a placeholder shares its elements with the header that it was made from.
+    del whole.PerFrameFunctionalGroupsSequence, whole.NumberOfFrames
+    whole.PerFrameFunctionalGroupsSequence, whole.NumberOfFrames = frames, len(frames)
+    return whole
+
+
+def _refer_to_parts(seg: Dataset, headers: Sequence[Dataset]) -> None:
+    """Each reference to a frame of the joined image becomes one to the part that has the frame: what a PACS holds."""
+    places = [(header, frame) for header in headers for frame in range(1, int(header.NumberOfFrames) + 1)]
+    references = [
+        reference
+        for groups in seg.PerFrameFunctionalGroupsSequence
+        for derivation in groups.get("DerivationImageSequence", [])
+        for reference in derivation.SourceImageSequence
+    ]
+    # Frames of different segments at one place may share an item, which must be changed once.
+    for reference in {id(r): r for r in references}.values():
+        header, reference.ReferencedFrameNumber = places[int(reference.ReferencedFrameNumber) - 1]
+        reference.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    (series,) = seg.ReferencedSeriesSequence
+    series.ReferencedInstanceSequence = [_instance(header) for header in headers]
+
+
+def _instance(header: Dataset) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    return reference
 
 
 def _measures(header: Dataset, spacing_mm: tuple[float, float, float]) -> hd.PixelMeasuresSequence | None:

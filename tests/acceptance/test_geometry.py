@@ -19,7 +19,7 @@ from pydicom.uid import generate_uid
 from scipy.ndimage import map_coordinates
 
 from tests.acceptance.running import dicomnode
-from tests.ct_files import enhanced, write
+from tests.ct_files import concatenation, enhanced, write
 
 #: Every fourth row and column of a 512x512 chest: the geometry is the same, and each analysis takes a second or two.
 COARSE = 4
@@ -116,6 +116,27 @@ def test_enhanced_ct(
     order = np.argsort(np.argsort(heights))
     places = {(str(image.SOPInstanceUID), n + 1): int(order[n]) for n in range(len(datasets))}
     assert np.array_equal(masks(tmp_path / "out", places, (128, 128)), straight[1])
+    assert_valid(tmp_path / "out", peer("dciodvfy", "dicom3tools"))
+
+
+def test_a_concatenation(
+    straight: tuple[list[Dataset], NDArray[np.uint8]], data: Path, tmp_path: Path, peer: Callable[[str, str], str]
+) -> None:
+    """One enhanced image in three files, in any order: the mask refers to the frames of the files that are there."""
+    datasets = coarse(data)
+    for d in datasets:
+        d.StudyID, d.SeriesNumber = "1", "1"
+    order = [int(i) for i in np.random.default_rng(1).permutation(len(datasets))]
+    parts = concatenation([datasets[i] for i in order], 25)
+    write(parts[::-1], tmp_path / "in")
+    found = analyse(tmp_path / "in", tmp_path / "out")
+    assert found["series"]["slices"] == len(datasets)
+    frames = [(str(part.SOPInstanceUID), n + 1) for part in parts for n in range(int(part.NumberOfFrames))]
+    places: dict[tuple[str, int | None], int] = dict(zip(frames, order, strict=True))
+    assert np.array_equal(masks(tmp_path / "out", places, (128, 128)), straight[1])
+    seg = pydicom.dcmread(tmp_path / "out" / "seg.dcm", stop_before_pixels=True)
+    referred = {i.ReferencedSOPInstanceUID for i in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert referred == {part.SOPInstanceUID for part in parts}
     assert_valid(tmp_path / "out", peer("dciodvfy", "dicom3tools"))
 
 

@@ -80,4 +80,5 @@ def agreement(stock: Cost, ours: Cost) -> str:
     return f"{stock.found} and {ours.found}"
 
 
+REPEATS = 1
 WORK = {"stock": _stock, "ours": _ours}

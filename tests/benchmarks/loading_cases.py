@@ -46,4 +46,5 @@ def agreement(stock: Cost, ours: Cost) -> str:
     return "same shape, mean and SD" if np.allclose(stock.found[:2], ours.found[:2]) else "DIFFERENT"
 
 
+REPEATS = 3
 WORK = {"stock": _stock, "ours": _ours}

@@ -68,4 +68,5 @@ def agreement(stock: Cost, ours: Cost) -> str:
     return "same bytes of pixels" if stock.found == ours.found else f"{stock.found} and {ours.found} bytes of pixels"
 
 
+REPEATS = 3
 WORK = {"stock": _stock, "ours": _ours}

@@ -10,7 +10,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 from dicomnode.analysis import volume
 from dicomnode.analysis.headers import Header, read_headers
 from dicomnode.analysis.series import group, input_digest, select
-from tests.ct_files import ct_series, enhanced, write
+from tests.ct_files import concatenation, ct_series, enhanced, write
 
 
 def headers(datasets: list[Dataset], folder: Path) -> list[Header]:
@@ -65,6 +65,35 @@ def test_frames_say_what_single_images_say(tmp_path: Path, singles: list[Dataset
             assert frame.dataset[keyword].value == single[keyword].value
         assert frame.source.NumberOfFrames == 40
         assert "PixelData" not in frame.source
+
+
+def test_the_parts_of_a_concatenation_are_one_image(tmp_path: Path, singles: list[Dataset]) -> None:
+    expected = volume.load(group(headers(singles, tmp_path / "single"))[0])
+    parts = headers(concatenation(singles, 15), tmp_path / "parts")
+    selection = select(group(parts))
+    assert selection.chosen is not None
+    assert not selection.rejected
+    found = volume.load(selection.chosen)
+    assert np.array_equal(found.hu, expected.hu)
+    assert len({f.sop_instance_uid for f in found.frames}) == 3
+    assert len(input_digest(selection.chosen)) == 64
+
+
+def test_a_part_that_is_missing_is_told(tmp_path: Path, singles: list[Dataset]) -> None:
+    singles.sort(key=lambda d: float(d.ImagePositionPatient[2]))
+    (rejected,) = select(group(headers(concatenation(singles, 15)[:2], tmp_path))).rejected
+    texts = {r.code: r.text for r in rejected.reasons}
+    assert "2 of 3 parts" in texts["concatenation-incomplete"]
+
+
+def test_two_concatenations_are_two_scans(tmp_path: Path, singles: list[Dataset]) -> None:
+    images = concatenation(singles, 20) + concatenation(singles, 20)
+    for image in images:
+        image.SeriesInstanceUID = images[0].SeriesInstanceUID
+    selection = select(group(headers(images, tmp_path)))
+    assert selection.chosen is not None
+    assert len(selection.chosen.headers) == 40
+    assert [r.reasons[0].code for r in selection.rejected] == ["another-series-preferred"]
 
 
 def test_the_digest_is_of_the_file_once(tmp_path: Path, singles: list[Dataset]) -> None:
