@@ -175,8 +175,15 @@ def test_what_was_analysed_with_another_method_is_analysed_once_more(archive: An
 
 
 @pytest.mark.parametrize(
-    ("state", "doubt"),
-    [("refused", "prior-not-retrieved"), ("failed", "prior-not-retrieved"), ("wanted", "priors-late")],
+    ("state", "text", "doubt"),
+    [
+        ("refused", "status 0xA801", "prior-not-retrieved"),
+        ("failed", "no connection", "prior-not-retrieved"),
+        ("fetching", "no connection", "prior-not-retrieved"),
+        ("fetching", None, "priors-late"),
+        ("wanted", None, "priors-late"),
+        ("fetched", None, "priors-late"),
+    ],
 )
 def test_a_study_that_has_waited_long_enough_says_what_lacks(
     archive: Answering, tmp_path: Path, state: str, text: str | None, doubt: str
