@@ -182,10 +182,12 @@ def _is_known(settings: Config, catalog: Catalog, study_uid: str, method: str) -
 # How a study stands towards its earlier scans
 
 
-def look(settings: Config, catalog: Catalog, method: str, study_uid: str, generation: int, attempt: int) -> Outlook:
+def look(
+    settings: Config, catalog: Catalog, method: str, study_uid: str, generation: int, attempt: int, waited: float
+) -> Outlook:
     """What a study has to wait for; where it need not, or must not any longer, the doubts are noted for its report.
 
-    The PACS is asked at the first attempt, and again while it has not answered.
+    The PACS is asked at the first attempt, and again while it has not answered. `waited`: seconds since then.
 
     Raises:
         SpoolError: the catalogue failed.
@@ -204,7 +206,6 @@ def look(settings: Config, catalog: Catalog, method: str, study_uid: str, genera
             is_unknown, may_answer = True, isinstance(e, PeerError)
             log.warning("earlier scans of study %s are not known: %s", study_uid, e)
     coming = [uid for uid in catalog.awaited(study_uid) if _is_coming(catalog, uid)]
-    waited = time.time() - job.created_at
     left = table.wait_s - waited
     if left > 0 and (coming or may_answer):
         pause = min(max(_SHORTEST_PAUSE_S, 0.25 * waited), _LONGEST_PAUSE_S, left)
@@ -249,7 +250,7 @@ def _note(settings: Config, catalog: Catalog, study_uid: str, generation: int, i
         if ended and uid not in same:
             codes.add("prior-other-patient")
         elif not ended and noted is not None:
-            codes.add("prior-not-retrieved" if noted.state in ("refused", "failed") else "priors-late")
+            codes.add("prior-not-retrieved" if noted.text else "priors-late")
     write_whole(results_folder(settings, study_uid, generation) / _NOTED, json.dumps(sorted(codes)).encode())
 
 

@@ -24,7 +24,7 @@ _FLAGS: Final = (
     # Earlier scans (dicomnode.priors)
     Flag("priors-unknown", "warning", "The archive could not be asked for earlier scans: there may be some."),
     Flag("priors-late", "warning", "Earlier scans were not here in time: a new version follows once they have come."),
-    Flag("prior-not-retrieved", "warning", "The archive has earlier scans that it did not give."),
+    Flag("prior-not-retrieved", "warning", "The archive has earlier scans that it has not given so far."),
     Flag("prior-other-patient", "warning", "The archive gave a scan of another Patient ID or issuer: not used."),
 )
 FLAGS: Final = {flag.code: flag for flag in _FLAGS}

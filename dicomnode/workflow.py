@@ -47,17 +47,17 @@ _ENCODED = ("analysed", "delivered", "committed")
 
 
 @DBOS.workflow(name="study", max_recovery_attempts=MOST_RECOVERIES)
-def study(study_uid: str, generation: int, run: int, attempt: int = 1) -> str:
+def study(study_uid: str, generation: int, run: int, attempt: int = 1, waited: float = 0.0) -> str:
     """Analyse a settled study and hand its results over. Returns the job's state.
 
     While earlier scans of its patient are on their way, it is put off, attempt after attempt.
     """
     try:
-        pause, wanted = priors_step(study_uid, generation, attempt)
+        pause, wanted = priors_step(study_uid, generation, attempt, waited)
         for prior_uid in wanted:
             fetching.enqueue(prior_uid, study_id(study_uid, generation, run))
         if pause > 0:
-            _put_off(study_uid, generation, run, attempt + 1, pause)
+            _put_off(study_uid, generation, run, attempt + 1, waited, pause)
             return "queued"
         status = analyse_step(study_uid, generation)
         if status not in ("analysed", "refused"):
@@ -74,21 +74,21 @@ def study(study_uid: str, generation: int, run: int, attempt: int = 1) -> str:
     return status
 
 
-def _put_off(study_uid: str, generation: int, run: int, attempt: int, pause: float) -> None:
+def _put_off(study_uid: str, generation: int, run: int, attempt: int, waited: float, pause: float) -> None:
     options: EnqueueOptions = {
         "queue_name": STUDY_QUEUE,
         "workflow_name": "study",
         "workflow_id": f"{study_id(study_uid, generation, run)}/~waits/{attempt}",
         "delay_seconds": pause,
     }
-    DBOS.enqueue_workflow_with_options(options, study_uid, generation, run, attempt)
+    DBOS.enqueue_workflow_with_options(options, study_uid, generation, run, attempt, waited + pause)
 
 
 @DBOS.step(name="priors", **RETRIES)
-def priors_step(study_uid: str, generation: int, attempt: int) -> tuple[float, list[str]]:
+def priors_step(study_uid: str, generation: int, attempt: int, waited: float) -> tuple[float, list[str]]:
     """How long to wait for earlier scans before the next look (0: not at all), and which are to be fetched."""
     work = current()
-    outlook = priors.look(work.config, work.catalog, work.method.digest, study_uid, generation, attempt)
+    outlook = priors.look(work.config, work.catalog, work.method.digest, study_uid, generation, attempt, waited)
     if outlook.pause_s > 0 and attempt == 1:
         work.catalog.set_state(study_uid, generation, "queued", "waits for earlier scans", now=time.time())
     return outlook.pause_s, list(outlook.wanted)

@@ -145,7 +145,7 @@ def test_a_scan_of_another_patient_with_the_same_id_is_never_used(
 
 def test_a_pacs_that_refuses_to_move_is_named_in_a_flag(pacs: Orthanc, peer: Peer, tmp_path: Path) -> None:
     register(pacs, free_port(), "SOMEBODY")  # it answers queries, and does not know where DICOMNODE is
-    running = node_for(tmp_path / "node", pacs, 'calling_ae_title = "SOMEBODY"\nwait_s = 6').start()
+    running = node_for(tmp_path / "node", pacs, 'calling_ae_title = "SOMEBODY"\nwait_s = 15').start()
     try:
         scans = course(tmp_path / "scans", "S3", ["20250301", NOW])
         upload(pacs, scans["20250301"])
@@ -153,9 +153,10 @@ def test_a_pacs_that_refuses_to_move_is_named_in_a_flag(pacs: Orthanc, peer: Pee
         assert running.ended(scans[NOW].study_uid) == "delivered"
         found = findings(running, scans[NOW].study_uid)
         assert found["change"] is None
+        # Orthanc says no more than 0xC000, so the node tries again; a PACS that says 0xA801 is taken at its word.
+        assert codes(found) == {"prior-not-retrieved"}
         state, text = asked(running)[scans["20250301"].study_uid]
-        expected = {"refused": "prior-not-retrieved", "fetching": "priors-late"}
-        assert codes(found) == {expected[state]}, text
+        assert state == "fetching"
         assert "C-MOVE" in (text or "")
     finally:
         running.stop()
@@ -189,7 +190,9 @@ def test_a_scan_that_comes_late_makes_a_new_version(pacs: Orthanc, peer: Peer, t
         uid = scans[NOW].study_uid
         assert running.ended(uid) == "delivered"
         first = findings(running, uid)
-        assert (first["change"], codes(first)) == (None, {"priors-late"})
+        assert first["change"] is None
+        assert codes(first) <= {"priors-late", "prior-not-retrieved"}  # whether its first attempt has failed by then
+        assert codes(first)
         old = {d.SOPInstanceUID for d in held(pacs, uid)}
 
         register(pacs, running.port)  # corrected: the next attempt brings it

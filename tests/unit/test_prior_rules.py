@@ -122,8 +122,8 @@ class Waiting:
         )
         self.catalog.settle("1.2.3", time.time(), None)
 
-    def look(self, attempt: int = 1) -> priors.Outlook:
-        return priors.look(self.config, self.catalog, METHOD, "1.2.3", 1, attempt)
+    def look(self, attempt: int = 1, waited: float = 0.0) -> priors.Outlook:
+        return priors.look(self.config, self.catalog, METHOD, "1.2.3", 1, attempt, waited)
 
     def doubts(self) -> tuple[str, ...]:
         return priors.doubts(results_folder(self.config, "1.2.3", 1))
@@ -175,17 +175,24 @@ def test_what_was_analysed_with_another_method_is_analysed_once_more(archive: An
 
 
 @pytest.mark.parametrize(
-    ("state", "doubt"),
-    [("refused", "prior-not-retrieved"), ("failed", "prior-not-retrieved"), ("wanted", "priors-late")],
+    ("state", "text", "doubt"),
+    [
+        ("refused", "status 0xA801", "prior-not-retrieved"),
+        ("failed", "no connection", "prior-not-retrieved"),
+        ("fetching", "no connection", "prior-not-retrieved"),
+        ("fetching", None, "priors-late"),
+        ("wanted", None, "priors-late"),
+        ("fetched", None, "priors-late"),
+    ],
 )
 def test_a_study_that_has_waited_long_enough_says_what_lacks(
-    archive: Answering, tmp_path: Path, state: str, doubt: str
+    archive: Answering, tmp_path: Path, state: str, text: str | None, doubt: str
 ) -> None:
     holds(archive, listed("1.2.5", "20250301"))
-    waiting = Waiting(tmp_path, archive.port, wait_s=0.0)
-    waiting.look()
-    waiting.catalog.mark_prior("1.2.5", state)  # type: ignore[arg-type]
-    assert waiting.look(2).pause_s == 0
+    waiting = Waiting(tmp_path, archive.port, wait_s=10.0)
+    assert waiting.look(waited=9.5).pause_s == pytest.approx(0.5)
+    waiting.catalog.mark_prior("1.2.5", state, text)  # type: ignore[arg-type]
+    assert waiting.look(2, waited=10.0).pause_s == 0
     assert waiting.doubts() == (doubt,)
 
 
@@ -193,7 +200,7 @@ def test_a_refusal_is_not_waited_for(archive: Answering, tmp_path: Path) -> None
     holds(archive, listed("1.2.5", "20250301"))
     waiting = Waiting(tmp_path, archive.port, wait_s=3600.0)
     assert waiting.look().pause_s > 0
-    waiting.catalog.mark_prior("1.2.5", "refused")
+    waiting.catalog.mark_prior("1.2.5", "refused", "status 0xA801")
     assert waiting.look(2).pause_s == 0
     assert waiting.doubts() == ("prior-not-retrieved",)
 
@@ -226,7 +233,7 @@ def test_a_fetched_scan_waits_for_nobody(archive: Answering, tmp_path: Path) -> 
     waiting.catalog.record(Instance("5", "1.2", "1.2.5", "1.3", "/x", "5", 1, 1.0, None, waiting.patient))
     waiting.catalog.settle("1.2.5", 1.0, None)
     asked = len(archive.asked)
-    outlook = priors.look(waiting.config, waiting.catalog, METHOD, "1.2.5", 1, 1)
+    outlook = priors.look(waiting.config, waiting.catalog, METHOD, "1.2.5", 1, 1, 0.0)
     assert (outlook, len(archive.asked)) == (priors.Outlook(0.0), asked)
 
 
