@@ -21,8 +21,10 @@ from training.registry import Registry
 #: A measurement of lung function counts for scans up to this long after it.
 COVARIATE_DAYS = 365
 #: Columns that every cohort has, in this order; covariates follow.
-COLUMNS = ("scan", "patient", "date", "time_years", "event", "age_years", "sex", "manufacturer", "model")
-COLUMNS += ("kernel_family", "slice_thickness_mm", "volume", "earlier_scan", "years_since_earlier")
+COLUMNS = (
+    *("scan", "patient", "date", "time_years", "event", "age_years", "sex", "manufacturer", "model"),
+    *("kernel_family", "slice_thickness_mm", "volume", "earlier_scan", "years_since_earlier"),
+)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Registry:
     Attributes:
         folder: where it lies; the scans' `volume` is relative to it.
         about: the content of registry.toml.
-        scans: scans.csv in its order; numbers are float64 (NaN: not known), `date` is datetime64, texts "" if not known.
+        scans: scans.csv in its order; numbers float64 (NaN: not known), `date` datetime64, texts "" if not known.
         features: a row a scan of `scans`, NaN where the registry has no value; no column where it has none at all.
         sha256: over the tables and the names of the volumes, not over the volumes.
     """

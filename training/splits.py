@@ -58,7 +58,7 @@ class Nested:
         return digest(asdict(self))
 
     def check(self, patients: Sequence[str]) -> None:
-        """Prove that the split holds each patient of the rows once, and that inner folds lie within their training part.
+        """Prove that the split holds each patient of the rows once, and inner folds the training patients alone.
 
         Raises:
             LeakageError: it does not.

@@ -5,7 +5,7 @@
 ```
 format, edges_years
 features          names, in the order of all lists below
-combat            null, or how scanners are made alike: {"by": [...], "batches": {name: {"scale": [...], "shift": [...]}}}
+combat            null, or how scanners are made alike: {"by": [...], "batches": {name: {"scale": [], "shift": []}}}
 median            stands in for a missing value
 low, high         limits to which a value is clipped (what training has seen)
 mean, sd          what is subtracted, then divided by
@@ -230,7 +230,7 @@ def from_dict(stored: Mapping[str, Any]) -> TabularModel:
             name: (_floats(b["scale"], count), _floats(b["shift"], count)) for name, b in combat["batches"].items()
         },
         predictor=_predictor(stored["predictor"], count, len(edges) - 1),
-        **{k: _floats(stored[k], count) for k in ("median", "low", "high", "mean", "sd")},  # type: ignore[arg-type]
+        **{k: _floats(stored[k], count) for k in ("median", "low", "high", "mean", "sd")},
     )
     if not (np.all(model.sd > 0) and np.all(model.low <= model.high)):
         raise ValueError("sd must be above 0 and low not above high")
