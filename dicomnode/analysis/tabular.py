@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.findings import Findings, Quantities
 from dicomnode.errors import BundleError
 
 FORMAT = 1
@@ -110,19 +110,16 @@ def risk_of_logits(logits: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class TabularModel:
-    """A model of this module; lists as described there.
+class Harmoniser:
+    """From raw values to what a predictor takes.
 
     Attributes:
-        edges_years: ends of the hazard's intervals, the first edge 0.
-        features: names of the values that it takes.
-        combat_by: which of `BATCH_PARTS` name the batch; empty: scanners are not harmonised.
+        features: names of the values.
+        combat_by: which of `BATCH_PARTS` name the batch; empty: scanners are not made alike.
         batches: name -> (scale, shift) of each feature.
         median, low, high, mean, sd: per feature.
-        predictor: from what these make to risk.
     """
 
-    edges_years: tuple[float, ...]
     features: tuple[str, ...]
     combat_by: tuple[str, ...]
     batches: Mapping[str, tuple[Floats, Floats]]
@@ -131,10 +128,14 @@ class TabularModel:
     high: Floats
     mean: Floats
     sd: Floats
-    predictor: Predictor
 
-    def harmonised(self, values: Floats, batches: Sequence[str]) -> Floats:
-        """Raw values (scans, features; NaN: missing) made alike over scanners, completed, clipped and scaled."""
+    def apply(self, values: Floats, batches: Sequence[str]) -> Floats:
+        """Values (scans, features; NaN: missing) made alike over scanners, completed, clipped and scaled.
+
+        Args:
+            values: in the order of `features`.
+            batches: of each scan, by `batch_name`; one that training has not seen passes through.
+        """
         values = values.copy()
         for name in set(batches) & set(self.batches):
             rows = np.array([b == name for b in batches])
@@ -143,14 +144,27 @@ class TabularModel:
         values = np.where(np.isnan(values), self.median, values)
         return (np.clip(values, self.low, self.high) - self.mean) / self.sd
 
-    def risk(self, values: Floats, batches: Sequence[str]) -> Floats:
-        """Cumulative risk at the end of each interval, (scans, intervals); never falls.
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        batches = {k: {"scale": scale.tolist(), "shift": shift.tolist()} for k, (scale, shift) in self.batches.items()}
+        return {
+            "features": list(self.features),
+            "combat": {"by": list(self.combat_by), "batches": batches} if self.combat_by else None,
+            **{k: getattr(self, k).tolist() for k in ("median", "low", "high", "mean", "sd")},
+        }
 
-        Args:
-            values: (scans, features), in the order of `features`; NaN where a value is missing.
-            batches: of each scan, by `batch_name`; one that training has not seen passes through.
-        """
-        return self.predictor.risk(self.harmonised(values, batches))
+
+@dataclass(frozen=True)
+class TabularModel:
+    """A model of this module; `edges_years` are the ends of the hazard's intervals, the first edge 0."""
+
+    edges_years: tuple[float, ...]
+    harmoniser: Harmoniser
+    predictor: Predictor
+
+    def risk(self, values: Floats, batches: Sequence[str]) -> Floats:
+        """Cumulative risk at the end of each interval, (scans, intervals), never falling; see `Harmoniser.apply`."""
+        return self.predictor.risk(self.harmoniser.apply(values, batches))
 
     def predict(self, values: Mapping[str, float], batch: str) -> tuple[Floats, tuple[str, ...]]:
         """Risk of one scan (intervals,), and what a reader must know: "scanner-unknown", "features-missing: …".
@@ -159,12 +173,13 @@ class TabularModel:
             values: by name; names that the model does not use are passed over.
             batch: by `batch_name`.
         """
-        row = np.array([[values.get(name, np.nan) for name in self.features]], np.float64)
+        names = self.harmoniser.features
+        row = np.array([[values.get(name, np.nan) for name in names]], np.float64)
         doubts = []
-        if self.batches and batch not in self.batches:
+        if self.harmoniser.combat_by and batch not in self.harmoniser.batches:
             doubts.append("scanner-unknown")
         # A first scan has no change: that is no gap, training knew such scans too.
-        missing = [n for n, v in zip(self.features, row[0], strict=True) if np.isnan(v) and not n.startswith("change.")]
+        missing = [n for n, v in zip(names, row[0], strict=True) if np.isnan(v) and not n.startswith("change.")]
         if missing:
             doubts.append(f"features-missing: {', '.join(missing)}")
         return self.risk(row, [batch])[0], tuple(doubts)
@@ -181,17 +196,21 @@ def features_of(findings: Findings) -> dict[str, float]:
 
     `quantities.<region>.<name>`, `radiomics.<region>.<feature>`, `change.<measure>` (per year).
     """
-    found: dict[str, float] = {}
-    for region, quantities in findings.quantities.items():
-        for name, value in vars(quantities).items():
-            if value is not None:
-                found[f"quantities.{region}.{name}"] = float(value)
-    if findings.radiomics is not None:
-        for region, features in findings.radiomics.features.items():
-            found |= {f"radiomics.{region}.{name}": float(value) for name, value in features.items()}
+    radiomics = {} if findings.radiomics is None else findings.radiomics.features
+    found = names_of(findings.quantities, radiomics)
     if findings.change is not None:
         rates = {name: delta.per_year for name, delta in findings.change.measures.items()}
         found |= {f"change.{name}": rate for name, rate in rates.items() if rate is not None}
+    return found
+
+
+def names_of(quantities: Mapping[str, Quantities], radiomics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Measured numbers by region as one mapping: `quantities.<region>.<name>`, `radiomics.<region>.<feature>`."""
+    found: dict[str, float] = {}
+    for region, measured in quantities.items():
+        found |= {f"quantities.{region}.{k}": float(v) for k, v in vars(measured).items() if v is not None}
+    for region, features in radiomics.items():
+        found |= {f"radiomics.{region}.{name}": float(value) for name, value in features.items()}
     return found
 
 
@@ -222,19 +241,17 @@ def from_dict(stored: Mapping[str, Any]) -> TabularModel:
     edges, names = _floats(stored["edges_years"]), stored["features"]
     count = len(names)
     combat = stored["combat"] or {"by": [], "batches": {}}
-    model = TabularModel(
-        edges_years=tuple(edges.tolist()),
+    harmoniser = Harmoniser(
         features=tuple(map(str, names)),
         combat_by=tuple(combat["by"]),
         batches={
             name: (_floats(b["scale"], count), _floats(b["shift"], count)) for name, b in combat["batches"].items()
         },
-        predictor=_predictor(stored["predictor"], count, len(edges) - 1),
         **{k: _floats(stored[k], count) for k in ("median", "low", "high", "mean", "sd")},
     )
-    if not (np.all(model.sd > 0) and np.all(model.low <= model.high)):
+    if not (np.all(harmoniser.sd > 0) and np.all(harmoniser.low <= harmoniser.high)):
         raise ValueError("sd must be above 0 and low not above high")
-    return model
+    return TabularModel(tuple(edges.tolist()), harmoniser, _predictor(stored["predictor"], count, len(edges) - 1))
 
 
 def _floats(values: object, count: int | None = None) -> Floats:
