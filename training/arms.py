@@ -5,7 +5,7 @@ alike. `make_arm` is the one place where names become arms.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -31,10 +31,9 @@ class Data:
 
     Attributes:
         registry: folder; the cohort's `volume` is a path relative to it ("" where the scan has none).
-        cohort: `cohort.parquet`, index 0, 1, 2, …; of its columns an arm may use all but `time_years` and `event`, which
-            it takes from `outcomes` for the rows that it is given to learn from.
+        cohort: `cohort.parquet`, index 0, 1, 2, …, without `time_years` and `event`.
         features: `features.parquet` without `scan`: float64, NaN where a scan lacks the feature.
-        outcomes: years to death or last contact, shape (scans,).
+        outcomes: years to death or last contact, shape (scans,). What an arm learns from: see `hidden_outside`.
     """
 
     registry: Path
@@ -46,6 +45,15 @@ class Data:
         if not len(self.cohort) == len(self.features) == len(self.outcomes.years):
             counts = f"{len(self.cohort)}, {len(self.features)} and {len(self.outcomes.years)}"
             raise ValueError(f"cohort, features and outcomes have {counts} rows: they must be the same scans")
+
+    def hidden_outside(self, rows: Rows) -> "Data":
+        """The same scans with the outcomes of all other rows unknown (censored on the day of the scan).
+
+        What is not there cannot leak: an arm that looks at rows it should not sees nothing.
+        """
+        years, event = np.zeros_like(self.outcomes.years), np.zeros_like(self.outcomes.event)
+        years[rows], event[rows] = self.outcomes.years[rows], self.outcomes.event[rows]
+        return replace(self, outcomes=Outcomes(years, event))
 
     @property
     def patients(self) -> tuple[str, ...]:

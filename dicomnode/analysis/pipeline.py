@@ -19,7 +19,7 @@ from pydicom import Dataset
 
 import dicomnode
 from dicomnode.analysis import change, geometry, kernels, lungs, quantify, radiomics
-from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
+from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, Risk
 from dicomnode.analysis.headers import string
 from dicomnode.analysis.rules import DEFAULT as DEFAULT_RULES
@@ -238,12 +238,8 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
 
 def _radiomics(volume: Volume, labels: Labels, settings: Mapping[str, Any]) -> tuple[Radiomics, list[Flag]]:
     """Features of both lungs and of each; a lung that is missing or tiny is flagged instead."""
-    found, flags = {}, []
-    for name, mask in (("lungs", labels > 0), ("right", labels == RIGHT), ("left", labels == LEFT)):
-        try:
-            found[name] = radiomics.extract(volume, mask, settings)
-        except RefusedError as e:
-            flags.append(Flag(e.code, "warning", f"no radiomics of {name}: {e.text}"))
+    found, refused = radiomics.by_region(volume, labels, settings)
+    flags = [Flag(e.code, "warning", f"no radiomics of {name}: {e.text}") for name, e in refused.items()]
     return Radiomics(dict(settings), found), flags
 
 
