@@ -81,7 +81,9 @@ class Fitted(Protocol):
 class Arm(Protocol):
     """A way to learn risk from scans."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As in `ARMS`."""
 
     def fit(
         self, data: Data, train: Rows, inner: Sequence[tuple[Rows, Rows]], folder: Path, seed: int, progress: Told

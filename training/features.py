@@ -90,8 +90,7 @@ def compute(
 def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings) -> pd.DataFrame:
     """What the registry has and the settings want, in the cohort's order."""
     features = registry.features.set_axis(registry.scans["scan"].to_list()).reindex(cohort["scan"])
-    own_radiomics = settings.radiomics and settings.radiomics_spacing_mm == 1
-    prefixes = ("quantities.", "radiomics.") if own_radiomics else ("quantities.",)
+    prefixes = ("quantities.", "radiomics.") if settings.radiomics else ("quantities.",)
     wanted = [c for c in features if c.startswith(prefixes)] if settings.source == "registry" else []
     return features[wanted]
 

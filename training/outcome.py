@@ -71,7 +71,7 @@ def hazard_logits(risk: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def loss_of_risk(risk: NDArray[np.float64], outcomes: Outcomes) -> float:
-    """`negative_log_likelihood` of cumulative risks (scans, intervals) at the ends of `EDGES_YEARS`: lower is better."""
+    """`negative_log_likelihood` of cumulative risks (scans, intervals) at the ends of `EDGES_YEARS`."""
     targets, weights = interval_targets(outcomes)
     logits = hazard_logits(risk)
     return float((weights * (np.logaddexp(0, logits) - targets * logits)).sum(axis=1).mean())

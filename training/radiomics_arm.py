@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,11 +79,10 @@ class RadiomicsArm:
             scores = self._scores(data, inner, columns, folder, seed, key, progress)
             best = min(scores, key=lambda name: np.mean(scores[name]))
             chosen = next(c for c in CANDIDATES if c.name == best)
-            model, choice = self._fit_one(data, train, columns, chosen, seed)
-            write_json(folder / "model.json", model)
-            write_json(
-                folder / "fit.json", {"key": key, "chosen": best, "inner_loss": scores, "left_out": choice.left_out}
-            )
+            training = self._prepared(data, train, columns)
+            write_json(folder / "model.json", _fit(chosen, data, training, seed))
+            left_out = training.choice.left_out
+            write_json(folder / "fit.json", {"key": key, "chosen": best, "inner_loss": scores, "left_out": left_out})
         return FittedRadiomics(tabular.read(folder / "model.json"), data)
 
     def _scores(
@@ -99,24 +99,23 @@ class RadiomicsArm:
         candidates = [c for c in CANDIDATES if c.kind in self.settings.models]
         stored = _stored(folder / "inner.json", key) or {"scores": {}}
         scores: dict[str, list[float]] = stored["scores"]
-        for number, candidate in enumerate(candidates):
-            progress("Choosing a radiomics model", number, len(candidates))
-            if candidate.name in scores:
-                continue
-            losses = []
+        if len(scores) < len(candidates):
             for fit, validate in inner:
                 assert_disjoint(data.patients, fit, validate)
-                plain, _ = self._fit_one(data, fit, columns, candidate, seed)
-                predicted = FittedRadiomics(tabular.from_dict(plain), data).predict(validate)
-                losses.append(loss_of_risk(predicted, data.outcomes[validate]))
-            scores[candidate.name] = losses
-            write_json(folder / "inner.json", {"key": key, "scores": scores})
+            prepared = [self._prepared(data, fit, columns) for fit, _ in inner]
+        for number, candidate in enumerate(candidates):
+            progress("Choosing a radiomics model", number, len(candidates))
+            if candidate.name not in scores:
+                models = [tabular.from_dict(_fit(candidate, data, training, seed)) for training in prepared]
+                scores[candidate.name] = [
+                    loss_of_risk(FittedRadiomics(model, data).predict(validate), data.outcomes[validate])
+                    for model, (_, validate) in zip(models, inner, strict=True)
+                ]
+                write_json(folder / "inner.json", {"key": key, "scores": scores})
         progress("Choosing a radiomics model", len(candidates), len(candidates))
         return scores
 
-    def _fit_one(
-        self, data: Data, rows: Rows, columns: list[str], candidate: Candidate, seed: int
-    ) -> tuple[dict[str, object], harmonise.Choice]:
+    def _prepared(self, data: Data, rows: Rows, columns: list[str]) -> "_Training":
         features = data.features[columns].iloc[rows]
         batches = _batches(data, rows, self.settings.combat)
         choice = harmonise.fit(
@@ -127,15 +126,8 @@ class RadiomicsArm:
             stability=self.settings.stability,
             correlation=self.settings.correlation,
         )
-        values = choice.harmoniser.apply(features[list(choice.harmoniser.features)].to_numpy(np.float64), batches)
-        predictor = tabular_models.fit(candidate, values, data.outcomes[rows], seed)
-        plain = {
-            "format": tabular.FORMAT,
-            "edges_years": list(EDGES_YEARS),
-            **choice.harmoniser.to_dict(),
-            "predictor": predictor,
-        }
-        return plain, choice
+        raw = features[list(choice.harmoniser.features)].to_numpy(np.float64)
+        return _Training(rows, choice, choice.harmoniser.apply(raw, batches))
 
     def _key(self, data: Data, train: Rows, inner: Sequence[tuple[Rows, Rows]], columns: list[str], seed: int) -> str:
         """Names everything that decides the result."""
@@ -146,6 +138,25 @@ class RadiomicsArm:
         return digest(self.settings.model_dump(), columns, rows, seed, seen.hexdigest(), [c.name for c in CANDIDATES])
 
 
+@dataclass(frozen=True)
+class _Training:
+    """Rows to learn from, harmonised by what was learnt from them: values (rows, features)."""
+
+    rows: Rows
+    choice: harmonise.Choice
+    values: NDArray[np.float64]
+
+
+def _fit(candidate: Candidate, data: Data, training: _Training, seed: int) -> dict[str, object]:
+    """The content of model.json."""
+    return {
+        "format": tabular.FORMAT,
+        "edges_years": list(EDGES_YEARS),
+        **training.choice.harmoniser.to_dict(),
+        "predictor": tabular_models.fit(candidate, training.values, data.outcomes[training.rows], seed),
+    }
+
+
 def _batches(data: Data, rows: Rows, by: Sequence[str]) -> list[str]:
     if not by:
         return [""] * len(rows)
@@ -153,9 +164,9 @@ def _batches(data: Data, rows: Rows, by: Sequence[str]) -> list[str]:
     return [batch_name(by, scan) for scan in scans]
 
 
-def _stored(path: Path, key: str) -> dict[str, dict[str, list[float]]] | None:
+def _stored(path: Path, key: str) -> dict[str, Any] | None:
     """What a call with the same key has left; None where there is nothing or it is another call's."""
     if not path.is_file():
         return None
-    stored: dict[str, dict[str, list[float]]] = json.loads(path.read_text(encoding="utf-8"))
+    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return stored if stored.get("key") == key else None

@@ -39,7 +39,7 @@ class Candidate:
 CANDIDATES: tuple[Candidate, ...] = (
     *(Candidate("cox", {"penalizer": penalizer}) for penalizer in (0.01, 0.1, 1.0)),
     *(Candidate("boosting", {"trees": trees, "leaves": leaves}) for trees, leaves in ((40, 4), (120, 4), (80, 8))),
-    *(Candidate("network", {"steps": steps, "decay": decay}) for steps, decay in ((60, 0.1), (200, 0.1), (200, 1.0))),
+    *(Candidate("network", {"steps": steps, "decay": decay}) for steps, decay in ((30, 0.1), (60, 0.1), (60, 1.0))),
 )
 
 
