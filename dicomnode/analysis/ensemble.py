@@ -8,23 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dicomnode.analysis.tabular import risk_of_logits
 
-#: Hazards beyond these have no finite logit worth the name.
-_LEAST, _MOST = 1e-7, 1 - 1e-7
+#: Hazards beyond these count as these: training bounds them alike, since 0 and 1 have no logit.
+_LEAST, _MOST = 1e-6, 1 - 1e-6
 
 
 class Ensemble(BaseModel):
-    """logit(hazard in interval k) = intercepts[k] + sum over arms of weights[a] * logit(arm a's hazard in interval k).
-
-    The calibration is in these numbers: slopes are factors of the weights, its intercept is part of the intercepts.
+    """logit(hazard in interval k) = slope * sum over arms of weights[arm] * logit(arm's hazard in k) + intercepts[k].
 
     Attributes:
         weights: by arm, none below 0: no arm's ranking is turned round.
-        intercepts: by interval.
+        slope, intercepts: the calibration; the slope is above 0, an intercept for each interval.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     weights: dict[str, float] = Field(min_length=1)
+    slope: float = Field(gt=0)
     intercepts: tuple[float, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -35,10 +34,8 @@ class Ensemble(BaseModel):
 
     def combine(self, risks: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Cumulative risk (scans, intervals) from each arm's cumulative risk of the same shape. Never falls."""
-        logits = np.array(self.intercepts) + sum(
-            weight * hazard_logits(risks[arm]) for arm, weight in self.weights.items() if weight > 0
-        )
-        return risk_of_logits(logits)
+        mixed = sum(weight * hazard_logits(risks[arm]) for arm, weight in self.weights.items())
+        return risk_of_logits(self.slope * mixed + np.array(self.intercepts))
 
 
 def hazard_logits(risks: NDArray[np.float64]) -> NDArray[np.float64]:
