@@ -1,5 +1,6 @@
 """The `training` command. Every command writes to a new folder; errors are one line and an exit code."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,6 +119,66 @@ def demo_bundle(
     )
     made = make_bundle(run, out, name=DEMO_NAME, version=DEMO_VERSION, created_by=command)
     typer.echo(f"{out}: {made.name} {made.version}, sha256 {made.sha256}")
+
+
+@app.command(
+    epilog="Example: training cohort --registry cohort --outcomes outcomes.csv --out run/cohort.parquet\n\n"
+    "Example: training cohort --dicom scans --registry new --outcomes clinic.csv --out run/cohort.parquet"
+)
+def cohort(
+    registry: Annotated[Path, typer.Option(help="Registry folder; with --dicom, where a new one is made.")],
+    outcomes: Annotated[Path, typer.Option(help="CSV: patient, death_date, last_contact_date, transplant_date.")],
+    out: Annotated[Path, typer.Option(help="File to write; flow.json is written beside it.")],
+    covariates: Annotated[Path | None, typer.Option(help="CSV: patient, date, name, value, unit.")] = None,
+    dicom: Annotated[
+        Path | None,
+        typer.Option(help="Folder of DICOM files to analyse first; `patient` in the CSV files is then the Patient ID."),
+    ] = None,
+    transplant: Annotated[str, typer.Option(help="event, censor or ignore.")] = "censor",
+) -> None:
+    """Join scans with outcomes: who is learnt from, how long each was followed, and why others are left out."""
+    from training import cohort as cohorts
+    from training.dicom_registry import make_registry
+    from training.registry import read
+    from training.run import make_cohort
+    from training.settings import from_dict
+
+    if dicom is not None:
+        with _progress() as tell:
+            made = make_registry(dicom, registry, outcomes, covariates, tell)
+        outcomes, covariates = made.outcomes, made.covariates
+        for reason in made.refused:
+            typer.echo(f"not in the registry: {reason}", err=True)
+    stated = {"registry": registry, "outcomes": outcomes, "out": out.parent, "cohort": {"transplant": transplant}}
+    settings = from_dict({**stated, **({} if covariates is None else {"covariates": covariates})}, "training cohort")
+    found = make_cohort(settings, read(registry))
+    cohorts.save(found, out)
+    for line in cohorts.flow_lines(found.flow):
+        typer.echo(line)
+
+
+@app.command(epilog="Example: training run run.toml")
+def run(
+    toml: Annotated[Path, typer.Argument(metavar="RUN.TOML", help="Settings; docs/training-run.toml explains them.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder, in place of the file's.")] = None,
+    until: Annotated[
+        str, typer.Option(help="Last step: cohort, splits, features, arms, ensemble, evaluation, report or bundle.")
+    ] = "bundle",
+) -> None:
+    """Fit, judge and bundle models: splits, features, arms, ensemble, evaluation, report, bundle.
+
+    Stopped at any moment and started again, it goes on where it was.
+    """
+    from training.run import run as run_all
+    from training.settings import load
+
+    settings = load(toml, out)
+    with _progress() as tell:
+        folder = run_all(settings, toml.read_text(encoding="utf-8"), tell, until)
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    for warning in record["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"{folder}: done until {until}")
 
 
 def main() -> None:

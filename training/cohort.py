@@ -145,16 +145,14 @@ def _covariates(frame: pd.DataFrame, covariates: pd.DataFrame | None) -> pd.Data
     return found
 
 
-def save(cohort: Cohort, path: Path, *, registry: Registry, transplant: Transplant) -> None:
+def save(cohort: Cohort, path: Path) -> None:
     """Write `path` (Parquet) and `flow.json` beside it."""
-    frame = cohort.frame.copy()
-    frame.attrs = {"registry_sha256": registry.sha256, "transplant": transplant}
     write_atomically(path.with_name("flow.json"), json.dumps([asdict(s) for s in cohort.flow], indent=1) + "\n")
-    write_atomically(path, frame.to_parquet(index=False))
+    write_atomically(path, cohort.frame.to_parquet(index=False))
 
 
 def load(path: Path) -> pd.DataFrame:
-    """The frame that `save` wrote; its `attrs` say of which registry and with which transplant setting.
+    """The frame that `save` wrote.
 
     Raises:
         UsageError: the file is missing or no cohort.

@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,14 +117,24 @@ def load(path: Path, out: Path | None = None) -> RunSettings:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # not TOML, not UTF-8
         raise UsageError(f"{path} is not TOML: {error}") from None
+    settings = from_dict(stored, str(path))
+    placed = {k: path.parent / v for k in ("registry", "outcomes", "covariates") if (v := getattr(settings, k))}
+    return settings.model_copy(update={**placed, "out": path.parent / settings.out if out is None else out})
+
+
+def from_dict(stored: Mapping[str, object], where: str) -> RunSettings:
+    """Settings from plain values; `where` names their place in messages.
+
+    Raises:
+        UsageError: a key is unknown or missing, or a value does not fit.
+    """
     try:
         settings = RunSettings.model_validate(stored)
     except ValidationError as error:
-        raise UsageError("\n".join(f"{path}: {_message(dict(e))}" for e in error.errors())) from None
+        raise UsageError("\n".join(f"{where}: {_message(dict(e))}" for e in error.errors())) from None
     if len(set(settings.arms)) < len(settings.arms):
-        raise UsageError(f"{path}: arms names one twice: {', '.join(settings.arms)}")
-    placed = {k: path.parent / v for k in ("registry", "outcomes", "covariates") if (v := getattr(settings, k))}
-    return settings.model_copy(update={**placed, "out": path.parent / settings.out if out is None else out})
+        raise UsageError(f"{where}: arms names one twice: {', '.join(settings.arms)}")
+    return settings
 
 
 def _message(error: dict[str, Any]) -> str:
