@@ -205,9 +205,7 @@ def _manifest(
         "software": dict(run.content["software"]),
         "arms": arms,
     }
-    return manifest | (
-        {"preprocessing": run.deep.spec.to_dict()} if any(a["kind"] == "network" for a in arms) else {}
-    )
+    return manifest | ({"preprocessing": run.deep.spec.to_dict()} if any(a["kind"] == "network" for a in arms) else {})
 
 
 def _write(folder: Path, manifest: Mapping[str, Any], case: golden.Golden) -> None:

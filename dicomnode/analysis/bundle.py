@@ -235,7 +235,8 @@ def golden_answer(bundle: Bundle, golden: Golden) -> Risk:
         RefusedError: its features do not suffice.
     """
     volume, labels = golden_scan(bundle.folder, golden)
-    return bundle.predict(volume, labels, golden.features, scanner=golden.scanner)
+    earlier = Earlier(golden.years, bundle.sha256, golden.codes) if golden.codes else None
+    return bundle.predict(volume, labels, golden.features, earlier, golden.scanner)
 
 
 def read_golden(folder: Path) -> Golden:

@@ -205,7 +205,8 @@ class GoldenHorizon(_Record):
 class Golden(_Record):
     """`golden.json`: a stored scan with its expected risk. `recipe` says in words where the scan comes from.
 
-    `features` and `scanner` are what the tabular arms are given with it.
+    `features` and `scanner` are what the tabular arms are given with it, `codes` what the networks remember an earlier
+    scan by that lies `years` before; empty: no earlier scan.
     """
 
     scan: FileName
@@ -213,5 +214,7 @@ class Golden(_Record):
     recipe: str
     features: dict[str, float] = {}
     scanner: dict[str, str] = {}
+    codes: dict[FileName, tuple[float, ...]] = {}
+    years: Annotated[float, Field(gt=0)] = 1.0
     expected: tuple[GoldenHorizon, ...]
     tolerance: Annotated[float, Field(gt=0, le=0.01)]
