@@ -103,14 +103,14 @@ class Scan:
 
 def severity_at(patient: Patient, years: float | Floats) -> Floats:
     """Severity at `years`, 0 to 1."""
-    return np.clip(patient.severity + patient.progression * np.asarray(years), 0, 1)
+    return np.asarray(np.clip(patient.severity + patient.progression * np.asarray(years), 0, 1), np.float64)
 
 
 def cumulative_hazard(patient: Patient, years: float | Floats) -> Floats:
     """Hazard of death up to `years`, by the midpoint rule on steps of half a month."""
     person = _PER_AGE_YEAR * (patient.age + _MIDDLES - 55) + _MALE * (patient.sex == "M")
     disease = _PER_SEVERITY * severity_at(patient, _MIDDLES) + _PER_PROGRESSION * patient.progression
-    return np.interp(years, _EDGES, _cumulated(_BASE_HAZARD * np.exp(disease + person)))
+    return np.asarray(np.interp(years, _EDGES, _cumulated(_BASE_HAZARD * np.exp(disease + person))))
 
 
 def true_risk(patient: Patient, scan_years: float, horizon: float) -> float:
@@ -135,7 +135,7 @@ def draw_patient(number: int, rng: np.random.Generator) -> Patient:
     sick = severity_at(patient, _MIDDLES)
     lost = _LOST_HAZARD * np.exp(_LOST_PER_SEVERITY * sick + _LOST_PER_AGE_YEAR * (patient.age + _MIDDLES - 55))
     suitable = (sick > _TRANSPLANT_FROM_SEVERITY) & (patient.age + _MIDDLES < _TRANSPLANT_TO_AGE)
-    transplant = _time(_cumulated(_TRANSPLANT_HAZARD * suitable), rng)
+    transplant = _time(_cumulated(np.where(suitable, _TRANSPLANT_HAZARD, 0.0)), rng)
     contact = min(_time(_cumulated(lost), rng), float(rng.uniform(*_STUDY_END_YEARS)))
     death = _time(cumulative_hazard(patient, _EDGES), rng)
     return replace(
