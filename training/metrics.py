@@ -142,7 +142,7 @@ def calibration_slope(at: AtHorizon, risk: Floats) -> Floats:
 
 
 def calibration_intercept(at: AtHorizon, risk: Floats) -> Floats:
-    """Calibration in the large: the shift of the logits, slope held at 1, that makes the mean risk right: 0 if it is."""
+    """Calibration in the large: the shift of the logits, at slope 1, that makes the mean risk right: 0 if it is."""
     z = _logit(risk)
     a = np.zeros(at.weights.shape[:-1])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # where there is no solution: answered with NaN

@@ -32,7 +32,7 @@ def simulated(n: int, seed: int, lost_per_x: float = 0.0) -> tuple[Outcomes, Out
     x = rng.standard_normal(n)
     rate = 0.12 * np.exp(0.9 * x)
     death = rng.exponential(1 / rate)
-    lost = rng.exponential(1 / (0.22 * np.exp(lost_per_x * x)))
+    lost = rng.exponential(1 / ((0.2 if lost_per_x < 0 else 0.22) * np.exp(lost_per_x * x)))
     observed = Outcomes(np.minimum(death, lost), death <= lost)
     return observed, Outcomes(death, np.ones(n, bool)), 1 - np.exp(-3 * rate), x
 
