@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 _DEMO = (
-    "**For demonstration only.** Trained on synthetic chest phantoms with a known truth. It shows how dicomnode serves a "
-    "model; its numbers mean nothing for a patient, and the node refuses it unless `analysis.allow_demo_bundles = true`."
+    "**For demonstration only.** Trained on synthetic chest phantoms with a known truth. It shows how dicomnode serves "
+    "a model; its numbers mean nothing for a patient, and the node refuses it unless `analysis.allow_demo_bundles = "
+    "true`."
 )
 _RESEARCH = "**Research use only.** No medical device; not for diagnosis or treatment. Check the images first."
 
@@ -61,8 +62,9 @@ def _arms(manifest: Mapping[str, Any]) -> str:
         second = "; the latest earlier scan is a second input" if arm["earlier"] else ""
         lines.append(
             f"- `{arm['name']}`: {models}, {arm['backbone']} on {spec['slices']} axial slices of the masked lungs "
-            f"({spec['canvas'][1]} x {spec['canvas'][0]} pixels of {spec['spacing_mm']:g} mm, slab {spec['slab_mm']:g} mm, "
-            f"window {spec['window_hu'][0]:g} to {spec['window_hu'][1]:g} HU), attention over slices{second}."
+            f"({spec['canvas'][1]} x {spec['canvas'][0]} pixels of {spec['spacing_mm']:g} mm, slab "
+            f"{spec['slab_mm']:g} mm, window {spec['window_hu'][0]:g} to {spec['window_hu'][1]:g} HU), attention over "
+            f"slices{second}."
         )
     return "\n".join(lines)
 

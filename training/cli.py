@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dicomnode.errors import DicomnodeError
-from training.card import auc_lines
 
 app = typer.Typer(
     add_completion=False,
@@ -24,8 +23,7 @@ app = typer.Typer(
 Out = Annotated[Path, typer.Option(help="New or empty folder to write to.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
-DEMO_NAME, DEMO_VERSION = "demo-synthetic", "1"
-DEMO_PATIENTS, DEMO_EPOCHS, DEMO_SEED = 300, 12, 20260101
+DEMO_SEED = 20260101
 
 
 @contextmanager
@@ -65,44 +63,20 @@ def synthetic(
     typer.echo(f"{out}: {patients} patients, {scans} scans")
 
 
-@app.command(epilog="Example: training fit --registry registry --out run --backbone resnet18 --epochs 12")
-def fit(
-    registry: Annotated[Path, typer.Option(help="Folder with scans.csv, outcomes.csv and the scans.")],
-    out: Out,
-    backbone: Annotated[str, typer.Option(help="resnet18, densenet121 or swin_t.")] = "resnet18",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training scans.")] = DEMO_EPOCHS,
-    seed: Seed = 1,
-) -> None:
-    """Train on a registry, split by patient, and evaluate on held-out patients.
-
-    On a machine with other work, set OMP_NUM_THREADS=1: torch's threads otherwise wait for one another.
-    """
-    from dicomnode.analysis.backbones import BACKBONES
-    from dicomnode.errors import UsageError
-    from training.fit import DEMO_SPEC, Settings
-    from training.fit import fit as run_fit
-
-    if backbone not in BACKBONES:
-        raise UsageError(f"--backbone is {backbone!r}: use one of {', '.join(BACKBONES)}")
-    settings = Settings(spec=DEMO_SPEC, backbone=backbone, epochs=epochs, seed=seed)
-    with _progress() as tell:
-        run = run_fit(registry, out, settings, tell)
-    for line in auc_lines(run):
-        typer.echo(line)
-
-
-@app.command(epilog="Example: training bundle --run run --out weights/demo-synthetic")
+@app.command(epilog="Example: training bundle --run run --out weights/ssc-ild-risk-1 --name ssc-ild-risk")
 def bundle(
-    run: Annotated[Path, typer.Option(help="Folder that `training fit` wrote.")],
+    run: Annotated[Path, typer.Option(help="Folder that `training run` made.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
-    name: Annotated[str, typer.Option(help="The model's name.")] = DEMO_NAME,
-    version: Annotated[str, typer.Option(help="The model's version.")] = DEMO_VERSION,
+    name: Annotated[str, typer.Option(help="The model's name.")],
+    version: Annotated[str, typer.Option(help="The model's version.")] = "1",
+    networks: Annotated[int | None, typer.Option(min=1, help="Fold models kept of each network arm; all.")] = None,
 ) -> None:
-    """Make a bundle of a run: weights, model.toml, golden case, model card."""
+    """Make a bundle of a run: models, model.toml, golden case, model card. It replaces the run's own, elsewhere."""
     from training.bundle import make_bundle
 
     command = f"training bundle --run {run} --out {out} --name {name} --version {version}"
-    made = make_bundle(run, out, name=name, version=version, created_by=command)
+    command += "" if networks is None else f" --networks {networks}"
+    made = make_bundle(run, out, name=name, version=version, created_by=command, networks=networks)
     typer.echo(f"{out}: {made.name} {made.version}, sha256 {made.sha256}")
 
 
@@ -111,19 +85,25 @@ def demo_bundle(
     out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
     work: Annotated[Path, typer.Option(help="Folder for registry and run; what is finished there is used again.")],
 ) -> None:
-    """Make the shipped demonstration bundle: synthetic, fit and bundle, in turn (about 10 minutes on 2 cores)."""
+    """Make the shipped demonstration bundle: synthetic, run and bundle, in turn (about an hour on 2 cores).
+
+    On a machine with other work, set OMP_NUM_THREADS=1: torch's threads otherwise wait for one another.
+    """
+    from training import demo
     from training.bundle import make_bundle
 
-    registry, run = work / "registry", work / "run"
-    synthetic(registry, DEMO_PATIENTS, DEMO_SEED)
-    if not (run / "run.json").is_file():
-        fit(registry, run)
-    command = (
-        f"training synthetic --out registry --patients {DEMO_PATIENTS} --seed {DEMO_SEED} && "
-        f"training fit --registry registry --out run --epochs {DEMO_EPOCHS} && "
-        f"training bundle --run run --out weights/{DEMO_NAME}  # or, all in one: training demo-bundle"
+    registry = work / "registry"
+    synthetic(registry, demo.PATIENTS, demo.SEED)
+    with _progress() as tell:
+        run_folder = demo.run_demo(registry, work / "run", tell)
+    made = make_bundle(
+        run_folder,
+        out,
+        name=demo.NAME,
+        version=demo.VERSION,
+        created_by=f"training demo-bundle --work demo-training --out weights/{demo.NAME}",
+        networks=demo.NETWORKS,
     )
-    made = make_bundle(run, out, name=DEMO_NAME, version=DEMO_VERSION, created_by=command)
     typer.echo(f"{out}: {made.name} {made.version}, sha256 {made.sha256}")
 
 

@@ -2,8 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.preprocess import Spec, prepare
 from dicomnode.errors import UsageError
 from training.outcome import DAYS_PER_YEAR, Outcomes
 
@@ -93,23 +91,6 @@ def load_scan(path: Path) -> tuple[Volume, Labels]:
         raise UsageError(f"{path} is not a scan of a registry: {error}") from None
     axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
     return Volume(hu, spacing, origin, axes, frames=()), labels  # type: ignore[arg-type]
-
-
-def prepare_all(
-    files: Sequence[Path], spec: Spec, progress: Callable[[int, int], None] | None = None
-) -> NDArray[np.float32]:
-    """Prepared slices of every scan: (scans, slices, height, width), float32, 0 to 1."""
-    out = np.empty((len(files), spec.slices, *spec.canvas), np.float32)
-
-    def one(path: Path) -> NDArray[np.float32]:
-        return prepare(*load_scan(path), spec)
-
-    with ThreadPoolExecutor(2) as pool:  # unpacking and NumPy's large operations release the interpreter's lock
-        for index, slices in enumerate(pool.map(one, files)):
-            out[index] = slices
-            if progress:
-                progress(index + 1, len(files))
-    return out
 
 
 def _read_csv(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
