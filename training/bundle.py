@@ -17,6 +17,7 @@ import pandas as pd
 
 from dicomnode.analysis import tabular
 from dicomnode.analysis.bundle import Bundle, load, read
+from dicomnode.analysis.manifest import Golden
 from dicomnode.analysis.tabular import TabularModel
 from dicomnode.errors import UsageError
 from training import deep_settings, golden, registry
@@ -208,7 +209,7 @@ def _manifest(
     return manifest | ({"preprocessing": run.deep.spec.to_dict()} if any(a["kind"] == "network" for a in arms) else {})
 
 
-def _write(folder: Path, manifest: Mapping[str, Any], case: golden.Golden) -> None:
+def _write(folder: Path, manifest: Mapping[str, Any], case: Golden) -> None:
     """Write golden.json, and model.toml with the digest of every other file."""
     (folder / "golden.json").write_text(case.model_dump_json(indent=1) + "\n", encoding="utf-8")
     names = sorted(p.name for p in folder.iterdir() if p.name != "model.toml")

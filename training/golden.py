@@ -62,7 +62,7 @@ def _features(phantom: Phantom, tables: Sequence[TabularModel], settings: Mappin
     """What the models take: measured, and the training population's median of what a phantom has not (age, lobes)."""
     texture = {} if settings is None else radiomics.by_region(phantom.volume, phantom.labels, settings)[0]
     measured = names_of(quantify.by_region(phantom.volume, phantom.labels), texture)
-    found = {}
+    found: dict[str, float] = {}
     for model in tables:
         medians = zip(model.harmoniser.features, model.harmoniser.median, strict=True)
         found |= {name: measured.get(name, float(median)) for name, median in medians}

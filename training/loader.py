@@ -7,8 +7,9 @@ Files are written whole: a preparation that was killed goes on where it was, and
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -68,12 +69,13 @@ def prepare_all(volumes: Sequence[Path], spec: Spec, cache: Path, workers: int, 
 def batches(prepared: Prepared, groups: Sequence[Rows]) -> Iterator[Tensor]:
     """The slices of each group of rows, in turn; the next is read while the last is used."""
     with ThreadPoolExecutor(1) as ahead:
-        waiting = [ahead.submit(prepared.read, rows) for rows in groups[:1]]
-        for rows in [*groups[1:], None]:
-            ready = waiting.pop().result()
-            if rows is not None:
-                waiting.append(ahead.submit(prepared.read, rows))
-            yield ready
+        waiting: deque[Future[Tensor]] = deque()
+        for rows in groups:
+            waiting.append(ahead.submit(prepared.read, rows))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class FoldModels:
         """See `answers.Models`."""
         flags = _doubts(self.tables, scan)
         risks = {arm.name: _table_risks(arm, scan) for arm in self.tables}
-        attentions, codes = [], {}
+        attentions: list[NDArray[np.float64]] = []
+        codes: dict[str, tuple[float, ...]] = {}
         if self.spec is not None:
             slices = torch.from_numpy(prepare(scan.volume, scan.labels, self.spec))[None]
             earlier = scan.earlier if scan.earlier and scan.earlier.bundle_sha256 == self.sha256 else None

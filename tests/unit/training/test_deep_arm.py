@@ -111,7 +111,7 @@ def test_the_fit_stops_when_the_inner_fold_gains_nothing(data: Data, tmp_path: P
 
 
 def a_job(data: Data, folder: Path, **settings: object) -> Job:
-    train, fit, validate = inner(data)
+    _, fit, validate = inner(data)
     arm = deep_arm.make("resnet18", {**TABLE, **settings})
     return arm._job(data, fit, validate, 3, quiet)
 

@@ -104,7 +104,7 @@ def test_a_prediction_says_all_that_a_reader_needs(made: Made) -> None:
     assert [h.years for h in found.horizons] == [1, 3, 5]
     for name in ("lower", "probability", "upper"):
         values = [getattr(h, name) for h in found.horizons]
-        assert values == sorted(values) and 0 <= min(values) and max(values) <= 1
+        assert values == sorted(values) and min(values) >= 0 and max(values) <= 1
     assert all(h.lower <= h.probability <= h.upper for h in found.horizons)
     assert "over 2 ensembles of fold models (resnet18: 2, radiomics: 2)" in found.interval
     assert sum(r.weight for r in found.slice_relevance) == pytest.approx(1, abs=1e-4)
