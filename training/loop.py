@@ -70,7 +70,7 @@ def fit(job: Job, folder: Path, ranks: Ranks, told: Told) -> None:
     """Fit the job's network into `folder`: `model.safetensors` (half precision) and `fit.json`, written last."""
     torch.manual_seed(job.seed)
     torch.backends.cudnn.deterministic = True
-    net = _network(job)
+    net = start(job)
     parallel = ranks.wrapped(net.to(memory_format=torch.channels_last))  # type: ignore[call-overload]  # faster
     settings = job.settings
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -160,7 +160,7 @@ def forward_precision(wanted: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _network(job: Job) -> HazardNet:
+def start(job: Job) -> HazardNet:
     """The network before its first step: its hazards start at the observed base rate."""
     net = HazardNet(job.backbone, INTERVALS, earlier=job.settings.earlier)
     if file := job.settings.pretrained.get(job.backbone):

@@ -119,7 +119,7 @@ def a_job(data: Data, folder: Path, **settings: object) -> Job:
 def whole_gradients(job: Job, rows: np.ndarray) -> dict[str, torch.Tensor]:
     """In evaluation mode: a batch norm in training sees the part that it is given."""
     torch.manual_seed(job.seed)
-    net = loop._network(job).eval()
+    net = loop.start(job).eval()
     if net.change is not None:
         torch.nn.init.constant_(net.change.hazard.weight, 0.1)
     loop.gradients(net, job, rows, next(batches(job.scans, [loop.with_earlier(job, rows)])), (0, 0), alone("cpu"))
@@ -148,7 +148,7 @@ job = Job.load(folder)
 
 def step(ranks):
     torch.manual_seed(job.seed)
-    net = loop._network(job).eval()
+    net = loop.start(job).eval()
     torch.nn.init.constant_(net.change.hazard.weight, 0.1)
     wrapped = ranks.wrapped(net).eval()
     rows = job.fit[:7]

@@ -39,7 +39,7 @@ def test_densenet_s_old_names_are_understood(tmp_path: Path) -> None:
         if "denselayer" in k
         else k: v
         for k, v in state.items()
-    }  # noqa: E501
+    }
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     net, _ = encoder("densenet121")
     load_encoder(net, "densenet121", stored(tmp_path / "w.pth", old))
