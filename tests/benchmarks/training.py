@@ -1,9 +1,9 @@
-"""`python -m tests.benchmarks.training`: scans a second of everything that training does, as docs/benchmarks-training.md.
+"""`python -m tests.benchmarks.training`: scans a second of all that training does, as docs/benchmarks-training.md.
 
-Feature extraction and preparation on a phantom with lungs of natural size; training steps (forward, backward, optimiser)
-of each backbone on the CPU at the small size, and on a GPU, where torch sees one, at both; beside each the loading of the
-same prepared scans alone.
-Ways that are compared (float32 and bfloat16, loading and step) take turns in one process, the fastest of each counts.
+Features and preparation on a phantom with lungs of natural size; training steps (forward, backward, optimiser) of each
+backbone on the CPU at the small size, and on a GPU, where torch sees one, at both; beside each the loading of the same
+prepared scans alone. Ways that are compared (float32 and bfloat16, loading and step) take turns in one process, the
+fastest of each counts.
 """
 
 import argparse
