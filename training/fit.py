@@ -21,13 +21,15 @@ from dicomnode.analysis.bundle import Calibration, member_logits
 from dicomnode.analysis.model import AttentionHead, HazardNet, encode, horizon_indices, risk
 from dicomnode.analysis.preprocess import Spec
 from dicomnode.errors import UsageError
-from training import evaluate
+from training import metrics
+from training.censoring import kaplan_meier_risk
 from training.dataset import Registry, load_registry, load_truth, prepare_all
 from training.outcome import EDGES_YEARS, HORIZONS_YEARS, Outcomes, interval_targets, negative_log_likelihood, status_at
 from training.splits import PARTS, Split, by_patient
 
 #: `told(what, done, total)`: how far a stage has come.
 Told = Callable[[str, int, int], None]
+_BOOTSTRAP = 400
 
 
 @dataclass(frozen=True)
@@ -238,22 +240,26 @@ def _calibrate(heads: Sequence[AttentionHead], features: Tensor, data: Data) -> 
     return Calibration(slope=round(max(float(slope.detach()), 0.05), 5), intercept=round(float(intercept.detach()), 5))
 
 
-def _evaluate(predicted: evaluate.Scores, truth: evaluate.Scores | None, data: Data) -> dict[str, dict[str, object]]:
+def _evaluate(
+    predicted: NDArray[np.float64], truth: NDArray[np.float64] | None, data: Data
+) -> dict[str, dict[str, object]]:
     """AUC and Brier score by horizon, beside the oracle's where the registry has a truth; both (scans, horizons)."""
-    metrics = {"auc": evaluate.auc, "brier": evaluate.brier}
+    measures = {"auc": metrics.auc, "brier": metrics.brier}
+    counts = metrics.bootstrap_counts(data.patients, _BOOTSTRAP, seed=0)
     result: dict[str, dict[str, object]] = {}
     for column, horizon in enumerate(HORIZONS_YEARS):
+        known, drawn = metrics.at_horizon(data.outcomes, horizon), metrics.at_horizon(data.outcomes, horizon, counts)
         risks = predicted[:, column]
-        measured = {
-            k: asdict(evaluate.with_interval(m, data.outcomes, risks, horizon, data.patients))
-            for k, m in metrics.items()
-        }
-        oracle = {} if truth is None else {k: m(data.outcomes, truth[:, column], horizon) for k, m in metrics.items()}
+        measured = {}
+        for name, measure in measures.items():
+            lower, upper = metrics.interval(measure(drawn, risks))
+            measured[name] = {"value": float(measure(known, risks)), "lower": lower, "upper": upper}
+        oracle = {} if truth is None else {k: float(m(known, truth[:, column])) for k, m in measures.items()}
         result[str(horizon)] = {
             **measured,
             "oracle": oracle,
             "mean_risk": float(risks.mean()),
-            "observed_risk": evaluate.kaplan_meier_risk(data.outcomes, horizon),
+            "observed_risk": float(kaplan_meier_risk(data.outcomes, horizon)),
         }
     return result
 

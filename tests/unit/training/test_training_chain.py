@@ -31,9 +31,9 @@ def registry_with_deaths(folder: Path) -> Path:
     """Six patients with one or two coarse scans each; every other one dies: each part of the split has a death."""
     (folder / "scans").mkdir(parents=True)
     tables = {
-        "registry": ["patient,scan,file"],
-        "outcomes": ["scan,days,event"],
-        "truth": ["scan,risk_1,risk_3,risk_5"],
+        "scans": ["patient,scan,date,volume"],
+        "outcomes": ["patient,death_date,last_contact_date"],
+        "truth": ["scan,risk_1y,risk_3y,risk_5y"],
     }
     for number in range(9):
         patient, dies = number % 6, number % 2 == 0
@@ -46,9 +46,11 @@ def registry_with_deaths(folder: Path) -> Path:
         )
         arrays = {"hu": phantom.volume.hu, "labels": phantom.labels}
         np.savez(folder / f"scans/{number}.npz", **arrays, spacing_mm=phantom.volume.spacing_mm, origin_mm=(0, 0, 0))
-        tables["registry"].append(f"P{patient},{number},scans/{number}.npz")
-        tables["outcomes"].append(f"{number},{200 + 150 * number},{int(dies)}")
+        tables["scans"].append(f"P{patient},{number},2015-0{1 + number // 6}-01,scans/{number}.npz")
         tables["truth"].append(f"{number},0.1,0.{2 + dies},0.{3 + dies}")
+    for patient in range(6):
+        last = f"201{6 + patient % 4}-01-01"
+        tables["outcomes"].append(f"P{patient},{last if patient % 2 == 0 else ''},{last}")
     for name, rows in tables.items():
         (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -133,10 +135,10 @@ def test_a_run_is_never_overwritten(chain: Chain) -> None:
 
 
 def test_a_registry_without_deaths_is_refused(chain: Chain, tmp_path: Path) -> None:
-    (tmp_path / "registry.csv").write_text((chain.registry / "registry.csv").read_text())
+    (tmp_path / "scans.csv").write_text((chain.registry / "scans.csv").read_text())
     (tmp_path / "scans").symlink_to(chain.registry / "scans")
-    rows = [f"{scan},900,0" for scan in load_registry(chain.registry).scans]
-    (tmp_path / "outcomes.csv").write_text("scan,days,event\n" + "\n".join(rows) + "\n")
+    rows = [f"{patient},,2019-01-01" for patient in sorted(set(load_registry(chain.registry).patients))]
+    (tmp_path / "outcomes.csv").write_text("patient,death_date,last_contact_date\n" + "\n".join(rows) + "\n")
     with pytest.raises(UsageError, match=r"no death within 5 years among the .* scans of the part 'train'"):
         fit(tmp_path, tmp_path / "run", SETTINGS)
 
