@@ -57,7 +57,7 @@ def test_boosting_by_hand() -> None:
 def test_network_by_hand() -> None:
     model = from_dict(stored(NETWORK))
     below, above = (model.predict({"a": a, "change.b": 0}, "ge")[0] for a in (4.5, 14.5))  # -> 0 and 2; less 1: 0 and 1
-    h0, h1, last = (1 / (1 + np.exp(-np.array([0.0, 2.0, -1.0]))))
+    h0, h1, last = 1 / (1 + np.exp(-np.array([0.0, 2.0, -1.0])))
     np.testing.assert_allclose(below, [h0, 1 - (1 - h0) * (1 - last)], rtol=1e-14)
     np.testing.assert_allclose(above, [h1, 1 - (1 - h1) * (1 - last)], rtol=1e-14)
 

@@ -71,7 +71,9 @@ def test_the_feature_nearest_to_all_others_goes() -> None:
 @pytest.mark.parametrize(("noise", "expected"), [(0.0, 1.0), (1.0, 0.5), (3.0, 0.1)])
 def test_the_intraclass_correlation_is_the_share_of_the_patients(noise: float, expected: float) -> None:
     patients = names(6000, 3)
-    values = np.repeat(rng().normal(size=(2000, 1)), 3, axis=0) + noise * np.random.default_rng(6).normal(size=(6000, 1))
+    values = np.repeat(rng().normal(size=(2000, 1)), 3, axis=0) + noise * np.random.default_rng(6).normal(
+        size=(6000, 1)
+    )
     # One of a patient's scans is missing here and there; patients with one scan say nothing.
     kept = np.arange(6000) % 10 != 0
     found = intraclass_correlation(values[kept], [p for p, k in zip(patients, kept, strict=True) if k])

@@ -63,9 +63,15 @@ def test_a_wrong_scan_is_refused(folder: Path, old: str, new: str, message: str)
     ("change", "message"),
     [
         (lambda f: f.drop(columns="scan"), "has no column 'scan'"),
-        (lambda f: f.rename(columns={f.columns[1]: "haa"}), "column haa: features begin with quantities. or radiomics."),
+        (
+            lambda f: f.rename(columns={f.columns[1]: "haa"}),
+            "column haa: features begin with quantities. or radiomics.",
+        ),
         (lambda f: f.astype({f.columns[1]: "float32"}), "its type is float32, not float64"),
-        (lambda f: f.assign(**{f.columns[1]: np.inf}), "row 1, column quantities.lungs.haa_percent: 'inf' is no finite"),
+        (
+            lambda f: f.assign(**{f.columns[1]: np.inf}),
+            "row 1, column quantities.lungs.haa_percent: 'inf' is no finite",
+        ),
         (lambda f: pd.concat([f, f[:1]]), "'P0000-1' stands twice"),
         (lambda f: f.assign(scan="other"), "'other' stands twice"),
         (lambda f: f[:1].assign(scan="other"), "row 1, column scan: 'other' is not in scans.csv"),

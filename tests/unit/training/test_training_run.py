@@ -53,7 +53,9 @@ def test_the_run_folder_holds_what_is_needed_to_repeat_it(finished: Path) -> Non
     assert done == {"cohort", "splits", "features", "arms", "arms/radiomics", "ensemble", "evaluation"}
     assert kept["split_sha256"] == Nested.load(finished / "splits.json").sha256
     assert set(kept["fixed"]["sha256"]) == {"registry", "outcomes"} and set(kept["sha256"]) == {"cohort", "features"}
-    assert kept["settings"]["seed"] == 1 and kept["software"]["lifelines"] and kept["software"]["numpy"] == np.__version__
+    assert (
+        kept["settings"]["seed"] == 1 and kept["software"]["lifelines"] and kept["software"]["numpy"] == np.__version__
+    )
     assert (finished / "run.toml").read_text() == (finished.parent / "run.toml").read_text()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     assert kept["code"].get("git_commit", "") == commit.strip()
