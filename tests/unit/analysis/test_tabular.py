@@ -13,8 +13,13 @@ from dicomnode.analysis.tabular import batch_name, features_of, from_dict, read,
 from dicomnode.errors import BundleError
 
 COX = {"kind": "cox", "coefficients": [1.0, -0.5], "baseline": [0.1, 0.2]}
-TREE = {"feature": [2, -1, 0, -1, -1], "threshold": [0.5, 0, 0, 0, 0], "left": [1, 0, 3, 0, 0], "right": [2, 0, 4, 0, 0],
-        "value": [0, 1.0, 0, 2.0, 3.0]}  # fmt: skip
+TREE = {
+    "feature": [2, -1, 0, -1, -1],
+    "threshold": [0.5, 0, 0, 0, 0],
+    "left": [1, 0, 3, 0, 0],
+    "right": [2, 0, 4, 0, 0],
+    "value": [0, 1.0, 0, 2.0, 3.0],
+}
 BOOSTING = {"kind": "boosting", "baseline": -1.0, "trees": [TREE, TREE]}
 NETWORK = {
     "kind": "network",
@@ -77,7 +82,7 @@ def test_gaps_and_unknown_scanners_are_told() -> None:
 @pytest.mark.parametrize("logits", [[-800.0, 0, 800], [30, 30, 30]])
 def test_risk_stays_a_probability_that_rises(logits: list[float]) -> None:
     risk = risk_of_logits(np.array(logits))
-    assert np.all(np.diff(risk) >= 0) and 0 <= risk[0] and risk[-1] <= 1
+    assert np.all(np.diff(risk) >= 0) and risk[0] >= 0 and risk[-1] <= 1
 
 
 def test_a_tiny_hazard_is_not_rounded_away() -> None:

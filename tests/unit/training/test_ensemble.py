@@ -79,7 +79,7 @@ def test_arms_that_see_different_things_are_better_together() -> None:
 
 
 def test_an_interval_without_deaths_keeps_a_finite_intercept() -> None:
-    score, risks, outcomes = truth()
+    _, risks, outcomes = truth()
     early = Outcomes(np.minimum(outcomes.years, 2.9), outcomes.event & (outcomes.years < 2.9))
     made = fit(["a"], risks[None], early)
     assert np.isfinite(made.intercepts).all() and made.intercepts[4] == pytest.approx(0, abs=1e-6)
@@ -107,7 +107,7 @@ def test_a_fold_is_predicted_without_its_own_outcomes() -> None:
 
 
 def test_predictions_that_do_not_belong_together_are_refused() -> None:
-    score, risks, outcomes = truth()
+    _, risks, outcomes = truth()
     tables = frames(risks, risks)
     shuffled = {**tables, "arm1": tables["arm1"].sample(frac=1, random_state=1)}
     with pytest.raises(UsageError, match="arm1 and arm0 are not of the same scans and folds"):

@@ -103,7 +103,7 @@ def test_outcomes_outside_the_training_part_change_nothing(data: Data, folds: Fo
 
 def test_inner_folds_that_share_a_patient_are_refused(data: Data, folds: Folds, tmp_path: Path) -> None:
     train, _, inner = folds
-    same = [p for p in data.patients if data.patients.count(p) > 1][0]
+    same = next(p for p in data.patients if data.patients.count(p) > 1)
     rows = np.flatnonzero(np.array(data.patients) == same)
     with pytest.raises(LeakageError, match="stands on both sides"):
         make({}).fit(data, train, [(rows[:1], rows[1:])], tmp_path, 1, lambda *_: None)

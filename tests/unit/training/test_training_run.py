@@ -1,4 +1,4 @@
-"""A run in steps: what it leaves, that it goes on where it was killed, that nothing leaks from outcome to prediction."""
+"""A run in steps: what it leaves, that it goes on where it was killed, that no outcome leaks into a prediction."""
 
 import json
 import os
