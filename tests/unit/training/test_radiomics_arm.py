@@ -14,6 +14,7 @@ from training import tabular_models
 from training.arms import Data, Rows, make_arm
 from training.radiomics_arm import FittedRadiomics, RadiomicsArm, make
 from training.splits import LeakageError, nested
+from training.tabular_models import FitError
 
 Folds = tuple[Rows, Rows, list[tuple[Rows, Rows]]]
 
@@ -91,6 +92,32 @@ def test_a_broken_off_choice_goes_on_with_the_candidates_that_are_left(
     assert tried.count(first) <= 1 and len(tried) == 5  # two candidates on two folds, and the chosen one
     monkeypatch.setattr(tabular_models, "fit", real)
     np.testing.assert_array_equal(fit(arm, data, folds, tmp_path / "whole").predict(folds[1]), resumed)
+
+
+def test_a_candidate_that_cannot_be_fitted_is_passed_over(
+    data: Data, folds: Folds, tmp_path: Path, monkeypatch
+) -> None:
+    real, names = tabular_models.fit, [c.name for c in tabular_models.CANDIDATES if c.kind == "cox"]
+
+    def fails_for(some: list[str], sizes: set[int]):
+        def fitting(candidate, values, *rest):
+            if candidate.name in some and len(values) in sizes:
+                raise FitError("it does not converge")
+            return real(candidate, values, *rest)
+
+        monkeypatch.setattr(tabular_models, "fit", fitting)
+
+    arm, whole, parts = make({"models": ["cox"]}), {len(folds[0])}, {len(f) for f, _ in folds[2]}
+    fails_for(names[:1], parts)
+    fit(arm, data, folds, tmp_path / "inner")
+    kept = json.loads((tmp_path / "inner" / "fit.json").read_text())
+    assert kept["inner_loss"][names[0]] == [] and kept["chosen"] in names[1:]
+    fails_for([kept["chosen"]], whole)
+    fit(arm, data, folds, tmp_path / "last")
+    assert json.loads((tmp_path / "last" / "fit.json").read_text())["chosen"] != kept["chosen"]
+    fails_for(names, whole)
+    with pytest.raises(FitError, match="no model could be fitted"):
+        fit(arm, data, folds, tmp_path / "none")
 
 
 def test_outcomes_outside_the_training_part_change_nothing(data: Data, folds: Folds, tmp_path: Path) -> None:

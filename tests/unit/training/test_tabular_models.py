@@ -87,3 +87,11 @@ def test_person_periods_count_what_was_observed() -> None:
     rows, target, weight = tabular_models.person_periods(np.array([[7.0], [8.0]]), outcomes)
     assert rows.tolist() == [[7, 0], [8, 0], [8, 1], [8, 2]]
     assert target.tolist() == [1, 0, 0, 0] and weight.tolist() == [1, 1, 1, 0.25]
+
+
+def test_a_cox_model_that_does_not_converge_is_refused(values: np.ndarray, outcomes: Outcomes, monkeypatch) -> None:
+    monkeypatch.setattr(tabular_models, "_NEWTON_STEPS", (1e-6,))
+    with pytest.raises(tabular_models.FitError, match=r"the Cox model with penalizer 0\.1 does not converge"):
+        tabular_models.fit_cox(values, outcomes, 0.1)
+    monkeypatch.setattr(tabular_models, "_NEWTON_STEPS", (1e-6, 0.95))
+    assert tabular_models.fit_cox(values, outcomes, 0.1).params_.abs().max() > 0.1
