@@ -124,10 +124,14 @@ def _measure(tasks: list[_Task], workers: int, told: Told) -> None:
     waiting = [t for t in tasks if not t.cached.is_file()]
     done = len(tasks) - len(waiting)
     told("Measuring scans", done, len(tasks))
-    if not waiting:
+    workers = min(workers, len(waiting))
+    if workers <= 1:
+        for number, task in enumerate(waiting, start=done + 1):
+            _measure_one(task)
+            told("Measuring scans", number, len(tasks))
         return
     # Spawned, not forked: a fork of a process with threads (torch has some) may hang.
-    with ProcessPoolExecutor(min(workers, len(waiting)), multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(_measure_one, task) for task in waiting]
         try:
             for number, future in enumerate(as_completed(futures), start=done + 1):

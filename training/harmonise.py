@@ -194,7 +194,8 @@ def intraclass_correlation(values: Floats, patients: Sequence[str]) -> Floats:
     """
     order = np.argsort(np.array(patients), kind="stable")
     _, starts, counts = np.unique(np.array(patients)[order], return_index=True, return_counts=True)
-    groups = [values[order][a:b] for a, b in pairwise([*starts, len(order)]) if b - a > 1]
+    ordered = values[order]
+    groups = [ordered[a:b] for a, b in pairwise([*starts, len(order)]) if b - a > 1]
     sizes = counts[counts > 1]
     total, number = sizes.sum(), len(sizes)
     grand = np.concatenate(groups).mean(axis=0)

@@ -16,7 +16,8 @@ from training.outcome import Outcomes, status_at
 
 #: Risks nearer to each other than this are tied (as in scikit-survival).
 TIED = 1e-8
-_NEWTON_STEPS, _CONVERGED, _STEEPEST = 60, 1e-10, 100.0
+#: Newton's error squares at each step: after one of this length it is far below what a float can tell.
+_NEWTON_STEPS, _CONVERGED, _STEEPEST = 60, 1e-7, 100.0
 _EVENTS_AT_ONCE = 512
 
 
@@ -123,12 +124,12 @@ def calibration_slope(at: AtHorizon, risk: Floats) -> Floats:
 
     NaN also where risks separate the dead from the living, so that no slope is steep enough.
     """
-    z, y = _logit(risk), at.dead.astype(np.float64)
+    z, y, weights = _known(at, risk)
     a, b = np.zeros(at.weights.shape[:-1]), np.ones(at.weights.shape[:-1])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # where there is no solution: answered with NaN
         for _ in range(_NEWTON_STEPS):
             p = _expit(a[..., None] + b[..., None] * z)
-            left, bend = at.weights * (y - p), at.weights * p * (1 - p)
+            left, bend = weights * (y - p), weights * p * (1 - p)
             g0, g1 = left.sum(axis=-1), (left * z).sum(axis=-1)
             h00, h01, h11 = bend.sum(axis=-1), (bend * z).sum(axis=-1), (bend * z * z).sum(axis=-1)
             determinant = h00 * h11 - h01**2
@@ -143,16 +144,22 @@ def calibration_slope(at: AtHorizon, risk: Floats) -> Floats:
 
 def calibration_intercept(at: AtHorizon, risk: Floats) -> Floats:
     """Calibration in the large: the shift of the logits, at slope 1, that makes the mean risk right: 0 if it is."""
-    z = _logit(risk)
+    z, y, weights = _known(at, risk)
     a = np.zeros(at.weights.shape[:-1])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # where there is no solution: answered with NaN
         for _ in range(_NEWTON_STEPS):
             p = _expit(a[..., None] + z)
-            step = (at.weights * (at.dead - p)).sum(axis=-1) / (at.weights * p * (1 - p)).sum(axis=-1)
+            step = (weights * (y - p)).sum(axis=-1) / (weights * p * (1 - p)).sum(axis=-1)
             a = a + np.clip(step, -2, 2)
             if not (np.abs(step) > _CONVERGED).any():
                 break
         return np.where(_both(at) & (np.abs(step) <= _CONVERGED), a, np.nan)
+
+
+def _known(at: AtHorizon, risk: Floats) -> tuple[Floats, Floats, Floats]:
+    """Logits of the risk, death (0 or 1) and weights of the scans that weigh anything."""
+    rows = np.flatnonzero(at.dead | (at.outcomes.years > at.horizon))
+    return _logit(risk[rows]), at.dead[rows].astype(np.float64), at.weights[..., rows]
 
 
 def _both(at: AtHorizon) -> NDArray[np.bool_]:

@@ -24,7 +24,7 @@ from training.files import digest, write_json
 from training.outcome import EDGES_YEARS, loss_of_risk
 from training.settings import RadiomicsSettings
 from training.splits import assert_disjoint
-from training.tabular_models import CANDIDATES, Candidate
+from training.tabular_models import CANDIDATES, Candidate, FitError
 
 
 def make(table: Mapping[str, object]) -> "RadiomicsArm":
@@ -68,6 +68,7 @@ class RadiomicsArm:
 
         Raises:
             UsageError: there is no feature to learn from.
+            FitError: no model could be fitted.
         """
         columns = [c for c in data.features if str(c).startswith(tuple(f"{f}." for f in self.settings.families))]
         if not columns:
@@ -77,12 +78,11 @@ class RadiomicsArm:
         done = _stored(folder / "fit.json", key)
         if done is None:
             scores = self._scores(data, inner, columns, folder, seed, key, progress)
-            best = min(scores, key=lambda name: np.mean(scores[name]))
-            chosen = next(c for c in CANDIDATES if c.name == best)
             training = self._prepared(data, train, columns)
-            write_json(folder / "model.json", _fit(chosen, data, training, seed))
+            chosen, model = _fit_best(scores, data, training, seed)
+            write_json(folder / "model.json", model)
             left_out = training.choice.left_out
-            write_json(folder / "fit.json", {"key": key, "chosen": best, "inner_loss": scores, "left_out": left_out})
+            write_json(folder / "fit.json", {"key": key, "chosen": chosen, "inner_loss": scores, "left_out": left_out})
         return FittedRadiomics(tabular.read(folder / "model.json"), data)
 
     def _scores(
@@ -95,7 +95,7 @@ class RadiomicsArm:
         key: str,
         progress: Told,
     ) -> dict[str, list[float]]:
-        """The loss of each candidate on each inner fold; what inner.json has is not computed again."""
+        """The loss of each candidate on each inner fold (none if it fails); what inner.json has is not repeated."""
         candidates = [c for c in CANDIDATES if c.kind in self.settings.models]
         stored = _stored(folder / "inner.json", key) or {"scores": {}}
         scores: dict[str, list[float]] = stored["scores"]
@@ -106,11 +106,7 @@ class RadiomicsArm:
         for number, candidate in enumerate(candidates):
             progress("Choosing a radiomics model", number, len(candidates))
             if candidate.name not in scores:
-                models = [tabular.from_dict(_fit(candidate, data, training, seed)) for training in prepared]
-                scores[candidate.name] = [
-                    loss_of_risk(FittedRadiomics(model, data).predict(validate), data.outcomes[validate])
-                    for model, (_, validate) in zip(models, inner, strict=True)
-                ]
+                scores[candidate.name] = _losses(candidate, data, prepared, inner, seed)
                 write_json(folder / "inner.json", {"key": key, "scores": scores})
         progress("Choosing a radiomics model", len(candidates), len(candidates))
         return scores
@@ -155,6 +151,36 @@ def _fit(candidate: Candidate, data: Data, training: _Training, seed: int) -> di
         **training.choice.harmoniser.to_dict(),
         "predictor": tabular_models.fit(candidate, training.values, data.outcomes[training.rows], seed),
     }
+
+
+def _losses(
+    candidate: Candidate, data: Data, prepared: Sequence[_Training], inner: Sequence[tuple[Rows, Rows]], seed: int
+) -> list[float]:
+    """On the rows that each inner fold validates on; empty if the candidate cannot be fitted."""
+    losses = []
+    for training, (_, validate) in zip(prepared, inner, strict=True):
+        try:
+            model = tabular.from_dict(_fit(candidate, data, training, seed))
+        except FitError:
+            return []
+        losses.append(loss_of_risk(FittedRadiomics(model, data).predict(validate), data.outcomes[validate]))
+    return losses
+
+
+def _fit_best(
+    scores: Mapping[str, list[float]], data: Data, training: _Training, seed: int
+) -> tuple[str, dict[str, object]]:
+    """Fit the candidate of the lowest mean loss, or the next one where that fails. Its name, the content of model.json.
+
+    Raises:
+        FitError: none can be fitted.
+    """
+    for name in sorted((n for n in scores if scores[n]), key=lambda n: float(np.mean(scores[n]))):
+        try:
+            return name, _fit(next(c for c in CANDIDATES if c.name == name), data, training, seed)
+        except FitError:
+            continue
+    raise FitError("no model could be fitted to the training scans: see radiomics.models and radiomics.correlation")
 
 
 def _batches(data: Data, rows: Rows, by: Sequence[str]) -> list[str]:

@@ -132,9 +132,7 @@ def _features(run_: _Run) -> None:
     write_atomically(run_.folder / "features.parquet", found.to_parquet(index=False))
     odd = suspicious(found.drop(columns="scan"), cohorts.outcomes_of(frame))
     for one in odd:
-        run_.record.warn(
-            f"{one.feature} alone tells death within {one.years} years (AUC {one.auc:.3f}): is it an outcome?"
-        )
+        run_.record.warn(f"{one.feature} alone tells {one.outcome} (AUC {one.auc:.3f}): was it made from the outcome?")
     run_.record.put(
         suspicious_features=[asdict(one) for one in odd],
         radiomics_settings=measured.radiomics_settings(run_.settings.features),
@@ -213,7 +211,10 @@ def _evaluation(run_: _Run) -> None:
 
     frame = cohorts.load(run_.folder / "cohort.parquet")
     predictions = pd.read_parquet(run_.folder / "predictions.parquet")
-    write_atomically(run_.folder / "evaluation.json", evaluate(frame, predictions, run_.settings.evaluation).to_json())
+    known = run_.registry.folder / "truth.csv"  # of a synthetic registry, for the oracle alone
+    truth = pd.read_csv(known) if run_.registry.synthetic and known.is_file() else None
+    found = evaluate(frame, predictions, run_.settings.evaluation, truth)
+    write_atomically(run_.folder / "evaluation.json", found.to_json())
 
 
 def _report(run_: _Run) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from dicomnode.analysis.tabular import Floats
@@ -19,28 +20,29 @@ FEWEST = 10
 
 @dataclass(frozen=True)
 class Suspicion:
-    """A feature that alone ranks death within `years` almost without fault; `auc` is at least 0.5."""
+    """A feature that alone tells an outcome ("death within 3 years") almost without fault; `auc` is at least 0.5."""
 
     feature: str
-    years: int
+    outcome: str
     auc: float
 
 
 def suspicious(features: pd.DataFrame, outcomes: Outcomes) -> tuple[Suspicion, ...]:
-    """Features with an AUC above `HIGHEST_AUC` at a horizon, among scans whose status there is known."""
+    """Features with an AUC above `HIGHEST_AUC` for death by a horizon, among scans known there, or for death at all."""
+    asked = {f"death within {years} years": status_at(outcomes, years) for years in HORIZONS_YEARS}
+    asked["death at any time"] = (outcomes.event, np.ones_like(outcomes.event))
     found = []
-    for years in HORIZONS_YEARS:
-        dead, known = status_at(outcomes, years)
+    for outcome, (dead, known) in asked.items():
         for name in features:
             values = features[name].to_numpy(np.float64)
             judged = known & np.isfinite(values)
             auc = _auc(values[judged], dead[judged])
             if auc > HIGHEST_AUC:
-                found.append(Suspicion(str(name), years, round(auc, 4)))
+                found.append(Suspicion(str(name), outcome, round(auc, 4)))
     return tuple(found)
 
 
-def _auc(values: Floats, dead: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
+def _auc(values: Floats, dead: NDArray[np.bool_]) -> float:
     cases, controls = int(dead.sum()), int((~dead).sum())
     if min(cases, controls) < FEWEST:
         return 0.5

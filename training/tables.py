@@ -37,7 +37,7 @@ class Table:
 
 def refusal(path: Path, row: int, column: str, value: object, wrong: str, cure: str) -> UsageError:
     """The error of one value in a file."""
-    shown = value.isoformat() if isinstance(value, date) else value
+    shown = value.isoformat() if isinstance(value, date) else "" if value is None else value
     return UsageError(f"{path}, row {row}, column {column}: {str(shown)!r} {wrong}: {cure}")
 
 

@@ -11,15 +11,23 @@ import numpy as np
 import pandas as pd
 import torch
 from lifelines import CoxPHFitter
+from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 from pandas.errors import Pandas4Warning
 from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import nn
 
 from dicomnode.analysis.tabular import Floats
+from dicomnode.errors import DicomnodeError
 from training.outcome import EDGES_YEARS, Outcomes, interval_targets, negative_log_likelihood
 
 _HALF_A_DAY = 0.5 / 365.25
 _LEARNING_RATE = 0.05
+#: Where to begin; lifelines takes smaller steps where one went wrong, and gives up when they are tiny.
+_NEWTON_STEPS = (0.95, 0.5, 0.1)
+
+
+class FitError(DicomnodeError):
+    """A model cannot be fitted to these scans."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,9 @@ def fit(candidate: Candidate, values: Floats, outcomes: Outcomes, seed: int) -> 
 
     Returns:
         The `predictor` of `dicomnode.analysis.tabular`.
+
+    Raises:
+        FitError: it cannot be fitted to these scans.
     """
     settings = candidate.settings
     if candidate.kind == "cox":
@@ -64,17 +75,26 @@ def fit(candidate: Candidate, values: Floats, outcomes: Outcomes, seed: int) -> 
 
 
 def fit_cox(values: Floats, outcomes: Outcomes, penalizer: float) -> CoxPHFitter:
-    """Proportional hazards with a quadratic penalty; what happens after the last edge does not count."""
+    """Proportional hazards with a quadratic penalty; what happens after the last edge does not count.
+
+    Raises:
+        FitError: it does not converge.
+    """
     last = EDGES_YEARS[-1]
     frame = pd.DataFrame(values, columns=[f"x{i}" for i in range(values.shape[1])])
     frame["years"] = np.clip(outcomes.years, _HALF_A_DAY, last)
     frame["event"] = outcomes.event & (outcomes.years <= last)
-    fitter = CoxPHFitter(penalizer=penalizer)
-    with warnings.catch_warnings():
-        # lifelines 0.30 relies on copies that pandas 4 will make in another way: nothing that could be done here.
-        warnings.simplefilter("ignore", Pandas4Warning)
-        fitter.fit(frame, "years", "event")
-    return fitter
+    for step_size in _NEWTON_STEPS:
+        fitter = CoxPHFitter(penalizer=penalizer)
+        with warnings.catch_warnings():
+            # lifelines 0.30 relies on copies that pandas 4 will make in another way: nothing that could be done here.
+            warnings.simplefilter("ignore", Pandas4Warning)
+            warnings.simplefilter("error", ConvergenceWarning)
+            try:
+                return fitter.fit(frame, "years", "event", fit_options={"step_size": step_size})
+            except (ConvergenceWarning, ConvergenceError):
+                continue
+    raise FitError(f"the Cox model with penalizer {penalizer:g} does not converge: let radiomics.models have others")
 
 
 def plain_cox(fitter: CoxPHFitter) -> dict[str, object]:

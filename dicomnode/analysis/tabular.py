@@ -225,9 +225,7 @@ def read(path: Path) -> TabularModel:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(
-            f"{path} is not a tabular model of format {FORMAT}: {error!r}: make the bundle again"
-        ) from None
+        raise BundleError(f"{path} is no tabular model of format {FORMAT} ({error!r}): make it again") from None
 
 
 def from_dict(stored: Mapping[str, Any]) -> TabularModel:
