@@ -126,6 +126,20 @@ def demo_bundle(
     typer.echo(f"{out}: {made.name} {made.version}, sha256 {made.sha256}")
 
 
+@app.command(epilog="Example: training report run --open")
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    show: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+) -> None:
+    """Write report.html, report.md and report.json into a run folder, and print the page's path."""
+    from training.report import write
+
+    page = write(run)
+    typer.echo(page)
+    if show:
+        typer.launch(str(page))
+
+
 def main() -> None:
     """Entry point: the one catch of dicomnode's errors."""
     try:

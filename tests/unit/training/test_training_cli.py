@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from training import cli
 
-COMMANDS = ("synthetic", "fit", "bundle", "demo-bundle")
+COMMANDS = ("synthetic", "fit", "bundle", "demo-bundle", "report")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
