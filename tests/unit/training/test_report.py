@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -52,6 +53,7 @@ def evaluation() -> tuple[Evaluation, pd.DataFrame]:
     return evaluate(cohort, pd.concat(tables), settings, truth), cohort
 
 
+PLOTS = ("auc", "roc", "calibration", "net_benefit", "risk_groups")
 RUN = {
     "settings": {
         "registry": "nowhere",
@@ -77,12 +79,20 @@ FLOW = [
 
 
 @pytest.fixture
-def folder(evaluation, tmp_path: Path) -> Path:
-    found, cohort = evaluation
-    registry = tmp_path / "registry"
+def folder(folder_of, tmp_path: Path) -> Path:
+    return folder_of(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def folder_of(evaluation) -> Callable[[Path], Path]:
+    return lambda parent: _run_folder(parent, *evaluation)
+
+
+def _run_folder(parent: Path, found: Evaluation, cohort: pd.DataFrame) -> Path:
+    registry = parent / "registry"
     registry.mkdir()
     (registry / "registry.toml").write_text('made_by = "synthetic"\nalgorithm_digest = "dd"\nnotes = "made up"\n')
-    run = tmp_path / "run"
+    run = parent / "run"
     run.mkdir()
     settings = {**RUN["settings"], "registry": str(registry)}
     (run / "run.json").write_text(json.dumps({**RUN, "settings": settings}))
@@ -93,6 +103,14 @@ def folder(evaluation, tmp_path: Path) -> Path:
     cohort.to_parquet(run / "cohort.parquet")
     features = {"scan": cohort["scan"], "quantities.lungs.mean_hu": 1.0, "change.a": [np.nan, 1.0] * 120}
     pd.DataFrame(features).to_parquet(run / "features.parquet")
+    return run
+
+
+@pytest.fixture(scope="module")
+def written(folder_of, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with its report, for tests that only read."""
+    run = folder_of(tmp_path_factory.mktemp("written"))
+    assert report.write(run) == run / "report.html"
     return run
 
 
@@ -120,10 +138,8 @@ class _Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_complete_and_needs_nothing_else(folder: Path) -> None:
-    page = report.write(folder)
-    assert page == folder / "report.html"
-    text = page.read_text()
+def test_the_page_is_complete_and_needs_nothing_else(written: Path) -> None:
+    text = (written / "report.html").read_text()
     parsed = _Page(text)
     assert parsed.open == [] and parsed.loads == []
     assert text.count("<svg") == 5
@@ -133,14 +149,13 @@ def test_the_page_is_complete_and_needs_nothing_else(folder: Path) -> None:
     assert "Synthetic registry: phantoms" in text
 
 
-def test_what_the_data_call_themselves_is_escaped(folder: Path) -> None:
-    text = report.write(folder).read_text()
+def test_what_the_data_call_themselves_is_escaped(written: Path) -> None:
+    text = (written / "report.html").read_text()
     assert "Maker &lt;B&gt; &amp; Co" in text and "<B>" not in text
 
 
-def test_the_json_holds_the_evaluation_and_the_rest(folder: Path, evaluation) -> None:
-    report.write(folder)
-    stated = json.loads((folder / "report.json").read_text())
+def test_the_json_holds_the_evaluation_and_the_rest(written: Path, evaluation) -> None:
+    stated = json.loads((written / "report.json").read_text())
     assert Evaluation.from_json(json.dumps(stated["evaluation"])) == evaluation[0]
     assert stated["flow"] == FLOW and stated["synthetic"] is True
     assert stated["warnings"][0].startswith("quantities.lungs.odd")
@@ -148,9 +163,8 @@ def test_the_json_holds_the_evaluation_and_the_rest(folder: Path, evaluation) ->
     assert stated["sha256"] == {"registry": "abc"}
 
 
-def test_markdown_has_the_same_tables(folder: Path, evaluation) -> None:
-    report.write(folder)
-    text = (folder / "report.md").read_text()
+def test_markdown_has_the_same_tables(written: Path, evaluation) -> None:
+    text = (written / "report.md").read_text()
     auc = evaluation[0].arm("ensemble").at(3).auc
     assert f"{auc.value:.3f} ({auc.lower:.3f} to {auc.upper:.3f})" in text
     assert "| study: best network | 0.769 | 0.801 | 0.709 |" in text
@@ -161,10 +175,12 @@ def test_markdown_has_the_same_tables(folder: Path, evaluation) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.strip().splitlines()}) == 1
 
 
-def test_the_same_run_makes_the_same_bytes(folder: Path) -> None:
-    first = report.write(folder).read_bytes()
-    assert report.write(folder).read_bytes() == first
-    assert not list(folder.glob(".*part"))
+def test_the_same_run_makes_the_same_bytes(written: Path) -> None:
+    names = ("report.html", "report.md", "report.json")
+    first = [(written / name).read_bytes() for name in names]
+    report.write(written)
+    assert [(written / name).read_bytes() for name in names] == first
+    assert not list(written.glob(".*part"))
 
 
 def test_checklists_state_what_the_run_knows(folder: Path) -> None:
@@ -182,7 +198,8 @@ def test_checklists_state_what_the_run_knows(folder: Path) -> None:
     assert claim["39"] == "none: every step before the report is done"
 
 
-def test_what_is_missing_is_not_available_and_never_invented(folder: Path) -> None:
+def test_what_is_missing_is_not_available_and_never_invented(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_plots", lambda _: dict.fromkeys(PLOTS, ""))
     for name in ("run.json", "flow.json", "splits.json", "ensemble.json", "cohort.parquet", "features.parquet"):
         (folder / name).unlink()
     text = report.write(folder).read_text()
@@ -192,11 +209,13 @@ def test_what_is_missing_is_not_available_and_never_invented(folder: Path) -> No
     assert {"5a", "6b", "7", "9b", "11", "12a", "12b", "12f", "18f", "20a", "20b"} <= missing
 
 
-def test_a_report_on_patients_says_research_only(folder: Path, evaluation) -> None:
+def test_a_report_on_patients_says_research_only(folder: Path, evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_plots", lambda _: dict.fromkeys(PLOTS, ""))
     (folder / "evaluation.json").write_text(replace(evaluation[0], oracle=()).to_json())
     registry = Path(json.loads((folder / "run.json").read_text())["settings"]["registry"])
     (registry / "registry.toml").write_text('made_by = "node"\n')
-    text = report.write(folder).read_text()
+    report.write(folder)
+    text = (folder / "report.md").read_text()
     assert "Research use only. No medical device" in text and "phantoms" not in text
 
 
@@ -208,6 +227,7 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:
 def test_the_command_prints_the_path_and_opens_it_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr("typer.launch", opened.append)
+    monkeypatch.setattr(report, "_plots", lambda _: dict.fromkeys(PLOTS, ""))  # they are tried above
     result = CliRunner().invoke(cli.app, ["report", str(folder)])
     assert result.exit_code == 0 and result.output.strip() == str(folder / "report.html")
     assert opened == []
