@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from training import cli
 
-COMMANDS = ("synthetic", "bundle", "demo-bundle")
+COMMANDS = ("synthetic", "bundle", "demo-bundle", "report")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
