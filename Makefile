@@ -10,9 +10,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
 	ojph_compress:openjph-tools ip:iproute2
 
-.PHONY: help demo test lint install peers faults load bench bench-receive bench-catalog demo-bundle clean
+.PHONY: help demo test lint install peers faults load bench bench-receive bench-catalog bench-training demo-bundle clean
 help:
-	@echo "make demo | test | faults | load | bench | bench-receive | bench-catalog | lint | install | demo-bundle | clean"
+	@echo "make demo | test | faults | load | bench | bench-receive | bench-catalog | bench-training | lint | install | demo-bundle | clean"
 
 install: $(VENV)/.installed
 
@@ -70,6 +70,10 @@ bench-catalog: $(VENV)/.installed-test peers
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks.run
 
+# Scans a second of features, training steps and data loading: writes docs/benchmarks-training.md (about five minutes)
+bench-training: $(VENV)/.installed-test
+	$(BIN)/python -m tests.benchmarks.training
+
 # Missing peers are installed where that is possible; elsewhere the tests skip and name the package.
 peers:
 	@PATH="$$PATH:/usr/sbin"; missing=""; \
@@ -82,7 +86,7 @@ peers:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
 	else echo "not installed, their tests will skip:$$missing"; fi
 
-# The shipped demo bundle, from nothing (about twenty minutes on two cores): see weights/demo-synthetic/MODEL_CARD.md
+# The shipped demo bundle, from nothing (about an hour on two cores): see weights/demo-synthetic/MODEL_CARD.md
 demo-bundle: install
 	OMP_NUM_THREADS=1 $(BIN)/training demo-bundle --work demo-training --out weights/demo-synthetic
 

@@ -68,13 +68,16 @@ def model_bundle(table: AnalysisTable) -> "Bundle | None":
     """The configured bundle, hashes and golden case checked; None where none is configured.
 
     Raises:
-        BundleError: it is missing, damaged, not allowed, or does not reproduce its golden case.
+        BundleError: it is missing, damaged, not allowed, does not reproduce its golden case, or needs radiomics that
+            are switched off.
     """
     if not table.bundle:
         return None
     from dicomnode.analysis import bundle  # noqa: PLC0415  (torch: two seconds to import)
 
-    return bundle.load(table.weights / table.bundle, allow_demo=table.allow_demo_bundles)
+    found = bundle.load(table.weights / table.bundle, allow_demo=table.allow_demo_bundles)
+    found.check_radiomics(radiomics.DEFAULT_SETTINGS if table.radiomics else None)
+    return found
 
 
 def method(table: AnalysisTable, segments: Segmenter | None = None) -> Method:

@@ -1,88 +1,291 @@
-"""Metrics of risk at a horizon under censoring: pure functions, inverse-probability-of-censoring weights (IPCW).
+"""From out-of-fold predictions to an `Evaluation`: each arm at each horizon, with intervals by bootstrap over patients.
 
-The censoring distribution is the Kaplan-Meier estimate on the scans given. Intervals come from a bootstrap over
-patients, since scans of one patient are alike.
+All draws of the bootstrap are computed at once, as counts of scans (see `training.metrics`), and every arm, and the
+oracle, is judged on the same draws: their differences are paired.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from training.outcome import Outcomes, status_at
+from training import metrics
+from training.censoring import Floats, kaplan_meier, kaplan_meier_risk
+from training.evaluation import (
+    FORMAT,
+    ArmResult,
+    AtYears,
+    Estimate,
+    Evaluation,
+    HorizonResult,
+    NetBenefit,
+    Oracle,
+    RiskGroup,
+    Subgroup,
+)
+from training.evaluation_input import censoring_covariates, checked_risks, oracle_risks, parts_of
+from training.metrics import AtHorizon, at_horizon
+from training.outcome import HORIZONS_YEARS, Outcomes
 
-Scores = NDArray[np.float64]
+PRIMARY = "ensemble"
+#: An AUC of a subgroup needs so many deaths, and survivors.
+FEWEST_IN_SUBGROUP = 10
+_ROWS_AT_ONCE = 125
+_THRESHOLDS = np.round(np.arange(0.02, 0.605, 0.02), 2)
+_CURVE_YEARS = np.round(np.arange(0, 61) / 12, 4)
+_ROC_POINTS = 150
+_SEED = 20260101
+# Warnings: 100 deaths are what a validation should have (Collins et al. 2016, doi:10.1002/sim.6787).
+_FEW_DEATHS, _TOO_GOOD, _SMALLEST_G, _SLOPES = 100, 0.98, 0.1, (0.85, 1.15)
+
+
+class EvaluationSettings(Protocol):
+    """The settings of an evaluation: draws of the bootstrap, and the risk from which a scan counts as high."""
+
+    @property
+    def bootstrap(self) -> int: ...
+    @property
+    def threshold(self) -> float: ...
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A metric with its 95 % percentile interval over patients."""
+class _Scans:
+    """Scans at one horizon: once as they are, and the bootstrap's draws in parts."""
 
-    value: float
-    lower: float
-    upper: float
+    rows: NDArray[np.intp]
+    whole: AtHorizon
+    drawn: tuple[AtHorizon, ...]
+
+    def estimate(self, metric: Callable[[AtHorizon, Floats], Floats], risk: Floats) -> Estimate:
+        values = self.draws(metric, risk)
+        return estimate(float(metric(self.whole, risk[self.rows])), values)
+
+    def draws(self, metric: Callable[[AtHorizon, Floats], Floats], risk: Floats) -> Floats:
+        return np.concatenate([metric(part, risk[self.rows]) for part in self.drawn] or [np.empty(0)])
 
 
-def censoring_survival(outcomes: Outcomes, at: Scores) -> Scores:
-    """Kaplan-Meier estimate of P(not censored before t): G(t-), left-continuous, for each t in `at`.
+def estimate(value: float, draws: Floats) -> Estimate:
+    """A value with its interval; what is not a number becomes None."""
+    lower, upper = metrics.interval(draws)
+    known = [v if np.isfinite(v) else None for v in (value, lower, upper)]
+    return Estimate(known[0], known[1], known[2]) if known[0] is not None else Estimate(None, None, None)
 
-    Where deaths and censorings fall on one time, deaths come first.
+
+def evaluate(
+    cohort: pd.DataFrame,
+    predictions: pd.DataFrame,
+    settings: EvaluationSettings,
+    truth: pd.DataFrame | None = None,
+) -> Evaluation:
+    """Judge out-of-fold predictions.
+
+    Args:
+        cohort: scan, patient, time_years, event, age_years, sex, manufacturer, kernel_family, date.
+        predictions: arm, scan, patient, fold, risk_1 to risk_5; each arm predicts every scan of the cohort once.
+        settings: bootstrap and threshold.
+        truth: of a synthetic registry, for the oracle: scan, risk_1y, risk_3y, risk_5y.
+
+    Raises:
+        UsageError: predictions are missing, doubled, no probabilities, fall with the year, or put a patient in two
+            folds.
     """
-    times = np.unique(outcomes.years[~outcomes.event])
-    at_risk = np.array([(outcomes.years >= t).sum() - ((outcomes.years == t) & outcomes.event).sum() for t in times])
-    censored = np.array([((outcomes.years == t) & ~outcomes.event).sum() for t in times])
-    factors = 1 - censored / at_risk if times.size else np.empty(0)
-    survival = np.concatenate([[1.0], np.cumprod(factors)])
-    return survival[np.searchsorted(times, at, side="left")]
+    cohort = cohort.reset_index(drop=True)
+    arms = checked_risks(cohort, predictions)
+    outcomes = Outcomes(cohort["time_years"].to_numpy(np.float64), cohort["event"].to_numpy(np.bool_))
+    counts = metrics.bootstrap_counts(cohort["patient"].tolist(), settings.bootstrap, _SEED)
+    primary = PRIMARY if PRIMARY in arms else next(iter(arms))
+    adjusting = censoring_covariates(cohort, arms[primary])
+    oracle_risk = None if truth is None else oracle_risks(cohort, truth)
+    everyone = np.arange(len(cohort))
+    first_scans = np.flatnonzero(~cohort.sort_values(["date", "scan"])["patient"].duplicated().sort_index())
+    horizons, oracles, groups = [], [], parts_of(cohort)
+    by_arm: dict[str, list[HorizonResult]] = {name: [] for name in arms}
+    subgroups: dict[str, list[Subgroup]] = {name: [] for name in arms}
+    for years in HORIZONS_YEARS:
+        all_scans = _scans(outcomes, everyone, years, counts)
+        one_scan = _scans(outcomes, first_scans, years, counts)
+        adjusted = _scans(outcomes, everyone, years, counts, adjusting)
+        parts = [(by, value, _scans(outcomes, rows, years, counts)) for by, value, rows in groups]
+        horizons.append(_at_years(all_scans))
+        oracle = None if oracle_risk is None else oracle_risk[:, HORIZONS_YEARS.index(years)]
+        if oracle is not None:
+            oracles.append(Oracle(years, all_scans.estimate(metrics.auc, oracle)))
+        for name, risks in arms.items():
+            risk = risks[:, years - 1]
+            by_arm[name].append(_result(all_scans, one_scan, adjusted, risk, oracle, counts, settings.threshold))
+            subgroups[name] += [_subgroup(by, value, part, risk) for by, value, part in parts]
+    results = tuple(
+        ArmResult(
+            arm=name,
+            uno_c=_uno_c(outcomes, risks[:, -1], counts),
+            horizons=tuple(by_arm[name]),
+            subgroups=tuple(subgroups[name]),
+            risk_groups=_risk_groups(outcomes, risks[:, HORIZONS_YEARS[1] - 1]),
+        )
+        for name, risks in arms.items()
+    )
+    return Evaluation(
+        format=FORMAT,
+        bootstrap=settings.bootstrap,
+        threshold=settings.threshold,
+        patients=int(cohort["patient"].nunique()),
+        scans=len(cohort),
+        deaths=int(cohort.groupby("patient")["event"].any().sum()),
+        median_follow_up_years=_median_follow_up(outcomes),
+        primary=primary,
+        horizons=tuple(horizons),
+        oracle=tuple(oracles),
+        arms=results,
+        warnings=tuple(_warnings(outcomes, horizons, oracles, results)),
+    )
 
 
-def _weights(outcomes: Outcomes, horizon: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Scores]:
-    """(cases, controls, weights) at the horizon; a scan censored before it weighs 0."""
-    dead, known = status_at(outcomes, horizon)
-    g = censoring_survival(outcomes, np.minimum(outcomes.years, horizon))
-    return dead, known & ~dead, np.where(known & (g > 0), 1 / np.maximum(g, 1e-12), 0.0)
+def _scans(
+    outcomes: Outcomes, rows: NDArray[np.intp], years: int, counts: Floats, covariates: Floats | None = None
+) -> _Scans:
+    """Scans at a horizon with the bootstrap's draws; a draw that takes none of them is left out."""
+    chosen, drawn = outcomes[rows], counts[:, rows]
+    drawn = drawn[drawn.any(axis=1)]
+    given = None if covariates is None else covariates[rows]
+    pieces = (drawn[start : start + _ROWS_AT_ONCE] for start in range(0, len(drawn), _ROWS_AT_ONCE))
+    return _Scans(
+        rows,
+        at_horizon(chosen, years, covariates=given),
+        tuple(at_horizon(chosen, years, piece, covariates=given) for piece in pieces),
+    )
 
 
-def auc(outcomes: Outcomes, risk: Scores, horizon: float) -> float:
-    """Cumulative/dynamic AUC with IPCW (Uno et al. 2007; Hung and Chiang 2010). NaN without cases or controls."""
-    cases, controls, weights = _weights(outcomes, horizon)
-    if not cases.any() or not controls.any():
-        return float("nan")
-    higher = risk[cases][:, None] - risk[controls][None, :]
-    pairs = weights[cases][:, None] * weights[controls][None, :]
-    return float((pairs * ((higher > 0) + 0.5 * (higher == 0))).sum() / pairs.sum())
+def _observed(at: AtHorizon, _: Floats) -> Floats:
+    return kaplan_meier_risk(at.outcomes, at.horizon, at.counts)
 
 
-def brier(outcomes: Outcomes, risk: Scores, horizon: float) -> float:
-    """Brier score with IPCW (Graf et al. 1999): 0 is perfect."""
-    cases, _, weights = _weights(outcomes, horizon)
-    return float((weights * (cases - risk) ** 2).mean())
+def _at_years(scans: _Scans) -> AtYears:
+    at = scans.whole
+    censored = ~at.dead & (at.outcomes.years <= at.horizon)
+    nothing = np.zeros(len(at.dead))
+    return AtYears(int(at.horizon), int(at.dead.sum()), int(censored.sum()), scans.estimate(_observed, nothing))
 
 
-def kaplan_meier_risk(outcomes: Outcomes, horizon: float) -> float:
-    """The observed risk of death by the horizon: 1 minus Kaplan and Meier's survival."""
-    times = np.unique(outcomes.years[outcomes.event & (outcomes.years <= horizon)])
-    deaths = np.array([((outcomes.years == t) & outcomes.event).sum() for t in times])
-    at_risk = np.array([(outcomes.years >= t).sum() for t in times])
-    return float(1 - np.prod(1 - deaths / at_risk)) if times.size else 0.0
+def _result(
+    scans: _Scans,
+    one_scan: _Scans,
+    adjusted: _Scans,
+    risk: Floats,
+    oracle: Floats | None,
+    counts: Floats,
+    threshold: float,
+) -> HorizonResult:
+    at = scans.whole
+    auc, drawn = float(metrics.auc(at, risk)), scans.draws(metrics.auc, risk)
+    ratio = difference = None
+    if oracle is not None:
+        best, best_drawn = float(metrics.auc(at, oracle)), scans.draws(metrics.auc, oracle)
+        ratio, difference = estimate(auc / best, drawn / best_drawn), estimate(auc - best, drawn - best_drawn)
+    return HorizonResult(
+        years=int(at.horizon),
+        auc=estimate(auc, drawn),
+        auc_adjusted=adjusted.estimate(metrics.auc, risk),
+        auc_one_scan=one_scan.estimate(metrics.auc, risk),
+        of_oracle=ratio,
+        minus_oracle=difference,
+        brier=scans.estimate(metrics.brier, risk),
+        scaled_brier=scans.estimate(metrics.scaled_brier, risk),
+        calibration_slope=scans.estimate(metrics.calibration_slope, risk),
+        calibration_intercept=scans.estimate(metrics.calibration_intercept, risk),
+        sensitivity=scans.estimate(lambda a, r: metrics.sensitivity(a, r, threshold), risk),
+        specificity=scans.estimate(lambda a, r: metrics.specificity(a, r, threshold), risk),
+        net_benefit=scans.estimate(lambda a, r: metrics.net_benefit(a, r, threshold), risk),
+        mean_risk=float(risk.mean()),
+        calibration=metrics.calibration_groups(at.outcomes, risk, at.horizon, counts),
+        roc=_thinned(*metrics.roc(at, risk)),
+        decision=tuple(_decision(at, risk, float(t)) for t in _THRESHOLDS),
+    )
 
 
-def with_interval(
-    metric: Callable[[Outcomes, Scores, float], float],
-    outcomes: Outcomes,
-    risk: Scores,
-    horizon: float,
-    patients: Sequence[str],
-    *,
-    repeats: int = 400,
-    seed: int = 0,
-) -> Estimate:
-    """A metric with its interval from `repeats` bootstrap samples of patients; samples without a value are left out."""
-    rng = np.random.default_rng(seed)
-    names, of = np.unique(np.array(patients), return_inverse=True)
-    rows = [np.flatnonzero(of == i) for i in range(len(names))]
-    samples = (np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))]) for _ in range(repeats))
-    values = np.array([metric(outcomes[s], risk[s], horizon) for s in samples])
-    lower, upper = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(values).any() else (np.nan, np.nan)
-    return Estimate(metric(outcomes, risk, horizon), float(lower), float(upper))
+def _thinned(false: Floats, true: Floats) -> tuple[tuple[float, float], ...]:
+    if not np.isfinite([*false, *true]).all():
+        return ()
+    kept = np.unique(np.linspace(0, len(false) - 1, _ROC_POINTS).round().astype(int))
+    return tuple((round(float(false[i]), 5), round(float(true[i]), 5)) for i in kept)
+
+
+def _decision(at: AtHorizon, risk: Floats, threshold: float) -> NetBenefit:
+    values = metrics.net_benefit(at, risk, threshold), metrics.net_benefit(at, np.ones_like(risk), threshold)
+    model, everyone = (float(v) if np.isfinite(v) else None for v in values)
+    return NetBenefit(threshold, model, everyone)
+
+
+def _uno_c(outcomes: Outcomes, risk: Floats, counts: Floats) -> Estimate:
+    tau = float(HORIZONS_YEARS[-1])
+    return estimate(float(metrics.uno_c(outcomes, risk, tau)), metrics.uno_c(outcomes, risk, tau, counts))
+
+
+def _subgroup(by: str, value: str, scans: _Scans, risk: Floats) -> Subgroup:
+    at = scans.whole
+    deaths, survivors = int(at.dead.sum()), int((at.outcomes.years > at.horizon).sum())
+    enough = min(deaths, survivors) >= FEWEST_IN_SUBGROUP
+    return Subgroup(
+        by=by,
+        value=value,
+        years=int(at.horizon),
+        scans=len(scans.rows),
+        deaths=deaths,
+        auc=scans.estimate(metrics.auc, risk) if enough else Estimate(None, None, None),
+        mean_risk=float(risk[scans.rows].mean()),
+        observed_risk=scans.estimate(_observed, risk),
+    )
+
+
+def _risk_groups(outcomes: Outcomes, risk: Floats) -> tuple[RiskGroup, ...]:
+    """Thirds by predicted risk, lowest first; fewer where risks are tied."""
+    of = np.searchsorted(np.quantile(risk, [1 / 3, 2 / 3]), risk, side="left")
+    found = []
+    for number, name in enumerate(("lowest third", "middle third", "highest third")):
+        rows = np.flatnonzero(of == number)
+        if not rows.size:
+            continue
+        chosen = outcomes[rows]
+        curve = kaplan_meier(chosen)
+        points = [curve.at(float(y)) for y in _CURVE_YEARS]
+        # Beyond the last scan, and where nobody is left, Greenwood's interval is not known: it is drawn as the curve.
+        survival, lower, upper = (tuple(float(p[k] if np.isfinite(p[k]) else p[0]) for p in points) for k in range(3))
+        at_risk = tuple(int((chosen.years >= y).sum()) for y in _CURVE_YEARS)
+        ends = float(risk[rows].min()), float(risk[rows].max())
+        found.append(RiskGroup(name, len(rows), *ends, tuple(_CURVE_YEARS.tolist()), survival, lower, upper, at_risk))
+    return tuple(found)
+
+
+def _median_follow_up(outcomes: Outcomes) -> float:
+    """Median time to last contact by the reverse Kaplan-Meier estimate (Schemper and Smith 1996), years."""
+    curve = kaplan_meier(Outcomes(outcomes.years, ~outcomes.event))
+    below = np.flatnonzero(curve.survival <= 0.5)
+    return float(curve.times[below[0]] if below.size else curve.times[-1])
+
+
+def _warnings(
+    outcomes: Outcomes, horizons: Sequence[AtYears], oracles: Sequence[Oracle], arms: Sequence[ArmResult]
+) -> list[str]:
+    found = []
+    for at in horizons:
+        if at.deaths < _FEW_DEATHS:
+            found.append(f"{at.years} y: {at.deaths} scans with a death; below {_FEW_DEATHS} figures are unsteady")
+        followed = metrics.at_horizon(outcomes, at.years).weights.max(initial=0.0)
+        if followed > 1 / _SMALLEST_G:
+            found.append(f"{at.years} y: a single scan stands for {followed:.0f}: few were followed so long")
+    best = {o.years: o.auc for o in oracles}
+    for arm in arms:
+        for h in arm.horizons:
+            auc = h.auc.value
+            if auc is not None and auc > _TOO_GOOD:
+                found.append(f"{arm.arm}, {h.years} y: AUC {auc:.3f} is too good to be true: look for leakage")
+            if auc is not None and h.minus_oracle and h.minus_oracle.lower is not None and h.minus_oracle.lower > 0:
+                text = f"AUC {auc:.3f} is above the oracle's {best[h.years].value:.3f}: look for leakage"
+                found.append(f"{arm.arm}, {h.years} y: {text}")
+        slopes = [(h.years, h.calibration_slope.value) for h in arm.horizons]
+        off = [f"{s:.2f} at {y} y" for y, s in slopes if s is not None and not _SLOPES[0] <= s <= _SLOPES[1]]
+        if off:
+            found.append(f"{arm.arm}: calibration slope {', '.join(off)}, outside {_SLOPES[0]:g} to {_SLOPES[1]:g}")
+    return found

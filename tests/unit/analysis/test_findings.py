@@ -16,6 +16,7 @@ from dicomnode.analysis.findings import (
     Reason,
     RejectedSeries,
     Risk,
+    SliceRelevance,
     VolumeMl,
 )
 
@@ -66,3 +67,18 @@ def test_a_number_that_is_none_is_refused() -> None:
     broken = replace(FINDINGS, quantities={"lungs": replace(QUANTITIES, skewness=float("nan"))})
     with pytest.raises(ValueError, match="JSON"):
         broken.to_json()
+
+
+def test_a_risk_s_later_parts_go_there_and_back_and_may_be_missing() -> None:
+    assert FINDINGS.risk is not None
+    later = replace(
+        FINDINGS.risk,
+        slice_relevance=(SliceRelevance(-120.5, 0.25), SliceRelevance(-80.0, 0.75)),
+        scan_codes={"resnet18-0.safetensors": (0.5, -1.25)},
+        flags=(Flag("scanner-unknown", "warning", "Another scanner."),),
+    )
+    assert Findings.from_json(replace(FINDINGS, risk=later).to_json()).risk == later
+    old = json.loads(FINDINGS.to_json())
+    for key in ("slice_relevance", "scan_codes", "flags"):
+        del old["risk"][key]
+    assert Findings.from_json(json.dumps(old)) == FINDINGS

@@ -1,6 +1,6 @@
 """The pipeline: which study, and what stops a risk."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from dicomnode.analysis import phantom, pipeline
+from dicomnode.analysis.answers import Earlier
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.bundle import Bundle
 from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
-from dicomnode.analysis.findings import Horizon, Risk
+from dicomnode.analysis.findings import Flag, Horizon, Risk
 from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.errors import RefusedError
 from tests.ct_files import ct_series, write
@@ -21,21 +22,35 @@ METHOD = Method(ClassicalSegmenter(), None, None)
 
 @dataclass(frozen=True)
 class FixedBundle:
-    """Stands for a bundle where the model itself is not what is tested."""
+    """Stands for a bundle where the model itself is not what is tested; keeps what it was asked."""
 
     sha256: str = "ab" * 32
+    lacking: str = ""
+    asked: list[tuple[dict[str, float], Earlier | None, dict[str, str]]] = field(default_factory=list)
 
-    def predict(self, volume: Volume, labels: Labels) -> Risk:
+    def predict(
+        self,
+        volume: Volume,
+        labels: Labels,
+        features: dict[str, float],
+        earlier: Earlier | None,
+        scanner: dict[str, str],
+    ) -> Risk:
         assert volume.hu.shape == labels.shape
-        return Risk("fixed", self.sha256, "research", (Horizon(1, 0.1, 0.0, 0.2),))
+        self.asked.append((features, earlier, scanner))
+        if self.lacking:
+            raise RefusedError("features-missing", f"the model needs numbers that were not measured: {self.lacking}")
+        doubt = Flag("scanner-unknown", "warning", "Another scanner.")
+        codes = {"net-0.safetensors": (0.5, -1.0)}
+        return Risk("fixed", self.sha256, "research", (Horizon(1, 0.1, 0.0, 0.2),), scan_codes=codes, flags=(doubt,))
 
 
 WITH_RISK = replace(METHOD, bundle=cast(Bundle, FixedBundle()))
 
 
-def chest(folder: Path) -> list[Path]:
+def chest(folder: Path, **attributes: object) -> list[Path]:
     scan = phantom.chest(3, shape=(60, 96, 96), spacing_mm=(5.0, 4.0, 4.0)).volume
-    return write(ct_series(scan.hu + np.int16(1024), step_mm=5.0, PixelSpacing=["4", "4"]), folder)
+    return write(ct_series(scan.hu + np.int16(1024), step_mm=5.0, PixelSpacing=["4", "4"], **attributes), folder)
 
 
 def test_a_chest_is_analysed(tmp_path: Path) -> None:
@@ -48,6 +63,34 @@ def test_a_chest_is_analysed(tmp_path: Path) -> None:
     assert len(found.headers) == 60
     assert found.labels_in_source.shape == (60, 96, 96)
     assert len(found.findings.input_digest) == len(found.findings.algorithm_digest) == 64
+
+
+def test_a_bundle_is_asked_with_numbers_scanner_and_the_earlier_scan(tmp_path: Path) -> None:
+    bundle = FixedBundle()
+    method = replace(METHOD, bundle=cast(Bundle, bundle))
+    person = {"PatientAge": "057Y", "PatientSex": "M", "Manufacturer": "GE", "ManufacturerModelName": "One"}
+    person["ConvolutionKernel"] = "LUNG"
+    first = analyse(chest(tmp_path / "a", StudyDate="20240101", **person), method).findings
+    assert first.flags[-1].code == "scanner-unknown", "the prediction's doubts stand among the scan's"
+    analyse(chest(tmp_path / "b", StudyDate="20250101", **person), method, earlier=[first])
+    (now, no_earlier, scanner), (later, earlier, _) = bundle.asked
+    assert now["quantities.lungs.haa_percent"] == first.quantities["lungs"].haa_percent
+    assert now["covariates.age_years"] == 57.0 and now["covariates.sex_male"] == 1.0
+    assert scanner == {"manufacturer": "GE", "model": "One", "kernel_family": "lung"}
+    assert no_earlier is None and not [name for name in now if name.startswith("change.")]
+    assert earlier == Earlier(pytest.approx(366 / 365.25), "ab" * 32, {"net-0.safetensors": (0.5, -1.0)})
+    assert later["change.haa_percent"] == pytest.approx(0, abs=1e-6)
+
+
+def test_numbers_that_the_model_needs_and_nobody_measured_withhold_the_risk(tmp_path: Path) -> None:
+    bundle = FixedBundle(lacking="radiomics.left.original_glcm_Contrast")
+    found = analyse(chest(tmp_path), replace(METHOD, bundle=cast(Bundle, bundle))).findings
+    assert found.status == "analysed" and found.risk is None
+    assert found.flags[-1].code == "risk-withheld" and found.flags[-1].severity == "error"
+    assert found.flags[-1].text == (
+        "no risk was predicted, because the model needs numbers that were not measured: "
+        "radiomics.left.original_glcm_Contrast"
+    )
 
 
 def test_an_error_flag_withholds_the_risk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.phantom import Disease, Scanner, chest
-from dicomnode.analysis.preprocess import Spec, prepare
+from dicomnode.analysis.preprocess import Spec, prepare, slice_positions
 from dicomnode.errors import RefusedError
 
 SPEC = Spec(spacing_mm=4.0, canvas=(64, 80), slices=6)
@@ -122,3 +122,22 @@ def test_a_missing_key_is_named() -> None:
     del values["slab_mm"]
     with pytest.raises(ValueError, match="slab_mm"):
         Spec.from_dict(values)
+
+
+def test_slice_positions_are_where_the_slices_lie() -> None:
+    """Planes of lung that differ in HU: each prepared slice shows the one at its position."""
+    array, labels = np.zeros((40, 30, 30), np.int16), np.zeros((40, 30, 30), np.uint8)
+    labels[5:35, 5:25, 5:25] = 1
+    array[:] = (-900 + 10 * np.arange(40))[:, None, None]
+    lifted = dataclasses.replace(volume(array, (4.0, 2.0, 2.0)), origin_mm=(0.0, 0.0, -200.0))
+    spec = Spec(spacing_mm=2.0, canvas=(16, 16), slices=6, slab_mm=4.0)
+    positions = slice_positions(lifted, labels, spec)
+    np.testing.assert_allclose(positions, -200 + 4 * (5 + np.array([2, 7, 12, 17, 22, 27])))
+    shown = prepare(lifted, labels, spec)[:, 8, 8] * 1224 - 1024
+    np.testing.assert_allclose(shown, -900 + 10 * (positions + 200) / 4, atol=0.5)
+
+
+def test_positions_of_no_lungs_are_refused() -> None:
+    empty = np.zeros((4, 4, 4), np.uint8)
+    with pytest.raises(RefusedError):
+        slice_positions(volume(empty), empty, SPEC)

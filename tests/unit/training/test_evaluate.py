@@ -1,81 +1,197 @@
-"""Metrics under censoring: by hand on four scans, and against the truth before censoring on many."""
+"""The evaluation: good, useless and dishonest predictions of a drawn registry, and what it says of each."""
+
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from training.evaluate import auc, brier, censoring_survival, kaplan_meier_risk, with_interval
-from training.outcome import Outcomes
-
-FOUR = Outcomes(np.array([1.0, 2.0, 3.0, 4.0]), np.array([True, False, True, True]))
-RISK = np.array([0.9, 0.5, 0.2, 0.4])
-
-
-def test_the_censoring_distribution_by_hand() -> None:
-    # One of the three scans still followed is lost at 2 years; what counts is just before each time.
-    np.testing.assert_allclose(censoring_survival(FOUR, np.array([0.0, 2.0, 2.1, 4.0])), [1, 1, 2 / 3, 2 / 3])
+from dicomnode.errors import UsageError
+from training.evaluate import PRIMARY, evaluate
+from training.evaluation import Evaluation
+from training.evaluation_input import RISKS, read_truth
+from training.synthetic_patients import draw, true_risk
 
 
-def test_a_death_at_the_time_of_a_censoring_comes_first() -> None:
-    tied = Outcomes(np.array([2.0, 2.0, 3.0]), np.array([True, False, False]))
-    np.testing.assert_allclose(censoring_survival(tied, np.array([3.0])), [1 / 2])
+@dataclass(frozen=True)
+class Settings:
+    bootstrap: int = 60
+    threshold: float = 0.2
 
 
-def test_auc_by_hand() -> None:
-    # Cases at 3.5 years: the 1st (weight 1, above the control) and the 3rd (weight 3/2, below it).
-    assert auc(FOUR, RISK, 3.5) == pytest.approx(1 / 2.5)
+def drawn_cohort(patients: int = 400, seed: int = 20260101) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """(cohort, truth, predictions of the arm "truth": the generator's own risk)."""
+    scans = [s for s in draw(patients, seed)[1] if s.patient.end > s.years]
+    cohort = pd.DataFrame(
+        {
+            "scan": [s.scan for s in scans],
+            "patient": [s.patient.patient for s in scans],
+            "date": [f"{2010 + int(s.years)}-{1 + int(12 * (s.years % 1)):02d}-01" for s in scans],
+            "time_years": [s.patient.end - s.years for s in scans],
+            "event": [s.patient.death <= s.patient.contact for s in scans],
+            "age_years": [s.patient.age + s.years for s in scans],
+            "sex": [s.patient.sex for s in scans],
+            "manufacturer": [s.scanner.manufacturer for s in scans],
+            "kernel_family": [s.kernel_family for s in scans],
+        }
+    )
+    truth = pd.DataFrame([s.risks for s in scans], columns=["risk_1y", "risk_3y", "risk_5y"])
+    truth.insert(0, "scan", cohort["scan"])
+    risks = np.array([[true_risk(s.patient, s.years, h) for h in range(1, 6)] for s in scans])
+    return cohort, truth, arm("truth", cohort, risks)
 
 
-def test_brier_by_hand() -> None:
-    expected = (0.1**2 + 1.5 * 0.8**2 + 1.5 * 0.4**2) / 4
-    assert brier(FOUR, RISK, 3.5) == pytest.approx(expected)
-
-
-def test_kaplan_meier_by_hand() -> None:
-    assert kaplan_meier_risk(FOUR, 3.5) == pytest.approx(1 - 3 / 4 * 1 / 2)
-    assert kaplan_meier_risk(FOUR, 0.5) == 0
-
-
-@pytest.mark.parametrize(
-    ("risk", "expected"), [([0.9, 0.1, 0.8, 0.2], 1.0), ([0.1, 0.1, 0.1, 0.9], 0.0), ([0.5, 0.5, 0.5, 0.5], 0.5)]
-)
-def test_auc_of_perfect_reversed_and_constant_risk(risk: list[float], expected: float) -> None:
-    assert auc(FOUR, np.array(risk), 3.5) == expected
-
-
-def test_auc_without_cases_is_not_a_number() -> None:
-    assert np.isnan(auc(FOUR, RISK, 0.5))
+def arm(name: str, cohort: pd.DataFrame, risks: np.ndarray) -> pd.DataFrame:
+    frame = cohort[["scan", "patient"]].assign(arm=name, fold=[int(p[1:]) % 5 for p in cohort["patient"]])
+    return pd.concat([frame, pd.DataFrame(risks, columns=list(RISKS))], axis=1)
 
 
 @pytest.fixture(scope="module")
-def simulated() -> tuple[Outcomes, Outcomes, np.ndarray]:
-    """(what was observed, what happened, true risk at 3 years) of 6,000 people, half of them lost within 4 years."""
-    rng = np.random.default_rng(4)
-    hazard = 0.12 * np.exp(rng.normal(0, 1, 6000))
-    death, lost = rng.exponential(1 / hazard), rng.exponential(5.8, 6000)
-    observed = Outcomes(np.minimum(death, lost), death <= lost)
-    return observed, Outcomes(death, np.ones(6000, bool)), 1 - np.exp(-3 * hazard)
+def drawn() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    return drawn_cohort()
 
 
-@pytest.mark.parametrize("metric", [auc, brier])
-def test_ipcw_gives_what_no_censoring_would_have_given(metric, simulated) -> None:
-    observed, happened, risk = simulated
-    assert (~observed.event).mean() > 0.4
-    assert metric(observed, risk, 3.0) == pytest.approx(metric(happened, risk, 3.0), abs=0.012)
+@pytest.fixture(scope="module")
+def found(drawn) -> Evaluation:
+    cohort, truth, perfect = drawn
+    rng = np.random.default_rng(1)
+    risks = perfect[list(RISKS)].to_numpy()
+    logit = np.log(np.clip(risks, 1e-6, 1 - 1e-6) / (1 - np.clip(risks, 1e-6, 1 - 1e-6)))
+    noisy = 1 / (1 + np.exp(-(0.8 * logit + rng.standard_normal((len(risks), 1)))))
+    blind = np.sort(rng.uniform(0.05, 0.5, risks.shape), axis=1)
+    tables = [perfect, arm(PRIMARY, cohort, noisy), arm("blind", cohort, blind)]
+    # Shuffled: an evaluation must not hang on the order of the predictions.
+    return evaluate(cohort, pd.concat(tables).sample(frac=1, random_state=1), Settings(), truth)
 
 
-def test_kaplan_meier_gives_the_uncensored_risk(simulated) -> None:
-    observed, happened, _ = simulated
-    assert kaplan_meier_risk(observed, 3.0) == pytest.approx(float((happened.years <= 3).mean()), abs=0.012)
-    assert float((observed.event & (observed.years <= 3)).mean()) < kaplan_meier_risk(observed, 3.0) - 0.05
+def test_it_counts_what_it_judges(drawn, found: Evaluation) -> None:
+    cohort = drawn[0]
+    assert (found.scans, found.patients) == (len(cohort), cohort["patient"].nunique())
+    assert found.deaths == cohort.groupby("patient")["event"].any().sum()
+    assert [h.years for h in found.horizons] == [1, 3, 5]
+    first = found.horizons[0]
+    assert first.deaths == (cohort["event"] & (cohort["time_years"] <= 1)).sum()
+    assert first.censored == (~cohort["event"] & (cohort["time_years"] <= 1)).sum()
+    assert 2 < found.median_follow_up_years < 6
+    assert found.primary == PRIMARY and {a.arm for a in found.arms} == {"truth", PRIMARY, "blind"}
 
 
-def test_the_interval_counts_patients_not_scans() -> None:
-    rng = np.random.default_rng(2)
-    years, risk = rng.exponential(4, 60), rng.random(60)
-    once = Outcomes(years, np.ones(60, bool))
-    many = Outcomes(np.repeat(years, 5), np.ones(300, bool))
-    alone = with_interval(auc, once, risk, 3.0, [str(i) for i in range(60)])
-    copies = with_interval(auc, many, np.repeat(risk, 5), 3.0, [str(i) for i in np.repeat(np.arange(60), 5)])
-    assert alone.lower < alone.value < alone.upper
-    assert copies.value == pytest.approx(alone.value)
-    assert copies.upper - copies.lower == pytest.approx(alone.upper - alone.lower, rel=0.2)
+@pytest.mark.parametrize("years", [1, 3, 5])
+def test_the_truth_is_the_oracle_and_noise_is_worse(found: Evaluation, years: int) -> None:
+    perfect, noisy, blind = (found.arm(name).at(years) for name in ("truth", PRIMARY, "blind"))
+    oracle = next(o.auc for o in found.oracle if o.years == years)
+    assert perfect.auc.value == pytest.approx(oracle.value, abs=1e-4)
+    assert perfect.of_oracle.value == pytest.approx(1, abs=1e-4)
+    assert perfect.minus_oracle.value == pytest.approx(0, abs=1e-4)
+    assert perfect.auc.value > noisy.auc.value > blind.auc.value
+    assert noisy.minus_oracle.upper < 0.02 and noisy.of_oracle.lower < 1
+    assert blind.auc.value == pytest.approx(0.5, abs=0.1)
+    assert perfect.brier.value < blind.brier.value
+    assert perfect.scaled_brier.value > 0 > blind.scaled_brier.value
+
+
+def test_every_interval_holds_its_estimate(found: Evaluation) -> None:
+    for result in found.arms:
+        for h in result.horizons:
+            for e in (
+                h.auc,
+                h.auc_adjusted,
+                h.auc_one_scan,
+                h.brier,
+                h.calibration_slope,
+                h.sensitivity,
+                h.net_benefit,
+            ):
+                assert e.lower <= e.value <= e.upper
+        assert result.uno_c.lower < result.uno_c.value < result.uno_c.upper
+
+
+def test_the_truth_is_calibrated(found: Evaluation) -> None:
+    for h in found.arm("truth").horizons:
+        assert h.calibration_slope.lower < 1 < h.calibration_slope.upper
+        assert sum(g.scans for g in h.calibration) == found.scans
+    assert any(w.startswith("blind: calibration slope") for w in found.warnings)
+
+
+def test_curves_rise_and_groups_part(found: Evaluation) -> None:
+    result = found.arm("truth")
+    false, true = np.array(result.at(3).roc).T
+    assert (np.diff(false) >= 0).all() and (np.diff(true) >= 0).all() and false[-1] == true[-1] == 1
+    low, middle, high = result.risk_groups
+    assert low.survival[36] > middle.survival[36] > high.survival[36]
+    assert low.highest_risk <= middle.lowest_risk <= middle.highest_risk <= high.lowest_risk
+    assert low.at_risk[0] + middle.at_risk[0] + high.at_risk[0] == found.scans
+    assert result.at(3).decision[0].model > 0
+
+
+def test_subgroups_are_parts_of_the_cohort(drawn, found: Evaluation) -> None:
+    at_three = [s for s in found.arm(PRIMARY).subgroups if s.years == 3]
+    for by in ("age", "manufacturer", "kernel"):
+        assert sum(s.scans for s in at_three if s.by == by) == found.scans
+    women = next(s for s in at_three if (s.by, s.value) == ("sex", "F"))
+    assert women.scans == (drawn[0]["sex"] == "F").sum()
+    assert women.auc.value is not None and women.observed_risk.value > 0
+
+
+def test_few_deaths_give_no_auc_of_a_subgroup() -> None:
+    cohort, _, perfect = drawn_cohort(40, seed=4)
+    found = evaluate(cohort, perfect, Settings(20))
+    assert found.primary == "truth" and found.oracle == ()
+    small = [s for s in found.arms[0].subgroups if s.deaths < 10]
+    assert small and all(s.auc.value is None for s in small)
+    assert any("figures are unsteady" in w for w in found.warnings)
+
+
+def test_what_is_too_good_is_called_so(drawn) -> None:
+    cohort, truth, _ = drawn
+    end = cohort["time_years"].to_numpy()[:, None]
+    seen = np.where(cohort["event"].to_numpy()[:, None] & (end <= np.arange(1, 6)), 0.9, 0.1)
+    found = evaluate(cohort, arm("seer", cohort, seen), Settings(20), truth)
+    assert any("seer, 1 y: AUC 1.000 is too good to be true" in w for w in found.warnings)
+    assert any("is above the oracle's" in w for w in found.warnings)
+
+
+def test_one_patient_one_scan(drawn) -> None:
+    cohort, _, perfect = drawn
+    first = cohort.sort_values("date").groupby("patient").head(1)
+    alone = evaluate(first, perfect[perfect["scan"].isin(first["scan"])], Settings(20))
+    whole = evaluate(cohort, perfect, Settings(20))
+    for years in (1, 3, 5):
+        assert whole.arms[0].at(years).auc_one_scan.value == pytest.approx(alone.arms[0].at(years).auc.value)
+
+
+def test_json_goes_out_and_in(found: Evaluation) -> None:
+    text = found.to_json()
+    assert Evaluation.from_json(text) == found
+    assert "NaN" not in text
+    with pytest.raises(UsageError, match="not readable"):
+        Evaluation.from_json(text.replace('"scans"', '"scanz"', 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.iloc[1:], "each scan needs exactly one"),
+        (lambda t: pd.concat([t, t.iloc[:1]]), "each scan needs exactly one"),
+        (lambda t: t.assign(fold=range(len(t))), "patients stand in several folds"),
+        (lambda t: t.assign(risk_5=0.0), "do not fall from year to year"),
+        (lambda t: t.assign(risk_5=1.5), "must be probabilities"),
+        (lambda t: t.assign(risk_5=np.nan), "must be probabilities"),
+        (lambda t: t.drop(columns="fold"), "no column fold"),
+        (lambda t: t.assign(patient=t["patient"].iloc[::-1].to_numpy(), fold=0), "patient is another one"),
+        (lambda t: t.iloc[:0], "no predictions"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_refused(drawn, change, message: str) -> None:
+    cohort, _, perfect = drawn
+    with pytest.raises(UsageError, match=message):
+        evaluate(cohort, change(perfect), Settings(5))
+
+
+def test_a_truth_of_another_registry_is_refused(drawn, tmp_path) -> None:
+    cohort, truth, perfect = drawn
+    with pytest.raises(UsageError, match="belongs to another registry"):
+        evaluate(cohort, perfect, Settings(5), truth.iloc[3:])
+    assert read_truth(tmp_path) is None
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    pd.testing.assert_frame_equal(read_truth(tmp_path), truth)

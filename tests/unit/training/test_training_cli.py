@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from training import cli
 
-COMMANDS = ("synthetic", "fit", "bundle", "demo-bundle")
+COMMANDS = ("synthetic", "bundle", "demo-bundle", "report")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -27,14 +27,8 @@ def test_the_commands_are_these() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["fit", "--registry", "nowhere", "--out", "run"], 2, "nowhere/registry.csv is missing"),
-        (["bundle", "--run", "nowhere", "--out", "b"], 2, "nowhere is no finished run"),
+        (["bundle", "--run", "nowhere", "--out", "b", "--name", "x"], 2, "nowhere is no finished run"),
         (["synthetic", "--out", "r", "--patients", "0"], 2, "--patients is 0: give at least 1"),
-        (
-            ["fit", "--registry", "r", "--out", "run", "--backbone", "vgg"],
-            2,
-            "--backbone is 'vgg': use one of resnet18",
-        ),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(

@@ -1,0 +1,117 @@
+"""Node and training see the same: arrays, features and model input of a DICOM study, by either way."""
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from dicomnode.analysis import pipeline, tabular
+from dicomnode.analysis.change import latest_before
+from dicomnode.analysis.lungs import ClassicalSegmenter
+from dicomnode.analysis.phantom import Disease, chest
+from dicomnode.analysis.preprocess import Spec, prepare
+from dicomnode.analysis.radiomics import DEFAULT_SETTINGS
+from tests.ct_files import ct_series
+from tests.ct_files import write as write_files
+from training import cli, cohort, features, registry
+from training.dataset import load_scan
+from training.settings import FeatureSettings
+
+STEP_MM, PIXEL_MM = 4.0, 4.0
+DATES = ("20150310", "20160401")
+
+
+def study(folder: Path, number: int, **attributes: object) -> list[Path]:
+    """A phantom chest as a scanner would send it, sicker at each visit."""
+    volume = chest(
+        5, shape=(70, 70, 84), spacing_mm=(STEP_MM, PIXEL_MM, PIXEL_MM), disease=Disease.of_severity(0.2 + 0.3 * number)
+    ).volume
+    stated = {
+        "PatientID": "SECRET-7", "PatientName": "Secret^Name", "PatientBirthDate": "19600310", "PatientSex": "F",
+        "StudyDate": DATES[number], "StudyTime": "101500", "PixelSpacing": [str(PIXEL_MM)] * 2,
+        "SeriesDescription": "Thorax lung", "BodyPartExamined": "CHEST", "Manufacturer": "SIEMENS",
+    }  # fmt: skip
+    frames = np.clip(volume.hu.astype(np.int32) + 1024, 0, 4095).astype(np.int16)
+    return write_files(ct_series(frames, step_mm=STEP_MM, **{**stated, **attributes}), folder)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two studies of a patient and one that is no chest, through `training cohort --dicom`."""
+    folder = tmp_path_factory.mktemp("clinic")
+    for number in range(2):
+        study(folder / "dicom" / str(number), number)
+    write_files(ct_series(PatientID="SECRET-8", StudyDate="20150101"), folder / "dicom" / "head")
+    (folder / "outcomes.csv").write_text(
+        "patient,death_date,last_contact_date,transplant_date\nSECRET-7,2018-04-01,,\nSECRET-9,,2018-04-01,\n"
+    )
+    (folder / "lung.csv").write_text("patient,date,name,value,unit\nSECRET-7,2016-01-01,fvc,81,percent_predicted\n")
+    arguments = ["--dicom", "dicom", "--registry", "reg", "--outcomes", "outcomes.csv", "--covariates", "lung.csv"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = CliRunner().invoke(cli.app, ["cohort", *arguments, "--out", "run/cohort.parquet"])
+    assert result.exit_code == 0, result.output
+    assert "not in the registry: study" in result.output and "no suitable chest CT" in result.output
+    assert "2 scans in the cohort" in result.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def analyses(made: Path) -> list[pipeline.Analysis]:
+    """The node's own analyses of the two studies, the second with its change since the first."""
+    method = pipeline.Method(ClassicalSegmenter(), DEFAULT_SETTINGS, None)
+    first = pipeline.analyse(sorted((made / "dicom" / "0").iterdir()), method)
+    second = pipeline.analyse(sorted((made / "dicom" / "1").iterdir()), method, earlier=[first.findings])
+    assert latest_before(second.findings, [first.findings]) is not None
+    return [first, second]
+
+
+def test_the_arrays_are_the_nodes(made: Path, analyses: list[pipeline.Analysis]) -> None:
+    frame = cohort.load(made / "run" / "cohort.parquet")
+    spec = Spec(spacing_mm=4.0, canvas=(64, 80), slices=8)
+    for analysis, stored in zip(analyses, frame["volume"], strict=True):
+        volume, labels = load_scan(made / "reg" / stored)
+        assert analysis.volume is not None and analysis.labels is not None
+        np.testing.assert_array_equal(volume.hu, analysis.volume.hu)
+        np.testing.assert_array_equal(labels, analysis.labels)
+        np.testing.assert_allclose(volume.spacing_mm, analysis.volume.spacing_mm, rtol=1e-12)
+        node = prepare(analysis.volume, analysis.labels, spec)
+        np.testing.assert_array_equal(prepare(volume, labels, spec), node)
+
+
+def test_the_features_are_the_nodes(made: Path, analyses: list[pipeline.Analysis], tmp_path: Path) -> None:
+    """From the registry, and measured anew from the stored volume, by the names and to the digits of the findings."""
+    read, frame = registry.read(made / "reg"), cohort.load(made / "run" / "cohort.parquet")
+    for source in ("registry", "volumes"):
+        settings = FeatureSettings(source=source, workers=1)
+        found = features.compute(frame, read, settings, tmp_path, lambda *_: None).set_index("scan")
+        for scan, analysis in zip(frame["scan"], analyses, strict=True):
+            node = tabular.features_of(analysis.findings)
+            mine = found.loc[scan].drop([c for c in found if c.startswith("covariates.")]).dropna()
+            assert set(mine.index) == set(node)
+            # The registry has dates, not times of day: here both scans were made at the same time.
+            np.testing.assert_allclose([mine[k] for k in node], list(node.values()), rtol=1e-9, atol=1e-12)
+
+
+def test_nothing_names_the_patient_and_intervals_stay(made: Path) -> None:
+    frame = cohort.load(made / "run" / "cohort.parquet")
+    for path in (made / "reg").rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert not any(word in content for word in (b"SECRET", b"Secret", b"2015-03-10", b"20150310", b"1960"))
+    days = [date.fromisoformat(d) for d in frame["date"]]
+    assert (days[1] - days[0]).days == 388 and days[0] < date(2015, 3, 10)
+    assert frame["time_years"][0] == (date(2018, 4, 1) - date(2015, 3, 10)).days / 365.25
+    assert frame["age_years"][0] == pytest.approx(55.0, abs=0.01) and frame["sex"][0] == "F"
+    assert frame["fvc_percent_predicted"].fillna(-1).to_list() == [-1, 81]
+    assert (made / "reg.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_call_analyses_nothing_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import dicom_registry
+
+    monkeypatch.setattr(dicom_registry, "analyse", None)
+    before = (made / "reg" / "scans.csv").read_text()
+    dicom_registry.make_registry(made / "dicom", made / "reg", made / "outcomes.csv", None, lambda *_: None)
+    assert (made / "reg" / "scans.csv").read_text() == before

@@ -1,0 +1,72 @@
+"""One TOML holds a run's settings; the example loads and shows every key with its default."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from dicomnode.errors import UsageError
+from tests.tabular_worlds import settings_toml
+from training.arms import make_arm
+from training.settings import RunSettings, from_dict, load
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "training-run.toml"
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> set[str]:
+    found = set()
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        nested = isinstance(inner, type) and issubclass(inner, BaseModel)
+        found |= keys(inner, f"{prefix}{name}.") if nested else {prefix + name}
+    return found
+
+
+def test_the_example_shows_every_key_with_its_default() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8").replace("# covariates =", "covariates =")
+    stored = tomllib.loads(text)
+    shown = {f"{k}.{i}" for k, v in stored.items() if isinstance(v, dict) for i in v}
+    shown |= {k for k, v in stored.items() if not isinstance(v, dict) or k == "deep"}
+    assert shown == keys(RunSettings)
+    bare = RunSettings.model_validate({k: stored[k] for k in ("registry", "outcomes", "out", "covariates")})
+    assert from_dict(stored, "example") == bare
+
+
+def test_the_example_loads_with_paths_beside_it() -> None:
+    settings = load(EXAMPLE)
+    assert settings.registry == EXAMPLE.parent / "registry" and settings.out == EXAMPLE.parent / "run"
+    assert load(EXAMPLE, Path("elsewhere")).out == Path("elsewhere")
+    assert make_arm("radiomics", {"radiomics": settings.radiomics.model_dump()}).name == "radiomics"
+
+
+@pytest.mark.parametrize(
+    ("top", "tables", "message"),
+    [
+        ("sed = 1", {}, "run.toml: sed: unknown key: perhaps you meant 'seed'"),
+        ("", {"splits": "outr = 5"}, "splits.outr: unknown key: perhaps you meant 'outer'"),
+        ("", {"splits": "outer = 1"}, "splits.outer: 1: Input should be greater than or equal to 2: folds that are"),
+        (
+            "",
+            {"cohort": "transplant = 'end'"},
+            "cohort.transplant: 'end': Input should be 'event', 'censor' or 'ignore'",
+        ),
+        ("", {"radiomics": "families = []"}, "radiomics.families: []:"),
+        ("", {"radiomics": "models = ['forest']"}, "radiomics.models.0: 'forest': Input should be 'cox'"),
+        ("arms = ['radiomics', 'radiomics']", {}, "run.toml: arms names one twice: radiomics, radiomics"),
+        ("seed = ", {}, "run.toml is not TOML"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_cure(tmp_path: Path, top: str, tables: dict, message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        load(settings_toml(tmp_path, top=top, **tables))
+    assert message in str(refused.value)
+
+
+def test_missing_ones_are_all_named(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("seed = 1\n")
+    with pytest.raises(UsageError) as refused:
+        load(tmp_path / "run.toml")
+    assert "registry: is missing: folder made by" in str(refused.value) and "out: is missing" in str(refused.value)
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        load(tmp_path / "none.toml")

@@ -1,0 +1,381 @@
+"""A bundle of format 2: made of a run, predicting as the run did, and refused in every way in which it can be wrong."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dicomnode.analysis.answers import Answer, Scan
+from dicomnode.analysis.bundle import Bundle, Earlier, load
+from dicomnode.analysis.fold_models import FoldModels
+from dicomnode.analysis.phantom import chest
+from dicomnode.analysis.radiomics import DEFAULT_SETTINGS
+from dicomnode.errors import BundleError, RefusedError, UsageError
+from tests import deep_cases
+from training.bundle import make_bundle
+from training.dataset import load_scan
+from training.ensemble import RISKS, Stack
+from training.toml_text import to_toml
+
+torch.set_num_threads(1)
+NETWORK, TABLE = "resnet18-0.safetensors", "radiomics-0.json"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A run with a tabular and a network arm of two folds, the network with an earlier scan, and its bundle."""
+
+    run: Path
+    bundle: Bundle
+
+    @property
+    def registry(self) -> Path:
+        return self.run.parent / "registry"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("bundles")
+    run = deep_cases.run(folder, earlier=True)
+    (run / "report.md").write_text("# Evaluation\n")
+    return Made(run, make_bundle(run, folder / "bundle", name="tiny", version="7", created_by="a test"))
+
+
+@pytest.fixture(scope="module")
+def small(made: Made) -> Bundle:
+    """With one network: quicker to copy."""
+    out = made.run.parent / "small"
+    return make_bundle(made.run, out, name="tiny", version="7", created_by="a test", networks=1)
+
+
+@pytest.fixture
+def copy(small: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small.folder, tmp_path / "bundle"))
+
+
+def asked(made: Made, scan: str, earlier: Earlier | None = None) -> Scan:
+    """A scan of the registry as a node would ask about it."""
+    features = pd.read_parquet(made.run / "features.parquet").set_index("scan").loc[scan].dropna()
+    return Scan(*load_scan(made.registry / "volumes" / f"{scan}.npz"), features.to_dict(), {}, earlier)
+
+
+def answer(made: Made, scan: str, earlier: Earlier | None = None) -> Answer:
+    return made.bundle.models.answer(asked(made, scan, earlier))
+
+
+def test_each_member_predicts_what_its_fold_predicted_in_the_run(made: Made) -> None:
+    """Of first scans and of second ones, whose earlier scan is known by the codes in its own result."""
+    arms = [pd.read_parquet(made.run / "arms" / a / "predictions.parquet") for a in ("radiomics", "resnet18")]
+    stack = Stack.from_dict(json.loads((made.run / "ensemble.json").read_text()))
+    assert min(stack.weights) > 0.05, "both arms are in it"
+    expected = stack.risk(np.stack([arm[list(RISKS)].to_numpy() for arm in arms]))
+    years = pd.read_parquet(made.run / "cohort.parquet").set_index("scan")["years_since_earlier"]
+    moved = []
+    for row, (scan, fold) in enumerate(zip(arms[0]["scan"], arms[0]["fold"], strict=True)):
+        earlier = None
+        if scan.endswith("-1"):
+            codes = answer(made, scan[:-1] + "0").codes
+            earlier = Earlier(float(years[scan]), made.bundle.sha256, codes)
+        found = answer(made, scan, earlier).risks
+        np.testing.assert_allclose(found[fold], expected[row], atol=2e-4)
+        moved.append(earlier is not None and not np.allclose(found, answer(made, scan).risks, atol=1e-6))
+    assert any(moved), "an earlier scan changes the answer"
+
+
+def test_the_codes_of_another_bundle_are_not_used(made: Made) -> None:
+    codes = answer(made, "P1-0").codes
+    other = Earlier(1.25, "0" * 64, codes)
+    np.testing.assert_array_equal(answer(made, "P1-1", other).risks, answer(made, "P1-1").risks)
+
+
+def test_a_prediction_says_all_that_a_reader_needs(made: Made) -> None:
+    scan = asked(made, "P0-0")
+    found = made.bundle.predict(scan.volume, scan.labels, scan.features)
+    assert [h.years for h in found.horizons] == [1, 3, 5]
+    for name in ("lower", "probability", "upper"):
+        values = [getattr(h, name) for h in found.horizons]
+        assert values == sorted(values) and min(values) >= 0 and max(values) <= 1
+    assert all(h.lower <= h.probability <= h.upper for h in found.horizons)
+    assert "over 2 ensembles of fold models (resnet18: 2, radiomics: 2)" in found.interval
+    assert sum(r.weight for r in found.slice_relevance) == pytest.approx(1, abs=1e-4)
+    # six slices of lung, 20 mm each, from -60 - 10 mm on; four prepared slices in the middle of their shares
+    assert [r.z_mm for r in found.slice_relevance] == [-55, -25, 5, 35]
+    assert sorted(found.scan_codes) == ["resnet18-0.safetensors", "resnet18-1.safetensors"]
+    assert {len(code) for code in found.scan_codes.values()} == {16} and not found.flags
+    assert made.bundle.predict(scan.volume, scan.labels, scan.features) == found, "the same scan, the same numbers"
+
+
+def test_a_number_that_was_not_measured_withholds_the_risk(made: Made) -> None:
+    scan = asked(made, "P0-0")
+    features = {k: v for k, v in scan.features.items() if not k.startswith("quantities.lungs.haa")}
+    with pytest.raises(RefusedError, match=r"not measured: quantities\.lungs\.haa_percent") as refused:
+        made.bundle.predict(scan.volume, scan.labels, features)
+    assert refused.value.code == "features-missing"
+    with pytest.raises(RefusedError):
+        made.bundle.predict(scan.volume, scan.labels)
+
+
+def test_a_first_scan_has_no_change_and_that_is_no_gap(made: Made) -> None:
+    manifest = made.bundle.manifest
+    assert any(name.startswith("change.") for name in manifest.features)
+    assert not [name for name in asked(made, "P0-0").features if name.startswith("change.")]
+    assert answer(made, "P0-0").flags == ()
+
+
+def test_fewer_networks_make_a_smaller_bundle_that_says_so(made: Made, small: Bundle) -> None:
+    assert sum(p.stat().st_size for p in small.folder.iterdir()) < 30e6
+    assert "over 2 ensembles of fold models (resnet18: 1, radiomics: 2)" in small.interval
+    scan = asked(made, "P0-0")
+    both, one = (made.bundle.models.answer(scan).risks, small.models.answer(scan).risks)
+    np.testing.assert_allclose(one[0], both[0], atol=1e-12)
+    assert not np.allclose(one[1], both[1])
+
+
+def test_the_bundle_says_where_it_comes_from(made: Made) -> None:
+    folder = made.bundle.folder
+    manifest = tomllib.loads((folder / "model.toml").read_text())
+    record = json.loads((made.run / "run.json").read_text())
+    assert manifest["intended_use"] == "synthetic-demo"
+    assert manifest["population"]["registry_sha256"] == record["fixed"]["sha256"]["registry"]
+    assert manifest["population"] | {"patients": 12, "scans": 24, "deaths": 12} == manifest["population"]
+    assert manifest["population"]["split_sha256"] == record["split_sha256"]
+    assert json.loads(manifest["radiomics"]) == record["radiomics_settings"]
+    assert set(manifest["files"]) == {p.name for p in folder.iterdir()} - {"model.toml"} >= {"report.md"}
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "For demonstration only" in card and "a test" in card and "earlier scan" in card
+    golden = json.loads((folder / "golden.json").read_text())
+    assert set(golden["features"]) >= {"quantities.lungs.mean_hu"} and set(golden["codes"]) == {
+        NETWORK,
+        "resnet18-1.safetensors",
+    }
+
+
+def rewrite(path: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_node_s_registry_makes_a_research_bundle(made: Made, tmp_path: Path) -> None:
+    run, registry = tmp_path / "run", tmp_path / "registry"
+    shutil.copytree(made.run, run)
+    shutil.copytree(made.registry, registry, ignore=shutil.ignore_patterns("prepared"))
+    (registry / "registry.toml").write_text('format = 1\nmade_by = "node"\ncreated = "2024-01-01"\n')
+    rewrite(run / "run.json", lambda c: c["settings"].update(registry=str(registry)))
+    with pytest.raises(UsageError, match="its tables have changed"):
+        make_bundle(run, tmp_path / "b", name="x", version="1", created_by="a test", networks=1)
+    from training.registry import read
+
+    rewrite(run / "run.json", lambda c: c["fixed"]["sha256"].update(registry=read(registry).sha256))
+    bundle = make_bundle(run, tmp_path / "b", name="x", version="1", created_by="a test", networks=1)
+    assert bundle.intended_use == "research" and load(bundle.folder, allow_demo=False).sha256 == bundle.sha256
+    card = (bundle.folder / "MODEL_CARD.md").read_text()
+    assert "Research use only" in card and "synthetic" not in card
+
+
+def test_an_older_bundle_is_replaced_and_nothing_else(made: Made, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "model.toml").write_text("an older one")
+    (out / "older.safetensors").touch()
+    assert make_bundle(made.run, out, name="t", version="8", created_by="a test", networks=1).version == "8"
+    assert not (out / "older.safetensors").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(UsageError, match="holds something that is no bundle"):
+        make_bundle(made.run, tmp_path / "mine", name="t", version="7", created_by="a test")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "mine"], "no temporary folder is left"
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is no finished run \(run.json, ensemble.json, cohort.parquet missing\)"):
+        make_bundle(tmp_path, tmp_path / "out", name="x", version="1", created_by="a test")
+
+
+def test_an_ensemble_that_tells_nothing_is_refused(made: Made, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(made.run, run)
+    rewrite(run / "ensemble.json", lambda c: c.update(slope=0.0))
+    with pytest.raises(UsageError, match="slope is 0: the out-of-fold predictions do not tell who dies"):
+        make_bundle(run, tmp_path / "out", name="x", version="1", created_by="a test")
+
+
+def test_an_arm_that_weighs_nothing_is_left_out(made: Made, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(made.run, run)
+    rewrite(run / "ensemble.json", lambda c: c.update(weights=[1.0, 0.0]))
+    bundle = make_bundle(run, tmp_path / "out", name="x", version="1", created_by="a test")
+    assert [arm.name for arm in bundle.manifest.arms] == ["radiomics"] and bundle.spec is None
+    scan = asked(made, "P0-0")
+    found = bundle.predict(scan.volume, scan.labels, scan.features)
+    assert found.slice_relevance == () and found.scan_codes == {}
+
+
+# What a node refuses
+
+
+def edit(folder: Path, name: str, old: str, new: str) -> None:
+    text = (folder / name).read_text(encoding="utf-8")
+    changed, count = re.subn(old, lambda _: new, text, count=1, flags=re.MULTILINE)
+    assert count == 1, f"{old} is not in {name}"
+    (folder / name).write_text(changed, encoding="utf-8")
+
+
+def seal(folder: Path, name: str) -> None:
+    """Write the new digest of a changed file into model.toml, as a forger would."""
+    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    edit(folder, "model.toml", rf'^"{re.escape(name)}" = .*$', f'"{name}" = "{digest}"')
+
+
+def change_json(name: str, change: Callable[[dict], None]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        rewrite(folder / name, change)
+        seal(folder, name)
+
+    return apply
+
+
+def other_network(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(folder / NETWORK)
+    save_file({k: -v if k == "head.hazard.bias" else v for k, v in state.items()}, folder / NETWORK)
+    seal(folder, NETWORK)
+
+
+@pytest.mark.parametrize("name", [NETWORK, TABLE, "golden.json", "golden.safetensors", "MODEL_CARD.md", "report.md"])
+def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(BundleError, match=rf"{re.escape(name)} is not the file that model\.toml names"):
+        load(copy, allow_demo=True)
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=rf"{re.escape(name)} is missing"):
+        load(copy, allow_demo=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            change_json(TABLE, lambda c: c["predictor"].update(baseline=[3 * v for v in c["predictor"]["baseline"]])),
+            "case",
+        ),
+        (
+            change_json("golden.json", lambda c: c["expected"][1].update(upper=0.99)),
+            "does not reproduce its golden case",
+        ),
+        (change_json("golden.json", lambda c: c["features"].popitem()), "golden.json: the model needs numbers"),
+        (other_network, "does not reproduce its golden case"),
+        (change_json(TABLE, lambda c: c.update(format=9)), "radiomics-0.json is not a tabular model"),
+        (change_json(TABLE, lambda c: c.update(edges_years=[0, 1, 2, 3, 4, 6])), "has the intervals"),
+        (change_json(TABLE, lambda c: c["features"].__setitem__(0, "quantities.x.y")), "does not name: quantities.x.y"),
+    ],
+)
+def test_a_model_that_is_another_than_the_evaluated_is_found(
+    copy: Path, change: Callable[[Path], None], message: str
+) -> None:
+    change(copy)
+    with pytest.raises(BundleError, match=message):
+        load(copy, allow_demo=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (r"^version = 1$", "version = 2", "version is 2: this dicomnode knows version 1"),
+        (r"^format = .*$", "format = 1", "model.toml: calibration: Field required"),
+        (r"^slope = .*$", "slope = 0.0", "ensemble.slope: Input should be greater than 0"),
+        (r"^intercepts = .*$", "intercepts = [0.0, 0.0]", "intercepts needs 5 numbers"),
+        (r"^resnet18 = .*$", "resnet18 = -0.1", "must not be negative"),
+        (r"^resnet18 = .*$", "swin_t = 0.5", "must name the same"),
+        (r"^earlier = true$", "earlier = false", "does not hold a network of 5 intervals on resnet18"),
+        (r"^backbone = .*$", 'backbone = "vgg"', "arms.1.backbone: Value error, 'vgg' is not one of"),
+        (r'^kind = "tabular"$', 'kind = "crystal ball"', "does not match any of the expected tags"),
+        (r"^features = .*$", "features = []", "features must be named with a tabular arm"),
+        (r"^radiomics = .*$", 'radiomics = ""', "radiomics must hold PyRadiomics' settings"),
+        (
+            r'^models = \["radiomics-0.json", ',
+            'models = ["../x.json", ',
+            "must be a file name in the bundle's own folder",
+        ),
+        (r"^horizons_years = .*$", "horizons_years = [1, 7]", r"horizons \[7\] are no interval edges"),
+    ],
+)
+def test_a_wrong_model_toml_is_refused_with_the_place(copy: Path, old: str, new: str, message: str) -> None:
+    edit(copy, "model.toml", old, new)
+    with pytest.raises(BundleError, match=message):
+        load(copy, allow_demo=True)
+
+
+def test_a_demonstration_needs_leave(small: Bundle) -> None:
+    with pytest.raises(BundleError, match=r"analysis\.allow_demo_bundles = true"):
+        load(small.folder, allow_demo=False)
+
+
+def test_a_node_without_the_model_s_radiomics_refuses_it(made: Made) -> None:
+    made.bundle.check_radiomics(DEFAULT_SETTINGS)
+    with pytest.raises(BundleError, match=r"switched off: set analysis\.radiomics = true"):
+        made.bundle.check_radiomics(None)
+    coarse = {**DEFAULT_SETTINGS, "setting": {**DEFAULT_SETTINGS["setting"], "resampledPixelSpacing": [3, 3, 3]}}
+    with pytest.raises(BundleError, match="radiomics with other settings"):
+        made.bundle.check_radiomics(coarse)
+
+
+def test_an_unknown_scanner_is_said(made: Made) -> None:
+    """ComBat passes through what it has not seen; age stands in by the median. Both are said."""
+    assert isinstance(made.bundle.models, FoldModels)
+    arm = made.bundle.models.tables[0]
+    model = arm.models[0]
+    names = (*model.harmoniser.features[:-1], "covariates.age_years")
+    harmoniser = dataclasses.replace(
+        model.harmoniser,
+        features=names,
+        combat_by=("manufacturer",),
+        batches={"ge": (np.ones(len(names)), np.zeros(len(names)))},
+    )
+    strict = dataclasses.replace(arm, models=(dataclasses.replace(model, harmoniser=harmoniser),))
+    models = dataclasses.replace(made.bundle.models, tables=(strict,))
+    whole = asked(made, "P0-0")
+    scan = dataclasses.replace(whole, features={k: v for k, v in whole.features.items() if "covariates" not in k})
+    known = models.answer(dataclasses.replace(scan, scanner={"manufacturer": "GE"}))
+    assert [flag.code for flag in known.flags] == ["covariates-missing"]
+    unknown = models.answer(dataclasses.replace(scan, scanner={"manufacturer": "Canon"}))
+    assert [flag.code for flag in unknown.flags] == ["covariates-missing", "scanner-unknown"]
+    np.testing.assert_array_equal(known.risks, unknown.risks)
+
+
+def test_no_lungs_is_refused(made: Made) -> None:
+    phantom = chest(1, shape=(20, 24, 30), spacing_mm=(14.0, 12.0, 12.0))
+    with pytest.raises(RefusedError) as refused:
+        made.bundle.predict(phantom.volume, np.zeros_like(phantom.labels), asked(made, "P0-0").features)
+    assert refused.value.code == "no-lungs"
+
+
+def test_toml_goes_out_and_in() -> None:
+    table = {
+        "text": 'quote " backslash \\ line\nbreak Grüße \x7f',
+        "numbers": [1, -2, 3.5, 1e-9],
+        "yes": True,
+        "empty": [],
+        "table": {"a": 1, "with space.and dot": "x", "inner": {"b": [2.5]}},
+        "entries": [{"a": 1}, {"a": 2, "b": [1.0]}],
+    }
+    assert tomllib.loads(to_toml(table)) == table
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), np.float32(1.0), {1, 2}])
+def test_what_toml_cannot_hold_is_an_error(value: object) -> None:
+    with pytest.raises(TypeError, match="has no form in TOML"):
+        to_toml({"a": value})

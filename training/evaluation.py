@@ -1,0 +1,170 @@
+"""What an evaluation found: frozen records, and their form in `evaluation.json`.
+
+That form is read by the report and by the gate: add to it, keep what is there.
+"""
+
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter, ValidationError
+
+from dicomnode.errors import UsageError
+from training.metrics import CalibrationGroup
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric with its 95 % percentile interval by bootstrap over patients; None: there was nothing to measure."""
+
+    value: float | None
+    lower: float | None
+    upper: float | None
+
+
+@dataclass(frozen=True)
+class AtYears:
+    """The scans at a horizon: observed deaths, scans censored before it, Kaplan and Meier's risk."""
+
+    years: int
+    deaths: int
+    censored: int
+    observed_risk: Estimate
+
+
+@dataclass(frozen=True)
+class NetBenefit:
+    """Net benefit of calling scans from a threshold on high risk, and of calling all so."""
+
+    threshold: float
+    model: float | None
+    everyone: float | None
+
+
+@dataclass(frozen=True)
+class HorizonResult:
+    """One arm at one horizon; the metrics are those of `training.metrics`.
+
+    Attributes:
+        auc_adjusted: AUC with censoring weights from a Cox model on age, sex and predicted risk.
+        auc_one_scan: AUC on the first scan of each patient.
+        of_oracle, minus_oracle: AUC over, and less, the oracle's, paired; None without a truth.
+        calibration: groups for the plot.
+        roc: (false, true) positive rates, rising.
+    """
+
+    years: int
+    auc: Estimate
+    auc_adjusted: Estimate
+    auc_one_scan: Estimate
+    of_oracle: Estimate | None
+    minus_oracle: Estimate | None
+    brier: Estimate
+    scaled_brier: Estimate
+    calibration_slope: Estimate
+    calibration_intercept: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+    net_benefit: Estimate
+    mean_risk: float
+    calibration: tuple[CalibrationGroup, ...]
+    roc: tuple[tuple[float, float], ...]
+    decision: tuple[NetBenefit, ...]
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """One arm in a part of the cohort at one horizon. With few deaths or survivors there is no AUC."""
+
+    by: str
+    value: str
+    years: int
+    scans: int
+    deaths: int
+    auc: Estimate
+    mean_risk: float
+    observed_risk: Estimate
+
+
+@dataclass(frozen=True)
+class RiskGroup:
+    """Kaplan and Meier's curve of a third of the scans by predicted risk, on a grid of years."""
+
+    name: str
+    scans: int
+    lowest_risk: float
+    highest_risk: float
+    years: tuple[float, ...]
+    survival: tuple[float, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    at_risk: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm: Uno's C up to the last horizon, and the rest by horizon."""
+
+    arm: str
+    uno_c: Estimate
+    horizons: tuple[HorizonResult, ...]
+    subgroups: tuple[Subgroup, ...]
+    risk_groups: tuple[RiskGroup, ...]
+
+    def at(self, years: int) -> HorizonResult:
+        """The result at a horizon of the evaluation."""
+        return next(h for h in self.horizons if h.years == years)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """AUC of the generator's own risk: no model of a synthetic registry can be expected to do better."""
+
+    years: int
+    auc: Estimate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that one evaluation of out-of-fold predictions found. `primary` names the arm that decides."""
+
+    format: int
+    bootstrap: int
+    threshold: float
+    patients: int
+    scans: int
+    deaths: int
+    median_follow_up_years: float
+    primary: str
+    horizons: tuple[AtYears, ...]
+    oracle: tuple[Oracle, ...]
+    arms: tuple[ArmResult, ...]
+    warnings: tuple[str, ...]
+
+    def arm(self, name: str) -> ArmResult:
+        """The result of an arm; KeyError if there is none."""
+        for result in self.arms:
+            if result.arm == name:
+                return result
+        raise KeyError(name)
+
+    def to_json(self) -> str:
+        """`evaluation.json`: UTF-8 text with a newline at the end."""
+        return _ADAPTER.dump_json(self, indent=1).decode() + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Evaluation":
+        """The evaluation that `to_json` wrote.
+
+        Raises:
+            UsageError: the text is no such evaluation.
+        """
+        try:
+            return _ADAPTER.validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UsageError(f"evaluation.json is not readable ({where}: {first['msg']}): evaluate anew") from None
+
+
+_ADAPTER = TypeAdapter(Evaluation)
