@@ -44,6 +44,20 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
+@app.command(epilog="Example: training report run --open")
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    show: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+) -> None:
+    """Write report.html, report.md and report.json into a run folder, and print the page's path."""
+    from training.report import write
+
+    page = write(run)
+    typer.echo(page)
+    if show:
+        typer.launch(str(page))
+
+
 @app.command(epilog="Example: training synthetic --patients 600 --out registry --radiomics")
 def synthetic(
     out: Out,

@@ -271,19 +271,21 @@ def _warnings(
     found = []
     for at in horizons:
         if at.deaths < _FEW_DEATHS:
-            found.append(f"{at.years} years: {at.deaths} scans with a death; below {_FEW_DEATHS} figures are unsteady")
+            found.append(f"{at.years} y: {at.deaths} scans with a death; below {_FEW_DEATHS} figures are unsteady")
         followed = metrics.at_horizon(outcomes, at.years).weights.max(initial=0.0)
         if followed > 1 / _SMALLEST_G:
-            found.append(f"{at.years} years: a single scan stands for {followed:.0f}: few were followed so long")
+            found.append(f"{at.years} y: a single scan stands for {followed:.0f}: few were followed so long")
     best = {o.years: o.auc for o in oracles}
     for arm in arms:
         for h in arm.horizons:
-            auc, slope = h.auc.value, h.calibration_slope
+            auc = h.auc.value
             if auc is not None and auc > _TOO_GOOD:
-                found.append(f"{arm.arm}, {h.years} years: AUC {auc:.3f} is too good to be true: look for leakage")
+                found.append(f"{arm.arm}, {h.years} y: AUC {auc:.3f} is too good to be true: look for leakage")
             if auc is not None and h.minus_oracle and h.minus_oracle.lower is not None and h.minus_oracle.lower > 0:
                 text = f"AUC {auc:.3f} is above the oracle's {best[h.years].value:.3f}: look for leakage"
-                found.append(f"{arm.arm}, {h.years} years: {text}")
-            if slope.value is not None and not _SLOPES[0] <= slope.value <= _SLOPES[1]:
-                found.append(f"{arm.arm}, {h.years} years: calibration slope {slope.value:.2f}, outside 0.85 to 1.15")
+                found.append(f"{arm.arm}, {h.years} y: {text}")
+        slopes = [(h.years, h.calibration_slope.value) for h in arm.horizons]
+        off = [f"{s:.2f} at {y} y" for y, s in slopes if s is not None and not _SLOPES[0] <= s <= _SLOPES[1]]
+        if off:
+            found.append(f"{arm.arm}: calibration slope {', '.join(off)}, outside {_SLOPES[0]:g} to {_SLOPES[1]:g}")
     return found

@@ -33,7 +33,7 @@ SLICE_STEP_MM, IN_PLANE_MM = (4.5, 6.0), (3.0, 4.0)
 #: Radiomics are computed at this voxel, mm, where the node takes 1: the phantoms hold no finer detail.
 RADIOMICS_MM = 4.0
 _SEGMENTER = "phantom truth"
-_EPOCH = date(2008, 1, 1)
+_EPOCH = date(2000, 1, 1)  # the last date lies 22 years later: a registry refuses dates in the future
 _UNFINISHED = "unfinished.json"
 _COMPUTED = "unfinished.jsonl"
 
@@ -129,15 +129,18 @@ def _compute(
     waiting = [s for s in scans if s.scan not in computed]
     # Spawned, not forked: a fork of a process with threads (torch has some) may hang.
     pool = ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"))
-    with pool, log.open("a", encoding="utf-8") as file:
-        futures = {pool.submit(_make_scan, out, request, s): s.scan for s in waiting}
-        for future in as_completed(futures):
-            name = futures[future]
-            computed[name] = future.result()
-            file.write(json.dumps({"scan": name, "features": computed[name]}) + "\n")
-            file.flush()
-            if progress:
-                progress(len(computed), len(scans))
+    try:
+        with log.open("a", encoding="utf-8") as file:
+            futures = {pool.submit(_make_scan, out, request, s): s.scan for s in waiting}
+            for future in as_completed(futures):
+                name = futures[future]
+                computed[name] = future.result()
+                file.write(json.dumps({"scan": name, "features": computed[name]}) + "\n")
+                file.flush()
+                if progress:
+                    progress(len(computed), len(scans))
+    finally:
+        pool.shutdown(cancel_futures=True)  # broken off: what has not begun is not waited for
     return computed
 
 

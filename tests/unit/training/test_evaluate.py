@@ -85,7 +85,7 @@ def test_the_truth_is_the_oracle_and_noise_is_worse(found: Evaluation, years: in
     assert perfect.minus_oracle.value == pytest.approx(0, abs=1e-4)
     assert perfect.auc.value > noisy.auc.value > blind.auc.value
     assert noisy.minus_oracle.upper < 0.02 and noisy.of_oracle.lower < 1
-    assert blind.auc.lower < 0.5 < blind.auc.upper
+    assert blind.auc.value == pytest.approx(0.5, abs=0.1)
     assert perfect.brier.value < blind.brier.value
     assert perfect.scaled_brier.value > 0 > blind.scaled_brier.value
 
@@ -110,7 +110,7 @@ def test_the_truth_is_calibrated(found: Evaluation) -> None:
     for h in found.arm("truth").horizons:
         assert h.calibration_slope.lower < 1 < h.calibration_slope.upper
         assert sum(g.scans for g in h.calibration) == found.scans
-    assert any("blind, 3 years: calibration slope" in w for w in found.warnings)
+    assert any(w.startswith("blind: calibration slope") for w in found.warnings)
 
 
 def test_curves_rise_and_groups_part(found: Evaluation) -> None:
@@ -147,7 +147,7 @@ def test_what_is_too_good_is_called_so(drawn) -> None:
     end = cohort["time_years"].to_numpy()[:, None]
     seen = np.where(cohort["event"].to_numpy()[:, None] & (end <= np.arange(1, 6)), 0.9, 0.1)
     found = evaluate(cohort, arm("seer", cohort, seen), Settings(20), truth)
-    assert any("seer, 1 years: AUC 1.000 is too good to be true" in w for w in found.warnings)
+    assert any("seer, 1 y: AUC 1.000 is too good to be true" in w for w in found.warnings)
     assert any("is above the oracle's" in w for w in found.warnings)
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from training import cli
 
-COMMANDS = ("synthetic", "fit", "bundle", "demo-bundle", "cohort", "run")
+COMMANDS = ("synthetic", "fit", "bundle", "demo-bundle", "report", "cohort", "run")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,235 @@
+"""The report of a run folder: complete, self-contained, honest about what is missing, and safe to open."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from dicomnode.errors import UsageError
+from training import checklists, cli, report, report_facts
+from training.evaluate import evaluate
+from training.evaluation import Evaluation
+from training.evaluation_input import RISKS
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> tuple[Evaluation, pd.DataFrame]:
+    """A small evaluation of two arms, with an oracle."""
+    rng = np.random.default_rng(5)
+    count = 240
+    patients = [f"P{i // 2:03d}" for i in range(count)]
+    severity = np.repeat(rng.standard_normal(count // 2), 2)
+    rate = 0.12 * np.exp(severity)
+    death, lost = rng.exponential(1 / rate), rng.uniform(0.5, 9, count)
+    cohort = pd.DataFrame(
+        {
+            "scan": [f"{p}-{i % 2}" for i, p in enumerate(patients)],
+            "patient": patients,
+            "date": ["2015-01-01", "2016-01-01"] * (count // 2),
+            "time_years": np.minimum(death, lost),
+            "event": death <= lost,
+            "age_years": rng.uniform(30, 80, count),
+            "sex": rng.choice(["F", "M"], count),
+            "manufacturer": rng.choice(["Maker A", "Maker <B> & Co"], count),
+            "kernel_family": rng.choice(["lung", "soft"], count),
+            "slice_thickness_mm": 1.25,
+            "earlier_scan": ["", "x"] * (count // 2),
+        }
+    )
+    risks = 1 - np.exp(-rate[:, None] * np.arange(1, 6))
+    truth = pd.DataFrame(risks[:, [0, 2, 4]], columns=["risk_1y", "risk_3y", "risk_5y"]).assign(scan=cohort["scan"])
+    tables = [
+        cohort[["scan", "patient"]].assign(arm=name, fold=0, **dict(zip(RISKS, values.T, strict=True)))
+        for name, values in (("radiomics", risks**1.3), ("ensemble", risks))
+    ]
+    settings = type("Settings", (), {"bootstrap": 30, "threshold": 0.2})()
+    return evaluate(cohort, pd.concat(tables), settings, truth), cohort
+
+
+PLOTS = ("auc", "roc", "calibration", "net_benefit", "risk_groups")
+RUN = {
+    "settings": {
+        "registry": "nowhere",
+        "seed": 7,
+        "cohort": {"transplant": "censor"},
+        "splits": {"outer": 2, "inner": 3},
+        "radiomics": {"combat": ["manufacturer"]},
+        "deep": {"epochs": 3},
+        "bundle": {"name": "ssc", "version": "4"},
+    },
+    "fixed": {"sha256": {"registry": "abc"}},
+    "warnings": ["quantities.lungs.odd alone tells death within 3 years (AUC 0.999): is it an outcome?"],
+    "software": {"dicomnode": "0.1.0", "numpy": "2.4"},
+    "code": {"git_commit": "0123abcd", "git_changed": False},
+    "split_sha256": "feed",
+    "steps": {"cohort": {"state": "done"}, "report": {"state": "running"}},
+}
+FLOW = [
+    {"step": "registry", "patients": 130, "scans": 260, "reason": ""},
+    {"step": "excluded", "patients": 10, "scans": 20, "reason": "the patient has no row in the outcomes"},
+    {"step": "cohort", "patients": 120, "scans": 240, "reason": ""},
+]
+
+
+@pytest.fixture
+def folder(folder_of, tmp_path: Path) -> Path:
+    return folder_of(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def folder_of(evaluation) -> Callable[[Path], Path]:
+    return lambda parent: _run_folder(parent, *evaluation)
+
+
+def _run_folder(parent: Path, found: Evaluation, cohort: pd.DataFrame) -> Path:
+    registry = parent / "registry"
+    registry.mkdir()
+    (registry / "registry.toml").write_text('made_by = "synthetic"\nalgorithm_digest = "dd"\nnotes = "made up"\n')
+    run = parent / "run"
+    run.mkdir()
+    settings = {**RUN["settings"], "registry": str(registry)}
+    (run / "run.json").write_text(json.dumps({**RUN, "settings": settings}))
+    (run / "flow.json").write_text(json.dumps(FLOW))
+    (run / "splits.json").write_text(json.dumps({"outer": [["a", "b"], ["c"]]}))
+    (run / "ensemble.json").write_text(json.dumps({"arms": ["radiomics"], "weights": [1.0], "slope": 0.9}))
+    (run / "evaluation.json").write_text(found.to_json())
+    cohort.to_parquet(run / "cohort.parquet")
+    features = {"scan": cohort["scan"], "quantities.lungs.mean_hu": 1.0, "change.a": [np.nan, 1.0] * 120}
+    pd.DataFrame(features).to_parquet(run / "features.parquet")
+    return run
+
+
+@pytest.fixture(scope="module")
+def written(folder_of, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with its report, for tests that only read."""
+    run = folder_of(tmp_path_factory.mktemp("written"))
+    assert report.write(run) == run / "report.html"
+    return run
+
+
+class _Page(HTMLParser):
+    """Everything that a page would load, and whether each opened tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.loads += [v for k, v in attrs if k in ("src", "href", "xlink:href") and not v.startswith("#")]
+        if tag in ("script", "link", "iframe"):
+            self.loads.append(tag)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_complete_and_needs_nothing_else(written: Path) -> None:
+    text = (written / "report.html").read_text()
+    parsed = _Page(text)
+    assert parsed.open == [] and parsed.loads == []
+    assert text.count("<svg") == 5
+    assert not re.search(r"\bnan\b|None|Undefined", text)
+    for said in ("130 patients, 260 scans", "the patient has no row in the outcomes", "0.769", "is it an outcome?"):
+        assert said in text
+    assert "Synthetic registry: phantoms" in text
+
+
+def test_what_the_data_call_themselves_is_escaped(written: Path) -> None:
+    text = (written / "report.html").read_text()
+    assert "Maker &lt;B&gt; &amp; Co" in text and "<B>" not in text
+
+
+def test_the_json_holds_the_evaluation_and_the_rest(written: Path, evaluation) -> None:
+    stated = json.loads((written / "report.json").read_text())
+    assert Evaluation.from_json(json.dumps(stated["evaluation"])) == evaluation[0]
+    assert stated["flow"] == FLOW and stated["synthetic"] is True
+    assert stated["warnings"][0].startswith("quantities.lungs.odd")
+    assert stated["model_card"]["Name and version"] == "ssc 4"
+    assert stated["sha256"] == {"registry": "abc"}
+
+
+def test_markdown_has_the_same_tables(written: Path, evaluation) -> None:
+    text = (written / "report.md").read_text()
+    auc = evaluation[0].arm("ensemble").at(3).auc
+    assert f"{auc.value:.3f} ({auc.lower:.3f} to {auc.upper:.3f})" in text
+    assert "| study: best network | 0.769 | 0.801 | 0.709 |" in text
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(line.endswith("|") for line in lines)
+    # A blank line ends a table: what follows a heading row must have as many cells.
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.strip().splitlines()}) == 1
+
+
+def test_the_same_run_makes_the_same_bytes(written: Path) -> None:
+    names = ("report.html", "report.md", "report.json")
+    first = [(written / name).read_bytes() for name in names]
+    report.write(written)
+    assert [(written / name).read_bytes() for name in names] == first
+    assert not list(written.glob(".*part"))
+
+
+def test_checklists_state_what_the_run_knows(folder: Path) -> None:
+    facts = report_facts.read(folder)
+    tripod = {i.number: i.value for i in checklists.tripod_ai(facts)}
+    assert "2 outer folds by patient" in tripod["12a"] and "3 inner folds" in tripod["12a"] and "feed" in tripod["12a"]
+    assert "1 quantities, 1 change" in tripod["9b"]
+    assert "25.00 %" in tripod["11"]
+    assert "ComBat by manufacturer" in tripod["12b"]
+    assert "ends observation" in tripod["8a"]
+    assert "commit 0123abcd" in tripod["18f"]
+    claim = {i.number: i.value for i in checklists.claim(facts)}
+    assert claim["33"] == checklists.NOT_AVAILABLE
+    assert claim["24"] == "seed 7"
+    assert claim["39"] == "none: every step before the report is done"
+
+
+def test_what_is_missing_is_not_available_and_never_invented(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_plots", lambda _: dict.fromkeys(PLOTS, ""))
+    for name in ("run.json", "flow.json", "splits.json", "ensemble.json", "cohort.parquet", "features.parquet"):
+        (folder / name).unlink()
+    text = report.write(folder).read_text()
+    assert "Flow chart: not available." in text
+    facts = report_facts.read(folder)
+    missing = {i.number for i in checklists.tripod_ai(facts) if i.value == checklists.NOT_AVAILABLE}
+    assert {"5a", "6b", "7", "9b", "11", "12a", "12b", "12f", "18f", "20a", "20b"} <= missing
+
+
+def test_a_report_on_patients_says_research_only(folder: Path, evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_plots", lambda _: dict.fromkeys(PLOTS, ""))
+    (folder / "evaluation.json").write_text(replace(evaluation[0], oracle=()).to_json())
+    registry = Path(json.loads((folder / "run.json").read_text())["settings"]["registry"])
+    (registry / "registry.toml").write_text('made_by = "node"\n')
+    report.write(folder)
+    text = (folder / "report.md").read_text()
+    assert "Research use only. No medical device" in text and "phantoms" not in text
+
+
+def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="evaluate first"):
+        report.write(tmp_path)
+
+
+def test_the_command_prints_the_path_and_opens_it_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("typer.launch", opened.append)
+    monkeypatch.setattr(report, "_plots", lambda _: dict.fromkeys(PLOTS, ""))  # they are tried above
+    result = CliRunner().invoke(cli.app, ["report", str(folder)])
+    assert result.exit_code == 0 and result.output.strip() == str(folder / "report.html")
+    assert opened == []
+    CliRunner().invoke(cli.app, ["report", str(folder), "--open"])
+    assert opened == [str(folder / "report.html")]
