@@ -30,7 +30,7 @@ def test_the_commands_are_these() -> None:
         (["fit", "--registry", "nowhere", "--out", "run"], 2, "nowhere/scans.csv is missing"),
         (["bundle", "--run", "nowhere", "--out", "b"], 2, "nowhere is no finished run"),
         (["run", "nowhere.toml"], 2, "nowhere.toml cannot be read: No such file"),
-        (["cohort", "--registry", "r", "--outcomes", "o", "--out", "c"], 2, "r/registry.toml is missing, so this is no"),
+        (["cohort", "--registry", "r", "--outcomes", "o", "--out", "c"], 2, "r/registry.toml is missing"),
         (
             ["cohort", "--registry", "r", "--outcomes", "o", "--out", "c", "--transplant", "end"],
             2,
