@@ -16,7 +16,7 @@ from dicomnode.errors import BundleError
 def to_be_filled() -> Iterator[None]:
     """Where networks are made for `fill`: torch's random numbers are afterwards as they were.
 
-    A random start costs a tenth of a second. Without one, on torch's meta device, its rules for shapes come in, and with
+    A random start costs a tenth of a second. Without one, on the meta device, its rules for shapes come in, and with
     them torch's compiler, which takes longer to import than all the rest.
     """
     with torch.random.fork_rng(devices=()):
