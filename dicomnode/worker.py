@@ -12,11 +12,11 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from dicomnode.analysis.pipeline import Method
 from dicomnode.config import Config
 from dicomnode.errors import DatabaseError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Lease
+from dicomnode.serving import Models
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Work:
 
     config: Config
     catalog: Catalog
-    method: Method
+    models: Models
 
 
 _work: Work | None = None

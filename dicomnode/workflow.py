@@ -24,6 +24,7 @@ from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Job
 from dicomnode.queueing import MOST_RECOVERIES, POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, delivery_queue, results_folder
+from dicomnode.registry import keeping
 from dicomnode.report.context import Context
 from dicomnode.worker import RETRIES, Work, current
 
@@ -65,8 +66,10 @@ def analyse_step(study_uid: str, generation: int) -> str:
     files = [Path(i.path) for i in work.catalog.instances(study_uid)]
     folder = results_folder(work.config, study_uid, generation)
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
-    analysis = analyse(files, work.method)
+    serving = work.models.current()
+    analysis = analyse(files, serving.method)
     if analysis.findings.status == "analysed":
+        keeping.keep(work.config.registry, work.catalog, analysis, serving.shadow, now=time.time())
         results.Checkpoint.of(analysis).save(folder)
     else:
         results.write_whole(folder / "findings.json", analysis.findings.to_json().encode())

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode import __version__
-from dicomnode.cli import analysis, jobs, node, weights
+from dicomnode.cli import analysis, jobs, node, registry, weights
 from dicomnode.errors import DicomnodeError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.add_typer(node.app)
 app.add_typer(analysis.app)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(registry.app, name="registry")
 app.add_typer(weights.app, name="weights")
 
 

@@ -8,6 +8,7 @@ from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTabl
 from dicomnode.config.destination import OBJECTS, Destination, ObjectName, TransferSyntaxName
 from dicomnode.config.loading import load, parse
 from dicomnode.config.node import Caller, Logging, Node, Settle, Storage, Worker
+from dicomnode.config.registry import RegistryTable, RetrainingTable
 from dicomnode.config.settings import Config
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Logging",
     "Node",
     "ObjectName",
+    "RegistryTable",
+    "RetrainingTable",
     "SelectionTable",
     "Settle",
     "Storage",

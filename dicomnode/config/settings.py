@@ -9,6 +9,7 @@ from dicomnode.config.analysis import AnalysisTable, WeightsTable
 from dicomnode.config.destination import Destination
 from dicomnode.config.fields import Table
 from dicomnode.config.node import Logging, Node, Settle, Storage, Worker
+from dicomnode.config.registry import RegistryTable, RetrainingTable
 from dicomnode.errors import ConfigurationError
 
 
@@ -22,6 +23,8 @@ class Config(Table):
     weights: WeightsTable = WeightsTable()
     destination: tuple[Destination, ...] = ()
     worker: Worker = Worker()
+    registry: RegistryTable = RegistryTable()
+    retraining: RetrainingTable = RetrainingTable()
     logging: Logging = Logging()
 
     @field_validator("destination")
@@ -63,7 +66,13 @@ class Config(Table):
                 "lungmask_weights": None if weights is None else folder / weights,
             }
         )
-        return self.model_copy(update={"storage": storage, "analysis": analysis})
+        registry = self.registry.model_copy(update={"folder": folder / self.registry.folder})
+        retraining = self.retraining.model_copy(
+            update={k: folder / getattr(self.retraining, k) for k in ("settings", "folder")}
+        )
+        return self.model_copy(
+            update={"storage": storage, "analysis": analysis, "registry": registry, "retraining": retraining}
+        )
 
 
 def _driver(url: str) -> str:

@@ -1,6 +1,5 @@
 """The few values that the node needs of a dataset before it answers, read from the bytes as received."""
 
-import hashlib
 import struct
 import zlib
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from dicomnode.intake.records import PATIENT_ID_DIGITS
+from dicomnode.intake.records import patient_hash
 
 _IMAGE_TYPE = 0x00080008
 _SOP_CLASS_UID = 0x00080016
@@ -114,12 +113,7 @@ def _text(value: bytes | None) -> str:
 def _patient_hash(values: Mapping[int, bytes]) -> str:
     """Patient ID and, where there is one, its issuer, padding aside, each as a hash: the plain ID goes nowhere."""
     patient, issuer = ((values.get(tag) or b"").strip(b" \0") for tag in (_PATIENT_ID, _ISSUER_OF_PATIENT_ID))
-    return _half_hash(patient) + (_half_hash(issuer) if issuer else "")
-
-
-def _half_hash(value: bytes) -> str:
-    # 128 bits tell any two apart, and two of them fill the catalogue's column.
-    return hashlib.sha256(value).hexdigest()[:PATIENT_ID_DIGITS]
+    return patient_hash(patient, issuer)
 
 
 def _geometry(values: Mapping[int, bytes]) -> tuple[str, float | None]:

@@ -25,13 +25,14 @@ from dicomnode.intake.records import (
     StudyIntake,
     StudyState,
 )
+from dicomnode.intake.registry_rows import RegistryRows
 from dicomnode.intake.tables import associations, conflicts, deliveries, instances, jobs, studies
 from dicomnode.intake.workers import Workers
 
 Recorded = Literal["new", "same", "conflict"]
 
 
-class Catalog(Commitments, Workers):
+class Catalog(Commitments, RegistryRows, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     def __init__(self, engine: Engine) -> None:

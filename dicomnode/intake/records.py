@@ -1,5 +1,6 @@
 """What the intake knows: one frozen record per noun. Times are UTC seconds since 1970, given by the caller."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -157,3 +158,13 @@ class Settled:
 
     study_uid: str
     generation: int
+
+
+def patient_hash(patient_id: bytes, issuer: bytes = b"") -> str:
+    """Patient ID and, where there is one, its issuer, each as a hash (`Instance.patient_hash`); without padding."""
+    return _half_hash(patient_id) + (_half_hash(issuer) if issuer else "")
+
+
+def _half_hash(value: bytes) -> str:
+    # 128 bits tell any two apart, and two of them fill the catalogue's column.
+    return hashlib.sha256(value).hexdigest()[:PATIENT_ID_DIGITS]

@@ -18,9 +18,9 @@ from dicomnode.errors import LeaseLostError
 from dicomnode.housekeeping import Housekeeping
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.spool import Spool
-from dicomnode.methods import method
 from dicomnode.processes import prepare_folders, receiver_settings
 from dicomnode.queueing import WORKFLOW_VERSION, Queue
+from dicomnode.serving import Models
 from tests.acceptance.running import free_port, until
 
 
@@ -52,7 +52,7 @@ class Station:
     def start_worker(self) -> None:
         lease = self.catalog.register_worker("test", WORKFLOW_VERSION)
         leased = self.catalog.leased(lease, _lost)
-        workflow.start(worker.Work(self.config, leased, method(self.config.analysis)), executor_id="test")
+        workflow.start(worker.Work(self.config, leased, Models(self.config.analysis)), executor_id="test")
         self._running = True
         self.clock.reconcile()  # what settled before there was a queue
 
