@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode import logs
@@ -55,6 +56,10 @@ class Housekeeping:
         self._since = clock()
         self._enqueued: set[tuple[str, int, float]] = set()
         self._scheduler = BackgroundScheduler(timezone="UTC")
+
+    def add(self, tick: Callable[[], object], trigger: BaseTrigger) -> None:
+        """One more thing that happens by the clock."""
+        self._scheduler.add_job(_guarded(tick), trigger, max_instances=1, coalesce=True, misfire_grace_time=None)
 
     def start(self) -> None:
         """Start ticking."""

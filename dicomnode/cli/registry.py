@@ -1,6 +1,7 @@
 """`dicomnode registry`."""
 
 import json
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -109,6 +110,24 @@ def registry_shadow(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption =
             for r in rows
         ],
     )
+
+
+@app.command("retrain")
+def registry_retrain(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Export, train by retraining.settings, and compare with the served bundle. Nothing is promoted.
+
+    Example: dicomnode registry retrain --config ae_config.toml
+    """
+    from rich.progress import Progress
+
+    from dicomnode.registry.retraining import retrain
+
+    settings = load(config)
+    os.nice(19)  # patients' studies go first
+    with _opened(settings) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("scans", total=None)
+        run = retrain(settings, catalog, lambda now, total: bar.update(task, completed=now, total=total))
+    typer.echo(f"{run}: read gate.json there, or `training compare`; `training promote {run}` puts it in place")
 
 
 @contextmanager
