@@ -56,14 +56,17 @@ def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | Non
     """The configured bundle, or the one called `name`, hashes and golden case checked; None for "".
 
     Raises:
-        BundleError: it is missing, damaged, not allowed, or does not reproduce its golden case.
+        BundleError: it is missing, damaged, not allowed, does not reproduce its golden case, or needs radiomics that
+            are switched off.
     """
     name = table.bundle if name is None else name
     if not name:
         return None
     from dicomnode.analysis import bundle  # noqa: PLC0415  (torch: two seconds to import)
 
-    return bundle.load(table.weights / name, allow_demo=table.allow_demo_bundles)
+    found = bundle.load(table.weights / name, allow_demo=table.allow_demo_bundles)
+    found.check_radiomics(radiomics.DEFAULT_SETTINGS if table.radiomics else None)
+    return found
 
 
 def method(table: AnalysisTable, segments: Segmenter | None = None) -> Method:

@@ -1,62 +1,117 @@
-"""From a run to a bundle: weights, `model.toml`, golden case, card. The node's own reader checks what was written."""
+"""From a run to a bundle of format 2: models, `model.toml`, golden case, card. The node's own reader checks it.
+
+The bundle's Device UID is not stored: the node derives it from the digest of its whole method, of which the bundle's
+sha256 (over model.toml, which holds all other digests) is a part (`dicomnode.report.uids.device`).
+"""
 
 import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from safetensors.torch import save_file
+import pandas as pd
 
-from dicomnode.analysis.bundle import Bundle, golden_scan, load, read
-from dicomnode.analysis.manifest import Golden, GoldenHorizon
-from dicomnode.analysis.phantom import Disease, Scanner, chest
+from dicomnode.analysis import tabular
+from dicomnode.analysis.bundle import Bundle, load, read
+from dicomnode.analysis.tabular import TabularModel
 from dicomnode.errors import UsageError
+from training import deep_settings, golden, registry
+from training.arms import DEEP_ARMS
 from training.card import model_card
-from training.fit import software
-
-GOLDEN_TOLERANCE = 0.005
-_GOLDEN_SEED, _GOLDEN_SEVERITY = 7, 0.45
-_GOLDEN_SPACING = (6.0, 5.0, 5.0)
+from training.deep_settings import DeepSettings
+from training.ensemble import Stack
+from training.outcome import EDGES_YEARS, HORIZONS_YEARS
+from training.toml_text import to_toml
 
 LIMITS = (
+    "research use only: not validated outside the population that it was trained on",
+    "trained for chest CT in systemic sclerosis; each scan's flags stand before its numbers",
+)
+LIMITS_SYNTHETIC = (
     "trained on synthetic phantoms only: the numbers mean nothing for a patient",
     "the synthetic registry's lungs are the phantom's true labels, not a segmenter's",
-    "images only: age, sex and everything else that the true risk depends on are unknown to the model",
 )
+#: Of each arm, the file of a fold's model in the run, and its ending in the bundle.
+_NETWORK, _TABLE = "model.safetensors", "model.json"
 
 
-def make_bundle(run_folder: Path, out: Path, *, name: str, version: str, created_by: str) -> Bundle:
+@dataclass(frozen=True)
+class Run:
+    """What a bundle takes from a run folder.
+
+    Attributes:
+        folder: the run.
+        content: `run.json`.
+        stack: the ensemble; arms that weigh nothing are left out.
+        cohort: `cohort.parquet`.
+        deep: settings of the networks.
+        synthetic: whether the registry's scans are phantoms.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+    stack: Stack
+    cohort: pd.DataFrame
+    deep: DeepSettings
+    synthetic: bool
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the model cannot do, for people."""
+        return LIMITS_SYNTHETIC if self.synthetic else LIMITS
+
+    def models(self, arm: str) -> list[Path]:
+        """The fold models of an arm.
+
+        Raises:
+            UsageError: there is none.
+        """
+        name = _NETWORK if arm in DEEP_ARMS else _TABLE
+        found = sorted((self.folder / "arms" / arm).glob(f"fold-*/{name}"), key=lambda p: int(p.parent.name[5:]))
+        if not found:
+            raise UsageError(f"{self.folder / 'arms' / arm} holds no fold's {name}: run `training run` to its end")
+        return found
+
+
+def make_bundle(
+    run_folder: Path, out: Path, *, name: str, version: str, created_by: str, networks: int | None = None
+) -> Bundle:
     """Write the bundle of a run to `out`, replacing a bundle that is there, and load it as the node does.
 
+    Args:
+        run_folder: made by `training run`.
+        out: folder of the bundle.
+        name, version: of the model.
+        created_by: the command that made it.
+        networks: how many fold models of each deep arm are kept, all if None. One of resnet18 is 22 MB; with fewer, the
+            interval shows less of the models' disagreement, and the model says how many there are.
+
     Raises:
-        UsageError: `run_folder` is no run on a synthetic registry, or `out` holds something that is no bundle.
+        UsageError: `run_folder` is no finished run, or `out` holds something that is no bundle.
         BundleError: what was written does not load.
     """
-    run = _read_run(run_folder)
+    run = read_run(run_folder)
     if out.exists() and any(out.iterdir()) and not (out / "model.toml").is_file():
         raise UsageError(f"{out} holds something that is no bundle: give another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bundle-") as temporary:
         folder = Path(temporary) / "bundle"
         folder.mkdir()
-        weights = f"{run['settings']['backbone']}.safetensors"
-        shutil.copyfile(run_folder / "arm.safetensors", folder / weights)
-        (folder / "MODEL_CARD.md").write_text(model_card(run, name, version, created_by, LIMITS), encoding="utf-8")
-        golden = _golden_input(folder)
-        manifest = _manifest(run, weights, name, version, created_by)
+        arms = [_copy_arm(run, arm, folder, networks) for arm in run.stack.arms]
+        tables = [tabular.read(folder / file) for arm in arms if arm["kind"] == "tabular" for file in arm["models"]]
+        settings = _radiomics(run, tables)
+        manifest = _manifest(run, arms, tables, settings) | {"name": name, "version": version, "created_by": created_by}
+        if (run_folder / "report.md").is_file():
+            shutil.copyfile(run_folder / "report.md", folder / "report.md")
+        (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
         # The golden answer needs the bundle, the bundle the golden file's digest: a first reading gives the answer.
-        _write_golden(folder, golden)
-        _write_manifest(folder, manifest)
-        answer = read(folder).predict(*golden_scan(folder, golden))
-        expected = tuple(GoldenHorizon(**{k: _rounded(v) for k, v in asdict(h).items()}) for h in answer.horizons)
-        _write_golden(folder, golden.model_copy(update={"expected": expected}))
-        _write_manifest(folder, manifest)
+        asked = golden.question(folder, tables, settings)
+        _write(folder, manifest, asked)
+        _write(folder, manifest, golden.answered(asked, read(folder)))
         load(folder, allow_demo=True)
         if out.exists():
             shutil.rmtree(out)
@@ -64,113 +119,98 @@ def make_bundle(run_folder: Path, out: Path, *, name: str, version: str, created
     return load(out, allow_demo=True)
 
 
-def _rounded(value: float) -> float:
-    return round(value, 6)
+def read_run(folder: Path) -> Run:
+    """What a bundle takes from a run folder.
 
-
-def _read_run(folder: Path) -> dict[str, Any]:
-    if not (folder / "run.json").is_file() or not (folder / "arm.safetensors").is_file():
-        raise UsageError(f"{folder} is no finished run (run.json and arm.safetensors): make one with `training fit`")
-    run: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    if not all(measured["oracle"] for measured in run["test"].values()):
-        # The card, the limits and the intended use written here are those of a demonstration.
-        raise UsageError(f"{folder} was not trained on a synthetic registry: only those can become a bundle yet")
-    return run
-
-
-def _golden_input(folder: Path) -> Golden:
-    """Store a small phantom as the golden scan."""
-    shape = (46, 50, 64)
-    phantom = chest(
-        _GOLDEN_SEED,
-        shape=shape,
-        spacing_mm=_GOLDEN_SPACING,
-        disease=Disease.of_severity(_GOLDEN_SEVERITY),
-        scanner=Scanner(noise_hu=10.0),
-    )
-    arrays = {"hu": torch.from_numpy(phantom.volume.hu), "labels": torch.from_numpy(phantom.labels)}
-    save_file(arrays, folder / "golden.safetensors")
-    (folder / "golden.safetensors").chmod(0o644)  # safetensors writes for its owner alone; the node may run as another
-    return Golden(
-        scan="golden.safetensors",
-        spacing_mm=_GOLDEN_SPACING,
-        recipe=f"phantom.chest: seed {_GOLDEN_SEED}, shape {shape}, severity {_GOLDEN_SEVERITY}, noise 10 HU",
-        expected=(),
-        tolerance=GOLDEN_TOLERANCE,
+    Raises:
+        UsageError: the run is not finished, or its registry is gone or another one by now.
+    """
+    missing = [n for n in ("run.json", "ensemble.json", "cohort.parquet") if not (folder / n).is_file()]
+    if missing:
+        raise UsageError(f"{folder} is no finished run ({', '.join(missing)} missing): make one with `training run`")
+    content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    stored = Stack.from_dict(json.loads((folder / "ensemble.json").read_text(encoding="utf-8")))
+    source = registry.read(Path(content["settings"]["registry"]))
+    if source.sha256 != content["fixed"]["sha256"]["registry"]:
+        raise UsageError(f"{source.folder} is not the registry that {folder} was made from: its tables have changed")
+    if not stored.slope > 0:
+        raise UsageError(
+            f"{folder}: the calibration's slope is {stored.slope:g}: the out-of-fold predictions do not tell who dies, "
+            "so there is no model to serve"
+        )
+    kept = [(arm, weight) for arm, weight in zip(stored.arms, stored.weights, strict=True) if weight > 0]
+    return Run(
+        folder=folder,
+        content=content,
+        stack=Stack(tuple(a for a, _ in kept), tuple(w for _, w in kept), stored.slope, stored.intercepts),
+        cohort=pd.read_parquet(folder / "cohort.parquet"),
+        deep=deep_settings.read(content["settings"]["deep"]),
+        synthetic=source.synthetic,
     )
 
 
-def _manifest(run: Mapping[str, Any], weights: str, name: str, version: str, created_by: str) -> dict[str, Any]:
-    population, settings = run["population"], run["settings"]
-    return {
-        "format": 1,
-        "name": name,
-        "version": version,
-        "intended_use": "synthetic-demo",
-        "horizons_years": run["horizons_years"],
-        "edges_years": run["edges_years"],
-        "limits": list(LIMITS),
-        "created_by": created_by,
-        "preprocessing": settings["spec"],
-        "calibration": run["calibration"],
-        "population": {
-            "description": "synthetic phantoms (training synthetic); no patient",
-            "train_patients": population["train"]["patients"] + population["calibrate"]["patients"],
-            "train_scans": population["train"]["scans"] + population["calibrate"]["scans"],
-            "test_patients": population["test"]["patients"],
-            "test_scans": population["test"]["scans"],
-            "registry_sha256": run["registry_sha256"],
-            "split_sha256": run["split_sha256"],
+def _copy_arm(run: Run, arm: str, folder: Path, networks: int | None) -> dict[str, Any]:
+    """Copy an arm's fold models into the bundle. Returns its entry in the manifest."""
+    models = run.models(arm)
+    if arm in DEEP_ARMS:
+        models = models[:networks]
+    names = [f"{arm}-{number}{model.suffix}" for number, model in enumerate(models)]
+    for model, name in zip(models, names, strict=True):
+        shutil.copyfile(model, folder / name)
+    if arm in DEEP_ARMS:
+        return {"name": arm, "kind": "network", "backbone": arm, "earlier": run.deep.earlier, "models": names}
+    return {"name": arm, "kind": "tabular", "models": names}
+
+
+def _radiomics(run: Run, tables: list[TabularModel]) -> dict[str, Any] | None:
+    """PyRadiomics' settings, where a model takes its features."""
+    if not any(name.startswith("radiomics.") for model in tables for name in model.harmoniser.features):
+        return None
+    settings: dict[str, Any] = run.content["radiomics_settings"]
+    return settings
+
+
+def _manifest(
+    run: Run, arms: list[dict[str, Any]], tables: list[TabularModel], settings: dict[str, Any] | None
+) -> dict[str, Any]:
+    features = list(dict.fromkeys(name for model in tables for name in model.harmoniser.features))
+    horizon = HORIZONS_YEARS[-1]
+    deaths = run.cohort["event"] & (run.cohort["time_years"] <= horizon)
+    manifest = {
+        "format": 2,
+        "name": "",
+        "version": "",
+        "intended_use": "synthetic-demo" if run.synthetic else "research",
+        "horizons_years": list(HORIZONS_YEARS),
+        "edges_years": list(EDGES_YEARS),
+        "limits": list(run.limits),
+        "created_by": "",
+        "radiomics": "" if settings is None else json.dumps(settings, sort_keys=True),
+        "features": features,
+        "ensemble": {
+            "slope": run.stack.slope,
+            "intercepts": list(run.stack.intercepts),
+            "weights": dict(zip(run.stack.arms, run.stack.weights, strict=True)),
         },
-        "software": software(),
-        "arms": [{"backbone": settings["backbone"], "heads": settings["heads"], "weights": weights}],
+        "population": {
+            "description": "synthetic phantoms (training synthetic); no patient"
+            if run.synthetic
+            else "patients of the registry that the node exported",
+            "patients": int(run.cohort["patient"].nunique()),
+            "scans": len(run.cohort),
+            "deaths": int(deaths.sum()),
+            "registry_sha256": run.content["fixed"]["sha256"]["registry"],
+            "split_sha256": run.content["split_sha256"],
+        },
+        "software": dict(run.content["software"]),
+        "arms": arms,
     }
+    return manifest | ({"preprocessing": run.deep.spec.to_dict()} if any(a["kind"] == "network" for a in arms) else {})
 
 
-def _write_golden(folder: Path, golden: Golden) -> None:
-    (folder / "golden.json").write_text(golden.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def _write(folder: Path, manifest: Mapping[str, Any], case: golden.Golden) -> None:
+    """Write golden.json, and model.toml with the digest of every other file."""
+    (folder / "golden.json").write_text(case.model_dump_json(indent=1) + "\n", encoding="utf-8")
     names = sorted(p.name for p in folder.iterdir() if p.name != "model.toml")
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     (folder / "model.toml").write_text(to_toml({**manifest, "files": digests}), encoding="utf-8")
-
-
-def to_toml(table: Mapping[str, Any]) -> str:
-    """A mapping of plain values, lists, tables of plain values, and lists of such tables, as TOML 1.0.
-
-    Raises:
-        TypeError: a value has no such form.
-    """
-    plain = {k: v for k, v in table.items() if not isinstance(v, Mapping) and not _is_tables(v)}
-    lines = [f"{_key(k)} = {_value(v)}" for k, v in plain.items()]
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            lines += ["", f"[{_key(key)}]", *(f"{_key(k)} = {_value(v)}" for k, v in value.items())]
-        elif _is_tables(value):
-            for entry in value:
-                lines += ["", f"[[{_key(key)}]]", *(f"{_key(k)} = {_value(v)}" for k, v in entry.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _is_tables(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) for v in value)
-
-
-def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float) and np.isfinite(value):
-        return repr(value)
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's escapes are TOML's
-    if isinstance(value, list):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
-    raise TypeError(f"{value!r} has no form in TOML here")

@@ -2,9 +2,10 @@
 
 import csv
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from dicomnode.analysis.preprocess import Spec, prepare
 from dicomnode.errors import UsageError
 from training.outcome import DAYS_PER_YEAR, Outcomes
 
+_OUTCOME_COLUMNS = ("patient", "death_date", "last_contact_date")
+
 
 @dataclass(frozen=True)
 class Registry:
-    """Scans in the order of `registry.csv`, one entry a scan in each field."""
+    """Scans in the order of `scans.csv`, one entry a scan in each field."""
 
     folder: Path
     patients: tuple[str, ...]
@@ -29,39 +32,48 @@ class Registry:
     @property
     def sha256(self) -> str:
         """Digest of the two tables: which scans, which outcomes."""
-        tables = (self.folder / name for name in ("registry.csv", "outcomes.csv"))
+        tables = (self.folder / name for name in ("scans.csv", "outcomes.csv"))
         return hashlib.sha256(b"".join(t.read_bytes() for t in tables)).hexdigest()
 
 
 def load_registry(folder: Path) -> Registry:
-    """Read `registry.csv` and `outcomes.csv`.
+    """Read `scans.csv` and `outcomes.csv`, as a synthetic registry has them. `training cohort` reads any registry.
 
     Raises:
-        UsageError: a table or column is missing, a scan has no outcome, or a value is no number.
+        UsageError: a table or column is missing, a scan has no volume, a patient no outcome, or a value is no date.
     """
-    rows = _read_csv(folder / "registry.csv", ("patient", "scan", "file"))
-    outcomes = {r["scan"]: r for r in _read_csv(folder / "outcomes.csv", ("scan", "days", "event"))}
-    without = [r["scan"] for r in rows if r["scan"] not in outcomes]
+    rows = _read_csv(folder / "scans.csv", ("patient", "scan", "date", "volume"))
+    outcomes = {r["patient"]: r for r in _read_csv(folder / "outcomes.csv", _OUTCOME_COLUMNS)}
+    without = [r["scan"] for r in rows if r["patient"] not in outcomes]
     if without or not rows:
-        raise UsageError(f"{folder}: {len(without)} of {len(rows)} scans have no row in outcomes.csv")
+        raise UsageError(f"{folder}: the patients of {len(without)} of {len(rows)} scans have no row in outcomes.csv")
+    empty = [r["scan"] for r in rows if not r["volume"]]
+    if empty:
+        raise UsageError(f"{folder}: {len(empty)} of {len(rows)} scans have no volume: make it without --no-volumes")
     try:
-        years = np.array([float(outcomes[r["scan"]]["days"]) for r in rows]) / DAYS_PER_YEAR
-        event = np.array([bool(int(outcomes[r["scan"]]["event"])) for r in rows])
-        known = Outcomes(years, event)
+        days = [_days(r["date"], outcomes[r["patient"]]) for r in rows]
+        event = [bool(outcomes[r["patient"]]["death_date"]) for r in rows]
+        known = Outcomes(np.array(days) / DAYS_PER_YEAR, np.array(event))
     except ValueError as error:
         raise UsageError(f"{folder / 'outcomes.csv'}: {error}") from None
     return Registry(
         folder=folder,
         patients=tuple(r["patient"] for r in rows),
         scans=tuple(r["scan"] for r in rows),
-        files=tuple(folder / r["file"] for r in rows),
+        files=tuple(folder / r["volume"] for r in rows),
         outcomes=known,
     )
 
 
+def _days(scan: str, outcome: Mapping[str, str]) -> int:
+    """Days from a scan to death or last contact."""
+    end = outcome["death_date"] or outcome["last_contact_date"]
+    return (date.fromisoformat(end) - date.fromisoformat(scan)).days
+
+
 def load_truth(registry: Registry, horizons: Sequence[int]) -> NDArray[np.float64]:
     """The generator's own risk (scans, horizons): for the oracle only, never for training."""
-    columns = [f"risk_{h}" for h in horizons]
+    columns = [f"risk_{h}y" for h in horizons]
     truth = {r["scan"]: r for r in _read_csv(registry.folder / "truth.csv", ("scan", *columns))}
     return np.array([[float(truth[scan][c]) for c in columns] for scan in registry.scans])
 

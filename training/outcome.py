@@ -56,3 +56,22 @@ def negative_log_likelihood(logits: Tensor, targets: Tensor, weights: Tensor) ->
     """Mean over scans of the logistic-hazard likelihood; all (scans, intervals)."""
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="none")
     return loss.sum(dim=1).mean()
+
+
+def hazards(risk: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Discrete hazards of each interval from cumulative risks at the intervals' ends; both (..., intervals)."""
+    before = np.concatenate([np.zeros_like(risk[..., :1]), risk[..., :-1]], axis=-1)
+    return (risk - before) / np.maximum(1 - before, 1e-12)
+
+
+def hazard_logits(risk: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits of `hazards`, kept within those of a millionth."""
+    h = np.clip(hazards(risk), 1e-6, 1 - 1e-6)
+    return np.log(h) - np.log1p(-h)
+
+
+def loss_of_risk(risk: NDArray[np.float64], outcomes: Outcomes) -> float:
+    """`negative_log_likelihood` of cumulative risks (scans, intervals) at the ends of `EDGES_YEARS`."""
+    targets, weights = interval_targets(outcomes)
+    logits = hazard_logits(risk)
+    return float((weights * (np.logaddexp(0, logits) - targets * logits)).sum(axis=1).mean())

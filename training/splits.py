@@ -1,15 +1,158 @@
-"""Splits grouped by patient: a file with a hash, and a proof that no patient stands on two sides."""
+"""Splits grouped by patient: a file with a hash, and a proof that no patient stands on two sides.
+
+A run has nested folds (`nested`): each outer fold is predicted by what was learnt from the others, and inside of those
+inner folds choose. The demonstration has three parts (`by_patient`).
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.errors import DicomnodeError, UsageError
+from training.files import digest, write_atomically
+
 PARTS = ("train", "calibrate", "test")
+Rows = NDArray[np.intp]
+
+
+class LeakageError(DicomnodeError):
+    """What is learnt from and what is judged share a patient, or the split is not the one that was drawn."""
+
+
+def assert_disjoint(patients: Sequence[str], *sides: Rows) -> None:
+    """Prove that no patient stands on two sides.
+
+    Args:
+        patients: of every row.
+        sides: rows of each side, for example train and test.
+
+    Raises:
+        LeakageError: a patient does.
+    """
+    seen: dict[str, int] = {}
+    for number, rows in enumerate(sides):
+        for patient in {patients[row] for row in rows}:
+            if seen.setdefault(patient, number) != number:
+                raise LeakageError(
+                    f"the patient {patient} stands on both sides of a split (sides {seen[patient]} and {number}): "
+                    "what would be measured is memory. Draw the split anew, and give each patient one pseudonym"
+                )
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Patients of each outer fold; and of each outer fold's training patients those of each inner fold."""
+
+    seed: int
+    outer: tuple[tuple[str, ...], ...]
+    inner: tuple[tuple[tuple[str, ...], ...], ...]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the split."""
+        return digest(asdict(self))
+
+    def check(self, patients: Sequence[str]) -> None:
+        """Prove that the split holds each patient of the rows once, and inner folds the training patients alone.
+
+        Raises:
+            LeakageError: it does not.
+        """
+        everyone = [p for fold in self.outer for p in fold]
+        if len(everyone) != len(set(everyone)) or set(everyone) != set(patients):
+            raise LeakageError(
+                "the outer folds do not hold each patient of the cohort exactly once: draw the split anew"
+            )
+        for fold, inner in zip(self.outer, self.inner, strict=True):
+            trained = [p for part in inner for p in part]
+            if len(trained) != len(set(trained)) or set(trained) != set(everyone) - set(fold):
+                raise LeakageError("inner folds do not hold each training patient exactly once: draw the split anew")
+
+    def fold(self, number: int, patients: Sequence[str]) -> tuple[Rows, Rows]:
+        """(train, test) rows of an outer fold."""
+        test = _rows(self.outer[number], patients)
+        train = np.setdiff1d(np.arange(len(patients)), test).astype(np.intp)
+        assert_disjoint(patients, train, test)
+        return train, test
+
+    def inner_folds(self, number: int, patients: Sequence[str]) -> list[tuple[Rows, Rows]]:
+        """(fit, validate) rows of each inner fold of an outer fold; all lie in its training rows."""
+        train, test = self.fold(number, patients)
+        pairs = []
+        for part in self.inner[number]:
+            validate = _rows(part, patients)
+            fit = np.setdiff1d(train, validate).astype(np.intp)
+            assert_disjoint(patients, fit, validate, test)
+            pairs.append((fit, validate))
+        return pairs
+
+    def save(self, path: Path) -> None:
+        """Write the split and its hash as JSON."""
+        write_atomically(path, json.dumps({**asdict(self), "sha256": self.sha256}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Nested":
+        """The split that `save` wrote.
+
+        Raises:
+            UsageError: the file is no such split.
+            LeakageError: the file was changed since it was written.
+        """
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            outer = tuple(tuple(fold) for fold in stored["outer"])
+            inner = tuple(tuple(tuple(part) for part in fold) for fold in stored["inner"])
+            split = cls(stored["seed"], outer, inner)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{path} is not the split of a run ({error}): delete the run folder and start anew"
+            ) from None
+        if split.sha256 != stored.get("sha256"):
+            raise LeakageError(f"{path} was changed since it was drawn (its sha256 differs): start the run anew")
+        return split
+
+
+def nested(patients: Sequence[str], event: NDArray[np.bool_], seed: int, outer: int, inner: int) -> Nested:
+    """Nested folds of patients, stratified by whether any of their scans is followed by an observed death.
+
+    Args:
+        patients, event: per scan.
+        seed: of the shuffles.
+        outer, inner: how many folds, at least 2.
+
+    Raises:
+        UsageError: too few patients died for that many folds.
+    """
+    died = {p for p, e in zip(patients, event, strict=True) if e}
+    everyone = set(patients)
+    for stratum, what in ((died, "died"), (everyone - died, "lived")):
+        if len(stratum) < outer * inner:
+            raise UsageError(
+                f"{len(stratum)} patients of the cohort {what}: {outer} outer times {inner} inner folds need at least "
+                f"{outer * inner}. Give fewer folds (splits.outer, splits.inner) or more patients"
+            )
+    rng = np.random.default_rng(seed)
+    folds = _deal(everyone, died, outer, rng)
+    within = tuple(_deal(everyone - set(fold), died, inner, rng) for fold in folds)
+    return Nested(seed, folds, within)
+
+
+def _deal(everyone: set[str], died: set[str], count: int, rng: np.random.Generator) -> tuple[tuple[str, ...], ...]:
+    """Shuffle each stratum and deal it out in turn, going on where the last one ended: sizes differ by one at most."""
+    order: list[str] = []
+    for stratum in (sorted(everyone & died), sorted(everyone - died)):
+        order += [stratum[i] for i in rng.permutation(len(stratum))]
+    return tuple(tuple(sorted(order[number::count])) for number in range(count))
+
+
+def _rows(chosen: Sequence[str], patients: Sequence[str]) -> Rows:
+    wanted = set(chosen)
+    return np.array([i for i, p in enumerate(patients) if p in wanted], np.intp)
 
 
 @dataclass(frozen=True)
@@ -25,8 +168,7 @@ class Split:
 
     def rows(self, part: str, patients: Sequence[str]) -> NDArray[np.intp]:
         """The indices of the scans whose patient belongs to `part`; `patients` names each scan's patient."""
-        chosen = set(self.parts[part])
-        return np.array([i for i, p in enumerate(patients) if p in chosen], np.intp)
+        return _rows(self.parts[part], patients)
 
     @property
     def sha256(self) -> str:

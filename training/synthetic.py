@@ -1,221 +1,299 @@
-"""A synthetic registry with a known truth: patients with a latent severity, serial phantom scans, deaths, censoring.
+"""A synthetic registry with a known truth: serial phantom scans of synthetic patients, outcomes, features.
 
-The generator's own risk is kept in `truth.csv`, which nothing but the oracle of the evaluation reads: its AUC is the
+Its folder is a registry like the node's (`registry.toml`, `scans.csv`, `features.parquet`), with `outcomes.csv` beside
+it. The generator's own risk is kept in `truth.csv`, which nothing but the evaluation's oracle reads: its AUC is the
 best that any model of these scans could reach.
 """
 
 import csv
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dicomnode.analysis.phantom import Disease, Phantom, Scanner, chest
+import dicomnode
+from dicomnode.analysis import quantify
+from dicomnode.analysis.arrays import LEFT, RIGHT
+from dicomnode.analysis.phantom import Disease, Phantom, chest
+from dicomnode.analysis.phantom import Scanner as Acquisition
 from dicomnode.errors import UsageError
 from training.outcome import DAYS_PER_YEAR, HORIZONS_YEARS
+from training.synthetic_patients import Patient, Scan, draw
 
-# Tuned so that about 8.5, 15.3 and 20.1 % of scans are followed by an observed death within 1, 3 and 5 years, as in the
-# Northwestern registry (Peltekian et al. 2025, arXiv 2509.23530).
-_BASE_HAZARD, _PER_SEVERITY, _PER_AGE_YEAR, _MALE = 0.006, 7.5, 0.02, 0.3
-_SEVERITY_BETA = (0.9, 3.0)
-_STEP = 1 / 24  # years, for the numerical integration of the hazard
+#: Of the phantoms, drawn for each scan: slice step and in-plane voxel, mm. A clinical scan has 0.6 to 1.5 and 0.7.
+SLICE_STEP_MM, IN_PLANE_MM = (4.5, 6.0), (3.0, 4.0)
+#: Radiomics are computed at this voxel, mm, where the node takes 1: the phantoms hold no finer detail.
+RADIOMICS_MM = 4.0
+_SEGMENTER = "phantom truth"
+_EPOCH = date(2008, 1, 1)
+_UNFINISHED = "unfinished.json"
+_COMPUTED = "unfinished.jsonl"
 
-
-@dataclass(frozen=True)
-class Patient:
-    """One synthetic patient. Severity is 0 to 1 at the first scan and grows by `progression` a year."""
-
-    patient: str
-    age: float
-    sex: str
-    severity: float
-    progression: float
-    death_years: float  # from the first scan; may lie beyond the last contact
-    contact_years: float
+Features = dict[str, float]
 
 
 @dataclass(frozen=True)
-class ScanRow:
-    """A row of `registry.csv`. Days count from the patient's first scan."""
+class Request:
+    """What a registry is made of; the same request makes the same tables and volumes."""
 
-    patient: str
-    scan: str
-    days: int
-    age: float
-    sex: str
-    file: str
-
-
-@dataclass(frozen=True)
-class OutcomeRow:
-    """A row of `outcomes.csv`: days from this scan to death (event 1) or last contact (event 0)."""
-
-    scan: str
-    days: int
-    event: int
-
-
-@dataclass(frozen=True)
-class TruthRow:
-    """A row of `truth.csv`: for the oracle only."""
-
-    scan: str
-    severity: float
-    risk_1: float
-    risk_3: float
-    risk_5: float
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a worker process needs for one scan."""
-
-    path: Path
+    patients: int
     seed: int
-    person: int
-    severity: float
+    radiomics: bool = False
+    volumes: bool = True
 
-
-def severity_at(patient: Patient, years: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Severity at `years` after the first scan, 0 to 1."""
-    return np.clip(patient.severity + patient.progression * np.asarray(years), 0, 1)
-
-
-def cumulative_hazard(patient: Patient, start: float, end: float) -> float:
-    """Hazard of death between two times (years from the first scan), integrated by the midpoint rule."""
-    count = max(1, round((end - start) / _STEP))
-    middle = start + (np.arange(count) + 0.5) * (end - start) / count
-    person = _PER_AGE_YEAR * (patient.age + middle - 55) + _MALE * (patient.sex == "M")
-    rate = _BASE_HAZARD * np.exp(_PER_SEVERITY * severity_at(patient, middle) + person)
-    return float(rate.sum() * (end - start) / count)
-
-
-def true_risk(patient: Patient, scan_years: float, horizon: float) -> float:
-    """The probability of death within `horizon` years of a scan, given that the patient lives at the scan."""
-    return 1 - float(np.exp(-cumulative_hazard(patient, scan_years, scan_years + horizon)))
-
-
-def draw_patient(number: int, rng: np.random.Generator) -> Patient:
-    """A patient with a death time from its hazard and an independent end of contact."""
-    severity = float(rng.beta(*_SEVERITY_BETA))
-    alive = Patient(
-        patient=f"S{number:04d}",
-        age=round(float(np.clip(rng.normal(54, 12), 20, 84)), 1),
-        sex="M" if rng.random() < 0.2 else "F",
-        severity=severity,
-        progression=float(np.clip(rng.normal(0.005 + 0.02 * severity, 0.015), -0.01, 0.12)),
-        death_years=np.inf,
-        contact_years=float(min(rng.exponential(14), rng.uniform(1.5, 11))),
-    )
-    target, total, time = rng.exponential(), 0.0, 0.0
-    while total < target and time < 20:
-        total += cumulative_hazard(alive, time, time + _STEP)
-        time += _STEP
-    return Patient(**{**asdict(alive), "death_years": time if total >= target else np.inf})
-
-
-def scan_times(patient: Patient, rng: np.random.Generator) -> list[float]:
-    """One to four scans (years), about yearly, before death and last contact."""
-    end = min(patient.death_years, patient.contact_years)
-    gaps = rng.uniform(0.7, 1.8, 3)
-    wanted = [0.0, *np.cumsum(gaps)][: int(rng.choice([1, 2, 3, 4], p=[0.25, 0.3, 0.25, 0.2]))]
-    return [float(t) for t in wanted if t == 0 or t < end]
+    def __post_init__(self) -> None:
+        if self.patients < 1:
+            raise UsageError(f"--patients is {self.patients}: give at least 1")
 
 
 def make_registry(
-    out: Path,
-    patients: int,
-    seed: int,
-    *,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    out: Path, request: Request, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> int:
-    """Write a registry to the new or empty folder `out`; `progress(done, total)` is called after each scan.
+    """Write a registry to `out`. One that was broken off goes on where it was; a finished one is left as it is.
+
+    Args:
+        out: a new or empty folder, or one that an earlier call with the same request has begun.
+        request: what to make.
+        workers: processes; default: one for each core.
+        progress: `progress(done, total)`, called after each scan.
 
     Returns:
         The number of scans.
 
     Raises:
-        UsageError: the folder holds something, or the number of patients makes no sense.
+        UsageError: the folder holds something else.
     """
-    if patients < 1:
-        raise UsageError(f"--patients is {patients}: give at least 1")
+    if _finished(out, request):
+        return len(draw(request.patients, request.seed)[1])
+    _claim(out, request)
+    patients, scans = draw(request.patients, request.seed)
+    computed = _compute(out, request, scans, workers, progress)
+    _write_csv(out / "scans.csv", [_scan_row(s, computed[s.scan], request) for s in scans])
+    _write_csv(out / "outcomes.csv", [_outcome_row(p) for p in patients])
+    truth = [dict(zip((f"risk_{h}y" for h in HORIZONS_YEARS), s.risks, strict=True)) for s in scans]
+    _write_csv(
+        out / "truth.csv",
+        [{"scan": s.scan, "severity": round(s.severity, 6), **t} for s, t in zip(scans, truth, strict=True)],
+    )
+    _write_features(out / "features.parquet", scans, computed)
+    (out / "registry.toml").write_text(_description(request), encoding="utf-8")  # the last: its presence means finished
+    (out / _COMPUTED).unlink(missing_ok=True)
+    (out / _UNFINISHED).unlink()
+    return len(scans)
+
+
+def _finished(out: Path, request: Request) -> bool:
+    if not (out / "registry.toml").is_file():
+        return False
+    if f"request = {_stated(request)}" not in (out / "registry.toml").read_text(encoding="utf-8").splitlines():
+        raise UsageError(f"{out} holds another registry: give a new folder, so that none is overwritten")
+    return True
+
+
+def _claim(out: Path, request: Request) -> None:
+    """Refuse a folder of something else, so that nothing is overwritten."""
+    begun = out / _UNFINISHED
+    if begun.is_file():
+        if begun.read_text(encoding="utf-8") != _stated(request):
+            raise UsageError(f"{out} was begun with {begun.read_text(encoding='utf-8')}: repeat that, or a new folder")
+        return
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty: give a new folder, so that no registry is overwritten")
     (out / "scans").mkdir(parents=True, exist_ok=True)
-    rows, outcomes, truths, tasks = _draw(out, patients, seed)
+    begun.write_text(_stated(request), encoding="utf-8")
+
+
+def _stated(request: Request) -> str:
+    """The request as a TOML inline table."""
+    return "{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in asdict(request).items()) + "}"
+
+
+def _compute(
+    out: Path,
+    request: Request,
+    scans: Sequence[Scan],
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Features]:
+    """Images and features of every scan. Each result is a line of a file, so that a killed run loses none."""
+    log = out / _COMPUTED
+    computed = dict(_read_log(log))
+    waiting = [s for s in scans if s.scan not in computed]
     # Spawned, not forked: a fork of a process with threads (torch has some) may hang.
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        for done, _ in enumerate(pool.map(_write_scan, tasks, chunksize=4), start=1):
+    pool = ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"))
+    with pool, log.open("a", encoding="utf-8") as file:
+        futures = {pool.submit(_make_scan, out, request, s): s.scan for s in waiting}
+        for future in as_completed(futures):
+            name = futures[future]
+            computed[name] = future.result()
+            file.write(json.dumps({"scan": name, "features": computed[name]}) + "\n")
+            file.flush()
             if progress:
-                progress(done, len(tasks))
-    for name, table, row in (
-        ("registry.csv", rows, ScanRow),
-        ("outcomes.csv", outcomes, OutcomeRow),
-        ("truth.csv", truths, TruthRow),
-    ):
-        _write_csv(out / name, [f.name for f in fields(row)], table)
-    return len(tasks)
+                progress(len(computed), len(scans))
+    return computed
 
 
-def _draw(out: Path, patients: int, seed: int) -> tuple[list[ScanRow], list[OutcomeRow], list[TruthRow], list[_Task]]:
-    rows, outcomes, truths, tasks = [], [], [], []
-    for number in range(patients):
-        rng = np.random.default_rng([seed, number])
-        patient = draw_patient(number, rng)
-        person = int(rng.integers(2**31))
-        end = min(patient.death_years, patient.contact_years)
-        for index, time in enumerate(scan_times(patient, rng)):
-            scan = f"{patient.patient}-{index + 1}"
-            file = f"scans/{scan}.npz"
-            severity = float(severity_at(patient, time))
-            days = max(0, round((end - time) * DAYS_PER_YEAR))
-            risks = [round(true_risk(patient, time, h), 6) for h in HORIZONS_YEARS]
-            rows.append(
-                ScanRow(
-                    patient.patient, scan, round(time * DAYS_PER_YEAR), round(patient.age + time, 1), patient.sex, file
-                )
-            )
-            outcomes.append(OutcomeRow(scan, days, int(patient.death_years <= patient.contact_years)))
-            truths.append(TruthRow(scan, round(severity, 6), *risks))
-            tasks.append(_Task(out / file, int(rng.integers(2**31)), person, severity))
-    return rows, outcomes, truths, tasks
+def _read_log(path: Path) -> Iterator[tuple[str, Features]]:
+    """The complete lines of the log; one that a kill has cut is removed."""
+    if not path.is_file():
+        return
+    whole = path.read_bytes()
+    whole = whole[: whole.rfind(b"\n") + 1]
+    os.truncate(path, len(whole))
+    for line in whole.splitlines():
+        entry = json.loads(line)
+        yield entry["scan"], entry["features"]
 
 
-def demo_phantom(seed: int, person: int, severity: float) -> Phantom:
-    """A scan of the registry, of reduced resolution; this, noise, kernel and the mix of changes vary with the seed."""
-    rng = np.random.default_rng([seed, 3])
-    z, yx = float(rng.uniform(3.5, 6.0)), float(rng.uniform(2.0, 3.6))
-    usual = asdict(Disease.of_severity(severity))
-    varied = {k: float(np.clip(v * rng.uniform(0.8, 1.2), 0, 1)) for k, v in usual.items()}
+def _make_scan(out: Path, request: Request, scan: Scan) -> Features:
+    """In a worker process: the phantom, its volume on disk, its features."""
+    phantom = scan_phantom(scan)
+    if request.volumes:
+        _write_volume(out / _volume_name(scan), phantom)
+    regions = quantify.by_region(phantom.volume, phantom.labels)
+    found = {f"quantities.{region}.{k}": v for region, q in regions.items() for k, v in asdict(q).items()}
+    if request.radiomics:
+        found |= _radiomics(phantom)
+    return {**found, "spacing_z_mm": phantom.volume.spacing_mm[0]}
+
+
+def scan_phantom(scan: Scan) -> Phantom:
+    """The image of a scan: disease from its severity, noise and kernel from its scanner, breath and voxels its own."""
+    rng = np.random.default_rng([scan.seed, 3])
+    z, yx = float(rng.uniform(*SLICE_STEP_MM)), float(rng.uniform(*IN_PLANE_MM))
+    usual, fibrosis = Disease.of_severity(scan.severity), scan.patient.fibrosis
+    mixed = {
+        "ground_glass": usual.ground_glass * (2 - fibrosis),
+        "reticulation": usual.reticulation * fibrosis,
+        "honeycombing": usual.honeycombing * fibrosis,
+    }
+    varied = {k: v * rng.uniform(0.92, 1.08) for k, v in mixed.items()}
+    breath = rng.normal(0, 0.05)  # how far the diaphragm stood from where full inspiration would have it
+    disease = {k: float(np.clip(v, 0, 1)) for k, v in {**varied, "volume_loss": usual.volume_loss + breath}.items()}
+    noise = scan.scanner.noise_hu * float(rng.uniform(0.8, 1.25))
     return chest(
-        seed,
+        scan.seed,
         shape=(round(285 / z), round(255 / yx), round(330 / yx)),
         spacing_mm=(z, yx, yx),
-        disease=Disease(**varied),
-        scanner=Scanner(noise_hu=float(rng.uniform(8, 30)), sharpness=float(rng.uniform(0.3, 0.9))),
-        person=person,
+        disease=Disease(**disease),
+        scanner=Acquisition(noise_hu=noise, sharpness=scan.sharpness),
+        person=scan.patient.person,
     )
 
 
-def _write_scan(task: _Task) -> None:
-    phantom = demo_phantom(task.seed, task.person, task.severity)
-    np.savez_compressed(
-        task.path,
-        hu=phantom.volume.hu,
-        labels=phantom.labels,
-        spacing_mm=np.array(phantom.volume.spacing_mm),
-        origin_mm=np.array(phantom.volume.origin_mm),
-    )
+def radiomics_settings() -> Mapping[str, Any]:
+    """The node's settings at the registry's resolution."""
+    from dicomnode.analysis.radiomics import DEFAULT_SETTINGS  # noqa: PLC0415 (imports PyRadiomics)
+
+    return {
+        **DEFAULT_SETTINGS,
+        "setting": {**DEFAULT_SETTINGS["setting"], "resampledPixelSpacing": [RADIOMICS_MM] * 3},
+    }
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[ScanRow | OutcomeRow | TruthRow]) -> None:
+def _radiomics(phantom: Phantom) -> Features:
+    from dicomnode.analysis import radiomics  # noqa: PLC0415 (imports PyRadiomics)
+
+    masks = {"lungs": phantom.labels > 0, "right": phantom.labels == RIGHT, "left": phantom.labels == LEFT}
+    settings = radiomics_settings()
+    return {
+        f"radiomics.{region}.{name}": value
+        for region, mask in masks.items()
+        for name, value in radiomics.extract(phantom.volume, mask, settings).items()
+    }
+
+
+def _volume_name(scan: Scan) -> str:
+    return f"scans/{scan.scan}.npz"
+
+
+def _write_volume(path: Path, phantom: Phantom) -> None:
+    partial = path.with_suffix(".part")
+    with partial.open("wb") as file:
+        np.savez_compressed(
+            file,
+            hu=phantom.volume.hu,
+            labels=phantom.labels,
+            spacing_mm=np.array(phantom.volume.spacing_mm),
+            origin_mm=np.array(phantom.volume.origin_mm),
+        )
+    partial.rename(path)
+
+
+def _day(patient: Patient, years: float) -> str:
+    return (_EPOCH + timedelta(days=patient.first_day + round(years * DAYS_PER_YEAR))).isoformat()
+
+
+def _scan_row(scan: Scan, computed: Features, request: Request) -> dict[str, object]:
+    step = round(computed["spacing_z_mm"], 3)
+    return {
+        "patient": scan.patient.patient,
+        "scan": scan.scan,
+        "date": _day(scan.patient, scan.years),
+        "age_years": round(scan.patient.age + scan.years, 2),
+        "sex": scan.patient.sex,
+        "manufacturer": scan.scanner.manufacturer,
+        "model": scan.scanner.model,
+        "kernel": scan.kernel,
+        "kernel_family": scan.kernel_family,
+        "slice_thickness_mm": step,
+        "spacing_z_mm": step,
+        "segmenter": _SEGMENTER,
+        "software_version": dicomnode.__version__,
+        "algorithm_digest": _digest(request),
+        "volume": _volume_name(scan) if request.volumes else "",
+    }
+
+
+def _outcome_row(patient: Patient) -> dict[str, object]:
+    died = patient.death <= patient.contact
+    last = _day(patient, patient.end)
+    return {
+        "patient": patient.patient,
+        "death_date": last if died else "",
+        "last_contact_date": last,
+        "transplant_date": last if patient.transplanted else "",
+    }
+
+
+def _digest(request: Request) -> str:
+    settings = dict(radiomics_settings()) if request.radiomics else None
+    method = {"software": dicomnode.__version__, "segmenter": _SEGMENTER, "radiomics": settings}
+    return hashlib.sha256(json.dumps(method, sort_keys=True).encode()).hexdigest()
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, header)
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows(rows)
+
+
+def _write_features(path: Path, scans: Sequence[Scan], computed: Mapping[str, Features]) -> None:
+    import pandas as pd  # noqa: PLC0415 (the worker processes do without)
+
+    rows = [{k: v for k, v in computed[s.scan].items() if k != "spacing_z_mm"} for s in scans]
+    table = pd.DataFrame(rows, dtype="float64")
+    table.insert(0, "scan", [s.scan for s in scans])
+    table.to_parquet(path, index=False)
+
+
+def _description(request: Request) -> str:
+    notes = (
+        f"Phantoms of reduced resolution: slices {SLICE_STEP_MM[0]:g} to {SLICE_STEP_MM[1]:g} mm apart, voxels of "
+        f"{IN_PLANE_MM[0]:g} to {IN_PLANE_MM[1]:g} mm in the plane. The lungs are the phantom's true labels, not a "
+        f"segmenter's. Radiomics, where there are any, at {RADIOMICS_MM:g} mm where the node takes 1 mm. No patient."
+    )
+    return (
+        f'format = 1\nmade_by = "synthetic"\ncreated = {datetime.now(UTC).isoformat(timespec="seconds")}\n'
+        f"software_version = {json.dumps(dicomnode.__version__)}\nalgorithm_digest = {json.dumps(_digest(request))}\n"
+        f"notes = {json.dumps(notes)}\nrequest = {_stated(request)}\n"
+    )

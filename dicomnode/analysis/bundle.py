@@ -1,43 +1,39 @@
 """The model bundle: a folder with weights, `model.toml`, a golden case and a card, all checked before it serves.
 
 ```
-model.toml          what the model is, how its input is made, digests of every other file (see `Manifest`)
-*.safetensors       one file an arm (encoder.*, heads.<i>.*; half precision), and the golden case's scan
-golden.json         spacing of the golden scan, expected probabilities, tolerance
+model.toml          what the model is, how its input is made, digests of every other file (see `manifest`)
+*.safetensors       networks (half precision), and the golden case's scan
+*.json              tabular models (format 2), and golden.json: the golden case's features, expected risk, tolerance
 MODEL_CARD.md       for people
 ```
+Format 1 has one encoder with bootstrap heads (`shared_encoder`), format 2 arms with a model for each fold
+(`fold_models`).
 """
 
 import hashlib
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
+from dicomnode.analysis import fold_models, shared_encoder
+from dicomnode.analysis.answers import Earlier, Models, Scan
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.findings import Horizon, IntendedUse, Risk
-from dicomnode.analysis.manifest import Calibration, Golden, Manifest
-from dicomnode.analysis.model import AttentionHead, HazardNet, encode, horizon_indices, risk
-from dicomnode.analysis.preprocess import Spec, prepare
-from dicomnode.errors import BundleError
+from dicomnode.analysis.findings import Horizon, IntendedUse, Risk, SliceRelevance
+from dicomnode.analysis.manifest import MANIFEST, Calibration, Golden, Manifest1, Manifest2
+from dicomnode.analysis.model import horizon_indices
+from dicomnode.analysis.preprocess import Spec, slice_positions
+from dicomnode.analysis.shared_encoder import member_logits
+from dicomnode.errors import BundleError, RefusedError
 
-__all__ = ["Arm", "Bundle", "Calibration", "load", "member_logits", "read"]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One encoder with its bootstrap heads, in evaluation mode."""
-
-    encoder: nn.Module
-    heads: tuple[AttentionHead, ...]
+__all__ = ["Bundle", "Calibration", "Earlier", "load", "member_logits", "read"]
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,9 @@ class Bundle:
     """A model ready to predict. `sha256` is over model.toml, which holds the digests of all other files."""
 
     folder: Path
-    manifest: Manifest
-    spec: Spec
-    arms: tuple[Arm, ...]
+    manifest: Manifest1 | Manifest2
+    spec: Spec | None
+    models: Models
     sha256: str
 
     @property
@@ -68,26 +64,55 @@ class Bundle:
     @property
     def interval(self) -> str:
         """What the bounds of a prediction are, in words."""
-        heads = sum(len(arm.heads) for arm in self.arms)
-        return (
-            f"95 % percentile interval (2.5th to 97.5th percentile) over {heads} model heads, each trained on a "
-            "bootstrap sample of the training patients over a shared image encoder; the probability is the heads' "
-            "mean. It shows the heads' uncertainty only, not that of the encoder, the image or another population."
-        )
+        return self.models.interval
 
-    def predict(self, volume: Volume, labels: Labels) -> Risk:
-        """Probability of death within each horizon, with bounds; none falls with time; lower <= probability <= upper.
+    def check_radiomics(self, settings: Mapping[str, object] | None) -> None:
+        """Whether the features that the node measures are those that the model has learnt from.
+
+        Args:
+            settings: PyRadiomics' parameter file of the node; None: it measures none.
 
         Raises:
-            RefusedError: no-lungs.
+            BundleError: the model needs radiomics, and there are none, or others.
         """
-        slices = torch.from_numpy(prepare(volume, labels, self.spec))[None]
-        with torch.inference_mode():
-            logits = torch.cat([member_logits(arm.heads, encode(arm.encoder, slices)) for arm in self.arms])[:, 0]
-            members = risk(self.manifest.calibration.apply(logits)).double().numpy()
-        members = members[:, horizon_indices(self.manifest.edges_years, self.manifest.horizons_years)]
+        needed = self.manifest.radiomics_settings if isinstance(self.manifest, Manifest2) else None
+        if needed is None:
+            return
+        if settings is None:
+            raise BundleError(
+                f"the bundle {self.name!r} predicts from radiomics, which are switched off: set analysis.radiomics = "
+                "true, or choose a bundle without them"
+            )
+        if json.loads(json.dumps(settings)) != needed:
+            raise BundleError(
+                f"the bundle {self.name!r} was trained on radiomics with other settings than this node's (model.toml, "
+                "radiomics): its features would mean something else. Train it with features.radiomics_spacing_mm = 1"
+            )
+
+    def predict(
+        self,
+        volume: Volume,
+        labels: Labels,
+        features: Mapping[str, float] | None = None,
+        earlier: Earlier | None = None,
+        scanner: Mapping[str, str] | None = None,
+    ) -> Risk:
+        """Probability of death within each horizon, with bounds; none falls with time; lower <= probability <= upper.
+
+        Args:
+            volume, labels: the scan.
+            features: measured numbers by the names of `tabular.features_of`; what the model does not use is passed
+                over.
+            earlier: of the patient's latest earlier scan; not used where another bundle has seen that one.
+            scanner: `tabular.BATCH_PARTS` by name.
+
+        Raises:
+            RefusedError: no-lungs, or features-missing.
+        """
+        answer = self.models.answer(Scan(volume, labels, features or {}, scanner or {}, earlier))
+        members = answer.risks[:, horizon_indices(self.manifest.edges_years, self.manifest.horizons_years)]
         mean = members.mean(axis=0)
-        # Each member rises with time, so means and percentiles do. With many, very unequal heads a mean can leave the
+        # Each member rises with time, so means and percentiles do. With many, very unequal members a mean can leave the
         # percentiles; the bounds then give way, and stay monotone as the minimum or maximum of two monotone rows.
         lower = np.minimum(np.percentile(members, 2.5, axis=0), mean)
         upper = np.maximum(np.percentile(members, 97.5, axis=0), mean)
@@ -101,13 +126,18 @@ class Bundle:
             ),
             version=self.version,
             interval=self.interval,
+            slice_relevance=self._relevance(volume, labels, answer.attention),
+            scan_codes=answer.codes,
+            flags=answer.flags,
         )
 
-
-def member_logits(heads: Sequence[AttentionHead], features: Tensor) -> Tensor:
-    """Hazard logits of each head: (heads, scans, intervals), from features (scans, slices, width)."""
-    with torch.inference_mode():
-        return torch.stack([head(features)[0] for head in heads])
+    def _relevance(
+        self, volume: Volume, labels: Labels, attention: NDArray[np.float64] | None
+    ) -> tuple[SliceRelevance, ...]:
+        if attention is None or self.spec is None:
+            return ()
+        pairs = zip(slice_positions(volume, labels, self.spec), attention, strict=True)
+        return tuple(SliceRelevance(round(float(z), 2), round(float(weight), 6)) for z, weight in pairs)
 
 
 def load(folder: Path, *, allow_demo: bool) -> Bundle:
@@ -115,8 +145,7 @@ def load(folder: Path, *, allow_demo: bool) -> Bundle:
 
     Raises:
         BundleError: a file is missing or changed, model.toml does not fit, the golden case comes out differently, or
-        the
-            bundle is a demonstration and `allow_demo` is False.
+            the bundle is a demonstration and `allow_demo` is False.
     """
     bundle = read(folder)
     if bundle.intended_use == "synthetic-demo" and not allow_demo:
@@ -137,14 +166,11 @@ def read(folder: Path) -> Bundle:
     """
     text = _bytes(folder / "model.toml")
     try:
-        manifest = Manifest.model_validate(tomllib.loads(text.decode("utf-8")))
-        spec = Spec.from_dict(manifest.preprocessing)
-        horizon_indices(manifest.edges_years, manifest.horizons_years)
+        manifest = MANIFEST.validate_python(tomllib.loads(text.decode("utf-8")))
+        spec = None if manifest.preprocessing is None else Spec.from_dict(manifest.preprocessing)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{folder / 'model.toml'}: {where}: {first['msg']}") from None
-    except ValueError as error:  # not TOML, not UTF-8, spec or edges
+        raise BundleError(f"{folder / 'model.toml'}: {_first(error)}") from None
+    except ValueError as error:  # not TOML, not UTF-8, or the spec
         raise BundleError(f"{folder / 'model.toml'}: {error}") from None
     for name, expected in manifest.files.items():
         found = hashlib.sha256(_bytes(folder / name)).hexdigest()
@@ -153,10 +179,21 @@ def read(folder: Path) -> Bundle:
                 f"{folder / name} is not the file that model.toml names: sha256 {found[:12]}…, expected "
                 f"{expected[:12]}…. Copy the bundle again from where it was made"
             )
-    arms = tuple(
-        _arm(folder / arm.weights, arm.backbone, arm.heads, len(manifest.edges_years) - 1) for arm in manifest.arms
+    sha256 = hashlib.sha256(text).hexdigest()
+    models: Models = (
+        shared_encoder.read(folder, manifest)
+        if isinstance(manifest, Manifest1)
+        else fold_models.read(folder, manifest, sha256)
     )
-    return Bundle(folder, manifest, spec, arms, hashlib.sha256(text).hexdigest())
+    return Bundle(folder, manifest, spec, models, sha256)
+
+
+def _first(error: ValidationError) -> str:
+    """Where the first error is, and what. The format and an arm's kind are pydantic's choice of a record, no place."""
+    first = error.errors()[0]
+    place = first["loc"][1:] if first["loc"][:1] in ((1,), (2,)) else first["loc"]
+    where = ".".join(str(part) for part in place if part not in ("network", "tabular"))
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def _bytes(path: Path) -> bytes:
@@ -168,28 +205,14 @@ def _bytes(path: Path) -> bytes:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _arm(path: Path, backbone: str, heads: int, intervals: int) -> Arm:
-    """One arm in single precision, its weights put in place without a random start (torch's meta device)."""
-    with torch.device("meta"):
-        net = HazardNet(backbone, intervals)
-        blank = [AttentionHead(net.width, intervals) for _ in range(heads)]
-    whole = nn.ModuleDict({"encoder": net.encoder, "heads": nn.ModuleList(blank)})
-    try:
-        stored = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-        whole.load_state_dict(stored, assign=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise BundleError(
-            f"{path} does not hold a {backbone} with {heads} heads of {intervals} intervals: {error}"
-        ) from None
-    whole.eval()
-    return Arm(net.encoder, tuple(blank))
-
-
 def _check_golden(bundle: Bundle) -> None:
     golden = read_golden(bundle.folder)
     if golden.scan not in bundle.manifest.files:
         raise BundleError(f"{bundle.folder / 'model.toml'}: files lacks the sha256 of {golden.scan}")
-    found = bundle.predict(*golden_scan(bundle.folder, golden)).horizons
+    try:
+        found = golden_answer(bundle, golden).horizons
+    except RefusedError as error:
+        raise BundleError(f"{bundle.folder / 'golden.json'}: {error}") from None
     if [h.years for h in found] != [h.years for h in golden.expected]:
         raise BundleError(f"{bundle.folder / 'golden.json'}: expected is not for the years {[h.years for h in found]}")
     for got, wanted in zip(found, golden.expected, strict=True):
@@ -204,6 +227,18 @@ def _check_golden(bundle: Bundle) -> None:
             )
 
 
+def golden_answer(bundle: Bundle, golden: Golden) -> Risk:
+    """What the bundle says of its golden case.
+
+    Raises:
+        BundleError: there is no such scan.
+        RefusedError: its features do not suffice.
+    """
+    volume, labels = golden_scan(bundle.folder, golden)
+    earlier = Earlier(golden.years, bundle.sha256, golden.codes) if golden.codes else None
+    return bundle.predict(volume, labels, golden.features, earlier, golden.scanner)
+
+
 def read_golden(folder: Path) -> Golden:
     """The golden case's description.
 
@@ -213,8 +248,7 @@ def read_golden(folder: Path) -> Golden:
     try:
         return Golden.model_validate(json.loads(_bytes(folder / "golden.json")))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BundleError(f"{folder / 'golden.json'}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise BundleError(f"{folder / 'golden.json'}: {_first(error)}") from None
     except ValueError as error:
         raise BundleError(f"{folder / 'golden.json'}: {error}") from None
 

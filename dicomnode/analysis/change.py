@@ -104,8 +104,13 @@ def _delta(old: float, new: float, days: float) -> Delta:
         now=new,
         absolute=absolute,
         relative_percent=None if old == 0 else 100.0 * absolute / abs(old),
-        per_year=absolute * DAYS_A_YEAR / days if days >= SHORTEST_FOR_A_RATE_DAYS else None,
+        per_year=per_year(old, new, days),
     )
+
+
+def per_year(old: float, new: float, days: float) -> float | None:
+    """Change a year over an interval in days; None over one too short for a rate."""
+    return (new - old) * DAYS_A_YEAR / days if days >= SHORTEST_FOR_A_RATE_DAYS else None
 
 
 def _doubts(before: Findings, after: Findings, days: float) -> Iterator[Flag]:

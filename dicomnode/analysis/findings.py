@@ -124,8 +124,25 @@ class Horizon:
 
 
 @dataclass(frozen=True)
+class SliceRelevance:
+    """How much a slice of the lungs weighed in the networks' answer: attention, which sums to 1 over the slices.
+
+    `z_mm` is the LPS z of the slice's centre at the volume's first row and column. It is no proof of disease there.
+    """
+
+    z_mm: float
+    weight: float
+
+
+@dataclass(frozen=True)
 class Risk:
-    """Risk from a model bundle. `interval` says in words what `lower` and `upper` are."""
+    """Risk from a model bundle. `interval` says in words what `lower` and `upper` are.
+
+    Attributes:
+        slice_relevance: feet first; empty where no network looked at slices.
+        scan_codes: by network, the numbers that it remembers this scan by, for the patient's next scan.
+        flags: doubts about this prediction alone; they stand among the findings' flags too.
+    """
 
     bundle: str
     bundle_sha256: str
@@ -133,6 +150,9 @@ class Risk:
     horizons: tuple[Horizon, ...]
     version: str = ""
     interval: str = ""
+    slice_relevance: tuple[SliceRelevance, ...] = ()
+    scan_codes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,13 +222,23 @@ class Findings:
             lungs=None if lungs is None else Lungs(**{**lungs, "volume_ml": VolumeMl(**lungs["volume_ml"])}),
             quantities={k: Quantities(**v) for k, v in d["quantities"].items()},
             radiomics=None if radiomics is None else Radiomics(**radiomics),
-            risk=None if risk is None else Risk(**{**risk, "horizons": tuple(Horizon(**h) for h in risk["horizons"])}),
+            risk=None if risk is None else _risk(risk),
             timings_s=d["timings_s"],
             software_version=d["software_version"],
             input_digest=d["input_digest"],
             algorithm_digest=d["algorithm_digest"],
             change=_change(d.get("change")),
         )
+
+
+def _risk(d: Mapping[str, Any]) -> Risk:
+    read: dict[str, Any] = {
+        "horizons": tuple(Horizon(**h) for h in d["horizons"]),
+        "slice_relevance": tuple(SliceRelevance(**r) for r in d.get("slice_relevance", ())),
+        "scan_codes": {name: tuple(code) for name, code in d.get("scan_codes", {}).items()},
+        "flags": tuple(Flag(**f) for f in d.get("flags", ())),
+    }
+    return Risk(**{**d, **read})
 
 
 def _change(d: Mapping[str, Any] | None) -> Change | None:

@@ -1,13 +1,17 @@
 """What stands in a bundle's `model.toml` and `golden.json`: validated records; an unknown key is an error."""
 
+import json
+from collections.abc import Iterable
 from pathlib import PurePath
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from torch import Tensor
 
 from dicomnode.analysis.backbones import BACKBONES
+from dicomnode.analysis.ensemble import Ensemble
 from dicomnode.analysis.findings import IntendedUse
+from dicomnode.analysis.model import horizon_indices
 
 
 def _plain_name(name: str) -> str:
@@ -22,6 +26,7 @@ def _backbone(name: str) -> str:
     return name
 
 
+Backbone = Annotated[str, AfterValidator(_backbone)]
 FileName = Annotated[str, AfterValidator(_plain_name)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -42,15 +47,33 @@ class Calibration(_Record):
 
 
 class ArmEntry(_Record):
-    """One arm: its encoder, how many heads, and the file with the weights of both."""
+    """One arm of format 1: its encoder, how many heads, and the file with the weights of both."""
 
-    backbone: Annotated[str, AfterValidator(_backbone)]
+    backbone: Backbone
     heads: Annotated[int, Field(ge=1)]
     weights: FileName
 
 
+class NetworkArm(_Record):
+    """An arm of networks on slices, one a fold; `earlier`: with the latest earlier scan as second input."""
+
+    name: Annotated[str, Field(min_length=1)]
+    kind: Literal["network"]
+    backbone: Backbone
+    earlier: bool
+    models: Annotated[tuple[FileName, ...], Field(min_length=1)]
+
+
+class TabularArm(_Record):
+    """An arm on measured numbers, one model a fold (see `tabular`)."""
+
+    name: Annotated[str, Field(min_length=1)]
+    kind: Literal["tabular"]
+    models: Annotated[tuple[FileName, ...], Field(min_length=1)]
+
+
 class Population(_Record):
-    """On whom the model was trained and evaluated."""
+    """On whom a model of format 1 was trained and evaluated."""
 
     description: str
     train_patients: int
@@ -61,10 +84,24 @@ class Population(_Record):
     split_sha256: Digest
 
 
-class Manifest(_Record):
-    """`model.toml`. `files`: every other file of the bundle with its sha256; `edges_years`: the hazard's intervals."""
+class Cohort(_Record):
+    """On whom a model of format 2 was trained; its evaluation predicts each patient by models that never saw them.
 
-    format: Annotated[int, Field(ge=1, le=1)]
+    Attributes:
+        deaths: scans followed by an observed death within the longest horizon.
+    """
+
+    description: str
+    patients: int
+    scans: int
+    deaths: int
+    registry_sha256: Digest
+    split_sha256: Digest
+
+
+class _Manifest(_Record):
+    """What both formats say. `files`: every other file with its sha256; `edges_years`: the hazard's intervals."""
+
     name: Annotated[str, Field(min_length=1, max_length=64)]
     version: Annotated[str, Field(min_length=1, max_length=32)]
     intended_use: IntendedUse
@@ -72,21 +109,88 @@ class Manifest(_Record):
     edges_years: Annotated[tuple[float, ...], Field(min_length=2)]
     limits: tuple[str, ...]
     created_by: str
-    preprocessing: dict[str, object]
-    calibration: Calibration
-    population: Population
     software: dict[str, str]
     files: dict[FileName, Digest]
-    arms: Annotated[tuple[ArmEntry, ...], Field(min_length=1)]
+
+    @property
+    def models(self) -> Iterable[str]:
+        """The files that hold models."""
+        return ()
 
     @model_validator(mode="after")
     def _all_named(self) -> Self:
-        needed = {"golden.json", "MODEL_CARD.md", *(arm.weights for arm in self.arms)}
+        needed = {"golden.json", "MODEL_CARD.md", *self.models}
         if missing := sorted(needed - set(self.files)):
             raise ValueError(f"files lacks the sha256 of {', '.join(missing)}")
         if list(self.horizons_years) != sorted(set(self.horizons_years)):
             raise ValueError(f"horizons_years {self.horizons_years} must rise")
+        horizon_indices(self.edges_years, self.horizons_years)
         return self
+
+
+class Manifest1(_Manifest):
+    """`model.toml` of format 1: one shared encoder an arm, bootstrap heads, one calibration."""
+
+    format: Literal[1]
+    preprocessing: dict[str, object]
+    calibration: Calibration
+    population: Population
+    arms: Annotated[tuple[ArmEntry, ...], Field(min_length=1)]
+
+    @property
+    def models(self) -> Iterable[str]:
+        """The files that hold models."""
+        return (arm.weights for arm in self.arms)
+
+
+class Manifest2(_Manifest):
+    """`model.toml` of format 2: arms with a model for each fold, and the ensemble over them.
+
+    Attributes:
+        preprocessing: the networks' input; None without networks.
+        radiomics: PyRadiomics' parameter file as JSON, where a tabular arm takes radiomics; else "".
+        features: all that the tabular arms take, by name; empty without such an arm.
+    """
+
+    format: Literal[2]
+    radiomics: str = ""
+    features: tuple[str, ...] = ()
+    preprocessing: dict[str, object] | None = None
+    ensemble: Ensemble
+    population: Cohort
+    arms: Annotated[tuple[Annotated[NetworkArm | TabularArm, Field(discriminator="kind")], ...], Field(min_length=1)]
+
+    @property
+    def models(self) -> Iterable[str]:
+        """The files that hold models."""
+        return (name for arm in self.arms for name in arm.models)
+
+    @property
+    def radiomics_settings(self) -> dict[str, object] | None:
+        """PyRadiomics' settings with which the features were measured; None where none is needed."""
+        settings: dict[str, object] | None = json.loads(self.radiomics) if self.radiomics else None
+        return settings
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        names = [arm.name for arm in self.arms]
+        weights = list(self.ensemble.weights)
+        if sorted(names) != sorted(weights):
+            raise ValueError(f"arms {names} and ensemble.weights {weights} must name the same, each once")
+        if len(self.ensemble.intercepts) != len(self.edges_years) - 1:
+            raise ValueError(f"ensemble.intercepts needs {len(self.edges_years) - 1} numbers, one for each interval")
+        kinds = {arm.kind for arm in self.arms}
+        if ("network" in kinds) != (self.preprocessing is not None):
+            raise ValueError("preprocessing must be there with a network arm, and only then")
+        if ("tabular" in kinds) != bool(self.features):
+            raise ValueError("features must be named with a tabular arm, and only then")
+        if any(name.startswith("radiomics.") for name in self.features) != isinstance(self.radiomics_settings, dict):
+            raise ValueError("radiomics must hold PyRadiomics' settings where features has radiomics.*, and only then")
+        return self
+
+
+Manifest = Annotated[Manifest1 | Manifest2, Field(discriminator="format")]
+MANIFEST: TypeAdapter[Manifest1 | Manifest2] = TypeAdapter(Manifest)
 
 
 class GoldenHorizon(_Record):
@@ -99,10 +203,18 @@ class GoldenHorizon(_Record):
 
 
 class Golden(_Record):
-    """`golden.json`: a stored scan with its expected risk. `recipe` says in words where the scan comes from."""
+    """`golden.json`: a stored scan with its expected risk. `recipe` says in words where the scan comes from.
+
+    `features` and `scanner` are what the tabular arms are given with it, `codes` what the networks remember an earlier
+    scan by that lies `years` before; empty: no earlier scan.
+    """
 
     scan: FileName
     spacing_mm: tuple[float, float, float]
     recipe: str
+    features: dict[str, float] = {}
+    scanner: dict[str, str] = {}
+    codes: dict[FileName, tuple[float, ...]] = {}
+    years: Annotated[float, Field(gt=0)] = 1.0
     expected: tuple[GoldenHorizon, ...]
     tolerance: Annotated[float, Field(gt=0, le=0.01)]

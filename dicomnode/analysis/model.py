@@ -15,6 +15,10 @@ from dicomnode.analysis.backbones import encoder
 
 # Mean and SD of ImageNet's grey values: pre-trained encoders expect inputs about like these.
 _MEAN, _SD = 0.449, 0.226
+#: How many numbers stand for a scan that is an earlier one later.
+CODE_WIDTH = 16
+#: A change over less time says more of the scanner than of the patient (as `change.SHORTEST_FOR_A_RATE_DAYS`).
+SHORTEST_YEARS = 0.25
 
 
 class AttentionHead(nn.Module):
@@ -25,24 +29,83 @@ class AttentionHead(nn.Module):
         self.score = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, 1))
         self.hazard = nn.Linear(width, intervals)
 
+    def pool(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (scans, slices, width) to their weighted mean (scans, width) and the attention (scans, slices)."""
+        attention = torch.softmax(self.score(features).squeeze(-1), dim=1)
+        return (attention.unsqueeze(-1) * features).sum(dim=1), attention
+
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (scans, slices, width) to hazard logits (scans, intervals) and attention (scans, slices)."""
-        attention = torch.softmax(self.score(features).squeeze(-1), dim=1)
-        pooled = (attention.unsqueeze(-1) * features).sum(dim=1)
+        pooled, attention = self.pool(features)
         return self.hazard(pooled), attention
 
 
-class HazardNet(nn.Module):
-    """Encoder and one head."""
+class ChangeHead(nn.Module):
+    """The second input: how a scan differs from the patient's latest earlier one, and how long ago that was.
 
-    def __init__(self, backbone: str, intervals: int) -> None:
+    A scan is remembered by `CODE_WIDTH` numbers, so that a node can keep them until the patient's next scan.
+    """
+
+    def __init__(self, width: int, intervals: int) -> None:
+        super().__init__()
+        self.code = nn.Linear(width, CODE_WIDTH)
+        self.hazard = nn.Linear(2 * CODE_WIDTH, intervals)
+        nn.init.zeros_(self.hazard.weight)  # training begins as if there were no earlier scan
+        nn.init.zeros_(self.hazard.bias)
+
+    def forward(self, codes: Tensor, earlier: Tensor, years: Tensor) -> Tensor:
+        """What the change adds to the hazard logits (scans, intervals); 0 for a scan without an earlier one.
+
+        Args:
+            codes: of the scans, (scans, CODE_WIDTH).
+            earlier: codes of the earlier scans, same shape; any finite value where there is none.
+            years: since the earlier scan, (scans,); NaN where there is none.
+        """
+        known = torch.isfinite(years).unsqueeze(-1)
+        apart = torch.where(known, years.unsqueeze(-1), 1.0).clamp(min=SHORTEST_YEARS).to(codes.dtype)
+        change = codes - earlier
+        return torch.where(known, self.hazard(torch.cat([change, change / apart], dim=-1)), 0.0)
+
+
+class HazardNet(nn.Module):
+    """Encoder, head and, with `earlier`, the second input for the latest earlier scan."""
+
+    def __init__(self, backbone: str, intervals: int, *, earlier: bool = False) -> None:
         super().__init__()
         self.encoder, self.width = encoder(backbone)
         self.head = AttentionHead(self.width, intervals)
+        self.change = ChangeHead(self.width, intervals) if earlier else None
 
-    def forward(self, slices: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepared slices (scans, slices, height, width), 0 to 1, to hazard logits and attention."""
-        return self.head(encode(self.encoder, slices))
+    def forward(
+        self, slices: Tensor, earlier: Tensor | None = None, years: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Hazard logits (scans, intervals) and attention (scans, slices).
+
+        Args:
+            slices: prepared, (scans, slices, height, width), 0 to 1.
+            earlier: prepared slices of the earlier scans alone, in the order of the scans that have one.
+            years: since the earlier scan, (scans,); NaN where there is none. None: no scan has one.
+        """
+        count = len(slices)
+        pooled, attention = self.look(slices if earlier is None else torch.cat([slices, earlier]))
+        before = None
+        if self.change is not None and years is not None:
+            codes = self.change.code(pooled)
+            before = torch.zeros_like(codes[:count])
+            before[torch.isfinite(years)] = codes[count:]
+        return self.hazards(pooled[:count], before, years), attention[:count]
+
+    def look(self, slices: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled features (scans, width) and attention (scans, slices) of prepared slices."""
+        pooled, attention = self.head.pool(encode(self.encoder, slices))
+        return pooled, attention
+
+    def hazards(self, pooled: Tensor, before: Tensor | None = None, years: Tensor | None = None) -> Tensor:
+        """Hazard logits (scans, intervals) of pooled features; codes and years of earlier scans as in `ChangeHead`."""
+        logits: Tensor = self.head.hazard(pooled)
+        if self.change is None or before is None or years is None:
+            return logits
+        return logits + self.change(self.change.code(pooled), before, years)
 
 
 def encode(net: nn.Module, slices: Tensor) -> Tensor:

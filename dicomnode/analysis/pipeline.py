@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 import dicomnode
-from dicomnode.analysis import change, geometry, kernels, lungs, quantify, radiomics
-from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
-from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, Risk
+from dicomnode.analysis import change, geometry, kernels, lungs, prediction, quantify, radiomics
+from dicomnode.analysis.arrays import Labels, Volume
+from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
 from dicomnode.analysis.headers import string
 from dicomnode.analysis.rules import DEFAULT as DEFAULT_RULES
 from dicomnode.analysis.rules import Rules
@@ -174,6 +174,13 @@ def measure(
     findings = replace(findings, change=change.compare(findings, earlier))
     sources = {h.path: h.source for h in segmented.series.headers}
     headers = tuple(sources[path] for path in segmented.volume.paths)
+    if method.bundle is not None:
+        with watch.stage("risk"):
+            before = change.latest_before(findings, earlier)
+            findings = _with_risk(findings, method.bundle, headers[0], segmented, before)
+    for stage in ("radiomics", "risk"):
+        watch.seconds.setdefault(stage, 0.0)
+    findings = replace(findings, timings_s=watch.seconds)
     return Analysis(findings, headers, segmented.volume, segmented.labels)
 
 
@@ -209,17 +216,6 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
         with watch.stage("radiomics"):
             features, unmeasured = _radiomics(volume, labels, method.radiomics_settings)
             flags = (*flags, *unmeasured)
-    risk: Risk | None = None
-    if method.bundle is not None:
-        with watch.stage("risk"):
-            doubts = [f.code for f in flags if f.severity == "error"]
-            if doubts:
-                text = f"no risk was predicted, because the lungs are in doubt ({', '.join(doubts)})"
-                flags = (*flags, Flag("risk-withheld", "error", text))
-            else:
-                risk = method.bundle.predict(volume, labels)
-    for stage in ("radiomics", "risk"):
-        watch.seconds.setdefault(stage, 0.0)
     return Findings(
         status="analysed",
         series=_chosen(series, volume, selection.why_chosen),
@@ -228,22 +224,32 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
         lungs=Lungs(method.segmenter.name, method.segmenter.version, volume_ml),
         quantities=quantities,
         radiomics=features,
-        risk=risk,
-        timings_s=watch.seconds,
         software_version=dicomnode.__version__,
         input_digest=input_digest(series),
         algorithm_digest=method.digest,
     )
 
 
+def _with_risk(
+    findings: Findings, bundle: "Bundle", header: Dataset, segmented: Segmented, before: Findings | None
+) -> Findings:
+    """The findings with the bundle's risk, or with a flag that says why there is none."""
+    if doubts := [f.code for f in findings.flags if f.severity == "error"]:
+        why = f"the lungs are in doubt ({', '.join(doubts)})"
+    else:
+        try:
+            risk = prediction.predict(bundle, findings, header, segmented.volume, segmented.labels, before)
+            return replace(findings, risk=risk, flags=(*findings.flags, *risk.flags))
+        except RefusedError as e:
+            why = str(e)
+    withheld = Flag("risk-withheld", "error", f"no risk was predicted, because {why}")
+    return replace(findings, flags=(*findings.flags, withheld))
+
+
 def _radiomics(volume: Volume, labels: Labels, settings: Mapping[str, Any]) -> tuple[Radiomics, list[Flag]]:
     """Features of both lungs and of each; a lung that is missing or tiny is flagged instead."""
-    found, flags = {}, []
-    for name, mask in (("lungs", labels > 0), ("right", labels == RIGHT), ("left", labels == LEFT)):
-        try:
-            found[name] = radiomics.extract(volume, mask, settings)
-        except RefusedError as e:
-            flags.append(Flag(e.code, "warning", f"no radiomics of {name}: {e.text}"))
+    found, refused = radiomics.by_region(volume, labels, settings)
+    flags = [Flag(e.code, "warning", f"no radiomics of {name}: {e.text}") for name, e in refused.items()]
     return Radiomics(dict(settings), found), flags
 
 

@@ -113,6 +113,17 @@ def prepare(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.clip(image + edge, 0, 1), np.float32)
 
 
+def slice_positions(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.float64]:
+    """Where the slices of `prepare` lie: LPS z of their centres, mm, at the volume's first row and column; (slices,).
+
+    Raises:
+        RefusedError: no-lungs.
+    """
+    first, last = _extent(labels, 0)
+    index = first + (np.arange(spec.slices) + 0.5) / spec.slices * (last - first) - 0.5
+    return volume.origin_mm[2] + index * volume.spacing_mm[0] * volume.axes[0][2]
+
+
 def _extent(labels: Labels, axis: int) -> tuple[int, int]:
     """First and one past the last index along `axis` that holds lung."""
     others = tuple(a for a in range(3) if a != axis)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from dicomnode.analysis.arrays import Mask, Volume
+from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
 from dicomnode.analysis.resampling import Grid, Solid, Values
 from dicomnode.errors import ConfigurationError, RefusedError
 
@@ -55,6 +55,23 @@ DEFAULT_SETTINGS: Mapping[str, Any] = {
         "additionalInfo": False,
     },
 }
+
+
+def by_region(
+    volume: Volume, labels: Labels, settings: Mapping[str, Any] = DEFAULT_SETTINGS
+) -> tuple[dict[str, dict[str, float]], dict[str, RefusedError]]:
+    """`extract` of "lungs" (both together), "right" and "left"; and why of a region there are none.
+
+    Raises:
+        ConfigurationError: PyRadiomics does not accept the settings.
+    """
+    found, refused = {}, {}
+    for name, mask in (("lungs", labels > 0), ("right", labels == RIGHT), ("left", labels == LEFT)):
+        try:
+            found[name] = extract(volume, mask, settings)
+        except RefusedError as error:
+            refused[name] = error
+    return found, refused
 
 
 def extract(volume: Volume, mask: Mask, settings: Mapping[str, Any] = DEFAULT_SETTINGS) -> dict[str, float]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dicomnode.analysis.findings import Risk
 from dicomnode.analysis.pipeline import Analysis
+from dicomnode.analysis.prediction import predict
 from dicomnode.config import RegistryTable
 from dicomnode.errors import DicomnodeError
 from dicomnode.intake.catalog import Catalog
@@ -60,6 +61,6 @@ def _shadow_risk(analysis: Analysis, shadow: "Bundle | None") -> Risk | None:
     if shadow is None or doubtful or analysis.volume is None or analysis.labels is None:
         return None
     start = time.perf_counter()
-    risk = shadow.predict(analysis.volume, analysis.labels)
+    risk = predict(shadow, analysis.findings, analysis.headers[0], analysis.volume, analysis.labels, None)
     log.info("the candidate %s %s ran in %.1f s", shadow.name, shadow.version, time.perf_counter() - start)
     return risk

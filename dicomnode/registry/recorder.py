@@ -1,8 +1,6 @@
 """From an analysis to its row in the registry, and where wanted to a file with the lungs' voxels."""
 
-import re
 from collections.abc import Iterator
-from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +10,16 @@ from scipy import ndimage
 
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.change import studied_at
-from dicomnode.analysis.features import flat
 from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.analysis.headers import string
 from dicomnode.analysis.pipeline import Analysis
+from dicomnode.analysis.prediction import age_years
+from dicomnode.analysis.tabular import names_of
 from dicomnode.intake.registry_rows import RegistryRisk, RegistryScan
 from dicomnode.registry.pseudonyms import Pseudonyms
 
-#: Everybody older is «90»: 45 CFR 164.514(b)(2)(i)(C) counts higher ages among the identifiers.
-OLDEST_YEARS = 90.0
 #: Stands outside the lungs: air, which no preprocessing looks at.
 OUTSIDE_HU = -1024
-_UNITS_A_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 
 
 def row(
@@ -50,7 +46,7 @@ def row(
         scan=names.scan(series.study_uid),
         patient=patient,
         date=names.shifted(studied.date(), patient).isoformat(),
-        age_years=age_years(header, studied.date()),
+        age_years=age_years(findings, header),
         sex=_sex(header),
         manufacturer=series.manufacturer,
         model=series.manufacturer_model,
@@ -62,7 +58,7 @@ def row(
         software_version=findings.software_version,
         algorithm_digest=findings.algorithm_digest,
         doubts=" ".join(sorted({f.code for f in findings.flags if f.severity == "error"})),
-        features=flat(findings),
+        features=names_of(findings.quantities, {} if findings.radiomics is None else findings.radiomics.features),
         volume=volume,
         recorded_at=now,
     )
@@ -82,19 +78,6 @@ def risks(scan: RegistryScan, served: Risk | None, shadow: Risk | None, now: flo
                 risk={h.years: h.probability for h in risk.horizons},
                 recorded_at=now,
             )
-
-
-def age_years(header: Dataset, studied: date) -> float | None:
-    """Patient's Age (PS3.5 6.2, VR AS), else from the birth date; at most `OLDEST_YEARS`; None if neither is there."""
-    stated = re.fullmatch(r"(\d{3})([DWMY])", string(header, "PatientAge").strip())
-    if stated is not None:
-        return min(OLDEST_YEARS, round(int(stated[1]) / _UNITS_A_YEAR[stated[2]], 1))
-    try:
-        born = datetime.strptime(string(header, "PatientBirthDate").strip(), "%Y%m%d").date()
-    except ValueError:
-        return None
-    years = (studied - born).days / 365.25
-    return None if years < 0 else min(OLDEST_YEARS, round(years, 1))
 
 
 def _sex(header: Dataset) -> str:

@@ -15,6 +15,7 @@ from pydicom import Dataset
 from dicomnode.analysis.findings import Findings, Flag
 from dicomnode.analysis.phantom import chest
 from dicomnode.analysis.pipeline import Analysis
+from dicomnode.analysis.prediction import age_years
 from dicomnode.analysis.preprocess import Spec, prepare
 from dicomnode.config import RegistryTable
 from dicomnode.errors import UsageError
@@ -137,7 +138,7 @@ def test_a_study_that_is_analysed_again_keeps_its_place(node: Node) -> None:
     ],
 )
 def test_age(changes: dict[str, str], age: float | None) -> None:
-    assert recorder.age_years(header(**changes), date(2020, 1, 1)) == age
+    assert age_years(findings("1.1", "20200101"), header(**changes)) == age
 
 
 @pytest.mark.parametrize("studied", ["", "2020"])

@@ -1,65 +1,123 @@
-"""The synthetic registry: its truth is the probability of what it draws, and its rates are those it was tuned to."""
+"""The synthetic registry on disk: complete, repeatable, restartable, and never written over something else."""
 
-import dataclasses
+import csv
+import tomllib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dicomnode.errors import UsageError
 from training.dataset import load_registry, load_scan, load_truth
 from training.outcome import status_at
-from training.synthetic import Patient, cumulative_hazard, draw_patient, make_registry, scan_times, true_risk
+from training.synthetic import Request, make_registry, scan_phantom
+from training.synthetic_patients import draw
 
-PATIENT = Patient("S1", age=60, sex="F", severity=0.4, progression=0.05, death_years=np.inf, contact_years=10)
-
-
-def test_hazards_add_up_over_time() -> None:
-    parts = cumulative_hazard(PATIENT, 0, 2) + cumulative_hazard(PATIENT, 2, 5)
-    assert cumulative_hazard(PATIENT, 0, 5) == pytest.approx(parts, rel=1e-4)
+SEED = 5
 
 
-@pytest.mark.parametrize(("field", "value"), [("severity", 0.6), ("progression", 0.1), ("age", 75.0), ("sex", "M")])
-def test_risk_rises_with(field: str, value: float | str) -> None:
-    worse = dataclasses.replace(PATIENT, **{field: value})
-    assert true_risk(worse, 0, 3) > true_risk(PATIENT, 0, 3)
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def test_the_true_risk_is_the_share_of_deaths_that_are_drawn() -> None:
-    drawn = [draw_patient(i, np.random.default_rng([8, i])) for i in range(300)]
-    risk = np.array([true_risk(p, 0, 3) for p in drawn])
-    died = np.array([p.death_years <= 3 for p in drawn])
-    assert died.mean() == pytest.approx(risk.mean(), abs=3 * np.sqrt((risk * (1 - risk)).mean() / 300))
-    high = risk > np.quantile(risk, 0.8)
-    assert died[high].mean() > 3 * died[~high].mean()
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, int]]]:
+    folder, told = tmp_path_factory.mktemp("synthetic") / "a", []
+    make_registry(folder, Request(2, SEED, radiomics=True), workers=1, progress=lambda *step: told.append(step))
+    return folder, told
 
 
-def test_scans_lie_before_death_and_last_contact() -> None:
-    for i in range(200):
-        rng = np.random.default_rng([9, i])
-        patient = draw_patient(i, rng)
-        times = scan_times(patient, rng)
-        assert times[0] == 0 and 1 <= len(times) <= 4 and times == sorted(times)
-        assert all(t < min(patient.death_years, patient.contact_years) for t in times[1:])
+def test_the_registry_is_complete(made) -> None:
+    folder, told = made
+    scans = rows(folder / "scans.csv")
+    assert told[-1] == (len(scans), len(scans))
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "features.parquet",
+        "outcomes.csv",
+        "registry.toml",
+        "scans",
+        "scans.csv",
+        "truth.csv",
+    ]
+    about = tomllib.loads((folder / "registry.toml").read_text())
+    assert (about["format"], about["made_by"]) == (1, "synthetic")
+    assert "reduced resolution" in about["notes"] and about["algorithm_digest"] == scans[0]["algorithm_digest"]
+    assert [r["patient"] for r in rows(folder / "outcomes.csv")] == ["S0000", "S0001"]
+    assert [r["scan"] for r in rows(folder / "truth.csv")] == [r["scan"] for r in scans]
 
 
-def test_a_registry_is_written_and_read_and_repeats(tmp_path: Path) -> None:
-    told = []
-    scans = make_registry(tmp_path / "a", 2, seed=5, workers=1, progress=lambda done, total: told.append((done, total)))
-    registry = load_registry(tmp_path / "a")
-    assert told[-1] == (scans, scans) and len(registry.scans) == scans
-    assert len(set(registry.patients)) == 2
-    truth = load_truth(registry, (1, 3, 5))
-    assert (np.diff(truth, axis=1) > 0).all(), "risk rises with the horizon"
+def test_features_stand_in_the_order_of_the_scans(made) -> None:
+    folder, _ = made
+    table = pd.read_parquet(folder / "features.parquet")
+    assert list(table["scan"]) == [r["scan"] for r in rows(folder / "scans.csv")]
+    radiomics = [c for c in table if c.startswith("radiomics.")]
+    assert len(radiomics) == 3 * 107
+    assert {"quantities.lungs.haa_percent", "quantities.lower_third_rim.mean_hu"} <= set(table)
+    assert np.isfinite(table.drop(columns="scan").to_numpy()).all()
+    assert (table.drop(columns="scan").dtypes == "float64").all()
+
+
+def test_scans_and_outcomes_are_read_back(made) -> None:
+    registry = load_registry(made[0])
+    drawn = {s.scan: s for s in draw(2, SEED)[1]}
+    assert (np.diff(load_truth(registry, (1, 3, 5)), axis=1) > 0).all(), "risk rises with the horizon"
+    for scan, years, event in zip(registry.scans, registry.outcomes.years, registry.outcomes.event, strict=True):
+        patient = drawn[scan].patient
+        assert years == pytest.approx(patient.end - drawn[scan].years, abs=1 / 365)
+        assert event == (patient.death <= patient.contact)
     volume, labels = load_scan(registry.files[0])
     assert volume.hu.dtype == np.int16 and labels.shape == volume.hu.shape
     assert 2000 < (labels > 0).sum() * volume.voxel_ml < 6000
     dead, known = status_at(registry.outcomes, 1)
     assert (known | ~dead).all()
+
+
+def test_a_finished_registry_is_left_alone_and_no_other_is_overwritten(made, tmp_path: Path) -> None:
+    folder, _ = made
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert make_registry(folder, Request(2, SEED, radiomics=True)) == len(rows(folder / "scans.csv"))
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+    with pytest.raises(UsageError, match="holds another registry"):
+        make_registry(folder, Request(3, SEED, radiomics=True))
+    (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not empty"):
-        make_registry(tmp_path / "a", 2, seed=5)
+        make_registry(tmp_path, Request(2, SEED))
 
 
-def test_no_patients_are_refused(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_what_was_broken_off_goes_on_and_ends_alike(made, tmp_path: Path) -> None:
+    whole, request = tmp_path / "whole", Request(3, SEED, volumes=False)
+    scans = make_registry(whole, request, workers=1)
+    broken, told = tmp_path / "broken", []
+
+    def break_off(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_registry(broken, request, workers=1, progress=break_off)
+    with (broken / "unfinished.jsonl").open("a") as log:
+        log.write('{"scan": "S0001-1", "feat')  # a kill in the middle of a line
+    with pytest.raises(UsageError, match="was begun with"):
+        make_registry(broken, Request(4, SEED, volumes=False))
+    make_registry(broken, request, workers=1, progress=lambda *step: told.append(step))
+    assert told[0] == (3, scans), "the two that were done are not made again"
+    for name in ("scans.csv", "outcomes.csv", "truth.csv", "features.parquet"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    assert not list((broken / "scans").iterdir())
+
+
+def test_the_image_follows_the_severity() -> None:
+    scans = draw(60, SEED)[1]
+    mild, severe = min(scans, key=lambda s: s.severity), max(scans, key=lambda s: s.severity)
+    changed = [scan_phantom(s).truth for s in (mild, severe)]
+    assert changed[1].ground_glass_percent > changed[0].ground_glass_percent + 5
+    assert changed[1].reticulation_percent > changed[0].reticulation_percent + 3
+    assert changed[1].right_ml + changed[1].left_ml < changed[0].right_ml + changed[0].left_ml
+
+
+def test_no_patients_are_refused() -> None:
     with pytest.raises(UsageError, match="--patients is 0"):
-        make_registry(tmp_path / "a", 0, seed=5)
+        Request(0, seed=5)

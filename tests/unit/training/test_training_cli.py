@@ -27,7 +27,7 @@ def test_the_commands_are_these() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["fit", "--registry", "nowhere", "--out", "run"], 2, "nowhere/registry.csv is missing"),
+        (["fit", "--registry", "nowhere", "--out", "run"], 2, "nowhere/scans.csv is missing"),
         (["bundle", "--run", "nowhere", "--out", "b"], 2, "nowhere is no finished run"),
         (["synthetic", "--out", "r", "--patients", "0"], 2, "--patients is 0: give at least 1"),
         (

@@ -1,0 +1,86 @@
+"""Registries of numbers alone, with a known hazard: for everything in training that needs no image."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from training.arms import Data
+from training.cohort import outcomes_of
+from training.registry import SCANS
+
+FIRST_DAY = date(2010, 1, 1)
+
+
+@dataclass(frozen=True)
+class World:
+    """Tables as a registry holds them, and the risk that made the deaths."""
+
+    scans: pd.DataFrame
+    features: pd.DataFrame
+    outcomes: pd.DataFrame
+    severity: np.ndarray
+
+
+def world(patients: int = 150, seed: int = 1, effect: float = 1.2, noise: int = 6) -> World:
+    """Patients of a latent severity, one to three scans about yearly, hazard 0.08 exp(effect * severity) a year.
+
+    Two quantities see the severity through noise, `noise` radiomics see nothing. Contact ends at random.
+    """
+    rng = np.random.default_rng(seed)
+    scans, features, outcomes, severities = [], [], [], []
+    for number in range(patients):
+        patient, severity = f"P{number:04d}", rng.normal()
+        death, contact = rng.exponential(1 / (0.08 * np.exp(effect * severity))), rng.uniform(1, 9)
+        end = FIRST_DAY + timedelta(days=1 + int(365.25 * min(death, contact)))
+        last = end.isoformat()
+        outcomes.append((patient, last if death <= contact else "", last, ""))
+        for index in range(int(rng.integers(1, 4))):
+            day = FIRST_DAY + timedelta(days=400 * index)
+            if day >= end:
+                break
+            scan = f"{patient}-{index + 1}"
+            maker = ("GE", "Siemens")[number % 2]
+            row = (patient, scan, day.isoformat(), f"{55 + index}", "FM"[number % 5 == 0], maker, "one", "STANDARD")
+            scans.append((*row, "medium", "1.25", "1.25", "lungmask", "0.1", "a1", ""))
+            seen = severity + rng.normal(0, 0.4)
+            features.append((10 + 3 * seen, -700 - 20 * (severity + rng.normal(0, 0.4)), *rng.normal(size=noise)))
+            severities.append(severity)
+    names = ["quantities.lungs.haa_percent", "quantities.lungs.mean_hu"]
+    names += [f"radiomics.lungs.original_firstorder_N{i}" for i in range(noise)]
+    table = pd.DataFrame(scans, columns=list(SCANS))
+    measured = pd.DataFrame(features, columns=names, dtype="float64")
+    measured.insert(0, "scan", table["scan"])
+    columns = ["patient", "death_date", "last_contact_date", "transplant_date"]
+    return World(table, measured, pd.DataFrame(outcomes, columns=columns), np.array(severities))
+
+
+def write(made: World, folder: Path) -> Path:
+    """The world as a registry folder, with outcomes.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "registry.toml").write_text('format = 1\nmade_by = "node"\ncreated = "2024-01-01"\n', encoding="utf-8")
+    made.scans.to_csv(folder / "scans.csv", index=False)
+    made.features.to_parquet(folder / "features.parquet", index=False)
+    made.outcomes.to_csv(folder / "outcomes.csv", index=False)
+    return folder
+
+
+def data(made: World, folder: Path) -> Data:
+    """The world as an arm sees it."""
+    from training import cohort, features, follow_up, registry, settings
+
+    read = registry.read(write(made, folder))
+    frame = cohort.build(read, follow_up.read_outcomes(folder / "outcomes.csv")).frame
+    found = features.compute(frame, read, settings.FeatureSettings(), folder, lambda *_: None)
+    known = frame.drop(columns=["time_years", "event"])
+    return Data(folder, known, found.drop(columns="scan"), outcomes_of(frame))
+
+
+def settings_toml(folder: Path, **tables: str) -> Path:
+    """run.toml beside a registry folder named `registry`; `tables` are further lines by table."""
+    lines = ['registry = "registry"', 'outcomes = "registry/outcomes.csv"', 'out = "run"', tables.pop("top", "")]
+    lines += [f"[{name}]\n{text}" for name, text in tables.items()]
+    (folder / "run.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "run.toml"

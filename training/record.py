@@ -1,0 +1,115 @@
+"""`run.json`: what is needed to repeat a run, and which of its steps are done."""
+
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import dicomnode
+from dicomnode.errors import UsageError
+from training.files import write_json
+
+FORMAT = 1
+_LIBRARIES = (
+    *("numpy", "scipy", "pandas", "pyarrow", "torch", "torchvision", "lifelines", "scikit-learn"),
+    *("SimpleITK", "pyradiomics"),
+)
+
+
+class Record:
+    """The content of a run folder's `run.json`, on disk after every change."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+        """Open the record of a run folder, or begin one.
+
+        Args:
+            folder: the run folder.
+            settings: all settings, as plain values.
+            fixed: what may not change between the starts of one run: settings and digests of the input.
+
+        Raises:
+            UsageError: the folder holds another run.
+        """
+        self._path = folder / "run.json"
+        content: dict[str, Any] = {"format": FORMAT, "fixed": dict(fixed), "starts": [], "steps": {}, "warnings": []}
+        if self._path.is_file():
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            if other := _difference(content["fixed"], json.loads(json.dumps(fixed))):
+                raise UsageError(f"{folder} holds a run with another {other}: give a new run folder (out)")
+        self.content = content
+        self.content |= {"settings": dict(settings), "code": code(), "software": software()}
+        self.content["starts"].append(
+            {"at": _now(), "code": self.content["code"], "software": self.content["software"]}
+        )
+        self._save()
+
+    def put(self, **facts: object) -> None:
+        """Write facts down, by their key."""
+        self.content |= facts
+        self._save()
+
+    def warn(self, text: str) -> None:
+        """Write a warning down, once."""
+        if text not in self.content["warnings"]:
+            self.content["warnings"].append(text)
+            self._save()
+
+    def step(self, name: str, key: str, output: Path, work: Callable[[], None]) -> None:
+        """Do a step, unless it was done with the same key and its output is there."""
+        steps = self.content["steps"]
+        if steps.get(name, {}).get("state") == "done" and steps[name]["key"] == key and output.exists():
+            return
+        steps[name] = {"state": "running", "key": key, "began": _now()}
+        self._save()
+        start = time.monotonic()
+        work()
+        steps[name] |= {"state": "done", "seconds": round(time.monotonic() - start, 1), "ended": _now()}
+        self._save()
+
+    def _save(self) -> None:
+        write_json(self._path, self.content)
+
+
+def _difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The name of the first thing that differs, "" if none."""
+    for key in sorted({*stored, *now}):
+        if stored.get(key) != now.get(key):
+            a, b = stored.get(key), now.get(key)
+            inner = _difference(a, b) if isinstance(a, dict) and isinstance(b, dict) else ""
+            return f"{key}.{inner}" if inner else key
+    return ""
+
+
+def software() -> dict[str, str]:
+    """The versions that make a result."""
+    found = {"dicomnode": dicomnode.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def code() -> dict[str, object]:
+    """The git commit of this package's own working tree, and whether files differ from it; empty without one."""
+    folder = Path(__file__).parent
+    if shutil.which("git") is None or not (folder.parent / ".git").exists():
+        return {}
+    answers = [
+        subprocess.run(["git", "-C", str(folder.parent), *command], capture_output=True, text=True, check=False)
+        for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "training", "dicomnode"])
+    ]
+    if any(a.returncode for a in answers):
+        return {}
+    return {"git_commit": answers[0].stdout.strip(), "git_changed": bool(answers[1].stdout.strip())}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,157 @@
+"""Strict CSV tables: whatever does not fit is refused with file, row, column, value and cure.
+
+Rows are counted as a spreadsheet shows them: the header is row 1.
+"""
+
+import csv
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TypeVar
+
+from dicomnode.errors import UsageError
+
+FIRST_ROW = 2
+
+T = TypeVar("T")
+Parse = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file as columns of parsed values; position i is the file's row i + 2."""
+
+    path: Path
+    columns: Mapping[str, list[object]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def refuse(self, index: int, column: str, wrong: str, cure: str) -> UsageError:
+        """The error that says what is wrong with one value; `index` counts from 0."""
+        return refusal(self.path, index + FIRST_ROW, column, self.columns[column][index], wrong, cure)
+
+
+def refusal(path: Path, row: int, column: str, value: object, wrong: str, cure: str) -> UsageError:
+    """The error of one value in a file."""
+    shown = value.isoformat() if isinstance(value, date) else value
+    return UsageError(f"{path}, row {row}, column {column}: {str(shown)!r} {wrong}: {cure}")
+
+
+def read(path: Path, columns: Mapping[str, Parse], optional: Mapping[str, Parse] | None = None) -> Table:
+    """Read a CSV file (UTF-8, a header line, commas).
+
+    Args:
+        path: the file.
+        columns: what must be there; each parser raises ValueError("what is wrong: the cure").
+        optional: what may be there. Any other column is refused, so that no misspelt one is passed over.
+
+    Raises:
+        UsageError: the file is missing, empty or no CSV, a column is missing or unknown, a value does not fit.
+    """
+    known = {**columns, **(optional or {})}
+    if not path.is_file():
+        raise UsageError(f"{path} is missing: give a file with the columns {', '.join(columns)}")
+    parsed: dict[str, list[object]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            _check_header(path, header, columns, known)
+            parsed = {name: [] for name in header}
+            for number, cells in enumerate(reader, start=FIRST_ROW):
+                _take(path, number, header, cells, known, parsed)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} is not a CSV file in UTF-8 ({error}): export it again as «CSV UTF-8»") from None
+    if not parsed[header[0]]:
+        raise UsageError(f"{path} has a header and no row: give at least one")
+    return Table(path, parsed)
+
+
+def _check_header(path: Path, header: list[str], needed: Mapping[str, Parse], known: Mapping[str, Parse]) -> None:
+    for name in header:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            guess = f"perhaps you meant {near[0]!r}" if near else f"known are {', '.join(known)}"
+            raise UsageError(f"{path}, row 1: the column {name!r} is unknown: {guess}")
+        if header.count(name) > 1:
+            raise UsageError(f"{path}, row 1: the column {name!r} stands twice: leave one")
+    if missing := [name for name in needed if name not in header]:
+        raise UsageError(f"{path}, row 1: no column {', '.join(missing)}: the columns are {', '.join(known)}")
+
+
+def _take(
+    path: Path,
+    number: int,
+    header: list[str],
+    cells: list[str],
+    known: Mapping[str, Parse],
+    parsed: dict[str, list[object]],
+) -> None:
+    if len(cells) != len(header):
+        raise UsageError(f"{path}, row {number}: {len(cells)} values for {len(header)} columns: write one for each")
+    for name, cell in zip(header, cells, strict=True):
+        try:
+            parsed[name].append(known[name](cell.strip()))
+        except ValueError as error:
+            wrong, _, cure = str(error).partition(": ")
+            raise refusal(path, number, name, cell, wrong, cure) from None
+
+
+def day(text: str) -> date:
+    """A date as YYYY-MM-DD that is not in the future."""
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        raise ValueError("is not a date: write it as YYYY-MM-DD")
+    try:
+        found = date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("is no day of the calendar: write it as YYYY-MM-DD") from None
+    if found > date.today():
+        raise ValueError("lies in the future: correct the date")
+    return found
+
+
+def name(text: str) -> str:
+    """A pseudonym: it also becomes part of file names."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
+        raise ValueError("is no pseudonym: use up to 64 letters, digits, points, dashes and underscores")
+    return text
+
+
+def words(text: str) -> str:
+    """Free text, which may be empty."""
+    return text
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """One of some words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"is not known: use {', '.join(repr(c) for c in choices)}")
+        return text
+
+    return parse
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """A number within limits, both included."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError("is no number: write it with a decimal point, without unit") from None
+        if not low <= value <= high:
+            raise ValueError(f"is not between {low:g} and {high:g}: correct it, or check the unit")
+        return value
+
+    return parse
+
+
+def maybe(parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    """None where the cell is empty."""
+    return lambda text: parse(text) if text else None
