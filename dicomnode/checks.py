@@ -19,6 +19,7 @@ from dicomnode.intake.reconcile import all_instances
 from dicomnode.intake.records import Instance
 from dicomnode.methods import model_bundle, segmenter
 from dicomnode.notify import mail, webhook
+from dicomnode.registry.retraining import trigger
 from dicomnode.routing.shadows import dead_rules
 
 #: So many damaged files are named.
@@ -43,6 +44,7 @@ def run(config: Config, *, deep: bool = False) -> list[Result]:
         _port(config),
         _segmenter(config),
         _bundle(config),
+        *_retraining(config),
         *_peers(config),
         *_profiles(config),
         *_rules(config),
@@ -111,6 +113,20 @@ def _bundle(config: Config) -> Result:
     if bundle is None:
         return Result("bundle", True, "none configured: no risk is predicted")
     return Result("bundle", True, f"{bundle.name} {bundle.version}, {bundle.intended_use}: hashes and golden case hold")
+
+
+def _retraining(config: Config) -> Iterator[Result]:
+    table = config.retraining
+    if not table.schedule:
+        return
+    try:
+        trigger(table.schedule)
+    except DicomnodeError as e:
+        yield Result("retraining", False, str(e))
+        return
+    ok = table.settings.is_file() and config.registry.record
+    cure = f"write {table.settings}, and set registry.record = true"
+    yield Result("retraining", ok, f"by {table.schedule}" if ok else cure)
 
 
 def _peers(config: Config) -> Iterator[Result]:

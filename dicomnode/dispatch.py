@@ -97,7 +97,7 @@ def plan_step(study_uid: str, generation: int) -> tuple[list[str], int | None]:
     if action.analyse is None:
         return list(action.forward_to), None
     work.config.analysis_of(action.analyse)  # a profile that is gone is told before the study waits for its turn
-    return list(action.forward_to), study_priority(action.priority, noted.decided_at, work.config.routing)
+    return list(action.forward_to), place(work, study_uid, generation)
 
 
 @DBOS.step(name="forward-only", **RETRIES)
@@ -123,3 +123,11 @@ def action_of(work: Work, study_uid: str, generation: int) -> Action:
     """What is to be done with a generation of a study; without rules it is analysed, for all destinations."""
     noted = work.catalog.routing(study_uid, generation)
     return ANALYSE if noted is None else decision_of(noted).action
+
+
+def place(work: Work, study_uid: str, generation: int) -> int | None:
+    """The study's place in the queue of analyses; None where no rule was asked."""
+    noted = work.catalog.routing(study_uid, generation)
+    if noted is None:
+        return None
+    return study_priority(decision_of(noted).action.priority, noted.decided_at, work.config.routing)

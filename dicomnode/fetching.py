@@ -60,7 +60,7 @@ def search_step(order_key: str) -> list[str]:
         return []
     patient, today = query.read(order.content), worklist.today(settings.worklist, time.time())
     try:
-        _, fetch = priors.want(settings, work.catalog, work.method.digest, patient, today, order.study_uid)
+        _, fetch = priors.want(settings, work.catalog, work.models.method().digest, patient, today, order.study_uid)
     except (PeerError, PeerRejectedError) as e:
         log.warning("earlier scans of a patient on the worklist are not known: %s", e)
         return []

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode import logs, prefetch, worklist
@@ -72,6 +73,10 @@ class Housekeeping:
         self._fetched_ahead: set[tuple[str, str]] = set()
         self._scheduler = BackgroundScheduler(timezone="UTC")
         self._stopping = threading.Event()
+
+    def add(self, tick: Callable[[], object], trigger: BaseTrigger) -> None:
+        """One more thing that happens by the clock."""
+        self._scheduler.add_job(_guarded(tick), trigger, max_instances=1, coalesce=True, misfire_grace_time=None)
 
     def start(self) -> None:
         """Start ticking."""

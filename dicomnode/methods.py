@@ -64,18 +64,19 @@ def _model_name(file: Path) -> str:
         return "R231"
 
 
-def model_bundle(table: AnalysisTable) -> "Bundle | None":
-    """The configured bundle, hashes and golden case checked; None where none is configured.
+def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | None":
+    """The configured bundle, or the one called `name`, hashes and golden case checked; None for "".
 
     Raises:
         BundleError: it is missing, damaged, not allowed, does not reproduce its golden case, or needs radiomics that
             are switched off.
     """
-    if not table.bundle:
+    name = table.bundle if name is None else name
+    if not name:
         return None
     from dicomnode.analysis import bundle  # noqa: PLC0415  (torch: two seconds to import)
 
-    found = bundle.load(table.weights / table.bundle, allow_demo=table.allow_demo_bundles)
+    found = bundle.load(table.weights / name, allow_demo=table.allow_demo_bundles)
     found.check_radiomics(radiomics.DEFAULT_SETTINGS if table.radiomics else None)
     return found
 

@@ -27,19 +27,21 @@ def receive(config: Config, stop: threading.Event) -> None:
 def work(config: Config, index: int, stop: threading.Event) -> None:
     """A worker, until `stop` is set. `index` tells the workers of one host apart, and stays the same over restarts."""
     from dicomnode import worker, workflow  # noqa: PLC0415  (imports torch, which the receiving process must not)
-    from dicomnode.methods import method, profiles  # noqa: PLC0415
     from dicomnode.queueing import WORKFLOW_VERSION  # noqa: PLC0415
+    from dicomnode.serving import Models  # noqa: PLC0415
 
     prepare_folders(config)
-    chosen = method(config.analysis)
-    others = profiles(config, chosen)
+    models = Models(config)
     catalog = Catalog.open(config.catalog_url)
     name = f"{socket.gethostname()}-{index}"
     lease = catalog.register_worker(name, WORKFLOW_VERSION)
     heart = worker.Heart(catalog, lease, config.worker.dead_after_s)
-    workflow.start(worker.Work(config, catalog.leased(lease, worker.lost), chosen, others), executor_id=name)
+    workflow.start(worker.Work(config, catalog.leased(lease, worker.lost), models), executor_id=name)
     log.info(
-        "worker %d is ready: segmenter %s, bundle %s", index, chosen.segmenter.name, config.analysis.bundle or "none"
+        "worker %d is ready: segmenter %s, bundle %s",
+        index,
+        config.analysis.segmenter,
+        config.analysis.bundle or "none",
     )
     stop.wait()
     workflow.stop(config.worker.drain_s)

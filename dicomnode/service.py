@@ -22,6 +22,7 @@ from dicomnode.housekeeping import Housekeeping
 from dicomnode.intake.catalog import Catalog
 from dicomnode.processes import prepare_folders
 from dicomnode.queueing import Queue
+from dicomnode.registry.retraining import Retraining, trigger
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,9 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
     catalog = Catalog.open(config.catalog_url)
     queue = Queue(config)
     housekeeping = Housekeeping(config, catalog, queue)
+    retraining = Retraining(path)
+    if config.retraining.schedule:
+        housekeeping.add(retraining.begin, trigger(config.retraining.schedule))
     receivers = [Child(f"receiver-{i}", ["receive", "--config", str(path)]) for i in range(config.node.receivers)]
     workers = [
         Child(f"worker-{i}", ["work", "--config", str(path), "--index", str(i)]) for i in range(config.worker.processes)
@@ -109,6 +113,7 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
     finally:
         log.info("draining")
         housekeeping.stop()
+        retraining.stop()
         drain([*receivers, *workers], config.worker.drain_s)
         queue.close()
         catalog.close()

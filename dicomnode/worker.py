@@ -9,16 +9,14 @@ the service manager, starts it again as a new worker.
 import logging
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from dicomnode.analysis.pipeline import Method
 from dicomnode.config import Config
-from dicomnode.errors import ConfigurationError, DatabaseError, SpoolError
+from dicomnode.errors import DatabaseError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Lease
-from dicomnode.routing.rules import DEFAULT_PROFILE
+from dicomnode.serving import Models
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +28,11 @@ _BEATS = 4
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker needs to do its work. `catalog` is leased (`Catalog.leased`); `profiles` are methods by name."""
+    """What a worker needs to do its work. `catalog` is leased (`Catalog.leased`)."""
 
     config: Config
     catalog: Catalog
-    method: Method
-    profiles: Mapping[str, Method] = field(default_factory=dict)
-
-    def method_of(self, profile: str | None) -> Method:
-        """The method of a profile. Raises ConfigurationError: this worker knows none of that name."""
-        if profile is None or profile == DEFAULT_PROFILE:
-            return self.method
-        if profile not in self.profiles:
-            raise ConfigurationError(f"no worker has loaded the profile {profile!r}: configure it and start them again")
-        return self.profiles[profile]
+    models: Models
 
 
 _work: Work | None = None

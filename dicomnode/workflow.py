@@ -37,6 +37,7 @@ from dicomnode.queueing import (
     results_folder,
     study_id,
 )
+from dicomnode.registry import keeping
 from dicomnode.report.context import Context
 from dicomnode.worker import RETRIES, Work, current
 
@@ -53,11 +54,11 @@ def study(study_uid: str, generation: int, run: int, attempt: int = 1, waited: f
     While earlier scans of its patient are on their way, it is put off, attempt after attempt.
     """
     try:
-        pause, wanted = priors_step(study_uid, generation, attempt, waited)
+        pause, wanted, priority = priors_step(study_uid, generation, attempt, waited)
         for prior_uid in wanted:
             fetching.enqueue(prior_uid, study_id(study_uid, generation, run))
         if pause > 0:
-            _put_off(study_uid, generation, run, attempt + 1, waited, pause)
+            _put_off(study_uid, generation, run, attempt + 1, waited, pause, priority)
             return "queued"
         status = analyse_step(study_uid, generation)
         if status not in ("analysed", "refused"):
@@ -74,24 +75,32 @@ def study(study_uid: str, generation: int, run: int, attempt: int = 1, waited: f
     return status
 
 
-def _put_off(study_uid: str, generation: int, run: int, attempt: int, waited: float, pause: float) -> None:
+def _put_off(
+    study_uid: str, generation: int, run: int, attempt: int, waited: float, pause: float, priority: int | None
+) -> None:
     options: EnqueueOptions = {
         "queue_name": STUDY_QUEUE,
         "workflow_name": "study",
         "workflow_id": f"{study_id(study_uid, generation, run)}/~waits/{attempt}",
         "delay_seconds": pause,
     }
+    if priority is not None:
+        options["priority"] = priority
     DBOS.enqueue_workflow_with_options(options, study_uid, generation, run, attempt, waited + pause)
 
 
 @DBOS.step(name="priors", **RETRIES)
-def priors_step(study_uid: str, generation: int, attempt: int, waited: float) -> tuple[float, list[str]]:
-    """How long to wait for earlier scans before the next look (0: not at all), and which are to be fetched."""
+def priors_step(study_uid: str, generation: int, attempt: int, waited: float) -> tuple[float, list[str], int | None]:
+    """How long to wait for earlier scans before the next look (0: not at all), and which are to be fetched.
+
+    Also the study's place in the queue, which it keeps when it is put off (None where there are no rules).
+    """
     work = current()
-    outlook = priors.look(work.config, work.catalog, work.method.digest, study_uid, generation, attempt, waited)
+    digest = work.models.method().digest
+    outlook = priors.look(work.config, work.catalog, digest, study_uid, generation, attempt, waited)
     if outlook.pause_s > 0 and attempt == 1:
         work.catalog.set_state(study_uid, generation, "queued", "waits for earlier scans", now=time.time())
-    return outlook.pause_s, list(outlook.wanted)
+    return outlook.pause_s, list(outlook.wanted), dispatch.place(work, study_uid, generation)
 
 
 @DBOS.step(name="analyse", **RETRIES)
@@ -109,9 +118,10 @@ def analyse_step(study_uid: str, generation: int) -> str:
     folder = results_folder(work.config, study_uid, generation)
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
     earlier = earlier_findings(work.catalog, work.config, study_uid)
-    method = work.method_of(dispatch.action_of(work, study_uid, generation).analyse)
+    method = work.models.method(dispatch.action_of(work, study_uid, generation).analyse)
     analysis = analyse(files, method, earlier=earlier)
     if analysis.findings.status == "analysed":
+        keeping.keep(work.config.registry, work.catalog, analysis, earlier, work.models.shadow(), now=time.time())
         results.Checkpoint.of(analysis).save(folder)
     else:
         results.write_whole(folder / "findings.json", analysis.findings.to_json().encode())

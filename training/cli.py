@@ -2,16 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dicomnode.errors import DicomnodeError
+from training import cli_gate
+from training.progress import bars
 
 app = typer.Typer(
     add_completion=False,
@@ -24,22 +22,6 @@ Out = Annotated[Path, typer.Option(help="New or empty folder to write to.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 DEMO_SEED = 20260101
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage, named by what it does."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        tasks = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            stage = what.split(",", 1)[0]
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(what, total=total)
-            progress.update(tasks[stage], description=what, completed=done)
-
-        yield tell
 
 
 @app.command(epilog="Example: training report run --open")
@@ -72,7 +54,7 @@ def synthetic(
     from training.synthetic import Request, make_registry
 
     request = Request(patients, seed, radiomics, volumes)
-    with _progress() as tell:
+    with bars() as tell:
         scans = make_registry(out, request, progress=lambda done, total: tell("Making scans", done, total))
     typer.echo(f"{out}: {patients} patients, {scans} scans")
 
@@ -108,7 +90,7 @@ def demo_bundle(
 
     registry = work / "registry"
     synthetic(registry, demo.PATIENTS, demo.SEED)
-    with _progress() as tell:
+    with bars() as tell:
         run_folder = demo.run_demo(registry, work / "run", tell)
     made = make_bundle(
         run_folder,
@@ -144,7 +126,7 @@ def cohort(
     from training.settings import from_dict
 
     if dicom is not None:
-        with _progress() as tell:
+        with bars() as tell:
             made = make_registry(dicom, registry, outcomes, covariates, tell)
         outcomes, covariates = made.outcomes, made.covariates
         for reason in made.refused:
@@ -173,12 +155,15 @@ def run(
     from training.settings import load
 
     settings = load(toml, out)
-    with _progress() as tell:
+    with bars() as tell:
         folder = run_all(settings, toml.read_text(encoding="utf-8"), tell, until)
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     for warning in record["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{folder}: done until {until}")
+
+
+app.add_typer(cli_gate.app)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from training.splits import Nested, assert_disjoint
 from training.suspicious import suspicious
 
 #: Settings that may change when a finished run is started again: only what hangs on them is then done anew.
-_LATE = ("evaluation", "bundle")
+_LATE = ("evaluation", "bundle", "gate")
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,17 @@ class BundleSettings(_Table):
     version: str = Field("1", min_length=1, max_length=32, description="the model's version")
 
 
+class GateSettings(_Table):
+    """`[gate]`: what a bundle has to show before it may serve (`training compare`)."""
+
+    horizon_years: Literal[1, 3, 5] = Field(3, description="the horizon that is judged: 1, 3 or 5 years")
+    margin: float = Field(
+        0.05, ge=0, le=1, description="how far below 0 the interval of the AUC's difference may begin, 0 to 1"
+    )
+    calibration_slope: tuple[float, float] = Field((0.8, 1.25), description="lowest and highest slope, around 1")
+    calibration_intercept: float = Field(0.3, ge=0, description="largest distance of calibration in the large from 0")
+
+
 class RunSettings(_Table):
     """A run. Paths are relative to the TOML file's folder."""
 
@@ -103,6 +114,7 @@ class RunSettings(_Table):
     deep: dict[str, object] = Field({}, description="settings of the networks")
     evaluation: EvaluationSettings = EvaluationSettings()
     bundle: BundleSettings = BundleSettings()
+    gate: GateSettings = GateSettings()
 
 
 def load(path: Path, out: Path | None = None) -> RunSettings:

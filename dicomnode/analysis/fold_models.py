@@ -68,23 +68,35 @@ class FoldModels:
             "the image or of another population."
         )
 
+    def by_arm(self, scan: Scan) -> dict[str, NDArray[np.float64]]:
+        """Cumulative risk by the fold models of each arm, not yet joined: (models, intervals), by the arm's name."""
+        return self._risks(scan, self._looks(scan))
+
     def answer(self, scan: Scan) -> Answer:
         """See `answers.Models`."""
         flags = _doubts(self.tables, scan)
-        risks = {arm.name: _table_risks(arm, scan) for arm in self.tables}
-        attentions: list[NDArray[np.float64]] = []
-        codes: dict[str, tuple[float, ...]] = {}
-        if self.spec is not None:
-            slices = torch.from_numpy(prepare(scan.volume, scan.labels, self.spec))[None]
-            earlier = scan.earlier if scan.earlier and scan.earlier.bundle_sha256 == self.sha256 else None
-            for arm in self.networks:
-                looks = [_look(name, net, slices, earlier) for name, net in arm.nets.items()]
-                risks[arm.name] = np.stack([look.risks for look in looks])
-                attentions += [look.attention for look in looks]
-                codes |= {name: look.code for name, look in zip(arm.nets, looks, strict=True) if look.code}
+        looks = self._looks(scan)
+        risks = self._risks(scan, looks)
         members = {name: found[np.arange(self.members) % len(found)] for name, found in risks.items()}
-        attention = np.mean(attentions, axis=0) if attentions else None
+        every = {name: look for found in looks.values() for name, look in found.items()}
+        attention = np.mean([look.attention for look in every.values()], axis=0) if every else None
+        codes = {name: look.code for name, look in every.items() if look.code}
         return Answer(self.ensemble.combine(members), attention, codes, flags)
+
+    def _looks(self, scan: Scan) -> "dict[str, dict[str, _Look]]":
+        """By arm and network."""
+        if self.spec is None:
+            return {}
+        slices = torch.from_numpy(prepare(scan.volume, scan.labels, self.spec))[None]
+        earlier = scan.earlier if scan.earlier and scan.earlier.bundle_sha256 == self.sha256 else None
+        return {
+            arm.name: {name: _look(name, net, slices, earlier) for name, net in arm.nets.items()}
+            for arm in self.networks
+        }
+
+    def _risks(self, scan: Scan, looks: "dict[str, dict[str, _Look]]") -> dict[str, NDArray[np.float64]]:
+        of_tables = {arm.name: _table_risks(arm, scan) for arm in self.tables}
+        return of_tables | {name: np.stack([x.risks for x in found.values()]) for name, found in looks.items()}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dicomnode.analysis.tabular import features_of
 if TYPE_CHECKING:
     from dicomnode.analysis.bundle import Bundle  # torch takes seconds to import: who has a bundle has it already
 
-#: Ages above count as this one, as in the registry's export, which the models have learnt from.
+#: Ages above count as this one: 45 CFR 164.514(b)(2)(i)(C) has them among the identifiers, so no registry keeps them.
 _OLDEST_YEARS: Final = 90.0
 _UNITS_A_YEAR: Final = {"D": DAYS_A_YEAR, "W": DAYS_A_YEAR / 7, "M": 12.0, "Y": 1.0}
 
@@ -48,7 +48,7 @@ def predict(
 def covariates(findings: Findings, header: Dataset) -> dict[str, float]:
     """`covariates.age_years` and `covariates.sex_male` (1 male, 0 female), as far as the header tells them."""
     found: dict[str, float] = {}
-    age = _age_years(findings, header)
+    age = age_years(findings, header)
     if age is not None:
         found["covariates.age_years"] = age
     if (sex := string(header, "PatientSex").strip().upper()) in ("F", "M"):
@@ -56,8 +56,8 @@ def covariates(findings: Findings, header: Dataset) -> dict[str, float]:
     return found
 
 
-def _age_years(findings: Findings, header: Dataset) -> float | None:
-    """Patient's Age (PS3.5 6.2, VR AS), else from birth and study dates."""
+def age_years(findings: Findings, header: Dataset) -> float | None:
+    """Patient's Age (PS3.5 6.2, VR AS), else from birth and study dates; at most 90. None: the header has neither."""
     if stated := re.fullmatch(r"(\d{3})([DWMY])", string(header, "PatientAge").strip()):
         return min(_OLDEST_YEARS, round(int(stated[1]) / _UNITS_A_YEAR[stated[2]], 1))
     studied = None if findings.series is None else studied_at(findings.series)

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode import __version__
-from dicomnode.cli import analysis, jobs, node, notify, routes, weights, worklist
+from dicomnode.cli import analysis, jobs, node, notify, registry, routes, weights, worklist
 from dicomnode.errors import DicomnodeError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.add_typer(node.app)
 app.add_typer(analysis.app)
 app.add_typer(worklist.app)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(registry.app, name="registry")
 app.add_typer(weights.app, name="weights")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")

@@ -10,6 +10,7 @@ from dicomnode.config.loading import load, parse
 from dicomnode.config.node import Caller, Logging, Node, Settle, Storage, Worker
 from dicomnode.config.notify import Notify
 from dicomnode.config.priors import Priors
+from dicomnode.config.registry import RegistryTable, RetrainingTable
 from dicomnode.config.routing import Profile, Route, Routing
 from dicomnode.config.settings import Config
 from dicomnode.config.worklist import Worklist
@@ -26,6 +27,8 @@ __all__ = [
     "ObjectName",
     "Priors",
     "Profile",
+    "RegistryTable",
+    "RetrainingTable",
     "Route",
     "Routing",
     "SelectionTable",

@@ -85,6 +85,9 @@ class AnalysisTable(Table):
     )
     weights: Path = Field(Path("weights"), description="give the folder that holds the model bundles")
     bundle: str = Field("", description="give the name of a bundle's folder in `weights`, or '' for no risk")
+    shadow_bundle: str = Field(
+        "", description="give the name of a candidate's folder in `weights`, which runs unseen beside `bundle`, or ''"
+    )
     allow_demo_bundles: bool = Field(
         False, description="give true only to try things out: it serves bundles trained on synthetic data"
     )

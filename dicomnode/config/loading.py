@@ -42,6 +42,7 @@ def _toml_types(value: Any) -> Any:
     """TOML has arrays and strings where the records have tuples and paths; strict validation tells them apart."""
     if isinstance(value, dict):
         paths = {"spool", "results", "state", "weights", "lungmask_weights", "lungmask_lobe_weights", "secret_file"}
+        paths |= {"folder", "settings"}
         return {k: Path(v) if k in paths and isinstance(v, str) else _toml_types(v) for k, v in value.items()}
     if isinstance(value, list):
         return tuple(_toml_types(v) for v in value)

@@ -11,6 +11,7 @@ from dicomnode.config.fields import Table
 from dicomnode.config.node import Logging, Node, Settle, Storage, Worker
 from dicomnode.config.notify import Notify
 from dicomnode.config.priors import Priors
+from dicomnode.config.registry import RegistryTable, RetrainingTable
 from dicomnode.config.routing import Profile, Route, Routing, check_names
 from dicomnode.config.worklist import Worklist
 from dicomnode.errors import ConfigurationError
@@ -33,6 +34,8 @@ class Config(Table):
     route: tuple[Route, ...] = ()
     notify: tuple[Notify, ...] = ()
     worker: Worker = Worker()
+    registry: RegistryTable = RegistryTable()
+    retraining: RetrainingTable = RetrainingTable()
     logging: Logging = Logging()
     worklist: Worklist | None = None
     priors: Priors | None = None
@@ -114,7 +117,12 @@ class Config(Table):
             name: tuple(one.resolved(folder) for one in getattr(self, name))
             for name in ("destination", "profile", "notify")
         }
-        return self.model_copy(update={"storage": storage, "analysis": analysis, **lists})
+        registry = self.registry.model_copy(update={"folder": folder / self.registry.folder})
+        retraining = self.retraining.model_copy(
+            update={k: folder / getattr(self.retraining, k) for k in ("settings", "folder")}
+        )
+        tables = {"storage": storage, "analysis": analysis, "registry": registry, "retraining": retraining}
+        return self.model_copy(update={**tables, **lists})
 
 
 def _driver(url: str) -> str:

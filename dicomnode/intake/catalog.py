@@ -28,13 +28,14 @@ from dicomnode.intake.records import (
     StudyIntake,
     StudyState,
 )
+from dicomnode.intake.registry_rows import RegistryRows
 from dicomnode.intake.routings import Routings
 from dicomnode.intake.tables import associations, deliveries, instances, jobs, priors, studies
 from dicomnode.intake.workers import Workers
 from dicomnode.intake.worklist import Orders
 
 
-class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, Routings, Workers):
+class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, RegistryRows, Routings, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     # Associations

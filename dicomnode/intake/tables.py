@@ -206,3 +206,60 @@ awaited = Table(
     Column("state", String(16), nullable=False),
 )
 Index("awaited_prior", awaited.c.prior_uid)
+#: What training may use of each analysed scan, under pseudonyms (`dicomnode.registry`).
+registry_scans = Table(
+    "registry_scans",
+    metadata,
+    Column("scan", String(32), primary_key=True),
+    Column("patient", String(32), nullable=False),
+    Column("date", String(10), nullable=False),
+    Column("age_years", Float),
+    Column("sex", String(1), nullable=False),
+    Column("manufacturer", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("kernel", String, nullable=False),
+    Column("kernel_family", String(16), nullable=False),
+    Column("slice_thickness_mm", Float),
+    Column("spacing_z_mm", Float, nullable=False),
+    Column("segmenter", String, nullable=False),
+    Column("software_version", String, nullable=False),
+    Column("algorithm_digest", String(64), nullable=False),
+    Column("doubts", String, nullable=False),
+    Column("features", Text, nullable=False),
+    Column("volume", Text, nullable=False),
+    Column("recorded_at", Float, nullable=False),
+)
+Index("registry_scans_patient", registry_scans.c.patient)
+
+registry_outcomes = Table(
+    "registry_outcomes",
+    metadata,
+    Column("patient", String(32), primary_key=True),
+    Column("death_date", String(10), nullable=False),
+    Column("last_contact_date", String(10), nullable=False),
+    Column("transplant_date", String(10), nullable=False),
+    Column("imported_at", Float, nullable=False),
+)
+
+#: Patients who must not come back into the registry with their next scan.
+registry_forgotten = Table(
+    "registry_forgotten",
+    metadata,
+    Column("patient", String(32), primary_key=True),
+    Column("forgotten_at", Float, nullable=False),
+)
+
+#: What the served bundle and a candidate beside it said of the same scan.
+registry_risks = Table(
+    "registry_risks",
+    metadata,
+    Column("scan", String(32), primary_key=True),
+    Column("bundle_sha256", String(64), primary_key=True),
+    Column("patient", String(32), nullable=False),
+    Column("bundle", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("served", Boolean, nullable=False),
+    Column("risk", Text, nullable=False),
+    Column("recorded_at", Float, nullable=False),
+)
+Index("registry_risks_patient", registry_risks.c.patient)

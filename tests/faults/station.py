@@ -18,9 +18,9 @@ from dicomnode.errors import LeaseLostError
 from dicomnode.housekeeping import Housekeeping
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.spool import Spool
-from dicomnode.methods import method, profiles
 from dicomnode.processes import prepare_folders, receiver_settings
 from dicomnode.queueing import WORKFLOW_VERSION, Queue
+from dicomnode.serving import Models
 from tests.acceptance.running import free_port, until
 
 
@@ -52,9 +52,7 @@ class Station:
     def start_worker(self) -> None:
         lease = self.catalog.register_worker("test", WORKFLOW_VERSION)
         leased = self.catalog.leased(lease, _lost)
-        chosen = method(self.config.analysis)
-        work = worker.Work(self.config, leased, chosen, profiles(self.config, chosen))
-        workflow.start(work, executor_id="test")
+        workflow.start(worker.Work(self.config, leased, Models(self.config)), executor_id="test")
         self._running = True
         self.clock.reconcile()  # what settled before there was a queue
 

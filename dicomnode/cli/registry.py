@@ -1,0 +1,143 @@
+"""`dicomnode registry`."""
+
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dicomnode.config import Config
+    from dicomnode.intake.catalog import Catalog
+
+app = typer.Typer(help="What is kept of each scan for training, under pseudonyms.", no_args_is_help=True)
+
+
+@app.command("export")
+def registry_export(
+    out: Annotated[Path, typer.Option(help="New or empty folder.")], config: ConfigOption = DEFAULT_CONFIG
+) -> None:
+    """Write the registry to a folder that `training cohort` reads. The key stays on the node.
+
+    Example: dicomnode registry export --out cohort/
+    """
+    from rich.progress import Progress
+
+    from dicomnode.registry.export import export
+
+    with _opened(load(config)) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("scans", total=None)
+        done = export(catalog, out, lambda now, total: bar.update(task, completed=now, total=total))
+    typer.echo(
+        f"{out}: {done.scans} scans of {done.patients} patients, {done.volumes} volumes, {done.outcomes} outcomes; "
+        f"{done.doubtful} scans whose lungs are in doubt were left out"
+    )
+
+
+@app.command("import-outcomes")
+def registry_import_outcomes(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV file.")], config: ConfigOption = DEFAULT_CONFIG
+) -> None:
+    """Take in outcomes, by pseudonym (column patient) or by Patient ID (patient_id, issuer).
+
+    The other columns: death_date, last_contact_date, transplant_date. By Patient ID the dates are shifted here.
+
+    Example: dicomnode registry import-outcomes outcomes.csv
+    """
+    from dicomnode.registry import pseudonyms
+    from dicomnode.registry.outcomes import import_outcomes
+
+    settings = load(config)
+    with _opened(settings) as catalog:
+        done = import_outcomes(catalog, file, pseudonyms.load(settings.registry.folder), time.time())
+    typer.echo(f"{done.noted} outcomes were taken, {done.with_scan} of them of patients with a scan in the registry")
+
+
+@app.command("forget")
+def registry_forget(
+    patient: Annotated[str, typer.Argument(metavar="PATIENT", help="Patient ID, or the pseudonym with --pseudonym.")],
+    issuer: Annotated[str, typer.Option(help="Issuer of Patient ID, where the images name one.")] = "",
+    pseudonym: Annotated[bool, typer.Option("--pseudonym", help="PATIENT is a pseudonym.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Remove a patient from the registry, now and for scans to come. Exports made before are not reached.
+
+    Example: dicomnode registry forget 12345 --issuer HOSPITAL
+    """
+    from dicomnode.registry.forget import forget
+
+    settings = load(config)
+    with _opened(settings) as catalog:
+        removed = forget(settings.registry.folder, catalog, patient, issuer, is_pseudonym=pseudonym, now=time.time())
+    typer.echo(
+        f"the patient is forgotten: {removed} volumes were removed; bundles and exports made before are not changed"
+    )
+
+
+@app.command("shadow")
+def registry_shadow(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Compare what a candidate said, unseen, with what the served bundle said of the same scans."""
+    from dataclasses import asdict
+
+    from dicomnode.registry.shadow import compare
+
+    with _opened(load(config)) as catalog:
+        rows = compare(catalog.registry_risks())
+    if as_json:
+        typer.echo(json.dumps([asdict(r) for r in rows], indent=2))
+        return
+    table(
+        ["candidate", "beside", "years", "scans", "mean risk", "of the served", "mean difference", "largest"],
+        [
+            [
+                r.candidate,
+                r.served,
+                str(r.years),
+                str(r.scans),
+                f"{r.mean_candidate:.3f}",
+                f"{r.mean_served:.3f}",
+                f"{r.mean_difference:+.3f}",
+                f"{r.largest_difference:.3f}",
+            ]
+            for r in rows
+        ],
+    )
+
+
+@app.command("retrain")
+def registry_retrain(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Export, train by retraining.settings, and compare with the served bundle. Nothing is promoted.
+
+    Example: dicomnode registry retrain --config ae_config.toml
+    """
+    from rich.progress import Progress
+
+    from dicomnode.registry.retraining import retrain
+
+    settings = load(config)
+    os.nice(19)  # patients' studies go first
+    with _opened(settings) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("scans", total=None)
+        run = retrain(settings, catalog, lambda now, total: bar.update(task, completed=now, total=total))
+    typer.echo(f"{run}: read gate.json there, or `training compare`; `training promote {run}` puts it in place")
+
+
+@contextmanager
+def _opened(settings: "Config") -> "Iterator[Catalog]":
+    from dicomnode.intake.catalog import Catalog
+    from dicomnode.processes import prepare_folders
+
+    prepare_folders(settings)
+    catalog = Catalog.open(settings.catalog_url)
+    try:
+        yield catalog
+    finally:
+        catalog.close()

@@ -1,0 +1,86 @@
+"""A worker's part: after each analysis its scan goes into the registry. Nothing here may hold up or stop a result."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dicomnode.analysis.change import latest_before
+from dicomnode.analysis.findings import Findings, Risk
+from dicomnode.analysis.pipeline import Analysis
+from dicomnode.analysis.prediction import predict
+from dicomnode.config import RegistryTable
+from dicomnode.errors import DicomnodeError
+from dicomnode.intake.catalog import Catalog
+from dicomnode.registry import pseudonyms, recorder
+
+if TYPE_CHECKING:
+    from dicomnode.analysis.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+
+def keep(
+    table: RegistryTable,
+    catalog: Catalog,
+    analysis: Analysis,
+    earlier: Sequence[Findings],
+    shadow: "Bundle | None",
+    *,
+    now: float,
+) -> bool:
+    """Note an analysed scan, and what the candidate says of it; where that fails, the log says so.
+
+    Args:
+        table: the configuration's.
+        catalog: the catalogue.
+        analysis: of the scan.
+        earlier: findings of the patient's other scans (`pipeline.analyse`).
+        shadow: the candidate, if one runs.
+        now: UTC seconds since 1970.
+
+    Returns:
+        Whether the scan is in the registry.
+    """
+    if not table.record:
+        return False
+    series = analysis.findings.series
+    assert series is not None
+    try:
+        return _keep(table, catalog, analysis, _shadow_risk(analysis, earlier, shadow), now)
+    except (DicomnodeError, OSError) as error:
+        log.error("study %s is not in the registry: %s", series.study_uid, error)
+        return False
+
+
+def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Risk | None, now: float) -> bool:
+    findings = analysis.findings
+    assert findings.series is not None
+    study_uid = findings.series.study_uid
+    names = pseudonyms.load(table.folder)
+    # Some images of a study may lack the issuer that the others name.
+    patient = max((i.patient_hash for i in catalog.instances(study_uid)), key=len)
+    path = table.folder / "volumes" / f"{names.scan(study_uid)}.npz" if table.volumes else None
+    volume = "" if path is None else str(path)
+    row = recorder.row(findings, analysis.headers[0], patient, names, volume=volume, now=now)
+    if row is None:
+        log.warning("study %s has no Study Date: it is not in the registry", study_uid)
+        return False
+    # The row first: where the patient was forgotten, no voxel is written.
+    if not catalog.put_scan(row, recorder.risks(row, findings.risk, shadow, now)):
+        return False
+    if path is not None:
+        recorder.save_volume(analysis, path)
+    return True
+
+
+def _shadow_risk(analysis: Analysis, earlier: Sequence[Findings], shadow: "Bundle | None") -> Risk | None:
+    """What the candidate says; None where there is none, or where no risk may be given."""
+    doubtful = any(f.severity == "error" for f in analysis.findings.flags)
+    if shadow is None or doubtful or analysis.volume is None or analysis.labels is None:
+        return None
+    start = time.perf_counter()
+    before = latest_before(analysis.findings, earlier)
+    risk = predict(shadow, analysis.findings, analysis.headers[0], analysis.volume, analysis.labels, before)
+    log.info("the candidate %s %s ran in %.1f s", shadow.name, shadow.version, time.perf_counter() - start)
+    return risk

@@ -1,0 +1,117 @@
+"""From an analysis to its row in the registry, and where wanted to a file with the lungs' voxels."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from scipy import ndimage
+
+from dicomnode.analysis.arrays import Labels, Volume
+from dicomnode.analysis.change import studied_at
+from dicomnode.analysis.findings import Findings, Risk
+from dicomnode.analysis.headers import string
+from dicomnode.analysis.pipeline import Analysis
+from dicomnode.analysis.prediction import age_years
+from dicomnode.analysis.tabular import names_of
+from dicomnode.intake.registry_rows import RegistryRisk, RegistryScan
+from dicomnode.registry.pseudonyms import Pseudonyms
+
+#: Stands outside the lungs: air, which no preprocessing looks at.
+OUTSIDE_HU = -1024
+
+
+def row(
+    findings: Findings, header: Dataset, patient_hash: str, names: Pseudonyms, *, volume: str, now: float
+) -> RegistryScan | None:
+    """The registry's row of an analysed scan. None: the study has no date, so it has no place in time.
+
+    Args:
+        findings: of an analysed study.
+        header: of any of its images.
+        patient_hash: the catalogue's (`intake.records.Instance`).
+        names: the node's pseudonyms.
+        volume: the file that `save_volume` wrote, or "".
+        now: UTC seconds since 1970.
+    """
+    series, lungs = findings.series, findings.lungs
+    if series is None or lungs is None:
+        raise ValueError("a refused study has no row")
+    studied = studied_at(series)
+    if studied is None:
+        return None
+    patient = names.patient(patient_hash)
+    return RegistryScan(
+        scan=names.scan(series.study_uid),
+        patient=patient,
+        date=names.shifted(studied.date(), patient).isoformat(),
+        age_years=age_years(findings, header),
+        sex=_sex(header),
+        manufacturer=series.manufacturer,
+        model=series.manufacturer_model,
+        kernel=series.kernel,
+        kernel_family=series.kernel_family,
+        slice_thickness_mm=series.slice_thickness_mm,
+        spacing_z_mm=series.spacing_mm[0],
+        segmenter=f"{lungs.segmenter} {lungs.segmenter_version}",
+        software_version=findings.software_version,
+        algorithm_digest=findings.algorithm_digest,
+        doubts=" ".join(sorted({f.code for f in findings.flags if f.severity == "error"})),
+        features=names_of(findings.quantities, {} if findings.radiomics is None else findings.radiomics.features),
+        volume=volume,
+        recorded_at=now,
+    )
+
+
+def risks(scan: RegistryScan, served: Risk | None, shadow: Risk | None, now: float) -> Iterator[RegistryRisk]:
+    """What the served bundle and the candidate beside it said of the scan."""
+    for risk, is_served in ((served, True), (shadow, False)):
+        if risk is not None:
+            yield RegistryRisk(
+                scan=scan.scan,
+                bundle_sha256=risk.bundle_sha256,
+                patient=scan.patient,
+                bundle=risk.bundle,
+                version=risk.version,
+                served=is_served,
+                risk={h.years: h.probability for h in risk.horizons},
+                recorded_at=now,
+            )
+
+
+def _sex(header: Dataset) -> str:
+    sex = string(header, "PatientSex").strip().upper()
+    return sex if sex in ("F", "M", "O") else ""
+
+
+def lungs_alone(volume: Volume, labels: Labels) -> tuple[NDArray[np.int16], Labels, tuple[float, float, float]]:
+    """The box around the lungs, `OUTSIDE_HU` outside of them: nothing of face or body is kept.
+
+    Returns:
+        Hounsfield units and labels of the box, (z, y, x), and the box's origin in the patient (x, y, z), mm.
+    """
+    box = ndimage.find_objects((labels > 0).astype(np.uint8))[0]
+    inside = labels[box]
+    hu = np.where(inside > 0, volume.hu[box], np.int16(OUTSIDE_HU))
+    steps = np.array([b.start for b in box]) * volume.spacing_mm
+    x, y, z = np.array(volume.origin_mm) + steps @ np.array(volume.axes)
+    return hu, inside, (float(x), float(y), float(z))
+
+
+def save_volume(analysis: Analysis, path: Path) -> None:
+    """Write the lungs' voxels of an analysed study, whole or not at all: `hu`, `labels`, `spacing_mm`, `origin_mm`."""
+    if analysis.volume is None or analysis.labels is None:
+        raise ValueError("a refused study has no volume")
+    hu, labels, origin_mm = lungs_alone(analysis.volume, analysis.labels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            hu=hu,
+            labels=labels,
+            spacing_mm=np.array(analysis.volume.spacing_mm),
+            origin_mm=np.array(origin_mm),
+        )
+    temporary.replace(path)

@@ -1,0 +1,99 @@
+"""A retraining on what the registry holds now: export, run, compare. It ends at the gate; a person promotes.
+
+Each has a folder of its own, named by its time, in `retraining.folder`:
+
+    registry/    the export
+    run.toml     a copy of `retraining.settings`, whose paths are meant from here: registry = "registry",
+                 outcomes = "registry/outcomes.csv", out = "run"
+    run/         the run, with gate.json at the end
+    training.log what the commands said
+"""
+
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from apscheduler.triggers.cron import CronTrigger
+
+from dicomnode.config import Config
+from dicomnode.errors import ConfigurationError, UsageError
+from dicomnode.intake.registry_rows import RegistryRows
+from dicomnode.registry.export import export
+
+log = logging.getLogger(__name__)
+
+
+def trigger(schedule: str) -> CronTrigger:
+    """When to retrain; `schedule` as in cron, UTC.
+
+    Raises:
+        ConfigurationError: it is no such line.
+    """
+    try:
+        return CronTrigger.from_crontab(schedule, timezone="UTC")
+    except ValueError as error:
+        raise ConfigurationError(
+            f"retraining.schedule = {schedule!r}: {error}; give cron's five fields, such as '0 2 * * sun'"
+        ) from None
+
+
+def retrain(config: Config, rows: RegistryRows, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Export, run and compare; returns the run's folder, where `gate.json` says whether it may be promoted.
+
+    Raises:
+        UsageError: there are no settings, nothing to export, or a command failed; its log is named.
+        SpoolError: the database failed.
+    """
+    settings = config.retraining.settings
+    if not settings.is_file():
+        raise UsageError(
+            f"{settings} is missing: write the settings of a run (docs/training.md), or change retraining.settings"
+        )
+    folder = config.retraining.folder / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder.mkdir(parents=True)
+    done = export(rows, folder / "registry", progress)
+    if not done.outcomes:
+        raise UsageError("the registry holds no outcome of its patients: run `dicomnode registry import-outcomes`")
+    shutil.copyfile(settings, folder / "run.toml")
+    with (folder / "training.log").open("ab") as output:
+        _training(["run", str(folder / "run.toml")], output.fileno(), folder)
+        current = config.analysis.weights / config.analysis.bundle if config.analysis.bundle else None
+        _training(["compare", str(folder / "run"), *([str(current)] if current else [])], output.fileno(), folder)
+    return folder / "run"
+
+
+def _training(arguments: Sequence[str], output: int, folder: Path) -> None:
+    """A command of the training package, which the node never imports. Status 3: compared, and not good enough."""
+    command = [sys.executable, "-m", "training", *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
+    if done.returncode not in (0, 3):
+        raise UsageError(
+            f"`training {arguments[0]}` ended with status {done.returncode}: see {folder / 'training.log'}"
+        )
+
+
+class Retraining:
+    """The scheduled one: a process of its own, never two at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._command = [sys.executable, "-m", "dicomnode", "registry", "retrain", "--config", str(path)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> bool:
+        """Start one, unless the last is still at work."""
+        if self._process is not None and self._process.poll() is None:
+            log.warning("the retraining before this one is still at work: this one is left out")
+            return False
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+        log.info("a retraining has begun as process %d", self._process.pid)
+        return True
+
+    def stop(self) -> None:
+        """End it; its folder stays, and nothing of it is served."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()

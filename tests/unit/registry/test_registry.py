@@ -1,0 +1,234 @@
+"""The registry: what it keeps of a scan, gives to training, takes in as outcomes, and forgets."""
+
+import csv
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+from pydicom import Dataset
+
+from dicomnode.analysis.findings import Findings, Flag
+from dicomnode.analysis.phantom import chest
+from dicomnode.analysis.pipeline import Analysis
+from dicomnode.analysis.prediction import age_years
+from dicomnode.analysis.preprocess import Spec, prepare
+from dicomnode.config import RegistryTable
+from dicomnode.errors import UsageError
+from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.identity import patient_hash
+from dicomnode.intake.records import Instance
+from dicomnode.intake.registry_rows import RegistryRisk
+from dicomnode.registry import keeping, pseudonyms, recorder, shadow
+from dicomnode.registry.export import export
+from dicomnode.registry.forget import forget
+from dicomnode.registry.outcomes import import_outcomes
+from tests import report_cases
+
+NOW = 1_800_000_000.0
+
+
+@dataclass
+class Node:
+    """A catalogue with studies, and the registry beside it."""
+
+    folder: Path
+    catalog: Catalog
+
+    @property
+    def table(self) -> RegistryTable:
+        return RegistryTable(record=True, volumes=True, folder=self.folder / "registry")
+
+    def study(self, uid: str, patient_id: bytes, issuer: bytes = b"") -> None:
+        hashed = patient_hash(patient_id, issuer)
+        self.catalog.record(Instance(f"{uid}.1.1", "1.2", uid, f"{uid}.1", "/x", "s", 9, NOW, None, hashed))
+
+    def keep(self, analysis: Analysis) -> bool:
+        return keeping.keep(self.table, self.catalog, analysis, (), None, now=NOW)
+
+    def outcomes(self, text: str) -> object:
+        path = self.folder / "outcomes.csv"
+        path.write_text(text)
+        return import_outcomes(self.catalog, path, pseudonyms.load(self.table.folder), NOW)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.db")
+    yield Node(tmp_path, catalog)
+    catalog.close()
+
+
+def header(**changes: str) -> Dataset:
+    made = Dataset()
+    made.PatientID, made.PatientSex, made.PatientAge, made.PatientBirthDate = "PAT-1", "F", "066Y", "19600101"
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def findings(study_uid: str, studied: str, *flags: Flag) -> Findings:
+    made = report_cases.analysed(study_uid=study_uid, predicted=report_cases.risk())
+    assert made.series is not None
+    return replace(made, flags=flags, series=replace(made.series, study_date=studied, study_time="101112"))
+
+
+def analysis(study_uid: str, studied: str, *flags: Flag) -> Analysis:
+    phantom = chest(3, shape=(24, 40, 48), spacing_mm=(12.0, 7.0, 7.0))
+    return Analysis(findings(study_uid, studied, *flags), (header(),), phantom.volume, phantom.labels)
+
+
+def test_a_scan_goes_in_and_comes_out_for_training(node: Node, tmp_path: Path) -> None:
+    for uid, studied in (("1.1", "20200101"), ("1.2", "20210301")):
+        node.study(uid, b"PAT-1", b"HOSPITAL")
+        assert node.keep(analysis(uid, studied))
+    node.study("1.3", b"PAT-2")
+    assert node.keep(analysis("1.3", "20200101", Flag("cut-off", "error", "the lungs are cut off")))
+    done = export(node.catalog, tmp_path / "out")
+    assert (done.scans, done.patients, done.doubtful, done.volumes) == (2, 1, 1, 2)
+    with (tmp_path / "out" / "scans.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert first["patient"] == second["patient"]
+    assert date.fromisoformat(second["date"]) - date.fromisoformat(first["date"]) == timedelta(425)
+    assert (first["age_years"], first["sex"]) == ("66.0", "F")
+    features = parquet.read_table(tmp_path / "out" / "features.parquet").to_pylist()
+    assert features[0]["scan"] == first["scan"]
+    assert features[0]["quantities.lungs.haa_percent"] == 12.5
+    assert features[0]["radiomics.lungs.original_firstorder_Mean"] == -800.0
+    assert tomllib.loads((tmp_path / "out" / "registry.toml").read_text())["made_by"] == "node"
+    exported = b"".join(p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file())
+    assert not any(secret in exported for secret in (b"PAT-1", b"20200101", b"2020-01-01", b"1.2.3.4", b"HOSPITAL"))
+
+
+def test_the_kept_voxels_give_the_network_the_same_input(tmp_path: Path) -> None:
+    whole = analysis("1.1", "20200101")
+    assert whole.volume is not None
+    assert whole.labels is not None
+    recorder.save_volume(whole, tmp_path / "scan.npz")
+    with np.load(tmp_path / "scan.npz") as file:
+        kept = replace(whole.volume, hu=file["hu"], origin_mm=tuple(file["origin_mm"]))
+        labels = file["labels"]
+    spec = Spec(spacing_mm=6.0, canvas=(48, 48), slices=8)
+    np.testing.assert_array_equal(prepare(kept, labels, spec), prepare(whole.volume, whole.labels, spec))
+    assert kept.hu.size < whole.volume.hu.size
+    assert (kept.hu[labels == 0] == recorder.OUTSIDE_HU).all()
+
+
+def test_a_study_that_is_analysed_again_keeps_its_place(node: Node) -> None:
+    node.study("1.1", b"PAT-1")
+    node.keep(analysis("1.1", "20200101"))
+    again = analysis("1.1", "20200101")
+    node.keep(replace(again, findings=replace(again.findings, algorithm_digest="ff" * 32)))
+    (scan,) = node.catalog.registry_scans()
+    assert scan.algorithm_digest == "ff" * 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "age"),
+    [
+        ({}, 66.0),
+        ({"PatientAge": "018M"}, 1.5),
+        ({"PatientAge": ""}, 60.0),
+        ({"PatientAge": "", "PatientBirthDate": ""}, None),
+        ({"PatientAge": "", "PatientBirthDate": "20990101"}, None),
+        ({"PatientAge": "097Y"}, 90.0),
+    ],
+)
+def test_age(changes: dict[str, str], age: float | None) -> None:
+    assert age_years(findings("1.1", "20200101"), header(**changes)) == age
+
+
+@pytest.mark.parametrize("studied", ["", "2020"])
+def test_without_a_date_there_is_no_place_in_time(node: Node, studied: str, caplog: pytest.LogCaptureFixture) -> None:
+    node.study("1.1", b"PAT-1")
+    assert not node.keep(analysis("1.1", studied))
+    assert "no Study Date" in caplog.text
+
+
+def test_trouble_with_the_registry_stops_no_result(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    node.study("1.1", b"PAT-1")
+    node.table.folder.write_text("a file where the folder should be")
+    assert not node.keep(analysis("1.1", "20200101"))
+    assert "is not in the registry" in caplog.text
+    assert "PAT-1" not in caplog.text
+
+
+def test_outcomes_by_patient_id_are_shifted_like_the_scans(node: Node) -> None:
+    node.study("1.1", b"PAT-1", b"H")
+    node.keep(analysis("1.1", "20200101"))
+    done = node.outcomes(
+        "patient_id,issuer,death_date,last_contact_date,transplant_date\n"
+        "PAT-1,H,2020-02-01,,\n"
+        "PAT-9,H,,2021-01-01,2020-06-01\n"
+    )
+    assert (done.noted, done.with_scan) == (2, 1)  # type: ignore[attr-defined]
+    (scan,) = node.catalog.registry_scans()
+    (outcome,) = [o for o in node.catalog.registry_outcomes() if o.patient == scan.patient]
+    assert date.fromisoformat(outcome.death_date) - date.fromisoformat(scan.date) == timedelta(31)
+    pseudonymous = f"patient,death_date,last_contact_date\n{scan.patient},,2019-01-01\n"
+    node.outcomes(pseudonymous)
+    assert [o.last_contact_date for o in node.catalog.registry_outcomes() if o.patient == scan.patient] == [
+        "2019-01-01"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("patient_id,death_date,last_contact_date\nP,31/12/2020,\n", "row 2: death_date is not a date"),
+        ("patient_id,death_date,last_contact_date\nP,,\n", "row 2: there is neither"),
+        ("patient_id,death_date,last_contact_date\n,2020-01-01,\n", "row 2: there is no patient"),
+        ("patient_id,death_date,last_contact_date\nP,2020-01-01,2020-01-02\n", "last_contact_date lies after"),
+        ("patient_id,death_date,last_contact_date\nP,2999-01-01,\n", "lies in the future"),
+        ("patient_id,death_date,last_contact_date\nP,2020-01-01,\nP,2020-01-01,\n", "row 3: the patient stood"),
+        ("patient,death_date,last_contact_date\nPAT-1,2020-01-01,\n", "no pseudonym"),
+        ("patient_id,died\nP,2020-01-01\n", "missing: death_date, last_contact_date; unknown: died"),
+    ],
+)
+def test_bad_outcomes_are_refused_whole_and_name_no_patient(node: Node, text: str, wrong: str) -> None:
+    with pytest.raises(UsageError, match=wrong) as raised:
+        node.outcomes(text)
+    assert "31/12/2020" not in str(raised.value)
+    assert node.catalog.registry_outcomes() == []
+
+
+def test_a_forgotten_patient_stays_away(node: Node, tmp_path: Path) -> None:
+    for uid, patient in (("1.1", b"PAT-1"), ("1.2", b"PAT-2")):
+        node.study(uid, patient)
+        node.keep(analysis(uid, "20200101"))
+    node.outcomes("patient_id,death_date,last_contact_date\nPAT-1,2021-01-01,\nPAT-2,2021-01-01,\n")
+    assert forget(node.table.folder, node.catalog, "PAT-1", "", is_pseudonym=False, now=NOW) == 1
+    assert not node.keep(analysis("1.1", "20200101"))
+    assert len(list((node.table.folder / "volumes").iterdir())) == 1
+    done = export(node.catalog, tmp_path / "out")
+    assert (done.patients, done.outcomes) == (1, 1)
+    assert len(node.catalog.registry_risks()) == 1
+
+
+def test_an_empty_registry_and_a_full_folder_are_refused(node: Node, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no scan"):
+        export(node.catalog, tmp_path / "out")
+    with pytest.raises(UsageError, match="is not empty"):
+        export(node.catalog, tmp_path)
+
+
+def test_a_candidate_is_compared_where_both_read_the_scan() -> None:
+    def risk(scan: str, sha: str, served: bool, one: float) -> RegistryRisk:
+        return RegistryRisk(scan, sha * 64, "p", "b", "1", served, {1: one, 3: 2 * one}, NOW)
+
+    rows = shadow.compare(
+        [
+            risk("a", "0", True, 0.1),
+            risk("a", "1", False, 0.2),
+            risk("b", "0", True, 0.2),
+            risk("b", "1", False, 0.1),
+            risk("c", "1", False, 0.4),
+        ]
+    )
+    assert [(r.years, r.scans) for r in rows] == [(1, 2), (3, 2)]
+    assert rows[0].mean_difference == pytest.approx(0.0)
+    assert rows[0].largest_difference == pytest.approx(0.1)

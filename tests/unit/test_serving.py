@@ -1,0 +1,66 @@
+"""Another bundle serves without a restart; one that does not load takes nobody's place."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dicomnode.config import AnalysisTable
+from dicomnode.errors import BundleError
+from dicomnode.serving import Models
+from tests.conftest import ROOT
+
+DEMO = ROOT / "weights" / "demo-synthetic"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Two bundles, of which `current` names the first."""
+    for name in ("one", "two"):
+        shutil.copytree(DEMO, tmp_path / name)
+    manifest = tmp_path / "two" / "model.toml"
+    manifest.write_text(manifest.read_text().replace('version = "', 'version = "candidate-', 1))
+    (tmp_path / "current").symlink_to("one")
+    return tmp_path
+
+
+def point(weights: Path, target: str) -> None:
+    (weights / "next").symlink_to(target)
+    (weights / "next").replace(weights / "current")
+
+
+def version(models: Models) -> str:
+    bundle = models.current().method.bundle
+    assert bundle is not None
+    return bundle.version
+
+
+@pytest.mark.slow
+def test_the_bundle_is_followed(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    models = Models(AnalysisTable(weights=weights, bundle="current", allow_demo_bundles=True))
+    before, digest = version(models), models.current().method.digest
+    assert models.current() is models.current()
+    point(weights, "two")
+    assert version(models) == f"candidate-{before}"
+    assert models.current().method.digest != digest
+    (weights / "one" / "MODEL_CARD.md").write_text("changed")
+    point(weights, "one")
+    assert version(models) == f"candidate-{before}"
+    assert "does not load" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_candidate_comes_and_goes(weights: Path) -> None:
+    models = Models(AnalysisTable(weights=weights, bundle="current", shadow_bundle="two", allow_demo_bundles=True))
+    shadow = models.current().shadow
+    assert shadow is not None
+    assert shadow.version.startswith("candidate-")
+    (weights / "two" / "MODEL_CARD.md").write_text("changed")
+    (weights / "two" / "model.toml").touch()
+    assert models.current().shadow is None
+    assert models.current().method.bundle is not None
+
+
+def test_a_start_with_a_missing_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="missing"):
+        Models(AnalysisTable(weights=tmp_path, bundle="nowhere"))

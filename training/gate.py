@@ -1,0 +1,152 @@
+"""The gate that a run's bundle passes before it may serve; its verdict, with the reasons, is `gate.json` in the run.
+
+The run is judged by its out-of-fold predictions, the serving bundle by what it says of the same scans. Where that one
+was trained on some of these patients it looks better than it is, so the gate is then harder to pass, never easier.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dicomnode.analysis.bundle import Bundle, load
+from dicomnode.errors import BundleError
+from training import metrics, replay
+from training.arms import Data, Told
+from training.ensemble import RISKS
+from training.files import write_json
+from training.promotion import GATE
+from training.run import read_data
+from training.settings import GateSettings, RunSettings, from_dict
+
+#: Networks are stored in half precision, which moves a probability by less.
+_PARITY = 0.01
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition. `text` says what was found and what was asked for."""
+
+    name: str
+    passed: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All conditions, and what was compared with what. `current_sha256`: "" where nothing served before."""
+
+    passed: bool
+    checks: tuple[Check, ...]
+    bundle_sha256: str
+    current_sha256: str
+    made_at: str
+
+
+def compare(run: Path, current: Path | None, told: Told) -> Verdict:
+    """Judge a run's bundle, beside the one that serves now, and write `gate.json`.
+
+    Args:
+        run: a finished run.
+        current: the folder of the serving bundle; None where there is none.
+        told: told about each stage.
+
+    Raises:
+        UsageError: the run is not finished, or the serving bundle cannot be asked about its scans.
+        BundleError: the serving bundle does not load.
+    """
+    settings = from_dict(json.loads((run / "run.json").read_text("utf-8"))["settings"], str(run / "run.json"))
+    data = read_data(run, settings.registry)
+    before = None if current is None else load(current, allow_demo=True)
+    bundle_sha256 = ""
+    checks: tuple[Check, ...] = ()
+    try:
+        bundle = load(run / "bundle", allow_demo=True)
+        bundle_sha256, checks = bundle.sha256, tuple(_checks(run, settings, data, bundle, before, told))
+    except BundleError as error:
+        checks = (Check("bundle", False, str(error)),)
+    verdict = Verdict(
+        passed=all(check.passed for check in checks),
+        checks=checks,
+        bundle_sha256=bundle_sha256,
+        current_sha256="" if before is None else before.sha256,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_json(run / GATE, asdict(verdict))
+    return verdict
+
+
+def _checks(
+    run: Path, settings: RunSettings, data: Data, bundle: Bundle, before: Bundle | None, told: Told
+) -> Iterator[Check]:
+    gate = settings.gate
+    yield Check("bundle", True, "its digests and its golden case hold")
+    if before is not None:
+        yield _same_use(bundle, before)
+    predictions = pd.read_parquet(run / "predictions.parquet")
+    by_arm = {str(arm): _aligned(of, data) for arm, of in predictions.groupby("arm")}
+    new = by_arm["ensemble"][RISKS[gate.horizon_years - 1]].to_numpy(np.float64)
+    at = metrics.at_horizon(data.outcomes, gate.horizon_years)
+    yield from _calibration(at, new, gate)
+    yield _parity(bundle, data, by_arm)
+    if before is None:
+        yield Check(
+            "discrimination", True, f"nothing serves yet; AUC at {gate.horizon_years} years {_auc(at, new):.3f}"
+        )
+    else:
+        column = list(before.manifest.horizons_years).index(gate.horizon_years)
+        old = replay.risks(before, data, told)[:, column]
+        yield _discrimination(data, new, old, settings)
+
+
+def _aligned(predictions: pd.DataFrame, data: Data) -> pd.DataFrame:
+    return predictions.set_index("scan").loc[data.cohort["scan"]].reset_index()
+
+
+def _same_use(bundle: Bundle, before: Bundle) -> Check:
+    same = before.intended_use in (bundle.intended_use, "synthetic-demo")
+    text = f"intended use {bundle.intended_use}, of the serving bundle {before.intended_use}"
+    return Check("intended use", same, text if same else f"{text}: phantoms do not replace patients")
+
+
+def _calibration(at: metrics.AtHorizon, risk: NDArray[np.float64], gate: GateSettings) -> Iterator[Check]:
+    slope = float(metrics.calibration_slope(at, risk))
+    low, high = gate.calibration_slope
+    text = f"calibration slope at {gate.horizon_years} years {slope:.2f}, asked for {low:g} to {high:g}"
+    yield Check("calibration slope", low <= slope <= high, text)
+    intercept = float(metrics.calibration_intercept(at, risk))
+    text = f"calibration in the large {intercept:+.2f} (logit), asked for at most {gate.calibration_intercept:g} off 0"
+    yield Check("calibration in the large", abs(intercept) <= gate.calibration_intercept, text)
+
+
+def _parity(bundle: Bundle, data: Data, by_arm: dict[str, pd.DataFrame]) -> Check:
+    predicted = {arm: frame[list(RISKS)].to_numpy(np.float64) for arm, frame in by_arm.items() if arm != "ensemble"}
+    folds = by_arm["ensemble"]["fold"].to_numpy(np.intp)
+    worst = replay.largest_disagreement(bundle, data, folds, predicted)
+    text = f"asked as the node asks, the fold models differ from training by at most {worst:.2g}, allowed {_PARITY:g}"
+    return Check("parity", worst <= _PARITY, text)
+
+
+def _discrimination(data: Data, new: NDArray[np.float64], old: NDArray[np.float64], settings: RunSettings) -> Check:
+    """AUC of both on the same scans, and its difference by a bootstrap over the same draws of patients."""
+    gate, years = settings.gate, settings.gate.horizon_years
+    at = metrics.at_horizon(data.outcomes, years)
+    gain = _auc(at, new) - _auc(at, old)
+    counts = metrics.bootstrap_counts(data.patients, settings.evaluation.bootstrap, settings.seed)
+    drawn = metrics.at_horizon(data.outcomes, years, counts)
+    low, high = metrics.interval(metrics.auc(drawn, new) - metrics.auc(drawn, old))
+    text = (
+        f"AUC at {years} years {_auc(at, new):.3f}, of the serving bundle {_auc(at, old):.3f} on the same "
+        f"{len(new)} scans: {gain:+.3f} (95 % interval {low:+.3f} to {high:+.3f}), asked for at least 0 and for an "
+        f"interval that begins at -{gate.margin:g} or above"
+    )
+    return Check("discrimination", gain >= 0 and low >= -gate.margin, text)
+
+
+def _auc(at: metrics.AtHorizon, risk: NDArray[np.float64]) -> float:
+    return float(metrics.auc(at, risk))
