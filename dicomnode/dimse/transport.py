@@ -1,7 +1,7 @@
 """pynetdicom's listening server, with what a hospital's network asks of it.
 
-- A connection becomes an association only when its first byte has come: load balancers probe the port by TCP alone, and
-  pynetdicom keeps an association thread for the whole ACSE time-out after such a probe.
+- A connection becomes an association only when its whole request has come: load balancers probe the port by TCP alone,
+  and pynetdicom keeps an association thread for the whole ACSE time-out after such a probe.
 - `poll` in place of `select`: with more than 1,024 open descriptors `select` fails for every association.
 - TCP_NODELAY: a DIMSE response is a small packet, and Nagle's algorithm holds it back up to 40 ms.
 - Several processes may listen on one port: one Python process uses hardly more than one core.

@@ -20,7 +20,7 @@ from dicomnode.report.style import RULE as _RULE
 from dicomnode.report.style import TEXT as _TEXT
 from dicomnode.report.style import write as _write
 from dicomnode.report.views import View, Views
-from dicomnode.report.wording import DEMO, change_line, is_demo, plain
+from dicomnode.report.wording import DEMO, is_demo, plain
 
 DPI: Final = 100
 SIZE_INCHES: Final = (10.24, 12.80)
@@ -157,8 +157,6 @@ def _table(figure: Figure, findings: Findings) -> None:
         _write(figure, 0.03, y, name, size=9, color=_FAINT)
         shares = (_number(findings.quantities.get(region), "haa_percent", ".1f") for region in regions)
         _write(figure, 0.505, y, " / ".join(shares), size=9.5, right=True)
-    if findings.change is not None:
-        _write(figure, 0.03, 0.126, plain(change_line(findings.change)), size=9)
 
 
 _ROWS: Final = (

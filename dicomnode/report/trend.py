@@ -9,21 +9,24 @@ from matplotlib.figure import Figure
 from dicomnode.analysis.change import studied_at
 from dicomnode.analysis.findings import Findings
 from dicomnode.report.style import BACKGROUND, FAINT, FONT, LEFT_LUNG, RULE, TEXT, write
+from dicomnode.report.wording import change_line, plain
 
-SIZE_INCHES: Final = (10.24, 2.45)
+SIZE_INCHES: Final = (10.24, 2.60)
 #: Of the width of a plot: dates that stand closer would run into each other.
 _CLOSEST_DATES: Final = 0.38
 
 
 def draw(figure: Figure, findings: Findings) -> None:
     """Draw the strip on an empty figure of `SIZE_INCHES`; the findings must have a trend."""
-    write(figure, 0.03, 0.87, f"Over time: {len(findings.trend) + 1} scans", size=11, weight="bold")
-    write(figure, 0.97, 0.87, _legend(findings), size=8, color=FAINT, right=True)
+    write(figure, 0.03, 0.90, f"Over time: {len(findings.trend) + 1} scans", size=11, weight="bold")
+    if findings.change is not None:
+        write(figure, 0.97, 0.90, plain(change_line(findings.change)), size=9, right=True)
+    write(figure, 0.03, 0.06, _legend(findings), size=8, color=FAINT)
     times = [-point.days_before / 365.25 for point in findings.trend] + [0.0]
     doubtful = [bool(point.doubts) for point in findings.trend] + [False]
     for place, (name, lines) in enumerate(_panels(findings)):
-        axes = figure.add_axes((0.062 + 0.243 * place, 0.17, 0.178, 0.47), facecolor=BACKGROUND)
-        write(figure, 0.03 + 0.243 * place, 0.735, name, size=8.5, color=FAINT)
+        axes = figure.add_axes((0.062 + 0.243 * place, 0.225, 0.178, 0.44), facecolor=BACKGROUND)
+        write(figure, 0.03 + 0.243 * place, 0.755, name, size=8.5, color=FAINT)
         for values, label in lines:
             _line(axes, times, values, doubtful, label)
         _dress(axes, times, findings)
@@ -32,7 +35,7 @@ def draw(figure: Figure, findings: Findings) -> None:
 def _legend(findings: Findings) -> str:
     if not any(point.doubts for point in findings.trend):
         return ""
-    return "hollow: not fully comparable with this scan (kernel, thickness, scanner, breath or method)"
+    return "Hollow: not fully comparable with this scan (kernel, thickness, scanner, breath or method)."
 
 
 def _panels(findings: Findings) -> list[tuple[str, list[tuple[list[float | None], str]]]]:

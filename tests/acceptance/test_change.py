@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from tests.acceptance.running import Node, Orthanc, storescu_process
+from tests.acceptance.running import Node, Orthanc, storescu_process, until
 from tests.follow_up import Scan, scan
 
 pytestmark = pytest.mark.slow
@@ -123,7 +123,21 @@ def test_the_trend_is_in_the_findings_and_on_the_page(followed: Followed, node: 
     findings = json.loads(findings_path(node, followed.scans["third"]).read_text())
     assert [point["study_date"] for point in findings["trend"]] == ["20240110", "20250110"]
     assert [point["doubts"] for point in findings["trend"]] == [[], []]
-    assert [followed.one(name, "OT").Rows for name in ("first", "second", "third")] == [1280, 1525, 1525]
+    assert [followed.one(name, "OT").Rows for name in ("first", "second", "third")] == [1280, 1540, 1540]
+
+
+def test_analysed_again_with_the_same_earlier_scans_it_is_the_same_result(
+    followed: Followed, node: Node, orthanc: Orthanc
+) -> None:
+    one = followed.scans["third"]
+    folder = findings_path(node, one).parent
+    made = {path.name: path.read_bytes() for path in folder.glob("*.dcm")}
+    written_at = (folder / "findings.json").stat().st_mtime_ns
+    assert node.cli("jobs", "retry", one.study_uid).returncode == 0
+    until("analysed again", lambda: (folder / "findings.json").stat().st_mtime_ns > written_at)
+    assert node.ended(one.study_uid) == "delivered"
+    assert {path.name: path.read_bytes() for path in folder.glob("*.dcm")} == made
+    assert frozenset(orthanc.study(one.study_uid)) == followed.after["third"]
 
 
 @pytest.mark.parametrize("modality", ["SR", "SEG", "OT"])

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from pydicom.tag import Tag
 
 from dicomnode.analysis.arrays import Volume
-from dicomnode.report import summary, views
+from dicomnode.analysis.findings import Findings
+from dicomnode.report import summary, trend, views
 from tests import report_cases as cases
 
 
@@ -112,13 +115,12 @@ def test_pages_with_less_or_more_on_them_differ(changes: dict[str, object]) -> N
 def test_earlier_scans_are_shown_in_a_strip_between_numbers_and_origin() -> None:
     first = page()
     with_trend = page(change=cases.changed(), trend=cases.scanned_before(3))
-    without = page(change=cases.changed())
     seam = round((1 - 0.119) * 1280)
-    strip = with_trend.shape[0] - 1280
-    assert strip == 245
-    np.testing.assert_array_equal(with_trend[:seam], without[:seam])
-    np.testing.assert_array_equal(with_trend[seam + strip :], first[seam:])
-    background = (np.array([0x10, 0x15, 0x1A]) == without[seam - 2 : seam + 2]).all()
+    height = with_trend.shape[0] - 1280
+    assert height == 260
+    np.testing.assert_array_equal(with_trend[:seam], first[:seam])
+    np.testing.assert_array_equal(with_trend[seam + height :], first[seam:])
+    background = (np.array([0x10, 0x15, 0x1A]) == first[seam - 2 : seam + 2]).all()
     assert background, "the seam cuts through something"
 
 
@@ -126,6 +128,7 @@ def test_earlier_scans_are_shown_in_a_strip_between_numbers_and_origin() -> None
     "changes",
     [
         {"risk": None},
+        {"change": cases.changed(days=700.0)},
         {"trend": cases.scanned_before(2)},
         {"trend": tuple(dataclasses.replace(p, doubts=("change-kernel",)) for p in cases.scanned_before(3))},
         {"trend": tuple(dataclasses.replace(p, bundle_sha256="") for p in cases.scanned_before(3))},
@@ -134,8 +137,16 @@ def test_earlier_scans_are_shown_in_a_strip_between_numbers_and_origin() -> None
     ],
 )
 def test_the_strip_shows_what_is_known(changes: dict[str, object]) -> None:
-    usual: dict[str, object] = {"change": cases.changed(), "trend": cases.scanned_before(3)}
-    assert not np.array_equal(page(**{**usual, **changes})[1128:-152], page(**usual)[1128:-152])
+    usual = cases.analysed(predicted=cases.risk("research"), change=cases.changed(), trend=cases.scanned_before(3))
+    assert not np.array_equal(strip(dataclasses.replace(usual, **changes)), strip(usual))
+
+
+def strip(findings: Findings) -> np.ndarray:
+    figure = Figure(figsize=trend.SIZE_INCHES, dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    trend.draw(figure, findings)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
 
 
 def test_a_refused_study_has_no_page() -> None:
