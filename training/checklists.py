@@ -53,7 +53,7 @@ def tripod_ai(facts: Facts) -> tuple[Item, ...]:
         (
             "22",
             "Full specification of the model",
-            "the bundle of this run: weights, preprocessing, calibration, hashes",
+            _specification(facts),
         ),
         ("23a", "Performance with intervals, and in subgroups", _performance(facts)),
         ("26", "Limitations", _limitations(facts)),
