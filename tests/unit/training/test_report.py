@@ -219,6 +219,16 @@ def test_a_report_on_patients_says_research_only(folder: Path, evaluation, monke
     assert "Research use only. No medical device" in text and "phantoms" not in text
 
 
+def test_an_evaluation_without_figures_makes_a_report(folder: Path, evaluation) -> None:
+    _, cohort = evaluation
+    cohort = cohort.assign(event=False)
+    table = cohort[["scan", "patient"]].assign(arm="radiomics", fold=0, **dict.fromkeys(RISKS, 0.1))
+    found = evaluate(cohort, table, type("Settings", (), {"bootstrap": 0, "threshold": 0.2})())
+    (folder / "evaluation.json").write_text(found.to_json())
+    text = report.write(folder).read_text()
+    assert "not measured" in text and not re.search(r"\bnan\b|None", text)
+
+
 def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="evaluate first"):
         report.write(tmp_path)
