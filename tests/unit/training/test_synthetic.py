@@ -93,7 +93,7 @@ def test_a_finished_registry_is_left_alone_and_no_other_is_overwritten(made, tmp
 
 
 @pytest.mark.slow
-def test_what_was_broken_off_goes_on_and_ends_alike(made, tmp_path: Path) -> None:
+def test_what_was_broken_off_goes_on_and_ends_alike(tmp_path: Path) -> None:
     whole, request = tmp_path / "whole", Request(2, SEED, volumes=False)
     scans = make_registry(whole, request, workers=1)
     broken, told = tmp_path / "broken", []
