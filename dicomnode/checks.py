@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dicomnode import peers
 from dicomnode.config import Config
 from dicomnode.dimse import sender
 from dicomnode.dimse.spooled import digest
@@ -15,7 +16,6 @@ from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.reconcile import all_instances
 from dicomnode.intake.records import Instance
 from dicomnode.methods import model_bundle, segmenter
-from dicomnode.peers import to_peer
 
 #: So many damaged files are named.
 _NAMED = 20
@@ -40,6 +40,7 @@ def run(config: Config, *, deep: bool = False) -> list[Result]:
         _segmenter(config),
         _bundle(config),
         *_peers(config),
+        *_asked(config),
         *([_spool(config)] if deep else []),
     ]
 
@@ -107,14 +108,23 @@ def _bundle(config: Config) -> Result:
 
 
 def _peers(config: Config) -> Iterator[Result]:
-    peers = {f"destination {d.name}": to_peer(d, config) for d in config.destination}
-    for what, table in (("worklist", config.worklist), ("priors", config.priors)):
-        if table is not None:
-            calling = table.calling_ae_title or config.node.ae_title
-            peers[what] = sender.Destination(what, table.ae_title, table.host, table.port, calling)
-    for what, peer in peers.items():
+    for destination in config.destination:
         try:
-            seconds = sender.echo(peer)
+            seconds = peers.echo(peers.outbound(destination, config))
+        except DicomnodeError as e:
+            yield Result(f"destination {destination.name}", False, str(e))
+        else:
+            asked = "C-ECHO" if destination.kind == "dicom" else f"at {destination.url}"
+            yield Result(f"destination {destination.name}", True, f"answered {asked} in {1000 * seconds:.0f} ms")
+
+
+def _asked(config: Config) -> Iterator[Result]:
+    for what, table in (("worklist", config.worklist), ("priors", config.priors)):
+        if table is None:
+            continue
+        calling = table.calling_ae_title or config.node.ae_title
+        try:
+            seconds = sender.echo(sender.Destination(what, table.ae_title, table.host, table.port, calling))
         except DicomnodeError as e:
             yield Result(what, False, str(e))
         else:

@@ -21,7 +21,7 @@ from pydicom.uid import generate_uid
 
 from dicomnode import peers
 from dicomnode.config import Destination
-from dicomnode.dimse import commitment, sender
+from dicomnode.dimse import commitment
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Delivery, DeliveryState
@@ -94,12 +94,12 @@ def _peer(destination: str) -> Destination | None:
 def send_step(study_uid: str, generation: int, destination: str) -> str | None:
     """Send what the destination has not yet accepted. Returns None when all is settled, else the passing failure."""
     work = current()
-    peer = peers.to_peer(next(d for d in work.config.destination if d.name == destination), work.config)
+    peer = peers.outbound(next(d for d in work.config.destination if d.name == destination), work.config)
     for planned in work.catalog.deliveries(study_uid, generation):
         if planned.destination != destination or not work.catalog.may_send(planned):
             continue
         try:
-            sent = sender.send(peer, [Path(planned.path)])[0]
+            sent = peers.send(peer, [Path(planned.path)])[0]
         except PeerRejectedError as e:
             _mark(work.catalog, planned, "rejected", text=str(e))
             log.error("%s refuses %s for good: %s", destination, planned.object, e)

@@ -19,7 +19,17 @@ def configure(level: str, process: str) -> None:
     root.setLevel(level.upper())
     if root.level > logging.DEBUG:
         # pynetdicom, pydicom and the scheduler log whole messages and values: those of ours say what a person needs.
-        for name in ("pynetdicom", "pydicom", "highdicom", "apscheduler", "dbos", "radiomics", "matplotlib", "PIL"):
+        for name in (
+            "pynetdicom",
+            "pydicom",
+            "highdicom",
+            "apscheduler",
+            "dbos",
+            "radiomics",
+            "matplotlib",
+            "PIL",
+            "httpx",
+        ):
             logging.getLogger(name).setLevel(logging.WARNING)
         # pydicom's warnings quote the values they complain of, and those can be a patient's name.
         logging.getLogger("pydicom").setLevel(logging.ERROR)

@@ -1,11 +1,12 @@
 """Peers as people name them: a destination of the configuration, or AET@HOST:PORT."""
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicomnode import config
+from dicomnode import config, stow
 from dicomnode.config import Config, TransferSyntaxName
 from dicomnode.dimse import sender
 from dicomnode.errors import UsageError
@@ -14,6 +15,7 @@ _SYNTAXES: dict[TransferSyntaxName, str] = {
     "explicit-le": ExplicitVRLittleEndian,
     "implicit-le": ImplicitVRLittleEndian,
 }
+Outbound = sender.Destination | stow.Server
 _ADDRESS = re.compile(r"(?P<ae>[^@\\]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
 
 
@@ -32,6 +34,41 @@ def to_peer(destination: config.Destination, settings: Config) -> sender.Destina
     )
 
 
+def outbound(destination: config.Destination, settings: Config) -> Outbound:
+    """How a configured destination is reached."""
+    if destination.kind == "dicom":
+        return to_peer(destination, settings)
+    return stow.Server(
+        name=destination.name,
+        url=destination.url,
+        user=destination.user,
+        password=destination.password,
+        token=destination.token,
+        ca_file=destination.ca_file,
+        timeout_s=destination.timeout_s,
+    )
+
+
+def echo(peer: Outbound) -> float:
+    """A sign of life: the seconds that it took.
+
+    Raises:
+        PeerError, PeerRejectedError: there was none; see `dimse.sender.echo` and `stow.echo`.
+    """
+    return stow.echo(peer) if isinstance(peer, stow.Server) else sender.echo(peer)
+
+
+def send(
+    peer: Outbound, paths: Sequence[Path], on_result: Callable[[Path, sender.Sent], None] | None = None
+) -> list[sender.Sent]:
+    """Store files at a peer.
+
+    Raises:
+        PeerError, PeerRejectedError: see `dimse.sender.send` and `stow.send`.
+    """
+    return stow.send(peer, paths, on_result) if isinstance(peer, stow.Server) else sender.send(peer, paths, on_result)
+
+
 def parse(text: str) -> config.Destination:
     """A destination from AET@HOST:PORT.
 
@@ -46,7 +83,7 @@ def parse(text: str) -> config.Destination:
     )
 
 
-def find(text: str, path: Path) -> sender.Destination:
+def find(text: str, path: Path) -> Outbound:
     """The peer that `text` names; the configuration file is needed for a destination's name only.
 
     Raises:
@@ -58,6 +95,6 @@ def find(text: str, path: Path) -> sender.Destination:
     settings = config.load(path)
     for destination in settings.destination:
         if destination.name == text:
-            return to_peer(destination, settings)
+            return outbound(destination, settings)
     names = ", ".join(d.name for d in settings.destination) or "none"
     raise UsageError(f"{text!r} is no destination of {path} (known: {names}); or name a peer as AET@HOST:PORT")

@@ -63,6 +63,12 @@ def receiver_settings(config: Config) -> ReceiverSettings:
         minimum_free_bytes=int(config.storage.minimum_free_gb * 1e9),
         share_port=node.receivers > 1,
         report_to=tuple((c.ae_title, *_address(c.report_to)) for c in node.callers if c.report_to),
+        queriers=tuple(Caller(c.ae_title, c.address) for c in node.callers if c.query),
+        move_to=(
+            *((d.ae_title, d.host, d.port) for d in config.destination if d.kind == "dicom"),
+            *((c.ae_title, *_address(c.move_to)) for c in node.callers if c.move_to),
+        ),
+        results=config.storage.results,
     )
 
 

@@ -35,7 +35,6 @@ from dicomnode.queueing import (
     results_folder,
     study_id,
 )
-from dicomnode.report import uids
 from dicomnode.report.context import Context
 from dicomnode.worker import RETRIES, Work, current
 
@@ -164,7 +163,7 @@ def _context(work: Work, study_uid: str, generation: int) -> Context:
     first = generation
     for earlier in range(generation - 1, 0, -1):
         before = _findings(work, study_uid, earlier)
-        if found is not None and before is not None and uids.version(before) == uids.version(found):
+        if found is not None and before is not None and before.version == found.version:
             first = earlier
     previous = _predecessor(work, study_uid, first)
     made_at = _job(work.catalog, study_uid, first).created_at

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from dicomnode.analysis.findings import (
     Reason,
     RejectedSeries,
     Risk,
+    TrendPoint,
     VolumeMl,
 )
 from dicomnode.report import codes
@@ -74,10 +76,13 @@ def analysed(
     segmenter: str = "classical",
     predicted: Risk | None = None,
     change: Change | None = None,
+    trend: tuple[TrendPoint, ...] = (),
 ) -> Findings:
     return Findings(
         status="analysed",
-        series=ChosenSeries(study_uid, series_uid, slices, spacing_mm, "B60f", "the thinnest complete axial series"),
+        series=ChosenSeries(
+            study_uid, series_uid, slices, spacing_mm, "B60f", "the thinnest complete axial series", "", "20260101"
+        ),
         flags=(
             Flag("thick", "warning", "slices are 4.0 mm apart, more than 1.5 mm"),
             Flag("contrast", "info", "no contrast agent was recorded"),
@@ -93,6 +98,7 @@ def analysed(
         input_digest="12" * 32,
         algorithm_digest="34" * 32,
         change=change,
+        trend=trend,
     )
 
 
@@ -107,6 +113,26 @@ def changed(days: float = 365.25) -> Change:
         flags=(Flag("change-scanner", "warning", "Another scanner: A, now B."),),
         earlier_input_digest="56" * 32,
         earlier_algorithm_digest="34" * 32,
+    )
+
+
+def scanned_before(count: int, last_days: float = 365.25) -> tuple[TrendPoint, ...]:
+    """Scans a year apart, the last one `last_days` before; the first came from another scanner."""
+    return tuple(
+        TrendPoint(
+            study_uid=f"1.2.{k}",
+            series_uid=f"1.2.{k}.1",
+            study_date=f"{2025 - count + k}0101",
+            days_before=last_days + 365.25 * (count - k),
+            volume_ml=5200.0 - 240.0 * k,
+            haa_percent=4.0 + 2.5 * k,
+            mean_hu=-845.0 + 12.0 * k,
+            horizons=tuple(replace(h, probability=h.probability * (0.4 + 0.1 * k)) for h in risk().horizons),
+            bundle_sha256=risk().bundle_sha256,
+            doubts=("change-scanner",) if k == 1 else (),
+            version=(f"{k}6" * 32, "34" * 32, "0.1.0", ""),
+        )
+        for k in range(1, count + 1)
     )
 
 

@@ -33,14 +33,14 @@ def studied_at(series: ChosenSeries) -> datetime | None:
     return None
 
 
-def latest_before(findings: Findings, earlier: Sequence[Findings]) -> Findings | None:
-    """The latest of the analysed `earlier` findings that lies before `findings`; None where there is none.
+def before(findings: Findings, earlier: Sequence[Findings]) -> list[tuple[datetime, Findings]]:
+    """The analysed `earlier` findings that lie before `findings`, with their moments, the oldest first.
 
     Findings of the same study, of the same moment or later, refused ones, and ones without a date are left out.
     """
     if findings.series is None or (now := studied_at(findings.series)) is None:
-        return None
-    before = [
+        return []
+    found = [
         (then, e)
         for e in earlier
         if e.series is not None
@@ -49,7 +49,13 @@ def latest_before(findings: Findings, earlier: Sequence[Findings]) -> Findings |
         and (then := studied_at(e.series)) is not None
         and then < now
     ]
-    return max(before, key=lambda pair: pair[0])[1] if before else None
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def latest_before(findings: Findings, earlier: Sequence[Findings]) -> Findings | None:
+    """The latest of the analysed `earlier` findings that lies before `findings`; None where there is none."""
+    found = before(findings, earlier)
+    return found[-1][1] if found else None
 
 
 def compare(findings: Findings, earlier: Sequence[Findings]) -> Change | None:
@@ -63,24 +69,24 @@ def compare(findings: Findings, earlier: Sequence[Findings]) -> Change | None:
     Returns:
         None where no scan lies before this one, or this one was refused.
     """
-    before = latest_before(findings, earlier)
-    if before is None or findings.lungs is None:
+    latest = latest_before(findings, earlier)
+    if latest is None or findings.lungs is None:
         return None
     assert findings.series is not None
-    assert before.series is not None
-    now, then = studied_at(findings.series), studied_at(before.series)
+    assert latest.series is not None
+    now, then = studied_at(findings.series), studied_at(latest.series)
     assert now is not None
     assert then is not None
     days = (now - then).total_seconds() / 86400
     return Change(
-        earlier_study_uid=before.series.study_uid,
-        earlier_series_uid=before.series.series_uid,
-        earlier_study_date=before.series.study_date,
+        earlier_study_uid=latest.series.study_uid,
+        earlier_series_uid=latest.series.series_uid,
+        earlier_study_date=latest.series.study_date,
         interval_days=round(days, 3),
-        measures={name: _delta(old, new, days) for name, old, new in _followed(before, findings)},
-        flags=tuple(_doubts(before, findings, days)),
-        earlier_input_digest=before.input_digest,
-        earlier_algorithm_digest=before.algorithm_digest,
+        measures={name: _delta(old, new, days) for name, old, new in _followed(latest, findings)},
+        flags=tuple(doubts(latest, findings, days)),
+        earlier_input_digest=latest.input_digest,
+        earlier_algorithm_digest=latest.algorithm_digest,
     )
 
 
@@ -108,7 +114,7 @@ def _delta(old: float, new: float, days: float) -> Delta:
     )
 
 
-def _doubts(before: Findings, after: Findings, days: float) -> Iterator[Flag]:
+def doubts(before: Findings, after: Findings, days: float) -> Iterator[Flag]:
     """Why the two scans may not be comparable (QIBA's lung density profile asks for the same scanner and protocol)."""
     old, new = before.series, after.series
     assert old is not None

@@ -3,6 +3,7 @@
 That form is a contract with scripts and later work: add to it, keep what is there.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -161,6 +162,28 @@ class Change:
 
 
 @dataclass(frozen=True)
+class TrendPoint:
+    """An earlier scan of the same patient, `days_before` this one. None: it was not measured.
+
+    Attributes:
+        doubts: codes of the flags (`change.doubts`) by which it may not be comparable with this scan.
+        version: `Findings.version` of the earlier result, which tells the UIDs of its objects.
+    """
+
+    study_uid: str
+    series_uid: str
+    study_date: str
+    days_before: float
+    volume_ml: float
+    haa_percent: float | None
+    mean_hu: float | None
+    horizons: tuple[Horizon, ...] = ()
+    bundle_sha256: str = ""
+    doubts: tuple[str, ...] = ()
+    version: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Findings:
     """All that one analysis found. Refused: no series was suitable, and `rejected` says why for each."""
 
@@ -181,6 +204,22 @@ class Findings:
     #: SHA-256 over what the node added from worklist and PACS (the order, doubts about order and earlier scans); "" if
     #: nothing. UIDs are derived from it too.
     surroundings_digest: str = ""
+    #: Earlier scans of the same patient, the oldest first.
+    trend: tuple[TrendPoint, ...] = ()
+
+    @property
+    def version(self) -> tuple[str, ...]:
+        """What tells this result from other results of the same study: the UIDs of its objects derive from it."""
+        # A refusal has no chosen series to take a digest of: what was refused, and why, stands for it.
+        refused = json.dumps([asdict(r) for r in self.rejected]) if self.status == "refused" else ""
+        made: tuple[str, ...] = (self.input_digest, self.algorithm_digest, self.software_version, refused)
+        if self.surroundings_digest:
+            made = (*made, self.surroundings_digest)
+        if self.change is None:
+            return made
+        # The same scan compared with other earlier ones makes other reports.
+        compared = json.dumps([asdict(self.change), [asdict(point) for point in self.trend]], sort_keys=True)
+        return (*made, hashlib.sha256(compared.encode()).hexdigest())
 
     def to_json(self) -> str:
         """`findings.json`: UTF-8 text, two-space indent, a newline at the end. NaN is not JSON and is refused."""
@@ -212,7 +251,13 @@ class Findings:
             algorithm_digest=d["algorithm_digest"],
             change=_change(d.get("change")),
             surroundings_digest=d.get("surroundings_digest", ""),
+            trend=tuple(_trend_point(p) for p in d.get("trend", ())),
         )
+
+
+def _trend_point(d: Mapping[str, Any]) -> TrendPoint:
+    horizons = tuple(Horizon(**h) for h in d["horizons"])
+    return TrendPoint(**{**d, "horizons": horizons, "doubts": tuple(d["doubts"]), "version": tuple(d["version"])})
 
 
 def _change(d: Mapping[str, Any] | None) -> Change | None:

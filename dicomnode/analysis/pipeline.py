@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 import dicomnode
-from dicomnode.analysis import change, geometry, kernels, lungs, quantify, radiomics
+from dicomnode.analysis import change, geometry, kernels, lungs, quantify, radiomics, trend
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, Risk
 from dicomnode.analysis.headers import string
@@ -171,7 +171,7 @@ def measure(
     watch = _Stopwatch(progress)
     watch.seconds |= segmented.seconds
     findings = _measure(segmented, method, watch)
-    findings = replace(findings, change=change.compare(findings, earlier))
+    findings = replace(findings, change=change.compare(findings, earlier), trend=trend.trend(findings, earlier))
     sources = {h.path: h.source for h in segmented.series.headers}
     headers = tuple(sources[path] for path in segmented.volume.paths)
     return Analysis(findings, headers, segmented.volume, segmented.labels)

@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from dicomnode.config import Config
-    from dicomnode.dimse.sender import Destination
+    from dicomnode.peers import Outbound
 
 DEFAULT_CONFIG = Path("ae_config.toml")
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
@@ -31,7 +31,7 @@ def configure(path: Path, process: str) -> "Config":
     return settings
 
 
-def find_peer(text: str, path: Path) -> "Destination":
+def find_peer(text: str, path: Path) -> "Outbound":
     """A destination by its name in the file at `path`, or as AET@HOST:PORT. Raises UsageError, ConfigurationError."""
     from dicomnode.peers import find
 

@@ -97,13 +97,13 @@ def echo(
     ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Ask a peer for a sign of life (C-ECHO).
+    """Ask a peer for a sign of life (C-ECHO; a query for nothing where it is a DICOMweb server).
 
     Example: dicomnode echo ORTHANC@127.0.0.1:4242
     """
-    from dicomnode.dimse import sender
+    from dicomnode import peers
 
-    seconds = sender.echo(find_peer(peer, config))
+    seconds = peers.echo(find_peer(peer, config))
     typer.echo(f"{peer} answered in {1000 * seconds:.0f} ms")
 
 
@@ -115,19 +115,19 @@ def send(
     files: Annotated[list[Path], typer.Argument(metavar="FILES", help="DICOM files and folders.", exists=True)],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Send DICOM files to a peer (C-STORE).
+    """Send DICOM files to a peer (C-STORE, or STOW-RS).
 
     Example: dicomnode send DICOMNODE@127.0.0.1:11112 ~/scans/case-7
     """
     from rich.progress import Progress
 
+    from dicomnode import peers
     from dicomnode.analysis.series import find_files
-    from dicomnode.dimse import sender
 
     paths = [p for f in files for p in (find_files(f) if f.is_dir() else [f])]
     if not paths:
         raise UsageError(f"{', '.join(map(str, files))}: there are no files to send")
     with Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("sending", total=len(paths))
-        sent = sender.send(find_peer(peer, config), paths, lambda _path, _sent: bar.advance(task))
+        sent = peers.send(find_peer(peer, config), paths, lambda _path, _sent: bar.advance(task))
     typer.echo(f"{peer} stored {len(sent)} of {len(paths)} objects")

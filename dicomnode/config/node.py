@@ -21,6 +21,19 @@ class Caller(Table):
         pattern=r"^$|^.+:\d{1,5}$",
         description="give 'host:port' for storage commitment reports to this caller, or '' for its own association",
     )
+    query: bool = Field(
+        False, description="give true to let this caller, named by its AE title, query and retrieve what the node holds"
+    )
+    move_to: str = Field(
+        "", pattern=r"^$|^.+:\d{1,5}$", description="give 'host:port' where this caller takes what C-MOVE sends to it"
+    )
+
+    @field_validator("query")
+    @classmethod
+    def _named(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("ae_title") == "*":
+            raise ValueError("query = true for any AE title would give images to everybody")
+        return value
 
 
 class Node(Table):

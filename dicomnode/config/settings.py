@@ -67,7 +67,8 @@ class Config(Table):
                 "lungmask_weights": None if weights is None else folder / weights,
             }
         )
-        return self.model_copy(update={"storage": storage, "analysis": analysis})
+        destinations = tuple(d.resolved(folder) for d in self.destination)
+        return self.model_copy(update={"storage": storage, "analysis": analysis, "destination": destinations})
 
 
 def _driver(url: str) -> str:

@@ -17,11 +17,13 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from dicomnode.dimse import commitment, contexts
+from dicomnode.dimse import commitment, contexts, retrieve_scp
 from dicomnode.dimse.commands import StoreRequest
+from dicomnode.dimse.holdings import Holdings
 from dicomnode.dimse.provider import LONGEST_PDU
 from dicomnode.dimse.reception import Reception
-from dicomnode.dimse.transport import Server
+from dicomnode.dimse.retrieve_scp import RetrieveProvider
+from dicomnode.dimse.transport import RequestorEntity, Server
 from dicomnode.errors import SpoolError
 from dicomnode.intake import processes
 from dicomnode.intake.catalog import Catalog
@@ -38,14 +40,14 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Caller:
-    """A peer that may call: its AE title, and its address (`192.0.2.7`, `192.0.2.0/24`; empty = any)."""
+    """A peer that may call: its AE title ("*" = any), and its address (`192.0.2.7`, `192.0.2.0/24`; empty = any)."""
 
     ae_title: str
     address: str = ""
 
     def admits(self, ae_title: str, address: str) -> bool:
         """An AE title is no authentication; with an address it is at least not enough to know the name."""
-        if ae_title.strip() != self.ae_title:
+        if self.ae_title not in ("*", ae_title.strip()):
             return False
         return not self.address or ipaddress.ip_address(address) in ipaddress.ip_network(self.address, strict=False)
 
@@ -67,6 +69,9 @@ class ReceiverSettings:
         minimum_free_bytes: below it, nothing new is accepted.
         share_port: other receiving processes listen on the same port.
         report_to: (AE title, host, port) of callers whose storage commitment reports go on an association of our own.
+        queriers: who may query and retrieve; empty = nobody.
+        move_to: (AE title, host, port) that C-MOVE may send to.
+        results: the folder of the results, which queries find beside the images.
     """
 
     ae_title: str
@@ -82,6 +87,9 @@ class ReceiverSettings:
     minimum_free_bytes: int = 5_000_000_000
     share_port: bool = False
     report_to: tuple[tuple[str, str, int], ...] = ()
+    queriers: tuple[Caller, ...] = ()
+    move_to: tuple[tuple[str, str, int], ...] = ()
+    results: Path | None = None
 
 
 class Receiver:
@@ -108,6 +116,11 @@ class Receiver:
         # Its standard handlers format every PDU for a log that nobody reads: they cost a tenth of the throughput.
         _config.LOG_HANDLER_LEVEL = "none"
         reports = {ae_title: (host, port) for ae_title, host, port in settings.report_to}
+        retrieval = RetrieveProvider(
+            settings.ae_title,
+            Holdings(self._catalog, settings.results),
+            {ae_title: (host, port) for ae_title, host, port in settings.move_to},
+        )
         try:
             server = Server(
                 self._entity,
@@ -121,6 +134,7 @@ class Receiver:
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self._requested),
                     *commitment.receiver_handlers(settings.ae_title, self._catalog, reports),
+                    *retrieval.handlers,
                 ],
                 share_port=settings.share_port,
             )
@@ -161,6 +175,11 @@ class Receiver:
         if rejection is not None:
             association.acse.send_reject(*rejection)
             association.kill()
+            return
+        calling, address = _request(association).calling_ae_title, association.requestor.address
+        if any(querier.admits(calling, address) for querier in self._settings.queriers):
+            # Everybody else is spared the contexts' price, and refused what he may not have.
+            association.acceptor.supported_contexts = [*retrieve_scp.offered(), commitment.context()]
 
     def _is_admitted(self, association: Association) -> bool:
         """Takes one of the places, if there is one left."""
@@ -276,7 +295,7 @@ def _request(association: Association) -> A_ASSOCIATE:
 
 
 def _entity(settings: ReceiverSettings) -> ApplicationEntity:
-    entity = ApplicationEntity(settings.ae_title)
+    entity = RequestorEntity(settings.ae_title)  # it listens, and calls the destinations of C-MOVE
     # pynetdicom counts connections that have not yet asked for anything: five half-open ones would lock everybody out.
     entity.maximum_associations = 1_000_000
     entity.maximum_pdu_size = settings.max_pdu

@@ -234,6 +234,11 @@ def _agreed_syntax(association: Association, destination: Destination, file: _Fi
     )
 
 
+def is_passing(status: int) -> bool:
+    """Whether an object that was refused with this status may be taken later (the module's table)."""
+    return status >> 8 == 0xA7 or status in _PASSING
+
+
 def _judge(destination: Destination, file: _File, status: int, comment: str) -> Sent:
     if status == 0x0000:
         return Sent(file.sop_instance_uid, status, "stored")
@@ -243,7 +248,7 @@ def _judge(destination: Destination, file: _File, status: int, comment: str) -> 
     # The comment is the peer's free text and may name a patient.
     LOGGER.debug("%s says of 0x%04X: %s", destination, status, comment)
     text = f"{destination} refused {file.sop_class_uid.name} {file.sop_instance_uid} with status 0x{status:04X}"
-    if status >> 8 == 0xA7 or status in _PASSING:
+    if is_passing(status):
         raise PeerError(f"{text}: it cannot store at the moment")
     raise PeerRejectedError(f"{text}: see its log for the reason")
 

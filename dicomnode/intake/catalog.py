@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 
 from dicomnode.errors import SpoolError
 from dicomnode.intake.commitments import Commitments
+from dicomnode.intake.holdings import Holdings
 from dicomnode.intake.ledger import supersede
 from dicomnode.intake.patients import Patients, count, note_patient
 from dicomnode.intake.priors import FETCHED, Priors
@@ -33,7 +34,7 @@ from dicomnode.intake.worklist import Orders
 Recorded = Literal["new", "same", "conflict"]
 
 
-class Catalog(Commitments, Orders, Patients, Priors, Workers):
+class Catalog(Commitments, Holdings, Orders, Patients, Priors, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     def __init__(self, engine: Engine) -> None:

@@ -87,6 +87,7 @@ REGIONAL_MEAN = {
     region: _private(f"MEAN_{_SHORT[region]}", f"Mean attenuation, {words}") for region, words in REGIONS.items()
 }
 COMPARED_WITH = _private("COMPAREDWITH", "Earlier study that changes refer to, and comparability")
+EARLIER_SCAN = _private("EARLIERSCAN", "Earlier scan of the same patient, and what was measured then")
 CHANGE_INTERVAL = _private("CHG_INTERVAL", "Time since the earlier study")
 PER_CENT_A_YEAR = Code("%/a", "UCUM", "Percent per year")
 #: By the name of the measure in the findings: change, change per year, and their units.
@@ -151,6 +152,7 @@ PRIVATE = (
     *REGIONAL_LOW_ATTENUATION.values(),
     *REGIONAL_MEAN.values(),
     COMPARED_WITH,
+    EARLIER_SCAN,
     CHANGE_INTERVAL,
     *(code for entry in CHANGE.values() for code in entry[:2]),
     *(code for triple in MORTALITY.values() for code in triple),

@@ -9,7 +9,7 @@ from pydicom.sr.coding import Code
 
 from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
-from dicomnode.report import codes, documents, source, uids
+from dicomnode.report import codes, documents, earlier_scans, source, uids
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context
 from dicomnode.report.segmentation import algorithm_family
 from dicomnode.report.wording import plain
@@ -48,9 +48,10 @@ def encode(headers: Sequence[Dataset], findings: Findings, seg: Dataset, context
             *documents.preamble(findings),
             *documents.series_used(findings),
             *_compared_with(findings.change),
+            *earlier_scans.listed(findings),
             *_note_on_radiomics(findings),
         ],
-        evidence=[seg],
+        evidence=[seg, *earlier_scans.evidence(findings)],
     )
 
 
@@ -82,6 +83,7 @@ def _group(
             family=algorithm_family(lungs),
             parameters=[f"Measured by dicomnode {plain(findings.software_version)}; vessels as the mask has them"],
         ),
+        time_point_context=earlier_scans.time_point(findings),
         measurements=[
             *_measurements(volume, findings.quantities[region]),
             *([*_of_parts(findings), *_of_change(findings.change)] if region == "lungs" else ()),

@@ -11,25 +11,27 @@ from matplotlib.patheffects import withStroke
 
 from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.findings import Findings, Flag, Quantities
+from dicomnode.report.style import BACKGROUND
+from dicomnode.report.style import FAINT as _FAINT
+from dicomnode.report.style import FONT as _FONT
+from dicomnode.report.style import LEFT_LUNG as _LEFT
+from dicomnode.report.style import RIGHT_LUNG as _RIGHT
+from dicomnode.report.style import RULE as _RULE
+from dicomnode.report.style import TEXT as _TEXT
+from dicomnode.report.style import write as _write
 from dicomnode.report.views import View, Views
 from dicomnode.report.wording import DEMO, change_line, is_demo, plain
 
 DPI: Final = 100
 SIZE_INCHES: Final = (10.24, 12.80)
-BACKGROUND: Final = "#10151a"
+#: Of the height, from the bottom: between the numbers and what made them nothing is drawn.
+SEAM: Final = 0.119
 
-_TEXT: Final = "#e8edf2"
-_FAINT: Final = "#9aa7b4"
-_RULE: Final = "#33404c"
 _RESEARCH: Final = "#8c1c13"
 _DEMO: Final = "#b36b00"
-# The colours of the segments in the SEG object; colour-blind readers can tell them apart (Okabe and Ito).
-_RIGHT: Final = "#e69f00"
-_LEFT: Final = "#56b4e9"
 _SEVERITY: Final = {"error": "#ff6b5e", "warning": "#ffc24b", "info": _FAINT}
 # Lung window: level -600, width 1500 HU.
 _WINDOW: Final = (-1350.0, 150.0)
-_FONT: Final = "DejaVu Sans"  # comes with matplotlib, so the page looks the same everywhere
 _MOST_LINES: Final = 6
 
 
@@ -251,21 +253,6 @@ def _band(figure: Figure, bottom: float, height: float, words: str, color: str) 
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.text(0.5, 0.47, words, ha="center", va="center", color="white", fontsize=13, fontweight="bold", family=_FONT)
-
-
-def _write(
-    figure: Figure,
-    x: float,
-    y: float,
-    words: str,
-    *,
-    size: float,
-    color: str = _TEXT,
-    weight: str = "normal",
-    right: bool = False,
-) -> None:
-    alignment = "right" if right else "left"
-    figure.text(x, y, words, fontsize=size, color=color, fontweight=weight, ha=alignment, va="center", family=_FONT)
 
 
 def _rule(figure: Figure, y: float, left: float, right: float) -> None:

@@ -1,6 +1,6 @@
 """The one-page summary as a Secondary Capture (PS3.3 A.8), for any PACS, also one that shows neither SEG nor SR."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,22 +10,34 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from dicomnode.analysis.findings import Findings
-from dicomnode.report import codes, page, stamp, uids
+from dicomnode.report import codes, page, stamp, trend, uids
 from dicomnode.report.context import SUMMARY, Context
+from dicomnode.report.style import BACKGROUND
 from dicomnode.report.views import Views
 
 
 def picture(views: Views, findings: Findings) -> NDArray[np.uint8]:
     """The page, shape (row, column, RGB). Nothing in it tells who the patient is.
 
+    Where earlier scans are known, it is taller by a strip that shows the numbers over time.
+
     Raises:
         ValueError: the findings hold no lungs.
     """
     if findings.lungs is None or findings.series is None:
         raise ValueError(f"no summary to draw: the findings ({findings.status}) hold no lungs")
-    figure = Figure(figsize=page.SIZE_INCHES, dpi=page.DPI, facecolor=page.BACKGROUND)
+    whole = _pixels(page.SIZE_INCHES, lambda figure: page.draw(figure, views, findings))
+    if not findings.trend:
+        return whole
+    seam = round((1 - page.SEAM) * len(whole))
+    strip = _pixels(trend.SIZE_INCHES, lambda figure: trend.draw(figure, findings))
+    return np.concatenate([whole[:seam], strip, whole[seam:]])
+
+
+def _pixels(size_inches: tuple[float, float], draw: Callable[[Figure], None]) -> NDArray[np.uint8]:
+    figure = Figure(figsize=size_inches, dpi=page.DPI, facecolor=BACKGROUND)
     canvas = FigureCanvasAgg(figure)
-    page.draw(figure, views, findings)
+    draw(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3].copy()
 

@@ -4,13 +4,11 @@ Form: "2.25." and the decimal value of a UUID (PS3.5 B.2), here made from a SHA-
 """
 
 import hashlib
-import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Literal
 
-from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.findings import Findings, TrendPoint
 from dicomnode.report.context import Kind
 
 Structure = Literal["right lung", "left lung", "lungs", "mortality risk"]
@@ -24,14 +22,14 @@ def derive(*parts: str | bytes) -> str:
     return f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"
 
 
-def sop_instance(kind: Kind, study_uid: str, findings: Findings) -> str:
-    """SOP Instance UID of the object of this kind."""
-    return derive("instance", kind.name, study_uid, *version(findings))
+def sop_instance(kind: Kind, study_uid: str, result: Findings | TrendPoint) -> str:
+    """SOP Instance UID of the object of this kind, of this result or of an earlier scan's."""
+    return derive("instance", kind.name, study_uid, *result.version)
 
 
-def series(kind: Kind, study_uid: str, findings: Findings) -> str:
+def series(kind: Kind, study_uid: str, result: Findings | TrendPoint) -> str:
     """Series Instance UID: a new series for each object and each version of it."""
-    return derive("series", kind.name, study_uid, *version(findings))
+    return derive("series", kind.name, study_uid, *result.version)
 
 
 def dimension_organization(seg_uid: str) -> str:
@@ -52,16 +50,3 @@ def device(algorithm_digest: str) -> str:
 def tracking(patient: Sequence[bytes], structure: Structure) -> str:
     """Tracking UID: the same for this patient and structure in every study, so that follow-ups join."""
     return derive("tracking", structure, *patient)
-
-
-def version(findings: Findings) -> tuple[str, ...]:
-    """What tells the objects of one result from those of another result of the same study."""
-    # A refusal has no chosen series to take a digest of: what was refused, and why, stands for it.
-    refused = json.dumps([asdict(r) for r in findings.rejected]) if findings.status == "refused" else ""
-    made = [findings.input_digest, findings.algorithm_digest, findings.software_version, refused]
-    if findings.surroundings_digest:
-        made.append(findings.surroundings_digest)
-    # The same scan compared with other earlier ones makes other reports.
-    if findings.change is not None:
-        made.append(json.dumps(asdict(findings.change), sort_keys=True))
-    return tuple(made)

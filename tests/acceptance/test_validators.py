@@ -57,7 +57,9 @@ def written(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
     headers, hu, labels, files = load(request.param, data, folder)
     use = "synthetic-demo" if request.param == "tiny" else "research"
     change = cases.changed() if request.param == "tiny" else None
-    findings = cases.findings_of(headers, predicted=cases.risk(use), change=change)  # type: ignore[arg-type]
+    trend = cases.scanned_before(3) if request.param == "tiny" else ()
+    predicted = cases.risk(use)  # type: ignore[arg-type]
+    findings = cases.findings_of(headers, predicted=predicted, change=change, trend=trend)
     assert findings.series is not None
     axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
     volume = Volume(hu, findings.series.spacing_mm, (0.0, 0.0, 0.0), axes, ())

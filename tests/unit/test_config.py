@@ -10,6 +10,7 @@ from dicomnode.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 
+STOW = '[[destination]]\nname = "a"\nkind = "stow"\nurl = "https://h/dicom-web"\n'
 PACS = '[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "10.0.0.1"\nport = 104\n'
 RIS = '[worklist]\nae_title = "RIS"\nhost = "10.0.0.2"\nport = 104\n'
 PRIORS = '[priors]\nae_title = "PACS"\nhost = "10.0.0.1"\nport = 104\n'
@@ -85,6 +86,12 @@ MISTAKES = [
         ["destination[1].host", "missing", "give"],
     ),
     ("two of one name", PACS + PACS, ["destination", "'pacs'", "a name of its own"]),
+    (
+        "all may query",
+        "[[node.callers]]\nquery = true\n",
+        ["node.callers[1].query", "everybody", "named by its AE title"],
+    ),
+    ("no address", '[[node.callers]]\nmove_to = "10.0.0.3"\n', ["node.callers[1].move_to", "host:port"]),
     ("no network", '[[node.callers]]\naddress = "10.0.0.300"\n', ["node.callers[1].address", "10.0.0.300", "give"]),
     ("unknown object", PACS + 'objects = ["sge"]\n', ["destination[1].objects[1]", "'sge'", "perhaps you meant 'seg'"]),
     ("negative time", "[settle]\nquiet_s = -1\n", ["settle.quiet_s", "-1", "seconds of silence"]),
@@ -148,3 +155,11 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
 def test_missing_file_names_the_example(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no such file"):
         config.load(tmp_path / "nothing.toml")
+
+
+def test_a_dicomweb_destination_has_its_files_beside_the_configuration(tmp_path: Path) -> None:
+    destination = load(tmp_path, STOW + 'token = "file:secrets/t"\nca_file = "ca.pem"\n').destination[0]
+    assert destination.token == f"file:{tmp_path}/secrets/t"
+    assert destination.ca_file == str(tmp_path / "ca.pem")
+    assert load(tmp_path, STOW + 'user = "u"\npassword = "env:P"\n').destination[0].password == "env:P"
+    assert load(tmp_path, STOW).destination[0].ca_file == ""

@@ -212,6 +212,8 @@ def test_watermark_refuses_associations_and_stores(start: Callable[..., Node], m
         ({}, "SCANNER", "OTHER", (1, 1, 7)),
         ({"check_called_ae": False}, "SCANNER", "OTHER", None),
         ({"callers": (Caller("SCANNER"),)}, "SCANNER", "NODE", None),
+        ({"callers": (Caller("*", "127.0.0.0/8"),)}, "SCANNER", "NODE", None),
+        ({"callers": (Caller("*", "192.0.2.1"),)}, "SCANNER", "NODE", (1, 1, 3)),
         ({"callers": (Caller("SCANNER"),)}, "STRANGER", "NODE", (1, 1, 3)),
         ({"callers": (Caller("SCANNER", "127.0.0.0/8"),)}, "SCANNER", "NODE", None),
         ({"callers": (Caller("SCANNER", "192.0.2.1"),)}, "SCANNER", "NODE", (1, 1, 3)),

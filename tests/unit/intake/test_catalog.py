@@ -334,3 +334,27 @@ def test_lookups_use_indexes(tmp_path: Path) -> None:
             plan = " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}"))
             assert "INDEX" in plan, (query, plan)
     catalog.close()
+
+
+def test_a_delivery_planned_again_gives_way_to_another_object_only(catalog: Catalog) -> None:
+    """A study that is analysed again with an earlier scan that came late has other objects under the same names."""
+    catalog.record(instance(1, None))
+    catalog.settle("1.2", 1.0, None)
+
+    def plan(uid: str) -> None:
+        catalog.plan_delivery("1.2", 1, "pacs", "seg", "1.9", uid, f"/{uid}.dcm", now=2.0)
+
+    plan("5.1")
+    catalog.mark_delivery("1.2", 1, "pacs", "seg", "delivered", status=0, text="stored", attempts=1, now=3.0)
+    plan("5.1")
+    assert [(d.sop_instance_uid, d.state, d.attempts) for d in catalog.deliveries("1.2", 1)] == [
+        ("5.1", "delivered", 1)
+    ]
+    plan("5.2")
+    (changed,) = catalog.deliveries("1.2", 1)
+    assert (changed.sop_instance_uid, changed.path, changed.state, changed.attempts) == (
+        "5.2",
+        "/5.2.dcm",
+        "pending",
+        0,
+    )

@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from dicomnode.analysis.findings import Findings, Flag, Horizon
-from dicomnode.report import codes, measurements, refusal, risk, segmentation, source, uids
-from dicomnode.report.context import Context
+from dicomnode.report import codes, earlier_scans, measurements, refusal, risk, segmentation, source, uids
+from dicomnode.report.context import MEASUREMENTS, Context
 from dicomnode.report.wording import DEMO
 from tests import report_cases as cases
 
@@ -271,3 +271,51 @@ def test_a_short_interval_has_no_change_per_year() -> None:
 def test_another_earlier_scan_makes_other_objects() -> None:
     alone, compared = (all_documents(cases.analysed(predicted=cases.risk(), change=c)) for c in (None, cases.changed()))
     assert alone["measurements"].SOPInstanceUID != compared["measurements"].SOPInstanceUID
+
+
+FOLLOWED_UP = cases.analysed(predicted=cases.risk(), change=cases.changed(), trend=cases.scanned_before(3))
+
+
+def test_earlier_scans_are_listed_and_their_reports_are_other_evidence() -> None:
+    report = all_documents(FOLLOWED_UP)["measurements"]
+    lines = [text for text in texts(report) if "days before (study" in text]
+    assert len(lines) == 3
+    assert lines[0].startswith("20230101, 1096 days before (study 1.2.1): volume 4960 ml, -600 to -250 HU 6.5 %, ")
+    assert lines[0].endswith("risk within 5 y 15 %. Not fully comparable: change-scanner.")
+    assert lines[2].endswith("risk within 5 y 21 %.")
+    others = report.PertinentOtherEvidenceSequence
+    assert [str(study.StudyInstanceUID) for study in others] == ["1.2.1", "1.2.2", "1.2.3"][: len(others)]
+    current = report.CurrentRequestedProcedureEvidenceSequence
+    assert {str(study.StudyInstanceUID) for study in current} == {"1.2.3"}
+
+
+def test_the_evidence_is_the_very_report_that_was_sent_for_the_earlier_scan() -> None:
+    before = cases.analysed(study_uid="1.2.1", predicted=cases.risk(), change=cases.changed())
+    point = dataclasses.replace(FOLLOWED_UP.trend[0], version=before.version)
+    (reference,) = earlier_scans.evidence(dataclasses.replace(FOLLOWED_UP, trend=(point,)))
+    assert reference.SOPInstanceUID == uids.sop_instance(MEASUREMENTS, "1.2.1", before)
+    assert reference.SeriesInstanceUID == uids.series(MEASUREMENTS, "1.2.1", before)
+
+
+def test_the_time_point_is_stated_in_each_group_where_earlier_scans_are_known() -> None:
+    report = all_documents(FOLLOWED_UP)["measurements"]
+    assert [str(i.TextValue) for i in walk(report) if name(i) == "C2348792"] == ["Scan 4 of those known"] * 3
+    alone = all_documents(FINDINGS)["measurements"]
+    assert not any(name(i) == "C2348792" for i in walk(alone))
+    assert "PertinentOtherEvidenceSequence" not in alone
+
+
+def test_tracking_is_the_same_with_and_without_earlier_scans() -> None:
+    tracked = [
+        [str(i.UID) for i in walk(all_documents(findings)["measurements"]) if name(i) == "112040"]
+        for findings in (FINDINGS, FOLLOWED_UP)
+    ]
+    assert tracked[0] == tracked[1]
+
+
+@pytest.mark.parametrize("key", ["segmentation", "measurements", "risk"])
+def test_other_earlier_scans_make_other_objects(key: str) -> None:
+    fewer = dataclasses.replace(FOLLOWED_UP, trend=FOLLOWED_UP.trend[1:])
+    again = dataclasses.replace(FOLLOWED_UP, timings_s={"encode": 1.0})
+    made = [all_documents(findings)[key].SOPInstanceUID for findings in (FOLLOWED_UP, fewer, again)]
+    assert made[0] == made[2] != made[1]

@@ -109,6 +109,35 @@ def test_pages_with_less_or_more_on_them_differ(changes: dict[str, object]) -> N
     assert not np.array_equal(page(**changes), page())
 
 
+def test_earlier_scans_are_shown_in_a_strip_between_numbers_and_origin() -> None:
+    first = page()
+    with_trend = page(change=cases.changed(), trend=cases.scanned_before(3))
+    without = page(change=cases.changed())
+    seam = round((1 - 0.119) * 1280)
+    strip = with_trend.shape[0] - 1280
+    assert strip == 245
+    np.testing.assert_array_equal(with_trend[:seam], without[:seam])
+    np.testing.assert_array_equal(with_trend[seam + strip :], first[seam:])
+    background = (np.array([0x10, 0x15, 0x1A]) == without[seam - 2 : seam + 2]).all()
+    assert background, "the seam cuts through something"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"risk": None},
+        {"trend": cases.scanned_before(2)},
+        {"trend": tuple(dataclasses.replace(p, doubts=("change-kernel",)) for p in cases.scanned_before(3))},
+        {"trend": tuple(dataclasses.replace(p, bundle_sha256="") for p in cases.scanned_before(3))},
+        {"trend": tuple(dataclasses.replace(p, haa_percent=None, mean_hu=None) for p in cases.scanned_before(3))},
+        {"quantities": {}},
+    ],
+)
+def test_the_strip_shows_what_is_known(changes: dict[str, object]) -> None:
+    usual: dict[str, object] = {"change": cases.changed(), "trend": cases.scanned_before(3)}
+    assert not np.array_equal(page(**{**usual, **changes})[1128:-152], page(**usual)[1128:-152])
+
+
 def test_a_refused_study_has_no_page() -> None:
     with pytest.raises(ValueError, match="hold no lungs"):
         summary.picture(views.choose(volume(), lungs()), cases.refused())
