@@ -142,7 +142,7 @@ def send_step(study_uid: str, generation: int, destination: str) -> str | None:
 def forward_step(study_uid: str, generation: int, destination: str) -> str | None:
     """Send the received images that the destination has not yet accepted. Returns as `send_step`."""
     work = current()
-    peer = peers.to_peer(next(d for d in work.config.destination if d.name == destination), work.config)
+    peer = peers.outbound(next(d for d in work.config.destination if d.name == destination), work.config)
     return forwarding.forward(peer, work.catalog, study_uid, generation)
 
 

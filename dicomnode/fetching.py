@@ -58,9 +58,10 @@ def search_step(order_key: str) -> list[str]:
     settings, order = work.config, work.catalog.order(order_key)
     if settings.worklist is None or settings.priors is None or order is None:
         return []
-    patient, today = query.read(order.content), worklist.today(settings.worklist, time.time())
+    patient = query.read(order.content)
+    now = f"{worklist.today(settings.worklist, time.time()):%Y%m%d} 240000"
     try:
-        _, fetch = priors.want(settings, work.catalog, work.models.method().digest, patient, today, order.study_uid)
+        _, fetch = priors.want(settings, work.catalog, work.models.method().digest, patient, now, order.study_uid)
     except (PeerError, PeerRejectedError) as e:
         log.warning("earlier scans of a patient on the worklist are not known: %s", e)
         return []
@@ -84,7 +85,7 @@ def fetch_step(study_uid: str, asked_by: str, waited: float) -> str:
     """One attempt. Returns the scan's state, "again" or "busy hours"."""
     work = current()
     table, prior = work.config.priors, work.catalog.prior(study_uid)
-    if table is None or prior is None or prior.state not in ("wanted", "fetching"):
+    if table is None or prior is None or not _is_wanted(work.catalog, prior):
         return "not wanted"
     if asked_by.startswith("prefetch/") and not prefetch.is_quiet(table, time.time()):
         return "busy hours"
@@ -104,6 +105,15 @@ def fetch_step(study_uid: str, asked_by: str, waited: float) -> str:
     work.catalog.mark_prior(study_uid, "fetched", text)
     log.info("earlier study %s was fetched: %d images", study_uid, done.completed)
     return "fetched"
+
+
+def _is_wanted(catalog: Catalog, prior: Prior) -> bool:
+    study = catalog.study(prior.study_uid)
+    if prior.state == "wanted" and study is not None and study.instances:
+        # It came by itself meanwhile, and its results go where those of other studies go.
+        catalog.forget_prior(prior.study_uid)
+        return False
+    return prior.state in ("wanted", "fetching")
 
 
 def _retrieve(work: Work, table: Priors, prior: Prior) -> retrieve.Retrieved:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from dicomnode import peers
 from dicomnode.dimse import sender
 from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
 from dicomnode.intake.catalog import Catalog
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 _BATCH = 100
 
 
-def forward(peer: sender.Destination, catalog: Catalog, study_uid: str, generation: int) -> str | None:
+def forward(peer: peers.Outbound, catalog: Catalog, study_uid: str, generation: int) -> str | None:
     """Send the images that the destination has not yet accepted.
 
     Returns None when all is settled, else the passing failure.
@@ -51,7 +52,7 @@ def _batches(catalog: Catalog, study_uid: str, generation: int, destination: str
             yield one_class[start : start + _BATCH]
 
 
-def _send(peer: sender.Destination, catalog: Catalog, waiting: list[Delivery]) -> list[Delivery]:
+def _send(peer: peers.Outbound, catalog: Catalog, waiting: list[Delivery]) -> list[Delivery]:
     """Send images on one association, as far as it goes. Returns those that are still to be sent after a refusal.
 
     Raises:
@@ -65,7 +66,7 @@ def _send(peer: sender.Destination, catalog: Catalog, waiting: list[Delivery]) -
         done.append(image)
 
     try:
-        sender.send(peer, [Path(image.path) for image in waiting], stored)
+        peers.send(peer, [Path(image.path) for image in waiting], stored)
     except AssociationRejectedError as e:
         for image in waiting[len(done) :]:
             _mark(catalog, image, "rejected", str(e))

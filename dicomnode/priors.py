@@ -13,18 +13,18 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
 
-from dicomnode import config
+from dicomnode import config, logs
 from dicomnode.analysis.content import plain
 from dicomnode.config import Config
 from dicomnode.dimse import archive, query, sender
 from dicomnode.earlier import newest_findings
-from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.identity import same_patient, whose
 from dicomnode.intake.priors import Prior
@@ -34,6 +34,9 @@ from dicomnode.results import write_whole
 log = logging.getLogger(__name__)
 
 _NOTED = "priors.json"
+_IN_PROGRESS = ("receiving", "queued", "running")
+_RESULT = ("analysed", "delivered", "committed")
+_DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01]) ")
 _MOST_STUDIES, _MOST_SERIES = 500, 200
 _DAYS_A_YEAR = 365.25
 #: A study that waits looks again after so many seconds: seldom enough for the database, often enough for a reader.
@@ -77,12 +80,12 @@ def peer(settings: Config, table: config.Priors) -> sender.Destination:
 # Which scans
 
 
-def search(settings: Config, table: config.Priors, patient: Dataset, before: date, but: str) -> list[Scan]:
+def search(settings: Config, table: config.Priors, patient: Dataset, before: str, but: str) -> list[Scan]:
     """The earlier chest CTs that the PACS lists for a patient, the latest first, at most `priors.most`.
 
     Args:
         patient: undecoded data set of an image or of an order: its patient's ID, issuer and character set.
-        before: scans of later days are no earlier scans.
+        before: "YYYYMMDD HHMMSS"; a scan of this moment or later is no earlier scan, or two could wait for each other.
         but: UID of the study itself.
 
     Raises:
@@ -90,8 +93,9 @@ def search(settings: Config, table: config.Priors, patient: Dataset, before: dat
     """
     mine = whose(patient)
     modality = table.modalities[0] if len(table.modalities) == 1 else ""
-    first = before - timedelta(days=table.years * _DAYS_A_YEAR)
-    question = archive.studies(patient, first, before, modality)
+    last = datetime.strptime(before[:8], "%Y%m%d").date()
+    first = last - timedelta(days=table.years * _DAYS_A_YEAR)
+    question = archive.studies(patient, first, last, modality)
     if question is None:
         return []
     found = [query.read(a) for a in _find(settings, table, question, _MOST_STUDIES)]
@@ -99,7 +103,7 @@ def search(settings: Config, table: config.Priors, patient: Dataset, before: dat
     scans: list[Scan] = []
     for studied_at, study in reversed(dated):
         uid = str(study.get("StudyInstanceUID") or "")
-        if len(scans) == table.most or uid in ("", but):
+        if len(scans) == table.most or uid in ("", but) or studied_at >= before:
             continue
         listed = [query.read(a) for a in _find(settings, table, archive.series(uid), _MOST_SERIES)]
         chosen = suitable(str(study.get("StudyDescription") or ""), listed, table)
@@ -140,7 +144,7 @@ def _studied_at(study: Dataset) -> str:
 
 
 def want(
-    settings: Config, catalog: Catalog, method: str, patient: Dataset, before: date, study_uid: str
+    settings: Config, catalog: Catalog, method: str, patient: Dataset, before: str, study_uid: str
 ) -> tuple[list[str], list[str]]:
     """Look for earlier scans, and note those that are to be fetched.
 
@@ -157,15 +161,22 @@ def want(
     for scan in search(settings, settings.priors, patient, before, study_uid):
         if _is_known(settings, catalog, scan.study_uid, method):
             continue
-        coming.append(scan.study_uid)
-        catalog.want_prior(Prior(scan.study_uid, mine, method, scan.series_uids, "wanted", None, now))
-        study, noted = catalog.study(scan.study_uid), catalog.prior(scan.study_uid)
+        study = catalog.study(scan.study_uid)
+        wanted = Prior(scan.study_uid, mine, method, scan.series_uids, "wanted", None, now)
         if study is not None and study.instances:
-            catalog.mark_prior(scan.study_uid, "fetched")
-            if catalog.reopen(scan.study_uid):
+            if study.state in _RESULT:
                 log.info("earlier study %s is here and is analysed once more, with this method", scan.study_uid)
-        elif noted is not None and noted.state == "wanted":
-            fetch.append(scan.study_uid)
+                catalog.want_prior(wanted)
+                catalog.mark_prior(scan.study_uid, "fetched")
+                catalog.reopen(scan.study_uid)
+            elif study.state not in _IN_PROGRESS:
+                continue  # failed, held, cancelled: a person decides
+        else:
+            catalog.want_prior(wanted)
+            noted = catalog.prior(scan.study_uid)
+            if noted is not None and noted.state == "wanted":
+                fetch.append(scan.study_uid)
+        coming.append(scan.study_uid)
     return coming, fetch
 
 
@@ -205,6 +216,11 @@ def look(
         except (PeerError, PeerRejectedError) as e:
             is_unknown, may_answer = True, isinstance(e, PeerError)
             log.warning("earlier scans of study %s are not known: %s", study_uid, e)
+        except DicomnodeError:
+            raise
+        except Exception as e:  # noqa: BLE001  (whatever a PACS answers, the study goes on)
+            is_unknown = True
+            logs.trouble(log, e, "earlier scans of study %s are not known", study_uid)
     coming = [uid for uid in catalog.awaited(study_uid) if _is_coming(catalog, uid)]
     left = table.wait_s - waited
     if left > 0 and (coming or may_answer):
@@ -218,10 +234,8 @@ def _want_for(settings: Config, catalog: Catalog, method: str, study_uid: str) -
     image = next((i for i in catalog.instances(study_uid) if i.modality == "CT"), None)
     if image is None:
         return []
-    header = pydicom.dcmread(image.path, stop_before_pixels=True)
-    try:
-        before = datetime.strptime(str(header.get("StudyDate") or ""), "%Y%m%d").date()
-    except ValueError:
+    before = _studied_at(pydicom.dcmread(image.path, stop_before_pixels=True))
+    if not _DAY.match(before):
         return []  # without its own date, nothing is earlier
     # Read once more: what has been looked at is decoded.
     header = pydicom.dcmread(image.path, stop_before_pixels=True)
@@ -232,11 +246,12 @@ def _want_for(settings: Config, catalog: Catalog, method: str, study_uid: str) -
 
 def _is_coming(catalog: Catalog, prior_uid: str) -> bool:
     noted, study = catalog.prior(prior_uid), catalog.study(prior_uid)
-    if noted is None or noted.state in ("refused", "failed"):
-        return False
+    is_under_way = study is not None and study.state in _IN_PROGRESS
+    if noted is None:  # it came by itself
+        return is_under_way
     if noted.state in ("wanted", "fetching"):
         return True
-    return study is None or study.state in ("receiving", "queued", "running")
+    return noted.state == "fetched" and (study is None or is_under_way)
 
 
 def _note(settings: Config, catalog: Catalog, study_uid: str, generation: int, is_unknown: bool) -> None:
@@ -245,12 +260,12 @@ def _note(settings: Config, catalog: Catalog, study_uid: str, generation: int, i
     same = set(catalog.other_studies(study_uid))
     for uid in catalog.awaited(study_uid):
         noted, study = catalog.prior(uid), catalog.study(uid)
-        ended = study is not None and study.state not in ("receiving", "queued", "running") and study.generation > 0
+        ended = study is not None and study.state not in _IN_PROGRESS
         catalog.mark_awaited(study_uid, uid, "done" if ended else "missed")
         if ended and uid not in same:
             codes.add("prior-other-patient")
-        elif not ended and noted is not None:
-            codes.add("prior-not-retrieved" if noted.text else "priors-late")
+        elif not ended:
+            codes.add("prior-not-retrieved" if noted is not None and noted.text else "priors-late")
     write_whole(results_folder(settings, study_uid, generation) / _NOTED, json.dumps(sorted(codes)).encode())
 
 

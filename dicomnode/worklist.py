@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 from pydicom.dataset import Dataset
 
-from dicomnode import config
+from dicomnode import config, logs
 from dicomnode.config import Config
 from dicomnode.dimse import query, sender
 from dicomnode.dimse import worklist as questions
@@ -53,8 +53,15 @@ def ask(settings: Config, table: config.Worklist, question: Dataset) -> list[Ord
     found = query.find(peer, query.MODALITY_WORKLIST, question, within_s=table.timeout_s, most=table.most)
     if not found.is_complete:
         log.warning("the worklist has more than %d answers to one query: narrow it, or raise worklist.most", table.most)
-    seen_at = time.time()
-    return [questions.order(answer, seen_at) for answer in found.answers]
+    return list(_orders(found.answers, time.time()))
+
+
+def _orders(answers: Iterable[bytes], seen_at: float) -> Iterator[Order]:
+    for answer in answers:
+        try:
+            yield questions.order(answer, seen_at)
+        except Exception as e:  # noqa: BLE001  (one item that cannot be read takes no other away)
+            logs.trouble(log, e, "an item of the worklist cannot be read")
 
 
 def today(table: config.Worklist, now: float) -> date:

@@ -83,7 +83,11 @@ def _ask(
     association.dimse_timeout = _left(deadline, peer)
     answers: list[bytes] = []
     is_cancelled = False
-    for status, answer in association.send_c_find(identifier, model, msg_id=_MESSAGE_ID):
+    try:
+        responses = association.send_c_find(identifier, model, msg_id=_MESSAGE_ID)
+    except ValueError:
+        raise PeerRejectedError(f"the query for {peer} cannot be encoded in its own character set") from None
+    for status, answer in responses:
         code = status_of(status, peer)
         if code in _PENDING:
             if answer is None:

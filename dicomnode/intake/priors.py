@@ -58,6 +58,11 @@ class Priors(Database):
         with self._write() as connection:
             connection.execute(priors.update().where(mine).values(state=state, text=text))
 
+    def forget_prior(self, study_uid: str) -> None:
+        """It is not wanted any more."""
+        with self._write() as connection:
+            connection.execute(priors.delete().where(priors.c.study_uid == study_uid))
+
     def prior(self, study_uid: str) -> Prior | None:
         """None if it was never asked for."""
         with self._read() as connection:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -88,12 +88,13 @@ def test_the_latest_of_this_patient_but_not_the_study_itself(archive: Answering,
         listed("1.2.3", "20260101"),
         listed("1.2.5", "20250301"),
         listed("1.2.4", "20230301"),
+        listed("1.2.7", "20260101", StudyTime="101112"),  # not earlier: the two would wait for each other
         listed("1.2.9", "20240301", IssuerOfPatientID="ELSEWHERE"),
         listed("1.2.8", "20240302", PatientID="PAT-00010"),
     )
     settings = configured(tmp_path, archive.port, most=2)
     assert settings.priors is not None
-    found = priors.search(settings, settings.priors, cases.synthetic(1)[0], date(2026, 1, 1), "1.2.3")
+    found = priors.search(settings, settings.priors, cases.synthetic(1)[0], "20260101 101112", "1.2.3")
     assert [(s.study_uid, s.series_uids) for s in found] == [("1.2.5", ("1.2.5.1",)), ("1.2.4", ("1.2.4.1",))]
     assert archive.asked[0].StudyDate == "20160102-20260101"
     assert archive.asked[0].ModalitiesInStudy == "CT"
@@ -104,7 +105,7 @@ def test_nobody_is_asked_about_a_patient_without_an_id(archive: Answering, tmp_p
     patient.PatientID = ""
     settings = configured(tmp_path, archive.port)
     assert settings.priors is not None
-    assert priors.search(settings, settings.priors, cases.reread(patient), date(2026, 1, 1), "1.2.3") == []
+    assert priors.search(settings, settings.priors, cases.reread(patient), "20260101 101112", "1.2.3") == []
     assert archive.asked == []
 
 
@@ -160,6 +161,44 @@ def test_what_was_analysed_with_this_method_is_not_fetched_again(archive: Answer
     waiting.arrives("1.2.5")
     assert waiting.look() == priors.Outlook(0.0)
     assert waiting.catalog.prior("1.2.5") is None
+
+
+def test_a_scan_that_came_by_itself_is_waited_for_and_stays_what_it_is(archive: Answering, tmp_path: Path) -> None:
+    holds(archive, listed("1.2.5", "20250301"))
+    waiting = Waiting(tmp_path, archive.port)
+    waiting.catalog.record(Instance("5", "1.2", "1.2.5", "1.3", "/x", "5", 1, 1.0, None, waiting.patient))
+    outlook = waiting.look()
+    assert (outlook.wanted, outlook.pause_s > 0) == ((), True)
+    waiting.catalog.settle("1.2.5", 1.0, None)
+    assert waiting.look(2).pause_s > 0
+    assert not waiting.catalog.is_prior("1.2.5")  # its results go to the destinations
+    waiting.catalog.set_state("1.2.5", 1, "delivered", now=2.0)
+    assert waiting.look(3).pause_s == 0
+    assert waiting.doubts() == ()
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_what_a_person_has_to_decide_is_left_alone(archive: Answering, tmp_path: Path, state: str) -> None:
+    holds(archive, listed("1.2.5", "20250301"))
+    waiting = Waiting(tmp_path, archive.port)
+    waiting.catalog.record(Instance("5", "1.2", "1.2.5", "1.3", "/x", "5", 1, 1.0, None, waiting.patient))
+    waiting.catalog.settle("1.2.5", 1.0, None)
+    waiting.catalog.set_state("1.2.5", 1, state, now=2.0)  # type: ignore[arg-type]
+    assert waiting.look() == priors.Outlook(0.0)
+    assert waiting.catalog.awaited("1.2.3") == []
+
+
+def test_an_answer_that_cannot_be_read_stops_no_study(
+    archive: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object) -> tuple[str, ...]:
+        raise LookupError("Secret^Name")
+
+    holds(archive, listed("1.2.5", "20250301"))
+    monkeypatch.setattr(priors, "suitable", broken)
+    waiting = Waiting(tmp_path, archive.port)
+    assert waiting.look().pause_s == 0
+    assert waiting.doubts() == ("priors-unknown",)
 
 
 def test_what_was_analysed_with_another_method_is_analysed_once_more(archive: Answering, tmp_path: Path) -> None:

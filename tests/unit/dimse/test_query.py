@@ -102,11 +102,6 @@ def test_what_cannot_be_read_is_left_out(peer: Answering) -> None:
     assert len(ask(peer).answers) == 2
 
 
-def moving(*steps: object) -> Iterator[object]:
-    yield ("127.0.0.1", free_port())
-    yield from steps
-
-
 def test_a_destination_that_the_peer_does_not_know_is_refused_for_good(peer: Answering) -> None:
     peer.move = lambda _event: iter([(None, None)])  # pynetdicom answers 0xA801
     with pytest.raises(PeerRejectedError, match="does not know NODE as a destination"):
@@ -115,11 +110,15 @@ def test_a_destination_that_the_peer_does_not_know_is_refused_for_good(peer: Ans
 
 
 def test_nothing_to_move_is_no_failure(peer: Answering) -> None:
-    peer.move = lambda _event: moving(0)
+    peer.move = lambda _event: iter([("127.0.0.1", free_port()), 0])
     assert retrieve.move(peer.destination, retrieve.series("1.2", ["1.2.3"]), "NODE") == retrieve.Retrieved(0, 0)
 
 
-def test_a_destination_that_cannot_be_reached_is_a_failure_in_passing(peer: Answering) -> None:
-    peer.move = lambda _event: moving(1, (0xFF00, item("A")))
-    with pytest.raises(PeerError):
+def test_a_peer_that_breaks_down_is_a_failure_in_passing(peer: Answering) -> None:
+    def broken(_event: evt.Event) -> Iterator[object]:
+        raise RuntimeError("its database is away")
+        yield
+
+    peer.move = broken
+    with pytest.raises(PeerError, match="C-MOVE with status 0xC5"):
         retrieve.move(peer.destination, retrieve.series("1.2", ["1.2.3"]), "NODE")
