@@ -14,7 +14,14 @@ from training.toml_text import to_toml
 
 #: Small enough for a step in a fraction of a second.
 SPEC = {"spacing_mm": 8.0, "canvas": [32, 32], "slices": 4}
-TABLE: dict[str, object] = {"spec": SPEC, "epochs": 3, "batch": 4, "device": "cpu", "workers": 1}
+TABLE: dict[str, object] = {
+    "spec": SPEC,
+    "epochs": 3,
+    "batch": 4,
+    "device": "cpu",
+    "workers": 1,
+    "precision": "float32",
+}
 
 
 def write_volume(path: Path, hu: float, seed: int) -> None:

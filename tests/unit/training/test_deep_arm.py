@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch
 
 from dicomnode.errors import UsageError
 from tests.deep_cases import SPEC, TABLE, cohort, inner
-from training import deep_arm, loop
+from training import deep_arm, deep_settings, loop
 from training.arms import Data
 from training.deep_arm import DeepArm
+from training.deep_settings import DeepSettings
 from training.job import Job
 from training.loader import batches
 from training.ranks import alone
@@ -250,3 +252,31 @@ def test_wrong_settings_are_refused_with_the_key(settings: dict[str, object], me
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match=r"deep\.device is cuda and process 0 finds 0 GPUs"):
         alone("cuda")
+
+
+def test_the_example_shows_every_setting_with_its_default() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "training-run.toml").read_text("utf-8")
+    shown = tomllib.loads(text)["deep"]
+    default = DeepSettings().model_dump(mode="json")
+    assert set(shown) == set(default) - {"cache", "pretrained"} and "# cache = " in text
+    assert deep_settings.read(shown) == DeepSettings()
+    assert set(shown["augmentation"]) == set(default["augmentation"])
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+)
+def test_a_cpu_computes_in_bf16_only_where_it_can(
+    able: dict[str, bool], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert loop.forward_precision("auto", torch.device("cpu")) is expected
+    assert loop.forward_precision("float32", torch.device("cpu")) is torch.float32
+    assert loop.forward_precision("float16", torch.device("cpu")) is torch.float16
+
+
+def test_half_precision_fits_too(data: Data, tmp_path: Path) -> None:
+    fitted(data, tmp_path, epochs=1, precision="bfloat16", earlier=True)
+    report = json.loads((tmp_path / "fit.json").read_text())
+    assert np.isfinite([*report["train_loss"], *report["validation_loss"]]).all()
