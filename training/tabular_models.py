@@ -43,11 +43,11 @@ class Candidate:
         return " ".join([self.kind, *(f"{k}={v:g}" for k, v in self.settings.items())])
 
 
-#: What the inner folds choose from.
+#: What the inner folds choose from: from heavily regularised, for hundreds of features, to less, for a few.
 CANDIDATES: tuple[Candidate, ...] = (
-    *(Candidate("cox", {"penalizer": penalizer}) for penalizer in (0.01, 0.1, 1.0)),
-    *(Candidate("boosting", {"trees": trees, "leaves": leaves}) for trees, leaves in ((40, 4), (120, 4), (80, 8))),
-    *(Candidate("network", {"steps": steps, "decay": decay}) for steps, decay in ((30, 0.1), (60, 0.1), (60, 1.0))),
+    *(Candidate("cox", {"penalizer": penalizer}) for penalizer in (0.1, 0.3, 1.0, 3.0)),
+    *(Candidate("boosting", {"trees": trees, "leaves": leaves}) for trees, leaves in ((20, 3), (40, 4), (100, 4))),
+    *(Candidate("network", {"steps": steps, "decay": 1.0}) for steps in (15, 30, 60)),
 )
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from training import cli
 
-COMMANDS = ("synthetic", "bundle", "demo-bundle", "report")
+COMMANDS = ("synthetic", "bundle", "demo-bundle", "report", "cohort", "run")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -28,6 +28,18 @@ def test_the_commands_are_these() -> None:
     ("arguments", "code", "message"),
     [
         (["bundle", "--run", "nowhere", "--out", "b", "--name", "x"], 2, "nowhere is no finished run"),
+        (["run", "nowhere.toml"], 2, "nowhere.toml cannot be read: No such file"),
+        (["cohort", "--registry", "r", "--outcomes", "o", "--out", "c"], 2, "r/registry.toml is missing"),
+        (
+            ["cohort", "--registry", "r", "--outcomes", "o", "--out", "c", "--transplant", "end"],
+            2,
+            "training cohort: cohort.transplant: 'end': Input should be 'event'",
+        ),
+        (
+            ["cohort", "--dicom", "d", "--registry", "r", "--outcomes", "o", "--out", "c"],
+            2,
+            "d is no folder: give one with DICOM files",
+        ),
         (["synthetic", "--out", "r", "--patients", "0"], 2, "--patients is 0: give at least 1"),
     ],
 )
