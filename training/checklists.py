@@ -38,7 +38,11 @@ def tripod_ai(facts: Facts) -> tuple[Item, ...]:
         ("12d", "Heterogeneity between clusters", "subgroups by scanner manufacturer and kernel (see the table)"),
         ("12e", "Measures of performance", _MEASURES),
         ("12f", "Model updating", _calibrated(facts)),
-        ("13", "Class imbalance", "no resampling: discrete-time likelihood with censoring; risks are calibrated"),
+        (
+            "13",
+            "Class imbalance",
+            "no resampling and no class weights: a likelihood with censoring; calibration is shown",
+        ),
         ("14", "Fairness", "subgroups by sex and age (see the table); ancestry and income: not in the registry"),
         ("15", "Output of the model", _output(facts)),
         ("16", "Training against evaluation", "the same registry: out-of-fold predictions, no external data"),
@@ -49,7 +53,7 @@ def tripod_ai(facts: Facts) -> tuple[Item, ...]:
         (
             "22",
             "Full specification of the model",
-            "the bundle of this run: weights, preprocessing, calibration, hashes",
+            _specification(facts),
         ),
         ("23a", "Performance with intervals, and in subgroups", _performance(facts)),
         ("26", "Limitations", _limitations(facts)),
@@ -173,6 +177,12 @@ def _handling(facts: Facts) -> str:
 
 def _models(facts: Facts) -> str:
     return "arms: " + ", ".join(a.arm for a in facts.evaluation.arms)
+
+
+def _specification(facts: Facts) -> str:
+    if not facts.setting("bundle", "make"):
+        return ""
+    return "the bundle of this run: weights, preprocessing, order of features, calibration, hashes"
 
 
 def _calibrated(facts: Facts) -> str:

@@ -83,10 +83,9 @@ def roc(evaluation: Evaluation) -> str:
     def draw(axes: Sequence[Axes]) -> None:
         for ax, at in zip(axes, evaluation.horizons, strict=True):
             for arm in sorted(evaluation.arms, key=lambda a: a.arm == evaluation.primary):
-                curve = arm.at(at.years).roc
-                if curve:
-                    width = 2.2 if arm.arm == evaluation.primary else 1.0
-                    ax.plot(*zip(*curve, strict=True), color=colours[arm.arm], linewidth=width, label=arm.arm)
+                false, true = zip(*(arm.at(at.years).roc or [(np.nan, np.nan)]), strict=True)
+                width = 2.2 if arm.arm == evaluation.primary else 1.0
+                ax.plot(false, true, color=colours[arm.arm], linewidth=width, label=arm.arm)
             ax.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
             ax.set(title=f"{at.years} y", xlabel="1 - specificity", aspect="equal")
         axes[0].set_ylabel("sensitivity")
@@ -100,10 +99,11 @@ def calibration(arm: ArmResult) -> str:
 
     def draw(axes: Sequence[Axes]) -> None:
         for ax, h in zip(axes, arm.horizons, strict=True):
-            most = max([0.1, *(max(g.predicted, min(g.upper, 1.0)) for g in h.calibration if np.isfinite(g.upper))])
+            most = max([0.1, *(max(g.predicted, g.observed, g.upper or 0.0) for g in h.calibration)])
             ax.plot([0, most], [0, most], color=_GREY, linewidth=1, linestyle=":")
             for g in h.calibration:
-                ax.plot([g.predicted, g.predicted], [g.lower, g.upper], color=_PRIMARY, linewidth=1)
+                if g.lower is not None and g.upper is not None:
+                    ax.plot([g.predicted, g.predicted], [g.lower, g.upper], color=_PRIMARY, linewidth=1)
             ax.plot([g.predicted for g in h.calibration], [g.observed for g in h.calibration], "o", color=_PRIMARY)
             ax.set(title=f"{h.years} y", xlabel="predicted risk", xlim=(0, most * 1.05), ylim=(0, most * 1.05))
         axes[0].set_ylabel("observed risk")

@@ -203,13 +203,16 @@ def net_benefit(at: AtHorizon, risk: Floats, threshold: float) -> Floats:
 
 @dataclass(frozen=True)
 class CalibrationGroup:
-    """Scans of similar risk: how many, their mean predicted risk, and the observed one (Kaplan and Meier)."""
+    """Scans of similar risk: how many, their mean predicted risk, and the observed one (Kaplan and Meier).
+
+    `lower` and `upper` are its 95 % interval; None where there was no bootstrap.
+    """
 
     scans: int
     predicted: float
     observed: float
-    lower: float
-    upper: float
+    lower: float | None
+    upper: float | None
 
 
 def calibration_groups(
@@ -229,7 +232,8 @@ def calibration_groups(
         rows = np.flatnonzero(of == group)
         drawn = counts[:, rows]
         observed = kaplan_meier_risk(outcomes[rows], horizon)
-        lower, upper = interval(kaplan_meier_risk(outcomes[rows], horizon, drawn[drawn.sum(axis=1) > 0]))
+        ends = interval(kaplan_meier_risk(outcomes[rows], horizon, drawn[drawn.sum(axis=1) > 0]))
+        lower, upper = (end if np.isfinite(end) else None for end in ends)
         found.append(CalibrationGroup(len(rows), float(risk[rows].mean()), float(observed), lower, upper))
     return tuple(found)
 

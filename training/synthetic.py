@@ -9,35 +9,33 @@ import csv
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 import dicomnode
-from dicomnode.analysis import quantify
-from dicomnode.analysis.arrays import LEFT, RIGHT
-from dicomnode.analysis.phantom import Disease, Phantom, chest
-from dicomnode.analysis.phantom import Scanner as Acquisition
 from dicomnode.errors import UsageError
 from training.outcome import DAYS_PER_YEAR, HORIZONS_YEARS
 from training.synthetic_patients import Patient, Scan, draw
+from training.synthetic_scans import (
+    IN_PLANE_MM,
+    RADIOMICS_MM,
+    SLICE_STEP_MM,
+    Features,
+    make_scan,
+    radiomics_settings,
+    volume_name,
+)
 
-#: Of the phantoms, drawn for each scan: slice step and in-plane voxel, mm. A clinical scan has 0.6 to 1.5 and 0.7.
-SLICE_STEP_MM, IN_PLANE_MM = (4.5, 6.0), (3.0, 4.0)
-#: Radiomics are computed at this voxel, mm, where the node takes 1: the phantoms hold no finer detail.
-RADIOMICS_MM = 4.0
 _SEGMENTER = "phantom truth"
 _EPOCH = date(2000, 1, 1)  # the last date lies 22 years later: a registry refuses dates in the future
 _UNFINISHED = "unfinished.json"
 _COMPUTED = "unfinished.jsonl"
-
-Features = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -128,10 +126,13 @@ def _compute(
     computed = dict(_read_log(log))
     waiting = [s for s in scans if s.scan not in computed]
     # Spawned, not forked: a fork of a process with threads (torch has some) may hang.
-    pool = ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
         with log.open("a", encoding="utf-8") as file:
-            futures = {pool.submit(_make_scan, out, request, s): s.scan for s in waiting}
+            futures = {
+                pool.submit(make_scan, out, s, radiomics=request.radiomics, volume=request.volumes): s.scan
+                for s in waiting
+            }
             for future in as_completed(futures):
                 name = futures[future]
                 computed[name] = future.result()
@@ -144,6 +145,18 @@ def _compute(
     return computed
 
 
+def _end_with_parent() -> None:
+    """In a worker process: a killed parent must not leave it waiting for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _read_log(path: Path) -> Iterator[tuple[str, Features]]:
     """The complete lines of the log; one that a kill has cut is removed."""
     if not path.is_file():
@@ -154,81 +167,6 @@ def _read_log(path: Path) -> Iterator[tuple[str, Features]]:
     for line in whole.splitlines():
         entry = json.loads(line)
         yield entry["scan"], entry["features"]
-
-
-def _make_scan(out: Path, request: Request, scan: Scan) -> Features:
-    """In a worker process: the phantom, its volume on disk, its features."""
-    phantom = scan_phantom(scan)
-    if request.volumes:
-        _write_volume(out / _volume_name(scan), phantom)
-    regions = quantify.by_region(phantom.volume, phantom.labels)
-    found = {f"quantities.{region}.{k}": v for region, q in regions.items() for k, v in asdict(q).items()}
-    if request.radiomics:
-        found |= _radiomics(phantom)
-    return {**found, "spacing_z_mm": phantom.volume.spacing_mm[0]}
-
-
-def scan_phantom(scan: Scan) -> Phantom:
-    """The image of a scan: disease from its severity, noise and kernel from its scanner, breath and voxels its own."""
-    rng = np.random.default_rng([scan.seed, 3])
-    z, yx = float(rng.uniform(*SLICE_STEP_MM)), float(rng.uniform(*IN_PLANE_MM))
-    usual, fibrosis = Disease.of_severity(scan.severity), scan.patient.fibrosis
-    mixed = {
-        "ground_glass": usual.ground_glass * (2 - fibrosis),
-        "reticulation": usual.reticulation * fibrosis,
-        "honeycombing": usual.honeycombing * fibrosis,
-    }
-    varied = {k: v * rng.uniform(0.92, 1.08) for k, v in mixed.items()}
-    breath = rng.normal(0, 0.05)  # how far the diaphragm stood from where full inspiration would have it
-    disease = {k: float(np.clip(v, 0, 1)) for k, v in {**varied, "volume_loss": usual.volume_loss + breath}.items()}
-    noise = scan.scanner.noise_hu * float(rng.uniform(0.8, 1.25))
-    return chest(
-        scan.seed,
-        shape=(round(285 / z), round(255 / yx), round(330 / yx)),
-        spacing_mm=(z, yx, yx),
-        disease=Disease(**disease),
-        scanner=Acquisition(noise_hu=noise, sharpness=scan.sharpness),
-        person=scan.patient.person,
-    )
-
-
-def radiomics_settings() -> Mapping[str, Any]:
-    """The node's settings at the registry's resolution."""
-    from dicomnode.analysis.radiomics import DEFAULT_SETTINGS  # noqa: PLC0415 (imports PyRadiomics)
-
-    return {
-        **DEFAULT_SETTINGS,
-        "setting": {**DEFAULT_SETTINGS["setting"], "resampledPixelSpacing": [RADIOMICS_MM] * 3},
-    }
-
-
-def _radiomics(phantom: Phantom) -> Features:
-    from dicomnode.analysis import radiomics  # noqa: PLC0415 (imports PyRadiomics)
-
-    masks = {"lungs": phantom.labels > 0, "right": phantom.labels == RIGHT, "left": phantom.labels == LEFT}
-    settings = radiomics_settings()
-    return {
-        f"radiomics.{region}.{name}": value
-        for region, mask in masks.items()
-        for name, value in radiomics.extract(phantom.volume, mask, settings).items()
-    }
-
-
-def _volume_name(scan: Scan) -> str:
-    return f"scans/{scan.scan}.npz"
-
-
-def _write_volume(path: Path, phantom: Phantom) -> None:
-    partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
-        np.savez_compressed(
-            file,
-            hu=phantom.volume.hu,
-            labels=phantom.labels,
-            spacing_mm=np.array(phantom.volume.spacing_mm),
-            origin_mm=np.array(phantom.volume.origin_mm),
-        )
-    partial.rename(path)
 
 
 def _day(patient: Patient, years: float) -> str:
@@ -252,7 +190,7 @@ def _scan_row(scan: Scan, computed: Features, request: Request) -> dict[str, obj
         "segmenter": _SEGMENTER,
         "software_version": dicomnode.__version__,
         "algorithm_digest": _digest(request),
-        "volume": _volume_name(scan) if request.volumes else "",
+        "volume": volume_name(scan) if request.volumes else "",
     }
 
 

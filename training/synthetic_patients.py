@@ -16,8 +16,8 @@ Floats = NDArray[np.float64]
 
 # Tuned so that about 8.5, 15.3 and 20.1 % of scans are followed by an observed death within 1, 3 and 5 years, as in the
 # Northwestern registry (Peltekian et al. 2025, arXiv 2509.23530), with three to four scans a patient.
-_BASE_HAZARD = 0.0043
-_PER_SEVERITY, _PER_PROGRESSION, _PER_AGE_YEAR, _MALE = 7.0, 5.0, 0.02, 0.3
+_BASE_HAZARD = 0.0041
+_PER_SEVERITY, _PER_PROGRESSION, _PER_AGE_YEAR, _MALE = 7.4, 5.0, 0.015, 0.3
 _SEVERITY_BETA = (1.0, 2.6)
 _MOST_SCANS = 9
 #: Loss to follow-up: sicker and older patients are lost sooner, so censoring depends on what the images show.

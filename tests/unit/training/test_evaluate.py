@@ -168,6 +168,17 @@ def test_json_goes_out_and_in(found: Evaluation) -> None:
         Evaluation.from_json(text.replace('"scans"', '"scanz"', 1))
 
 
+def test_without_deaths_or_draws_there_are_no_figures_and_no_error() -> None:
+    cohort, _, perfect = drawn_cohort(30)
+    quiet = evaluate(cohort.assign(event=False, sex="", manufacturer=None, age_years=np.nan), perfect, Settings(0))
+    for h in quiet.arms[0].horizons:
+        assert h.auc.value is None and h.calibration_slope.value is None and h.roc == ()
+    assert Evaluation.from_json(quiet.to_json()) == quiet
+    undrawn = evaluate(cohort, perfect, Settings(0)).arms[0].at(5)
+    assert undrawn.auc.value is not None and undrawn.auc.lower is None
+    assert undrawn.calibration[-1].lower is None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -62,7 +62,7 @@ RUN = {
         "splits": {"outer": 2, "inner": 3},
         "radiomics": {"combat": ["manufacturer"]},
         "deep": {"epochs": 3},
-        "bundle": {"name": "ssc", "version": "4"},
+        "bundle": {"make": True, "name": "ssc", "version": "4"},
     },
     "fixed": {"sha256": {"registry": "abc"}},
     "warnings": ["quantities.lungs.odd alone tells death within 3 years (AUC 0.999): is it an outcome?"],
@@ -191,7 +191,7 @@ def test_checklists_state_what_the_run_knows(folder: Path) -> None:
     assert "25.00 %" in tripod["11"]
     assert "ComBat by manufacturer" in tripod["12b"]
     assert "ends observation" in tripod["8a"]
-    assert "commit 0123abcd" in tripod["18f"]
+    assert "commit 0123abcd" in tripod["18f"] and "bundle" in tripod["22"]
     claim = {i.number: i.value for i in checklists.claim(facts)}
     assert claim["33"] == checklists.NOT_AVAILABLE
     assert claim["24"] == "seed 7"
@@ -206,7 +206,7 @@ def test_what_is_missing_is_not_available_and_never_invented(folder: Path, monke
     assert "Flow chart: not available." in text
     facts = report_facts.read(folder)
     missing = {i.number for i in checklists.tripod_ai(facts) if i.value == checklists.NOT_AVAILABLE}
-    assert {"5a", "6b", "7", "9b", "11", "12a", "12b", "12f", "18f", "20a", "20b"} <= missing
+    assert {"5a", "6b", "7", "9b", "11", "12a", "12b", "12f", "18f", "22", "20a", "20b"} <= missing
 
 
 def test_a_report_on_patients_says_research_only(folder: Path, evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +217,16 @@ def test_a_report_on_patients_says_research_only(folder: Path, evaluation, monke
     report.write(folder)
     text = (folder / "report.md").read_text()
     assert "Research use only. No medical device" in text and "phantoms" not in text
+
+
+def test_an_evaluation_without_figures_makes_a_report(folder: Path, evaluation) -> None:
+    _, cohort = evaluation
+    cohort = cohort.assign(event=False)
+    table = cohort[["scan", "patient"]].assign(arm="radiomics", fold=0, **dict.fromkeys(RISKS, 0.1))
+    found = evaluate(cohort, table, type("Settings", (), {"bootstrap": 0, "threshold": 0.2})())
+    (folder / "evaluation.json").write_text(found.to_json())
+    text = report.write(folder).read_text()
+    assert "not measured" in text and not re.search(r"\bnan\b|None", text)
 
 
 def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:

@@ -1,18 +1,24 @@
 """The synthetic registry on disk: complete, repeatable, restartable, and never written over something else."""
 
 import csv
+import subprocess
+import sys
+import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from dicomnode.errors import UsageError
 from training.dataset import load_registry, load_scan, load_truth
 from training.outcome import status_at
-from training.synthetic import Request, make_registry, scan_phantom
+from training.synthetic import Request, make_registry
 from training.synthetic_patients import draw
+from training.synthetic_scans import scan_phantom
 
 SEED = 5
 
@@ -87,13 +93,13 @@ def test_a_finished_registry_is_left_alone_and_no_other_is_overwritten(made, tmp
 
 
 @pytest.mark.slow
-def test_what_was_broken_off_goes_on_and_ends_alike(made, tmp_path: Path) -> None:
-    whole, request = tmp_path / "whole", Request(3, SEED, volumes=False)
+def test_what_was_broken_off_goes_on_and_ends_alike(tmp_path: Path) -> None:
+    whole, request = tmp_path / "whole", Request(2, SEED, volumes=False)
     scans = make_registry(whole, request, workers=1)
     broken, told = tmp_path / "broken", []
 
     def break_off(done: int, total: int) -> None:
-        if done == 2:
+        if done == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -101,12 +107,34 @@ def test_what_was_broken_off_goes_on_and_ends_alike(made, tmp_path: Path) -> Non
     with (broken / "unfinished.jsonl").open("a") as log:
         log.write('{"scan": "S0001-1", "feat')  # a kill in the middle of a line
     with pytest.raises(UsageError, match="was begun with"):
-        make_registry(broken, Request(4, SEED, volumes=False))
+        make_registry(broken, Request(3, SEED, volumes=False))
     make_registry(broken, request, workers=1, progress=lambda *step: told.append(step))
-    assert told[0] == (3, scans), "the two that were done are not made again"
+    assert told[0] == (2, scans), "the one that was done is not made again"
     for name in ("scans.csv", "outcomes.csv", "truth.csv", "features.parquet"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     assert not list((broken / "scans").iterdir())
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_process_behind_and_can_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "registry"
+    command = [sys.executable, "-m", "training", "synthetic", "--patients", "40", "--no-volumes", "--out", str(out)]
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: (out / "unfinished.jsonl").is_file() and (out / "unfinished.jsonl").stat().st_size > 0)
+    workers = process.children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert workers and not alive
+    assert not (out / "registry.toml").exists()
+
+
+def until(true: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
 def test_the_image_follows_the_severity() -> None:
