@@ -24,6 +24,9 @@ from dicomnode.errors import UsageError
 from training.arms import Rows, Told
 from training.dataset import load_scan
 
+#: Groups of scans that are read ahead, each by a thread: reading a file releases the interpreter's lock.
+_AHEAD = 3
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -67,12 +70,12 @@ def prepare_all(volumes: Sequence[Path], spec: Spec, cache: Path, workers: int, 
 
 
 def batches(prepared: Prepared, groups: Sequence[Rows]) -> Iterator[Tensor]:
-    """The slices of each group of rows, in turn; the next is read while the last is used."""
-    with ThreadPoolExecutor(1) as ahead:
+    """The slices of each group of rows, in turn; the next ones are read while the last is used."""
+    with ThreadPoolExecutor(_AHEAD) as ahead:
         waiting: deque[Future[Tensor]] = deque()
         for rows in groups:
             waiting.append(ahead.submit(prepared.read, rows))
-            if len(waiting) > 1:
+            if len(waiting) > _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

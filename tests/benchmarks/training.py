@@ -53,7 +53,7 @@ the step, it is not the limit.
 |---|---|---|---|---|---|---|
 {steps}
 
-`precision = "auto"` is float32 on a CPU, bfloat16 on CUDA.
+`precision = "auto"` is bfloat16 on CUDA and on a CPU with instructions for it (avx512_bf16, amx_bf16), else float32.
 """  # noqa: E501 (a paragraph of Markdown is one line)
 SMALL = Spec(spacing_mm=4.0, canvas=(64, 80), slices=8)
 SHAPE, SPACING = (70, 110, 130), (4.0, 3.0, 3.0)
@@ -117,7 +117,12 @@ def _features(repeats: int) -> list[tuple[str, float]]:
         "preparation for the networks, full size": lambda: prepare(volume, labels, FULL_SPEC),
         "preparation for the networks, small": lambda: prepare(volume, labels, SMALL),
     }
-    return list(_fastest(ways, repeats).items())
+    with tempfile.TemporaryDirectory() as folder:
+        job = _job(Path(folder), Load(FULL_SPEC, 16, ()), BACKBONES[0])
+        loading = _fastest(
+            {"loading of prepared scans, full size": lambda: list(batches(job.scans, np.split(job.fit, 4)))}, repeats
+        )
+    return [*_fastest(ways, repeats).items(), *((name, seconds / 16) for name, seconds in loading.items())]
 
 
 def _fastest(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:

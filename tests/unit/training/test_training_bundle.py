@@ -15,13 +15,20 @@ import pandas as pd
 import pytest
 import torch
 
+from dicomnode import methods
 from dicomnode.analysis.answers import Answer, Scan
 from dicomnode.analysis.bundle import Bundle, Earlier, load
+from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
+from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.fold_models import FoldModels
 from dicomnode.analysis.phantom import chest
+from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.analysis.radiomics import DEFAULT_SETTINGS
+from dicomnode.config import AnalysisTable
 from dicomnode.errors import BundleError, RefusedError, UsageError
+from dicomnode.report import uids
 from tests import deep_cases
+from tests.ct_files import ct_series, write
 from training.bundle import make_bundle
 from training.dataset import load_scan
 from training.ensemble import RISKS, Stack
@@ -278,7 +285,7 @@ def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
         ),
         (change_json("golden.json", lambda c: c["features"].popitem()), "golden.json: the model needs numbers"),
         (other_network, "does not reproduce its golden case"),
-        (change_json(TABLE, lambda c: c.update(format=9)), "radiomics-0.json is not a tabular model"),
+        (change_json(TABLE, lambda c: c.update(format=9)), "radiomics-0.json is no tabular model"),
         (change_json(TABLE, lambda c: c.update(edges_years=[0, 1, 2, 3, 4, 6])), "has the intervals"),
         (change_json(TABLE, lambda c: c["features"].__setitem__(0, "quantities.x.y")), "does not name: quantities.x.y"),
     ],
@@ -331,6 +338,34 @@ def test_a_node_without_the_model_s_radiomics_refuses_it(made: Made) -> None:
     coarse = {**DEFAULT_SETTINGS, "setting": {**DEFAULT_SETTINGS["setting"], "resampledPixelSpacing": [3, 3, 3]}}
     with pytest.raises(BundleError, match="radiomics with other settings"):
         made.bundle.check_radiomics(coarse)
+
+
+def test_the_node_does_not_start_with_a_model_whose_radiomics_are_switched_off(small: Bundle) -> None:
+    table = AnalysisTable(weights=small.folder.parent, bundle=small.folder.name, allow_demo_bundles=True)
+    served = methods.model_bundle(table)
+    assert served is not None and served.sha256 == small.sha256
+    with pytest.raises(BundleError, match="radiomics, which are switched off"):
+        methods.model_bundle(table.model_copy(update={"radiomics": False}))
+
+
+def test_the_device_uid_follows_the_bundle(made: Made, small: Bundle) -> None:
+    digests = [Method(ClassicalSegmenter(), None, bundle).digest for bundle in (made.bundle, small, small)]
+    uid = [uids.device(digest) for digest in digests]
+    assert uid[0] != uid[1] == uid[2]
+
+
+@pytest.mark.slow
+def test_a_node_serves_it(small: Bundle, tmp_path: Path) -> None:
+    """From DICOM files to a risk: the node measures by the names that the model knows."""
+    scan = chest(3, shape=(60, 96, 96), spacing_mm=(5.0, 4.0, 4.0)).volume
+    files = write(ct_series(scan.hu + np.int16(1024), step_mm=5.0, PixelSpacing=["4", "4"]), tmp_path)
+    found = analyse(files, Method(ClassicalSegmenter(), DEFAULT_SETTINGS, small)).findings
+    assert found.risk is not None and found.risk.bundle_sha256 == small.sha256
+    assert len(found.risk.slice_relevance) == 4
+    assert Findings.from_json(found.to_json()) == found
+    without = analyse(files, Method(ClassicalSegmenter(), None, small)).findings
+    assert without.risk is None and without.flags[-1].code == "risk-withheld"
+    assert "radiomics.lungs.original_firstorder_Energy" in without.flags[-1].text
 
 
 def test_an_unknown_scanner_is_said(made: Made) -> None:
