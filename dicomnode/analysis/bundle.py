@@ -27,13 +27,12 @@ from dicomnode.analysis import fold_models, shared_encoder
 from dicomnode.analysis.answers import Earlier, Models, Scan
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Horizon, IntendedUse, Risk, SliceRelevance
-from dicomnode.analysis.manifest import MANIFEST, Calibration, Golden, Manifest1, Manifest2
+from dicomnode.analysis.manifest import MANIFEST, Golden, Manifest1, Manifest2
 from dicomnode.analysis.model import horizon_indices
 from dicomnode.analysis.preprocess import Spec, slice_positions
-from dicomnode.analysis.shared_encoder import member_logits
 from dicomnode.errors import BundleError, RefusedError
 
-__all__ = ["Bundle", "Calibration", "Earlier", "load", "member_logits", "read"]
+__all__ = ["Bundle", "Earlier", "load", "read"]
 
 
 @dataclass(frozen=True)
