@@ -1,11 +1,13 @@
 """Outcomes with censoring: what is known of each scan, and the likelihood that uses no more than that."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor  # seconds, and hundreds of MB in each process that only draws or measures
 
 DAYS_PER_YEAR = 365.25
 #: Interval edges in years; they contain the horizons 1, 3 and 5.
@@ -52,8 +54,10 @@ def interval_targets(
     return targets.astype(np.float32), weights.astype(np.float32)
 
 
-def negative_log_likelihood(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+def negative_log_likelihood(logits: "Tensor", targets: "Tensor", weights: "Tensor") -> "Tensor":
     """Mean over scans of the logistic-hazard likelihood; all (scans, intervals)."""
+    import torch  # noqa: PLC0415
+
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="none")
     return loss.sum(dim=1).mean()
 
