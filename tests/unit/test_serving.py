@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.config import AnalysisTable
+from dicomnode.config import AnalysisTable, Config
 from dicomnode.errors import BundleError
 from dicomnode.serving import Models
 from tests.conftest import ROOT
@@ -29,20 +29,25 @@ def point(weights: Path, target: str) -> None:
     (weights / "next").replace(weights / "current")
 
 
+def served(weights: Path, shadow: str = "") -> Config:
+    table = AnalysisTable(weights=weights, bundle="current", shadow_bundle=shadow, allow_demo_bundles=True)
+    return Config(analysis=table)
+
+
 def version(models: Models) -> str:
-    bundle = models.current().method.bundle
+    bundle = models.method().bundle
     assert bundle is not None
     return bundle.version
 
 
 @pytest.mark.slow
 def test_the_bundle_is_followed(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
-    models = Models(AnalysisTable(weights=weights, bundle="current", allow_demo_bundles=True))
-    before, digest = version(models), models.current().method.digest
-    assert models.current() is models.current()
+    models = Models(served(weights))
+    before, digest = version(models), models.method().digest
+    assert models.method() is models.method()
     point(weights, "two")
     assert version(models) == f"candidate-{before}"
-    assert models.current().method.digest != digest
+    assert models.method().digest != digest
     (weights / "one" / "MODEL_CARD.md").write_text("changed")
     point(weights, "one")
     assert version(models) == f"candidate-{before}"
@@ -51,16 +56,16 @@ def test_the_bundle_is_followed(weights: Path, caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.slow
 def test_a_candidate_comes_and_goes(weights: Path) -> None:
-    models = Models(AnalysisTable(weights=weights, bundle="current", shadow_bundle="two", allow_demo_bundles=True))
-    shadow = models.current().shadow
+    models = Models(served(weights, "two"))
+    shadow = models.shadow()
     assert shadow is not None
     assert shadow.version.startswith("candidate-")
     (weights / "two" / "MODEL_CARD.md").write_text("changed")
     (weights / "two" / "model.toml").touch()
-    assert models.current().shadow is None
-    assert models.current().method.bundle is not None
+    assert models.shadow() is None
+    assert models.method().bundle is not None
 
 
 def test_a_start_with_a_missing_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="missing"):
-        Models(AnalysisTable(weights=tmp_path, bundle="nowhere"))
+        Models(Config(analysis=AnalysisTable(weights=tmp_path, bundle="nowhere")))
