@@ -146,10 +146,10 @@ class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, Regist
         """The studies whose received images are no longer needed here, the longest ended first.
 
         The newest job ended longer than `retention_s` ago, as `committed`, as `delivered` where no destination is asked
-        for storage commitment, as `analysed` where the node has fetched it itself (an earlier scan), as `ignored`, or as
-        `refused` with its reports (if any) stored: these wait for nobody, and the sender has its images. Never what is
-        `failed`, `held` or `cancelled`: a person decides. Never a study that receives or has anything on its way, nor
-        one that was released.
+        for storage commitment, as `analysed` where the node has fetched it itself (an earlier scan), as `ignored`, or
+        as `refused` with its reports (if any) stored: these wait for nobody, and the sender has its images. Never what
+        is `failed`, `held` or `cancelled`: a person decides. Never a study that receives or has anything on its way,
+        nor one that was released.
         """
         newest = (jobs.c.study_uid == studies.c.study_uid) & (jobs.c.generation == studies.c.generation)
         theirs = (deliveries.c.study_uid == jobs.c.study_uid) & (deliveries.c.generation == jobs.c.generation)
