@@ -12,13 +12,14 @@ each step asks the catalogue, and the catalogue's answer is final.
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dbos import DBOS, DBOSConfig, EnqueueOptions
 
 from dicomnode import delivery, dispatch, fetching, logs, order, priors, results, surroundings, worker
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.pipeline import analyse
+from dicomnode.analysis.pipeline import Analysis, analyse
 from dicomnode.config import Destination
 from dicomnode.earlier import earlier_findings
 from dicomnode.errors import DicomnodeError, SpoolError
@@ -119,13 +120,22 @@ def analyse_step(study_uid: str, generation: int) -> str:
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
     earlier = earlier_findings(work.catalog, work.config, study_uid)
     method = work.models.method(dispatch.action_of(work, study_uid, generation).analyse)
-    analysis = analyse(files, method, earlier=earlier)
+    analysis = _marked(work, analyse(files, method, earlier=earlier))
     if analysis.findings.status == "analysed":
         keeping.keep(work.config.registry, work.catalog, analysis, earlier, work.models.shadow(), now=time.time())
         results.Checkpoint.of(analysis).save(folder)
     else:
         results.write_whole(folder / "findings.json", analysis.findings.to_json().encode())
     return analysis.findings.status
+
+
+def _marked(work: Work, analysis: Analysis) -> Analysis:
+    """The analysis with a mark at each earlier scan whose reports the destinations do not have."""
+    trend = tuple(
+        replace(point, stays_here=fetching.stays_here(work.config, work.catalog, point.study_uid))
+        for point in analysis.findings.trend
+    )
+    return replace(analysis, findings=replace(analysis.findings, trend=trend))
 
 
 @DBOS.step(name="link", **RETRIES)

@@ -190,6 +190,7 @@ class TrendPoint:
     Attributes:
         doubts: codes of the flags (`change.doubts`) by which it may not be comparable with this scan.
         version: `Findings.version` of the earlier result, which tells the UIDs of its objects.
+        stays_here: its reports were not sent: the scan was only fetched, to compare with.
     """
 
     study_uid: str
@@ -203,6 +204,7 @@ class TrendPoint:
     bundle_sha256: str = ""
     doubts: tuple[str, ...] = ()
     version: tuple[str, ...] = ()
+    stays_here: bool = False
 
 
 @dataclass(frozen=True)

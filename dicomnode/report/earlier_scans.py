@@ -26,8 +26,11 @@ def listed(findings: Findings) -> list[hd.sr.ContentItem]:
 
 
 def evidence(findings: Findings) -> list[Dataset]:
-    """References to the earlier scans' measurement reports, which are of other studies: Pertinent Other Evidence."""
-    return [_report_of(point) for point in findings.trend]
+    """References to the earlier scans' measurement reports, which are of other studies: Pertinent Other Evidence.
+
+    A report that stays in the node is not named: nobody who reads the reference could open it.
+    """
+    return [_report_of(point) for point in findings.trend if not point.stays_here]
 
 
 def _report_of(point: TrendPoint) -> Dataset:

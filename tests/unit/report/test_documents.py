@@ -292,6 +292,8 @@ def test_the_evidence_is_the_very_report_that_was_sent_for_the_earlier_scan() ->
     (reference,) = earlier_scans.evidence(dataclasses.replace(FOLLOWED_UP, trend=(point,)))
     assert reference.SOPInstanceUID == uids.sop_instance(MEASUREMENTS, "1.2.1", before)
     assert reference.SeriesInstanceUID == uids.series(MEASUREMENTS, "1.2.1", before)
+    fetched = dataclasses.replace(point, stays_here=True)
+    assert earlier_scans.evidence(dataclasses.replace(FOLLOWED_UP, trend=(fetched,))) == []
 
 
 def test_the_time_point_is_stated_in_each_group_where_earlier_scans_are_known() -> None:
