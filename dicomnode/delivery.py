@@ -23,6 +23,7 @@ from dbos import DBOS, EnqueueOptions
 from pydicom.uid import generate_uid
 
 from dicomnode import forwarding, peers
+from dicomnode.attempts import mark
 from dicomnode.config import Destination
 from dicomnode.dimse import commitment
 from dicomnode.errors import PeerError, PeerRejectedError
@@ -126,14 +127,14 @@ def send_step(study_uid: str, generation: int, destination: str) -> str | None:
         try:
             sent = peers.send(peer, [Path(planned.path)])[0]
         except PeerRejectedError as e:
-            _mark(work.catalog, planned, "rejected", text=str(e))
+            mark(work.catalog, planned, "rejected", text=str(e))
             log.error("%s refuses %s for good: %s", destination, planned.object, e)
         except PeerError as e:
-            _mark(work.catalog, planned, "pending", text=str(e))
+            mark(work.catalog, planned, "pending", text=str(e))
             log.warning("%s did not take %s, will try again: %s", destination, planned.object, e)
             return str(e)
         else:
-            _mark(work.catalog, planned, "delivered", status=sent.status, text=sent.outcome)
+            mark(work.catalog, planned, "delivered", status=sent.status, text=sent.outcome)
             log.info("%s stored %s (0x%04X)", destination, planned.object, sent.status)
     return None
 
@@ -173,7 +174,7 @@ def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = 
             )
         except PeerRejectedError as e:
             for d in stored:
-                _mark(work.catalog, d, "rejected", status=d.status, text=f"stored, but storage commitment: {e}")
+                mark(work.catalog, d, "rejected", status=d.status, text=f"stored, but storage commitment: {e}")
             log.error("%s refuses storage commitment for good: %s", destination, e)
             return None
         except PeerError as e:
@@ -194,30 +195,16 @@ def _in_state(
     return [d for d in found if d.destination == destination and d.state in states]
 
 
-def _mark(catalog: Catalog, d: Delivery, state: DeliveryState, *, status: int | None = None, text: str) -> None:
-    catalog.mark_delivery(
-        d.study_uid,
-        d.generation,
-        d.destination,
-        d.object,
-        state,
-        status=status,
-        text=text,
-        attempts=d.attempts + 1,
-        now=time.time(),
-    )
-
-
 @DBOS.step(name="give-up", **RETRIES)
 def give_up_step(study_uid: str, generation: int, destination: str, why: str, kind: Kind = "results") -> str:
     """Set aside what could not be delivered, or was not committed; `dicomnode jobs retry` takes it up again."""
     catalog = current().catalog
     for d in _in_state(catalog, study_uid, generation, destination, "pending"):
         if d.kind == kind:
-            _mark(catalog, d, "failed", text=why)
+            mark(catalog, d, "failed", text=why)
     for d in _in_state(catalog, study_uid, generation, destination, "delivered"):
         if d.commitment and d.kind == kind:
-            _mark(catalog, d, "failed", status=d.status, text=why)
+            mark(catalog, d, "failed", status=d.status, text=why)
     return catalog.conclude(study_uid, generation, now=time.time())
 
 

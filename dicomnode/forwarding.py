@@ -6,16 +6,16 @@ that comes twice is the same SOP instance.
 """
 
 import logging
-import time
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 from dicomnode import peers
+from dicomnode.attempts import mark
 from dicomnode.dimse import sender
 from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Delivery, DeliveryState
+from dicomnode.intake.records import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -62,36 +62,22 @@ def _send(peer: peers.Outbound, catalog: Catalog, waiting: list[Delivery]) -> li
 
     def stored(_path: Path, sent: sender.Sent) -> None:
         image = waiting[len(done)]
-        _mark(catalog, image, "delivered", sent.outcome, sent.status)
+        mark(catalog, image, "delivered", status=sent.status, text=sent.outcome)
         done.append(image)
 
     try:
         peers.send(peer, [Path(image.path) for image in waiting], stored)
     except AssociationRejectedError as e:
         for image in waiting[len(done) :]:
-            _mark(catalog, image, "rejected", str(e))
+            mark(catalog, image, "rejected", text=str(e))
         log.error("%s refuses %d images for good: %s", peer.name, len(waiting) - len(done), e)
         return []
     except PeerRejectedError as e:
-        _mark(catalog, waiting[len(done)], "rejected", str(e))
+        mark(catalog, waiting[len(done)], "rejected", text=str(e))
         log.error("%s refuses an image for good: %s", peer.name, e)
         return waiting[len(done) + 1 :]
     except PeerError as e:
-        _mark(catalog, waiting[len(done)], "pending", str(e))
+        mark(catalog, waiting[len(done)], "pending", text=str(e))
         raise
     log.info("%s stored %d images of study %s", peer.name, len(done), waiting[0].study_uid)
     return []
-
-
-def _mark(catalog: Catalog, d: Delivery, state: DeliveryState, text: str, status: int | None = None) -> None:
-    catalog.mark_delivery(
-        d.study_uid,
-        d.generation,
-        d.destination,
-        d.object,
-        state,
-        status=status,
-        text=text,
-        attempts=d.attempts + 1,
-        now=time.time(),
-    )

@@ -1,10 +1,10 @@
 """What an arm of the model is: it learns hazards from rows of a cohort and predicts the risk of other rows.
 
 Every arm (radiomics, and the networks on images) has this one shape, so that a run fits, stacks and evaluates them
-alike. `make_arm` is the one place where names become arms.
+alike. `training.known_arms` is the one place where names become arms.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dicomnode.errors import UsageError
 from training.outcome import Outcomes
 
 #: Positions of scans in `Data`, rising.
@@ -99,20 +98,3 @@ class Arm(Protocol):
             seed: of everything random.
             progress: told about each step.
         """
-
-
-def make_arm(name: str, settings: Mapping[str, Mapping[str, object]]) -> Arm:
-    """The arm of a name, with its table of the run's settings: `radiomics`, or `deep` for the networks.
-
-    Raises:
-        UsageError: the name or a setting is unknown, or a setting's value does not fit.
-    """
-    if name == "radiomics":
-        from training import radiomics_arm  # noqa: PLC0415  (only the arms of this run: torch takes seconds)
-
-        return radiomics_arm.make(settings.get("radiomics", {}))
-    if name in DEEP_ARMS:
-        from training import deep_arm  # noqa: PLC0415
-
-        return deep_arm.make(name, settings.get("deep", {}))
-    raise UsageError(f"arms: {name!r} is unknown: use {', '.join(ARMS)}")

@@ -19,8 +19,9 @@ from dicomnode.errors import DicomnodeError, UsageError
 from training import cohort as cohorts
 from training import ensemble, follow_up, splits
 from training import features as measured
-from training.arms import Arm, Data, Told, make_arm
+from training.arms import Arm, Data, Told
 from training.files import digest, file_digest, write_atomically, write_json
+from training.known_arms import make_arm
 from training.record import Record
 from training.registry import Registry
 from training.registry import read as read_registry

@@ -11,7 +11,8 @@ from dicomnode.errors import UsageError
 from tests.tabular_worlds import data as data_of
 from tests.tabular_worlds import world
 from training import tabular_models
-from training.arms import Data, Rows, make_arm
+from training.arms import Data, Rows
+from training.known_arms import make_arm
 from training.radiomics_arm import FittedRadiomics, RadiomicsArm, make
 from training.splits import LeakageError, nested
 from training.tabular_models import CANDIDATES, FitError

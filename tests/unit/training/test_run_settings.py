@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from dicomnode.errors import UsageError
 from tests.tabular_worlds import settings_toml
-from training.arms import make_arm
+from training.known_arms import make_arm
 from training.settings import RunSettings, from_dict, load
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "training-run.toml"

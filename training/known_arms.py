@@ -1,0 +1,23 @@
+"""The one place where names become arms."""
+
+from collections.abc import Mapping
+
+from dicomnode.errors import UsageError
+from training.arms import ARMS, DEEP_ARMS, Arm
+
+
+def make_arm(name: str, settings: Mapping[str, Mapping[str, object]]) -> Arm:
+    """The arm of a name, with its table of the run's settings: `radiomics`, or `deep` for the networks.
+
+    Raises:
+        UsageError: the name or a setting is unknown, or a setting's value does not fit.
+    """
+    if name == "radiomics":
+        from training import radiomics_arm  # noqa: PLC0415  (only the arms of this run: torch takes seconds)
+
+        return radiomics_arm.make(settings.get("radiomics", {}))
+    if name in DEEP_ARMS:
+        from training import deep_arm  # noqa: PLC0415
+
+        return deep_arm.make(name, settings.get("deep", {}))
+    raise UsageError(f"arms: {name!r} is unknown: use {', '.join(ARMS)}")
