@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -17,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode import logs, prefetch, worklist
 from dicomnode.config import Config
+from dicomnode.counting import Counts, listed
 from dicomnode.dimse.spooled import read_instance
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
@@ -25,6 +27,7 @@ from dicomnode.intake.records import StudyIntake
 from dicomnode.intake.settle import SettleRule, decide
 from dicomnode.intake.spool import Spool
 from dicomnode.notify.message import kind
+from dicomnode.peers import to_peer
 from dicomnode.queueing import WORKFLOW_VERSION, Queue
 from dicomnode.retention import CarefulClock, Room, make_room
 
@@ -71,6 +74,7 @@ class Housekeeping:
         self._since = clock()
         self._enqueued: set[tuple[str, int, float]] = set()
         self._fetched_ahead: set[tuple[str, str]] = set()
+        self._counts = _counts(config)
         self._scheduler = BackgroundScheduler(timezone="UTC")
         self._stopping = threading.Event()
 
@@ -109,6 +113,8 @@ class Housekeeping:
         """Stop ticking; a running tick ends first."""
         self._stopping.set()
         self._scheduler.shutdown(wait=True)
+        if self._counts is not None:
+            self._counts.close()
 
     def settle(self) -> list[tuple[str, int]]:
         """Settle what is complete or has been quiet long enough.
@@ -121,7 +127,7 @@ class Housekeeping:
         queued = []
         for study in self._catalog.unsettled(now):
             decision = decide(self._heard(study), now, self._rule)
-            if not decision.settled:
+            if not decision.settled or (self._counts is not None and self._counts.lacks(self._heard(study), now)):
                 continue
             held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
             try:
@@ -232,6 +238,14 @@ class Housekeeping:
         """Once after the start: the spool and the catalogue, compared in both directions."""
         found = reconcile(Spool(self._spool_root), self._catalog, read_instance)
         log.log(logging.WARNING if found.trouble else logging.INFO, "spool and catalogue compared: %s", found)
+
+
+def _counts(config: Config) -> Counts | None:
+    """Who is asked for the number of images; None where nobody is."""
+    named = next((d for d in config.destination if d.name == config.settle.count_at), None)
+    if named is None:
+        return None
+    return Counts(partial(listed, to_peer(named, config)), config.settle.count_wait_s)
 
 
 def _guarded(tick: Callable[[], object]) -> Callable[[], bool]:

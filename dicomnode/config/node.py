@@ -94,6 +94,12 @@ class Settle(Table):
     release_s: float = Field(5, ge=0, description="give the seconds to wait after a complete study's last association")
     quiet_s: float = Field(60, gt=0, description="give the seconds of silence after which an unclear study is taken")
     tick_s: float = Field(1, gt=0, le=60, description="give the seconds between two looks, above 0 and up to 60")
+    count_at: str = Field(
+        "", description="give the name of a destination that gets the same images and counts them, or '' for none"
+    )
+    count_wait_s: float = Field(
+        300, ge=0, description="give the seconds that a study waits at most for images that the count promises"
+    )
 
 
 class Worker(Table):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from dicomnode.config.analysis import AnalysisTable, WeightsTable
 from dicomnode.config.destination import Destination
@@ -28,7 +28,7 @@ class Config(Table):
     settle: Settle = Settle()
     analysis: AnalysisTable = AnalysisTable()
     weights: WeightsTable = WeightsTable()
-    destination: tuple[Destination, ...] = ()
+    destination: tuple[Destination, ...] = Field((), validate_default=True)
     routing: Routing = Routing()
     profile: tuple[Profile, ...] = ()
     route: tuple[Route, ...] = ()
@@ -42,11 +42,14 @@ class Config(Table):
 
     @field_validator("destination")
     @classmethod
-    def _unique(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
+    def _unique(cls, value: tuple[Destination, ...], info: ValidationInfo) -> tuple[Destination, ...]:
         names = [d.name for d in value]
         doubled = sorted({n for n in names if names.count(n) > 1})
         if doubled:
             raise ValueError(f"two destinations are named {doubled[0]!r}: give each a name of its own")
+        counted = info.data["settle"].count_at if "settle" in info.data else ""
+        if counted and counted not in [d.name for d in value if d.kind == "dicom"]:
+            raise ValueError(f"settle.count_at = {counted!r} names none of them that speaks DICOM")
         return value
 
     @field_validator("profile", "route", "notify")

@@ -28,14 +28,21 @@ class Station:
     """Everything of a node but its processes. `start_worker` and `tick` are the test's to call."""
 
     def __init__(
-        self, folder: Path, destinations: str, *, more: str = "", database_url: str = "", quiet_s: float = 0.2
+        self,
+        folder: Path,
+        destinations: str,
+        *,
+        more: str = "",
+        database_url: str = "",
+        quiet_s: float = 0.2,
+        settle: str = "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.path = folder / "ae_config.toml"
         self.path.write_text(
             f"[node]\nport = {self.port}\n"
-            f"[settle]\nrelease_s = 0\nquiet_s = {quiet_s}\n"
+            f"[settle]\nrelease_s = 0\nquiet_s = {quiet_s}\n{settle}\n"
             f"[storage]\nminimum_free_gb = 0.1\ndatabase_url = {json.dumps(database_url)}\n"
             "[analysis]\nradiomics = false\n"
             f"{more}\n{destinations}\n"

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 from dicomnode import jobs
 from dicomnode.errors import PeerRejectedError, UsageError
 from tests.acceptance.running import until
+from tests.answering import Answering
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import localizer, make_study, study_uid
 
@@ -76,6 +78,38 @@ def test_case_02_positions_and_the_release_tell_whether_a_study_is_complete(
         if not complete:
             station.send([files[40]])  # it was only late: the study is complete now, in its first generation
             assert station.settle(UID) == 1
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_case_02_the_pacs_that_has_the_same_images_counts_them(
+    files: list[Path], tmp_path: Path, answers: bool
+) -> None:
+    """Two slices at one end lack, which no position tells; a PACS knows. One that does not answer stops nothing."""
+    archive = Answering()
+    archive.find = lambda _event: iter([(0xFF00, _series(files)), (0x0000, None)] if answers else [(0xA700, None)])
+    table = f'[[destination]]\nname = "pacs"\nae_title = "ARCHIVE"\nhost = "127.0.0.1"\nport = {archive.port}'
+    station = Station(tmp_path / "node", table, quiet_s=3600, settle='count_at = "pacs"')
+    try:
+        with running(station):
+            station.send(files[:-2])
+            until("released", lambda: _bringers(station) == {"released"}, 20)
+            until("asked", lambda: station.clock.settle() or archive.asked, 20)
+            if answers:
+                assert station.clock.settle() == []
+                station.send(files[-2:])
+            until("settled", station.clock.settle, 20)
+            assert len(station.catalog.instances(UID)) == len(files) - (0 if answers else 2)
+    finally:
+        archive.close()
+
+
+def _series(files: list[Path]) -> Dataset:
+    answer = Dataset()
+    answer.QueryRetrieveLevel = "SERIES"
+    answer.StudyInstanceUID = UID
+    answer.SeriesInstanceUID = pydicom.dcmread(files[0]).SeriesInstanceUID
+    answer.NumberOfSeriesRelatedInstances = len(files)
+    return answer
 
 
 def _bringers(station: Station) -> set[str | None]:

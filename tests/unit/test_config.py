@@ -132,6 +132,11 @@ MISTAKES = [
         ["storage.minimum_free_gb", "above low_free_gb", "below which nothing more"],
     ),
     ("LoG without width", "[analysis]\nradiomics_log_sigma_mm = [0.0]\n", ["radiomics_log_sigma_mm", "0.5 to 20 mm"]),
+    (
+        "a count by nobody",
+        '[settle]\ncount_at = "x"\n' + PACS,
+        ["settle.count_at = 'x'", "speaks DICOM"],
+    ),
     ("worklist without a port", '[worklist]\nae_title = "R"\nhost = "h"\n', ["worklist.port", "missing", "TCP port"]),
     ("time zone", RIS + 'time_zone = "Mars"\n', ["worklist.time_zone", "'Mars'", "no such time zone", "Europe/Zurich"]),
     ("no wait", RIS + "timeout_s = 0\n", ["worklist.timeout_s", "longest wait"]),
