@@ -17,6 +17,7 @@ from dicomnode.dimse import sender
 from dicomnode.dimse.storage_scp import StoragePeer
 from dicomnode.intake.catalog import Catalog
 from dicomnode.queueing import results_folder
+from dicomnode.registry.pseudonyms import KEY_FILE
 from tests.acceptance.running import ROOT, Node, dicomnode, until
 from tests.faults.studies import make_study, study_uid
 
@@ -82,7 +83,7 @@ def write_outcomes(path: Path) -> None:
         writer.writerow(["patient_id", "death_date", "last_contact_date"])
         for number, severity in enumerate(severities()):
             dies = (severity < 0.5) != (number in (2, 9))
-            death = STUDIED + timedelta(200 + 50 * number)
+            death = STUDIED + timedelta(300 + number)
             row = (death.isoformat(), "") if dies else ("", (STUDIED + timedelta(2500)).isoformat())
             writer.writerow([f"TEST-{number}", *row])
 
@@ -104,6 +105,9 @@ def test_from_scans_to_the_bundle_that_serves(data: Path, tmp_path: Path, pacs: 
     )
     node.config_path.write_text(text)
     node.config = config.load(node.config_path)
+    # A key of the test's choice: the pseudonyms decide the folds, which are then always the same.
+    node.config.registry.folder.mkdir(parents=True)
+    (node.config.registry.folder / KEY_FILE).write_bytes(b"loop" * 8)
     node.start()
     try:
         worker = node.child("work").pid
