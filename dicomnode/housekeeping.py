@@ -27,6 +27,7 @@ from dicomnode.intake.spool import Spool
 from dicomnode.notify.message import kind
 from dicomnode.queueing import WORKFLOW_VERSION, Queue
 from dicomnode.retention import CarefulClock, Room, make_room
+from dicomnode.steps import ups
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ class Housekeeping:
         if self._config.priors is not None:
             self._every(PREFETCH_S, self.fetch_ahead)
             self._every(LATE_S, self.take_up_late_priors)
+        if self._config.ups is not None:
+            self._every(self._config.ups.every_s, self.perform_tasks)
         self._scheduler.start()
 
     def _every(self, seconds: float, tick: Callable[[], object], *, at_once: bool = False) -> None:
@@ -227,6 +230,10 @@ class Housekeeping:
         for study_uid in reopened:
             log.info("study %s is analysed once more: an earlier scan of its patient has come", study_uid)
         return reopened
+
+    def perform_tasks(self) -> int:
+        """Bring the tasks of the UPS worklist in line with what became of their studies. Returns how many changed."""
+        return ups.tick(self._config, self._catalog, self._clock())
 
     def compare_spool(self) -> None:
         """Once after the start: the spool and the catalogue, compared in both directions."""
