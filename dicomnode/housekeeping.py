@@ -27,7 +27,7 @@ from dicomnode.intake.spool import Spool
 from dicomnode.notify.message import kind
 from dicomnode.queueing import WORKFLOW_VERSION, Queue
 from dicomnode.retention import CarefulClock, Room, make_room
-from dicomnode.steps import ups
+from dicomnode.steps import mpps, ups
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,8 @@ class Housekeeping:
             self._every(LATE_S, self.take_up_late_priors)
         if self._config.ups is not None:
             self._every(self._config.ups.every_s, self.perform_tasks)
+        if self._config.mpps is not None:
+            self._every(self._config.mpps.every_s, self.tell_steps)
         self._scheduler.start()
 
     def _every(self, seconds: float, tick: Callable[[], object], *, at_once: bool = False) -> None:
@@ -234,6 +236,10 @@ class Housekeeping:
     def perform_tasks(self) -> int:
         """Bring the tasks of the UPS worklist in line with what became of their studies. Returns how many changed."""
         return ups.tick(self._config, self._catalog, self._clock())
+
+    def tell_steps(self) -> int:
+        """Tell of each analysis as a performed procedure step. Returns how many steps changed."""
+        return mpps.tick(self._config, self._catalog, self._clock())
 
     def compare_spool(self) -> None:
         """Once after the start: the spool and the catalogue, compared in both directions."""

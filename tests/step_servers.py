@@ -181,3 +181,66 @@ class UpsServer(_Peer):
             self.told.setdefault(uid, []).append(str(item.get("ProcedureStepProgressDescription", "cancelled")))
         self.tasks[uid].update(change)
         return 0x0000, Dataset()
+
+
+class MppsServer(_Peer):
+    """Performed procedure steps by UID."""
+
+    contexts = (MPPS,)
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.steps: dict[str, Dataset] = {}
+
+    def handlers(self) -> list[Any]:
+        return [(evt.EVT_N_CREATE, self._create), (evt.EVT_N_SET, self._set)]
+
+    def table(self, more: str = "") -> str:
+        return f'[mpps]\nae_title = "STEPS"\nhost = "127.0.0.1"\nport = {self.port}\ntimeout_s = 3\n{more}\n'
+
+    def _create(self, event: Any) -> tuple[int, Dataset | None]:
+        step, uid = event.attribute_list, str(event.request.AffectedSOPInstanceUID)
+        if "create" in self.answers:
+            return self.answers["create"], None
+        if uid in self.steps:
+            return 0x0111, None
+        (scheduled,) = step.ScheduledStepAttributesSequence
+        self._rule(scheduled.get("StudyInstanceUID"), "the study is named")
+        for keyword in ("AccessionNumber", "ReferencedStudySequence", "RequestedProcedureID",
+                        "RequestedProcedureDescription", "ScheduledProcedureStepID",
+                        "ScheduledProcedureStepDescription", "ScheduledProtocolCodeSequence"):  # fmt: skip
+            self._rule(keyword in scheduled, f"{keyword} is type 2")
+        for keyword in ("PerformedProcedureStepID", "PerformedStationAETitle", "PerformedProcedureStepStartDate",
+                        "PerformedProcedureStepStartTime", "Modality"):  # fmt: skip
+            self._rule(step.get(keyword), f"{keyword} is type 1")
+        for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "ReferencedPatientSequence",
+                        "PerformedStationName", "PerformedLocation", "PerformedProcedureStepDescription",
+                        "PerformedProcedureTypeDescription", "ProcedureCodeSequence", "StudyID",
+                        "PerformedProcedureStepEndDate", "PerformedProcedureStepEndTime",
+                        "PerformedProtocolCodeSequence", "PerformedSeriesSequence"):  # fmt: skip
+            self._rule(keyword in step, f"{keyword} is type 2")
+        self._rule(step.PerformedProcedureStepStatus == "IN PROGRESS", "it begins IN PROGRESS")
+        self.steps[uid] = step
+        return 0x0000, Dataset()
+
+    def _set(self, event: Any) -> tuple[int | Dataset, Dataset | None]:
+        uid, change = str(event.request.RequestedSOPInstanceUID), event.modification_list
+        if "set" in self.answers:
+            return self.answers["set"], None
+        if uid not in self.steps:
+            return 0x0112, None
+        if self.steps[uid].PerformedProcedureStepStatus != "IN PROGRESS":
+            status = Dataset()
+            status.Status, status.ErrorID = 0x0110, 0xA710
+            return status, None
+        self._rule(all(element.tag in self.steps[uid] for element in change), "N-SET changes what was created")
+        self._rule(change.get("PerformedProcedureStepEndDate"), "the end has a date")
+        self._rule(change.get("PerformedProcedureStepEndTime"), "the end has a time")
+        self._rule(change.get("PerformedSeriesSequence"), "an ended step has a series")
+        for series in change.get("PerformedSeriesSequence") or []:
+            self._rule(series.get("SeriesInstanceUID") and series.get("ProtocolName"), "the series' type 1 attributes")
+            for keyword in ("PerformingPhysicianName", "OperatorsName", "SeriesDescription", "RetrieveAETitle",
+                            "ReferencedImageSequence", "ReferencedNonImageCompositeSOPInstanceSequence"):  # fmt: skip
+                self._rule(keyword in series, f"the series' {keyword} is type 2")
+        self.steps[uid].update(change)
+        return 0x0000, Dataset()

@@ -42,3 +42,4 @@ class Mpps(Table):
     calling_ae_title: AeTitle | None = Field(None, description="give the AE title to call with (default: the node's)")
     every_s: float = Field(5, ge=0.2, description="give the seconds from one look at the jobs to the next")
     timeout_s: float = Field(10, gt=0, le=120, description="give the seconds to wait for an answer, up to 120")
+    retry_for_s: float = Field(172_800, ge=0, description="give the seconds after which a refused step is dropped")

@@ -1,16 +1,21 @@
 """How far the work on a study is, in the words of its procedure steps, and what it has made."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from pydicom.filereader import dcmread
 
-from dicomnode.config import Config
+from dicomnode.config import Config, Mpps, Ups
+from dicomnode.dimse.sender import Destination
 from dicomnode.dimse.ups import Reference
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import StudyState
+from dicomnode.intake.records import Job, JobState, StudyState
+from dicomnode.intake.steps import StepKind
 from dicomnode.queueing import results_folder
 
+#: Jobs that changed so long ago get no step any more: they ended before the table was configured.
+_LATEST_S = 3600.0
 #: Procedure Step Progress in percent, and its description.
 PROGRESS: Final[dict[StudyState, tuple[int, str]]] = {
     "receiving": (5, "its images are being received"),
@@ -21,6 +26,12 @@ PROGRESS: Final[dict[StudyState, tuple[int, str]]] = {
 }
 #: DCM codes of PS3.16 CID 9300 «Procedure Discontinuation Reason».
 FAILED, UNSPECIFIED = ("110501", "DCM", "Equipment failure"), ("110513", "DCM", "Discontinued for unspecified reason")
+
+
+def provider(name: str, table: Ups | Mpps, settings: Config) -> Destination:
+    """The sender's record of a configured server."""
+    calling, seconds = table.calling_ae_title or settings.node.ae_title, table.timeout_s
+    return Destination(name, table.ae_title, table.host, table.port, calling, seconds, seconds, seconds, seconds)
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,9 @@ def look(catalog: Catalog, study_uid: str, generation: int | None) -> Outlook:
         return Outlook("done", 100, "done", number)
     if state in PROGRESS:
         return Outlook("in progress", *PROGRESS[state], number)
-    reason = f"{state}: {job.reason}" if job is not None and job.reason else state
+    told = f"{state}: {job.reason}" if job is not None and job.reason else state
+    # Plain characters need no character set, and 1,000 of them fit into every attribute.
+    reason = told.encode("ascii", "replace").decode()[:1000]
     code = FAILED if state == "failed" else UNSPECIFIED
     return Outlook("ended without result", generation=number, reason=reason, code=code)
 
@@ -81,3 +94,19 @@ def results(config: Config, catalog: Catalog, study_uid: str, generation: int) -
             )
         )
     return made
+
+
+def untold(
+    settings: Config, catalog: Catalog, kinds: Sequence[StepKind], states: Sequence[JobState], now: float
+) -> Iterator[Job]:
+    """Jobs in one of these states of which no step of these kinds tells yet, but should.
+
+    None is told of what the node has fetched itself to compare with, or has only forwarded.
+    """
+    for job in catalog.jobs_without_step(kinds, states, now - _LATEST_S):
+        is_end = job.state in ("delivered", "committed")
+        if catalog.is_prior(job.study_uid) or (
+            is_end and not results(settings, catalog, job.study_uid, job.generation)
+        ):
+            continue
+        yield job

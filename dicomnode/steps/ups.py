@@ -28,25 +28,16 @@ from dicomnode.intake.records import JobState
 from dicomnode.intake.steps import Step
 from dicomnode.report.uids import derive
 from dicomnode.steps import outlook
-from dicomnode.steps.outlook import Outlook
+from dicomnode.steps.outlook import Outlook, provider
 
 log = logging.getLogger(__name__)
 
-#: Jobs that began so long ago are not given a task any more: they ended before the table was configured.
-_LATEST_S = 3600.0
 _LIVE: tuple[JobState, ...] = (
     "queued", "running", "analysed", "refused", "failed", "delivered", "committed", "held", "cancelled",
 )  # fmt: skip
 #: The server's answers after which a task is no longer ours.
 _NOT_OURS = (ups.NOT_UPDATABLE, ups.WRONG_TRANSACTION, ups.UNKNOWN)
 _LATE = "its study did not come in time"
-
-
-def peer(settings: Config, table: config.Ups | config.Mpps, name: str = "ups") -> sender.Destination:
-    """The sender's record of the server."""
-    calling = table.calling_ae_title or settings.node.ae_title
-    seconds = table.timeout_s
-    return sender.Destination(name, table.ae_title, table.host, table.port, calling, seconds, seconds, seconds, seconds)
 
 
 def tick(settings: Config, catalog: Catalog, now: float) -> int:
@@ -60,8 +51,8 @@ def tick(settings: Config, catalog: Catalog, now: float) -> int:
     if table is None:
         return 0
     if table.create:
-        plan(catalog, now)
-    server = peer(settings, table)
+        plan(settings, catalog, now)
+    server = provider("ups", table, settings)
     failure: PeerError | PeerRejectedError | None = None
     try:
         if table.perform:
@@ -79,11 +70,9 @@ def tick(settings: Config, catalog: Catalog, now: float) -> int:
     return changed
 
 
-def plan(catalog: Catalog, now: float) -> None:
+def plan(settings: Config, catalog: Catalog, now: float) -> None:
     """Note a task of our own for each study that was accepted, unless the worklist has one for it."""
-    for job in catalog.jobs_without_step(("found", "own"), _LIVE, now - _LATEST_S):
-        if catalog.is_prior(job.study_uid):
-            continue
+    for job in outlook.untold(settings, catalog, ("found", "own"), _LIVE, now):
         uid = derive("unified procedure step", job.study_uid, str(job.generation))
         transaction = generate_uid(prefix=None)
         catalog.note_step(
