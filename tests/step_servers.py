@@ -7,8 +7,19 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
+from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.steps import Step
+from dicomnode.intake.tables import procedure_steps
+
 PUSH, PULL = "1.2.840.10008.5.1.4.34.6.1", "1.2.840.10008.5.1.4.34.6.3"
 MPPS = "1.2.840.10008.3.1.2.3.3"
+
+
+def set_back(catalog: Catalog, step: Step) -> None:
+    """As if the node had died before it noted what came after `step`."""
+    mine = procedure_steps.c.step_uid == step.step_uid
+    with catalog._write() as connection:
+        connection.execute(procedure_steps.update().where(mine).values(vars(step)))
 
 
 class _Peer:

@@ -56,8 +56,8 @@ class Steps(Database):
             return bool(connection.execute(row).rowcount)
 
     def save_step(self, step: Step) -> None:
-        """Note how a known step stands now."""
-        mine = procedure_steps.c.step_uid == step.step_uid
+        """Note how a known step stands now; one that has ended stays as it is, whoever comes late."""
+        mine = (procedure_steps.c.step_uid == step.step_uid) & procedure_steps.c.state.in_(_OPEN)
         with self._write() as connection:
             connection.execute(procedure_steps.update().where(mine).values(vars(step)))
 

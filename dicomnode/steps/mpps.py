@@ -12,10 +12,11 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import dcmread
 from pynetdicom.association import Association
 
-from dicomnode import config
+from dicomnode import config, logs
 from dicomnode.config import Config
 from dicomnode.dimse import mpps, sender
 from dicomnode.dimse.ups import DUPLICATE_UID, FOR_GOOD, is_good
+from dicomnode.errors import DicomnodeError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import JobState
 from dicomnode.intake.steps import Step
@@ -46,7 +47,17 @@ def tick(settings: Config, catalog: Catalog, now: float) -> int:
     server = provider("mpps", table, settings)
     with sender.associated(server, mpps.contexts()) as association:
         there = Server(settings, table, catalog, association, server, now)
-        return sum(there.advance(step, how) for step, how in due)
+        return sum(_advanced(there, step, how) for step, how in due)
+
+
+def _advanced(there: "Server", step: Step, seen: Outlook) -> bool:
+    try:
+        return there.advance(step, seen)
+    except DicomnodeError:
+        raise
+    except Exception as e:  # noqa: BLE001  (one step that cannot be told takes no other away)
+        logs.trouble(log, e, "performed procedure step %s has to wait", step.step_uid)
+        return False
 
 
 def plan(settings: Config, catalog: Catalog, now: float) -> None:

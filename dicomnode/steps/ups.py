@@ -19,10 +19,10 @@ from pydicom.filereader import dcmread
 from pydicom.uid import generate_uid
 from pynetdicom.association import Association
 
-from dicomnode import config
+from dicomnode import config, logs
 from dicomnode.config import Config
 from dicomnode.dimse import query, sender, ups
-from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import JobState
 from dicomnode.intake.steps import Step
@@ -63,8 +63,9 @@ def tick(settings: Config, catalog: Catalog, now: float) -> int:
     changed = 0
     if due:
         with sender.associated(server, ups.contexts(may_create=table.create)) as association:
+            there = Server(settings, table, catalog, association, server, now)
             for step, seen in due:
-                changed += Server(settings, table, catalog, association, server, now).advance(step, seen)
+                changed += _advanced(there, step, seen)
     if failure is not None:
         raise failure
     return changed
@@ -88,7 +89,7 @@ def find(table: config.Ups, server: sender.Destination, catalog: Catalog, now: f
     if not found.is_complete:
         log.warning("the UPS worklist has more than %d tasks: the others come when these are done", table.most)
     for answer in found.answers:
-        task = ups.task(query.read(answer), table.workitem, table.label)
+        task = _read(answer, table)
         if task is None:
             log.debug("a task of the UPS worklist is not ours, or names no one study")
             continue
@@ -99,9 +100,27 @@ def find(table: config.Ups, server: sender.Destination, catalog: Catalog, now: f
             log.info("UPS task %s is for study %s", task.step_uid, task.study_uid)
 
 
+def _read(answer: bytes, table: config.Ups) -> ups.Task | None:
+    try:
+        return ups.task(query.read(answer), table.workitem, table.label)
+    except Exception as e:  # noqa: BLE001  (one task that cannot be read takes no other away)
+        logs.trouble(log, e, "a task of the UPS worklist cannot be read")
+        return None
+
+
 def _looked_at(catalog: Catalog) -> Iterator[tuple[Step, Outlook]]:
     for step in catalog.open_steps(("found", "own")):
         yield step, outlook.look(catalog, step.study_uid, step.generation)
+
+
+def _advanced(there: "Server", step: Step, seen: Outlook) -> bool:
+    try:
+        return there.advance(step, seen)
+    except DicomnodeError:
+        raise
+    except Exception as e:  # noqa: BLE001  (one task that cannot be told takes no other away)
+        logs.trouble(log, e, "UPS task %s has to wait", step.step_uid)
+        return False
 
 
 def _is_due(table: config.Ups, step: Step, seen: Outlook, now: float) -> bool:

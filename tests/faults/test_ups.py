@@ -14,7 +14,7 @@ from dicomnode.steps import ups
 from tests.acceptance.running import Node, free_port, until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
-from tests.step_servers import UpsServer
+from tests.step_servers import UpsServer, set_back
 
 UID = study_uid("a")
 TASK = "1.2.826.0.1.1"
@@ -129,7 +129,7 @@ def test_a_restart_between_claim_and_completion_goes_on_with_the_same_transactio
         (claimed,) = first.catalog.steps_of(UID)
         assert server.keys[TASK] == claimed.transaction_uid
         # As if the node had died before it noted the server's answer.
-        first.catalog.save_step(replace(claimed, state="scheduled", told=None, begun_at=None))
+        set_back(first.catalog, replace(claimed, state="scheduled", told=None, begun_at=None))
     second = make_station()
     with running(second):
         second.settle(UID)
@@ -148,7 +148,7 @@ def test_an_end_whose_answer_was_lost_is_found_done(
         analyse(station, files)
         station.clock.perform_tasks()
         (done,) = station.catalog.steps_of(UID)
-        station.catalog.save_step(replace(done, state="in progress"))
+        set_back(station.catalog, replace(done, state="in progress"))
         assert station.clock.perform_tasks() == 1
         assert station.catalog.steps_of(UID) == [done]
 
@@ -223,9 +223,9 @@ def test_the_node_creates_a_task_for_each_accepted_study_and_performs_it(
         assert server.told[uid] == ["it waits for its turn"]
         (step,) = station.catalog.steps_of(UID)
         del server.tasks[uid]  # and once more, as after a crash: the UID is the same
-        station.catalog.save_step(replace(step, state="planned", told=None))
+        set_back(station.catalog, replace(step, state="planned", told=None))
         station.clock.perform_tasks()
-        station.catalog.save_step(replace(step, state="planned", told=None))
+        set_back(station.catalog, replace(step, state="planned", told=None))
         station.clock.perform_tasks()  # 0x0111, and the claim is found to be ours
         assert list(server.tasks) == [uid]
         station.start_worker()
