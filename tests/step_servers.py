@@ -12,7 +12,7 @@ from dicomnode.intake.steps import Step
 from dicomnode.intake.tables import procedure_steps
 
 PUSH, PULL = "1.2.840.10008.5.1.4.34.6.1", "1.2.840.10008.5.1.4.34.6.3"
-MPPS = "1.2.840.10008.3.1.2.3.3"
+MPPS, VERIFICATION = "1.2.840.10008.3.1.2.3.3", "1.2.840.10008.1.1"
 
 
 def set_back(catalog: Catalog, step: Step) -> None:
@@ -35,7 +35,7 @@ class _Peer:
 
     def start(self) -> None:
         ae = AE("STEPS")
-        for uid in self.contexts:
+        for uid in (VERIFICATION, *self.contexts):
             ae.add_supported_context(uid)
         self._server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=self.handlers())
 

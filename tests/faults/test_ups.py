@@ -8,8 +8,10 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from dicomnode import checks, config
 from dicomnode.dimse import sender
 from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.queueing import results_folder
 from dicomnode.steps import ups
 from tests.acceptance.running import Node, free_port, until
 from tests.faults.station import Pacs, Station, running
@@ -293,6 +295,31 @@ def test_claimed_tasks_go_on_while_the_worklist_cannot_be_asked(
     assert server.told[TASK][-1] == "it waits for its turn"
 
 
+def test_a_task_that_cannot_be_told_takes_no_other_away(
+    files: list[Path], server: UpsServer, make_station: MakeStation, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.schedule(TASK, UID)
+    server.schedule("1.2.3.9", study_uid("never"))
+    station = make_station("wait_s = 600")
+    with running(station):
+        analyse(station, files)
+        for path in results_folder(station.config, UID, 1).glob("*.dcm"):
+            path.write_bytes(b"damaged")
+        assert ups.tick(station.config, station.catalog, time.time()) == 0
+        assert ups.tick(station.config, station.catalog, time.time() + 601) == 1
+    assert (server.state(TASK), server.state("1.2.3.9")) == ("IN PROGRESS", "CANCELED")
+    assert "has to wait" in caplog.text
+
+
+def test_check_echoes_both_servers(tmp_path: Path, server: UpsServer) -> None:
+    (tmp_path / "c.toml").write_text(
+        server.table() + f'[mpps]\nae_title = "X"\nhost = "127.0.0.1"\nport = {free_port()}\n'
+    )
+    said = {r.what: r for r in checks._peers(config.load(tmp_path / "c.toml"))}
+    assert (said["ups"].ok, said["mpps"].ok) == (True, False)
+
+
+@pytest.mark.slow
 def test_a_running_node_performs_the_worklist(files: list[Path], tmp_path: Path, server: UpsServer, pacs: Pacs) -> None:
     server.schedule(TASK, UID)
     server.schedule("1.2.3.9", study_uid("never"))
