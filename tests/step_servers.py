@@ -124,6 +124,7 @@ class UpsServer(_Peer):
                         "ScheduledProcedureStepStartDateTime", "StudyInstanceUID"):  # fmt: skip
             self._rule(task.get(keyword), f"{keyword} is type 1")
         for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "WorklistLabel", "AdmissionID",
+                        "MedicalAlerts", "PregnancyStatus", "SpecialNeeds", "ScheduledHumanPerformersSequence",
                         "ReferencedRequestSequence", "ScheduledWorkitemCodeSequence"):  # fmt: skip
             self._rule(keyword in task, f"{keyword} is type 2")
         for keyword in ("ProcedureStepProgressInformationSequence", "UnifiedProcedureStepPerformedProcedureSequence"):

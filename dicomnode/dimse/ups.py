@@ -233,12 +233,21 @@ def scheduled(image: Dataset, images: Sequence[Reference], workitem: Workitem, l
     task.InputInformationSequence = [_access(series) for series in by_series(images)]
     for keyword in _EMPTY_SEQUENCES:
         setattr(task, keyword, [])
-    for keyword in ("CommentsOnTheScheduledProcedureStep", "AdmissionID", "AdmittingDiagnosesDescription"):
+    for keyword in _EMPTY:
         setattr(task, keyword, None)
     return task
 
 
+_EMPTY = (
+    "CommentsOnTheScheduledProcedureStep",
+    "AdmissionID",
+    "AdmittingDiagnosesDescription",
+    "MedicalAlerts",
+    "PregnancyStatus",
+    "SpecialNeeds",
+)
 _EMPTY_SEQUENCES = (
+    "ScheduledHumanPerformersSequence",
     "ScheduledProcessingParametersSequence",
     "ScheduledStationNameCodeSequence",
     "ScheduledStationClassCodeSequence",
