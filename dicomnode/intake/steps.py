@@ -53,7 +53,7 @@ class Steps(Database):
         """Note a new step; one that is known stays as it is. Returns whether it was new."""
         with self._write() as connection:
             row = self._insert(procedure_steps).values(vars(step)).on_conflict_do_nothing()
-            return bool(connection.execute(row).rowcount)
+            return connection.execute(row.returning(procedure_steps.c.step_uid)).first() is not None
 
     def save_step(self, step: Step) -> None:
         """Note how a known step stands now; one that has ended stays as it is, whoever comes late."""

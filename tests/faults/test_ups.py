@@ -16,7 +16,7 @@ from dicomnode.steps import ups
 from tests.acceptance.running import Node, free_port, until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
-from tests.step_servers import UpsServer, set_back
+from tests.step_servers import MppsServer, UpsServer, set_back
 
 UID = study_uid("a")
 TASK = "1.2.826.0.1.1"
@@ -320,11 +320,15 @@ def test_check_echoes_both_servers(tmp_path: Path, server: UpsServer) -> None:
 
 
 @pytest.mark.slow
-def test_a_running_node_performs_the_worklist(files: list[Path], tmp_path: Path, server: UpsServer, pacs: Pacs) -> None:
+def test_a_running_node_performs_the_worklist_and_tells_of_its_analysis(
+    files: list[Path], tmp_path: Path, server: UpsServer, pacs: Pacs
+) -> None:
     server.schedule(TASK, UID)
     server.schedule("1.2.3.9", study_uid("never"))
-    table = server.table("every_s = 0.3\nwait_s = 5")
-    node = Node(tmp_path / "running", pacs.destination(), "radiomics = false\n" + table)
+    steps = MppsServer(free_port())
+    steps.start()
+    tables = server.table("every_s = 0.3\nwait_s = 5") + steps.table("every_s = 0.3")
+    node = Node(tmp_path / "running", pacs.destination(), "radiomics = false\n" + tables)
     node.start()
     try:
         sender.send(sender.Destination("node", "DICOMNODE", "127.0.0.1", node.port, "SCANNER"), files)
@@ -332,6 +336,9 @@ def test_a_running_node_performs_the_worklist(files: list[Path], tmp_path: Path,
         until("completed", lambda: server.state(TASK) == "COMPLETED", 30)
         until("cancelled", lambda: server.state("1.2.3.9") == "CANCELED", 30)
         assert server.told[TASK][-1] == "done"
+        until("told", lambda: [s.PerformedProcedureStepStatus for s in steps.steps.values()] == ["COMPLETED"], 30)
+        assert steps.broken == []
         assert "TEST-a" not in node.log()
     finally:
         assert node.stop() == 0
+        steps.stop()

@@ -1,16 +1,24 @@
-"""Procedure steps in the catalogue: noted once, ended once."""
+"""Procedure steps in the catalogue, on both databases: noted once, ended once."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.steps import Step, StepState
+from dicomnode.intake.records import Instance
+from dicomnode.intake.steps import Step, StepKind, StepState
+from tests.databases import fresh_url, postgresql_server
+
+__all__ = ["postgresql_server"]
 
 
-@pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    return Catalog.open(f"sqlite:///{tmp_path / 'catalog.sqlite'}")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
+    opened = Catalog.open(fresh_url(request, tmp_path))
+    yield opened
+    opened.close()
 
 
 def step(uid: str = "1.9", state: StepState = "scheduled", seen_at: float = 1.0) -> Step:
@@ -40,3 +48,32 @@ def test_the_oldest_step_goes_first(catalog: Catalog) -> None:
     for uid, seen_at in (("1.7", 3.0), ("1.8", 1.0), ("1.9", 2.0)):
         catalog.note_step(step(uid, seen_at=seen_at))
     assert [s.step_uid for s in catalog.open_steps(("found",))] == ["1.8", "1.9", "1.7"]
+
+
+def test_a_job_is_told_once_by_each_service(catalog: Catalog) -> None:
+    association = catalog.begin_association("run", "CT", "NODE", "192.0.2.1", 100.0)
+    catalog.record(
+        Instance(
+            "1.2.3.1",
+            "1.2.840.10008.5.1.4.1.1.2",
+            "1.2.3",
+            "1.2.3.0",
+            "/1.dcm",
+            "0" * 64,
+            1,
+            100.0,
+            association,
+            "a" * 64,
+        )
+    )
+    catalog.settle("1.2.3", 200.0, None)
+
+    def untold(kind: StepKind, since: float = 0.0) -> list[int]:
+        return [job.generation for job in catalog.jobs_without_step((kind,), ("queued",), since)]
+
+    assert (untold("own"), untold("own", 201.0)) == ([1], [])
+    catalog.note_step(replace(step("1.7"), kind="mpps", generation=1))
+    catalog.note_step(replace(step("1.8"), kind="own", generation=2))
+    assert (untold("mpps"), untold("own"), untold("found")) == ([], [1], [1])
+    catalog.note_step(step("1.9"))  # a task that was found is for whatever generation there is
+    assert untold("found") == []
