@@ -131,7 +131,8 @@ def _retraining(config: Config) -> Iterator[Result]:
 
 def _peers(config: Config) -> Iterator[Result]:
     asked: dict[str, peers.Outbound] = {f"destination {d.name}": peers.outbound(d, config) for d in config.destination}
-    for what, table in (("worklist", config.worklist), ("priors", config.priors)):
+    scu = (("worklist", config.worklist), ("priors", config.priors), ("ups", config.ups), ("mpps", config.mpps))
+    for what, table in scu:
         if table is not None:
             calling = table.calling_ae_title or config.node.ae_title
             asked[what] = sender.Destination(what, table.ae_title, table.host, table.port, calling)

@@ -30,6 +30,7 @@ from dicomnode.notify.message import kind
 from dicomnode.peers import to_peer
 from dicomnode.queueing import WORKFLOW_VERSION, Queue
 from dicomnode.retention import CarefulClock, Room, make_room
+from dicomnode.steps import mpps, ups
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,10 @@ class Housekeeping:
         if self._config.priors is not None:
             self._every(PREFETCH_S, self.fetch_ahead)
             self._every(LATE_S, self.take_up_late_priors)
+        if self._config.ups is not None:
+            self._every(self._config.ups.every_s, self.perform_tasks)
+        if self._config.mpps is not None:
+            self._every(self._config.mpps.every_s, self.tell_steps)
         self._scheduler.start()
 
     def _every(self, seconds: float, tick: Callable[[], object], *, at_once: bool = False) -> None:
@@ -233,6 +238,14 @@ class Housekeeping:
         for study_uid in reopened:
             log.info("study %s is analysed once more: an earlier scan of its patient has come", study_uid)
         return reopened
+
+    def perform_tasks(self) -> int:
+        """Bring the tasks of the UPS worklist in line with what became of their studies. Returns how many changed."""
+        return ups.tick(self._config, self._catalog, self._clock())
+
+    def tell_steps(self) -> int:
+        """Tell of each analysis as a performed procedure step. Returns how many steps changed."""
+        return mpps.tick(self._config, self._catalog, self._clock())
 
     def compare_spool(self) -> None:
         """Once after the start: the spool and the catalogue, compared in both directions."""

@@ -13,6 +13,7 @@ from dicomnode.config.priors import Priors
 from dicomnode.config.registry import RegistryTable, RetrainingTable
 from dicomnode.config.routing import Profile, Route, Routing
 from dicomnode.config.settings import Config
+from dicomnode.config.steps import Mpps, Ups
 from dicomnode.config.worklist import Worklist
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Config",
     "Destination",
     "Logging",
+    "Mpps",
     "Node",
     "Notify",
     "ObjectName",
@@ -35,6 +37,7 @@ __all__ = [
     "Settle",
     "Storage",
     "TransferSyntaxName",
+    "Ups",
     "WeightsTable",
     "Worker",
     "Worklist",

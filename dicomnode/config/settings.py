@@ -13,6 +13,7 @@ from dicomnode.config.notify import Notify
 from dicomnode.config.priors import Priors
 from dicomnode.config.registry import RegistryTable, RetrainingTable
 from dicomnode.config.routing import Profile, Route, Routing, check_names
+from dicomnode.config.steps import Mpps, Ups
 from dicomnode.config.worklist import Worklist
 from dicomnode.errors import ConfigurationError
 from dicomnode.routing.rules import DEFAULT_PROFILE, RuleSet
@@ -39,6 +40,8 @@ class Config(Table):
     logging: Logging = Logging()
     worklist: Worklist | None = None
     priors: Priors | None = None
+    ups: Ups | None = None
+    mpps: Mpps | None = None
 
     @field_validator("destination")
     @classmethod

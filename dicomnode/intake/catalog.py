@@ -30,12 +30,13 @@ from dicomnode.intake.records import (
 )
 from dicomnode.intake.registry_rows import RegistryRows
 from dicomnode.intake.routings import Routings
+from dicomnode.intake.steps import Steps
 from dicomnode.intake.tables import associations, deliveries, instances, jobs, priors, studies
 from dicomnode.intake.workers import Workers
 from dicomnode.intake.worklist import Orders
 
 
-class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, RegistryRows, Routings, Workers):
+class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     # Associations

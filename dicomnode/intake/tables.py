@@ -206,6 +206,25 @@ awaited = Table(
     Column("state", String(16), nullable=False),
 )
 Index("awaited_prior", awaited.c.prior_uid)
+
+#: What other systems are told of the work on a study: UPS tasks and performed procedure steps.
+procedure_steps = Table(
+    "procedure_steps",
+    metadata,
+    Column("step_uid", String, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("generation", Integer),
+    Column("transaction_uid", String, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("told", Text),
+    Column("reason", Text),
+    Column("seen_at", Float, nullable=False),
+    Column("begun_at", Float),
+)
+Index("procedure_steps_state", procedure_steps.c.kind, procedure_steps.c.state)
+Index("procedure_steps_study", procedure_steps.c.study_uid, procedure_steps.c.generation)
+
 #: What training may use of each analysed scan, under pseudonyms (`dicomnode.registry`).
 registry_scans = Table(
     "registry_scans",

@@ -122,7 +122,7 @@ def test_from_scans_to_the_bundle_that_serves(data: Path, tmp_path: Path, pacs: 
         risk = delivered(node, "last")
         assert (risk["bundle"], risk["version"], risk["intended_use"]) == ("loop", "7", "research")
         assert node.child("work").pid == worker
-        (report,) = [t for p in (tmp_path / "pacs").rglob("*.dcm") if "loop" in (t := texts(p, study_uid("last")))]
+        (report,) = [t for p in (tmp_path / "pacs").rglob("*.dcm") if "\nloop\n" in (t := texts(p, study_uid("last")))]
         assert risk["bundle_sha256"] in report
     finally:
         node.stop()
@@ -165,6 +165,8 @@ def delivered(node: Node, name: str) -> dict[str, str]:
 
 
 def texts(path: Path, of_study: str) -> str:
-    """All of a report of this study as text, "" for other objects."""
+    """All values of a report of this study, "" for other objects."""
     found = pydicom.dcmread(path)
-    return str(found) if found.StudyInstanceUID == of_study and found.Modality == "SR" else ""
+    if found.StudyInstanceUID != of_study or found.Modality != "SR":
+        return ""
+    return "\n".join(str(element.value) for element in found.iterall() if element.VR != "SQ")

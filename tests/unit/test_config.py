@@ -30,10 +30,10 @@ def test_shipped_example_names_every_key_and_is_valid() -> None:
         for key in type(table).model_fields:
             shown = (f"{key} = ", f"[[node.{key}]]", f"[analysis.{key}]")
             assert any(s in text for s in shown), f"ae_config.toml does not show {key}"
-    for off in (config.Worklist, config.Priors):
+    for off in (config.Worklist, config.Priors, config.Ups, config.Mpps):
         for key in off.model_fields:
             assert f"# {key} = " in text, f"ae_config.toml does not show {key}"
-    assert (shipped.worklist, shipped.priors) == (None, None)
+    assert [shipped.worklist, shipped.priors, shipped.ups, shipped.mpps] == 4 * [None]
     assert shipped.node.host == "127.0.0.1"
     assert [d.port for d in shipped.destination] == [4242]
     for key in config.Destination.model_fields:
@@ -51,7 +51,7 @@ def test_rules_are_read(tmp_path: Path) -> None:
     assert load(tmp_path, text).analysis.selection.rules == expected
 
 
-@pytest.mark.parametrize("table", ["worklist", "priors"])
+@pytest.mark.parametrize("table", ["worklist", "priors", "ups", "mpps"])
 def test_what_the_shipped_example_shows_in_comments_is_valid_and_the_default(tmp_path: Path, table: str) -> None:
     text = (ROOT / "ae_config.toml").read_text("utf-8")
     shown = text.partition(f"# [{table}]\n")[2].partition("\n\n")[0]
