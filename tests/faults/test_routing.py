@@ -318,7 +318,7 @@ def test_stat_overtakes_and_research_gets_on_while_stat_keeps_coming(
     order: list[str] = []
     go_on = threading.Event()
 
-    def analyse(files: Sequence[Path], _method: object) -> object:
+    def analyse(files: Sequence[Path], _method: object, earlier: object) -> object:
         order.append(str(pydicom.dcmread(files[0]).PatientID).removeprefix("TEST-"))
         assert go_on.wait(60)
         raise RefusedError("test", "no more than its place in the queue is asked for")
