@@ -23,7 +23,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, with_encode_time
 from dicomnode.config import ObjectName
 from dicomnode.intake.records import Instance
-from dicomnode.report import measurements, refusal, risk, segmentation, summary, views
+from dicomnode.report import collection, measurements, refusal, risk, segmentation, summary, views
 from dicomnode.report.context import Context
 
 
@@ -117,6 +117,7 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+@collection.put_off()
 def encode(checkpoint: Checkpoint, context: Context, folder: Path) -> tuple[ResultObject, ...]:
     """Make the reports and write them, `overlay.png` and `findings.json` into `folder`.
 
