@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 # program:package pairs of the peers that the acceptance tests talk to
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
-	ojph_compress:openjph-tools ip:iproute2
+	ojph_compress:openjph-tools openssl:openssl ip:iproute2
 
 .PHONY: help demo test lint install peers faults load bench bench-receive bench-catalog bench-training demo-bundle clean
 help:
