@@ -29,7 +29,8 @@ def _pattern(value: str) -> str:
 
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Patterns = tuple[Annotated[str, AfterValidator(_pattern)], ...]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Patterns = tuple[Pattern, ...]
 PATTERNS = "regular expressions in lower case, such as ['lung', 'thin']"
 
 Network = Annotated[str, AfterValidator(_network)]

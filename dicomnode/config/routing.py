@@ -1,7 +1,6 @@
 """Which studies are analysed how, and what else becomes of them: [routing], [[route]] and [[profile]]."""
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
 from dicomnode.config.analysis import AnalysisTable, SelectionTable
-from dicomnode.config.fields import AeTitle, Table
+from dicomnode.config.fields import AeTitle, Pattern, Table
 from dicomnode.errors import ConfigurationError
 from dicomnode.routing.rules import DEFAULT_PROFILE, Action, Condition, Mode, Otherwise, Priority, Rule
 
@@ -28,14 +27,6 @@ def _keyword(value: str) -> str:
     return value
 
 
-def _pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as e:
-        raise ValueError(f"not a regular expression: {e}") from None
-    return value
-
-
 class ConditionTable(Table):
     """One condition of a rule: a keyword and one kind of test."""
 
@@ -44,9 +35,7 @@ class ConditionTable(Table):
     )
     equals: str = Field("", description="give the value that the attribute must have")
     one_of: tuple[str, ...] = Field((), description="give a list of values of which it must have one")
-    matches: Annotated[str, AfterValidator(_pattern)] = Field(
-        "", description="give a regular expression, searched in the value without regard to case"
-    )
+    matches: Pattern = Field("", description="give a regular expression, searched in the value without regard to case")
     at_least: float | None = Field(None, description="give the least number (of an age: years)")
     at_most: float | None = Field(None, description="give the largest number (of an age: years)")
     series: Literal["any", "all"] | None = Field(

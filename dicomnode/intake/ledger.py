@@ -67,7 +67,7 @@ class Ledger(Events):
         """
         with self._write() as connection:
             earlier = _arrived(connection, study_uid, generation, destination, sop_instance_uid)
-            row = Delivery(
+            row = planned_delivery(
                 study_uid,
                 generation,
                 destination,
@@ -75,11 +75,8 @@ class Ledger(Events):
                 sop_class_uid,
                 sop_instance_uid,
                 path,
-                state="pending" if earlier is None else earlier.state,
-                status=None if earlier is None else earlier.status,
-                text=None if earlier is None else f"the same object as in generation {earlier.generation}",
-                attempts=0,
-                updated_at=now,
+                earlier,
+                now=now,
                 commitment=commitment,
             )
             planned = self._insert(deliveries)
@@ -158,6 +155,37 @@ class Ledger(Events):
         with self._write() as connection:
             lock_study(connection, study_uid)
             return conclude(connection, study_uid, generation, now)
+
+
+def planned_delivery(
+    study_uid: str,
+    generation: int,
+    destination: str,
+    object: str,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    path: str,
+    earlier: Delivery | None,
+    *,
+    now: float,
+    commitment: bool,
+) -> Delivery:
+    """A delivery as it is planned: pending, or as it stands where an `earlier` generation has brought this object."""
+    return Delivery(
+        study_uid,
+        generation,
+        destination,
+        object,
+        sop_class_uid,
+        sop_instance_uid,
+        path,
+        state="pending" if earlier is None else earlier.state,
+        status=None if earlier is None else earlier.status,
+        text=None if earlier is None else f"the same object as in generation {earlier.generation}",
+        attempts=0,
+        updated_at=now,
+        commitment=commitment,
+    )
 
 
 def lock_study(connection: Connection, study_uid: str) -> None:

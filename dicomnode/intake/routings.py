@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from sqlalchemy import select
 
-from dicomnode.intake.ledger import Ledger, arrived_before, lock_study
-from dicomnode.intake.records import Delivery, Routing, original
+from dicomnode.intake.ledger import Ledger, arrived_before, lock_study, planned_delivery
+from dicomnode.intake.records import Routing, original
 from dicomnode.intake.tables import associations, deliveries, instances, routings
 
 
@@ -70,8 +70,7 @@ class Routings(Ledger):
             for destination, commitment in destinations:
                 before = arrived_before(connection, study_uid, generation, destination)
                 for image in images:
-                    earlier = before.get(image.sop_instance_uid)
-                    row = Delivery(
+                    row = planned_delivery(
                         study_uid,
                         generation,
                         destination,
@@ -79,11 +78,8 @@ class Routings(Ledger):
                         image.sop_class_uid,
                         image.sop_instance_uid,
                         image.path,
-                        state="pending" if earlier is None else earlier.state,
-                        status=None if earlier is None else earlier.status,
-                        text=None if earlier is None else f"the same object as in generation {earlier.generation}",
-                        attempts=0,
-                        updated_at=now,
+                        before.get(image.sop_instance_uid),
+                        now=now,
                         commitment=commitment,
                     )
                     rows.append(vars(row))

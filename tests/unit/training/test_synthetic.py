@@ -14,7 +14,9 @@ import psutil
 import pytest
 
 from dicomnode.errors import UsageError
-from training.dataset import load_registry, load_scan, load_truth
+from training import cohort, follow_up, registry
+from training.dataset import load_scan
+from training.evaluation_input import read_truth
 from training.outcome import status_at
 from training.synthetic import Request, make_registry
 from training.synthetic_patients import draw
@@ -66,17 +68,21 @@ def test_features_stand_in_the_order_of_the_scans(made) -> None:
 
 
 def test_scans_and_outcomes_are_read_back(made) -> None:
-    registry = load_registry(made[0])
+    found = registry.read(made[0])
+    built = cohort.build(found, follow_up.read_outcomes(made[0] / "outcomes.csv"), transplant="ignore")
     drawn = {s.scan: s for s in draw(2, SEED)[1]}
-    assert (np.diff(load_truth(registry, (1, 3, 5)), axis=1) > 0).all(), "risk rises with the horizon"
-    for scan, years, event in zip(registry.scans, registry.outcomes.years, registry.outcomes.event, strict=True):
+    truth = read_truth(made[0])
+    assert truth is not None and list(truth["scan"]) == list(found.scans["scan"])
+    assert (np.diff(truth[["risk_1y", "risk_3y", "risk_5y"]], axis=1) > 0).all(), "risk rises with the horizon"
+    assert set(built.frame["scan"]) == set(found.scans["scan"])
+    for scan, years, event in zip(built.frame["scan"], built.outcomes.years, built.outcomes.event, strict=True):
         patient = drawn[scan].patient
         assert years == pytest.approx(patient.end - drawn[scan].years, abs=1 / 365)
         assert event == (patient.death <= patient.contact)
-    volume, labels = load_scan(registry.files[0])
+    volume, labels = load_scan(made[0] / found.scans["volume"].iloc[0])
     assert volume.hu.dtype == np.int16 and labels.shape == volume.hu.shape
     assert 2000 < (labels > 0).sum() * volume.voxel_ml < 6000
-    dead, known = status_at(registry.outcomes, 1)
+    dead, known = status_at(built.outcomes, 1)
     assert (known | ~dead).all()
 
 
