@@ -57,11 +57,16 @@ class Station:
         self._running = False
 
     def start_worker(self) -> None:
-        lease = self.catalog.register_worker("test", WORKFLOW_VERSION)
-        leased = self.catalog.leased(lease, _lost)
+        self.lease = self.catalog.register_worker("test", WORKFLOW_VERSION)
+        leased = self.catalog.leased(self.lease, _lost)
         workflow.start(worker.Work(self.config, leased, Models(self.config)), executor_id="test")
         self._running = True
         self.clock.reconcile()  # what settled before there was a queue
+
+    def recover(self) -> int:
+        """Look for dead workers. Ours has no heart of its own: however slow the machine is, it lives when we look."""
+        assert self.catalog.beat(self.lease)
+        return self.clock.recover()
 
     def send(self, files: Sequence[Path], called: str = "DICOMNODE", calling: str = "SCANNER") -> None:
         sender.send(sender.Destination("node", called, "127.0.0.1", self.port, calling), files)

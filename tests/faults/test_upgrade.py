@@ -48,9 +48,9 @@ def test_what_the_old_version_left_is_done_by_the_new_one(data: Path, tmp_path: 
         pacs.start()
         with running(pacs):
             station.start_worker()
-            until("the old one's death", lambda: station.clock.recover() or _none_old(station), 30)
+            until("the old one's death", lambda: station.recover() or _none_old(station), 30)
             station.ended(UID, 1, "delivered")
-            until("nothing of the old version", lambda: station.clock.recover() == 0 and _none_old(station), 30)
+            until("nothing of the old version", lambda: station.recover() == 0 and _none_old(station), 30)
             assert Counter(d.Modality for d in pacs.held()) == {"SEG": 1, "SR": 1, "OT": 1}
             assert len(pacs.came) == 3
 
