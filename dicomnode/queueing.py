@@ -21,7 +21,7 @@ PREFETCH_QUEUE, FETCH_QUEUE = "prefetches", "fetches"
 #: Where studies wait for the rules to decide on them: seconds, while an analysis takes minutes.
 ROUTE_QUEUE = "routes"
 #: Workflows of another version are left alone by a worker: raise it when steps change their order or meaning.
-WORKFLOW_VERSION = "3"
+WORKFLOW_VERSION = "4"
 #: A study that takes its worker down this often is set aside instead of taking it down for ever.
 MOST_RECOVERIES = 20
 #: A worker looks into its queues so often: the longest that an idle worker leaves a study waiting.

@@ -31,15 +31,19 @@ class View:
 
 @dataclass(frozen=True)
 class Views:
-    """A coronal slice and two axial ones: through the middle, and near the base, where SSc-ILD begins."""
+    """A coronal slice and two axial ones: through the middle, and near the base, where SSc-ILD begins.
+
+    `coronal_z_mm` is the LPS z of the coronal's first and last row, at the volume's first row and column.
+    """
 
     coronal: View
     middle: View
     basal: View
+    coronal_z_mm: tuple[float, float]
 
     def save(self, path: Path) -> None:
         """Write the views as a compressed .npz file."""
-        arrays: dict[str, NDArray[np.generic]] = {}
+        arrays: dict[str, NDArray[np.generic]] = {"coronal_z_mm": np.array(self.coronal_z_mm)}
         for key, view in self._items():
             arrays[f"{key}_hu"] = view.hu
             arrays[f"{key}_labels"] = view.labels
@@ -55,7 +59,9 @@ class Views:
             KeyError, ValueError: the file is not such a file.
         """
         with np.load(path, allow_pickle=False) as file:
-            return cls(**{key: _view(file, key) for key in ("coronal", "middle", "basal")})
+            top, bottom = (float(v) for v in file["coronal_z_mm"])
+            shown = {key: _view(file, key) for key in ("coronal", "middle", "basal")}
+            return cls(**shown, coronal_z_mm=(top, bottom))
 
     def _items(self) -> tuple[tuple[str, View], ...]:
         return ("coronal", self.coronal), ("middle", self.middle), ("basal", self.basal)
@@ -84,7 +90,11 @@ def choose(volume: Volume, labels: Labels) -> Views:
 
     # z grows towards the head, and the picture's rows grow downwards.
     coronal = View("Coronal", volume.hu[zs, y, xs][::-1].copy(), labels[zs, y, xs][::-1].copy(), (dz, dx))
-    return Views(coronal, axial("Axial, middle of the lungs", 0.5), axial("Axial, base of the lungs", 0.125))
+    feet, _, _ = zs.indices(labels.shape[0])
+    head = feet + coronal.hu.shape[0] - 1
+    top_mm, bottom_mm = (volume.origin_mm[2] + z * dz * volume.axes[0][2] for z in (head, feet))
+    middle, basal = axial("Axial, middle of the lungs", 0.5), axial("Axial, base of the lungs", 0.125)
+    return Views(coronal, middle, basal, (top_mm, bottom_mm))
 
 
 def _extent(labels: Labels, axis: int, spacing_mm: float) -> slice:

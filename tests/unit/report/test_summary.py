@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pydicom.tag import Tag
 
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.findings import Findings, SliceRelevance
 from dicomnode.report import summary, trend, views
 from tests import report_cases as cases
 
@@ -40,6 +40,15 @@ def test_views_show_the_slices_they_name_as_a_radiologist_looks() -> None:
     np.testing.assert_array_equal(chosen.basal.hu, whole[4, 5:60, 0:64])
     assert chosen.coronal.spacing_mm == (4.0, 2.0)
     assert chosen.middle.spacing_mm == (2.0, 2.0)
+    assert chosen.coronal_z_mm == (76.0, 0.0)
+
+
+def test_the_coronal_view_knows_its_height_where_the_lungs_are_cut_out() -> None:
+    labels = np.zeros((60, 64, 64), np.uint8)
+    labels[20:30, 20:45, 10:28] = 1
+    chosen = views.choose(volume((60, 64, 64)), labels)
+    assert chosen.coronal.hu.shape[0] == 26
+    assert chosen.coronal_z_mm == ((20 - 8 + 25) * 4.0, (20 - 8) * 4.0)
 
 
 def test_without_lungs_the_middle_is_shown() -> None:
@@ -51,6 +60,7 @@ def test_views_survive_a_file(tmp_path: Path) -> None:
     chosen = views.choose(volume(), lungs())
     chosen.save(tmp_path / "views.npz")
     loaded = views.Views.load(tmp_path / "views.npz")
+    assert loaded.coronal_z_mm == chosen.coronal_z_mm
     for ours, theirs in (
         (chosen.coronal, loaded.coronal),
         (chosen.middle, loaded.middle),
@@ -110,6 +120,20 @@ def test_outlines_have_the_colours_of_their_sides() -> None:
 )
 def test_pages_with_less_or_more_on_them_differ(changes: dict[str, object]) -> None:
     assert not np.array_equal(page(**changes), page())
+
+
+def test_what_the_networks_looked_at_stands_at_its_height() -> None:
+    """The bars of two slices, of which one weighs nothing, at rows of the coronal picture."""
+    heights = (8.0, 68.0)  # of the coronal's 0 to 76 mm
+    found = []
+    for weights in ((1.0, 0.0), (0.0, 1.0)):
+        looked = tuple(SliceRelevance(z, weight) for z, weight in zip(heights, weights, strict=True))
+        drawn = page(risk=dataclasses.replace(cases.risk("research"), slice_relevance=looked))
+        beside = drawn[290:725, 540:583] != np.array([0x10, 0x15, 0x1A])
+        found.append(beside.any(axis=-1).nonzero()[0].mean())
+    low, high = found
+    # Feet are below; 20 rows of 4 mm and 64 columns of 2 mm on 502 pixels of width.
+    assert low - high == pytest.approx(60 / 2 * 502 / 64, abs=8)
 
 
 def test_earlier_scans_are_shown_in_a_strip_between_numbers_and_origin() -> None:
