@@ -73,7 +73,8 @@ def compute(
         (per year, against `earlier_scan`), covariates.*. NaN where a scan lacks a feature.
 
     Raises:
-        UsageError: a volume cannot be read or measured, or a scan has neither features nor a volume.
+        UsageError: a volume cannot be read or measured, a scan has neither features nor a volume, or the registry's
+            radiomics were measured at another resolution than the settings ask for.
     """
     stored = _stored(cohort, registry, settings)
     tasks = _tasks(cohort, registry, settings, cache, stored)
@@ -92,6 +93,13 @@ def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings)
     features = registry.features.set_axis(registry.scans["scan"].to_list()).reindex(cohort["scan"])
     prefixes = ("quantities.", "radiomics.") if settings.radiomics else ("quantities.",)
     wanted = [c for c in features if c.startswith(prefixes)] if settings.source == "registry" else []
+    there, asked = registry.radiomics_spacing_mm, settings.radiomics_spacing_mm
+    if there != asked and any(c.startswith("radiomics.") for c in wanted):
+        # Texture hangs on the resolution: a model that learns from one kind must not be asked with the other.
+        raise UsageError(
+            f"{registry.folder}: its radiomics were measured at {there:g} mm, and features.radiomics_spacing_mm is "
+            f'{asked:g}: set that to {there:g}, or features.source = "volumes", which measures all anew'
+        )
     return features[wanted]
 
 

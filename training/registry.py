@@ -1,7 +1,8 @@
 """The registry folder read and checked: scans, and the features that the node has already measured.
 
 ```
-registry.toml       format, made_by, created, software_version, algorithm_digest
+registry.toml       format, made_by, created, software_version, algorithm_digest; radiomics_spacing_mm where it is not
+                    the node's 1
 scans.csv           one row a scan (see `SCANS`); dates are shifted by a constant of each patient
 features.parquet    scan, quantities.<region>.<name>, radiomics.<region>.<feature>; may be missing
 ```
@@ -20,6 +21,8 @@ from dicomnode.errors import UsageError
 from training import tables
 
 FORMAT = 1
+#: Of each registry that a node exports.
+NODE_RADIOMICS_SPACING_MM = 1.0
 FEATURE_PREFIXES = ("quantities.", "radiomics.")
 
 
@@ -73,6 +76,13 @@ class Registry:
         """Whether the scans are phantoms."""
         return self.about["made_by"] == "synthetic"
 
+    @property
+    def radiomics_spacing_mm(self) -> float:
+        """The resolution that the radiomics in `features` were measured at."""
+        stated = self.about.get("radiomics_spacing_mm", NODE_RADIOMICS_SPACING_MM)
+        assert isinstance(stated, int | float)
+        return float(stated)
+
 
 def read(folder: Path) -> Registry:
     """Read a registry folder.
@@ -106,6 +116,9 @@ def _read_about(path: Path) -> dict[str, object]:
         raise UsageError(f"{path} is not TOML: {error}") from None
     if about.get("format") != FORMAT:
         raise UsageError(f"{path}: format is {about.get('format')!r}, this version reads {FORMAT}: export it again")
+    spacing = about.get("radiomics_spacing_mm", NODE_RADIOMICS_SPACING_MM)
+    if isinstance(spacing, bool) or not isinstance(spacing, int | float) or not spacing > 0:
+        raise UsageError(f"{path}: radiomics_spacing_mm is {spacing!r}: it must be a number of mm above 0")
     if about.get("made_by") not in ("synthetic", "node", "training"):
         raise UsageError(f"{path}: made_by is {about.get('made_by')!r}: it must be 'synthetic', 'node' or 'training'")
     return about

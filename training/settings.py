@@ -44,7 +44,7 @@ class FeatureSettings(_Table):
         1.0,
         ge=0.5,
         le=6,
-        description="resolution of radiomics that are measured here, 0.5 to 6 mm; the node's is 1",
+        description="resolution of the radiomics, 0.5 to 6 mm; the node's is 1, a synthetic registry's 4",
     )
     workers: int = Field(0, ge=0, description="processes that measure; 0: one a core")
 

@@ -236,5 +236,5 @@ def _description(request: Request) -> str:
     return (
         f'format = 1\nmade_by = "synthetic"\ncreated = {datetime.now(UTC).isoformat(timespec="seconds")}\n'
         f"software_version = {json.dumps(dicomnode.__version__)}\nalgorithm_digest = {json.dumps(_digest(request))}\n"
-        f"notes = {json.dumps(notes)}\nrequest = {_stated(request)}\n"
+        f"radiomics_spacing_mm = {RADIOMICS_MM:g}\nnotes = {json.dumps(notes)}\nrequest = {_stated(request)}\n"
     )

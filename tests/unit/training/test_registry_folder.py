@@ -89,6 +89,8 @@ def test_wrong_features_are_refused(folder: Path, change, message: str) -> None:
     [
         ("format = 2\nmade_by = 'node'\n", "format is 2, this version reads 1"),
         ("format = 1\nmade_by = 'me'\n", "made_by is 'me'"),
+        ("format = 1\nmade_by = 'node'\nradiomics_spacing_mm = 0\n", "radiomics_spacing_mm is 0"),
+        ("format = 1\nmade_by = 'node'\nradiomics_spacing_mm = '4'\n", "radiomics_spacing_mm is '4'"),
         ("format =", "is not TOML"),
     ],
 )

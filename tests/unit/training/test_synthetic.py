@@ -50,7 +50,7 @@ def test_the_registry_is_complete(made) -> None:
         "truth.csv",
     ]
     about = tomllib.loads((folder / "registry.toml").read_text())
-    assert (about["format"], about["made_by"]) == (1, "synthetic")
+    assert (about["format"], about["made_by"], about["radiomics_spacing_mm"]) == (1, "synthetic", 4)
     assert "reduced resolution" in about["notes"] and about["algorithm_digest"] == scans[0]["algorithm_digest"]
     assert [r["patient"] for r in rows(folder / "outcomes.csv")] == ["S0000", "S0001"]
     assert [r["scan"] for r in rows(folder / "truth.csv")] == [r["scan"] for r in scans]

@@ -79,6 +79,17 @@ def test_what_the_registry_has_is_taken_and_the_rest_measured(registry: Registry
     assert found["quantities.lungs.haa_percent"].is_monotonic_increasing
 
 
+def test_radiomics_of_another_resolution_are_not_taken_for_ours(registry: Registry, tmp_path: Path) -> None:
+    """Texture at 4 mm is another number than texture at 1 mm."""
+    measured = registry.features.assign(**{"radiomics.lungs.original_glcm_Contrast": 1.0})
+    coarse = replace(registry, features=measured, about={**registry.about, "radiomics_spacing_mm": 4})
+    asked = QUICK.model_copy(update={"radiomics": True})
+    with pytest.raises(UsageError, match="measured at 4 mm, and features.radiomics_spacing_mm is 1: set that to 4, or"):
+        compute(cohort(coarse), coarse, asked, tmp_path, silent)
+    compute(cohort(coarse), coarse, QUICK, tmp_path, silent)  # which does without them
+    assert registry.radiomics_spacing_mm == 1
+
+
 def test_the_change_is_the_nodes(registry: Registry, tmp_path: Path) -> None:
     """The same numbers as `dicomnode.analysis.change` puts into the findings."""
     found = compute(cohort(registry), registry, QUICK, tmp_path, silent).set_index("scan")
