@@ -112,7 +112,8 @@ def evaluate(
         horizons.append(_at_years(all_scans))
         oracle = None if oracle_risk is None else oracle_risk[:, HORIZONS_YEARS.index(years)]
         if oracle is not None:
-            oracles.append(Oracle(years, all_scans.estimate(metrics.auc, oracle)))
+            judged = (metrics.auc, metrics.calibration_slope, metrics.calibration_intercept)
+            oracles.append(Oracle(years, *(all_scans.estimate(metric, oracle) for metric in judged)))
         for name, risks in arms.items():
             risk = risks[:, years - 1]
             by_arm[name].append(_result(all_scans, one_scan, adjusted, risk, oracle, counts, settings.threshold))
@@ -275,17 +276,27 @@ def _warnings(
         followed = metrics.at_horizon(outcomes, at.years).weights.max(initial=0.0)
         if followed > 1 / _SMALLEST_G:
             found.append(f"{at.years} y: a single scan stands for {followed:.0f}: few were followed so long")
-    best = {o.years: o.auc for o in oracles}
+    best = {o.years: o for o in oracles}
     for arm in arms:
         for h in arm.horizons:
             auc = h.auc.value
             if auc is not None and auc > _TOO_GOOD:
                 found.append(f"{arm.arm}, {h.years} y: AUC {auc:.3f} is too good to be true: look for leakage")
             if auc is not None and h.minus_oracle and h.minus_oracle.lower is not None and h.minus_oracle.lower > 0:
-                text = f"AUC {auc:.3f} is above the oracle's {best[h.years].value:.3f}: look for leakage"
+                text = f"AUC {auc:.3f} is above the oracle's {best[h.years].auc.value:.3f}: look for leakage"
                 found.append(f"{arm.arm}, {h.years} y: {text}")
         slopes = [(h.years, h.calibration_slope.value) for h in arm.horizons]
-        off = [f"{s:.2f} at {y} y" for y, s in slopes if s is not None and not _SLOPES[0] <= s <= _SLOPES[1]]
+        off = [
+            f"{s:.2f} at {y} y{_beside(best.get(y))}"
+            for y, s in slopes
+            if s is not None and not _SLOPES[0] <= s <= _SLOPES[1]
+        ]
         if off:
             found.append(f"{arm.arm}: calibration slope {', '.join(off)}, outside {_SLOPES[0]:g} to {_SLOPES[1]:g}")
     return found
+
+
+def _beside(oracle: Oracle | None) -> str:
+    if oracle is None or oracle.calibration_slope.value is None:
+        return ""
+    return f" (the true risk's own: {oracle.calibration_slope.value:.2f})"

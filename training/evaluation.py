@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from dicomnode.errors import UsageError
 from training.metrics import CalibrationGroup
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,15 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Oracle:
-    """AUC of the generator's own risk: no model of a synthetic registry can be expected to do better."""
+    """The generator's own risk, judged: no model of a synthetic registry can be expected to do better.
+
+    Its calibration is perfect but for the chance of this sample: a model's slope is to be seen beside it.
+    """
 
     years: int
     auc: Estimate
+    calibration_slope: Estimate
+    calibration_intercept: Estimate
 
 
 @dataclass(frozen=True)

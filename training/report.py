@@ -132,7 +132,7 @@ def _content(facts: Facts) -> Content:
     tables = {
         "auc": _auc_table(facts),
         "discrimination": _metric_table(facts, ("auc_one_scan", "auc_adjusted", "minus_oracle", "of_oracle")),
-        "calibration": _metric_table(facts, ("brier", "scaled_brier", "calibration_slope", "calibration_intercept")),
+        "calibration": _calibration_table(facts),
         "threshold": _metric_table(facts, ("sensitivity", "specificity", "net_benefit")),
         "horizons": _horizon_table(facts),
         "characteristics": Table(("", ""), tuple((c.name, c.value) for c in facts.characteristics)),
@@ -206,6 +206,16 @@ def _metric_table(facts: Facts, metrics: Sequence[str]) -> Table:
                 name = "" if arm.arm in {row[0] for row in rows} else arm.arm
                 rows.append((name, _NAMES[metric], *(_text(e) for e in estimates)))
     return Table(("arm", "metric", *(f"{h.years} y" for h in facts.evaluation.horizons)), tuple(rows))
+
+
+def _calibration_table(facts: Facts) -> Table:
+    table = _metric_table(facts, ("brier", "scaled_brier", "calibration_slope", "calibration_intercept"))
+    slopes = [_text(o.calibration_slope) for o in facts.evaluation.oracle]
+    intercepts = [_text(o.calibration_intercept) for o in facts.evaluation.oracle]
+    if not slopes:
+        return table
+    oracle = (("oracle (the true risk)", _NAMES["calibration_slope"], *slopes),)
+    return Table(table.head, (*table.rows, *oracle, ("", _NAMES["calibration_intercept"], *intercepts)))
 
 
 def _horizon_table(facts: Facts) -> Table:

@@ -79,8 +79,11 @@ def test_it_counts_what_it_judges(drawn, found: Evaluation) -> None:
 @pytest.mark.parametrize("years", [1, 3, 5])
 def test_the_truth_is_the_oracle_and_noise_is_worse(found: Evaluation, years: int) -> None:
     perfect, noisy, blind = (found.arm(name).at(years) for name in ("truth", PRIMARY, "blind"))
-    oracle = next(o.auc for o in found.oracle if o.years == years)
-    assert perfect.auc.value == pytest.approx(oracle.value, abs=1e-4)
+    oracle = next(o for o in found.oracle if o.years == years)
+    assert perfect.auc.value == pytest.approx(oracle.auc.value, abs=1e-4)
+    # Right but for the chance of the sample, and the interval knows of that.
+    assert oracle.calibration_slope.lower < 1 < oracle.calibration_slope.upper
+    assert oracle.calibration_intercept.lower < 0 < oracle.calibration_intercept.upper
     assert perfect.of_oracle.value == pytest.approx(1, abs=1e-4)
     assert perfect.minus_oracle.value == pytest.approx(0, abs=1e-4)
     assert perfect.auc.value > noisy.auc.value > blind.auc.value
