@@ -1,4 +1,4 @@
-"""From a run to a bundle of format 2: models, `model.toml`, golden case, card. The node's own reader checks it.
+"""From a run to a bundle: models, `model.toml`, golden case, card. The node's own reader checks it.
 
 The bundle's Device UID is not stored: the node derives it from the digest of its whole method, of which the bundle's
 sha256 (over model.toml, which holds all other digests) is a part (`dicomnode.report.uids.device`).

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from dicomnode.analysis.answers import Earlier, Scan
 from dicomnode.analysis.bundle import Bundle
 from dicomnode.analysis.findings import Risk
-from dicomnode.analysis.fold_models import FoldModels
 from dicomnode.analysis.tabular import BATCH_PARTS
 from dicomnode.errors import RefusedError, UsageError
 from training.arms import Data, Rows, Told
@@ -73,7 +72,6 @@ def largest_disagreement(bundle: Bundle, data: Data, folds: Rows, predicted: dic
     Returns:
         The largest absolute difference of a probability, over a first scan of a patient in each fold, and every arm.
     """
-    assert isinstance(bundle.models, FoldModels), "a run's bundle has fold models"
     largest = 0.0
     for fold in np.unique(folds):
         row = next(int(r) for r in np.flatnonzero(folds == fold) if data.earlier(int(r)) is None)

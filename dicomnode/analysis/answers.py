@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,18 +58,3 @@ class Answer:
     attention: NDArray[np.float64] | None = None
     codes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
-
-
-class Models(Protocol):
-    """The models of a bundle, loaded."""
-
-    @property
-    def interval(self) -> str:
-        """In words, what an interval over the members is."""
-
-    def answer(self, scan: Scan) -> Answer:
-        """Ask every member.
-
-        Raises:
-            RefusedError: no-lungs, or features-missing.
-        """

@@ -3,11 +3,9 @@
 ```
 model.toml          what the model is, how its input is made, digests of every other file (see `manifest`)
 *.safetensors       networks (half precision), and the golden case's scan
-*.json              tabular models (format 2), and golden.json: the golden case's features, expected risk, tolerance
+*.json              tabular models, and golden.json: the golden case's features, expected risk, tolerance
 MODEL_CARD.md       for people
 ```
-Format 1 has one encoder with bootstrap heads (`shared_encoder`), format 2 arms with a model for each fold
-(`fold_models`).
 """
 
 import hashlib
@@ -23,11 +21,12 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from dicomnode.analysis import fold_models, shared_encoder
-from dicomnode.analysis.answers import Earlier, Models, Scan
+from dicomnode.analysis import fold_models
+from dicomnode.analysis.answers import Earlier, Scan
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Horizon, IntendedUse, Risk, SliceRelevance
-from dicomnode.analysis.manifest import MANIFEST, Golden, Manifest1, Manifest2
+from dicomnode.analysis.fold_models import FoldModels
+from dicomnode.analysis.manifest import Golden, Manifest
 from dicomnode.analysis.model import horizon_indices
 from dicomnode.analysis.preprocess import Spec, slice_positions
 from dicomnode.errors import BundleError, RefusedError
@@ -40,9 +39,9 @@ class Bundle:
     """A model ready to predict. `sha256` is over model.toml, which holds the digests of all other files."""
 
     folder: Path
-    manifest: Manifest1 | Manifest2
+    manifest: Manifest
     spec: Spec | None
-    models: Models
+    models: FoldModels
     sha256: str
 
     @property
@@ -74,7 +73,7 @@ class Bundle:
         Raises:
             BundleError: the model needs radiomics, and there are none, or others.
         """
-        needed = self.manifest.radiomics_settings if isinstance(self.manifest, Manifest2) else None
+        needed = self.manifest.radiomics_settings
         if needed is None:
             return
         if settings is None:
@@ -165,7 +164,7 @@ def read(folder: Path) -> Bundle:
     """
     text = _bytes(folder / "model.toml")
     try:
-        manifest = MANIFEST.validate_python(tomllib.loads(text.decode("utf-8")))
+        manifest = Manifest.model_validate(tomllib.loads(text.decode("utf-8")))
         spec = None if manifest.preprocessing is None else Spec.from_dict(manifest.preprocessing)
     except ValidationError as error:
         raise BundleError(f"{folder / 'model.toml'}: {_first(error)}") from None
@@ -179,19 +178,13 @@ def read(folder: Path) -> Bundle:
                 f"{expected[:12]}…. Copy the bundle again from where it was made"
             )
     sha256 = hashlib.sha256(text).hexdigest()
-    models: Models = (
-        shared_encoder.read(folder, manifest)
-        if isinstance(manifest, Manifest1)
-        else fold_models.read(folder, manifest, sha256)
-    )
-    return Bundle(folder, manifest, spec, models, sha256)
+    return Bundle(folder, manifest, spec, fold_models.read(folder, manifest, sha256), sha256)
 
 
 def _first(error: ValidationError) -> str:
-    """Where the first error is, and what. The format and an arm's kind are pydantic's choice of a record, no place."""
+    """Where the first error is, and what. An arm's kind is pydantic's choice of a record, no place."""
     first = error.errors()[0]
-    place = first["loc"][1:] if first["loc"][:1] in ((1,), (2,)) else first["loc"]
-    where = ".".join(str(part) for part in place if part not in ("network", "tabular"))
+    where = ".".join(str(part) for part in first["loc"] if part not in ("network", "tabular"))
     return f"{where}: {first['msg']}" if where else first["msg"]
 
 

@@ -1,4 +1,4 @@
-"""The models of a bundle of format 2: arms of networks and of tabular models, one a fold, joined by an ensemble.
+"""The models of a bundle: arms of networks and of tabular models, one a fold, joined by an ensemble.
 
 Member i is the ensemble over the i-th model of each arm; an arm with fewer models than another begins anew. So each
 member is what the evaluation has judged: one fold's models, combined and calibrated.
@@ -15,7 +15,7 @@ from dicomnode.analysis import tabular
 from dicomnode.analysis.answers import Answer, Earlier, Scan
 from dicomnode.analysis.ensemble import Ensemble
 from dicomnode.analysis.findings import Flag
-from dicomnode.analysis.manifest import Manifest2, NetworkArm
+from dicomnode.analysis.manifest import Manifest, NetworkArm
 from dicomnode.analysis.model import CODE_WIDTH, HazardNet, risk
 from dicomnode.analysis.preprocess import Spec, prepare
 from dicomnode.analysis.stored_weights import fill, to_be_filled
@@ -41,7 +41,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class FoldModels:
-    """See the module and `answers.Models`. `sha256` is the bundle's: earlier codes must be of the same."""
+    """The models of a bundle, loaded. `sha256` is the bundle's: codes of an earlier scan must be of the same."""
 
     sha256: str
     spec: Spec | None
@@ -73,7 +73,11 @@ class FoldModels:
         return self._risks(scan, self._looks(scan))
 
     def answer(self, scan: Scan) -> Answer:
-        """See `answers.Models`."""
+        """Ask every member.
+
+        Raises:
+            RefusedError: no-lungs, or features-missing.
+        """
         flags = _doubts(self.tables, scan)
         looks = self._looks(scan)
         risks = self._risks(scan, looks)
@@ -161,7 +165,7 @@ def _doubts(tables: tuple[Tables, ...], scan: Scan) -> tuple[Flag, ...]:
     return tuple(flags)
 
 
-def read(folder: Path, manifest: Manifest2, sha256: str) -> FoldModels:
+def read(folder: Path, manifest: Manifest, sha256: str) -> FoldModels:
     """The models of a bundle whose digests are checked.
 
     Raises:
@@ -188,7 +192,7 @@ def _net(path: Path, arm: NetworkArm, intervals: int) -> HazardNet:
     return net
 
 
-def _table(path: Path, manifest: Manifest2) -> TabularModel:
+def _table(path: Path, manifest: Manifest) -> TabularModel:
     model = tabular.read(path)
     if model.edges_years != manifest.edges_years:
         raise BundleError(f"{path} has the intervals {model.edges_years}, model.toml {manifest.edges_years}")

@@ -1,12 +1,10 @@
 """What stands in a bundle's `model.toml` and `golden.json`: validated records; an unknown key is an error."""
 
 import json
-from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
-from torch import Tensor
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dicomnode.analysis.backbones import BACKBONES
 from dicomnode.analysis.ensemble import Ensemble
@@ -35,25 +33,6 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Calibration(_Record):
-    """Recalibration of every hazard logit: slope * logit + intercept. The slope is above 0: no ranking turns round."""
-
-    slope: Annotated[float, Field(gt=0)]
-    intercept: float
-
-    def apply(self, logits: Tensor) -> Tensor:
-        """Calibrated hazard logits, same shape."""
-        return self.slope * logits + self.intercept
-
-
-class ArmEntry(_Record):
-    """One arm of format 1: its encoder, how many heads, and the file with the weights of both."""
-
-    backbone: Backbone
-    heads: Annotated[int, Field(ge=1)]
-    weights: FileName
-
-
 class NetworkArm(_Record):
     """An arm of networks on slices, one a fold; `earlier`: with the latest earlier scan as second input."""
 
@@ -73,19 +52,7 @@ class TabularArm(_Record):
 
 
 class Population(_Record):
-    """On whom a model of format 1 was trained and evaluated."""
-
-    description: str
-    train_patients: int
-    train_scans: int
-    test_patients: int
-    test_scans: int
-    registry_sha256: Digest
-    split_sha256: Digest
-
-
-class Cohort(_Record):
-    """On whom a model of format 2 was trained; its evaluation predicts each patient by models that never saw them.
+    """On whom a model was trained; its evaluation predicts each patient by models that never saw them.
 
     Attributes:
         deaths: scans followed by an observed death within the longest horizon.
@@ -99,9 +66,18 @@ class Cohort(_Record):
     split_sha256: Digest
 
 
-class _Manifest(_Record):
-    """What both formats say. `files`: every other file with its sha256; `edges_years`: the hazard's intervals."""
+class Manifest(_Record):
+    """`model.toml`: what the model is, its arms with a model for each fold, and the ensemble over them.
 
+    Attributes:
+        edges_years: the ends of the hazard's intervals, from 0.
+        files: every other file with its sha256.
+        preprocessing: the networks' input; None without networks.
+        radiomics: PyRadiomics' parameter file as JSON, where a tabular arm takes radiomics; else "".
+        features: all that the tabular arms take, by name; empty without such an arm.
+    """
+
+    format: Literal[2]
     name: Annotated[str, Field(min_length=1, max_length=64)]
     version: Annotated[str, Field(min_length=1, max_length=32)]
     intended_use: IntendedUse
@@ -111,59 +87,22 @@ class _Manifest(_Record):
     created_by: str
     software: dict[str, str]
     files: dict[FileName, Digest]
-
-    @property
-    def models(self) -> Iterable[str]:
-        """The files that hold models."""
-        return ()
+    radiomics: str = ""
+    features: tuple[str, ...] = ()
+    preprocessing: dict[str, object] | None = None
+    ensemble: Ensemble
+    population: Population
+    arms: Annotated[tuple[Annotated[NetworkArm | TabularArm, Field(discriminator="kind")], ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _all_named(self) -> Self:
-        needed = {"golden.json", "MODEL_CARD.md", *self.models}
+        needed = {"golden.json", "MODEL_CARD.md", *(name for arm in self.arms for name in arm.models)}
         if missing := sorted(needed - set(self.files)):
             raise ValueError(f"files lacks the sha256 of {', '.join(missing)}")
         if list(self.horizons_years) != sorted(set(self.horizons_years)):
             raise ValueError(f"horizons_years {self.horizons_years} must rise")
         horizon_indices(self.edges_years, self.horizons_years)
         return self
-
-
-class Manifest1(_Manifest):
-    """`model.toml` of format 1: one shared encoder an arm, bootstrap heads, one calibration."""
-
-    format: Literal[1]
-    preprocessing: dict[str, object]
-    calibration: Calibration
-    population: Population
-    arms: Annotated[tuple[ArmEntry, ...], Field(min_length=1)]
-
-    @property
-    def models(self) -> Iterable[str]:
-        """The files that hold models."""
-        return (arm.weights for arm in self.arms)
-
-
-class Manifest2(_Manifest):
-    """`model.toml` of format 2: arms with a model for each fold, and the ensemble over them.
-
-    Attributes:
-        preprocessing: the networks' input; None without networks.
-        radiomics: PyRadiomics' parameter file as JSON, where a tabular arm takes radiomics; else "".
-        features: all that the tabular arms take, by name; empty without such an arm.
-    """
-
-    format: Literal[2]
-    radiomics: str = ""
-    features: tuple[str, ...] = ()
-    preprocessing: dict[str, object] | None = None
-    ensemble: Ensemble
-    population: Cohort
-    arms: Annotated[tuple[Annotated[NetworkArm | TabularArm, Field(discriminator="kind")], ...], Field(min_length=1)]
-
-    @property
-    def models(self) -> Iterable[str]:
-        """The files that hold models."""
-        return (name for arm in self.arms for name in arm.models)
 
     @property
     def radiomics_settings(self) -> dict[str, object] | None:
@@ -187,10 +126,6 @@ class Manifest2(_Manifest):
         if any(name.startswith("radiomics.") for name in self.features) != isinstance(self.radiomics_settings, dict):
             raise ValueError("radiomics must hold PyRadiomics' settings where features has radiomics.*, and only then")
         return self
-
-
-Manifest = Annotated[Manifest1 | Manifest2, Field(discriminator="format")]
-MANIFEST: TypeAdapter[Manifest1 | Manifest2] = TypeAdapter(Manifest)
 
 
 class GoldenHorizon(_Record):

@@ -1,4 +1,4 @@
-"""A bundle of format 2: made of a run, predicting as the run did, and refused in every way in which it can be wrong."""
+"""A bundle: made of a run, predicting as the run did, and refused in every way in which it can be wrong."""
 
 import dataclasses
 import hashlib
@@ -260,6 +260,15 @@ def other_network(folder: Path) -> None:
     seal(folder, NETWORK)
 
 
+def other_window(folder: Path) -> None:
+    edit(folder, "model.toml", r"^window_hu = .*$", "window_hu = [-1024.0, -900.0]")
+
+
+def no_safetensors(folder: Path) -> None:
+    (folder / NETWORK).write_bytes(b"pickle")
+    seal(folder, NETWORK)
+
+
 @pytest.mark.parametrize("name", [NETWORK, TABLE, "golden.json", "golden.safetensors", "MODEL_CARD.md", "report.md"])
 def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
     data = bytearray((copy / name).read_bytes())
@@ -284,7 +293,10 @@ def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
             "does not reproduce its golden case",
         ),
         (change_json("golden.json", lambda c: c["features"].popitem()), "golden.json: the model needs numbers"),
+        (change_json("golden.json", lambda c: c["expected"].pop()), "expected is not for the years"),
         (other_network, "does not reproduce its golden case"),
+        (other_window, "does not reproduce its golden case"),
+        (no_safetensors, "does not hold a network of 5 intervals on resnet18"),
         (change_json(TABLE, lambda c: c.update(format=9)), "radiomics-0.json is no tabular model"),
         (change_json(TABLE, lambda c: c.update(edges_years=[0, 1, 2, 3, 4, 6])), "has the intervals"),
         (change_json(TABLE, lambda c: c["features"].__setitem__(0, "quantities.x.y")), "does not name: quantities.x.y"),
@@ -302,7 +314,18 @@ def test_a_model_that_is_another_than_the_evaluated_is_found(
     ("old", "new", "message"),
     [
         (r"^version = 1$", "version = 2", "version is 2: this dicomnode knows version 1"),
-        (r"^format = .*$", "format = 1", "model.toml: calibration: Field required"),
+        (r"^format = .*$", "format = 1", "model.toml: format: Input should be 2"),
+        (r"^name = .*$", 'name = "x"\ncolour = "blue"', "colour: Extra inputs are not permitted"),
+        (r"^slab_mm = .*$", "slab_mm = 5.0\nsharpen = 2", "unknown or missing key: sharpen"),
+        (
+            r"^intended_use = .*$",
+            'intended_use = "clinical"',
+            "intended_use: Input should be 'synthetic-demo' or 'research'",
+        ),
+        (r"^horizons_years = .*$", "horizons_years = [3, 1]", "must rise"),
+        (r'^"golden.safetensors" = .*$', "", "files lacks the sha256 of golden.safetensors"),
+        (r'^"resnet18-0.safetensors" = .*$', "", "files lacks the sha256 of resnet18-0.safetensors"),
+        (r"^limits = .*$", "limits = [", "model.toml: "),
         (r"^slope = .*$", "slope = 0.0", "ensemble.slope: Input should be greater than 0"),
         (r"^intercepts = .*$", "intercepts = [0.0, 0.0]", "intercepts needs 5 numbers"),
         (r"^resnet18 = .*$", "resnet18 = -0.1", "must not be negative"),
@@ -389,6 +412,16 @@ def test_an_unknown_scanner_is_said(made: Made) -> None:
     unknown = models.answer(dataclasses.replace(scan, scanner={"manufacturer": "Canon"}))
     assert [flag.code for flag in unknown.flags] == ["covariates-missing", "scanner-unknown"]
     np.testing.assert_array_equal(known.risks, unknown.risks)
+
+
+def test_bounds_give_way_to_the_mean(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With very unequal members the mean can lie above the 97.5th percentile; the interval then reaches to it."""
+    risks = np.full((100, 5), 1e-5)
+    risks[:2] = 0.9
+    monkeypatch.setattr(FoldModels, "answer", lambda self, scan: Answer(risks))
+    scan = asked(made, "P0-0")
+    for h in made.bundle.predict(scan.volume, scan.labels, scan.features).horizons:
+        assert h.lower <= h.probability == h.upper
 
 
 def test_no_lungs_is_refused(made: Made) -> None:
