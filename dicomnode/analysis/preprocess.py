@@ -19,7 +19,8 @@ class Spec:
 
     Attributes:
         spacing_mm: in-plane pixel of the prepared slices.
-        canvas: (height, width) of a prepared slice, pixels. Lung beyond it is cut off.
+        canvas: (height, width) of a prepared slice, pixels, at least 32: the networks halve it five times. Lung beyond
+            it is cut off.
         slices: how many, evenly spaced over the lungs' height.
         slab_mm: thickness of each prepared slice: thin and thick source slices then look alike.
         window_hu: the HU that become 0 and 1.
@@ -40,7 +41,7 @@ class Spec:
         wrong = {
             "version": (self.version != SPEC_VERSION, f"this dicomnode knows version {SPEC_VERSION}"),
             "spacing_mm": (not 0.2 <= self.spacing_mm <= 10, "give 0.2 to 10 mm"),
-            "canvas": (min(self.canvas) < 16 or max(self.canvas) > 2048, "give 16 to 2048 pixels"),
+            "canvas": (min(self.canvas) < 32 or max(self.canvas) > 2048, "give 32 to 2048 pixels"),
             "slices": (not 1 <= self.slices <= 512, "give 1 to 512"),
             "slab_mm": (not 0.2 <= self.slab_mm <= 50, "give 0.2 to 50 mm"),
             "window_hu": (not low < high, "give (low, high) with low below high"),

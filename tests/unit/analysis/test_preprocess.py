@@ -93,7 +93,7 @@ def test_labels_of_another_shape_are_an_error() -> None:
     [
         ({"version": 2}, "version is 2: this dicomnode knows version 1"),
         ({"spacing_mm": 0.0}, "spacing_mm is 0.0"),
-        ({"canvas": (8, 64)}, "canvas is"),
+        ({"canvas": (31, 64)}, "canvas is"),
         ({"slices": 0}, "slices is 0"),
         ({"slab_mm": 99.0}, "slab_mm is 99"),
         ({"window_hu": (200.0, -1024.0)}, "window_hu is"),
@@ -130,10 +130,10 @@ def test_slice_positions_are_where_the_slices_lie() -> None:
     labels[5:35, 5:25, 5:25] = 1
     array[:] = (-900 + 10 * np.arange(40))[:, None, None]
     lifted = dataclasses.replace(volume(array, (4.0, 2.0, 2.0)), origin_mm=(0.0, 0.0, -200.0))
-    spec = Spec(spacing_mm=2.0, canvas=(16, 16), slices=6, slab_mm=4.0)
+    spec = Spec(spacing_mm=2.0, canvas=(32, 32), slices=6, slab_mm=4.0)
     positions = slice_positions(lifted, labels, spec)
     np.testing.assert_allclose(positions, -200 + 4 * (5 + np.array([2, 7, 12, 17, 22, 27])))
-    shown = prepare(lifted, labels, spec)[:, 8, 8] * 1224 - 1024
+    shown = prepare(lifted, labels, spec)[:, 16, 16] * 1224 - 1024
     np.testing.assert_allclose(shown, -900 + 10 * (positions + 200) / 4, atol=0.5)
 
 
