@@ -58,14 +58,14 @@ def test_nothing_settles_before_lost_rows_are_restored(tmp_path: Path, monkeypat
         if next(failures, False):
             failed.release()
             raise DatabaseError("the database is not there yet")
-        go_on.wait(10)
+        go_on.wait(60)
         compare()
 
     monkeypatch.setattr(ticks, "compare_spool", fails_twice)
     ticks.start()
     try:
-        assert failed.acquire(timeout=10)
-        assert failed.acquire(timeout=10)
+        assert failed.acquire(timeout=60)
+        assert failed.acquire(timeout=60)
         assert catalog.job("1.2", 1) is None
         go_on.set()
         wait_until(lambda: catalog.job("1.2", 1) is not None)
