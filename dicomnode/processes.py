@@ -48,6 +48,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     workflow.stop(config.worker.drain_s)
     heart.stop()
     catalog.close()
+    worker.end()
 
 
 def prepare_folders(config: Config) -> None:
