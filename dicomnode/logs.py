@@ -45,7 +45,6 @@ def configure(level: str, process: str) -> None:
             "pynetdicom",
             "pydicom",
             "highdicom",
-            "apscheduler",
             "alembic.runtime.plugins",
             "dbos",
             "radiomics",
@@ -54,6 +53,10 @@ def configure(level: str, process: str) -> None:
             "httpx",
         ):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # A tick that is late is skipped: the next one finds the same state.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        # A peer that is away is told by whoever wanted something of it, with its name; not as two errors besides.
+        logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
         # pydicom's warnings quote the values they complain of, and those can be a patient's name.
         logging.getLogger("pydicom").setLevel(logging.ERROR)
         logging.captureWarnings(True)
