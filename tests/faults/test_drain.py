@@ -16,7 +16,7 @@ from tests.faults.studies import make_study
 
 def test_sigterm_drains(data: Path, tmp_path: Path) -> None:
     files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a", every=13)
-    node = Node(tmp_path / "node", "", "[worker]\nprocesses = 0\ndrain_s = 20\n")
+    node = Node(tmp_path / "node", "", "[worker]\nprocesses = 0\ndrain_s = 60\n")
     node.config_path.write_text(node.config_path.read_text().replace('bundle = "demo-synthetic"', 'bundle = ""'))
     node.start()
     assert node.process is not None
@@ -31,8 +31,8 @@ def test_sigterm_drains(data: Path, tmp_path: Path) -> None:
     until("closed for others", lambda: not _answers(node), 15)
     assert [association.send_c_store(d).Status for d in datasets[1:]] == [0x0000] * (len(datasets) - 1)
     association.release()
-    assert node.process.wait(30) == 0
-    assert time.monotonic() - began < 25
+    assert node.process.wait(120) == 0
+    assert time.monotonic() - began < 60  # it ended with its association, not with its time
     assert "a receiver died here" not in node.log()
     node.start()  # it left nothing that the next one would have to clear away
     until("spool and catalogue compared", lambda: "spool and catalogue compared" in node.log(), 20)
