@@ -48,17 +48,19 @@ def test_sigterm_in_mid_analysis_ends_the_worker_in_time_and_the_next_start_goes
     folder = data / "chest_lidc0314_every4th"
     study_uid = str(pydicom.dcmread(next(folder.glob("*.dcm")), stop_before_pixels=True).StudyInstanceUID)
     node = Node(tmp_path / "node", "", "radiomics = false\n[worker]\ndrain_s = 1\n").start()
-    assert storescu_process(peer("storescu", "dcmtk"), node.port, folder).returncode == 0
-    until("analysing", lambda: node.jobs().get(study_uid) == "running", 60)
-    worker = node.child("work")
-    assert node.stop() == 0
-    assert not worker.is_running()
-    assert "what still runs is left to the next start" in node.log()
-    assert "failed" not in node.log()
-    assert node.jobs()[study_uid] == "running"
-    node.start()
-    until("analysed", lambda: node.jobs()[study_uid] == "analysed", 120)
-    assert node.stop() == 0
+    try:
+        assert storescu_process(peer("storescu", "dcmtk"), node.port, folder).returncode == 0
+        until("analysing", lambda: node.jobs().get(study_uid) == "running", 60)
+        worker = node.child("work")
+        assert node.stop() == 0
+        assert not worker.is_running()
+        assert "what still runs is left to the next start" in node.log()
+        assert "failed" not in node.log()
+        assert node.jobs()[study_uid] == "running"
+        node.start()
+        until("analysed", lambda: node.jobs()[study_uid] == "analysed", 120)
+    finally:
+        node.stop()
 
 
 def _answers(node: Node) -> bool:
