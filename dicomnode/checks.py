@@ -1,5 +1,6 @@
 """`dicomnode check`: what would not work is found before the first study comes."""
 
+import errno
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ from dicomnode import peers
 from dicomnode.config import Config
 from dicomnode.dimse import sender
 from dicomnode.dimse.spooled import digest
-from dicomnode.errors import DicomnodeError
+from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.reconcile import all_instances
 from dicomnode.intake.records import Instance
@@ -76,6 +77,8 @@ def _database(config: Config) -> Result:
         return Result("database", True, "SQLite; it is made at the first start")
     try:
         Catalog.open(config.catalog_url).close()
+    except SpoolError as e:
+        return Result("database", False, f"{where} does not open: {' '.join(str(e).split())}")
     except Exception as e:  # noqa: BLE001  (whatever the driver raises, the person needs a line)
         return Result("database", False, f"{where} does not open ({type(e).__name__}): check storage.database_url")
     return Result("database", True, f"{where} opens")
@@ -92,7 +95,8 @@ def _port(config: Config) -> Result:
             try:
                 sender.echo(running)
             except DicomnodeError:
-                return Result("port", False, f"{node.host}:{node.port} cannot be used ({e.strerror}): change node.port")
+                key = "node.port" if e.errno in (errno.EADDRINUSE, errno.EACCES) else "node.host"
+                return Result("port", False, f"{node.host}:{node.port} cannot be used ({e.strerror}): change {key}")
             return Result("port", True, f"{node.host}:{node.port} answers as {node.ae_title}: the node is running")
     return Result("port", True, f"{node.host}:{node.port} is free")
 

@@ -128,14 +128,14 @@ def send_step(study_uid: str, generation: int, destination: str) -> str | None:
             sent = peers.send(peer, [Path(planned.path)])[0]
         except PeerRejectedError as e:
             mark(work.catalog, planned, "rejected", text=str(e))
-            log.error("%s refuses %s for good: %s", destination, planned.object, e)
+            log.error("%s refuses %s of study %s for good: %s", destination, planned.object, study_uid, e)
         except PeerError as e:
             mark(work.catalog, planned, "pending", text=str(e))
-            log.warning("%s did not take %s, will try again: %s", destination, planned.object, e)
+            log.warning("%s did not take %s of study %s, will try again: %s", destination, planned.object, study_uid, e)
             return str(e)
         else:
             mark(work.catalog, planned, "delivered", status=sent.status, text=sent.outcome)
-            log.info("%s stored %s (0x%04X)", destination, planned.object, sent.status)
+            log.info("%s stored %s of study %s (0x%04X)", destination, planned.object, study_uid, sent.status)
     return None
 
 
@@ -175,7 +175,7 @@ def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = 
         except PeerRejectedError as e:
             for d in stored:
                 mark(work.catalog, d, "rejected", status=d.status, text=f"stored, but storage commitment: {e}")
-            log.error("%s refuses storage commitment for good: %s", destination, e)
+            log.error("%s refuses storage commitment of study %s for good: %s", destination, study_uid, e)
             return None
         except PeerError as e:
             work.catalog.report_commitment(transaction_uid, [], {}, now=now)

@@ -23,15 +23,16 @@ from dicomnode.display import findings_table
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Delivery, Job
-from dicomnode.offline import SHIPPED
+from dicomnode.offline import SHIPPED, make_folder
 from dicomnode.queueing import results_folder
 
 _PACS_AE, _NODE_AE = "DEMOPACS", "DICOMNODE"
 #: Far above what two cores need; only a demo that hangs meets it.
 _PATIENCE_S = 900.0
 
+_MADE_BY = "# Made by `dicomnode demo`. The repository's ae_config.toml explains every key."
 _CONFIG = """\
-# Made by `dicomnode demo`. The repository's ae_config.toml explains every key.
+{made_by}
 [node]
 ae_title = "{node_ae}"
 host = "127.0.0.1"
@@ -79,8 +80,10 @@ def run(out: Path, given: Path | None, pacs: str | None) -> int:
     )
     if given is not None and not given.is_dir():
         raise UsageError(f"{given}: there is no such folder")
+    if given is not None and given.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"--input {given} lies in --out {out}, which is cleared first: give another folder for --out")
     _clear(out)
-    files = find_files(given) if given is not None else None
+    files = sender.sendable(find_files(given)) if given is not None else None
     standing = StoragePeer(_PACS_AE, "127.0.0.1", 0, out / "pacs") if pacs is None else None
     if standing is not None:
         peer = peer.model_copy(update={"port": standing.start()})
@@ -97,7 +100,12 @@ def run(out: Path, given: Path | None, pacs: str | None) -> int:
 
 
 def _clear(out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    path = out / "ae_config.toml"
+    is_ours = path.is_file() and path.read_text("utf-8", "replace").startswith(_MADE_BY)
+    if not is_ours and any(p.name != "pacs" for p in out.iterdir()):
+        # Perhaps a node's own folder, with its spool.
+        raise UsageError(f"--out {out}: this folder holds something else than a demo; give a new one, or an empty one")
     for name in ("pacs", "study", "var"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("findings.json", "overlay.png", "node.log"):
@@ -107,6 +115,7 @@ def _clear(out: Path) -> None:
 
 def _configure(path: Path, peer: config.Destination) -> config.Config:
     text = _CONFIG.format(
+        made_by=_MADE_BY,
         node_ae=_NODE_AE,
         node_port=_free_port(),
         weights=json.dumps(str(SHIPPED.weights)),
@@ -164,7 +173,7 @@ def _drive(
         files = demo_study.write(out / "study")
         bars.update(task, total=1, completed=1, note=f"{len(files)} images")
     if not files:
-        raise UsageError("there are no files to send")
+        raise UsageError("there are no DICOM files to send")
     task = bars.add_task("starting the node", total=None, note="")
     target = sender.Destination("node", _NODE_AE, settings.node.host, settings.node.port, "DEMOSCANNER")
     _wait_for_node(target, node)

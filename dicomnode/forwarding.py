@@ -70,11 +70,12 @@ def _send(peer: peers.Outbound, catalog: Catalog, waiting: list[Delivery]) -> li
     except AssociationRejectedError as e:
         for image in waiting[len(done) :]:
             mark(catalog, image, "rejected", text=str(e))
-        log.error("%s refuses %d images for good: %s", peer.name, len(waiting) - len(done), e)
+        left = len(waiting) - len(done)
+        log.error("%s refuses %d images of study %s for good: %s", peer.name, left, waiting[0].study_uid, e)
         return []
     except PeerRejectedError as e:
         mark(catalog, waiting[len(done)], "rejected", text=str(e))
-        log.error("%s refuses an image for good: %s", peer.name, e)
+        log.error("%s refuses an image of study %s for good: %s", peer.name, waiting[0].study_uid, e)
         return waiting[len(done) + 1 :]
     except PeerError as e:
         mark(catalog, waiting[len(done)], "pending", text=str(e))

@@ -282,4 +282,7 @@ def _guarded(tick: Callable[[], object]) -> Callable[[], bool]:
 
 
 def _name(error: SQLAlchemyError) -> str:
-    return type(getattr(error, "orig", None) or error).__name__
+    cause = getattr(error, "orig", None) or error
+    if type(cause).__name__ == "UndefinedTable" or "no such table" in str(cause):  # PostgreSQL, SQLite
+        return "that the queue is not there yet: the first worker makes it"
+    return type(cause).__name__

@@ -4,12 +4,30 @@ import logging
 import sys
 import time
 import traceback
+from types import TracebackType
+
+_Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class _WithoutTexts(logging.Formatter):
+    """Where an exception came from, without its text: somebody else's may quote what it was given."""
+
+    def formatException(self, ei: _Raised) -> str:  # noqa: N802  (logging's name)
+        where = "".join(traceback.format_tb(ei[2]))
+        return f"{where}{ei[0].__name__}" if ei[0] is not None else where
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    # `dicomnode jobs cancel` ends a workflow so: what a person wanted is no error.
+    raised = record.exc_info[0] if record.exc_info else None
+    return raised is None or raised.__name__ != "DBOSAwaitedWorkflowCancelledError"
 
 
 def configure(level: str, process: str) -> None:
     """Set up logging for this process. `process` names it in each line (receiver, worker-0, …)."""
     handler = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter(
+    quiet = level != "debug"
+    formatter = (_WithoutTexts if quiet else logging.Formatter)(
         f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {process} %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
     )
     formatter.converter = time.gmtime
@@ -17,13 +35,17 @@ def configure(level: str, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    if root.level > logging.DEBUG:
+    # It would bring a handler of its own, with another format.
+    engine = logging.getLogger("dbos")
+    engine.handlers[:], engine.propagate = [handler], False
+    if quiet:
+        engine.filters[:] = [_is_no_cancellation]
         # pynetdicom, pydicom and the scheduler log whole messages and values: those of ours say what a person needs.
         for name in (
             "pynetdicom",
             "pydicom",
             "highdicom",
-            "apscheduler",
+            "alembic.runtime.plugins",
             "dbos",
             "radiomics",
             "matplotlib",
@@ -31,6 +53,10 @@ def configure(level: str, process: str) -> None:
             "httpx",
         ):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # A tick that is late is skipped: the next one finds the same state.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        # A peer that is away is told by whoever wanted something of it, with its name; not as two errors besides.
+        logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
         # pydicom's warnings quote the values they complain of, and those can be a patient's name.
         logging.getLogger("pydicom").setLevel(logging.ERROR)
         logging.captureWarnings(True)

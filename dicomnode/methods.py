@@ -8,7 +8,7 @@ from dicomnode.analysis import radiomics
 from dicomnode.analysis.lungs import ClassicalSegmenter, Segmenter
 from dicomnode.analysis.pipeline import Method
 from dicomnode.config import AnalysisTable, Config
-from dicomnode.errors import ConfigurationError, UsageError, WeightsError
+from dicomnode.errors import BundleError, ConfigurationError, UsageError, WeightsError
 from dicomnode.routing.rules import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def segmenter(table: AnalysisTable) -> Segmenter:
         lungs.path,
         lungs.sha256,
         _model_name(lungs.path),
-        device="cuda" if table.device.startswith("cuda") else "cpu",
+        device=table.device,
         lobe_weights=lobes,
     )
 
@@ -74,6 +74,12 @@ def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | Non
     name = table.bundle if name is None else name
     if not name:
         return None
+    if not (table.weights / name).is_dir():
+        there = ", ".join(sorted(p.parent.name for p in table.weights.glob("*/model.toml"))) or "none"
+        raise BundleError(
+            f"there is no bundle {name!r} in {table.weights} (there are: {there}): correct bundle, shadow_bundle or "
+            "weights in [analysis] or the profile"
+        )
     from dicomnode.analysis import bundle  # noqa: PLC0415  (torch: two seconds to import)
 
     found = bundle.load(table.weights / name, allow_demo=table.allow_demo_bundles)

@@ -31,7 +31,7 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
     """
     console = Console()
     before = [_read(path) for path in earlier]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for name in ("seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"):
         # An earlier run's results must not be taken for this one's.
         (out / name).unlink(missing_ok=True)
@@ -57,6 +57,14 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
     findings_table(console, findings)
     console.print(f"written to {out}", markup=False, highlight=False)
     return 0 if findings.status == "analysed" else 3
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder that `--out` names where it is missing. Raises UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {folder}: this folder cannot be made ({error.strerror})") from None
 
 
 def _read(path: Path) -> Findings:

@@ -10,6 +10,7 @@ from types import FrameType
 from dicomnode.config import Config
 from dicomnode.dimse.receiver import Caller, ReceiverSettings
 from dicomnode.dimse.receiver_process import run_receiver
+from dicomnode.errors import SpoolError
 from dicomnode.intake.catalog import Catalog
 
 log = logging.getLogger(__name__)
@@ -47,12 +48,24 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     workflow.stop(config.worker.drain_s)
     heart.stop()
     catalog.close()
+    worker.end()
 
 
 def prepare_folders(config: Config) -> None:
-    """Make the folders of the configuration where they are missing."""
-    for folder in (config.storage.spool, config.storage.results, config.storage.state):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Make the folders of the configuration where they are missing.
+
+    Raises:
+        SpoolError: one cannot be made.
+    """
+    for key in ("spool", "results", "state"):
+        folder = getattr(config.storage, key)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise SpoolError(
+                f"storage.{key} = {folder}: this folder cannot be made ({e.strerror}); change the path, or the rights "
+                "of the folder above it"
+            ) from None
 
 
 def receiver_settings(config: Config) -> ReceiverSettings:

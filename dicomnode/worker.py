@@ -9,6 +9,7 @@ the service manager, starts it again as a new worker.
 import logging
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 LOST_LEASE_STATUS = 75
 #: A worker shows itself so often within the time after which it would be declared dead.
 _BEATS = 4
+#: After its time to drain, a worker waits so long for threads that are just ending.
+_LAST_STEPS_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,22 @@ def lost() -> NoReturn:
     log.critical("this worker was silent for too long and was declared dead: its work is with others, it ends here")
     logging.shutdown()
     os._exit(LOST_LEASE_STATUS)
+
+
+def end() -> None:
+    """The last call of a worker that has drained: a step that still runs does not outlive it.
+
+    It would go on for as long as its analysis takes, and its workflow would fail for want of the engine. The next start
+    runs it again, as after a kill.
+    """
+    deadline = time.monotonic() + _LAST_STEPS_S
+    others = [t for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in others):
+        log.warning("what still runs is left to the next start, or to another worker")
+        logging.shutdown()
+        os._exit(0)
 
 
 class Heart:

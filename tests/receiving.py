@@ -90,10 +90,10 @@ class Receiving:
         return sum(psutil.Process(p.pid).num_fds() for p in self.processes)
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def echo_s(self, echoscu: str) -> float:
         """Seconds that an echo takes from the start of DCMTK's echoscu to its end."""
         start = time.monotonic()
-        subprocess.run([echoscu, "-aec", "NODE", "127.0.0.1", str(self.port)], check=True, timeout=20)
+        subprocess.run([echoscu, "-aec", "NODE", "127.0.0.1", str(self.port)], check=True, timeout=60)
         return time.monotonic() - start

@@ -13,6 +13,7 @@ from pynetdicom.dimse_primitives import C_STORE
 
 from dicomnode.dimse.contexts import VERIFICATION
 from dicomnode.dimse.transport import RequestorEntity
+from tests.acceptance.running import PATIENCE
 
 
 class Listening(Protocol):
@@ -74,7 +75,7 @@ def rejection(association: Association) -> tuple[int, int, int]:
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + PATIENCE * timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
         time.sleep(0.01)

@@ -73,7 +73,7 @@ class UpsServer(_Peer):
         ]
 
     def table(self, more: str = "") -> str:
-        return f'[ups]\nae_title = "STEPS"\nhost = "127.0.0.1"\nport = {self.port}\ntimeout_s = 3\n{more}\n'
+        return f'[ups]\nae_title = "STEPS"\nhost = "127.0.0.1"\nport = {self.port}\ntimeout_s = 20\n{more}\n'
 
     def schedule(self, step_uid: str, study_uid: str, code: str = "110001", state: str = "SCHEDULED") -> None:
         task, workitem, source = Dataset(), Dataset(), Dataset()
@@ -208,7 +208,7 @@ class MppsServer(_Peer):
         return [(evt.EVT_N_CREATE, self._create), (evt.EVT_N_SET, self._set)]
 
     def table(self, more: str = "") -> str:
-        return f'[mpps]\nae_title = "STEPS"\nhost = "127.0.0.1"\nport = {self.port}\ntimeout_s = 3\n{more}\n'
+        return f'[mpps]\nae_title = "STEPS"\nhost = "127.0.0.1"\nport = {self.port}\ntimeout_s = 20\n{more}\n'
 
     def _create(self, event: Any) -> tuple[int, Dataset | None]:
         step, uid = event.attribute_list, str(event.request.AffectedSOPInstanceUID)

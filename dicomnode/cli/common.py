@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from dicomnode.peers import Outbound
 
 DEFAULT_CONFIG = Path("ae_config.toml")
+#: Columns of a terminal with room for a UID (64) and what stands beside it.
+_WIDE = 150
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -43,9 +45,11 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
     made = Table(show_edge=False, pad_edge=False)
-    for column in columns:
-        made.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        # The first column is a UID more often than not, and people copy it: whole, where there is room.
+        made.add_column(column, overflow="fold", no_wrap=number == 0 and console.width >= _WIDE)
     for row in rows:
         made.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(made)
+    console.print(made)

@@ -79,6 +79,8 @@ def check(
     """Check the configuration, the folders, the disk, the weights and the peers.
 
     Exit status: 0 all is well, 1 something would not work, 2 the configuration itself is wrong.
+
+    Example: dicomnode check --config ae_config.toml --deep
     """
     from dicomnode import checks
 
@@ -112,7 +114,12 @@ def send(
     peer: Annotated[
         str, typer.Argument(metavar="PEER", help="A destination's name from the configuration, or AET@HOST:PORT.")
     ],
-    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="DICOM files and folders.", exists=True)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILES", help="DICOM files and folders; what else is in a folder is left out.", exists=True
+        ),
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Send DICOM files to a peer (C-STORE, or STOW-RS).
@@ -123,10 +130,11 @@ def send(
 
     from dicomnode import peers
     from dicomnode.analysis.series import find_files
+    from dicomnode.dimse.sender import sendable
 
-    paths = [p for f in files for p in (find_files(f) if f.is_dir() else [f])]
+    paths = [p for f in files for p in (sendable(find_files(f)) if f.is_dir() else [f])]
     if not paths:
-        raise UsageError(f"{', '.join(map(str, files))}: there are no files to send")
+        raise UsageError(f"{', '.join(map(str, files))}: there are no DICOM files to send")
     with Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("sending", total=len(paths))
         sent = peers.send(find_peer(peer, config), paths, lambda _path, _sent: bar.advance(task))

@@ -17,7 +17,10 @@ app = typer.Typer(help="Other people's networks that segment lungs and lobes.", 
 
 @app.command("list")
 def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """List the known weights, and the digests of those that are installed."""
+    """List the known weights, and the digests of those that are installed.
+
+    Example: dicomnode weights list --config ae_config.toml
+    """
     from dicomnode import weights
 
     here = weights.installed(load(config).analysis.weights)
@@ -75,6 +78,8 @@ def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Compare installed weights and bundles with their digests, and recompute the bundles' golden cases.
 
     Exit status: 0 all is well (or nothing is installed), 4 something is not what was installed.
+
+    Example: dicomnode weights verify --config ae_config.toml
     """
     from dicomnode import weights
 

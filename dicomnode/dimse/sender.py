@@ -21,7 +21,7 @@ What the peer answered decides, never what was sent:
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -31,7 +31,7 @@ from typing import Literal
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import dcmread, read_file_meta_info
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
 from pynetdicom import _config, evt
 from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
@@ -149,6 +149,19 @@ def send(
                 if on_result is not None:
                     on_result(file.path, result)
     return sent
+
+
+def sendable(paths: Iterable[Path]) -> list[Path]:
+    """Those that are DICOM objects: a folder from a CD holds other files too, and a DICOMDIR, which nobody stores."""
+    found = []
+    for path in paths:
+        try:
+            is_object = _read_meta(path).sop_class_uid != MediaStorageDirectoryStorage
+        except PeerRejectedError:
+            continue
+        if is_object:
+            found.append(path)
+    return found
 
 
 def _read_meta(path: Path) -> _File:

@@ -20,6 +20,8 @@ from dicomnode.intake.catalog import Catalog
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
+#: Time-outs are those of an idle machine; one that does other things too gets so many times as long.
+PATIENCE = 4
 ENDED = ("delivered", "refused", "failed", "held", "cancelled")
 
 
@@ -30,11 +32,12 @@ def free_port() -> int:
 
 
 def until(what: str, look: Callable[[], T], seconds: float = 120) -> T:
-    """Wait for a condition: the first true value that `look` gives."""
-    deadline = time.monotonic() + seconds
+    """Wait for a condition: the first true value that `look` gives. `seconds` are those of an idle machine."""
+    patience_s = PATIENCE * seconds
+    deadline = time.monotonic() + patience_s
     while not (value := look()):
         if time.monotonic() > deadline:
-            pytest.fail(f"after {seconds:g} s: not {what}")
+            pytest.fail(f"after {patience_s:g} s: not {what}")
         time.sleep(0.05)
     return value
 

@@ -140,3 +140,11 @@ def test_wrong_use_gets_a_clear_answer(arguments: tuple[str, ...], status: int, 
     assert done.returncode == status, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_wrong_use(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = dicomnode("analyze", data / "lungmask_2slices", "--out", tmp_path / "file")
+    assert done.returncode == 2
+    assert "this folder cannot be made" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -54,3 +54,29 @@ def test_a_wrong_peer_is_wrong_use(tmp_path: Path) -> None:
     done = dicomnode("demo", "--out", tmp_path, "--pacs", "nowhere")
     assert done.returncode == 2
     assert "AET@HOST:PORT" in done.stderr
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    """It may be a node's own, with its configuration and its spool."""
+    (tmp_path / "var" / "spool").mkdir(parents=True)
+    (tmp_path / "ae_config.toml").write_text("[node]\n")
+    done = dicomnode("demo", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "holds something else than a demo" in done.stderr
+    assert (tmp_path / "var" / "spool").is_dir()
+    assert (tmp_path / "ae_config.toml").read_text() == "[node]\n"
+
+
+def test_input_that_would_be_cleared_is_wrong_use(tmp_path: Path) -> None:
+    (tmp_path / "demo-out" / "study").mkdir(parents=True)
+    done = dicomnode("demo", "--out", tmp_path / "demo-out", "--input", tmp_path / "demo-out" / "study")
+    assert done.returncode == 2
+    assert "give another folder for --out" in done.stderr
+    assert (tmp_path / "demo-out" / "study").is_dir()
+
+
+def test_input_without_any_file_is_wrong_use(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = dicomnode("demo", "--out", tmp_path / "out", "--input", tmp_path / "empty")
+    assert done.returncode == 2
+    assert "there are no DICOM files" in done.stderr

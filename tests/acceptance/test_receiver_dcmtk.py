@@ -14,6 +14,7 @@ from pydicom.filereader import dcmread
 
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.settle import SettleRule, decide
+from tests.scanners import wait_until
 
 Peer = Callable[[str, str], str]
 
@@ -48,7 +49,7 @@ class Node:
 
     def stop(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=60)
 
     def catalog(self) -> Catalog:
         return Catalog.open(f"sqlite:///{self.folder}/catalog.db")
@@ -62,13 +63,6 @@ def connects(port: int) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     made = Node(tmp_path)
@@ -78,11 +72,10 @@ def node(tmp_path: Path) -> Iterator[Node]:
         made.process.wait()
 
 
-def dcmtk(program: str, *arguments: str) -> "subprocess.Popen[str]":
+def dcmtk(program: str, *arguments: str, quick: bool = True) -> "subprocess.Popen[str]":
     # DCMTK leaves Nagle's algorithm on unless told otherwise: 22 images/s.
-    return subprocess.Popen(
-        [program, *arguments], env={**os.environ, "TCP_NODELAY": "1"}, stderr=subprocess.PIPE, text=True
-    )
+    environment = {**os.environ, "TCP_NODELAY": "1" if quick else "0"}
+    return subprocess.Popen([program, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def finished(process: "subprocess.Popen[str]") -> tuple[int, str]:
@@ -166,7 +159,7 @@ def test_killed_in_mid_study_nothing_acknowledged_is_lost(
     program = peer("storescu", "dcmtk")
     arguments = ["-v", "-aec", "NODE", "127.0.0.1", str(node.port), *slices]
     spool = node.folder / "spool"
-    sending = dcmtk(program, *arguments)
+    sending = dcmtk(program, *arguments, quick=False)  # so that the kill comes in mid-study, whatever else goes on
     # A file stands there before it is recorded; the next file comes only after the answer to the one before.
     wait_until(lambda: len(list((spool / "studies").rglob("*.dcm"))) > after)
     node.stop(signal.SIGKILL)

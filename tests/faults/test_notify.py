@@ -36,7 +36,7 @@ def key(tmp_path: Path) -> Path:
 def table(url: str, key: Path, events: str = '"delivered", "failed", "refused", "held"', name: str = "hook") -> str:
     return (
         f'[[notify]]\nname = "{name}"\nkind = "webhook"\nevents = [{events}]\nurl = "{url}"\n'
-        f"secret_file = {json.dumps(str(key))}\ntimeout_s = 2\nretry_first_s = 0.2\nretry_longest_s = 0.4\n"
+        f"secret_file = {json.dumps(str(key))}\ntimeout_s = 20\nretry_first_s = 0.2\nretry_longest_s = 0.4\n"
     )
 
 

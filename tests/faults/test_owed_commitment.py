@@ -35,7 +35,7 @@ def test_a_receiver_killed_between_request_and_report(tmp_path: Path) -> None:
             to_node = sender.Destination("node", "NODE", "127.0.0.1", node.port, "SCANNER")
             asked = [(CTImageStorage, "1.2.3.1"), (CTImageStorage, "1.2.3.2")]
             assert commitment.request(to_node, "1.2.3.99", asked) is None
-            silent.settimeout(10)
+            silent.settimeout(60)
             silent.accept()[0].close()  # the report is on its way
             node.kill()
         scanner = AE("SCANNER")
@@ -46,7 +46,7 @@ def test_a_receiver_killed_between_request_and_report(tmp_path: Path) -> None:
         with associated(node) as late:
             assert not late.is_established
         node.start()
-        assert came.wait(60)
+        assert came.wait(120)
         server.shutdown()
         assert reports == [commitment.Report("1.2.3.99", ("1.2.3.1",), {"1.2.3.2": 0x0112})]
     finally:

@@ -5,11 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pydicom
 import pytest
 
-from dicomnode import jobs, queueing, workflow
+from dicomnode import dispatch, jobs, queueing, workflow
 from dicomnode.errors import RefusedError, UsageError
 from tests.acceptance.running import until
 from tests.faults.station import Pacs, Station, running
@@ -292,8 +293,8 @@ def test_without_rules_the_queue_is_asked_as_ever(tmp_path: Path, site: tuple[Pa
 URGENCY = """
 [routing]
 ae_titles = ["STAT", "ROUTINE", "RESEARCH"]
-routine_yields_s = 3
-research_yields_s = 6
+routine_yields_s = 900
+research_yields_s = 3600
 [[route]]
 name = "stat"
 called_ae = ["STAT"]
@@ -317,33 +318,33 @@ def test_stat_overtakes_and_research_gets_on_while_stat_keeps_coming(
 ) -> None:
     order: list[str] = []
     go_on = threading.Event()
+    clock = SimpleNamespace(now=time.time())
+    monkeypatch.setattr(dispatch, "time", SimpleNamespace(time=lambda: clock.now))
 
     def analyse(files: Sequence[Path], _method: object, earlier: object) -> object:
         order.append(str(pydicom.dcmread(files[0]).PatientID).removeprefix("TEST-"))
-        assert go_on.wait(60)
+        assert go_on.wait(300)
         raise RefusedError("test", "no more than its place in the queue is asked for")
 
     monkeypatch.setattr(workflow, "analyse", analyse)
     station = Station(tmp_path / "node", "", more=URGENCY)
 
-    def send(name: str, called: str) -> float:
-        """Returns when the rules have decided on it."""
+    def send(name: str, called: str, later_s: float = 10) -> None:
+        """It comes `later_s` after the one before, and the rules have decided on it."""
+        clock.now += later_s
         files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / name, name, every=79)
         station.send(files, called)
         station.settle(study_uid(name))
-        noted = until("decided", lambda: station.catalog.routing(study_uid(name), 1), 20)
         until("queued", lambda: any(f"/{study_uid(name)}/" in x for x in waiting(station)) or name in order, 20)
-        return noted.decided_at
 
     with running(station):
         station.start_worker()
         send("first", "ROUTINE")
         until("the only place is taken", lambda: order == ["first"], 20)
-        came = send("research", "RESEARCH")
+        send("research", "RESEARCH")
         send("routine", "ROUTINE")
         send("stat-1", "STAT")
-        until("the research study has waited long enough", lambda: time.time() > came + 7, 20)
-        send("stat-2", "STAT")  # and so on, for ever
+        send("stat-2", "STAT", later_s=3600)  # and so on, for ever
         go_on.set()
         until("all done", lambda: len(order) == 5, 30)
         until("all ended", lambda: {j.state for j in station.catalog.jobs()} == {"failed"}, 30)

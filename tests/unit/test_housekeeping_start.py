@@ -14,7 +14,7 @@ from dicomnode import config
 from dicomnode.dimse import file_meta
 from dicomnode.dimse.spooled import read_instance
 from dicomnode.errors import DatabaseError
-from dicomnode.housekeeping import Housekeeping
+from dicomnode.housekeeping import Housekeeping, _guarded
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.records import Instance
 from dicomnode.intake.spool import Spool
@@ -58,14 +58,14 @@ def test_nothing_settles_before_lost_rows_are_restored(tmp_path: Path, monkeypat
         if next(failures, False):
             failed.release()
             raise DatabaseError("the database is not there yet")
-        go_on.wait(10)
+        go_on.wait(60)
         compare()
 
     monkeypatch.setattr(ticks, "compare_spool", fails_twice)
     ticks.start()
     try:
-        assert failed.acquire(timeout=10)
-        assert failed.acquire(timeout=10)
+        assert failed.acquire(timeout=60)
+        assert failed.acquire(timeout=60)
         assert catalog.job("1.2", 1) is None
         go_on.set()
         wait_until(lambda: catalog.job("1.2", 1) is not None)
@@ -76,3 +76,17 @@ def test_nothing_settles_before_lost_rows_are_restored(tmp_path: Path, monkeypat
     finally:
         ticks.stop()
         catalog.close()
+
+
+def test_before_the_first_worker_the_queue_is_said_to_be_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config.parse({}, tmp_path / "ae_config.toml")
+    settings.storage.state.mkdir(parents=True)
+    catalog, queue = Catalog.open(settings.catalog_url), Queue(settings)
+    try:
+        assert not _guarded(Housekeeping(settings, catalog, queue).reconcile)()
+    finally:
+        queue.close()
+        catalog.close()
+    assert "reconcile has to wait: the database said that the queue is not there yet" in caplog.text

@@ -11,9 +11,10 @@ from dicomnode import logs
 @pytest.fixture(autouse=True)
 def _restore() -> object:
     root = logging.getLogger()
-    before = (root.handlers[:], root.level)
+    engine = logging.getLogger("dbos")
+    before = (root.handlers[:], root.level, engine.handlers[:], engine.filters[:], engine.propagate)
     yield
-    root.handlers[:], root.level = before
+    root.handlers[:], root.level, engine.handlers[:], engine.filters[:], engine.propagate = before
     logging.captureWarnings(False)
 
 
@@ -43,3 +44,31 @@ def test_warnings_of_libraries_are_not_logged(capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().err
     assert "Doe" not in text
     assert "Z INFO    worker-0 dicomnode: ready" in text
+
+
+def test_exceptions_that_libraries_log_come_without_their_text(capsys: pytest.CaptureFixture[str]) -> None:
+    def log_one(level: str) -> str:
+        logs.configure(level, "worker-0")
+        try:
+            raise ValueError(f"{'^'.join(('Doe', 'Jane'))} is no number")
+        except ValueError:
+            logging.getLogger("dbos").error("Exception encountered in background workflow:", exc_info=True)
+        return capsys.readouterr().err
+
+    quiet = log_one("info")
+    assert "ERROR   worker-0 dbos: Exception encountered" in quiet
+    assert "in log_one" in quiet
+    assert "ValueError" in quiet
+    assert "Doe^Jane" not in quiet
+    assert "Doe^Jane" in log_one("debug")
+
+
+def test_a_cancelled_workflow_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    from dbos._error import DBOSAwaitedWorkflowCancelledError
+
+    logs.configure("info", "worker-0")
+    for error in (DBOSAwaitedWorkflowCancelledError("study/1.2/1/1"), ValueError("x")):
+        logging.getLogger("dbos").error("Exception encountered in background workflow:", exc_info=error)
+    text = capsys.readouterr().err
+    assert "Cancelled" not in text
+    assert text.count("Exception encountered") == 1

@@ -64,12 +64,12 @@ def test_an_endless_answer_is_cancelled_after_so_many(peer: Answering) -> None:
     peer.find = endless
     found = ask(peer, most=3, within_s=30)
     assert (len(found.answers), found.is_complete) == (3, False)
-    assert cancelled.wait(10)
+    assert cancelled.wait(60)
 
 
 def test_a_peer_that_never_ends_costs_no_more_than_was_allowed(peer: Answering) -> None:
     def dripping(event: evt.Event) -> Answers:
-        for _ in range(100):
+        for _ in range(300):
             time.sleep(0.2)  # the peer's own slowness
             yield 0xFF00, item("A")
 
@@ -77,7 +77,7 @@ def test_a_peer_that_never_ends_costs_no_more_than_was_allowed(peer: Answering) 
     began = time.monotonic()
     with pytest.raises(PeerError):
         ask(peer, within_s=1.0)
-    assert time.monotonic() - began < 8.0  # one second, and what a busy machine adds
+    assert time.monotonic() - began < 30.0  # one second, and what a busy machine adds; the peer takes sixty
 
 
 def test_no_connection_is_a_failure_in_passing() -> None:

@@ -14,6 +14,7 @@ from pydicom.uid import (
     CTImageStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
     RLELossless,
     SegmentationStorage,
     generate_uid,
@@ -23,7 +24,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import AllStoragePresentationContexts, build_context
 
 from dicomnode.dimse.contexts import VERIFICATION
-from dicomnode.dimse.sender import Destination, Sent, echo, send
+from dicomnode.dimse.sender import Destination, Sent, echo, send, sendable
 from dicomnode.errors import PeerError, PeerRejectedError
 
 
@@ -49,7 +50,7 @@ class Peer:
         server = self.entity.start_server(("127.0.0.1", 0), False, contexts=supported, evt_handlers=handlers)
         assert server is not None
         port = int(server.server_address[1])
-        return Destination("archive", "PEER", "127.0.0.1", port, "NODE", 2.0, 3.0, 3.0, 3.0)
+        return Destination("archive", "PEER", "127.0.0.1", port, "NODE", 20.0, 30.0, 30.0, 30.0)
 
     def store(self, event: evt.Event) -> int:
         self.act(event)
@@ -91,7 +92,7 @@ def body(path: Path) -> bytes:
 
 
 def test_echo(peer: Peer) -> None:
-    assert 0.0 < echo(peer.start(ALL)) < 3.0
+    assert 0.0 < echo(peer.start(ALL)) < 30.0
 
 
 def test_echo_that_is_not_offered(peer: Peer) -> None:
@@ -266,6 +267,13 @@ def test_not_a_dicom_file(peer: Peer, tmp_path: Path) -> None:
         send(peer.start(ALL), [tmp_path / "x.dcm"])
 
 
+def test_of_a_folder_only_dicom_objects_are_sent(tmp_path: Path) -> None:
+    image, directory = write(tmp_path), write(tmp_path, MediaStorageDirectoryStorage)
+    (tmp_path / "README.TXT").write_text("Viewer: run setup.exe")
+    (tmp_path / "EMPTY").touch()
+    assert sendable([directory, *tmp_path.glob("[RE]*"), image]) == [image]
+
+
 def test_more_than_128_contexts_are_sent_in_batches(peer: Peer, tmp_path: Path) -> None:
     """70 SOP classes, two contexts each (the file's syntax and the other uncompressed one): two associations."""
     classes = AllStoragePresentationContexts[:70]
@@ -288,7 +296,7 @@ def test_no_answer_is_taken_away_behind_a_closed_gate() -> None:
     answers.put("answer")
     with pytest.raises(Empty):
         answers.get(block=False)
-    assert answers.get(block=True, timeout=1) == "answer"
+    assert answers.get(block=True, timeout=10) == "answer"
     answers.put("event report")
     gate.set()
     assert answers.get(block=False) == "event report"
