@@ -76,8 +76,21 @@ def test_a_demonstration_bundle_needs_leave() -> None:
         load(SHIPPED, allow_demo=False)
 
 
-def test_a_research_bundle_needs_none(tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(SHIPPED, tmp_path / "bundle"))
+def changed(folder: Path, old: str, new: str) -> Path:
+    """A copy of the shipped bundle with other words in model.toml."""
+    copy = Path(shutil.copytree(SHIPPED, folder / "bundle"))
     text = (copy / "model.toml").read_text(encoding="utf-8")
-    (copy / "model.toml").write_text(text.replace('"synthetic-demo"', '"research"'), encoding="utf-8")
+    assert text.count(old) == 1
+    (copy / "model.toml").write_text(text.replace(old, new), encoding="utf-8")
+    return copy
+
+
+def test_a_research_bundle_needs_none(tmp_path: Path) -> None:
+    copy = changed(tmp_path, 'intended_use = "synthetic-demo"', 'intended_use = "research"')
     assert load(copy, allow_demo=False).intended_use == "research"
+
+
+def test_another_preprocessing_gives_another_answer_to_the_golden_case(tmp_path: Path) -> None:
+    copy = changed(tmp_path, "window_hu = [-1024.0, 200.0]", "window_hu = [-1024.0, -900.0]")
+    with pytest.raises(BundleError, match="does not reproduce its golden case"):
+        load(copy, allow_demo=True)

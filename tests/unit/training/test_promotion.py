@@ -1,6 +1,7 @@
 """What the node serves changes only with the gate's consent to exactly this step, and can be taken back."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def run_folder(folder: Path, version: str, current: str, *, passed: bool = True)
     """A run with a bundle, and the verdict of its comparison with `current` (a digest, or "")."""
     shutil.copytree(DEMO, folder / "bundle")
     manifest = folder / "bundle" / "model.toml"
-    manifest.write_text(manifest.read_text().replace('\nversion = "1"', f'\nversion = "{version}"'))
+    manifest.write_text(re.sub('^version = ".*"$', f'version = "{version}"', manifest.read_text(), flags=re.MULTILINE))
     checks = [{"passed": passed, "text": "AUC is lower by 0.05"}]
     verdict = {
         "passed": passed,
@@ -39,12 +40,12 @@ def now_serving(weights: Path) -> str:
 @pytest.mark.slow
 def test_promoted_twice_and_taken_back(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
-    first = promotion.promote(run_folder(tmp_path / "a", "2", ""), weights)
-    assert (now_serving(weights), first.before) == ("2", "")
-    second = promotion.promote(run_folder(tmp_path / "b", "3", first.bundle_sha256), weights)
-    assert (now_serving(weights), second.before) == ("3", first.bundle)
+    first = promotion.promote(run_folder(tmp_path / "a", "8", ""), weights)
+    assert (now_serving(weights), first.before) == ("8", "")
+    second = promotion.promote(run_folder(tmp_path / "b", "9", first.bundle_sha256), weights)
+    assert (now_serving(weights), second.before) == ("9", first.bundle)
     promotion.rollback(weights)
-    assert now_serving(weights) == "2"
+    assert now_serving(weights) == "8"
     with pytest.raises(UsageError, match="knows of no bundle before"):
         promotion.rollback(weights)
     assert [p.what for p in promotion.history(weights)] == ["promoted", "promoted", "rolled back"]
@@ -55,10 +56,10 @@ def test_promoted_twice_and_taken_back(tmp_path: Path) -> None:
 def test_refused_without_a_consent_to_this_step(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     with pytest.raises(UsageError, match=r"the gate refused this run: AUC is lower by 0\.05"):
-        promotion.promote(run_folder(tmp_path / "a", "2", "", passed=False), weights)
+        promotion.promote(run_folder(tmp_path / "a", "8", "", passed=False), weights)
     with pytest.raises(UsageError, match="another bundle than the one that serves now"):
-        promotion.promote(run_folder(tmp_path / "b", "2", "ab" * 32), weights)
-    other = run_folder(tmp_path / "c", "2", "")
+        promotion.promote(run_folder(tmp_path / "b", "8", "ab" * 32), weights)
+    other = run_folder(tmp_path / "c", "8", "")
     (other / promotion.GATE).write_text((tmp_path / "a" / promotion.GATE).read_text().replace("false", "true"))
     shutil.rmtree(other / "bundle")
     shutil.copytree(DEMO, other / "bundle")

@@ -260,10 +260,6 @@ def other_network(folder: Path) -> None:
     seal(folder, NETWORK)
 
 
-def other_window(folder: Path) -> None:
-    edit(folder, "model.toml", r"^window_hu = .*$", "window_hu = [-1024.0, -900.0]")
-
-
 def no_safetensors(folder: Path) -> None:
     (folder / NETWORK).write_bytes(b"pickle")
     seal(folder, NETWORK)
@@ -295,7 +291,6 @@ def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
         (change_json("golden.json", lambda c: c["features"].popitem()), "golden.json: the model needs numbers"),
         (change_json("golden.json", lambda c: c["expected"].pop()), "expected is not for the years"),
         (other_network, "does not reproduce its golden case"),
-        (other_window, "does not reproduce its golden case"),
         (no_safetensors, "does not hold a network of 5 intervals on resnet18"),
         (change_json(TABLE, lambda c: c.update(format=9)), "radiomics-0.json is no tabular model"),
         (change_json(TABLE, lambda c: c.update(edges_years=[0, 1, 2, 3, 4, 6])), "has the intervals"),
