@@ -18,7 +18,7 @@ def analyze(
     out: Annotated[Path, typer.Option(help="The folder for the results.")],
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", help="Take the table [analysis] of this file; else what is shipped."),
+        typer.Option("--config", "-c", help=r"Take the table \[analysis] of this file; else what is shipped."),
     ] = None,
     earlier: Annotated[
         list[Path] | None,

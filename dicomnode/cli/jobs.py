@@ -17,7 +17,10 @@ def jobs_list(
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List the jobs, the newest first."""
+    """List the jobs, the newest first.
+
+    Example: dicomnode jobs list --state failed
+    """
     from dicomnode import jobs
 
     rows = jobs.overview(load(config), state, limit)
@@ -53,7 +56,10 @@ def jobs_show(
     generation: GenerationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one job: its state, its series, its deliveries."""
+    """Show one job: its state, its series, its deliveries.
+
+    Example: dicomnode jobs show 1.2.840.113619.2.55.3.4
+    """
     from dicomnode import jobs
 
     shown = jobs.details(load(config), study_uid, generation)
@@ -105,6 +111,8 @@ def jobs_retry(
     """Run a failed, refused or cancelled job again; where only deliveries failed, try them again.
 
     What a destination has accepted is not sent twice.
+
+    Example: dicomnode jobs retry 1.2.840.113619.2.55.3.4
     """
     from dicomnode import jobs
 
@@ -115,7 +123,10 @@ def jobs_retry(
 def jobs_cancel(
     study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
 ) -> None:
-    """Cancel a job that has not ended; what it received is kept."""
+    """Cancel a job that has not ended; what it received is kept.
+
+    Example: dicomnode jobs cancel 1.2.840.113619.2.55.3.4
+    """
     from dicomnode import jobs
 
     typer.echo(jobs.cancel(load(config), study_uid, generation))

@@ -79,6 +79,8 @@ def check(
     """Check the configuration, the folders, the disk, the weights and the peers.
 
     Exit status: 0 all is well, 1 something would not work, 2 the configuration itself is wrong.
+
+    Example: dicomnode check --config ae_config.toml
     """
     from dicomnode import checks
 

@@ -84,7 +84,10 @@ def registry_forget(
 
 @app.command("shadow")
 def registry_shadow(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Compare what a candidate said, unseen, with what the served bundle said of the same scans."""
+    """Compare what a candidate said, unseen, with what the served bundle said of the same scans.
+
+    Example: dicomnode registry shadow --json
+    """
     from dataclasses import asdict
 
     from dicomnode.registry.shadow import compare

@@ -17,7 +17,10 @@ app = typer.Typer(help="Other people's networks that segment lungs and lobes.", 
 
 @app.command("list")
 def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """List the known weights, and the digests of those that are installed."""
+    """List the known weights, and the digests of those that are installed.
+
+    Example: dicomnode weights list --config ae_config.toml
+    """
     from dicomnode import weights
 
     here = weights.installed(load(config).analysis.weights)
@@ -29,7 +32,7 @@ def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 @app.command("fetch")
 def weights_fetch(
-    names: Annotated[list[str], typer.Argument(help="R231, LTRCLobes, R231CovidWeb.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAMES", help="R231, LTRCLobes, R231CovidWeb.")],
     config: ConfigOption = DEFAULT_CONFIG,
     mirror: Annotated[str | None, typer.Option(help="A URL of a folder with the same files.")] = None,
 ) -> None:
@@ -55,7 +58,9 @@ def weights_fetch(
 
 @app.command("install")
 def weights_install(
-    files: Annotated[list[Path], typer.Argument(help="Weights files under their published names.", exists=True)],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES", help="Weights files under their published names.", exists=True)
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Install files that were carried here, where there is no internet.
@@ -75,6 +80,8 @@ def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Compare installed weights and bundles with their digests, and recompute the bundles' golden cases.
 
     Exit status: 0 all is well (or nothing is installed), 4 something is not what was installed.
+
+    Example: dicomnode weights verify --config ae_config.toml
     """
     from dicomnode import weights
 
