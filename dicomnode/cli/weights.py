@@ -85,7 +85,11 @@ def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """
     from dicomnode import weights
 
-    verdicts = list(weights.verify(load(config).analysis.weights))
+    folder = load(config).analysis.weights
+    verdicts = list(weights.verify(folder))
+    if not verdicts:
+        typer.echo(f"nothing is installed in {folder}")
+        return
     table(["", "what", ""], [["ok" if v.ok else "FAILED", v.name, v.text] for v in verdicts])
     raise SystemExit(0 if all(v.ok for v in verdicts) else 4)
 
