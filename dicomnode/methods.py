@@ -39,7 +39,7 @@ def segmenter(table: AnalysisTable) -> Segmenter:
         lungs.path,
         lungs.sha256,
         _model_name(lungs.path),
-        device="cuda" if table.device.startswith("cuda") else "cpu",
+        device=table.device,
         lobe_weights=lobes,
     )
 

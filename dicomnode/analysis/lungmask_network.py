@@ -18,7 +18,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -36,9 +35,8 @@ with warnings.catch_warnings():
 # It also logs its progress to stdout, which belongs to the command line's results.
 logging.getLogger("lungmask").setLevel(logging.WARNING)
 
-Device = Literal["cpu", "cuda"]
 #: Slices at once. A GPU wants many.
-_BATCH: dict[Device, int] = {"cpu": 8, "cuda": 20}
+_BATCH = {"cpu": 8, "cuda": 20}
 _PIXELS = 256
 #: malloc.h of glibc, and its defaults.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -51,17 +49,19 @@ class Network:
     Args:
         weights: a state dict of lungmask's network.
         classes: how many classes it must have, background included.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or one of several, "cuda:1".
 
     Raises:
         WeightsError: the file is no such network.
         ConfigurationError: there is no such device.
     """
 
-    def __init__(self, weights: Path, classes: int, device: Device) -> None:
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ConfigurationError("lungmask cannot use the device cuda: torch offers cpu here")
-        self._device = device
+    def __init__(self, weights: Path, classes: int, device: str) -> None:
+        self._device = torch.device(device)
+        if self._device.type == "cuda" and (self._device.index or 0) >= torch.cuda.device_count():
+            raise ConfigurationError(
+                f"lungmask cannot use the device {device}: torch finds {torch.cuda.device_count()} GPUs here"
+            )
         unet = UNet(n_classes=classes, padding=True, depth=5, up_mode="upsample", batch_norm=True, residual=False)
         try:
             unet.load_state_dict(_state(weights, classes))
@@ -69,14 +69,14 @@ class Network:
             raise WeightsError(
                 f"the lungmask weights {weights} are not of lungmask's network: install the file again"
             ) from error
-        self._type = torch.bfloat16 if device == "cpu" and _computes_bf16() else torch.float32
-        self._network = _fast(unet, self._type).to(device)
+        self._type = torch.bfloat16 if self._device.type == "cpu" and _computes_bf16() else torch.float32
+        self._network = _fast(unet, self._type).to(self._device)
 
     def __call__(self, hu: HuArray) -> NDArray[np.uint8]:
         """Class of each voxel, of the shape of `hu` (z, y, x), axes as `arrays` says; after lungmask's clean-up."""
         slices, boxes = utils.preprocess(hu, resolution=[_PIXELS, _PIXELS])
         found = np.empty(slices.shape, np.uint8)
-        batch = _BATCH[self._device]
+        batch = _BATCH[self._device.type]
         with torch.inference_mode(), _memory_kept():
             for first in range(0, len(slices), batch):
                 # lungmask's window, in its precision

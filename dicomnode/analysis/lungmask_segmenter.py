@@ -7,7 +7,6 @@ import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,7 @@ class LungmaskSegmenter:
         weights: a state dict of lungmask's network with three classes (R231, R231CovidWeb).
         sha256: the expected digest of that file, 64 hexadecimal digits.
         model: the model's name; it becomes part of `name`.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or one of several, "cuda:1".
         lobe_weights: a state dict with six classes (LTRCLobes).
 
     Raises:
@@ -49,7 +48,7 @@ class LungmaskSegmenter:
         weights: Path,
         sha256: str,
         model: str = "R231",
-        device: Literal["cpu", "cuda"] = "cpu",
+        device: str = "cpu",
         lobe_weights: WeightsFile | None = None,
     ) -> None:
         digest = _check_digest(weights, sha256)
