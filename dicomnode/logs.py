@@ -31,6 +31,9 @@ def configure(level: str, process: str) -> None:
             "httpx",
         ):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # What cannot be reached is told by the one who wanted to reach it; alembic lists its own plugins.
+        logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
+        logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
         # pydicom's warnings quote the values they complain of, and those can be a patient's name.
         logging.getLogger("pydicom").setLevel(logging.ERROR)
         logging.captureWarnings(True)

@@ -55,6 +55,9 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
             results.encode(results.Checkpoint.of(analysis), results.context(time.time()), out)
             findings = Findings.from_json((out / "findings.json").read_text("utf-8"))
     findings_table(console, findings)
+    if before and findings.status == "analysed" and findings.change is None:
+        text = "no change is told: none of the --earlier findings is of an analysed study with a date before this one's"
+        console.print(text, markup=False, highlight=False)
     console.print(f"written to {out}", markup=False, highlight=False)
     return 0 if findings.status == "analysed" else 3
 

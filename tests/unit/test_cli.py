@@ -10,7 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from dicomnode import config
 from dicomnode.cli import app
+from dicomnode.intake.catalog import Catalog
 
 
 def _commands() -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -50,3 +52,14 @@ def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path) -> None:
     assert done.stderr.splitlines() == [
         f"dicomnode: {tmp_path / 'file'}: File exists; check the path, its owner and the disk"
     ]
+
+
+def test_a_worklist_without_orders_is_told_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "ae_config.toml"
+    path.write_text('[storage]\nstate = "s"\n[worklist]\nae_title = "RIS"\nhost = "10.0.0.1"\nport = 104\n')
+    settings = config.load(path)
+    settings.storage.state.mkdir()
+    Catalog.open(settings.catalog_url).close()
+    done = CliRunner().invoke(app, ["worklist", "--config", str(path)])
+    assert done.exit_code == 0, done.output
+    assert "no orders of today are known" in done.output
