@@ -5,11 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pydicom
 import pytest
 
-from dicomnode import jobs, queueing, workflow
+from dicomnode import dispatch, jobs, queueing, workflow
 from dicomnode.errors import RefusedError, UsageError
 from tests.acceptance.running import until
 from tests.faults.station import Pacs, Station, running
@@ -292,8 +293,6 @@ def test_without_rules_the_queue_is_asked_as_ever(tmp_path: Path, site: tuple[Pa
 URGENCY = """
 [routing]
 ae_titles = ["STAT", "ROUTINE", "RESEARCH"]
-routine_yields_s = 3
-research_yields_s = 6
 [[route]]
 name = "stat"
 called_ae = ["STAT"]
@@ -320,32 +319,33 @@ def test_stat_overtakes_and_research_gets_on_while_stat_keeps_coming(
 
     def analyse(files: Sequence[Path], _method: object, earlier: object) -> object:
         order.append(str(pydicom.dcmread(files[0]).PatientID).removeprefix("TEST-"))
-        assert go_on.wait(60)
+        assert go_on.wait(300)
         raise RefusedError("test", "no more than its place in the queue is asked for")
 
     monkeypatch.setattr(workflow, "analyse", analyse)
+    later_s = 0.0
+    monkeypatch.setattr(dispatch, "time", SimpleNamespace(time=lambda: time.time() + later_s))
     station = Station(tmp_path / "node", "", more=URGENCY)
 
-    def send(name: str, called: str) -> float:
+    def send(name: str, called: str) -> None:
         """Returns when the rules have decided on it."""
         files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / name, name, every=79)
         station.send(files, called)
         station.settle(study_uid(name))
-        noted = until("decided", lambda: station.catalog.routing(study_uid(name), 1), 20)
-        until("queued", lambda: any(f"/{study_uid(name)}/" in x for x in waiting(station)) or name in order, 20)
-        return noted.decided_at
+        until("decided", lambda: station.catalog.routing(study_uid(name), 1), 60)
+        until("queued", lambda: any(f"/{study_uid(name)}/" in x for x in waiting(station)) or name in order, 60)
 
     with running(station):
         station.start_worker()
         send("first", "ROUTINE")
-        until("the only place is taken", lambda: order == ["first"], 20)
-        came = send("research", "RESEARCH")
+        until("the only place is taken", lambda: order == ["first"], 60)
+        send("research", "RESEARCH")
         send("routine", "ROUTINE")
         send("stat-1", "STAT")
-        until("the research study has waited long enough", lambda: time.time() > came + 7, 20)
+        later_s = station.config.routing.research_yields_s + 1.0  # the research study has waited long enough
         send("stat-2", "STAT")  # and so on, for ever
         go_on.set()
-        until("all done", lambda: len(order) == 5, 30)
+        until("all done", lambda: len(order) == 5, 60)
         until("all ended", lambda: {j.state for j in station.catalog.jobs()} == {"failed"}, 30)
     assert order == ["first", "stat-1", "routine", "research", "stat-2"]
 

@@ -29,7 +29,7 @@ processes.work(config.load(Path(sys.argv[1])), 7, threading.Event())
 def test_what_the_old_version_left_is_done_by_the_new_one(data: Path, tmp_path: Path, left: str) -> None:
     """The old worker is killed with a delivery that waits, or in the middle of one; then only the new version runs."""
     pacs = Pacs(tmp_path / "pacs")
-    station = Station(tmp_path / "node", pacs.destination(), more="[worker]\ndead_after_s = 2")
+    station = Station(tmp_path / "node", pacs.destination(), more="[worker]\ndead_after_s = 10")
     files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a")
     # A peer that takes the connection and says nothing keeps the delivery at work; none at all makes it wait.
     silent = socket.create_server(("127.0.0.1", pacs.port)) if left == "PENDING" else socket.socket()
@@ -48,7 +48,7 @@ def test_what_the_old_version_left_is_done_by_the_new_one(data: Path, tmp_path: 
         pacs.start()
         with running(pacs):
             station.start_worker()
-            until("the old one's death", lambda: station.clock.recover() or _none_old(station), 30)
+            until("the old one's death", lambda: station.clock.recover() or _none_old(station), 60)
             station.ended(UID, 1, "delivered")
             until("nothing of the old version", lambda: station.clock.recover() == 0 and _none_old(station), 30)
             assert Counter(d.Modality for d in pacs.held()) == {"SEG": 1, "SR": 1, "OT": 1}

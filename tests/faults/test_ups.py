@@ -324,17 +324,17 @@ def test_a_running_node_performs_the_worklist_and_tells_of_its_analysis(
     files: list[Path], tmp_path: Path, server: UpsServer, pacs: Pacs
 ) -> None:
     server.schedule(TASK, UID)
-    server.schedule("1.2.3.9", study_uid("never"))
+    server.schedule("1.2.3.9", study_uid("never"))  # `wait_s`: long enough for the other study to come, on any machine
     steps = MppsServer(free_port())
     steps.start()
-    tables = server.table("every_s = 0.3\nwait_s = 5") + steps.table("every_s = 0.3")
+    tables = server.table("every_s = 0.3\nwait_s = 30") + steps.table("every_s = 0.3")
     node = Node(tmp_path / "running", pacs.destination(), "radiomics = false\n" + tables)
     node.start()
     try:
         sender.send(sender.Destination("node", "DICOMNODE", "127.0.0.1", node.port, "SCANNER"), files)
         assert node.ended(UID) == "delivered"
         until("completed", lambda: server.state(TASK) == "COMPLETED", 30)
-        until("cancelled", lambda: server.state("1.2.3.9") == "CANCELED", 30)
+        until("cancelled", lambda: server.state("1.2.3.9") == "CANCELED", 60)
         assert server.told[TASK][-1] == "done"
         until("told", lambda: [s.PerformedProcedureStepStatus for s in steps.steps.values()] == ["COMPLETED"], 30)
         assert steps.broken == []

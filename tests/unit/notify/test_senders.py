@@ -39,12 +39,12 @@ def hook() -> Iterator[Webhook]:
 def email(server: str, **more: object) -> Notify:
     return Notify(
         name="it", kind="email", to=("a@b.example", "c@d.example"), sender="node@b.example", server=server,
-        **{"security": "none", "timeout_s": 2, **more},  # type: ignore[arg-type]
+        **{"security": "none", "timeout_s": 20, **more},  # type: ignore[arg-type]
     )  # fmt: skip
 
 
 def signed(url: str, key: Path, **more: object) -> Notify:
-    return Notify(name="ris", kind="webhook", url=url, secret_file=key, timeout_s=2, **more)  # type: ignore[arg-type]
+    return Notify(name="ris", kind="webhook", url=url, secret_file=key, timeout_s=20, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
