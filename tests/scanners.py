@@ -73,7 +73,7 @@ def rejection(association: Association) -> tuple[int, int, int]:
     return answer.result, answer.result_source, answer.diagnostic  # type: ignore[return-value]
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
