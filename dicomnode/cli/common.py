@@ -48,4 +48,4 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
         made.add_column(column, overflow="fold")
     for row in rows:
         made.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(made)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False).print(made)

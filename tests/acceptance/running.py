@@ -101,7 +101,11 @@ allow_demo_bundles = true
                 stderr=log,
                 stdout=log,
             )
-        self.wait_for_port()
+        try:
+            self.wait_for_port()
+        except BaseException:
+            self.process.terminate()  # left behind, it would slow every test after this one
+            raise
         return self
 
     def wait_for_port(self) -> None:
