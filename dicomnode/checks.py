@@ -14,7 +14,7 @@ from dicomnode import peers
 from dicomnode.config import Config
 from dicomnode.dimse import sender
 from dicomnode.dimse.spooled import digest
-from dicomnode.errors import DicomnodeError, SpoolError
+from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.reconcile import all_instances
 from dicomnode.intake.records import Instance
@@ -59,7 +59,7 @@ def _folders(config: Config) -> Iterator[Result]:
         folder: Path = getattr(config.storage, key)
         nearest = next(p for p in (folder, *folder.parents) if p.exists())
         ok = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
-        cure = f"{nearest} cannot be written by this user: change its owner, or storage.{key}"
+        cure = f"{nearest} is no folder that this user can write to: change its owner, or storage.{key}"
         yield Result(f"storage.{key}", ok, str(folder) if ok else cure)
 
 
@@ -94,6 +94,9 @@ def _port(config: Config) -> Result:
             running = sender.Destination("self", node.ae_title, node.host, node.port, node.ae_title)
             try:
                 sender.echo(running)
+            except AssociationRejectedError:
+                text = f"{node.host}:{node.port} refuses {node.ae_title} as a caller ([[node.callers]])"
+                return Result("port", True, f"{text}: the node is running, or another one has its port")
             except DicomnodeError:
                 key = "node.port" if e.errno in (errno.EADDRINUSE, errno.EACCES) else "node.host"
                 return Result("port", False, f"{node.host}:{node.port} cannot be used ({e.strerror}): change {key}")

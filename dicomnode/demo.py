@@ -72,7 +72,7 @@ def run(out: Path, given: Path | None, pacs: str | None) -> int:
 
     0: every expected object arrived; 1: something failed or is missing; 3: no study had anything to analyse.
     """
-    console = Console()
+    console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up
     peer = (
         config.Destination(name="pacs", ae_title=_PACS_AE, host="127.0.0.1", port=1)
         if pacs is None
@@ -241,7 +241,7 @@ def _report(console: Console, outcomes: list[Outcome], settings: config.Config, 
     for outcome in sorted(outcomes, key=lambda o: o in analysed):
         console.rule(f"study {outcome.job.study_uid}: {outcome.job.state}", align="left")
         if outcome.job.state == "failed":
-            console.print(outcome.job.reason or "", markup=False)
+            console.print(outcome.job.reason or "")
             arrived = False
         if outcome.findings is not None:
             findings_table(console, outcome.findings)

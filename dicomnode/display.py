@@ -12,7 +12,7 @@ def findings_table(console: Console, findings: Findings) -> None:
     """Print which series was chosen, why the others were not, the flags, the numbers and the risk."""
     _print_series(console, findings)
     for flag in findings.flags:
-        console.print(f"{_SEVERITY[flag.severity]}: {flag.text} ({flag.code})", markup=False, highlight=False)
+        console.print(f"{_SEVERITY[flag.severity]}: {flag.text} ({flag.code})", highlight=False)
     if findings.lungs is not None:
         _print_numbers(console, findings)
     if findings.change is not None:
@@ -63,7 +63,7 @@ def _print_numbers(console: Console, findings: Findings) -> None:
         found = [findings.quantities.get(r) for r in regions]
         if any(found):
             shares = ", ".join("-" if q is None else f"{q.haa_percent:.1f}" for q in found)
-            console.print(f"HAA, %, {label}: {shares}", markup=False, highlight=False)
+            console.print(f"HAA, %, {label}: {shares}", highlight=False)
 
 
 def _print_change(console: Console, change: Change) -> None:
@@ -74,7 +74,7 @@ def _print_change(console: Console, change: Change) -> None:
         table.add_row(name, f"{d.earlier:.2f}", f"{d.now:.2f}", f"{d.absolute:+.2f}", per_year)
     console.print(table)
     for flag in change.flags:
-        console.print(f"{_SEVERITY[flag.severity]}: {flag.text} ({flag.code})", markup=False, highlight=False)
+        console.print(f"{_SEVERITY[flag.severity]}: {flag.text} ({flag.code})", highlight=False)
 
 
 def _print_risk(console: Console, findings: Findings) -> None:
@@ -86,10 +86,8 @@ def _print_risk(console: Console, findings: Findings) -> None:
         table.add_row(years, f"{100 * h.probability:.1f} %", f"{100 * h.lower:.1f} to {100 * h.upper:.1f} %")
     console.print(table)
     if findings.risk.intended_use == "synthetic-demo":
-        console.print(
-            "SYNTHETIC DEMO MODEL: trained on phantoms; these probabilities mean nothing for a patient.", markup=False
-        )
-    console.print("Research use only; check the images first.", markup=False)
+        console.print("SYNTHETIC DEMO MODEL: trained on phantoms; these probabilities mean nothing for a patient.")
+    console.print("Research use only; check the images first.")
 
 
 def _short(uid: str) -> str:

@@ -50,7 +50,11 @@ def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> 
         return weights.Installed(path, sha256)
     try:
         return weights.installed(folder)[weights.find(path.name).file]
-    except (UsageError, KeyError):
+    except UsageError as e:
+        raise WeightsError(
+            f"lungmask weights {e}; a file of another name needs its digest (lungmask_sha256, lungmask_lobe_sha256)"
+        ) from None
+    except KeyError:
         raise WeightsError(
             f"the lungmask weights {path.name} are not installed in {folder}: run `dicomnode weights fetch {usual}`, "
             "or give the digest of the file at that path (lungmask_sha256, lungmask_lobe_sha256)"

@@ -29,7 +29,7 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
     Args:
         earlier: findings.json of the patient's other scans, to tell the change since the latest one before this.
     """
-    console = Console()
+    console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up
     before = [_read(path) for path in earlier]
     make_folder(out)
     for name in ("seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"):
@@ -55,7 +55,10 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
             results.encode(results.Checkpoint.of(analysis), results.context(time.time()), out)
             findings = Findings.from_json((out / "findings.json").read_text("utf-8"))
     findings_table(console, findings)
-    console.print(f"written to {out}", markup=False, highlight=False)
+    if before and findings.status == "analysed" and findings.change is None:
+        text = "no change is told: none of the --earlier findings is of an analysed study with a date before this one's"
+        console.print(text, highlight=False)
+    console.print(f"written to {out}", highlight=False)
     return 0 if findings.status == "analysed" else 3
 
 

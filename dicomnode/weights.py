@@ -105,9 +105,10 @@ def fetch(known: Known, folder: Path, mirror: str = "", progress: Progress | Non
             raise PeerError(f"{url}: the server answered {e.code} {e.reason}; try again later") from e
         raise PeerRejectedError(f"{url}: the server answered {e.code} {e.reason}; check the mirror's address") from e
     except (OSError, HTTPException) as e:
+        why = e.reason if isinstance(e, urllib.error.URLError) else e
         raise PeerError(
-            f"{url}: the download was cut off ({e}). Run the same command again: it goes on where it ended. Without "
-            "internet, carry the file here and use `dicomnode weights install`."
+            f"{url}: no connection, or it was cut off ({why}). Run the same command again: it goes on where it ended. "
+            "Without internet, carry the file here and use `dicomnode weights install`."
         ) from e
     return _keep(known, part, folder, f"what {url} sent")
 

@@ -48,7 +48,7 @@ class Receiving:
                 for c in psutil.Process(process.pid).net_connections("tcp")
             )
 
-        until("listening", listens, 30)
+        until("listening", listens, 120)
 
     def kill(self) -> None:
         """SIGKILL to all."""

@@ -126,7 +126,11 @@ def contrast(known: Facts) -> Reason | None:
 def too_few_slices(known: Facts) -> Reason | None:
     """Number of images."""
     slices, least = len(known.series.headers), known.rules.min_slices
-    return None if slices >= least else Reason("too-few-slices", f"{slices} slices, at least {least} needed.")
+    return (
+        None
+        if slices >= least
+        else Reason("too-few-slices", f"Number of slices: {slices}; at least {least} are needed.")
+    )
 
 
 def coverage(known: Facts) -> Reason | None:

@@ -117,7 +117,7 @@ def duplicate_positions(known: Facts) -> Reason | None:
     same = sum(s < SAME_POSITION_MM for s in known.stack.steps_mm) if known.stack else 0
     if same == 0:
         return None
-    return Reason("duplicate-positions", f"{same} slices lie where another does: several phases in one series?")
+    return Reason("duplicate-positions", f"Slices that lie where another does: {same}; several phases in one series?")
 
 
 def missing_slices(known: Facts) -> Reason | None:
@@ -128,7 +128,7 @@ def missing_slices(known: Facts) -> Reason | None:
     if not gaps or (max(gaps) <= MAX_FILLED_GAP_MM and len(gaps) <= max(1, MAX_FILLED_GAPS * len(steps))):
         return None
     usual = f"the usual step is {np.median(steps):.2f} mm"
-    return Reason("missing-slices", f"{len(gaps)} gaps between slices, the largest {max(gaps):.2f} mm; {usual}.")
+    return Reason("missing-slices", f"Gaps between slices: {len(gaps)}, the largest {max(gaps):.2f} mm; {usual}.")
 
 
 def non_uniform(known: Facts) -> Reason | None:

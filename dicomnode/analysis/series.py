@@ -243,7 +243,7 @@ def _unreadable_flags(unreadable: Sequence[Unreadable]) -> tuple[Flag, ...]:
     codes = ", ".join(f"{n} {code}" for code, n in sorted(counts.items()))
     # A text file beside the images is no reason to doubt the images; a damaged DICOM file may be one of them.
     severity: Severity = "info" if set(counts) == {"not-dicom"} else "warning"
-    return (Flag("unreadable-files", severity, f"{len(unreadable)} files could not be read ({codes})."),)
+    return (Flag("unreadable-files", severity, f"Files that could not be read: {len(unreadable)} ({codes})."),)
 
 
 def _flags(chosen: Judged) -> tuple[Flag, ...]:
@@ -258,7 +258,8 @@ def _content_flags(chosen: Judged) -> list[Flag]:
     if family == "soft":
         flags.append(Flag("soft-kernel", "info", f"Kernel {chosen.kernel} is a soft-tissue kernel."))
     if family == "unknown":
-        flags.append(Flag("kernel-unknown", "info", f"The sharpness of kernel «{chosen.kernel}» is not known."))
+        kernel = f"Kernel «{chosen.kernel}» is not a known one" if chosen.kernel else "The kernel is not given"
+        flags.append(Flag("kernel-unknown", "info", f"{kernel}: whether the images are sharp or smooth is not known."))
     if string(first, "LossyImageCompression") == "01":
         flags.append(Flag("lossy", "warning", "The images were compressed with loss: attenuation is not exact."))
     if chosen.prone:
@@ -269,7 +270,7 @@ def _content_flags(chosen: Judged) -> list[Flag]:
         text = f"The series holds several scans; analysed was {chosen.series.part}."
         flags.append(Flag("part-of-series", "info", text))
     if chosen.series.copies:
-        text = f"{chosen.series.copies} images were left out: the same images at the same places are there."
+        text = f"Images left out: {chosen.series.copies}; the same images at the same places are there."
         flags.append(Flag("copies-left-out", "info", text))
     return flags
 
@@ -291,7 +292,7 @@ def _geometry_flags(chosen: Judged) -> list[Flag]:
         text = f"The gantry was tilted by {stack.tilt_degrees:.1f}°: the slices were shifted onto an orthogonal grid."
         flags.append(Flag("tilt-resampled", "info", text))
     if stack.gaps_mm:
-        text = f"{len(stack.gaps_mm)} gaps between slices, the largest {max(stack.gaps_mm):.2f} mm, were filled."
+        text = f"Gaps between slices: {len(stack.gaps_mm)}, the largest {max(stack.gaps_mm):.2f} mm; filled."
         flags.append(Flag("gaps-filled", "warning", f"{text[:-1]} by linear interpolation."))
     elif stack.deviation:
         text = f"The steps between slices differ by up to {stack.deviation:.0%}: they were resampled to even ones."

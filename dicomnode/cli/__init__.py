@@ -7,7 +7,7 @@ import typer
 
 from dicomnode import __version__
 from dicomnode.cli import analysis, jobs, node, notify, registry, routes, weights, worklist
-from dicomnode.errors import DicomnodeError
+from dicomnode.errors import DicomnodeError, UsageError
 
 app = typer.Typer(
     help="A DICOM node that reads systemic-sclerosis lung disease from chest CT. Research use only.",
@@ -32,6 +32,11 @@ def main() -> None:
         app(prog_name="dicomnode")
     except DicomnodeError as e:
         fail(e)
+    except OSError as e:
+        if e.filename is None:
+            raise
+        # A folder that cannot be written, a full disk: for the person to mend, no fault of the program.
+        fail(UsageError(f"{e.filename}: {e.strerror}; check the path, its owner and the disk"))
 
 
 def fail(error: DicomnodeError) -> NoReturn:

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dicomnode.cli.common import JsonOption, load, table
 from dicomnode.errors import UsageError
+
+if TYPE_CHECKING:
+    from dicomnode.explain import Explanation
 
 app = typer.Typer()
 
@@ -18,7 +21,7 @@ def analyze(
     out: Annotated[Path, typer.Option(help="The folder for the results.")],
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", help="Take the table [analysis] of this file; else what is shipped."),
+        typer.Option("--config", "-c", help=r"Take the table \[analysis] of this file; else what is shipped."),
     ] = None,
     earlier: Annotated[
         list[Path] | None,
@@ -63,6 +66,12 @@ def explain(
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
     else:
+        _show(found)
+    raise SystemExit(0 if any(r.chosen for r in found.rows) else 3)
+
+
+def _show(found: "Explanation") -> None:
+    if found.rows:
         table(
             ["series", "modality", "slices", "step, mm", "kernel", "covers, mm", "decision"],
             [
@@ -78,6 +87,7 @@ def explain(
                 for r in found.rows
             ],
         )
-        for flag in found.flags:
-            typer.echo(flag)
-    raise SystemExit(0 if any(r.chosen for r in found.rows) else 3)
+    else:
+        typer.echo("no readable DICOM image was found")
+    for flag in found.flags:
+        typer.echo(flag)

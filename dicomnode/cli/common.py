@@ -45,7 +45,7 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
     made = Table(show_edge=False, pad_edge=False)
     for number, column in enumerate(columns):
         # The first column is a UID more often than not, and people copy it: whole, where there is room.

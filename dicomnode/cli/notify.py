@@ -17,7 +17,7 @@ def _notify() -> None:
 
 @app.command("test")
 def notify_test(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a [[notify]] table.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help=r"The name of a \[\[notify]] table.")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Send a test message to one receiver, now and once.

@@ -37,6 +37,9 @@ def routes_test(
     if not source.exists():
         raise UsageError(f"{source}: there is no such file or folder")
     settings = load(config)
+    ours = (settings.node.ae_title, *settings.routing.ae_titles)
+    if called and settings.node.check_called_ae and called not in ours:
+        raise UsageError(f"--called {called}: the node would refuse the association; its AE titles: {', '.join(ours)}")
     decisions = trial.decide_folder(source, settings.rules, calling, called or settings.node.ae_title)
     if as_json:
         rows = [{"study_uid": uid, **_json(decision)} for uid, decision in decisions.items()]

@@ -32,7 +32,7 @@ def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 @app.command("fetch")
 def weights_fetch(
-    names: Annotated[list[str], typer.Argument(help="R231, LTRCLobes, R231CovidWeb.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAMES", help="R231, LTRCLobes, R231CovidWeb.")],
     config: ConfigOption = DEFAULT_CONFIG,
     mirror: Annotated[str | None, typer.Option(help="A URL of a folder with the same files.")] = None,
 ) -> None:
@@ -58,7 +58,9 @@ def weights_fetch(
 
 @app.command("install")
 def weights_install(
-    files: Annotated[list[Path], typer.Argument(help="Weights files under their published names.", exists=True)],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES", help="Weights files under their published names.", exists=True)
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Install files that were carried here, where there is no internet.
@@ -83,7 +85,11 @@ def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """
     from dicomnode import weights
 
-    verdicts = list(weights.verify(load(config).analysis.weights))
+    folder = load(config).analysis.weights
+    verdicts = list(weights.verify(folder))
+    if not verdicts:
+        typer.echo(f"nothing is installed in {folder}")
+        return
     table(["", "what", ""], [["ok" if v.ok else "FAILED", v.name, v.text] for v in verdicts])
     raise SystemExit(0 if all(v.ok for v in verdicts) else 4)
 

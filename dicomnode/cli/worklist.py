@@ -35,6 +35,9 @@ def worklist(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False)
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
+    if not rows:
+        typer.echo("no orders of today are known: the RIS has none, or has not answered (`dicomnode check` asks it)")
+        return
     shown = ("scheduled", "patient_name", "patient_id", "accession_number", "procedure", "station", "state")
     table(
         ["scheduled", "patient", "ID", "accession", "procedure", "station", "study", "other studies here", "last seen"],

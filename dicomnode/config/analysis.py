@@ -114,11 +114,11 @@ class AnalysisTable(Table):
             raise ValueError("widths must be 0.5 to 20 mm")
         return value
 
-    @field_validator("lungmask_sha256")
+    @field_validator("lungmask_weights")
     @classmethod
-    def _weights(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if info.data.get("segmenter") == "lungmask" and info.data.get("lungmask_weights") is None:
-            raise ValueError("segmenter = 'lungmask' needs lungmask_weights (and lungmask_sha256 for a path)")
+    def _weights(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if info.data.get("segmenter") == "lungmask" and value is None:
+            raise ValueError("is missing: segmenter = 'lungmask' needs it (and lungmask_sha256 for a path)")
         return value
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from dicomnode.config.settings import Config
 from dicomnode.errors import ConfigurationError
@@ -35,7 +36,15 @@ def parse(table: dict[str, Any], path: Path) -> Config:
     try:
         return Config.model_validate(_toml_types(table)).resolved(path.parent.absolute())
     except ValidationError as e:
-        raise ConfigurationError("\n".join(f"{path}: {_message(dict(x))}" for x in e.errors())) from None
+        raise ConfigurationError(
+            "\n".join(f"{path}: {_message(dict(x))}" for x in e.errors() if _is_told(x, e))
+        ) from None
+
+
+def _is_told(error: ErrorDetails, all_of_them: ValidationError) -> bool:
+    """Not that a list is too short, where the reason is that one of its members was refused."""
+    where = error["loc"]
+    return error["type"] != "too_short" or not any(x["loc"][:-1] == where for x in all_of_them.errors())
 
 
 def _toml_types(value: Any) -> Any:
@@ -63,7 +72,8 @@ def _message(error: dict[str, Any]) -> str:
     value = error["input"]
     near = difflib.get_close_matches(str(value), _choices(error), n=1)
     hint = f"; perhaps you meant {near[0]!r}" if near else ""
-    shown = f" = {str(value) if isinstance(value, Path) else value!r}" if not isinstance(value, dict | tuple) else ""
+    is_plain = value is not None and not isinstance(value, dict | tuple)
+    shown = f" = {str(value) if isinstance(value, Path) else value!r}" if is_plain else ""
     return f"{key}{shown}: {what}{hint}" + (f"; {cure}" if cure else "")
 
 

@@ -16,6 +16,7 @@ from dicomnode.routing.rules import DEFAULT_PROFILE, Action, Condition, Mode, Ot
 NAME = r"^[A-Za-z0-9_-]{1,32}$"
 #: VRs without a value that could be compared: sequences and blobs.
 _NOT_COMPARABLE = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "OB or OW"})
+_LUNGMASK = ("lungmask_weights", "lungmask_sha256", "lungmask_lobe_weights", "lungmask_lobe_sha256")
 
 
 def _keyword(value: str) -> str:
@@ -149,10 +150,11 @@ class Profile(Table):
         if self.selection is not None:
             chosen = {k: getattr(self.selection, k) for k in self.selection.model_fields_set}
             given["selection"] = analysis.selection.model_copy(update=chosen)
+        # A digest belongs to its file, and what is lungmask's is not the classical segmenter's.
+        foreign = _LUNGMASK if self.segmenter == "classical" else ("lungmask_sha256",) if self.lungmask_weights else ()
+        base = {k: getattr(analysis, k) for k in type(analysis).model_fields if k not in foreign}
         try:
-            return AnalysisTable.model_validate(
-                {**{k: getattr(analysis, k) for k in type(analysis).model_fields}, **given}
-            )
+            return AnalysisTable.model_validate({**base, **given})
         except ValidationError as e:
             what = "; ".join(x["msg"].removeprefix("Value error, ") for x in e.errors())
             raise ConfigurationError(f"profile {self.name!r}: {what}") from None

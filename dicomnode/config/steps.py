@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dicomnode.config.fields import AeTitle, Port, Table
 
@@ -25,6 +25,14 @@ class Ups(Table):
     wait_s: float = Field(86400, ge=0, description="give the seconds after which a task without its study is cancelled")
     timeout_s: float = Field(10, gt=0, le=120, description="give the seconds to wait for an answer, up to 120")
     most: int = Field(500, ge=1, description="give the number of answers after which a query is cancelled")
+
+    @field_validator("workitem", mode="before")
+    @classmethod
+    def _one_code(cls, value: object) -> object:
+        # Said here once: the two kinds of tuple would each be found wanting.
+        if not isinstance(value, tuple) or len(value) not in (0, 3) or not all(isinstance(v, str) for v in value):
+            raise ValueError("is no code of three texts")
+        return value
 
     @model_validator(mode="after")
     def _names_its_tasks(self) -> Self:

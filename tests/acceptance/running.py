@@ -104,7 +104,11 @@ allow_demo_bundles = true
                 stderr=log,
                 stdout=log,
             )
-        self.wait_for_port()
+        try:
+            self.wait_for_port()
+        except BaseException:
+            self.process.terminate()  # left behind, it would slow every test after this one
+            raise
         return self
 
     def wait_for_port(self) -> None:
@@ -115,7 +119,7 @@ allow_demo_bundles = true
                 s.settimeout(1)
                 return s.connect_ex(("127.0.0.1", self.port)) == 0
 
-        until("listening", answers, 60)
+        until("listening", answers, 120)
 
     def stop(self) -> int:
         assert self.process is not None
@@ -189,7 +193,7 @@ class Orthanc:
         with (folder / "orthanc.log").open("wb") as log:
             self.process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log)
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", timeout=30)
-        until("Orthanc answering", self._answers, 60)
+        until("Orthanc answering", self._answers, 120)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, (self.folder / "orthanc.log").read_text()

@@ -73,7 +73,7 @@ class Station:
 
     def settle(self, study_uid: str) -> int:
         """Tick until the study has settled; its generation."""
-        until("settled", lambda: any(uid == study_uid for uid, _ in self.clock.settle()), 20)
+        until("settled", lambda: any(uid == study_uid for uid, _ in self.clock.settle()), 60)
         study = self.catalog.study(study_uid)
         assert study is not None
         return study.generation

@@ -203,7 +203,7 @@ def test_case_08_port_probes_leave_no_trace(node: Receiving, peer: Peer) -> None
 
 def test_case_10_a_disk_slower_than_the_senders_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A patient sender gets its answer though all our own time-outs are shorter; an impatient one sends again."""
-    node = slow_node(tmp_path, monkeypatch, seconds=2.5)
+    node = slow_node(tmp_path, monkeypatch, seconds=4.0)
     try:
         with associated(node) as patient:
             assert patient.send_c_store(ct(1)).Status == 0x0000
@@ -231,7 +231,7 @@ class InProcess:
 
 def slow_node(folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> InProcess:
     settings = ReceiverSettings(
-        "NODE", "127.0.0.1", 0, minimum_free_bytes=0, network_timeout_s=1.0, dimse_timeout_s=1.0
+        "NODE", "127.0.0.1", 0, minimum_free_bytes=0, network_timeout_s=2.0, dimse_timeout_s=2.0
     )
     node = InProcess(folder, settings)
     fsync = os.fsync

@@ -346,7 +346,7 @@ def test_stat_overtakes_and_research_gets_on_while_stat_keeps_coming(
         send("stat-1", "STAT")
         send("stat-2", "STAT", later_s=3600)  # and so on, for ever
         go_on.set()
-        until("all done", lambda: len(order) == 5, 30)
+        until("all done", lambda: len(order) == 5, 60)
         until("all ended", lambda: {j.state for j in station.catalog.jobs()} == {"failed"}, 30)
     assert order == ["first", "stat-1", "routine", "research", "stat-2"]
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STOW = '[[destination]]\nname = "a"\nkind = "stow"\nurl = "https://h/dicom-web"\n'
 PACS = '[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "10.0.0.1"\nport = 104\n'
 RIS = '[worklist]\nae_title = "RIS"\nhost = "10.0.0.2"\nport = 104\n'
+UPS = '[ups]\nae_title = "UPS"\nhost = "10.0.0.3"\nport = 104\n'
 PRIORS = '[priors]\nae_title = "PACS"\nhost = "10.0.0.1"\nport = 104\n'
 
 
@@ -100,7 +101,7 @@ MISTAKES = [
     (
         "weights not named",
         '[analysis]\nsegmenter = "lungmask"\n',
-        ["lungmask_sha256", "needs lungmask_weights", "give"],
+        ["analysis.lungmask_weights: is missing", "needs it", "weights fetch R231"],
     ),
     (
         "lobes by thresholds",
@@ -143,6 +144,7 @@ MISTAKES = [
     ("quiet hours", PRIORS + 'quiet_hours = "7-19"\n', ["priors.quiet_hours", "'7-19'", "19:00-06:00"]),
     ("how to retrieve", PRIORS + 'retrieve = "mvoe"\n', ["priors.retrieve", "perhaps you meant 'move'"]),
     ("prior's pattern", PRIORS + 'body_parts = ["a("]\n', ["priors.body_parts[1]", "not a regular expression"]),
+    ("half a code", UPS + 'workitem = ["1"]\n', ["ups.workitem: is no code of three texts", "value, scheme, meaning"]),
     ("tiny PDU", "[node]\nmax_pdu_bytes = 100\n", ["node.max_pdu_bytes", "100", "4096"]),
 ]
 

@@ -53,6 +53,15 @@ priority = "stat"
     )
 
 
+def test_a_wrong_event_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(
+            tmp_path,
+            "[[notify]]\nname = 'n'\nkind = 'webhook'\nurl = 'http://x'\nevents = ['lost']\nsecret_env = 'K'\n",
+        )
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_what_only_holds_is_analysed_once_released(tmp_path: Path) -> None:
     (rule,) = load(tmp_path, RULE + "hold = true\n").rules.rules
     assert rule.action == Action(ANALYSE.analyse, hold=True)
@@ -78,6 +87,26 @@ max_step_mm = 1.5
     assert (found.selection.min_slices, found.selection.max_step_mm) == (30, 1.5)
     with pytest.raises(ConfigurationError, match="'gone' is no longer configured"):
         load(tmp_path, text).analysis_of("gone")
+
+
+def test_a_profile_leaves_behind_what_is_not_its_segmenters(tmp_path: Path) -> None:
+    text = f"""
+[analysis]
+segmenter = "lungmask"
+lungmask_weights = "mine.pth"
+lungmask_sha256 = "{"0" * 64}"
+lungmask_lobe_weights = "LTRCLobes"
+[[profile]]
+name = "quick"
+segmenter = "classical"
+[[profile]]
+name = "other"
+lungmask_weights = "R231"
+"""
+    quick, other = (load(tmp_path, text).analysis_of(name) for name in ("quick", "other"))
+    assert (quick.segmenter, quick.lungmask_weights, quick.lungmask_lobe_weights) == ("classical", None, None)
+    assert (other.lungmask_weights, other.lungmask_sha256) == (tmp_path / "R231", None)
+    assert other.lungmask_lobe_weights == tmp_path / "LTRCLobes"
 
 
 MISTAKES = [

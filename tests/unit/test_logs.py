@@ -6,6 +6,9 @@ import warnings
 import pytest
 
 from dicomnode import logs
+from dicomnode.dimse import sender
+from dicomnode.errors import PeerError
+from tests.acceptance.running import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,13 @@ def test_the_text_of_an_unexpected_error_shows_at_debug_level_only(capsys: pytes
         assert "study 1.2.3 failed: ValueError" in text
         assert "in fail" in text
         assert ("Doe^Jane" in text) is shown
+
+
+def test_a_peer_that_is_away_is_told_by_us_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "worker-0")
+    with pytest.raises(PeerError, match="no connection"):
+        sender.echo(sender.Destination("archive", "PEER", "127.0.0.1", free_port()))
+    assert capsys.readouterr().err == ""
 
 
 def test_warnings_of_libraries_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,6 +176,8 @@ def test_the_commands(tmp_path: Path, server: Server) -> None:
         result = CliRunner().invoke(cli.app, ["weights", *words, "--config", str(file)])
         return result.exit_code, result.output
 
+    code, text = run("verify")
+    assert (code, "nothing is installed" in text) == (0, True)
     code, text = run("fetch", "mine")
     assert (code, DIGEST in text) == (0, True)
     code, text = run("list")
@@ -211,9 +213,11 @@ def test_the_lobes_have_weights_of_their_own(tmp_path: Path, monkeypatch: pytest
         "lungmask_sha256": DIGEST,
         "lungmask_lobe_weights": "lobes.pth",
         "lungmask_lobe_sha256": "1" * 64,
+        "device": "cuda:1",
     }
     methods.segmenter(config.parse({"analysis": table}, tmp_path / "c.toml").analysis)
+    assert made[0]["device"] == "cuda:1"
     assert made[0]["lobe_weights"] == lungmask_segmenter.WeightsFile(file, "1" * 64)
     unknown = config.parse({"analysis": {**table, "lungmask_lobe_sha256": None}}, tmp_path / "c.toml").analysis
-    with pytest.raises(WeightsError, match="weights fetch LTRCLobes"):
+    with pytest.raises(WeightsError, match="lobes.pth: no such weights; known are R231.* needs its digest"):
         methods.segmenter(unknown)

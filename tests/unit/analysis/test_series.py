@@ -188,6 +188,14 @@ def test_flags(attributes: dict[str, object], expected: dict[str, str]) -> None:
     assert {f.code: f.severity for f in selection.flags} == expected
 
 
+@pytest.mark.parametrize(
+    ("kernel", "words"), [("", "The kernel is not given"), ("ZZ9", "Kernel «ZZ9» is not a known one")]
+)
+def test_a_kernel_that_is_not_known_is_named_and_one_that_lacks_is_not(kernel: str, words: str) -> None:
+    (flag,) = choose(series(ConvolutionKernel=kernel, slices=100, step_mm=2.0)).flags
+    assert flag.text.startswith(words)
+
+
 def rewrite(change: Callable[[Dataset], object], paths: list[Path], folder: Path) -> str:
     folder.mkdir()
     for path in paths:

@@ -282,7 +282,7 @@ def test_peer_abort_is_aborted(start: Callable[..., Node]) -> None:
 
 
 def test_silent_association_is_aborted_after_the_network_timeout(start: Callable[..., Node]) -> None:
-    node = start(network_timeout_s=0.3)
+    node = start(network_timeout_s=2.0)
     with associated(node) as association:
         association.send_c_store(ct())
         wait_until(lambda: node.study().bringers[0].closed == "aborted")

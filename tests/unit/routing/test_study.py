@@ -119,6 +119,12 @@ def test_routes_test_for_scripts(site: tuple[Path, Path, list[Dataset]]) -> None
     assert (second["matched"], second["checks"]) == (True, [])
 
 
+def test_routes_test_under_a_title_that_is_not_ours(site: tuple[Path, Path, list[Dataset]]) -> None:
+    done = CliRunner().invoke(app, ["routes", "test", str(site[0]), "-c", str(site[1]), "--called", "NOBODY"])
+    assert "--called NOBODY" in str(done.exception)
+    assert "ILD" in str(done.exception)
+
+
 def test_routes_test_of_nothing(site: tuple[Path, Path, list[Dataset]], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = CliRunner().invoke(app, ["routes", "test", str(tmp_path / "empty"), "-c", str(site[1])])

@@ -1,0 +1,65 @@
+"""The command line itself: its help, and that no person sees a traceback for a path that does not work."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from dicomnode import config
+from dicomnode.cli import app
+from dicomnode.intake.catalog import Catalog
+
+
+def _commands() -> Iterator[tuple[tuple[str, ...], Any]]:
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), typer.main.get_command(app))]
+    while waiting:
+        path, command = waiting.pop()
+        if hasattr(command, "commands"):
+            waiting += [((*path, name), inner) for name, inner in command.commands.items()]
+        elif not command.hidden:
+            yield path, command
+
+
+COMMANDS = dict(_commands())
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_has_an_example_and_loses_no_word(path: tuple[str, ...]) -> None:
+    """rich takes [words] in brackets for its own mark-up, unless they are escaped."""
+    shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "1000", "TERMINAL_WIDTH": "1000"}).stdout
+    assert f"Example: dicomnode {' '.join(path)}" in shown
+    for parameter in COMMANDS[path].params:
+        text = getattr(parameter, "help", None) or ""
+        assert text.replace("\\[", "[") in shown
+
+
+def test_the_tables_that_a_help_text_names_are_in_it() -> None:
+    assert "[analysis]" in CliRunner().invoke(app, ["analyze", "--help"], env={"TERMINAL_WIDTH": "200"}).stdout
+    assert "[[notify]]" in CliRunner().invoke(app, ["notify", "test", "--help"], env={"TERMINAL_WIDTH": "200"}).stdout
+
+
+def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "ae_config.toml").write_text('[storage]\nstate = "file"\n')
+    command = [sys.executable, "-m", "dicomnode", "work", "--config", str(tmp_path / "ae_config.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"dicomnode: {tmp_path / 'file'}: File exists; check the path, its owner and the disk"
+    ]
+
+
+def test_a_worklist_without_orders_is_told_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "ae_config.toml"
+    path.write_text('[storage]\nstate = "s"\n[worklist]\nae_title = "RIS"\nhost = "10.0.0.1"\nport = 104\n')
+    settings = config.load(path)
+    settings.storage.state.mkdir()
+    Catalog.open(settings.catalog_url).close()
+    done = CliRunner().invoke(app, ["worklist", "--config", str(path)])
+    assert done.exit_code == 0, done.output
+    assert "no orders of today are known" in done.output
