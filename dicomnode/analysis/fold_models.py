@@ -62,9 +62,9 @@ class FoldModels:
         if self.members == 1:
             return f"No interval: there is one model of each kind ({', '.join(counts)})."
         return (
-            f"95 % percentile interval (2.5th to 97.5th percentile) over {self.members} ensembles of fold models "
-            f"({', '.join(counts)}), each trained without one part of the patients; the probability is their mean. "
-            "With few folds this is about their range. It shows the models' disagreement only, not the uncertainty of "
+            f"95 % percentile interval over {self.members} ensembles of fold models ({', '.join(counts)}), each trained "
+            "without one part of the patients; the bounds are the 2.5th and the 97.5th percentile (with few folds about "
+            "the range), the probability is the mean. It shows the models' disagreement only, not the uncertainty of "
             "the image or of another population."
         )
 

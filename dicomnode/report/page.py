@@ -235,7 +235,9 @@ def _risk(figure: Figure, findings: Findings) -> None:
     for name, spine in axes.spines.items():
         spine.set_visible(name in ("left", "bottom"))
         spine.set_color(_RULE)
-    words = f"Band: {plain(risk.interval)}" if risk.interval else "The model does not say what the band is."
+    # The first clause; the structured report has all of it.
+    what = plain(risk.interval).partition(";")[0]
+    words = f"Band: {what}" if what else "The model does not say what the band is."
     for i, line in enumerate(textwrap.wrap(words, 76, max_lines=2, placeholder=" ...")):
         _write(figure, 0.56, 0.138 - 0.013 * i, line, size=8, color=_FAINT)
 
