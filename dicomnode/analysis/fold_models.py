@@ -62,10 +62,10 @@ class FoldModels:
         if self.members == 1:
             return f"No interval: there is one model of each kind ({', '.join(counts)})."
         return (
-            f"95 % percentile interval over {self.members} ensembles of fold models ({', '.join(counts)}), each trained "
-            "without one part of the patients; the bounds are the 2.5th and the 97.5th percentile (with few folds about "
-            "the range), the probability is the mean. It shows the models' disagreement only, not the uncertainty of "
-            "the image or of another population."
+            f"95 % percentile interval over {self.members} ensembles of fold models ({', '.join(counts)}), each "
+            "trained without one part of the patients; the bounds are the 2.5th and the 97.5th percentile (with few "
+            "folds about the range), the probability is the mean. It shows the models' disagreement only, not the "
+            "uncertainty of the image or of another population."
         )
 
     def by_arm(self, scan: Scan) -> dict[str, NDArray[np.float64]]:
