@@ -73,12 +73,9 @@ def _zone(table: config.Worklist) -> tzinfo | None:
     return ZoneInfo(table.time_zone) if table.time_zone else None
 
 
-def overview(settings: Config, catalog: Catalog, now: float) -> Iterator[dict[str, object]]:
-    """Today's orders for a person to read, each with what the node holds of its study and of its patient."""
-    if settings.worklist is None:
-        return
-    day = f"{today(settings.worklist, now):%Y%m%d}"
-    for order in catalog.orders_between(day, day):
+def overview(catalog: Catalog, day: date) -> Iterator[dict[str, object]]:
+    """A day's orders for a person to read, each with what the node holds of its study and of its patient."""
+    for order in catalog.orders_between(f"{day:%Y%m%d}", f"{day:%Y%m%d}"):
         item = query.read(order.content)
         held = [
             study for study, whose in catalog.studies_of_patient(order.patient_hash)

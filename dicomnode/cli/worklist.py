@@ -2,6 +2,8 @@
 
 import json
 import time
+from datetime import datetime
+from typing import Annotated
 
 import typer
 
@@ -12,12 +14,21 @@ app = typer.Typer()
 
 
 @app.command("worklist")
-def worklist(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """List today's orders as the running node last saw them, and what it holds of each patient.
+def worklist(
+    config: ConfigOption = DEFAULT_CONFIG,
+    day: Annotated[
+        datetime | None,
+        typer.Option(
+            "--date", formats=["%Y-%m-%d"], help="The day, as 2026-12-31; today in the RIS's time zone if not given."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a day's orders as the running node last saw them, and what it holds of each patient.
 
     This shows patient data.
 
-    Example: dicomnode worklist --json
+    Example: dicomnode worklist --date 2026-12-31 --json
     """
     from dicomnode import worklist as orders
     from dicomnode.intake.catalog import Catalog
@@ -29,14 +40,18 @@ def worklist(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False)
         raise UsageError(f"{settings.storage.state}: the node has not run with this configuration yet")
     catalog = Catalog.open(settings.catalog_url)
     try:
-        rows = list(orders.overview(settings, catalog, time.time()))
+        asked = day.date() if day else orders.today(settings.worklist, time.time())
+        rows = list(orders.overview(catalog, asked))
     finally:
         catalog.close()
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     if not rows:
-        typer.echo("no orders of today are known: the RIS has none, or has not answered (`dicomnode check` asks it)")
+        typer.echo(
+            f"no orders of {asked} are known: the RIS has none, has not answered (`dicomnode check` asks it), or the "
+            "node does not ask for that day (days_before, days_after)"
+        )
         return
     shown = ("scheduled", "patient_name", "patient_id", "accession_number", "procedure", "station", "state")
     table(

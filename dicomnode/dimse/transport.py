@@ -25,6 +25,7 @@ from typing import Any
 
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
 
@@ -87,6 +88,7 @@ class RequestorEntity(ApplicationEntity):
     def associate(self, *args: Any, **kwargs: Any) -> Association:
         """As pynetdicom's."""
         association = super().associate(*args, **kwargs)
+        _take_up_rejection(association)
         gate = _Gate()
         association.dimse.msg_queue = _Answers(gate)
         association._reactor_checkpoint = gate
@@ -98,6 +100,21 @@ class RequestorEntity(ApplicationEntity):
         made = RequestorSocket(assoc, address=address)
         made.tls_args = tls_args
         return made
+
+
+def _take_up_rejection(association: Association) -> None:
+    """A rejection that came before pynetdicom's thread looked whether it is connected.
+
+    The thread that reads closes the connection at a rejection; the one that asked then finds it closed, takes that for
+    a connection that never was, and leaves the answer in the queue: «not now» instead of «never».
+    """
+    answers = association.dul.to_user_queue
+    if association.is_established or association.is_rejected or answers.empty():
+        return
+    answer = answers.get_nowait()
+    if isinstance(answer, A_ASSOCIATE) and answer.result:
+        association.acceptor.primitive = answer
+        association.is_rejected, association.is_aborted = True, False
 
 
 class RequestorSocket(AssociationSocket):

@@ -235,8 +235,9 @@ def test_scans_are_fetched_before_the_patient_comes(pacs: Orthanc, peer: Peer, t
     ris = Ris(tmp_path / "ris", peer)
     scans = course(tmp_path / "scans", "S7", ["20250301", NOW])
     uid = scans[NOW].study_uid
-    today = time.strftime("%Y%m%d").encode()
-    ris.add(accession=b"A70", study_uid=uid.encode(), patient_id=b"S7", name=b"Serial^Scans", issuer=b"", date=today)
+    today = time.strftime("%Y-%m-%d")
+    day = today.replace("-", "").encode()
+    ris.add(accession=b"A70", study_uid=uid.encode(), patient_id=b"S7", name=b"Serial^Scans", issuer=b"", date=day)
     ris.start()
     running = node_for(tmp_path / "node", pacs, "on_receipt = false\n" + ris.table()).start()
     try:
@@ -246,7 +247,7 @@ def test_scans_are_fetched_before_the_patient_comes(pacs: Orthanc, peer: Peer, t
         send(peer, running, scans[NOW])
         assert running.ended(uid) == "delivered"
         assert findings(running, uid)["change"]["earlier_study_uid"] == scans["20250301"].study_uid
-        (row,) = json.loads(running.cli("worklist", "--json").stdout)
+        (row,) = json.loads(running.cli("worklist", "--date", today, "--json").stdout)
         assert (row["state"], [o["state"] for o in row["others"]]) == ("delivered", ["analysed"])
     finally:
         running.stop()

@@ -17,7 +17,9 @@ from tests.faults.studies import study_uid
 
 JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう".encode("iso2022_jp")
 PROCEDURE = "胸部ＣＴ".encode("iso2022_jp")
-TODAY = time.strftime("%Y%m%d").encode()
+#: Of the orders; the tests may run into the day after it.
+TODAY = time.strftime("%Y-%m-%d")
+DATE = TODAY.replace("-", "").encode()
 
 #: name of the study: (what its images say, what the reports must say: accession number, flag)
 CASES = {
@@ -58,7 +60,7 @@ def ris(tmp_path_factory: pytest.TempPathFactory, peer: Peer) -> Iterator[Ris]:
     ]
     for accession, name, patient_id, more in orders:
         uid = study_uid(name).encode()
-        running.add(accession=accession.encode(), study_uid=uid, patient_id=patient_id, date=TODAY, **more)
+        running.add(accession=accession.encode(), study_uid=uid, patient_id=patient_id, date=DATE, **more)
     running.start()
     yield running
     running.stop()
@@ -147,7 +149,7 @@ def test_dciodvfy_finds_no_error(name: str, node: Node, orthanc: Orthanc, peer: 
 def test_the_command_shows_the_list_with_what_is_held(node: Node) -> None:
     for name in CASES:
         node.ended(study_uid(name))
-    done = node.cli("worklist", "--json")
+    done = node.cli("worklist", "--date", TODAY, "--json")
     assert done.returncode == 0, done.stderr
     rows = {row["accession_number"]: row for row in json.loads(done.stdout)}
     assert sorted(rows) == ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A7B", "A8"]
@@ -156,7 +158,7 @@ def test_the_command_shows_the_list_with_what_is_held(node: Node) -> None:
     assert rows["A6"]["state"] == "not received"
     assert {o["study_uid"] for o in rows["A6"]["others"]} == {study_uid("two-orders"), study_uid("own-study-uid")}
     assert rows["A3"]["others"] == []  # the CT of this ID names another issuer: it is somebody else's
-    shown = node.cli("worklist")
+    shown = node.cli("worklist", "--date", TODAY)
     assert shown.returncode == 0
     assert "not received" in shown.stdout
 
@@ -165,7 +167,7 @@ def test_an_order_that_came_later_is_found_on_receipt(
     node: Node, ris: Ris, orthanc: Orthanc, data: Path, peer: Peer, tmp_path: Path
 ) -> None:
     """The broad query runs once an hour here: the order is found by the patient's own query."""
-    ris.add(accession=b"A9", study_uid=study_uid("late").encode(), patient_id=b"P9", date=TODAY)
+    ris.add(accession=b"A9", study_uid=study_uid("late").encode(), patient_id=b"P9", date=DATE)
     uid = ct_study(data, tmp_path, "late", PatientID="P9")
     storescu_process(peer("storescu", "dcmtk"), node.port, tmp_path)
     assert node.ended(uid) == "delivered"

@@ -204,6 +204,6 @@ def test_several_processes_share_the_port_and_the_catalogue(tmp_path: Path) -> N
         instances = node.instances()
         assert len(instances) == 160
         assert all(Path(one.path).is_file() for one in instances)
-        assert node.log().count("association with SCANNER") == 16
+        wait_until(lambda: node.log().count("association with SCANNER") == 16)
     finally:
         node.kill()

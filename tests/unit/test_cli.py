@@ -48,9 +48,10 @@ def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path) -> None:
     (tmp_path / "ae_config.toml").write_text('[storage]\nstate = "file"\n')
     command = [sys.executable, "-m", "dicomnode", "work", "--config", str(tmp_path / "ae_config.toml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 5
     assert done.stderr.splitlines() == [
-        f"dicomnode: {tmp_path / 'file'}: File exists; check the path, its owner and the disk"
+        f"dicomnode: storage.state = {tmp_path / 'file'}: this folder cannot be made (File exists); change the path, or the "
+        "rights of the folder above it"
     ]
 
 
@@ -60,6 +61,6 @@ def test_a_worklist_without_orders_is_told_in_words(tmp_path: Path) -> None:
     settings = config.load(path)
     settings.storage.state.mkdir()
     Catalog.open(settings.catalog_url).close()
-    done = CliRunner().invoke(app, ["worklist", "--config", str(path)])
+    done = CliRunner().invoke(app, ["worklist", "--config", str(path), "--date", "2026-12-31"])
     assert done.exit_code == 0, done.output
-    assert "no orders of today are known" in done.output
+    assert "no orders of 2026-12-31 are known" in done.output

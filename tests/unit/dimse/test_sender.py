@@ -1,6 +1,7 @@
 """The sender, against a peer in this process that answers as it is told."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -25,6 +26,7 @@ from pynetdicom.presentation import AllStoragePresentationContexts, build_contex
 
 from dicomnode.dimse.contexts import VERIFICATION
 from dicomnode.dimse.sender import Destination, Sent, echo, send, sendable
+from dicomnode.dimse.transport import RequestorEntity
 from dicomnode.errors import PeerError, PeerRejectedError
 
 
@@ -300,3 +302,29 @@ def test_no_answer_is_taken_away_behind_a_closed_gate() -> None:
     answers.put("event report")
     gate.set()
     assert answers.get(block=False) == "event report"
+
+
+def test_a_rejection_that_comes_before_pynetdicom_looks_is_one() -> None:
+    """Its threads race: the one that asked may find the connection closed already, by the rejection."""
+    closed = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def reject() -> None:
+            connection = listener.accept()[0]
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(bytes([3, 0, 0, 0, 0, 4, 0, 1, 1, 7]))  # for good: called AE title not recognised
+                closed.wait(20)
+
+        thread = threading.Thread(target=reject)
+        thread.start()
+        entity = RequestorEntity("NODE")
+        late = [(evt.EVT_CONN_CLOSE, lambda _event: closed.set()), (evt.EVT_REQUESTED, lambda _event: closed.wait(20))]
+        contexts = [build_context(VERIFICATION)]
+        association = entity.associate("127.0.0.1", listener.getsockname()[1], contexts, evt_handlers=late)
+        thread.join()
+    assert association.is_rejected
+    assert not association.is_aborted
+    answer = association.acceptor.primitive
+    assert answer is not None
+    assert (answer.result, answer.result_source, answer.diagnostic) == (1, 1, 7)
