@@ -57,6 +57,7 @@ def test_an_endless_answer_is_cancelled_after_so_many(peer: Answering) -> None:
 
     def endless(event: evt.Event) -> Answers:
         while not event.is_cancelled:
+            time.sleep(0.001)  # pynetdicom sends before it reads: without a pause it might never see the cancel
             yield 0xFF00, item("A")
         cancelled.set()
         yield 0xFE00, None
