@@ -111,7 +111,7 @@ def _take_up_rejection(association: Association) -> None:
     answers = association.dul.to_user_queue
     if association.is_established or association.is_rejected or answers.empty():
         return
-    answer = answers.get_nowait()
+    answer: object = answers.get_nowait()
     if isinstance(answer, A_ASSOCIATE) and answer.result:
         association.acceptor.primitive = answer
         association.is_rejected, association.is_aborted = True, False
