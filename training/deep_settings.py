@@ -16,6 +16,7 @@ from training.pretrained import PretrainedFile
 #: 1.5 mm pixels over 312 x 384 mm, 24 slices: full size, for a GPU.
 FULL_SPEC = Spec(spacing_mm=1.5, canvas=(208, 256), slices=24)
 Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class DeepSettings(BaseModel):
@@ -27,6 +28,7 @@ class DeepSettings(BaseModel):
         batch: scans of one optimiser step, over all processes.
         accumulate: parts that a step's scans are worked in, one after the other: less memory, same gradient but for
             batch norms, which see the part.
+        learning_rates: by backbone, instead of `learning_rate`: transformers want a lower one.
         earlier: whether the latest earlier scan is a second input; its slices are encoded too.
         pretrained: by backbone, a local file with ImageNet weights; a backbone without one starts at random.
         precision: of the forward pass; "auto": bfloat16 (float16 on older GPUs) on CUDA, and on a CPU that has
@@ -44,7 +46,8 @@ class DeepSettings(BaseModel):
     patience: Count = 8
     batch: Count = 16
     accumulate: Count = 1
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
+    learning_rate: Rate = 3e-4
+    learning_rates: dict[str, Rate] = {}
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.02
     earlier: bool = False
     pretrained: dict[str, PretrainedFile] = {}
@@ -64,9 +67,9 @@ class DeepSettings(BaseModel):
     def _write_spec(self, spec: Spec) -> dict[str, float | int | list[int] | list[float]]:
         return spec.to_dict()
 
-    @field_validator("pretrained")
+    @field_validator("pretrained", "learning_rates")
     @classmethod
-    def _known(cls, value: dict[str, PretrainedFile]) -> dict[str, PretrainedFile]:
+    def _known(cls, value: dict[str, object]) -> dict[str, object]:
         if odd := sorted(set(value) - set(BACKBONES)):
             raise ValueError(f"unknown backbone {', '.join(odd)}: use {', '.join(BACKBONES)}")
         return value

@@ -73,11 +73,10 @@ def fit(job: Job, folder: Path, ranks: Ranks, told: Told) -> None:
     net = start(job)
     parallel = ranks.wrapped(net.to(memory_format=torch.channels_last))  # type: ignore[call-overload]  # faster
     settings = job.settings
-    optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    rate = settings.learning_rates.get(job.backbone, settings.learning_rate)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=settings.weight_decay)
     steps = len(_groups(job, 0, ranks.world))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=0.2
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps * settings.epochs, pct_start=0.2)
     precision = forward_precision(settings.precision, ranks.device)
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=precision is torch.float16)
     parts = (net, optimiser, schedule, scaler)

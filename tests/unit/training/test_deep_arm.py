@@ -232,6 +232,13 @@ def test_a_part_without_deaths_is_refused(data: Data, tmp_path: Path) -> None:
 
 
 @small
+def test_a_backbone_may_have_a_learning_rate_of_its_own(data: Data, tmp_path: Path) -> None:
+    fitted(data, tmp_path / "a", epochs=1, learning_rate=1e-2)
+    fitted(data, tmp_path / "b", epochs=1, learning_rate=1e-9, learning_rates={"resnet18": 1e-2, "swin_t": 1e-9})
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+@small
 def test_outcomes_of_other_rows_change_nothing(data: Data, tmp_path: Path) -> None:
     train, _, _ = inner(data)
     years = data.outcomes.years.copy()
@@ -249,6 +256,7 @@ def test_outcomes_of_other_rows_change_nothing(data: Data, tmp_path: Path) -> No
         ({"epochs": 0}, r"deep\.epochs: .*\(found 0\)"),
         ({"spec": {**SPEC, "slices": 0}}, "slices is 0: give 1 to 512"),
         ({"spec": {"sharpen": 1}}, "unknown or missing key: sharpen"),
+        ({"learning_rates": {"vgg": 1e-4}}, "unknown backbone vgg"),
         ({"pretrained": {"vgg": {"path": "x", "sha256": "0" * 64}}}, "unknown backbone vgg"),
         ({"augmentation": {"zoom": 2}}, r"deep\.augmentation\.zoom"),
         ({"precision": "int4"}, r"deep\.precision"),
