@@ -278,6 +278,9 @@ def _warnings(
             found.append(f"{at.years} y: a single scan stands for {followed:.0f}: few were followed so long")
     best = {o.years: o for o in oracles}
     for arm in arms:
+        if all(h.auc.lower is not None and h.auc.lower <= 0.5 for h in arm.horizons):
+            cure = "give it more scans, more epochs or pre-trained weights, or leave it out"
+            found.append(f"{arm.arm}: AUC's interval reaches 0.5 at each horizon: it may have learnt nothing; {cure}")
         for h in arm.horizons:
             auc = h.auc.value
             if auc is not None and auc > _TOO_GOOD:

@@ -114,6 +114,7 @@ def test_the_truth_is_calibrated(found: Evaluation) -> None:
         assert h.calibration_slope.lower < 1 < h.calibration_slope.upper
         assert sum(g.scans for g in h.calibration) == found.scans
     assert any(w.startswith("blind: calibration slope") for w in found.warnings)
+    assert [w.split(":")[0] for w in found.warnings if "may have learnt nothing" in w] == ["blind"]
 
 
 def test_curves_rise_and_groups_part(found: Evaluation) -> None:
