@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from pynetdicom.transport import AssociationSocket
 
 # An example that takes long says something about the machine, not about the code.
 settings.register_profile("unhurried", parent=settings(), deadline=None)
@@ -23,15 +24,16 @@ def absent(what: str) -> None:
     pytest.skip(what)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that depends on when other processes get their turn may try once more; pytest names each that did.
+def _shut_down_and_close(self: AssociationSocket) -> None:
+    sock = self.socket
+    _shut_down(self)
+    if sock is not None:
+        sock.close()
 
-    A name under RERUN in the summary is a fault to look for, in the test or in the node; a fault that is there twice
-    fails. Without this, one of some three thousand tests on a busy machine stops everything.
-    """
-    for item in items:
-        if {"acceptance", "faults"} & set(item.path.relative_to(ROOT).parts):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+
+# pynetdicom leaves a socket whose other end has gone to the garbage collector, which warns: an error here.
+_shut_down = AssociationSocket._shutdown_socket
+AssociationSocket._shutdown_socket = _shut_down_and_close  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session")
