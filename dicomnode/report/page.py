@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from dicomnode.analysis.arrays import LEFT, RIGHT
-from dicomnode.analysis.findings import Findings, Flag, Quantities, Risk
+from dicomnode.analysis.findings import Findings, Flag, Quantities, SliceRelevance
 from dicomnode.report.style import BACKGROUND
 from dicomnode.report.style import FAINT as _FAINT
 from dicomnode.report.style import FONT as _FONT
@@ -39,7 +39,7 @@ def draw(figure: Figure, views: Views, findings: Findings) -> None:
     """Draw the page on an empty figure of `SIZE_INCHES`."""
     _banner(figure, findings)
     _flags(figure, findings.flags)
-    _images(figure, views, findings.risk)
+    _images(figure, views, findings.risk.slice_relevance if findings.risk is not None else ())
     _table(figure, findings)
     _risk(figure, findings)
     _provenance(figure, findings)
@@ -70,15 +70,14 @@ def _flags(figure: Figure, flags: tuple[Flag, ...]) -> None:
         _write(figure, 0.03, 0.876 - 0.0165 * k, line, size=9, color=color)
 
 
-def _images(figure: Figure, views: Views, risk: Risk | None) -> None:
-    looked = risk is not None and bool(risk.slice_relevance)
-    coronal = figure.add_axes((0.03, 0.435, 0.49 if looked else 0.54, 0.335))
+def _images(figure: Figure, views: Views, relevance: tuple[SliceRelevance, ...]) -> None:
+    coronal = figure.add_axes((0.03, 0.435, 0.49 if relevance else 0.54, 0.335))
     middle = figure.add_axes((0.60, 0.6075, 0.37, 0.1625))
     basal = figure.add_axes((0.60, 0.435, 0.37, 0.1625))
     for axes, view in ((coronal, views.coronal), (middle, views.middle), (basal, views.basal)):
         _image(axes, view)
-    if risk is not None and looked:
-        _relevance(figure.add_axes((0.527, 0.435, 0.043, 0.335)), coronal, views, risk)
+    if relevance:
+        _relevance(figure.add_axes((0.527, 0.435, 0.043, 0.335)), coronal, views, relevance)
         words = "Bars: how much each height weighed in the networks' answer; they are no proof of disease there."
         _write(figure, 0.97, 0.398, words, size=8, color=_FAINT, right=True)
     _write(figure, 0.03, 0.413, "Right lung", size=9, color=_RIGHT, weight="bold")
@@ -121,12 +120,12 @@ def _image(axes: Axes, view: View) -> None:
     _mark(axes, 0.02, 0.96, view.name, size=9)
 
 
-def _relevance(axes: Axes, coronal: Axes, views: Views, risk: Risk) -> None:
+def _relevance(axes: Axes, coronal: Axes, views: Views, relevance: tuple[SliceRelevance, ...]) -> None:
     """A bar for each slice that the networks looked at, at its height in the coronal picture beside it."""
     top_mm, bottom_mm = views.coronal_z_mm
     last_row = views.coronal.hu.shape[0] - 1
-    heights = np.array([one.z_mm for one in risk.slice_relevance])
-    weights = np.array([one.weight for one in risk.slice_relevance])
+    heights = np.array([one.z_mm for one in relevance])
+    weights = np.array([one.weight for one in relevance])
     rows = (heights - top_mm) / (bottom_mm - top_mm) * last_row
     apart = np.ptp(rows) / (len(rows) - 1) if len(rows) > 1 else last_row / 2
     axes.barh(rows, weights / weights.max(), height=0.8 * apart, color=_FAINT)

@@ -13,14 +13,9 @@ from pydicom.filereader import dcmread
 
 from dicomnode.dimse.sender import Destination, echo, send
 from dicomnode.errors import PeerError, PeerRejectedError
+from tests.acceptance.running import free_port
 
 Peer = Callable[[str, str], str]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_echo(process: "subprocess.Popen[bytes]", destination: Destination) -> None:

@@ -28,6 +28,7 @@ from dicomnode.dimse.contexts import VERIFICATION
 from dicomnode.dimse.sender import Destination, Sent, echo, send, sendable
 from dicomnode.dimse.transport import RequestorEntity
 from dicomnode.errors import PeerError, PeerRejectedError
+from tests.acceptance.running import free_port
 
 
 class Peer:
@@ -237,12 +238,6 @@ def test_too_many_associations_passes(peer: Peer, tmp_path: Path) -> None:
     peer.entity._maximum_associations = 0
     with pytest.raises(PeerError, match="too many associations"):
         send(destination, [write(tmp_path)])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_nobody_listens() -> None:
