@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dicomnode import weights
+from dicomnode import published, weights
 from dicomnode.analysis import radiomics
 from dicomnode.analysis.lungs import ClassicalSegmenter, Segmenter
 from dicomnode.analysis.pipeline import Method
@@ -44,12 +44,12 @@ def segmenter(table: AnalysisTable) -> Segmenter:
     )
 
 
-def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> weights.Installed:
+def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> published.Installed:
     """The file itself with its given digest, or the published file of that name that was installed in `folder`."""
     if sha256 is not None:
-        return weights.Installed(path, sha256)
+        return published.Installed(path, sha256)
     try:
-        return weights.installed(folder)[weights.find(path.name).file]
+        return published.installed(folder)[weights.find(path.name).file]
     except UsageError as e:
         raise WeightsError(
             f"lungmask weights {e}; a file of another name needs its digest (lungmask_sha256, lungmask_lobe_sha256)"

@@ -163,6 +163,31 @@ def run(
     typer.echo(f"{folder}: done until {until}")
 
 
+@app.command(epilog="Example: training pretrained resnet18 densenet121 swin_t --to imagenet")
+def pretrained(
+    backbones: Annotated[list[str], typer.Argument(metavar="BACKBONES", help="resnet18, densenet121, swin_t.")],
+    to: Annotated[Path, typer.Option(help="Folder to download to; a download that was cut off goes on.")],
+    mirror: Annotated[str, typer.Option(help="A URL of a folder with the same files, in place of torchvision's.")] = "",
+) -> None:
+    """Download torchvision's ImageNet weights, compare them with their digest, print what a run's settings say of them.
+
+    Without internet: see where the message says that the file lies, carry it here, and name it in the settings.
+    """
+    from functools import partial
+
+    from rich.progress import DownloadColumn
+
+    from dicomnode.published import fetch
+    from training.pretrained import published
+    from training.toml_text import to_toml
+
+    wanted = [published(backbone) for backbone in backbones]
+    with bars(DownloadColumn()) as tell:
+        got = {known.name: fetch(known, to, mirror, partial(tell, known.name)) for known in wanted}
+    for name, file in got.items():
+        typer.echo(f"[deep.pretrained.{name}]\n{to_toml({'path': str(file.path.resolve()), 'sha256': file.sha256})}")
+
+
 app.add_typer(cli_gate.app)
 
 

@@ -24,6 +24,7 @@ from training.loader import batches, write_whole
 from training.outcome import EDGES_YEARS, interval_targets, negative_log_likelihood
 from training.pretrained import load_encoder
 from training.ranks import Ranks
+from training.starts import start_at_random
 
 WEIGHTS, REPORT, CHECKPOINT = "model.safetensors", "fit.json", "checkpoint.pt"
 INTERVALS = len(EDGES_YEARS) - 1
@@ -166,6 +167,8 @@ def start(job: Job) -> HazardNet:
     net = HazardNet(job.backbone, INTERVALS, earlier=job.settings.earlier)
     if file := job.settings.pretrained.get(job.backbone):
         load_encoder(net.encoder, job.backbone, file)
+    else:
+        start_at_random(net.encoder, job.backbone, job.settings.spec)
     targets, weights = (torch.from_numpy(a).sum(0) for a in interval_targets(job.outcomes[job.fit]))
     with torch.no_grad():
         net.head.hazard.weight.mul_(0.1)

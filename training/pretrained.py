@@ -11,13 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dicomnode.analysis.backbones import BACKBONES, models
 from dicomnode.errors import UsageError
+from dicomnode.published import Published
 
-_HOW = (
-    'torchvision says where its file lies: python -c "from dicomnode.analysis.backbones import models; '
-    "print(models.get_model_weights('{backbone}').IMAGENET1K_V1.url)\"; the end of its name is the start of its sha256 "
-    "(sha256sum FILE gives the whole)"
-)
+_HOW = "Get it with `training pretrained {backbone} --to FOLDER`, which also says what to write here"
 
 
 class PretrainedFile(BaseModel):
@@ -27,6 +25,19 @@ class PretrainedFile(BaseModel):
 
     path: Path
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+def published(backbone: str) -> Published:
+    """The file with ImageNet weights that torchvision names for a backbone.
+
+    Raises:
+        UsageError: the backbone is unknown.
+    """
+    if backbone not in BACKBONES:
+        raise UsageError(f"{backbone}: no such backbone; known are {', '.join(BACKBONES)}")
+    source, file = models.get_model_weights(backbone).IMAGENET1K_V1.url.rsplit("/", 1)
+    by_hand = f"name it as deep.pretrained.{backbone}, with its sha256 (sha256sum FILE)"
+    return Published(backbone, file, "ImageNet weights", source, by_hand)
 
 
 def load_encoder(encoder: nn.Module, backbone: str, file: PretrainedFile) -> None:

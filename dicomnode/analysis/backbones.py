@@ -17,7 +17,7 @@ if not torch.backends.cuda.is_built() and not hasattr(torch.ops.torchvision, "nm
 
 _COMPILER = "torch._dynamo.utils"
 if _COMPILER in sys.modules:
-    from torchvision import models
+    from torchvision import models as models  # noqa: PLC0414  (others import it from here)
 else:
     # torchvision's detection operators, which nothing here calls, import torch's compiler for one question that they
     # ask when they run. It takes longer to import than torch and torchvision together, in every process that predicts.
@@ -26,7 +26,7 @@ else:
     _stand_in.is_compile_supported = lambda _device_type: False  # type: ignore[attr-defined]
     sys.modules[_COMPILER] = _stand_in
     try:
-        from torchvision import models
+        from torchvision import models as models  # noqa: PLC0414
     finally:
         del sys.modules[_COMPILER]
 

@@ -7,6 +7,7 @@ time by construction, whatever the weights.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from dicomnode.analysis.backbones import encoder
 
 # Mean and SD of ImageNet's grey values: pre-trained encoders expect inputs about like these.
 _MEAN, _SD = 0.449, 0.226
+_Value = TypeVar("_Value", float, Tensor)
 #: How many numbers stand for a scan that is an earlier one later.
 CODE_WIDTH = 16
 #: A change over less time says more of the scanner than of the patient (as `change.SHORTEST_FOR_A_RATE_DAYS`).
@@ -108,10 +110,15 @@ class HazardNet(nn.Module):
         return logits + self.change(self.change.code(pooled), before, years)
 
 
+def normalised(value: _Value) -> _Value:
+    """What an encoder is given for a prepared value (0 to 1)."""
+    return (value - _MEAN) / _SD
+
+
 def encode(net: nn.Module, slices: Tensor) -> Tensor:
     """Features (scans, slices, width) of prepared slices (scans, slices, height, width)."""
     scans, count, height, width = slices.shape
-    images = ((slices - _MEAN) / _SD).reshape(scans * count, 1, height, width).expand(-1, 3, -1, -1)
+    images = normalised(slices).reshape(scans * count, 1, height, width).expand(-1, 3, -1, -1)
     return net(images).reshape(scans, count, -1)
 
 

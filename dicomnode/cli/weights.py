@@ -21,9 +21,9 @@ def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode weights list --config ae_config.toml
     """
-    from dicomnode import weights
+    from dicomnode import published, weights
 
-    here = weights.installed(load(config).analysis.weights)
+    here = published.installed(load(config).analysis.weights)
     table(
         ["name", "file", "finds", "installed, sha256"],
         [[k.name, k.file, k.what, here[k.file].sha256 if k.file in here else "no"] for k in weights.KNOWN],
@@ -42,7 +42,7 @@ def weights_fetch(
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-    from dicomnode import weights
+    from dicomnode import published, weights
 
     settings = load(config)
     wanted = [weights.find(name) for name in names]
@@ -52,7 +52,7 @@ def weights_fetch(
         for known in wanted:
             show = partial(_advance, bar, bar.add_task(known.name, total=None))
             address = settings.weights.mirror if mirror is None else mirror
-            done = weights.fetch(known, settings.analysis.weights, address, show)
+            done = published.fetch(known, settings.analysis.weights, address, show)
             typer.echo(f"{known.name} is installed: {done.path}, sha256 {done.sha256}")
 
 

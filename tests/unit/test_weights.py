@@ -2,69 +2,28 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from dicomnode import cli, config, methods, weights
+from dicomnode import cli, config, methods, published, weights
 from dicomnode.analysis import lungmask_segmenter
 from dicomnode.errors import PeerError, PeerRejectedError, UsageError, WeightsError
+from tests.file_server import Handler, Server, serving
 
 CONTENT = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-MINE = weights.Known("Mine", f"unet_mine-{DIGEST[:8]}.pth", "nothing")
-
-
-class Server(ThreadingHTTPServer):
-    """Serves CONTENT under the file's name. `cut` ends the next answer after so many bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content = CONTENT
-        self.cut: int | None = None
-        self.ranges = True
-        self.asked: list[str | None] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/files"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        self.server.asked.append(wanted)
-        if self.path != f"/files/{MINE.file}":
-            return self.send_error(404)
-        first = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
-        if first >= len(self.server.content):
-            return self.send_error(416)
-        body = self.server.content[first:]
-        self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: self.server.cut])
-        self.server.cut = None
-        return None
-
-    def log_message(self, *_: object) -> None:
-        pass
+MINE = published.Published(
+    "Mine", f"unet_mine-{DIGEST[:8]}.pth", "nothing", "http://127.0.0.1:9/", "use `dicomnode weights install`"
+)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
+    with serving(MINE.file, CONTENT) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +35,7 @@ def test_the_published_files() -> None:
     """lungmask's own list: the same addresses."""
     from lungmask.mask import MODEL_URLS
 
-    assert {k.name: weights._OFFICIAL + k.file for k in weights.KNOWN if k is not MINE} == {
+    assert {k.name: k.source + k.file for k in weights.KNOWN if k is not MINE} == {
         name: url for name, (url, _) in MODEL_URLS.items()
     }
     assert [k.prefix for k in weights.KNOWN[:3]] == ["d5d2fc3d", "3a07043d", "0de78a7e"]
@@ -84,11 +43,11 @@ def test_the_published_files() -> None:
 
 def test_fetch_verify_list(tmp_path: Path, server: Server) -> None:
     seen: list[tuple[int, int | None]] = []
-    done = weights.fetch(MINE, tmp_path / "w", server.url, lambda have, total: seen.append((have, total)))
-    assert done == weights.Installed(tmp_path / "w" / MINE.file, DIGEST)
+    done = published.fetch(MINE, tmp_path / "w", server.url, lambda have, total: seen.append((have, total)))
+    assert done == published.Installed(tmp_path / "w" / MINE.file, DIGEST)
     assert done.path.read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT))
-    assert weights.installed(tmp_path / "w") == {MINE.file: done}
+    assert published.installed(tmp_path / "w") == {MINE.file: done}
     assert [v.ok for v in weights.verify(tmp_path / "w")] == [True]
     assert sorted(p.name for p in (tmp_path / "w").iterdir()) == sorted([MINE.file, "installed.json"])
 
@@ -97,22 +56,30 @@ def test_fetch_verify_list(tmp_path: Path, server: Server) -> None:
 def test_a_cut_download_goes_on(tmp_path: Path, server: Server, ranges: bool) -> None:
     server.cut, server.ranges = 500_000, ranges
     with pytest.raises(PeerError, match="goes on where it ended"):
-        weights.fetch(MINE, tmp_path, server.url)
+        published.fetch(MINE, tmp_path, server.url)
     assert not (tmp_path / MINE.file).exists()
-    assert weights.installed(tmp_path) == {}
-    assert weights.fetch(MINE, tmp_path, server.url).path.read_bytes() == CONTENT
+    assert published.installed(tmp_path) == {}
+    assert published.fetch(MINE, tmp_path, server.url).path.read_bytes() == CONTENT
     assert server.asked == [None, "bytes=500000-"]
+
+
+def test_what_is_here_and_whole_is_not_asked_for_again(tmp_path: Path, server: Server) -> None:
+    first = published.fetch(MINE, tmp_path, server.url)
+    assert published.fetch(MINE, tmp_path, server.url) == first
+    assert server.asked == [None]
+    first.path.write_bytes(b"damaged since")
+    assert published.fetch(MINE, tmp_path, server.url).path.read_bytes() == CONTENT
 
 
 def test_a_whole_part_needs_no_second_download(tmp_path: Path, server: Server) -> None:
     (tmp_path / f"{MINE.file}.part").write_bytes(CONTENT)
-    assert weights.fetch(MINE, tmp_path, server.url).sha256 == DIGEST
+    assert published.fetch(MINE, tmp_path, server.url).sha256 == DIGEST
 
 
 def test_a_wrong_digest_is_refused_and_nothing_is_kept(tmp_path: Path, server: Server) -> None:
     server.content = CONTENT[:-1] + b"x"
     with pytest.raises(WeightsError, match=f"begins with {DIGEST[:8]}"):
-        weights.fetch(MINE, tmp_path, server.url)
+        published.fetch(MINE, tmp_path, server.url)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,19 +93,19 @@ def test_what_the_server_says(
     if "broken" in path:
         monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(503))
     with pytest.raises(error, match=message):
-        weights.fetch(MINE, tmp_path, f"http://127.0.0.1:{server.server_port}{path}")
+        published.fetch(MINE, tmp_path, f"http://127.0.0.1:{server.server_port}{path}")
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
-    with Server() as gone:
+    with Server(MINE.file, CONTENT) as gone:
         url = gone.url
     with pytest.raises(PeerError, match="weights install"):
-        weights.fetch(MINE, tmp_path, url)
+        published.fetch(MINE, tmp_path, url)
 
 
 def test_a_mirror_is_a_web_address(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="https://"):
-        weights.fetch(MINE, tmp_path, "file:///etc")
+        published.fetch(MINE, tmp_path, "file:///etc")
 
 
 def test_install_and_damage(tmp_path: Path) -> None:

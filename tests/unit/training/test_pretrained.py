@@ -1,14 +1,20 @@
 """ImageNet weights from a local file: the right ones are used, all others refused with the cure."""
 
 import hashlib
+import io
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from dicomnode.analysis.backbones import encoder, models
-from dicomnode.errors import UsageError
+from dicomnode.errors import UsageError, WeightsError
+from dicomnode.published import Published
+from tests.file_server import serving
+from training import cli, deep_settings, pretrained
 from training.pretrained import PretrainedFile, load_encoder
 
 
@@ -49,7 +55,7 @@ def test_densenet_s_old_names_are_understood(tmp_path: Path) -> None:
 def test_another_file_than_expected_is_refused(tmp_path: Path) -> None:
     file = stored(tmp_path / "w.pth", {"a": torch.zeros(1)})
     other = file.model_copy(update={"sha256": "0" * 64})
-    with pytest.raises(UsageError, match=r"has sha256 .*expected 000000000000.*IMAGENET1K_V1"):
+    with pytest.raises(UsageError, match=r"has sha256 .*expected 000000000000.*training pretrained resnet18"):
         load_encoder(encoder("resnet18")[0], "resnet18", other)
 
 
@@ -65,5 +71,38 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
     file = PretrainedFile(path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.raises(UsageError, match="is no resnet18 of torchvision"):
         load_encoder(encoder("resnet18")[0], "resnet18", file)
-    with pytest.raises(UsageError, match=r"No such file.*models\.get_model_weights"):
+    with pytest.raises(UsageError, match=r"No such file.*training pretrained resnet18"):
         load_encoder(encoder("resnet18")[0], "resnet18", file.model_copy(update={"path": tmp_path / "gone"}))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "densenet121", "swin_t"])
+def test_torchvision_says_where_the_files_are(backbone: str) -> None:
+    known = pretrained.published(backbone)
+    assert known.source.startswith("https://") and known.file.startswith(backbone)
+    assert len(known.prefix) == 8 and int(known.prefix, 16)
+
+
+def test_fetched_weights_are_what_a_network_starts_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a mirror, by the command; what it prints goes into the run's settings."""
+    whole, content = models.resnet18(weights=None), io.BytesIO()
+    torch.save(whole.state_dict(), content)
+    name = f"resnet18-{hashlib.sha256(content.getvalue()).hexdigest()[:8]}.pth"
+    here = Published("resnet18", name, "", "http://127.0.0.1:9/", "")
+    monkeypatch.setattr(pretrained, "published", lambda _: here)
+    with serving(name, content.getvalue()) as server:
+        words = ["pretrained", "resnet18", "--to", str(tmp_path / "imagenet"), "--mirror", server.url]
+        result = CliRunner().invoke(cli.app, words, catch_exceptions=False)
+        assert result.exit_code == 0
+        settings = deep_settings.read(tomllib.loads(result.stdout)["deep"])
+        net, _ = encoder("resnet18")
+        load_encoder(net, "resnet18", settings.pretrained["resnet18"])
+        assert torch.equal(net.get_parameter("conv1.weight"), whole.conv1.weight)
+        server.content = b"another file"
+        words[3] = str(tmp_path / "elsewhere")
+        with pytest.raises(WeightsError, match="damaged or another file"):
+            CliRunner().invoke(cli.app, words, catch_exceptions=False)
+
+
+def test_an_unknown_backbone_is_named() -> None:
+    with pytest.raises(UsageError, match="resnet19: no such backbone; known are resnet18"):
+        CliRunner().invoke(cli.app, ["pretrained", "resnet19", "--to", "x"], catch_exceptions=False)
