@@ -149,7 +149,10 @@ def _predictors(facts: Facts) -> str:
 
 def _events(facts: Facts) -> str:
     e = facts.evaluation
-    by_year = "; ".join(f"{h.years} y: {h.deaths} scans with a death, {h.censored} censored before" for h in e.horizons)
+    by_year = "; ".join(
+        f"{h.years} y: {h.deaths} scans of {h.patients_died} patients with a death, {h.censored} scans censored before"
+        for h in e.horizons
+    )
     return f"{e.patients} patients ({e.deaths} died), {e.scans} scans; {by_year}"
 
 

@@ -4,7 +4,7 @@ All draws of the bootstrap are computed at once, as counts of scans (see `traini
 oracle, is judged on the same draws: their differences are paired.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,19 +27,18 @@ from training.evaluation import (
     Subgroup,
 )
 from training.evaluation_input import censoring_covariates, checked_risks, oracle_risks, parts_of
+from training.evaluation_warnings import warnings_of
 from training.metrics import AtHorizon, at_horizon
 from training.outcome import HORIZONS_YEARS, Outcomes
 
 PRIMARY = "ensemble"
-#: An AUC of a subgroup needs so many deaths, and survivors.
+#: An AUC of a subgroup needs so many patients who died, and who survived: a patient's scans are no deaths of their own.
 FEWEST_IN_SUBGROUP = 10
 _ROWS_AT_ONCE = 125
 _THRESHOLDS = np.round(np.arange(0.02, 0.605, 0.02), 2)
 _CURVE_YEARS = np.round(np.arange(0, 61) / 12, 4)
 _ROC_POINTS = 150
 _SEED = 20260101
-# Warnings: 100 deaths are what a validation should have (Collins et al. 2016, doi:10.1002/sim.6787).
-_FEW_DEATHS, _TOO_GOOD, _SMALLEST_G, _SLOPES = 100, 0.98, 0.1, (0.85, 1.15)
 
 
 class EvaluationSettings(Protocol):
@@ -101,6 +100,7 @@ def evaluate(
     oracle_risk = None if truth is None else oracle_risks(cohort, truth)
     everyone = np.arange(len(cohort))
     first_scans = np.flatnonzero(~cohort.sort_values(["date", "scan"])["patient"].duplicated().sort_index())
+    patients = pd.factorize(cohort["patient"])[0]
     horizons, oracles, groups = [], [], parts_of(cohort)
     by_arm: dict[str, list[HorizonResult]] = {name: [] for name in arms}
     subgroups: dict[str, list[Subgroup]] = {name: [] for name in arms}
@@ -109,7 +109,7 @@ def evaluate(
         one_scan = _scans(outcomes, first_scans, years, counts)
         adjusted = _scans(outcomes, everyone, years, counts, adjusting)
         parts = [(by, value, _scans(outcomes, rows, years, counts)) for by, value, rows in groups]
-        horizons.append(_at_years(all_scans))
+        horizons.append(_at_years(all_scans, patients))
         oracle = None if oracle_risk is None else oracle_risk[:, HORIZONS_YEARS.index(years)]
         if oracle is not None:
             judged = (metrics.auc, metrics.calibration_slope, metrics.calibration_intercept)
@@ -117,7 +117,7 @@ def evaluate(
         for name, risks in arms.items():
             risk = risks[:, years - 1]
             by_arm[name].append(_result(all_scans, one_scan, adjusted, risk, oracle, counts, settings.threshold))
-            subgroups[name] += [_subgroup(by, value, part, risk) for by, value, part in parts]
+            subgroups[name] += [_subgroup(by, value, part, risk, patients) for by, value, part in parts]
     results = tuple(
         ArmResult(
             arm=name,
@@ -140,7 +140,7 @@ def evaluate(
         horizons=tuple(horizons),
         oracle=tuple(oracles),
         arms=results,
-        warnings=tuple(_warnings(outcomes, horizons, oracles, results)),
+        warnings=warnings_of(outcomes, horizons, oracles, results),
     )
 
 
@@ -163,11 +163,22 @@ def _observed(at: AtHorizon, _: Floats) -> Floats:
     return kaplan_meier_risk(at.outcomes, at.horizon, at.counts)
 
 
-def _at_years(scans: _Scans) -> AtYears:
+def _distinct(patients: NDArray[np.intp], scans: _Scans, which: NDArray[np.bool_]) -> int:
+    """How many patients stand behind some of the scans; `patients` is of all scans."""
+    return len(np.unique(patients[scans.rows][which]))
+
+
+def _at_years(scans: _Scans, patients: NDArray[np.intp]) -> AtYears:
     at = scans.whole
     censored = ~at.dead & (at.outcomes.years <= at.horizon)
     nothing = np.zeros(len(at.dead))
-    return AtYears(int(at.horizon), int(at.dead.sum()), int(censored.sum()), scans.estimate(_observed, nothing))
+    return AtYears(
+        years=int(at.horizon),
+        deaths=int(at.dead.sum()),
+        patients_died=_distinct(patients, scans, at.dead),
+        censored=int(censored.sum()),
+        observed_risk=scans.estimate(_observed, nothing),
+    )
 
 
 def _result(
@@ -224,16 +235,17 @@ def _uno_c(outcomes: Outcomes, risk: Floats, counts: Floats) -> Estimate:
     return estimate(float(metrics.uno_c(outcomes, risk, tau)), metrics.uno_c(outcomes, risk, tau, counts))
 
 
-def _subgroup(by: str, value: str, scans: _Scans, risk: Floats) -> Subgroup:
+def _subgroup(by: str, value: str, scans: _Scans, risk: Floats, patients: NDArray[np.intp]) -> Subgroup:
     at = scans.whole
-    deaths, survivors = int(at.dead.sum()), int((at.outcomes.years > at.horizon).sum())
-    enough = min(deaths, survivors) >= FEWEST_IN_SUBGROUP
+    died = _distinct(patients, scans, at.dead)
+    enough = min(died, _distinct(patients, scans, at.outcomes.years > at.horizon)) >= FEWEST_IN_SUBGROUP
     return Subgroup(
         by=by,
         value=value,
         years=int(at.horizon),
         scans=len(scans.rows),
-        deaths=deaths,
+        deaths=int(at.dead.sum()),
+        patients_died=died,
         auc=scans.estimate(metrics.auc, risk) if enough else Estimate(None, None, None),
         mean_risk=float(risk[scans.rows].mean()),
         observed_risk=scans.estimate(_observed, risk),
@@ -264,42 +276,3 @@ def _median_follow_up(outcomes: Outcomes) -> float:
     curve = kaplan_meier(Outcomes(outcomes.years, ~outcomes.event))
     below = np.flatnonzero(curve.survival <= 0.5)
     return float(curve.times[below[0]] if below.size else curve.times[-1])
-
-
-def _warnings(
-    outcomes: Outcomes, horizons: Sequence[AtYears], oracles: Sequence[Oracle], arms: Sequence[ArmResult]
-) -> list[str]:
-    found = []
-    for at in horizons:
-        if at.deaths < _FEW_DEATHS:
-            found.append(f"{at.years} y: {at.deaths} scans with a death; below {_FEW_DEATHS} figures are unsteady")
-        followed = metrics.at_horizon(outcomes, at.years).weights.max(initial=0.0)
-        if followed > 1 / _SMALLEST_G:
-            found.append(f"{at.years} y: a single scan stands for {followed:.0f}: few were followed so long")
-    best = {o.years: o for o in oracles}
-    for arm in arms:
-        if all(h.auc.lower is not None and h.auc.lower <= 0.5 for h in arm.horizons):
-            cure = "give it more scans, more epochs or pre-trained weights, or leave it out"
-            found.append(f"{arm.arm}: AUC's interval reaches 0.5 at each horizon: it may have learnt nothing; {cure}")
-        for h in arm.horizons:
-            auc = h.auc.value
-            if auc is not None and auc > _TOO_GOOD:
-                found.append(f"{arm.arm}, {h.years} y: AUC {auc:.3f} is too good to be true: look for leakage")
-            if auc is not None and h.minus_oracle and h.minus_oracle.lower is not None and h.minus_oracle.lower > 0:
-                text = f"AUC {auc:.3f} is above the oracle's {best[h.years].auc.value:.3f}: look for leakage"
-                found.append(f"{arm.arm}, {h.years} y: {text}")
-        slopes = [(h.years, h.calibration_slope.value) for h in arm.horizons]
-        off = [
-            f"{s:.2f} at {y} y{_beside(best.get(y))}"
-            for y, s in slopes
-            if s is not None and not _SLOPES[0] <= s <= _SLOPES[1]
-        ]
-        if off:
-            found.append(f"{arm.arm}: calibration slope {', '.join(off)}, outside {_SLOPES[0]:g} to {_SLOPES[1]:g}")
-    return found
-
-
-def _beside(oracle: Oracle | None) -> str:
-    if oracle is None or oracle.calibration_slope.value is None:
-        return ""
-    return f" (the true risk's own: {oracle.calibration_slope.value:.2f})"

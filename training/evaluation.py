@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from dicomnode.errors import UsageError
 from training.metrics import CalibrationGroup
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class AtYears:
-    """The scans at a horizon: observed deaths, scans censored before it, Kaplan and Meier's risk."""
+    """The scans at a horizon: those followed by a death, and of how many patients; those censored before it; the risk.
+
+    Patients carry the evidence, a patient's scans share one death. `observed_risk` is Kaplan and Meier's.
+    """
 
     years: int
     deaths: int
+    patients_died: int
     censored: int
     observed_risk: Estimate
 
@@ -74,13 +78,17 @@ class HorizonResult:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """One arm in a part of the cohort at one horizon. With few deaths or survivors there is no AUC."""
+    """One arm in a part of the cohort at one horizon; `deaths` are scans followed by one, of `patients_died` patients.
+
+    With few patients who died, or who survived, there is no AUC.
+    """
 
     by: str
     value: str
     years: int
     scans: int
     deaths: int
+    patients_died: int
     auc: Estimate
     mean_risk: float
     observed_risk: Estimate
@@ -169,7 +177,9 @@ class Evaluation:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise UsageError(f"evaluation.json is not readable ({where}: {first['msg']}): evaluate anew") from None
+            raise UsageError(
+                f"evaluation.json is not readable ({where}: {first['msg']}): delete it, then start `training run` again"
+            ) from None
 
 
 _ADAPTER = TypeAdapter(Evaluation)

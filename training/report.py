@@ -222,7 +222,10 @@ def _horizon_table(facts: Facts) -> Table:
     e = facts.evaluation
     primary = e.arm(e.primary)
     rows = (
-        ("scans followed by a death", *(f"{h.deaths} ({100 * h.deaths / e.scans:.1f} %)" for h in e.horizons)),
+        (
+            "scans followed by a death",
+            *(f"{h.deaths} of {h.patients_died} patients ({100 * h.deaths / e.scans:.1f} %)" for h in e.horizons),
+        ),
         ("scans censored before", *(f"{h.censored} ({100 * h.censored / e.scans:.1f} %)" for h in e.horizons)),
         ("observed risk (Kaplan-Meier)", *(_text(h.observed_risk) for h in e.horizons)),
         (f"mean predicted risk ({primary.arm})", *(f"{h.mean_risk:.3f}" for h in primary.horizons)),
@@ -236,7 +239,7 @@ def _subgroup_table(arm: ArmResult, years: Sequence[int]) -> Table:
     for by, value in named:
         of = {s.years: s for s in arm.subgroups if (s.by, s.value) == (by, value)}
         first = of[years[0]]
-        deaths = " / ".join(str(of[y].deaths) for y in years)
+        deaths = " / ".join(f"{of[y].deaths} ({of[y].patients_died})" for y in years)
         middle = of[years[len(years) // 2]]
         risks = f"{middle.mean_risk:.3f} / {_text(middle.observed_risk)}"
         rows.append((f"{by}: {value}", str(first.scans), deaths, *(_text(of[y].auc) for y in years), risks))
@@ -244,7 +247,7 @@ def _subgroup_table(arm: ArmResult, years: Sequence[int]) -> Table:
         (
             arm.arm,
             "scans",
-            "deaths by horizon",
+            "scans with a death (patients), by horizon",
             *(f"AUC, {y} y" for y in years),
             f"predicted / observed risk, {years[len(years) // 2]} y",
         ),

@@ -71,6 +71,7 @@ def test_it_counts_what_it_judges(drawn, found: Evaluation) -> None:
     assert [h.years for h in found.horizons] == [1, 3, 5]
     first = found.horizons[0]
     assert first.deaths == (cohort["event"] & (cohort["time_years"] <= 1)).sum()
+    assert first.patients_died == cohort[cohort["event"] & (cohort["time_years"] <= 1)]["patient"].nunique()
     assert first.censored == (~cohort["event"] & (cohort["time_years"] <= 1)).sum()
     assert 2 < found.median_follow_up_years < 6
     assert found.primary == PRIMARY and {a.arm for a in found.arms} == {"truth", PRIMARY, "blind"}
@@ -141,9 +142,37 @@ def test_few_deaths_give_no_auc_of_a_subgroup() -> None:
     cohort, _, perfect = drawn_cohort(40, seed=4)
     found = evaluate(cohort, perfect, Settings(20))
     assert found.primary == "truth" and found.oracle == ()
-    small = [s for s in found.arms[0].subgroups if s.deaths < 10]
+    small = [s for s in found.arms[0].subgroups if s.patients_died < 10]
     assert small and all(s.auc.value is None for s in small)
     assert any("figures are unsteady" in w for w in found.warnings)
+
+
+@pytest.mark.parametrize(("patients", "measured"), [(9, False), (10, True)])
+def test_many_scans_of_few_patients_are_few_deaths(patients: int, measured: bool) -> None:
+    """12 scans each: 108 or 120 deaths by scan, and what carries an AUC, or steady figures, are the patients."""
+    count = 12 * 2 * patients
+    cohort = pd.DataFrame(
+        {
+            "scan": [f"S{i}" for i in range(count)],
+            "patient": [f"P{i % (2 * patients)}" for i in range(count)],
+            "date": "2015-01-01",
+            "time_years": [0.5 if i % 2 else 6.0 for i in range(count)],
+            "event": [bool(i % 2) for i in range(count)],
+            "age_years": 60.0,
+            "sex": "F",
+            "manufacturer": "Maker",
+            "kernel_family": "lung",
+        }
+    )
+    risks = np.sort(np.random.default_rng(3).uniform(0.05, 0.5, (count, 5)), axis=1)
+    found = evaluate(cohort, arm("one", cohort, risks), Settings(0))
+    at = found.horizons[0]
+    assert (at.deaths, at.patients_died) == (12 * patients, patients)
+    words = f"1 y: {12 * patients} scans of {patients} patients with a death; below 100 patients who died"
+    assert any(w.startswith(words) for w in found.warnings)
+    for part in found.arms[0].subgroups:
+        assert (part.deaths, part.patients_died) == (12 * patients, patients)
+        assert (part.auc.value is not None) == measured
 
 
 def test_what_is_too_good_is_called_so(drawn) -> None:

@@ -175,6 +175,18 @@ def test_markdown_has_the_same_tables(written: Path, evaluation) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.strip().splitlines()}) == 1
 
 
+def test_deaths_are_told_by_scan_and_by_patient(written: Path, evaluation) -> None:
+    at = evaluation[0].horizons[1]
+    assert at.patients_died < at.deaths
+    said = f"3 y: {at.deaths} scans of {at.patients_died} patients with a death, {at.censored} scans censored before"
+    for name in ("report.md", "report.html"):
+        text = (written / name).read_text()
+        assert text.count(said) >= 3  # TRIPOD+AI 10 and 21, CLAIM 21
+        assert f"{at.deaths} of {at.patients_died} patients (" in text
+    women = [s for s in evaluation[0].arm("ensemble").subgroups if (s.by, s.value) == ("sex", "F")]
+    assert " / ".join(f"{s.deaths} ({s.patients_died})" for s in women) in (written / "report.md").read_text()
+
+
 def test_the_same_run_makes_the_same_bytes(written: Path) -> None:
     names = ("report.html", "report.md", "report.json")
     first = [(written / name).read_bytes() for name in names]
