@@ -25,6 +25,7 @@ from training.arms import DEEP_ARMS
 from training.card import model_card
 from training.deep_settings import DeepSettings
 from training.ensemble import Stack
+from training.misjudged import without_single_scans
 from training.outcome import EDGES_YEARS, HORIZONS_YEARS
 from training.toml_text import to_toml
 
@@ -107,7 +108,8 @@ def make_bundle(
         settings = _radiomics(run, tables)
         manifest = _manifest(run, arms, tables, settings) | {"name": name, "version": version, "created_by": created_by}
         if (run_folder / "report.md").is_file():
-            shutil.copyfile(run_folder / "report.md", folder / "report.md")
+            report = without_single_scans((run_folder / "report.md").read_text(encoding="utf-8"))
+            (folder / "report.md").write_text(report, encoding="utf-8")
         (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
         # The golden answer needs the bundle, the bundle the golden file's digest: a first reading gives the answer.
         asked = golden.question(folder, tables, settings)

@@ -7,6 +7,7 @@ All other items (title, background, ethics, funding, interpretation …) are for
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from training.misjudged import HORIZON_YEARS
 from training.outcome import EDGES_YEARS
 from training.report_facts import Facts
 
@@ -95,7 +96,7 @@ def claim(facts: Facts) -> tuple[Item, ...]:
         ("35", "Patients and scans left out", _flow(facts)),
         ("36", "Demographics", _named(facts, "age at the scan, years", "sex")),
         ("37", "Performance", _performance(facts)),
-        ("39", "Failures", _failures(facts)),
+        ("39", "Failure analysis of incorrectly classified cases", _failures(facts)),
         ("43", "Access to software", _code(facts)),
     )
     return _items(rows)
@@ -265,9 +266,15 @@ def _ensemble(facts: Facts) -> str:
 
 
 def _failures(facts: Facts) -> str:
-    # The report is itself a step, and is not done while it is written.
-    steps = facts.run.get("steps") or {}
-    open_ones = [n for n, s in steps.items() if s.get("state") != "done" and n not in ("report", "bundle")]
-    if not steps:
-        return ""
-    return "steps not finished: " + ", ".join(open_ones) if open_ones else "none: every step before the report is done"
+    """CLAIM asks for the cases that were judged wrongly."""
+    of = facts.evaluation.misjudged
+    parts = []
+    for died, words in (
+        (True, "deaths within {y} years with the lowest"),
+        (False, "survivors of {y} years with the highest"),
+    ):
+        risks = [m.risk for m in of if m.died == died]
+        if risks:
+            named = words.format(y=HORIZON_YEARS)
+            parts.append(f"the {len(risks)} {named} predicted risk ({min(risks):.3f} to {max(risks):.3f})")
+    return "; ".join(parts) + ": see the table of single scans" if parts else ""

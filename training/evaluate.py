@@ -29,6 +29,7 @@ from training.evaluation import (
 from training.evaluation_input import censoring_covariates, checked_risks, oracle_risks, parts_of
 from training.evaluation_warnings import warnings_of
 from training.metrics import AtHorizon, at_horizon
+from training.misjudged import HORIZON_YEARS, worst
 from training.outcome import HORIZONS_YEARS, Outcomes
 
 PRIMARY = "ensemble"
@@ -140,6 +141,7 @@ def evaluate(
         horizons=tuple(horizons),
         oracle=tuple(oracles),
         arms=results,
+        misjudged=worst(cohort, outcomes, arms[primary][:, HORIZON_YEARS - 1]),
         warnings=warnings_of(outcomes, horizons, oracles, results),
     )
 

@@ -138,6 +138,23 @@ class Oracle:
 
 
 @dataclass(frozen=True)
+class Misjudged:
+    """A scan that the primary arm judged badly (see `training.misjudged`).
+
+    Attributes:
+        scan: pseudonym.
+        died: whether the patient died within the horizon; otherwise the patient lived beyond it.
+        risk: predicted for the horizon.
+        time_years: from the scan to death or last contact.
+    """
+
+    scan: str
+    died: bool
+    risk: float
+    time_years: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """All that one evaluation of out-of-fold predictions found. `primary` names the arm that decides."""
 
@@ -152,6 +169,7 @@ class Evaluation:
     horizons: tuple[AtYears, ...]
     oracle: tuple[Oracle, ...]
     arms: tuple[ArmResult, ...]
+    misjudged: tuple[Misjudged, ...]
     warnings: tuple[str, ...]
 
     def arm(self, name: str) -> ArmResult:

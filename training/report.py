@@ -11,6 +11,7 @@ from markupsafe import Markup
 from training import figures, report_facts
 from training.checklists import Item, claim, interval, tripod_ai
 from training.evaluation import ArmResult, Estimate
+from training.misjudged import BEGIN, END, HORIZON_YEARS
 from training.report_facts import Facts
 
 FORMAT = 1
@@ -78,7 +79,7 @@ def write(folder: Path) -> Path:
         keep_trailing_newline=True,
     )
     html = environment.get_template("report.html.j2").render(facts=facts, content=content, plots=_plots(facts))
-    markdown = environment.get_template("report.md.j2").render(facts=facts, content=content)
+    markdown = environment.get_template("report.md.j2").render(facts=facts, content=content, begin=BEGIN, end=END)
     _write(folder / "report.md", markdown)
     _write(folder / "report.json", _json(facts, content))
     _write(folder / "report.html", html)
@@ -137,6 +138,7 @@ def _content(facts: Facts) -> Content:
         "horizons": _horizon_table(facts),
         "characteristics": Table(("", ""), tuple((c.name, c.value) for c in facts.characteristics)),
         "subgroups": _subgroup_table(primary, years),
+        "misjudged": _misjudged_table(facts),
     }
     return Content(
         title=f"Evaluation of the run {facts.name}",
@@ -255,6 +257,29 @@ def _subgroup_table(arm: ArmResult, years: Sequence[int]) -> Table:
     )
 
 
+def _misjudged_table(facts: Facts) -> Table:
+    rows = [
+        (
+            f"died within {HORIZON_YEARS} y" if one.died else f"lived beyond {HORIZON_YEARS} y",
+            one.scan,
+            f"{one.risk:.3f}",
+            f"{one.time_years:.2f}",
+        )
+        for one in facts.evaluation.misjudged
+    ]
+    head = ("", "scan", f"predicted risk, {HORIZON_YEARS} y", "years to death or last contact")
+    return Table(head, tuple(rows))
+
+
+def _steps(facts: Facts) -> str:
+    # The report is itself a step, and is not done while it is written.
+    steps = facts.run.get("steps") or {}
+    unfinished = [n for n, s in steps.items() if s.get("state") != "done" and n not in ("report", "bundle")]
+    if not steps:
+        return "not available"
+    return "not finished: " + ", ".join(unfinished) if unfinished else "every step before the report is done"
+
+
 def _card(facts: Facts) -> tuple[tuple[str, str], ...]:
     """The model card: what, on whom, how well, where not."""
     items = {i.number: i.value for i in tripod_ai(facts)}
@@ -280,4 +305,5 @@ def _card(facts: Facts) -> tuple[tuple[str, str], ...]:
         ("Calibration", items["12f"]),
         ("Limits", items["26"]),
         ("Software", items["18f"]),
+        ("Steps of the run", _steps(facts)),
     )

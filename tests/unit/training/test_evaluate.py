@@ -10,6 +10,8 @@ from dicomnode.errors import UsageError
 from training.evaluate import PRIMARY, evaluate
 from training.evaluation import Evaluation
 from training.evaluation_input import RISKS, read_truth
+from training.misjudged import worst
+from training.outcome import Outcomes
 from training.synthetic_patients import draw, true_risk
 
 
@@ -182,6 +184,38 @@ def test_what_is_too_good_is_called_so(drawn) -> None:
     found = evaluate(cohort, arm("seer", cohort, seen), Settings(20), truth)
     assert any("seer, 1 y: AUC 1.000 is too good to be true" in w for w in found.warnings)
     assert any("is above the oracle's" in w for w in found.warnings)
+
+
+def test_the_worst_misses_are_named_each_patient_once() -> None:
+    def cohort_of(rows: list[tuple[str, float, bool]]) -> pd.DataFrame:
+        frame = pd.DataFrame(rows, columns=["patient", "time_years", "event"])
+        return frame.assign(scan=[f"{p}-{i}" for i, p in enumerate(frame["patient"])])
+
+    frame = cohort_of(
+        [
+            ("A", 1.0, True),  # died, low risk: the worst miss
+            ("A", 2.0, True),  # the same patient, a little less so
+            ("B", 3.0, True),  # on the day of the horizon: dead
+            ("C", 2.9, False),  # censored before: neither
+            ("D", 3.5, True),  # died after the horizon: survived it
+            ("E", 6.0, False),
+            *((f"F{i}", 4.0, False) for i in range(12)),
+        ]
+    )
+    risk = np.array([0.01, 0.02, 0.3, 0.99, 0.6, 0.7, *(0.1 + 0.01 * i for i in range(12))])
+    found = worst(frame, Outcomes(frame["time_years"].to_numpy(), frame["event"].to_numpy()), risk)
+    assert [m.scan for m in found if m.died] == ["A-0", "B-2"]
+    survivors = [m for m in found if not m.died]
+    assert [m.scan for m in survivors[:3]] == ["E-5", "D-4", "F11-17"] and len(survivors) == 10
+    assert (survivors[0].risk, survivors[0].time_years) == (0.7, 6.0)
+
+
+def test_the_worst_misses_are_the_primary_arms(drawn, found: Evaluation) -> None:
+    cohort = drawn[0].set_index("scan")
+    dead = [m for m in found.misjudged if m.died]
+    assert len(dead) == 10 and [m.risk for m in dead] == sorted(m.risk for m in dead)
+    assert all(cohort.loc[m.scan, "event"] and cohort.loc[m.scan, "time_years"] <= 3 for m in dead)
+    assert cohort.loc[[m.scan for m in dead], "patient"].is_unique
 
 
 def test_one_patient_one_scan(drawn) -> None:

@@ -17,6 +17,7 @@ from training import checklists, cli, report, report_facts
 from training.evaluate import evaluate
 from training.evaluation import Evaluation
 from training.evaluation_input import RISKS
+from training.misjudged import without_single_scans
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,35 @@ def test_deaths_are_told_by_scan_and_by_patient(written: Path, evaluation) -> No
     assert " / ".join(f"{s.deaths} ({s.patients_died})" for s in women) in (written / "report.md").read_text()
 
 
+def test_single_scans_that_were_judged_worst_stand_in_all_three_forms(written: Path, evaluation) -> None:
+    found = evaluation[0].misjudged
+    assert len(found) == 20
+    html, markdown = (written / "report.html").read_text(), (written / "report.md").read_text()
+    for one in found:
+        cells = (
+            "died within 3 y" if one.died else "lived beyond 3 y",
+            one.scan,
+            f"{one.risk:.3f}",
+            f"{one.time_years:.2f}",
+        )
+        assert f"| {' | '.join(cells)} |" in markdown
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in html
+    stated = json.loads((written / "report.json").read_text())
+    assert [m["scan"] for m in stated["evaluation"]["misjudged"]] == [m.scan for m in found]
+    assert stated["model_card"]["Steps of the run"] == "every step before the report is done"
+    # What goes into a bundle travels farther, and tells of nobody alone.
+    shared = without_single_scans(markdown)
+    assert not any(one.scan in shared for one in found) and "## Model card" in shared
+
+
+def test_a_step_that_is_not_finished_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_plots", lambda _: dict.fromkeys(PLOTS, ""))
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**run, "steps": {"arms": {"state": "running"}}}))
+    report.write(folder)
+    assert "**Steps of the run**: not finished: arms" in (folder / "report.md").read_text()
+
+
 def test_the_same_run_makes_the_same_bytes(written: Path) -> None:
     names = ("report.html", "report.md", "report.json")
     first = [(written / name).read_bytes() for name in names]
@@ -207,7 +237,11 @@ def test_checklists_state_what_the_run_knows(folder: Path) -> None:
     claim = {i.number: i.value for i in checklists.claim(facts)}
     assert claim["33"] == checklists.NOT_AVAILABLE
     assert claim["24"] == "seed 7"
-    assert claim["39"] == "none: every step before the report is done"
+    range_ = r"predicted risk \(0\.\d{3} to 0\.\d{3}\)"
+    said = (
+        f"the 10 deaths within 3 years with the lowest {range_}; the 10 survivors of 3 years with the highest {range_}"
+    )
+    assert re.fullmatch(f"{said}: see the table of single scans", claim["39"])
 
 
 def test_what_is_missing_is_not_available_and_never_invented(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

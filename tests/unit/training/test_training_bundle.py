@@ -32,6 +32,7 @@ from tests.ct_files import ct_series, write
 from training.bundle import make_bundle
 from training.dataset import load_scan
 from training.ensemble import RISKS, Stack
+from training.misjudged import BEGIN, END
 from training.toml_text import to_toml
 
 torch.set_num_threads(1)
@@ -54,7 +55,7 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("bundles")
     run = deep_cases.run(folder, earlier=True)
-    (run / "report.md").write_text("# Evaluation\n")
+    (run / "report.md").write_text(f"# Evaluation\n{BEGIN}\n| scan-17 |\n{END}\n")
     return Made(run, make_bundle(run, folder / "bundle", name="tiny", version="7", created_by="a test"))
 
 
@@ -158,6 +159,7 @@ def test_the_bundle_says_where_it_comes_from(made: Made) -> None:
     assert manifest["population"]["split_sha256"] == record["split_sha256"]
     assert json.loads(manifest["radiomics"]) == record["radiomics_settings"]
     assert set(manifest["files"]) == {p.name for p in folder.iterdir()} - {"model.toml"} >= {"report.md"}
+    assert "# Evaluation" in (report := (folder / "report.md").read_text()) and "scan-17" not in report
     card = (folder / "MODEL_CARD.md").read_text()
     assert "For demonstration only" in card and "a test" in card and "earlier scan" in card
     golden = json.loads((folder / "golden.json").read_text())
