@@ -61,11 +61,12 @@ class FoldModels:
         counts += [f"{arm.name}: {len(arm.models)}" for arm in self.tables]
         if self.members == 1:
             return f"No interval: there is one model of each kind ({', '.join(counts)})."
+        # What the bounds are not comes first: the summary has room for the first clause alone.
         return (
-            f"95 % percentile interval over {self.members} ensembles of fold models ({', '.join(counts)}), each "
-            "trained without one part of the patients; the bounds are the 2.5th and the 97.5th percentile (with few "
-            "folds about the range), the probability is the mean. It shows the models' disagreement only, not the "
-            "uncertainty of the image or of another population."
+            f"How far {self.members} models disagree, not how sure the risk is: their 2.5th to 97.5th percentile, with "
+            f"so few about their range; the probability is their mean. Each is an ensemble of fold models "
+            f"({', '.join(counts)}) that were trained without one part of the patients. The uncertainty of the image, "
+            "or of another population, is not in it."
         )
 
     def by_arm(self, scan: Scan) -> dict[str, NDArray[np.float64]]:

@@ -236,7 +236,7 @@ def _risk(figure: Figure, findings: Findings) -> None:
         spine.set_color(_RULE)
     # The first clause; the structured report has all of it.
     what = plain(risk.interval).partition(";")[0]
-    words = f"Band: {what}" if what else "The model does not say what the band is."
+    words = f"Band: {what[:1].lower()}{what[1:]}" if what else "The model does not say what the band is."
     for i, line in enumerate(textwrap.wrap(words, 76, max_lines=2, placeholder=" ...")):
         _write(figure, 0.56, 0.138 - 0.013 * i, line, size=8, color=_FAINT)
 

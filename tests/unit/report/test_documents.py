@@ -95,7 +95,7 @@ def test_the_risk_in_percent_with_its_bounds(documents: dict[str, Dataset]) -> N
         *(("MORT5Y", 30.0, "%"), ("MORT5Y_LOW", 15.0, "%"), ("MORT5Y_HIGH", 60.0, "%")),
     ]
     said = texts(documents["risk"])
-    assert "95 % interval over the members of the ensemble" in said
+    assert "How far 5 models disagree, not how sure the risk is" in said
     assert {"example-bundle", "1.2.3", f"bundle sha256={'ab' * 32}"} <= set(said)
 
 

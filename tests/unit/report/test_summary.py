@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 from pydicom.tag import Tag
 
 from dicomnode.analysis.arrays import Volume
+from dicomnode.analysis.ensemble import Ensemble
 from dicomnode.analysis.findings import Findings, SliceRelevance
+from dicomnode.analysis.fold_models import FoldModels, Networks, Tables
+from dicomnode.report import page as layout
 from dicomnode.report import summary, trend, views
 from tests import report_cases as cases
 
@@ -83,6 +86,24 @@ def page(**changes: object) -> np.ndarray:
 
 def count(picture: np.ndarray, rgb: tuple[int, int, int]) -> int:
     return int((picture == np.array(rgb, np.uint8)).all(axis=-1).sum())
+
+
+@pytest.mark.parametrize("members", [2, 3, 20])
+def test_the_page_says_in_full_what_the_band_is_and_is_not(members: int) -> None:
+    """Three or five models tell no 95 % interval; the words that say so are not cut off."""
+    arms = (Tables("radiomics", (None,) * members), Networks("densenet121", {"one": None}))  # type: ignore[arg-type]
+    interval = FoldModels(
+        "", None, arms[1:], arms[:1], Ensemble(weights={"radiomics": 1}, slope=1, intercepts=(0,))
+    ).interval
+    figure = Figure(figsize=layout.SIZE_INCHES, dpi=layout.DPI)
+    FigureCanvasAgg(figure)
+    risk = dataclasses.replace(cases.risk("research"), interval=interval)
+    layout.draw(figure, views.choose(volume(), lungs()), cases.analysed(predicted=risk))
+    words = [text.get_text() for text in figure.texts]
+    start = next(i for i, line in enumerate(words) if line.startswith("Band: "))
+    said = " ".join(words[start : start + 2])
+    caveat = f"Band: how far {members} models disagree, not how sure the risk is"
+    assert said == f"{caveat}: their 2.5th to 97.5th percentile, with so few about their range"
 
 
 def test_the_page_is_drawn_the_same_every_time() -> None:

@@ -114,7 +114,7 @@ def test_a_prediction_says_all_that_a_reader_needs(made: Made) -> None:
         values = [getattr(h, name) for h in found.horizons]
         assert values == sorted(values) and min(values) >= 0 and max(values) <= 1
     assert all(h.lower <= h.probability <= h.upper for h in found.horizons)
-    assert "over 2 ensembles of fold models (resnet18: 2, radiomics: 2)" in found.interval
+    assert "ensemble of fold models (resnet18: 2, radiomics: 2)" in found.interval
     assert sum(r.weight for r in found.slice_relevance) == pytest.approx(1, abs=1e-4)
     # six slices of lung, 20 mm each, from -60 - 10 mm on; four prepared slices in the middle of their shares
     assert [r.z_mm for r in found.slice_relevance] == [-55, -25, 5, 35]
@@ -142,7 +142,7 @@ def test_a_first_scan_has_no_change_and_that_is_no_gap(made: Made) -> None:
 
 def test_fewer_networks_make_a_smaller_bundle_that_says_so(made: Made, small: Bundle) -> None:
     assert sum(p.stat().st_size for p in small.folder.iterdir()) < 30e6
-    assert "over 2 ensembles of fold models (resnet18: 1, radiomics: 2)" in small.interval
+    assert "ensemble of fold models (resnet18: 1, radiomics: 2)" in small.interval
     scan = asked(made, "P0-0")
     both, one = (made.bundle.models.answer(scan).risks, small.models.answer(scan).risks)
     np.testing.assert_allclose(one[0], both[0], atol=1e-12)
