@@ -49,7 +49,7 @@ class Answer:
 
     Attributes:
         risks: cumulative risk of each member at the end of each interval, (members, intervals).
-        attention: mean over the networks, (slices,), sums to 1; None without networks.
+        attention: mean over the networks, by their arms' weights: (slices,), sums to 1; None where none has a say.
         codes: by network, what it remembers the scan by.
         flags: doubts.
     """

@@ -84,9 +84,8 @@ class FoldModels:
         risks = self._risks(scan, looks)
         members = {name: found[np.arange(self.members) % len(found)] for name, found in risks.items()}
         every = {name: look for found in looks.values() for name, look in found.items()}
-        attention = np.mean([look.attention for look in every.values()], axis=0) if every else None
         codes = {name: look.code for name, look in every.items() if look.code}
-        return Answer(self.ensemble.combine(members), attention, codes, flags)
+        return Answer(self.ensemble.combine(members), self._attention(looks), codes, flags)
 
     def _looks(self, scan: Scan) -> "dict[str, dict[str, _Look]]":
         """By arm and network."""
@@ -98,6 +97,18 @@ class FoldModels:
             arm.name: {name: _look(name, net, slices, earlier) for name, net in arm.nets.items()}
             for arm in self.networks
         }
+
+    def _attention(self, looks: "dict[str, dict[str, _Look]]") -> NDArray[np.float64] | None:
+        """Each arm's mean over its networks, and of these the mean by the arms' weights: (slices,), sums to 1.
+
+        None where no network has a say in the answer.
+        """
+        weights = {name: self.ensemble.weights[name] for name in looks}
+        total = sum(weights.values())
+        if not total > 0:
+            return None
+        by_arm = {name: np.mean([look.attention for look in found.values()], axis=0) for name, found in looks.items()}
+        return np.sum([weights[name] / total * mean for name, mean in by_arm.items()], axis=0)
 
     def _risks(self, scan: Scan, looks: "dict[str, dict[str, _Look]]") -> dict[str, NDArray[np.float64]]:
         of_tables = {arm.name: _table_risks(arm, scan) for arm in self.tables}

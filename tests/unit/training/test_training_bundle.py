@@ -16,9 +16,11 @@ import pytest
 import torch
 
 from dicomnode import methods
+from dicomnode.analysis import fold_models
 from dicomnode.analysis.answers import Answer, Scan
 from dicomnode.analysis.bundle import Bundle, Earlier, load
 from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
+from dicomnode.analysis.ensemble import Ensemble
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.fold_models import FoldModels
 from dicomnode.analysis.phantom import chest
@@ -121,6 +123,33 @@ def test_a_prediction_says_all_that_a_reader_needs(made: Made) -> None:
     assert sorted(found.scan_codes) == ["resnet18-0.safetensors", "resnet18-1.safetensors"]
     assert {len(code) for code in found.scan_codes.values()} == {16} and not found.flags
     assert made.bundle.predict(scan.volume, scan.labels, scan.features) == found, "the same scan, the same numbers"
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        # An arm counts by its weight, not by how many networks it has: (3 * [.2 .3 .3 .2] + [.9 .1 0 0]) / 4.
+        ({"radiomics": 0.5, "resnet18": 0.3, "swin_t": 0.1}, [0.375, 0.25, 0.225, 0.15]),
+        ({"radiomics": 0.5, "resnet18": 0.0, "swin_t": 0.1}, [0.9, 0.1, 0.0, 0.0]),
+        ({"radiomics": 1.0, "resnet18": 0.0, "swin_t": 0.0}, None),
+    ],
+)
+def test_a_slice_weighs_as_its_arm_does_in_the_answer(
+    made: Made, weights: dict[str, float], expected: list[float] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(made.bundle.models, FoldModels)
+    looks = {"a0": [0.1, 0.2, 0.4, 0.3], "a1": [0.3, 0.4, 0.2, 0.1], "b0": [0.9, 0.1, 0.0, 0.0]}
+    monkeypatch.setattr(
+        fold_models, "_look", lambda name, *_: fold_models._Look(np.full(5, 0.1), np.array(looks[name]), ())
+    )
+    net = next(iter(made.bundle.models.networks[0].nets.values()))
+    arms = (fold_models.Networks("resnet18", {"a0": net, "a1": net}), fold_models.Networks("swin_t", {"b0": net}))
+    ensemble = Ensemble(weights=weights, slope=1, intercepts=(0,) * 5)
+    found = dataclasses.replace(made.bundle.models, networks=arms, ensemble=ensemble).answer(asked(made, "P0-0"))
+    if expected is None:
+        assert found.attention is None
+    else:
+        np.testing.assert_allclose(found.attention, expected, atol=1e-12)
 
 
 def test_a_number_that_was_not_measured_withholds_the_risk(made: Made) -> None:
