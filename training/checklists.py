@@ -7,6 +7,7 @@ All other items (title, background, ethics, funding, interpretation …) are for
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from training import checklist_models as about
 from training.misjudged import HORIZON_YEARS
 from training.outcome import EDGES_YEARS
 from training.report_facts import Facts
@@ -30,12 +31,12 @@ def tripod_ai(facts: Facts) -> tuple[Item, ...]:
         ("6b", "Eligibility", _exclusions(facts)),
         ("7", "Data preparation", _preparation(facts)),
         ("8a", "Outcome and horizons", _outcome(facts)),
-        ("9b", "Predictors", _predictors(facts)),
+        ("9b", "Predictors", about.predictors(facts)),
         ("10", "Sample size", _events(facts)),
-        ("11", "Missing data", _missing(facts)),
+        ("11", "Missing data", about.missing(facts)),
         ("12a", "Partition of the data", _partition(facts)),
         ("12b", "Handling of predictors", _handling(facts)),
-        ("12c", "Type of model, building, internal validation", _models(facts)),
+        ("12c", "Type of model, building, internal validation", about.models(facts)),
         ("12d", "Heterogeneity between clusters", "subgroups by scanner manufacturer and kernel (see the table)"),
         ("12e", "Measures of performance", _MEASURES),
         ("12f", "Model updating", _calibrated(facts)),
@@ -76,27 +77,30 @@ def claim(facts: Facts) -> tuple[Item, ...]:
         ("8", "Inclusion and exclusion", _exclusions(facts)),
         ("9", "Preprocessing", _preparation(facts)),
         ("11", "De-identification", _pseudonyms(facts)),
-        ("12", "Missing data", _missing(facts)),
+        ("12", "Missing data", about.missing(facts)),
         ("13", "Image acquisition", _named(facts, "scanner", "kernel", "slice thickness, mm")),
         ("14", "Reference standard", _outcome(facts)),
         ("19", "Assignment to partitions", _partition(facts)),
         ("20", "Level at which partitions are disjoint", "the patient; asserted at every step"),
         ("21", "Sample size", _events(facts)),
-        ("22", "Model", _models(facts)),
+        ("22", "Model", about.models(facts)),
         ("23", "Software", _software(facts)),
-        ("24", "Initialisation of parameters", _seed(facts)),
-        ("25", "Training", _training(facts)),
-        ("26", "Selection of the final model", "by the inner folds of each outer fold's training patients"),
+        ("24", "Initialisation of parameters", about.start(facts)),
+        ("25", "Training", about.training(facts)),
+        ("26", "Selection of the final model", about.selection(facts)),
         ("27", "Ensembling", _ensemble(facts)),
         ("28", "Measures of performance", _MEASURES),
         ("29", "Uncertainty", f"95 % percentile intervals, {facts.evaluation.bootstrap} bootstrap draws of patients"),
         ("30", "Robustness", "one scan a patient; censoring weights from a Cox model; subgroups (see the tables)"),
+        ("31", "Explainability", about.explained(facts)),
         ("32", "Internal evaluation", "out-of-fold predictions of nested cross-validation"),
         ("33", "External evaluation", ""),
         ("35", "Patients and scans left out", _flow(facts)),
         ("36", "Demographics", _named(facts, "age at the scan, years", "sex")),
         ("37", "Performance", _performance(facts)),
+        ("38", "Diagnostic performance with its precision", _diagnostic(facts)),
         ("39", "Failure analysis of incorrectly classified cases", _failures(facts)),
+        ("40", "Limitations", _limitations(facts)),
         ("43", "Access to software", _code(facts)),
     )
     return _items(rows)
@@ -144,10 +148,6 @@ def _outcome(facts: Facts) -> str:
     return f"{text}; {transplant}" if transplant else text
 
 
-def _predictors(facts: Facts) -> str:
-    return ", ".join(f"{count} {family}" for family, count in facts.features.items())
-
-
 def _events(facts: Facts) -> str:
     e = facts.evaluation
     by_year = "; ".join(
@@ -155,10 +155,6 @@ def _events(facts: Facts) -> str:
         for h in e.horizons
     )
     return f"{e.patients} patients ({e.deaths} died), {e.scans} scans; {by_year}"
-
-
-def _missing(facts: Facts) -> str:
-    return "" if facts.missing_percent is None else f"{facts.missing_percent:.2f} % of the feature table's cells"
 
 
 def _partition(facts: Facts) -> str:
@@ -173,14 +169,10 @@ def _partition(facts: Facts) -> str:
 
 def _handling(facts: Facts) -> str:
     combat = facts.setting("radiomics", "combat")
-    if combat is None:
+    if combat is None or "radiomics" not in facts.arms:
         return ""
     harmonised = f"ComBat by {', '.join(combat)}" if combat else "no ComBat"
     return f"scaling, correlation and stability filters inside the training fold; {harmonised}"
-
-
-def _models(facts: Facts) -> str:
-    return "arms: " + ", ".join(a.arm for a in facts.evaluation.arms)
 
 
 def _specification(facts: Facts) -> str:
@@ -218,6 +210,16 @@ def _performance(facts: Facts) -> str:
     return f"{primary.arm}: " + "; ".join(f"AUC at {y} y {interval(a)}" for y, a in known) if known else ""
 
 
+def _diagnostic(facts: Facts) -> str:
+    e = facts.evaluation
+    known = [
+        f"{h.years} y: sensitivity {interval(h.sensitivity)}, specificity {interval(h.specificity)}"
+        for h in e.arm(e.primary).horizons
+        if h.sensitivity.value is not None and h.specificity.value is not None
+    ]
+    return f"{e.primary}, high risk from {e.threshold:g}: " + "; ".join(known) if known else ""
+
+
 def interval(estimate: object) -> str:
     """An estimate as text: value (lower to upper), three decimals."""
     values = [getattr(estimate, name) for name in ("value", "lower", "upper")]
@@ -246,18 +248,6 @@ def _named(facts: Facts, *names: str) -> str:
 
 def _software(facts: Facts) -> str:
     return ", ".join(f"{name} {version}" for name, version in (facts.run.get("software") or {}).items())
-
-
-def _seed(facts: Facts) -> str:
-    seed = facts.setting("seed")
-    weights = facts.setting("deep", "pretrained")
-    started = "" if weights is None else f"; networks start from {weights or 'random weights'}"
-    return "" if seed is None else f"seed {seed}{started}"
-
-
-def _training(facts: Facts) -> str:
-    deep = facts.setting("deep")
-    return ", ".join(f"{k} {v}" for k, v in deep.items()) if deep else ""
 
 
 def _ensemble(facts: Facts) -> str:

@@ -22,7 +22,8 @@ from dicomnode.errors import UsageError
 SMALLEST_BATCH = 10
 #: Patients with two scans or more that the stability of features is judged from; with fewer it is not judged.
 FEWEST_REPEATED = 20
-_MOST_MISSING, _MOST_MISSING_CHANGE = 0.5, 0.9
+#: A feature that a greater share of the training scans lacks is left out; first scans have no change.
+MOST_MISSING, MOST_MISSING_CHANGE = 0.5, 0.9
 _CLIP_PERCENT = 0.5
 
 
@@ -62,7 +63,7 @@ def fit(
         left_out.update(dict.fromkeys(frame.columns[~which], reason))
         return frame.loc[:, which]
 
-    limits = [_MOST_MISSING_CHANGE if str(c).startswith("change.") else _MOST_MISSING for c in features]
+    limits = [MOST_MISSING_CHANGE if str(c).startswith("change.") else MOST_MISSING for c in features]
     features = keep(features, features.isna().mean().to_numpy() <= limits, "missing")
     features = keep(features, _varies(features.to_numpy()), "constant")
     if features.empty:

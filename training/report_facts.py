@@ -5,13 +5,18 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from dicomnode.errors import UsageError
+from training.arms import DEEP_ARMS
+from training.ensemble import NAME as ENSEMBLE
 from training.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from training.deep_settings import DeepSettings
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,10 @@ class Facts:
         registry: content of the registry's `registry.toml`; empty if it is not at hand any more.
         ensemble: content of `ensemble.json`; empty without.
         features: how many columns of each family ("quantities", "radiomics", "change", …).
-        missing_percent: of the feature table's cells.
+        missing: of each family's cells, per cent.
         split: outer folds and their patients; empty without.
+        fits: by arm, the content of each fold's `fit.json`.
+        networks: the settings in force for the arms that are networks; None without such an arm.
     """
 
     name: str
@@ -54,8 +61,20 @@ class Facts:
     registry: Mapping[str, Any]
     ensemble: Mapping[str, Any]
     features: Mapping[str, int]
-    missing_percent: float | None
+    missing: Mapping[str, float]
     split: tuple[int, ...]
+    fits: Mapping[str, tuple[Mapping[str, Any], ...]]
+    networks: "DeepSettings | None"
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that were fitted, without their ensemble."""
+        return tuple(result.arm for result in self.evaluation.arms if result.arm != ENSEMBLE)
+
+    @property
+    def network_arms(self) -> tuple[str, ...]:
+        """Those of the arms that are networks."""
+        return tuple(arm for arm in self.arms if arm in DEEP_ARMS)
 
     @property
     def synthetic(self) -> bool:
@@ -86,18 +105,21 @@ def read(folder: Path) -> Facts:
         raise UsageError(f"{path} is missing: evaluate first, with `training run`")
     run = _json(folder / "run.json")
     cohort = pd.read_parquet(folder / "cohort.parquet") if (folder / "cohort.parquet").is_file() else None
+    evaluation = Evaluation.from_json(path.read_text(encoding="utf-8"))
     features, missing = _features(folder / "features.parquet")
     return Facts(
         name=folder.resolve().name,
-        evaluation=Evaluation.from_json(path.read_text(encoding="utf-8")),
+        evaluation=evaluation,
         flow=tuple(FlowStep(**step) for step in _json(folder / "flow.json") or ()),
         characteristics=() if cohort is None else _characteristics(cohort),
         run=run,
         registry=_registry(run),
         ensemble=_json(folder / "ensemble.json"),
         features=features,
-        missing_percent=missing,
+        missing=missing,
         split=tuple(len(fold) for fold in _json(folder / "splits.json").get("outer", ())),
+        fits={result.arm: _fits(folder / "arms" / result.arm) for result in evaluation.arms},
+        networks=_networks(run) if any(result.arm in DEEP_ARMS for result in evaluation.arms) else None,
     )
 
 
@@ -110,15 +132,34 @@ def _registry(run: Mapping[str, Any]) -> Mapping[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _features(path: Path) -> tuple[dict[str, int], float | None]:
+def _features(path: Path) -> tuple[dict[str, int], dict[str, float]]:
+    """How many columns each family has, and what share of its cells is missing, per cent."""
     if not path.is_file():
-        return {}, None
+        return {}, {}
     table = pd.read_parquet(path).drop(columns="scan")
-    families: dict[str, int] = {}
+    families: dict[str, list[str]] = {}
     for column in table:
-        family = str(column).partition(".")[0]
-        families[family] = families.get(family, 0) + 1
-    return families, float(100 * table.isna().to_numpy().mean()) if table.size else None
+        families.setdefault(str(column).partition(".")[0], []).append(str(column))
+    gaps = table.isna()
+    missing = {family: float(100 * gaps[columns].to_numpy().mean()) for family, columns in families.items()}
+    return {family: len(columns) for family, columns in families.items()}, missing
+
+
+def _fits(arm: Path) -> tuple[Mapping[str, Any], ...]:
+    """What an arm wrote down in each fold that is done."""
+    found = sorted(arm.glob("fold-*/fit.json"), key=lambda path: int(path.parent.name.removeprefix("fold-")))
+    return tuple(_json(path) for path in found)
+
+
+def _networks(run: Mapping[str, Any]) -> "DeepSettings | None":
+    """With the defaults worked in; None where today's code does not know what the run was told."""
+    from training import deep_settings  # noqa: PLC0415  (torch: seconds, and only where there are networks)
+
+    stored = run.get("settings", {}).get("deep")
+    try:
+        return None if stored is None else deep_settings.read(stored)
+    except UsageError:
+        return None
 
 
 def _characteristics(cohort: pd.DataFrame) -> tuple[Characteristic, ...]:

@@ -61,7 +61,7 @@ RUN = {
         "seed": 7,
         "cohort": {"transplant": "censor"},
         "splits": {"outer": 2, "inner": 3},
-        "radiomics": {"combat": ["manufacturer"]},
+        "radiomics": {"combat": ["manufacturer"], "families": ["quantities", "change"], "models": ["cox", "network"]},
         "deep": {"epochs": 3},
         "bundle": {"make": True, "name": "ssc", "version": "4"},
     },
@@ -103,6 +103,8 @@ def _run_folder(parent: Path, found: Evaluation, cohort: pd.DataFrame) -> Path:
     (run / "evaluation.json").write_text(found.to_json())
     cohort.to_parquet(run / "cohort.parquet")
     features = {"scan": cohort["scan"], "quantities.lungs.mean_hu": 1.0, "change.a": [np.nan, 1.0] * 120}
+    # What the arms are not given is no predictor, and its gaps are nobody's.
+    features["covariates.fvc_l"] = np.nan
     pd.DataFrame(features).to_parquet(run / "features.parquet")
     return run
 
@@ -229,19 +231,91 @@ def test_checklists_state_what_the_run_knows(folder: Path) -> None:
     facts = report_facts.read(folder)
     tripod = {i.number: i.value for i in checklists.tripod_ai(facts)}
     assert "2 outer folds by patient" in tripod["12a"] and "3 inner folds" in tripod["12a"] and "feed" in tripod["12a"]
-    assert "1 quantities, 1 change" in tripod["9b"]
-    assert "25.00 %" in tripod["11"]
+    assert tripod["9b"] == "radiomics: 1 quantities, 1 change"
+    gaps = "radiomics: missing cells: quantities 0.00 %, change 50.00 % (a first scan has no change)"
+    assert tripod["11"].startswith(gaps) and "median of the fold's training scans" in tripod["11"]
+    assert tripod["12c"] == "arms: radiomics; joined by weights on their hazards' logits"
     assert "ComBat by manufacturer" in tripod["12b"]
     assert "ends observation" in tripod["8a"]
     assert "commit 0123abcd" in tripod["18f"] and "bundle" in tripod["22"]
     claim = {i.number: i.value for i in checklists.claim(facts)}
     assert claim["33"] == checklists.NOT_AVAILABLE
-    assert claim["24"] == "seed 7"
+    assert claim["24"] == "seed 7" and claim["25"] == "radiomics: cox, network"
+    assert claim["31"] == checklists.NOT_AVAILABLE, "numbers are not explained"
+    assert claim["40"] == tripod["26"]
+    h = facts.evaluation.arm("ensemble").at(3)
+    assert f"3 y: sensitivity {checklists.interval(h.sensitivity)}, specificity" in claim["38"]
     range_ = r"predicted risk \(0\.\d{3} to 0\.\d{3}\)"
     said = (
         f"the 10 deaths within 3 years with the lowest {range_}; the 10 survivors of 3 years with the highest {range_}"
     )
     assert re.fullmatch(f"{said}: see the table of single scans", claim["39"])
+
+
+def _fit(folder: Path, arm: str, fold: int, **content: object) -> None:
+    path = folder / "arms" / arm / f"fold-{fold}" / "fit.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content))
+
+
+def test_checklists_tell_what_each_fold_came_to(folder: Path) -> None:
+    # Ten folds and more are in the order of their numbers.
+    for fold, chosen in ((0, "cox penalizer=0.1"), (2, "network steps=15 decay=1"), (10, "cox penalizer=0.1")):
+        losses = {"cox penalizer=0.1": [1.0], "network steps=15 decay=1": [2.0]}
+        _fit(
+            folder,
+            "radiomics",
+            fold,
+            chosen=chosen,
+            inner_loss=losses,
+            left_out={} if fold else {"change.a": "missing"},
+        )
+    facts = report_facts.read(folder)
+    tripod, claim = ({i.number: i.value for i in of(facts)} for of in (checklists.tripod_ai, checklists.claim))
+    assert tripod["9b"] == "radiomics: 1 quantities, 1 change (1 to 2 kept by the filters of each fold)"
+    chosen = "cox penalizer=0.1 in 2 of 3 folds, network steps=15 decay=1 in 1 of 3 folds"
+    assert f"radiomics (chosen: {chosen})" in tripod["12c"] and claim["22"] == tripod["12c"]
+    assert claim["25"] == "radiomics: cox, network: 2 candidates in each of 3 folds"
+    assert claim["26"].startswith("radiomics: of the candidates") and "networks" not in claim["26"]
+    assert [fit["chosen"][:3] for fit in facts.fits["radiomics"]] == ["cox", "net", "cox"]
+
+
+def test_checklists_tell_the_settings_in_force_of_networks(folder: Path, evaluation) -> None:
+    """What the settings leave out has its default, and is told; the raw table has three words."""
+    found = evaluation[0]
+    arms = tuple(replace(found.arm("radiomics"), arm=name) for name in ("resnet18", "swin_t"))
+    (folder / "evaluation.json").write_text(replace(found, arms=(*arms, found.arm("ensemble"))).to_json())
+    run = json.loads((folder / "run.json").read_text())
+    deep = {"epochs": 3, "earlier": True, "learning_rates": {"swin_t": 0.0001}}
+    deep["pretrained"] = {"resnet18": {"path": "resnet18.pth", "sha256": "ab" * 32}}
+    run["settings"]["deep"] = deep
+    (folder / "run.json").write_text(json.dumps(run))
+    for fold, best in ((0, 2), (1, 3)):
+        _fit(folder, "resnet18", fold, best_epoch=best)
+    facts = report_facts.read(folder)
+    tripod, claim = ({i.number: i.value for i in of(facts)} for of in (checklists.tripod_ai, checklists.claim))
+    assert tripod["9b"] == (
+        "resnet18, swin_t: 24 axial slices of the masked lungs (256 x 208 pixels of 1.5 mm), and those of the latest "
+        "earlier scan"
+    )
+    assert "every scan has its image; a scan without an earlier one is judged by itself" in tripod["11"]
+    assert tripod["12b"] == checklists.NOT_AVAILABLE, "networks are given no measured numbers"
+    assert "resnet18 (slice encoder, attention over slices, hazards; best epochs 2, 3), swin_t" in tripod["12c"]
+    assert claim["24"] == f"seed 7; resnet18 starts from ImageNet weights (sha256 {'ab' * 32}); swin_t starts at random"
+    for said in (
+        "networks (2 fitted): at most 3 epochs, ended after 8 without",
+        "steps of 16 scans; AdamW, one-cycle learning rate up to resnet18 0.0003, swin_t 0.0001; weight decay 0.02;",
+        "augmentation: zoom 0.06, shift 0.04, brightness_hu 10.0, contrast 0.03, noise_hu 15.0, mirror False;",
+        "precision of the forward pass auto",
+    ):
+        assert said in claim["25"]
+    assert "nothing is selected" in claim["26"] and "radiomics" not in claim["26"]
+    assert claim["31"].startswith("resnet18, swin_t: attention over slices")
+    # Settings that today's code does not know: nothing is guessed.
+    run["settings"]["deep"] = {"colour": "blue"}
+    (folder / "run.json").write_text(json.dumps(run))
+    unknown = {i.number: i.value for i in checklists.claim(report_facts.read(folder))}
+    assert unknown["25"] == checklists.NOT_AVAILABLE and unknown["24"] == "seed 7"
 
 
 def test_what_is_missing_is_not_available_and_never_invented(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
