@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from training import checklist_models as about
 from training.misjudged import HORIZON_YEARS
 from training.outcome import EDGES_YEARS
-from training.report_facts import Facts
+from training.report_facts import AGE, KERNEL, SCANNER, SEX, THICKNESS, Facts
 
 NOT_AVAILABLE = "not available"
 
@@ -78,7 +78,7 @@ def claim(facts: Facts) -> tuple[Item, ...]:
         ("9", "Preprocessing", _preparation(facts)),
         ("11", "De-identification", _pseudonyms(facts)),
         ("12", "Missing data", about.missing(facts)),
-        ("13", "Image acquisition", _named(facts, "scanner", "kernel", "slice thickness, mm")),
+        ("13", "Image acquisition", _named(facts, SCANNER, KERNEL, THICKNESS)),
         ("14", "Reference standard", _outcome(facts)),
         ("19", "Assignment to partitions", _partition(facts)),
         ("20", "Level at which partitions are disjoint", "the patient; asserted at every step"),
@@ -96,7 +96,7 @@ def claim(facts: Facts) -> tuple[Item, ...]:
         ("32", "Internal evaluation", "out-of-fold predictions of nested cross-validation"),
         ("33", "External evaluation", ""),
         ("35", "Patients and scans left out", _flow(facts)),
-        ("36", "Demographics", _named(facts, "age at the scan, years", "sex")),
+        ("36", "Demographics", _named(facts, AGE, SEX)),
         ("37", "Performance", _performance(facts)),
         ("38", "Diagnostic performance with its precision", _diagnostic(facts)),
         ("39", "Failure analysis of incorrectly classified cases", _failures(facts)),

@@ -1,50 +1,20 @@
 """The report of a run: one page of HTML that needs nothing beside it, the same as Markdown, and JSON for scripts."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from training import figures, report_facts
-from training.checklists import Item, claim, interval, tripod_ai
-from training.evaluation import ArmResult, Estimate
-from training.misjudged import BEGIN, END, HORIZON_YEARS
+from training import figures, report_facts, report_tables
+from training.checklists import Item, claim, tripod_ai
+from training.evaluation import ArmResult
+from training.misjudged import BEGIN, END
 from training.report_facts import Facts
+from training.report_tables import STUDY, Table, text_of
 
 FORMAT = 1
-_NOT_MEASURED = "not measured"
-
-
-@dataclass(frozen=True)
-class Published:
-    """Figures of the study that this project carries into practice, on its own patients: context, no comparison."""
-
-    model: str
-    auc: tuple[str, ...]
-    points: tuple[float, ...] = ()
-
-
-#: Peltekian et al. 2025, arXiv 2509.23530. Of the radiomics only the range over the horizons is at hand.
-STUDY = (
-    Published("study: PyRadiomics (range over horizons)", ("0.682 to 0.723",) * 3),
-    Published("study: best network", ("0.769", "0.801", "0.709"), (0.769, 0.801, 0.709)),
-)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text; the first column names the row."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        """As a table of Markdown."""
-        lines = [self.head, ("---",) * len(self.head), *self.rows]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 @dataclass(frozen=True)
@@ -131,14 +101,14 @@ def _content(facts: Facts) -> Content:
     primary = evaluation.arm(evaluation.primary)
     years = [h.years for h in evaluation.horizons]
     tables = {
-        "auc": _auc_table(facts),
-        "discrimination": _metric_table(facts, ("auc_one_scan", "auc_adjusted", "minus_oracle", "of_oracle")),
-        "calibration": _calibration_table(facts),
-        "threshold": _metric_table(facts, ("sensitivity", "specificity", "net_benefit")),
-        "horizons": _horizon_table(facts),
+        "auc": report_tables.auc(facts),
+        "discrimination": report_tables.by_metric(facts, ("auc_one_scan", "auc_adjusted", "minus_oracle", "of_oracle")),
+        "calibration": report_tables.calibration(facts),
+        "threshold": report_tables.by_metric(facts, ("sensitivity", "specificity", "net_benefit")),
+        "horizons": report_tables.horizons(facts),
         "characteristics": Table(("", ""), tuple((c.name, c.value) for c in facts.characteristics)),
-        "subgroups": _subgroup_table(primary, years),
-        "misjudged": _misjudged_table(facts),
+        "subgroups": report_tables.subgroups(primary, years),
+        "misjudged": report_tables.misjudged(facts),
     }
     return Content(
         title=f"Evaluation of the run {facts.name}",
@@ -164,111 +134,9 @@ def _summary(facts: Facts, primary: ArmResult) -> tuple[str, ...]:
         "patient."
     ]
     for h in primary.horizons:
-        oracle = f", {_text(h.of_oracle)} of the oracle's" if h.of_oracle else ""
-        lines.append(f"{primary.arm}, {h.years} y: AUC {_text(h.auc)}{oracle}; slope {_text(h.calibration_slope)}")
+        oracle = f", {text_of(h.of_oracle)} of the oracle's" if h.of_oracle else ""
+        lines.append(f"{primary.arm}, {h.years} y: AUC {text_of(h.auc)}{oracle}; slope {text_of(h.calibration_slope)}")
     return tuple(lines)
-
-
-def _text(estimate: Estimate | None) -> str:
-    return _NOT_MEASURED if estimate is None or estimate.value is None else interval(estimate)
-
-
-def _auc_table(facts: Facts) -> Table:
-    """Laid out like the study's: each model by horizon, and the study's own figures below."""
-    e = facts.evaluation
-    rows = [(a.arm, *(_text(h.auc) for h in a.horizons), _text(a.uno_c)) for a in e.arms]
-    if e.oracle:
-        rows.append(("oracle (the true risk)", *(_text(o.auc) for o in e.oracle), ""))
-    rows += [(p.model, *p.auc, "") for p in STUDY]
-    return Table(("AUC", *(f"{h.years} y" for h in e.horizons), "Uno's C, 5 y"), tuple(rows))
-
-
-_NAMES = {
-    "auc_one_scan": "AUC, one scan a patient",
-    "auc_adjusted": "AUC, adjusted censoring",
-    "minus_oracle": "AUC less the oracle's",
-    "of_oracle": "AUC over the oracle's",
-    "brier": "Brier score",
-    "scaled_brier": "scaled Brier score",
-    "calibration_slope": "calibration slope",
-    "calibration_intercept": "calibration intercept",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "net_benefit": "net benefit",
-}
-
-
-def _metric_table(facts: Facts, metrics: Sequence[str]) -> Table:
-    """Rows by arm (named in its first) and metric, columns by horizon; a metric that an arm lacks is left out."""
-    rows: list[tuple[str, ...]] = []
-    for arm in facts.evaluation.arms:
-        for metric in metrics:
-            estimates: list[Estimate | None] = [getattr(h, metric) for h in arm.horizons]
-            if any(e is not None for e in estimates):
-                name = "" if arm.arm in {row[0] for row in rows} else arm.arm
-                rows.append((name, _NAMES[metric], *(_text(e) for e in estimates)))
-    return Table(("arm", "metric", *(f"{h.years} y" for h in facts.evaluation.horizons)), tuple(rows))
-
-
-def _calibration_table(facts: Facts) -> Table:
-    table = _metric_table(facts, ("brier", "scaled_brier", "calibration_slope", "calibration_intercept"))
-    slopes = [_text(o.calibration_slope) for o in facts.evaluation.oracle]
-    intercepts = [_text(o.calibration_intercept) for o in facts.evaluation.oracle]
-    if not slopes:
-        return table
-    oracle = (("oracle (the true risk)", _NAMES["calibration_slope"], *slopes),)
-    return Table(table.head, (*table.rows, *oracle, ("", _NAMES["calibration_intercept"], *intercepts)))
-
-
-def _horizon_table(facts: Facts) -> Table:
-    e = facts.evaluation
-    primary = e.arm(e.primary)
-    rows = (
-        (
-            "scans followed by a death",
-            *(f"{h.deaths} of {h.patients_died} patients ({100 * h.deaths / e.scans:.1f} %)" for h in e.horizons),
-        ),
-        ("scans censored before", *(f"{h.censored} ({100 * h.censored / e.scans:.1f} %)" for h in e.horizons)),
-        ("observed risk (Kaplan-Meier)", *(_text(h.observed_risk) for h in e.horizons)),
-        (f"mean predicted risk ({primary.arm})", *(f"{h.mean_risk:.3f}" for h in primary.horizons)),
-    )
-    return Table(("", *(f"{h.years} y" for h in e.horizons)), rows)
-
-
-def _subgroup_table(arm: ArmResult, years: Sequence[int]) -> Table:
-    named = dict.fromkeys((s.by, s.value) for s in arm.subgroups)
-    rows = []
-    for by, value in named:
-        of = {s.years: s for s in arm.subgroups if (s.by, s.value) == (by, value)}
-        first = of[years[0]]
-        deaths = " / ".join(f"{of[y].deaths} ({of[y].patients_died})" for y in years)
-        middle = of[years[len(years) // 2]]
-        risks = f"{middle.mean_risk:.3f} / {_text(middle.observed_risk)}"
-        rows.append((f"{by}: {value}", str(first.scans), deaths, *(_text(of[y].auc) for y in years), risks))
-    return Table(
-        (
-            arm.arm,
-            "scans",
-            "scans with a death (patients), by horizon",
-            *(f"AUC, {y} y" for y in years),
-            f"predicted / observed risk, {years[len(years) // 2]} y",
-        ),
-        tuple(rows),
-    )
-
-
-def _misjudged_table(facts: Facts) -> Table:
-    rows = [
-        (
-            f"died within {HORIZON_YEARS} y" if one.died else f"lived beyond {HORIZON_YEARS} y",
-            one.scan,
-            f"{one.risk:.3f}",
-            f"{one.time_years:.2f}",
-        )
-        for one in facts.evaluation.misjudged
-    ]
-    head = ("", "scan", f"predicted risk, {HORIZON_YEARS} y", "years to death or last contact")
-    return Table(head, tuple(rows))
 
 
 def _steps(facts: Facts) -> str:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from training.deep_settings import DeepSettings
 
 
+#: Names of characteristics that the checklists ask for.
+AGE, SEX = "age at the first scan, years (patients)", "sex (patients)"
+SCANNER, KERNEL, THICKNESS = "scanner (scans)", "kernel (scans)", "slice thickness, mm (scans)"
+
+
 @dataclass(frozen=True)
 class FlowStep:
     """A box of the flow chart, as `flow.json` has it."""
@@ -163,19 +168,23 @@ def _networks(run: Mapping[str, Any]) -> "DeepSettings | None":
 
 
 def _characteristics(cohort: pd.DataFrame) -> tuple[Characteristic, ...]:
-    """Who was studied, by scan: patients come back, older and on other scanners."""
-    per_patient = cohort.groupby("patient").size()
-    age = cohort["age_years"].dropna()
+    """Who was studied, by patient at the first scan, and what was studied, by scan: patients come back."""
+    first = cohort.sort_values(["date", "scan"]).drop_duplicates("patient")
+    per_patient = cohort.groupby("patient").size().to_numpy(np.float64)
+    age, thickness = (
+        frame[column].dropna().to_numpy(np.float64)
+        for frame, column in ((first, "age_years"), (cohort, "slice_thickness_mm"))
+    )
     found = [
-        Characteristic("patients", f"{len(per_patient)}"),
+        Characteristic("patients", f"{len(first)}"),
+        Characteristic(AGE, _spread(age, 1)),
+        Characteristic(SEX, _shares(first["sex"])),
         Characteristic("scans", f"{len(cohort)}"),
-        Characteristic("scans a patient", _spread(per_patient.to_numpy(np.float64), 0)),
-        Characteristic("age at the scan, years", _spread(age.to_numpy(np.float64), 1)),
-        Characteristic("sex", _shares(cohort["sex"])),
-        Characteristic("scanner", _shares(cohort["manufacturer"])),
-        Characteristic("kernel", _shares(cohort["kernel_family"])),
-        Characteristic("slice thickness, mm", _spread(cohort["slice_thickness_mm"].dropna().to_numpy(np.float64), 1)),
-        Characteristic("with an earlier scan", _share(cohort["earlier_scan"] != "", len(cohort))),
+        Characteristic("scans a patient", _spread(per_patient, 0)),
+        Characteristic(SCANNER, _shares(cohort["manufacturer"])),
+        Characteristic(KERNEL, _shares(cohort["kernel_family"])),
+        Characteristic(THICKNESS, _spread(thickness, 1)),
+        Characteristic("with an earlier scan (scans)", _share(cohort["earlier_scan"] != "", len(cohort))),
     ]
     return tuple(c for c in found if c.value)
 

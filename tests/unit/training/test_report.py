@@ -152,6 +152,28 @@ def test_the_page_is_complete_and_needs_nothing_else(written: Path) -> None:
     assert "Synthetic registry: phantoms" in text
 
 
+def test_patients_are_described_once_at_their_first_scan_and_scans_as_scans(folder: Path) -> None:
+    """One patient with many scans is one man, as old as at the first; the scans are of his scanner nonetheless."""
+    rows = [
+        ("A", "2015-01-01", "F", 40.0, "GE"),
+        *(("B", f"201{9 - i}-01-01", "M", 69.0 - i, "Canon") for i in range(4)),
+    ]
+    frame = pd.DataFrame(rows, columns=["patient", "date", "sex", "age_years", "manufacturer"])
+    frame = frame.assign(
+        scan=[f"s{i}" for i in range(5)], kernel_family="lung", slice_thickness_mm=1.0, earlier_scan=""
+    )
+    frame.to_parquet(folder / "cohort.parquet")
+    facts = report_facts.read(folder)
+    found = {c.name: c.value for c in facts.characteristics}
+    assert found["sex (patients)"] == "F: 1 (50 %); M: 1 (50 %)"
+    assert found["age at the first scan, years (patients)"].startswith("median 53.0")  # of 40 and 66
+    assert found["scanner (scans)"].startswith("Canon: 4 (80 %)")
+    assert (found["patients"], found["scans"]) == ("2", "5")
+    claim = {i.number: i.value for i in checklists.claim(facts)}
+    assert claim["36"].startswith("age at the first scan") and "sex (patients): F: 1" in claim["36"]
+    assert claim["13"].count("(scans)") == 3
+
+
 def test_what_the_data_call_themselves_is_escaped(written: Path) -> None:
     text = (written / "report.html").read_text()
     assert "Maker &lt;B&gt; &amp; Co" in text and "<B>" not in text
