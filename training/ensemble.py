@@ -4,8 +4,13 @@ The logit of the ensemble's hazard in an interval is `slope * sum(weight * arm's
 weights are not negative and sum to 1, so slope and intercepts are the calibration. All are found together by the
 likelihood of discrete hazards with censoring (`training.outcome`). With one arm it is that arm, calibrated.
 
-What is judged is cross-fitted: the predictions of an outer fold come from numbers found on the other folds. What is
-served is found on all of them.
+What is judged is cross-fitted: the predictions of an outer fold come from numbers found on the other folds. It is not
+wholly independent of the fold: the other folds' predictions come from arms that were trained with the fold's own
+patients and outcomes. That is standard cross-fitted stacking; it can pass on no more than the few numbers of the stack
+hold. To take it away too, the arms would have to be fitted anew for each pair of folds.
+
+What is served is found on all folds, and each fold model answers with it: the node gives the mean of these answers,
+which no out-of-fold prediction can judge.
 """
 
 from collections.abc import Mapping, Sequence

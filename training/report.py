@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from training import figures, report_facts, report_tables
 from training.checklists import Item, claim, tripod_ai
+from training.ensemble import NAME as ENSEMBLE
 from training.evaluation import ArmResult
 from training.misjudged import BEGIN, END
 from training.report_facts import Facts
@@ -130,13 +131,25 @@ def _summary(facts: Facts, primary: ArmResult) -> tuple[str, ...]:
     e = facts.evaluation
     lines = [
         f"{e.scans} scans of {e.patients} patients, {e.deaths} of whom died; median follow-up "
-        f"{e.median_follow_up_years:.1f} years after a scan. Every scan was judged by models that have not seen its "
-        "patient."
+        f"{e.median_follow_up_years:.1f} years after a scan. {_judged(primary)}"
     ]
     for h in primary.horizons:
         oracle = f", {text_of(h.of_oracle)} of the oracle's" if h.of_oracle else ""
         lines.append(f"{primary.arm}, {h.years} y: AUC {text_of(h.auc)}{oracle}; slope {text_of(h.calibration_slope)}")
     return tuple(lines)
+
+
+def _judged(primary: ArmResult) -> str:
+    """How far the predictions that are judged are independent of those whom they are about."""
+    arms = "Each arm judges a scan by a model that was not fitted on its patient."
+    if primary.arm != ENSEMBLE:
+        return arms
+    return (
+        f"{arms} The ensemble's few numbers (a weight for each arm, slope, intercepts) are, for each fold, fitted on "
+        "the predictions of the other folds. Those come from arms that had this fold's patients, with their outcomes, "
+        "among their training patients: the usual cross-fitted stacking, independent but for these few numbers. The "
+        "node serves the mean of the fold models, which is not itself judged here."
+    )
 
 
 def _steps(facts: Facts) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -177,6 +178,19 @@ def test_patients_are_described_once_at_their_first_scan_and_scans_as_scans(fold
 def test_what_the_data_call_themselves_is_escaped(written: Path) -> None:
     text = (written / "report.html").read_text()
     assert "Maker &lt;B&gt; &amp; Co" in text and "<B>" not in text
+
+
+def test_it_is_said_how_far_the_ensembles_judgement_is_independent(folder: Path, written: Path, evaluation) -> None:
+    for name in ("report.html", "report.md"):
+        text = unescape((written / name).read_text())
+        assert "Each arm judges a scan by a model that was not fitted on its patient." in text
+        assert "cross-fitted stacking" in text and "The node serves the mean of the fold models" in text
+        assert "have not seen" not in text
+    # Without an ensemble there is nothing to add.
+    alone = replace(evaluation[0], arms=evaluation[0].arms[:1], primary="radiomics")
+    (folder / "evaluation.json").write_text(alone.to_json())
+    summary = report._content(report_facts.read(folder)).summary[0]
+    assert summary.endswith("not fitted on its patient.")
 
 
 def test_the_json_holds_the_evaluation_and_the_rest(written: Path, evaluation) -> None:
