@@ -37,7 +37,7 @@ def tripod_ai(facts: Facts) -> tuple[Item, ...]:
         ("12a", "Partition of the data", _partition(facts)),
         ("12b", "Handling of predictors", _handling(facts)),
         ("12c", "Type of model, building, internal validation", about.models(facts)),
-        ("12d", "Heterogeneity between clusters", "subgroups by scanner manufacturer and kernel (see the table)"),
+        ("12d", "Heterogeneity between clusters", "subgroups by scanner vendor and kernel (see the table)"),
         ("12e", "Measures of performance", _MEASURES),
         ("12f", "Model updating", _calibrated(facts)),
         (

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dicomnode.analysis import kernels
 from dicomnode.errors import UsageError
 from training.censoring import Floats
 from training.outcome import HORIZONS_YEARS
@@ -68,6 +69,14 @@ def censoring_covariates(cohort: pd.DataFrame, risks: Floats) -> Floats:
     return np.stack([age, (cohort["sex"] == "M").to_numpy(np.float64), np.log(risk / (1 - risk))], axis=1)
 
 
+def vendors(cohort: pd.DataFrame) -> "pd.Series[str]":
+    """Of each scan, by one name a vendor, "" where it is not known: for the report alone.
+
+    ComBat keeps to the scanners' own words: an old and a new machine of one vendor may well measure differently.
+    """
+    return cohort["manufacturer"].fillna("").astype(str).map(kernels.vendor)
+
+
 def parts_of(cohort: pd.DataFrame) -> list[tuple[str, str, NDArray[np.intp]]]:
     """(by, value, rows) for sex, age, scanner and kernel; unknown values are left out."""
     ages = [f"below {_AGES[0]:g}", f"{_AGES[0]:g} to {_AGES[1]:g}", f"from {_AGES[1]:g}"]
@@ -75,7 +84,7 @@ def parts_of(cohort: pd.DataFrame) -> list[tuple[str, str, NDArray[np.intp]]]:
     by = {
         "sex": cohort["sex"].to_numpy(),
         "age": np.where(np.isfinite(age), np.array(ages)[np.searchsorted(_AGES, age, side="right") % 3], ""),
-        "manufacturer": cohort["manufacturer"].to_numpy(),
+        "manufacturer": vendors(cohort).to_numpy(),
         "kernel": cohort["kernel_family"].to_numpy(),
     }
     found = []

@@ -14,6 +14,7 @@ from dicomnode.errors import UsageError
 from training.arms import DEEP_ARMS
 from training.ensemble import NAME as ENSEMBLE
 from training.evaluation import Evaluation
+from training.evaluation_input import vendors
 
 if TYPE_CHECKING:
     from training.deep_settings import DeepSettings
@@ -181,7 +182,7 @@ def _characteristics(cohort: pd.DataFrame) -> tuple[Characteristic, ...]:
         Characteristic(SEX, _shares(first["sex"])),
         Characteristic("scans", f"{len(cohort)}"),
         Characteristic("scans a patient", _spread(per_patient, 0)),
-        Characteristic(SCANNER, _shares(cohort["manufacturer"])),
+        Characteristic(SCANNER, _shares(vendors(cohort))),
         Characteristic(KERNEL, _shares(cohort["kernel_family"])),
         Characteristic(THICKNESS, _spread(thickness, 1)),
         Characteristic("with an earlier scan (scans)", _share(cohort["earlier_scan"] != "", len(cohort))),

@@ -14,6 +14,13 @@ from dicomnode.analysis.headers import string, strings
 
 Family = Literal["lung", "medium", "soft", "unknown"]
 
+#: By one name, how a vendor's Manufacturer (0008,0070) begins, in lower case and with a space at its end.
+VENDORS: dict[str, tuple[str, ...]] = {
+    "Siemens": ("siemens",),
+    "GE": ("ge ", "ge_", "gems"),
+    "Philips": ("philips",),
+    "Canon/Toshiba": ("canon", "toshiba"),
+}
 GE: dict[str, Family] = {
     "SOFT": "soft",
     "STANDARD": "medium",
@@ -52,17 +59,24 @@ def name(dataset: Dataset) -> str:
     return " ".join(strings(dataset, "ConvolutionKernel")).strip()
 
 
+def vendor(manufacturer: str) -> str:
+    """Whose scanner it is, by one name: vendors have changed theirs. That of another vendor as it stands, stripped."""
+    stated = manufacturer.strip()
+    begins = stated.lower()
+    return next((known for known, beginnings in VENDORS.items() if f"{begins} ".startswith(beginnings)), stated)
+
+
 def family(manufacturer: str, kernel: str) -> Family:
     """The family of a kernel name as `name` gives it, by the rules of its manufacturer; of others, only plain words."""
-    vendor, word = manufacturer.strip().lower(), (kernel.split() or [""])[0].upper()
-    if vendor.startswith("siemens"):
+    made_by, word = vendor(manufacturer), (kernel.split() or [""])[0].upper()
+    if made_by == "Siemens":
         found = re.fullmatch(r"[BIQ][A-Z]?(\d\d)[A-Z]?", word)
         return _by_number(int(found[1]), 40, 50) if found else "unknown"
-    if vendor.startswith(("ge ", "ge_", "gems")) or vendor == "ge":
+    if made_by == "GE":
         return GE.get(word.rstrip("+"), "unknown")
-    if vendor.startswith("philips"):
+    if made_by == "Philips":
         return PHILIPS.get(word, "unknown")
-    if vendor.startswith(("canon", "toshiba")):
+    if made_by == "Canon/Toshiba":
         found = re.fullmatch(r"FC(\d\d)", word)
         # FC01 to FC19 body, FC20 to FC29 head; FC30 to FC39 bone, FC50 to FC59 lung, from FC80 high resolution.
         return _by_number(int(found[1]), 30, 30) if found else "unknown"

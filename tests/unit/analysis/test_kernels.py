@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicomnode.analysis.kernels import family, name
+from dicomnode.analysis.kernels import family, name, vendor
 from tests.ct_files import ct_series
 
 CASES = [
@@ -38,6 +38,24 @@ CASES = [
 @pytest.mark.parametrize(("manufacturer", "kernel", "expected"), CASES)
 def test_family(manufacturer: str, kernel: str, expected: str) -> None:
     assert family(manufacturer, kernel) == expected
+
+
+@pytest.mark.parametrize(
+    ("manufacturer", "expected"),
+    [
+        ("SIEMENS", "Siemens"),
+        (" Siemens Healthineers ", "Siemens"),
+        ("TOSHIBA", "Canon/Toshiba"),
+        ("Canon Medical Systems", "Canon/Toshiba"),
+        ("GE", "GE"),
+        ("GEMS", "GE"),
+        ("Philips", "Philips"),
+        (" Genius ", "Genius"),
+        ("", ""),
+    ],
+)
+def test_vendor(manufacturer: str, expected: str) -> None:
+    assert vendor(manufacturer) == expected
 
 
 @pytest.mark.parametrize(("values", "expected"), [(["Br40f", "3"], "Br40f 3"), ("LUNG", "LUNG"), ("", "")])

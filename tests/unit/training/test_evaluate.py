@@ -9,7 +9,7 @@ import pytest
 from dicomnode.errors import UsageError
 from training.evaluate import PRIMARY, evaluate
 from training.evaluation import Evaluation
-from training.evaluation_input import RISKS, read_truth
+from training.evaluation_input import RISKS, parts_of, read_truth
 from training.misjudged import worst
 from training.outcome import Outcomes
 from training.synthetic_patients import draw, true_risk
@@ -138,6 +138,13 @@ def test_subgroups_are_parts_of_the_cohort(drawn, found: Evaluation) -> None:
     women = next(s for s in at_three if (s.by, s.value) == ("sex", "F"))
     assert women.scans == (drawn[0]["sex"] == "F").sum()
     assert women.auc.value is not None and women.observed_risk.value > 0
+
+
+def test_a_vendor_that_changed_its_name_is_one_subgroup(drawn) -> None:
+    names = ("SIEMENS", "Siemens Healthineers", "TOSHIBA", "Canon Medical Systems", "GE MEDICAL SYSTEMS", "Other", None)
+    frame = drawn[0].iloc[: 2 * len(names)].assign(manufacturer=names * 2)
+    found = {value: list(rows) for by, value, rows in parts_of(frame) if by == "manufacturer"}
+    assert found == {"Canon/Toshiba": [2, 3, 9, 10], "GE": [4, 11], "Other": [5, 12], "Siemens": [0, 1, 7, 8]}
 
 
 def test_few_deaths_give_no_auc_of_a_subgroup() -> None:
