@@ -100,7 +100,7 @@ def horizons(facts: Facts) -> Table:
     rows = (
         (
             "scans followed by a death",
-            *(f"{h.deaths} of {h.patients_died} patients ({100 * h.deaths / e.scans:.1f} %)" for h in e.horizons),
+            *(f"{h.deaths} ({100 * h.deaths / e.scans:.1f} %), of {h.patients_died} patients" for h in e.horizons),
         ),
         ("scans censored before", *(f"{h.censored} ({100 * h.censored / e.scans:.1f} %)" for h in e.horizons)),
         ("observed risk (Kaplan-Meier)", *(text_of(h.observed_risk) for h in e.horizons)),

@@ -221,7 +221,7 @@ def test_deaths_are_told_by_scan_and_by_patient(written: Path, evaluation) -> No
     for name in ("report.md", "report.html"):
         text = (written / name).read_text()
         assert text.count(said) >= 3  # TRIPOD+AI 10 and 21, CLAIM 21
-        assert f"{at.deaths} of {at.patients_died} patients (" in text
+        assert f"{at.deaths} ({100 * at.deaths / 240:.1f} %), of {at.patients_died} patients" in text
     women = [s for s in evaluation[0].arm("ensemble").subgroups if (s.by, s.value) == ("sex", "F")]
     assert " / ".join(f"{s.deaths} ({s.patients_died})" for s in women) in (written / "report.md").read_text()
 
