@@ -6,7 +6,6 @@ was trained on some of these patients it looks better than it is, so the gate is
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,37 +14,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dicomnode.analysis.bundle import Bundle, load
-from dicomnode.errors import BundleError
-from training import metrics, replay
+from dicomnode.errors import BundleError, UsageError
+from training import metrics, replay, verdict
 from training.arms import Data, Told
 from training.ensemble import RISKS
-from training.files import write_json
-from training.promotion import GATE
+from training.promotion import CURRENT, bundle_of
 from training.run import read_data
 from training.settings import GateSettings, RunSettings, from_dict
+from training.verdict import Check, Verdict
 
 #: Networks are stored in half precision, which moves a probability by less.
 _PARITY = 0.01
-
-
-@dataclass(frozen=True)
-class Check:
-    """One condition. `text` says what was found and what was asked for."""
-
-    name: str
-    passed: bool
-    text: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """All conditions, and what was compared with what. `current_sha256`: "" where nothing served before."""
-
-    passed: bool
-    checks: tuple[Check, ...]
-    bundle_sha256: str
-    current_sha256: str
-    made_at: str
 
 
 def compare(run: Path, current: Path | None, told: Told) -> Verdict:
@@ -53,32 +32,51 @@ def compare(run: Path, current: Path | None, told: Told) -> Verdict:
 
     Args:
         run: a finished run.
-        current: the folder of the serving bundle; None where there is none.
+        current: the folder of the serving bundle; None where there is none. `current` of a weights folder may be
+            missing: nothing was promoted there yet, so nothing serves.
         told: told about each stage.
 
     Raises:
         UsageError: the run is not finished, or the serving bundle cannot be asked about its scans.
         BundleError: the serving bundle does not load.
     """
-    settings = from_dict(json.loads((run / "run.json").read_text("utf-8"))["settings"], str(run / "run.json"))
+    settings = _settings(run)
     data = read_data(run, settings.registry)
-    before = None if current is None else load(current, allow_demo=True)
+    before = None if current is None or _not_yet(current) else load(current, allow_demo=True)
+    if before is not None and settings.gate.horizon_years not in before.manifest.horizons_years:
+        raise UsageError(
+            f"{current} says nothing of {settings.gate.horizon_years} years: set gate.horizon_years to one of "
+            f"{', '.join(map(str, before.manifest.horizons_years))}"
+        )
     bundle_sha256 = ""
     checks: tuple[Check, ...] = ()
     try:
-        bundle = load(run / "bundle", allow_demo=True)
+        bundle = load(bundle_of(run), allow_demo=True)
         bundle_sha256, checks = bundle.sha256, tuple(_checks(run, settings, data, bundle, before, told))
     except BundleError as error:
         checks = (Check("bundle", False, str(error)),)
-    verdict = Verdict(
+    found = Verdict(
         passed=all(check.passed for check in checks),
         checks=checks,
         bundle_sha256=bundle_sha256,
         current_sha256="" if before is None else before.sha256,
-        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        made_at=datetime.now(UTC).isoformat(),  # to the microsecond: each comparison is a consent of its own
     )
-    write_json(run / GATE, asdict(verdict))
-    return verdict
+    verdict.write(run, found)
+    return found
+
+
+def _settings(run: Path) -> RunSettings:
+    """The run's settings. Raises UsageError where the run has not come to its end."""
+    needed = ("run.json", "cohort.parquet", "features.parquet", "predictions.parquet")
+    if missing := [name for name in needed if not (run / name).is_file()]:
+        raise UsageError(f"{run} is no finished run ({', '.join(missing)} missing): make one with `training run`")
+    bundle_of(run)
+    return from_dict(json.loads((run / "run.json").read_text("utf-8"))["settings"], str(run / "run.json"))
+
+
+def _not_yet(current: Path) -> bool:
+    return current.name == CURRENT and not current.exists() and not current.is_symlink()
 
 
 def _checks(
@@ -95,9 +93,8 @@ def _checks(
     yield from _calibration(at, new, gate)
     yield _parity(bundle, data, by_arm)
     if before is None:
-        yield Check(
-            "discrimination", True, f"nothing serves yet; AUC at {gate.horizon_years} years {_auc(at, new):.3f}"
-        )
+        text = f"nothing serves yet, so there is nothing to compare with; AUC at {gate.horizon_years} years"
+        yield Check("discrimination", True, f"{text} {_auc(at, new):.3f}")
     else:
         column = list(before.manifest.horizons_years).index(gate.horizon_years)
         old = replay.risks(before, data, told)[:, column]
