@@ -4,7 +4,7 @@ import json
 from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dicomnode.analysis.backbones import BACKBONES
 from dicomnode.analysis.ensemble import Ensemble
@@ -13,7 +13,7 @@ from dicomnode.analysis.model import horizon_indices
 
 
 def _plain_name(name: str) -> str:
-    if PurePath(name).name != name or name in ("", ".", ".."):
+    if PurePath(name).name != name or name in ("", ".", "..") or not name.isprintable():
         raise ValueError(f"{name!r} must be a file name in the bundle's own folder")
     return name
 
@@ -27,6 +27,7 @@ def _backbone(name: str) -> str:
 Backbone = Annotated[str, AfterValidator(_backbone)]
 FileName = Annotated[str, AfterValidator(_plain_name)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Millimetres = Annotated[float, Field(gt=0, le=100)]
 
 
 class _Record(BaseModel):
@@ -123,7 +124,9 @@ class Manifest(_Record):
             raise ValueError("preprocessing must be there with a network arm, and only then")
         if ("tabular" in kinds) != bool(self.features):
             raise ValueError("features must be named with a tabular arm, and only then")
-        if any(name.startswith("radiomics.") for name in self.features) != isinstance(self.radiomics_settings, dict):
+        if any(name.startswith("radiomics.") for name in self.features) != bool(self.radiomics) or not isinstance(
+            self.radiomics_settings, dict | None
+        ):
             raise ValueError("radiomics must hold PyRadiomics' settings where features has radiomics.*, and only then")
         return self
 
@@ -145,7 +148,7 @@ class Golden(_Record):
     """
 
     scan: FileName
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: tuple[_Millimetres, _Millimetres, _Millimetres]
     recipe: str
     features: dict[str, float] = {}
     scanner: dict[str, str] = {}
@@ -153,3 +156,10 @@ class Golden(_Record):
     years: Annotated[float, Field(gt=0)] = 1.0
     expected: tuple[GoldenHorizon, ...]
     tolerance: Annotated[float, Field(gt=0, le=0.01)]
+
+
+def first_error(error: ValidationError) -> str:
+    """Where the first error is, and what. An arm's kind is pydantic's choice of a record, no place."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("network", "tabular"))
+    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from dicomnode import methods
+from dicomnode.analysis import fold_models
 from dicomnode.analysis.answers import Answer, Scan
 from dicomnode.analysis.bundle import Bundle, Earlier, load
 from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
@@ -265,6 +267,21 @@ def no_safetensors(folder: Path) -> None:
     seal(folder, NETWORK)
 
 
+def deep_json(folder: Path) -> None:
+    (folder / TABLE).write_text("[" * 200_000)
+    seal(folder, TABLE)
+
+
+def change_scan(change: Callable[[dict], dict]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        from safetensors.torch import load, save_file
+
+        save_file(change(load((folder / "golden.safetensors").read_bytes())), folder / "golden.safetensors")
+        seal(folder, "golden.safetensors")
+
+    return apply
+
+
 @pytest.mark.parametrize("name", [NETWORK, TABLE, "golden.json", "golden.safetensors", "MODEL_CARD.md", "report.md"])
 def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
     data = bytearray((copy / name).read_bytes())
@@ -295,6 +312,14 @@ def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
         (change_json(TABLE, lambda c: c.update(format=9)), "radiomics-0.json is no tabular model"),
         (change_json(TABLE, lambda c: c.update(edges_years=[0, 1, 2, 3, 4, 6])), "has the intervals"),
         (change_json(TABLE, lambda c: c["features"].__setitem__(0, "quantities.x.y")), "does not name: quantities.x.y"),
+        (change_json(TABLE, lambda c: c.update(combat={"by": ["weather"], "batches": {}})), "combat is by weather"),
+        (change_json(TABLE, lambda c: c.update(edges_years=[0])), "radiomics-0.json is no tabular model"),
+        (deep_json, "radiomics-0.json is no tabular model"),
+        (change_json("golden.json", lambda c: c.update(spacing_mm=[0, 5, 5])), "spacing_mm.0: Input should be greater"),
+        (change_scan(lambda a: {**a, "labels": a["labels"][1:].contiguous()}), "golden.safetensors holds no golden"),
+        (change_scan(lambda a: {k: v[0].contiguous() for k, v in a.items()}), "golden.safetensors holds no golden"),
+        (change_scan(lambda a: {**a, "hu": a["hu"].bfloat16()}), "golden.safetensors holds no golden"),
+        (change_scan(lambda a: {"hu": a["hu"]}), "golden.safetensors holds no golden"),
     ],
 )
 def test_a_model_that_is_another_than_the_evaluated_is_found(
@@ -336,12 +361,48 @@ def test_a_model_that_is_another_than_the_evaluated_is_found(
             "must be a file name in the bundle's own folder",
         ),
         (r"^horizons_years = .*$", "horizons_years = [1, 7]", r"horizons \[7\] are no interval edges"),
+        (r'^"report.md" = ', r'"re\u0000port.md" = ', "must be a file name in the bundle's own folder"),
+        (r"^radiomics = .*$", 'radiomics = "[1]"', "radiomics must hold PyRadiomics' settings"),
+        (r"^limits = .*$", "limits = " + "[" * 100_000, "cannot be used as a bundle .RecursionError"),
     ],
 )
 def test_a_wrong_model_toml_is_refused_with_the_place(copy: Path, old: str, new: str, message: str) -> None:
     edit(copy, "model.toml", old, new)
     with pytest.raises(BundleError, match=message):
         load(copy, allow_demo=True)
+
+
+def test_all_files_are_of_one_bundle_though_current_moves(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`current` is moved to another bundle between the digests and the models: what is read stays the first one."""
+    other = Path(shutil.copytree(copy, tmp_path / "other"))
+    change_json(TABLE, lambda c: c["predictor"].update(baseline=[3 * v for v in c["predictor"]["baseline"]]))(other)
+    current = tmp_path / "current"
+    current.symlink_to("bundle")
+    reader = fold_models.read
+
+    def moved(*arguments: Any) -> FoldModels:
+        current.unlink()
+        current.symlink_to("other")
+        return reader(*arguments)
+
+    monkeypatch.setattr(fold_models, "read", moved)
+    found = load(current, allow_demo=True)
+    assert current.resolve() == other and found.folder == copy
+    assert found.sha256 == hashlib.sha256((copy / "model.toml").read_bytes()).hexdigest()
+
+
+def test_whatever_fails_in_a_bundle_is_the_bundle_s_error(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise IndexError("7 is out of bounds")
+
+    monkeypatch.setattr(FoldModels, "answer", fails)
+    with pytest.raises(BundleError, match=r"cannot be used as a bundle \(IndexError: 7 is out of bounds\): copy it"):
+        load(copy, allow_demo=True)
+    copy.parent.joinpath("loop").symlink_to("loop")
+    with pytest.raises(BundleError, match="loop"):
+        load(copy.parent / "loop", allow_demo=True)
 
 
 def test_a_demonstration_needs_leave(small: Bundle) -> None:
