@@ -1,7 +1,7 @@
 """The model bundle: a folder with weights, `model.toml`, a golden case and a card, all checked before it serves.
 
 ```
-model.toml          what the model is, how its input is made, digests of every other file (see `manifest`)
+model.toml          what the model is, how its input is made, digests of every other file, its own seal (see `manifest`)
 *.safetensors       networks (half precision), and the golden case's scan
 *.json              tabular models, and golden.json: the golden case's features, expected risk, tolerance
 MODEL_CARD.md       for people
@@ -25,7 +25,7 @@ from dicomnode.analysis.answers import Earlier, Scan
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Horizon, IntendedUse, Risk, SliceRelevance
 from dicomnode.analysis.fold_models import FoldModels
-from dicomnode.analysis.manifest import Manifest, first_error
+from dicomnode.analysis.manifest import Manifest, first_error, seal_of
 from dicomnode.analysis.model import horizon_indices
 from dicomnode.analysis.preprocess import Spec, slice_positions
 from dicomnode.errors import BundleError, DicomnodeError
@@ -186,12 +186,20 @@ def _opened(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
     folder = folder.resolve()
     text = _bytes(folder / "model.toml")
     try:
-        manifest = Manifest.model_validate(tomllib.loads(text.decode("utf-8")))
+        stored = tomllib.loads(text.decode("utf-8"))
+        manifest = Manifest.model_validate(stored)
         spec = None if manifest.preprocessing is None else Spec.from_dict(manifest.preprocessing)
     except ValidationError as error:
         raise BundleError(f"{folder / 'model.toml'}: {first_error(error)}") from None
     except ValueError as error:  # not TOML, not UTF-8, or the spec
         raise BundleError(f"{folder / 'model.toml'}: {error}") from None
+    if manifest.seal != seal_of(stored):
+        raise BundleError(
+            f"{folder / 'model.toml'} was changed after it was written: its seal does not fit the rest of it. Copy the "
+            "bundle again from where it was made, or make it again with `training bundle`"
+        )
+    if odd := sorted({path.name for path in folder.iterdir()} - {"model.toml", *manifest.files}):
+        raise BundleError(f"{folder} holds {', '.join(odd[:3])}, which model.toml does not list: remove it")
     models = {name for arm in manifest.arms for name in arm.models}
     contents = {}
     for name, expected in manifest.files.items():

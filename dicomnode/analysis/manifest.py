@@ -1,6 +1,8 @@
 """What stands in a bundle's `model.toml` and `golden.json`: validated records; an unknown key is an error."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
@@ -72,13 +74,14 @@ class Manifest(_Record):
 
     Attributes:
         edges_years: the ends of the hazard's intervals, from 0.
-        files: every other file with its sha256.
+        seal: `seal_of` all the rest.
+        files: every other file of the folder with its sha256.
         preprocessing: the networks' input; None without networks.
         radiomics: PyRadiomics' parameter file as JSON, where a tabular arm takes radiomics; else "".
         features: all that the tabular arms take, by name; empty without such an arm.
     """
 
-    format: Literal[2]
+    format: Literal[3]
     name: Annotated[str, Field(min_length=1, max_length=64)]
     version: Annotated[str, Field(min_length=1, max_length=32)]
     intended_use: IntendedUse
@@ -87,6 +90,7 @@ class Manifest(_Record):
     limits: tuple[str, ...]
     created_by: str
     software: dict[str, str]
+    seal: Digest
     files: dict[FileName, Digest]
     radiomics: str = ""
     features: tuple[str, ...] = ()
@@ -129,6 +133,15 @@ class Manifest(_Record):
         ):
             raise ValueError("radiomics must hold PyRadiomics' settings where features has radiomics.*, and only then")
         return self
+
+
+def seal_of(content: Mapping[str, object]) -> str:
+    """SHA-256 over all of `model.toml` but its `seal`: over its JSON with sorted keys, without spaces at its commas.
+
+    It finds what was edited by hand. It is no signature: who wants to can make a new one.
+    """
+    rest = {key: value for key, value in content.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class GoldenHorizon(_Record):

@@ -29,7 +29,7 @@ from dicomnode.analysis.radiomics import DEFAULT_SETTINGS
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import BundleError, RefusedError, UsageError
 from dicomnode.report import uids
-from tests import deep_cases
+from tests import bundles, deep_cases
 from tests.ct_files import ct_series, write
 from training.bundle import make_bundle
 from training.dataset import load_scan
@@ -233,23 +233,10 @@ def test_an_arm_that_weighs_nothing_is_left_out(made: Made, tmp_path: Path) -> N
 # What a node refuses
 
 
-def edit(folder: Path, name: str, old: str, new: str) -> None:
-    text = (folder / name).read_text(encoding="utf-8")
-    changed, count = re.subn(old, lambda _: new, text, count=1, flags=re.MULTILINE)
-    assert count == 1, f"{old} is not in {name}"
-    (folder / name).write_text(changed, encoding="utf-8")
-
-
-def seal(folder: Path, name: str) -> None:
-    """Write the new digest of a changed file into model.toml, as a forger would."""
-    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    edit(folder, "model.toml", rf'^"{re.escape(name)}" = .*$', f'"{name}" = "{digest}"')
-
-
 def change_json(name: str, change: Callable[[dict], None]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         rewrite(folder / name, change)
-        seal(folder, name)
+        bundles.list_again(folder, name)
 
     return apply
 
@@ -259,17 +246,17 @@ def other_network(folder: Path) -> None:
 
     state = load_file(folder / NETWORK)
     save_file({k: -v if k == "head.hazard.bias" else v for k, v in state.items()}, folder / NETWORK)
-    seal(folder, NETWORK)
+    bundles.list_again(folder, NETWORK)
 
 
 def no_safetensors(folder: Path) -> None:
     (folder / NETWORK).write_bytes(b"pickle")
-    seal(folder, NETWORK)
+    bundles.list_again(folder, NETWORK)
 
 
 def deep_json(folder: Path) -> None:
     (folder / TABLE).write_text("[" * 200_000)
-    seal(folder, TABLE)
+    bundles.list_again(folder, TABLE)
 
 
 def change_scan(change: Callable[[dict], dict]) -> Callable[[Path], None]:
@@ -277,7 +264,7 @@ def change_scan(change: Callable[[dict], dict]) -> Callable[[Path], None]:
         from safetensors.torch import load, save_file
 
         save_file(change(load((folder / "golden.safetensors").read_bytes())), folder / "golden.safetensors")
-        seal(folder, "golden.safetensors")
+        bundles.list_again(folder, "golden.safetensors")
 
     return apply
 
@@ -334,7 +321,7 @@ def test_a_model_that_is_another_than_the_evaluated_is_found(
     ("old", "new", "message"),
     [
         (r"^version = 1$", "version = 2", "version is 2: this dicomnode knows version 1"),
-        (r"^format = .*$", "format = 1", "model.toml: format: Input should be 2"),
+        (r"^format = .*$", "format = 2", "model.toml: format: Input should be 3"),
         (r"^name = .*$", 'name = "x"\ncolour = "blue"', "colour: Extra inputs are not permitted"),
         (r"^slab_mm = .*$", "slab_mm = 5.0\nsharpen = 2", "unknown or missing key: sharpen"),
         (
@@ -343,7 +330,9 @@ def test_a_model_that_is_another_than_the_evaluated_is_found(
             "intended_use: Input should be 'synthetic-demo' or 'research'",
         ),
         (r"^horizons_years = .*$", "horizons_years = [3, 1]", "must rise"),
-        (r'^"golden.safetensors" = .*$', "", "files lacks the sha256 of golden.safetensors"),
+        (r'^"golden.safetensors" = .*$', "", "holds golden.safetensors, which model.toml does not list"),
+        (r'^"report.md" = .*$', "", "holds report.md, which model.toml does not list: remove it"),
+        (r"^seal = .*$", "", "model.toml: seal: Field required"),
         (r'^"resnet18-0.safetensors" = .*$', "", "files lacks the sha256 of resnet18-0.safetensors"),
         (r"^limits = .*$", "limits = [", "model.toml: "),
         (r"^slope = .*$", "slope = 0.0", "ensemble.slope: Input should be greater than 0"),
@@ -367,8 +356,35 @@ def test_a_model_that_is_another_than_the_evaluated_is_found(
     ],
 )
 def test_a_wrong_model_toml_is_refused_with_the_place(copy: Path, old: str, new: str, message: str) -> None:
-    edit(copy, "model.toml", old, new)
+    bundles.change(copy, old, new)
     with pytest.raises(BundleError, match=message):
+        load(copy, allow_demo=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r"^intended_use = .*$", 'intended_use = "research"'),
+        (r"^limits = .*$", "limits = []"),
+        (r"^patients = .*$", "patients = 30000"),
+        (r"^version = .*$", 'version = "9"'),
+        (r"^seal = .*$", f'seal = "{"ab" * 32}"'),
+    ],
+)
+def test_a_model_toml_that_was_edited_is_refused(copy: Path, old: str, new: str) -> None:
+    """Also where no digest and no golden case tell it."""
+    bundles.edit(copy, old, new)
+    with pytest.raises(BundleError, match=r"model\.toml was changed after it was written: its seal does not fit"):
+        load(copy, allow_demo=True)
+    bundles.seal(copy)
+    if "seal" not in old:
+        load(copy, allow_demo=True)
+
+
+def test_a_scan_that_is_not_listed_is_not_taken(copy: Path) -> None:
+    """golden.json names a file outside the listed ones."""
+    change_json("golden.json", lambda c: c.update(scan="model.toml"))(copy)
+    with pytest.raises(BundleError, match=r"files lacks the sha256 of model\.toml"):
         load(copy, allow_demo=True)
 
 
