@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dicomnode.analysis.bundle import Bundle, load
 from dicomnode.errors import BundleError, UsageError
 from training import metrics, replay, verdict
-from training.arms import Data, Told
+from training.arms import Data, Rows, Told
 from training.ensemble import RISKS
 from training.promotion import CURRENT, bundle_of
 from training.run import read_data
@@ -25,6 +25,8 @@ from training.verdict import Check, Verdict
 
 #: Networks are stored in half precision, which moves a probability by less.
 _PARITY = 0.01
+#: Measured on the same voxels by the same code, numbers are equal but for rounding.
+_MEASURED = 0.001
 
 
 def compare(run: Path, current: Path | None, told: Told) -> Verdict:
@@ -91,7 +93,10 @@ def _checks(
     new = by_arm["ensemble"][RISKS[gate.horizon_years - 1]].to_numpy(np.float64)
     at = metrics.at_horizon(data.outcomes, gate.horizon_years)
     yield from _calibration(at, new, gate)
-    yield _parity(bundle, data, by_arm)
+    folds = by_arm["ensemble"]["fold"].to_numpy(np.intp)
+    yield _parity(bundle, data, folds, by_arm)
+    if bundle.manifest.features:
+        yield _measured(data, folds)
     if before is None:
         text = f"nothing serves yet, so there is nothing to compare with; AUC at {gate.horizon_years} years"
         yield Check("discrimination", True, f"{text} {_auc(at, new):.3f}")
@@ -121,12 +126,27 @@ def _calibration(at: metrics.AtHorizon, risk: NDArray[np.float64], gate: GateSet
     yield Check("calibration in the large", abs(intercept) <= gate.calibration_intercept, text)
 
 
-def _parity(bundle: Bundle, data: Data, by_arm: dict[str, pd.DataFrame]) -> Check:
+def _parity(bundle: Bundle, data: Data, folds: Rows, by_arm: dict[str, pd.DataFrame]) -> Check:
     predicted = {arm: frame[list(RISKS)].to_numpy(np.float64) for arm, frame in by_arm.items() if arm != "ensemble"}
-    folds = by_arm["ensemble"]["fold"].to_numpy(np.intp)
     worst = replay.largest_disagreement(bundle, data, folds, predicted)
     text = f"asked as the node asks, the fold models differ from training by at most {worst:.2g}, allowed {_PARITY:g}"
     return Check("parity", worst <= _PARITY, text)
+
+
+def _measured(data: Data, folds: Rows) -> Check:
+    """Whether the table that was learnt from holds what the node measures, as far as the kept volumes can tell."""
+    rows = replay.looked_at(data, folds)
+    found = [one for row in rows for one in replay.remeasured(data, row)]
+    left_out = "parts of the lungs and radiomics are not compared: a kept volume, cut to the lungs, may give others"
+    if not found:
+        return Check("measured numbers", True, f"the features have no quantity of whole lungs to compare; {left_out}")
+    worst = max(found, key=lambda one: one.difference)
+    text = (
+        f"the quantities of {', '.join(replay.WHOLE)}, measured anew on {len(rows)} scans, differ from the run's "
+        f"features by at most {worst.difference:.2g} of the value, allowed {_MEASURED:g} ({worst.name}: "
+        f"{worst.in_table:.6g}, anew {worst.measured:.6g}); {left_out}"
+    )
+    return Check("measured numbers", worst.difference <= _MEASURED, text)
 
 
 def _discrimination(data: Data, new: NDArray[np.float64], old: NDArray[np.float64], settings: RunSettings) -> Check:
