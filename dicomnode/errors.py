@@ -39,6 +39,12 @@ class RefusedError(DicomnodeError):
         self.text = text
 
 
+class GateError(DicomnodeError):
+    """A run's bundle has not passed the gate: it may not serve."""
+
+    exit_code = 3
+
+
 class BundleError(DicomnodeError):
     """A model bundle is missing, damaged, not allowed here, or does not reproduce its golden case."""
 

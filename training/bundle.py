@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 
 import pandas as pd
 
-from dicomnode.analysis import tabular
+from dicomnode.analysis import golden_case, tabular
 from dicomnode.analysis.bundle import Bundle, load, read
-from dicomnode.analysis.manifest import Golden
+from dicomnode.analysis.manifest import Golden, seal_of
 from dicomnode.analysis.tabular import TabularModel
 from dicomnode.errors import UsageError
 from training import deep_settings, golden, registry
@@ -180,7 +181,7 @@ def _manifest(
     horizon = HORIZONS_YEARS[-1]
     deaths = run.cohort["event"] & (run.cohort["time_years"] <= horizon)
     manifest = {
-        "format": 2,
+        "format": 3,
         "name": "",
         "version": "",
         "intended_use": "synthetic-demo" if run.synthetic else "research",
@@ -212,8 +213,10 @@ def _manifest(
 
 
 def _write(folder: Path, manifest: Mapping[str, Any], case: Golden) -> None:
-    """Write golden.json, and model.toml with the digest of every other file."""
-    (folder / "golden.json").write_text(case.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    """Write golden.json, and model.toml with the digest of every other file and its own seal."""
+    (folder / golden_case.NAME).write_text(case.model_dump_json(indent=1) + "\n", encoding="utf-8")
     names = sorted(p.name for p in folder.iterdir() if p.name != "model.toml")
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-    (folder / "model.toml").write_text(to_toml({**manifest, "files": digests}), encoding="utf-8")
+    unsealed = {**manifest, "files": digests}
+    seal = seal_of(tomllib.loads(to_toml(unsealed)))  # of what a reader will find
+    (folder / "model.toml").write_text(to_toml({**unsealed, "seal": seal}), encoding="utf-8")

@@ -17,7 +17,9 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished r
 @app.command(epilog="Example: training compare run/ weights/current")
 def compare(
     run: Run,
-    current: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="The bundle that serves now.")] = None,
+    current: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="The bundle that serves now; leave it out if none does.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
     """Say whether a run's bundle may take the place of the one that serves, and why (gate.json in the run).
@@ -39,7 +41,10 @@ def compare(
 
 @app.command(epilog="Example: training promote run/ --to weights/")
 def promote(run: Run, to: Annotated[Path, typer.Option(help="The node's weights folder.")] = Path("weights")) -> None:
-    """Let a run's bundle serve as `current`. The node (analysis.bundle = "current") takes it with its next study."""
+    """Let a run's bundle serve as `current`. The node (analysis.bundle = "current") takes it with its next study.
+
+    Exit status: 3 if the gate was not passed.
+    """
     from training import promotion
 
     done = promotion.promote(run, to)

@@ -1,12 +1,16 @@
 """Files that are either whole or not there: what a killed run leaves behind can be trusted when it goes on."""
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
+from dicomnode.errors import UsageError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -43,3 +47,18 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def alone(lock: Path, busy: str) -> Iterator[None]:
+    """Hold the file `lock` against all others who want it; the lock ends with the process, however that ends.
+
+    Raises:
+        UsageError: another holds it; `busy` says so, with the cure.
+    """
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(busy) from None
+        yield

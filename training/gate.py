@@ -6,7 +6,6 @@ was trained on some of these patients it looks better than it is, so the gate is
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,37 +14,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dicomnode.analysis.bundle import Bundle, load
-from dicomnode.errors import BundleError
-from training import metrics, replay
-from training.arms import Data, Told
+from dicomnode.errors import BundleError, UsageError
+from training import metrics, replay, verdict
+from training.arms import Data, Rows, Told
 from training.ensemble import RISKS
-from training.files import write_json
-from training.promotion import GATE
+from training.promotion import CURRENT, bundle_of
 from training.run import read_data
 from training.settings import GateSettings, RunSettings, from_dict
+from training.verdict import Check, Verdict
 
 #: Networks are stored in half precision, which moves a probability by less.
 _PARITY = 0.01
-
-
-@dataclass(frozen=True)
-class Check:
-    """One condition. `text` says what was found and what was asked for."""
-
-    name: str
-    passed: bool
-    text: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """All conditions, and what was compared with what. `current_sha256`: "" where nothing served before."""
-
-    passed: bool
-    checks: tuple[Check, ...]
-    bundle_sha256: str
-    current_sha256: str
-    made_at: str
+#: Measured on the same voxels by the same code, numbers are equal but for rounding.
+_MEASURED = 0.001
 
 
 def compare(run: Path, current: Path | None, told: Told) -> Verdict:
@@ -53,32 +34,51 @@ def compare(run: Path, current: Path | None, told: Told) -> Verdict:
 
     Args:
         run: a finished run.
-        current: the folder of the serving bundle; None where there is none.
+        current: the folder of the serving bundle; None where there is none. `current` of a weights folder may be
+            missing: nothing was promoted there yet, so nothing serves.
         told: told about each stage.
 
     Raises:
         UsageError: the run is not finished, or the serving bundle cannot be asked about its scans.
         BundleError: the serving bundle does not load.
     """
-    settings = from_dict(json.loads((run / "run.json").read_text("utf-8"))["settings"], str(run / "run.json"))
+    settings = _settings(run)
     data = read_data(run, settings.registry)
-    before = None if current is None else load(current, allow_demo=True)
+    before = None if current is None or _not_yet(current) else load(current, allow_demo=True)
+    if before is not None and settings.gate.horizon_years not in before.manifest.horizons_years:
+        raise UsageError(
+            f"{current} says nothing of {settings.gate.horizon_years} years: set gate.horizon_years to one of "
+            f"{', '.join(map(str, before.manifest.horizons_years))}"
+        )
     bundle_sha256 = ""
     checks: tuple[Check, ...] = ()
     try:
-        bundle = load(run / "bundle", allow_demo=True)
+        bundle = load(bundle_of(run), allow_demo=True)
         bundle_sha256, checks = bundle.sha256, tuple(_checks(run, settings, data, bundle, before, told))
     except BundleError as error:
         checks = (Check("bundle", False, str(error)),)
-    verdict = Verdict(
+    found = Verdict(
         passed=all(check.passed for check in checks),
         checks=checks,
         bundle_sha256=bundle_sha256,
         current_sha256="" if before is None else before.sha256,
-        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        made_at=datetime.now(UTC).isoformat(),  # to the microsecond: each comparison is a consent of its own
     )
-    write_json(run / GATE, asdict(verdict))
-    return verdict
+    verdict.write(run, found)
+    return found
+
+
+def _settings(run: Path) -> RunSettings:
+    """The run's settings. Raises UsageError where the run has not come to its end."""
+    needed = ("run.json", "cohort.parquet", "features.parquet", "predictions.parquet")
+    if missing := [name for name in needed if not (run / name).is_file()]:
+        raise UsageError(f"{run} is no finished run ({', '.join(missing)} missing): make one with `training run`")
+    bundle_of(run)
+    return from_dict(json.loads((run / "run.json").read_text("utf-8"))["settings"], str(run / "run.json"))
+
+
+def _not_yet(current: Path) -> bool:
+    return current.name == CURRENT and not current.exists() and not current.is_symlink()
 
 
 def _checks(
@@ -93,11 +93,13 @@ def _checks(
     new = by_arm["ensemble"][RISKS[gate.horizon_years - 1]].to_numpy(np.float64)
     at = metrics.at_horizon(data.outcomes, gate.horizon_years)
     yield from _calibration(at, new, gate)
-    yield _parity(bundle, data, by_arm)
+    folds = by_arm["ensemble"]["fold"].to_numpy(np.intp)
+    yield _parity(bundle, data, folds, by_arm)
+    if bundle.manifest.features:
+        yield _measured(data, folds)
     if before is None:
-        yield Check(
-            "discrimination", True, f"nothing serves yet; AUC at {gate.horizon_years} years {_auc(at, new):.3f}"
-        )
+        text = f"nothing serves yet, so there is nothing to compare with; AUC at {gate.horizon_years} years"
+        yield Check("discrimination", True, f"{text} {_auc(at, new):.3f}")
     else:
         column = list(before.manifest.horizons_years).index(gate.horizon_years)
         old = replay.risks(before, data, told)[:, column]
@@ -124,12 +126,27 @@ def _calibration(at: metrics.AtHorizon, risk: NDArray[np.float64], gate: GateSet
     yield Check("calibration in the large", abs(intercept) <= gate.calibration_intercept, text)
 
 
-def _parity(bundle: Bundle, data: Data, by_arm: dict[str, pd.DataFrame]) -> Check:
+def _parity(bundle: Bundle, data: Data, folds: Rows, by_arm: dict[str, pd.DataFrame]) -> Check:
     predicted = {arm: frame[list(RISKS)].to_numpy(np.float64) for arm, frame in by_arm.items() if arm != "ensemble"}
-    folds = by_arm["ensemble"]["fold"].to_numpy(np.intp)
     worst = replay.largest_disagreement(bundle, data, folds, predicted)
     text = f"asked as the node asks, the fold models differ from training by at most {worst:.2g}, allowed {_PARITY:g}"
     return Check("parity", worst <= _PARITY, text)
+
+
+def _measured(data: Data, folds: Rows) -> Check:
+    """Whether the table that was learnt from holds what the node measures, as far as the kept volumes can tell."""
+    rows = replay.looked_at(data, folds)
+    found = [one for row in rows for one in replay.remeasured(data, row)]
+    left_out = "parts of the lungs and radiomics are not compared: a kept volume, cut to the lungs, may give others"
+    if not found:
+        return Check("measured numbers", True, f"the features have no quantity of whole lungs to compare; {left_out}")
+    worst = max(found, key=lambda one: one.difference)
+    text = (
+        f"the quantities of {', '.join(replay.WHOLE)}, measured anew on {len(rows)} scans, differ from the run's "
+        f"features by at most {worst.difference:.2g} of the value, allowed {_MEASURED:g} ({worst.name}: "
+        f"{worst.in_table:.6g}, anew {worst.measured:.6g}); {left_out}"
+    )
+    return Check("measured numbers", worst.difference <= _MEASURED, text)
 
 
 def _discrimination(data: Data, new: NDArray[np.float64], old: NDArray[np.float64], settings: RunSettings) -> Check:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from dicomnode.analysis import quantify, radiomics
-from dicomnode.analysis.bundle import Bundle, golden_answer
+from dicomnode.analysis import golden_case, quantify, radiomics
+from dicomnode.analysis.bundle import Bundle
 from dicomnode.analysis.manifest import Golden, GoldenHorizon
 from dicomnode.analysis.phantom import Disease, Phantom, Scanner, chest
 from dicomnode.analysis.tabular import TabularModel, names_of
@@ -50,10 +50,11 @@ def answered(golden: Golden, bundle: Bundle) -> Golden:
 
     The earlier scan's codes are half of its own: a change, and one that any network can have.
     """
-    codes = golden_answer(bundle, golden).scan_codes
+    stored = (bundle.folder / golden.scan).read_bytes()
+    codes = golden_case.answer(bundle, golden, stored).scan_codes
     earlier = {name: tuple(round(value / 2, 6) for value in code) for name, code in codes.items()}
     whole = golden.model_copy(update={"codes": earlier})
-    found = golden_answer(bundle, whole).horizons
+    found = golden_case.answer(bundle, whole, stored).horizons
     expected = tuple(GoldenHorizon(**{k: round(v, 6) for k, v in asdict(h).items()}) for h in found)
     return whole.model_copy(update={"expected": expected})
 

@@ -1,17 +1,23 @@
 """A bundle asked about the scans of a cohort as the node asks it: volume, features, scanner, earlier scan."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.analysis import quantify
 from dicomnode.analysis.answers import Earlier, Scan
 from dicomnode.analysis.bundle import Bundle
 from dicomnode.analysis.findings import Risk
-from dicomnode.analysis.tabular import BATCH_PARTS
+from dicomnode.analysis.tabular import BATCH_PARTS, names_of
 from dicomnode.errors import RefusedError, UsageError
 from training.arms import Data, Rows, Told
 from training.dataset import load_scan
+
+#: Regions that can be measured again on a volume that a node has kept: all their voxels are in it, unchanged. It is cut
+#: to the lungs' box, so grids begin elsewhere: that moves the border of rim and core, and all that radiomics resamples.
+WHOLE = ("lungs", "right", "left")
 
 
 def risks(bundle: Bundle, data: Data, told: Told) -> NDArray[np.float64]:
@@ -60,6 +66,14 @@ def _earlier(data: Data, row: int, risk: Risk) -> Earlier:
     return Earlier(float(data.cohort["years_since_earlier"].iloc[row]), risk.bundle_sha256, risk.scan_codes)
 
 
+def looked_at(data: Data, folds: Rows) -> list[int]:
+    """The rows that parity looks at: a first scan of a patient in each fold."""
+    return [
+        next(int(row) for row in np.flatnonzero(folds == fold) if data.earlier(int(row)) is None)
+        for fold in np.unique(folds)
+    ]
+
+
 def largest_disagreement(bundle: Bundle, data: Data, folds: Rows, predicted: dict[str, NDArray[np.float64]]) -> float:
     """How far the bundle's fold models, asked as the node asks, lie from what training has predicted with them.
 
@@ -70,12 +84,40 @@ def largest_disagreement(bundle: Bundle, data: Data, folds: Rows, predicted: dic
         predicted: by arm, the out-of-fold risks, (scans, intervals).
 
     Returns:
-        The largest absolute difference of a probability, over a first scan of a patient in each fold, and every arm.
+        The largest absolute difference of a probability, over the rows of `looked_at` and every arm.
     """
     largest = 0.0
-    for fold in np.unique(folds):
-        row = next(int(r) for r in np.flatnonzero(folds == fold) if data.earlier(int(r)) is None)
+    for row in looked_at(data, folds):
+        fold = int(folds[row])
         for arm, found in bundle.models.by_arm(as_served(data, row)).items():
-            if int(fold) < len(found):  # a bundle may keep fewer networks than there are folds
-                largest = max(largest, float(np.abs(found[int(fold)] - predicted[arm][row]).max()))
+            if fold < len(found):  # a bundle may keep fewer networks than there are folds
+                largest = max(largest, float(np.abs(found[fold] - predicted[arm][row]).max()))
     return largest
+
+
+@dataclass(frozen=True)
+class Remeasured:
+    """A number of the run's table beside what the node's code measures on the stored volume."""
+
+    name: str
+    in_table: float
+    measured: float
+
+    @property
+    def difference(self) -> float:
+        """Relative to the table's number, or to 1 where that is smaller; infinite where nothing was measured."""
+        found = abs(self.in_table - self.measured) / max(1.0, abs(self.in_table))
+        return found if np.isfinite(found) else float("inf")
+
+
+def remeasured(data: Data, row: int) -> Iterator[Remeasured]:
+    """The quantities of `WHOLE` of a scan, those that the table has.
+
+    Raises:
+        UsageError: the registry keeps no volume of it.
+    """
+    scan = as_served(data, row)
+    found = names_of({k: v for k, v in quantify.by_region(scan.volume, scan.labels).items() if k in WHOLE}, {})
+    for name, value in scan.features.items():
+        if name.startswith(tuple(f"quantities.{region}." for region in WHOLE)):
+            yield Remeasured(name, value, found.get(name, float("nan")))

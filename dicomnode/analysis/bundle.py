@@ -1,7 +1,7 @@
 """The model bundle: a folder with weights, `model.toml`, a golden case and a card, all checked before it serves.
 
 ```
-model.toml          what the model is, how its input is made, digests of every other file (see `manifest`)
+model.toml          what the model is, how its input is made, digests of every other file, its own seal (see `manifest`)
 *.safetensors       networks (half precision), and the golden case's scan
 *.json              tabular models, and golden.json: the golden case's features, expected risk, tolerance
 MODEL_CARD.md       for people
@@ -11,25 +11,24 @@ MODEL_CARD.md       for people
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from dicomnode.analysis import fold_models
+from dicomnode.analysis import fold_models, golden_case
 from dicomnode.analysis.answers import Earlier, Scan
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Horizon, IntendedUse, Risk, SliceRelevance
 from dicomnode.analysis.fold_models import FoldModels
-from dicomnode.analysis.manifest import Golden, Manifest
+from dicomnode.analysis.manifest import Manifest, first_error, seal_of
 from dicomnode.analysis.model import horizon_indices
 from dicomnode.analysis.preprocess import Spec, slice_positions
-from dicomnode.errors import BundleError, RefusedError
+from dicomnode.errors import BundleError, DicomnodeError
 
 __all__ = ["Bundle", "Earlier", "load", "read"]
 
@@ -143,17 +142,18 @@ def load(folder: Path, *, allow_demo: bool) -> Bundle:
 
     Raises:
         BundleError: a file is missing or changed, model.toml does not fit, the golden case comes out differently, or
-            the bundle is a demonstration and `allow_demo` is False.
+            the bundle is a demonstration and `allow_demo` is False; whatever else goes wrong with it is one, too.
     """
-    bundle = read(folder)
-    if bundle.intended_use == "synthetic-demo" and not allow_demo:
-        raise BundleError(
-            f"the bundle {bundle.name!r} in {folder} was trained on synthetic phantoms and is for demonstration only: "
-            "its numbers mean nothing for a patient. Install a research bundle, or, to show how the node works, set "
-            "analysis.allow_demo_bundles = true in the configuration"
-        )
-    _check_golden(bundle)
-    return bundle
+    with _blamed(folder):
+        bundle, contents = _opened(folder)
+        if bundle.intended_use == "synthetic-demo" and not allow_demo:
+            raise BundleError(
+                f"the bundle {bundle.name!r} in {folder} was trained on synthetic phantoms and is for demonstration "
+                "only: its numbers mean nothing for a patient. Install a research bundle, or, to show how the node "
+                "works, set analysis.allow_demo_bundles = true in the configuration"
+            )
+        golden_case.check(bundle, contents)
+        return bundle
 
 
 def read(folder: Path) -> Bundle:
@@ -162,30 +162,58 @@ def read(folder: Path) -> Bundle:
     Raises:
         BundleError: as `load`, but for the golden case and the intended use.
     """
+    with _blamed(folder):
+        return _opened(folder)[0]
+
+
+@contextmanager
+def _blamed(folder: Path) -> Iterator[None]:
+    """Somebody else made the files: whatever fails while they are read or asked is the bundle's error, and no more."""
+    try:
+        yield
+    except (DicomnodeError, MemoryError):
+        raise
+    except Exception as error:
+        raise BundleError(
+            f"{folder} cannot be used as a bundle ({type(error).__name__}: {error}): copy it again from where it was "
+            "made, or make it again"
+        ) from error
+
+
+def _opened(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
+    """The bundle, and the files that are no models, as they were when their digests were checked."""
+    # A link may be moved to another bundle at any moment: all files have to be of one.
+    folder = folder.resolve()
     text = _bytes(folder / "model.toml")
     try:
-        manifest = Manifest.model_validate(tomllib.loads(text.decode("utf-8")))
+        stored = tomllib.loads(text.decode("utf-8"))
+        manifest = Manifest.model_validate(stored)
         spec = None if manifest.preprocessing is None else Spec.from_dict(manifest.preprocessing)
     except ValidationError as error:
-        raise BundleError(f"{folder / 'model.toml'}: {_first(error)}") from None
+        raise BundleError(f"{folder / 'model.toml'}: {first_error(error)}") from None
     except ValueError as error:  # not TOML, not UTF-8, or the spec
         raise BundleError(f"{folder / 'model.toml'}: {error}") from None
+    if manifest.seal != seal_of(stored):
+        raise BundleError(
+            f"{folder / 'model.toml'} was changed after it was written: its seal does not fit the rest of it. Copy the "
+            "bundle again from where it was made, or make it again with `training bundle`"
+        )
+    if odd := sorted({path.name for path in folder.iterdir()} - {"model.toml", *manifest.files}):
+        raise BundleError(f"{folder} holds {', '.join(odd[:3])}, which model.toml does not list: remove it")
+    models = {name for arm in manifest.arms for name in arm.models}
+    contents = {}
     for name, expected in manifest.files.items():
-        found = hashlib.sha256(_bytes(folder / name)).hexdigest()
+        data = _bytes(folder / name)
+        found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise BundleError(
                 f"{folder / name} is not the file that model.toml names: sha256 {found[:12]}…, expected "
                 f"{expected[:12]}…. Copy the bundle again from where it was made"
             )
+        if name not in models:
+            contents[name] = data
     sha256 = hashlib.sha256(text).hexdigest()
-    return Bundle(folder, manifest, spec, fold_models.read(folder, manifest, sha256), sha256)
-
-
-def _first(error: ValidationError) -> str:
-    """Where the first error is, and what. An arm's kind is pydantic's choice of a record, no place."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("network", "tabular"))
-    return f"{where}: {first['msg']}" if where else first["msg"]
+    return Bundle(folder, manifest, spec, fold_models.read(folder, manifest, sha256), sha256), contents
 
 
 def _bytes(path: Path) -> bytes:
@@ -195,62 +223,3 @@ def _bytes(path: Path) -> bytes:
         raise BundleError(f"{path} is missing: the bundle is incomplete or the folder is wrong") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _check_golden(bundle: Bundle) -> None:
-    golden = read_golden(bundle.folder)
-    if golden.scan not in bundle.manifest.files:
-        raise BundleError(f"{bundle.folder / 'model.toml'}: files lacks the sha256 of {golden.scan}")
-    try:
-        found = golden_answer(bundle, golden).horizons
-    except RefusedError as error:
-        raise BundleError(f"{bundle.folder / 'golden.json'}: {error}") from None
-    if [h.years for h in found] != [h.years for h in golden.expected]:
-        raise BundleError(f"{bundle.folder / 'golden.json'}: expected is not for the years {[h.years for h in found]}")
-    for got, wanted in zip(found, golden.expected, strict=True):
-        pairs = ((got.probability, wanted.probability), (got.lower, wanted.lower), (got.upper, wanted.upper))
-        if not all(abs(a - b) <= golden.tolerance for a, b in pairs):  # NaN fails too
-            raise BundleError(
-                f"the bundle {bundle.name!r} in {bundle.folder} does not reproduce its golden case at {got.years} "
-                f"years: found {got.probability:.4f} ({got.lower:.4f} to {got.upper:.4f}), expected "
-                f"{wanted.probability:.4f} ({wanted.lower:.4f} to {wanted.upper:.4f}) within {golden.tolerance}. Its "
-                "results would not be those that were evaluated: compare the software versions in model.toml with "
-                "the installed ones"
-            )
-
-
-def golden_answer(bundle: Bundle, golden: Golden) -> Risk:
-    """What the bundle says of its golden case.
-
-    Raises:
-        BundleError: there is no such scan.
-        RefusedError: its features do not suffice.
-    """
-    volume, labels = golden_scan(bundle.folder, golden)
-    earlier = Earlier(golden.years, bundle.sha256, golden.codes) if golden.codes else None
-    return bundle.predict(volume, labels, golden.features, earlier, golden.scanner)
-
-
-def read_golden(folder: Path) -> Golden:
-    """The golden case's description.
-
-    Raises:
-        BundleError: golden.json is missing or does not fit.
-    """
-    try:
-        return Golden.model_validate(json.loads(_bytes(folder / "golden.json")))
-    except ValidationError as error:
-        raise BundleError(f"{folder / 'golden.json'}: {_first(error)}") from None
-    except ValueError as error:
-        raise BundleError(f"{folder / 'golden.json'}: {error}") from None
-
-
-def golden_scan(folder: Path, golden: Golden) -> tuple[Volume, Labels]:
-    """The golden case's scan, stored as arrays so that it does not hang on a version of the phantom."""
-    try:
-        arrays = load_file(folder / golden.scan)
-        hu, labels = arrays["hu"].numpy(), arrays["labels"].numpy()
-    except (OSError, SafetensorError, KeyError) as error:
-        raise BundleError(f"{folder / golden.scan} holds no golden scan (arrays hu and labels): {error}") from None
-    axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-    return Volume(hu, golden.spacing_mm, (0.0, 0.0, 0.0), axes, frames=()), labels

@@ -1,10 +1,12 @@
 """What stands in a bundle's `model.toml` and `golden.json`: validated records; an unknown key is an error."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dicomnode.analysis.backbones import BACKBONES
 from dicomnode.analysis.ensemble import Ensemble
@@ -13,7 +15,7 @@ from dicomnode.analysis.model import horizon_indices
 
 
 def _plain_name(name: str) -> str:
-    if PurePath(name).name != name or name in ("", ".", ".."):
+    if PurePath(name).name != name or name in ("", ".", "..") or not name.isprintable():
         raise ValueError(f"{name!r} must be a file name in the bundle's own folder")
     return name
 
@@ -27,6 +29,7 @@ def _backbone(name: str) -> str:
 Backbone = Annotated[str, AfterValidator(_backbone)]
 FileName = Annotated[str, AfterValidator(_plain_name)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Millimetres = Annotated[float, Field(gt=0, le=100)]
 
 
 class _Record(BaseModel):
@@ -71,13 +74,14 @@ class Manifest(_Record):
 
     Attributes:
         edges_years: the ends of the hazard's intervals, from 0.
-        files: every other file with its sha256.
+        seal: `seal_of` all the rest.
+        files: every other file of the folder with its sha256.
         preprocessing: the networks' input; None without networks.
         radiomics: PyRadiomics' parameter file as JSON, where a tabular arm takes radiomics; else "".
         features: all that the tabular arms take, by name; empty without such an arm.
     """
 
-    format: Literal[2]
+    format: Literal[3]
     name: Annotated[str, Field(min_length=1, max_length=64)]
     version: Annotated[str, Field(min_length=1, max_length=32)]
     intended_use: IntendedUse
@@ -86,6 +90,7 @@ class Manifest(_Record):
     limits: tuple[str, ...]
     created_by: str
     software: dict[str, str]
+    seal: Digest
     files: dict[FileName, Digest]
     radiomics: str = ""
     features: tuple[str, ...] = ()
@@ -123,9 +128,20 @@ class Manifest(_Record):
             raise ValueError("preprocessing must be there with a network arm, and only then")
         if ("tabular" in kinds) != bool(self.features):
             raise ValueError("features must be named with a tabular arm, and only then")
-        if any(name.startswith("radiomics.") for name in self.features) != isinstance(self.radiomics_settings, dict):
+        if any(name.startswith("radiomics.") for name in self.features) != bool(self.radiomics) or not isinstance(
+            self.radiomics_settings, dict | None
+        ):
             raise ValueError("radiomics must hold PyRadiomics' settings where features has radiomics.*, and only then")
         return self
+
+
+def seal_of(content: Mapping[str, object]) -> str:
+    """SHA-256 over all of `model.toml` but its `seal`: over its JSON with sorted keys, without spaces at its commas.
+
+    It finds what was edited by hand. It is no signature: who wants to can make a new one.
+    """
+    rest = {key: value for key, value in content.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class GoldenHorizon(_Record):
@@ -145,7 +161,7 @@ class Golden(_Record):
     """
 
     scan: FileName
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: tuple[_Millimetres, _Millimetres, _Millimetres]
     recipe: str
     features: dict[str, float] = {}
     scanner: dict[str, str] = {}
@@ -153,3 +169,10 @@ class Golden(_Record):
     years: Annotated[float, Field(gt=0)] = 1.0
     expected: tuple[GoldenHorizon, ...]
     tolerance: Annotated[float, Field(gt=0, le=0.01)]
+
+
+def first_error(error: ValidationError) -> str:
+    """Where the first error is, and what. An arm's kind is pydantic's choice of a record, no place."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("network", "tabular"))
+    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -224,7 +224,7 @@ def read(path: Path) -> TabularModel:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BundleError(f"{path} is no tabular model of format {FORMAT} ({error!r}): make it again") from None
 
 
@@ -232,13 +232,15 @@ def from_dict(stored: Mapping[str, Any]) -> TabularModel:
     """A model from the content of its JSON.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is none.
+        ValueError, LookupError, TypeError, AttributeError, OverflowError: it is none.
     """
     if stored["format"] != FORMAT:
         raise ValueError(f"format is {stored['format']!r}, this version reads {FORMAT}")
     edges, names = _floats(stored["edges_years"]), stored["features"]
     count = len(names)
     combat = stored["combat"] or {"by": [], "batches": {}}
+    if odd := set(combat["by"]) - set(BATCH_PARTS):
+        raise ValueError(f"combat is by {', '.join(map(str, odd))}, not by some of {', '.join(BATCH_PARTS)}")
     harmoniser = Harmoniser(
         features=tuple(map(str, names)),
         combat_by=tuple(combat["by"]),

@@ -8,6 +8,7 @@ import pytest
 from dicomnode.config import AnalysisTable, Config
 from dicomnode.errors import BundleError
 from dicomnode.serving import Models
+from tests.bundles import change
 from tests.conftest import ROOT
 
 DEMO = ROOT / "weights" / "demo-synthetic"
@@ -18,8 +19,7 @@ def weights(tmp_path: Path) -> Path:
     """Two bundles, of which `current` names the first."""
     for name in ("one", "two"):
         shutil.copytree(DEMO, tmp_path / name)
-    manifest = tmp_path / "two" / "model.toml"
-    manifest.write_text(manifest.read_text().replace('version = "', 'version = "candidate-', 1))
+    change(tmp_path / "two", '^version = "', 'version = "candidate-')
     (tmp_path / "current").symlink_to("one")
     return tmp_path
 

@@ -14,6 +14,7 @@ from dicomnode.analysis.findings import Risk
 from dicomnode.analysis.phantom import Disease, chest
 from dicomnode.analysis.tabular import names_of
 from dicomnode.errors import BundleError, RefusedError
+from tests.bundles import change
 
 SHIPPED = Path(__file__).resolve().parents[3] / "weights" / "demo-synthetic"
 
@@ -80,20 +81,18 @@ def test_a_demonstration_bundle_needs_leave() -> None:
 
 
 def changed(folder: Path, old: str, new: str) -> Path:
-    """A copy of the shipped bundle with other words in model.toml."""
+    """A copy of the shipped bundle with other words in model.toml, and a seal that fits them."""
     copy = Path(shutil.copytree(SHIPPED, folder / "bundle"))
-    text = (copy / "model.toml").read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    (copy / "model.toml").write_text(text.replace(old, new), encoding="utf-8")
+    change(copy, old, new)
     return copy
 
 
 def test_a_research_bundle_needs_none(tmp_path: Path) -> None:
-    copy = changed(tmp_path, 'intended_use = "synthetic-demo"', 'intended_use = "research"')
+    copy = changed(tmp_path, '^intended_use = "synthetic-demo"$', 'intended_use = "research"')
     assert load(copy, allow_demo=False).intended_use == "research"
 
 
 def test_another_preprocessing_gives_another_answer_to_the_golden_case(tmp_path: Path) -> None:
-    copy = changed(tmp_path, "window_hu = [-1024.0, 200.0]", "window_hu = [-1024.0, -900.0]")
+    copy = changed(tmp_path, r"^window_hu = \[-1024.0, 200.0\]$", "window_hu = [-1024.0, -900.0]")
     with pytest.raises(BundleError, match="does not reproduce its golden case"):
         load(copy, allow_demo=True)

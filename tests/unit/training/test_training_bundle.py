@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from dicomnode.analysis.radiomics import DEFAULT_SETTINGS
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import BundleError, RefusedError, UsageError
 from dicomnode.report import uids
-from tests import deep_cases
+from tests import bundles, deep_cases
 from tests.ct_files import ct_series, write
 from training.bundle import make_bundle
 from training.dataset import load_scan
@@ -262,23 +263,10 @@ def test_an_arm_that_weighs_nothing_is_left_out(made: Made, tmp_path: Path) -> N
 # What a node refuses
 
 
-def edit(folder: Path, name: str, old: str, new: str) -> None:
-    text = (folder / name).read_text(encoding="utf-8")
-    changed, count = re.subn(old, lambda _: new, text, count=1, flags=re.MULTILINE)
-    assert count == 1, f"{old} is not in {name}"
-    (folder / name).write_text(changed, encoding="utf-8")
-
-
-def seal(folder: Path, name: str) -> None:
-    """Write the new digest of a changed file into model.toml, as a forger would."""
-    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    edit(folder, "model.toml", rf'^"{re.escape(name)}" = .*$', f'"{name}" = "{digest}"')
-
-
 def change_json(name: str, change: Callable[[dict], None]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         rewrite(folder / name, change)
-        seal(folder, name)
+        bundles.list_again(folder, name)
 
     return apply
 
@@ -288,12 +276,27 @@ def other_network(folder: Path) -> None:
 
     state = load_file(folder / NETWORK)
     save_file({k: -v if k == "head.hazard.bias" else v for k, v in state.items()}, folder / NETWORK)
-    seal(folder, NETWORK)
+    bundles.list_again(folder, NETWORK)
 
 
 def no_safetensors(folder: Path) -> None:
     (folder / NETWORK).write_bytes(b"pickle")
-    seal(folder, NETWORK)
+    bundles.list_again(folder, NETWORK)
+
+
+def deep_json(folder: Path) -> None:
+    (folder / TABLE).write_text("[" * 200_000)
+    bundles.list_again(folder, TABLE)
+
+
+def change_scan(change: Callable[[dict], dict]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        from safetensors.torch import load, save_file
+
+        save_file(change(load((folder / "golden.safetensors").read_bytes())), folder / "golden.safetensors")
+        bundles.list_again(folder, "golden.safetensors")
+
+    return apply
 
 
 @pytest.mark.parametrize("name", [NETWORK, TABLE, "golden.json", "golden.safetensors", "MODEL_CARD.md", "report.md"])
@@ -326,6 +329,14 @@ def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
         (change_json(TABLE, lambda c: c.update(format=9)), "radiomics-0.json is no tabular model"),
         (change_json(TABLE, lambda c: c.update(edges_years=[0, 1, 2, 3, 4, 6])), "has the intervals"),
         (change_json(TABLE, lambda c: c["features"].__setitem__(0, "quantities.x.y")), "does not name: quantities.x.y"),
+        (change_json(TABLE, lambda c: c.update(combat={"by": ["weather"], "batches": {}})), "combat is by weather"),
+        (change_json(TABLE, lambda c: c.update(edges_years=[0])), "radiomics-0.json is no tabular model"),
+        (deep_json, "radiomics-0.json is no tabular model"),
+        (change_json("golden.json", lambda c: c.update(spacing_mm=[0, 5, 5])), "spacing_mm.0: Input should be greater"),
+        (change_scan(lambda a: {**a, "labels": a["labels"][1:].contiguous()}), "golden.safetensors holds no golden"),
+        (change_scan(lambda a: {k: v[0].contiguous() for k, v in a.items()}), "golden.safetensors holds no golden"),
+        (change_scan(lambda a: {**a, "hu": a["hu"].bfloat16()}), "golden.safetensors holds no golden"),
+        (change_scan(lambda a: {"hu": a["hu"]}), "golden.safetensors holds no golden"),
     ],
 )
 def test_a_model_that_is_another_than_the_evaluated_is_found(
@@ -340,7 +351,7 @@ def test_a_model_that_is_another_than_the_evaluated_is_found(
     ("old", "new", "message"),
     [
         (r"^version = 1$", "version = 2", "version is 2: this dicomnode knows version 1"),
-        (r"^format = .*$", "format = 1", "model.toml: format: Input should be 2"),
+        (r"^format = .*$", "format = 2", "model.toml: format: Input should be 3"),
         (r"^name = .*$", 'name = "x"\ncolour = "blue"', "colour: Extra inputs are not permitted"),
         (r"^slab_mm = .*$", "slab_mm = 5.0\nsharpen = 2", "unknown or missing key: sharpen"),
         (
@@ -349,7 +360,9 @@ def test_a_model_that_is_another_than_the_evaluated_is_found(
             "intended_use: Input should be 'synthetic-demo' or 'research'",
         ),
         (r"^horizons_years = .*$", "horizons_years = [3, 1]", "must rise"),
-        (r'^"golden.safetensors" = .*$', "", "files lacks the sha256 of golden.safetensors"),
+        (r'^"golden.safetensors" = .*$', "", "holds golden.safetensors, which model.toml does not list"),
+        (r'^"report.md" = .*$', "", "holds report.md, which model.toml does not list: remove it"),
+        (r"^seal = .*$", "", "model.toml: seal: Field required"),
         (r'^"resnet18-0.safetensors" = .*$', "", "files lacks the sha256 of resnet18-0.safetensors"),
         (r"^limits = .*$", "limits = [", "model.toml: "),
         (r"^slope = .*$", "slope = 0.0", "ensemble.slope: Input should be greater than 0"),
@@ -367,12 +380,75 @@ def test_a_model_that_is_another_than_the_evaluated_is_found(
             "must be a file name in the bundle's own folder",
         ),
         (r"^horizons_years = .*$", "horizons_years = [1, 7]", r"horizons \[7\] are no interval edges"),
+        (r'^"report.md" = ', r'"re\u0000port.md" = ', "must be a file name in the bundle's own folder"),
+        (r"^radiomics = .*$", 'radiomics = "[1]"', "radiomics must hold PyRadiomics' settings"),
+        (r"^limits = .*$", "limits = " + "[" * 100_000, "cannot be used as a bundle .RecursionError"),
     ],
 )
 def test_a_wrong_model_toml_is_refused_with_the_place(copy: Path, old: str, new: str, message: str) -> None:
-    edit(copy, "model.toml", old, new)
+    bundles.change(copy, old, new)
     with pytest.raises(BundleError, match=message):
         load(copy, allow_demo=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r"^intended_use = .*$", 'intended_use = "research"'),
+        (r"^limits = .*$", "limits = []"),
+        (r"^patients = .*$", "patients = 30000"),
+        (r"^version = .*$", 'version = "9"'),
+        (r"^seal = .*$", f'seal = "{"ab" * 32}"'),
+    ],
+)
+def test_a_model_toml_that_was_edited_is_refused(copy: Path, old: str, new: str) -> None:
+    """Also where no digest and no golden case tell it."""
+    bundles.edit(copy, old, new)
+    with pytest.raises(BundleError, match=r"model\.toml was changed after it was written: its seal does not fit"):
+        load(copy, allow_demo=True)
+    bundles.seal(copy)
+    if "seal" not in old:
+        load(copy, allow_demo=True)
+
+
+def test_a_scan_that_is_not_listed_is_not_taken(copy: Path) -> None:
+    """golden.json names a file outside the listed ones."""
+    change_json("golden.json", lambda c: c.update(scan="model.toml"))(copy)
+    with pytest.raises(BundleError, match=r"files lacks the sha256 of model\.toml"):
+        load(copy, allow_demo=True)
+
+
+def test_all_files_are_of_one_bundle_though_current_moves(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`current` is moved to another bundle between the digests and the models: what is read stays the first one."""
+    other = Path(shutil.copytree(copy, tmp_path / "other"))
+    change_json(TABLE, lambda c: c["predictor"].update(baseline=[3 * v for v in c["predictor"]["baseline"]]))(other)
+    current = tmp_path / "current"
+    current.symlink_to("bundle")
+    reader = fold_models.read
+
+    def moved(*arguments: Any) -> FoldModels:
+        current.unlink()
+        current.symlink_to("other")
+        return reader(*arguments)
+
+    monkeypatch.setattr(fold_models, "read", moved)
+    found = load(current, allow_demo=True)
+    assert current.resolve() == other and found.folder == copy
+    assert found.sha256 == hashlib.sha256((copy / "model.toml").read_bytes()).hexdigest()
+
+
+def test_whatever_fails_in_a_bundle_is_the_bundle_s_error(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise IndexError("7 is out of bounds")
+
+    monkeypatch.setattr(FoldModels, "answer", fails)
+    with pytest.raises(BundleError, match=r"cannot be used as a bundle \(IndexError: 7 is out of bounds\): copy it"):
+        load(copy, allow_demo=True)
+    copy.parent.joinpath("loop").symlink_to("loop")
+    with pytest.raises(BundleError, match="loop"):
+        load(copy.parent / "loop", allow_demo=True)
 
 
 def test_a_demonstration_needs_leave(small: Bundle) -> None:

@@ -1,0 +1,60 @@
+"""The gate's verdict on a run, as the file `gate.json` in the run: a consent to one step, or the reasons against it."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from dicomnode.errors import UsageError
+from training.files import write_json
+
+GATE = "gate.json"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition. `text` says what was found and what was asked for."""
+
+    name: str
+    passed: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All conditions, and what was compared with what. `current_sha256`: "" where nothing served before."""
+
+    passed: bool
+    checks: tuple[Check, ...]
+    bundle_sha256: str
+    current_sha256: str
+    made_at: str
+
+
+def write(run: Path, verdict: Verdict) -> None:
+    """Write the verdict into the run."""
+    write_json(run / GATE, asdict(verdict))
+
+
+def read(run: Path, cure: str) -> tuple[Verdict, str]:
+    """The verdict in a run, and the file's SHA-256.
+
+    Args:
+        run: the run's folder.
+        cure: the command that makes one, for messages.
+
+    Raises:
+        UsageError: there is none, or it is no whole verdict.
+    """
+    path = run / GATE
+    if not path.is_file():
+        raise UsageError(f"{path} is missing: run {cure} first")
+    text = path.read_bytes()
+    try:
+        return TypeAdapter(Verdict).validate_json(text), hashlib.sha256(text).hexdigest()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+        raise UsageError(f"{path} is no verdict of the gate ({reason}): run {cure} again") from None
