@@ -1,24 +1,26 @@
 """The registry: what it keeps of a scan, gives to training, takes in as outcomes, and forgets."""
 
 import csv
+import math
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
 from pyarrow import parquet
 from pydicom import Dataset
 
-from dicomnode.analysis.findings import Findings, Flag
+from dicomnode.analysis.findings import Findings, Flag, Risk
 from dicomnode.analysis.phantom import chest
 from dicomnode.analysis.pipeline import Analysis
 from dicomnode.analysis.prediction import age_years
 from dicomnode.analysis.preprocess import Spec, prepare
 from dicomnode.config import RegistryTable
-from dicomnode.errors import UsageError
+from dicomnode.errors import RefusedError, UsageError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.intake.identity import patient_hash
 from dicomnode.intake.records import Instance
@@ -28,6 +30,10 @@ from dicomnode.registry.export import export
 from dicomnode.registry.forget import forget
 from dicomnode.registry.outcomes import import_outcomes
 from tests import report_cases
+from training import registry
+
+if TYPE_CHECKING:
+    from dicomnode.analysis.bundle import Bundle
 
 NOW = 1_800_000_000.0
 
@@ -47,8 +53,8 @@ class Node:
         hashed = patient_hash(patient_id, issuer)
         self.catalog.record(Instance(f"{uid}.1.1", "1.2", uid, f"{uid}.1", "/x", "s", 9, NOW, None, hashed))
 
-    def keep(self, analysis: Analysis) -> bool:
-        return keeping.keep(self.table, self.catalog, analysis, (), None, now=NOW)
+    def keep(self, analysis: Analysis, shadow: object = None) -> bool:
+        return keeping.keep(self.table, self.catalog, analysis, (), cast("Bundle | None", shadow), now=NOW)
 
     def outcomes(self, text: str) -> object:
         path = self.folder / "outcomes.csv"
@@ -142,7 +148,7 @@ def test_age(changes: dict[str, str], age: float | None) -> None:
     assert age_years(findings("1.1", "20200101"), header(**changes)) == age
 
 
-@pytest.mark.parametrize("studied", ["", "2020"])
+@pytest.mark.parametrize("studied", ["", "2020", "00010101", "18991231", "20991231"])
 def test_without_a_date_there_is_no_place_in_time(node: Node, studied: str, caplog: pytest.LogCaptureFixture) -> None:
     node.study("1.1", b"PAT-1")
     assert not node.keep(analysis("1.1", studied))
@@ -155,6 +161,77 @@ def test_trouble_with_the_registry_stops_no_result(node: Node, caplog: pytest.Lo
     assert not node.keep(analysis("1.1", "20200101"))
     assert "is not in the registry" in caplog.text
     assert "PAT-1" not in caplog.text
+
+
+def test_what_nobody_expects_stops_no_result_and_tells_nothing_of_the_patient(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = RuntimeError("no memory left for PAT-1")
+
+    def fail(*_args: object, **_more: object) -> None:
+        raise error
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(recorder, "row", fail)
+    node.study("1.1", b"PAT-1")
+    assert not node.keep(analysis("1.1", "20200101"))
+    assert "study 1.1 is not in the registry: RuntimeError" in caplog.text
+    assert "PAT-1" not in caplog.text
+
+
+@dataclass
+class Candidate:
+    """A bundle that answers, or fails, as it is told."""
+
+    error: Exception | None
+    name: str = "candidate"
+    version: str = "2"
+
+    def predict(self, *_args: object) -> Risk:
+        if self.error is not None:
+            raise self.error
+        return replace(report_cases.risk(), bundle=self.name, bundle_sha256="c" * 64, version=self.version)
+
+
+@pytest.mark.parametrize(
+    ("error", "risks", "says"),
+    [
+        (None, 2, "ran in"),
+        (RefusedError("features-missing", "the model lacks 3 features"), 1, "the model lacks 3 features"),
+        (RuntimeError("out of memory with PAT-1"), 1, "RuntimeError"),
+    ],
+)
+def test_a_candidate_that_fails_keeps_no_scan_out(
+    node: Node, error: Exception | None, risks: int, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    node.study("1.1", b"PAT-1")
+    assert node.keep(analysis("1.1", "20200101"), Candidate(error))
+    assert len(node.catalog.registry_scans()) == 1
+    assert len(node.catalog.registry_risks()) == risks
+    assert says in caplog.text
+    assert "PAT-1" not in caplog.text
+
+
+def test_studies_of_nobody_are_no_patient_together(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    for uid in ("1.1", "1.2"):
+        node.study(uid, b" ")
+        assert not node.keep(analysis(uid, "20200101"))
+    assert node.catalog.registry_scans() == []
+    assert "study 1.2 has no Patient ID" in caplog.text
+
+
+@pytest.mark.parametrize(("stated", "kept"), [(0.0, None), (math.nan, None), (500.0, None), (1.25, 1.25)])
+def test_a_thickness_that_is_none_is_not_kept(node: Node, tmp_path: Path, stated: float, kept: float | None) -> None:
+    """One image with Slice Thickness 0 would make the whole registry unreadable for training."""
+    made = analysis("1.1", "20200101")
+    assert made.findings.series is not None
+    series = replace(made.findings.series, slice_thickness_mm=stated)
+    node.study("1.1", b"PAT-1")
+    assert node.keep(replace(made, findings=replace(made.findings, series=series)))
+    assert [s.slice_thickness_mm for s in node.catalog.registry_scans()] == [kept]
+    export(node.catalog, tmp_path / "out")
+    assert len(registry.read(tmp_path / "out").scans) == 1
 
 
 def test_outcomes_by_patient_id_are_shifted_like_the_scans(node: Node) -> None:
