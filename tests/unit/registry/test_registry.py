@@ -3,89 +3,25 @@
 import csv
 import math
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
 from pyarrow import parquet
-from pydicom import Dataset
 
-from dicomnode.analysis.findings import Findings, Flag, Risk
-from dicomnode.analysis.phantom import chest
-from dicomnode.analysis.pipeline import Analysis
+from dicomnode.analysis.findings import Flag, Risk
 from dicomnode.analysis.prediction import age_years
 from dicomnode.analysis.preprocess import Spec, prepare
-from dicomnode.config import RegistryTable
 from dicomnode.errors import RefusedError, UsageError
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.identity import patient_hash
-from dicomnode.intake.records import Instance
 from dicomnode.intake.registry_rows import RegistryRisk
-from dicomnode.registry import keeping, pseudonyms, recorder, shadow
+from dicomnode.registry import recorder, shadow
 from dicomnode.registry.export import export
 from dicomnode.registry.forget import forget
-from dicomnode.registry.outcomes import import_outcomes
 from tests import report_cases
+from tests.registry_node import NOW, Node, analysis, findings, header
 from training import registry
-
-if TYPE_CHECKING:
-    from dicomnode.analysis.bundle import Bundle
-
-NOW = 1_800_000_000.0
-
-
-@dataclass
-class Node:
-    """A catalogue with studies, and the registry beside it."""
-
-    folder: Path
-    catalog: Catalog
-
-    @property
-    def table(self) -> RegistryTable:
-        return RegistryTable(record=True, volumes=True, folder=self.folder / "registry")
-
-    def study(self, uid: str, patient_id: bytes, issuer: bytes = b"") -> None:
-        hashed = patient_hash(patient_id, issuer)
-        self.catalog.record(Instance(f"{uid}.1.1", "1.2", uid, f"{uid}.1", "/x", "s", 9, NOW, None, hashed))
-
-    def keep(self, analysis: Analysis, shadow: object = None) -> bool:
-        return keeping.keep(self.table, self.catalog, analysis, (), cast("Bundle | None", shadow), now=NOW)
-
-    def outcomes(self, text: str) -> object:
-        path = self.folder / "outcomes.csv"
-        path.write_text(text)
-        return import_outcomes(self.catalog, path, pseudonyms.load(self.table.folder), NOW)
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.db")
-    yield Node(tmp_path, catalog)
-    catalog.close()
-
-
-def header(**changes: str) -> Dataset:
-    made = Dataset()
-    made.PatientID, made.PatientSex, made.PatientAge, made.PatientBirthDate = "PAT-1", "F", "066Y", "19600101"
-    for name, value in changes.items():
-        setattr(made, name, value)
-    return made
-
-
-def findings(study_uid: str, studied: str, *flags: Flag) -> Findings:
-    made = report_cases.analysed(study_uid=study_uid, predicted=report_cases.risk())
-    assert made.series is not None
-    return replace(made, flags=flags, series=replace(made.series, study_date=studied, study_time="101112"))
-
-
-def analysis(study_uid: str, studied: str, *flags: Flag) -> Analysis:
-    phantom = chest(3, shape=(24, 40, 48), spacing_mm=(12.0, 7.0, 7.0))
-    return Analysis(findings(study_uid, studied, *flags), (header(),), phantom.volume, phantom.labels)
 
 
 def test_a_scan_goes_in_and_comes_out_for_training(node: Node, tmp_path: Path) -> None:
@@ -242,7 +178,7 @@ def test_outcomes_by_patient_id_are_shifted_like_the_scans(node: Node) -> None:
         "PAT-1,H,2020-02-01,,\n"
         "PAT-9,H,,2021-01-01,2020-06-01\n"
     )
-    assert (done.noted, done.with_scan) == (2, 1)  # type: ignore[attr-defined]
+    assert (done.noted, done.with_scan) == (2, 1)
     (scan,) = node.catalog.registry_scans()
     (outcome,) = [o for o in node.catalog.registry_outcomes() if o.patient == scan.patient]
     assert date.fromisoformat(outcome.death_date) - date.fromisoformat(scan.date) == timedelta(31)
