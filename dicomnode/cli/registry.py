@@ -70,15 +70,26 @@ def registry_forget(
 ) -> None:
     """Remove a patient from the registry, now and for scans to come. Exports made before are not reached.
 
+    Exit status: 0 removed, 3 the registry held nothing of this patient.
+
     Example: dicomnode registry forget 12345 --issuer HOSPITAL
     """
     from dicomnode.registry.forget import forget
 
     settings = load(config)
     with _opened(settings) as catalog:
-        removed = forget(settings.registry.folder, catalog, patient, issuer, is_pseudonym=pseudonym, now=time.time())
+        done = forget(settings.registry.folder, catalog, patient, issuer, is_pseudonym=pseudonym, now=time.time())
+    if done.nothing:
+        hint = "correct the pseudonym" if pseudonym else "correct the Patient ID, or name its issuer with --issuer"
+        typer.echo(
+            "the registry holds nothing of this patient, and will take nothing of it under this name. If it was "
+            f"recorded under another: {hint}",
+            err=True,
+        )
+        raise SystemExit(3)
     typer.echo(
-        f"the patient is forgotten: {removed} volumes were removed; bundles and exports made before are not changed"
+        f"the patient is forgotten: {done.scans} scans, {done.outcomes} outcomes and {done.volumes} volumes were "
+        "removed; bundles and exports made before are not changed"
     )
 
 

@@ -71,6 +71,15 @@ class RegistryRisk:
     recorded_at: float
 
 
+@dataclass(frozen=True)
+class LeftRegistry:
+    """What was removed of a patient: how many rows, and the files of the volumes, which are still there."""
+
+    scans: int
+    outcomes: int
+    volumes: tuple[str, ...]
+
+
 class RegistryRows(Database):
     """The registry's part of the catalogue."""
 
@@ -122,15 +131,19 @@ class RegistryRows(Database):
         with self._read() as connection:
             return [RegistryOutcome(**row) for row in connection.execute(query).mappings()]
 
-    def leave_registry(self, patient: str, now: float) -> list[str]:
-        """Removes all rows of a patient, and keeps the patient's next scans out. Returns the volumes' files."""
+    def leave_registry(self, patient: str, now: float) -> LeftRegistry:
+        """Removes all rows of a patient, and keeps the patient's next scans out."""
         with self._write() as connection:
             mine = registry_scans.c.patient == patient
             volumes = connection.execute(select(registry_scans.c.volume).where(mine)).scalars().all()
-            for table in (registry_scans, registry_outcomes, registry_risks):
-                connection.execute(table.delete().where(table.c.patient == patient))
+            removed = {
+                table.name: connection.execute(table.delete().where(table.c.patient == patient)).rowcount
+                for table in (registry_scans, registry_outcomes, registry_risks)
+            }
             self._replace(connection, registry_forgotten, {"patient": patient, "forgotten_at": now})
-        return [v for v in volumes if v]
+        return LeftRegistry(
+            removed[registry_scans.name], removed[registry_outcomes.name], tuple(v for v in volumes if v)
+        )
 
     def _replace(self, connection: Connection, table: Table, row: Mapping[str, object]) -> None:
         keys = [c.name for c in table.primary_key]

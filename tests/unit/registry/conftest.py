@@ -11,6 +11,6 @@ from tests.registry_node import Node
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.db")
+    catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.sqlite")
     yield Node(tmp_path, catalog)
     catalog.close()

@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pyarrow import parquet
+from typer.testing import CliRunner
 
 from dicomnode.analysis.findings import Flag, Risk
 from dicomnode.analysis.prediction import age_years
 from dicomnode.analysis.preprocess import Spec, prepare
+from dicomnode.cli import app
 from dicomnode.errors import RefusedError, UsageError
 from dicomnode.intake.registry_rows import RegistryRisk
 from dicomnode.registry import recorder, shadow
 from dicomnode.registry.export import export
-from dicomnode.registry.forget import forget
+from dicomnode.registry.forget import Forgotten, forget
 from tests import report_cases
 from tests.registry_node import NOW, Node, analysis, findings, header
 from training import registry
@@ -214,12 +216,54 @@ def test_a_forgotten_patient_stays_away(node: Node, tmp_path: Path) -> None:
         node.study(uid, patient)
         node.keep(analysis(uid, "20200101"))
     node.outcomes("patient_id,death_date,last_contact_date\nPAT-1,2021-01-01,\nPAT-2,2021-01-01,\n")
-    assert forget(node.table.folder, node.catalog, "PAT-1", "", is_pseudonym=False, now=NOW) == 1
+    assert forget(node.table.folder, node.catalog, "PAT-1", "", is_pseudonym=False, now=NOW) == Forgotten(1, 1, 1)
     assert not node.keep(analysis("1.1", "20200101"))
     assert len(list((node.table.folder / "volumes").iterdir())) == 1
     done = export(node.catalog, tmp_path / "out")
     assert (done.patients, done.outcomes) == (1, 1)
     assert len(node.catalog.registry_risks()) == 1
+
+
+def test_a_stopped_forgetting_leaves_no_voxels_behind(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_args: object, **_more: object) -> None:
+        raise KeyboardInterrupt
+
+    node.study("1.1", b"PAT-1")
+    node.keep(analysis("1.1", "20200101"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", stop)
+        with pytest.raises(KeyboardInterrupt):
+            forget(node.table.folder, node.catalog, "PAT-1", "", is_pseudonym=False, now=NOW)
+    assert forget(node.table.folder, node.catalog, "PAT-1", "", is_pseudonym=False, now=NOW) == Forgotten(1, 0, 1)
+    assert list((node.table.folder / "volumes").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["PAT-1", "--issuer", "H"], 0, "1 scans, 0 outcomes and 1 volumes"),
+        (["PAT-1"], 3, "holds nothing of this patient"),
+        (["0" * 32, "--pseudonym"], 3, "holds nothing of this patient"),
+    ],
+)
+def test_the_command_tells_whether_anybody_was_forgotten(
+    node: Node, tmp_path: Path, arguments: list[str], status: int, says: str
+) -> None:
+    node.study("1.1", b"PAT-1", b"H")
+    node.keep(analysis("1.1", "20200101"))
+    path = tmp_path / "ae_config.toml"
+    path.write_text('[storage]\nstate = "."\n[registry]\nfolder = "registry"\n')
+    done = CliRunner().invoke(app, ["registry", "forget", *arguments, "--config", str(path)])
+    assert done.exit_code == status
+    assert says in done.output
+    assert len(node.catalog.registry_scans()) == (1 if status else 0)
+
+
+@pytest.mark.parametrize("pseudonym", ["PAT-1", "A" * 32, "a" * 31])
+def test_a_pseudonym_that_is_none_blocks_nobody(node: Node, pseudonym: str) -> None:
+    with pytest.raises(UsageError, match="no pseudonym") as raised:
+        forget(node.table.folder, node.catalog, pseudonym, "", is_pseudonym=True, now=NOW)
+    assert pseudonym not in str(raised.value)
 
 
 def test_an_empty_registry_and_a_full_folder_are_refused(node: Node, tmp_path: Path) -> None:
