@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, func, select
 
 from dicomnode.intake.database import Database
 from dicomnode.intake.tables import registry_forgotten, registry_outcomes, registry_risks, registry_scans
@@ -99,6 +99,13 @@ class RegistryRows(Database):
         with self._read() as connection:
             rows = connection.execute(query).mappings().all()
         return [RegistryScan(**{**row, "features": json.loads(row["features"])}) for row in rows]
+
+    def latest_scan_dates(self) -> dict[str, str]:
+        """The date of each patient's latest scan, shifted as all of the patient's are."""
+        latest = func.max(registry_scans.c.date).label("latest")
+        query = select(registry_scans.c.patient, latest).group_by(registry_scans.c.patient)
+        with self._read() as connection:
+            return {row.patient: row.latest for row in connection.execute(query)}
 
     def registry_risks(self) -> list[RegistryRisk]:
         """Every risk that a bundle gave, by scan and time."""

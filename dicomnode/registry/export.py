@@ -68,8 +68,9 @@ def export(rows: RegistryRows, out: Path, progress: Callable[[int, int], None] |
     (out / _BEGUN).touch()
     placed = [_with_volume(scan, out) for scan in _counted(scans, progress)]
     _remove_others(out / "volumes", {Path(s.volume).name for s in placed if s.volume})
-    patients = {s.patient for s in scans}
-    outcomes = [o for o in rows.registry_outcomes() if o.patient in patients]
+    # Sorted by patient and date: the last that is put in stays.
+    latest = {s.patient: s.date for s in scans}
+    outcomes = [_known_alive(o, latest[o.patient]) for o in rows.registry_outcomes() if o.patient in latest]
     _write_features(out / "features.parquet", placed)
     _write_csv(out / "scans.csv", SCAN_COLUMNS, placed)
     (out / "outcomes.csv").unlink(missing_ok=True)
@@ -80,7 +81,7 @@ def export(rows: RegistryRows, out: Path, progress: Callable[[int, int], None] |
         temporary.write_text(_about(placed), encoding="utf-8")
     return Exported(
         scans=len(scans),
-        patients=len(patients),
+        patients=len(latest),
         doubtful=len(recorded) - len(scans),
         volumes=sum(bool(s.volume) for s in placed),
         outcomes=len(outcomes),
@@ -109,6 +110,14 @@ def _counted(scans: Sequence[RegistryScan], progress: Callable[[int, int], None]
         yield scan
         if progress:
             progress(done, len(scans))
+
+
+def _known_alive(outcome: RegistryOutcome, latest_scan: str) -> RegistryOutcome:
+    """A scan is a contact, and so is a transplant: a survivor's scan after the import must not contradict it."""
+    if outcome.death_date:
+        return outcome
+    last = max(outcome.last_contact_date, outcome.transplant_date, latest_scan)
+    return replace(outcome, last_contact_date=last)
 
 
 def _with_volume(scan: RegistryScan, out: Path) -> RegistryScan:

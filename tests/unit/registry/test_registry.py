@@ -172,45 +172,6 @@ def test_a_thickness_that_is_none_is_not_kept(node: Node, tmp_path: Path, stated
     assert len(registry.read(tmp_path / "out").scans) == 1
 
 
-def test_outcomes_by_patient_id_are_shifted_like_the_scans(node: Node) -> None:
-    node.study("1.1", b"PAT-1", b"H")
-    node.keep(analysis("1.1", "20200101"))
-    done = node.outcomes(
-        "patient_id,issuer,death_date,last_contact_date,transplant_date\n"
-        "PAT-1,H,2020-02-01,,\n"
-        "PAT-9,H,,2021-01-01,2020-06-01\n"
-    )
-    assert (done.noted, done.with_scan) == (2, 1)
-    (scan,) = node.catalog.registry_scans()
-    (outcome,) = [o for o in node.catalog.registry_outcomes() if o.patient == scan.patient]
-    assert date.fromisoformat(outcome.death_date) - date.fromisoformat(scan.date) == timedelta(31)
-    pseudonymous = f"patient,death_date,last_contact_date\n{scan.patient},,2019-01-01\n"
-    node.outcomes(pseudonymous)
-    assert [o.last_contact_date for o in node.catalog.registry_outcomes() if o.patient == scan.patient] == [
-        "2019-01-01"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "wrong"),
-    [
-        ("patient_id,death_date,last_contact_date\nP,31/12/2020,\n", "row 2: death_date is not a date"),
-        ("patient_id,death_date,last_contact_date\nP,,\n", "row 2: there is neither"),
-        ("patient_id,death_date,last_contact_date\n,2020-01-01,\n", "row 2: there is no patient"),
-        ("patient_id,death_date,last_contact_date\nP,2020-01-01,2020-01-02\n", "last_contact_date lies after"),
-        ("patient_id,death_date,last_contact_date\nP,2999-01-01,\n", "lies in the future"),
-        ("patient_id,death_date,last_contact_date\nP,2020-01-01,\nP,2020-01-01,\n", "row 3: the patient stood"),
-        ("patient,death_date,last_contact_date\nPAT-1,2020-01-01,\n", "no pseudonym"),
-        ("patient_id,died\nP,2020-01-01\n", "missing: death_date, last_contact_date; unknown: died"),
-    ],
-)
-def test_bad_outcomes_are_refused_whole_and_name_no_patient(node: Node, text: str, wrong: str) -> None:
-    with pytest.raises(UsageError, match=wrong) as raised:
-        node.outcomes(text)
-    assert "31/12/2020" not in str(raised.value)
-    assert node.catalog.registry_outcomes() == []
-
-
 def test_a_forgotten_patient_stays_away(node: Node, tmp_path: Path) -> None:
     for uid, patient in (("1.1", b"PAT-1"), ("1.2", b"PAT-2")):
         node.study(uid, patient)
