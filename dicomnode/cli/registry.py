@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from contextlib import contextmanager
@@ -138,6 +139,8 @@ def registry_retrain(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     settings = load(config)
     os.nice(19)  # patients' studies go first
+    # As an exception, it ends the training too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _opened(settings) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("scans", total=None)
         run = retrain(settings, catalog, lambda now, total: bar.update(task, completed=now, total=total))
