@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from contextlib import contextmanager
@@ -70,15 +71,26 @@ def registry_forget(
 ) -> None:
     """Remove a patient from the registry, now and for scans to come. Exports made before are not reached.
 
+    Exit status: 0 removed, 3 the registry held nothing of this patient.
+
     Example: dicomnode registry forget 12345 --issuer HOSPITAL
     """
     from dicomnode.registry.forget import forget
 
     settings = load(config)
     with _opened(settings) as catalog:
-        removed = forget(settings.registry.folder, catalog, patient, issuer, is_pseudonym=pseudonym, now=time.time())
+        done = forget(settings.registry.folder, catalog, patient, issuer, is_pseudonym=pseudonym, now=time.time())
+    if done.nothing:
+        hint = "correct the pseudonym" if pseudonym else "correct the Patient ID, or name its issuer with --issuer"
+        typer.echo(
+            "the registry holds nothing of this patient, and will take nothing of it under this name. If it was "
+            f"recorded under another: {hint}",
+            err=True,
+        )
+        raise SystemExit(3)
     typer.echo(
-        f"the patient is forgotten: {removed} volumes were removed; bundles and exports made before are not changed"
+        f"the patient is forgotten: {done.scans} scans, {done.outcomes} outcomes and {done.volumes} volumes were "
+        "removed; bundles and exports made before are not changed"
     )
 
 
@@ -127,6 +139,8 @@ def registry_retrain(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     settings = load(config)
     os.nice(19)  # patients' studies go first
+    # As an exception, it ends the training too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _opened(settings) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("scans", total=None)
         run = retrain(settings, catalog, lambda now, total: bar.update(task, completed=now, total=total))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, func, select
 
 from dicomnode.intake.database import Database
 from dicomnode.intake.tables import registry_forgotten, registry_outcomes, registry_risks, registry_scans
@@ -71,6 +71,15 @@ class RegistryRisk:
     recorded_at: float
 
 
+@dataclass(frozen=True)
+class LeftRegistry:
+    """What was removed of a patient: how many rows, and the files of the volumes, which are still there."""
+
+    scans: int
+    outcomes: int
+    volumes: tuple[str, ...]
+
+
 class RegistryRows(Database):
     """The registry's part of the catalogue."""
 
@@ -90,6 +99,13 @@ class RegistryRows(Database):
         with self._read() as connection:
             rows = connection.execute(query).mappings().all()
         return [RegistryScan(**{**row, "features": json.loads(row["features"])}) for row in rows]
+
+    def latest_scan_dates(self) -> dict[str, str]:
+        """The date of each patient's latest scan, shifted as all of the patient's are."""
+        latest = func.max(registry_scans.c.date).label("latest")
+        query = select(registry_scans.c.patient, latest).group_by(registry_scans.c.patient)
+        with self._read() as connection:
+            return {row.patient: row.latest for row in connection.execute(query)}
 
     def registry_risks(self) -> list[RegistryRisk]:
         """Every risk that a bundle gave, by scan and time."""
@@ -122,15 +138,19 @@ class RegistryRows(Database):
         with self._read() as connection:
             return [RegistryOutcome(**row) for row in connection.execute(query).mappings()]
 
-    def leave_registry(self, patient: str, now: float) -> list[str]:
-        """Removes all rows of a patient, and keeps the patient's next scans out. Returns the volumes' files."""
+    def leave_registry(self, patient: str, now: float) -> LeftRegistry:
+        """Removes all rows of a patient, and keeps the patient's next scans out."""
         with self._write() as connection:
             mine = registry_scans.c.patient == patient
             volumes = connection.execute(select(registry_scans.c.volume).where(mine)).scalars().all()
-            for table in (registry_scans, registry_outcomes, registry_risks):
-                connection.execute(table.delete().where(table.c.patient == patient))
+            removed = {
+                table.name: connection.execute(table.delete().where(table.c.patient == patient)).rowcount
+                for table in (registry_scans, registry_outcomes, registry_risks)
+            }
             self._replace(connection, registry_forgotten, {"patient": patient, "forgotten_at": now})
-        return [v for v in volumes if v]
+        return LeftRegistry(
+            removed[registry_scans.name], removed[registry_outcomes.name], tuple(v for v in volumes if v)
+        )
 
     def _replace(self, connection: Connection, table: Table, row: Mapping[str, object]) -> None:
         keys = [c.name for c in table.primary_key]

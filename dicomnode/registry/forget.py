@@ -1,5 +1,7 @@
 """A patient who is to leave the registry."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode.errors import UsageError
@@ -8,8 +10,22 @@ from dicomnode.intake.registry_rows import RegistryRows
 from dicomnode.registry import pseudonyms
 
 
-def forget(folder: Path, rows: RegistryRows, patient: str, issuer: str, *, is_pseudonym: bool, now: float) -> int:
-    """Remove a patient's rows and volumes, and keep the next scans out. Returns how many volumes were removed.
+@dataclass(frozen=True)
+class Forgotten:
+    """How much of the patient was removed."""
+
+    scans: int
+    outcomes: int
+    volumes: int
+
+    @property
+    def nothing(self) -> bool:
+        """The registry held nothing: most likely the patient is in it under another name."""
+        return not (self.scans or self.outcomes or self.volumes)
+
+
+def forget(folder: Path, rows: RegistryRows, patient: str, issuer: str, *, is_pseudonym: bool, now: float) -> Forgotten:
+    """Remove a patient's rows and volumes, and keep the next scans out, also where nothing was held.
 
     Args:
         folder: of the key and the volumes.
@@ -20,14 +36,26 @@ def forget(folder: Path, rows: RegistryRows, patient: str, issuer: str, *, is_ps
         now: UTC seconds since 1970.
 
     Raises:
-        UsageError: the patient is empty, or the key cannot be read.
+        UsageError: the patient is empty or no pseudonym, or the key cannot be read.
         SpoolError: the database failed.
     """
-    if not patient.strip():
+    patient = patient.strip()
+    if not patient:
         raise UsageError("there is no patient: give a Patient ID, or a pseudonym with --pseudonym")
+    if is_pseudonym and not pseudonyms.is_pseudonym(patient):
+        raise UsageError("this is no pseudonym (32 of 0-9 and a-f): correct it, or leave out --pseudonym")
+    if is_pseudonym and issuer:
+        raise UsageError("a pseudonym has no issuer: leave out --issuer, or --pseudonym")
     names = pseudonyms.load(folder)
-    name = patient if is_pseudonym else names.patient(patient_hash(patient.strip().encode(), issuer.strip().encode()))
-    volumes = rows.leave_registry(name, now)
-    for volume in volumes:
-        Path(volume).unlink(missing_ok=True)
-    return len(volumes)
+    name = patient if is_pseudonym else names.patient(patient_hash(patient.encode(), issuer.strip().encode()))
+    # Before the rows that name them: where this is stopped in between, the next call finds what is left.
+    removed = _remove(s.volume for s in rows.registry_scans() if s.patient == name and s.volume)
+    left = rows.leave_registry(name, now)
+    return Forgotten(left.scans, left.outcomes, removed + _remove(left.volumes))
+
+
+def _remove(volumes: Iterable[str]) -> int:
+    there = [path for volume in volumes if (path := Path(volume)).exists()]
+    for path in there:
+        path.unlink(missing_ok=True)
+    return len(there)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dicomnode import logs
 from dicomnode.analysis.change import latest_before
 from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.analysis.pipeline import Analysis
@@ -12,6 +13,7 @@ from dicomnode.analysis.prediction import predict
 from dicomnode.config import RegistryTable
 from dicomnode.errors import DicomnodeError
 from dicomnode.intake.catalog import Catalog
+from dicomnode.intake.patients import whose
 from dicomnode.registry import pseudonyms, recorder
 
 if TYPE_CHECKING:
@@ -48,8 +50,8 @@ def keep(
     assert series is not None
     try:
         return _keep(table, catalog, analysis, _shadow_risk(analysis, earlier, shadow), now)
-    except (DicomnodeError, OSError) as error:
-        log.error("study %s is not in the registry: %s", series.study_uid, error)
+    except Exception as error:  # noqa: BLE001  (the analysis is done: its result goes out, whatever happens here)
+        _tell(error, "study %s is not in the registry", series.study_uid)
         return False
 
 
@@ -57,14 +59,17 @@ def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Ri
     findings = analysis.findings
     assert findings.series is not None
     study_uid = findings.series.study_uid
+    patient = whose({i.patient_hash for i in catalog.instances(study_uid)})
+    if patient is None:
+        # Under one pseudonym, the scans of many would be one patient's.
+        log.warning("study %s has no Patient ID, or more than one: it is not in the registry", study_uid)
+        return False
     names = pseudonyms.load(table.folder)
-    # Some images of a study may lack the issuer that the others name.
-    patient = max((i.patient_hash for i in catalog.instances(study_uid)), key=len)
     path = table.folder / "volumes" / f"{names.scan(study_uid)}.npz" if table.volumes else None
     volume = "" if path is None else str(path)
     row = recorder.row(findings, analysis.headers[0], patient, names, volume=volume, now=now)
     if row is None:
-        log.warning("study %s has no Study Date: it is not in the registry", study_uid)
+        log.warning("study %s has no Study Date that can be used: it is not in the registry", study_uid)
         return False
     # The row first: where the patient was forgotten, no voxel is written.
     if not catalog.put_scan(row, recorder.risks(row, findings.risk, shadow, now)):
@@ -75,12 +80,24 @@ def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Ri
 
 
 def _shadow_risk(analysis: Analysis, earlier: Sequence[Findings], shadow: "Bundle | None") -> Risk | None:
-    """What the candidate says; None where there is none, or where no risk may be given."""
+    """What the candidate says; None where there is none, where no risk may be given, or where it fails."""
     doubtful = any(f.severity == "error" for f in analysis.findings.flags)
     if shadow is None or doubtful or analysis.volume is None or analysis.labels is None:
         return None
     start = time.perf_counter()
-    before = latest_before(analysis.findings, earlier)
-    risk = predict(shadow, analysis.findings, analysis.headers[0], analysis.volume, analysis.labels, before)
+    try:
+        before = latest_before(analysis.findings, earlier)
+        risk = predict(shadow, analysis.findings, analysis.headers[0], analysis.volume, analysis.labels, before)
+    except Exception as error:  # noqa: BLE001  (the scan goes into the registry without the candidate's word)
+        _tell(error, "the candidate %s %s says nothing of this scan", shadow.name, shadow.version)
+        return None
     log.info("the candidate %s %s ran in %.1f s", shadow.name, shadow.version, time.perf_counter() - start)
     return risk
+
+
+def _tell(error: Exception, message: str, *args: object) -> None:
+    """Our errors say what a person needs and name no patient; somebody else's texts may."""
+    if isinstance(error, DicomnodeError | OSError):
+        log.error(f"{message}: %s", *args, error)
+    else:
+        logs.trouble(log, error, message, *args)

@@ -14,10 +14,13 @@ from pathlib import Path
 from dicomnode.errors import UsageError
 from dicomnode.intake.identity import patient_hash
 from dicomnode.intake.registry_rows import RegistryOutcome, RegistryRows
-from dicomnode.registry.pseudonyms import Pseudonyms
+from dicomnode.registry.pseudonyms import Pseudonyms, is_pseudonym
 
 DATES = ("death_date", "last_contact_date", "transplant_date")
 _MOST_NAMED = 20
+#: As a spreadsheet counts them: the header is row 1.
+_FIRST_ROW = 2
+_FIRST_DAY = date(1900, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Imported:
 
 
 def import_outcomes(rows: RegistryRows, path: Path, names: Pseudonyms, now: float) -> Imported:
-    """Take in the outcomes of a file, all or none.
+    """Take in the outcomes of a file, all or none: what training would refuse is refused here, where it can be mended.
 
     Columns: `patient` (pseudonym) or `patient_id` with, where it is known, `issuer`; then death_date,
     last_contact_date, transplant_date (ISO, empty for none).
@@ -39,6 +42,7 @@ def import_outcomes(rows: RegistryRows, path: Path, names: Pseudonyms, now: floa
             repeated: it may tell who the patient is.
         SpoolError: the database failed.
     """
+    scanned = rows.latest_scan_dates()
     outcomes: dict[str, RegistryOutcome] = {}
     mistakes: list[str] = []
     for number, row in _read(path):
@@ -46,58 +50,109 @@ def import_outcomes(rows: RegistryRows, path: Path, names: Pseudonyms, now: floa
         patient = _patient(row, names)
         if patient in outcomes:
             found.append("the patient stood in an earlier row: give one row for each")
-        mistakes += [f"row {number}: {text}" for text in found]
         if not found:
             outcomes[patient] = _outcome(row, patient, names, now)
+            found += _against_scans(outcomes[patient], scanned.get(patient, ""))
+        mistakes += [f"row {number}, {text}" for text in found]
     if mistakes:
         more = f"\n… and {len(mistakes) - _MOST_NAMED} more" if len(mistakes) > _MOST_NAMED else ""
         raise UsageError(f"{path}: nothing was taken:\n" + "\n".join(mistakes[:_MOST_NAMED]) + more)
+    if not outcomes:
+        raise UsageError(f"{path} has a header and no row: give at least one")
     return Imported(*rows.put_outcomes(list(outcomes.values())))
 
 
 def _read(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = set(reader.fieldnames or ())
-            by = columns & {"patient", "patient_id"}
-            missing = [c for c in DATES[:2] if c not in columns]
-            unknown = sorted(columns - {"patient", "patient_id", "issuer", *DATES})
-            if len(by) != 1 or missing or unknown:
-                raise UsageError(
-                    f"{path}: give the columns patient (pseudonyms) or patient_id, {', '.join(DATES)}, and perhaps "
-                    f"issuer beside patient_id; missing: {', '.join(missing) or 'none'}; unknown: "
-                    f"{', '.join(unknown) or 'none'}"
-                )
-            for row in reader:
-                yield reader.line_num, {k: (v or "").strip() for k, v in row.items() if k is not None}
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(path, header)
+            for number, cells in enumerate(reader, start=_FIRST_ROW):
+                if not cells:
+                    continue  # an empty line
+                if len(cells) != len(header):
+                    raise UsageError(
+                        f"{path}, row {number}: {len(cells)} values for {len(header)} columns, nothing was taken: "
+                        "write one for each (a comma within a value needs quotes around it)"
+                    )
+                yield number, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as UTF-8 text ({type(error).__name__}): check the path") from None
+    except csv.Error as error:  # its text holds nothing of the file
+        raise UsageError(
+            f"{path}, line {reader.line_num}: this is no CSV ({error}): export it again as «CSV UTF-8»"
+        ) from None
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    """Raises UsageError. The names of unknown columns are not repeated: without a header, they are a patient's row."""
+    known = {"patient", "patient_id", "issuer", *DATES}
+    missing = [name for name in DATES[:2] if name not in header]
+    unknown = [str(number) for number, name in enumerate(header, start=1) if name not in known]
+    one_kind = ("patient" in header) != ("patient_id" in header) and not {"patient", "issuer"} <= set(header)
+    if missing or unknown or not one_kind or len(set(header)) < len(header):
+        raise UsageError(
+            f"{path}, row 1: the first row must name the columns, each once: patient (pseudonyms), or patient_id and "
+            f"perhaps issuer; {', '.join(DATES[:2])}, and perhaps {DATES[2]}. Missing: {', '.join(missing) or 'none'}; "
+            f"not known: {'column ' + ', '.join(unknown) if unknown else 'none'}"
+        )
 
 
 def _mistakes(row: Mapping[str, str], today: date) -> Iterator[str]:
-    if not row.get("patient", "") and not row.get("patient_id", ""):
-        yield "there is no patient: fill in the first column, or remove the row"
-    if row.get("patient") and not re.fullmatch("[0-9a-f]{32}", row["patient"]):
-        yield "patient is no pseudonym (32 hex digits): for Patient IDs name the column patient_id"
+    """What is wrong within a row: `column NAME: what, and the cure`."""
+    by = "patient" if "patient" in row else "patient_id"
+    if not row[by]:
+        yield f"column {by}: is empty: fill it in, or remove the row"
+    elif by == "patient" and not is_pseudonym(row[by]):
+        yield "column patient: is no pseudonym (32 of 0-9 and a-f): for Patient IDs name the column patient_id"
     days: dict[str, date] = {}
+    wrong = False
     for column in DATES:
-        text = row.get(column, "")
-        if not text:
-            continue
         try:
-            days[column] = date.fromisoformat(text)
-        except ValueError:
-            yield f"{column} is not a date: write it as 2024-03-31"
-            continue
-        if days[column] > today:
-            yield f"{column} lies in the future: correct it"
-    death = days.get("death_date")
-    if not days and not any(row.get(c) for c in DATES):
-        yield "there is neither a date of death nor of the last contact: give one"
-    for column in DATES[1:]:
-        if death is not None and column in days and days[column] > death:
-            yield f"{column} lies after death_date: correct one of them"
+            if text := row.get(column, ""):
+                days[column] = _day(text, today)
+        except ValueError as error:
+            wrong = True
+            yield f"column {column}: {error}"
+    if not wrong:
+        yield from _contradictions(days)
+
+
+def _day(text: str, today: date) -> date:
+    """Raises ValueError("what is wrong: the cure")."""
+    if not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        raise ValueError("is not a date: write it as 2024-03-31")
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("is no day of the calendar: write it as 2024-03-31") from None
+    if not _FIRST_DAY <= day <= today:
+        raise ValueError(f"{'lies in the future' if day > today else 'lies before 1900'}: correct it")
+    return day
+
+
+def _contradictions(days: Mapping[str, date]) -> Iterator[str]:
+    death, contact, transplant = (days.get(column) for column in DATES)
+    end = death or contact
+    if end is None:
+        yield (
+            "column last_contact_date: is empty, and so is death_date: give one of them (a transplant alone does not "
+            "say how long the patient was followed)"
+        )
+        return
+    if contact and contact > end:
+        yield "column last_contact_date: lies after death_date: correct one of them"
+    if transplant and transplant > end:
+        after = "death_date" if death else "last_contact_date"
+        yield f"column transplant_date: lies after {after}: correct one of them (a transplant is a contact)"
+
+
+def _against_scans(outcome: RegistryOutcome, latest_scan: str) -> Iterator[str]:
+    if outcome.death_date and outcome.death_date < latest_scan:
+        yield (
+            "column death_date: lies before a scan of this patient in the registry: correct the date, or the patient"
+        )
 
 
 def _patient(row: Mapping[str, str], names: Pseudonyms) -> str:

@@ -8,6 +8,7 @@ keep a copy where the hospital keeps its secrets.
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,6 +47,11 @@ class Pseudonyms:
 
     def _digest(self, use: str, text: str) -> bytes:
         return hmac.new(self.key, f"{use}:{text}".encode(), hashlib.sha256).digest()
+
+
+def is_pseudonym(text: str) -> bool:
+    """Whether `text` has the form of a patient's or a scan's pseudonym."""
+    return re.fullmatch("[0-9a-f]{32}", text) is not None
 
 
 def load(folder: Path) -> Pseudonyms:

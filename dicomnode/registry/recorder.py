@@ -1,6 +1,7 @@
 """From an analysis to its row in the registry, and where wanted to a file with the lungs' voxels."""
 
 from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import ndimage
 
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.change import studied_at
-from dicomnode.analysis.findings import Findings, Risk
+from dicomnode.analysis.findings import ChosenSeries, Findings, Risk
 from dicomnode.analysis.headers import string
 from dicomnode.analysis.pipeline import Analysis
 from dicomnode.analysis.prediction import age_years
@@ -20,12 +21,15 @@ from dicomnode.registry.pseudonyms import Pseudonyms
 
 #: Stands outside the lungs: air, which no preprocessing looks at.
 OUTSIDE_HU = -1024
+#: What training takes: one header that is out of it must not make the whole registry unreadable.
+_FIRST_DAY = date(1900, 1, 1)
+_THICKNESS_MM = (0.01, 100.0)
 
 
 def row(
     findings: Findings, header: Dataset, patient_hash: str, names: Pseudonyms, *, volume: str, now: float
 ) -> RegistryScan | None:
-    """The registry's row of an analysed scan. None: the study has no date, so it has no place in time.
+    """The registry's row of an analysed scan. None: the study has no usable date, so it has no place in time.
 
     Args:
         findings: of an analysed study.
@@ -38,21 +42,21 @@ def row(
     series, lungs = findings.series, findings.lungs
     if series is None or lungs is None:
         raise ValueError("a refused study has no row")
-    studied = studied_at(series)
-    if studied is None:
-        return None
     patient = names.patient(patient_hash)
+    day = _shifted(series, patient, names, now)
+    if day is None:
+        return None
     return RegistryScan(
         scan=names.scan(series.study_uid),
         patient=patient,
-        date=names.shifted(studied.date(), patient).isoformat(),
+        date=day.isoformat(),
         age_years=age_years(findings, header),
         sex=_sex(header),
         manufacturer=series.manufacturer,
         model=series.manufacturer_model,
         kernel=series.kernel,
         kernel_family=series.kernel_family,
-        slice_thickness_mm=series.slice_thickness_mm,
+        slice_thickness_mm=_thickness_mm(series),
         spacing_z_mm=series.spacing_mm[0],
         segmenter=f"{lungs.segmenter} {lungs.segmenter_version}",
         software_version=findings.software_version,
@@ -78,6 +82,22 @@ def risks(scan: RegistryScan, served: Risk | None, shadow: Risk | None, now: flo
                 risk={h.years: h.probability for h in risk.horizons},
                 recorded_at=now,
             )
+
+
+def _shifted(series: ChosenSeries, patient: str, names: Pseudonyms, now: float) -> date | None:
+    """The study's date on the patient's calendar; None where it has none, one before 1900 or one still to come."""
+    studied = studied_at(series)
+    # A day of grace: the scanner's clock is in its own time zone.
+    tomorrow = datetime.fromtimestamp(now, UTC).date() + timedelta(days=1)
+    if studied is None or not _FIRST_DAY <= studied.date() <= tomorrow:
+        return None
+    return names.shifted(studied.date(), patient)
+
+
+def _thickness_mm(series: ChosenSeries) -> float | None:
+    low, high = _THICKNESS_MM
+    stated = series.slice_thickness_mm
+    return stated if stated is not None and low <= stated <= high else None
 
 
 def _sex(header: Dataset) -> str:

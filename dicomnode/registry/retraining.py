@@ -9,11 +9,15 @@ Each has a folder of its own, named by its time, in `retraining.folder`:
     training.log what the commands said
 """
 
+import fcntl
 import logging
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +29,9 @@ from dicomnode.intake.registry_rows import RegistryRows
 from dicomnode.registry.export import export
 
 log = logging.getLogger(__name__)
+
+#: What a retraining that is told to end needs to end its own processes; then it is killed.
+_PATIENCE_S = 10.0
 
 
 def trigger(schedule: str) -> CronTrigger:
@@ -45,7 +52,8 @@ def retrain(config: Config, rows: RegistryRows, progress: Callable[[int, int], N
     """Export, run and compare; returns the run's folder, where `gate.json` says whether it may be promoted.
 
     Raises:
-        UsageError: there are no settings, nothing to export, or a command failed; its log is named.
+        UsageError: there are no settings, nothing to export, another retraining is at work, or a command failed; its
+            log is named.
         SpoolError: the database failed.
     """
     settings = config.retraining.settings
@@ -53,27 +61,50 @@ def retrain(config: Config, rows: RegistryRows, progress: Callable[[int, int], N
         raise UsageError(
             f"{settings} is missing: write the settings of a run (docs/training.md), or change retraining.settings"
         )
-    folder = config.retraining.folder / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder.mkdir(parents=True)
-    done = export(rows, folder / "registry", progress)
-    if not done.outcomes:
-        raise UsageError("the registry holds no outcome of its patients: run `dicomnode registry import-outcomes`")
-    shutil.copyfile(settings, folder / "run.toml")
-    with (folder / "training.log").open("ab") as output:
-        _training(["run", str(folder / "run.toml")], output.fileno(), folder)
+    with _alone(config.retraining.folder) as lock:
+        folder = config.retraining.folder / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        folder.mkdir()
+        done = export(rows, folder / "registry", progress)
+        if not done.outcomes:
+            raise UsageError("the registry holds no outcome of its patients: run `dicomnode registry import-outcomes`")
+        shutil.copyfile(settings, folder / "run.toml")
         current = config.analysis.weights / config.analysis.bundle if config.analysis.bundle else None
-        _training(["compare", str(folder / "run"), *([str(current)] if current else [])], output.fileno(), folder)
+        _training(["run", str(folder / "run.toml")], folder, lock)
+        _training(["compare", str(folder / "run"), *([str(current)] if current else [])], folder, lock)
     return folder / "run"
 
 
-def _training(arguments: Sequence[str], output: int, folder: Path) -> None:
+@contextmanager
+def _alone(folder: Path) -> Iterator[int]:
+    """Hold the lock of the folder, and give its descriptor. Raises UsageError: another retraining holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another retraining is at work in {folder}: wait until it has ended, or stop it first"
+            ) from None
+        yield file.fileno()
+
+
+def _training(arguments: Sequence[str], folder: Path, lock: int) -> None:
     """A command of the training package, which the node never imports. Status 3: compared, and not good enough."""
     command = [sys.executable, "-m", "training", *arguments]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
-    if done.returncode not in (0, 3):
-        raise UsageError(
-            f"`training {arguments[0]}` ended with status {done.returncode}: see {folder / 'training.log'}"
-        )
+    # It holds the lock too: where only this process is killed, no other begins beside what goes on.
+    with (
+        (folder / "training.log").open("ab") as log_file,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, pass_fds=(lock,)
+        ) as process,
+    ):
+        try:
+            status = process.wait()
+        except BaseException:
+            process.terminate()  # and leaving `with` waits for its end
+            raise
+    if status not in (0, 3):
+        raise UsageError(f"`training {arguments[0]}` ended with status {status}: see {folder / 'training.log'}")
 
 
 class Retraining:
@@ -88,12 +119,19 @@ class Retraining:
         if self._process is not None and self._process.poll() is None:
             log.warning("the retraining before this one is still at work: this one is left out")
             return False
-        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+        # A session of its own, so that `stop` reaches whatever it starts.
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
         log.info("a retraining has begun as process %d", self._process.pid)
         return True
 
     def stop(self) -> None:
-        """End it; its folder stays, and nothing of it is served."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
+        """End it and all that it has started; its folder stays, and nothing of it is served."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE_S)
+        with suppress(ProcessLookupError):  # nobody is left
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

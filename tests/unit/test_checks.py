@@ -1,4 +1,4 @@
-"""`dicomnode check` on its own port: free, or taken by the node that is running."""
+"""`dicomnode check`: its own port, free or taken by the node that is running; a candidate that would never be asked."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from pynetdicom.sop_class import Verification
 
 from dicomnode import checks, config
 from tests.acceptance.running import free_port
+from tests.conftest import ROOT
 
 
 def port_of(tmp_path: Path, port: int) -> checks.Result:
@@ -36,4 +37,24 @@ def test_the_node_itself_has_the_port(tmp_path: Path, callers: list[str], says: 
     finally:
         server.shutdown()
     assert found.ok
+    assert says in found.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "record", "ok", "says"),
+    [
+        ("demo-synthetic", "true", True, "reads each scan unseen"),
+        ("demo-synthetic", "false", False, "set registry.record = true"),
+        ("nowhere", "true", False, "there is no bundle 'nowhere'"),
+    ],
+)
+def test_a_candidate_loads_and_is_asked(tmp_path: Path, name: str, record: str, ok: bool, says: str) -> None:
+    path = tmp_path / "ae_config.toml"
+    path.write_text(
+        f'[analysis]\nweights = "{ROOT / "weights"}"\nshadow_bundle = "{name}"\nallow_demo_bundles = true\n'
+        f"[registry]\nrecord = {record}\n"
+    )
+    (found,) = (r for r in checks.run(config.load(path)) if r.what == "shadow_bundle")
+    assert found.ok == ok
     assert says in found.text

@@ -66,6 +66,41 @@ def test_a_candidate_comes_and_goes(weights: Path) -> None:
     assert models.method().bundle is not None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["served", "candidate"])
+def test_a_bundle_that_is_still_being_copied_is_tried_again(
+    weights: Path, caplog: pytest.LogCaptureFixture, role: str
+) -> None:
+    """Copied in the order of names, or by rsync: `model.toml` may lie there long before the last file does."""
+    models = Models(served(weights, "three" if role == "candidate" else ""))
+    (weights / "three").mkdir()
+    if role == "served":
+        point(weights, "three")
+
+    def found() -> str:
+        bundle = models.shadow() if role == "candidate" else models.method().bundle
+        return "" if bundle is None else bundle.version
+
+    before = found()
+    names = sorted((p.name for p in (weights / "two").iterdir()), key=lambda name: name != "model.toml")
+    for name in names[:-1]:
+        shutil.copy2(weights / "two" / name, weights / "three")
+    caplog.clear()
+    assert [found(), found()] == [before, before]
+    assert caplog.text.count("does not load") == 1
+    shutil.copy2(weights / "two" / names[-1], weights / "three")
+    assert found().startswith("candidate-")
+
+
+@pytest.mark.slow
+def test_a_candidate_that_does_not_load_stops_no_start(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (weights / "two" / "MODEL_CARD.md").write_text("changed")
+    models = Models(served(weights, "two"))
+    assert "the candidate two does not load" in caplog.text
+    assert models.shadow() is None
+    assert models.method().bundle is not None
+
+
 def test_a_start_with_a_missing_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="missing"):
         Models(Config(analysis=AnalysisTable(weights=tmp_path, bundle="nowhere")))

@@ -1,8 +1,8 @@
 """The registry: what it keeps of a scan, gives to training, takes in as outcomes, and forgets."""
 
 import csv
+import math
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,76 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pyarrow import parquet
-from pydicom import Dataset
+from typer.testing import CliRunner
 
-from dicomnode.analysis.findings import Findings, Flag
-from dicomnode.analysis.phantom import chest
-from dicomnode.analysis.pipeline import Analysis
+from dicomnode.analysis.findings import Flag, Risk
 from dicomnode.analysis.prediction import age_years
 from dicomnode.analysis.preprocess import Spec, prepare
-from dicomnode.config import RegistryTable
-from dicomnode.errors import UsageError
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.identity import patient_hash
-from dicomnode.intake.records import Instance
+from dicomnode.cli import app
+from dicomnode.errors import RefusedError, UsageError
 from dicomnode.intake.registry_rows import RegistryRisk
-from dicomnode.registry import keeping, pseudonyms, recorder, shadow
+from dicomnode.registry import recorder, shadow
 from dicomnode.registry.export import export
-from dicomnode.registry.forget import forget
-from dicomnode.registry.outcomes import import_outcomes
+from dicomnode.registry.forget import Forgotten, forget
 from tests import report_cases
-
-NOW = 1_800_000_000.0
-
-
-@dataclass
-class Node:
-    """A catalogue with studies, and the registry beside it."""
-
-    folder: Path
-    catalog: Catalog
-
-    @property
-    def table(self) -> RegistryTable:
-        return RegistryTable(record=True, volumes=True, folder=self.folder / "registry")
-
-    def study(self, uid: str, patient_id: bytes, issuer: bytes = b"") -> None:
-        hashed = patient_hash(patient_id, issuer)
-        self.catalog.record(Instance(f"{uid}.1.1", "1.2", uid, f"{uid}.1", "/x", "s", 9, NOW, None, hashed))
-
-    def keep(self, analysis: Analysis) -> bool:
-        return keeping.keep(self.table, self.catalog, analysis, (), None, now=NOW)
-
-    def outcomes(self, text: str) -> object:
-        path = self.folder / "outcomes.csv"
-        path.write_text(text)
-        return import_outcomes(self.catalog, path, pseudonyms.load(self.table.folder), NOW)
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.db")
-    yield Node(tmp_path, catalog)
-    catalog.close()
-
-
-def header(**changes: str) -> Dataset:
-    made = Dataset()
-    made.PatientID, made.PatientSex, made.PatientAge, made.PatientBirthDate = "PAT-1", "F", "066Y", "19600101"
-    for name, value in changes.items():
-        setattr(made, name, value)
-    return made
-
-
-def findings(study_uid: str, studied: str, *flags: Flag) -> Findings:
-    made = report_cases.analysed(study_uid=study_uid, predicted=report_cases.risk())
-    assert made.series is not None
-    return replace(made, flags=flags, series=replace(made.series, study_date=studied, study_time="101112"))
-
-
-def analysis(study_uid: str, studied: str, *flags: Flag) -> Analysis:
-    phantom = chest(3, shape=(24, 40, 48), spacing_mm=(12.0, 7.0, 7.0))
-    return Analysis(findings(study_uid, studied, *flags), (header(),), phantom.volume, phantom.labels)
+from tests.registry_node import NOW, Node, analysis, findings, header
+from training import registry
 
 
 def test_a_scan_goes_in_and_comes_out_for_training(node: Node, tmp_path: Path) -> None:
@@ -142,7 +86,7 @@ def test_age(changes: dict[str, str], age: float | None) -> None:
     assert age_years(findings("1.1", "20200101"), header(**changes)) == age
 
 
-@pytest.mark.parametrize("studied", ["", "2020"])
+@pytest.mark.parametrize("studied", ["", "2020", "00010101", "18991231", "20991231"])
 def test_without_a_date_there_is_no_place_in_time(node: Node, studied: str, caplog: pytest.LogCaptureFixture) -> None:
     node.study("1.1", b"PAT-1")
     assert not node.keep(analysis("1.1", studied))
@@ -157,43 +101,75 @@ def test_trouble_with_the_registry_stops_no_result(node: Node, caplog: pytest.Lo
     assert "PAT-1" not in caplog.text
 
 
-def test_outcomes_by_patient_id_are_shifted_like_the_scans(node: Node) -> None:
-    node.study("1.1", b"PAT-1", b"H")
-    node.keep(analysis("1.1", "20200101"))
-    done = node.outcomes(
-        "patient_id,issuer,death_date,last_contact_date,transplant_date\n"
-        "PAT-1,H,2020-02-01,,\n"
-        "PAT-9,H,,2021-01-01,2020-06-01\n"
-    )
-    assert (done.noted, done.with_scan) == (2, 1)  # type: ignore[attr-defined]
-    (scan,) = node.catalog.registry_scans()
-    (outcome,) = [o for o in node.catalog.registry_outcomes() if o.patient == scan.patient]
-    assert date.fromisoformat(outcome.death_date) - date.fromisoformat(scan.date) == timedelta(31)
-    pseudonymous = f"patient,death_date,last_contact_date\n{scan.patient},,2019-01-01\n"
-    node.outcomes(pseudonymous)
-    assert [o.last_contact_date for o in node.catalog.registry_outcomes() if o.patient == scan.patient] == [
-        "2019-01-01"
-    ]
+def test_what_nobody_expects_stops_no_result_and_tells_nothing_of_the_patient(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = RuntimeError("no memory left for PAT-1")
+
+    def fail(*_args: object, **_more: object) -> None:
+        raise error
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(recorder, "row", fail)
+    node.study("1.1", b"PAT-1")
+    assert not node.keep(analysis("1.1", "20200101"))
+    assert "study 1.1 is not in the registry: RuntimeError" in caplog.text
+    assert "PAT-1" not in caplog.text
+
+
+@dataclass
+class Candidate:
+    """A bundle that answers, or fails, as it is told."""
+
+    error: Exception | None
+    name: str = "candidate"
+    version: str = "2"
+
+    def predict(self, *_args: object) -> Risk:
+        if self.error is not None:
+            raise self.error
+        return replace(report_cases.risk(), bundle=self.name, bundle_sha256="c" * 64, version=self.version)
 
 
 @pytest.mark.parametrize(
-    ("text", "wrong"),
+    ("error", "risks", "says"),
     [
-        ("patient_id,death_date,last_contact_date\nP,31/12/2020,\n", "row 2: death_date is not a date"),
-        ("patient_id,death_date,last_contact_date\nP,,\n", "row 2: there is neither"),
-        ("patient_id,death_date,last_contact_date\n,2020-01-01,\n", "row 2: there is no patient"),
-        ("patient_id,death_date,last_contact_date\nP,2020-01-01,2020-01-02\n", "last_contact_date lies after"),
-        ("patient_id,death_date,last_contact_date\nP,2999-01-01,\n", "lies in the future"),
-        ("patient_id,death_date,last_contact_date\nP,2020-01-01,\nP,2020-01-01,\n", "row 3: the patient stood"),
-        ("patient,death_date,last_contact_date\nPAT-1,2020-01-01,\n", "no pseudonym"),
-        ("patient_id,died\nP,2020-01-01\n", "missing: death_date, last_contact_date; unknown: died"),
+        (None, 2, "ran in"),
+        (RefusedError("features-missing", "the model lacks 3 features"), 1, "the model lacks 3 features"),
+        (RuntimeError("out of memory with PAT-1"), 1, "RuntimeError"),
     ],
 )
-def test_bad_outcomes_are_refused_whole_and_name_no_patient(node: Node, text: str, wrong: str) -> None:
-    with pytest.raises(UsageError, match=wrong) as raised:
-        node.outcomes(text)
-    assert "31/12/2020" not in str(raised.value)
-    assert node.catalog.registry_outcomes() == []
+def test_a_candidate_that_fails_keeps_no_scan_out(
+    node: Node, error: Exception | None, risks: int, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    node.study("1.1", b"PAT-1")
+    assert node.keep(analysis("1.1", "20200101"), Candidate(error))
+    assert len(node.catalog.registry_scans()) == 1
+    assert len(node.catalog.registry_risks()) == risks
+    assert says in caplog.text
+    assert "PAT-1" not in caplog.text
+
+
+def test_studies_of_nobody_are_no_patient_together(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    for uid in ("1.1", "1.2"):
+        node.study(uid, b" ")
+        assert not node.keep(analysis(uid, "20200101"))
+    assert node.catalog.registry_scans() == []
+    assert "study 1.2 has no Patient ID" in caplog.text
+
+
+@pytest.mark.parametrize(("stated", "kept"), [(0.0, None), (math.nan, None), (500.0, None), (1.25, 1.25)])
+def test_a_thickness_that_is_none_is_not_kept(node: Node, tmp_path: Path, stated: float, kept: float | None) -> None:
+    """One image with Slice Thickness 0 would make the whole registry unreadable for training."""
+    made = analysis("1.1", "20200101")
+    assert made.findings.series is not None
+    series = replace(made.findings.series, slice_thickness_mm=stated)
+    node.study("1.1", b"PAT-1")
+    assert node.keep(replace(made, findings=replace(made.findings, series=series)))
+    assert [s.slice_thickness_mm for s in node.catalog.registry_scans()] == [kept]
+    export(node.catalog, tmp_path / "out")
+    assert len(registry.read(tmp_path / "out").scans) == 1
 
 
 def test_a_forgotten_patient_stays_away(node: Node, tmp_path: Path) -> None:
@@ -201,12 +177,54 @@ def test_a_forgotten_patient_stays_away(node: Node, tmp_path: Path) -> None:
         node.study(uid, patient)
         node.keep(analysis(uid, "20200101"))
     node.outcomes("patient_id,death_date,last_contact_date\nPAT-1,2021-01-01,\nPAT-2,2021-01-01,\n")
-    assert forget(node.table.folder, node.catalog, "PAT-1", "", is_pseudonym=False, now=NOW) == 1
+    assert forget(node.table.folder, node.catalog, "PAT-1", "", is_pseudonym=False, now=NOW) == Forgotten(1, 1, 1)
     assert not node.keep(analysis("1.1", "20200101"))
     assert len(list((node.table.folder / "volumes").iterdir())) == 1
     done = export(node.catalog, tmp_path / "out")
     assert (done.patients, done.outcomes) == (1, 1)
     assert len(node.catalog.registry_risks()) == 1
+
+
+def test_a_stopped_forgetting_leaves_no_voxels_behind(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_args: object, **_more: object) -> None:
+        raise KeyboardInterrupt
+
+    node.study("1.1", b"PAT-1")
+    node.keep(analysis("1.1", "20200101"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", stop)
+        with pytest.raises(KeyboardInterrupt):
+            forget(node.table.folder, node.catalog, "PAT-1", "", is_pseudonym=False, now=NOW)
+    assert forget(node.table.folder, node.catalog, "PAT-1", "", is_pseudonym=False, now=NOW) == Forgotten(1, 0, 1)
+    assert list((node.table.folder / "volumes").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["PAT-1", "--issuer", "H"], 0, "1 scans, 0 outcomes and 1 volumes"),
+        (["PAT-1"], 3, "holds nothing of this patient"),
+        (["0" * 32, "--pseudonym"], 3, "holds nothing of this patient"),
+    ],
+)
+def test_the_command_tells_whether_anybody_was_forgotten(
+    node: Node, tmp_path: Path, arguments: list[str], status: int, says: str
+) -> None:
+    node.study("1.1", b"PAT-1", b"H")
+    node.keep(analysis("1.1", "20200101"))
+    path = tmp_path / "ae_config.toml"
+    path.write_text('[storage]\nstate = "."\n[registry]\nfolder = "registry"\n')
+    done = CliRunner().invoke(app, ["registry", "forget", *arguments, "--config", str(path)])
+    assert done.exit_code == status
+    assert says in done.output
+    assert len(node.catalog.registry_scans()) == (1 if status else 0)
+
+
+@pytest.mark.parametrize("pseudonym", ["PAT-1", "A" * 32, "a" * 31])
+def test_a_pseudonym_that_is_none_blocks_nobody(node: Node, pseudonym: str) -> None:
+    with pytest.raises(UsageError, match="no pseudonym") as raised:
+        forget(node.table.folder, node.catalog, pseudonym, "", is_pseudonym=True, now=NOW)
+    assert pseudonym not in str(raised.value)
 
 
 def test_an_empty_registry_and_a_full_folder_are_refused(node: Node, tmp_path: Path) -> None:

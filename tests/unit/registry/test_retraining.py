@@ -1,7 +1,12 @@
 """The scheduled retraining: by cron's words, one at a time, never without settings, scans and outcomes."""
 
+import fcntl
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +16,9 @@ from dicomnode import config
 from dicomnode.errors import ConfigurationError, UsageError
 from dicomnode.intake.catalog import Catalog
 from dicomnode.registry.retraining import Retraining, retrain, trigger
+from tests.acceptance.running import until
+from tests.conftest import ROOT
+from tests.registry_node import Node, analysis
 
 
 @pytest.fixture
@@ -38,10 +46,96 @@ def test_without_settings_or_scans_nothing_begins(tmp_path: Path, catalog: Catal
 
 def test_one_at_a_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     retraining = Retraining(tmp_path / "ae_config.toml")
-    retraining._command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    retraining._command = [sys.executable, "-c", "import signal; signal.pause()"]
     assert retraining.begin()
     assert not retraining.begin()
     assert "still at work" in caplog.text
     retraining.stop()
     assert retraining.begin()
     retraining.stop()
+
+
+#: Says that it is at work by the lock that it holds, until it is ended.
+AT_WORK = """
+import fcntl, os, signal, sys
+file = open(sys.argv[1], "ab")
+fcntl.flock(file, fcntl.LOCK_EX)
+if {stubborn}:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+file.write(str(os.getpid()).encode())
+file.flush()
+while True:
+    signal.pause()
+"""
+STARTS_ANOTHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
+
+
+def is_free(path: Path) -> bool:
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def is_at_work(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_the_end_reaches_what_it_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool) -> None:
+    monkeypatch.setattr("dicomnode.registry.retraining._PATIENCE_S", 0.5)
+    mark = tmp_path / "mark"
+    retraining = Retraining(tmp_path / "ae_config.toml")
+    retraining._command = [sys.executable, "-c", STARTS_ANOTHER, AT_WORK.format(stubborn=stubborn), str(mark)]
+    assert retraining.begin()
+    until("at work", lambda: is_at_work(mark))
+    retraining.stop()
+    until("the last has ended", lambda: is_free(mark), 10)
+
+
+@pytest.fixture
+def prepared(node: Node, tmp_path: Path) -> Path:
+    """The configuration of a node that can retrain, and beside it a training package that only says it is at work."""
+    node.study("1.1", b"PAT-1")
+    node.keep(analysis("1.1", "20200101"))
+    node.outcomes("patient_id,death_date,last_contact_date\nPAT-1,2021-01-01,\n")
+    (tmp_path / "training.toml").write_text("")
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").write_text("")
+    code = AT_WORK.format(stubborn=False).replace("sys.argv[1]", "'mark'")
+    (tmp_path / "training" / "__main__.py").write_text(code)
+    path = tmp_path / "ae_config.toml"
+    path.write_text('[storage]\nstate = "."\n[registry]\nfolder = "registry"\n[retraining]\nfolder = "retraining"\n')
+    return path
+
+
+@contextmanager
+def by_hand(path: Path) -> "Iterator[subprocess.Popen[str]]":
+    """`dicomnode registry retrain`, which finds the training package in the folder that it runs in."""
+    command = [sys.executable, "-m", "dicomnode", "registry", "retrain", "--config", str(path)]
+    where = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=path.parent, env=where, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        try:
+            yield running
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_by_hand_too_one_at_a_time(prepared: Path, end: signal.Signals) -> None:
+    mark, lock = prepared.with_name("mark"), prepared.parent / "retraining" / ".lock"
+    with by_hand(prepared) as first:
+        until("training is at work", lambda: is_at_work(mark))
+        with by_hand(prepared) as second:
+            assert "another retraining is at work" in second.communicate(timeout=120)[1]
+        assert second.returncode == 2
+        first.send_signal(end)
+        first.communicate()
+        # Told to end, it has ended its training; killed, it could not, and nobody may begin beside that one.
+        assert [is_free(mark), is_free(lock)] == [end == signal.SIGTERM] * 2
+    until("the lock is free", lambda: is_free(lock), 10)
