@@ -1,0 +1,45 @@
+"""How far the true risk's own calibration slope lies from 1 by chance, in synthetic registries of some sizes.
+
+No image is made: patients are drawn, and the risk that their deaths were drawn from is judged as a model's would be.
+
+    python -m tests.benchmarks.truth_spread          # two minutes of one core
+"""
+
+import argparse
+
+import numpy as np
+
+from training import metrics
+from training.outcome import HORIZONS_YEARS, Outcomes
+from training.synthetic_patients import draw
+
+SIZES = (600, 1200, 2000, 4000)
+LOWEST, HIGHEST = 0.85, 1.15
+
+
+def main() -> None:
+    """Print a table of slopes by horizon and size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--patients", type=int, default=24_000, help="drawn in all, and cut into registries")
+    parser.add_argument("--seed", type=int, default=99)
+    wanted = parser.parse_args()
+    _, scans = draw(wanted.patients, wanted.seed)
+    number = np.array([int(s.patient.patient[1:]) for s in scans])
+    years = np.array([max(s.patient.end - s.years, 0) for s in scans])
+    died = np.array([s.patient.death <= s.patient.contact for s in scans])
+    risks = np.array([s.risks for s in scans])
+    print("| horizon | patients | registries | mean slope | SD | within 0.85 to 1.15 |\n|---|---|---|---|---|---|")
+    for column, horizon in enumerate(HORIZONS_YEARS):
+        for size in (*(s for s in SIZES if s < wanted.patients), wanted.patients):
+            slopes = []
+            for registry in range(wanted.patients // size):
+                rows = number // size == registry
+                at = metrics.at_horizon(Outcomes(years[rows], died[rows]), horizon)
+                slopes.append(float(metrics.calibration_slope(at, risks[rows, column])))
+            within = np.mean([LOWEST <= s <= HIGHEST for s in slopes])
+            spread = f"{np.std(slopes):.3f}" if len(slopes) > 1 else ""
+            print(f"| {horizon} y | {size} | {len(slopes)} | {np.mean(slopes):.3f} | {spread} | {within:.0%} |")
+
+
+if __name__ == "__main__":
+    main()
