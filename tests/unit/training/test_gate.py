@@ -224,6 +224,7 @@ def test_the_issue_s_commands_from_a_new_weights_folder_on(copy: Path, tmp_path:
         (["compare", "empty"], "empty is no finished run (run.json, cohort.parquet, features.parquet, predictions"),
         (["compare", "split"], "split is no finished run (features.parquet, predictions.parquet missing): make one"),
         (["compare", "fitted"], "fitted has no bundle: finish the run with `training run`, with make = true"),
+        (["compare", "damaged"], "damaged/run.json is no record of a run (JSONDecodeError"),
         (["promote", "nosuch", "--to", "w"], "nosuch has no bundle: finish the run with `training run`, with make"),
         (["rollback", "nosuch"], "nosuch is no folder: give the node's weights folder"),
     ],
@@ -232,8 +233,10 @@ def test_what_is_no_finished_run_is_said(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     split = ("run.json", "cohort.parquet")
-    for folder, names in {"empty": (), "split": split, "fitted": (*split, "features.parquet", PREDICTIONS)}.items():
-        (tmp_path / folder).mkdir()
+    fitted = (*split, "features.parquet", PREDICTIONS)
+    folders = {"empty": (), "split": split, "fitted": fitted, "damaged": (*fitted, "bundle/model.toml")}
+    for folder, names in folders.items():
+        (tmp_path / folder / "bundle").mkdir(parents=True)
         for name in names:
             (tmp_path / folder / name).touch()
     monkeypatch.chdir(tmp_path)
