@@ -74,7 +74,11 @@ def _settings(run: Path) -> RunSettings:
     if missing := [name for name in needed if not (run / name).is_file()]:
         raise UsageError(f"{run} is no finished run ({', '.join(missing)} missing): make one with `training run`")
     bundle_of(run)
-    return from_dict(json.loads((run / "run.json").read_text("utf-8"))["settings"], str(run / "run.json"))
+    try:
+        stored = json.loads((run / "run.json").read_text("utf-8"))["settings"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UsageError(f"{run / 'run.json'} is no record of a run ({error!r}): make the run anew") from None
+    return from_dict(stored, str(run / "run.json"))
 
 
 def _not_yet(current: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ CONDITIONS = [
     "measured numbers",
     "discrimination",
 ]
+PREDICTIONS = "predictions.parquet"
 #: Bounds that every run keeps, where another condition is looked at.
 WIDE = {"calibration_slope": [-100, 100], "calibration_intercept": 100}
 
@@ -94,7 +96,7 @@ def set_gate(run_folder: Path, **gate: object) -> None:
 
 def predict(run_folder: Path, arm: str, risk: Callable[[np.ndarray], np.ndarray]) -> None:
     """Other predictions of an arm, from its own."""
-    path = run_folder / "predictions.parquet"
+    path = run_folder / PREDICTIONS
     table = pd.read_parquet(path)
     rows = table["arm"] == arm
     table.loc[rows, list(RISKS)] = risk(table.loc[rows, list(RISKS)].to_numpy())
@@ -178,7 +180,7 @@ def test_a_run_worse_than_what_serves_fails(copy: Path) -> None:
 
 def test_a_gain_that_may_be_a_loss_fails(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The AUC is a little higher, and its interval reaches below the margin; with a wider margin it passes."""
-    table = pd.read_parquet(copy / "predictions.parquet")
+    table = pd.read_parquet(copy / PREDICTIONS)
     own = table.loc[table["arm"] == "ensemble", "risk_3"].to_numpy()
     serving(lambda scans: own + np.random.default_rng(2).normal(0, 0.03, scans), monkeypatch)
     set_gate(copy, margin=0.0)
@@ -213,3 +215,48 @@ def test_the_issue_s_commands_from_a_new_weights_folder_on(copy: Path, tmp_path:
     assert load(weights / "current", allow_demo=False).sha256 == load(copy / "bundle", allow_demo=False).sha256
     served = promotion.served(weights)
     assert served is not None and served.name.startswith("ssc-ild-risk-1-")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "nosuch", "weights/current"], "nosuch is no finished run (run.json, cohort.parquet, features"),
+        (["compare", "empty"], "empty is no finished run (run.json, cohort.parquet, features.parquet, predictions"),
+        (["compare", "split"], "split is no finished run (features.parquet, predictions.parquet missing): make one"),
+        (["compare", "fitted"], "fitted has no bundle: finish the run with `training run`, with make = true"),
+        (["compare", "damaged"], "damaged/run.json is no record of a run (JSONDecodeError"),
+        (["promote", "nosuch", "--to", "w"], "nosuch has no bundle: finish the run with `training run`, with make"),
+        (["rollback", "nosuch"], "nosuch is no folder: give the node's weights folder"),
+    ],
+)
+def test_what_is_no_finished_run_is_said(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    split = ("run.json", "cohort.parquet")
+    fitted = (*split, "features.parquet", PREDICTIONS)
+    folders = {"empty": (), "split": split, "fitted": fitted, "damaged": (*fitted, "bundle/model.toml")}
+    for folder, names in folders.items():
+        (tmp_path / folder / "bundle").mkdir(parents=True)
+        for name in names:
+            (tmp_path / folder / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert status(arguments, monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert f"training: {message}" in said and "Traceback" not in said
+
+
+def test_a_promotion_without_the_gate_s_consent_is_refused_by_status_3(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    predict(copy, "radiomics", lambda risk: np.minimum(risk + 0.02, 1))
+    assert failed(judged(copy, None)) == ["parity"]
+    assert status(["promote", str(copy), "--to", str(tmp_path / "weights")], monkeypatch) == 3
+    assert "training: the gate refused this run: asked as the node asks" in capsys.readouterr().err
+
+
+def status(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    """With which exit status the command ends."""
+    monkeypatch.setattr(sys, "argv", ["training", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code

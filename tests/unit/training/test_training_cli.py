@@ -41,24 +41,12 @@ def test_the_commands_are_these() -> None:
             "d is no folder: give one with DICOM files",
         ),
         (["synthetic", "--out", "r", "--patients", "0"], 2, "--patients is 0: give at least 1"),
-        (["compare", "nosuch", "weights/current"], 2, "nosuch is no finished run (run.json, cohort.parquet, features"),
-        (["compare", "empty"], 2, "empty is no finished run (run.json, cohort.parquet, features.parquet, predictions"),
-        (["compare", "split"], 2, "split is no finished run (features.parquet, predictions.parquet missing): make one"),
-        (["compare", "fitted"], 2, "fitted has no bundle: finish the run with `training run`, with make = true"),
-        (["promote", "nosuch", "--to", "w"], 2, "nosuch has no bundle: finish the run with `training run`, with make"),
-        (["rollback", "nosuch"], 2, "nosuch is no folder: give the node's weights folder"),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(
     arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    files = {"empty": (), "split": ("run.json", "cohort.parquet")}
-    files["fitted"] = (*files["split"], "features.parquet", "predictions.parquet")
-    for folder, names in files.items():
-        (tmp_path / folder).mkdir()
-        for name in names:
-            (tmp_path / folder / name).touch()
     monkeypatch.setattr(sys, "argv", ["training", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
