@@ -37,7 +37,8 @@ class FeatureSettings(_Table):
 
     source: Literal["registry", "volumes"] = Field(
         "registry",
-        description="'registry': what the registry has, and the rest from the volumes; 'volumes': all measured anew",
+        description="'registry': what the registry has, and the rest from the volumes (not from a node's, cut "
+        "to the lungs); 'volumes': all measured anew",
     )
     radiomics: bool = Field(True, description="with PyRadiomics features (seconds a scan where they are measured here)")
     radiomics_spacing_mm: float = Field(
