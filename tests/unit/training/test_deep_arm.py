@@ -219,6 +219,15 @@ def test_a_job_is_the_same_when_read_back(data: Data, tmp_path: Path) -> None:
     assert dataclasses.replace(read, seed=4).digest != job.digest
 
 
+def test_a_job_is_the_same_wherever_its_files_lie(data: Data, tmp_path: Path) -> None:
+    job = a_job(data, tmp_path)
+    digests = set()
+    for path, sha256 in (("a/net.pth", "0" * 64), ("b/net.pth", "0" * 64), ("b/net.pth", "1" * 64)):
+        table = {**TABLE, "pretrained": {"resnet18": {"path": path, "sha256": sha256}}}
+        digests.add(dataclasses.replace(job, settings=deep_settings.read(table)).digest)
+    assert len(digests) == 2 and job.digest not in digests
+
+
 def test_a_scan_without_volume_is_refused(data: Data, tmp_path: Path) -> None:
     table = data.cohort.assign(volume=["", *data.cohort["volume"][1:]])
     with pytest.raises(UsageError, match=r"1 of 16 scans have no stored volume.*leave this arm out"):
