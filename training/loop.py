@@ -95,7 +95,7 @@ def fit(job: Job, folder: Path, ranks: Ranks, told: Told) -> None:
             schedule.step()
             total += loss
         validation = ranks.agreed(_likelihood(net, job, ranks.device) if ranks.first else 0.0)
-        progress = progress.after(round(total / len(job.fit), 6), validation, net)
+        progress = progress.after(round(ranks.summed(total) / len(job.fit), 6), validation, net)
         if ranks.first:
             _save_checkpoint(folder / CHECKPOINT, job, parts, progress)
             words = f"Fitting {job.backbone}, epoch {epoch + 1}, loss {progress.train[-1]:.3f}, {validation:.3f}"

@@ -46,6 +46,14 @@ class Ranks:
         distributed.broadcast(shared, src=0)
         return float(shared)
 
+    def summed(self, value: float) -> float:
+        """The sum over the processes, in all of them."""
+        if self.world == 1:
+            return value
+        shared: Tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(shared)
+        return float(shared)
+
 
 def alone(device: str) -> Ranks:
     """One process on "cpu", "cuda", or on whichever is there ("auto").
