@@ -79,8 +79,8 @@ def build(
         frame = kept
 
     exclude(frame["end"].isna(), "the patient has no row in the outcomes")
+    _check_order(frame, outcomes)  # of all scans: one after a death is a mistake, also where a transplant excludes it
     exclude(frame["date"] >= frame["transplanted"], "the scan was made on the day of a lung transplant or after it")
-    _check_order(frame, outcomes)
     exclude(
         ~frame["event"].astype(bool) & (frame["date"] == frame["end"]), "nothing is known after the day of the scan"
     )
@@ -103,7 +103,7 @@ def build(
 
 
 def _check_order(frame: pd.DataFrame, outcomes: tables.Table) -> None:
-    wrong = frame[frame["end"] < frame["date"]]
+    wrong = frame[frame["known_until"] < frame["date"]]
     if wrong.empty:
         return
     first = wrong.iloc[0]

@@ -83,13 +83,16 @@ def ends(outcomes: tables.Table, transplant: Transplant) -> pd.DataFrame:
     """The end of each patient's observation.
 
     Returns:
-        Index patient; `end` (datetime64), `event` (bool), `transplanted` (datetime64 or NaT: when follow-up ended by a
-        transplant; NaT throughout where transplants are ignored), `row` (position in the table).
+        Index patient; `end` (datetime64), `event` (bool), `known_until` (datetime64: the death or last contact, which
+        `end` is too but for a transplant), `transplanted` (datetime64 or NaT: when follow-up ended by a transplant; NaT
+        throughout where transplants are ignored), `row` (position in the table).
     """
     dates = pd.DataFrame({k: pd.to_datetime(outcomes.columns[k]) for k in list(OUTCOMES)[1:]})
+    known_until = dates["death_date"].fillna(dates["last_contact_date"])
     frame = pd.DataFrame(
         {
-            "end": dates["death_date"].fillna(dates["last_contact_date"]),
+            "end": known_until,
+            "known_until": known_until,
             "event": dates["death_date"].notna(),
             "transplanted": dates["transplant_date"],
             "row": range(len(outcomes)),
