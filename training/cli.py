@@ -1,13 +1,14 @@
 """The `training` command. Every command writes to a new folder; errors are one line and an exit code."""
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from dicomnode.errors import DicomnodeError
+from dicomnode.errors import DicomnodeError, UsageError
 from training import cli_gate
 from training.progress import bars
 
@@ -16,6 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Train dicomnode's risk model offline: registry -> run -> bundle. Research use only.",
+    epilog="Example: training synthetic --patients 600 --out registry && training run training-run.toml",
 )
 
 Out = Annotated[Path, typer.Option(help="New or empty folder to write to.")]
@@ -24,18 +26,27 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 DEMO_SEED = 20260101
 
 
-@app.command(epilog="Example: training report run --open")
+@app.command(epilog="Example: training report run")
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    show: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    show: Annotated[
+        bool | None,
+        typer.Option("--open/--no-open", help="Open the report in a browser. Default: on a desktop, not in scripts."),
+    ] = None,
 ) -> None:
-    """Write report.html, report.md and report.json into a run folder, and print the page's path."""
+    """Write report.html, report.md and report.json into a run folder, print the page's path, and open it."""
     from training.report import write
 
     page = write(run)
     typer.echo(page)
-    if show:
+    if _on_a_desktop() if show is None else show:
         typer.launch(str(page))
+
+
+def _on_a_desktop() -> bool:
+    """Whether a person looks at the output, where a browser can have a window."""
+    windows = sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    return sys.stdout.isatty() and windows
 
 
 @app.command(epilog="Example: training synthetic --patients 600 --out registry --radiomics")
@@ -105,12 +116,15 @@ def demo_bundle(
 
 @app.command(
     epilog="Example: training cohort --registry cohort --outcomes outcomes.csv --out run/cohort.parquet\n\n"
-    "Example: training cohort --dicom scans --registry new --outcomes clinic.csv --out run/cohort.parquet"
+    "Example: training cohort --dicom scans --outcomes clinic.csv --out look/cohort.parquet"
 )
 def cohort(
-    registry: Annotated[Path, typer.Option(help="Registry folder; with --dicom, where a new one is made.")],
     outcomes: Annotated[Path, typer.Option(help="CSV: patient, death_date, last_contact_date, transplant_date.")],
     out: Annotated[Path, typer.Option(help="File to write; flow.json is written beside it.")],
+    registry: Annotated[
+        Path | None,
+        typer.Option(help="Registry folder; with --dicom, where a new one is made (default: `registry` beside --out)."),
+    ] = None,
     covariates: Annotated[Path | None, typer.Option(help="CSV: patient, date, name, value, unit.")] = None,
     dicom: Annotated[
         Path | None,
@@ -125,9 +139,16 @@ def cohort(
     from training.run import make_cohort
     from training.settings import from_dict
 
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder: name a file in it, such as {out / 'cohort.parquet'}")
+    if registry is None:
+        if dicom is None:
+            raise UsageError("give --registry FOLDER, or --dicom FOLDER with scans that never went through the node")
+        registry = out.with_name("registry")
     if dicom is not None:
         with bars() as tell:
             made = make_registry(dicom, registry, outcomes, covariates, tell)
+        typer.echo(f"registry: {registry}; the key to its patients, to be kept apart from it: {registry}.key", err=True)
         outcomes, covariates = made.outcomes, made.covariates
         for reason in made.refused:
             typer.echo(f"not in the registry: {reason}", err=True)
@@ -196,8 +217,19 @@ def main() -> None:
     try:
         app()
     except DicomnodeError as error:
-        typer.echo(f"training: {error}", err=True)
-        sys.exit(error.exit_code)
+        fail(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A folder that cannot be written, a full disk: for the person to mend, no fault of the program.
+        path = error.filename2 or error.filename  # of a file that could not take its place, the place
+        fail(UsageError(f"{path}: {error.strerror}; check the path, its owner and the disk"))
+
+
+def fail(error: DicomnodeError) -> NoReturn:
+    """Print the message and leave with the error's exit status."""
+    typer.echo(f"training: {error}", err=True)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

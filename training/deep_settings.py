@@ -67,6 +67,11 @@ class DeepSettings(BaseModel):
     def _write_spec(self, spec: Spec) -> dict[str, float | int | list[int] | list[float]]:
         return spec.to_dict()
 
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return value or None
+
     @field_validator("pretrained", "learning_rates")
     @classmethod
     def _known(cls, value: dict[str, object]) -> dict[str, object]:

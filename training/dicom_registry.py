@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydicom import Dataset
 
 import dicomnode
 from dicomnode.analysis.headers import Header, string, text
 from dicomnode.analysis.lungs import ClassicalSegmenter
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
+from dicomnode.analysis.prediction import age_years
 from dicomnode.analysis.radiomics import DEFAULT_SETTINGS
 from dicomnode.analysis.series import find_files, group, read_headers, studies
 from dicomnode.analysis.tabular import names_of
 from dicomnode.errors import UsageError
-from training import pseudonyms
+from training import follow_up, pseudonyms
 from training.arms import Told
 from training.files import digest, write_atomically
 from training.pseudonyms import Pseudonyms
@@ -48,13 +48,18 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
         told: told about each study.
 
     Raises:
-        UsageError: the tables do not fit, a folder is wrong, or nothing in it can be analysed.
+        UsageError: the tables do not fit (told before any scan is analysed), a folder is wrong, or nothing in it can be
+            analysed.
     """
     if not dicom.is_dir():
         raise UsageError(f"{dicom} is no folder: give one with DICOM files")
     if out.exists() and any(out.iterdir()) and not (out / "studies").is_dir():
         raise UsageError(f"{out} holds something else: give a new folder")
     names = pseudonyms.of_file(out.with_name(f"{out.name}.key"))
+    follow_up.read_outcomes(outcomes, names.read_patient)
+    if covariates is not None:
+        follow_up.read_covariates(covariates, names.read_patient)
+    (out / "studies").mkdir(parents=True, exist_ok=True)  # first: by it a later call knows its own folder
     tables = {
         name: pseudonyms.pseudonymise(path, out / f"{name}.csv", pseudonyms.TABLES[name], names)
         for name, path in (("outcomes", outcomes), ("covariates", covariates))
@@ -105,19 +110,19 @@ def _row(analysis: Analysis, scan: str, patient_id: str, taken: date, names: Pse
     series, lungs = findings.series, findings.lungs
     assert series is not None
     assert lungs is not None
-    age = _age(first, taken)
+    age = age_years(findings, first)
     sex = string(first, "PatientSex").upper()
     return {
         "patient": names.patient(patient_id),
         "scan": scan,
         "date": names.shifted(patient_id, taken).isoformat(),
-        "age_years": "" if age is None else round(age, 2),
+        "age_years": "" if age is None else age,
         "sex": sex if sex in ("F", "M", "O") else "",
         "manufacturer": series.manufacturer,
         "model": series.manufacturer_model,
         "kernel": series.kernel,
         "kernel_family": series.kernel_family,
-        "slice_thickness_mm": "" if series.slice_thickness_mm is None else series.slice_thickness_mm,
+        "slice_thickness_mm": _readable("slice_thickness_mm", series.slice_thickness_mm),
         "spacing_z_mm": series.spacing_mm[0],
         "segmenter": f"{lungs.segmenter} {lungs.segmenter_version}",
         "software_version": findings.software_version,
@@ -133,13 +138,13 @@ def _day(text_: str) -> date | None:
         return None
 
 
-def _age(first: Dataset, taken: date) -> float | None:
-    """Years at the scan, by the birth date or else by Patient's Age in years."""
-    born = _day(string(first, "PatientBirthDate"))
-    stated = string(first, "PatientAge")
-    if born is not None and born <= taken:
-        return (taken - born).days / 365.25
-    return float(stated[:3]) if stated.endswith("Y") and stated[:3].isdecimal() else None
+def _readable(column: str, value: float | None) -> float | str:
+    """The value, or none where the registry would not read it again: some scanners write a thickness of 0."""
+    try:
+        SCANS[column]("" if value is None else str(value))
+    except ValueError:
+        return ""
+    return "" if value is None else value
 
 
 def _write_volume(path: Path, analysis: Analysis) -> None:

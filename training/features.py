@@ -2,6 +2,9 @@
 
 What the registry already has is the node's; the rest is measured here from the stored volumes by the same functions
 (`dicomnode.analysis`), in parallel, each scan kept in a cache, so that a run that was stopped goes on where it was.
+
+A node exports volumes that are cut to the lungs, with air around them: radiomics look across the mask's edge, so these
+volumes give other numbers than the node measures when it serves the bundle. From them nothing is measured.
 """
 
 import json
@@ -73,8 +76,8 @@ def compute(
         (per year, against `earlier_scan`), covariates.*. NaN where a scan lacks a feature.
 
     Raises:
-        UsageError: a volume cannot be read or measured, a scan has neither features nor a volume, or the registry's
-            radiomics were measured at another resolution than the settings ask for.
+        UsageError: a volume cannot be read or measured, a scan has neither features nor a volume, a node's registry
+            lacks features, or the registry's radiomics were measured at another resolution than the settings ask for.
     """
     stored = _stored(cohort, registry, settings)
     tasks = _tasks(cohort, registry, settings, cache, stored)
@@ -96,9 +99,10 @@ def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings)
     there, asked = registry.radiomics_spacing_mm, settings.radiomics_spacing_mm
     if there != asked and any(c.startswith("radiomics.") for c in wanted):
         # Texture hangs on the resolution: a model that learns from one kind must not be asked with the other.
+        anew = "" if registry.by_node else ', or features.source = "volumes", which measures all anew'
         raise UsageError(
             f"{registry.folder}: its radiomics were measured at {there:g} mm, and features.radiomics_spacing_mm is "
-            f'{asked:g}: set that to {there:g}, or features.source = "volumes", which measures all anew'
+            f"{asked:g}: set that to {there:g}{anew}"
         )
     return features[wanted]
 
@@ -109,9 +113,10 @@ def _tasks(
     """The scans that the registry does not answer for."""
     spec = radiomics_settings(settings)
     prefixes = ("quantities.",) if spec is None else ("quantities.", "radiomics.")
-    complete = np.ones(len(stored), bool)
-    for prefix in prefixes:
-        complete &= stored[[c for c in stored if c.startswith(prefix)]].notna().any(axis=1).to_numpy()
+    has = {p: stored[[c for c in stored if c.startswith(p)]].notna().any(axis=1).to_numpy() for p in prefixes}
+    complete = np.logical_and.reduce(list(has.values()))
+    if registry.by_node and not complete.all():
+        raise _not_the_nodes(registry, settings, {p: int((~known).sum()) for p, known in has.items()}, len(stored))
     tasks = []
     for scan, volume, known in zip(cohort["scan"], cohort["volume"], complete, strict=True):
         path = registry.folder / str(volume)
@@ -126,6 +131,18 @@ def _tasks(
         key = digest(spec, dicomnode.__version__, scan, str(volume), kept.st_size, kept.st_mtime_ns)
         tasks.append(_Task(str(scan), path, spec, cache / f"{scan}-{key[:16]}.json"))
     return tasks
+
+
+def _not_the_nodes(registry: Registry, settings: FeatureSettings, lacking: Mapping[str, int], scans: int) -> UsageError:
+    """Why nothing is measured from the volumes of a node's registry, and what else can be done."""
+    why = "a node's volumes are cut to the lungs and give other numbers than the node measures when it serves"
+    if settings.source == "volumes":
+        return UsageError(f'{registry.folder}: features.source is "volumes": {why}: set features.source = "registry"')
+    missing = " and ".join(f"{prefix}* of {count}" for prefix, count in lacking.items() if count)
+    cure = "let the node measure them (analysis.radiomics and registry.record in ae_config.toml) and export again"
+    if not lacking["quantities."]:
+        cure += ", or set features.radiomics = false"
+    return UsageError(f"{registry.folder}: features.parquet lacks {missing} of {scans} scans, and {why}: {cure}")
 
 
 def _measure(tasks: list[_Task], workers: int, told: Told) -> None:

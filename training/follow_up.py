@@ -48,20 +48,24 @@ UNITS: Mapping[tuple[str, str], tuple[str, float, float]] = {
 }
 
 
-def read_outcomes(path: Path) -> tables.Table:
+def read_outcomes(path: Path, patient: tables.Parse = tables.name) -> tables.Table:
     """`outcomes.csv`: patient, death_date, last_contact_date, transplant_date; empty is none.
+
+    Args:
+        path: the file.
+        patient: reads its patients; messages show what this returns.
 
     Raises:
         UsageError: a patient stands twice, has no end at all, or dates contradict one another.
     """
-    table = tables.read(path, OUTCOMES)
+    table = tables.read(path, {**OUTCOMES, "patient": patient})
     columns = table.columns
     first: dict[object, int] = {}
-    for index, patient in enumerate(columns["patient"]):
-        if patient in first:
-            where = f"stands in row {first[patient] + tables.FIRST_ROW} already"
+    for index, who in enumerate(columns["patient"]):
+        if who in first:
+            where = f"stands in row {first[who] + tables.FIRST_ROW} already"
             raise table.refuse(index, "patient", where, "each patient has one row, leave one of the two")
-        first[patient] = index
+        first[who] = index
         death, contact, transplant = (_date(columns[k][index]) for k in list(OUTCOMES)[1:])
         if death is None and contact is None:
             cure = "give death_date, or last_contact_date when the patient was last known to live"
@@ -107,8 +111,8 @@ def ends(outcomes: tables.Table, transplant: Transplant) -> pd.DataFrame:
     return frame.set_index(pd.Index(outcomes.columns["patient"], name="patient"))
 
 
-def read_covariates(path: Path) -> pd.DataFrame:
-    """`covariates.csv`: one measurement a row.
+def read_covariates(path: Path, patient: tables.Parse = tables.name) -> pd.DataFrame:
+    """`covariates.csv`: one measurement a row; `patient` as in `read_outcomes`.
 
     Returns:
         patient, date, column (the cohort's, such as `fvc_percent_predicted`), value.
@@ -116,7 +120,7 @@ def read_covariates(path: Path) -> pd.DataFrame:
     Raises:
         UsageError: a unit is unknown, a value is implausible in its unit, a measurement of one day stands twice.
     """
-    table = tables.read(path, COVARIATES)
+    table = tables.read(path, {**COVARIATES, "patient": patient})
     columns: dict[str, list[object]] = {k: list(table.columns[k]) for k in ("patient", "date", "value")}
     columns["column"] = []
     seen: dict[tuple[object, ...], int] = {}

@@ -21,3 +21,16 @@ def make_arm(name: str, settings: Mapping[str, Mapping[str, object]]) -> Arm:
 
         return deep_arm.make(name, settings.get("deep", {}))
     raise UsageError(f"arms: {name!r} is unknown: use {', '.join(ARMS)}")
+
+
+def check_files(name: str, settings: Mapping[str, Mapping[str, object]]) -> None:
+    """See, before hours of work, that the files are there which an arm starts from; settings as in `make_arm`.
+
+    Raises:
+        UsageError: one is missing, or another one than its digest says.
+    """
+    if name in DEEP_ARMS:
+        from training import deep_settings, pretrained  # noqa: PLC0415
+
+        if file := deep_settings.read(settings.get("deep", {})).pretrained.get(name):
+            pretrained.check(name, file)

@@ -40,11 +40,11 @@ def published(backbone: str) -> Published:
     return Published(backbone, file, "ImageNet weights", source, by_hand)
 
 
-def load_encoder(encoder: nn.Module, backbone: str, file: PretrainedFile) -> None:
-    """Put the file's weights into the encoder; its classifier's are left out.
+def check(backbone: str, file: PretrainedFile) -> None:
+    """Compare a file with its digest.
 
     Raises:
-        UsageError: the file is missing, another one, or not of this network.
+        UsageError: it is missing, or another one.
     """
     how = _HOW.format(backbone=backbone)
     try:
@@ -56,6 +56,15 @@ def load_encoder(encoder: nn.Module, backbone: str, file: PretrainedFile) -> Non
         raise UsageError(
             f"deep.pretrained.{backbone}: {file.path} has sha256 {found[:12]}…, expected {file.sha256[:12]}…. {how}"
         )
+
+
+def load_encoder(encoder: nn.Module, backbone: str, file: PretrainedFile) -> None:
+    """Put the file's weights into the encoder; its classifier's are left out.
+
+    Raises:
+        UsageError: the file is missing, another one, or not of this network.
+    """
+    check(backbone, file)
     wanted = encoder.state_dict()
     try:
         state = {_present_name(k): v for k, v in _tensors(file.path).items()}

@@ -32,6 +32,14 @@ class Pseudonyms:
         """The pseudonym of a Patient ID."""
         return "P" + self._keyed("patient", patient_id).hex()[:16]
 
+    def read_patient(self, text: str) -> str:
+        """The pseudonym of a Patient ID in a table; a parser for `training.tables`.
+
+        Raises:
+            ValueError: it is empty.
+        """
+        return self.patient(_patient_id(text))
+
     def scan(self, series_uid: str, part: str) -> str:
         """The pseudonym of a series, or of a part of one."""
         return "S" + self._keyed("scan", series_uid, part).hex()[:16]

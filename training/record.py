@@ -5,8 +5,9 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,16 @@ _LIBRARIES = (
 class Record:
     """The content of a run folder's `run.json`, on disk after every change."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], fixed: Mapping[str, Any], free: Sequence[str] = ()
+    ) -> None:
         """Open the record of a run folder, or begin one.
 
         Args:
             folder: the run folder.
             settings: all settings, as plain values.
             fixed: what may not change between the starts of one run: settings and digests of the input.
+            free: names in `fixed`, such as "settings.deep.workers", that may change all the same; "*" is any key.
 
         Raises:
             UsageError: the folder holds another run.
@@ -40,7 +44,7 @@ class Record:
         content: dict[str, Any] = {"format": FORMAT, "fixed": dict(fixed), "starts": [], "steps": {}, "warnings": []}
         if self._path.is_file():
             content = json.loads(self._path.read_text(encoding="utf-8"))
-            if other := _difference(content["fixed"], json.loads(json.dumps(fixed))):
+            if other := _difference(content["fixed"], json.loads(json.dumps(fixed)), free):
                 raise UsageError(f"{folder} holds a run with another {other}: give a new run folder (out)")
         self.content = content
         self.content |= {"settings": dict(settings), "code": code(), "software": software()}
@@ -76,13 +80,16 @@ class Record:
         write_json(self._path, self.content)
 
 
-def _difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The name of the first thing that differs, "" if none."""
+def _difference(stored: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str], within: str = "") -> str:
+    """The name of the first thing that differs and is not free, "" if none."""
     for key in sorted({*stored, *now}):
-        if stored.get(key) != now.get(key):
-            a, b = stored.get(key), now.get(key)
-            inner = _difference(a, b) if isinstance(a, dict) and isinstance(b, dict) else ""
-            return f"{key}.{inner}" if inner else key
+        name, a, b = within + key, stored.get(key), now.get(key)
+        if a == b or any(fnmatchcase(name, pattern) for pattern in free):
+            continue
+        if not isinstance(a, dict) or not isinstance(b, dict):
+            return name
+        if inner := _difference(a, b, free, f"{name}."):
+            return inner
     return ""
 
 

@@ -77,6 +77,11 @@ class Registry:
         return self.about["made_by"] == "synthetic"
 
     @property
+    def by_node(self) -> bool:
+        """Whether a node exported it: its volumes are then cut to the lungs, with -1024 HU around them."""
+        return self.about["made_by"] == "node"
+
+    @property
     def radiomics_spacing_mm(self) -> float:
         """The resolution that the radiomics in `features` were measured at."""
         stated = self.about.get("radiomics_spacing_mm", NODE_RADIOMICS_SPACING_MM)

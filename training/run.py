@@ -21,7 +21,7 @@ from training import ensemble, follow_up, splits
 from training import features as measured
 from training.arms import Arm, Data, Told
 from training.files import digest, file_digest, write_atomically, write_json
-from training.known_arms import make_arm
+from training.known_arms import check_files, make_arm
 from training.record import Record
 from training.registry import Registry
 from training.registry import read as read_registry
@@ -31,6 +31,10 @@ from training.suspicious import suspicious
 
 #: Settings that may change when a finished run is started again: only what hangs on them is then done anew.
 _LATE = ("evaluation", "bundle", "gate")
+#: Those that change no number: how many share the work, and where files lie (what they hold has a digest).
+_FREE = tuple(
+    f"settings.{name}" for name in ("features.workers", "deep.workers", "deep.cache", "deep.pretrained.*.path")
+)
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,12 @@ def run(settings: RunSettings, toml: str, told: Told, until: str = "bundle") -> 
     arms = tuple(make_arm(name, tables) for name in settings.arms)
     registry = read_registry(settings.registry)
     folder = settings.out
+    for name in settings.arms:
+        if not _predictions(folder, name).is_file():
+            check_files(name, tables)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        record = Record(folder, settings.model_dump(mode="json"), _fixed(settings, registry))
+        record = Record(folder, settings.model_dump(mode="json"), _fixed(settings, registry), _FREE)
         write_atomically(folder / "run.toml", toml)
         run_ = _Run(folder, settings, registry, record, arms, told)
         for step in STEPS[: names.index(until) + 1]:
@@ -153,8 +160,12 @@ def read_data(folder: Path, registry: Path) -> Data:
 
 def _arms(run_: _Run) -> None:
     for arm in run_.arms:
-        output = run_.folder / "arms" / arm.name / "predictions.parquet"
-        run_.record.step(f"arms/{arm.name}", "", output, partial(_arm, run_, arm))
+        run_.record.step(f"arms/{arm.name}", "", _predictions(run_.folder, arm.name), partial(_arm, run_, arm))
+
+
+def _predictions(folder: Path, arm: str) -> Path:
+    """What an arm leaves when it has predicted every scan."""
+    return folder / "arms" / arm / "predictions.parquet"
 
 
 def _arm(run_: _Run, arm: Arm) -> None:
@@ -176,8 +187,7 @@ def _arm(run_: _Run, arm: Arm) -> None:
         scans = data.cohort.iloc[test][["scan", "patient"]].assign(fold=number)
         tables.append(ensemble.table(arm.name, scans, risks))
     found = pd.concat(tables).set_index("scan").loc[data.cohort["scan"]].reset_index()
-    path = run_.folder / "arms" / arm.name / "predictions.parquet"
-    write_atomically(path, found[list(tables[0])].to_parquet(index=False))
+    write_atomically(_predictions(run_.folder, arm.name), found[list(tables[0])].to_parquet(index=False))
 
 
 def _prefixed(told: Told, stage: str) -> Told:
@@ -200,7 +210,7 @@ def _checked(risks: NDArray[np.float64], count: int, stage: str) -> NDArray[np.f
 
 def _ensemble(run_: _Run) -> None:
     frame = cohorts.load(run_.folder / "cohort.parquet")
-    found = {n: pd.read_parquet(run_.folder / "arms" / n / "predictions.parquet") for n in run_.settings.arms}
+    found = {n: pd.read_parquet(_predictions(run_.folder, n)) for n in run_.settings.arms}
     stacked = ensemble.stack(found, cohorts.outcomes_of(frame))
     write_json(run_.folder / "ensemble.json", stacked.to_dict())
     whole = pd.concat([*found.values(), stacked.predictions], ignore_index=True)
@@ -229,7 +239,9 @@ def _bundle(run_: _Run) -> None:
 
     chosen, folder = run_.settings.bundle, run_.folder
     if chosen.make:
-        made_by = f"training run {folder / 'run.toml'}"
+        made_by = (
+            f"training run {folder.name}/run.toml"  # not the whole path: a bundle tells nothing of its maker's disk
+        )
         make_bundle(folder, folder / "bundle", name=chosen.name, version=chosen.version, created_by=made_by)
 
 

@@ -37,7 +37,8 @@ class FeatureSettings(_Table):
 
     source: Literal["registry", "volumes"] = Field(
         "registry",
-        description="'registry': what the registry has, and the rest from the volumes; 'volumes': all measured anew",
+        description="'registry': what the registry has, and the rest from the volumes (not from a node's, cut "
+        "to the lungs); 'volumes': all measured anew",
     )
     radiomics: bool = Field(True, description="with PyRadiomics features (seconds a scan where they are measured here)")
     radiomics_spacing_mm: float = Field(
@@ -110,7 +111,7 @@ class RunSettings(_Table):
     splits: SplitSettings = SplitSettings()
     features: FeatureSettings = FeatureSettings()
     radiomics: RadiomicsSettings = RadiomicsSettings()
-    #: Checked by `training.deep_arm`, whose table it is.
+    #: Checked by `training.deep_settings`, whose table it is.
     deep: dict[str, object] = Field({}, description="settings of the networks")
     evaluation: EvaluationSettings = EvaluationSettings()
     bundle: BundleSettings = BundleSettings()
@@ -118,7 +119,7 @@ class RunSettings(_Table):
 
 
 def load(path: Path, out: Path | None = None) -> RunSettings:
-    """Read a run's settings; `out` replaces the file's run folder.
+    """Read a run's settings; `out` replaces the file's run folder. All paths in them are absolute.
 
     Raises:
         UsageError: the file is missing or no TOML, a key is unknown, a value does not fit.
@@ -130,8 +131,30 @@ def load(path: Path, out: Path | None = None) -> RunSettings:
     except ValueError as error:  # not TOML, not UTF-8
         raise UsageError(f"{path} is not TOML: {error}") from None
     settings = from_dict(stored, str(path))
-    placed = {k: path.parent / v for k in ("registry", "outcomes", "covariates") if (v := getattr(settings, k))}
-    return settings.model_copy(update={**placed, "out": path.parent / settings.out if out is None else out})
+    # Absolute: the run's record keeps them, and report and gate may be called from another folder.
+    folder = path.parent.absolute()
+    placed = {k: folder / v for k in ("registry", "outcomes", "covariates") if (v := getattr(settings, k))}
+    try:
+        deep = _placed_deep(settings.deep, folder)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    run = folder / settings.out if out is None else out.absolute()
+    return settings.model_copy(update={**placed, "out": run, "deep": deep})
+
+
+def _placed_deep(table: dict[str, object], folder: Path) -> dict[str, object]:
+    """`[deep]`, checked even where no arm wants it: a bundle reads it. Its paths are taken from the folder."""
+    if not table:
+        return table
+    from training import deep_settings  # noqa: PLC0415  (torch takes seconds: only where there is such a table)
+
+    read, placed = deep_settings.read(table), dict(table)
+    if read.cache is not None:
+        placed["cache"] = str(folder / read.cache)
+    if read.pretrained:
+        files = read.pretrained.items()
+        placed["pretrained"] = {name: {"path": str(folder / f.path), "sha256": f.sha256} for name, f in files}
+    return placed
 
 
 def from_dict(stored: Mapping[str, object], where: str) -> RunSettings:

@@ -94,6 +94,8 @@ def test_a_scan_without_features_or_volume_is_left_out(tmp_path: Path) -> None:
     [
         ("A,2010-06-01,,\n", "row 2, column death_date: '2010-06-01' lies before the scan A2 of 2011-01-01: correct"),
         ("B,2013-01-01,,\nA,,2010-06-01,\n", "row 3, column last_contact_date: '2010-06-01' lies before the scan A2"),
+        ("A,2010-06-01,,2010-03-01\n", "row 2, column death_date: '2010-06-01' lies before the scan A2 of 2011-01-01"),
+        ("A,,2010-06-01,2010-03-01\n", "column last_contact_date: '2010-06-01' lies before the scan A2 of 2011-01-01"),
         ("A,,,\n", "row 2, column last_contact_date: '' is empty, and so is death_date: give death_date"),
         ("A,yes,,\n", "row 2, column death_date: 'yes' is a death without a date: find its date"),
         ("A,2012-13-01,,\n", "row 2, column death_date: '2012-13-01' is no day of the calendar"),

@@ -208,7 +208,12 @@ def test_the_arm_starts_its_processes_itself(data: Data, tmp_path: Path, monkeyp
     learnt = fitted(data, tmp_path, lambda *told: seen.append(told), processes=2, epochs=1)
     assert [s[1:] for s in seen if s[0].startswith("Fitting")] == [(1, 1)]
     assert learnt.predict(np.arange(2)).shape == (2, 5)
-    assert json.loads((tmp_path / "fit.json").read_text())["settings"]["processes"] == 2
+    report = json.loads((tmp_path / "fit.json").read_text())
+    assert report["settings"]["processes"] == 2
+    # The mean over all scans: each process's batch norms see its own scans, so it is near one process's loss, not it.
+    fitted(data, tmp_path / "one", epochs=1)
+    single = json.loads((tmp_path / "one" / "fit.json").read_text())["train_loss"][0]
+    assert report["train_loss"][0] == pytest.approx(single, rel=0.25)
 
 
 def test_a_job_is_the_same_when_read_back(data: Data, tmp_path: Path) -> None:
@@ -217,6 +222,15 @@ def test_a_job_is_the_same_when_read_back(data: Data, tmp_path: Path) -> None:
     read = Job.load(tmp_path)
     assert read.digest == job.digest and read.settings == job.settings
     assert dataclasses.replace(read, seed=4).digest != job.digest
+
+
+def test_a_job_is_the_same_wherever_its_files_lie(data: Data, tmp_path: Path) -> None:
+    job = a_job(data, tmp_path)
+    digests = set()
+    for path, sha256 in (("a/net.pth", "0" * 64), ("b/net.pth", "0" * 64), ("b/net.pth", "1" * 64)):
+        table = {**TABLE, "pretrained": {"resnet18": {"path": path, "sha256": sha256}}}
+        digests.add(dataclasses.replace(job, settings=deep_settings.read(table)).digest)
+    assert len(digests) == 2 and job.digest not in digests
 
 
 def test_a_scan_without_volume_is_refused(data: Data, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from dicomnode.errors import UsageError
 from tests.tabular_worlds import settings_toml
+from training import deep_settings
 from training.known_arms import make_arm
 from training.settings import RunSettings, from_dict, load
 
@@ -36,8 +37,22 @@ def test_the_example_shows_every_key_with_its_default() -> None:
 def test_the_example_loads_with_paths_beside_it() -> None:
     settings = load(EXAMPLE)
     assert settings.registry == EXAMPLE.parent / "registry" and settings.out == EXAMPLE.parent / "run"
-    assert load(EXAMPLE, Path("elsewhere")).out == Path("elsewhere")
+    assert load(EXAMPLE, Path("elsewhere")).out == Path.cwd() / "elsewhere"
     assert make_arm("radiomics", {"radiomics": settings.radiomics.model_dump()}).name == "radiomics"
+
+
+def test_all_paths_are_absolute_and_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    deep = f'cache = "prepared"\n[deep.pretrained.resnet18]\npath = "net.pth"\nsha256 = "{"0" * 64}"'
+    settings_toml(tmp_path / "here", top='covariates = "lung.csv"', deep=deep)
+    monkeypatch.chdir(tmp_path)
+    settings, here = load(Path("here/run.toml")), tmp_path / "here"
+    assert (settings.registry, settings.outcomes) == (here / "registry", here / "registry" / "outcomes.csv")
+    assert (settings.covariates, settings.out) == (here / "lung.csv", here / "run")
+    read = deep_settings.read(settings.deep)
+    assert (read.cache, read.pretrained["resnet18"].path) == (here / "prepared", here / "net.pth")
+    settings_toml(here, deep='cache = ""')
+    assert deep_settings.read(load(here / "run.toml").deep).cache is None  # as the settings say: the registry's
 
 
 @pytest.mark.parametrize(
@@ -55,6 +70,7 @@ def test_the_example_loads_with_paths_beside_it() -> None:
         ("", {"radiomics": "models = ['forest']"}, "radiomics.models.0: 'forest': Input should be 'cox'"),
         ("arms = ['radiomics', 'radiomics']", {}, "run.toml: arms names one twice: radiomics, radiomics"),
         ("seed = ", {}, "run.toml is not TOML"),
+        ("arms = ['radiomics']", {"deep": "epoch = 3"}, "run.toml: deep.epoch: Extra inputs are not permitted"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_cure(tmp_path: Path, top: str, tables: dict, message: str) -> None:

@@ -22,6 +22,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 def test_the_commands_are_these() -> None:
     listed = CliRunner().invoke(cli.app, ["--help"]).output
     assert all(command in listed for command in COMMANDS)
+    assert "Example: training synthetic" in listed
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,10 @@ def test_the_commands_are_these() -> None:
             2,
             "d is no folder: give one with DICOM files",
         ),
+        (["cohort", "--outcomes", "o", "--out", "c"], 2, "give --registry FOLDER, or --dicom FOLDER with scans"),
+        (["cohort", "--dicom", "d", "--outcomes", "o", "--out", "c"], 2, "d is no folder: give one with DICOM files"),
+        (["cohort", "--registry", "r", "--outcomes", "o", "--out", "."], 2, "--out . is a folder: name a file in it"),
+        (["synthetic", "--out", "file/r", "--patients", "1"], 2, "file/r/scans: Not a directory; check the path"),
         (["synthetic", "--out", "r", "--patients", "0"], 2, "--patients is 0: give at least 1"),
     ],
 )
@@ -47,12 +52,41 @@ def test_an_error_is_one_line_and_an_exit_code(
     arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("file").touch()
     monkeypatch.setattr(sys, "argv", ["training", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == code
     said = capsys.readouterr().err
     assert f"training: {message}" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("terminal", "display", "arguments", "opened"),
+    [
+        (True, "DISPLAY", [], True),
+        (True, "WAYLAND_DISPLAY", [], True),
+        (True, "DISPLAY", ["--no-open"], False),
+        (True, "NONE", [], False),
+        (False, "DISPLAY", [], False),
+        (False, "NONE", ["--open"], True),
+    ],
+)
+def test_the_report_opens_for_a_person_at_a_desktop(
+    terminal: bool, display: str, arguments: list[str], opened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(display, ":0")
+    monkeypatch.setattr("typer.launch", shown.append)
+    monkeypatch.setattr("training.report.write", lambda run: run / "report.html")
+    monkeypatch.setattr(sys, "argv", ["training", "report", "run", *arguments])
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code and shown == ["run/report.html"] * opened
 
 
 def test_help_does_not_import_torch() -> None:

@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows[-1] |= {"age_years": 60 + number, "volume": f"scans/A-{number}.npz"}
         first = first or names_of(quantify.by_region(phantom.volume, phantom.labels), {})
     pd.DataFrame(rows).to_csv(folder / "scans.csv", index=False)
-    (folder / "registry.toml").write_text('format = 1\nmade_by = "node"\n')
+    (folder / "registry.toml").write_text('format = 1\nmade_by = "training"\n')
     stored = pd.DataFrame([first])
     stored.insert(0, "scan", ["A-0"])
     stored.to_parquet(folder / "features.parquet", index=False)
@@ -88,6 +88,32 @@ def test_radiomics_of_another_resolution_are_not_taken_for_ours(registry: Regist
         compute(cohort(coarse), coarse, asked, tmp_path, silent)
     compute(cohort(coarse), coarse, QUICK, tmp_path, silent)  # which does without them
     assert registry.radiomics_spacing_mm == 1
+
+
+def test_nothing_is_measured_from_the_volumes_that_a_node_exported(registry: Registry, tmp_path: Path) -> None:
+    """They are cut to the lungs: their texture is not what the node measures when it serves."""
+    node = replace(registry, about={**registry.about, "made_by": "node"})
+    measured = node.features.assign(**{"quantities.lungs.mean_hu": -800.0})
+    whole = replace(node, features=measured.assign(**{"radiomics.lungs.original_glcm_Contrast": 1.0}))
+    radiomics = QUICK.model_copy(update={"radiomics": True})
+    for read_, settings, message in (
+        (
+            node,
+            QUICK,
+            r"lacks quantities\.\* of 2 of 3 scans, and a node's volumes are cut to the lungs .*: let the node",
+        ),
+        (replace(node, features=measured), radiomics, r"radiomics\.\* of 3 of 3 .*or set features\.radiomics = false"),
+        (
+            whole,
+            QUICK.model_copy(update={"source": "volumes"}),
+            r'source is "volumes": .*set features\.source = "regis',
+        ),
+        (whole, radiomics.model_copy(update={"radiomics_spacing_mm": 2.0}), "is 2: set that to 1$"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            compute(cohort(read_), read_, settings, tmp_path / "cache", silent)
+    assert not (tmp_path / "cache").exists()
+    compute(cohort(whole), whole, radiomics, tmp_path / "cache", silent)
 
 
 def test_the_change_is_the_nodes(registry: Registry, tmp_path: Path) -> None:

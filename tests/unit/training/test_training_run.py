@@ -95,6 +95,45 @@ def test_a_finished_run_does_nothing_again_and_another_is_refused(finished: Path
         run(load_settings(toml.with_name("other.toml")), other, lambda *_: None, "evaluation")
 
 
+def test_a_run_goes_on_with_other_workers_and_from_another_place(tmp_path: Path) -> None:
+    """What changes no number may change; device and processes, which do, may not."""
+    digest = f'sha256 = "{"a" * 64}"'
+    (tmp_path / "one").mkdir()
+    deep = f'workers = 1\n[deep.pretrained.resnet18]\npath = "one.pth"\n{digest}'
+    folder = start(tmp_path / "one", world(patients=60), until="splits", features="workers = 1", deep=deep)
+    made = (folder / "splits.json").stat().st_mtime_ns
+    (tmp_path / "one").rename(tmp_path / "two")
+    moved = tmp_path / "two"
+
+    def again(features: str, deep: str) -> None:
+        toml = settings_toml(moved, **{**SMALL, "features": features, "deep": deep})
+        run(load_settings(toml), toml.read_text(), lambda *_: None, "splits")
+
+    other = f'workers = 2\ncache = "c"\n[deep.pretrained.resnet18]\npath = "else.pth"\n{digest}'
+    again("workers = 2", other)
+    assert (moved / "run" / "splits.json").stat().st_mtime_ns == made
+    assert record(moved / "run")["settings"]["features"]["workers"] == 2
+    for changed, name in (
+        (other.replace("a" * 64, "b" * 64), r"pretrained\.resnet18\.sha256"),
+        (f'device = "cuda"\n{other}', "device"),
+        (f"processes = 2\n{other}", "processes"),
+    ):
+        with pytest.raises(UsageError, match=rf"holds a run with another settings\.deep\.{name}:"):
+            again("workers = 2", changed)
+
+
+def test_imagenet_weights_that_are_not_there_are_told_of_at_once(tmp_path: Path) -> None:
+    """Not when the network is fitted, hours later; and an unfit file leaves no run folder behind."""
+    (tmp_path / "net.pth").write_bytes(b"other")
+    deep = f'[deep.pretrained.resnet18]\npath = "net.pth"\nsha256 = "{"a" * 64}"'
+    with pytest.raises(UsageError, match=r"deep\.pretrained\.resnet18: .*net\.pth has sha256 .*expected aaaa"):
+        start(tmp_path, world(patients=20), until="cohort", top='arms = ["resnet18"]', deep=deep)
+    (tmp_path / "net.pth").unlink()
+    with pytest.raises(UsageError, match=r"net\.pth: No such file"):
+        start(tmp_path, world(patients=20), until="cohort", top='arms = ["resnet18"]', deep=deep)
+    assert not (tmp_path / "run").exists()
+
+
 def test_late_settings_are_done_anew(finished: Path) -> None:
     toml = finished.parent / "late.toml"
     text = (finished.parent / "run.toml").read_text().replace("bootstrap = 100", "bootstrap = 50")
