@@ -4,9 +4,7 @@ cohort → splits → features → arms → ensemble → evaluation → report �
 it was: a step that is done is not repeated, an arm goes on inside its fold.
 """
 
-import fcntl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +18,7 @@ from training import cohort as cohorts
 from training import ensemble, follow_up, splits
 from training import features as measured
 from training.arms import Arm, Data, Told
-from training.files import digest, file_digest, write_atomically, write_json
+from training.files import alone, digest, file_digest, write_atomically, write_json
 from training.known_arms import check_files, make_arm
 from training.record import Record
 from training.registry import Registry
@@ -75,7 +73,8 @@ def run(settings: RunSettings, toml: str, told: Told, until: str = "bundle") -> 
         if not _predictions(folder, name).is_file():
             check_files(name, tables)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    busy = f"{folder} is in use by a run that has not ended: wait for it, or give another out"
+    with alone(folder / ".lock", busy):
         record = Record(folder, settings.model_dump(mode="json"), _fixed(settings, registry), _FREE)
         write_atomically(folder / "run.toml", toml)
         run_ = _Run(folder, settings, registry, record, arms, told)
@@ -92,19 +91,6 @@ def _fixed(settings: RunSettings, registry: Registry) -> dict[str, object]:
     digests = {k: file_digest(v) for k, v in files.items() if v is not None and v.is_file()}
     stable = settings.model_dump(mode="json", exclude={*paths, *_LATE})
     return {"settings": stable, "sha256": {"registry": registry.sha256, **digests}}
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder against a second run in it; the lock ends with the process, however that ends."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"{folder} is in use by a run that has not ended: wait for it, or give another out"
-            ) from None
-        yield
 
 
 def make_cohort(settings: RunSettings, registry: Registry) -> cohorts.Cohort:
