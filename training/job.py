@@ -46,8 +46,9 @@ class Job:
         """SHA-256 over all that decides the network's weights; not over what only decides how fast they come, or where
         files lie: those with ImageNet weights are known by their own digest.
         """
-        elsewhere = {"workers": True, "cache": True, "pretrained": {"__all__": {"path"}}}
-        settings = self.settings.model_dump(mode="json", exclude=elsewhere)
+        settings = self.settings.model_dump(
+            mode="json", exclude={"workers": True, "cache": True, "pretrained": {"__all__": {"path"}}}
+        )
         text = json.dumps({"backbone": self.backbone, "seed": self.seed, "settings": settings}, sort_keys=True)
         # The names of prepared files hold a hash of the volume's state.
         parts = [text, *(f"{file.parent.name}/{file.name}" for file in self.scans.files)]

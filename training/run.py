@@ -25,7 +25,7 @@ from training.registry import Registry
 from training.registry import read as read_registry
 from training.settings import RunSettings
 from training.splits import Nested, assert_disjoint
-from training.suspicious import suspicious
+from training.suspicious import names_patients, suspicious
 
 #: Settings that may change when a finished run is started again: only what hangs on them is then done anew.
 _LATE = ("evaluation", "bundle", "gate")
@@ -127,8 +127,14 @@ def _features(run_: _Run) -> None:
     odd = suspicious(found.drop(columns="scan"), cohorts.outcomes_of(frame))
     for one in odd:
         run_.record.warn(f"{one.feature} alone tells {one.outcome} (AUC {one.auc:.3f}): was it made from the outcome?")
+    naming = names_patients(found.drop(columns="scan"), frame["patient"].to_list())
+    if naming:
+        more = f" and {len(naming) - 3} more" if len(naming) > 3 else ""
+        which = ", ".join(naming[:3]) + more
+        run_.record.warn(f"of one or two patients alone there is a value of {which}: does it tell who they are?")
     run_.record.put(
         suspicious_features=[asdict(one) for one in odd],
+        naming_features=list(naming),
         radiomics_settings=measured.radiomics_settings(run_.settings.features),
         sha256={name: file_digest(run_.folder / f"{name}.parquet") for name in ("cohort", "features")},
     )

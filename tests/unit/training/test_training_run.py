@@ -281,7 +281,42 @@ def test_a_feature_made_from_the_outcome_is_reported(tmp_path: Path) -> None:
     assert {s["feature"] for s in kept["suspicious_features"]} == {"radiomics.lungs.planted"}
     assert any("radiomics.lungs.planted alone tells death at any time (AUC 1.000)" in w for w in kept["warnings"])
     (tmp_path / "clean").mkdir()
-    assert record(start(tmp_path / "clean", made, until="features"))["suspicious_features"] == []
+    clean = record(start(tmp_path / "clean", made, until="features"))
+    assert clean["suspicious_features"] == clean["naming_features"] == clean["warnings"] == []
+
+
+@pytest.mark.parametrize("elsewhere", [np.nan, 0.0])
+def test_the_outcome_planted_in_one_patients_two_scans_helps_nobody(tmp_path: Path, elsewhere: float) -> None:
+    """A right split keeps it from all predictions of others, the record names it, a wrong split is refused."""
+    made = world(patients=100)
+    dead = made.outcomes.loc[made.outcomes["death_date"] != "", "patient"]
+    counts = made.scans["patient"].value_counts()
+    patient = next(p for p in dead if counts.get(p) == 2)
+    mine = (made.scans["patient"] == patient).to_numpy()
+    planted = made.features.assign(**{"radiomics.lungs.planted": np.where(mine, 1.0, elsewhere)})
+    found = []
+    for name, features in (("clean", made.features), ("planted", planted)):
+        (tmp_path / name).mkdir()
+        folder = start(tmp_path / name, World(made.scans, features, made.outcomes, made.severity), until="features")
+        right = Nested.load(folder / "splits.json")
+        both = tuple(part if patient in part else (*part, patient) for part in right.outer)
+        Nested(right.seed, both, right.inner).save(folder / "splits.json")
+        toml = tmp_path / name / "run.toml"
+        with pytest.raises(LeakageError, match="each patient of the cohort exactly once"):
+            run(load_settings(toml), toml.read_text(), lambda *_: None, "ensemble")
+        right.save(folder / "splits.json")
+        run(load_settings(toml), toml.read_text(), lambda *_: None, "ensemble")
+        predictions = pd.read_parquet(folder / "predictions.parquet").query(
+            "arm == 'radiomics' and patient != @patient"
+        )
+        found.append(predictions[list(RISKS)].to_numpy())
+    frame = load(folder / "cohort.parquet").query("patient != @patient")
+    aucs = [[metrics.auc(metrics.at_horizon(outcomes_of(frame), y), r[:, y - 1]) for y in (1, 3, 5)] for r in found]
+    np.testing.assert_allclose(aucs[1], aucs[0], atol=0.005)
+
+    kept = record(folder)
+    assert kept["naming_features"] == ["radiomics.lungs.planted"]
+    assert any("a value of radiomics.lungs.planted: does it tell who they are" in w for w in kept["warnings"])
 
 
 def test_a_patient_on_both_sides_stops_the_run(tmp_path: Path) -> None:
