@@ -45,6 +45,7 @@ def run(config: Config, *, deep: bool = False) -> list[Result]:
         _port(config),
         _segmenter(config),
         _bundle(config),
+        *_candidate(config),
         *_retraining(config),
         *_peers(config),
         *_profiles(config),
@@ -120,6 +121,22 @@ def _bundle(config: Config) -> Result:
     if bundle is None:
         return Result("bundle", True, "none configured: no risk is predicted")
     return Result("bundle", True, f"{bundle.name} {bundle.version}, {bundle.intended_use}: hashes and golden case hold")
+
+
+def _candidate(config: Config) -> Iterator[Result]:
+    if not (name := config.analysis.shadow_bundle):
+        return
+    what = "shadow_bundle"
+    try:
+        bundle = model_bundle(config.analysis, name)
+    except DicomnodeError as e:
+        yield Result(what, False, str(e))
+        return
+    assert bundle is not None
+    if config.registry.record:
+        yield Result(what, True, f"{bundle.name} {bundle.version} reads each scan unseen")
+    else:
+        yield Result(what, False, f"{name} is never asked, because nothing is recorded: set registry.record = true")
 
 
 def _retraining(config: Config) -> Iterator[Result]:

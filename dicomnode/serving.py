@@ -5,10 +5,11 @@ new studies are read with that one, and it stands in their reports. A bundle tha
 """
 
 import logging
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dicomnode import methods
+from dicomnode import logs, methods
 from dicomnode.analysis.pipeline import Method
 from dicomnode.config import AnalysisTable, Config
 from dicomnode.errors import ConfigurationError, DicomnodeError
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Which file `model.toml` is, and when it was written: None if there is none.
-_Mark = tuple[str, int] | None
+#: Which folder the bundle's is, and each file's name, size and time of writing; None if there is no such folder.
+_Mark = tuple[str, tuple[tuple[str, int, int], ...]] | None
 
 
 @dataclass(frozen=True)
 class _Served:
-    """A profile's method, and the bundle's folder as it was when the bundle was loaded from it."""
+    """A profile's method, and the bundle's folder as it was when it was last looked at."""
 
     table: AnalysisTable
     mark: _Mark
@@ -39,8 +40,9 @@ class Models:
         """Raises WeightsError, BundleError, ConfigurationError: what is configured cannot be served."""
         table = config.analysis
         self._table = table
-        self._shadow_mark = _mark(table, table.shadow_bundle)
-        self._shadow = methods.model_bundle(table, table.shadow_bundle)
+        self._shadow_mark: _Mark = None
+        self._shadow: Bundle | None = None
+        self._load_shadow(_mark(table, table.shadow_bundle))
         default = _Served(table, _mark(table, table.bundle), methods.method(table))
         self._served = {DEFAULT_PROFILE: default}
         for name, method in methods.profiles(config, default.method).items():
@@ -67,21 +69,32 @@ class Models:
         """The candidate that runs unseen beside the default profile's bundle; None where there is none that loads."""
         mark = _mark(self._table, self._table.shadow_bundle)
         if mark != self._shadow_mark:
-            self._shadow_mark = mark
-            try:
-                self._shadow = methods.model_bundle(self._table, self._table.shadow_bundle)
-            except DicomnodeError as error:
-                log.error("the candidate %s has changed and does not load: none runs: %s", mark, error)
-                self._shadow = None
+            self._load_shadow(mark)
         return self._shadow
+
+    def _load_shadow(self, mark: _Mark) -> None:
+        """Nobody waits for the candidate's word: where it does not load, neither a start nor a study is stopped."""
+        self._shadow_mark, self._shadow = mark, None
+        name = self._table.shadow_bundle
+        try:
+            self._shadow = methods.model_bundle(self._table, name)
+        except DicomnodeError as error:
+            log.error("the candidate %s does not load: none runs beside the served bundle: %s", name, error)
+        except Exception as error:  # noqa: BLE001  (as above)
+            logs.trouble(log, error, "the candidate %s does not load: none runs beside the served bundle", name)
 
 
 def _mark(table: AnalysisTable, name: str) -> _Mark:
+    """While a bundle is being copied, `model.toml` may come first: every file tells whether to look again."""
+    if not name:
+        return None
     try:
-        manifest = (table.weights / name / "model.toml").resolve(strict=True)
-        return str(manifest), manifest.stat().st_mtime_ns
+        folder = (table.weights / name).resolve(strict=True)
+        with os.scandir(folder) as entries:
+            files = sorted((e.name, (s := e.stat()).st_size, s.st_mtime_ns) for e in entries)
     except OSError:
         return None
+    return str(folder), tuple(files)
 
 
 def _with_new_bundle(served: _Served) -> Method:
@@ -91,6 +104,9 @@ def _with_new_bundle(served: _Served) -> Method:
         bundle = methods.model_bundle(served.table)
     except DicomnodeError as error:
         log.error("the bundle %s has changed and does not load: the one from before serves on: %s", name, error)
+        return served.method
+    except Exception as error:  # noqa: BLE001  (no study fails because somebody copies files)
+        logs.trouble(log, error, "the bundle %s has changed and does not load: the one from before serves on", name)
         return served.method
     if bundle is not None:
         log.info("bundle %s %s serves, sha256 %s", bundle.name, bundle.version, bundle.sha256)
