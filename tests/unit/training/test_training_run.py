@@ -264,7 +264,7 @@ def with_volumes(made: World, registry: Path) -> World:
 @pytest.mark.parametrize("arm", DEEP_ARMS)
 def test_networks_learn_nothing_from_permuted_outcomes(tmp_path: Path, arm: str) -> None:
     """As for the measured numbers: the images tell the patients' own outcomes, and nothing of another's."""
-    made = world(patients=110, effect=1.5)
+    made = world(patients=110, effect=2.5)
     arms = {"top": f'arms = ["{arm}"]', "deep": NETWORK}
     true = start(tmp_path / "true", with_volumes(made, tmp_path / "true" / "registry"), **arms)
     assert interval_of_auc(true, arm, 3)[0] > 0.55
