@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from dicomnode.errors import DicomnodeError, UsageError
 from tests.tabular_worlds import World, settings_toml, world, write
@@ -21,6 +22,8 @@ from training.ensemble import RISKS
 from training.run import _checked, read_data, run, seed_of
 from training.settings import load as load_settings
 from training.splits import LeakageError, Nested
+
+torch.set_num_threads(1)  # two that wait for each other on a busy machine take many times as long
 
 ROOT = Path(__file__).resolve().parents[3]
 #: Two outer and two inner folds, and models that take a fraction of a second.
