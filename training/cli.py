@@ -59,7 +59,7 @@ def synthetic(
 ) -> None:
     """Make a synthetic registry with a known truth: phantom scans, features, outcomes, censoring.
 
-    Broken off and started again, it goes on where it was. 600 patients with radiomics take about eight minutes on two
+    Broken off and started again, it goes on where it was. 600 patients with radiomics take about ten minutes on two
     idle cores.
     """
     from training.synthetic import Request, make_registry
