@@ -15,6 +15,7 @@ from training.synthetic_patients import draw
 
 SIZES = (600, 1200, 2000, 4000)
 LOWEST, HIGHEST = 0.85, 1.15
+_FOR_EVER = 1000.0  # years; as long as everybody is followed where nobody is lost
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     years = np.array([max(s.patient.end - s.years, 0) for s in scans])
     died = np.array([s.patient.death <= s.patient.contact for s in scans])
     risks = np.array([s.risks for s in scans])
+    followed = Outcomes(np.array([min(s.patient.death, _FOR_EVER) - s.years for s in scans]), np.ones(len(scans), bool))
     print("| horizon | patients | registries | mean slope | SD | within 0.85 to 1.15 |\n|---|---|---|---|---|---|")
     for column, horizon in enumerate(HORIZONS_YEARS):
         for size in (*(s for s in SIZES if s < wanted.patients), wanted.patients):
@@ -39,6 +41,8 @@ def main() -> None:
             within = np.mean([LOWEST <= s <= HIGHEST for s in slopes])
             spread = f"{np.std(slopes):.3f}" if len(slopes) > 1 else ""
             print(f"| {horizon} y | {size} | {len(slopes)} | {np.mean(slopes):.3f} | {spread} | {within:.0%} |")
+        slope = float(metrics.calibration_slope(metrics.at_horizon(followed, horizon), risks[:, column]))
+        print(f"| {horizon} y | {wanted.patients}, nobody lost | 1 | {slope:.3f} | | |")
 
 
 if __name__ == "__main__":
