@@ -8,8 +8,8 @@ from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import build_context
 
-from dicomnode.dimse import query
-from dicomnode.dimse.sender import Destination
+from dicomnode.network import find as query
+from dicomnode.network.association import Destination
 
 Answers = Iterator[tuple[int, Dataset | None]]
 

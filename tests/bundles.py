@@ -5,7 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from dicomnode.analysis.manifest import seal_of
+from dicomnode.analysis.risk.manifest import seal_of
 
 
 def change(bundle: Path, old: str, new: str) -> None:

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from dicomnode.analysis.backbones import BACKBONES
-from training.arms import Data
-from training.outcome import Outcomes
-from training.registry import SCANS
-from training.run import run as run_all
-from training.settings import load
+from dicomnode.analysis.risk.backbones import BACKBONES
+from training.models.arm import Data
+from training.data.outcomes import Outcomes
+from training.data.registry_folder import SCANS
+from training.run.run import run as run_all
+from training.run.settings import load
 from training.toml_text import to_toml
 
 #: Small enough for a step in a fraction of a second.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dicomnode.analysis import phantom
+from dicomnode.analysis.phantom import phantom
 from tests.ct_files import ct_series, write
 
 _SHAPE, _SPACING_MM = (110, 160, 160), (3.0, 2.3, 2.3)

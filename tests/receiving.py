@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from dicomnode import config
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
 from tests.acceptance.running import ROOT, free_port, until
 
 

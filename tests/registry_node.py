@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, cast
 from pydicom import Dataset
 
 from dicomnode.analysis.findings import Findings, Flag
-from dicomnode.analysis.phantom import chest
+from dicomnode.analysis.phantom.phantom import chest
 from dicomnode.analysis.pipeline import Analysis
 from dicomnode.config import RegistryTable
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.identity import patient_hash
-from dicomnode.intake.records import Instance
-from dicomnode.registry import keeping, pseudonyms
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.identity import patient_hash
+from dicomnode.store.records import Instance
+from dicomnode.registry import record_scan as keeping, pseudonyms
 from dicomnode.registry.outcomes import Imported, import_outcomes
 from tests import report_cases
 
 if TYPE_CHECKING:
-    from dicomnode.analysis.bundle import Bundle
+    from dicomnode.analysis.risk.bundle import Bundle
 
 NOW = 1_800_000_000.0
 

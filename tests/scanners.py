@@ -11,8 +11,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SecondaryCapture
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
-from dicomnode.dimse.contexts import VERIFICATION
-from dicomnode.dimse.transport import RequestorEntity
+from dicomnode.network.contexts import VERIFICATION
+from dicomnode.network.transport import RequestorEntity
 from tests.acceptance.running import PATIENCE
 
 

@@ -7,9 +7,9 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.steps import Step
-from dicomnode.intake.tables import procedure_steps
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.procedure_steps import Step
+from dicomnode.store.catalog.tables import procedure_steps
 
 PUSH, PULL = "1.2.840.10008.5.1.4.34.6.1", "1.2.840.10008.5.1.4.34.6.3"
 MPPS, VERIFICATION = "1.2.840.10008.3.1.2.3.3", "1.2.840.10008.1.1"

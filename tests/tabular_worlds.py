@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from training.arms import Data
-from training.cohort import outcomes_of
-from training.features import measure
-from training.registry import SCANS
+from training.models.arm import Data
+from training.data.cohort import outcomes_of
+from training.features.compute import measure
+from training.data.registry_folder import SCANS
 
 FIRST_DAY = date(2010, 1, 1)
 
@@ -90,7 +90,9 @@ def imaged(made: World, folder: Path) -> World:
 
 def data(made: World, folder: Path) -> Data:
     """The world as an arm sees it."""
-    from training import cohort, features, follow_up, registry, settings
+    from training.data import cohort, follow_up, registry_folder as registry
+    from training.features import compute as features
+    from training.run import settings
 
     read = registry.read(write(made, folder))
     frame = cohort.build(read, follow_up.read_outcomes(folder / "outcomes.csv")).frame

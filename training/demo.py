@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from training.arms import Told
-from training.run import run
-from training.settings import load
+from training.progress_type import Told
+from training.run.run import run
+from training.run.settings import load
 from training.toml_text import to_toml
 
 NAME, VERSION = "demo-synthetic", "2"

@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 import dicomnode
-from dicomnode.analysis import change, content, geometry, kernels, lobes, lungs, prediction, quantify, radiomics, trend
+from dicomnode.analysis.measures import change, quantify, trend
+from dicomnode.analysis.series import content_rules as content, geometry, kernels
+from dicomnode.analysis.lungs import lobes, segmenter as lungs
+from dicomnode.analysis.risk import predict as prediction
+from dicomnode.analysis.radiomics import extract as radiomics
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
-from dicomnode.analysis.headers import string
-from dicomnode.analysis.rules import DEFAULT as DEFAULT_RULES
-from dicomnode.analysis.rules import Rules
-from dicomnode.analysis.series import (
+from dicomnode.analysis.series.headers import string
+from dicomnode.analysis.series.selection_rules import DEFAULT as DEFAULT_RULES
+from dicomnode.analysis.series.selection_rules import Rules
+from dicomnode.analysis.series.selection import (
     Selection,
     Series,
     Unreadable,
@@ -34,11 +38,11 @@ from dicomnode.analysis.series import (
     select,
     studies,
 )
-from dicomnode.analysis.volume import load
+from dicomnode.analysis.volume.load import load
 from dicomnode.errors import RefusedError
 
 if TYPE_CHECKING:
-    from dicomnode.analysis.bundle import Bundle  # torch takes seconds to import: who has a bundle has it already
+    from dicomnode.analysis.risk.bundle import Bundle  # torch takes seconds to import: who has a bundle has it already
 
 Stage = Literal["load", "segment", "quantify", "radiomics", "risk"]
 Progress = Callable[[Stage, float], None]

@@ -10,7 +10,7 @@ from dicomnode.cli.common import JsonOption, load, table
 from dicomnode.errors import UsageError
 
 if TYPE_CHECKING:
-    from dicomnode.explain import Explanation
+    from dicomnode.operations.explain import Explanation
 
 app = typer.Typer()
 
@@ -34,7 +34,7 @@ def analyze(
 
     Example: dicomnode analyze ~/scans/case-7 --out case-7-results
     """
-    from dicomnode import offline
+    from dicomnode.operations import analyze as offline
 
     if not source.exists():
         raise UsageError(f"{source}: there is no such file or folder")
@@ -57,8 +57,8 @@ def explain(
     """
     from dataclasses import asdict
 
-    from dicomnode import explain as explaining
-    from dicomnode.analysis.rules import DEFAULT
+    from dicomnode.operations import explain as explaining
+    from dicomnode.analysis.series.selection_rules import DEFAULT
 
     if not source.exists():
         raise UsageError(f"{source}: there is no such file or folder")

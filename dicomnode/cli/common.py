@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from dicomnode.config import Config
-    from dicomnode.peers import Outbound
+    from dicomnode.outbound.peers import Outbound
 
 DEFAULT_CONFIG = Path("ae_config.toml")
 #: Columns of a terminal with room for a UID (64) and what stands beside it.
@@ -35,7 +35,7 @@ def configure(path: Path, process: str) -> "Config":
 
 def find_peer(text: str, path: Path) -> "Outbound":
     """A destination by its name in the file at `path`, or as AET@HOST:PORT. Raises UsageError, ConfigurationError."""
-    from dicomnode.peers import find
+    from dicomnode.outbound.peers import find
 
     return find(text, path)
 

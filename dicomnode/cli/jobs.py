@@ -21,7 +21,7 @@ def jobs_list(
 
     Example: dicomnode jobs list --state failed
     """
-    from dicomnode import jobs
+    from dicomnode.operations import jobs
 
     rows = jobs.overview(load(config), state, limit)
     if as_json:
@@ -60,7 +60,7 @@ def jobs_show(
 
     Example: dicomnode jobs show 1.2.840.113619.2.55.3.4
     """
-    from dicomnode import jobs
+    from dicomnode.operations import jobs
 
     shown = jobs.details(load(config), study_uid, generation)
     if as_json:
@@ -99,7 +99,7 @@ def jobs_release(study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG
 
     Example: dicomnode jobs release 1.2.840.113619.2.55.3.4
     """
-    from dicomnode import jobs
+    from dicomnode.operations import jobs
 
     typer.echo(jobs.release(load(config), study_uid))
 
@@ -114,7 +114,7 @@ def jobs_retry(
 
     Example: dicomnode jobs retry 1.2.840.113619.2.55.3.4
     """
-    from dicomnode import jobs
+    from dicomnode.operations import jobs
 
     typer.echo(jobs.retry(load(config), study_uid, generation))
 
@@ -127,6 +127,6 @@ def jobs_cancel(
 
     Example: dicomnode jobs cancel 1.2.840.113619.2.55.3.4
     """
-    from dicomnode import jobs
+    from dicomnode.operations import jobs
 
     typer.echo(jobs.cancel(load(config), study_uid, generation))

@@ -25,7 +25,7 @@ def demo(
 
     Example: dicomnode demo --input ~/scans/case-7
     """
-    from dicomnode import demo as show
+    from dicomnode.demo import run as show
 
     raise SystemExit(show.run(out, given, pacs))
 
@@ -36,7 +36,7 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode serve --config ae_config.toml
     """
-    from dicomnode import processes, service
+    from dicomnode.service import processes, supervisor as service
 
     settings = configure(config, "serve")
     service.serve(settings, config, processes.stopper(supervised=False))
@@ -53,7 +53,7 @@ def work(
 
     Example: dicomnode work --config ae_config.toml --index 1 --device cuda:1
     """
-    from dicomnode import processes
+    from dicomnode.service import processes
 
     settings = configure(config, f"worker-{index}")
     if device:
@@ -64,7 +64,7 @@ def work(
 @app.command(hidden=True)
 def receive(config: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
     """Run the receiving process alone (`serve` starts it)."""
-    from dicomnode import processes
+    from dicomnode.service import processes
 
     settings = configure(config, "receiver")
     processes.receive(settings, processes.stopper(supervised=supervised))
@@ -82,7 +82,7 @@ def check(
 
     Example: dicomnode check --config ae_config.toml --deep
     """
-    from dicomnode import checks
+    from dicomnode.operations import checks
 
     results = checks.run(load(config), deep=deep)
     if as_json:
@@ -103,7 +103,7 @@ def echo(
 
     Example: dicomnode echo ORTHANC@127.0.0.1:4242
     """
-    from dicomnode import peers
+    from dicomnode.outbound import peers
 
     seconds = peers.echo(find_peer(peer, config))
     typer.echo(f"{peer} answered in {1000 * seconds:.0f} ms")
@@ -128,9 +128,9 @@ def send(
     """
     from rich.progress import Progress
 
-    from dicomnode import peers
-    from dicomnode.analysis.series import find_files
-    from dicomnode.dimse.sender import sendable
+    from dicomnode.outbound import peers
+    from dicomnode.analysis.series.selection import find_files
+    from dicomnode.network.association import sendable
 
     paths = [p for f in files for p in (sendable(find_files(f)) if f.is_dir() else [f])]
     if not paths:

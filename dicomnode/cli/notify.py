@@ -29,8 +29,8 @@ def notify_test(
     import time
     import uuid
 
-    from dicomnode.intake.records import Event
-    from dicomnode.notify.sending import find, send
+    from dicomnode.store.records import Event
+    from dicomnode.outbound.notify.sending import find, send
 
     settings = load(config)
     to = find(settings, name)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dicomnode.config import Config
-    from dicomnode.intake.catalog import Catalog
+    from dicomnode.store.catalog.catalog import Catalog
 
 app = typer.Typer(help="What is kept of each scan for training, under pseudonyms.", no_args_is_help=True)
 
@@ -149,8 +149,8 @@ def registry_retrain(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 @contextmanager
 def _opened(settings: "Config") -> "Iterator[Catalog]":
-    from dicomnode.intake.catalog import Catalog
-    from dicomnode.processes import prepare_folders
+    from dicomnode.store.catalog.catalog import Catalog
+    from dicomnode.service.processes import prepare_folders
 
     prepare_folders(settings)
     catalog = Catalog.open(settings.catalog_url)

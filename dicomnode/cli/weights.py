@@ -21,7 +21,8 @@ def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode weights list --config ae_config.toml
     """
-    from dicomnode import published, weights
+    from dicomnode import downloads as published
+    from dicomnode.models import lungmask_weights as weights
 
     here = published.installed(load(config).analysis.weights)
     table(
@@ -42,7 +43,8 @@ def weights_fetch(
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-    from dicomnode import published, weights
+    from dicomnode import downloads as published
+    from dicomnode.models import lungmask_weights as weights
 
     settings = load(config)
     wanted = [weights.find(name) for name in names]
@@ -67,7 +69,7 @@ def weights_install(
 
     Example: dicomnode weights install /media/usb/unet_r231-d5d2fc3d.pth
     """
-    from dicomnode import weights
+    from dicomnode.models import lungmask_weights as weights
 
     folder = load(config).analysis.weights
     for file in files:
@@ -83,7 +85,7 @@ def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode weights verify --config ae_config.toml
     """
-    from dicomnode import weights
+    from dicomnode.models import lungmask_weights as weights
 
     folder = load(config).analysis.weights
     verdicts = list(weights.verify(folder))

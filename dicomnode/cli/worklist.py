@@ -30,8 +30,8 @@ def worklist(
 
     Example: dicomnode worklist --date 2026-12-31 --json
     """
-    from dicomnode import worklist as orders
-    from dicomnode.intake.catalog import Catalog
+    from dicomnode.context import worklist as orders
+    from dicomnode.store.catalog.catalog import Catalog
 
     settings = load(config)
     if settings.worklist is None:

@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from dicomnode.analysis import rules
-from dicomnode.analysis.kernels import Family
-from dicomnode.analysis.rules import Contrast, Rules
+from dicomnode.analysis.series import selection_rules as rules
+from dicomnode.analysis.series.kernels import Family
+from dicomnode.analysis.series.selection_rules import Contrast, Rules
 from dicomnode.config.fields import PATTERNS, Patterns, Table
 
 _RULES = rules.DEFAULT

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from dicomnode.analysis import rules
+from dicomnode.analysis.series import selection_rules as rules
 from dicomnode.config.fields import PATTERNS, AeTitle, Patterns, Port, Table
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import dicomnode
 from dicomnode.errors import UsageError
-from dicomnode.intake.registry_rows import RegistryOutcome, RegistryRows, RegistryScan
+from dicomnode.store.catalog.registry import RegistryOutcome, RegistryRows, RegistryScan
 
 FORMAT = 1
 SCAN_COLUMNS = (

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode.errors import UsageError
-from dicomnode.intake.identity import patient_hash
-from dicomnode.intake.registry_rows import RegistryRows
+from dicomnode.store.identity import patient_hash
+from dicomnode.store.catalog.registry import RegistryRows
 from dicomnode.registry import pseudonyms
 
 

@@ -12,8 +12,8 @@ from datetime import date
 from pathlib import Path
 
 from dicomnode.errors import UsageError
-from dicomnode.intake.identity import patient_hash
-from dicomnode.intake.registry_rows import RegistryOutcome, RegistryRows
+from dicomnode.store.identity import patient_hash
+from dicomnode.store.catalog.registry import RegistryOutcome, RegistryRows
 from dicomnode.registry.pseudonyms import Pseudonyms, is_pseudonym
 
 DATES = ("death_date", "last_contact_date", "transplant_date")

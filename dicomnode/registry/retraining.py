@@ -25,7 +25,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, UsageError
-from dicomnode.intake.registry_rows import RegistryRows
+from dicomnode.store.catalog.registry import RegistryRows
 from dicomnode.registry.export import export
 
 log = logging.getLogger(__name__)

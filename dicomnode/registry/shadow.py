@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from dicomnode.intake.registry_rows import RegistryRisk
+from dicomnode.store.catalog.registry import RegistryRisk
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pydicom.sr.coding import Code
 
 from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.regions import LOBES
+from dicomnode.analysis.lungs.regions import LOBES
 from dicomnode.report import codes, uids
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from dicomnode.analysis.headers import find_files, read_headers
-from dicomnode.analysis.series import group, studies
+from dicomnode.analysis.series.headers import find_files, read_headers
+from dicomnode.analysis.series.selection import group, studies
 from dicomnode.errors import UsageError
 from dicomnode.routing.rules import Decision, RuleSet, decide
-from dicomnode.routing.study import keywords, of_headers
+from dicomnode.routing.study_facts import keywords, of_headers
 
 
 def decide_folder(source: Path, rules: RuleSet, calling: str, called: str) -> dict[str, Decision]:

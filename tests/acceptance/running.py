@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from dicomnode import config
-from dicomnode.intake.catalog import Catalog
+from dicomnode.store.catalog.catalog import Catalog
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")

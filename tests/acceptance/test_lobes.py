@@ -13,12 +13,12 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from dicomnode import results
-from dicomnode.analysis import phantom
+from dicomnode.results import encode as results
+from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
-from dicomnode.analysis.regions import LOBES
+from dicomnode.analysis.lungs.regions import LOBES
 from tests.acceptance.validators import Peer, errors, pixelmed, said
 from tests.ct_files import ct_series, write
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomnode.report import measurements, refusal, risk, segmentation
+from dicomnode.report.sr import measurements, refusal, risk
+from dicomnode.report import segmentation
 from dicomnode.report.context import Context
 from tests import report_cases as cases
 from tests.acceptance.ris import Peer

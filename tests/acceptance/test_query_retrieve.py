@@ -11,7 +11,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
-from dicomnode.queueing import results_folder
+from dicomnode.store.results_folder import results_folder
 from tests.acceptance.running import free_port, until
 from tests.ct_files import ct_series, write
 from tests.receiving import Receiving

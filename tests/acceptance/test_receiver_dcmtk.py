@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from pydicom.filereader import dcmread
 
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.settle import SettleRule, decide
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.reception.settle import SettleRule, decide
 from tests.scanners import wait_until
 
 Peer = Callable[[str, str], str]
@@ -186,6 +186,6 @@ def test_killed_in_mid_study_nothing_acknowledged_is_lost(
 
 
 def test_importing_the_receiver_is_light() -> None:
-    code = "import sys, dicomnode.dimse.receiver; print(*sorted(sys.modules))"
+    code = "import sys, dicomnode.reception.receiver; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "SimpleITK", "highdicom", "dbos", "matplotlib", "scipy"} & set(loaded)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom.filereader import dcmread
 
-from dicomnode.dimse.sender import Destination, echo, send
+from dicomnode.network.association import Destination, echo, send
 from dicomnode.errors import PeerError, PeerRejectedError
 from tests.acceptance.running import free_port
 

@@ -11,9 +11,9 @@ import pytest
 from dicomweb_client.api import DICOMwebClient
 from pydicom.tag import Tag
 
-from dicomnode.dimse.sender import Destination, send
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Delivery
+from dicomnode.network.association import Destination, send
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Delivery
 from tests.acceptance.running import Node, Orthanc, until
 from tests.follow_up import Scan, scan
 

@@ -13,10 +13,10 @@ import pydicom
 import pytest
 
 from dicomnode import config
-from dicomnode.dimse import sender
-from dicomnode.dimse.storage_scp import StoragePeer
-from dicomnode.intake.catalog import Catalog
-from dicomnode.queueing import results_folder
+from dicomnode.network import association as sender
+from dicomnode.demo.pacs import StoragePeer
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.results_folder import results_folder
 from dicomnode.registry.pseudonyms import KEY_FILE
 from tests.acceptance.running import ROOT, Node, dicomnode, until
 from tests.faults.studies import make_study, study_uid

@@ -18,14 +18,15 @@ from statistics import median
 from dbos import DBOS
 from sqlalchemy import insert
 
-from dicomnode import config, jobs
-from dicomnode.housekeeping import Housekeeping
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance
-from dicomnode.intake.tables import deliveries, instances, studies
-from dicomnode.intake.tables import jobs as jobs_table
-from dicomnode.processes import prepare_folders
-from dicomnode.queueing import POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, Queue
+from dicomnode import config
+from dicomnode.operations import jobs
+from dicomnode.service.clock import Housekeeping
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
+from dicomnode.store.catalog.tables import deliveries, instances, studies
+from dicomnode.store.catalog.tables import jobs as jobs_table
+from dicomnode.service.processes import prepare_folders
+from dicomnode.workflows.queue import POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, Queue
 from tests.databases import PostgreSQL
 
 _REPEATS = 7

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from dicomnode import offline
+from dicomnode.operations import analyze as offline
 from dicomnode.analysis.arrays import LEFT, RIGHT, Volume
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
-from dicomnode.analysis.radiomics import DEFAULT_SETTINGS
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from tests.benchmarks import segmentation_cases
 from tests.benchmarks.inputs import files
 from tests.benchmarks.measured import Cost

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dicomnode.analysis import phantom
+from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
-from dicomnode.analysis.series import find_files, group, read_headers, select
-from dicomnode.analysis.volume import load
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.series.selection import find_files, group, read_headers, select
+from dicomnode.analysis.volume.load import load
 from tests.benchmarks.measured import ROOT
 from tests.ct_files import ct_series, write
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import SimpleITK as sitk
 
-from dicomnode.analysis.series import group, read_headers, select
-from dicomnode.analysis.volume import load
+from dicomnode.analysis.series.selection import group, read_headers, select
+from dicomnode.analysis.volume.load import load
 from tests.benchmarks.inputs import files
 from tests.benchmarks.measured import Cost
 

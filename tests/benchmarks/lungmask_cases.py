@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.lungmask_segmenter import LungmaskSegmenter
+from dicomnode.analysis.lungs.lungmask import LungmaskSegmenter
 from tests.benchmarks.inputs import KEPT, chest
 from tests.benchmarks.measured import Cost
 from tests.unit.analysis import decided_network

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from dicomnode.analysis import radiomics
+from dicomnode.analysis.radiomics import extract as radiomics
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.radiomics import DEFAULT_SETTINGS
-from dicomnode.analysis.resampling import Grid
+from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
+from dicomnode.analysis.radiomics.itk_grid import Grid
 from tests.benchmarks.inputs import chest
 from tests.benchmarks.measured import Cost
 

@@ -24,7 +24,7 @@ import psutil
 import pydicom
 from pydicom.uid import generate_uid
 
-from dicomnode.intake.catalog import Catalog
+from dicomnode.store.catalog.catalog import Catalog
 from tests.acceptance.running import free_port
 
 ROOT = Path(__file__).resolve().parents[2]

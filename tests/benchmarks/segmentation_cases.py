@@ -9,8 +9,8 @@ import numpy as np
 import pydicom
 from pydicom.sr.codedict import codes
 
-from dicomnode.analysis.series import read_headers
-from dicomnode.report import collection, segmentation
+from dicomnode.analysis.series.selection import read_headers
+from dicomnode.report import gc_pause as collection, segmentation
 from tests import report_cases
 from tests.benchmarks.inputs import chest, files
 from tests.benchmarks.measured import Cost

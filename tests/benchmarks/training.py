@@ -19,17 +19,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dicomnode.analysis import quantify, radiomics
-from dicomnode.analysis.backbones import BACKBONES
-from dicomnode.analysis.phantom import Disease, chest
-from dicomnode.analysis.preprocess import Spec, prepare
+from dicomnode.analysis.measures import quantify
+from dicomnode.analysis.radiomics import extract as radiomics
+from dicomnode.analysis.risk.backbones import BACKBONES
+from dicomnode.analysis.phantom.phantom import Disease, chest
+from dicomnode.analysis.risk.preprocess import Spec, prepare
 from tests.benchmarks.measured import ROOT
-from training import loop
-from training.deep_settings import FULL_SPEC, DeepSettings
-from training.job import Job
-from training.loader import Prepared, batches
-from training.outcome import Outcomes
-from training.ranks import alone
+from training.models.deep import fit as loop
+from training.models.deep.settings import FULL_SPEC, DeepSettings
+from training.models.deep.job import Job
+from training.models.deep.prepared_slices import Prepared, batches
+from training.data.outcomes import Outcomes
+from training.models.deep.distributed import alone
 
 HEAD = """# Benchmarks of training
 

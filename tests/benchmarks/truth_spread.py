@@ -9,9 +9,9 @@ import argparse
 
 import numpy as np
 
-from training import metrics
-from training.outcome import HORIZONS_YEARS, Outcomes
-from training.synthetic_patients import draw
+from training.evaluation import metrics
+from training.data.outcomes import HORIZONS_YEARS, Outcomes
+from training.synthetic.patients import draw
 
 SIZES = (600, 1200, 2000, 4000)
 LOWEST, HIGHEST = 0.85, 1.15

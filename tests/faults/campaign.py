@@ -26,15 +26,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from dicomnode import config, results
+from dicomnode import config
+from dicomnode.results import encode as results
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import analyse
-from dicomnode.dimse.spooled import digest, split
-from dicomnode.dimse.storage_scp import StoragePeer
-from dicomnode.intake.catalog import Catalog
-from dicomnode.methods import method
-from dicomnode.processes import prepare_folders
-from dicomnode.queueing import results_folder
+from dicomnode.reception.spooled import digest, split
+from dicomnode.demo.pacs import StoragePeer
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.models.build import method
+from dicomnode.service.processes import prepare_folders
+from dicomnode.store.results_folder import results_folder
 from tests.acceptance.running import free_port
 from tests.conftest import ROOT
 from tests.databases import PostgreSQL

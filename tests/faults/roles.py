@@ -10,16 +10,17 @@ from pathlib import Path
 import pydicom
 from pynetdicom import AE
 
-from dicomnode import config, logs, processes
-from dicomnode.housekeeping import Housekeeping
-from dicomnode.intake.catalog import Catalog
-from dicomnode.queueing import Queue
+from dicomnode import config, logs
+from dicomnode.service import processes
+from dicomnode.service.clock import Housekeeping
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.workflows.queue import Queue
 
 #: Imported by the fork server, so that a worker starts in a tenth of the time of its imports.
 PRELOAD = [
-    "dicomnode.workflow",
-    "dicomnode.methods",
-    "dicomnode.intake.database",
+    "dicomnode.workflows.study",
+    "dicomnode.models.build",
+    "dicomnode.store.catalog.database",
     "tests.faults.roles",
     "alembic.command",
 ]

@@ -10,17 +10,19 @@ from typing import Any, NoReturn
 import pydicom
 from pydicom.dataset import Dataset
 
-from dicomnode import config, jobs, worker, workflow
-from dicomnode.dimse import sender
-from dicomnode.dimse.receiver import Receiver
-from dicomnode.dimse.storage_scp import StoragePeer
+from dicomnode import config
+from dicomnode.operations import jobs
+from dicomnode.workflows import worker, study as workflow
+from dicomnode.network import association as sender
+from dicomnode.reception.receiver import Receiver
+from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import LeaseLostError
-from dicomnode.housekeeping import Housekeeping
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.spool import Spool
-from dicomnode.processes import prepare_folders, receiver_settings
-from dicomnode.queueing import WORKFLOW_VERSION, Queue
-from dicomnode.serving import Models
+from dicomnode.service.clock import Housekeeping
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.spool import Spool
+from dicomnode.service.processes import prepare_folders, receiver_settings
+from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
+from dicomnode.models.serving import Models
 from tests.acceptance.running import free_port, until
 
 

@@ -13,9 +13,10 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
-from dicomnode import config, jobs
-from dicomnode.delivery import pause_s
-from dicomnode.dimse import commitment, sender
+from dicomnode import config
+from dicomnode.operations import jobs
+from dicomnode.workflows.deliver import pause_s
+from dicomnode.network import commitment, association as sender
 from tests.acceptance.running import Orthanc, free_port, until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid

@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom
 from pynetdicom import AE
 
-from dicomnode.dimse import sender
+from dicomnode.network import association as sender
 from dicomnode.errors import DicomnodeError
 from tests.acceptance.running import Node, storescu_process, until
 from tests.faults.studies import make_study

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomnode import jobs
+from dicomnode.operations import jobs
 from dicomnode.errors import PeerRejectedError, UsageError
 from tests.acceptance.running import until
 from tests.answering import Answering

@@ -11,8 +11,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from dicomnode.dimse.storage_scp import StoragePeer
-from dicomnode.intake.catalog import Catalog
+from dicomnode.demo.pacs import StoragePeer
+from dicomnode.store.catalog.catalog import Catalog
 from tests.acceptance.running import Node, storescu_command, until
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dicomnode.dimse import transport
-from dicomnode.dimse.receiver import Receiver, ReceiverSettings
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.spool import Spool
+from dicomnode.network import transport
+from dicomnode.reception.receiver import Receiver, ReceiverSettings
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.spool import Spool
 from tests.acceptance.running import ROOT, free_port
 from tests.receiving import Receiving
 from tests.scanners import associated, ct, wait_until

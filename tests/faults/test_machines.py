@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from dicomnode.housekeeping import Housekeeping, _guarded
-from dicomnode.worker import LOST_LEASE_STATUS
+from dicomnode.service.clock import Housekeeping, _guarded
+from dicomnode.workflows.worker import LOST_LEASE_STATUS
 from tests.acceptance.running import until
 from tests.conftest import ROOT
 from tests.databases import PostgreSQL

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from dicomnode.errors import PeerError
-from dicomnode.steps import mpps
+from dicomnode.outbound.procedure_steps import mpps
 from tests.acceptance.running import free_port
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid

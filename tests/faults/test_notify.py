@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode import workflow
+from dicomnode.workflows import study as workflow
 from tests.acceptance.running import free_port, until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pydicom
 import pytest
 
-from dicomnode import dispatch, jobs, queueing, workflow
+from dicomnode.workflows import route as dispatch, queue as queueing, study as workflow
+from dicomnode.operations import jobs
 from dicomnode.errors import RefusedError, UsageError
 from tests.acceptance.running import until
 from tests.faults.station import Pacs, Station, running

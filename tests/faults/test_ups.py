@@ -8,11 +8,12 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from dicomnode import checks, config
-from dicomnode.dimse import sender
+from dicomnode.operations import checks
+from dicomnode import config
+from dicomnode.network import association as sender
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.queueing import results_folder
-from dicomnode.steps import ups
+from dicomnode.store.results_folder import results_folder
+from dicomnode.outbound.procedure_steps import ups
 from tests.acceptance.running import Node, free_port, until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
-from dicomnode.analysis.radiomics import DEFAULT_SETTINGS, extract_image
+from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS, extract_image
 
 #: PyRadiomics' name: IBSI's name.
 NAMES = {

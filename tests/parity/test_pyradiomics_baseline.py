@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from dicomnode.analysis.radiomics import extract_image
+from dicomnode.analysis.radiomics.extract import extract_image
 
 CLASSES = ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm", "shape", "shape2D")
 IMAGES = ("brain1", "brain2", "breast1")

@@ -13,16 +13,16 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from dicomnode.analysis import radiomics
+from dicomnode.analysis.radiomics import extract as radiomics
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
-from dicomnode.analysis.radiomics import DEFAULT_SETTINGS, extract, extract_image
-from dicomnode.analysis.resampling import Grid
-from dicomnode.analysis.series import find_files, group, read_headers, select
-from dicomnode.analysis.volume import load
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS, extract, extract_image
+from dicomnode.analysis.radiomics.itk_grid import Grid
+from dicomnode.analysis.series.selection import find_files, group, read_headers, select
+from dicomnode.analysis.volume.load import load
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import RefusedError
-from dicomnode.methods import method
+from dicomnode.models.build import method
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dicomnode.analysis import pipeline, prediction, tabular
-from dicomnode.analysis.change import latest_before
-from dicomnode.analysis.lungs import ClassicalSegmenter
-from dicomnode.analysis.phantom import Disease, chest
-from dicomnode.analysis.preprocess import Spec, prepare
-from dicomnode.analysis.radiomics import DEFAULT_SETTINGS
+from dicomnode.analysis import pipeline
+from dicomnode.analysis.risk import predict as prediction, tabular
+from dicomnode.analysis.measures.change import latest_before
+from dicomnode.analysis.lungs.segmenter import ClassicalSegmenter
+from dicomnode.analysis.phantom.phantom import Disease, chest
+from dicomnode.analysis.risk.preprocess import Spec, prepare
+from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from tests.ct_files import ct_series
 from tests.ct_files import write as write_files
-from training import cli, cohort, features, registry
-from training.dataset import load_scan
-from training.settings import FeatureSettings
+from training.cli import commands as cli
+from training.data import cohort, registry_folder as registry
+from training.features import compute as features
+from training.data.volumes import load_scan
+from training.run.settings import FeatureSettings
 
 STEP_MM, PIXEL_MM = 4.0, 4.0
 DATES = ("20150310", "20160401")
@@ -114,7 +117,7 @@ def test_nothing_names_the_patient_and_intervals_stay(made: Path) -> None:
 
 
 def test_a_second_call_analyses_nothing_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training import dicom_registry
+    from training.data import from_dicom as dicom_registry
 
     monkeypatch.setattr(dicom_registry, "analyse", None)
     before = (made / "reg" / "scans.csv").read_text()

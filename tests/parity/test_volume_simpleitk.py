@@ -14,9 +14,9 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2KLossless
 from scipy.ndimage import binary_erosion
 
-from dicomnode.analysis import decode, volume
+from dicomnode.analysis.volume import decode, load as volume
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.series import find_files, group, read_headers, select
+from dicomnode.analysis.series.selection import find_files, group, read_headers, select
 
 
 def ours(folder: Path) -> Volume:

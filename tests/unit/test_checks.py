@@ -6,7 +6,8 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-from dicomnode import checks, config
+from dicomnode.operations import checks
+from dicomnode import config
 from tests.acceptance.running import free_port
 from tests.conftest import ROOT
 

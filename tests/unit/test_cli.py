@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from dicomnode import config
 from dicomnode.cli import app
-from dicomnode.intake.catalog import Catalog
+from dicomnode.store.catalog.catalog import Catalog
 
 
 def _commands() -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode import config
-from dicomnode.analysis.rules import Rules
+from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode import checks, config
+from dicomnode.operations import checks
+from dicomnode import config
 from dicomnode.errors import ConfigurationError
 from dicomnode.routing.rules import ANALYSE, Action, Condition, RuleSet
 

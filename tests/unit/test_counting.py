@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from dicomnode.counting import AGAIN_S, Counts, Numbers
+from dicomnode.service.pacs_count import AGAIN_S, Counts, Numbers
 from dicomnode.errors import PeerError
-from dicomnode.intake.records import SeriesIntake, StudyIntake
+from dicomnode.store.records import SeriesIntake, StudyIntake
 from tests.acceptance.running import until
 
 SERIES = SeriesIntake("1.1", "CT", frozenset(), 10, frozenset(), ())

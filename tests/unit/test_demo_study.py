@@ -5,8 +5,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from dicomnode import demo_study
-from dicomnode.analysis.series import find_files, group, read_headers, select, studies
+from dicomnode.demo import study as demo_study
+from dicomnode.analysis.series.selection import find_files, group, read_headers, select, studies
 
 
 @pytest.fixture(scope="module")

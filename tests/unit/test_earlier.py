@@ -7,10 +7,10 @@ import pytest
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
-from dicomnode.earlier import earlier_findings
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance, JobState
-from dicomnode.queueing import results_folder
+from dicomnode.context.earlier_findings import earlier_findings
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance, JobState
+from dicomnode.store.results_folder import results_folder
 from tests import report_cases as cases
 
 PATIENT = "a" * 64

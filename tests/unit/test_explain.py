@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode import cli
-from dicomnode.analysis.rules import Rules
-from dicomnode.explain import explain
+from dicomnode.analysis.series.selection_rules import Rules
+from dicomnode.operations.explain import explain
 from tests.ct_files import ct_series, write
 
 

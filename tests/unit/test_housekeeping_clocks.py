@@ -6,11 +6,11 @@ from typing import cast
 import pytest
 
 from dicomnode import config
-from dicomnode.housekeeping import Housekeeping
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance
-from dicomnode.intake.spool import Spool
-from dicomnode.queueing import Queue
+from dicomnode.service.clock import Housekeeping
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
+from dicomnode.store.spool import Spool
+from dicomnode.workflows.queue import Queue
 
 DAY = 86_400.0
 START = 20_000 * DAY

@@ -11,14 +11,14 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 
 from dicomnode import config
-from dicomnode.dimse import file_meta
-from dicomnode.dimse.spooled import read_instance
+from dicomnode.network import file_meta
+from dicomnode.reception.spooled import read_instance
 from dicomnode.errors import DatabaseError
-from dicomnode.housekeeping import Housekeeping, _guarded
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance
-from dicomnode.intake.spool import Spool
-from dicomnode.queueing import Queue
+from dicomnode.service.clock import Housekeeping, _guarded
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
+from dicomnode.store.spool import Spool
+from dicomnode.workflows.queue import Queue
 from tests.scanners import ct, wait_until
 
 
@@ -38,7 +38,7 @@ def spooled(spool: Spool, number: int) -> Instance:
 
 def test_nothing_settles_before_lost_rows_are_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last row of a study whose association was released is gone; and the first two comparisons fail."""
-    monkeypatch.setattr("dicomnode.intake.reconcile._SETTLED_S", 0.0)
+    monkeypatch.setattr("dicomnode.reception.reconcile._SETTLED_S", 0.0)
     (tmp_path / "ae_config.toml").write_text("[settle]\nrelease_s = 0\nquiet_s = 3600\ntick_s = 0.05\n")
     settings = config.load(tmp_path / "ae_config.toml")
     settings.storage.state.mkdir(parents=True)

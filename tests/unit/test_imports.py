@@ -11,8 +11,8 @@ HEAVY = ("torch", "torchvision", "SimpleITK", "radiomics", "lungmask", "highdico
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("dicomnode.processes", HEAVY),  # the receiving process
-        ("dicomnode.service", tuple(m for m in HEAVY if m != "dbos")),  # the supervisor
+        ("dicomnode.service.processes", HEAVY),  # the receiving process
+        ("dicomnode.service.supervisor", tuple(m for m in HEAVY if m != "dbos")),  # the supervisor
         ("dicomnode.cli", (*HEAVY, "pydicom", "pynetdicom", "sqlalchemy")),  # `dicomnode --help`
     ],
 )

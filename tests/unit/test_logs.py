@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from dicomnode import logs
-from dicomnode.dimse import sender
+from dicomnode.network import association as sender
 from dicomnode.errors import PeerError
 from tests.acceptance.running import free_port
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode import methods
+from dicomnode.models import build as methods
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import BundleError, ConfigurationError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode import offline
+from dicomnode.operations import analyze as offline
 from dicomnode.config import AnalysisTable
 from dicomnode.config.analysis import SelectionTable
 from tests.ct_files import ct_series, write

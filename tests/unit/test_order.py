@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from dicomnode import order, surroundings
+from dicomnode.context import order
+from dicomnode.results import reader_flags as surroundings
 from dicomnode.config import Config, Worklist
-from dicomnode.dimse import worklist as questions
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.identity import patient_hash, same_patient
-from dicomnode.intake.worklist import Order
-from dicomnode.order import Identity, Linkage, match
+from dicomnode.context import worklist_query as questions
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.identity import patient_hash, same_patient
+from dicomnode.store.catalog.orders import Order
+from dicomnode.context.order import Identity, Linkage, match
 from tests import report_cases as cases
 from tests.acceptance.running import free_port
 from tests.answering import Answering

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
-from dicomnode import peers
+from dicomnode.outbound import peers
 from dicomnode.errors import UsageError
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomnode import prefetch, priors, worklist
+from dicomnode.context import prefetch, priors, worklist
 from dicomnode.config import Config, Priors, Worklist
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.identity import patient_hash, whose
-from dicomnode.intake.records import Instance
-from dicomnode.intake.worklist import Order
-from dicomnode.queueing import results_folder
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.identity import patient_hash, whose
+from dicomnode.store.records import Instance
+from dicomnode.store.catalog.orders import Order
+from dicomnode.store.results_folder import results_folder
 from tests import report_cases as cases
 from tests.acceptance.running import free_port
 from tests.answering import Answering

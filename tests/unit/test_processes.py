@@ -6,7 +6,7 @@ import pytest
 
 from dicomnode import config
 from dicomnode.errors import SpoolError
-from dicomnode.processes import prepare_folders
+from dicomnode.service.processes import prepare_folders
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_its_key(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomnode.config import Routing
-from dicomnode.queueing import delivery_id, study_id, study_priority
+from dicomnode.workflows.queue import delivery_id, study_id, study_priority
 from dicomnode.routing.rules import PRIORITIES, Priority
 
 ROUTING = Routing(routine_yields_s=900, research_yields_s=14_400)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dicomnode import results
-from dicomnode.analysis import phantom
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
+from dicomnode.results import encode as results
+from dicomnode.analysis.phantom import phantom
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
 from tests.ct_files import ct_series, write
 

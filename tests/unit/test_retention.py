@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode import retention
+from dicomnode.service import retention
 from dicomnode.errors import SpoolError
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance, JobState
-from dicomnode.intake.spool import Spool
-from dicomnode.retention import CarefulClock, Room, make_room
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance, JobState
+from dicomnode.store.spool import Spool
+from dicomnode.service.retention import CarefulClock, Room, make_room
 
 DAY = 86_400.0
 ROOM = Room(low_free_bytes=1000, retention_s=7 * DAY)
@@ -183,7 +183,7 @@ def test_removal_of_a_file_that_cannot_be_deleted_is_said(node: Node, monkeypatc
     def refused(_path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("dicomnode.intake.spool.shutil.rmtree", refused)
+    monkeypatch.setattr("dicomnode.store.spool.shutil.rmtree", refused)
     with pytest.raises(SpoolError, match="Permission denied"):
         node.make_room(100 * DAY)
     assert [path.name for path in (node.spool.root / "leaving").iterdir()] == ["1.2"]

@@ -7,7 +7,7 @@ import pytest
 
 from dicomnode.config import AnalysisTable, Config
 from dicomnode.errors import BundleError
-from dicomnode.serving import Models
+from dicomnode.models.serving import Models
 from tests.bundles import change
 from tests.conftest import ROOT
 

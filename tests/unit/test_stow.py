@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode import stow
+from dicomnode.network import stow
 from dicomnode.errors import PeerError, PeerRejectedError
 from tests import report_cases as cases
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dicomnode import cli, config, methods, published, weights
-from dicomnode.analysis import lungmask_segmenter
+from dicomnode import cli, config, downloads as published
+from dicomnode.models import build as methods, lungmask_weights as weights
+from dicomnode.analysis.lungs import lungmask as lungmask_segmenter
 from dicomnode.errors import PeerError, PeerRejectedError, UsageError, WeightsError
 from tests.file_server import Handler, Server, serving
 

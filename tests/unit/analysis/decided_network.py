@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from dicomnode.analysis import phantom
+from dicomnode.analysis.phantom import phantom
 
 with warnings.catch_warnings():
     from lungmask import utils

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicomnode.analysis import breath
+from dicomnode.analysis.series import breath
 from tests.ct_files import ct_series
 
 OUT = [

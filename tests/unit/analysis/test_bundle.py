@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dicomnode.analysis import quantify
-from dicomnode.analysis.bundle import Bundle, load
+from dicomnode.analysis.measures import quantify
+from dicomnode.analysis.risk.bundle import Bundle, load
 from dicomnode.analysis.findings import Risk
-from dicomnode.analysis.phantom import Disease, chest
-from dicomnode.analysis.tabular import names_of
+from dicomnode.analysis.phantom.phantom import Disease, chest
+from dicomnode.analysis.risk.tabular import names_of
 from dicomnode.errors import BundleError, RefusedError
 from tests.bundles import change
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomnode.analysis.change import compare, latest_before, studied_at
+from dicomnode.analysis.measures.change import compare, latest_before, studied_at
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Quantities, VolumeMl
 
 

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.errors import RefusedError
 
 AXES = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))

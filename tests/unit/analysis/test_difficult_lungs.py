@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dicomnode.analysis import lungs
+from dicomnode.analysis.lungs import segmenter as lungs
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
-from dicomnode.analysis.phantom import Disease, chest
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.phantom.phantom import Disease, chest
 
 SHAPE, SPACING_MM = (120, 200, 200), (2.5, 1.8, 1.8)
 

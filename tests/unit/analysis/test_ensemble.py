@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dicomnode.analysis.ensemble import Ensemble, hazard_logits
-from dicomnode.analysis.tabular import risk_of_logits
-from training.ensemble import Stack
+from dicomnode.analysis.risk.ensemble import Ensemble, hazard_logits
+from dicomnode.analysis.risk.tabular import risk_of_logits
+from training.models.stacking import Stack
 
 probability = st.floats(0, 1)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dicomnode.analysis import geometry
-from dicomnode.analysis.headers import Header
+from dicomnode.analysis.series import geometry
+from dicomnode.analysis.series.headers import Header
 from tests.ct_files import AXIAL, ct_series
 
 CORONAL, SAGITTAL = (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1)

@@ -18,8 +18,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicomnode.analysis.headers import Header, Unreadable, find_files, identifier, read_headers, string
-from dicomnode.analysis.series import group, select
+from dicomnode.analysis.series.headers import Header, Unreadable, find_files, identifier, read_headers, string
+from dicomnode.analysis.series.selection import group, select
 from tests.ct_files import ct_series, write
 
 ODD_FILES = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicomnode.analysis.kernels import family, name, vendor
+from dicomnode.analysis.series.kernels import family, name, vendor
 from tests.ct_files import ct_series
 
 CASES = [

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels
-from dicomnode.analysis.lobes import check
-from dicomnode.analysis.regions import LOBES
+from dicomnode.analysis.lungs.lobes import check
+from dicomnode.analysis.lungs.regions import LOBES
 
 
 def chest() -> tuple[Labels, NDArray[np.uint8]]:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from dicomnode.analysis import lungmask_network, phantom
+from dicomnode.analysis.lungs import lungmask_network
+from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.lungmask_segmenter import LungmaskSegmenter, WeightsFile
+from dicomnode.analysis.lungs.lungmask import LungmaskSegmenter, WeightsFile
 from dicomnode.errors import ConfigurationError, RefusedError, WeightsError
 from tests.unit.analysis import decided_network
 

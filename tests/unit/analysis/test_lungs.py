@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dicomnode.analysis import lungs
+from dicomnode.analysis.lungs import segmenter as lungs
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 
 AXES = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 #: 1 cm voxels: one voxel is 1 ml, one pixel 1 cm².

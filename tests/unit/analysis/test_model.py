@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomnode.analysis.backbones import BACKBONES, encoder
-from dicomnode.analysis.model import CODE_WIDTH, AttentionHead, ChangeHead, HazardNet, horizon_indices, risk
+from dicomnode.analysis.risk.backbones import BACKBONES, encoder
+from dicomnode.analysis.risk.network import CODE_WIDTH, AttentionHead, ChangeHead, HazardNet, horizon_indices, risk
 
 torch.set_num_threads(1)
 

@@ -7,9 +7,9 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
-from dicomnode.analysis import volume
-from dicomnode.analysis.headers import Header, read_headers
-from dicomnode.analysis.series import group, input_digest, select
+from dicomnode.analysis.volume import load as volume
+from dicomnode.analysis.series.headers import Header, read_headers
+from dicomnode.analysis.series.selection import group, input_digest, select
 from tests.ct_files import concatenation, ct_series, enhanced, write
 
 

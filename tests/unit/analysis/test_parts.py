@@ -8,9 +8,9 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 
-from dicomnode.analysis import parts
-from dicomnode.analysis.headers import Header, read_headers
-from dicomnode.analysis.series import Selection, group, select
+from dicomnode.analysis.series import parts
+from dicomnode.analysis.series.headers import Header, read_headers
+from dicomnode.analysis.series.selection import Selection, group, select
 from tests.ct_files import ct_series, write
 
 UIDS = {k: generate_uid() for k in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dicomnode.analysis.arrays import LEFT, RIGHT
-from dicomnode.analysis.phantom import Disease, Phantom, Scanner, chest
+from dicomnode.analysis.phantom.phantom import Disease, Phantom, Scanner, chest
 
 SHAPE, SPACING = (60, 72, 88), (5.0, 4.0, 4.0)
 

@@ -7,11 +7,12 @@ from typing import cast
 import numpy as np
 import pytest
 
-from dicomnode.analysis import phantom, pipeline
-from dicomnode.analysis.answers import Earlier
+from dicomnode.analysis.phantom import phantom
+from dicomnode.analysis import pipeline
+from dicomnode.analysis.risk.queries import Earlier
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.bundle import Bundle
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.findings import Flag, Horizon, Risk
 from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.errors import RefusedError

@@ -4,7 +4,7 @@ import numpy as np
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Volume
 from dicomnode.analysis.pipeline import _radiomics
-from dicomnode.analysis.radiomics import DEFAULT_SETTINGS, extract
+from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS, extract
 
 
 def test_both_lungs_and_each_and_a_flag_for_what_is_missing() -> None:

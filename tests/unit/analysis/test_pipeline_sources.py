@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.lungs import ClassicalSegmenter
+from dicomnode.analysis.lungs.segmenter import ClassicalSegmenter
 from dicomnode.analysis.pipeline import Analysis, Method
-from dicomnode.analysis.rules import Rules
-from dicomnode.analysis.series import group, read_headers, select
-from dicomnode.analysis.volume import load
+from dicomnode.analysis.series.selection_rules import Rules
+from dicomnode.analysis.series.selection import group, read_headers, select
+from dicomnode.analysis.volume.load import load
 from tests.ct_files import ct_series, enhanced, write
 
 

@@ -4,7 +4,7 @@ import pytest
 from pydicom import Dataset, config
 
 from dicomnode.analysis.findings import ChosenSeries, Findings
-from dicomnode.analysis.prediction import covariates
+from dicomnode.analysis.risk.predict import covariates
 
 
 def scan(date: str) -> Findings:

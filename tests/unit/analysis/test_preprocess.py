@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.phantom import Disease, Scanner, chest
-from dicomnode.analysis.preprocess import Spec, prepare, slice_positions
+from dicomnode.analysis.phantom.phantom import Disease, Scanner, chest
+from dicomnode.analysis.risk.preprocess import Spec, prepare, slice_positions
 from dicomnode.errors import RefusedError
 
 SPEC = Spec(spacing_mm=4.0, canvas=(64, 80), slices=6)

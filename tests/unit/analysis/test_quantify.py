@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Volume
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
-from dicomnode.analysis.quantify import by_region, quantify
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.measures.quantify import by_region, quantify
 
 int16 = hnp.arrays(np.int16, st.integers(1, 60), elements=st.integers(-32768, 32767))
 lung = hnp.arrays(np.int16, st.integers(1, 200), elements=st.integers(-1024, 400))

@@ -14,8 +14,8 @@ import pytest
 import SimpleITK as sitk
 
 from dicomnode.analysis.arrays import Mask, Volume
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
-from dicomnode.analysis.radiomics import DEFAULT_SETTINGS, extract
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS, extract
 from dicomnode.errors import ConfigurationError, RefusedError
 
 #: Features per class, without the deprecated ones.

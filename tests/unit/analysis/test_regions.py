@@ -7,10 +7,10 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from dicomnode.analysis import regions
+from dicomnode.analysis.lungs import regions
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
-from dicomnode.analysis.quantify import by_region, quantify
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.measures.quantify import by_region, quantify
 
 AXES = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 

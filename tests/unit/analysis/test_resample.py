@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from dicomnode.analysis import volume
+from dicomnode.analysis.volume import load as volume
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.series import Selection, group, read_headers, select
+from dicomnode.analysis.series.selection import Selection, group, read_headers, select
 from tests.ct_files import ct_series, write
 
 #: HU per mm along the patient's x, y, z: linear interpolation of a linear function is exact (up to rounding).

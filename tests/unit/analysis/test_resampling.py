@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomnode.analysis.resampling import Grid, resample, resampling_grid
+from dicomnode.analysis.radiomics.itk_grid import Grid, resample, resampling_grid
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 SPACINGS = st.tuples(*[st.sampled_from([0.5, 0.7, 0.703125, 0.91, 1.0, 1.25, 3.0])] * 3)

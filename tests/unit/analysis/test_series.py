@@ -11,8 +11,8 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
 from dicomnode.analysis.findings import Reason
-from dicomnode.analysis.rules import Rules
-from dicomnode.analysis.series import (
+from dicomnode.analysis.series.selection_rules import Rules
+from dicomnode.analysis.series.selection import (
     Header,
     Selection,
     Unreadable,
@@ -244,6 +244,6 @@ def test_real_chest_is_chosen(data: Path) -> None:
 
 
 def test_choosing_needs_neither_torch_nor_simpleitk() -> None:
-    script = "import sys, dicomnode.analysis.series; print({'torch', 'SimpleITK'} & set(sys.modules))"
+    script = "import sys, dicomnode.analysis.series.selection; print({'torch', 'SimpleITK'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

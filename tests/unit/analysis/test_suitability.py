@@ -8,10 +8,10 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage, generate_uid
 
-from dicomnode.analysis import suitability
-from dicomnode.analysis.headers import Header
-from dicomnode.analysis.rules import Rules
-from dicomnode.analysis.series import find_files, group, read_headers
+from dicomnode.analysis.series import suitability
+from dicomnode.analysis.series.headers import Header
+from dicomnode.analysis.series.selection_rules import Rules
+from dicomnode.analysis.series.selection import find_files, group, read_headers
 from tests.ct_files import ct_series
 
 Change = Callable[[list[Dataset]], object]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dicomnode.analysis import tabular
+from dicomnode.analysis.risk import tabular
 from dicomnode.analysis.findings import Delta, Findings, Quantities, Radiomics
-from dicomnode.analysis.tabular import batch_name, features_of, from_dict, read, risk_of_logits
+from dicomnode.analysis.risk.tabular import batch_name, features_of, from_dict, read, risk_of_logits
 from dicomnode.errors import BundleError
 
 COX = {"kind": "cox", "coefficients": [1.0, -0.5], "baseline": [0.1, 0.2]}

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from dicomnode.analysis.findings import Findings, Flag, Lungs, TrendPoint, VolumeMl
-from dicomnode.analysis.trend import trend
+from dicomnode.analysis.measures.trend import trend
 from tests import report_cases as cases
 
 

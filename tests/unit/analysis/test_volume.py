@@ -18,9 +18,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicomnode.analysis import decode, volume
+from dicomnode.analysis.volume import decode, load as volume
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.series import group, read_headers
+from dicomnode.analysis.series.selection import group, read_headers
 from dicomnode.errors import RefusedError
 from tests.ct_files import AXIAL, ct_series, write
 

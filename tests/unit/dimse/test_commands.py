@@ -10,7 +10,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ, C_STORE_RSP
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
 
-from dicomnode.dimse.commands import Answer, StoreRequest, store_request, store_response
+from dicomnode.network.commands import Answer, StoreRequest, store_request, store_response
 
 REQUEST = StoreRequest(3, 7, CTImageStorage, "1.2.3.4")
 

@@ -3,7 +3,7 @@ from pydicom import uid
 from pydicom.pixels import get_decoder
 from pydicom.uid import AllTransferSyntaxes
 
-from dicomnode.dimse import contexts
+from dicomnode.network import contexts
 
 
 @pytest.mark.parametrize("syntax", contexts.COMPRESSED, ids=lambda syntax: syntax.name)

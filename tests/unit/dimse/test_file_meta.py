@@ -5,7 +5,7 @@ from pydicom.filereader import dcmread
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
 
-from dicomnode.dimse.file_meta import encode
+from dicomnode.network.file_meta import encode
 
 
 @pytest.mark.parametrize("instance", ["1.2.3", "1.2.34", "1." + "2" * 62])

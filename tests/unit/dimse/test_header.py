@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 from pynetdicom.dsutils import encode
 
-from dicomnode.dimse.header import Header, HeaderError, parse
+from dicomnode.reception.header import Header, HeaderError, parse
 
 SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
 

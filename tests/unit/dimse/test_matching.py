@@ -9,7 +9,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from dicomnode.dimse.matching import matches
+from dicomnode.network.matching import matches
 
 CASES = [
     # keyword, key, value, matches

@@ -9,9 +9,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 
-from dicomnode.dimse.receiver import Receiver, ReceiverSettings
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.spool import Spool
+from dicomnode.reception.receiver import Receiver, ReceiverSettings
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.spool import Spool
 from tests.scanners import associated, ct, wait_until
 from tests.unit.dimse.test_commands import command
 
@@ -126,7 +126,7 @@ def test_an_echo_between_two_stores_goes_pynetdicoms_way(node: Node) -> None:
 
 
 def test_a_peer_with_a_small_pdu_gets_its_answer_in_pieces(node: Node) -> None:
-    from dicomnode.dimse.transport import RequestorEntity
+    from dicomnode.network.transport import RequestorEntity
 
     entity = RequestorEntity("SCANNER")
     entity.maximum_pdu_size = 50

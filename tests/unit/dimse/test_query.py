@@ -9,8 +9,8 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pynetdicom import evt
 
-from dicomnode.dimse import query, retrieve
-from dicomnode.dimse.sender import Destination
+from dicomnode.network import find as query, move as retrieve
+from dicomnode.network.association import Destination
 from dicomnode.errors import PeerError, PeerRejectedError
 from tests.acceptance.running import free_port
 from tests.answering import Answering, Answers

@@ -16,11 +16,11 @@ from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import build_context
 
-from dicomnode.dimse.receiver import Caller, Receiver, ReceiverSettings
+from dicomnode.reception.receiver import Caller, Receiver, ReceiverSettings
 from dicomnode.errors import SpoolError
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance, StudyIntake
-from dicomnode.intake.spool import Spool
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance, StudyIntake
+from dicomnode.store.spool import Spool
 from tests.scanners import associated, ct, rejection, store_bytes, wait_until
 
 SETTINGS = ReceiverSettings("NODE", host="127.0.0.1", port=0, minimum_free_bytes=0, acse_timeout_s=5.0)

@@ -9,12 +9,12 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import build_role, evt
 from pynetdicom.ae import ApplicationEntity
 
-from dicomnode.dimse.contexts import VERIFICATION
-from dicomnode.dimse.query_model import STUDY_ROOT
-from dicomnode.dimse.receiver import Caller, Receiver, ReceiverSettings
+from dicomnode.network.contexts import VERIFICATION
+from dicomnode.reception.query_model import STUDY_ROOT
+from dicomnode.reception.receiver import Caller, Receiver, ReceiverSettings
 from dicomnode.errors import SpoolError
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.spool import Spool
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.spool import Spool
 from tests.scanners import associated, ct, wait_until
 
 FIND, MOVE, GET = STUDY_ROOT

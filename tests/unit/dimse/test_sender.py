@@ -24,9 +24,9 @@ from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import AllStoragePresentationContexts, build_context
 
-from dicomnode.dimse.contexts import VERIFICATION
-from dicomnode.dimse.sender import Destination, Sent, echo, send, sendable
-from dicomnode.dimse.transport import RequestorEntity
+from dicomnode.network.contexts import VERIFICATION
+from dicomnode.network.association import Destination, Sent, echo, send, sendable
+from dicomnode.network.transport import RequestorEntity
 from dicomnode.errors import PeerError, PeerRejectedError
 from tests.acceptance.running import free_port
 
@@ -138,7 +138,7 @@ def test_uncompressed_files_are_converted_where_they_must(peer: Peer, tmp_path: 
 
 
 def write_with(path: Path, syntax: UID, data: bytes) -> None:
-    from dicomnode.dimse.file_meta import encode
+    from dicomnode.network.file_meta import encode
 
     path.write_bytes(encode(CTImageStorage, "1.2.3", syntax) + data)
 
@@ -285,7 +285,7 @@ def test_no_answer_is_taken_away_behind_a_closed_gate() -> None:
     """pynetdicom's own thread asks without waiting; who has sent a request waits for its answer."""
     from queue import Empty
 
-    from dicomnode.dimse.transport import _Answers, _Gate
+    from dicomnode.network.transport import _Answers, _Gate
 
     gate = _Gate()
     answers = _Answers(gate)

@@ -13,10 +13,10 @@ from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 
-from dicomnode.dimse.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
-from dicomnode.dimse.sender import Destination, echo, send
-from dicomnode.dimse.storage_scp import StoragePeer
-from dicomnode.dimse.transport import RequestorEntity
+from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from dicomnode.network.association import Destination, echo, send
+from dicomnode.demo.pacs import StoragePeer
+from dicomnode.network.transport import RequestorEntity
 from dicomnode.errors import SpoolError
 
 

@@ -8,8 +8,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import decode, encode
 
-from dicomnode.dimse import mpps, ups
-from dicomnode.dimse.ups import Reference, Task
+from dicomnode.network import mpps, ups
+from dicomnode.network.ups import Reference, Task
 
 OURS = ("110001", "DCM", "Image Processing")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dicomnode.errors import SpoolError
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance
-from dicomnode.intake.settle import SettleRule, decide
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
+from dicomnode.reception.settle import SettleRule, decide
 from tests.databases import fresh_url, postgresql_server
 
 RULE = SettleRule(release_s=5.0, quiet_s=60.0)

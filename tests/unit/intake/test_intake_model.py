@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.ledger import LIVE
-from dicomnode.intake.records import Instance
-from dicomnode.intake.settle import SettleRule, decide
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.jobs import LIVE
+from dicomnode.store.records import Instance
+from dicomnode.reception.settle import SettleRule, decide
 
 RULE = SettleRule(release_s=5.0, quiet_s=60.0)
 _CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import OwedReport
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import OwedReport
 from tests.databases import fresh_url, postgresql_server
 
 __all__ = ["postgresql_server"]

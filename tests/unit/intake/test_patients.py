@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.patients import count, whose
-from dicomnode.intake.records import NO_PATIENT_ID, Instance
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.patients import count, whose
+from dicomnode.store.records import NO_PATIENT_ID, Instance
 from tests.databases import fresh_url, postgresql_server
 
 __all__ = ["postgresql_server"]

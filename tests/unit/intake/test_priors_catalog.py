@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.priors import Prior, PriorState
-from dicomnode.intake.records import Instance, JobState
-from dicomnode.intake.worklist import Order
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.priors import Prior, PriorState
+from dicomnode.store.records import Instance, JobState
+from dicomnode.store.catalog.orders import Order
 from tests.databases import fresh_url, postgresql_server
 
 __all__ = ["postgresql_server"]

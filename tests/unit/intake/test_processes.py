@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from dicomnode.intake import processes
+from dicomnode.store import process_names as processes
 
 
 def test_this_process_is_alive_and_named_without_a_path_separator() -> None:
@@ -10,7 +10,7 @@ def test_this_process_is_alive_and_named_without_a_path_separator() -> None:
 
 
 def test_a_process_that_ended_is_not_alive() -> None:
-    code = "from dicomnode.intake import processes; print(processes.current())"
+    code = "from dicomnode.store import processes; print(processes.current())"
     name = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert name != processes.current()
     assert not processes.is_alive(name)

@@ -10,12 +10,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 
-from dicomnode import checks, config
-from dicomnode.dimse import file_meta
-from dicomnode.dimse.spooled import digest, read_instance
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.reconcile import Reconciled, reconcile
-from dicomnode.intake.spool import Spool
+from dicomnode.operations import checks
+from dicomnode import config
+from dicomnode.network import file_meta
+from dicomnode.reception.spooled import digest, read_instance
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.reception.reconcile import Reconciled, reconcile
+from dicomnode.store.spool import Spool
 
 
 @pytest.fixture

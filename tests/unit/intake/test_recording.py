@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dicomnode.errors import DatabaseError
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
 
 FULL, NORMAL = 2, 1  # PRAGMA synchronous
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance, JobState
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance, JobState
 from tests.databases import fresh_url, postgresql_server
 
 __all__ = ["postgresql_server"]

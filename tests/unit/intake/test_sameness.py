@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from dicomnode.intake.sameness import same_content
+from dicomnode.store.sameness import same_content
 
 #: program, package, options that re-encode a file without loss
 ENCODERS = [

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomnode.intake.records import Bringer, Closed, SeriesIntake, StudyIntake
-from dicomnode.intake.settle import SettleRule, decide
+from dicomnode.store.records import Bringer, Closed, SeriesIntake, StudyIntake
+from dicomnode.reception.settle import SettleRule, decide
 
 RULE = SettleRule(release_s=5.0, quiet_s=60.0)
 CT = "1.2.840.10008.5.1.4.1.1.2"

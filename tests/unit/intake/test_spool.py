@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicomnode.errors import SpoolError
-from dicomnode.intake import spool as module
-from dicomnode.intake.spool import Incoming, Spool, folder_name
+from dicomnode.store import spool as module
+from dicomnode.store.spool import Incoming, Spool, folder_name
 
 META, DATA = b"\0" * 128 + b"DICM", b"dataset"
 
@@ -154,7 +154,7 @@ def test_what_was_kept_can_still_be_quarantined(spool: Spool) -> None:
 
 
 def test_sweep_takes_the_files_of_the_dead_only(spool: Spool) -> None:
-    code = "from dicomnode.intake import processes; print(processes.current())"
+    code = "from dicomnode.store import processes; print(processes.current())"
     dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     incoming = spool.root / "incoming"
     mine, foreign, old = (incoming / f"{name}~0.part" for name in (spool._process, "elsewhere,1,1", "elsewhere,2,2"))

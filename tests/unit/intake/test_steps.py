@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance
-from dicomnode.intake.steps import Step, StepKind, StepState
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
+from dicomnode.store.catalog.procedure_steps import Step, StepKind, StepState
 from tests.databases import fresh_url, postgresql_server
 
 __all__ = ["postgresql_server"]

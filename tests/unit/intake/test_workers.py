@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import update
 
 from dicomnode.errors import LeaseLostError
-from dicomnode.intake.catalog import Catalog
-from dicomnode.intake.records import Instance
-from dicomnode.intake.tables import workers
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
+from dicomnode.store.catalog.tables import workers
 from tests.databases import fresh_url, postgresql_server
 
 __all__ = ["postgresql_server"]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from dicomnode.config import Notify
-from dicomnode.intake.records import Event, Instance
-from dicomnode.notify import sending
-from dicomnode.notify.message import kind, message
+from dicomnode.store.records import Event, Instance
+from dicomnode.outbound.notify import sending
+from dicomnode.outbound.notify.message import kind, message
 from tests.ct_files import ct_series, write
 
 EVENT = Event("e" * 32, "1.2.3", 2, "failed", "seg to pacs: no connection\n(timed out)", 0.0)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dicomnode import checks
+from dicomnode.operations import checks
 from dicomnode.cli import app
 from dicomnode.config import Config, Notify
 from dicomnode.errors import ConfigurationError, PeerError, PeerRejectedError
-from dicomnode.notify import mail, webhook
-from dicomnode.notify.message import Message
+from dicomnode.outbound.notify import mail, webhook
+from dicomnode.outbound.notify.message import Message
 from tests.acceptance.running import free_port
 from tests.receivers import MailServer, Webhook
 

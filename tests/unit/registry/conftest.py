@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.intake.catalog import Catalog
+from dicomnode.store.catalog.catalog import Catalog
 from tests.registry_node import Node
 
 

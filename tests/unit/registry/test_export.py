@@ -12,7 +12,7 @@ from dicomnode.errors import UsageError
 from dicomnode.registry.export import export
 from dicomnode.registry.forget import forget
 from tests.registry_node import NOW, Node, analysis
-from training.loader import _place
+from training.models.deep.prepared_slices import _place
 
 
 def test_an_export_gives_away_no_day_and_shares_no_file(node: Node, tmp_path: Path) -> None:

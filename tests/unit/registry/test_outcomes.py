@@ -8,8 +8,8 @@ import pytest
 from dicomnode.errors import UsageError
 from dicomnode.registry.export import export
 from tests.registry_node import Node, analysis
-from training import cohort, registry
-from training.follow_up import read_outcomes
+from training.data import cohort, registry_folder as registry
+from training.data.follow_up import read_outcomes
 
 HEADER = "patient_id,issuer,death_date,last_contact_date,transplant_date\n"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.errors import UsageError
-from dicomnode.intake.identity import patient_hash
+from dicomnode.store.identity import patient_hash
 from dicomnode.registry import pseudonyms
 from dicomnode.registry.pseudonyms import KEY_FILE, Pseudonyms
 

@@ -13,17 +13,17 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from dicomnode.analysis.findings import Flag, Risk
-from dicomnode.analysis.prediction import age_years
-from dicomnode.analysis.preprocess import Spec, prepare
+from dicomnode.analysis.risk.predict import age_years
+from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.cli import app
 from dicomnode.errors import RefusedError, UsageError
-from dicomnode.intake.registry_rows import RegistryRisk
-from dicomnode.registry import recorder, shadow
+from dicomnode.store.catalog.registry import RegistryRisk
+from dicomnode.registry import rows as recorder, shadow
 from dicomnode.registry.export import export
 from dicomnode.registry.forget import Forgotten, forget
 from tests import report_cases
 from tests.registry_node import NOW, Node, analysis, findings, header
-from training import registry
+from training.data import registry_folder as registry
 
 
 def test_a_scan_goes_in_and_comes_out_for_training(node: Node, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from dicomnode import config
 from dicomnode.errors import ConfigurationError, UsageError
-from dicomnode.intake.catalog import Catalog
+from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.registry.retraining import Retraining, retrain, trigger
 from tests.acceptance.running import until
 from tests.conftest import ROOT

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from dicomnode.report import collection
+from dicomnode.report import gc_pause as collection
 
 
 @pytest.mark.parametrize("was_on", [True, False])

@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from dicomnode.analysis.findings import Findings, Flag, Horizon
-from dicomnode.report import codes, earlier_scans, measurements, refusal, risk, segmentation, source, uids
+from dicomnode.report import codes, segmentation, source, uids
+from dicomnode.report.sr import earlier_scans, measurements, refusal, risk
 from dicomnode.report.context import MEASUREMENTS, Context
 from dicomnode.report.wording import DEMO
 from tests import report_cases as cases

@@ -7,7 +7,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomnode.analysis.findings import Findings
-from dicomnode.report import risk, source, uids
+from dicomnode.report.sr import risk
+from dicomnode.report import source, uids
 from dicomnode.report.context import RISK, Context
 from tests import report_cases as cases
 

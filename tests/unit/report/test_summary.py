@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from pydicom.tag import Tag
 
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.ensemble import Ensemble
+from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.findings import Findings, SliceRelevance
-from dicomnode.analysis.fold_models import FoldModels, Networks, Tables
-from dicomnode.report import page as layout
-from dicomnode.report import summary, trend, views
+from dicomnode.analysis.risk.fold_models import FoldModels, Networks, Tables
+from dicomnode.report.page import layout
+from dicomnode.report.page import summary, trend, views
 from tests import report_cases as cases
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomnode.routing.rules import ANALYSE, Condition, Rule, RuleSet, SeriesFacts, StudyFacts, decide
-from dicomnode.routing.shadows import covers, dead_rules
+from dicomnode.routing.dead_rules import covers, dead_rules
 
 VM_1 = {"Modality", "SliceThickness", "StudyDescription", "PatientAge"}
 

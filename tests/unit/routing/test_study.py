@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from dicomnode.cli import app
 from dicomnode.routing.rules import ANALYSE, Condition, Rule, RuleSet
-from dicomnode.routing.study import facts, keywords
+from dicomnode.routing.study_facts import facts, keywords
 from tests.ct_files import ct_series, enhanced, write
 
 WANTED = ("Modality", "ImageType", "StudyDescription", "SliceThickness", "PatientAge", "Rows", "StationName")

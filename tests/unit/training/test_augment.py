@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dicomnode.analysis.preprocess import Spec
-from training.augment import Augmentation, augmented, generator
+from dicomnode.analysis.risk.preprocess import Spec
+from training.models.deep.augment import Augmentation, augmented, generator
 
 torch.set_num_threads(1)
 SPEC = Spec(spacing_mm=8.0, canvas=(32, 40), slices=3, outside_hu=-900.0, window_hu=(-1000.0, 200.0))

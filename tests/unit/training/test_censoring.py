@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.censoring import censoring_survival, censoring_weights, cox, kaplan_meier, kaplan_meier_risk
-from training.outcome import Outcomes
+from training.evaluation.censoring import censoring_survival, censoring_weights, cox, kaplan_meier, kaplan_meier_risk
+from training.data.outcomes import Outcomes
 
 FOUR = Outcomes(np.array([1.0, 2.0, 3.0, 4.0]), np.array([True, False, True, True]))
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from dicomnode.errors import UsageError
 from tests.tabular_worlds import FIRST_DAY, world, write
-from training import cohort, follow_up
-from training.follow_up import Transplant
-from training.registry import SCANS, read
+from training.data import cohort, follow_up
+from training.data.follow_up import Transplant
+from training.data.registry_folder import SCANS, read
 
 OUTCOMES = "patient,death_date,last_contact_date,transplant_date\n"
 COVARIATES = "patient,date,name,value,unit\n"

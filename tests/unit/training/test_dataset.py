@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dicomnode.errors import UsageError
-from training.dataset import load_scan
+from training.data.volumes import load_scan
 
 
 def test_a_file_that_is_no_scan_is_refused(tmp_path: Path) -> None:

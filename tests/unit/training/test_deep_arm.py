@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from dicomnode.analysis import model
+from dicomnode.analysis.risk import network as model
 from dicomnode.errors import UsageError
 from tests.deep_cases import SPEC, TABLE, cohort, inner, tiny_encoder
-from training import deep_arm, deep_settings, loop
-from training.arms import Data
-from training.deep_arm import DeepArm
-from training.deep_settings import DeepSettings
-from training.job import Job
-from training.loader import batches
-from training.ranks import alone
+from training.models.deep import arm as deep_arm, settings as deep_settings, fit as loop
+from training.models.arm import Data
+from training.models.deep.arm import DeepArm
+from training.models.deep.settings import DeepSettings
+from training.models.deep.job import Job
+from training.models.deep.prepared_slices import batches
+from training.models.deep.distributed import alone
 
 torch.set_num_threads(1)
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from training import deep_settings, demo
-from training.arms import Told
-from training.settings import RunSettings
+from training.models.deep import settings as deep_settings
+from training import demo
+from training.progress_type import Told
+from training.run.settings import RunSettings
 
 
 def test_the_settings_are_valid_and_kept_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from dicomnode.errors import UsageError
 from tests.ct_files import ct_series, write
-from training import dicom_registry
-from training.dicom_registry import make_registry
+from training.data import from_dicom as dicom_registry
+from training.data.from_dicom import make_registry
 
 OUTCOMES = "patient,death_date,last_contact_date,transplant_date\n"
 COVARIATES = "patient,date,name,value,unit\n"

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dicomnode.analysis.tabular import risk_of_logits
+from dicomnode.analysis.risk.tabular import risk_of_logits
 from dicomnode.errors import UsageError
-from training import ensemble
-from training.ensemble import RISKS, Stack, fit, stack
-from training.outcome import Outcomes, hazard_logits, hazards, loss_of_risk
-from training.splits import LeakageError
+from training.models import stacking as ensemble
+from training.models.stacking import RISKS, Stack, fit, stack
+from training.data.outcomes import Outcomes, hazard_logits, hazards, loss_of_risk
+from training.data.splits import LeakageError
 
 SCANS = 1500
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from dicomnode.errors import UsageError
-from training.evaluate import PRIMARY, evaluate
-from training.evaluation import Evaluation
-from training.evaluation_input import RISKS, parts_of, read_truth
-from training.misjudged import worst
-from training.outcome import Outcomes
-from training.synthetic_patients import draw, true_risk
+from training.evaluation.evaluate import PRIMARY, evaluate
+from training.evaluation.records import Evaluation
+from training.evaluation.inputs import RISKS, parts_of, read_truth
+from training.evaluation.misjudged import worst
+from training.data.outcomes import Outcomes
+from training.synthetic.patients import draw, true_risk
 
 
 @dataclass(frozen=True)

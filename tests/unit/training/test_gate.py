@@ -13,14 +13,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dicomnode.analysis.bundle import load
+from dicomnode.analysis.risk.bundle import load
 from tests.bundles import change
 from tests.conftest import ROOT
 from tests.tabular_worlds import World, imaged, settings_toml, world, write
-from training import cli, promotion, replay
-from training.ensemble import RISKS
-from training.run import run
-from training.settings import load as load_settings
+from training.cli import commands as cli
+from training.release import promotion, node_predictions as replay
+from training.models.stacking import RISKS
+from training.run.run import run
+from training.run.settings import load as load_settings
 
 torch.set_num_threads(1)
 CONDITIONS = [

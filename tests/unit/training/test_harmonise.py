@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from dicomnode.errors import UsageError
-from training import harmonise
-from training.harmonise import combat, fit, intraclass_correlation, uncorrelated
+from training.features import harmonise
+from training.features.harmonise import combat, fit, intraclass_correlation, uncorrelated
 
 
 def rng() -> np.random.Generator:

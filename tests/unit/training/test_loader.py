@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dicomnode.analysis.preprocess import Spec, prepare
+from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.errors import RefusedError, UsageError
 from tests.deep_cases import write_volume
-from training import loader
-from training.dataset import load_scan
-from training.loader import batches, prepare_all, spec_hash
+from training.models.deep import prepared_slices as loader
+from training.data.volumes import load_scan
+from training.models.deep.prepared_slices import batches, prepare_all, spec_hash
 
 SPEC = Spec(spacing_mm=8.0, canvas=(32, 32), slices=4)
 

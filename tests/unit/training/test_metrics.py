@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training import metrics
-from training.metrics import at_horizon
-from training.outcome import Outcomes
+from training.evaluation import metrics
+from training.evaluation.metrics import at_horizon
+from training.data.outcomes import Outcomes
 
 FOUR = Outcomes(np.array([1.0, 2.0, 3.0, 4.0]), np.array([True, False, True, True]))
 RISK = np.array([0.9, 0.5, 0.2, 0.4])

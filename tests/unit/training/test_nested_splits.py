@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomnode.errors import UsageError
-from training.splits import LeakageError, Nested, assert_disjoint, nested
+from training.data.splits import LeakageError, Nested, assert_disjoint, nested
 
 
 def scans(patients: int, died: int) -> tuple[list[str], np.ndarray]:

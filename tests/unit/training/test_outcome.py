@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.outcome import Outcomes, interval_targets, negative_log_likelihood, status_at
+from training.data.outcomes import Outcomes, interval_targets, negative_log_likelihood, status_at
 
 
 def outcomes(*pairs: tuple[float, int]) -> Outcomes:

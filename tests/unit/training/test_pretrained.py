@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from dicomnode.analysis.backbones import encoder, models
+from dicomnode.analysis.risk.backbones import encoder, models
 from dicomnode.errors import UsageError, WeightsError
-from dicomnode.published import Published
+from dicomnode.downloads import Published
 from tests.file_server import serving
-from training import cli, deep_settings, pretrained
-from training.pretrained import PretrainedFile, load_encoder
+from training.cli import commands as cli
+from training.models.deep import settings as deep_settings, pretrained
+from training.models.deep.pretrained import PretrainedFile, load_encoder
 
 
 def stored(path: Path, state: dict[str, torch.Tensor]) -> PretrainedFile:

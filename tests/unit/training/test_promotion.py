@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dicomnode.analysis.bundle import read
+from dicomnode.analysis.risk.bundle import read
 from dicomnode.errors import BundleError, GateError, UsageError
 from tests.bundles import change
 from tests.conftest import ROOT
-from training import promotion, verdict
-from training.verdict import Check, Verdict
+from training.release import promotion, verdict
+from training.release.verdict import Check, Verdict
 
 torch.set_num_threads(1)
 DEMO = ROOT / "weights" / "demo-synthetic"

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.errors import UsageError
-from training import follow_up
-from training.pseudonyms import LONGEST_SHIFT_DAYS, TABLES, Pseudonyms, of_file, pseudonymise
+from training.data import follow_up
+from training.data.pseudonyms import LONGEST_SHIFT_DAYS, TABLES, Pseudonyms, of_file, pseudonymise
 
 KEY = Pseudonyms(b"k" * 32)
 

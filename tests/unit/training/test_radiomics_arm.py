@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dicomnode.analysis import tabular
+from dicomnode.analysis.risk import tabular
 from dicomnode.errors import UsageError
 from tests.tabular_worlds import data as data_of
 from tests.tabular_worlds import world
-from training import tabular_models
-from training.arms import Data, Rows
-from training.known_arms import make_arm
-from training.radiomics_arm import FittedRadiomics, RadiomicsArm, make
-from training.splits import LeakageError, nested
-from training.tabular_models import CANDIDATES, FitError
+from training.models import tabular_models
+from training.models.arm import Data, Rows
+from training.models.registry import make_arm
+from training.models.tabular_arm import FittedRadiomics, RadiomicsArm, make
+from training.data.splits import LeakageError, nested
+from training.models.tabular_models import CANDIDATES, FitError
 
 Folds = tuple[Rows, Rows, list[tuple[Rows, Rows]]]
 

@@ -8,7 +8,7 @@ import pytest
 
 from dicomnode.errors import UsageError
 from tests.tabular_worlds import world, write
-from training.registry import read
+from training.data.registry_folder import read
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode.errors import UsageError
-from training import checklists, cli, report, report_facts
-from training.evaluate import evaluate
-from training.evaluation import Evaluation
-from training.evaluation_input import RISKS
-from training.misjudged import without_single_scans
+from training.report import checklists, report, run_facts as report_facts
+from training.cli import commands as cli
+from training.evaluation.evaluate import evaluate
+from training.evaluation.records import Evaluation
+from training.evaluation.inputs import RISKS
+from training.evaluation.misjudged import without_single_scans
 
 
 @pytest.fixture(scope="module")

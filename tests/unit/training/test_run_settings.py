@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from dicomnode.errors import UsageError
 from tests.tabular_worlds import settings_toml
-from training import deep_settings
-from training.known_arms import make_arm
-from training.settings import RunSettings, from_dict, load
+from training.models.deep import settings as deep_settings
+from training.models.registry import make_arm
+from training.run.settings import RunSettings, from_dict, load
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "training-run.toml"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.splits import PARTS, Split, by_patient
+from training.data.splits import PARTS, Split, by_patient
 
 FRACTIONS = (0.5, 0.2, 0.3)
 

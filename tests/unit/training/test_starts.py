@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dicomnode.analysis.backbones import encoder
-from dicomnode.analysis.model import normalised
-from training.deep_settings import FULL_SPEC
-from training.starts import start_at_random
+from dicomnode.analysis.risk.backbones import encoder
+from dicomnode.analysis.risk.network import normalised
+from training.models.deep.settings import FULL_SPEC
+from training.models.deep.random_start import start_at_random
 
 
 def uniform(hu: float) -> Tensor:

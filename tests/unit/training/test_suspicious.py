@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from tests.tabular_worlds import world
-from training.outcome import Outcomes
-from training.suspicious import names_patients, suspicious
+from training.data.outcomes import Outcomes
+from training.features.leak_checks import names_patients, suspicious
 
 
 def outcomes(count: int = 400) -> Outcomes:

@@ -14,13 +14,13 @@ import psutil
 import pytest
 
 from dicomnode.errors import UsageError
-from training import cohort, follow_up, registry
-from training.dataset import load_scan
-from training.evaluation_input import read_truth
-from training.outcome import status_at
-from training.synthetic import Request, make_registry
-from training.synthetic_patients import draw
-from training.synthetic_scans import scan_phantom
+from training.data import cohort, follow_up, registry_folder as registry
+from training.data.volumes import load_scan
+from training.evaluation.inputs import read_truth
+from training.data.outcomes import status_at
+from training.synthetic.registry import Request, make_registry
+from training.synthetic.patients import draw
+from training.synthetic.scans import scan_phantom
 
 SEED = 5
 

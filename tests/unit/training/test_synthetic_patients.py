@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from training.synthetic_patients import SCANNERS, Patient, Scan, cumulative_hazard, draw, true_risk
+from training.synthetic.patients import SCANNERS, Patient, Scan, cumulative_hazard, draw, true_risk
 
 PATIENT = Patient("S1", person=1, age=60, sex="F", severity=0.4, progression=0.05, fibrosis=1, first_day=0)
 SEEDS = (20260101, 1, 2, 4)

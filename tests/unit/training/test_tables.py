@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.errors import UsageError
-from training import tables
+from training.data import csv_tables as tables
 
 COLUMNS = {
     "patient": tables.name,

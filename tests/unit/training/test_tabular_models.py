@@ -9,10 +9,10 @@ import pytest
 import torch
 from pandas.errors import Pandas4Warning
 
-from dicomnode.analysis import tabular
-from training import tabular_models
-from training.outcome import EDGES_YEARS, Outcomes
-from training.tabular_models import CANDIDATES
+from dicomnode.analysis.risk import tabular
+from training.models import tabular_models
+from training.data.outcomes import EDGES_YEARS, Outcomes
+from training.models.tabular_models import CANDIDATES
 
 SCANS, WIDTH = 300, 5
 

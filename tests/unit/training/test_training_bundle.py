@@ -16,26 +16,26 @@ import pandas as pd
 import pytest
 import torch
 
-from dicomnode import methods
-from dicomnode.analysis import fold_models
-from dicomnode.analysis.answers import Answer, Scan
-from dicomnode.analysis.bundle import Bundle, Earlier, load
-from dicomnode.analysis.classical_segmenter import ClassicalSegmenter
-from dicomnode.analysis.ensemble import Ensemble
+from dicomnode.models import build as methods
+from dicomnode.analysis.risk import fold_models
+from dicomnode.analysis.risk.queries import Answer, Scan
+from dicomnode.analysis.risk.bundle import Bundle, Earlier, load
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.fold_models import FoldModels
-from dicomnode.analysis.phantom import chest
+from dicomnode.analysis.risk.fold_models import FoldModels
+from dicomnode.analysis.phantom.phantom import chest
 from dicomnode.analysis.pipeline import Method, analyse
-from dicomnode.analysis.radiomics import DEFAULT_SETTINGS
+from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import BundleError, RefusedError, UsageError
 from dicomnode.report import uids
 from tests import bundles, deep_cases
 from tests.ct_files import ct_series, write
-from training.bundle import make_bundle
-from training.dataset import load_scan
-from training.ensemble import RISKS, Stack
-from training.misjudged import BEGIN, END
+from training.bundle.make import make_bundle
+from training.data.volumes import load_scan
+from training.models.stacking import RISKS, Stack
+from training.evaluation.misjudged import BEGIN, END
 from training.toml_text import to_toml
 
 torch.set_num_threads(1)
@@ -213,7 +213,7 @@ def test_a_node_s_registry_makes_a_research_bundle(made: Made, tmp_path: Path) -
     rewrite(run / "run.json", lambda c: c["settings"].update(registry=str(registry)))
     with pytest.raises(UsageError, match="its tables have changed"):
         make_bundle(run, tmp_path / "b", name="x", version="1", created_by="a test", networks=1)
-    from training.registry import read
+    from training.data.registry_folder import read
 
     rewrite(run / "run.json", lambda c: c["fixed"]["sha256"].update(registry=read(registry).sha256))
     bundle = make_bundle(run, tmp_path / "b", name="x", version="1", created_by="a test", networks=1)

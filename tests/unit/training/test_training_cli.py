@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from training import cli
+from training.cli import commands as cli
 
 COMMANDS = ("synthetic", "bundle", "demo-bundle", "report", "cohort", "run", "compare", "promote", "rollback")
 
@@ -80,7 +80,7 @@ def test_the_report_opens_for_a_person_at_a_desktop(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(display, ":0")
     monkeypatch.setattr("typer.launch", shown.append)
-    monkeypatch.setattr("training.report.write", lambda run: run / "report.html")
+    monkeypatch.setattr("training.report.report.write", lambda run: run / "report.html")
     monkeypatch.setattr(sys, "argv", ["training", "report", "run", *arguments])
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
@@ -90,5 +90,5 @@ def test_the_report_opens_for_a_person_at_a_desktop(
 
 
 def test_help_does_not_import_torch() -> None:
-    code = "import sys, training.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, training.cli.commands; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dicomnode.analysis import change, quantify
+from dicomnode.analysis.measures import change, quantify
 from dicomnode.analysis.findings import ChosenSeries, Findings, Lungs, VolumeMl
-from dicomnode.analysis.phantom import Disease, chest
-from dicomnode.analysis.tabular import features_of, names_of
+from dicomnode.analysis.phantom.phantom import Disease, chest
+from dicomnode.analysis.risk.tabular import features_of, names_of
 from dicomnode.errors import UsageError
-from training import features
-from training.dataset import load_scan
-from training.features import CHANGES, compute
-from training.registry import SCANS, Registry, read
-from training.settings import FeatureSettings
+from training.features import compute as features
+from training.data.volumes import load_scan
+from training.features.compute import CHANGES, compute
+from training.data.registry_folder import SCANS, Registry, read
+from training.run.settings import FeatureSettings
 
 DATES = ["2015-01-01", "2015-02-01", "2016-03-01"]
 QUICK = FeatureSettings(radiomics=False, workers=1)
@@ -117,7 +117,7 @@ def test_nothing_is_measured_from_the_volumes_that_a_node_exported(registry: Reg
 
 
 def test_the_change_is_the_nodes(registry: Registry, tmp_path: Path) -> None:
-    """The same numbers as `dicomnode.analysis.change` puts into the findings."""
+    """The same numbers as `dicomnode.analysis.measures.change` puts into the findings."""
     found = compute(cohort(registry), registry, QUICK, tmp_path, silent).set_index("scan")
     assert set(CHANGES) == {c for c in found if c.startswith("change.")}
     # No earlier scan; an earlier scan too short a time ago.

@@ -15,13 +15,13 @@ import torch
 
 from dicomnode.errors import DicomnodeError, UsageError
 from tests.tabular_worlds import World, settings_toml, world, write
-from training import metrics
-from training.arms import DEEP_ARMS
-from training.cohort import load, outcomes_of
-from training.ensemble import RISKS
-from training.run import _checked, read_data, run, seed_of
-from training.settings import load as load_settings
-from training.splits import LeakageError, Nested
+from training.evaluation import metrics
+from training.models.arm import DEEP_ARMS
+from training.data.cohort import load, outcomes_of
+from training.models.stacking import RISKS
+from training.run.run import _checked, read_data, run, seed_of
+from training.run.settings import load as load_settings
+from training.data.splits import LeakageError, Nested
 
 torch.set_num_threads(1)  # two that wait for each other on a busy machine take many times as long
 

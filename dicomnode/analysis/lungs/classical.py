@@ -1,0 +1,226 @@
+"""Lungs by thresholds and morphology: needs no weights, and is the segmenter where lungmask's are not installed.
+
+The way: shrink to about 2 mm; air inside the body; take the airways out; find cores of both lungs and of other gas;
+let them grow into the air (a watershed, so that touching lungs part along the denser septum); add dense lung between
+aerated lung and ribs; close each lung; refine at full resolution.
+"""
+
+import math
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from dicomnode.analysis.lungs import dense_lung
+from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
+from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, Grid, air_inside, distance, shrink
+from dicomnode.errors import RefusedError
+
+#: Gas (stomach, bowel) has a median below this, HU, and is a solid bubble: its 90th percentile of depth is at least
+#: this share of the radius of a ball of the same volume. Vessels run through the emptiest lung: it is nowhere deep.
+GAS_BELOW_HU, BUBBLE = -965, 0.35
+CLOSING_MM = 8.0
+SMALLEST_PART_ML = 15.0
+SMALLEST_LUNGS_ML = 100.0
+#: Largest area of trachea or both main bronchi in an axial slice, and how long a chain of such areas must be.
+AIRWAY_CM2 = 7.0
+AIRWAY_MM = 30.0
+#: More than trachea and bronchi hold, ml.
+AIRWAY_ML = 120.0
+#: Airway walls are looked for this far above the median of all air in the body, HU.
+ABOVE_LUNG_HU = 100
+#: How far from the body's middle the trachea may lie.
+AIRWAY_OFF_MM = 45.0
+#: Depths below the air's surface at which the two lungs are looked for, until they are apart.
+CORE_DEPTHS_MM = (3.0, 5.0, 7.0, 9.0, 12.0, 16.0)
+#: Half the width of the band at the midline in which the septum of broadly touching lungs is looked for.
+SEPTUM_BAND_MM = 15.0
+#: A core with this share on one side of the midline belongs to that side.
+ONE_SIDED = 0.8
+
+_AIRWAY, _GAS = 3, 4
+
+
+class ClassicalSegmenter:
+    """Right and left lung by thresholds and morphology.
+
+    In the mask: aerated lung (below -400 HU), however empty; by closing (8 mm) and hole filling the vessels, small
+    airways, nodules and dense disease that aerated lung surrounds; fibrosis and consolidation between aerated lung and
+    ribs, up to 70 mm deep (`dense_lung`). Not in the mask: trachea and main bronchi, as far as walls divide them from
+    lung; heart and hilar vessels wider than the closing; effusion (by its attenuation, -20 to 25 HU: blood and pus
+    denser than that count as lung, fibrosis of exactly that density does not); solid gas without vessels (stomach,
+    bowel); consolidation that has no aerated lung on its inner side, such as a whole lower lobe. Lung that the edge of
+    the field of view cuts is found as far as it is in the image; `lungs.check` flags it.
+    """
+
+    name = "classical"
+    version = "2"
+
+    def __call__(self, volume: Volume) -> Labels:
+        """Labels (z, y, x) of the volume's shape: 0 background, 1 right lung, 2 left lung.
+
+        Raises:
+            RefusedError: `no-lungs`, nothing in the volume looks like a lung.
+        """
+        grid = shrink(volume)
+        air, midline = air_inside(grid)
+        airways = _airways(grid, air, midline)
+        labels = _grow(grid, air, _cores(grid, air, airways, midline))
+        _refuse_unless_lungs(labels, grid)
+        return _refine(volume, grid, _close(grid, dense_lung.add(grid, labels, midline)))
+
+    def lobes(self, volume: Volume, lungs: Labels) -> None:
+        """None: thresholds see no fissures."""
+
+
+def _airways(grid: Grid, air: Mask, midline: float) -> Mask:
+    """Lumen of trachea and bronchi. A threshold near the lung's own density shows the walls longest; where it breaks
+    the lung into crumbs that join the airways, the plain threshold is taken."""
+    median_hu = np.median(grid.hu[air]) if air.any() else 0.0
+    for threshold_hu in (min(AIR_BELOW_HU, median_hu + ABOVE_LUNG_HU), AIR_BELOW_HU):
+        lumen = _narrow_chain(grid, air & (grid.hu < threshold_hu), midline)
+        if lumen.sum() * grid.voxel_ml <= AIRWAY_ML:
+            return lumen
+    return np.zeros_like(air)
+
+
+def _narrow_chain(grid: Grid, air: Mask, midline: float) -> Mask:
+    """The longest chain of air near the midline whose area is small in every axial slice: airways, if long enough."""
+    planes, n = ndimage.label(air, IN_PLANE)
+    areas_cm2 = np.bincount(planes.ravel(), minlength=n + 1) * (grid.spacing_mm[1] * grid.spacing_mm[2] / 100.0)
+    small = areas_cm2 < AIRWAY_CM2
+    small[0] = False
+    chains, _ = ndimage.label(small[planes])
+    best, best_mm = 0, AIRWAY_MM
+    for number, box in enumerate(ndimage.find_objects(chains), start=1):
+        length_mm = (box[0].stop - box[0].start) * grid.spacing_mm[0]
+        if length_mm < best_mm:
+            continue
+        x = np.nonzero(chains[box] == number)[2].mean() + box[2].start
+        if abs(x - midline) * grid.spacing_mm[2] < AIRWAY_OFF_MM:
+            best, best_mm = number, length_mm
+    return np.asarray((chains == best) & (best > 0))
+
+
+def _cores(grid: Grid, air: Mask, airways: Mask, midline: float) -> NDArray[np.uint8]:
+    """Markers: cores of right lung, left lung, airways and other gas."""
+    lung_air = air & ~ndimage.binary_dilation(airways, ndimage.generate_binary_structure(3, 1))
+    components, right_share, large = _parted(grid, lung_air, midline)
+    kind = np.zeros(large.size, dtype=np.uint8)
+    kind[large] = np.where(right_share[large] >= 0.5, RIGHT, LEFT)
+    for number in np.flatnonzero(large):
+        if _is_gas(grid, lung_air, components == number):
+            kind[number] = _GAS
+    markers = kind[components]
+    markers[airways] = _AIRWAY
+    return markers
+
+
+def _is_gas(grid: Grid, air: Mask, core: Mask) -> bool:
+    if np.median(grid.hu[core]) >= GAS_BELOW_HU:
+        return False
+    box = _padded_box(core, (1, 1, 1))
+    depth = distance(~air[box], grid.spacing_mm)[core[box]]
+    ball_mm = (np.count_nonzero(core) * grid.voxel_ml * 1000 * 3 / (4 * math.pi)) ** (1 / 3)
+    return bool(np.percentile(depth, 90) >= BUBBLE * ball_mm)
+
+
+def _parted(grid: Grid, lung_air: Mask, midline: float) -> tuple[NDArray[np.int32], NDArray[np.float64], Mask]:
+    """Numbered cores, each one's share right of the midline, and which are large enough for lung.
+
+    Lungs that touch are parted by looking deeper and deeper below their surface; where they touch so broadly that no
+    depth parts them, by leaving a band at the midline without a core, in which the watershed then finds the septum.
+    """
+    depth = distance(~lung_air, grid.spacing_mm)
+    columns = np.arange(lung_air.shape[2])
+    off_middle = np.abs(columns - midline) * grid.spacing_mm[2] > SEPTUM_BAND_MM
+    for core in (*(depth >= mm for mm in CORE_DEPTHS_MM), (depth >= CORE_DEPTHS_MM[0]) & off_middle):
+        components, n = ndimage.label(core)
+        sizes = np.bincount(components.ravel(), minlength=n + 1)
+        on_right = np.bincount(components[:, :, columns < midline].ravel(), minlength=n + 1)
+        right_share = on_right / np.maximum(sizes, 1)
+        large = sizes * grid.voxel_ml >= SMALLEST_PART_ML
+        large[0] = False
+        if not (large & (right_share > 1 - ONE_SIDED) & (right_share < ONE_SIDED)).any():
+            break
+    return components, right_share, large
+
+
+def _grow(grid: Grid, air: Mask, markers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The markers grown through the air that they are connected with, lowest HU first: they meet at walls and septa."""
+    components, n = ndimage.label(air)
+    reached = np.zeros(n + 1, dtype=bool)
+    reached[components[markers > 0]] = True
+    reached[0] = False
+    region = reached[components]
+    relief = np.where(region, grid.hu, np.int16(3000))
+    flooded = sitk.MorphologicalWatershedFromMarkers(
+        sitk.GetImageFromArray(relief), sitk.GetImageFromArray(markers), markWatershedLine=False
+    )
+    return np.where(region, sitk.GetArrayFromImage(flooded), 0).astype(np.uint8)
+
+
+def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: Grid) -> None:
+    found_ml = np.isin(labels, (RIGHT, LEFT)).sum() * grid.voxel_ml
+    if found_ml < SMALLEST_LUNGS_ML:
+        raise RefusedError(
+            "no-lungs",
+            f"no lungs found: {found_ml:.0f} ml of the volume look like aerated lung (below {AIR_BELOW_HU} HU inside "
+            f"the body), at least {SMALLEST_LUNGS_ML:.0f} ml are needed. Check that the series shows the chest in HU.",
+        )
+
+
+def _close(grid: Grid, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Each lung closed and its holes filled; what belongs to the other lung, the airways or other gas stays theirs."""
+    closed = labels.copy()
+    for side in (RIGHT, LEFT):
+        lung = labels == side
+        if not lung.any():
+            continue
+        box = _padded_box(lung, tuple(math.ceil(CLOSING_MM / mm) + 1 for mm in grid.spacing_mm))
+        near = distance(lung[box], grid.spacing_mm) <= CLOSING_MM
+        filled = ndimage.binary_fill_holes(distance(~near, grid.spacing_mm) > CLOSING_MM)
+        part = closed[box]
+        part[filled & (part == 0)] = side
+    return closed
+
+
+def _padded_box(mask: Mask, pad: tuple[int, ...]) -> tuple[slice, ...]:
+    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    return tuple(slice(max(0, s.start - p), s.stop + p) for s, p in zip(box, pad, strict=True))
+
+
+def _refine(volume: Volume, grid: Grid, coarse: NDArray[np.uint8]) -> Labels:
+    """At full resolution: the inside of each lung as it is, its rim (one coarse voxel in and out) by the threshold."""
+    axes = np.array([factor > 1 for factor in grid.factors])
+    cross = ndimage.generate_binary_structure(3, 1)
+    for axis in np.flatnonzero(~axes):
+        cross[tuple(slice(None) if a != axis else [0, 2] for a in range(3))] = False
+    inner, outer = np.zeros_like(coarse), coarse.copy()
+    for side in (RIGHT, LEFT):
+        lung = coarse == side
+        inner[ndimage.binary_erosion(lung, cross, border_value=1)] = side
+        outer[ndimage.binary_dilation(lung, cross) & (outer == 0)] = side
+    for array in (inner, outer):
+        array[array > LEFT] = 0
+    labels = np.zeros(volume.hu.shape, np.uint8)
+    box = _fine_box(outer, grid.factors, volume.hu.shape)
+    index = np.ix_(
+        *(
+            np.minimum(np.arange(part.start, part.stop) // factor, small - 1)
+            for part, factor, small in zip(box, grid.factors, coarse.shape, strict=True)
+        )
+    )
+    labels[box] = inner[index]
+    np.copyto(labels[box], outer[index], where=volume.hu[box] < AIR_BELOW_HU)
+    return labels
+
+
+def _fine_box(mask: NDArray[np.uint8], factors: tuple[int, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box of the mask at full resolution; an incomplete last block belongs to the block before it."""
+    ((*box,),) = ndimage.find_objects((mask > 0).view(np.uint8))
+    return tuple(
+        slice(part.start * factor, full if part.stop == small else part.stop * factor)
+        for part, factor, full, small in zip(box, factors, shape, mask.shape, strict=True)
+    )

@@ -1,0 +1,110 @@
+"""Lungs and lobes by lungmask's networks (Hofmanninger et al., Eur Radiol Exp 2020;4:50), from weights at hand.
+
+torch and lungmask are imported when a segmenter is made, not before: without weights nobody needs them here.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomnode.analysis.arrays import Labels, Volume
+from dicomnode.errors import RefusedError, WeightsError
+
+_LUNG_CLASSES, _LOBE_CLASSES = 3, 6
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A weights file and its expected SHA-256, 64 hexadecimal digits."""
+
+    path: Path
+    sha256: str
+
+
+class LungmaskSegmenter:
+    """Right and left lung by lungmask, and the lobes where their weights are given; nothing is downloaded.
+
+    In the mask: the lungs with their vessels, nodules and dense disease, as the network learnt them. Not in the mask:
+    trachea and main bronchi.
+
+    Args:
+        weights: a state dict of lungmask's network with three classes (R231, R231CovidWeb).
+        sha256: the expected digest of that file, 64 hexadecimal digits.
+        model: the model's name; it becomes part of `name`.
+        device: "cpu", "cuda" or "cuda:1".
+        lobe_weights: a state dict with six classes (LTRCLobes).
+
+    Raises:
+        WeightsError: a file is missing, is not the expected one, or is no such network.
+        ConfigurationError: there is no such device.
+    """
+
+    def __init__(
+        self,
+        weights: Path,
+        sha256: str,
+        model: str = "R231",
+        device: str = "cpu",
+        lobe_weights: WeightsFile | None = None,
+    ) -> None:
+        digest = _check_digest(weights, sha256)
+        self.name = f"lungmask-{model}"
+        self.version = f"{version_of('lungmask')}+{digest[:12]}"
+        if lobe_weights is not None:
+            self.version += f"+{_check_digest(lobe_weights.path, lobe_weights.sha256)[:12]}"
+        from dicomnode.analysis.lungs.lungmask_network import Network  # noqa: PLC0415
+
+        self._lungs = Network(weights, _LUNG_CLASSES, device)
+        self._lobes = None if lobe_weights is None else Network(lobe_weights.path, _LOBE_CLASSES, device)
+
+    def __call__(self, volume: Volume) -> Labels:
+        """Labels (z, y, x) of the volume's shape: 0 background, 1 right lung, 2 left lung.
+
+        Raises:
+            RefusedError: `no-lungs`, the network found none.
+        """
+        # lungmask takes an array's slices as they are, and learnt on rows from anterior to posterior, columns from
+        # right to left, slices from the feet: our axes.
+        labels = self._lungs(volume.hu)
+        if not labels.any():
+            raise RefusedError(
+                "no-lungs", f"no lungs found by {self.name}. Check that the series shows the chest and is in HU."
+            )
+        return labels
+
+    def lobes(self, volume: Volume, lungs: Labels) -> NDArray[np.uint8] | None:
+        """The lobes (z, y, x) by LTRCLobes, numbered as `regions.LOBES`, 0 outside; None without its weights.
+
+        The lobe network misses dense disease: what `lungs` has and it has not goes to the neighbouring lobe, and
+        outside of `lungs` there is none (lungmask's fill model, «LTRCLobes_R231»).
+
+        Args:
+            volume: the volume.
+            lungs: the labels that this segmenter gave for the volume.
+        """
+        if self._lobes is None:
+            return None
+        from dicomnode.analysis.lungs.lungmask_network import filled  # noqa: PLC0415
+
+        return filled(self._lobes(volume.hu), lungs)
+
+
+def _check_digest(weights: Path, expected: str) -> str:
+    try:
+        with weights.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            f"cannot read the lungmask weights {weights}: {error.strerror}. Install them there (`dicomnode weights`), "
+            "or choose the classical segmenter."
+        ) from error
+    if found != expected.lower():
+        raise WeightsError(
+            f"the lungmask weights {weights} have sha256 {found}, expected {expected.lower()}: the file is damaged or "
+            "another model's. Install it again, or set the digest of the file that you mean."
+        )
+    return found

@@ -1,0 +1,269 @@
+"""The lungs in a volume: what a segmenter is, how much the lungs hold, and whether the mask can be believed."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
+from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, OUT_OF_FIELD_HU
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.findings import Flag, VolumeMl
+
+__all__ = ["ClassicalSegmenter", "Segmenter", "check", "volumes"]
+
+_CHECK_MM = 2.0
+_SKIN_MM = 4.0
+#: Emptier than emphysema is over 12 mm without a vessel, HU.
+_GAS_BELOW_HU = -965
+
+
+class Segmenter(Protocol):
+    """Finds the lungs. `name` and `version` stand in SEG and SR: together they say what made the mask."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    def __call__(self, volume: Volume) -> Labels:
+        """Labels (z, y, x) of the volume's shape: 0 background, 1 right lung, 2 left lung.
+
+        Raises:
+            RefusedError: `no-lungs`, nothing in the volume looks like a lung.
+        """
+        ...
+
+    def lobes(self, volume: Volume, lungs: Labels) -> NDArray[np.uint8] | None:
+        """The lobes of the `lungs` that it labelled, (z, y, x), numbers as in `regions.LOBES`; None: it knows none."""
+        ...
+
+
+def volumes(volume: Volume, labels: Labels) -> VolumeMl:
+    """Lung volumes: labelled voxels times voxel volume."""
+    right, left = (int(np.count_nonzero(labels == side)) * volume.voxel_ml for side in (RIGHT, LEFT))
+    return VolumeMl(total=right + left, left=left, right=right)
+
+
+def check(volume: Volume, labels: Labels) -> tuple[Flag, ...]:
+    """Doubts about a lung mask, for an adult's CT; none when all is plausible. The limits stand in the texts.
+
+    Args:
+        volume: the volume that was segmented.
+        labels: (z, y, x), 0 background, 1 right, 2 left.
+    """
+    ml = volumes(volume, labels)
+    if ml.total == 0:
+        return (Flag("lung-volume-low", "error", "The lung mask is empty: none of the measurements has a meaning."),)
+    # Only volumes and ends need every voxel: the rest is judged on a grid of about 2 mm.
+    steps = tuple(max(1, round(_CHECK_MM / mm)) for mm in volume.spacing_mm)
+    coarse = tuple(slice(None, None, step) for step in steps)
+    z, y, x = (mm * step for mm, step in zip(volume.spacing_mm, steps, strict=True))
+    hu, sides = volume.hu[coarse], labels[coarse]
+    lungs = sides > 0
+    mean_hu = float(hu[lungs].mean(dtype=np.float64)) if lungs.any() else 0.0
+    return (
+        *_size(ml, mean_hu),
+        *_sides(sides, ml),
+        *_coverage(volume, labels),
+        *_cut_sides(hu, lungs, (z, y, x)),
+        *_shape(hu, lungs),
+        *_leaks(hu, sides, (z, y, x)),
+    )
+
+
+def _size(ml: VolumeMl, mean_hu: float) -> Iterator[Flag]:
+    if ml.total < 1000:
+        yield Flag(
+            "lung-volume-low",
+            "error" if ml.total < 500 else "warning",
+            f"The segmented lungs hold {ml.total:.0f} ml, less than the 1000 ml expected of any adult: lung is missing "
+            "from the mask or from the scan. Look at the segmentation before using the measurements.",
+        )
+    if ml.total > 10_000:
+        yield Flag(
+            "lung-volume-high",
+            "warning",
+            f"The segmented lungs hold {ml.total:.0f} ml, more than 10000 ml: the mask probably holds other gas. Look "
+            "at the segmentation before using the measurements.",
+        )
+    if mean_hu > -500:
+        yield Flag(
+            "lungs-dense",
+            "warning",
+            f"The mean attenuation in the mask is {mean_hu:.0f} HU, denser than -500 HU: extensive disease, or a mask "
+            "that holds tissue other than lung.",
+        )
+    if ml.total < 3000 and mean_hu > -750:
+        yield Flag(
+            "low-inspiration",
+            "info",
+            f"Small, dense lungs ({ml.total:.0f} ml, mean {mean_hu:.0f} HU): shallow inspiration, restrictive disease "
+            "or a small person; this scan alone cannot tell which. Shallow inspiration raises attenuation and %HAA: "
+            "compare with scans of similar lung volume only.",
+        )
+
+
+def _sides(labels: Labels, ml: VolumeMl) -> Iterator[Flag]:
+    smaller, name = min((ml.right, "right"), (ml.left, "left"))
+    if smaller < 0.1 * ml.total:
+        yield Flag(
+            "one-lung",
+            "warning",
+            f"The {name} lung holds {smaller:.0f} of {ml.total:.0f} ml: removed, collapsed, filled, or missed by the "
+            "segmentation. The measurements describe mainly the other lung.",
+        )
+    elif not 0.5 <= ml.left / ml.right <= 1.5:
+        yield Flag(
+            "lungs-unequal",
+            "warning",
+            f"Left to right lung volume is {ml.left / ml.right:.2f} ({ml.left:.0f} to {ml.right:.0f} ml), outside 0.5 "
+            "to 1.5: volume loss, a raised hemidiaphragm or effusion on one side, or lung missed by the segmentation.",
+        )
+    if (labels == RIGHT).any() and (labels == LEFT).any() and _mean_x(labels, RIGHT) > _mean_x(labels, LEFT):
+        yield Flag(
+            "sides-swapped",
+            "error",
+            "The lung labelled right lies on the patient's left: sides are swapped, or the segmentation failed.",
+        )
+
+
+def _mean_x(labels: Labels, side: int) -> float:
+    columns = np.count_nonzero(labels == side, axis=(0, 1))
+    return float(np.average(np.arange(columns.size), weights=columns))
+
+
+def _coverage(volume: Volume, labels: Labels) -> Iterator[Flag]:
+    """Lung in the first or last slice. Error: more than a quarter of the largest slice, so that much is missing."""
+    pixel_cm2 = volume.spacing_mm[1] * volume.spacing_mm[2] / 100.0
+    areas_cm2 = np.array([np.count_nonzero(plane) for plane in labels]) * pixel_cm2
+    for index, code, end, where in ((0, "cut-off-base", "lowest", "base"), (-1, "cut-off-apex", "highest", "apex")):
+        area_cm2, share = float(areas_cm2[index]), float(areas_cm2[index] / areas_cm2.max())
+        if area_cm2 > 10:
+            yield Flag(
+                code,
+                "error" if share > 0.25 else "warning",
+                f"The {end} slice still shows {area_cm2:.0f} cm² of lung (over 10 cm²; {100 * share:.0f} % of the "
+                f"largest slice): the lungs' {where} is not covered. Volumes are too small, and the other measurements "
+                "leave that part out.",
+            )
+
+
+def _cut_sides(hu: HuArray, lungs: Mask, spacing_mm: tuple[float, float, float]) -> Iterator[Flag]:
+    """Lung at the edge of the image, or of a round field of view in it."""
+    z_mm, y_mm, x_mm = spacing_mm
+    nothing = hu <= OUT_OF_FIELD_HU
+    lateral = _at_end(lungs, nothing) + _at_end(lungs[..., ::-1], nothing[..., ::-1])
+    lungs, nothing = lungs.swapaxes(1, 2), nothing.swapaxes(1, 2)
+    frontal = _at_end(lungs, nothing) + _at_end(lungs[..., ::-1], nothing[..., ::-1])
+    area_cm2 = (lateral * y_mm + frontal * x_mm) * z_mm / 100.0
+    if area_cm2 > 10:
+        yield Flag(
+            "cut-off-side",
+            "error" if area_cm2 > 150 else "warning",
+            f"{area_cm2:.0f} cm² of the lungs' surface (over 10 cm²) lie at the edge of the field of view, which cuts "
+            "them. Volumes are too small, and the periphery, where interstitial disease begins, is missing.",
+        )
+
+
+def _at_end(lungs: Mask, nothing: Mask) -> int:
+    """Lung voxels that are the last of the image along the last axis, or have nothing but out-of-field beyond them."""
+    # Single voxels of thin air are as low by noise: only what goes on for three voxels is out of the field.
+    beyond = nothing[..., 1:-2] & nothing[..., 2:-1] & nothing[..., 3:]
+    return int(np.count_nonzero(lungs[..., -1])) + int(np.count_nonzero(lungs[..., :-3] & beyond))
+
+
+def _shape(hu: HuArray, lungs: Mask) -> Iterator[Flag]:
+    if not lungs.any():
+        return
+    levels = lungs.any(axis=(1, 2))
+    # Lung disease denser than -400 HU counts twice in the denominator: a small error on a wide margin.
+    body = int(np.count_nonzero(hu[levels] > -400)) + int(np.count_nonzero(lungs))
+    share = int(np.count_nonzero(lungs)) / body
+    if not 0.05 <= share <= 0.75:
+        yield Flag(
+            "lung-share-of-body",
+            "warning",
+            f"The mask fills {100 * share:.0f} % of the body at the level of the lungs, outside 5 to 75 %: it probably "
+            "holds air outside the lungs, or misses much of them.",
+        )
+    holes_percent = _holes_percent(lungs)
+    if holes_percent > 1:
+        yield Flag(
+            "mask-holes",
+            "warning",
+            f"Holes inside the mask make up {holes_percent:.1f} % of it (over 1 %): dense lung may be missing from the "
+            "measurements.",
+        )
+
+
+def _leaks(hu: HuArray, sides: Labels, spacing_mm: tuple[float, float, float]) -> Iterator[Flag]:
+    """Mask where no lung is: at the skin, in solid gas (trachea, stomach, bowel), in pieces apart from the lung."""
+    lungs = sides > 0
+    count = int(np.count_nonzero(lungs))
+    if count == 0:
+        return
+    leaked = 100.0 * _near_skin(hu, lungs, spacing_mm) / count
+    if leaked > 1:
+        yield Flag(
+            "mask-leak",
+            "error" if leaked > 10 else "warning",
+            f"{leaked:.1f} % of the mask (over 1 %) lie within {_SKIN_MM:.0f} mm of the air around the patient, "
+            "outside the rib cage: the mask has leaked. Look at the segmentation before using the measurements.",
+        )
+    gas = 100.0 * _solid(hu, lungs, spacing_mm) / count
+    if gas > 2:
+        yield Flag(
+            "mask-gas",
+            "warning",
+            f"{gas:.1f} % of the mask (over 2 %) are solid gas, more than 12 mm wide without any vessel: trachea, "
+            "stomach or bowel in the mask, a pneumothorax, bullae, or the severest emphysema. %LAA-950 counts it.",
+        )
+    apart = 100.0 * sum(_apart(sides == side) for side in (RIGHT, LEFT)) / count
+    if apart > 5:
+        yield Flag(
+            "mask-pieces",
+            "warning",
+            f"{apart:.1f} % of the mask (over 5 %) are not connected with the rest of their lung: other gas in the "
+            "mask, or dense lung missing from it.",
+        )
+
+
+def _near_skin(hu: HuArray, lungs: Mask, spacing_mm: tuple[float, ...]) -> int:
+    """Voxels of the mask within `_SKIN_MM` of air that is not in the mask and reaches the edge of its axial slice."""
+    voxels = round(_SKIN_MM / max(spacing_mm[1:]))
+    if voxels == 0:
+        return 0
+    planes, n = ndimage.label((hu < AIR_BELOW_HU) & ~lungs, IN_PLANE)
+    room = np.zeros(n + 1, dtype=bool)
+    room[np.concatenate([planes[:, [0, -1]].ravel(), planes[:, :, [0, -1]].ravel()])] = True
+    room[0] = False
+    return int(np.count_nonzero(ndimage.binary_dilation(room[planes], IN_PLANE, iterations=voxels) & lungs))
+
+
+def _solid(hu: HuArray, lungs: Mask, spacing_mm: tuple[float, ...]) -> int:
+    """Voxels of the mask that lie in cubes of 12 mm full of gas."""
+    boxes = ndimage.find_objects(lungs.view(np.uint8))
+    hu, lungs = hu[boxes[0]], lungs[boxes[0]]
+    gas = (ndimage.uniform_filter(hu, 3) < _GAS_BELOW_HU) & lungs
+    width = [2 * max(1, round(6 / mm)) + 1 for mm in spacing_mm]
+    inside = ndimage.minimum_filter(gas.view(np.uint8), width)
+    return int(np.count_nonzero(ndimage.maximum_filter(inside, width))) if inside.any() else 0
+
+
+def _apart(lung: Mask) -> int:
+    """Voxels that are not of the largest component."""
+    components, n = ndimage.label(lung)
+    if n <= 1:
+        return 0
+    sizes = np.bincount(components.ravel())[1:]
+    return int(sizes.sum() - sizes.max())
+
+
+def _holes_percent(lungs: Mask) -> float:
+    """Volume of background that the mask encloses, in percent of the mask."""
+    filled = ndimage.binary_fill_holes(lungs)
+    return 100.0 * float(np.count_nonzero(filled) / np.count_nonzero(lungs) - 1.0)

@@ -1,0 +1,45 @@
+"""Several arms' risks as one: plain numbers over the arms' hazards, fitted by `training` on out-of-fold predictions."""
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dicomnode.analysis.risk.tabular import risk_of_logits
+
+#: Hazards beyond these count as these: training bounds them alike, since 0 and 1 have no logit.
+_LEAST, _MOST = 1e-6, 1 - 1e-6
+
+
+class Ensemble(BaseModel):
+    """logit(hazard in interval k) = slope * sum over arms of weights[arm] * logit(arm's hazard in k) + intercepts[k].
+
+    Attributes:
+        weights: by arm, none below 0: no arm's ranking is turned round.
+        slope, intercepts: the calibration; the slope is above 0, an intercept for each interval.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    weights: dict[str, float] = Field(min_length=1)
+    slope: float = Field(gt=0)
+    intercepts: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _weighs(self) -> Self:
+        if min(self.weights.values()) < 0 or not sum(self.weights.values()) > 0:
+            raise ValueError(f"weights {self.weights} must not be negative and not all 0")
+        return self
+
+    def combine(self, risks: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Cumulative risk (scans, intervals) from each arm's cumulative risk of the same shape. Never falls."""
+        mixed = sum(weight * hazard_logits(risks[arm]) for arm, weight in self.weights.items())
+        return risk_of_logits(self.slope * mixed + np.array(self.intercepts))
+
+
+def hazard_logits(risks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits of h_k = (risk_k - risk_(k-1)) / (1 - risk_(k-1)); intervals along the last axis."""
+    before = np.concatenate([np.zeros_like(risks[..., :1]), risks[..., :-1]], axis=-1)
+    hazards = np.clip((risks - before) / np.maximum(1 - before, 1e-12), _LEAST, _MOST)
+    return np.log(hazards) - np.log1p(-hazards)

@@ -1,0 +1,213 @@
+"""The models of a bundle: arms of networks and of tabular models, one a fold, joined by an ensemble.
+
+Member i is the ensemble over the i-th model of each arm; an arm with fewer models than another begins anew. So each
+member is what the evaluation has judged: one fold's models, combined and calibrated.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dicomnode.analysis.risk import tabular
+from dicomnode.analysis.risk.queries import Answer, Earlier, Scan
+from dicomnode.analysis.risk.ensemble import Ensemble
+from dicomnode.analysis.findings import Flag
+from dicomnode.analysis.risk.manifest import Manifest, NetworkArm
+from dicomnode.analysis.risk.network import CODE_WIDTH, HazardNet, risk
+from dicomnode.analysis.risk.preprocess import Spec, prepare
+from dicomnode.analysis.risk.stored_weights import fill, to_be_filled
+from dicomnode.analysis.risk.tabular import TabularModel, batch_name
+from dicomnode.errors import BundleError, RefusedError
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The fold networks of one arm, by the names of their files."""
+
+    name: str
+    nets: dict[str, HazardNet]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The fold models of a tabular arm."""
+
+    name: str
+    models: tuple[TabularModel, ...]
+
+
+@dataclass(frozen=True)
+class FoldModels:
+    """The models of a bundle, loaded. `sha256` is the bundle's: codes of an earlier scan must be of the same."""
+
+    sha256: str
+    spec: Spec | None
+    networks: tuple[Networks, ...]
+    tables: tuple[Tables, ...]
+    ensemble: Ensemble
+
+    @property
+    def members(self) -> int:
+        """How many members the ensemble has."""
+        return max([*(len(arm.nets) for arm in self.networks), *(len(arm.models) for arm in self.tables)])
+
+    @property
+    def interval(self) -> str:
+        """What the bounds of a prediction are, in words."""
+        counts = [f"{arm.name}: {len(arm.nets)}" for arm in self.networks]
+        counts += [f"{arm.name}: {len(arm.models)}" for arm in self.tables]
+        if self.members == 1:
+            return f"No interval: there is one model of each kind ({', '.join(counts)})."
+        # What the bounds are not comes first: the summary has room for the first clause alone.
+        return (
+            f"How far {self.members} models disagree, not how sure the risk is: their 2.5th to 97.5th percentile, with "
+            f"so few about their range; the probability is their mean. Each is an ensemble of fold models "
+            f"({', '.join(counts)}) that were trained without one part of the patients. The uncertainty of the image, "
+            "or of another population, is not in it."
+        )
+
+    def by_arm(self, scan: Scan) -> dict[str, NDArray[np.float64]]:
+        """Cumulative risk by the fold models of each arm, not yet joined: (models, intervals), by the arm's name."""
+        return self._risks(scan, self._looks(scan))
+
+    def answer(self, scan: Scan) -> Answer:
+        """Ask every member.
+
+        Raises:
+            RefusedError: no-lungs, or features-missing.
+        """
+        flags = _doubts(self.tables, scan)
+        looks = self._looks(scan)
+        risks = self._risks(scan, looks)
+        members = {name: found[np.arange(self.members) % len(found)] for name, found in risks.items()}
+        every = {name: look for found in looks.values() for name, look in found.items()}
+        codes = {name: look.code for name, look in every.items() if look.code}
+        return Answer(self.ensemble.combine(members), self._attention(looks), codes, flags)
+
+    def _looks(self, scan: Scan) -> "dict[str, dict[str, _Look]]":
+        """By arm and network."""
+        if self.spec is None:
+            return {}
+        slices = torch.from_numpy(prepare(scan.volume, scan.labels, self.spec))[None]
+        earlier = scan.earlier if scan.earlier and scan.earlier.bundle_sha256 == self.sha256 else None
+        return {
+            arm.name: {name: _look(name, net, slices, earlier) for name, net in arm.nets.items()}
+            for arm in self.networks
+        }
+
+    def _attention(self, looks: "dict[str, dict[str, _Look]]") -> NDArray[np.float64] | None:
+        """Each arm's mean over its networks, and of these the mean by the arms' weights: (slices,), sums to 1.
+
+        None where no network has a say in the answer.
+        """
+        weights = {name: self.ensemble.weights[name] for name in looks}
+        total = sum(weights.values())
+        if not total > 0:
+            return None
+        by_arm = {name: np.mean([look.attention for look in found.values()], axis=0) for name, found in looks.items()}
+        return np.sum([weights[name] / total * mean for name, mean in by_arm.items()], axis=0)
+
+    def _risks(self, scan: Scan, looks: "dict[str, dict[str, _Look]]") -> dict[str, NDArray[np.float64]]:
+        of_tables = {arm.name: _table_risks(arm, scan) for arm in self.tables}
+        return of_tables | {name: np.stack([x.risks for x in found.values()]) for name, found in looks.items()}
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one network says of one scan: risks (intervals,), attention (slices,), its code (empty without one)."""
+
+    risks: NDArray[np.float64]
+    attention: NDArray[np.float64]
+    code: tuple[float, ...]
+
+
+@torch.inference_mode()
+def _look(name: str, net: HazardNet, slices: torch.Tensor, earlier: Earlier | None) -> _Look:
+    pooled, attention = net.look(slices)
+    code: tuple[float, ...] = ()
+    before = years = None
+    if net.change is not None:
+        # Six digits are more than single precision holds, and keep the findings short.
+        code = tuple(round(float(v), 6) for v in net.change.code(pooled)[0])
+        if earlier is not None and len(earlier.codes.get(name, ())) == CODE_WIDTH:
+            before, years = torch.tensor([earlier.codes[name]]), torch.tensor([earlier.years])
+    risks = risk(net.hazards(pooled, before, years)[0].double()).numpy()
+    return _Look(risks, attention[0].double().numpy(), code)
+
+
+def _table_risks(arm: Tables, scan: Scan) -> NDArray[np.float64]:
+    """(models, intervals)."""
+    by = [batch_name(model.harmoniser.combat_by, scan.scanner) for model in arm.models]
+    return np.stack([model.predict(scan.features, batch)[0] for model, batch in zip(arm.models, by, strict=True)])
+
+
+def _doubts(tables: tuple[Tables, ...], scan: Scan) -> tuple[Flag, ...]:
+    """What the tabular models lack.
+
+    Raises:
+        RefusedError: features-missing, where a measured number is not there: an average in its place would be a guess.
+    """
+    models = [model for arm in tables for model in arm.models]
+    needed = {name for model in models for name in model.harmoniser.features}
+    given = {name for name, value in scan.features.items() if np.isfinite(value)}
+    # A first scan has no change; training knew such scans too.
+    lacking = sorted(name for name in needed - given if not name.startswith("change."))
+    measured = [name for name in lacking if not name.startswith("covariates.")]
+    if measured:
+        shown = ", ".join(measured[:3]) + (f" and {len(measured) - 3} more" if len(measured) > 3 else "")
+        raise RefusedError("features-missing", f"the model needs numbers that were not measured: {shown}")
+    flags = []
+    if lacking:
+        text = f"the risk was computed with the training population's median for {', '.join(lacking)}, not known here"
+        flags.append(Flag("covariates-missing", "warning", text))
+    strange = [
+        model.harmoniser.combat_by
+        for model in models
+        if model.harmoniser.combat_by
+        and batch_name(model.harmoniser.combat_by, scan.scanner) not in model.harmoniser.batches
+    ]
+    if strange:
+        text = (
+            f"the model has not learnt from this scanner ({', '.join(strange[0])}): its measurements were not adjusted"
+        )
+        flags.append(Flag("scanner-unknown", "warning", text))
+    return tuple(flags)
+
+
+def read(folder: Path, manifest: Manifest, sha256: str) -> FoldModels:
+    """The models of a bundle whose digests are checked.
+
+    Raises:
+        ValueError: the preprocessing spec does not fit.
+        BundleError: a file does not hold what the manifest says.
+    """
+    spec = None if manifest.preprocessing is None else Spec.from_dict(manifest.preprocessing)
+    networks, tables = [], []
+    for arm in manifest.arms:
+        if isinstance(arm, NetworkArm):
+            nets = {name: _net(folder / name, arm, len(manifest.edges_years) - 1) for name in arm.models}
+            networks.append(Networks(arm.name, nets))
+        else:
+            models = tuple(_table(folder / name, manifest) for name in arm.models)
+            tables.append(Tables(arm.name, models))
+    return FoldModels(sha256, spec, tuple(networks), tuple(tables), manifest.ensemble)
+
+
+def _net(path: Path, arm: NetworkArm, intervals: int) -> HazardNet:
+    with to_be_filled():
+        net = HazardNet(arm.backbone, intervals, earlier=arm.earlier)
+    kind = f"{arm.backbone} with an earlier scan" if arm.earlier else arm.backbone
+    fill(net, path, f"a network of {intervals} intervals on {kind}")
+    return net
+
+
+def _table(path: Path, manifest: Manifest) -> TabularModel:
+    model = tabular.read(path)
+    if model.edges_years != manifest.edges_years:
+        raise BundleError(f"{path} has the intervals {model.edges_years}, model.toml {manifest.edges_years}")
+    if odd := sorted(set(model.harmoniser.features) - set(manifest.features)):
+        raise BundleError(f"{path} takes features that model.toml does not name: {', '.join(odd[:3])}")
+    return model

@@ -1,0 +1,178 @@
+"""What stands in a bundle's `model.toml` and `golden.json`: validated records; an unknown key is an error."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dicomnode.analysis.risk.backbones import BACKBONES
+from dicomnode.analysis.risk.ensemble import Ensemble
+from dicomnode.analysis.findings import IntendedUse
+from dicomnode.analysis.risk.network import horizon_indices
+
+
+def _plain_name(name: str) -> str:
+    if PurePath(name).name != name or name in ("", ".", "..") or not name.isprintable():
+        raise ValueError(f"{name!r} must be a file name in the bundle's own folder")
+    return name
+
+
+def _backbone(name: str) -> str:
+    if name not in BACKBONES:
+        raise ValueError(f"{name!r} is not one of {', '.join(BACKBONES)}")
+    return name
+
+
+Backbone = Annotated[str, AfterValidator(_backbone)]
+FileName = Annotated[str, AfterValidator(_plain_name)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Millimetres = Annotated[float, Field(gt=0, le=100)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NetworkArm(_Record):
+    """An arm of networks on slices, one a fold; `earlier`: with the latest earlier scan as second input."""
+
+    name: Annotated[str, Field(min_length=1)]
+    kind: Literal["network"]
+    backbone: Backbone
+    earlier: bool
+    models: Annotated[tuple[FileName, ...], Field(min_length=1)]
+
+
+class TabularArm(_Record):
+    """An arm on measured numbers, one model a fold (see `tabular`)."""
+
+    name: Annotated[str, Field(min_length=1)]
+    kind: Literal["tabular"]
+    models: Annotated[tuple[FileName, ...], Field(min_length=1)]
+
+
+class Population(_Record):
+    """On whom a model was trained; its evaluation predicts each patient by models that never saw them.
+
+    Attributes:
+        deaths: scans followed by an observed death within the longest horizon.
+    """
+
+    description: str
+    patients: int
+    scans: int
+    deaths: int
+    registry_sha256: Digest
+    split_sha256: Digest
+
+
+class Manifest(_Record):
+    """`model.toml`: what the model is, its arms with a model for each fold, and the ensemble over them.
+
+    Attributes:
+        edges_years: the ends of the hazard's intervals, from 0.
+        seal: `seal_of` all the rest.
+        files: every other file of the folder with its sha256.
+        preprocessing: the networks' input; None without networks.
+        radiomics: PyRadiomics' parameter file as JSON, where a tabular arm takes radiomics; else "".
+        features: all that the tabular arms take, by name; empty without such an arm.
+    """
+
+    format: Literal[3]
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    version: Annotated[str, Field(min_length=1, max_length=32)]
+    intended_use: IntendedUse
+    horizons_years: Annotated[tuple[int, ...], Field(min_length=1)]
+    edges_years: Annotated[tuple[float, ...], Field(min_length=2)]
+    limits: tuple[str, ...]
+    created_by: str
+    software: dict[str, str]
+    seal: Digest
+    files: dict[FileName, Digest]
+    radiomics: str = ""
+    features: tuple[str, ...] = ()
+    preprocessing: dict[str, object] | None = None
+    ensemble: Ensemble
+    population: Population
+    arms: Annotated[tuple[Annotated[NetworkArm | TabularArm, Field(discriminator="kind")], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _all_named(self) -> Self:
+        needed = {"golden.json", "MODEL_CARD.md", *(name for arm in self.arms for name in arm.models)}
+        if missing := sorted(needed - set(self.files)):
+            raise ValueError(f"files lacks the sha256 of {', '.join(missing)}")
+        if list(self.horizons_years) != sorted(set(self.horizons_years)):
+            raise ValueError(f"horizons_years {self.horizons_years} must rise")
+        horizon_indices(self.edges_years, self.horizons_years)
+        return self
+
+    @property
+    def radiomics_settings(self) -> dict[str, object] | None:
+        """PyRadiomics' settings with which the features were measured; None where none is needed."""
+        settings: dict[str, object] | None = json.loads(self.radiomics) if self.radiomics else None
+        return settings
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        names = [arm.name for arm in self.arms]
+        weights = list(self.ensemble.weights)
+        if sorted(names) != sorted(weights):
+            raise ValueError(f"arms {names} and ensemble.weights {weights} must name the same, each once")
+        if len(self.ensemble.intercepts) != len(self.edges_years) - 1:
+            raise ValueError(f"ensemble.intercepts needs {len(self.edges_years) - 1} numbers, one for each interval")
+        kinds = {arm.kind for arm in self.arms}
+        if ("network" in kinds) != (self.preprocessing is not None):
+            raise ValueError("preprocessing must be there with a network arm, and only then")
+        if ("tabular" in kinds) != bool(self.features):
+            raise ValueError("features must be named with a tabular arm, and only then")
+        if any(name.startswith("radiomics.") for name in self.features) != bool(self.radiomics) or not isinstance(
+            self.radiomics_settings, dict | None
+        ):
+            raise ValueError("radiomics must hold PyRadiomics' settings where features has radiomics.*, and only then")
+        return self
+
+
+def seal_of(content: Mapping[str, object]) -> str:
+    """SHA-256 over all of `model.toml` but its `seal`: over its JSON with sorted keys, without spaces at its commas.
+
+    It finds what was edited by hand. It is no signature: who wants to can make a new one.
+    """
+    rest = {key: value for key, value in content.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class GoldenHorizon(_Record):
+    """What the golden case must give at one horizon."""
+
+    years: int
+    probability: float
+    lower: float
+    upper: float
+
+
+class Golden(_Record):
+    """`golden.json`: a stored scan with its expected risk. `recipe` says in words where the scan comes from.
+
+    `features` and `scanner` are what the tabular arms are given with it, `codes` what the networks remember an earlier
+    scan by that lies `years` before; empty: no earlier scan.
+    """
+
+    scan: FileName
+    spacing_mm: tuple[_Millimetres, _Millimetres, _Millimetres]
+    recipe: str
+    features: dict[str, float] = {}
+    scanner: dict[str, str] = {}
+    codes: dict[FileName, tuple[float, ...]] = {}
+    years: Annotated[float, Field(gt=0)] = 1.0
+    expected: tuple[GoldenHorizon, ...]
+    tolerance: Annotated[float, Field(gt=0, le=0.01)]
+
+
+def first_error(error: ValidationError) -> str:
+    """Where the first error is, and what. An arm's kind is pydantic's choice of a record, no place."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("network", "tabular"))
+    return f"{where}: {first['msg']}" if where else first["msg"]

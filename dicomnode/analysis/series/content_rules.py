@@ -1,0 +1,160 @@
+"""Rules of content: is this a chest CT worth measuring? One function for each rule, None where it is met."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from pydicom import Dataset
+
+from dicomnode.analysis.series import geometry, kernels
+from dicomnode.analysis.series.series_facts import Facts
+from dicomnode.analysis.findings import Reason
+from dicomnode.analysis.series.headers import string, strings, text
+from dicomnode.analysis.series.multiframe import ENHANCED_CT
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+#: What technologists write into Contrast/Bolus Agent when they gave none.
+NO_AGENT = re.compile(r"^(no|none|non|without|ohne|sans|nein|kein|senza|sin|nil|n/?a)\b|^[-.0 ]*$")
+
+
+def plain(words: str) -> str:
+    """Lower-case words without accents, one space between them: what the patterns are searched in."""
+    letters = (c for c in unicodedata.normalize("NFKD", words.lower()) if not unicodedata.combining(c))
+    # Hangul must be whole again; the Polish l with a stroke has no accent to take off.
+    return re.sub(r"[\W\d_]+", " ", unicodedata.normalize("NFC", "".join(letters)).replace("ł", "l"))
+
+
+def has_contrast(images: Iterable[Dataset]) -> bool:
+    """Whether an image names a contrast agent."""
+    agents = (agent for d in images if (agent := text(d, "ContrastBolusAgent").lower()))
+    return any(not NO_AGENT.search(agent) for agent in agents)
+
+
+def not_ct(known: Facts) -> Reason | None:
+    """Modality."""
+    modality, taken = known.series.modality, known.rules.modalities
+    if modality == "" or modality in taken:
+        return None
+    return Reason("not-ct", f"Modality is {modality}, not {' or '.join(taken)}.")
+
+
+def enhanced_ct(known: Facts) -> Reason | None:
+    """Multi-frame images whose frames could not be told apart."""
+    whole = [h.dataset for h in known.series.headers if h.frame_number is None]
+    if any(string(d, "SOPClassUID") in ENHANCED_CT or string(d, "NumberOfFrames") not in ("", "1") for d in whole):
+        return Reason("enhanced-ct", "Multi-frame CT whose functional groups are missing or damaged: send it again.")
+    return None
+
+
+def not_ct_image(known: Facts) -> Reason | None:
+    """SOP class."""
+    found = (string(d, "SOPClassUID") for d in known.datasets)
+    other = next((uid for uid in found if uid != CT_IMAGE and uid not in ENHANCED_CT), None)
+    return Reason("not-ct-image", f"SOP Class UID {other} is not CT Image Storage.") if other else None
+
+
+def no_modality(known: Facts) -> Reason | None:
+    """Modality must be there."""
+    if known.series.modality:
+        return None
+    return Reason("no-modality", f"Modality is missing: it must be {' or '.join(known.rules.modalities)}.")
+
+
+def image_types(known: Facts) -> tuple[Reason, ...]:
+    """Values of Image Type that exclude, or that are asked for and missing."""
+    found = [strings(d, "ImageType") for d in known.datasets]
+    reasons = []
+    for refused in known.rules.image_type_refused:
+        hit = next((t for t in found if refused in t), None)
+        if hit is None:
+            continue
+        if refused == "LOCALIZER":
+            reasons.append(Reason("localizer", "Image Type says LOCALIZER."))
+        elif refused == "DERIVED":
+            reasons.append(Reason("derived", f"Image Type is {'/'.join(hit)}, not an original image."))
+        else:
+            reasons.append(Reason("image-type", f"Image Type is {'/'.join(hit)}: {refused} is refused."))
+    missing = [r for r in known.rules.image_type_required if any(r not in t for t in found)]
+    if missing:
+        reasons.append(Reason("image-type", f"Image Type lacks {', '.join(missing)} in some or all images."))
+    return tuple(reasons)
+
+
+def not_chest(known: Facts) -> Reason | None:
+    """The part of the body, as far as words name it."""
+    # What names the series itself outweighs the study's; Body Part Examined is often a scanner's default.
+    first = known.datasets[0]
+    for keyword in ("SeriesDescription", "ProtocolName", "BodyPartExamined", "StudyDescription"):
+        words = plain(text(first, keyword))
+        if _matches(known.rules.body_parts, words):
+            return None
+        # Which word of the list, not the text: descriptions are free text and may hold a patient's name.
+        if other := _matches(known.rules.other_body_parts, words):
+            return Reason("not-chest", f"{keyword} names another part of the body («{other}…») and no chest.")
+    if known.rules.body_part_may_be_missing:
+        return None
+    return Reason("not-chest", "No description names the chest, and a word for it is asked for.")
+
+
+def description(known: Facts) -> Reason | None:
+    """The site's own patterns for Series Description."""
+    words = text(known.datasets[0], "SeriesDescription").lower()
+    include, exclude = known.rules.description_include, known.rules.description_exclude
+    if pattern := next((p for p in exclude if re.search(p, words)), None):
+        return Reason("description-excluded", f"Series Description matches the excluded pattern {pattern!r}.")
+    if include and not _matches(include, words):
+        return Reason("description-not-included", "Series Description matches none of the patterns asked for.")
+    return None
+
+
+def kernel(known: Facts) -> Reason | None:
+    """The kernel's family."""
+    family = kernels.family_of(known.datasets[0])
+    if family in known.rules.kernels:
+        return None
+    name = kernels.name(known.datasets[0]) or "not given"
+    return Reason("kernel-refused", f"Kernel {name} is of the family {family}, which is refused.")
+
+
+def contrast(known: Facts) -> Reason | None:
+    """Contrast medium."""
+    if known.rules.contrast != "refused" or not has_contrast(known.datasets):
+        return None
+    return Reason("contrast-refused", "Contrast medium was given, and such series are refused.")
+
+
+def too_few_slices(known: Facts) -> Reason | None:
+    """Number of images."""
+    slices, least = len(known.series.headers), known.rules.min_slices
+    return (
+        None
+        if slices >= least
+        else Reason("too-few-slices", f"Number of slices: {slices}; at least {least} are needed.")
+    )
+
+
+def coverage(known: Facts) -> Reason | None:
+    """Extent from feet to head."""
+    least = known.rules.min_coverage_mm
+    if known.stack is None or known.stack.coverage_mm >= least:
+        return None
+    return Reason(
+        "coverage", f"The slices cover {known.stack.coverage_mm:.0f} mm, less than the {least:.0f} mm that lungs need."
+    )
+
+
+def too_thick(known: Facts) -> Reason | None:
+    """Distance between slices, and their thickness."""
+    most = known.rules.max_step_mm
+    if most is not None and known.stack is not None and known.stack.step_mm > most + 0.005:
+        return Reason("too-thick", f"Slices are {known.stack.step_mm:.2f} mm apart (limit {most:g} mm).")
+    most, thickness = known.rules.max_thickness_mm, geometry.numbers(known.datasets[0], "SliceThickness", 1)
+    if most is not None and thickness is not None and thickness[0] > most:
+        return Reason("too-thick", f"Slice Thickness is {thickness[0]:.2f} mm (limit {most:g} mm).")
+    return None
+
+
+def _matches(patterns: Sequence[str], words: str) -> str:
+    """The text that one of the patterns found, "" if none did."""
+    found = (re.search(p, words) for p in patterns)
+    return next((m[0].strip() for m in found if m), "")

@@ -1,0 +1,232 @@
+"""Several scans in one series: acquisitions, phases, a pair in inspiration and expiration, several multi-frame images.
+
+A series is split only where its images lie over one another: the slices of one scan may well carry many acquisition
+numbers and times (step and shoot), but no two of them lie at the same place.
+"""
+
+import hashlib
+import itertools
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from pydicom import dcmread
+
+from dicomnode.analysis.series import geometry
+from dicomnode.analysis.series.geometry import SAME_POSITION_MM
+from dicomnode.analysis.series.headers import Header, Series, identifier, string, strings
+
+#: What tells scans apart, the clearest first.
+KEYS = (
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "NominalPercentageOfCardiacPhase",
+    "TriggerTime",
+    "StackID",
+    "ConvolutionKernel",
+    "ImageType",
+    "ImageComments",
+    "AcquisitionTime",
+    "ContentTime",
+)
+#: What only orders the images: where a position comes again, the next scan has begun.
+ORDERS: dict[str, Callable[[str], float | str]] = {
+    "AcquisitionDateTime": str,
+    "AcquisitionTime": str,
+    "ContentTime": str,
+    "InstanceNumber": float,
+}
+#: Values that are safe and useful to show; others are counted (comments and times may tell of the patient).
+SHOWN = frozenset(KEYS[:7])
+#: 4D scans of the heart have up to 20 phases; more parts than this are no scans, but a value that differs by slice.
+MOST_PARTS = 25
+#: Ranges of positions that share more than this fraction of the shorter one lie over one another.
+OVERLAP = 0.5
+
+#: Besides the pixels.
+SAME_IN_COPIES = (
+    "Rows",
+    "Columns",
+    "BitsStored",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelSpacing",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+
+Group = tuple[str, list[Header]]
+
+
+def split(series: Series) -> tuple[Series, ...]:
+    """The parts of a series, each to be judged by itself; the series alone where it is one scan.
+
+    Identical copies of an image (same place, same pixels) are left out and counted. Reads pixels only of images that
+    lie where another does.
+    """
+    images = _by_image(series.headers)
+    found = [(name, part, copies) for label, headers in images for name, part, copies in _scans(label, headers)]
+    return tuple(replace(series, headers=tuple(headers), part=name, copies=copies) for name, headers, copies in found)
+
+
+def _by_image(headers: Sequence[Header]) -> list[Group]:
+    """A multi-frame image is a part of its own: a segmentation refers to one such image.
+
+    A concatenation is one image that was sent in several files (PS3.3 C.7.6.16.2.2.4).
+    """
+    groups: dict[str, list[Header]] = {}
+    for h in headers:
+        groups.setdefault(_image(h), []).append(h)
+    return [("", list(headers))] if len(groups) == 1 else list(groups.items())
+
+
+def _image(header: Header) -> str:
+    if header.frame_number is None:
+        return ""
+    whole = string(header.dataset, "ConcatenationUID")
+    return f"concatenation {whole}" if whole else f"multi-frame image {string(header.dataset, 'SOPInstanceUID')}"
+
+
+def _scans(label: str, headers: list[Header]) -> list[tuple[str, list[Header], int]]:
+    if _positions(headers) is None:
+        return [(label, headers, 0)]
+    found = []
+    for name, group in _by_keys(label, headers):
+        kept = _without_copies(group)
+        copies = len(group) - len(kept)
+        for part, run in _runs(name, kept):
+            found.append((part, run, copies))
+            copies = 0
+    return found
+
+
+def _by_keys(label: str, headers: list[Header]) -> list[Group]:
+    """Split by the first key whose values separate images that lie over one another; then each group again."""
+    for keyword in KEYS:
+        groups = _group(headers, keyword)
+        if 1 < len(groups) <= MOST_PARTS and _lie_over_one_another(headers, list(groups.values())):
+            parts = [
+                (_join(label, _name(keyword, value, i, len(groups))), group)
+                for i, (value, group) in enumerate(sorted(groups.items()), start=1)
+            ]
+            return [part for name, group in parts for part in _by_keys(name, group)]
+    return [(label, headers)]
+
+
+def _group(headers: Iterable[Header], keyword: str) -> dict[str, list[Header]]:
+    groups: dict[str, list[Header]] = {}
+    for h in headers:
+        groups.setdefault("/".join(strings(h.dataset, keyword)), []).append(h)
+    return groups
+
+
+def _lie_over_one_another(headers: Sequence[Header], groups: Sequence[Sequence[Header]]) -> bool:
+    ranges = sorted((min(p), max(p)) for g in groups if (p := _positions(g)) is not None and len(p) > 1)
+    for (low, high), (next_low, next_high) in itertools.pairwise(ranges):
+        shorter = min(high - low, next_high - next_low)
+        if shorter > 0 and min(high, next_high) - next_low > OVERLAP * shorter:
+            return True
+    return _repeats(headers) > sum(_repeats(g) for g in groups)
+
+
+def _runs(label: str, headers: list[Header]) -> list[Group]:
+    """Split into whole scans, one after another in time or by number: a position that comes again begins the next.
+
+    They must be of like length: one odd image among the others is no scan.
+    """
+    times = _most_at_one_position(headers)
+    if times == 1:
+        return [(label, headers)]
+    for keyword, convert in ORDERS.items():
+        try:
+            keyed = [(convert(string(h.dataset, keyword)), i) for i, h in enumerate(headers)]
+        except ValueError:
+            continue
+        if any(value == "" for value, _ in keyed) or len({value for value, _ in keyed}) == 1:
+            continue
+        runs = _cut([headers[i] for _, i in sorted(keyed)])
+        if len(runs) == times and min(map(len, runs)) > OVERLAP * max(map(len, runs)):
+            return [(_join(label, f"{keyword}: {n} of {len(runs)}"), run) for n, run in enumerate(runs, start=1)]
+    return [(label, headers)]
+
+
+def _cut(headers: Sequence[Header]) -> list[list[Header]]:
+    places = _places(headers)
+    runs: list[list[Header]] = [[]]
+    seen: set[int] = set()
+    for h, place in zip(headers, places, strict=True):
+        if place in seen:
+            runs.append([])
+            seen = set()
+        seen.add(place)
+        runs[-1].append(h)
+    return runs
+
+
+def _without_copies(headers: list[Header]) -> list[Header]:
+    places = _places(headers)
+    shared = {place for place, images in Counter(places).items() if images > 1}
+    seen: set[tuple[int, bytes]] = set()
+    kept = []
+    for h, place in zip(headers, places, strict=True):
+        if place in shared and (digest := _digest(h)):
+            if (place, digest) in seen:
+                continue
+            seen.add((place, digest))
+        kept.append(h)
+    return kept
+
+
+def _digest(header: Header) -> bytes:
+    """Of all that makes the image; empty where it cannot be read, or is a frame: then nothing is the same as it."""
+    if header.frame_number is not None:
+        return b""
+    try:
+        with warnings.catch_warnings():
+            # As in `headers`: odd values are judged later.
+            warnings.filterwarnings("ignore", module=r"pydicom\.")
+            dataset = dcmread(header.path, force=True)
+    except OSError:
+        return b""
+    if "PixelData" not in dataset:
+        return b""
+    found = hashlib.sha256(dataset.PixelData)
+    found.update(header.dataset.file_meta.TransferSyntaxUID.encode())
+    for keyword in SAME_IN_COPIES:
+        found.update(f"{keyword}={identifier(header.dataset, keyword)!r}".encode())
+    return found.digest()
+
+
+def _positions(headers: Sequence[Header]) -> tuple[float, ...] | None:
+    planes = [geometry.plane(h.dataset) for h in headers]
+    known = [p for p in planes if p is not None]
+    return geometry.stack(known).positions_mm if known and len(known) == len(planes) else None
+
+
+def _places(headers: Sequence[Header]) -> list[int]:
+    """A number for each image: the same for images at the same position."""
+    positions = np.array(_positions(headers))
+    order = np.argsort(positions, kind="stable")
+    numbers = np.empty(len(headers), int)
+    numbers[order] = np.concatenate([[0], np.cumsum(np.diff(positions[order]) >= SAME_POSITION_MM)])
+    return [int(n) for n in numbers]
+
+
+def _repeats(headers: Sequence[Header]) -> int:
+    return len(headers) - len(set(_places(headers)))
+
+
+def _most_at_one_position(headers: Sequence[Header]) -> int:
+    return int(np.bincount(_places(headers)).max())
+
+
+def _name(keyword: str, value: str, number: int, of: int) -> str:
+    return f"{keyword} {value or 'missing'}" if keyword in SHOWN else f"{keyword}: {number} of {of}"
+
+
+def _join(label: str, name: str) -> str:
+    return f"{label}, {name}" if label else name

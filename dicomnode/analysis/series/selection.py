@@ -1,0 +1,317 @@
+"""From files to the one series that is analysed: group, split into scans, judge, rank, and say why.
+
+`select` never guesses silently: each series that is not chosen carries its reasons, and doubts about the chosen one are
+flags.
+"""
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO
+
+from pydicom import Dataset
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+
+from dicomnode.analysis.series import (
+    breath,
+    content_rules as content,
+    geometry,
+    kernels,
+    parts,
+    selection_rules as rules,
+    suitability,
+)
+from dicomnode.analysis.series.series_facts import Facts, facts
+from dicomnode.analysis.findings import Flag, Reason, RejectedSeries, Severity
+from dicomnode.analysis.series.geometry import positions_mm
+from dicomnode.analysis.series.headers import (
+    Header,
+    Series,
+    Unreadable,
+    find_files,
+    identifier,
+    read_headers,
+    string,
+    strings,
+)
+from dicomnode.analysis.series.multiframe import ENHANCED_CT
+from dicomnode.analysis.series.selection_rules import Rules
+
+__all__ = [
+    "Header",
+    "Judged",
+    "Selection",
+    "Series",
+    "Unreadable",
+    "find_files",
+    "group",
+    "input_digest",
+    "positions_mm",
+    "read_headers",
+    "select",
+    "studies",
+]
+
+THICK_STEP_MM = 3.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One series, or one part of it, with what was found against it and what it is ranked by."""
+
+    known: Facts
+    reasons: tuple[Reason, ...]
+
+    @property
+    def series(self) -> Series:
+        """The series or part."""
+        return self.known.series
+
+    @property
+    def first(self) -> Dataset:
+        """The first image's attributes."""
+        return self.series.headers[0].dataset
+
+    @property
+    def step_mm(self) -> float | None:
+        """The mean distance between slices, where positions tell."""
+        return None if self.known.stack is None else self.known.stack.step_mm
+
+    @property
+    def coverage_mm(self) -> float | None:
+        """From the first slice to the last, where positions tell."""
+        return None if self.known.stack is None else self.known.stack.coverage_mm
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's name, "" where none is given."""
+        return kernels.name(self.first)
+
+    @property
+    def prone(self) -> bool:
+        """Whether the patient lies prone."""
+        return string(self.first, "PatientPosition") in ("HFP", "FFP")
+
+    @property
+    def breath(self) -> breath.Breath:
+        """In or out, as far as the headers say so."""
+        return breath.of(self.first)
+
+    @property
+    def rank(self) -> tuple[int | float | str, ...]:
+        """Smaller is better: breath, posture, contrast if that is preferred, thin, kernel, coverage, primary.
+
+        Then step, number of slices, UID and part, so that the order is always the same.
+        """
+        step, limits = self.step_mm or 0.0, self.known.rules
+        return (
+            self.breath == "expiration",
+            self.prone,
+            limits.contrast == "preferred" and not content.has_contrast(self.known.datasets),
+            0 if step <= 1.5 else 1 if step <= THICK_STEP_MM else 2,
+            limits.kernels.index(kernels.family_of(self.first)),
+            # Reconstructions of one scan differ by a few slices: that must not outweigh the rest.
+            -round((self.coverage_mm or 0.0) / 20),
+            strings(self.first, "ImageType")[1:2] != ["PRIMARY"],
+            round(step, 2),
+            -len(self.series.headers),
+            self.series.series_uid,
+            self.series.part,
+        )
+
+    @property
+    def description(self) -> str:
+        """What it is, in words."""
+        kernel = f"kernel {self.kernel} ({kernels.family_of(self.first)})" if self.kernel else "kernel not given"
+        part = f"{self.series.part}; " if self.series.part else ""
+        return f"{part}{self.step_mm or 0:.1f} mm step, {kernel}, {self.coverage_mm or 0:.0f} mm covered"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The series to analyse and why, or None; every other one with its reasons; doubts about the input.
+
+    `judged` is all that was looked at, in the order in which it was found; the chosen one has no reasons.
+    """
+
+    chosen: Series | None
+    why_chosen: str
+    rejected: tuple[RejectedSeries, ...]
+    flags: tuple[Flag, ...]
+    judged: tuple[Judged, ...] = field(default=(), repr=False)
+
+
+def group(headers: Iterable[Header]) -> list[Series]:
+    """The headers by study and Series Instance UID, in the order in which the series first appear."""
+    found: dict[tuple[str, str], list[Header]] = {}
+    for h in headers:
+        key = string(h.dataset, "StudyInstanceUID"), string(h.dataset, "SeriesInstanceUID")
+        found.setdefault(key, []).append(h)
+    series = []
+    for (study_uid, series_uid), members in found.items():
+        modality = next((m for h in members if (m := string(h.dataset, "Modality"))), "")
+        series.append(Series(series_uid, study_uid, modality, tuple(members)))
+    return series
+
+
+def studies(series: Iterable[Series]) -> dict[str, list[Series]]:
+    """The series by Study Instance UID."""
+    found: dict[str, list[Series]] = {}
+    for s in series:
+        found.setdefault(s.study_uid, []).append(s)
+    return found
+
+
+def select(series: Sequence[Series], unreadable: Sequence[Unreadable] = (), limits: Rules = rules.DEFAULT) -> Selection:
+    """The best suitable series of one study, or the best part of one (`parts`).
+
+    Raises:
+        ValueError: the series are of more than one study (see `studies`).
+    """
+    if len(studies(series)) > 1:
+        raise ValueError(f"series of {len(studies(series))} studies: select takes one study at a time")
+    flags = _unreadable_flags(unreadable)
+    if not series:
+        return Selection(None, "No DICOM object could be read.", (), flags)
+    if _is_of_two_patients(series):
+        reason = Reason("two-patients", "Patient ID or its issuer differ within the study: correct it first.")
+        return _selection([Judged(facts(s, limits), (reason,)) for s in series], None, reason.text, flags)
+
+    known = [facts(part, limits) for s in series for part in _parts(s)]
+    judged = [Judged(k, suitability.reasons(k)) for k in known]
+    suitable = sorted((j for j in judged if not j.reasons), key=lambda j: j.rank)
+    if not suitable:
+        codes = sorted({r.code for j in judged for r in j.reasons})
+        return _selection(judged, None, f"No series is suitable ({', '.join(codes)}).", flags)
+
+    best, *others = suitable
+    better = Reason(
+        "another-series-preferred", f"Suitable; preferred was {best.series.series_uid}: {best.description}."
+    )
+    judged = [replace(j, reasons=(better,)) if not j.reasons and j is not best else j for j in judged]
+    alternatives = "the only suitable series" if not others else f"preferred to {len(others)} other suitable series"
+    return _selection(judged, best, f"{best.description}; {alternatives}", flags + _flags(best))
+
+
+def _selection(judged: Sequence[Judged], best: Judged | None, why: str, flags: tuple[Flag, ...]) -> Selection:
+    rejected = tuple(_rejected(j) for j in judged if j is not best)
+    return Selection(None if best is None else best.series, why, rejected, flags, tuple(judged))
+
+
+def _rejected(judged: Judged) -> RejectedSeries:
+    s = judged.series
+    return RejectedSeries(s.series_uid, s.modality, len(s.headers), judged.reasons, s.part)
+
+
+def _parts(series: Series) -> tuple[Series, ...]:
+    """The scans of a CT series; anything else stays whole, and is not looked into."""
+    is_ct = all(string(h.dataset, "SOPClassUID") in (content.CT_IMAGE, *ENHANCED_CT) for h in series.headers)
+    return parts.split(series) if is_ct else (series,)
+
+
+def input_digest(series: Series) -> str:
+    """SHA-256, hex, over the sorted pairs of SOP Instance UID and SHA-256 of the file's data set.
+
+    The File Meta Information is left out: it names who wrote the file, so a second copy from another peer would differ.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    pairs = []
+    # One for each file: the frames of a multi-frame image share theirs.
+    for h in {h.path: h for h in series.headers}.values():
+        with h.path.open("rb") as file:
+            _seek_data_set(file)
+            pairs.append(f"{string(h.dataset, 'SOPInstanceUID')} {hashlib.file_digest(file, 'sha256').hexdigest()}\n")
+    return hashlib.sha256("".join(sorted(pairs)).encode("ascii")).hexdigest()
+
+
+def _seek_data_set(file: BinaryIO) -> None:
+    """To the first byte after the File Meta Information (group 0002, always explicit little endian; PS3.10 7.1)."""
+    if file.read(132)[128:] != b"DICM":
+        file.seek(0)
+    while True:
+        start = file.tell()
+        head = file.read(8)
+        if head[:2] != b"\x02\x00" or len(head) < 8:
+            file.seek(start)
+            return
+        if head[4:6].decode("latin-1") in EXPLICIT_VR_LENGTH_32:
+            (length,) = struct.unpack("<I", file.read(4))
+        else:
+            (length,) = struct.unpack("<H", head[6:8])
+        file.seek(length, 1)
+
+
+def _is_of_two_patients(series: Sequence[Series]) -> bool:
+    datasets = [h.dataset for s in series for h in s.headers]
+    # Objects that other systems made may lack the issuer; that alone makes no second patient.
+    issuers = {identifier(d, "IssuerOfPatientID") for d in datasets} - {b""}
+    return len({identifier(d, "PatientID") for d in datasets}) > 1 or len(issuers) > 1
+
+
+def _unreadable_flags(unreadable: Sequence[Unreadable]) -> tuple[Flag, ...]:
+    if not unreadable:
+        return ()
+    # Codes and counts only: file names may hold patients' names.
+    counts = Counter(u.reason.code for u in unreadable)
+    codes = ", ".join(f"{n} {code}" for code, n in sorted(counts.items()))
+    # A text file beside the images is no reason to doubt the images; a damaged DICOM file may be one of them.
+    severity: Severity = "info" if set(counts) == {"not-dicom"} else "warning"
+    return (Flag("unreadable-files", severity, f"Files that could not be read: {len(unreadable)} ({codes})."),)
+
+
+def _flags(chosen: Judged) -> tuple[Flag, ...]:
+    """Doubts about the chosen series that a reader must know."""
+    return (*_content_flags(chosen), *_geometry_flags(chosen))
+
+
+def _content_flags(chosen: Judged) -> list[Flag]:
+    first, family, flags = chosen.first, kernels.family_of(chosen.first), []
+    if content.has_contrast(chosen.known.datasets):
+        flags.append(Flag("contrast", "info", "Contrast medium was given: attenuation is higher than without it."))
+    if family == "soft":
+        flags.append(Flag("soft-kernel", "info", f"Kernel {chosen.kernel} is a soft-tissue kernel."))
+    if family == "unknown":
+        kernel = f"Kernel «{chosen.kernel}» is not a known one" if chosen.kernel else "The kernel is not given"
+        flags.append(Flag("kernel-unknown", "info", f"{kernel}: whether the images are sharp or smooth is not known."))
+    if string(first, "LossyImageCompression") == "01":
+        flags.append(Flag("lossy", "warning", "The images were compressed with loss: attenuation is not exact."))
+    if chosen.prone:
+        flags.append(Flag("prone", "info", "The patient lies prone."))
+    if chosen.breath == "expiration":
+        flags.append(Flag("expiration", "warning", "The series is described as expiratory: volumes and HU differ."))
+    if chosen.series.part:
+        text = f"The series holds several scans; analysed was {chosen.series.part}."
+        flags.append(Flag("part-of-series", "info", text))
+    if chosen.series.copies:
+        text = f"Images left out: {chosen.series.copies}; the same images at the same places are there."
+        flags.append(Flag("copies-left-out", "info", text))
+    return flags
+
+
+def _geometry_flags(chosen: Judged) -> list[Flag]:
+    first, stack, flags = chosen.first, chosen.known.stack, []
+    assert stack is not None, "a suitable series has positions"
+    step = stack.step_mm
+    if step > THICK_STEP_MM:
+        flags.append(Flag("thick-slices", "warning", f"Slices are {step:.1f} mm apart: fine disease may be missed."))
+    thickness = geometry.numbers(first, "SliceThickness", 1)
+    if thickness is not None and not 0.5 <= thickness[0] / step <= 2.0:
+        text = f"Slice Thickness is {thickness[0]:.2f} mm, but slices are {step:.2f} mm apart."
+        flags.append(Flag("slice-thickness-differs", "info", text))
+    if not string(first, "FrameOfReferenceUID"):
+        text = "Frame of Reference UID is missing: a segmentation (SEG) needs one, so none can refer to these images."
+        flags.append(Flag("no-frame-of-reference", "warning", text))
+    if stack.tilted:
+        text = f"The gantry was tilted by {stack.tilt_degrees:.1f}°: the slices were shifted onto an orthogonal grid."
+        flags.append(Flag("tilt-resampled", "info", text))
+    if stack.gaps_mm:
+        text = f"Gaps between slices: {len(stack.gaps_mm)}, the largest {max(stack.gaps_mm):.2f} mm; filled."
+        flags.append(Flag("gaps-filled", "warning", f"{text[:-1]} by linear interpolation."))
+    elif stack.deviation:
+        text = f"The steps between slices differ by up to {stack.deviation:.0%}: they were resampled to even ones."
+        flags.append(Flag("spacing-resampled", "info", text))
+    return flags

@@ -1,0 +1,69 @@
+"""Which series are analysed, as a site wants it: the limits and words that `suitability` and `series` judge by.
+
+The defaults suit chest CT for interstitial lung disease. All patterns are regular expressions, searched in lower-case
+text without accents (`kernels` and Image Type values excepted, which are compared as DICOM writes them).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dicomnode.analysis.series.kernels import Family
+
+Contrast = Literal["allowed", "preferred", "refused"]
+
+#: "Chest", "lung" and "thorax" as scanners, protocols and technologists spell them. `\b` is written where it matters:
+#: Chinese, Japanese and Korean put no space before a word.
+CHEST_WORDS = (
+    r"\b(chest|thora|torac|torak|torax|lung|pulm|poumon|polmon|hrct|brust|pecho|ild|wholebody)",
+    r"\b(longen|borst|keuhko|pluc|klatk|hrudn|plic|mellkas|tudo|gogus|akciger)",
+    r"\b(грудн|легк|θωρακ|πνευμον)",
+    r"胸|肺|흉부|폐",
+)
+OTHER_WORDS = (
+    r"\b(head|brain|skull|crani|cerebr|neck|sinus|orbit|dental|larynx|kopf|schadel|hals)",
+    r"\b(abd|pelvi|becken|liver|kidney|renal|colon|urogra|prostate)",
+    r"\b(spine|cspine|tspine|lspine|lumb|extrem|shoulder|elbow|wrist|femur|knee|ankle|foot)",
+)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a series must be to be analysed, and what makes one better than another.
+
+    Attributes:
+        modalities: values of Modality that are taken.
+        body_parts: patterns of which one in Series Description, Protocol Name, Body Part Examined or Study Description
+            makes it a chest.
+        other_body_parts: patterns that, without a word for the chest, make it something else.
+        body_part_may_be_missing: take a series in which none of these words stands.
+        max_degrees_from_axial: between the images' axes and the patient's.
+        min_slices: least number of images.
+        min_coverage_mm: least distance from the first slice to the last one.
+        max_step_mm: largest mean distance between slices; None for no limit.
+        max_thickness_mm: largest Slice Thickness; None for no limit.
+        kernels: kernel families, the best first; a family that is not named is refused.
+        contrast: whether a series with contrast medium is taken.
+        image_type_refused: values of Image Type that exclude a series, wherever they stand.
+        image_type_required: values of Image Type that every image must carry.
+        description_include: patterns of which the Series Description must match one; none asked for if empty.
+        description_exclude: patterns that the Series Description must not match.
+    """
+
+    modalities: tuple[str, ...] = ("CT",)
+    body_parts: tuple[str, ...] = CHEST_WORDS
+    other_body_parts: tuple[str, ...] = OTHER_WORDS
+    body_part_may_be_missing: bool = True
+    max_degrees_from_axial: float = 20.0
+    min_slices: int = 20
+    min_coverage_mm: float = 150.0
+    max_step_mm: float | None = None
+    max_thickness_mm: float | None = None
+    kernels: tuple[Family, ...] = ("lung", "medium", "unknown", "soft")
+    contrast: Contrast = "allowed"
+    image_type_refused: tuple[str, ...] = ("LOCALIZER", "DERIVED")
+    image_type_required: tuple[str, ...] = ()
+    description_include: tuple[str, ...] = ()
+    description_exclude: tuple[str, ...] = ()
+
+
+DEFAULT = Rules()

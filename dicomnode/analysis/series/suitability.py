@@ -1,0 +1,78 @@
+"""The rules a series must meet to be analysed: one Reason for each rule that it fails. The codes are stable.
+
+The rules of `content` ask whether this is a chest CT worth measuring. The rules of `loading` ask whether its pixels can
+become one regular axial volume in Hounsfield units: `volume.load` refuses what fails them, whoever calls it.
+"""
+
+from collections.abc import Callable, Sequence
+
+from dicomnode.analysis.series import content_rules as content, loading_rules as loading
+from dicomnode.analysis.series.series_facts import Facts, facts
+from dicomnode.analysis.findings import Reason
+
+__all__ = ["Facts", "facts", "reasons", "reasons_against_loading"]
+
+Rule = Callable[[Facts], Reason | None]
+
+FUNDAMENTAL: tuple[Rule, ...] = (content.not_ct, content.enhanced_ct, content.not_ct_image)
+CONTENT: tuple[Rule, ...] = (
+    content.not_chest,
+    content.description,
+    content.kernel,
+    content.contrast,
+    content.too_few_slices,
+    content.coverage,
+    content.too_thick,
+)
+LOADING: tuple[Rule, ...] = (
+    loading.truncated,
+    loading.incomplete_concatenation,
+    loading.duplicate_instances,
+    loading.missing_attributes,
+    loading.not_monochrome2,
+    loading.no_rescale,
+    loading.not_hu,
+    loading.unsupported_syntax,
+    loading.no_geometry,
+    loading.no_pixel_spacing,
+    loading.not_axial,
+    loading.mixed_orientation,
+    loading.mixed_size,
+    loading.mixed_frames_of_reference,
+    loading.gantry_tilt,
+    loading.duplicate_positions,
+    loading.missing_slices,
+    loading.non_uniform,
+)
+
+
+def reasons(known: Facts) -> tuple[Reason, ...]:
+    """Every reason not to analyse the series. What is no CT image at all gets that one reason only."""
+    fundamental = _first_failed(known)
+    if fundamental:
+        return fundamental
+    no_modality = content.no_modality(known)
+    found = ((no_modality,) if no_modality else ()) + content.image_types(known) + _failed(CONTENT + LOADING, known)
+    return found + _tilt_beside(found, known)
+
+
+def _tilt_beside(found: tuple[Reason, ...], known: Facts) -> tuple[Reason, ...]:
+    """A tilt alone is resampled and refuses nothing; beside other reasons the reader should know of it too."""
+    codes = {r.code for r in found}
+    if not found or known.stack is None or not known.stack.tilted or codes & {"gantry-tilt", "not-axial"}:
+        return ()
+    text = f"The gantry was tilted by {known.stack.tilt_degrees:.1f}°: a series suitable otherwise is resampled."
+    return (Reason("gantry-tilt", text),)
+
+
+def reasons_against_loading(known: Facts) -> tuple[Reason, ...]:
+    """The reasons why the pixels of the series cannot become one regular volume in Hounsfield units."""
+    return _first_failed(known) or _failed(LOADING, known)
+
+
+def _first_failed(known: Facts) -> tuple[Reason, ...]:
+    return next(((r,) for rule in FUNDAMENTAL if (r := rule(known)) is not None), ())
+
+
+def _failed(rules: Sequence[Rule], known: Facts) -> tuple[Reason, ...]:
+    return tuple(r for rule in rules if (r := rule(known)) is not None)

@@ -1,0 +1,103 @@
+"""Pixels of source images in Hounsfield units."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
+
+from dicomnode.analysis.arrays import HuArray
+from dicomnode.analysis.series.headers import Header, string
+from dicomnode.errors import RefusedError
+
+#: What lies outside the field of view is at most this (no tissue is below air).
+PADDING_HU = -1024
+INT16 = np.iinfo(np.int16)
+
+
+@contextmanager
+def reading(headers: Sequence[Header]) -> Iterator[Iterator[HuArray]]:
+    """Gives the images in HU, (row, column) as in the file, in the order given.
+
+    Iterating raises:
+        RefusedError: an image cannot be read or decoded ("unreadable", "undecodable").
+    """
+    with warnings.catch_warnings():
+        # pydicom warns of padding bytes and of decoder details that change no pixel.
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
+        multi_frame = {h.path: h for h in headers if h.frame_number is not None}
+        opened = {path: _open(h) for path, h in multi_frame.items()}
+        # One after another: openjpeg, CharLS and GDCM hold the interpreter's lock, and threads gained nothing.
+        yield (image(h, opened.get(h.path)) for h in headers)
+
+
+def image(header: Header, opened: Dataset | None = None) -> HuArray:
+    """One image in HU, (row, column) as in the file. Raises as `reading` does.
+
+    Args:
+        opened: the whole file of a multi-frame image, so that it is read once for all its frames.
+    """
+    with _refusing(header):
+        dataset = _open(header) if opened is None else opened
+        decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+        if header.frame_number is None:
+            stored, _ = decoder.as_array(dataset, raw=True)
+            return hounsfield(dataset, stored)
+        stored, _ = decoder.as_array(dataset, raw=True, index=header.frame_number - 1)
+        return hounsfield(header.dataset, stored)
+
+
+def _open(header: Header) -> Dataset:
+    with _refusing(header):
+        dataset = dcmread(header.path, force=True)
+        dataset.file_meta.TransferSyntaxUID = UID(header.dataset.file_meta.TransferSyntaxUID)
+        return dataset
+
+
+@contextmanager
+def _refusing(header: Header) -> Iterator[None]:
+    """Errors of reading and decoding become refusals that name the image."""
+    uid = string(header.dataset, "SOPInstanceUID")
+    try:
+        yield
+    except (RefusedError, MemoryError):
+        raise
+    except OSError as error:
+        raise RefusedError("unreadable", f"Image {uid} cannot be read: {error.strerror}.") from error
+    except Exception as error:
+        # Each decoder has its own exceptions, and their messages may quote values of the file.
+        syntax = UID(header.dataset.file_meta.TransferSyntaxUID)
+        text = f"The pixels of image {uid} cannot be decoded ({syntax.name}: {type(error).__name__})."
+        raise RefusedError("undecodable", text) from error
+
+
+def hounsfield(dataset: Dataset, stored: NDArray[np.integer]) -> HuArray:
+    """Stored values in HU: rescaled (PS3.3 C.11.1.1), rounded, clipped to int16, padding at most -1024.
+
+    Pixel Padding Value and Pixel Padding Range Limit (PS3.3 C.7.5.1.1.2) are stored values, before rescaling.
+    """
+    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
+    if slope == 1 and intercept.is_integer() and abs(intercept) < 1 << 30:
+        hu: NDArray[np.generic] = stored.astype(np.int32) + np.int32(intercept)
+    else:
+        hu = np.rint(stored * slope + intercept)
+    padding = _stored(dataset, dataset.get("PixelPaddingValue"))
+    if padding is not None:
+        limit = _stored(dataset, dataset.get("PixelPaddingRangeLimit"))
+        low, high = sorted((padding, padding if limit is None else limit))
+        padded = (stored >= low) & (stored <= high)
+        hu[padded] = np.minimum(hu[padded], PADDING_HU)
+    return np.clip(hu, INT16.min, INT16.max).astype(np.int16)
+
+
+def _stored(dataset: Dataset, value: object) -> int | None:
+    """A padding value as a stored value: some writers give it in the other signedness than the pixels."""
+    if not isinstance(value, int):
+        return None
+    bits = int(dataset.BitsAllocated)
+    wrapped = value % (1 << bits)
+    return wrapped - (1 << bits) if dataset.PixelRepresentation == 1 and wrapped >= 1 << (bits - 1) else wrapped

@@ -1,0 +1,275 @@
+"""A patient's earlier scans at the PACS: which ones there are, which are fetched, and how long a study waits for them.
+
+study received ── C-FIND ──> analysed before with this method: nothing to do
+                             here, but analysed with another one: it settles once more
+                             else: wanted ── `fetching` ──> our receiver ──> analysed as a study of its own
+the study itself is put off until they have ended, for `priors.wait_s` at most, then goes out and says what lacks
+one that comes later lets the study settle once more: the new version names the old one as its predecessor
+"""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from dicomnode import config, logs
+from dicomnode.analysis.series.content_rules import plain
+from dicomnode.config import Config
+from dicomnode.network import pacs_queries as archive, find as query, association as sender
+from dicomnode.context.earlier_findings import newest_findings
+from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.identity import same_patient, whose
+from dicomnode.store.catalog.priors import Prior
+from dicomnode.store.results_folder import results_folder
+from dicomnode.files import write_whole
+
+log = logging.getLogger(__name__)
+
+_NOTED = "priors.json"
+_IN_PROGRESS = ("receiving", "queued", "running")
+_RESULT = ("analysed", "delivered", "committed")
+_DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01]) ")
+_MOST_STUDIES, _MOST_SERIES = 500, 200
+_DAYS_A_YEAR = 365.25
+#: A study that waits looks again after so many seconds: seldom enough for the database, often enough for a reader.
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An earlier scan as the PACS lists it: `studied_at` is "YYYYMMDD HHMMSS"."""
+
+    study_uid: str
+    studied_at: str
+    series_uids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How a study stands towards its earlier scans.
+
+    Attributes:
+        pause_s: look again after so many seconds; 0 where it need not wait, or has waited long enough.
+        wanted: UIDs of the scans to be fetched now.
+    """
+
+    pause_s: float
+    wanted: tuple[str, ...] = ()
+
+
+def peer(settings: Config, table: config.Priors) -> sender.Destination:
+    """The sender's record of the PACS."""
+    return sender.Destination(
+        "priors",
+        table.ae_title,
+        table.host,
+        table.port,
+        table.calling_ae_title or settings.node.ae_title,
+        acse_timeout_s=table.timeout_s,
+    )
+
+
+# Which scans
+
+
+def search(settings: Config, table: config.Priors, patient: Dataset, before: str, but: str) -> list[Scan]:
+    """The earlier chest CTs that the PACS lists for a patient, the latest first, at most `priors.most`.
+
+    Args:
+        patient: undecoded data set of an image or of an order: its patient's ID, issuer and character set.
+        before: "YYYYMMDD HHMMSS"; a scan of this moment or later is no earlier scan, or two could wait for each other.
+        but: UID of the study itself.
+
+    Raises:
+        PeerError, PeerRejectedError: the PACS did not answer, or refused.
+    """
+    mine = whose(patient)
+    modality = table.modalities[0] if len(table.modalities) == 1 else ""
+    last = datetime.strptime(before[:8], "%Y%m%d").date()
+    first = last - timedelta(days=table.years * _DAYS_A_YEAR)
+    question = archive.studies(patient, first, last, modality)
+    if question is None:
+        return []
+    found = [query.read(a) for a in _find(settings, table, question, _MOST_STUDIES)]
+    dated = sorted(((_studied_at(s), s) for s in found if same_patient(whose(s), mine)), key=lambda x: x[0])
+    scans: list[Scan] = []
+    for studied_at, study in reversed(dated):
+        uid = str(study.get("StudyInstanceUID") or "")
+        if len(scans) == table.most or uid in ("", but) or studied_at >= before:
+            continue
+        listed = [query.read(a) for a in _find(settings, table, archive.series(uid), _MOST_SERIES)]
+        chosen = suitable(str(study.get("StudyDescription") or ""), listed, table)
+        if chosen:
+            scans.append(Scan(uid, studied_at, chosen))
+    return scans
+
+
+def suitable(study_description: str, series: Sequence[Dataset], table: config.Priors) -> tuple[str, ...]:
+    """The UIDs of the series to fetch: of a wanted modality, with a word for the chest in any of their descriptions."""
+    chosen = []
+    for one in series:
+        keywords = ("SeriesDescription", "BodyPartExamined", "ProtocolName")
+        words = plain(" ".join([study_description, *(str(one.get(k) or "") for k in keywords)]))
+        wanted = any(_matches(p, words) for p in table.body_parts)
+        refused = any(_matches(p, words) for p in table.description_exclude)
+        if str(one.get("Modality") or "") in table.modalities and wanted and not refused:
+            chosen.append(str(one.SeriesInstanceUID))
+    return tuple(chosen)
+
+
+def _matches(pattern: str, words: str) -> bool:
+    return re.search(pattern, words) is not None
+
+
+def _find(settings: Config, table: config.Priors, question: Dataset, most: int) -> tuple[bytes, ...]:
+    return query.find(
+        peer(settings, table), query.STUDY_ROOT_FIND, question, within_s=table.timeout_s, most=most
+    ).answers
+
+
+def _studied_at(study: Dataset) -> str:
+    day, moment = str(study.get("StudyDate") or ""), str(study.get("StudyTime") or "")
+    return f"{day} {moment.partition('.')[0]}"
+
+
+# What is fetched
+
+
+def want(
+    settings: Config, catalog: Catalog, method: str, patient: Dataset, before: str, study_uid: str
+) -> tuple[list[str], list[str]]:
+    """Look for earlier scans, and note those that are to be fetched.
+
+    Returns:
+        The UIDs of the scans that are not yet here as findings of this method, and of those the ones to be fetched.
+
+    Raises:
+        PeerError, PeerRejectedError: the PACS did not answer, or refused.
+        SpoolError: the catalogue failed.
+    """
+    assert settings.priors is not None
+    coming, fetch = [], []
+    mine, now = whose(patient), time.time()
+    for scan in search(settings, settings.priors, patient, before, study_uid):
+        if _is_known(settings, catalog, scan.study_uid, method):
+            continue
+        study = catalog.study(scan.study_uid)
+        wanted = Prior(scan.study_uid, mine, method, scan.series_uids, "wanted", None, now)
+        if study is not None and study.instances:
+            if study.state in _RESULT:
+                log.info("earlier study %s is here and is analysed once more, with this method", scan.study_uid)
+                catalog.want_prior(wanted)
+                catalog.mark_prior(scan.study_uid, "fetched")
+                catalog.reopen(scan.study_uid)
+            elif study.state not in _IN_PROGRESS:
+                continue  # failed, held, cancelled: a person decides
+        else:
+            catalog.want_prior(wanted)
+            noted = catalog.prior(scan.study_uid)
+            if noted is not None and noted.state == "wanted":
+                fetch.append(scan.study_uid)
+        coming.append(scan.study_uid)
+    return coming, fetch
+
+
+def _is_known(settings: Config, catalog: Catalog, study_uid: str, method: str) -> bool:
+    """Whether it was analysed with this method, or fetched for it and refused."""
+    findings = newest_findings(catalog, settings, study_uid)
+    if findings is not None:
+        return findings.algorithm_digest == method
+    study, noted = catalog.study(study_uid), catalog.prior(study_uid)
+    refused = study is not None and study.state == "refused"
+    return refused and (noted is None or noted.method == method)
+
+
+# How a study stands towards its earlier scans
+
+
+def look(
+    settings: Config, catalog: Catalog, method: str, study_uid: str, generation: int, attempt: int, waited: float
+) -> Outlook:
+    """What a study has to wait for; where it need not, or must not any longer, the doubts are noted for its report.
+
+    The PACS is asked at the first attempt, and again while it has not answered. `waited`: seconds since then.
+
+    Raises:
+        SpoolError: the catalogue failed.
+    """
+    table, job = settings.priors, catalog.job(study_uid, generation)
+    if table is None or not table.on_receipt or job is None or job.state not in ("queued", "running"):
+        return Outlook(0.0)
+    if catalog.is_prior(study_uid):
+        return Outlook(0.0)
+    wanted: list[str] = []
+    is_unknown = may_answer = False
+    if attempt == 1 or not catalog.awaited(study_uid):
+        try:
+            wanted = _want_for(settings, catalog, method, study_uid)
+        except (PeerError, PeerRejectedError) as e:
+            is_unknown, may_answer = True, isinstance(e, PeerError)
+            log.warning("earlier scans of study %s are not known: %s", study_uid, e)
+        except DicomnodeError:
+            raise
+        except Exception as e:  # noqa: BLE001  (whatever a PACS answers, the study goes on)
+            is_unknown = True
+            logs.trouble(log, e, "earlier scans of study %s are not known", study_uid)
+    coming = [uid for uid in catalog.awaited(study_uid) if _is_coming(catalog, uid)]
+    left = table.wait_s - waited
+    if left > 0 and (coming or may_answer):
+        pause = min(max(_SHORTEST_PAUSE_S, 0.25 * waited), _LONGEST_PAUSE_S, left)
+        return Outlook(pause, tuple(wanted))
+    _note(settings, catalog, study_uid, generation, is_unknown)
+    return Outlook(0.0, tuple(wanted))
+
+
+def _want_for(settings: Config, catalog: Catalog, method: str, study_uid: str) -> list[str]:
+    image = next((i for i in catalog.instances(study_uid) if i.modality == "CT"), None)
+    if image is None:
+        return []
+    before = _studied_at(pydicom.dcmread(image.path, stop_before_pixels=True))
+    if not _DAY.match(before):
+        return []  # without its own date, nothing is earlier
+    # Read once more: what has been looked at is decoded.
+    header = pydicom.dcmread(image.path, stop_before_pixels=True)
+    coming, fetch = want(settings, catalog, method, header, before, study_uid)
+    catalog.await_priors(study_uid, coming)
+    return fetch
+
+
+def _is_coming(catalog: Catalog, prior_uid: str) -> bool:
+    noted, study = catalog.prior(prior_uid), catalog.study(prior_uid)
+    is_under_way = study is not None and study.state in _IN_PROGRESS
+    if noted is None:  # it came by itself
+        return is_under_way
+    if noted.state in ("wanted", "fetching"):
+        return True
+    return noted.state == "fetched" and (study is None or is_under_way)
+
+
+def _note(settings: Config, catalog: Catalog, study_uid: str, generation: int, is_unknown: bool) -> None:
+    """Which of the awaited scans the result is made without, and what of that its reader must know."""
+    codes = {"priors-unknown"} if is_unknown else set()
+    same = set(catalog.other_studies(study_uid))
+    for uid in catalog.awaited(study_uid):
+        noted, study = catalog.prior(uid), catalog.study(uid)
+        ended = study is not None and study.state not in _IN_PROGRESS
+        catalog.mark_awaited(study_uid, uid, "done" if ended else "missed")
+        if ended and uid not in same:
+            codes.add("prior-other-patient")
+        elif not ended:
+            codes.add("prior-not-retrieved" if noted is not None and noted.text else "priors-late")
+    write_whole(results_folder(settings, study_uid, generation) / _NOTED, json.dumps(sorted(codes)).encode())
+
+
+def doubts(folder: Path) -> tuple[str, ...]:
+    """The codes (of `surroundings.FLAGS`) that `look` has noted in the generation's results folder."""
+    noted = folder / _NOTED
+    return tuple(json.loads(noted.read_text("utf-8"))) if noted.is_file() else ()

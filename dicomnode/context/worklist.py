@@ -1,0 +1,102 @@
+"""The RIS's modality worklist, as the clock asks for it and as a person sees it. `order` says which order is whose."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo
+
+from pydicom.dataset import Dataset
+
+from dicomnode import config, logs
+from dicomnode.config import Config
+from dicomnode.network import find as query, association as sender
+from dicomnode.context import worklist_query as questions
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.identity import same_patient
+from dicomnode.store.catalog.orders import Order
+
+log = logging.getLogger(__name__)
+
+
+def refresh(settings: Config, catalog: Catalog, now: float) -> int:
+    """Ask for the orders of the configured days and remember them; those not seen for long are forgotten.
+
+    Returns how many orders there are.
+
+    Raises:
+        PeerError, PeerRejectedError: the RIS did not answer, or refused.
+        SpoolError: the catalogue failed.
+    """
+    table = settings.worklist
+    if table is None:
+        return 0
+    day = today(table, now)
+    first, last = day - timedelta(days=table.days_before), day + timedelta(days=table.days_after)
+    found: list[Order] = []
+    for station in table.station_ae_titles or ("",):
+        found += ask(settings, table, questions.of_days(first, last, table.modality, station))
+    catalog.remember_orders(found)
+    catalog.forget_orders(now - table.keep_days * 86_400)
+    return len({order.key for order in found})
+
+
+def ask(settings: Config, table: config.Worklist, question: Dataset) -> list[Order]:
+    """The orders that the RIS answers with.
+
+    Raises:
+        PeerError, PeerRejectedError: it did not answer within `worklist.timeout_s`, or refused.
+    """
+    peer = sender.Destination(
+        "worklist", table.ae_title, table.host, table.port, table.calling_ae_title or settings.node.ae_title
+    )
+    found = query.find(peer, query.MODALITY_WORKLIST, question, within_s=table.timeout_s, most=table.most)
+    if not found.is_complete:
+        log.warning("the worklist has more than %d answers to one query: narrow it, or raise worklist.most", table.most)
+    return list(_orders(found.answers, time.time()))
+
+
+def _orders(answers: Iterable[bytes], seen_at: float) -> Iterator[Order]:
+    for answer in answers:
+        try:
+            yield questions.order(answer, seen_at)
+        except Exception as e:  # noqa: BLE001  (one item that cannot be read takes no other away)
+            logs.trouble(log, e, "an item of the worklist cannot be read")
+
+
+def today(table: config.Worklist, now: float) -> date:
+    """The RIS's date at `now` (UTC seconds)."""
+    return datetime.fromtimestamp(now, _zone(table)).date()
+
+
+def _zone(table: config.Worklist) -> tzinfo | None:
+    return ZoneInfo(table.time_zone) if table.time_zone else None
+
+
+def overview(catalog: Catalog, day: date) -> Iterator[dict[str, object]]:
+    """A day's orders for a person to read, each with what the node holds of its study and of its patient."""
+    for order in catalog.orders_between(f"{day:%Y%m%d}", f"{day:%Y%m%d}"):
+        item = query.read(order.content)
+        held = [
+            study for study, whose in catalog.studies_of_patient(order.patient_hash)
+            if same_patient(whose, order.patient_hash)
+        ]  # fmt: skip
+        step = (item.get("ScheduledProcedureStepSequence") or [Dataset()])[0]
+        yield {
+            "scheduled": order.scheduled,
+            "patient_name": str(item.get("PatientName") or ""),
+            "patient_id": str(item.get("PatientID") or ""),
+            "issuer_of_patient_id": str(item.get("IssuerOfPatientID") or ""),
+            "accession_number": order.accession_number,
+            "procedure": str(item.get("RequestedProcedureDescription") or ""),
+            "modality": str(step.get("Modality") or ""),
+            "station": str(step.get("ScheduledStationAETitle") or ""),
+            "study_uid": order.study_uid,
+            "state": next((study.state for study in held if study.study_uid == order.study_uid), "not received"),
+            "others": [
+                {"study_uid": study.study_uid, "state": study.state}
+                for study in held
+                if study.study_uid != order.study_uid
+            ],
+            "seen_at": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(order.seen_at)),
+        }

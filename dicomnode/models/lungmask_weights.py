@@ -1,0 +1,79 @@
+"""Weights of other people's networks that segment lungs: which there are, and whether what lies here is whole.
+
+`verify` finds what changed since the installation; see `published` for how files come here.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomnode.errors import BundleError, UsageError
+from dicomnode.downloads import Installed, Published, digest, installed, keep
+
+_LUNGMASK = ("https://github.com/JoHof/lungmask/releases/download/v0.0/", "use `dicomnode weights install`")
+
+KNOWN = (
+    Published("R231", "unet_r231-d5d2fc3d.pth", "right and left lung", *_LUNGMASK),
+    Published("LTRCLobes", "unet_ltrclobes-3a07043d.pth", "the five lobes", *_LUNGMASK),
+    Published(
+        "R231CovidWeb",
+        "unet_r231covid-0de78a7e.pth",
+        "right and left lung, trained with pictures from the web",
+        *_LUNGMASK,
+    ),
+)
+
+
+def find(name: str) -> Published:
+    """The published file of this name (or file name). Raises UsageError."""
+    for known in KNOWN:
+        if name.lower() in (known.name.lower(), known.file.lower()):
+            return known
+    raise UsageError(f"{name}: no such weights; known are {', '.join(k.name for k in KNOWN)}")
+
+
+def install(file: Path, folder: Path) -> Installed:
+    """Copy a file that was carried here. Its name tells which it is.
+
+    Raises:
+        UsageError: it cannot be read, or its name is none of the known ones.
+        WeightsError: its digest is another.
+    """
+    known = find(file.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{known.file}.copy"
+    try:
+        shutil.copyfile(file, part)
+    except OSError as e:
+        raise UsageError(f"{file}: cannot be copied to {folder} ({e.strerror})") from e
+    return keep(known, part, folder, str(file))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a file or a bundle is what was installed, and what to do if not."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+def verify(folder: Path) -> Iterator[Verdict]:
+    """Compare all that is installed with its digests; recompute each bundle's golden case."""
+    for name, here in sorted(installed(folder).items()):
+        found = digest(here.path) if here.path.is_file() else None
+        if found == here.sha256:
+            yield Verdict(name, True, f"sha256 {found}")
+        else:
+            what = "is missing" if found is None else f"has sha256 {found}, installed was {here.sha256}"
+            yield Verdict(name, False, f"{what}: fetch or install it again")
+    from dicomnode.analysis.risk import bundle  # noqa: PLC0415  (imports torch)
+
+    for path in sorted(folder.glob("*/model.toml")):
+        try:
+            loaded = bundle.load(path.parent, allow_demo=True)
+        except BundleError as e:
+            yield Verdict(path.parent.name, False, str(e))
+        else:
+            yield Verdict(path.parent.name, True, f"{loaded.version}: hashes and golden case hold")

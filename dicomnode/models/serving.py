@@ -1,0 +1,114 @@
+"""The models that a worker serves, and their change without a restart.
+
+Before each study the bundle's folder is looked at. `training promote` puts another bundle in its place; from then on
+new studies are read with that one, and it stands in their reports. A bundle that does not load takes nobody's place.
+"""
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dicomnode import logs
+from dicomnode.models import build as methods
+from dicomnode.analysis.pipeline import Method
+from dicomnode.config import AnalysisTable, Config
+from dicomnode.errors import ConfigurationError, DicomnodeError
+from dicomnode.routing.rules import DEFAULT_PROFILE
+
+if TYPE_CHECKING:
+    from dicomnode.analysis.risk.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+#: Which folder the bundle's is, and each file's name, size and time of writing; None if there is no such folder.
+_Mark = tuple[str, tuple[tuple[str, int, int], ...]] | None
+
+
+@dataclass(frozen=True)
+class _Served:
+    """A profile's method, and the bundle's folder as it was when it was last looked at."""
+
+    table: AnalysisTable
+    mark: _Mark
+    method: Method
+
+
+class Models:
+    """The configured models: a method for each profile that a rule names, and the candidate in the shadow."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises WeightsError, BundleError, ConfigurationError: what is configured cannot be served."""
+        table = config.analysis
+        self._table = table
+        self._shadow_mark: _Mark = None
+        self._shadow: Bundle | None = None
+        self._load_shadow(_mark(table, table.shadow_bundle))
+        default = _Served(table, _mark(table, table.bundle), methods.method(table))
+        self._served = {DEFAULT_PROFILE: default}
+        for name, method in methods.profiles(config, default.method).items():
+            profile = config.analysis_of(name)
+            self._served[name] = _Served(profile, _mark(profile, profile.bundle), method)
+
+    def method(self, profile: str | None = None) -> Method:
+        """A profile's method, with the bundle that lies in the weights folder now, or the last one that loaded.
+
+        Raises:
+            ConfigurationError: this worker knows no profile of that name.
+        """
+        name = profile or DEFAULT_PROFILE
+        if name not in self._served:
+            raise ConfigurationError(f"no worker has loaded the profile {name!r}: configure it and start them again")
+        served = self._served[name]
+        mark = _mark(served.table, served.table.bundle)
+        if mark != served.mark:
+            served = replace(served, mark=mark, method=_with_new_bundle(served))
+            self._served[name] = served
+        return served.method
+
+    def shadow(self) -> "Bundle | None":
+        """The candidate that runs unseen beside the default profile's bundle; None where there is none that loads."""
+        mark = _mark(self._table, self._table.shadow_bundle)
+        if mark != self._shadow_mark:
+            self._load_shadow(mark)
+        return self._shadow
+
+    def _load_shadow(self, mark: _Mark) -> None:
+        """Nobody waits for the candidate's word: where it does not load, neither a start nor a study is stopped."""
+        self._shadow_mark, self._shadow = mark, None
+        name = self._table.shadow_bundle
+        try:
+            self._shadow = methods.model_bundle(self._table, name)
+        except DicomnodeError as error:
+            log.error("the candidate %s does not load: none runs beside the served bundle: %s", name, error)
+        except Exception as error:  # noqa: BLE001  (as above)
+            logs.trouble(log, error, "the candidate %s does not load: none runs beside the served bundle", name)
+
+
+def _mark(table: AnalysisTable, name: str) -> _Mark:
+    """While a bundle is being copied, `model.toml` may come first: every file tells whether to look again."""
+    if not name:
+        return None
+    try:
+        folder = (table.weights / name).resolve(strict=True)
+        with os.scandir(folder) as entries:
+            files = sorted((e.name, (s := e.stat()).st_size, s.st_mtime_ns) for e in entries)
+    except OSError:
+        return None
+    return str(folder), tuple(files)
+
+
+def _with_new_bundle(served: _Served) -> Method:
+    """The method with the bundle as it is now, or unchanged where that one does not load."""
+    name = served.table.bundle
+    try:
+        bundle = methods.model_bundle(served.table)
+    except DicomnodeError as error:
+        log.error("the bundle %s has changed and does not load: the one from before serves on: %s", name, error)
+        return served.method
+    except Exception as error:  # noqa: BLE001  (no study fails because somebody copies files)
+        logs.trouble(log, error, "the bundle %s has changed and does not load: the one from before serves on", name)
+        return served.method
+    if bundle is not None:
+        log.info("bundle %s %s serves, sha256 %s", bundle.name, bundle.version, bundle.sha256)
+    return replace(served.method, bundle=bundle)

@@ -1,0 +1,217 @@
+"""The sender over DICOMweb: STOW-RS (PS3.18 section 10.5), beside C-STORE and with the same two kinds of failure.
+
+| answer | source | taken as |
+|---|---|---|
+| 200, or 202 that names the object as referenced | PS3.18 table 10.5.3-1 | stored (also with a warning reason) |
+| no connection, certificate not trusted, time-out | | passing |
+| 408, 425, 429, 5xx | RFC 9110, 6585, 8470 | passing |
+| 200, 202 or 409 that names the object as failed | PS3.18 table I.2-2 | as that status of a C-STORE (`sender`) |
+| every other 3xx and 4xx (401, 403, 404, 413, 415 …) | RFC 9110 | for good |
+
+Each object is a request of its own: what a server says of one must not stop the others. Redirects are not followed, and
+proxies of the environment are not used: where patients' data goes is said by the configuration alone.
+"""
+
+import logging
+import os
+import ssl
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+
+from dicomnode.network.association import Sent, is_passing
+from dicomnode.errors import PeerError, PeerRejectedError
+
+log = logging.getLogger(__name__)
+
+_DICOM_JSON = "application/dicom+json"
+_PASSING_STATUSES = frozenset({408, 425, 429})
+#: DICOM JSON (PS3.18 annex F): the response's two sequences, and what their items hold.
+_REFERENCED, _FAILED = "00081199", "00081198"
+_INSTANCE, _WARNING, _REASON = "00081155", "00081196", "00081197"
+_PROCESSING_FAILURE = 0x0110
+#: Nobody has it: asking for it shows that URL and credentials are right, and brings nobody's data.
+_NO_STUDY = "2.25.0"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A DICOMweb server that takes our objects.
+
+    Attributes:
+        url: the service's root, to which `/studies` is appended.
+        user, password: basic authentication. `token`: bearer token. Password and token are named by where they stand:
+            "env:NAME" or "file:/path"; they are read for each delivery, so that they can be renewed.
+        ca_file: certificates of the authorities that are trusted; "" for the system's.
+    """
+
+    name: str
+    url: str
+    user: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    ca_file: str = ""
+    timeout_s: float = 30.0
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.url})"
+
+
+def echo(server: Server) -> float:
+    """A search for a study that nobody has (QIDO-RS): seconds from the connection to the answer.
+
+    Raises:
+        PeerError: no connection, or the server is not well.
+        PeerRejectedError: it wants other credentials, or there is no DICOMweb service at the URL.
+    """
+    started = time.perf_counter()
+    query = {"StudyInstanceUID": _NO_STUDY, "limit": "1"}
+    with _client(server) as client:
+        answer = _request(server, client, "GET", params=query, headers={"Accept": _DICOM_JSON})
+    if answer.status_code not in (405, 501):  # a server may take objects and answer no queries
+        _judge_status(server, answer, "the query")
+    return time.perf_counter() - started
+
+
+def send(server: Server, paths: Sequence[Path], on_result: Callable[[Path, Sent], None] | None = None) -> list[Sent]:
+    """Store files at a server, in their order, byte for byte; returns what it has stored.
+
+    The first failure ends it; what was stored before has been told to `on_result`, one call for each object.
+
+    Raises:
+        PeerError: a failure in passing.
+        PeerRejectedError: a refusal for good, or a path that is no DICOM file.
+    """
+    sent: list[Sent] = []
+    with _client(server) as client:
+        for path in paths:
+            result = _store(server, client, path)
+            sent.append(result)
+            if on_result is not None:
+                on_result(path, result)
+    return sent
+
+
+def _store(server: Server, client: httpx.Client, path: Path) -> Sent:
+    try:
+        sop_instance_uid = str(read_file_meta_info(path).MediaStorageSOPInstanceUID)
+        content = path.read_bytes()
+    except (OSError, InvalidDicomError, AttributeError) as error:
+        raise PeerRejectedError(
+            f"cannot send {path}: it is no DICOM file that can be read ({type(error).__name__})"
+        ) from error
+    boundary = uuid.uuid4().hex
+    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    answer = _request(
+        server,
+        client,
+        "POST",
+        content=b"".join((head, content, f"\r\n--{boundary}--\r\n".encode())),
+        headers={
+            "Accept": _DICOM_JSON,
+            "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+        },
+    )
+    return _judge(server, answer, sop_instance_uid)
+
+
+def _judge(server: Server, answer: httpx.Response, sop_instance_uid: str) -> Sent:
+    said = _said(answer)
+    reason = _of(said, _FAILED, sop_instance_uid, _REASON)
+    if reason is not None:
+        text = f"{server} refused {sop_instance_uid} with failure reason 0x{reason:04X}"
+        if is_passing(reason):
+            raise PeerError(f"{text}: it cannot store at the moment")
+        raise PeerRejectedError(f"{text}: see its log for the reason")
+    _judge_status(server, answer, sop_instance_uid)
+    warning = _of(said, _REFERENCED, sop_instance_uid, _WARNING)
+    if warning is None and answer.status_code != httpx.codes.OK:
+        raise PeerError(f"{server} answered {answer.status_code} and did not say that it stored {sop_instance_uid}")
+    if warning:
+        log.warning("%s stored %s with warning 0x%04X", server, sop_instance_uid, warning)
+    return Sent(sop_instance_uid, warning or 0, "warning" if warning else "stored")
+
+
+def _judge_status(server: Server, answer: httpx.Response, what: str) -> None:
+    status = answer.status_code
+    if answer.is_success:
+        return
+    # The body is the server's free text and may name a patient.
+    log.debug("%s says of %d: %s", server, status, answer.text[:500])
+    text = f"{server} answered {what} with HTTP status {status} ({answer.reason_phrase})"
+    if status in _PASSING_STATUSES or answer.is_server_error:
+        raise PeerError(f"{text}: it cannot do so at the moment")
+    cures = {401: "give user and password, or token", 403: "allow this user to store", 404: "correct the url"}
+    cure = "correct the url: redirects are not followed" if answer.is_redirect else cures.get(status, "see its log")
+    raise PeerRejectedError(f"{text}: {cure}")
+
+
+def _said(answer: httpx.Response) -> dict[str, Any]:
+    """The store response's dataset; empty where there is none that can be read."""
+    try:
+        said = answer.json()
+    except ValueError:
+        return {}
+    first = said[0] if isinstance(said, list) and said else said
+    return first if isinstance(first, dict) else {}
+
+
+def _of(said: dict[str, Any], sequence: str, sop_instance_uid: str, tag: str) -> int | None:
+    """A value of the object's item in a sequence of the response; None where the object is not in it."""
+    items = (said.get(sequence) or {}).get("Value") or []
+    for item in items:
+        # One object was sent: an item that does not name it can only mean it.
+        if _value(item, _INSTANCE) in (sop_instance_uid, None):
+            default = _PROCESSING_FAILURE if sequence == _FAILED else 0
+            value = _value(item, tag)
+            return default if value is None else int(value)
+    return None
+
+
+def _value(item: dict[str, Any], tag: str) -> Any:
+    values = (item.get(tag) or {}).get("Value") or [None]
+    return values[0]
+
+
+def _request(server: Server, client: httpx.Client, method: str, **arguments: Any) -> httpx.Response:
+    try:
+        return client.request(method, f"{server.url.rstrip('/')}/studies", **arguments)
+    except httpx.TimeoutException as error:
+        raise PeerError(f"{server} did not answer within {server.timeout_s:g} s") from error
+    except httpx.TransportError as error:
+        raise PeerError(f"{server}: no connection ({error}); check url, firewall and certificates") from error
+
+
+def _client(server: Server) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {_secret(server, server.token)}"} if server.token else {}
+    auth = httpx.BasicAuth(server.user, _secret(server, server.password)) if server.user else None
+    try:
+        trusted = ssl.create_default_context(cafile=server.ca_file or None)
+    except OSError as error:
+        raise PeerError(f"{server}: ca_file {server.ca_file} cannot be read ({type(error).__name__})") from error
+    return httpx.Client(
+        verify=trusted, auth=auth, headers=headers, timeout=server.timeout_s, follow_redirects=False, trust_env=False
+    )
+
+
+def _secret(server: Server, where: str) -> str:
+    kind, _, place = where.partition(":")
+    if kind == "env":
+        value = os.environ.get(place, "")
+    else:
+        try:
+            value = Path(place).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PeerError(
+                f"{server}: {place} cannot be read ({type(error).__name__}): it holds the secret"
+            ) from error
+    if not value.strip():
+        raise PeerError(f"{server}: {where} is empty: put the password or token there")
+    return value.strip()

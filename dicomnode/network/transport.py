@@ -1,0 +1,264 @@
+"""pynetdicom's listening server, with what a hospital's network asks of it.
+
+- A connection becomes an association only when its whole request has come: load balancers probe the port by TCP alone,
+  and pynetdicom keeps an association thread for the whole ACSE time-out after such a probe.
+- `poll` in place of `select`: with more than 1,024 open descriptors `select` fails for every association.
+- TCP_NODELAY: a DIMSE response is a small packet, and Nagle's algorithm holds it back up to 40 ms.
+- Several processes may listen on one port: one Python process uses hardly more than one core.
+- Every association tells when it has ended, by whatever way it ended.
+
+How an association then reads its PDUs: `dicomnode.network.upper_layer`.
+"""
+
+import logging
+import select
+import socket
+import socketserver
+import ssl
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, Queue
+from typing import Any
+
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+from dicomnode.network.upper_layer import Begin, Provider
+
+LOGGER = logging.getLogger(__name__)
+
+#: Connections of one process, those without an association included.
+MOST_CONNECTIONS = 3000
+_PDU_HEADER, _A_ASSOCIATE_RQ = 6, 0x01  # type, reserved, length: PS3.8 9.3.1
+#: 128 presentation contexts with 16 transfer syntaxes each take 90 kB; the usual request is a tenth.
+_LONGEST_REQUEST = 32_768
+
+
+def disable_nagle(association: Association) -> None:
+    """Sends small packets of an association at once."""
+    wrapped = association.dul.socket
+    if wrapped is not None and wrapped.socket is not None:
+        wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class _Gate(threading.Event):
+    """pynetdicom's checkpoint of the association's thread; it closes while nobody takes a message (`turn`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = threading.Lock()
+        self.set()
+
+    def clear(self) -> None:
+        """Close the gate."""
+        with self.turn:
+            super().clear()
+
+
+class _Answers(Queue[Any]):
+    """The incoming messages of an association that we requested.
+
+    pynetdicom's thread can pass its checkpoint at the moment that it is closed for a request of ours, and then takes
+    the answer away from who waits for it: a fast peer seemed to be silent. Behind a closed gate it finds nothing.
+    """
+
+    def __init__(self, gate: _Gate) -> None:
+        super().__init__()
+        self._gate = gate
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Only pynetdicom's thread asks without waiting."""
+        if block:
+            return super().get(block, timeout)
+        with self._gate.turn:
+            if not self._gate.is_set():
+                raise Empty
+            return super().get(block=False)
+
+
+class RequestorEntity(ApplicationEntity):
+    """An application entity that requests associations over `RequestorSocket`, and loses no answer."""
+
+    def associate(self, *args: Any, **kwargs: Any) -> Association:
+        """As pynetdicom's."""
+        association = super().associate(*args, **kwargs)
+        _take_up_rejection(association)
+        gate = _Gate()
+        association.dimse.msg_queue = _Answers(gate)
+        association._reactor_checkpoint = gate
+        return association
+
+    def _create_socket(
+        self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
+    ) -> AssociationSocket:
+        made = RequestorSocket(assoc, address=address)
+        made.tls_args = tls_args
+        return made
+
+
+def _take_up_rejection(association: Association) -> None:
+    """A rejection that came before pynetdicom's thread looked whether it is connected.
+
+    The thread that reads closes the connection at a rejection; the one that asked then finds it closed, takes that for
+    a connection that never was, and leaves the answer in the queue: «not now» instead of «never».
+    """
+    answers = association.dul.to_user_queue
+    if association.is_established or association.is_rejected or answers.empty():
+        return
+    answer: object = answers.get_nowait()
+    if isinstance(answer, A_ASSOCIATE) and answer.result:
+        association.acceptor.primitive = answer
+        association.is_rejected, association.is_aborted = True, False
+
+
+class RequestorSocket(AssociationSocket):
+    """Knows why it could not connect, closes what did not connect, and knows no limit of 1,024 descriptors."""
+
+    failure: OSError | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read."""
+        if self.socket is None or not self._is_connected:
+            return False
+        try:
+            return readable(self.socket, 0.0)
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed
+            return False
+
+    def _shutdown_socket(self) -> None:
+        # Called where `connect` handles the error, which it only logs.
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self.failure = error
+        sock = self.socket
+        super()._shutdown_socket()
+        if sock is not None:
+            sock.close()  # pynetdicom leaves it open if it never was connected
+
+
+def readable(sock: socket.socket, timeout_s: float) -> bool:
+    """Whether a read would not block. TLS may hold bytes that the kernel has given up already."""
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
+
+
+def has_request(sock: socket.socket, timeout_s: float) -> bool:
+    """Waits until a whole association request stands in the socket's buffer; False where it does not come.
+
+    An association is two more threads and some milliseconds of the one core that Python has: half-open connections
+    shall not get one. What is no request, or too long to be an honest one, counts as whole: it is answered by an abort.
+    """
+    until = time.monotonic() + timeout_s
+    wanted = _PDU_HEADER
+    try:
+        while True:
+            # The kernel wakes us when so much is there, and not at every byte.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
+            start = sock.recv(wanted, socket.MSG_PEEK) if readable(sock, max(until - time.monotonic(), 0.0)) else b""
+            if len(start) < wanted:
+                return False
+            kind, length = struct.unpack_from(">BxL", start)
+            if wanted > _PDU_HEADER or kind != _A_ASSOCIATE_RQ or length > _LONGEST_REQUEST:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+                return True
+            wanted += length
+    except OSError:
+        return False  # reset by the peer
+
+
+class _Handler(RequestHandler):
+    """One connection, in its own thread, from its first byte to its end."""
+
+    server: "Server"
+
+    def handle(self) -> None:
+        """Waits for the request, runs the association, tells that it has ended."""
+        server = self.server
+        try:
+            if has_request(self.request, server.open_timeout_s):
+                self._associate()
+            else:
+                LOGGER.debug("connection from %s closed without a request", self.client_address[0])
+        finally:
+            server.connections.discard(self.request)
+            server.shutdown_request(self.request)
+
+    def _associate(self) -> None:
+        server = self.server
+        association = self._create_association()
+        provider = Provider(
+            association, self.request, server.begin, open_s=server.open_timeout_s, pdu_s=server.network_timeout_s
+        )
+        disable_nagle(association)
+        try:
+            association.start()
+            association.join()
+            provider.join()
+        finally:
+            provider.close()
+            server.ended(association)
+
+
+class Server(ThreadedAssociationServer):
+    """The listening socket of a receiver. `ended` is called once for each association, in a thread of its own."""
+
+    # Else closing the server waits for every association.
+    daemon_threads = True
+    # Connections that wait for `accept`; pynetdicom's 5 is soon full when a scanner opens one association per series.
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        entity: ApplicationEntity,
+        address: tuple[str, int],
+        title: str,
+        contexts: list[PresentationContext],
+        *,
+        open_timeout_s: float,
+        network_timeout_s: float,
+        begin: Begin,
+        ended: Callable[[Association], None],
+        evt_handlers: list[Any],
+        share_port: bool = False,
+    ) -> None:
+        self.open_timeout_s = open_timeout_s
+        self.network_timeout_s = network_timeout_s
+        self.begin = begin
+        self.ended = ended
+        self.connections: set[socket.socket] = set()
+        self._share_port = share_port
+        super().__init__(entity, address, title, contexts, evt_handlers=evt_handlers, request_handler=_Handler)
+
+    def server_bind(self) -> None:
+        """Binds the address, where so configured together with other processes of this user (the kernel deals out)."""
+        if self._share_port and self.socket is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Each connection costs a thread: there is an end to it, far above any honest use."""
+        if len(self.connections) >= MOST_CONNECTIONS:
+            LOGGER.warning("closed a connection from %s: %d are open", client_address[0], MOST_CONNECTIONS)
+            return False
+        self.connections.add(request)
+        return True
+
+    def handle_error(self, _request: Any, client_address: Any) -> None:
+        """A failed connection goes to the log instead of standard error, and does not end the server."""
+        LOGGER.warning("connection from %s failed", client_address[0], exc_info=True)
+
+    def shutdown(self) -> None:
+        """No new connections; running associations go on."""
+        socketserver.BaseServer.shutdown(self)
+        self.server_close()

@@ -1,0 +1,279 @@
+"""The messages of a UPS performer (PS3.4 annex CC, UPS Pull): the worklist, the claim, progress, the end; N-CREATE.
+
+Every DIMSE-N message names the UPS Push SOP class, whatever the context it goes in (PS3.4 CC.3.1.2).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+
+from dicomnode.network.find import status_of
+from dicomnode.network.association import Destination
+
+PUSH, PULL = UID("1.2.840.10008.5.1.4.34.6.1"), UID("1.2.840.10008.5.1.4.34.6.3")
+
+#: PS3.4 tables CC.2.1-3, CC.2.5-4 and CC.2.6-2.
+ALREADY_CANCELED, ALREADY_COMPLETED = 0xB304, 0xB306
+NOT_UPDATABLE, WRONG_TRANSACTION, ALREADY_IN_PROGRESS, UNKNOWN = 0xC300, 0xC301, 0xC302, 0xC307
+#: PS3.7 annex C.5.
+DUPLICATE_UID = 0x0111
+_NOT_SUPPORTED = 0x0122
+#: What no second attempt changes: of PS3.7 annex C the attribute, its value, the object, the class or the right; of the
+#: tables above a state that cannot follow (0xC303, 0xC309, 0xC310), or lacks something (0xC304).
+FOR_GOOD = frozenset({
+    0x0105, 0x0106, 0x0112, 0x0117, 0x0118, 0x0119, 0x0120, 0x0121, _NOT_SUPPORTED, 0x0124, 0x0211,
+    0xC303, 0xC304, 0xC309, 0xC310,
+})  # fmt: skip
+_CHANGE_STATE = 1  # Action Type ID
+_SYNTAXES: Final[list[str | UID]] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+
+State = Literal["IN PROGRESS", "COMPLETED", "CANCELED"]
+Workitem = tuple[str, str, str] | tuple[()]  # value, scheme, meaning
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An object: `retrieve_from` are AE titles that hold it."""
+
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    retrieve_from: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as the worklist has it."""
+
+    step_uid: str
+    study_uid: str
+
+
+def contexts(*, may_create: bool) -> list[PresentationContext]:
+    """The contexts of a performer, and of one that creates tasks."""
+    return [build_context(one, _SYNTAXES) for one in ((PULL, PUSH) if may_create else (PULL,))]
+
+
+def is_good(status: int) -> bool:
+    """Success, or a warning (which has been done too)."""
+    return status in (0x0000, 0x0001, 0x0107, 0x0116) or status >> 12 == 0xB
+
+
+# The worklist
+
+
+def question(workitem: Workitem, label: str) -> Dataset:
+    """Which tasks are scheduled for us. Nothing about the patient is asked for."""
+    identifier = Dataset()
+    identifier.ProcedureStepState = "SCHEDULED"
+    identifier.ProcedureStepLabel = label
+    wanted = Dataset()
+    wanted.CodeValue, wanted.CodingSchemeDesignator = workitem[:2] if workitem else ("", "")
+    identifier.ScheduledWorkitemCodeSequence = [wanted]
+    source = Dataset()
+    source.StudyInstanceUID = None
+    identifier.InputInformationSequence = [source]
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"):
+        setattr(identifier, keyword, None)
+    return identifier
+
+
+def task(answer: Dataset, workitem: Workitem, label: str) -> Task | None:
+    """The task of an answer; None where it is not ours (not every server matches all keys) or names no one study."""
+    codes = [(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in _items(answer)]
+    if str(answer.get("ProcedureStepState") or "SCHEDULED") != "SCHEDULED":
+        return None
+    if (workitem and workitem[:2] not in codes) or (label and str(answer.get("ProcedureStepLabel") or "") != label):
+        return None
+    named = {str(i.get("StudyInstanceUID") or "") for i in answer.get("InputInformationSequence") or []} - {""}
+    studies = named or {str(answer.get("StudyInstanceUID") or "")} - {""}
+    step_uid = str(answer.get("SOPInstanceUID") or "")
+    return Task(step_uid, studies.pop()) if step_uid and len(studies) == 1 else None
+
+
+def _items(answer: Dataset) -> Sequence[Dataset]:
+    return answer.get("ScheduledWorkitemCodeSequence") or []
+
+
+# The messages
+
+
+def change_state(association: Association, peer: Destination, step_uid: str, transaction_uid: str, state: State) -> int:
+    """N-ACTION Change UPS State (PS3.4 CC.2.1). Returns the status; 0x0122 where the peer does not offer UPS Pull.
+
+    Raises:
+        PeerError: there was no answer.
+    """
+    if not _is_offered(association, PULL):
+        return _NOT_SUPPORTED
+    action = Dataset()
+    action.ProcedureStepState, action.TransactionUID = state, transaction_uid
+    answer, _ = association.send_n_action(action, _CHANGE_STATE, PUSH, step_uid, meta_uid=PULL)
+    return status_of(answer, peer)
+
+
+def update(association: Association, peer: Destination, step_uid: str, transaction_uid: str, change: Dataset) -> int:
+    """N-SET under a claim (PS3.4 CC.2.6). Returns and raises as `change_state`."""
+    if not _is_offered(association, PULL):
+        return _NOT_SUPPORTED
+    change.TransactionUID = transaction_uid
+    answer, _ = association.send_n_set(change, PUSH, step_uid, meta_uid=PULL)
+    return status_of(answer, peer)
+
+
+def create(association: Association, peer: Destination, step_uid: str, content: Dataset) -> int:
+    """N-CREATE (PS3.4 CC.2.5). Returns (for UPS Push) and raises as `change_state`."""
+    if not _is_offered(association, PUSH):
+        return _NOT_SUPPORTED
+    answer, _ = association.send_n_create(content, PUSH, step_uid)
+    return status_of(answer, peer)
+
+
+def _is_offered(association: Association, sop_class: UID) -> bool:
+    return any(context.abstract_syntax == sop_class for context in association.accepted_contexts)
+
+
+# What they hold
+
+
+def progress(percent: int, text: str) -> Dataset:
+    """The change that tells how far a task is."""
+    now, change = Dataset(), Dataset()
+    now.ProcedureStepProgress, now.ProcedureStepProgressDescription = str(percent), text
+    change.ProcedureStepProgressInformationSequence = [now]
+    return change
+
+
+def cancellation(reason: str, at: float, code: tuple[str, str, str]) -> Dataset:
+    """What a task must have before it is CANCELED (PS3.4 table CC.2.5-3, final state)."""
+    now, change = Dataset(), Dataset()
+    now.ProcedureStepCancellationDateTime = moment(at)
+    now.ReasonForCancellation = reason
+    now.ProcedureStepDiscontinuationReasonCodeSequence = [coded(code)]
+    change.ProcedureStepProgressInformationSequence = [now]
+    return change
+
+
+def completion(
+    station: str, workitem: Workitem, begun_at: float, ended_at: float, made: Sequence[Reference]
+) -> Dataset:
+    """What a task must have before it is COMPLETED (PS3.4 table CC.2.5-3, final state): what was done, and what came
+    of it. `station` is our AE title.
+    """
+    performed, change = Dataset(), progress(100, "done")
+    performed.PerformedStationNameCodeSequence = [coded((station, "L", station))]
+    performed.PerformedProcedureStepStartDateTime = moment(begun_at)
+    performed.PerformedProcedureStepEndDateTime = moment(ended_at)
+    performed.PerformedWorkitemCodeSequence = [coded(workitem or ("110001", "DCM", "Image Processing"))]
+    performed.OutputInformationSequence = [_access(series) for series in by_series(made)]
+    change.UnifiedProcedureStepPerformedProcedureSequence = [performed]
+    return change
+
+
+def _access(objects: Sequence[Reference]) -> Dataset:
+    """Referenced Instances and Access (PS3.3 table 10-3) of the objects of one series."""
+    item = Dataset()
+    item.TypeOfInstances = "DICOM"
+    item.StudyInstanceUID, item.SeriesInstanceUID = objects[0].study_uid, objects[0].series_uid
+    item.ReferencedSOPSequence = [referenced(one) for one in objects]
+    item.DICOMRetrievalSequence = [_retrieval(ae_title) for ae_title in objects[0].retrieve_from]
+    return item
+
+
+def _retrieval(ae_title: str) -> Dataset:
+    item = Dataset()
+    item.RetrieveAETitle = ae_title
+    return item
+
+
+def referenced(one: Reference) -> Dataset:
+    """An item of a Referenced SOP Sequence."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = one.sop_class_uid, one.sop_instance_uid
+    return item
+
+
+def by_series(objects: Sequence[Reference]) -> list[list[Reference]]:
+    """The objects of each series."""
+    series: dict[str, list[Reference]] = {}
+    for one in objects:
+        series.setdefault(one.series_uid, []).append(one)
+    return list(series.values())
+
+
+def coded(code: tuple[str, str, str]) -> Dataset:
+    """An item of a code sequence."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code
+    return item
+
+
+def moment(at: float) -> str:
+    """UTC seconds as DT, which names its offset."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y%m%d%H%M%S+0000")
+
+
+def scheduled(image: Dataset, images: Sequence[Reference], workitem: Workitem, label: str, at: float) -> Dataset:
+    """A new task for the study of these images (PS3.4 table CC.2.5-3, N-CREATE); `image` gives the patient."""
+    task = of_patient(image)
+    task.ProcedureStepState, task.TransactionUID = "SCHEDULED", None
+    task.ScheduledProcedureStepPriority, task.InputReadinessState = "MEDIUM", "READY"
+    task.ProcedureStepLabel, task.WorklistLabel = label, None
+    task.ScheduledProcedureStepStartDateTime = moment(at)
+    task.ScheduledWorkitemCodeSequence = [coded(workitem)] if workitem else []
+    task.StudyInstanceUID = images[0].study_uid
+    task.InputInformationSequence = [_access(series) for series in by_series(images)]
+    for keyword in _EMPTY_SEQUENCES:
+        setattr(task, keyword, [])
+    for keyword in _EMPTY:
+        setattr(task, keyword, None)
+    return task
+
+
+_EMPTY = (
+    "CommentsOnTheScheduledProcedureStep",
+    "AdmissionID",
+    "AdmittingDiagnosesDescription",
+    "MedicalAlerts",
+    "PregnancyStatus",
+    "SpecialNeeds",
+)
+_EMPTY_SEQUENCES = (
+    "ScheduledHumanPerformersSequence",
+    "ScheduledProcessingParametersSequence",
+    "ScheduledStationNameCodeSequence",
+    "ScheduledStationClassCodeSequence",
+    "ScheduledStationGeographicLocationCodeSequence",
+    "IssuerOfPatientIDQualifiersSequence",
+    "OtherPatientIDsSequence",
+    "IssuerOfAdmissionIDSequence",
+    "AdmittingDiagnosesCodeSequence",
+    "ReferencedRequestSequence",
+    "ProcedureStepProgressInformationSequence",
+    "UnifiedProcedureStepPerformedProcedureSequence",
+)
+_PATIENT = ("SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
+
+
+def of_patient(image: Dataset) -> Dataset:
+    """Whose a step is, as an image of the study says it, byte for byte where its header has not been looked at and
+    names its VRs; what lacks is empty.
+    """
+    made = Dataset()
+    for keyword in _PATIENT:
+        tag = tag_for_keyword(keyword)
+        assert tag is not None
+        if tag in image:
+            found = image.get_item(tag)
+            made[tag] = found if found.VR is not None else image[tag]
+        elif keyword != "SpecificCharacterSet":
+            setattr(made, keyword, None)
+    return made

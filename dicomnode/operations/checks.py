@@ -1,0 +1,238 @@
+"""`dicomnode check`: what would not work is found before the first study comes."""
+
+import errno
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.datadict import dictionary_VM
+
+from dicomnode.outbound import peers
+from dicomnode.config import Config
+from dicomnode.network import association as sender
+from dicomnode.reception.spooled import digest
+from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.reception.reconcile import all_instances
+from dicomnode.store.records import Instance
+from dicomnode.models.build import model_bundle, segmenter
+from dicomnode.outbound.notify import mail, webhook
+from dicomnode.registry.retraining import trigger
+from dicomnode.routing.dead_rules import dead_rules
+
+#: So many damaged files are named.
+_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Result:
+    """One thing that was looked at; `text` says what is there, or what is wrong and what to do."""
+
+    what: str
+    ok: bool
+    text: str
+
+
+def run(config: Config, *, deep: bool = False) -> list[Result]:
+    """Look at everything; a failure does not stop the rest. `deep` reads every file of the spool."""
+    return [
+        *_folders(config),
+        _disk(config),
+        _database(config),
+        _port(config),
+        _segmenter(config),
+        _bundle(config),
+        *_candidate(config),
+        *_retraining(config),
+        *_peers(config),
+        *_profiles(config),
+        *_rules(config),
+        *_notified(config),
+        *([_spool(config)] if deep else []),
+    ]
+
+
+def _folders(config: Config) -> Iterator[Result]:
+    for key in ("spool", "results", "state"):
+        folder: Path = getattr(config.storage, key)
+        nearest = next(p for p in (folder, *folder.parents) if p.exists())
+        ok = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+        cure = f"{nearest} is no folder that this user can write to: change its owner, or storage.{key}"
+        yield Result(f"storage.{key}", ok, str(folder) if ok else cure)
+
+
+def _disk(config: Config) -> Result:
+    folder = config.storage.spool
+    free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free / 1e9
+    need = config.storage.minimum_free_gb
+    text = f"{free:.1f} GB free, {need:g} GB kept free"
+    return Result("disk", free > need, text if free > need else f"{text}: free some, or lower storage.minimum_free_gb")
+
+
+def _database(config: Config) -> Result:
+    where = "PostgreSQL" if config.storage.database_url else "SQLite"
+    if not config.storage.database_url and not config.storage.state.is_dir():
+        return Result("database", True, "SQLite; it is made at the first start")
+    try:
+        Catalog.open(config.catalog_url).close()
+    except SpoolError as e:
+        return Result("database", False, f"{where} does not open: {' '.join(str(e).split())}")
+    except Exception as e:  # noqa: BLE001  (whatever the driver raises, the person needs a line)
+        return Result("database", False, f"{where} does not open ({type(e).__name__}): check storage.database_url")
+    return Result("database", True, f"{where} opens")
+
+
+def _port(config: Config) -> Result:
+    node = config.node
+    with socket.socket(socket.AF_INET6 if ":" in node.host else socket.AF_INET) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((node.host, node.port))
+        except OSError as e:
+            running = sender.Destination("self", node.ae_title, node.host, node.port, node.ae_title)
+            try:
+                sender.echo(running)
+            except AssociationRejectedError:
+                text = f"{node.host}:{node.port} refuses {node.ae_title} as a caller ([[node.callers]])"
+                return Result("port", True, f"{text}: the node is running, or another one has its port")
+            except DicomnodeError:
+                key = "node.port" if e.errno in (errno.EADDRINUSE, errno.EACCES) else "node.host"
+                return Result("port", False, f"{node.host}:{node.port} cannot be used ({e.strerror}): change {key}")
+            return Result("port", True, f"{node.host}:{node.port} answers as {node.ae_title}: the node is running")
+    return Result("port", True, f"{node.host}:{node.port} is free")
+
+
+def _segmenter(config: Config) -> Result:
+    try:
+        made = segmenter(config.analysis)
+    except DicomnodeError as e:
+        return Result("segmenter", False, str(e))
+    return Result("segmenter", True, f"{made.name}, version {made.version}")
+
+
+def _bundle(config: Config) -> Result:
+    try:
+        bundle = model_bundle(config.analysis)
+    except DicomnodeError as e:
+        return Result("bundle", False, str(e))
+    if bundle is None:
+        return Result("bundle", True, "none configured: no risk is predicted")
+    return Result("bundle", True, f"{bundle.name} {bundle.version}, {bundle.intended_use}: hashes and golden case hold")
+
+
+def _candidate(config: Config) -> Iterator[Result]:
+    if not (name := config.analysis.shadow_bundle):
+        return
+    what = "shadow_bundle"
+    try:
+        bundle = model_bundle(config.analysis, name)
+    except DicomnodeError as e:
+        yield Result(what, False, str(e))
+        return
+    assert bundle is not None
+    if config.registry.record:
+        yield Result(what, True, f"{bundle.name} {bundle.version} reads each scan unseen")
+    else:
+        yield Result(what, False, f"{name} is never asked, because nothing is recorded: set registry.record = true")
+
+
+def _retraining(config: Config) -> Iterator[Result]:
+    table = config.retraining
+    if not table.schedule:
+        return
+    try:
+        trigger(table.schedule)
+    except DicomnodeError as e:
+        yield Result("retraining", False, str(e))
+        return
+    ok = table.settings.is_file() and config.registry.record
+    cure = f"write {table.settings}, and set registry.record = true"
+    yield Result("retraining", ok, f"by {table.schedule}" if ok else cure)
+
+
+def _peers(config: Config) -> Iterator[Result]:
+    asked: dict[str, peers.Outbound] = {f"destination {d.name}": peers.outbound(d, config) for d in config.destination}
+    scu = (("worklist", config.worklist), ("priors", config.priors), ("ups", config.ups), ("mpps", config.mpps))
+    for what, table in scu:
+        if table is not None:
+            calling = table.calling_ae_title or config.node.ae_title
+            asked[what] = sender.Destination(what, table.ae_title, table.host, table.port, calling)
+    for what, peer in asked.items():
+        try:
+            seconds = peers.echo(peer)
+        except DicomnodeError as e:
+            yield Result(what, False, str(e))
+        else:
+            how = "C-ECHO" if isinstance(peer, sender.Destination) else f"at {peer.url}"
+            yield Result(what, True, f"answered {how} in {1000 * seconds:.0f} ms")
+
+
+def _profiles(config: Config) -> Iterator[Result]:
+    for profile in config.profile:
+        what = f"profile {profile.name}"
+        if not any(rule.analyse == profile.name for rule in config.route):
+            yield Result(what, True, "no rule names it: it is not used")
+            continue
+        try:
+            table = config.analysis_of(profile.name)
+            segmenter(table)
+            model_bundle(table)
+        except DicomnodeError as e:
+            yield Result(what, False, str(e))
+        else:
+            yield Result(what, True, f"{table.segmenter}, {table.bundle or 'no bundle'}")
+
+
+def _rules(config: Config) -> Iterator[Result]:
+    dead = {d.rule: d.why for d in dead_rules(config.rules, lambda keyword: dictionary_VM(keyword) == "1")}
+    callers = {caller.ae_title for caller in config.node.callers}
+    for rule in config.route:
+        if callers and "*" not in callers and rule.calling_ae and callers.isdisjoint(rule.calling_ae):
+            dead.setdefault(rule.name, "no caller of its calling_ae may send: see [[node.callers]]")
+        why = f"it can never take a study: {dead[rule.name]}" if rule.name in dead else ""
+        yield Result(f"rule {rule.name}", not why, why or "it can take studies; try it with `dicomnode routes test`")
+
+
+def _notified(config: Config) -> Iterator[Result]:
+    for to in config.notify:
+        try:
+            (mail if to.kind == "email" else webhook).reachable(to)
+        except DicomnodeError as e:
+            yield Result(f"notify {to.name}", False, str(e))
+        else:
+            yield Result(f"notify {to.name}", True, "answers; `dicomnode notify test` sends a message")
+
+
+def _spool(config: Config) -> Result:
+    if not config.storage.database_url and not config.storage.state.is_dir():
+        return Result("spool", True, "nothing was received yet")
+    try:
+        catalog = Catalog.open(config.catalog_url)
+    except DicomnodeError as e:
+        return Result("spool", False, str(e))
+    good = 0
+    damaged: list[str] = []
+    try:
+        for instance in all_instances(catalog):
+            if _is_whole(instance):
+                good += 1
+            else:
+                damaged.append(instance.sop_instance_uid)
+    finally:
+        catalog.close()
+    if not damaged:
+        return Result("spool", True, f"{good} files are what was received, by their digests")
+    named = ", ".join(damaged[:_NAMED]) + (" …" if len(damaged) > _NAMED else "")
+    return Result(
+        "spool", False, f"{len(damaged)} of {good + len(damaged)} files are missing or damaged, send again: {named}"
+    )
+
+
+def _is_whole(instance: Instance) -> bool:
+    try:
+        return digest(Path(instance.path)) == instance.sha256
+    except (OSError, ValueError):
+        return False

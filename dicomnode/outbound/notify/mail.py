@@ -1,0 +1,87 @@
+"""A message as e-mail (RFC 5321, 5322)."""
+
+import logging
+import smtplib
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.message import EmailMessage
+from email.utils import formatdate
+from typing import NoReturn
+
+from dicomnode.config import Notify
+from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.outbound.notify.message import Message
+from dicomnode.outbound.notify.secret import secret
+
+log = logging.getLogger(__name__)
+
+
+def send(to: Notify, message: Message) -> None:
+    """Hand the message to the mail server. Its Message-ID is the same at each attempt.
+
+    Raises:
+        PeerError: no connection, no answer, or a refusal in passing (4yz).
+        PeerRejectedError: a refusal for good (5yz), of the sender, of every address, or of user and password.
+        ConfigurationError: the password is not there.
+    """
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = to.sender, ", ".join(to.to), message.subject
+    mail["Date"] = formatdate()
+    mail["Message-ID"] = f"<{message.key}@{to.sender.rpartition('@')[2]}>"
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office reply
+    mail.set_content(message.text, cte="quoted-printable")  # any server takes it, with or without 8BITMIME
+    with _connected(to) as server, _judged(to):
+        refused = server.send_message(mail)
+    if refused:
+        log.warning("the mail server of %r refused %d of %d addresses", to.name, len(refused), len(to.to))
+
+
+def reachable(to: Notify) -> None:
+    """Whether the mail server takes us: connection, security, user. Sends nothing. Raises as `send`."""
+    with _connected(to) as server, _judged(to):
+        server.noop()
+
+
+@contextmanager
+def _connected(to: Notify) -> Iterator[smtplib.SMTP]:
+    host, _, port = to.server.rpartition(":")
+    password = secret(to).decode() if to.user else ""
+    with _judged(to):
+        if to.security == "tls":
+            context = ssl.create_default_context()
+            server: smtplib.SMTP = smtplib.SMTP_SSL(host.strip("[]"), int(port), timeout=to.timeout_s, context=context)
+        else:
+            server = smtplib.SMTP(host.strip("[]"), int(port), timeout=to.timeout_s)
+    try:
+        with _judged(to):
+            if to.security == "starttls":
+                server.starttls(context=ssl.create_default_context())
+            if to.user:
+                server.login(to.user, password)
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def _judged(to: Notify) -> Iterator[None]:
+    """smtplib's errors as ours. Their texts are the server's and may quote what we sent: only the codes are told."""
+    try:
+        yield
+    except smtplib.SMTPRecipientsRefused as e:
+        codes = sorted({code for code, _ in e.recipients.values()})
+        _refused(to, max(codes), "refuses every address")
+    except smtplib.SMTPResponseException as e:
+        _refused(to, e.smtp_code, "refuses")
+    except (smtplib.SMTPNotSupportedError, ssl.SSLError) as e:
+        raise PeerRejectedError(
+            f"the mail server of {to.name!r} does not offer security = {to.security!r} as asked ({type(e).__name__})"
+        ) from None
+    except (OSError, smtplib.SMTPException) as e:
+        raise PeerError(f"the mail server of {to.name!r} cannot be reached ({type(e).__name__})") from None
+
+
+def _refused(to: Notify, code: int, what: str) -> NoReturn:
+    text = f"the mail server of {to.name!r} {what} with code {code}"
+    raise (PeerRejectedError(f"{text}: see its log") if code >= 500 else PeerError(text)) from None

@@ -1,0 +1,59 @@
+"""What is told: an event becomes a subject, a text and fields. No patient data, unless the configuration asks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from string import Template
+
+from dicomnode.config import Notify
+from dicomnode.config.notify import Event as Kind
+from dicomnode.store.records import Event
+
+#: The words for states of jobs. A study that is committed was delivered too.
+_KINDS: Mapping[str, Kind] = {
+    "delivered": "delivered",
+    "committed": "delivered",
+    "failed": "failed",
+    "refused": "refused",
+    "held": "held",
+}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message. `key` is the same at each attempt, and differs between events and receivers.
+
+    `fields` are what a program may want to know: all of `config.notify.SAFE_NAMES`.
+    """
+
+    key: str
+    subject: str
+    text: str
+    fields: Mapping[str, str]
+
+
+def kind(event: Event) -> Kind:
+    """The word by which [[notify]] asks for it."""
+    return _KINDS[event.state]
+
+
+def message(event: Event, to: Notify, node: str, patient: Mapping[str, str]) -> Message:
+    """The message to one receiver.
+
+    Args:
+        node: the node's AE title.
+        patient: values of the attributes that the texts name (`Notify.patient_names`), "" where they are absent.
+    """
+    fields = {
+        "event": kind(event),
+        "study_uid": event.study_uid,
+        "generation": str(event.generation),
+        "reason": event.reason or "",
+        "node": node,
+        "at": datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "id": event.event_id,
+    }
+    named = {**fields, **patient}
+    # A line break in an e-mail's subject would begin a new header.
+    subject = " ".join(Template(to.subject).substitute(named).split())
+    return Message(f"{event.event_id}.{to.name}", subject, Template(to.template).substitute(named), fields)

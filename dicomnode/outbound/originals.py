@@ -1,0 +1,84 @@
+"""The received images of a study on their way to one destination, many on one association.
+
+The state stands in the catalogue, image by image, as for results (`delivery`): what was stored is not sent again, what
+is refused for good becomes a dead letter, and the images stay in the spool until all of them have arrived. An image
+that comes twice is the same SOP instance.
+"""
+
+import logging
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from dicomnode.outbound import peers
+from dicomnode.outbound.attempts import mark
+from dicomnode.network import association as sender
+from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Delivery
+
+log = logging.getLogger(__name__)
+
+#: So many images at most are still sent after a newer generation of the study has settled.
+_BATCH = 100
+
+
+def forward(peer: peers.Outbound, catalog: Catalog, study_uid: str, generation: int) -> str | None:
+    """Send the images that the destination has not yet accepted.
+
+    Returns None when all is settled, else the passing failure.
+    """
+    for batch in _batches(catalog, study_uid, generation, peer.name):
+        waiting = batch
+        while waiting and catalog.may_send(waiting[0]):
+            try:
+                waiting = _send(peer, catalog, waiting)
+            except PeerError as e:
+                log.warning("%s did not take all images of study %s, will try again: %s", peer.name, study_uid, e)
+                return str(e)
+    return None
+
+
+def _batches(catalog: Catalog, study_uid: str, generation: int, destination: str) -> Iterator[list[Delivery]]:
+    """What is pending, by SOP class: where the peer takes none of a class, one association is enough to know."""
+    pending = [
+        d
+        for d in catalog.deliveries(study_uid, generation)
+        if d.destination == destination and d.kind == "originals" and d.state == "pending"
+    ]
+    for _, same in groupby(sorted(pending, key=lambda d: d.sop_class_uid), key=lambda d: d.sop_class_uid):
+        one_class = list(same)
+        for start in range(0, len(one_class), _BATCH):
+            yield one_class[start : start + _BATCH]
+
+
+def _send(peer: peers.Outbound, catalog: Catalog, waiting: list[Delivery]) -> list[Delivery]:
+    """Send images on one association, as far as it goes. Returns those that are still to be sent after a refusal.
+
+    Raises:
+        PeerError: a failure in passing; the first image that was not stored bears its text.
+    """
+    done: list[Delivery] = []
+
+    def stored(_path: Path, sent: sender.Sent) -> None:
+        image = waiting[len(done)]
+        mark(catalog, image, "delivered", status=sent.status, text=sent.outcome)
+        done.append(image)
+
+    try:
+        peers.send(peer, [Path(image.path) for image in waiting], stored)
+    except AssociationRejectedError as e:
+        for image in waiting[len(done) :]:
+            mark(catalog, image, "rejected", text=str(e))
+        left = len(waiting) - len(done)
+        log.error("%s refuses %d images of study %s for good: %s", peer.name, left, waiting[0].study_uid, e)
+        return []
+    except PeerRejectedError as e:
+        mark(catalog, waiting[len(done)], "rejected", text=str(e))
+        log.error("%s refuses an image of study %s for good: %s", peer.name, waiting[0].study_uid, e)
+        return waiting[len(done) + 1 :]
+    except PeerError as e:
+        mark(catalog, waiting[len(done)], "pending", text=str(e))
+        raise
+    log.info("%s stored %d images of study %s", peer.name, len(done), waiting[0].study_uid)
+    return []

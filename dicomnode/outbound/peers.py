@@ -1,0 +1,101 @@
+"""Peers as people name them: a destination of the configuration, or AET@HOST:PORT."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from dicomnode import config
+from dicomnode.network import stow
+from dicomnode.config import Config, TransferSyntaxName
+from dicomnode.network import association as sender
+from dicomnode.errors import UsageError
+
+_SYNTAXES: dict[TransferSyntaxName, str] = {
+    "explicit-le": ExplicitVRLittleEndian,
+    "implicit-le": ImplicitVRLittleEndian,
+}
+Outbound = sender.Destination | stow.Server
+_ADDRESS = re.compile(r"(?P<ae>[^@\\]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
+
+
+def to_peer(destination: config.Destination, settings: Config) -> sender.Destination:
+    """The sender's record of a configured destination."""
+    return sender.Destination(
+        name=destination.name,
+        ae_title=destination.ae_title,
+        host=destination.host,
+        port=destination.port,
+        calling_ae=destination.calling_ae_title or settings.node.ae_title,
+        acse_timeout_s=destination.timeout_s,
+        dimse_timeout_s=destination.timeout_s,
+        network_timeout_s=destination.timeout_s,
+        preferred_syntax=_SYNTAXES[destination.transfer_syntax],
+    )
+
+
+def outbound(destination: config.Destination, settings: Config) -> Outbound:
+    """How a configured destination is reached."""
+    if destination.kind == "dicom":
+        return to_peer(destination, settings)
+    return stow.Server(
+        name=destination.name,
+        url=destination.url,
+        user=destination.user,
+        password=destination.password,
+        token=destination.token,
+        ca_file=destination.ca_file,
+        timeout_s=destination.timeout_s,
+    )
+
+
+def echo(peer: Outbound) -> float:
+    """A sign of life: the seconds that it took.
+
+    Raises:
+        PeerError, PeerRejectedError: there was none; see `dimse.sender.echo` and `stow.echo`.
+    """
+    return stow.echo(peer) if isinstance(peer, stow.Server) else sender.echo(peer)
+
+
+def send(
+    peer: Outbound, paths: Sequence[Path], on_result: Callable[[Path, sender.Sent], None] | None = None
+) -> list[sender.Sent]:
+    """Store files at a peer.
+
+    Raises:
+        PeerError, PeerRejectedError: see `dimse.sender.send` and `stow.send`.
+    """
+    return stow.send(peer, paths, on_result) if isinstance(peer, stow.Server) else sender.send(peer, paths, on_result)
+
+
+def parse(text: str) -> config.Destination:
+    """A destination from AET@HOST:PORT.
+
+    Raises:
+        UsageError: the text is not of that form.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 1 <= int(match["port"]) <= 65535:
+        raise UsageError(f"{text!r} is not of the form AET@HOST:PORT, such as ORTHANC@127.0.0.1:4242")
+    return config.Destination(
+        name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"])
+    )
+
+
+def find(text: str, path: Path) -> Outbound:
+    """The peer that `text` names; the configuration file is needed for a destination's name only.
+
+    Raises:
+        UsageError: neither of the two forms.
+        ConfigurationError: the configuration is wrong.
+    """
+    if "@" in text:
+        return to_peer(parse(text), config.load(path) if path.is_file() else Config())
+    settings = config.load(path)
+    for destination in settings.destination:
+        if destination.name == text:
+            return outbound(destination, settings)
+    names = ", ".join(d.name for d in settings.destination) or "none"
+    raise UsageError(f"{text!r} is no destination of {path} (known: {names}); or name a peer as AET@HOST:PORT")

@@ -1,0 +1,252 @@
+"""The tasks of a UPS worklist (PS3.4 annex CC), as the clock goes through them.
+
+    worklist ── found ──> scheduled ── its study is here ──> claimed ──> progress … ──> COMPLETED, output information
+    study ── own, N-CREATE ──^   │                             │
+                                 └── it did not come in time ──┴── refused, failed … ──> CANCELED, reason
+
+The clock compares what the catalogue says of a study with what the server was told, and tells the difference: a tick
+that is missed, doubled or cut short changes nothing, and no study waits for a server. A task is claimed when its study
+is here, under a Transaction UID that was noted before: after a restart the node goes on with it.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import dcmread
+from pydicom.uid import generate_uid
+from pynetdicom.association import Association
+
+from dicomnode import config, logs
+from dicomnode.config import Config
+from dicomnode.network import find as query, association as sender, ups
+from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import JobState
+from dicomnode.store.catalog.procedure_steps import Step
+from dicomnode.report.uids import derive
+from dicomnode.outbound.procedure_steps import progress as outlook
+from dicomnode.outbound.procedure_steps.progress import Outlook, provider
+
+log = logging.getLogger(__name__)
+
+_LIVE: tuple[JobState, ...] = (
+    "queued", "running", "analysed", "refused", "failed", "delivered", "committed", "held", "cancelled",
+)  # fmt: skip
+#: The server's answers after which a task is no longer ours.
+_NOT_OURS = (ups.NOT_UPDATABLE, ups.WRONG_TRANSACTION, ups.UNKNOWN)
+_LATE = "its study did not come in time"
+
+
+def tick(settings: Config, catalog: Catalog, now: float) -> int:
+    """Look at the worklist, and tell the server what it does not know yet. Returns how many tasks have changed.
+
+    Raises:
+        PeerError, PeerRejectedError: the server did not answer, or refused.
+        SpoolError: the catalogue failed.
+    """
+    table = settings.ups
+    if table is None:
+        return 0
+    if table.create:
+        plan(settings, catalog, now)
+    server = provider("ups", table, settings)
+    failure: PeerError | PeerRejectedError | None = None
+    try:
+        if table.perform:
+            find(table, server, catalog, now)
+    except (PeerError, PeerRejectedError) as e:  # the tasks that are claimed already go on
+        failure = e
+    due = [(step, seen) for step, seen in _looked_at(catalog) if _is_due(table, step, seen, now)]
+    changed = 0
+    if due:
+        with sender.associated(server, ups.contexts(may_create=table.create)) as association:
+            there = Server(settings, table, catalog, association, server, now)
+            for step, seen in due:
+                changed += _advanced(there, step, seen)
+    if failure is not None:
+        raise failure
+    return changed
+
+
+def plan(settings: Config, catalog: Catalog, now: float) -> None:
+    """Note a task of our own for each study that was accepted, unless the worklist has one for it."""
+    for job in outlook.untold(settings, catalog, ("found", "own"), _LIVE, now):
+        uid = derive("unified procedure step", job.study_uid, str(job.generation))
+        transaction = generate_uid(prefix=None)
+        catalog.note_step(
+            Step(uid, "own", job.study_uid, job.generation, transaction, "planned", None, None, job.created_at)
+        )
+
+
+def find(table: config.Ups, server: sender.Destination, catalog: Catalog, now: float) -> None:
+    """Note the tasks that are scheduled for us. Raises as `query.find`."""
+    found = query.find(
+        server, ups.PULL, ups.question(table.workitem, table.label), within_s=table.timeout_s, most=table.most
+    )
+    if not found.is_complete:
+        log.warning("the UPS worklist has more than %d tasks: the others come when these are done", table.most)
+    for answer in found.answers:
+        task = _read(answer, table)
+        if task is None:
+            log.debug("a task of the UPS worklist is not ours, or names no one study")
+            continue
+        transaction = generate_uid(prefix=None)
+        if catalog.note_step(
+            Step(task.step_uid, "found", task.study_uid, None, transaction, "scheduled", None, None, now)
+        ):
+            log.info("UPS task %s is for study %s", task.step_uid, task.study_uid)
+
+
+def _read(answer: bytes, table: config.Ups) -> ups.Task | None:
+    try:
+        return ups.task(query.read(answer), table.workitem, table.label)
+    except Exception as e:  # noqa: BLE001  (one task that cannot be read takes no other away)
+        logs.trouble(log, e, "a task of the UPS worklist cannot be read")
+        return None
+
+
+def _looked_at(catalog: Catalog) -> Iterator[tuple[Step, Outlook]]:
+    for step in catalog.open_steps(("found", "own")):
+        yield step, outlook.look(catalog, step.study_uid, step.generation)
+
+
+def _advanced(there: "Server", step: Step, seen: Outlook) -> bool:
+    try:
+        return there.advance(step, seen)
+    except DicomnodeError:
+        raise
+    except Exception as e:  # noqa: BLE001  (one task that cannot be told takes no other away)
+        logs.trouble(log, e, "UPS task %s has to wait", step.step_uid)
+        return False
+
+
+def _is_due(table: config.Ups, step: Step, seen: Outlook, now: float) -> bool:
+    """Whether there is anything to tell."""
+    if step.state == "planned":
+        return True
+    if step.state == "scheduled":
+        return seen.how != "absent" or now - step.seen_at >= table.wait_s
+    return seen.how != "in progress" or step.told != seen.text
+
+
+class Server:
+    """The server in one tick: each step of a task is told, and noted once it was taken."""
+
+    def __init__(
+        self,
+        settings: Config,
+        table: config.Ups,
+        catalog: Catalog,
+        association: Association,
+        server: sender.Destination,
+        now: float,
+    ) -> None:
+        self._settings, self._table, self._catalog, self._now = settings, table, catalog, now
+        self._association, self._peer = association, server
+
+    def advance(self, step: Step, seen: Outlook) -> bool:
+        """Tell all that is due of one task. Returns whether anything changed; what was not taken is due again.
+
+        Raises:
+            PeerError: the server did not answer.
+        """
+        before = step
+        if step.state == "planned":
+            step = self._create(step)
+        if step.state == "scheduled":
+            step = self._claim(step)
+        if step.state == "in progress":
+            step = self._go_on(step, seen)
+        return step != before
+
+    def _create(self, step: Step) -> Step:
+        images = self._catalog.instances(step.study_uid)
+        if not images:
+            return self._save(step.now("dropped", reason="its images were removed before the server could be told"))
+        mine = self._settings.node.ae_title
+        references = [
+            ups.Reference(i.study_uid, i.series_uid, i.sop_class_uid, i.sop_instance_uid, (mine,)) for i in images
+        ]
+        header = dcmread(images[0].path, stop_before_pixels=True)
+        label = self._table.label or "dicomnode"
+        task = ups.scheduled(header, references, self._table.workitem, label, step.seen_at)
+        status = ups.create(self._association, self._peer, step.step_uid, task)
+        # A duplicate is what we made before a crash.
+        if ups.is_good(status) or status == ups.DUPLICATE_UID:
+            return self._save(step.now("scheduled"))
+        return self._refused(step, "N-CREATE", status)
+
+    def _claim(self, step: Step) -> Step:
+        status = ups.change_state(self._association, self._peer, step.step_uid, step.transaction_uid, "IN PROGRESS")
+        if status == ups.ALREADY_IN_PROGRESS:
+            # By us, if the answer to our claim was lost: only who claimed it may change it.
+            status = ups.update(
+                self._association, self._peer, step.step_uid, step.transaction_uid, ups.progress(0, "claimed")
+            )
+        if ups.is_good(status):
+            log.info("UPS task %s is claimed", step.step_uid)
+            return self._save(replace(step.now("in progress"), begun_at=self._now))
+        if status in _NOT_OURS:
+            return self._drop(step, status)
+        return self._refused(step, "claim", status)
+
+    def _go_on(self, step: Step, seen: Outlook) -> Step:
+        if seen.how == "absent":
+            return self._cancel(step, _LATE, outlook.UNSPECIFIED)
+        if seen.how == "ended without result":
+            return self._cancel(step, seen.reason, seen.code)
+        if seen.how == "done":
+            return self._complete(step, seen)
+        change = ups.progress(seen.percent, seen.text)
+        status = ups.update(self._association, self._peer, step.step_uid, step.transaction_uid, change)
+        if ups.is_good(status):
+            return self._save(replace(step, told=seen.text))
+        if status in _NOT_OURS:
+            return self._drop(step, status)
+        log.warning("%s does not take the progress of UPS task %s: 0x%04X", self._peer, step.step_uid, status)
+        return self._save(replace(step, told=seen.text))  # the end matters more
+
+    def _complete(self, step: Step, seen: Outlook) -> Step:
+        made = outlook.results(self._settings, self._catalog, step.study_uid, seen.generation)
+        if not made:
+            return self._cancel(step, "the node holds no results of its study: send its images again", outlook.FAILED)
+        station, begun_at = self._settings.node.ae_title, step.begun_at or self._now
+        change = ups.completion(station, self._table.workitem, begun_at, max(begun_at, time.time()), made)
+        return self._end(step.now("completed"), change, "COMPLETED")
+
+    def _cancel(self, step: Step, reason: str, code: tuple[str, str, str]) -> Step:
+        change = ups.cancellation(reason, self._now, code)
+        return self._end(step.now("canceled", reason=reason), change, "CANCELED")
+
+    def _end(self, step: Step, change: Dataset, state: ups.State) -> Step:
+        mine = (self._association, self._peer, step.step_uid, step.transaction_uid)
+        status = ups.update(*mine, change)
+        # What may no longer be updated was ended by us, if the answer was lost, or by somebody else: the next tells.
+        if ups.is_good(status) or status == ups.NOT_UPDATABLE:
+            status = ups.change_state(*mine, state)
+            if ups.is_good(status):
+                log.info("UPS task %s is %s", step.step_uid, state)
+                return self._save(step)
+        still = replace(step, state="in progress", reason=None)
+        return self._drop(still, status) if status in _NOT_OURS else self._refused(still, state, status)
+
+    def _drop(self, step: Step, status: int) -> Step:
+        why = "it is not known there any more" if status == ups.UNKNOWN else "somebody else has it or has ended it"
+        log.warning("UPS task %s is given up, status 0x%04X: %s", step.step_uid, status, why)
+        return self._save(step.now("dropped", reason=f"status 0x{status:04X}: {why}"))
+
+    def _refused(self, step: Step, what: str, status: int) -> Step:
+        if status in ups.FOR_GOOD:
+            log.error("%s refuses UPS task %s (%s) for good, status 0x%04X", self._peer, step.step_uid, what, status)
+            return self._save(step.now("dropped", reason=f"{what} is refused with status 0x{status:04X}"))
+        log.warning(
+            "%s answered for UPS task %s (%s) with 0x%04X: tried again", self._peer, step.step_uid, what, status
+        )
+        return step
+
+    def _save(self, step: Step) -> Step:
+        self._catalog.save_step(step)
+        return step

@@ -1,0 +1,157 @@
+"""One image on its way from the network into spool and catalogue, and the answer that its sender gets.
+
+Order of a C-STORE: header from the bytes; file (temporary, fsync, rename, fsync of the directory); catalogue (commit);
+answer. 0x0000 is said only when all of it has happened. If this process is killed before the answer, the sender sends
+again, and `Catalog.record` calls it «same» or, if only the file had come about, «new».
+
+| status | when (PS3.4 table B.2-1, PS3.7 annex C) | bytes kept |
+|---|---|---|
+| 0x0000 | safe on disk and recorded, also when it was here before | spool |
+| 0xA700 out of resources | free space below the mark, the disk or the catalogue failed: try again | no |
+| 0xA900 does not match SOP class | class or instance UID of dataset, request and context differ | quarantine |
+| 0xC000 cannot understand | the header cannot be parsed or lacks a UID | quarantine |
+| 0xC001 cannot understand | another content has this SOP Instance UID; the first is kept, never replaced | quarantine |
+
+0xC001 is a failure on purpose: a success or a warning would let the sender delete a copy that is not in the study.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pydicom.uid import UID
+
+from dicomnode import logs
+from dicomnode.network.commands import Answer, StoreRequest
+from dicomnode.network.file_meta import encode
+from dicomnode.reception.header import Header, HeaderError, parse
+from dicomnode.errors import SpoolError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
+from dicomnode.store.sameness import same_content
+from dicomnode.store.spool import Incoming, Spool, Stored
+
+LOGGER = logging.getLogger(__name__)
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+DOES_NOT_MATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+UID_TAKEN = 0xC001
+
+
+class Reception:
+    """One C-STORE: the module's table says which answer it gets."""
+
+    def __init__(
+        self,
+        request: StoreRequest,
+        sop_class_uid: str,
+        transfer_syntax: UID,
+        spool: Spool,
+        catalog: Catalog,
+        *,
+        has_space: Callable[[], bool],
+        association_id: Callable[[], int],
+    ) -> None:
+        """`sop_class_uid` and `transfer_syntax` are those of the presentation context; `association_id` is asked once
+        there is something to record."""
+        self._request, self._sop_class, self._syntax = request, sop_class_uid, transfer_syntax
+        self._spool, self._catalog, self._association_id = spool, catalog, association_id
+        self._incoming: Incoming | None = None
+        self._why = "cannot store now"
+        try:
+            if has_space():
+                named = (request.sop_class_uid, request.sop_instance_uid)
+                self._incoming = spool.receive(encode(*named, transfer_syntax))
+            else:
+                self._why = "disk full below its mark"
+        except SpoolError as error:
+            self._failed(error)
+
+    def write(self, data: memoryview) -> None:
+        """Adds bytes of the data set."""
+        if self._incoming is not None:
+            try:
+                self._incoming.write(data)
+            except SpoolError as error:
+                self._incoming = None
+                self._failed(error)
+
+    def abandon(self) -> None:
+        """The association has ended in the middle."""
+        if self._incoming is not None:
+            self._incoming.discard()
+
+    def finish(self) -> Answer:
+        """All bytes are there: the answer."""
+        if self._incoming is None:
+            return Answer(OUT_OF_RESOURCES, self._why)
+        try:
+            return self._judge(self._incoming)
+        except SpoolError as error:
+            self._failed(error)
+        except Exception as error:  # noqa: BLE001  (whatever one image does: it is answered, and the next one may come)
+            logs.trouble(LOGGER, error, "cannot store %s", self._request.sop_instance_uid)
+        self._incoming.discard()
+        return Answer(OUT_OF_RESOURCES, self._why)
+
+    def _failed(self, error: SpoolError) -> None:
+        LOGGER.error("cannot store %s: %s", self._request.sop_instance_uid, error)
+
+    def _judge(self, incoming: Incoming) -> Answer:
+        request = self._request
+        try:
+            with incoming.dataset() as dataset:
+                header = parse(dataset, self._syntax)
+        except HeaderError as error:
+            return self._refuse(incoming, CANNOT_UNDERSTAND, "unreadable-header", str(error))
+        named = (request.sop_class_uid, request.sop_instance_uid)
+        if (header.sop_class_uid, header.sop_instance_uid) != named or named[0] != self._sop_class:
+            text = "SOP class or instance UID of dataset, request and context differ"
+            return self._refuse(incoming, DOES_NOT_MATCH, "uid-mismatch", text)
+        stored = self._spool.keep(incoming, header.study_uid, header.series_uid, header.sop_instance_uid)
+        instance = _instance(header, stored, self._association_id())
+        if self._catalog.record(instance) != "conflict":
+            # Housekeeping may have moved an old study away between file and record: then the sender has to try again.
+            return Answer(SUCCESS) if stored.path.exists() else Answer(OUT_OF_RESOURCES, "try again")
+        if self._is_resend(instance):
+            return Answer(SUCCESS)
+        self._catalog.note_conflict(instance)
+        text = f"SOP Instance UID {header.sop_instance_uid} is stored with other content"
+        return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
+
+    def _is_resend(self, instance: Instance) -> bool:
+        """Whether this is the image that we hold, in another encoding: ours is kept, this association brought it."""
+        held = self._catalog.held_instance(instance.sop_instance_uid)
+        if held is None or not same_content(Path(held.path), Path(instance.path)):
+            return False
+        self._catalog.record(replace(held, received_at=instance.received_at, association_id=instance.association_id))
+        self._spool.discard(Path(instance.path))
+        return True
+
+    def _refuse(self, incoming: Incoming, status: int, code: str, text: str) -> Answer:
+        path = self._spool.set_aside(incoming, code, text, time.time())
+        LOGGER.warning("answered 0x%04X: %s; kept as %s", status, text, path)
+        return Answer(status, code)
+
+
+def _instance(header: Header, stored: Stored, association_id: int) -> Instance:
+    return Instance(
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        study_uid=header.study_uid,
+        series_uid=header.series_uid,
+        path=str(stored.path),
+        sha256=stored.sha256,
+        size=stored.size,
+        received_at=time.time(),
+        association_id=association_id,
+        patient_hash=header.patient_hash,
+        modality=header.modality,
+        image_type=header.image_type,
+        orientation=header.orientation,
+        slice_position=header.slice_position,
+    )

@@ -1,0 +1,245 @@
+"""Storage Commitment Push Model (PS3.4 annex J) as SCP: the node answers those who sent to it, from what it holds.
+
+A report goes to the requester's configured address on a new association, else on the association of its request
+(PS3.4 J.3.3). The node's own (`Reports`) first notes in the catalogue what it owes to an address: a report that cannot
+be brought is tried again, by any receiving process, also after a restart. It says what is true when it is sent.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
+from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.presentation import build_context, build_role
+
+from dicomnode import logs
+from dicomnode.network.commitment import (
+    ALL_COMMITTED,
+    INVALID_ARGUMENT,
+    PROCESSING_FAILURE,
+    REQUEST_COMMITMENT,
+    SOME_FAILED,
+    SUCCESS,
+    Report,
+    handle_report,
+    item,
+)
+from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from dicomnode.network.transport import RequestorEntity
+from dicomnode.errors import SpoolError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import OwedReport
+
+LOGGER = logging.getLogger(__name__)
+
+NO_SUCH_OBJECT = 0x0112  # Failure Reason (0008,1197), PS3.3 C.14
+CLASS_INSTANCE_CONFLICT = 0x0119
+_NO_SUCH_ACTION = 0x0123  # PS3.7 annex C
+_ANSWER_SENT_S = 10.0
+#: Opening an association for a report, and waiting for its answer, each.
+_TIMEOUT_S = 10.0
+#: How often the node looks for reports whose next attempt is due.
+_LOOK_S = 5.0
+
+
+class Provider:
+    """Storage commitment as SCP.
+
+    `missing` says why an object (SOP class UID, SOP Instance UID) is not safely held, as a failure reason, or None.
+    `report_to` maps a requester's AE title to the (host, port) where its reports go. A report that cannot be brought is
+    logged and dropped: the requester asks again, and gets an answer that is newer.
+    """
+
+    def __init__(
+        self,
+        ae_title: str,
+        missing: Callable[[str, str], int | None],
+        report_to: Mapping[str, tuple[str, int]],
+    ) -> None:
+        self._ae_title, self._missing, self._report_to = ae_title, missing, dict(report_to)
+        # The requester's turn comes when the answer to its N-ACTION is on its way.
+        self._answers: dict[Association, threading.Event] = {}
+
+    @property
+    def handlers(self) -> list[EventHandlerType]:
+        """For the server that listens."""
+        return [(evt.EVT_N_ACTION, self._commit), (evt.EVT_PDU_SENT, self._pdu_sent)]
+
+    def _commit(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        if event.action_type != REQUEST_COMMITMENT:
+            return _NO_SUCH_ACTION, None
+        association, asked = event.assoc, event.action_information
+        try:
+            objects = tuple(
+                (str(one.ReferencedSOPClassUID), str(one.ReferencedSOPInstanceUID))
+                for one in asked.ReferencedSOPSequence
+            )
+            owed = OwedReport(str(asked.TransactionUID), association.requestor.ae_title.strip(), objects)
+        except AttributeError:
+            return INVALID_ARGUMENT, None
+        try:
+            self._note(owed)
+        except SpoolError as error:
+            LOGGER.error("cannot take storage commitment request %s: %s", owed.transaction_uid, error)
+            return PROCESSING_FAILURE, None
+        answered = self._answers[association] = threading.Event()
+        threading.Thread(
+            target=self._report, args=(association, answered, owed), name="commitment", daemon=True
+        ).start()
+        return SUCCESS, None
+
+    def _note(self, owed: OwedReport) -> None:
+        """Called before the request is answered."""
+
+    def _brought(self, owed: OwedReport) -> None:
+        """Called when the requester has accepted its report."""
+
+    def _pdu_sent(self, event: evt.Event) -> None:
+        # DIMSE is synchronous here: the first data PDU sent after an N-ACTION holds its answer.
+        answered = self._answers.get(event.assoc)
+        if answered is not None and isinstance(event.pdu, P_DATA_TF):
+            answered.set()
+
+    def _report(self, association: Association, answered: threading.Event, owed: OwedReport) -> None:
+        answered.wait(_ANSWER_SENT_S)
+        self._answers.pop(association, None)
+        self._bring(owed, association)
+
+    def _bring(self, owed: OwedReport, asked_on: Association | None) -> None:
+        """One attempt; whatever happens to it, the requester can ask again."""
+        try:
+            self._send(owed, asked_on)
+            self._brought(owed)
+        except (OSError, RuntimeError, ValueError, SpoolError) as error:
+            LOGGER.warning("cannot report storage commitment %s to %s: %s", owed.transaction_uid, owed.requester, error)
+        except Exception as error:  # noqa: BLE001  (a thread's last line)
+            logs.trouble(LOGGER, error, "cannot report storage commitment %s", owed.transaction_uid)
+
+    def _send(self, owed: OwedReport, asked_on: Association | None) -> None:
+        address = self._report_to.get(owed.requester)
+        if address is not None:
+            self._send_on_new_association(owed, address)
+        elif asked_on is not None:
+            _send(asked_on, self._judge(owed))
+        else:
+            raise OSError("no report_to is configured for it any more")
+
+    def _judge(self, owed: OwedReport) -> Dataset:
+        held, failed = [], []
+        for sop_class_uid, sop_instance_uid in owed.objects:
+            judged = item(sop_class_uid, sop_instance_uid)
+            reason = self._missing(sop_class_uid, sop_instance_uid)
+            if reason is None:
+                held.append(judged)
+            else:
+                judged.FailureReason = reason
+                failed.append(judged)
+        report = Dataset()
+        report.TransactionUID = owed.transaction_uid
+        if held:
+            report.ReferencedSOPSequence = Items(held)
+        if failed:
+            report.FailedSOPSequence = Items(failed)
+        return report
+
+    def _send_on_new_association(self, owed: OwedReport, address: tuple[str, int]) -> None:
+        host, port = address
+        # The association's requestor is by default an SCU: we ask for the SCP's role (PS3.7 D.3.3.4).
+        role: SCP_SCU_RoleSelectionNegotiation = build_role(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
+        entity = RequestorEntity(self._ae_title)
+        entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = _TIMEOUT_S
+        made = build_context(STORAGE_COMMITMENT)
+        association = entity.associate(host, port, [made], owed.requester, ext_neg=[role])
+        if not association.is_established:
+            raise OSError(f"no association with {host}:{port}")
+        try:
+            _send(association, self._judge(owed))
+        finally:
+            association.release()
+
+
+def _send(association: Association, report: Dataset) -> None:
+    event_type = SOME_FAILED if "FailedSOPSequence" in report else ALL_COMMITTED
+    status, _ = association.send_n_event_report(report, event_type, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
+    if "Status" not in status:
+        raise OSError("it gave no answer")
+    if status.Status != SUCCESS:
+        raise OSError(f"it answered with status 0x{status.Status:04X}")
+
+
+class Reports(Provider):
+    """The node's own, both sides: reports to us are kept in the catalogue, requests are answered from it."""
+
+    def __init__(self, ae_title: str, catalog: Catalog, report_to: Mapping[str, tuple[str, int]]) -> None:
+        super().__init__(ae_title, self._why_missing, report_to)
+        self._catalog = catalog
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._bring_what_is_due, name="commitment-due", daemon=True)
+
+    @property
+    def handlers(self) -> list[EventHandlerType]:
+        """For the server that listens."""
+        return [(evt.EVT_N_EVENT_REPORT, self._take), *super().handlers]
+
+    def start(self) -> None:
+        """From now on reports that are still owed are brought. Without an address nothing is owed."""
+        if self._report_to:
+            self._thread.start()
+
+    def stop(self, wait_s: float) -> None:
+        """An attempt that has begun may end within `wait_s`; else the next process makes another one."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(wait_s)
+
+    def _note(self, owed: OwedReport) -> None:
+        # Without an address there is only the association of the request, which no restart survives.
+        if owed.requester in self._report_to:
+            self._catalog.owe_report(owed, now=time.time())
+
+    def _brought(self, owed: OwedReport) -> None:
+        self._catalog.report_brought(owed)
+
+    def _bring_what_is_due(self) -> None:
+        while not self._stop.wait(_LOOK_S):
+            try:
+                due = self._catalog.due_reports(time.time())
+            except SpoolError as error:
+                LOGGER.warning("storage commitment reports have to wait: %s", error)
+                continue
+            for owed in due:
+                if not self._stop.is_set():
+                    self._bring(owed, None)
+
+    def _take(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        def take(report: Report) -> bool:
+            known = self._catalog.report_commitment(
+                report.transaction_uid, report.committed, report.failed, now=time.time()
+            )
+            LOGGER.info(
+                "storage commitment %s: %d committed, %d not%s",
+                report.transaction_uid,
+                len(report.committed),
+                len(report.failed),
+                "" if known else "; nobody here has asked for it",
+            )
+            return known
+
+        return handle_report(event, take)
+
+    def _why_missing(self, sop_class_uid: str, sop_instance_uid: str) -> int | None:
+        held = self._catalog.held_instance(sop_instance_uid)
+        if held is None:
+            return NO_SUCH_OBJECT
+        if held.sop_class_uid != sop_class_uid:
+            return CLASS_INSTANCE_CONFLICT
+        path = Path(held.path)
+        return None if path.is_file() and path.stat().st_size == held.size else NO_SUCH_OBJECT

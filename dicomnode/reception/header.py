@@ -1,0 +1,161 @@
+"""The few values that the node needs of a dataset before it answers, read from the bytes as received."""
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO
+
+from pydicom.filereader import data_element_generator
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
+
+from dicomnode.network.contexts import COMPRESSED, UNCOMPRESSED
+from dicomnode.store.identity import patient_hash
+
+_IMAGE_TYPE = 0x00080008
+_SOP_CLASS_UID = 0x00080016
+_SOP_INSTANCE_UID = 0x00080018
+_MODALITY = 0x00080060
+_PATIENT_ID = 0x00100020
+_ISSUER_OF_PATIENT_ID = 0x00100021
+_STUDY_INSTANCE_UID = 0x0020000D
+_SERIES_INSTANCE_UID = 0x0020000E
+_IMAGE_POSITION = 0x00200032
+_IMAGE_ORIENTATION = 0x00200037
+_WANTED: list[BaseTag | int] = [
+    _IMAGE_TYPE, _SOP_CLASS_UID, _SOP_INSTANCE_UID, _MODALITY, _PATIENT_ID, _ISSUER_OF_PATIENT_ID, _STUDY_INSTANCE_UID,
+    _SERIES_INSTANCE_UID, _IMAGE_POSITION, _IMAGE_ORIENTATION,
+]  # fmt: skip
+
+#: What stands in front of the pixels is shorter, but for very long sequences.
+_HEAD = 1 << 15
+_PLAIN = frozenset({*UNCOMPRESSED, *COMPRESSED} - {ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
+_ELEMENT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<L")
+# PS3.5 7.1.2: these have a length of 16 bits, those one of 32 bits behind two reserved bytes.
+_SHORT_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_16)
+_LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
+
+
+class HeaderError(ValueError):
+    """The dataset cannot be parsed, or lacks what no instance may lack."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Identity and position of one instance; see `intake.records.Instance` for the fields' meaning."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+    modality: str
+    patient_hash: str
+    image_type: str
+    orientation: str
+    slice_position: float | None
+
+
+def parse(dataset: bytes | BinaryIO, transfer_syntax: UID) -> Header:
+    """The header of an encoded dataset (without file meta information): of its bytes, or of a stream that stands there.
+
+    Raises:
+        HeaderError: not a dataset in this transfer syntax, or without one of its four UIDs.
+    """
+    values = _raw_values(BytesIO(dataset) if isinstance(dataset, bytes) else dataset, transfer_syntax)
+    uids = {
+        tag: _text(values.get(tag))
+        for tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID)
+    }
+    for tag, value in uids.items():
+        if not value:
+            raise HeaderError(f"no value for the UID ({tag >> 16:04x},{tag & 0xFFFF:04x})")
+    orientation, slice_position = _geometry(values)
+    return Header(
+        sop_class_uid=uids[_SOP_CLASS_UID],
+        sop_instance_uid=uids[_SOP_INSTANCE_UID],
+        study_uid=uids[_STUDY_INSTANCE_UID],
+        series_uid=uids[_SERIES_INSTANCE_UID],
+        modality=_text(values.get(_MODALITY)),
+        patient_hash=patient_hash(values.get(_PATIENT_ID) or b"", values.get(_ISSUER_OF_PATIENT_ID) or b""),
+        image_type=_text(values.get(_IMAGE_TYPE)),
+        orientation=orientation,
+        slice_position=slice_position,
+    )
+
+
+def _raw_values(dataset: BinaryIO, transfer_syntax: UID) -> Mapping[int, bytes]:
+    """The wanted elements' undecoded values. Elements stand in order of their tags: reading stops behind the last."""
+    start = dataset.tell()
+    quick = _plain_values(dataset.read(_HEAD), transfer_syntax) if transfer_syntax in _PLAIN else None
+    if quick is not None:
+        return quick
+    dataset.seek(start)
+    try:
+        if transfer_syntax == DeflatedExplicitVRLittleEndian:
+            dataset = BytesIO(zlib.decompress(dataset.read(), wbits=-zlib.MAX_WBITS))  # PS3.5 A.5: no zlib header
+        elements = data_element_generator(
+            dataset,
+            is_implicit_VR=transfer_syntax.is_implicit_VR,
+            is_little_endian=transfer_syntax.is_little_endian,
+            stop_when=lambda tag, _vr, _length: tag > _IMAGE_ORIENTATION,
+            specific_tags=_WANTED,
+        )
+        return {int(element.tag): element.value for element in elements if isinstance(element.value, bytes)}
+    # What pydicom raises on bytes that are no dataset is anything from struct.error to RecursionError.
+    except (
+        ValueError,
+        EOFError,
+        OSError,
+        struct.error,
+        zlib.error,
+        KeyError,
+        NotImplementedError,
+        RecursionError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise HeaderError(f"the dataset cannot be parsed as {transfer_syntax.name}: {type(error).__name__}") from error
+
+
+def _plain_values(head: bytes, transfer_syntax: UID) -> dict[int, bytes] | None:
+    """The same by hand, a tenth of pydicom's 0.2 ms; None where anything is unusual: pydicom looks at that."""
+    values: dict[int, bytes] = {}
+    at = 0
+    while at + 12 <= len(head):
+        group, element, vr, length = _ELEMENT.unpack_from(head, at)
+        tag = group << 16 | element
+        if tag > _IMAGE_ORIENTATION:
+            return values
+        at += 8
+        if transfer_syntax == ImplicitVRLittleEndian or vr in _LONG_VRS:
+            at += 4 * (transfer_syntax != ImplicitVRLittleEndian)
+            (length,) = _LENGTH.unpack_from(head, at - 4)
+        elif vr not in _SHORT_VRS:
+            return None
+        if at + length > len(head) or (tag in _WANTED and vr == b"SQ"):
+            return None
+        if tag in _WANTED:
+            values[tag] = head[at : at + length]
+        at += length
+    return None
+
+
+def _text(value: bytes | None) -> str:
+    # Latin-1 maps every byte: a UID with strange bytes stays distinct, and code strings are ASCII anyway.
+    return (value or b"").decode("latin-1").strip(" \0")
+
+
+def _geometry(values: Mapping[int, bytes]) -> tuple[str, float | None]:
+    """Orientation as text and the position along the slice normal in mm (PS3.3 C.7.6.2.1.1)."""
+    try:
+        cosines = [float(part) for part in _text(values.get(_IMAGE_ORIENTATION)).split("\\")]
+        position = [float(part) for part in _text(values.get(_IMAGE_POSITION)).split("\\")]
+        (a, b, c, d, e, f), (x, y, z) = cosines, position
+    except ValueError:
+        return "", None  # no image plane, or none that can be read: the settle rule waits instead of judging
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
+    along = x * normal[0] + y * normal[1] + z * normal[2]
+    return "\\".join(f"{cosine:.3f}" for cosine in cosines), along

@@ -1,0 +1,117 @@
+"""One receiving process from its start to its end: what it finds, the port that it may share, how it ends."""
+
+import fcntl
+import logging
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from io import BufferedWriter
+from pathlib import Path
+
+from dicomnode.reception.receiver import Receiver, ReceiverSettings
+from dicomnode.reception.spooled import read_instance
+from dicomnode.errors import SpoolError
+from dicomnode.store import process_names as processes
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.reception.reconcile import restore
+from dicomnode.store.spool import Spool
+
+LOGGER = logging.getLogger(__name__)
+
+
+def run_receiver(
+    settings: ReceiverSettings, spool_root: Path, state: Path, catalog_url: str, drain_s: float, stop: threading.Event
+) -> None:
+    """Sweeps what dead receivers left, listens until `stop` is set, then ends within `drain_s` and a little.
+
+    `state`: the node's folder on this machine, for the locks of a shared port.
+
+    Raises:
+        SpoolError: spool, catalogue or address are not usable.
+    """
+    _allow_descriptors()
+    spool = Spool(spool_root)
+    catalog = Catalog.open(catalog_url)
+    try:
+        _recover(spool, catalog)
+        receiver = Receiver(settings, spool, catalog)
+        with ExitStack() as held:
+            if settings.share_port:
+                held.enter_context(shared_port(receiver, settings, state))
+            else:
+                receiver.start()
+            stop.wait()
+            receiver.stop(drain_s)
+    finally:
+        catalog.close()
+
+
+def _allow_descriptors() -> None:
+    """The usual limit of 1,024 is less than the connections that a port scan or a busy morning may open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _recover(spool: Spool, catalog: Catalog) -> None:
+    """What a receiver that died has left, or a power cut has taken.
+
+    Rows that a power cut can take were brought by an association that the catalogue still holds open: its end would
+    have been committed behind them, and that commit waits for the disk. They are restored before anybody can send other
+    content under the same SOP Instance UIDs, and before their associations count as ended.
+    """
+    swept = spool.sweep()
+    dead = catalog.dead_receivers(processes.is_alive)
+    restored, _ = restore(spool, catalog, read_instance) if dead else (0, 0)
+    lost = catalog.lose_associations(dead, time.time())
+    if swept or lost:
+        LOGGER.warning(
+            "a receiver died here: %d unfinished files removed, %d associations lost, %d images recorded again",
+            swept,
+            lost,
+            restored,
+        )
+
+
+@contextmanager
+def shared_port(receiver: Receiver, settings: ReceiverSettings, state: Path) -> Iterator[None]:
+    """Starts a receiver whose port other receivers of this node listen on, and no other node.
+
+    The kernel lets every process of this user join such a port (SO_REUSEPORT), another node's too, and would deal the
+    connections out between both. Each receiver of a node holds a lock in the node's folder; one that finds nobody
+    holding it is the first, and the port has to be free.
+
+    Raises:
+        SpoolError: another program listens on the port.
+    """
+    with (state / f"port-{settings.port}.lock").open("ab") as ours:
+        with (state / f"port-{settings.port}.starting").open("ab") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            if _is_free(ours):
+                _refuse_if_taken(settings.host, settings.port)
+            receiver.start()
+            fcntl.flock(ours, fcntl.LOCK_SH)
+        yield
+
+
+def _is_free(lock: BufferedWriter) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _refuse_if_taken(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        # Connections of an earlier run that have not quite ended are no listener.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SpoolError(
+                f"cannot listen on {host or '*'}:{port}: {error.strerror}, and not by this node; a second node would "
+                "share the connections out with it: change [node] port, or stop the other one"
+            ) from error

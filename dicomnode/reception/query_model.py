@@ -1,0 +1,146 @@
+"""The query/retrieve information models (PS3.4 C.6): which entities an identifier asks for, and the answers."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from dicomnode.reception.holdings import KEYS, LEVELS, Held, Holdings, Level, patient_of
+from dicomnode.network.matching import matches, values
+
+Root = Literal["patient", "study"]
+#: Find, move, get (PS3.4 C.6.1.3 and C.6.2.3).
+PATIENT_ROOT = tuple(UID(f"1.2.840.10008.5.1.4.1.2.1.{n}") for n in (1, 2, 3))
+STUDY_ROOT = tuple(UID(f"1.2.840.10008.5.1.4.1.2.2.{n}") for n in (1, 2, 3))
+_UNIQUE: dict[Level, str] = {
+    "PATIENT": "PatientID",
+    "STUDY": "StudyInstanceUID",
+    "SERIES": "SeriesInstanceUID",
+    "IMAGE": "SOPInstanceUID",
+}
+
+
+class IdentifierError(ValueError):
+    """The identifier does not fit its SOP class. The text names no value: it may be a patient's."""
+
+
+def find(identifier: Dataset, root: Root, holdings: Holdings, ae_title: str) -> Iterator[Dataset]:
+    """The answers to a C-FIND, one for each entity of the identifier's level.
+
+    Raises:
+        IdentifierError: no level, or a unique key of an upper level is missing.
+        SpoolError: the catalogue failed.
+    """
+    level = _level(identifier, root)
+    _require_keys(identifier, root, level, upper_only=True)
+    keys = [e for e in identifier if e.keyword in _known(level)]
+    asked = {e.keyword for e in keys}
+    for entity in _entities(identifier, level, holdings, asked):
+        if matches(keys, entity):
+            yield _answer(entity, keys, level, ae_title)
+
+
+def retrieve(identifier: Dataset, root: Root, holdings: Holdings) -> list[Held]:
+    """The instances that a C-MOVE or C-GET asks for, by the unique keys alone (PS3.4 C.4.2.2.1).
+
+    Raises:
+        IdentifierError: no level, or a unique key of its own or of an upper level is missing.
+        SpoolError: the catalogue failed.
+    """
+    level = _level(identifier, root)
+    _require_keys(identifier, root, level, upper_only=False)
+    patient = values(identifier, "PatientID")
+    series, instances = (set(values(identifier, _UNIQUE[below])) for below in ("SERIES", "IMAGE"))
+    found: list[Held] = []
+    for study_uid, header in holdings.studies(values(identifier, "StudyInstanceUID")):
+        if patient and values(header, "PatientID") != patient:
+            continue
+        found += [
+            one
+            for one in holdings.instances(study_uid)
+            if (not series or one.series_uid in series) and (not instances or one.sop_instance_uid in instances)
+        ]
+    return found
+
+
+def _level(identifier: Dataset, root: Root) -> Level:
+    stated = "".join(values(identifier, "QueryRetrieveLevel"))
+    for level in LEVELS if root == "patient" else LEVELS[1:]:
+        if level == stated:
+            return level
+    raise IdentifierError(f"{stated or 'an empty value'} is no Query/Retrieve Level of the {root} root model")
+
+
+def _require_keys(identifier: Dataset, root: Root, level: Level, *, upper_only: bool) -> None:
+    """PS3.4 C.4.1.2.1: one value of each unique key above the level; to retrieve, also of the level itself."""
+    first = 0 if root == "patient" else 1
+    for above in LEVELS[first : LEVELS.index(level)]:
+        if len(values(identifier, _UNIQUE[above])) != 1:
+            raise IdentifierError(f"{_UNIQUE[above]} needs one value at level {level}")
+    if not upper_only and not values(identifier, _UNIQUE[level]):
+        raise IdentifierError(f"{_UNIQUE[level]} needs a value to retrieve at level {level}")
+
+
+def _known(level: Level) -> set[str]:
+    return {keyword for known in LEVELS[: LEVELS.index(level) + 1] for keyword in KEYS[known]}
+
+
+def _entities(identifier: Dataset, level: Level, holdings: Holdings, asked: set[str]) -> Iterator[Dataset]:
+    """One dataset for each entity of the level, with what it has in common."""
+    studies = holdings.studies(values(identifier, "StudyInstanceUID"))
+    if level == "PATIENT":
+        yield from {patient_of(header): header for _, header in studies}.values()
+        return
+    upper = [e for e in identifier if e.keyword in {*KEYS["PATIENT"], "StudyInstanceUID"}]
+    for study_uid, header in studies:
+        if not matches(upper, header):
+            continue
+        if level == "STUDY":
+            yield _study(holdings, study_uid, header, asked)
+            continue
+        series = set(values(identifier, "SeriesInstanceUID"))
+        held = [one for one in holdings.instances(study_uid) if not series or one.series_uid in series]
+        if level == "IMAGE":
+            yield from (one.header for one in held)
+            continue
+        yield from _series(held)
+
+
+def _study(holdings: Holdings, study_uid: str, header: Dataset, asked: set[str]) -> Dataset:
+    counted = {"ModalitiesInStudy", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"}
+    study = Dataset()
+    study.update(header)
+    if counted & asked:
+        held = holdings.instances(study_uid)
+        study.ModalitiesInStudy = sorted({one.modality for one in held} - {""})
+        study.NumberOfStudyRelatedSeries = len({one.series_uid for one in held})
+        study.NumberOfStudyRelatedInstances = len(held)
+    return study
+
+
+def _series(held: list[Held]) -> Iterator[Dataset]:
+    for series_uid in dict.fromkeys(one.series_uid for one in held):
+        members = [one for one in held if one.series_uid == series_uid]
+        series = Dataset()
+        series.update(members[0].header)
+        series.NumberOfSeriesRelatedInstances = len(members)
+        yield series
+
+
+def _answer(entity: Dataset, keys: list[DataElement], level: Level, ae_title: str) -> Dataset:
+    """What was asked for, empty where the entity has none."""
+    answer = Dataset()
+    if "SpecificCharacterSet" in entity:
+        answer.SpecificCharacterSet = entity.SpecificCharacterSet
+    for key in keys:
+        answer[key.tag] = entity[key.tag] if key.tag in entity else DataElement(key.tag, key.VR, None)
+    unique = tag_for_keyword(_UNIQUE[level])
+    assert unique is not None
+    if unique in entity:
+        answer[unique] = entity[unique]
+    answer.QueryRetrieveLevel, answer.RetrieveAETitle = level, ae_title
+    answer.InstanceAvailability = "ONLINE"
+    return answer

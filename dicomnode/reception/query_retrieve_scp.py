@@ -1,0 +1,186 @@
+"""Query/Retrieve as SCP (PS3.4 annex C): C-FIND, C-MOVE and C-GET on what the node holds, patient and study root.
+
+Only for callers that are configured for it: others are not offered its presentation contexts. C-MOVE goes to
+configured addresses only, so that nobody can have images sent to himself under another name.
+
+| status | when (PS3.4 tables C.4-1 to C.4-3) |
+|---|---|
+| 0xA700 | the catalogue does not answer |
+| 0xA801 | the move destination is not configured, or cannot be reached |
+| 0xA900 | the identifier has no level, or lacks the unique key of its own or of an upper level (C-MOVE: 0xC514) |
+| 0xC000 | anything else, such as an identifier that cannot be read (C-MOVE: 0xC514) |
+| 0xFE00 | cancelled |
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import evt
+from pynetdicom.events import EventHandlerType
+from pynetdicom.presentation import PresentationContext, build_context
+
+from dicomnode import logs
+from dicomnode.network import contexts
+from dicomnode.reception import query_model
+from dicomnode.reception.holdings import Held, Holdings
+from dicomnode.reception.query_model import PATIENT_ROOT, STUDY_ROOT, IdentifierError
+from dicomnode.network.transport import disable_nagle
+from dicomnode.errors import SpoolError
+
+LOGGER = logging.getLogger(__name__)
+
+_PENDING, _CANCELLED = 0xFF00, 0xFE00
+_OUT_OF_RESOURCES, _DOES_NOT_MATCH, _UNABLE_TO_PROCESS = 0xA700, 0xA900, 0xC000
+_UNCOMPRESSED: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+_MOST_CONTEXTS: Final = 128
+
+Result = tuple[int, Dataset | None]
+
+
+def offered() -> list[PresentationContext]:
+    """The contexts of a caller that may query, those of the receiver included.
+
+    In the storage contexts it may be SCP as well: C-GET brings the objects on the same association.
+    """
+    storage = contexts.accepted()
+    for context in storage:
+        context.scu_role = context.scp_role = True
+    roots = [uid for root in (PATIENT_ROOT, STUDY_ROOT) for uid in root]
+    return [*storage, *(build_context(uid, list(_UNCOMPRESSED)) for uid in roots)]
+
+
+class RetrieveProvider:
+    """`destinations`: (host, port) of the AE titles that C-MOVE may send to."""
+
+    def __init__(self, ae_title: str, holdings: Holdings, destinations: Mapping[str, tuple[str, int]]) -> None:
+        self._ae_title, self._holdings, self._destinations = ae_title, holdings, dict(destinations)
+
+    @property
+    def handlers(self) -> list[EventHandlerType]:
+        """For the server that listens."""
+        return [(evt.EVT_C_FIND, self._find), (evt.EVT_C_GET, self._get), (evt.EVT_C_MOVE, self._move)]
+
+    def _find(self, event: evt.Event) -> Iterator[Result]:
+        found = 0
+        try:
+            for answer in query_model.find(event.identifier, _root(event), self._holdings, self._ae_title):
+                if event.is_cancelled:
+                    yield _CANCELLED, None
+                    return
+                found += 1
+                yield _PENDING, answer
+        except Exception as error:  # noqa: BLE001  (pynetdicom would log its text, and that may quote a patient's name)
+            yield _refused(event, error), None
+            return
+        LOGGER.info("%s found %d", _caller(event), found)
+
+    def _get(self, event: evt.Event) -> Iterator[Any]:
+        try:
+            held = query_model.retrieve(event.identifier, _root(event), self._holdings)
+        except Exception as error:  # noqa: BLE001  (as above)
+            yield 1
+            yield _refused(event, error), None
+            return
+        yield len(held)
+        LOGGER.info("%s gets %d objects of %s", _caller(event), len(held), _studies(held))
+        yield from _sub_operations(event, held)
+
+    def _move(self, event: evt.Event) -> Iterator[Any]:
+        address = self._destinations.get(str(event.move_destination).strip())
+        if address is None:
+            LOGGER.warning(
+                "%s asked for a C-MOVE to %s, which is not configured", _caller(event), event.move_destination
+            )
+            yield None, None
+            return
+        try:
+            held = query_model.retrieve(event.identifier, _root(event), self._holdings)
+        except Exception as error:  # noqa: BLE001  (as above)
+            _refused(event, error)
+            # pynetdicom answers 0xC514: a status of ours it would take only after having called the destination.
+            raise IdentifierError("see the line before") from None
+        yield (*address, {"contexts": _proposals(held), "max_pdu": 0, "evt_handlers": _of_sub_association(event)})
+        yield len(held)
+        LOGGER.info(
+            "%s has %d objects of %s sent to %s", _caller(event), len(held), _studies(held), event.move_destination
+        )
+        yield from _sub_operations(event, held)
+
+
+def _sub_operations(event: evt.Event, held: list[Held]) -> Iterator[Result]:
+    for one in held:
+        if event.is_cancelled:
+            yield _CANCELLED, None
+            return
+        yield _PENDING, _object(one)
+
+
+def _object(one: Held) -> Dataset:
+    """The object as it is in its file; where that cannot be read, its UIDs, which pynetdicom counts as failed."""
+    try:
+        return dcmread(one.path)
+    except (OSError, InvalidDicomError) as error:
+        LOGGER.warning("%s cannot be sent: its file cannot be read (%s)", one.sop_instance_uid, type(error).__name__)
+        missing = Dataset()
+        missing.SOPClassUID, missing.SOPInstanceUID = one.sop_class_uid, one.sop_instance_uid
+        return missing
+
+
+def _proposals(held: list[Held]) -> list[PresentationContext]:
+    """One syntax in each context: the files' own, and the uncompressed ones to fall back on."""
+    wanted: dict[tuple[str, UID], None] = {}
+    for one in held:
+        own = _syntax(one.path)
+        for syntax in (own, *_UNCOMPRESSED) if own in _UNCOMPRESSED else (own,):
+            wanted[one.sop_class_uid, syntax] = None
+    return [build_context(sop_class, syntax) for sop_class, syntax in list(wanted)[:_MOST_CONTEXTS]]
+
+
+def _syntax(path: Path) -> UID:
+    try:
+        return UID(read_file_meta_info(path).TransferSyntaxUID)
+    except (OSError, InvalidDicomError, AttributeError):
+        return ExplicitVRLittleEndian
+
+
+def _of_sub_association(event: evt.Event) -> list[EventHandlerType]:
+    originator = event.assoc.requestor.ae_title
+
+    def name_originator(sent: evt.Event) -> None:
+        # pynetdicom names the node itself; PS3.7 9.1.1.1.5 wants the one that asked for the C-MOVE.
+        if "MoveOriginatorApplicationEntityTitle" in sent.message.command_set:
+            sent.message.command_set.MoveOriginatorApplicationEntityTitle = originator
+
+    return [
+        (evt.EVT_CONN_OPEN, lambda opened: disable_nagle(opened.assoc)),
+        (evt.EVT_DIMSE_SENT, name_originator),
+    ]
+
+
+def _refused(event: evt.Event, error: Exception) -> int:
+    if not isinstance(error, IdentifierError | SpoolError):
+        logs.trouble(LOGGER, error, "a query of %s failed", _caller(event))
+        return _UNABLE_TO_PROCESS
+    LOGGER.warning("a query of %s was refused: %s", _caller(event), error)
+    return _DOES_NOT_MATCH if isinstance(error, IdentifierError) else _OUT_OF_RESOURCES
+
+
+def _root(event: evt.Event) -> query_model.Root:
+    return "patient" if event.context.abstract_syntax in PATIENT_ROOT else "study"
+
+
+def _caller(event: evt.Event) -> str:
+    requestor = event.assoc.requestor
+    return f"{requestor.ae_title.strip()} at {requestor.address}"
+
+
+def _studies(held: list[Held]) -> str:
+    uids = sorted({one.study_uid for one in held})
+    return f"study {uids[0]}" if len(uids) == 1 else f"{len(uids)} studies"

@@ -1,0 +1,288 @@
+"""The receiver: C-ECHO and C-STORE as SCP (PS3.4 annexes A and B). It runs in a process of its own.
+
+Here: who may come in, how many, and how it ends. What happens to an image: `dicomnode.reception.c_store`.
+"""
+
+import ipaddress
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.uid import UID
+from pynetdicom import _config, evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+
+from dicomnode.network import commitment, contexts
+from dicomnode.reception import query_retrieve_scp as retrieve_scp
+from dicomnode.network.commands import StoreRequest
+from dicomnode.reception.commitment_scp import Reports
+from dicomnode.reception.holdings import Holdings
+from dicomnode.network.upper_layer import LONGEST_PDU
+from dicomnode.reception.c_store import Reception
+from dicomnode.reception.query_retrieve_scp import RetrieveProvider
+from dicomnode.network.transport import RequestorEntity, Server
+from dicomnode.errors import SpoolError
+from dicomnode.store import process_names as processes
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.spool import Spool
+
+LOGGER = logging.getLogger(__name__)
+
+# A-ASSOCIATE-RJ: result, source, reason (PS3.8 table 9-21).
+_CALLING_AE_NOT_RECOGNISED = (1, 1, 3)
+_CALLED_AE_NOT_RECOGNISED = (1, 1, 7)
+_LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+_POLL_S = 0.05
+#: Associations that were aborted end within this, and so does a report under way, or they are left to the next start.
+_ENDING_S = 2.0
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A peer that may call: its AE title ("*" = any), and its address (`192.0.2.7`, `192.0.2.0/24`; empty = any)."""
+
+    ae_title: str
+    address: str = ""
+
+    def admits(self, ae_title: str, address: str) -> bool:
+        """An AE title is no authentication; with an address it is at least not enough to know the name."""
+        if self.ae_title not in ("*", ae_title.strip()):
+            return False
+        return not self.address or ipaddress.ip_address(address) in ipaddress.ip_network(self.address, strict=False)
+
+
+@dataclass(frozen=True)
+class ReceiverSettings:
+    """How the receiver listens.
+
+    Attributes:
+        host: address to bind; "" is every address of the machine.
+        port: 0 takes a free one.
+        check_called_ae: refuse peers that call another AE title than `ae_title` and `more_ae_titles`.
+        callers: who may call; empty = everyone.
+        max_associations: more are refused. Connections that have not asked for an association don't count.
+        max_pdu: largest PDU that peers may send, bytes, at most `LONGEST_PDU`.
+        network_timeout_s: an association that says nothing for so long is aborted.
+        acse_timeout_s: wait for the peer's side of opening and closing an association.
+        dimse_timeout_s: wait for a DIMSE message that is due.
+        minimum_free_bytes: below it, nothing new is accepted.
+        share_port: other receiving processes listen on the same port.
+        report_to: (AE title, host, port) of callers whose storage commitment reports go on an association of our own.
+        queriers: who may query and retrieve; empty = nobody.
+        move_to: (AE title, host, port) that C-MOVE may send to.
+        results: the folder of the results, which queries find beside the images.
+    """
+
+    ae_title: str
+    host: str = ""
+    port: int = 11112
+    check_called_ae: bool = True
+    callers: tuple[Caller, ...] = ()
+    max_associations: int = 64
+    max_pdu: int = LONGEST_PDU
+    network_timeout_s: float = 60.0
+    acse_timeout_s: float = 30.0
+    dimse_timeout_s: float = 30.0
+    minimum_free_bytes: int = 5_000_000_000
+    share_port: bool = False
+    report_to: tuple[tuple[str, str, int], ...] = ()
+    queriers: tuple[Caller, ...] = ()
+    move_to: tuple[tuple[str, str, int], ...] = ()
+    results: Path | None = None
+    more_ae_titles: tuple[str, ...] = ()
+
+
+class Receiver:
+    """Listens from `start` to `stop`. Associations that store nothing (C-ECHO) leave no row in the catalogue."""
+
+    def __init__(self, settings: ReceiverSettings, spool: Spool, catalog: Catalog) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._catalog = catalog
+        self._run = processes.current()
+        self._rows: dict[Association, int] = {}
+        self._admitted: set[Association] = set()
+        self._admission = threading.Lock()
+        self._server: Server | None = None
+        self._entity = _entity(settings)
+        report_to = {ae_title: (host, port) for ae_title, host, port in settings.report_to}
+        self._reports = Reports(settings.ae_title, catalog, report_to)
+
+    def start(self) -> int:
+        """Listens; returns the port.
+
+        Raises:
+            SpoolError: the address cannot be bound (in use, not this machine's, no right to a port below 1024).
+        """
+        settings = self._settings
+        # Its standard handlers format every PDU for a log that nobody reads: they cost a tenth of the throughput.
+        _config.LOG_HANDLER_LEVEL = "none"
+        retrieval = RetrieveProvider(
+            settings.ae_title,
+            Holdings(self._catalog, settings.results),
+            {ae_title: (host, port) for ae_title, host, port in settings.move_to},
+        )
+        try:
+            server = Server(
+                self._entity,
+                (settings.host or "0.0.0.0", settings.port),  # noqa: S104 - "" says: every address
+                settings.ae_title,
+                [*contexts.accepted(), commitment.context()],
+                open_timeout_s=settings.acse_timeout_s,
+                network_timeout_s=settings.network_timeout_s,
+                begin=self._begin,
+                ended=self._ended,
+                evt_handlers=[
+                    (evt.EVT_REQUESTED, self._requested),
+                    *self._reports.handlers,
+                    *retrieval.handlers,
+                ],
+                share_port=settings.share_port,
+            )
+        except OSError as error:
+            where = f"{settings.host or '*'}:{settings.port}"
+            raise SpoolError(f"cannot listen on {where}: {error.strerror}; change [node] host or port") from error
+        self._server = server
+        self._reports.start()
+        threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="dicom-accept", daemon=True).start()
+        port = int(server.server_address[1])
+        LOGGER.info("listening as %s on port %d", settings.ae_title, port)
+        return port
+
+    def stop(self, grace_s: float) -> None:
+        """Accepts nothing new; running associations may finish for `grace_s`, then they are aborted.
+
+        Takes at most `grace_s` and four seconds.
+        """
+        if self._server is None:
+            return
+        self._server.shutdown()
+        self._server = None
+        deadline = time.monotonic() + grace_s
+        while self._running() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        for association in self._running():
+            association.abort()
+        # Their ends are still to be written to the catalogue.
+        deadline = time.monotonic() + _ENDING_S
+        while (self._running() or self._rows) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        self._reports.stop(_ENDING_S)
+
+    def _running(self) -> list[Association]:
+        return [one for one in self._entity.active_associations if one.is_acceptor]
+
+    # Association
+
+    def _requested(self, event: evt.Event) -> None:
+        """Refuses an A-ASSOCIATE-RQ before contexts are negotiated."""
+        association = event.assoc
+        rejection = self._rejection(association)
+        if rejection is not None:
+            association.acse.send_reject(*rejection)
+            association.kill()
+            return
+        calling, address = _request(association).calling_ae_title, association.requestor.address
+        if any(querier.admits(calling, address) for querier in self._settings.queriers):
+            # Everybody else is spared the contexts' price, and refused what he may not have.
+            association.acceptor.supported_contexts = [*retrieve_scp.offered(), commitment.context()]
+
+    def _is_admitted(self, association: Association) -> bool:
+        """Takes one of the places, if there is one left."""
+        with self._admission:
+            if len(self._admitted) >= self._settings.max_associations:
+                return False
+            self._admitted.add(association)
+            return True
+
+    def _rejection(self, association: Association) -> tuple[int, int, int] | None:
+        request, address = _request(association), association.requestor.address
+        calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
+        settings = self._settings
+        ours = (settings.ae_title, *settings.more_ae_titles)
+        if settings.check_called_ae and called not in ours:
+            LOGGER.warning("refused %s at %s: it calls %s, this is %s", calling, address, called, " and ".join(ours))
+            return _CALLED_AE_NOT_RECOGNISED
+        if settings.callers and not any(caller.admits(calling, address) for caller in settings.callers):
+            LOGGER.warning("refused %s at %s: no such pair among the callers", calling, address)
+            return _CALLING_AE_NOT_RECOGNISED
+        if not self._has_space():
+            LOGGER.error("refused %s at %s: the spool's disk is full below its mark", calling, address)
+            return _LOCAL_LIMIT_EXCEEDED
+        if not self._is_admitted(association):
+            LOGGER.warning("refused %s at %s: %d associations are open", calling, address, settings.max_associations)
+            return _LOCAL_LIMIT_EXCEEDED
+        return None
+
+    def _has_space(self) -> bool:
+        try:
+            return self._spool.free_bytes() >= self._settings.minimum_free_bytes
+        except SpoolError:
+            LOGGER.exception("the spool does not answer")
+            return False
+
+    def _ended(self, association: Association) -> None:
+        with self._admission:
+            was_admitted = association in self._admitted
+            self._admitted.discard(association)
+        if not was_admitted:
+            return
+        association_id = self._rows.get(association)
+        how = "released" if association.is_released else "aborted"
+        LOGGER.info("association with %s at %s %s", association.requestor.ae_title, association.requestor.address, how)
+        if association_id is None:
+            return
+        try:
+            self._catalog.end_association(
+                association_id, "released" if association.is_released else "aborted", time.time()
+            )
+        except SpoolError:
+            # It stays open in the catalogue until this process ends: the settle rule then waits for the silence.
+            LOGGER.exception("cannot note the end of association %d", association_id)
+        finally:
+            del self._rows[association]
+
+    def _association_id(self, association: Association) -> int:
+        """The association's row, made at its first C-STORE: monitoring by C-ECHO would fill the table."""
+        found = self._rows.get(association)
+        if found is None:
+            requestor, called_ae = association.requestor, _request(association).called_ae_title.strip()
+            found = self._catalog.begin_association(
+                self._run, requestor.ae_title, called_ae, requestor.address, time.time()
+            )
+            self._rows[association] = found
+        return found
+
+    def _begin(self, association: Association, request: StoreRequest) -> Reception:
+        context = association._accepted_cx[request.context_id]
+        return Reception(
+            request,
+            str(context.abstract_syntax),
+            UID(context.transfer_syntax[0]),
+            self._spool,
+            self._catalog,
+            has_space=self._has_space,
+            association_id=lambda: self._association_id(association),
+        )
+
+
+def _request(association: Association) -> A_ASSOCIATE:
+    """The A-ASSOCIATE request, which has come before any of our handlers is called."""
+    request = association.requestor.primitive
+    assert request is not None
+    return request
+
+
+def _entity(settings: ReceiverSettings) -> ApplicationEntity:
+    entity = RequestorEntity(settings.ae_title)  # it listens, and calls the destinations of C-MOVE
+    # pynetdicom counts connections that have not yet asked for anything: five half-open ones would lock everybody out.
+    entity.maximum_associations = 1_000_000
+    entity.maximum_pdu_size = settings.max_pdu
+    entity.network_timeout = settings.network_timeout_s
+    entity.acse_timeout = settings.acse_timeout_s
+    entity.dimse_timeout = settings.dimse_timeout_s
+    return entity

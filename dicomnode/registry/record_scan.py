@@ -1,0 +1,103 @@
+"""A worker's part: after each analysis its scan goes into the registry. Nothing here may hold up or stop a result."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dicomnode import logs
+from dicomnode.analysis.measures.change import latest_before
+from dicomnode.analysis.findings import Findings, Risk
+from dicomnode.analysis.pipeline import Analysis
+from dicomnode.analysis.risk.predict import predict
+from dicomnode.config import RegistryTable
+from dicomnode.errors import DicomnodeError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.patients import whose
+from dicomnode.registry import pseudonyms, rows as recorder
+
+if TYPE_CHECKING:
+    from dicomnode.analysis.risk.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+
+def keep(
+    table: RegistryTable,
+    catalog: Catalog,
+    analysis: Analysis,
+    earlier: Sequence[Findings],
+    shadow: "Bundle | None",
+    *,
+    now: float,
+) -> bool:
+    """Note an analysed scan, and what the candidate says of it; where that fails, the log says so.
+
+    Args:
+        table: the configuration's.
+        catalog: the catalogue.
+        analysis: of the scan.
+        earlier: findings of the patient's other scans (`pipeline.analyse`).
+        shadow: the candidate, if one runs.
+        now: UTC seconds since 1970.
+
+    Returns:
+        Whether the scan is in the registry.
+    """
+    if not table.record:
+        return False
+    series = analysis.findings.series
+    assert series is not None
+    try:
+        return _keep(table, catalog, analysis, _shadow_risk(analysis, earlier, shadow), now)
+    except Exception as error:  # noqa: BLE001  (the analysis is done: its result goes out, whatever happens here)
+        _tell(error, "study %s is not in the registry", series.study_uid)
+        return False
+
+
+def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Risk | None, now: float) -> bool:
+    findings = analysis.findings
+    assert findings.series is not None
+    study_uid = findings.series.study_uid
+    patient = whose({i.patient_hash for i in catalog.instances(study_uid)})
+    if patient is None:
+        # Under one pseudonym, the scans of many would be one patient's.
+        log.warning("study %s has no Patient ID, or more than one: it is not in the registry", study_uid)
+        return False
+    names = pseudonyms.load(table.folder)
+    path = table.folder / "volumes" / f"{names.scan(study_uid)}.npz" if table.volumes else None
+    volume = "" if path is None else str(path)
+    row = recorder.row(findings, analysis.headers[0], patient, names, volume=volume, now=now)
+    if row is None:
+        log.warning("study %s has no Study Date that can be used: it is not in the registry", study_uid)
+        return False
+    # The row first: where the patient was forgotten, no voxel is written.
+    if not catalog.put_scan(row, recorder.risks(row, findings.risk, shadow, now)):
+        return False
+    if path is not None:
+        recorder.save_volume(analysis, path)
+    return True
+
+
+def _shadow_risk(analysis: Analysis, earlier: Sequence[Findings], shadow: "Bundle | None") -> Risk | None:
+    """What the candidate says; None where there is none, where no risk may be given, or where it fails."""
+    doubtful = any(f.severity == "error" for f in analysis.findings.flags)
+    if shadow is None or doubtful or analysis.volume is None or analysis.labels is None:
+        return None
+    start = time.perf_counter()
+    try:
+        before = latest_before(analysis.findings, earlier)
+        risk = predict(shadow, analysis.findings, analysis.headers[0], analysis.volume, analysis.labels, before)
+    except Exception as error:  # noqa: BLE001  (the scan goes into the registry without the candidate's word)
+        _tell(error, "the candidate %s %s says nothing of this scan", shadow.name, shadow.version)
+        return None
+    log.info("the candidate %s %s ran in %.1f s", shadow.name, shadow.version, time.perf_counter() - start)
+    return risk
+
+
+def _tell(error: Exception, message: str, *args: object) -> None:
+    """Our errors say what a person needs and name no patient; somebody else's texts may."""
+    if isinstance(error, DicomnodeError | OSError):
+        log.error(f"{message}: %s", *args, error)
+    else:
+        logs.trouble(log, error, message, *args)

@@ -1,0 +1,103 @@
+"""The one-page summary as a Secondary Capture (PS3.3 A.8), for any PACS, also one that shows neither SEG nor SR."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from dicomnode.analysis.findings import Findings
+from dicomnode.report import codes, stamp, uids
+from dicomnode.report.page import layout as page, trend
+from dicomnode.report.context import SUMMARY, Context
+from dicomnode.report.page.style import BACKGROUND
+from dicomnode.report.page.views import Views
+
+
+def picture(views: Views, findings: Findings) -> NDArray[np.uint8]:
+    """The page, shape (row, column, RGB). Nothing in it tells who the patient is.
+
+    Where earlier scans are known, it is taller by a strip that shows the numbers over time.
+
+    Raises:
+        ValueError: the findings hold no lungs.
+    """
+    if findings.lungs is None or findings.series is None:
+        raise ValueError(f"no summary to draw: the findings ({findings.status}) hold no lungs")
+    whole = _pixels(page.SIZE_INCHES, lambda figure: page.draw(figure, views, findings))
+    if not findings.trend:
+        return whole
+    seam = round((1 - page.SEAM) * len(whole))
+    strip = _pixels(trend.SIZE_INCHES, lambda figure: trend.draw(figure, findings))
+    return np.concatenate([whole[:seam], strip, whole[seam:]])
+
+
+def _pixels(size_inches: tuple[float, float], draw: Callable[[Figure], None]) -> NDArray[np.uint8]:
+    figure = Figure(figsize=size_inches, dpi=page.DPI, facecolor=BACKGROUND)
+    canvas = FigureCanvasAgg(figure)
+    draw(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3].copy()
+
+
+def encode(headers: Sequence[Dataset], picture: NDArray[np.uint8], findings: Findings, context: Context) -> Dataset:
+    """The page as an 8-bit RGB Secondary Capture image.
+
+    Args:
+        picture: shape (row, column, RGB).
+
+    Raises:
+        ValueError: the picture has another shape or type.
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise ValueError(f"the picture must be uint8 of shape (row, column, 3), not {picture.dtype} {picture.shape}")
+    first = headers[0]
+    study_uid = str(first.StudyInstanceUID)
+    image = Dataset()
+    image.SOPClassUID = SecondaryCaptureImageStorage
+    image.SOPInstanceUID = uids.sop_instance(SUMMARY, study_uid, findings)
+    image.SeriesInstanceUID = uids.series(SUMMARY, study_uid, findings)
+    image.Modality = "OT"
+    image.InstanceNumber = 1
+    image.ConversionType = "WSD"
+    image.ImageType = ["DERIVED", "SECONDARY"]
+    image.DerivationDescription = "Summary page drawn from the analysis of the source images"
+    image.SourceImageSequence = [_reference(header) for header in headers]
+    image.BodyPartExamined = "CHEST"
+    image.BurnedInAnnotation = "YES"
+    # Type 2C, and the page has no one orientation: each view on it is labelled.
+    image.PatientOrientation = ""
+    _set_pixels(image, picture)
+    image.preamble = b"\0" * 128
+    image.file_meta = _file_meta(image)
+    stamp.finish(image, SUMMARY, first, findings, context)
+    return image
+
+
+def _reference(header: Dataset) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = header.SOPClassUID
+    reference.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    reference.PurposeOfReferenceCodeSequence = [codes.item(codes.SOURCE_IMAGE)]
+    return reference
+
+
+def _set_pixels(image: Dataset, picture: NDArray[np.uint8]) -> None:
+    image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
+    image.Rows, image.Columns = picture.shape[:2]
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
+    pixels = np.ascontiguousarray(picture).tobytes()
+    image.add_new("PixelData", "OB", pixels + b"\0" * (len(pixels) % 2))
+
+
+def _file_meta(image: Dataset) -> FileMetaDataset:
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\0\1"
+    meta.MediaStorageSOPClassUID = image.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
+    return meta

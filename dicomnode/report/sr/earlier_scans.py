@@ -1,0 +1,56 @@
+"""What the measurement report says of the patient's earlier scans besides the change: time point, list, evidence."""
+
+import highdicom as hd
+from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage
+
+from dicomnode.analysis.findings import Findings, TrendPoint
+from dicomnode.report import codes, uids
+from dicomnode.report.sr import frame as documents
+from dicomnode.report.context import MEASUREMENTS
+
+
+def time_point(findings: Findings) -> hd.sr.TimePointContext | None:
+    """TID 1502: which of the known scans this is, counted from the first. None where no earlier one is known.
+
+    Without a type (CID 6146): whether the first scan was the baseline of anything, the node cannot know. Without the
+    order as a number: PixelMed's validator takes it for a measurement in the wrong place.
+    """
+    if not findings.trend:
+        return None
+    return hd.sr.TimePointContext(time_point=f"Scan {len(findings.trend) + 1} of those known")
+
+
+def listed(findings: Findings) -> list[hd.sr.ContentItem]:
+    """One line for each earlier scan, the oldest first, with what was measured then."""
+    return [documents.text(codes.EARLIER_SCAN, _line(point, findings)) for point in findings.trend]
+
+
+def evidence(findings: Findings) -> list[Dataset]:
+    """References to the earlier scans' measurement reports, which are of other studies: Pertinent Other Evidence.
+
+    A report that stays in the node is not named: nobody who reads the reference could open it.
+    """
+    return [_report_of(point) for point in findings.trend if not point.stays_here]
+
+
+def _report_of(point: TrendPoint) -> Dataset:
+    report = Dataset()
+    report.StudyInstanceUID = point.study_uid
+    report.SeriesInstanceUID = uids.series(MEASUREMENTS, point.study_uid, point)
+    report.SOPClassUID = Comprehensive3DSRStorage
+    report.SOPInstanceUID = uids.sop_instance(MEASUREMENTS, point.study_uid, point)
+    return report
+
+
+def _line(point: TrendPoint, findings: Findings) -> str:
+    values = [f"volume {point.volume_ml:.0f} ml"]
+    if point.haa_percent is not None:
+        values.append(f"-600 to -250 HU {point.haa_percent:.1f} %")
+    if point.mean_hu is not None:
+        values.append(f"mean {point.mean_hu:.0f} HU")
+    if point.horizons and findings.risk is not None and findings.risk.bundle_sha256 == point.bundle_sha256:
+        values += [f"risk within {h.years} y {100 * h.probability:.0f} %" for h in point.horizons]
+    doubts = f" Not fully comparable: {', '.join(point.doubts)}." if point.doubts else ""
+    when = f"{point.study_date}, {point.days_before:.0f} days before (study {point.study_uid})"
+    return f"{when}: {', '.join(values)}.{doubts}"

@@ -1,0 +1,46 @@
+"""«Not analysed, because …» as a short structured report, so that the reader at the PACS is not left waiting.
+
+Also a TID 1500 document, though it holds no measurement: row 12 (Qualitative Evaluations) alone satisfies the template,
+and whoever looks for the node's results finds results and refusals in one place. It never holds an invented number.
+"""
+
+from pydicom.dataset import Dataset
+
+from dicomnode.analysis.findings import Findings
+from dicomnode.report import codes
+from dicomnode.report.sr import frame as documents
+from dicomnode.report.context import REFUSAL, Context
+
+
+def encode(header: Dataset, findings: Findings, context: Context) -> Dataset:
+    """The refusal of one study.
+
+    Args:
+        header: any image of the study; it gives patient, study and order.
+        findings: with status "refused". A series that was chosen and then failed makes the outcome «failed»,
+            otherwise it is «not attempted».
+
+    Raises:
+        ValueError: the findings are not a refusal.
+    """
+    if findings.status != "refused":
+        raise ValueError(f"no refusal to encode: the findings are {findings.status}")
+    outcome = codes.NOT_ATTEMPTED if findings.series is None else codes.FAILED
+    evaluations = [
+        documents.summary(outcome),
+        *documents.preamble(findings),
+        *documents.series_used(findings),
+        *(documents.text(codes.REASON, sentence) for sentence in reasons(findings)),
+    ]
+    return documents.document(REFUSAL, [header], findings, context, evaluations=evaluations)
+
+
+def reasons(findings: Findings) -> list[str]:
+    """One sentence for each series that was rejected; one for the study where there was none."""
+    if not findings.rejected:
+        return ["No series of this study could be analysed."]
+    return [
+        f"Series {r.series_uid} ({r.modality or 'no modality'}, {r.slices} images): "
+        + ("; ".join(reason.text for reason in r.reasons) or "no reason recorded")
+        for r in findings.rejected
+    ]

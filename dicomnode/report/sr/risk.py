@@ -1,0 +1,71 @@
+"""The predicted risk as a structured report of its own: TID 1500 with one TID 1501 group.
+
+Its own, because PixelMed's validator rejects TID 1411 and TID 1501 side by side in one document.
+"""
+
+from collections.abc import Sequence
+
+import highdicom as hd
+from pydicom.dataset import Dataset
+
+from dicomnode.analysis.findings import Findings, Horizon, Risk
+from dicomnode.report import codes, source, uids
+from dicomnode.report.sr import frame as documents
+from dicomnode.report.context import MANUFACTURER, RISK, Context
+from dicomnode.report.wording import plain
+
+
+def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> Dataset:
+    """The risk of one analysis, with lower and upper bound of each horizon.
+
+    Raises:
+        ValueError: the findings hold no risk, or a horizon that has no code.
+    """
+    risk = findings.risk
+    if risk is None:
+        raise ValueError("no risk to encode: the findings hold none")
+    unknown = [h.years for h in risk.horizons if h.years not in codes.MORTALITY]
+    if unknown:
+        raise ValueError(f"there is no code for a horizon of {unknown} years, only for {list(codes.MORTALITY)}")
+    interval = risk.interval or "The model states no interval in words."
+    return documents.document(
+        RISK,
+        headers,
+        findings,
+        context,
+        groups=[_group(headers, risk)],
+        evaluations=[
+            *documents.preamble(findings),
+            documents.text(codes.INTERVAL, interval),
+            *documents.series_used(findings),
+        ],
+    )
+
+
+def _group(headers: Sequence[Dataset], risk: Risk) -> hd.sr.MeasurementsAndQualitativeEvaluations:
+    first = headers[0]
+    middle = source.placeholder(headers[len(headers) // 2])
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(
+            identifier="Mortality risk", uid=uids.tracking(source.patient_key(first), "mortality risk")
+        ),
+        finding_sites=[hd.sr.FindingSite(anatomic_location=codes.LUNG, laterality=codes.BILATERAL)],
+        algorithm_id=hd.sr.AlgorithmIdentification(
+            name=plain(risk.bundle),
+            version=plain(risk.version) or "not stated",
+            manufacturer=MANUFACTURER,
+            family=codes.ARTIFICIAL_INTELLIGENCE,
+            parameters=[f"bundle sha256={risk.bundle_sha256}", f"intended use={risk.intended_use}"],
+        ),
+        measurements=[item for horizon in risk.horizons for item in _measurements(horizon)],
+        qualitative_evaluations=[hd.sr.QualitativeEvaluation(codes.SUMMARY_OF_ANALYSES, codes.SUCCEEDED)],
+        source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(middle)],
+    )
+
+
+def _measurements(horizon: Horizon) -> list[hd.sr.Measurement]:
+    values = (horizon.probability, horizon.lower, horizon.upper)
+    return [
+        hd.sr.Measurement(code, round(100.0 * value, 1), codes.PERCENT)
+        for code, value in zip(codes.MORTALITY[horizon.years], values, strict=True)
+    ]

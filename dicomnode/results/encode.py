@@ -1,0 +1,160 @@
+"""The results of one analysis as files.
+
+Findings, DICOM objects and the overlay picture, written whole or not at all.
+"""
+
+import io
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import Dataset
+
+import dicomnode
+from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.pipeline import Analysis, with_encode_time
+from dicomnode.config import ObjectName
+from dicomnode.store.records import Instance
+from dicomnode.report import gc_pause as collection, segmentation
+from dicomnode.report.sr import measurements, refusal, risk
+from dicomnode.report.page import summary, views
+from dicomnode.report.context import Context
+
+
+@dataclass(frozen=True)
+class ResultObject:
+    """One DICOM object of a result, on disk. `name` is an `ObjectName`, or "refusal"."""
+
+    name: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What encoding needs of an analysis: small enough to keep on disk between the two steps of the workflow."""
+
+    findings: Findings
+    sources: tuple[Path, ...]
+    labels_in_source: NDArray[np.uint8]
+    views: views.Views
+    lobes_in_source: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def of(cls, analysis: Analysis) -> "Checkpoint":
+        """The checkpoint of an analysed study."""
+        if analysis.volume is None or analysis.labels is None:
+            raise ValueError("a refused study has nothing to encode")
+        return cls(
+            analysis.findings,
+            analysis.volume.paths,
+            analysis.labels_in_source,
+            views.choose(analysis.volume, analysis.labels),
+            analysis.lobes_in_source,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint's files into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {"labels": self.labels_in_source}
+        if self.lobes_in_source is not None:
+            arrays["lobes"] = self.lobes_in_source
+        np.savez_compressed(folder / "labels.npz", allow_pickle=False, **arrays)
+        self.views.save(folder / "views.npz")
+        write_whole(folder / "sources.json", json.dumps([str(p) for p in self.sources]).encode())
+        write_whole(folder / "findings.json", self.findings.to_json().encode())
+
+    @classmethod
+    def restore(cls, folder: Path) -> "Checkpoint":
+        """The checkpoint that `save` wrote into `folder`."""
+        with np.load(folder / "labels.npz") as file:
+            labels, lobes = file["labels"], file.get("lobes")
+        return cls(
+            Findings.from_json((folder / "findings.json").read_text("utf-8")),
+            tuple(Path(p) for p in json.loads((folder / "sources.json").read_text("utf-8"))),
+            labels,
+            views.Views.load(folder / "views.npz"),
+            lobes,
+        )
+
+    def discard(self, folder: Path) -> None:
+        """Remove what only the checkpoint needed; the findings stay."""
+        for name in ("labels.npz", "views.npz", "sources.json"):
+            (folder / name).unlink(missing_ok=True)
+
+
+def context(
+    made_at: float, station_name: str = "", previous: Findings | None = None, order: Dataset | None = None
+) -> Context:
+    """The circumstances of a result that was made (or first asked for) at `made_at`, seconds since 1970."""
+    serial, created = station_name or "offline", datetime.fromtimestamp(made_at, UTC)
+    return Context(created, dicomnode.__version__, serial, station_name, previous=previous, order=order)
+
+
+def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
+    """The image that gives a result's reports patient, study and order; None where the study has lost its images."""
+    sources = folder / "sources.json"
+    if sources.exists():
+        return Path(json.loads(sources.read_text("utf-8"))[0])
+    return Path(received[0].path) if received else None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees it whole or not at all, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@collection.put_off()
+def encode(checkpoint: Checkpoint, context: Context, folder: Path) -> tuple[ResultObject, ...]:
+    """Make the reports and write them, `overlay.png` and `findings.json` into `folder`.
+
+    The same checkpoint and context give the same bytes in every DICOM object.
+    """
+    start = time.perf_counter()
+    findings = checkpoint.findings
+    headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in checkpoint.sources]
+    seg = segmentation.encode(headers, checkpoint.labels_in_source, findings, context, checkpoint.lobes_in_source)
+    picture = summary.picture(checkpoint.views, findings)
+    objects: list[tuple[ObjectName, Dataset]] = [
+        ("seg", seg),
+        ("measurements", measurements.encode(headers, findings, seg, context)),
+    ]
+    if findings.risk is not None:
+        objects.append(("risk", risk.encode(headers, findings, context)))
+    objects.append(("summary", summary.encode(headers, picture, findings, context)))
+    written = tuple(_write(name, dataset, folder) for name, dataset in objects)
+    png = io.BytesIO()
+    Image.fromarray(picture).save(png, format="PNG")
+    write_whole(folder / "overlay.png", png.getvalue())
+    findings = with_encode_time(findings, time.perf_counter() - start)
+    write_whole(folder / "findings.json", findings.to_json().encode())
+    return written
+
+
+def encode_refusal(findings: Findings, source: Path, context: Context, folder: Path) -> ResultObject:
+    """Write the short «not analysed: reason» report of a refused study; `source` is any image of it."""
+    header = pydicom.dcmread(source, stop_before_pixels=True)
+    return _write("refusal", refusal.encode(header, findings, context), folder)
+
+
+def _write(name: str, dataset: Dataset, folder: Path) -> ResultObject:
+    content = io.BytesIO()
+    pydicom.dcmwrite(content, dataset, enforce_file_format=True)
+    path = folder / f"{name}.dcm"
+    write_whole(path, content.getvalue())
+    return ResultObject(name, str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), path)

@@ -1,0 +1,289 @@
+"""What happens by the clock: studies settle, dead workers' work is given to others, room is made on the disk.
+
+The clock only looks; the state stands in the catalogue and in the queue, so a tick that is missed or doubled changes
+nothing.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+from sqlalchemy.exc import SQLAlchemyError
+
+from dicomnode import logs
+from dicomnode.context import prefetch, worklist
+from dicomnode.config import Config
+from dicomnode.service.pacs_count import Counts, listed
+from dicomnode.reception.spooled import read_instance
+from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.reception.reconcile import reconcile
+from dicomnode.store.records import StudyIntake
+from dicomnode.reception.settle import SettleRule, decide
+from dicomnode.store.spool import Spool
+from dicomnode.outbound.notify.message import kind
+from dicomnode.outbound.peers import to_peer
+from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
+from dicomnode.service.retention import CarefulClock, Room, make_room
+from dicomnode.outbound.procedure_steps import mpps, ups
+
+log = logging.getLogger(__name__)
+
+#: How often jobs that are settled, but perhaps not enqueued, are enqueued again (which is harmless if they are).
+RECONCILE_S = 15.0
+#: How often events are handed to those who want to be told.
+EVENTS_S = 2.0
+_EVENTS_AT_ONCE = 200
+#: How often the room on the disk is looked at.
+ROOM_S = 10.0
+#: How often the worklist is looked through for patients whose earlier scans may be fetched.
+PREFETCH_S = 20.0
+#: How often studies are looked for that went out without an earlier scan which has come since.
+LATE_S = 5.0
+
+
+class Housekeeping:
+    """The ticks of one node. `start` and `stop` them; each can also be called by itself."""
+
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        queue: Queue,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config, self._catalog, self._queue, self._clock = config, catalog, queue, clock
+        self._rule = SettleRule(release_s=config.settle.release_s, quiet_s=config.settle.quiet_s)
+        self._tick_s = config.settle.tick_s
+        self._room = Room(
+            int(config.storage.low_free_gb * 1e9),
+            config.storage.retention_days * 86_400,
+            config.storage.findings_days * 86_400,
+        )
+        self._storage = config.storage
+        self._notify = config.notify
+        self._careful = CarefulClock(clock, steady)
+        self._dead_after_s = config.worker.dead_after_s
+        self._spool_root = config.storage.spool
+        # Nothing could come while the node was down: a silence is counted from here.
+        self._since = clock()
+        self._enqueued: set[tuple[str, int, float]] = set()
+        self._fetched_ahead: set[tuple[str, str]] = set()
+        self._counts = _counts(config)
+        self._scheduler = BackgroundScheduler(timezone="UTC")
+        self._stopping = threading.Event()
+
+    def add(self, tick: Callable[[], object], trigger: BaseTrigger) -> None:
+        """One more thing that happens by the clock."""
+        self._scheduler.add_job(_guarded(tick), trigger, max_instances=1, coalesce=True, misfire_grace_time=None)
+
+    def start(self) -> None:
+        """Start ticking."""
+        self._every(RECONCILE_S, self.reconcile)
+        self._every(EVENTS_S, self.hand_over)
+        self._every(min(RECONCILE_S, self._dead_after_s / 4), self.recover)
+        self._scheduler.add_job(self._compare_first)
+        if self._config.worklist is not None:
+            self._every(self._config.worklist.every_s, self.refresh_worklist, at_once=True)
+        if self._config.priors is not None:
+            self._every(PREFETCH_S, self.fetch_ahead)
+            self._every(LATE_S, self.take_up_late_priors)
+        if self._config.ups is not None:
+            self._every(self._config.ups.every_s, self.perform_tasks)
+        if self._config.mpps is not None:
+            self._every(self._config.mpps.every_s, self.tell_steps)
+        self._scheduler.start()
+
+    def _every(self, seconds: float, tick: Callable[[], object], *, at_once: bool = False) -> None:
+        once = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+        first = {"next_run_time": datetime.now(UTC)} if at_once else {}
+        self._scheduler.add_job(_guarded(tick), "interval", seconds=seconds, **once, **first)
+
+    def _compare_first(self) -> None:
+        # A power cut may have taken the last rows of images: before they are restored, nothing settles without them,
+        # and no study is removed as if it had not gone on.
+        while not _guarded(self.compare_spool)():
+            if self._stopping.wait(self._tick_s):
+                return
+        self._every(self._tick_s, self.settle)
+        self._every(ROOM_S, self.make_room)
+
+    def stop(self) -> None:
+        """Stop ticking; a running tick ends first."""
+        self._stopping.set()
+        self._scheduler.shutdown(wait=True)
+        if self._counts is not None:
+            self._counts.close()
+
+    def settle(self) -> list[tuple[str, int]]:
+        """Settle what is complete or has been quiet long enough.
+
+        Returns the (study UID, generation)s that were queued.
+        """
+        now = self._clock()
+        # A clock that was set back must not make the silence begin in the future.
+        self._since = min(self._since, now)
+        queued = []
+        for study in self._catalog.unsettled(now):
+            decision = decide(self._heard(study), now, self._rule)
+            if not decision.settled or (self._counts is not None and self._counts.lacks(self._heard(study), now)):
+                continue
+            held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
+            try:
+                settled = self._catalog.settle(study.study_uid, now, held)
+            except DatabaseError:
+                raise
+            except SpoolError:
+                continue  # another node on this database was quicker
+            if held:
+                log.error(
+                    "study %s is held: its images name two patients; correct it and send it again", study.study_uid
+                )
+                continue
+            log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
+            queued.append((settled.study_uid, settled.generation))
+            self._enqueue(settled.study_uid, settled.generation)
+        return queued
+
+    def _enqueue(self, study_uid: str, generation: int) -> None:
+        try:
+            self._queue.enqueue(study_uid, generation)
+        except SQLAlchemyError as e:
+            # The text of a database error holds the row's values. The job is queued in the catalogue: `reconcile`
+            # enqueues it, and the other studies do not wait for that.
+            log.warning("study %s is enqueued later: the queue's database said %s", study_uid, _name(e))
+
+    def _heard(self, study: StudyIntake) -> StudyIntake:
+        """The study as if its last image had come when this node began to listen, if it came before that."""
+        return replace(study, last_seen=max(study.last_seen, self._since))
+
+    def reconcile(self) -> None:
+        """Enqueue what a crash left settled but not enqueued; say what the queue has given up."""
+        waiting = {(j.study_uid, j.generation, j.updated_at) for j in self._catalog.jobs(state="queued")}
+        for study_uid, generation, _ in waiting - self._enqueued:
+            self._queue.enqueue(study_uid, generation)
+        # Once for each time that a job was queued: a long queue is not asked for again at every tick.
+        self._enqueued = waiting
+        for study_uid, generation in self._queue.given_up():
+            found = self._catalog.job(study_uid, generation)
+            if found is not None and found.state in ("queued", "running"):
+                why = "the worker went down each time it took this study: see its log, then `dicomnode jobs retry`"
+                self._catalog.set_state(study_uid, generation, "failed", why, now=self._clock())
+                log.error("study %s generation %d failed: %s", study_uid, generation, why)
+
+    def hand_over(self) -> int:
+        """Enqueue a notification of each event for each receiver that asks for it. Returns how many events there were.
+
+        A crash between enqueueing and forgetting enqueues again, which is harmless.
+        """
+        events = self._catalog.events(_EVENTS_AT_ONCE)
+        for event in events:
+            for to in self._notify:
+                if kind(event) in to.events:
+                    self._queue.notify(to.name, event)
+            self._catalog.forget_event(event.event_id)
+        return len(events)
+
+    def make_room(self) -> list[str]:
+        """Remove what was delivered long enough ago while the disk is short of room. Returns the studies' UIDs."""
+        spool = Spool(self._storage.spool)
+        return make_room(self._room, spool, self._storage.results, self._catalog, self._careful())
+
+    def recover(self) -> int:
+        """Give the work of dead workers, and of versions without a worker, to those that live.
+
+        Returns how many workflows.
+        """
+        moved = 0
+        for name in self._catalog.declare_dead(self._dead_after_s):
+            count = self._queue.resume_of(name)
+            self._catalog.buried(name)
+            log.error(
+                "worker %s is dead (silent for %g s): others go on with its %d parts", name, self._dead_after_s, count
+            )
+            moved += count
+        versions = {worker.version for worker in self._catalog.workers("alive")}
+        # Without a worker of this version, there is nobody to give anything to.
+        if WORKFLOW_VERSION in versions:
+            count = self._queue.adopt_orphans(versions)
+            if count:
+                log.warning("%d parts of an older version were begun anew under version %s", count, WORKFLOW_VERSION)
+            moved += count
+        return moved
+
+    def refresh_worklist(self) -> int:
+        """Ask the RIS for the orders of these days. Returns how many there are."""
+        count = worklist.refresh(self._config, self._catalog, self._clock())
+        log.info("the worklist has %d orders", count)
+        return count
+
+    def fetch_ahead(self) -> int:
+        """Look for the earlier scans of the patients who are expected, once a day. Returns for how many patients."""
+        day = time.strftime("%Y%m%d", time.localtime(self._clock()))
+        expected = {(order.key, day) for order in prefetch.due(self._config, self._catalog, self._clock())}
+        for key, _ in expected - self._fetched_ahead:
+            self._queue.prefetch(key, day)
+        self._fetched_ahead = expected | {one for one in self._fetched_ahead if one[1] == day}
+        return len(expected)
+
+    def take_up_late_priors(self) -> list[str]:
+        """Settle anew what went out without an earlier scan that has come by now. Returns the studies' UIDs."""
+        reopened = self._catalog.reopen_for_late_priors()
+        for study_uid in reopened:
+            log.info("study %s is analysed once more: an earlier scan of its patient has come", study_uid)
+        return reopened
+
+    def perform_tasks(self) -> int:
+        """Bring the tasks of the UPS worklist in line with what became of their studies. Returns how many changed."""
+        return ups.tick(self._config, self._catalog, self._clock())
+
+    def tell_steps(self) -> int:
+        """Tell of each analysis as a performed procedure step. Returns how many steps changed."""
+        return mpps.tick(self._config, self._catalog, self._clock())
+
+    def compare_spool(self) -> None:
+        """Once after the start: the spool and the catalogue, compared in both directions."""
+        found = reconcile(Spool(self._spool_root), self._catalog, read_instance)
+        log.log(logging.WARNING if found.trouble else logging.INFO, "spool and catalogue compared: %s", found)
+
+
+def _counts(config: Config) -> Counts | None:
+    """Who is asked for the number of images; None where nobody is."""
+    named = next((d for d in config.destination if d.name == config.settle.count_at), None)
+    if named is None:
+        return None
+    return Counts(partial(listed, to_peer(named, config)), config.settle.count_wait_s)
+
+
+def _guarded(tick: Callable[[], object]) -> Callable[[], bool]:
+    """A tick whose failure is said and forgotten: the next one finds the same state. Returns whether it went well."""
+
+    def run() -> bool:
+        try:
+            tick()
+        except SQLAlchemyError as e:
+            # The text of a database error holds the row's values.
+            log.warning("%s has to wait: the database said %s", tick.__name__, _name(e))
+        except DicomnodeError as e:
+            log.warning("%s has to wait: %s", tick.__name__, e)
+        except Exception as e:  # noqa: BLE001  (the clock goes on, whatever one tick met)
+            logs.trouble(log, e, "%s failed", tick.__name__)
+        else:
+            return True
+        return False
+
+    return run
+
+
+def _name(error: SQLAlchemyError) -> str:
+    cause = getattr(error, "orig", None) or error
+    if type(cause).__name__ == "UndefinedTable" or "no such table" in str(cause):  # PostgreSQL, SQLite
+        return "that the queue is not there yet: the first worker makes it"
+    return type(cause).__name__

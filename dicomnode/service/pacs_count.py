@@ -1,0 +1,94 @@
+"""What a PACS that has the same images says of their number (C-FIND, PS3.4 C.4.1), asked before a study settles.
+
+It can only make a study wait, and for `longest_s` at most: a PACS that is down, slow, or still receiving itself holds
+up nothing for good.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from dicomnode.network import find as query
+from dicomnode.network.association import Destination
+from dicomnode.errors import DicomnodeError
+from dicomnode.store.records import StudyIntake
+
+log = logging.getLogger(__name__)
+
+#: A study that lacks images is asked about again after so long, and an answer may take so long.
+AGAIN_S, WITHIN_S = 10.0, 10.0
+_MOST_SERIES = 500
+
+#: Number of images by Series Instance UID.
+Numbers = Mapping[str, int]
+
+
+def listed(peer: Destination, study_uid: str) -> Numbers:
+    """Number of Series Related Instances (0020,1209) of each series of a study, where the PACS gives it.
+
+    Raises:
+        PeerError, PeerRejectedError: the PACS did not answer, or refused.
+    """
+    question = Dataset()
+    question.QueryRetrieveLevel = "SERIES"
+    question.StudyInstanceUID = study_uid
+    question.SeriesInstanceUID = None
+    question.NumberOfSeriesRelatedInstances = None
+    found = query.find(peer, query.STUDY_ROOT_FIND, question, within_s=WITHIN_S, most=_MOST_SERIES)
+    numbers: dict[str, int] = {}
+    for answer in found.answers:
+        series = query.read(answer)
+        with suppress(ValueError, TypeError):  # not every PACS counts
+            numbers[str(series.get("SeriesInstanceUID"))] = int(str(series.get("NumberOfSeriesRelatedInstances")))
+    return numbers
+
+
+@dataclass(frozen=True)
+class _Asked:
+    at: float
+    answer: "Future[Numbers]"
+
+
+class Counts:
+    """Asks in threads of its own, so that the clock's other studies do not wait for a slow PACS."""
+
+    def __init__(self, ask: Callable[[str], Numbers], longest_s: float) -> None:
+        self._ask, self._longest_s = ask, longest_s
+        self._asked: dict[str, _Asked] = {}
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="count")
+
+    def lacks(self, study: StudyIntake, now: float) -> bool:
+        """Whether the study should wait: the PACS is being asked, or lists more images in one of its series.
+
+        Series of which nothing has come do not count: they were perhaps not meant for this node.
+        """
+        if now >= study.last_seen + self._longest_s:
+            self._asked.pop(study.study_uid, None)
+            return False
+        asked = self._asked.get(study.study_uid)
+        if asked is None or (asked.answer.done() and now >= asked.at + AGAIN_S):
+            self._asked[study.study_uid] = _Asked(now, self._threads.submit(self._ask, study.study_uid))
+            return True
+        if not asked.answer.done():
+            return True
+        if self._says_more(asked, study):
+            return True
+        del self._asked[study.study_uid]
+        return False
+
+    @staticmethod
+    def _says_more(asked: _Asked, study: StudyIntake) -> bool:
+        try:
+            numbers = asked.answer.result()
+        except DicomnodeError as error:
+            log.warning("the images of study %s could not be counted at the PACS: %s", study.study_uid, error)
+            return False
+        return any(numbers.get(series.series_uid, 0) > series.instances for series in study.series)
+
+    def close(self) -> None:
+        """Ask no more; an answer under way is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,122 @@
+"""The processes of a node: the receiver, and a worker. `service` starts and watches them."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from types import FrameType
+
+from dicomnode.config import Config
+from dicomnode.reception.receiver import Caller, ReceiverSettings
+from dicomnode.reception.process import run_receiver
+from dicomnode.errors import SpoolError
+from dicomnode.store.catalog.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+
+def receive(config: Config, stop: threading.Event) -> None:
+    """The receiving process, until `stop` is set."""
+    prepare_folders(config)
+    storage = config.storage
+    run_receiver(
+        receiver_settings(config), storage.spool, storage.state, config.catalog_url, config.worker.drain_s, stop
+    )
+
+
+def work(config: Config, index: int, stop: threading.Event) -> None:
+    """A worker, until `stop` is set. `index` tells the workers of one host apart, and stays the same over restarts."""
+    from dicomnode.workflows import (  # noqa: PLC0415  (imports torch, which the receiving process must not)
+        worker,
+        study as workflow,
+    )
+    from dicomnode.workflows.queue import WORKFLOW_VERSION  # noqa: PLC0415
+    from dicomnode.models.serving import Models  # noqa: PLC0415
+
+    prepare_folders(config)
+    models = Models(config)
+    catalog = Catalog.open(config.catalog_url)
+    name = f"{socket.gethostname()}-{index}"
+    lease = catalog.register_worker(name, WORKFLOW_VERSION)
+    heart = worker.Heart(catalog, lease, config.worker.dead_after_s)
+    workflow.start(worker.Work(config, catalog.leased(lease, worker.lost), models), executor_id=name)
+    log.info(
+        "worker %d is ready: segmenter %s, bundle %s",
+        index,
+        config.analysis.segmenter,
+        config.analysis.bundle or "none",
+    )
+    stop.wait()
+    workflow.stop(config.worker.drain_s)
+    heart.stop()
+    catalog.close()
+    worker.end()
+
+
+def prepare_folders(config: Config) -> None:
+    """Make the folders of the configuration where they are missing.
+
+    Raises:
+        SpoolError: one cannot be made.
+    """
+    for key in ("spool", "results", "state"):
+        folder = getattr(config.storage, key)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise SpoolError(
+                f"storage.{key} = {folder}: this folder cannot be made ({e.strerror}); change the path, or the rights "
+                "of the folder above it"
+            ) from None
+
+
+def receiver_settings(config: Config) -> ReceiverSettings:
+    """The receiver's record of the configuration."""
+    node = config.node
+    return ReceiverSettings(
+        ae_title=node.ae_title,
+        more_ae_titles=config.routing.ae_titles,
+        host=node.host,
+        port=node.port,
+        check_called_ae=node.check_called_ae,
+        callers=tuple(Caller(c.ae_title, c.address) for c in node.callers),
+        max_associations=node.max_associations,
+        max_pdu=node.max_pdu_bytes,
+        network_timeout_s=node.network_timeout_s,
+        minimum_free_bytes=int(config.storage.minimum_free_gb * 1e9),
+        share_port=node.receivers > 1,
+        report_to=tuple((c.ae_title, *_address(c.report_to)) for c in node.callers if c.report_to),
+        queriers=tuple(Caller(c.ae_title, c.address) for c in node.callers if c.query),
+        move_to=(
+            *((d.ae_title, d.host, d.port) for d in config.destination if d.kind == "dicom"),
+            *((c.ae_title, *_address(c.move_to)) for c in node.callers if c.move_to),
+        ),
+        results=config.storage.results,
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def stopper(*, supervised: bool) -> threading.Event:
+    """An event that SIGTERM and SIGINT set, and the end of standard input for a supervised child."""
+    stop = threading.Event()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    if supervised:
+
+        def wait_for_end() -> None:
+            # Not sys.stdin: its lock, held by this thread, would stop the interpreter from ending.
+            while os.read(0, 4096):
+                pass
+            stop.set()
+
+        threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
+    return stop

@@ -1,0 +1,112 @@
+"""Room on the disk: below the first watermark, what was delivered long enough ago is removed, the oldest first.
+
+The catalogue decides, the files follow: in one transaction a study's instances are forgotten and its folder is moved
+aside; then the folder and the results are deleted, all but `findings.json`, which is small and what a later scan of the
+patient is compared with. A crash at any point leaves a folder in `leaving/`, and a later call deletes it, or puts it
+back if the catalogue did not forget it after all.
+"""
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Study
+from dicomnode.store.spool import Spool, folder_name
+
+log = logging.getLogger(__name__)
+
+#: A folder that was moved aside so long ago was left by a crash; a younger one may be another node's work.
+_CRASHED_S = 60.0
+
+
+class CarefulClock:
+    """The time of day for deciding what has expired: a clock that is set, forward or back, makes nothing older.
+
+    It is the earlier of the time of day and of the time of day at the start plus what has passed since.
+    """
+
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+        self._wall, self._steady = wall, steady
+        self._ahead = wall() - steady()
+
+    def __call__(self) -> float:
+        """UTC seconds since 1970."""
+        return min(self._wall(), self._steady() + self._ahead)
+
+
+@dataclass(frozen=True)
+class Room:
+    """When something may go.
+
+    Attributes:
+        low_free_bytes: the first watermark.
+        retention_s: for so long after its end a study is kept in any case.
+        findings_s: for so long after its last image a study's findings are kept, to compare later scans with.
+    """
+
+    low_free_bytes: int
+    retention_s: float
+    findings_s: float = math.inf
+
+
+def make_room(room: Room, spool: Spool, results: Path, catalog: Catalog, now: float) -> list[str]:
+    """Remove released studies until there is room. Returns the studies' UIDs.
+
+    Raises:
+        SpoolError: spool or catalogue failed.
+    """
+    _finish(spool, catalog)
+    for study_uid in catalog.long_removed(now - room.findings_s):
+        catalog.forget_patient(study_uid)
+        _delete_results(results, study_uid, keep=())
+    removed: list[str] = []
+    if spool.free_bytes() >= room.low_free_bytes:
+        return removed
+    for study in catalog.releasable(now, room.retention_s):
+        if spool.free_bytes() >= room.low_free_bytes:
+            break
+        if study.instances and _remove(study, spool, results, catalog):
+            removed.append(study.study_uid)
+    short_gb = (room.low_free_bytes - spool.free_bytes()) / 1e9
+    if removed:
+        log.info("%d delivered studies were removed to make room", len(removed))
+    if short_gb > 0:
+        log.warning("the spool's disk is %.1f GB below its mark, and nothing more may be removed", short_gb)
+    return removed
+
+
+def _remove(study: Study, spool: Spool, results: Path, catalog: Catalog) -> bool:
+    if not catalog.release(study, lambda: spool.move_out(study.study_uid)):
+        return False
+    log.info("study %s was delivered and is removed", study.study_uid)
+    _delete_results(results, study.study_uid, keep=("findings.json",))
+    spool.delete(folder_name(study.study_uid))
+    return True
+
+
+def _delete_results(results: Path, study_uid: str, keep: Collection[str]) -> None:
+    folder = results / study_uid
+    if folder.parent != results or not folder.is_dir():
+        return
+    if not keep:
+        shutil.rmtree(folder)
+        return
+    for path in folder.glob("*/*"):
+        if path.name not in keep:
+            path.unlink()
+
+
+def _finish(spool: Spool, catalog: Catalog) -> None:
+    """What a crash left between moving and deleting."""
+    for name in spool.moved_out(time.time() - _CRASHED_S):
+        # A folder's name is its study's UID; a strange UID was hashed, and such a study is kept.
+        study = catalog.study(name)
+        if study is not None and not study.instances:
+            spool.delete(name)
+        else:
+            spool.move_back(name)

@@ -1,0 +1,230 @@
+"""The catalogue of what came, what was made of it and where it went: SQLAlchemy Core on SQLite or PostgreSQL.
+
+Times are UTC seconds, given by the caller.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from dicomnode.errors import SpoolError
+from dicomnode.store.catalog.commitments import Commitments
+from dicomnode.store.catalog.events import note
+from dicomnode.store.catalog.holdings import Holdings
+from dicomnode.store.catalog.jobs import supersede
+from dicomnode.store.catalog.patients import Patients, count, note_patient
+from dicomnode.store.catalog.priors import FETCHED, Priors
+from dicomnode.store.catalog.recording import Recording
+from dicomnode.store.records import (
+    Bringer,
+    Closed,
+    Instance,
+    JobState,
+    SeriesIntake,
+    Settled,
+    Study,
+    StudyIntake,
+    StudyState,
+)
+from dicomnode.store.catalog.registry import RegistryRows
+from dicomnode.store.catalog.routings import Routings
+from dicomnode.store.catalog.procedure_steps import Steps
+from dicomnode.store.catalog.tables import associations, deliveries, instances, jobs, priors, studies
+from dicomnode.store.catalog.workers import Workers
+from dicomnode.store.catalog.orders import Orders
+
+
+class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers):
+    """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
+
+    # Associations
+
+    def begin_association(self, receiver_run: str, calling_ae: str, called_ae: str, address: str, now: float) -> int:
+        """A new open association; `receiver_run` names the receiving process (`processes.current()`)."""
+        row = associations.insert().values(
+            receiver_run=receiver_run, calling_ae=calling_ae, called_ae=called_ae, address=address, opened_at=now
+        )
+        with self._write() as connection:
+            key = connection.execute(row).inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    def end_association(self, association_id: int, how: Closed, now: float) -> None:
+        chosen = (associations.c.id == association_id) & associations.c.closed.is_(None)
+        with self._write() as connection:
+            connection.execute(associations.update().where(chosen).values(closed=how, closed_at=now))
+
+    def dead_receivers(self, is_alive: Callable[[str], bool]) -> list[str]:
+        """Receiving processes that have died and left associations open; `is_alive` is asked with their names."""
+        runs = select(associations.c.receiver_run).where(associations.c.closed.is_(None)).distinct()
+        with self._read() as connection:
+            return [run for run in connection.execute(runs).scalars() if not is_alive(run)]
+
+    def lose_associations(self, receiver_runs: Sequence[str], now: float) -> int:
+        """Closes as «lost» the open associations of these receiving processes; returns how many."""
+        chosen = associations.c.closed.is_(None) & associations.c.receiver_run.in_(receiver_runs)
+        with self._write() as connection:
+            return connection.execute(associations.update().where(chosen).values(closed="lost", closed_at=now)).rowcount
+
+    # Instances and studies
+
+    def unsettled(self, now: float) -> list[StudyIntake]:
+        """What `settle.decide` needs, for every study that is receiving, the longest silent first.
+
+        Times later than `now` (the clock was set back) are first pulled back to `now`, in the database.
+        """
+        receiving = studies.c.state == "receiving"
+        with self._read() as connection:
+            found = connection.execute(select(studies).where(receiving).order_by(studies.c.last_seen)).all()
+        if any(row.last_seen > now for row in found):
+            self._pull_back(now)
+        with self._read() as connection:
+            return [_study_intake(connection, row.study_uid, min(row.last_seen, now)) for row in found]
+
+    def _pull_back(self, now: float) -> None:
+        with self._write() as connection:
+            for column in (studies.c.last_seen, associations.c.closed_at):
+                connection.execute(column.table.update().where(column > now).values({column.name: now}))
+
+    def settle(self, study_uid: str, now: float, held: str | None) -> Settled:
+        """Makes a receiving study a job of the next generation: `queued`, or `held` with the reason `held`.
+
+        What earlier generations have not brought to its end becomes `superseded`: their live jobs, and the deliveries
+        that wait; what a destination has stored stays told as it is.
+
+        Raises:
+            SpoolError: the study is not receiving (another process settled it).
+        """
+        mine = studies.c.study_uid == study_uid
+        state: JobState = "queued" if held is None else "held"
+        with self._write() as connection:
+            changed = connection.execute(
+                studies.update()
+                .where(mine & (studies.c.state == "receiving"))
+                .values(state=state, generation=studies.c.generation + 1)
+            )
+            if changed.rowcount != 1:
+                raise SpoolError(f"study {study_uid} is not receiving: it was settled already or is unknown")
+            generation = connection.execute(select(studies.c.generation).where(mine)).scalar_one()
+            supersede(connection, study_uid, generation, now)
+            note_patient(connection, self._insert, study_uid)
+            connection.execute(
+                jobs.insert().values(
+                    study_uid=study_uid, generation=generation, state=state, reason=held, created_at=now, updated_at=now
+                )
+            )
+            note(connection, study_uid, generation, None, state, held, now)
+        return Settled(study_uid, generation)
+
+    def study(self, study_uid: str) -> Study | None:
+        with self._read() as connection:
+            row = connection.execute(select(studies).where(studies.c.study_uid == study_uid)).one_or_none()
+        return None if row is None else Study(**row._mapping)
+
+    def studies(self, limit: int, state: StudyState | None = None) -> list[Study]:
+        """The newest studies first."""
+        query = select(studies).order_by(studies.c.last_seen.desc()).limit(limit)
+        if state is not None:
+            query = query.where(studies.c.state == state)
+        with self._read() as connection:
+            return [Study(**row._mapping) for row in connection.execute(query)]
+
+    def instances(self, study_uid: str) -> list[Instance]:
+        query = select(instances).where(instances.c.study_uid == study_uid).order_by(instances.c.sop_instance_uid)
+        with self._read() as connection:
+            return [Instance(**row._mapping) for row in connection.execute(query)]
+
+    def instances_after(self, sop_instance_uid: str, limit: int) -> list[Instance]:
+        """A page of all instances, by SOP Instance UID, from the one after `sop_instance_uid` ("" for the first)."""
+        query = select(instances).where(instances.c.sop_instance_uid > sop_instance_uid)
+        with self._read() as connection:
+            rows = connection.execute(query.order_by(instances.c.sop_instance_uid).limit(limit))
+            return [Instance(**row._mapping) for row in rows]
+
+    def releasable(self, now: float, retention_s: float) -> list[Study]:
+        """The studies whose received images are no longer needed here, the longest ended first.
+
+        The newest job ended longer than `retention_s` ago, as `committed`, as `delivered` where no destination is asked
+        for storage commitment, as `analysed` where the node has fetched it itself (an earlier scan), as `ignored`, or
+        as `refused` with its reports (if any) stored: these wait for nobody, and the sender has its images. Never what
+        is `failed`, `held` or `cancelled`: a person decides. Never a study that receives or has anything on its way,
+        nor one that was released.
+        """
+        newest = (jobs.c.study_uid == studies.c.study_uid) & (jobs.c.generation == studies.c.generation)
+        theirs = (deliveries.c.study_uid == jobs.c.study_uid) & (deliveries.c.generation == jobs.c.generation)
+        arrived = (deliveries.c.state == "committed") | (
+            (deliveries.c.state == "delivered") & deliveries.c.commitment.is_(False)
+        )
+        ended = jobs.c.state.in_(("committed", "delivered", "refused", "ignored")) & (
+            jobs.c.updated_at <= now - retention_s
+        )
+        fetched = select(priors.c.study_uid).where(
+            (priors.c.study_uid == jobs.c.study_uid) & priors.c.state.in_(FETCHED)
+        )
+        ended |= (jobs.c.state == "analysed") & fetched.exists() & (jobs.c.updated_at <= now - retention_s)
+        waiting = select(deliveries.c.study_uid).where(theirs & ~arrived).exists()
+        here = (studies.c.state == jobs.c.state) & (studies.c.instances > 0)
+        query = select(studies).join(jobs, newest).where(here & ended & ~waiting)
+        with self._read() as connection:
+            return [Study(**row._mapping) for row in connection.execute(query.order_by(jobs.c.updated_at))]
+
+    def release(self, study: Study, move_out: Callable[[], None]) -> bool:
+        """Forgets the study's instances, so that one that comes again is new; its jobs and deliveries stay.
+
+        `move_out` takes the files away, inside the transaction: no image can be recorded in between. Returns False, and
+        changes nothing, if anything has happened to the study since `study` was read.
+        """
+        unchanged = (
+            (studies.c.study_uid == study.study_uid)
+            & (studies.c.state == study.state)
+            & (studies.c.generation == study.generation)
+            & (studies.c.last_seen == study.last_seen)
+        )
+        with self._write() as connection:
+            if connection.execute(studies.update().where(unchanged).values(instances=0)).rowcount != 1:
+                return False
+            connection.execute(instances.delete().where(instances.c.study_uid == study.study_uid))
+            move_out()
+            return True
+
+    def patient_ids(self, study_uid: str) -> int:
+        """How many different patients the study's instances name: more than one, and the study must be held."""
+        query = select(instances.c.patient_hash).where(instances.c.study_uid == study_uid).distinct()
+        with self._read() as connection:
+            return count(list(connection.execute(query).scalars()))
+
+
+def _study_intake(connection: Connection, study_uid: str, last_seen: float) -> StudyIntake:
+    mine = instances.c.study_uid == study_uid
+    brought = (
+        select(associations.c.closed, associations.c.closed_at, func.max(instances.c.received_at).label("last_seen"))
+        .join_from(instances, associations)
+        .where(mine)
+        .group_by(associations.c.id, associations.c.closed, associations.c.closed_at)
+    )
+    columns = (
+        instances.c.series_uid, instances.c.modality, instances.c.sop_class_uid, instances.c.orientation,
+        instances.c.slice_position,
+    )  # fmt: skip
+    by_series: dict[str, list[Row[*tuple[Any, ...]]]] = defaultdict(list)
+    for row in connection.execute(select(*columns).where(mine)):
+        by_series[row.series_uid].append(row)
+    return StudyIntake(
+        study_uid=study_uid,
+        last_seen=last_seen,
+        bringers=tuple(Bringer(**row._mapping) for row in connection.execute(brought)),
+        series=tuple(_series_intake(uid, rows) for uid, rows in by_series.items()),
+    )
+
+
+def _series_intake(series_uid: str, rows: list[Row[*tuple[Any, ...]]]) -> SeriesIntake:
+    return SeriesIntake(
+        series_uid=series_uid,
+        modality=rows[0].modality,
+        sop_class_uids=frozenset(row.sop_class_uid for row in rows),
+        instances=len(rows),
+        orientations=frozenset(row.orientation for row in rows if row.orientation),
+        positions=tuple(row.slice_position for row in rows if row.slice_position is not None),
+    )

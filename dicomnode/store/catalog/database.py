@@ -1,0 +1,180 @@
+"""How the catalogue's database is opened and written: SQLite (one machine) or PostgreSQL (several)."""
+
+import copy
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NoReturn, Self
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
+
+from dicomnode.errors import DatabaseError, SpoolError
+from dicomnode.store.catalog import migrate
+from dicomnode.store.records import Lease
+from dicomnode.store.catalog.tables import workers
+
+#: How long a writer waits for another process' write before it gives up, seconds.
+BUSY_S = 20.0
+
+#: A server that was cut off is noticed after seconds, not after the two hours of TCP's keep-alive (libpq's options).
+_POSTGRESQL_CLIENT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+#: The same the other way round: the locks of a client that was cut off within a transaction hold up the others.
+_POSTGRESQL_SERVER = (
+    "SET idle_in_transaction_session_timeout = '20s'",
+    "SET tcp_keepalives_idle = 10",
+    "SET tcp_keepalives_interval = 5",
+    "SET tcp_keepalives_count = 3",
+    "SET tcp_user_timeout = '20s'",
+)
+
+
+class Database:
+    """An open database and its two kinds of transaction. Every method raises SpoolError when the database fails.
+
+    A worker works on a `leased` one: each of its writing transactions begins with a look at its lease, and holds the
+    lease's row until it ends. Whoever declares the worker dead changes that row, so a write of a dead worker is either
+    complete before, or does not happen.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reader = engine.execution_options(reading=True)
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite has one writer, and its waiting is a polling: threads of one process queue here instead.
+        self._turn: AbstractContextManager[object] = threading.Lock() if self._is_sqlite else nullcontext()
+        self._insert: Any = sqlite.insert if self._is_sqlite else postgresql.insert
+        self._lease: Lease | None = None
+        self._lost: Callable[[], NoReturn] | None = None
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """`sqlite:////path.db` or `postgresql+psycopg://…`; tables are made, and brought up to date, where needed."""
+        return cls(open_database(url))
+
+    def leased(self, lease: Lease, lost: Callable[[], NoReturn]) -> Self:
+        """The same database for the holder of `lease`; `lost` is called where the lease is no longer valid."""
+        view = copy.copy(self)
+        view._lease, view._lost = lease, lost
+        return view
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        valid = True
+        try:
+            with self._turn, self._engine.begin() as connection:
+                valid = self._lease is None or self._holds(connection, self._lease)
+                if valid:
+                    yield connection
+        except SQLAlchemyError as error:
+            raise database_error(error) from error
+        if not valid and self._lost is not None:
+            self._lost()
+
+    @staticmethod
+    def _holds(connection: Connection, lease: Lease) -> bool:
+        mine = select(workers.c.epoch).where(workers.c.name == lease.name).with_for_update(read=True)
+        return bool(connection.execute(mine).scalar() == lease.epoch)
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        try:
+            with self._reader.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise database_error(error) from error
+
+
+def open_database(url: str) -> Engine:
+    """An engine on a database whose tables exist and are up to date.
+
+    Raises:
+        SpoolError: the database cannot be reached, or was made by a newer dicomnode.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            engine = create_engine(parsed, connect_args={"timeout": BUSY_S}, pool_size=16, max_overflow=64)
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        else:
+            engine = create_engine(
+                parsed, pool_pre_ping=True, pool_size=16, max_overflow=64, connect_args=_POSTGRESQL_CLIENT
+            )
+            event.listen(engine, "connect", _prepare_postgresql)
+        migrate.bring_up_to_date(engine)
+    except (ArgumentError, ImportError) as error:
+        raise SpoolError(
+            f"the catalogue's URL is not one that works here ({error}); "
+            "use sqlite:////absolute/path.db or postgresql+psycopg://…"
+        ) from error
+    except SQLAlchemyError as error:
+        raise database_error(error) from error
+    return engine
+
+
+def database_error(error: SQLAlchemyError) -> SpoolError:
+    """The driver's own words, without the statement and its values."""
+    cause = getattr(error, "orig", None)
+    text = failure_text(cause or type(error).__name__)
+    cut_off = isinstance(error, DBAPIError) and error.connection_invalidated
+    passing = cut_off or isinstance(error, OperationalError | InterfaceError | TimeoutError)
+    return DatabaseError(text) if passing else SpoolError(text)
+
+
+def failure_text(cause: object) -> str:
+    """What a person is told when the database fails."""
+    return f"the catalogue's database failed: {cause}; check its disk, URL and rights"
+
+
+def _prepare_postgresql(connection: psycopg.Connection[tuple[object, ...]], _record: Any) -> None:
+    with connection.cursor() as cursor:
+        for setting in _POSTGRESQL_SERVER:
+            cursor.execute(setting)
+    connection.commit()
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    # The driver would start its own deferred transactions; _begin_sqlite starts ours.
+    connection.isolation_level = None
+    # WAL: readers don't wait for the receiver. FULL: a commit is on the disk before the sender hears «success»
+    # (NORMAL would lose the last commits in a power cut: `recording` says where that is harmless).
+    _use_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    # SQLite's busy time-out does not hold for this change: of several processes that open a new file at once, some are
+    # told at once that it is locked.
+    last = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > last:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads and then writes would fail at once when another process wrote in between, whatever the
+    # busy time-out: writers take the lock first.
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

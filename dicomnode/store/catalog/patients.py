@@ -1,0 +1,66 @@
+"""Whose a study is, kept for longer than its images: earlier scans of a patient are found by it.
+
+Two studies are one patient's only where Patient ID and issuer are both the same, or both lack the issuer. An ID with
+its issuer and the same ID without one may be two people (IDs are counted up from 1 in every hospital): they stay apart,
+because a change against somebody else's scan is worse than none.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from dicomnode.store.catalog.database import Database
+from dicomnode.store.records import NO_PATIENT_ID, PATIENT_ID_DIGITS
+from dicomnode.store.catalog.tables import instances, patients, studies
+
+
+def count(hashes: Collection[str]) -> int:
+    """How many patients the hashes of one study's instances name.
+
+    Patients differ by their ID, or by two issuers of it; within a study, objects of other systems may lack the issuer,
+    and that alone makes no second patient.
+    """
+    ids = {one[:PATIENT_ID_DIGITS] for one in hashes}
+    issuers = {one[PATIENT_ID_DIGITS:] for one in hashes} - {""}
+    return max(len(ids), len(issuers))
+
+
+def whose(hashes: Collection[str]) -> str | None:
+    """The one patient of a study, by the hashes of its instances; None where that is in doubt or no ID is given."""
+    if count(hashes) != 1 or any(one.startswith(NO_PATIENT_ID) for one in hashes):
+        return None
+    return max(hashes, key=len)
+
+
+def note_patient(connection: Connection, insert: Any, study_uid: str) -> None:
+    """Keep whose the study is, as its instances say now. `insert` is the dialect's."""
+    of_study = select(instances.c.patient_hash).where(instances.c.study_uid == study_uid).distinct()
+    hashes = list(connection.execute(of_study).scalars())
+    row = insert(patients).values(study_uid=study_uid, patient_hash=whose(hashes))
+    changed = row.on_conflict_do_update(index_elements=["study_uid"], set_={"patient_hash": row.excluded.patient_hash})
+    connection.execute(changed)
+
+
+class Patients(Database):
+    """The patients' part of the catalogue."""
+
+    def other_studies(self, study_uid: str) -> list[str]:
+        """The UIDs of the same patient's other settled studies, also of those whose images have been removed."""
+        of_patient = select(patients.c.patient_hash).where(patients.c.study_uid == study_uid).scalar_subquery()
+        others = (patients.c.patient_hash == of_patient) & (patients.c.study_uid != study_uid)
+        with self._read() as connection:
+            query = select(patients.c.study_uid).where(others).order_by(patients.c.study_uid)
+            return list(connection.execute(query).scalars())
+
+    def long_removed(self, before: float) -> list[str]:
+        """The UIDs of studies without images since `before` whose findings are still kept."""
+        gone = (studies.c.instances == 0) & (studies.c.last_seen <= before)
+        with self._read() as connection:
+            query = select(studies.c.study_uid).join(patients, patients.c.study_uid == studies.c.study_uid).where(gone)
+            return list(connection.execute(query).scalars())
+
+    def forget_patient(self, study_uid: str) -> None:
+        """No later scan is compared with this study any more."""
+        with self._write() as connection:
+            connection.execute(patients.delete().where(patients.c.study_uid == study_uid))

@@ -1,0 +1,299 @@
+"""The spool: a file is either wholly there, under its final name and on the disk, or not there.
+
+Order of a write: temporary file, fsync, rename, fsync of the directory (and of the parent of every directory made). A
+SIGKILL or a power cut at any point leaves a temporary file that `sweep` removes, or a complete file that the catalogue
+does not know, and no sender was told that such a file is safe.
+"""
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from dicomnode.errors import SpoolError
+from dicomnode.store import process_names as processes
+
+_SAFE_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_UID_LENGTH = 64  # PS3.5 section 9.1
+#: Temporary files of another machine can't be judged by process; none takes a day to write.
+_FOREIGN_TEMPORARY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file that is safe on disk. `sha256`: of the dataset's bytes, after the file meta group; `size`: the file's."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+def folder_name(uid: str) -> str:
+    """A UID as one path component. What the network calls a UID may be anything: all but a true UID is hashed."""
+    if len(uid) <= _UID_LENGTH and _SAFE_UID.fullmatch(uid):
+        return uid
+    return "x" + hashlib.sha256(uid.encode("utf-8", "surrogateescape")).hexdigest()[:40]
+
+
+class Incoming:
+    """A data set on its way in: a temporary file from its first byte on, so that memory does not grow with its size.
+
+    Every method raises SpoolError: disk full, no permission. Then nothing is left behind.
+    """
+
+    def __init__(self, temporary: Path, file_meta: bytes) -> None:
+        self._path = temporary
+        self._is_kept = False
+        self._meta_size = len(file_meta)
+        self._digest = hashlib.sha256()
+        self.size = 0
+        try:
+            self._file = temporary.open("x+b", buffering=0)
+        except OSError as error:
+            raise _spool_error("write", temporary, error) from error
+        self._put(memoryview(file_meta))
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Adds bytes of the data set."""
+        self._put(memoryview(data))
+        self._digest.update(data)
+
+    def _put(self, data: memoryview) -> None:
+        self.size += len(data)
+        try:
+            while data:
+                data = data[self._file.write(data) :]  # a nearly full disk takes a part
+        except OSError as error:
+            self.discard()
+            raise _spool_error("write", self._path, error) from error
+
+    @property
+    def sha256(self) -> str:
+        """Of the data set's bytes, after the file meta group."""
+        return self._digest.hexdigest()
+
+    @contextmanager
+    def dataset(self) -> Iterator[BinaryIO]:
+        """The data set's bytes, for reading, once all are written."""
+        self._file.seek(self._meta_size)
+        reader = io.BufferedReader(self._file)
+        try:
+            yield reader
+        finally:
+            reader.detach()  # else it would close the file with itself
+
+    def move_to(self, path: Path) -> None:
+        """Whole and on the disk under this name, or not there."""
+        try:
+            if not self._is_kept:
+                with self._file:
+                    os.fsync(self._file.fileno())
+            try:
+                self._path.rename(path)
+            except FileNotFoundError:  # the first file of its series: asking before every file would cost more
+                _make_folder(path.parent)
+                self._path.rename(path)
+            self._path, self._is_kept = path, True
+            _sync_folder(path.parent)
+        except OSError as error:
+            self.discard()
+            raise _spool_error("write", path, error) from error
+
+    def discard(self) -> None:
+        """Nothing is left behind. What has been kept stays."""
+        self._file.close()
+        if not self._is_kept:
+            self._path.unlink(missing_ok=True)
+
+
+class Spool:
+    """`incoming/` (temporary), `studies/<study>/<series>/`, `quarantine/` and `leaving/` (what is being removed) under
+    one root, in one file system.
+
+    Raises:
+        SpoolError: a folder cannot be made.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._incoming = root / "incoming"
+        self._studies = root / "studies"
+        self._quarantine = root / "quarantine"
+        self._leaving = root / "leaving"
+        # One name per process and one number per file: several receivers may share the spool.
+        self._process = processes.current()
+        self._numbers = itertools.count()
+        for folder in (self._incoming, self._studies, self._quarantine, self._leaving):
+            try:
+                _make_folder(folder)
+            except OSError as error:
+                raise _spool_error("make the folder", folder, error) from error
+
+    def store(self, study_uid: str, series_uid: str, sop_instance_uid: str, file_meta: bytes, dataset: bytes) -> Stored:
+        """Writes one instance: `file_meta` (preamble, prefix, group 2) and the dataset's bytes as they were received.
+
+        The name holds the content's hash, so that two contents of one SOP Instance UID never meet in one file, however
+        many associations and processes write at once, and the same content twice is the same file.
+
+        Raises:
+            SpoolError: disk full, no permission. Nothing is left behind.
+        """
+        incoming = self.receive(file_meta)
+        incoming.write(dataset)
+        return self.keep(incoming, study_uid, series_uid, sop_instance_uid)
+
+    def receive(self, file_meta: bytes) -> Incoming:
+        """A data set begins to come in.
+
+        Raises:
+            SpoolError: disk full, no permission.
+        """
+        return Incoming(self._incoming / f"{self._process}~{next(self._numbers)}.part", file_meta)
+
+    def keep(self, incoming: Incoming, study_uid: str, series_uid: str, sop_instance_uid: str) -> Stored:
+        """As `store`, of bytes that have been written already."""
+        folder = self._studies / folder_name(study_uid) / folder_name(series_uid)
+        sha256 = incoming.sha256
+        path = folder / f"{folder_name(sop_instance_uid)}-{sha256[:16]}.dcm"
+        incoming.move_to(path)
+        return Stored(path, sha256, incoming.size)
+
+    def quarantine(self, file_meta: bytes, dataset: bytes, code: str, text: str, now: float) -> Path:
+        """As `set_aside`, of bytes that are at hand."""
+        incoming = self.receive(file_meta)
+        incoming.write(dataset)
+        return self.set_aside(incoming, code, text, now)
+
+    def set_aside(self, incoming: Incoming, code: str, text: str, now: float) -> Path:
+        """Keeps in quarantine what was not accepted, with a `.json` beside it that says why (no patient data in it).
+
+        The name is the content's hash: a sender that tries the same bad object every minute fills no disk.
+
+        Raises:
+            SpoolError: disk full, no permission.
+        """
+        sha256, size = incoming.sha256, incoming.size
+        path = self._quarantine / f"{sha256}.dcm"
+        try:
+            incoming.move_to(path)
+        except SpoolError:
+            if not path.exists():  # else another association brought the same and was faster
+                raise
+        reason = {"code": code, "text": text, "at": now, "sha256": sha256, "size": size}
+        self.receive(json.dumps(reason, indent=1).encode()).move_to(path.with_suffix(".json"))
+        return path
+
+    def discard(self, path: Path) -> None:
+        """Removes a stored file that the catalogue did not take."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _spool_error("remove", path, error) from error
+
+    def move_out(self, study_uid: str) -> None:
+        """Takes a study out of `studies/` in one step: from now on the catalogue decides what becomes of it.
+
+        Raises:
+            SpoolError: it cannot be moved.
+        """
+        source, target = self._studies / folder_name(study_uid), self._leaving / folder_name(study_uid)
+        try:
+            source.rename(target)
+            _sync_folder(self._leaving)
+        except FileNotFoundError:
+            return  # its folder is gone already
+        except OSError as error:
+            raise _spool_error("move", source, error) from error
+
+    def move_back(self, name: str) -> None:
+        """Undoes `move_out` of the study whose folder has this name.
+
+        Raises:
+            SpoolError: it cannot be moved.
+        """
+        try:
+            for path in sorted((self._leaving / name).glob("*/*.dcm")):
+                # File by file: newer images of the study may have made its folder again.
+                target = self._studies / path.relative_to(self._leaving)
+                _make_folder(target.parent)
+                path.rename(target)
+                _sync_folder(target.parent)
+            shutil.rmtree(self._leaving / name)
+        except OSError as error:
+            raise _spool_error("move", self._leaving / name, error) from error
+
+    def moved_out(self, before: float) -> list[str]:
+        """The names of the folders that `move_out` moved before this time, and that nobody has deleted."""
+        return sorted(path.name for path in self._leaving.iterdir() if path.stat().st_ctime < before)
+
+    def delete(self, name: str) -> None:
+        """Deletes what was moved out.
+
+        Raises:
+            SpoolError: it cannot be deleted.
+        """
+        try:
+            if (self._leaving / name).exists():
+                shutil.rmtree(self._leaving / name)
+        except OSError as error:
+            raise _spool_error("delete", self._leaving / name, error) from error
+
+    def study_folders(self) -> list[Path]:
+        """The folders of the studies; a folder's name is the study's UID, or a hash where that is no plain one."""
+        return sorted(p for p in self._studies.iterdir() if p.is_dir())
+
+    def sweep(self) -> int:
+        """Removes temporary files whose process has died; returns how many. Called when a receiver starts."""
+        removed = 0
+        for path in self._incoming.glob("*.part"):
+            try:
+                old = time.time() - path.stat().st_mtime > _FOREIGN_TEMPORARY_S
+                if old or not processes.is_alive(path.name.rpartition("~")[0]):
+                    path.unlink()
+                    removed += 1
+            except FileNotFoundError:
+                continue  # another receiver swept it
+        return removed
+
+    def free_bytes(self) -> int:
+        """Bytes that this process may still write.
+
+        Raises:
+            SpoolError: the spool's file system does not answer.
+        """
+        try:
+            return shutil.disk_usage(self.root).free
+        except OSError as error:
+            raise _spool_error("ask the free space of", self.root, error) from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder and its parents; each new name is on the disk (fsync of its parent) when this returns."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _spool_error(what: str, path: Path, error: OSError) -> SpoolError:
+    return SpoolError(
+        f"cannot {what} {path}: {error.strerror or error}; check the free space and the permissions of the spool"
+    )

@@ -1,0 +1,214 @@
+"""The durable delivery of a study to one destination: send, ask for storage commitment, try again later.
+
+The results are one delivery; the received images, where a rule forwards them, are another (`forwarding`).
+
+Each destination has its own queue, so that one which is away holds up no other; each attempt is a workflow of its own,
+so that one which waits for its time holds no place in that queue. The state stands in the catalogue, object by object:
+
+    pending ── stored ──> delivered ── report ──> committed      (storage commitment, where it is asked for)
+       │ ^                    │
+       │ └── not committed ───┘
+       ├── refused for good ──> rejected      the dead letter: `dicomnode jobs retry`, once the cause is removed
+       ├── given up ──────────> failed        the same
+       └── newer generation ──> superseded
+"""
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+from dbos import DBOS, EnqueueOptions
+from pydicom.uid import generate_uid
+
+from dicomnode.outbound import originals as forwarding, peers
+from dicomnode.outbound.attempts import mark
+from dicomnode.config import Destination
+from dicomnode.network import commitment
+from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Delivery, DeliveryState, Kind
+from dicomnode.workflows.queue import MOST_RECOVERIES, delivery_id, delivery_queue
+from dicomnode.workflows.worker import RETRIES, current
+
+log = logging.getLogger(__name__)
+
+
+#: In a destination's queue a page of results goes before the thousand images of another study.
+_PRIORITY: Final[dict[Kind, int]] = {"results": 1, "originals": 2}
+
+
+def enqueue(
+    study_uid: str,
+    generation: int,
+    run: int,
+    destination: str,
+    *,
+    attempt: int,
+    waited: float,
+    pause: float,
+    kind: Kind = "results",
+) -> None:
+    """Queue an attempt that begins after `pause` seconds. Called by workflows."""
+    options: EnqueueOptions = {
+        "queue_name": delivery_queue(destination),
+        "workflow_name": "deliver",
+        "workflow_id": delivery_id(study_uid, generation, run, destination, attempt, kind),
+        "priority": _PRIORITY[kind],
+    }
+    if pause > 0:
+        options["delay_seconds"] = pause
+    DBOS.enqueue_workflow_with_options(
+        options,
+        study_uid,
+        generation,
+        run,
+        destination,
+        attempt,
+        waited + pause,
+        kind,
+    )
+
+
+@DBOS.workflow(name="deliver", max_recovery_attempts=MOST_RECOVERIES)
+def deliver(
+    study_uid: str, generation: int, run: int, destination: str, attempt: int, waited: float, kind: Kind = "results"
+) -> str:
+    """Send a study's objects to one destination; where that fails in passing, queue the next attempt.
+
+    Returns how it ended: the job's state, or "again".
+    """
+    peer = _peer(destination)
+    if peer is None:
+        return give_up_step(study_uid, generation, destination, "the destination is no longer configured", kind)
+    send = send_step if kind == "results" else forward_step
+    problem = send(study_uid, generation, destination)
+    if problem is None and peer.commitment:
+        problem = commit_step(study_uid, generation, destination, kind)
+    if problem is None:
+        return conclude_step(study_uid, generation)
+    if waited >= peer.retry_for_s:
+        return give_up_step(study_uid, generation, destination, f"gave up after {waited:.0f} s: {problem}", kind)
+    pause = pause_s(peer, attempt, seed=f"{study_uid} {generation} {destination}")
+    enqueue(study_uid, generation, run, destination, attempt=attempt + 1, waited=waited, pause=pause, kind=kind)
+    return "again"
+
+
+def pause_s(peer: Destination, attempt: int, seed: str) -> float:
+    """Seconds before the attempt after `attempt`: doubled each time, up to the longest, less up to half by jitter.
+
+    The jitter keeps a hundred studies that failed together from coming back together. It follows from `seed`, because
+    a workflow that is run again must do the same.
+    """
+    longest = min(peer.retry_longest_s, peer.commitment_timeout_s) if peer.commitment else peer.retry_longest_s
+    return backoff_s(peer.retry_first_s, longest, attempt, seed)
+
+
+def backoff_s(first_s: float, longest_s: float, attempt: int, seed: str) -> float:
+    """`pause_s` of plain numbers."""
+    full = min(first_s * 2.0 ** min(attempt - 1, 30), longest_s)
+    digest = hashlib.sha256(f"{seed} {attempt}".encode()).digest()
+    return full * (1.0 - 0.5 * int.from_bytes(digest[:4], "big") / 2**32)
+
+
+def _peer(destination: str) -> Destination | None:
+    return next((d for d in current().config.destination if d.name == destination), None)
+
+
+@DBOS.step(name="send", **RETRIES)
+def send_step(study_uid: str, generation: int, destination: str) -> str | None:
+    """Send what the destination has not yet accepted. Returns None when all is settled, else the passing failure."""
+    work = current()
+    peer = peers.outbound(next(d for d in work.config.destination if d.name == destination), work.config)
+    for planned in work.catalog.deliveries(study_uid, generation):
+        if planned.destination != destination or planned.kind != "results" or not work.catalog.may_send(planned):
+            continue
+        try:
+            sent = peers.send(peer, [Path(planned.path)])[0]
+        except PeerRejectedError as e:
+            mark(work.catalog, planned, "rejected", text=str(e))
+            log.error("%s refuses %s of study %s for good: %s", destination, planned.object, study_uid, e)
+        except PeerError as e:
+            mark(work.catalog, planned, "pending", text=str(e))
+            log.warning("%s did not take %s of study %s, will try again: %s", destination, planned.object, study_uid, e)
+            return str(e)
+        else:
+            mark(work.catalog, planned, "delivered", status=sent.status, text=sent.outcome)
+            log.info("%s stored %s of study %s (0x%04X)", destination, planned.object, study_uid, sent.status)
+    return None
+
+
+@DBOS.step(name="forward", **RETRIES)
+def forward_step(study_uid: str, generation: int, destination: str) -> str | None:
+    """Send the received images that the destination has not yet accepted. Returns as `send_step`."""
+    work = current()
+    peer = peers.outbound(next(d for d in work.config.destination if d.name == destination), work.config)
+    return forwarding.forward(peer, work.catalog, study_uid, generation)
+
+
+@DBOS.step(name="commit", **RETRIES)
+def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = "results") -> str | None:
+    """Ask for storage commitment where that was not done, or has not been answered in time.
+
+    Returns None when nothing is left to wait for, else what is waited for. The report may come at once, on this
+    association, or later, at the receiver. One request is for all that the destination has stored of the study, results
+    and images alike, and is made anew when it has stored more; only `kind` is waited for.
+    """
+    work, now = current(), time.time()
+    peer = next(d for d in work.config.destination if d.name == destination)
+    work.catalog.conclude(study_uid, generation, now=now)
+    stored = _in_state(work.catalog, study_uid, generation, destination, "delivered")
+    asked_at = work.catalog.commitment_asked_at(study_uid, generation, destination)
+    due = (
+        asked_at is None or now - asked_at >= peer.commitment_timeout_s or any(d.updated_at > asked_at for d in stored)
+    )
+    if stored and due:
+        transaction_uid = generate_uid(prefix=None)
+        work.catalog.ask_commitment(transaction_uid, study_uid, generation, destination, now=now)
+        try:
+            report = commitment.request(
+                peers.to_peer(peer, work.config),
+                transaction_uid,
+                [(d.sop_class_uid, d.sop_instance_uid) for d in stored],
+            )
+        except PeerRejectedError as e:
+            for d in stored:
+                mark(work.catalog, d, "rejected", status=d.status, text=f"stored, but storage commitment: {e}")
+            log.error("%s refuses storage commitment of study %s for good: %s", destination, study_uid, e)
+            return None
+        except PeerError as e:
+            work.catalog.report_commitment(transaction_uid, [], {}, now=now)
+            return f"storage commitment could not be asked for: {e}"
+        if report is not None:
+            work.catalog.report_commitment(transaction_uid, report.committed, report.failed, now=time.time())
+    left = [
+        d for d in _in_state(work.catalog, study_uid, generation, destination, "delivered", "pending") if d.kind == kind
+    ]
+    return f"storage commitment of {len(left)} objects is awaited" if left else None
+
+
+def _in_state(
+    catalog: Catalog, study_uid: str, generation: int, destination: str, *states: DeliveryState
+) -> list[Delivery]:
+    found = catalog.deliveries(study_uid, generation)
+    return [d for d in found if d.destination == destination and d.state in states]
+
+
+@DBOS.step(name="give-up", **RETRIES)
+def give_up_step(study_uid: str, generation: int, destination: str, why: str, kind: Kind = "results") -> str:
+    """Set aside what could not be delivered, or was not committed; `dicomnode jobs retry` takes it up again."""
+    catalog = current().catalog
+    for d in _in_state(catalog, study_uid, generation, destination, "pending"):
+        if d.kind == kind:
+            mark(catalog, d, "failed", text=why)
+    for d in _in_state(catalog, study_uid, generation, destination, "delivered"):
+        if d.commitment and d.kind == kind:
+            mark(catalog, d, "failed", status=d.status, text=why)
+    return catalog.conclude(study_uid, generation, now=time.time())
+
+
+@DBOS.step(name="conclude", **RETRIES)
+def conclude_step(study_uid: str, generation: int) -> str:
+    """Bring the job's state in line with its deliveries."""
+    return current().catalog.conclude(study_uid, generation, now=time.time())

@@ -1,0 +1,142 @@
+"""The durable fetching of earlier scans: on queues of its own, so that a slow PACS holds up nothing, so many an hour.
+
+An attempt that failed in passing queues the next one, with a delay; nothing waits within a worker.
+"""
+
+import logging
+import time
+
+from dbos import DBOS, EnqueueOptions
+
+from dicomnode.context import prefetch, priors, worklist
+from dicomnode.config import Config, Priors
+from dicomnode.network import find as query, move as retrieve
+from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.priors import Prior
+from dicomnode.store.spool import Spool
+from dicomnode.workflows.queue import FETCH_QUEUE, MOST_RECOVERIES
+from dicomnode.workflows.worker import RETRIES, Work, current
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 1800.0
+#: In busy hours, what is fetched beforehand looks again so often.
+_BUSY_PAUSE_S = 600.0
+
+
+def enqueue(study_uid: str, asked_by: str, *, attempt: int = 1, waited: float = 0.0, pause: float = 0.0) -> None:
+    """Queue an attempt to fetch an earlier scan, which begins after `pause` seconds. Called by workflows.
+
+    Args:
+        asked_by: ID of the workflow that asks: the same call twice is one attempt. What "prefetch/…" asks for keeps to
+            the quiet hours.
+    """
+    options: EnqueueOptions = {
+        "queue_name": FETCH_QUEUE,
+        "workflow_name": "fetch",
+        "workflow_id": f"fetch/{study_uid}/{asked_by}/{attempt}",
+    }
+    if pause > 0:
+        options["delay_seconds"] = pause
+    DBOS.enqueue_workflow_with_options(options, study_uid, asked_by, attempt, waited + pause)
+
+
+@DBOS.workflow(name="prefetch", max_recovery_attempts=MOST_RECOVERIES)
+def prefetch_patient(order_key: str, asked_by: str) -> int:
+    """Look for the earlier scans of a patient on the worklist, and queue their fetching. Returns how many."""
+    wanted = search_step(order_key)
+    for study_uid in wanted:
+        enqueue(study_uid, asked_by)
+    return len(wanted)
+
+
+@DBOS.step(name="search", **RETRIES)
+def search_step(order_key: str) -> list[str]:
+    """The UIDs of the scans to be fetched for an order's patient; none while the PACS does not answer."""
+    work = current()
+    settings, order = work.config, work.catalog.order(order_key)
+    if settings.worklist is None or settings.priors is None or order is None:
+        return []
+    patient = query.read(order.content)
+    now = f"{worklist.today(settings.worklist, time.time()):%Y%m%d} 240000"
+    try:
+        _, fetch = priors.want(settings, work.catalog, work.models.method().digest, patient, now, order.study_uid)
+    except (PeerError, PeerRejectedError) as e:
+        log.warning("earlier scans of a patient on the worklist are not known: %s", e)
+        return []
+    return fetch
+
+
+@DBOS.workflow(name="fetch", max_recovery_attempts=MOST_RECOVERIES)
+def fetch(study_uid: str, asked_by: str, attempt: int, waited: float) -> str:
+    """Fetch an earlier scan; where that fails in passing, queue the next attempt. Returns its state, or "again"."""
+    how = fetch_step(study_uid, asked_by, waited)
+    if how == "busy hours":
+        enqueue(study_uid, asked_by, attempt=attempt + 1, waited=waited, pause=_BUSY_PAUSE_S)
+    elif how == "again":
+        pause = min(_FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 30), _LONGEST_PAUSE_S)
+        enqueue(study_uid, asked_by, attempt=attempt + 1, waited=waited, pause=pause)
+    return how
+
+
+@DBOS.step(name="fetch", **RETRIES)
+def fetch_step(study_uid: str, asked_by: str, waited: float) -> str:
+    """One attempt. Returns the scan's state, "again" or "busy hours"."""
+    work = current()
+    table, prior = work.config.priors, work.catalog.prior(study_uid)
+    if table is None or prior is None or not _is_wanted(work.catalog, prior):
+        return "not wanted"
+    if asked_by.startswith("prefetch/") and not prefetch.is_quiet(table, time.time()):
+        return "busy hours"
+    # Before the first image comes: nothing of what is fetched may be taken for a study that was sent here.
+    work.catalog.mark_prior(study_uid, "fetching", prior.text)
+    try:
+        done = _retrieve(work, table, prior)
+    except PeerRejectedError as e:
+        log.error("the archive refuses to give earlier study %s: %s", study_uid, e)
+        work.catalog.mark_prior(study_uid, "refused", str(e))
+        return "refused"
+    except PeerError as e:
+        return _again(work.catalog, table, study_uid, str(e), waited)
+    if done.failed and not done.completed:
+        return _again(work.catalog, table, study_uid, f"none of {done.failed} images could be sent", waited)
+    text = f"{done.failed} of {done.failed + done.completed} images could not be sent" if done.failed else None
+    work.catalog.mark_prior(study_uid, "fetched", text)
+    log.info("earlier study %s was fetched: %d images", study_uid, done.completed)
+    return "fetched"
+
+
+def _is_wanted(catalog: Catalog, prior: Prior) -> bool:
+    study = catalog.study(prior.study_uid)
+    if prior.state == "wanted" and study is not None and study.instances:
+        # It came by itself meanwhile, and its results go where those of other studies go.
+        catalog.forget_prior(prior.study_uid)
+        return False
+    return prior.state in ("wanted", "fetching")
+
+
+def _retrieve(work: Work, table: Priors, prior: Prior) -> retrieve.Retrieved:
+    settings = work.config
+    archive, identifier = priors.peer(settings, table), retrieve.series(prior.study_uid, prior.series_uids)
+    if table.retrieve == "move":
+        return retrieve.move(archive, identifier, settings.node.ae_title)
+    spool, minimum = Spool(settings.storage.spool), int(settings.storage.minimum_free_gb * 1e9)
+    return retrieve.get(archive, identifier, spool, work.catalog, minimum)
+
+
+def _again(catalog: Catalog, table: Priors, study_uid: str, why: str, waited: float) -> str:
+    if waited >= table.retry_for_s:
+        log.error("earlier study %s could not be fetched in %.0f s: %s", study_uid, waited, why)
+        catalog.mark_prior(study_uid, "failed", why)
+        return "failed"
+    log.warning("earlier study %s could not be fetched, will try again: %s", study_uid, why)
+    catalog.mark_prior(study_uid, "fetching", why)
+    return "again"
+
+
+def stays_here(settings: Config, catalog: Catalog, study_uid: str) -> bool:
+    """Whether the results of this study go nowhere: it was fetched to compare with, and nobody asked for them."""
+    if settings.priors is not None and settings.priors.send_results:
+        return False
+    return catalog.is_prior(study_uid)

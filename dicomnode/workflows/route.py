@@ -1,0 +1,134 @@
+"""The durable workflow that decides what is done with a settled study, and starts it (on DBOS, beside `workflow`).
+
+    settled ── rules ──┬── analyse: the workflow `study`, in the place that its priority gives it
+                       ├── forward: one delivery of the received images for each destination
+                       ├── hold:    nothing, until `dicomnode jobs release`
+                       └── ignore:  nothing
+
+A node without rules does not come here. The decision is in the catalogue before anything follows from it; a run that
+was cut short decides again, on the same images and so the same, and what it had started is not started twice.
+"""
+
+import json
+import logging
+import time
+from pathlib import Path
+
+from dbos import DBOS, EnqueueOptions
+
+from dicomnode.workflows import deliver as delivery
+from dicomnode import logs
+from dicomnode.errors import DicomnodeError
+from dicomnode.store.records import JobState, Routing
+from dicomnode.workflows.queue import MOST_RECOVERIES, STUDY_QUEUE, study_id, study_priority
+from dicomnode.routing import study_facts as studies
+from dicomnode.routing.rules import ANALYSE, Action, Decision, decide
+from dicomnode.workflows.worker import RETRIES, Work, current
+
+log = logging.getLogger(__name__)
+
+#: What the node has fetched itself is analysed, whatever the rules say of the PACS that sent it.
+_FETCHED = Decision(("an earlier scan, fetched to compare with",), ANALYSE)
+
+
+@DBOS.workflow(name="route", max_recovery_attempts=MOST_RECOVERIES)
+def route(study_uid: str, generation: int, run: int) -> str:
+    """Decide on a study and start what is to be done. Returns the job's state."""
+    try:
+        state = decide_step(study_uid, generation)
+        if state != "queued":
+            return state
+        destinations, priority = plan_step(study_uid, generation)
+    except DicomnodeError as e:
+        return not_routed_step(study_uid, generation, str(e))
+    except Exception as e:  # noqa: BLE001  (whatever it is: this study fails visibly, the worker goes on)
+        logs.trouble(log, e, "study %s generation %d could not be routed", study_uid, generation)
+        return not_routed_step(study_uid, generation, f"{type(e).__name__}: see the worker's log")
+    for name in destinations:
+        delivery.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0, kind="originals")
+    if priority is None:
+        return settle_step(study_uid, generation)
+    options: EnqueueOptions = {
+        "queue_name": STUDY_QUEUE,
+        "workflow_name": "study",
+        "workflow_id": study_id(study_uid, generation, run),
+        "priority": priority,
+    }
+    DBOS.enqueue_workflow_with_options(options, study_uid, generation, run)
+    return state
+
+
+@DBOS.step(name="decide", **RETRIES)
+def decide_step(study_uid: str, generation: int) -> JobState:
+    """Apply the rules and record what they say. Returns the job's state: "queued" where something is to be done."""
+    work = current()
+    job = work.catalog.job(study_uid, generation)
+    if job is None or job.state != "queued":
+        return "superseded" if job is None else job.state
+    rules = work.config.rules
+    paths = [Path(i.path) for i in work.catalog.instances(study_uid)]
+    facts = studies.facts(study_uid, paths, work.catalog.callers(study_uid), studies.keywords(rules))
+    found = _FETCHED if work.catalog.is_prior(study_uid) else decide(facts, rules)
+    noted = work.catalog.note_routing(study_uid, generation, json.dumps(found.recorded()), now=time.time())
+    decision = decision_of(noted)
+    by = " and ".join(repr(name) for name in decision.taken_by) or "no rule"
+    log.info("study %s generation %d is taken by %s", study_uid, generation, by)
+    action, now = decision.action, time.time()
+    if action.hold and noted.released_at is None:
+        reason = f"held by {by}: `dicomnode jobs release` lets it go on"
+        return work.catalog.set_state(study_uid, generation, "held", reason, now=now)
+    if action.analyse is None and not action.forward_to:
+        return work.catalog.set_state(study_uid, generation, "ignored", f"ignored by {by}", now=now)
+    return "queued"
+
+
+@DBOS.step(name="plan", **RETRIES)
+def plan_step(study_uid: str, generation: int) -> tuple[list[str], int | None]:
+    """Plan the deliveries of the received images.
+
+    Returns their destinations, and the place in the queue of analyses; None where the study is not analysed.
+    """
+    work = current()
+    noted = work.catalog.routing(study_uid, generation)
+    assert noted is not None
+    action = decision_of(noted).action
+    asked = {d.name: d.commitment for d in work.config.destination}
+    wanted = [(name, asked.get(name, False)) for name in action.forward_to]
+    work.catalog.plan_originals(study_uid, generation, wanted, now=time.time())
+    if action.analyse is None:
+        return list(action.forward_to), None
+    work.config.analysis_of(action.analyse)  # a profile that is gone is told before the study waits for its turn
+    return list(action.forward_to), place(work, study_uid, generation)
+
+
+@DBOS.step(name="forward-only", **RETRIES)
+def settle_step(study_uid: str, generation: int) -> str:
+    """A study that is forwarded and not analysed: its job ends with its deliveries."""
+    catalog, now = current().catalog, time.time()
+    catalog.set_state(study_uid, generation, "routed", "forwarded, not analysed", now=now)
+    return catalog.conclude(study_uid, generation, now=now)
+
+
+@DBOS.step(name="not-routed", **RETRIES)
+def not_routed_step(study_uid: str, generation: int, reason: str) -> str:
+    """Make a failure visible in `dicomnode jobs`. Returns the job's state."""
+    return current().catalog.set_state(study_uid, generation, "failed", reason, now=time.time())
+
+
+def decision_of(noted: Routing) -> Decision:
+    """The decision that stands in the catalogue."""
+    return Decision.of(json.loads(noted.decision))
+
+
+def action_of(work: Work, study_uid: str, generation: int) -> Action:
+    """What is to be done with a generation of a study; without rules it is analysed, for all destinations."""
+    noted = work.catalog.routing(study_uid, generation)
+    return ANALYSE if noted is None else decision_of(noted).action
+
+
+def place(work: Work, study_uid: str, generation: int) -> int | None:
+    """The study's place in the queue of analyses; None where no rule was asked."""
+    noted = work.catalog.routing(study_uid, generation)
+    if noted is None:
+        return None
+    return study_priority(decision_of(noted).action.priority, noted.decided_at, work.config.routing)

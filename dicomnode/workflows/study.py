@@ -1,0 +1,323 @@
+"""The durable workflow of one study, on DBOS: analyse → encode → one delivery per destination, each with its own queue.
+
+A finished step is never run again: its outcome is in the database, its files are in the results folder. A step that
+was cut short runs once more from its start, which is harmless, because files are written whole, the objects' UIDs are
+derived from the input and the method, and what a destination has accepted is recorded object by object.
+
+The study's workflow ends when the deliveries are queued (`delivery`); a PACS that is away for hours holds back neither
+the next study nor another destination. When a newer generation of the study settles, this one ends wherever it stands:
+each step asks the catalogue, and the catalogue's answer is final.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dbos import DBOS, DBOSConfig, EnqueueOptions
+
+from dicomnode.workflows import deliver as delivery, route as dispatch, fetch as fetching, worker
+from dicomnode import logs
+from dicomnode.context import order, priors
+from dicomnode.results import encode as results, reader_flags as surroundings
+from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.pipeline import Analysis, analyse
+from dicomnode.config import Destination
+from dicomnode.context.earlier_findings import earlier_findings
+from dicomnode.errors import DicomnodeError, SpoolError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Job
+from dicomnode.workflows import notify as notifications
+from dicomnode.workflows.queue import (
+    FETCH_QUEUE,
+    MOST_RECOVERIES,
+    POLL_S,
+    PREFETCH_QUEUE,
+    ROUTE_QUEUE,
+    STUDY_QUEUE,
+    WORKFLOW_VERSION,
+    delivery_queue,
+    study_id,
+)
+from dicomnode.store.results_folder import results_folder
+from dicomnode.registry import record_scan as keeping
+from dicomnode.report.context import Context
+from dicomnode.workflows.worker import RETRIES, Work, current
+
+log = logging.getLogger(__name__)
+
+#: States of a job whose results are written.
+_ENCODED = ("analysed", "delivered", "committed")
+
+
+@DBOS.workflow(name="study", max_recovery_attempts=MOST_RECOVERIES)
+def study(study_uid: str, generation: int, run: int, attempt: int = 1, waited: float = 0.0) -> str:
+    """Analyse a settled study and hand its results over. Returns the job's state.
+
+    While earlier scans of its patient are on their way, it is put off, attempt after attempt.
+    """
+    try:
+        pause, wanted, priority = priors_step(study_uid, generation, attempt, waited)
+        for prior_uid in wanted:
+            fetching.enqueue(prior_uid, study_id(study_uid, generation, run))
+        if pause > 0:
+            _put_off(study_uid, generation, run, attempt + 1, waited, pause, priority)
+            return "queued"
+        status = analyse_step(study_uid, generation)
+        if status not in ("analysed", "refused"):
+            return status
+        link_step(study_uid, generation)
+        destinations = encode_step(study_uid, generation, status)
+    except DicomnodeError as e:
+        return fail_step(study_uid, generation, str(e))
+    except Exception as e:  # noqa: BLE001  (whatever it is: this study fails visibly, the worker goes on)
+        logs.trouble(log, e, "study %s generation %d failed", study_uid, generation)
+        return fail_step(study_uid, generation, f"{type(e).__name__}: see the worker's log")
+    for name in destinations:
+        delivery.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0)
+    return status
+
+
+def _put_off(
+    study_uid: str, generation: int, run: int, attempt: int, waited: float, pause: float, priority: int | None
+) -> None:
+    options: EnqueueOptions = {
+        "queue_name": STUDY_QUEUE,
+        "workflow_name": "study",
+        "workflow_id": f"{study_id(study_uid, generation, run)}/~waits/{attempt}",
+        "delay_seconds": pause,
+    }
+    if priority is not None:
+        options["priority"] = priority
+    DBOS.enqueue_workflow_with_options(options, study_uid, generation, run, attempt, waited + pause)
+
+
+@DBOS.step(name="priors", **RETRIES)
+def priors_step(study_uid: str, generation: int, attempt: int, waited: float) -> tuple[float, list[str], int | None]:
+    """How long to wait for earlier scans before the next look (0: not at all), and which are to be fetched.
+
+    Also the study's place in the queue, which it keeps when it is put off (None where there are no rules).
+    """
+    work = current()
+    digest = work.models.method().digest
+    outlook = priors.look(work.config, work.catalog, digest, study_uid, generation, attempt, waited)
+    if outlook.pause_s > 0 and attempt == 1:
+        work.catalog.set_state(study_uid, generation, "queued", "waits for earlier scans", now=time.time())
+    return outlook.pause_s, list(outlook.wanted), dispatch.place(work, study_uid, generation)
+
+
+@DBOS.step(name="analyse", **RETRIES)
+def analyse_step(study_uid: str, generation: int) -> str:
+    """Select and analyse; leaves a checkpoint in the results folder.
+
+    Returns "analysed" or "refused"; the job's state where it has been cancelled or superseded meanwhile.
+    """
+    work = current()
+    state = work.catalog.set_state(study_uid, generation, "running", now=time.time())
+    if state != "running":
+        log.info("study %s generation %d is %s: not analysed", study_uid, generation, state)
+        return state
+    files = [Path(i.path) for i in work.catalog.instances(study_uid)]
+    folder = results_folder(work.config, study_uid, generation)
+    log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
+    earlier = earlier_findings(work.catalog, work.config, study_uid)
+    method = work.models.method(dispatch.action_of(work, study_uid, generation).analyse)
+    analysis = _marked(work, analyse(files, method, earlier=earlier))
+    if analysis.findings.status == "analysed":
+        keeping.keep(work.config.registry, work.catalog, analysis, earlier, work.models.shadow(), now=time.time())
+        results.Checkpoint.of(analysis).save(folder)
+    else:
+        results.write_whole(folder / "findings.json", analysis.findings.to_json().encode())
+    return analysis.findings.status
+
+
+def _marked(work: Work, analysis: Analysis) -> Analysis:
+    """The analysis with a mark at each earlier scan whose reports the destinations do not have."""
+    trend = tuple(
+        replace(point, stays_here=fetching.stays_here(work.config, work.catalog, point.study_uid))
+        for point in analysis.findings.trend
+    )
+    return replace(analysis, findings=replace(analysis.findings, trend=trend))
+
+
+@DBOS.step(name="link", **RETRIES)
+def link_step(study_uid: str, generation: int) -> None:
+    """Look for the study's order, and note in the findings what of the surroundings the reader must know."""
+    work = current()
+    folder = results_folder(work.config, study_uid, generation)
+    image = results.source_image(folder, work.catalog.instances(study_uid))
+    if image is not None and not work.catalog.is_prior(study_uid):
+        surroundings.note(folder, image, order.decide(work.config, work.catalog, image, folder), priors.doubts(folder))
+
+
+@DBOS.step(name="encode", **RETRIES)
+def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
+    """Write the reports and plan their deliveries. Returns the destinations that get something."""
+    work = current()
+    job = _job(work.catalog, study_uid, generation)
+    destinations = _receivers(work, study_uid, generation)
+    everywhere = [d.name for d in destinations]
+    if job.state in ("superseded", "cancelled"):
+        log.info("study %s generation %d is %s: its results are not delivered", study_uid, generation, job.state)
+        return []
+    if job.state in _ENCODED:  # this step was cut short after its last change, and the checkpoint may be gone
+        return everywhere
+    folder = results_folder(work.config, study_uid, generation)
+    context = _context(work, study_uid, generation)
+    if status == "refused":
+        return _refuse(work, study_uid, generation, folder, context, destinations)
+    checkpoint = results.Checkpoint.restore(folder)
+    objects = results.encode(checkpoint, context, folder)
+    for destination in destinations:
+        _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
+    state = work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
+    if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
+        state = work.catalog.conclude(study_uid, generation, now=time.time())
+    checkpoint.discard(folder)
+    log.info("study %s generation %d: %s, %d objects", study_uid, generation, state, len(objects))
+    return everywhere if state in _ENCODED else []
+
+
+def _receivers(work: Work, study_uid: str, generation: int) -> list[Destination]:
+    """Where the results go: to all destinations, but where a rule names some, or the scan was only fetched."""
+    if fetching.stays_here(work.config, work.catalog, study_uid):
+        return []
+    some = dispatch.action_of(work, study_uid, generation).results_to
+    return [d for d in work.config.destination if some is None or d.name in some]
+
+
+def _context(work: Work, study_uid: str, generation: int) -> Context:
+    """The circumstances of a generation's result.
+
+    The same result as an earlier generation's (nothing that was measured has changed) gets the same UIDs, so it must
+    be the same bytes: its time and its predecessor are those of the generation that came to it first.
+    """
+    found = _findings(work, study_uid, generation)
+    first = generation
+    for earlier in range(generation - 1, 0, -1):
+        before = _findings(work, study_uid, earlier)
+        if found is not None and before is not None and before.version == found.version:
+            first = earlier
+    previous = _predecessor(work, study_uid, first)
+    made_at = _job(work.catalog, study_uid, first).created_at
+    folder = results_folder(work.config, study_uid, generation)
+    return results.context(made_at, work.config.node.ae_title, previous, order.decided(folder))
+
+
+def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None:
+    """What the newest earlier generation found of which a destination holds anything."""
+    for earlier in range(generation - 1, 0, -1):
+        if any(d.state in ("delivered", "committed") for d in work.catalog.deliveries(study_uid, earlier)):
+            return _findings(work, study_uid, earlier)
+    return None
+
+
+def _findings(work: Work, study_uid: str, generation: int) -> Findings | None:
+    path = results_folder(work.config, study_uid, generation) / "findings.json"
+    return Findings.from_json(path.read_text("utf-8")) if path.exists() else None
+
+
+def _refuse(
+    work: Work,
+    study_uid: str,
+    generation: int,
+    folder: Path,
+    context: Context,
+    destinations: Sequence[Destination],
+) -> list[str]:
+    findings = Findings.from_json((folder / "findings.json").read_text("utf-8"))
+    wanting = [d for d in destinations if d.refused_report]
+    sources = work.catalog.instances(study_uid)
+    if wanting and sources:
+        report = results.encode_refusal(findings, Path(sources[0].path), context, folder)
+        for destination in wanting:
+            _plan(work, study_uid, generation, destination, [report])
+    reason = refusal_reason(findings)
+    state = work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
+    log.info("study %s generation %d is %s: %s", study_uid, generation, state, reason)
+    work.catalog.conclude(study_uid, generation, now=time.time())  # forwarded images may have been lost meanwhile
+    return [d.name for d in wanting] if state == "refused" else []
+
+
+def _plan(
+    work: Work, study_uid: str, generation: int, destination: Destination, objects: Sequence[results.ResultObject]
+) -> None:
+    for o in objects:
+        work.catalog.plan_delivery(
+            study_uid,
+            generation,
+            destination.name,
+            o.name,
+            o.sop_class_uid,
+            o.sop_instance_uid,
+            str(o.path),
+            now=time.time(),
+            commitment=destination.commitment,
+        )
+
+
+def refusal_reason(findings: Findings) -> str:
+    """One line for the table of jobs: the codes of each kind of series, no patient data."""
+    if not findings.rejected:
+        return "the study holds no readable series"
+    kinds = [f"{r.modality or 'no modality'}: {', '.join(x.code for x in r.reasons)}" for r in findings.rejected]
+    return "; ".join(dict.fromkeys(kinds))
+
+
+@DBOS.step(name="fail", **RETRIES)
+def fail_step(study_uid: str, generation: int, reason: str) -> str:
+    """Make a failure visible in `dicomnode jobs`. Returns the job's state."""
+    return current().catalog.set_state(study_uid, generation, "failed", reason, now=time.time())
+
+
+def _job(catalog: Catalog, study_uid: str, generation: int) -> Job:
+    job = catalog.job(study_uid, generation)
+    if job is None:
+        raise SpoolError(f"study {study_uid} generation {generation} is not in the catalogue")
+    return job
+
+
+def start(work: Work, executor_id: str) -> None:
+    """Start taking work from the queues, and take up again what this executor had begun before it was killed."""
+    worker.begin(work)
+    settings: DBOSConfig = {
+        "name": "dicomnode",
+        "system_database_url": work.config.queue_url,
+        "application_version": WORKFLOW_VERSION,
+        "executor_id": executor_id,
+        "enable_otlp": False,
+        "log_level": "WARNING",
+        "notification_listener_polling_interval_sec": POLL_S,
+    }
+    DBOS(config=settings)
+    DBOS.launch()
+    DBOS.register_queue(
+        STUDY_QUEUE,
+        worker_concurrency=work.config.worker.concurrency,
+        polling_interval_sec=POLL_S,
+        on_conflict="always_update",
+    )
+    table = work.config.priors
+    DBOS.register_queue(PREFETCH_QUEUE, global_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update")
+    DBOS.register_queue(
+        FETCH_QUEUE,
+        global_concurrency=1,
+        limiter=None if table is None else {"limit": table.studies_per_hour, "period": 3600.0},
+        polling_interval_sec=POLL_S,
+        on_conflict="always_update",
+    )
+    DBOS.register_queue(ROUTE_QUEUE, worker_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update")
+    notifications.register_queues(work.config)
+    for d in work.config.destination:
+        DBOS.register_queue(
+            delivery_queue(d.name),
+            global_concurrency=d.concurrency,
+            polling_interval_sec=POLL_S,
+            on_conflict="always_update",
+        )
+
+
+def stop(drain_s: float) -> None:
+    """Stop taking work; what still runs after `drain_s` seconds is taken up again at the next start."""
+    DBOS.destroy(workflow_completion_timeout_sec=int(drain_s))

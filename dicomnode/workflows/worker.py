@@ -1,0 +1,116 @@
+"""What a worker works with, and the lease under which it may: `workflow` and `delivery` are built on it.
+
+A worker that falls silent for `worker.dead_after_s` is declared dead: its lease ends, its workflows go to others. It
+may only have been cut off, and come back in the middle of a step. Whatever it then wants to write or send begins with a
+look at its lease; without one it ends on the spot, before the workflow engine notes anything as its doing. `serve`, or
+the service manager, starts it again as a new worker.
+"""
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from dicomnode.config import Config
+from dicomnode.errors import DatabaseError, SpoolError
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Lease
+from dicomnode.models.serving import Models
+
+log = logging.getLogger(__name__)
+
+#: EX_TEMPFAIL of sysexits.h: the same program may be started again at once.
+LOST_LEASE_STATUS = 75
+#: A worker shows itself so often within the time after which it would be declared dead.
+_BEATS = 4
+#: After its time to drain, a worker waits so long for threads that are just ending.
+_LAST_STEPS_S = 0.5
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker needs to do its work. `catalog` is leased (`Catalog.leased`)."""
+
+    config: Config
+    catalog: Catalog
+    models: Models
+
+
+_work: Work | None = None
+
+
+def begin(work: Work) -> None:
+    """Set what `current` returns: DBOS calls plain functions, so their surroundings have to stand somewhere."""
+    global _work  # noqa: PLW0603
+    _work = work
+
+
+def current() -> Work:
+    """The work of this process."""
+    if _work is None:
+        raise RuntimeError("the worker was not started: call workflow.start() first")
+    return _work
+
+
+def passing(error: BaseException) -> bool:
+    """Whether a step that failed so is tried again: the database is being restarted, or cannot be reached."""
+    return isinstance(error, DatabaseError)
+
+
+#: Of every step: two hours of patience with a database that is away.
+RETRIES: Final[dict[str, Any]] = {
+    "retries_allowed": True,
+    "interval_seconds": 1.0,
+    "max_attempts": 13,
+    "backoff_rate": 2.0,
+    "should_retry": passing,
+}
+
+
+def lost() -> NoReturn:
+    """End this process at once: no `finally`, no thread that writes another line."""
+    log.critical("this worker was silent for too long and was declared dead: its work is with others, it ends here")
+    logging.shutdown()
+    os._exit(LOST_LEASE_STATUS)
+
+
+def end() -> None:
+    """The last call of a worker that has drained: a step that still runs does not outlive it.
+
+    It would go on for as long as its analysis takes, and its workflow would fail for want of the engine. The next start
+    runs it again, as after a kill.
+    """
+    deadline = time.monotonic() + _LAST_STEPS_S
+    others = [t for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in others):
+        log.warning("what still runs is left to the next start, or to another worker")
+        logging.shutdown()
+        os._exit(0)
+
+
+class Heart:
+    """Beats for a lease, in a thread of its own, until `stop`."""
+
+    def __init__(self, catalog: Catalog, lease: Lease, dead_after_s: float) -> None:
+        self._catalog, self._lease, self._pause_s = catalog, lease, dead_after_s / _BEATS
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beat no more: what this worker leaves unfinished is taken up by others after `dead_after_s`."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._pause_s):
+            try:
+                if not self._catalog.beat(self._lease):
+                    lost()
+            except SpoolError as e:
+                # While the database is away nobody can declare anybody dead, and without it nothing is sent.
+                log.warning("no sign of life could be given: %s", e)

@@ -1,0 +1,72 @@
+"""The golden case of a bundle: a small phantom with its measured features, and what the models must say of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from dicomnode.analysis.risk import golden_case
+from dicomnode.analysis.measures import quantify
+from dicomnode.analysis.radiomics import extract as radiomics
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.manifest import Golden, GoldenHorizon
+from dicomnode.analysis.phantom.phantom import Disease, Phantom, Scanner, chest
+from dicomnode.analysis.risk.tabular import TabularModel, names_of
+
+TOLERANCE = 0.005
+SCAN = "golden.safetensors"
+_SEED, _SEVERITY, _SHAPE, _SPACING = 7, 0.45, (46, 50, 64), (6.0, 5.0, 5.0)
+
+
+def question(folder: Path, tables: Sequence[TabularModel], settings: Mapping[str, Any] | None) -> Golden:
+    """Store the golden scan in `folder`, and measure what the tabular models take of it.
+
+    Args:
+        folder: the bundle's.
+        tables: the models.
+        settings: PyRadiomics' parameter file, None where no model takes radiomics.
+
+    Returns:
+        The golden case without an answer.
+    """
+    phantom = chest(
+        _SEED, shape=_SHAPE, spacing_mm=_SPACING, disease=Disease.of_severity(_SEVERITY), scanner=Scanner(noise_hu=10.0)
+    )
+    save_file({"hu": torch.from_numpy(phantom.volume.hu), "labels": torch.from_numpy(phantom.labels)}, folder / SCAN)
+    (folder / SCAN).chmod(0o644)  # safetensors writes for its owner alone; the node may run as another
+    return Golden(
+        scan=SCAN,
+        spacing_mm=_SPACING,
+        recipe=f"phantom.chest: seed {_SEED}, shape {_SHAPE}, severity {_SEVERITY}, noise 10 HU",
+        features=_features(phantom, tables, settings) if tables else {},
+        expected=(),
+        tolerance=TOLERANCE,
+    )
+
+
+def answered(golden: Golden, bundle: Bundle) -> Golden:
+    """The golden case with the bundle's answer, and with an earlier scan where the networks take one.
+
+    The earlier scan's codes are half of its own: a change, and one that any network can have.
+    """
+    stored = (bundle.folder / golden.scan).read_bytes()
+    codes = golden_case.answer(bundle, golden, stored).scan_codes
+    earlier = {name: tuple(round(value / 2, 6) for value in code) for name, code in codes.items()}
+    whole = golden.model_copy(update={"codes": earlier})
+    found = golden_case.answer(bundle, whole, stored).horizons
+    expected = tuple(GoldenHorizon(**{k: round(v, 6) for k, v in asdict(h).items()}) for h in found)
+    return whole.model_copy(update={"expected": expected})
+
+
+def _features(phantom: Phantom, tables: Sequence[TabularModel], settings: Mapping[str, Any] | None) -> dict[str, float]:
+    """What the models take: measured, and the training population's median of what a phantom has not (age, lobes)."""
+    texture = {} if settings is None else radiomics.by_region(phantom.volume, phantom.labels, settings)[0]
+    measured = names_of(quantify.by_region(phantom.volume, phantom.labels), texture)
+    found: dict[str, float] = {}
+    for model in tables:
+        medians = zip(model.harmoniser.features, model.harmoniser.median, strict=True)
+        found |= {name: measured.get(name, float(median)) for name, median in medians}
+    return {name: value for name, value in sorted(found.items()) if not name.startswith("change.")}

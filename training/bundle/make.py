@@ -1,0 +1,224 @@
+"""From a run to a bundle: models, `model.toml`, golden case, card. The node's own reader checks it.
+
+The bundle's Device UID is not stored: the node derives it from the digest of its whole method, of which the bundle's
+sha256 (over model.toml, which holds all other digests) is a part (`dicomnode.report.uids.device`).
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dicomnode.analysis.risk import golden_case, tabular
+from dicomnode.analysis.risk.bundle import Bundle, load, read
+from dicomnode.analysis.risk.manifest import Golden, seal_of
+from dicomnode.analysis.risk.tabular import TabularModel
+from dicomnode.errors import UsageError
+from training.models.deep import settings as deep_settings
+from training.bundle import golden
+from training.data import registry_folder as registry
+from training.models.arm import DEEP_ARMS
+from training.bundle.model_card import model_card
+from training.models.deep.settings import DeepSettings
+from training.models.stacking import Stack
+from training.evaluation.misjudged import without_single_scans
+from training.data.outcomes import EDGES_YEARS, HORIZONS_YEARS
+from training.toml_text import to_toml
+
+LIMITS = (
+    "research use only: not validated outside the population that it was trained on",
+    "trained for chest CT in systemic sclerosis; each scan's flags stand before its numbers",
+)
+LIMITS_SYNTHETIC = (
+    "trained on synthetic phantoms only: the numbers mean nothing for a patient",
+    "the synthetic registry's lungs are the phantom's true labels, not a segmenter's",
+)
+#: Of each arm, the file of a fold's model in the run, and its ending in the bundle.
+_NETWORK, _TABLE = "model.safetensors", "model.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a bundle takes from a run folder.
+
+    Attributes:
+        folder: the run.
+        content: `run.json`.
+        stack: the ensemble; arms that weigh nothing are left out.
+        cohort: `cohort.parquet`.
+        deep: settings of the networks.
+        synthetic: whether the registry's scans are phantoms.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+    stack: Stack
+    cohort: pd.DataFrame
+    deep: DeepSettings
+    synthetic: bool
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the model cannot do, for people."""
+        return LIMITS_SYNTHETIC if self.synthetic else LIMITS
+
+    def models(self, arm: str) -> list[Path]:
+        """The fold models of an arm.
+
+        Raises:
+            UsageError: there is none.
+        """
+        name = _NETWORK if arm in DEEP_ARMS else _TABLE
+        found = sorted((self.folder / "arms" / arm).glob(f"fold-*/{name}"), key=lambda p: int(p.parent.name[5:]))
+        if not found:
+            raise UsageError(f"{self.folder / 'arms' / arm} holds no fold's {name}: run `training run` to its end")
+        return found
+
+
+def make_bundle(
+    run_folder: Path, out: Path, *, name: str, version: str, created_by: str, networks: int | None = None
+) -> Bundle:
+    """Write the bundle of a run to `out`, replacing a bundle that is there, and load it as the node does.
+
+    Args:
+        run_folder: made by `training run`.
+        out: folder of the bundle.
+        name, version: of the model.
+        created_by: the command that made it.
+        networks: how many fold models of each deep arm are kept, all if None. One of resnet18 is 22 MB; with fewer, the
+            interval shows less of the models' disagreement, and the model says how many there are.
+
+    Raises:
+        UsageError: `run_folder` is no finished run, or `out` holds something that is no bundle.
+        BundleError: what was written does not load.
+    """
+    run = read_run(run_folder)
+    if out.exists() and any(out.iterdir()) and not (out / "model.toml").is_file():
+        raise UsageError(f"{out} holds something that is no bundle: give another folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bundle-") as temporary:
+        folder = Path(temporary) / "bundle"
+        folder.mkdir()
+        arms = [_copy_arm(run, arm, folder, networks) for arm in run.stack.arms]
+        tables = [tabular.read(folder / file) for arm in arms if arm["kind"] == "tabular" for file in arm["models"]]
+        settings = _radiomics(run, tables)
+        manifest = _manifest(run, arms, tables, settings) | {"name": name, "version": version, "created_by": created_by}
+        if (run_folder / "report.md").is_file():
+            report = without_single_scans((run_folder / "report.md").read_text(encoding="utf-8"))
+            (folder / "report.md").write_text(report, encoding="utf-8")
+        (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
+        # The golden answer needs the bundle, the bundle the golden file's digest: a first reading gives the answer.
+        asked = golden.question(folder, tables, settings)
+        _write(folder, manifest, asked)
+        _write(folder, manifest, golden.answered(asked, read(folder)))
+        load(folder, allow_demo=True)
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    return load(out, allow_demo=True)
+
+
+def read_run(folder: Path) -> Run:
+    """What a bundle takes from a run folder.
+
+    Raises:
+        UsageError: the run is not finished, or its registry is gone or another one by now.
+    """
+    missing = [n for n in ("run.json", "ensemble.json", "cohort.parquet") if not (folder / n).is_file()]
+    if missing:
+        raise UsageError(f"{folder} is no finished run ({', '.join(missing)} missing): make one with `training run`")
+    content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    stored = Stack.from_dict(json.loads((folder / "ensemble.json").read_text(encoding="utf-8")))
+    source = registry.read(Path(content["settings"]["registry"]))
+    if source.sha256 != content["fixed"]["sha256"]["registry"]:
+        raise UsageError(f"{source.folder} is not the registry that {folder} was made from: its tables have changed")
+    if not stored.slope > 0:
+        raise UsageError(
+            f"{folder}: the calibration's slope is {stored.slope:g}: the out-of-fold predictions do not tell who dies, "
+            "so there is no model to serve"
+        )
+    kept = [(arm, weight) for arm, weight in zip(stored.arms, stored.weights, strict=True) if weight > 0]
+    return Run(
+        folder=folder,
+        content=content,
+        stack=Stack(tuple(a for a, _ in kept), tuple(w for _, w in kept), stored.slope, stored.intercepts),
+        cohort=pd.read_parquet(folder / "cohort.parquet"),
+        deep=deep_settings.read(content["settings"]["deep"]),
+        synthetic=source.synthetic,
+    )
+
+
+def _copy_arm(run: Run, arm: str, folder: Path, networks: int | None) -> dict[str, Any]:
+    """Copy an arm's fold models into the bundle. Returns its entry in the manifest."""
+    models = run.models(arm)
+    if arm in DEEP_ARMS:
+        models = models[:networks]
+    names = [f"{arm}-{number}{model.suffix}" for number, model in enumerate(models)]
+    for model, name in zip(models, names, strict=True):
+        shutil.copyfile(model, folder / name)
+    if arm in DEEP_ARMS:
+        return {"name": arm, "kind": "network", "backbone": arm, "earlier": run.deep.earlier, "models": names}
+    return {"name": arm, "kind": "tabular", "models": names}
+
+
+def _radiomics(run: Run, tables: list[TabularModel]) -> dict[str, Any] | None:
+    """PyRadiomics' settings, where a model takes its features."""
+    if not any(name.startswith("radiomics.") for model in tables for name in model.harmoniser.features):
+        return None
+    settings: dict[str, Any] = run.content["radiomics_settings"]
+    return settings
+
+
+def _manifest(
+    run: Run, arms: list[dict[str, Any]], tables: list[TabularModel], settings: dict[str, Any] | None
+) -> dict[str, Any]:
+    features = list(dict.fromkeys(name for model in tables for name in model.harmoniser.features))
+    horizon = HORIZONS_YEARS[-1]
+    deaths = run.cohort["event"] & (run.cohort["time_years"] <= horizon)
+    manifest = {
+        "format": 3,
+        "name": "",
+        "version": "",
+        "intended_use": "synthetic-demo" if run.synthetic else "research",
+        "horizons_years": list(HORIZONS_YEARS),
+        "edges_years": list(EDGES_YEARS),
+        "limits": list(run.limits),
+        "created_by": "",
+        "radiomics": "" if settings is None else json.dumps(settings, sort_keys=True),
+        "features": features,
+        "ensemble": {
+            "slope": run.stack.slope,
+            "intercepts": list(run.stack.intercepts),
+            "weights": dict(zip(run.stack.arms, run.stack.weights, strict=True)),
+        },
+        "population": {
+            "description": "synthetic phantoms (training synthetic); no patient"
+            if run.synthetic
+            else "patients of the registry that the node exported",
+            "patients": int(run.cohort["patient"].nunique()),
+            "scans": len(run.cohort),
+            "deaths": int(deaths.sum()),
+            "registry_sha256": run.content["fixed"]["sha256"]["registry"],
+            "split_sha256": run.content["split_sha256"],
+        },
+        "software": dict(run.content["software"]),
+        "arms": arms,
+    }
+    return manifest | ({"preprocessing": run.deep.spec.to_dict()} if any(a["kind"] == "network" for a in arms) else {})
+
+
+def _write(folder: Path, manifest: Mapping[str, Any], case: Golden) -> None:
+    """Write golden.json, and model.toml with the digest of every other file and its own seal."""
+    (folder / golden_case.NAME).write_text(case.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    names = sorted(p.name for p in folder.iterdir() if p.name != "model.toml")
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    unsealed = {**manifest, "files": digests}
+    seal = seal_of(tomllib.loads(to_toml(unsealed)))  # of what a reader will find
+    (folder / "model.toml").write_text(to_toml({**unsealed, "seal": seal}), encoding="utf-8")

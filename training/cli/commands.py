@@ -1,0 +1,236 @@
+"""The `training` command. Every command writes to a new folder; errors are one line and an exit code."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from dicomnode.errors import DicomnodeError, UsageError
+from training.cli import gate as cli_gate
+from training.cli.bars import bars
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train dicomnode's risk model offline: registry -> run -> bundle. Research use only.",
+    epilog="Example: training synthetic --patients 600 --out registry && training run training-run.toml",
+)
+
+Out = Annotated[Path, typer.Option(help="New or empty folder to write to.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+DEMO_SEED = 20260101
+
+
+@app.command(epilog="Example: training report run")
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    show: Annotated[
+        bool | None,
+        typer.Option("--open/--no-open", help="Open the report in a browser. Default: on a desktop, not in scripts."),
+    ] = None,
+) -> None:
+    """Write report.html, report.md and report.json into a run folder, print the page's path, and open it."""
+    from training.report.report import write
+
+    page = write(run)
+    typer.echo(page)
+    if _on_a_desktop() if show is None else show:
+        typer.launch(str(page))
+
+
+def _on_a_desktop() -> bool:
+    """Whether a person looks at the output, where a browser can have a window."""
+    windows = sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    return sys.stdout.isatty() and windows
+
+
+@app.command(epilog="Example: training synthetic --patients 600 --out registry --radiomics")
+def synthetic(
+    out: Out,
+    patients: Annotated[int, typer.Option(help="How many patients; three to four scans each.")] = 600,
+    seed: Seed = DEMO_SEED,
+    radiomics: Annotated[bool, typer.Option("--radiomics", help="Compute the radiomic features, too.")] = False,
+    volumes: Annotated[bool, typer.Option(help="Keep the scans' volumes, for networks.")] = True,
+) -> None:
+    """Make a synthetic registry with a known truth: phantom scans, features, outcomes, censoring.
+
+    Broken off and started again, it goes on where it was. 600 patients with radiomics take about ten minutes on two
+    idle cores.
+    """
+    from training.synthetic.registry import Request, make_registry
+
+    request = Request(patients, seed, radiomics, volumes)
+    with bars() as tell:
+        scans = make_registry(out, request, progress=lambda done, total: tell("Making scans", done, total))
+    typer.echo(f"{out}: {patients} patients, {scans} scans")
+
+
+@app.command(epilog="Example: training bundle --run run --out weights/ssc-ild-risk-1 --name ssc-ild-risk")
+def bundle(
+    run: Annotated[Path, typer.Option(help="Folder that `training run` made.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
+    name: Annotated[str, typer.Option(help="The model's name.")],
+    version: Annotated[str, typer.Option(help="The model's version.")] = "1",
+    networks: Annotated[int | None, typer.Option(min=1, help="Fold models kept of each network arm; all.")] = None,
+) -> None:
+    """Make a bundle of a run: models, model.toml, golden case, model card. It replaces the run's own, elsewhere."""
+    from training.bundle.make import make_bundle
+
+    command = f"training bundle --run {run} --out {out} --name {name} --version {version}"
+    command += "" if networks is None else f" --networks {networks}"
+    made = make_bundle(run, out, name=name, version=version, created_by=command, networks=networks)
+    typer.echo(f"{out}: {made.name} {made.version}, sha256 {made.sha256}")
+
+
+@app.command("demo-bundle", epilog="Example: training demo-bundle --work demo-training --out weights/demo-synthetic")
+def demo_bundle(
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
+    work: Annotated[Path, typer.Option(help="Folder for registry and run; what is finished there is used again.")],
+) -> None:
+    """Make the shipped demonstration bundle: synthetic, run and bundle, in turn (about an hour on 2 cores).
+
+    On a machine with other work, set OMP_NUM_THREADS=1: torch's threads otherwise wait for one another.
+    """
+    from training import demo
+    from training.bundle.make import make_bundle
+
+    registry = work / "registry"
+    synthetic(registry, demo.PATIENTS, demo.SEED)
+    with bars() as tell:
+        run_folder = demo.run_demo(registry, work / "run", tell)
+    made = make_bundle(
+        run_folder,
+        out,
+        name=demo.NAME,
+        version=demo.VERSION,
+        created_by=f"training demo-bundle --work demo-training --out weights/{demo.NAME}",
+        networks=demo.NETWORKS,
+    )
+    typer.echo(f"{out}: {made.name} {made.version}, sha256 {made.sha256}")
+
+
+@app.command(
+    epilog="Example: training cohort --registry cohort --outcomes outcomes.csv --out run/cohort.parquet\n\n"
+    "Example: training cohort --dicom scans --outcomes clinic.csv --out look/cohort.parquet"
+)
+def cohort(
+    outcomes: Annotated[Path, typer.Option(help="CSV: patient, death_date, last_contact_date, transplant_date.")],
+    out: Annotated[Path, typer.Option(help="File to write; flow.json is written beside it.")],
+    registry: Annotated[
+        Path | None,
+        typer.Option(help="Registry folder; with --dicom, where a new one is made (default: `registry` beside --out)."),
+    ] = None,
+    covariates: Annotated[Path | None, typer.Option(help="CSV: patient, date, name, value, unit.")] = None,
+    dicom: Annotated[
+        Path | None,
+        typer.Option(help="Folder of DICOM files to analyse first; `patient` in the CSV files is then the Patient ID."),
+    ] = None,
+    transplant: Annotated[str, typer.Option(help="event, censor or ignore.")] = "censor",
+) -> None:
+    """Join scans with outcomes: who is learnt from, how long each was followed, and why others are left out."""
+    from training.data import cohort as cohorts
+    from training.data.from_dicom import make_registry
+    from training.data.registry_folder import read
+    from training.run.run import make_cohort
+    from training.run.settings import from_dict
+
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder: name a file in it, such as {out / 'cohort.parquet'}")
+    if registry is None:
+        if dicom is None:
+            raise UsageError("give --registry FOLDER, or --dicom FOLDER with scans that never went through the node")
+        registry = out.with_name("registry")
+    if dicom is not None:
+        with bars() as tell:
+            made = make_registry(dicom, registry, outcomes, covariates, tell)
+        typer.echo(f"registry: {registry}; the key to its patients, to be kept apart from it: {registry}.key", err=True)
+        outcomes, covariates = made.outcomes, made.covariates
+        for reason in made.refused:
+            typer.echo(f"not in the registry: {reason}", err=True)
+    stated = {"registry": registry, "outcomes": outcomes, "out": out.parent, "cohort": {"transplant": transplant}}
+    settings = from_dict({**stated, **({} if covariates is None else {"covariates": covariates})}, "training cohort")
+    found = make_cohort(settings, read(registry))
+    cohorts.save(found, out)
+    for line in cohorts.flow_lines(found.flow):
+        typer.echo(line)
+
+
+@app.command(epilog="Example: training run run.toml")
+def run(
+    toml: Annotated[Path, typer.Argument(metavar="RUN.TOML", help="Settings; docs/training-run.toml explains them.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder, in place of the file's.")] = None,
+    until: Annotated[
+        str, typer.Option(help="Last step: cohort, splits, features, arms, ensemble, evaluation, report or bundle.")
+    ] = "bundle",
+) -> None:
+    """Fit, judge and bundle models: splits, features, arms, ensemble, evaluation, report, bundle.
+
+    Stopped at any moment and started again, it goes on where it was.
+    """
+    from training.run.run import run as run_all
+    from training.run.settings import load
+
+    settings = load(toml, out)
+    with bars() as tell:
+        folder = run_all(settings, toml.read_text(encoding="utf-8"), tell, until)
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    for warning in record["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"{folder}: done until {until}")
+
+
+@app.command(epilog="Example: training pretrained resnet18 densenet121 swin_t --to imagenet")
+def pretrained(
+    backbones: Annotated[list[str], typer.Argument(metavar="BACKBONES", help="resnet18, densenet121, swin_t.")],
+    to: Annotated[Path, typer.Option(help="Folder to download to; a download that was cut off goes on.")],
+    mirror: Annotated[str, typer.Option(help="A URL of a folder with the same files, in place of torchvision's.")] = "",
+) -> None:
+    """Download torchvision's ImageNet weights, compare them with their digest, print what a run's settings say of them.
+
+    Without internet: see where the message says that the file lies, carry it here, and name it in the settings.
+    """
+    from functools import partial
+
+    from rich.progress import DownloadColumn
+
+    from dicomnode.downloads import fetch
+    from training.models.deep.pretrained import published
+    from training.toml_text import to_toml
+
+    wanted = [published(backbone) for backbone in backbones]
+    with bars(DownloadColumn()) as tell:
+        got = {known.name: fetch(known, to, mirror, partial(tell, known.name)) for known in wanted}
+    for name, file in got.items():
+        typer.echo(f"[deep.pretrained.{name}]\n{to_toml({'path': str(file.path.resolve()), 'sha256': file.sha256})}")
+
+
+app.add_typer(cli_gate.app)
+
+
+def main() -> None:
+    """Entry point: the one catch of dicomnode's errors."""
+    try:
+        app()
+    except DicomnodeError as error:
+        fail(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A folder that cannot be written, a full disk: for the person to mend, no fault of the program.
+        path = error.filename2 or error.filename  # of a file that could not take its place, the place
+        fail(UsageError(f"{path}: {error.strerror}; check the path, its owner and the disk"))
+
+
+def fail(error: DicomnodeError) -> NoReturn:
+    """Print the message and leave with the error's exit status."""
+    typer.echo(f"training: {error}", err=True)
+    sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

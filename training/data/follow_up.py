@@ -1,0 +1,145 @@
+"""Outcomes and covariates as clinics keep them, a row a patient or a measurement, read and checked.
+
+All dates are on the registry's shifted calendar: the same constant was added to every date of a patient.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from training.data import csv_tables as tables
+
+#: What a lung transplant is: the end (as bad as death), the end of observation, or nothing.
+Transplant = Literal["event", "censor", "ignore"]
+
+
+def _death_day(text: str) -> date:
+    try:
+        return tables.day(text)
+    except ValueError as error:
+        if text[:1].isdigit() and len(text) > 4:
+            raise
+        cure = "find its date; if it cannot be known, leave this empty and give the last contact"
+        raise ValueError(f"is a death without a date: {cure}") from error
+
+
+OUTCOMES: Mapping[str, tables.Parse] = {
+    "patient": tables.name,
+    "death_date": tables.maybe(_death_day),
+    "last_contact_date": tables.maybe(tables.day),
+    "transplant_date": tables.maybe(tables.day),
+}
+COVARIATES: Mapping[str, tables.Parse] = {
+    "patient": tables.name,
+    "date": tables.day,
+    "name": tables.one_of("fvc", "dlco"),
+    "value": tables.number(0, 1000),
+    "unit": tables.words,
+}
+#: (name, unit) -> the cohort's column and the plausible range; a value outside is most likely in another unit.
+UNITS: Mapping[tuple[str, str], tuple[str, float, float]] = {
+    ("fvc", "percent_predicted"): ("fvc_percent_predicted", 10, 200),
+    ("fvc", "l"): ("fvc_l", 0.2, 9.9),
+    ("dlco", "percent_predicted"): ("dlco_percent_predicted", 5, 200),
+    ("dlco", "mmol/min/kPa"): ("dlco_mmol_min_kpa", 0.3, 20),
+}
+
+
+def read_outcomes(path: Path, patient: tables.Parse = tables.name) -> tables.Table:
+    """`outcomes.csv`: patient, death_date, last_contact_date, transplant_date; empty is none.
+
+    Args:
+        path: the file.
+        patient: reads its patients; messages show what this returns.
+
+    Raises:
+        UsageError: a patient stands twice, has no end at all, or dates contradict one another.
+    """
+    table = tables.read(path, {**OUTCOMES, "patient": patient})
+    columns = table.columns
+    first: dict[object, int] = {}
+    for index, who in enumerate(columns["patient"]):
+        if who in first:
+            where = f"stands in row {first[who] + tables.FIRST_ROW} already"
+            raise table.refuse(index, "patient", where, "each patient has one row, leave one of the two")
+        first[who] = index
+        death, contact, transplant = (_date(columns[k][index]) for k in list(OUTCOMES)[1:])
+        if death is None and contact is None:
+            cure = "give death_date, or last_contact_date when the patient was last known to live"
+            raise table.refuse(index, "last_contact_date", "is empty, and so is death_date", cure)
+        if death and contact and contact > death:
+            raise table.refuse(index, "last_contact_date", f"lies after the death of {death}", "correct one of the two")
+        end = death or contact
+        if transplant and end and transplant > end:
+            cure = "correct one of the two (a transplant is a contact)"
+            raise table.refuse(index, "transplant_date", f"lies after the last date known, {end}", cure)
+    return table
+
+
+def _date(value: object) -> date | None:
+    return value if isinstance(value, date) else None
+
+
+def ends(outcomes: tables.Table, transplant: Transplant) -> pd.DataFrame:
+    """The end of each patient's observation.
+
+    Returns:
+        Index patient; `end` (datetime64), `event` (bool), `known_until` (datetime64: the death or last contact, which
+        `end` is too but for a transplant), `transplanted` (datetime64 or NaT: when follow-up ended by a transplant; NaT
+        throughout where transplants are ignored), `row` (position in the table).
+    """
+    dates = pd.DataFrame({k: pd.to_datetime(outcomes.columns[k]) for k in list(OUTCOMES)[1:]})
+    known_until = dates["death_date"].fillna(dates["last_contact_date"])
+    frame = pd.DataFrame(
+        {
+            "end": known_until,
+            "known_until": known_until,
+            "event": dates["death_date"].notna(),
+            "transplanted": dates["transplant_date"],
+            "row": range(len(outcomes)),
+        }
+    )
+    if transplant == "ignore":
+        frame["transplanted"] = pd.NaT
+    else:
+        ended = frame["transplanted"].notna()
+        frame.loc[ended, "end"] = frame["transplanted"]
+        frame.loc[ended, "event"] = transplant == "event"
+    return frame.set_index(pd.Index(outcomes.columns["patient"], name="patient"))
+
+
+def read_covariates(path: Path, patient: tables.Parse = tables.name) -> pd.DataFrame:
+    """`covariates.csv`: one measurement a row; `patient` as in `read_outcomes`.
+
+    Returns:
+        patient, date, column (the cohort's, such as `fvc_percent_predicted`), value.
+
+    Raises:
+        UsageError: a unit is unknown, a value is implausible in its unit, a measurement of one day stands twice.
+    """
+    table = tables.read(path, {**COVARIATES, "patient": patient})
+    columns: dict[str, list[object]] = {k: list(table.columns[k]) for k in ("patient", "date", "value")}
+    columns["column"] = []
+    seen: dict[tuple[object, ...], int] = {}
+    for index, (name, unit, value) in enumerate(
+        zip(*(table.columns[k] for k in ("name", "unit", "value")), strict=True)
+    ):
+        if (str(name), str(unit)) not in UNITS:
+            units = ", ".join(u for n, u in UNITS if n == name)
+            raise table.refuse(index, "unit", f"is no unit of {name}", f"use {units}")
+        column, low, high = UNITS[str(name), str(unit)]
+        if not low <= float(str(value)) <= high:
+            range_ = f"is not between {low:g} and {high:g} {unit}"
+            raise table.refuse(index, "value", range_, "correct it, or name the unit that it is in")
+        key = (columns["patient"][index], columns["date"][index], column)
+        if key in seen:
+            where = f"is measured in row {seen[key] + tables.FIRST_ROW} already, on the same day"
+            raise table.refuse(index, "name", where, "leave the better of the two")
+        seen[key] = index
+        columns["column"].append(column)
+    frame = pd.DataFrame(columns)
+    frame["date"] = pd.to_datetime(frame["date"])
+    return frame.astype({"value": "float64"})

@@ -1,0 +1,280 @@
+"""From out-of-fold predictions to an `Evaluation`: each arm at each horizon, with intervals by bootstrap over patients.
+
+All draws of the bootstrap are computed at once, as counts of scans (see `training.evaluation.metrics`), and every arm, and the
+oracle, is judged on the same draws: their differences are paired.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from training.evaluation import metrics
+from training.evaluation.censoring import Floats, kaplan_meier, kaplan_meier_risk
+from training.evaluation.records import (
+    FORMAT,
+    ArmResult,
+    AtYears,
+    Estimate,
+    Evaluation,
+    HorizonResult,
+    NetBenefit,
+    Oracle,
+    RiskGroup,
+    Subgroup,
+)
+from training.evaluation.inputs import censoring_covariates, checked_risks, oracle_risks, parts_of
+from training.evaluation.warnings import warnings_of
+from training.evaluation.metrics import AtHorizon, at_horizon
+from training.evaluation.misjudged import HORIZON_YEARS, worst
+from training.data.outcomes import HORIZONS_YEARS, Outcomes
+
+PRIMARY = "ensemble"
+#: An AUC of a subgroup needs so many patients who died, and who survived: a patient's scans are no deaths of their own.
+FEWEST_IN_SUBGROUP = 10
+_ROWS_AT_ONCE = 125
+_THRESHOLDS = np.round(np.arange(0.02, 0.605, 0.02), 2)
+_CURVE_YEARS = np.round(np.arange(0, 61) / 12, 4)
+_ROC_POINTS = 150
+_SEED = 20260101
+
+
+class EvaluationSettings(Protocol):
+    """The settings of an evaluation: draws of the bootstrap, and the risk from which a scan counts as high."""
+
+    @property
+    def bootstrap(self) -> int: ...
+    @property
+    def threshold(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class _Scans:
+    """Scans at one horizon: once as they are, and the bootstrap's draws in parts."""
+
+    rows: NDArray[np.intp]
+    whole: AtHorizon
+    drawn: tuple[AtHorizon, ...]
+
+    def estimate(self, metric: Callable[[AtHorizon, Floats], Floats], risk: Floats) -> Estimate:
+        values = self.draws(metric, risk)
+        return estimate(float(metric(self.whole, risk[self.rows])), values)
+
+    def draws(self, metric: Callable[[AtHorizon, Floats], Floats], risk: Floats) -> Floats:
+        return np.concatenate([metric(part, risk[self.rows]) for part in self.drawn] or [np.empty(0)])
+
+
+def estimate(value: float, draws: Floats) -> Estimate:
+    """A value with its interval; what is not a number becomes None."""
+    lower, upper = metrics.interval(draws)
+    known = [v if np.isfinite(v) else None for v in (value, lower, upper)]
+    return Estimate(known[0], known[1], known[2]) if known[0] is not None else Estimate(None, None, None)
+
+
+def evaluate(
+    cohort: pd.DataFrame,
+    predictions: pd.DataFrame,
+    settings: EvaluationSettings,
+    truth: pd.DataFrame | None = None,
+) -> Evaluation:
+    """Judge out-of-fold predictions.
+
+    Args:
+        cohort: scan, patient, time_years, event, age_years, sex, manufacturer, kernel_family, date.
+        predictions: arm, scan, patient, fold, risk_1 to risk_5; each arm predicts every scan of the cohort once.
+        settings: bootstrap and threshold.
+        truth: of a synthetic registry, for the oracle: scan, risk_1y, risk_3y, risk_5y.
+
+    Raises:
+        UsageError: predictions are missing, doubled, no probabilities, fall with the year, or put a patient in two
+            folds.
+    """
+    cohort = cohort.reset_index(drop=True)
+    arms = checked_risks(cohort, predictions)
+    outcomes = Outcomes(cohort["time_years"].to_numpy(np.float64), cohort["event"].to_numpy(np.bool_))
+    counts = metrics.bootstrap_counts(cohort["patient"].tolist(), settings.bootstrap, _SEED)
+    primary = PRIMARY if PRIMARY in arms else next(iter(arms))
+    adjusting = censoring_covariates(cohort, arms[primary])
+    oracle_risk = None if truth is None else oracle_risks(cohort, truth)
+    everyone = np.arange(len(cohort))
+    first_scans = np.flatnonzero(~cohort.sort_values(["date", "scan"])["patient"].duplicated().sort_index())
+    patients = pd.factorize(cohort["patient"])[0]
+    horizons, oracles, groups = [], [], parts_of(cohort)
+    by_arm: dict[str, list[HorizonResult]] = {name: [] for name in arms}
+    subgroups: dict[str, list[Subgroup]] = {name: [] for name in arms}
+    for years in HORIZONS_YEARS:
+        all_scans = _scans(outcomes, everyone, years, counts)
+        one_scan = _scans(outcomes, first_scans, years, counts)
+        adjusted = _scans(outcomes, everyone, years, counts, adjusting)
+        parts = [(by, value, _scans(outcomes, rows, years, counts)) for by, value, rows in groups]
+        horizons.append(_at_years(all_scans, patients))
+        oracle = None if oracle_risk is None else oracle_risk[:, HORIZONS_YEARS.index(years)]
+        if oracle is not None:
+            judged = (metrics.auc, metrics.calibration_slope, metrics.calibration_intercept)
+            oracles.append(Oracle(years, *(all_scans.estimate(metric, oracle) for metric in judged)))
+        for name, risks in arms.items():
+            risk = risks[:, years - 1]
+            by_arm[name].append(_result(all_scans, one_scan, adjusted, risk, oracle, counts, settings.threshold))
+            subgroups[name] += [_subgroup(by, value, part, risk, patients) for by, value, part in parts]
+    results = tuple(
+        ArmResult(
+            arm=name,
+            uno_c=_uno_c(outcomes, risks[:, -1], counts),
+            horizons=tuple(by_arm[name]),
+            subgroups=tuple(subgroups[name]),
+            risk_groups=_risk_groups(outcomes, risks[:, HORIZONS_YEARS[1] - 1]),
+        )
+        for name, risks in arms.items()
+    )
+    return Evaluation(
+        format=FORMAT,
+        bootstrap=settings.bootstrap,
+        threshold=settings.threshold,
+        patients=int(cohort["patient"].nunique()),
+        scans=len(cohort),
+        deaths=int(cohort.groupby("patient")["event"].any().sum()),
+        median_follow_up_years=_median_follow_up(outcomes),
+        primary=primary,
+        horizons=tuple(horizons),
+        oracle=tuple(oracles),
+        arms=results,
+        misjudged=worst(cohort, outcomes, arms[primary][:, HORIZON_YEARS - 1]),
+        warnings=warnings_of(outcomes, horizons, oracles, results),
+    )
+
+
+def _scans(
+    outcomes: Outcomes, rows: NDArray[np.intp], years: int, counts: Floats, covariates: Floats | None = None
+) -> _Scans:
+    """Scans at a horizon with the bootstrap's draws; a draw that takes none of them is left out."""
+    chosen, drawn = outcomes[rows], counts[:, rows]
+    drawn = drawn[drawn.any(axis=1)]
+    given = None if covariates is None else covariates[rows]
+    pieces = (drawn[start : start + _ROWS_AT_ONCE] for start in range(0, len(drawn), _ROWS_AT_ONCE))
+    return _Scans(
+        rows,
+        at_horizon(chosen, years, covariates=given),
+        tuple(at_horizon(chosen, years, piece, covariates=given) for piece in pieces),
+    )
+
+
+def _observed(at: AtHorizon, _: Floats) -> Floats:
+    return kaplan_meier_risk(at.outcomes, at.horizon, at.counts)
+
+
+def _distinct(patients: NDArray[np.intp], scans: _Scans, which: NDArray[np.bool_]) -> int:
+    """How many patients stand behind some of the scans; `patients` is of all scans."""
+    return len(np.unique(patients[scans.rows][which]))
+
+
+def _at_years(scans: _Scans, patients: NDArray[np.intp]) -> AtYears:
+    at = scans.whole
+    censored = ~at.dead & (at.outcomes.years <= at.horizon)
+    nothing = np.zeros(len(at.dead))
+    return AtYears(
+        years=int(at.horizon),
+        deaths=int(at.dead.sum()),
+        patients_died=_distinct(patients, scans, at.dead),
+        censored=int(censored.sum()),
+        observed_risk=scans.estimate(_observed, nothing),
+    )
+
+
+def _result(
+    scans: _Scans,
+    one_scan: _Scans,
+    adjusted: _Scans,
+    risk: Floats,
+    oracle: Floats | None,
+    counts: Floats,
+    threshold: float,
+) -> HorizonResult:
+    at = scans.whole
+    auc, drawn = float(metrics.auc(at, risk)), scans.draws(metrics.auc, risk)
+    ratio = difference = None
+    if oracle is not None:
+        best, best_drawn = float(metrics.auc(at, oracle)), scans.draws(metrics.auc, oracle)
+        ratio, difference = estimate(auc / best, drawn / best_drawn), estimate(auc - best, drawn - best_drawn)
+    return HorizonResult(
+        years=int(at.horizon),
+        auc=estimate(auc, drawn),
+        auc_adjusted=adjusted.estimate(metrics.auc, risk),
+        auc_one_scan=one_scan.estimate(metrics.auc, risk),
+        of_oracle=ratio,
+        minus_oracle=difference,
+        brier=scans.estimate(metrics.brier, risk),
+        scaled_brier=scans.estimate(metrics.scaled_brier, risk),
+        calibration_slope=scans.estimate(metrics.calibration_slope, risk),
+        calibration_intercept=scans.estimate(metrics.calibration_intercept, risk),
+        sensitivity=scans.estimate(lambda a, r: metrics.sensitivity(a, r, threshold), risk),
+        specificity=scans.estimate(lambda a, r: metrics.specificity(a, r, threshold), risk),
+        net_benefit=scans.estimate(lambda a, r: metrics.net_benefit(a, r, threshold), risk),
+        mean_risk=float(risk.mean()),
+        calibration=metrics.calibration_groups(at.outcomes, risk, at.horizon, counts),
+        roc=_thinned(*metrics.roc(at, risk)),
+        decision=tuple(_decision(at, risk, float(t)) for t in _THRESHOLDS),
+    )
+
+
+def _thinned(false: Floats, true: Floats) -> tuple[tuple[float, float], ...]:
+    if not np.isfinite([*false, *true]).all():
+        return ()
+    kept = np.unique(np.linspace(0, len(false) - 1, _ROC_POINTS).round().astype(int))
+    return tuple((round(float(false[i]), 5), round(float(true[i]), 5)) for i in kept)
+
+
+def _decision(at: AtHorizon, risk: Floats, threshold: float) -> NetBenefit:
+    values = metrics.net_benefit(at, risk, threshold), metrics.net_benefit(at, np.ones_like(risk), threshold)
+    model, everyone = (float(v) if np.isfinite(v) else None for v in values)
+    return NetBenefit(threshold, model, everyone)
+
+
+def _uno_c(outcomes: Outcomes, risk: Floats, counts: Floats) -> Estimate:
+    tau = float(HORIZONS_YEARS[-1])
+    return estimate(float(metrics.uno_c(outcomes, risk, tau)), metrics.uno_c(outcomes, risk, tau, counts))
+
+
+def _subgroup(by: str, value: str, scans: _Scans, risk: Floats, patients: NDArray[np.intp]) -> Subgroup:
+    at = scans.whole
+    died = _distinct(patients, scans, at.dead)
+    enough = min(died, _distinct(patients, scans, at.outcomes.years > at.horizon)) >= FEWEST_IN_SUBGROUP
+    return Subgroup(
+        by=by,
+        value=value,
+        years=int(at.horizon),
+        scans=len(scans.rows),
+        deaths=int(at.dead.sum()),
+        patients_died=died,
+        auc=scans.estimate(metrics.auc, risk) if enough else Estimate(None, None, None),
+        mean_risk=float(risk[scans.rows].mean()),
+        observed_risk=scans.estimate(_observed, risk),
+    )
+
+
+def _risk_groups(outcomes: Outcomes, risk: Floats) -> tuple[RiskGroup, ...]:
+    """Thirds by predicted risk, lowest first; fewer where risks are tied."""
+    of = np.searchsorted(np.quantile(risk, [1 / 3, 2 / 3]), risk, side="left")
+    found = []
+    for number, name in enumerate(("lowest third", "middle third", "highest third")):
+        rows = np.flatnonzero(of == number)
+        if not rows.size:
+            continue
+        chosen = outcomes[rows]
+        curve = kaplan_meier(chosen)
+        points = [curve.at(float(y)) for y in _CURVE_YEARS]
+        # Beyond the last scan, and where nobody is left, Greenwood's interval is not known: it is drawn as the curve.
+        survival, lower, upper = (tuple(float(p[k] if np.isfinite(p[k]) else p[0]) for p in points) for k in range(3))
+        at_risk = tuple(int((chosen.years >= y).sum()) for y in _CURVE_YEARS)
+        ends = float(risk[rows].min()), float(risk[rows].max())
+        found.append(RiskGroup(name, len(rows), *ends, tuple(_CURVE_YEARS.tolist()), survival, lower, upper, at_risk))
+    return tuple(found)
+
+
+def _median_follow_up(outcomes: Outcomes) -> float:
+    """Median time to last contact by the reverse Kaplan-Meier estimate (Schemper and Smith 1996), years."""
+    curve = kaplan_meier(Outcomes(outcomes.years, ~outcomes.event))
+    below = np.flatnonzero(curve.survival <= 0.5)
+    return float(curve.times[below[0]] if below.size else curve.times[-1])

@@ -1,0 +1,217 @@
+"""The features of every scan of a cohort: measured by the node's own code, and their change since the earlier scan.
+
+What the registry already has is the node's; the rest is measured here from the stored volumes by the same functions
+(`dicomnode.analysis`), in parallel, each scan kept in a cache, so that a run that was stopped goes on where it was.
+
+A node exports volumes that are cut to the lungs, with air around them: radiomics look across the mask's edge, so these
+volumes give other numbers than the node measures when it serves the bundle. From them nothing is measured.
+"""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import dicomnode
+from dicomnode.analysis.measures.change import FOLLOWED, FOLLOWED_BY_REGION, per_year
+from dicomnode.errors import DicomnodeError, UsageError
+from training.progress_type import Told
+from training.data.volumes import load_scan
+from training.files import digest, write_atomically
+from training.data.outcomes import DAYS_PER_YEAR
+from training.data.registry_folder import Registry
+from training.run.settings import FeatureSettings
+
+#: change.<measure> -> the quantity that it follows, as `dicomnode.analysis.measures.change.compare` does.
+CHANGES: Mapping[str, str] = {
+    "change.volume_ml": "quantities.lungs.volume_ml",
+    **{f"change.{name}": f"quantities.lungs.{name}" for name in FOLLOWED},
+    **{f"change.{region}.haa_percent": f"quantities.{region}.haa_percent" for region in FOLLOWED_BY_REGION},
+}
+#: Of the cohort's columns, those that may serve as features, beside the lung function that it holds.
+COVARIATE = "covariates."
+_LUNG_FUNCTION = ("fvc_percent_predicted", "fvc_l", "dlco_percent_predicted", "dlco_mmol_min_kpa")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One scan to measure."""
+
+    scan: str
+    volume: Path
+    radiomics: Mapping[str, object] | None
+    cached: Path
+
+
+def radiomics_settings(settings: FeatureSettings) -> Mapping[str, object] | None:
+    """PyRadiomics' parameter file for these settings; None without radiomics."""
+    if not settings.radiomics:
+        return None
+    from dicomnode.analysis.radiomics.extract import (  # noqa: PLC0415  (a second, and only where measured)
+        DEFAULT_SETTINGS,
+    )
+
+    spacing = settings.radiomics_spacing_mm
+    return {**DEFAULT_SETTINGS, "setting": {**DEFAULT_SETTINGS["setting"], "resampledPixelSpacing": [spacing] * 3}}
+
+
+def compute(
+    cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings, cache: Path, told: Told
+) -> pd.DataFrame:
+    """The features of a cohort's scans.
+
+    Args:
+        cohort: the cohort's frame.
+        registry: where they come from.
+        settings: which, and whether the registry's own are taken.
+        cache: folder of measured scans, one file each; may be shared between runs.
+        told: told about each scan.
+
+    Returns:
+        A row a scan in the cohort's order: `scan`, then float64 columns by name: quantities.*, radiomics.*, change.*
+        (per year, against `earlier_scan`), covariates.*. NaN where a scan lacks a feature.
+
+    Raises:
+        UsageError: a volume cannot be read or measured, a scan has neither features nor a volume, a node's registry
+            lacks features, or the registry's radiomics were measured at another resolution than the settings ask for.
+    """
+    stored = _stored(cohort, registry, settings)
+    tasks = _tasks(cohort, registry, settings, cache, stored)
+    _measure(tasks, settings.workers or len(os.sched_getaffinity(0)), told)
+    measured = pd.DataFrame(
+        {t.scan: json.loads(t.cached.read_text(encoding="utf-8")) for t in tasks}, dtype=np.float64
+    ).T
+    features = measured.reindex(index=cohort["scan"], columns=sorted({*stored.columns, *measured.columns}))
+    features = features.astype(np.float64).fillna(stored.set_axis(cohort["scan"].to_list()))
+    features = pd.concat([features, changes(cohort, features), covariates(cohort)], axis=1)
+    return features.rename_axis("scan").reset_index()
+
+
+def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings) -> pd.DataFrame:
+    """What the registry has and the settings want, in the cohort's order."""
+    features = registry.features.set_axis(registry.scans["scan"].to_list()).reindex(cohort["scan"])
+    prefixes = ("quantities.", "radiomics.") if settings.radiomics else ("quantities.",)
+    wanted = [c for c in features if c.startswith(prefixes)] if settings.source == "registry" else []
+    there, asked = registry.radiomics_spacing_mm, settings.radiomics_spacing_mm
+    if there != asked and any(c.startswith("radiomics.") for c in wanted):
+        # Texture hangs on the resolution: a model that learns from one kind must not be asked with the other.
+        anew = "" if registry.by_node else ', or features.source = "volumes", which measures all anew'
+        raise UsageError(
+            f"{registry.folder}: its radiomics were measured at {there:g} mm, and features.radiomics_spacing_mm is "
+            f"{asked:g}: set that to {there:g}{anew}"
+        )
+    return features[wanted]
+
+
+def _tasks(
+    cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings, cache: Path, stored: pd.DataFrame
+) -> list[_Task]:
+    """The scans that the registry does not answer for."""
+    spec = radiomics_settings(settings)
+    prefixes = ("quantities.",) if spec is None else ("quantities.", "radiomics.")
+    has = {p: stored[[c for c in stored if c.startswith(p)]].notna().any(axis=1).to_numpy() for p in prefixes}
+    complete = np.logical_and.reduce(list(has.values()))
+    if registry.by_node and not complete.all():
+        raise _not_the_nodes(registry, settings, {p: int((~known).sum()) for p, known in has.items()}, len(stored))
+    tasks = []
+    for scan, volume, known in zip(cohort["scan"], cohort["volume"], complete, strict=True):
+        path = registry.folder / str(volume)
+        if known:
+            continue
+        if not volume:
+            raise UsageError(
+                f"{registry.folder}: the scan {scan} has no volume, and features.parquet lacks "
+                f"{' or '.join(prefixes)}* of it: export the registry with them, or set features.radiomics = false"
+            )
+        kept = path.stat()
+        key = digest(spec, dicomnode.__version__, scan, str(volume), kept.st_size, kept.st_mtime_ns)
+        tasks.append(_Task(str(scan), path, spec, cache / f"{scan}-{key[:16]}.json"))
+    return tasks
+
+
+def _not_the_nodes(registry: Registry, settings: FeatureSettings, lacking: Mapping[str, int], scans: int) -> UsageError:
+    """Why nothing is measured from the volumes of a node's registry, and what else can be done."""
+    why = "a node's volumes are cut to the lungs and give other numbers than the node measures when it serves"
+    if settings.source == "volumes":
+        return UsageError(f'{registry.folder}: features.source is "volumes": {why}: set features.source = "registry"')
+    missing = " and ".join(f"{prefix}* of {count}" for prefix, count in lacking.items() if count)
+    cure = "let the node measure them (analysis.radiomics and registry.record in ae_config.toml) and export again"
+    if not lacking["quantities."]:
+        cure += ", or set features.radiomics = false"
+    return UsageError(f"{registry.folder}: features.parquet lacks {missing} of {scans} scans, and {why}: {cure}")
+
+
+def _measure(tasks: list[_Task], workers: int, told: Told) -> None:
+    waiting = [t for t in tasks if not t.cached.is_file()]
+    done = len(tasks) - len(waiting)
+    told("Measuring scans", done, len(tasks))
+    workers = min(workers, len(waiting))
+    if workers <= 1:
+        for number, task in enumerate(waiting, start=done + 1):
+            _measure_one(task)
+            told("Measuring scans", number, len(tasks))
+        return
+    # Spawned, not forked: a fork of a process with threads (torch has some) may hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_measure_one, task) for task in waiting]
+        try:
+            for number, future in enumerate(as_completed(futures), start=done + 1):
+                future.result()
+                told("Measuring scans", number, len(tasks))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _measure_one(task: _Task) -> None:
+    try:
+        write_atomically(task.cached, json.dumps(measure(task.volume, task.radiomics), allow_nan=False))
+    except DicomnodeError as error:
+        raise UsageError(f"{task.volume}: {error}: repair the volume, or take the scan out of the registry") from None
+
+
+def measure(volume: Path, radiomics: Mapping[str, object] | None) -> dict[str, float]:
+    """Quantities and radiomics of a stored volume, as the node measures and names them.
+
+    Raises:
+        UsageError: the file is no scan.
+        RefusedError: the lungs are empty.
+    """
+    from dicomnode.analysis.measures import quantify  # noqa: PLC0415  (SimpleITK and PyRadiomics: only where measured)
+    from dicomnode.analysis.radiomics import extract as pyradiomics  # noqa: PLC0415
+    from dicomnode.analysis.risk.tabular import names_of  # noqa: PLC0415
+
+    loaded, labels = load_scan(volume)
+    if not labels.any():
+        raise UsageError("no voxel is labelled as lung")
+    texture = {} if radiomics is None else pyradiomics.by_region(loaded, labels, radiomics)[0]
+    return names_of(quantify.by_region(loaded, labels), texture)
+
+
+def changes(cohort: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
+    """Change a year since `earlier_scan`, NaN without one or over a short interval; indexed by scan as `features`."""
+    days = np.round(cohort["years_since_earlier"].to_numpy() * DAYS_PER_YEAR)
+    found = {}
+    for name, followed in CHANGES.items():
+        if followed not in features:
+            continue
+        now = features[followed].to_numpy()
+        then = features[followed].reindex(cohort["earlier_scan"]).to_numpy()
+        rates = (per_year(*one) for one in zip(then, now, days, strict=True))
+        found[name] = np.array([np.nan if rate is None else rate for rate in rates], np.float64)
+    return pd.DataFrame(found, index=features.index)
+
+
+def covariates(cohort: pd.DataFrame) -> pd.DataFrame:
+    """The cohort's own numbers as features: age (years), sex (1 male, 0 female), lung function; indexed by scan."""
+    sex = cohort["sex"].map({"M": 1.0, "F": 0.0})
+    found = {"age_years": cohort["age_years"], "sex_male": sex}
+    found |= {name: cohort[name] for name in _LUNG_FUNCTION if name in cohort}
+    named = pd.DataFrame({f"{COVARIATE}{k}": v.to_numpy(np.float64) for k, v in found.items()})
+    return named.set_axis(cohort["scan"].to_list())

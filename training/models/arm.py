@@ -1,0 +1,100 @@
+"""What an arm of the model is: it learns hazards from rows of a cohort and predicts the risk of other rows.
+
+Every arm (radiomics, and the networks on images) has this one shape, so that a run fits, stacks and evaluates them
+alike. `training.models.registry` is the one place where names become arms.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from training.data.outcomes import Outcomes
+
+#: Positions of scans in `Data`, rising.
+Rows = NDArray[np.intp]
+#: `told(what, done, total)`: how far a stage has come. A comma ends the stage's name: "Fitting, loss 0.31".
+Told = Callable[[str, int, int], None]
+
+DEEP_ARMS = ("resnet18", "densenet121", "swin_t")
+ARMS = ("radiomics", *DEEP_ARMS)
+
+
+@dataclass(frozen=True)
+class Data:
+    """All scans of a run; row i is the same scan everywhere.
+
+    Attributes:
+        registry: folder; the cohort's `volume` is a path relative to it ("" where the scan has none).
+        cohort: `cohort.parquet`, index 0, 1, 2, …, without `time_years` and `event`.
+        features: `features.parquet` without `scan`: float64, NaN where a scan lacks the feature.
+        outcomes: years to death or last contact, shape (scans,). What an arm learns from: see `hidden_outside`.
+    """
+
+    registry: Path
+    cohort: pd.DataFrame
+    features: pd.DataFrame
+    outcomes: Outcomes
+
+    def __post_init__(self) -> None:
+        if not len(self.cohort) == len(self.features) == len(self.outcomes.years):
+            counts = f"{len(self.cohort)}, {len(self.features)} and {len(self.outcomes.years)}"
+            raise ValueError(f"cohort, features and outcomes have {counts} rows: they must be the same scans")
+
+    def hidden_outside(self, rows: Rows) -> "Data":
+        """The same scans with the outcomes of all other rows unknown (censored on the day of the scan).
+
+        What is not there cannot leak: an arm that looks at rows it should not sees nothing.
+        """
+        years, event = np.zeros_like(self.outcomes.years), np.zeros_like(self.outcomes.event)
+        years[rows], event[rows] = self.outcomes.years[rows], self.outcomes.event[rows]
+        return replace(self, outcomes=Outcomes(years, event))
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """The patient of each row."""
+        return tuple(self.cohort["patient"])
+
+    def volume(self, row: int) -> Path | None:
+        """The stored volume of a row (see `training.data.volumes.load_scan`); None where the registry has none."""
+        name = str(self.cohort["volume"].iloc[row])
+        return self.registry / name if name else None
+
+    def earlier(self, row: int) -> int | None:
+        """The row of the same patient's latest earlier scan; None where there is none."""
+        scan = str(self.cohort["earlier_scan"].iloc[row])
+        return int(np.flatnonzero(self.cohort["scan"].to_numpy() == scan)[0]) if scan else None
+
+
+class Fitted(Protocol):
+    """An arm that has learnt."""
+
+    def predict(self, rows: Rows) -> NDArray[np.float64]:
+        """Cumulative risk of death at the end of years 1 to 5 (`training.data.outcomes.EDGES_YEARS[1:]`): (rows, 5)."""
+
+
+class Arm(Protocol):
+    """A way to learn risk from scans."""
+
+    @property
+    def name(self) -> str:
+        """As in `ARMS`."""
+
+    def fit(
+        self, data: Data, train: Rows, inner: Sequence[tuple[Rows, Rows]], folder: Path, seed: int, progress: Told
+    ) -> Fitted:
+        """Learn from the rows `train`; nothing about other rows' outcomes is looked at.
+
+        Args:
+            data: all scans.
+            train: what to learn from.
+            inner: (fit, validate) pairs of rows inside `train`, disjoint by patient: to choose settings, or to stop.
+            folder: the arm's own folder for this fold. Resumable: what it holds from the same call is not computed
+                again, so a second call with a finished folder only loads.
+            seed: of everything random.
+            progress: told about each step.
+        """

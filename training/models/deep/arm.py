@@ -1,0 +1,132 @@
+"""The arms that look at images: a slice encoder, attention over the slices, discrete-time hazards.
+
+A fold's folder holds `job.*` (what was asked for), `model.safetensors` and `fit.json`. The network is fitted on the
+first inner pair's fit rows; the pair's validation rows stop it.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomnode.analysis.risk.network import HazardNet, risk
+from dicomnode.errors import UsageError
+from training.models.deep import settings as deep_settings, fit as loop
+from training.models.arm import Data, Rows
+from training.progress_type import Told
+from training.models.deep.settings import DeepSettings
+from training.models.deep.job import Job
+from training.models.deep.prepared_slices import prepare_all
+from training.data.outcomes import EDGES_YEARS
+from training.models.deep.distributed import Ranks, alone
+
+
+@dataclass(frozen=True)
+class FittedNetwork:
+    """A network that predicts from the prepared slices of its job."""
+
+    net: HazardNet
+    job: Job
+    ranks: Ranks
+
+    def predict(self, rows: Rows) -> NDArray[np.float64]:
+        """Cumulative risk at the end of years 1 to 5: (rows, 5)."""
+        found = loop.logits(self.net, self.job, rows, self.ranks.device)
+        return risk(found.double()).numpy()
+
+
+@dataclass(frozen=True)
+class DeepArm:
+    """An arm of networks on one backbone."""
+
+    name: str
+    settings: DeepSettings
+
+    def fit(
+        self, data: Data, train: Rows, inner: Sequence[tuple[Rows, Rows]], folder: Path, seed: int, progress: Told
+    ) -> FittedNetwork:
+        """As `arms.Arm.fit`.
+
+        Raises:
+            UsageError: a scan has no volume, no death to learn from, or a setting does not fit this machine.
+            RefusedError: a scan has no lungs.
+        """
+        if not inner:
+            raise UsageError(f"{self.name} needs an inner pair of rows (fit, validate): its validation rows stop it")
+        fit, validate = inner[0]
+        if set(fit) & set(validate) or not set(fit) | set(validate) <= set(train):
+            raise ValueError("the inner rows must be disjoint and lie in the training rows")
+        job = self._job(data, fit, validate, seed, progress)
+        ranks = alone(self.settings.device)
+        if not loop.finished(folder, job):
+            job.save(folder)
+            if self.settings.processes == 1:
+                loop.fit(job, folder, ranks, progress)
+            else:
+                _torchrun(folder, self.settings.processes, progress)
+        return FittedNetwork(loop.load_network(folder, job).to(ranks.device), job, ranks)
+
+    def _job(self, data: Data, fit: Rows, validate: Rows, seed: int, told: Told) -> Job:
+        """The job over all scans of `data`; whose outcomes are looked at, its rows say."""
+        rows = range(len(data.cohort))
+        volumes = [volume for row in rows if (volume := data.volume(row)) is not None]
+        if without := len(rows) - len(volumes):
+            raise UsageError(
+                f"{without} of {len(rows)} scans have no stored volume, which {self.name} needs: export the registry "
+                "with volumes, leave these scans out of the cohort, or leave this arm out of run.arms"
+            )
+        outcomes = data.outcomes
+        for part, chosen in (("fit", fit), ("validation", validate)):
+            if not (outcomes.event[chosen] & (outcomes.years[chosen] <= EDGES_YEARS[-1])).any():
+                raise UsageError(f"no death within {EDGES_YEARS[-1]:g} years among {len(chosen)} {part} scans")
+        before = [data.earlier(row) if self.settings.earlier else None for row in rows]
+        earlier = np.array([-1 if b is None else b for b in before], np.intp)
+        years = data.cohort["years_since_earlier"].to_numpy(np.float64, na_value=np.nan)
+        if odd := int((~np.isfinite(years) & (earlier >= 0)).sum()):
+            raise ValueError(f"{odd} scans have an earlier scan without years since")
+        cache = self.settings.cache or data.registry / "prepared"
+        return Job(
+            backbone=self.name,
+            settings=self.settings,
+            seed=seed,
+            scans=prepare_all(volumes, self.settings.spec, cache, self.settings.cores, told),
+            earlier=earlier,
+            years=np.where(earlier >= 0, years, np.nan),
+            outcomes=outcomes,
+            fit=fit,
+            validate=validate,
+        )
+
+
+def make(name: str, table: Mapping[str, object]) -> DeepArm:
+    """The arm of a backbone with the table `[deep]` of run.toml.
+
+    Raises:
+        UsageError: a key is unknown or a value does not fit.
+    """
+    return DeepArm(name, deep_settings.read(table))
+
+
+def _torchrun(folder: Path, processes: int, told: Told) -> None:
+    """Fit the folder's job in several processes on this machine.
+
+    Raises:
+        UsageError: they failed.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "training.models.deep.torchrun_main", str(folder)]
+    errors = folder / "torchrun.log"
+    with errors.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                done, total, what = line.rstrip("\n").split(" ", 2)
+                told(what, int(done), int(total))
+        code = process.wait()
+    if code:
+        raise UsageError(f"{processes} processes could not fit the network together (status {code}): see {errors}")

@@ -1,0 +1,96 @@
+"""All that is needed to fit one network, as files: whichever process fits it, alone or one of several, reads the same.
+
+`job.json` holds settings and seed, `job.npz` the rows. The digest over both tells whether a folder's network or
+checkpoint is of this job.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.models.arm import Rows
+from training.models.deep.settings import DeepSettings
+from training.models.deep.prepared_slices import Prepared, write_whole
+from training.data.outcomes import Outcomes
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to fit. Rows are positions in `scans`, which holds the scans used here and their earlier ones.
+
+    Attributes:
+        backbone, settings, seed: what, how, and with which random numbers.
+        scans: prepared slices.
+        earlier: row of the latest earlier scan, -1 for none; (scans,).
+        years: since the earlier scan, NaN for none; (scans,).
+        outcomes: of the scans; those of rows in neither `fit` nor `validate` are not used.
+        fit, validate: rows to learn from, and to stop by.
+    """
+
+    backbone: str
+    settings: DeepSettings
+    seed: int
+    scans: Prepared
+    earlier: NDArray[np.intp]
+    years: NDArray[np.float64]
+    outcomes: Outcomes
+    fit: Rows
+    validate: Rows
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that decides the network's weights; not over what only decides how fast they come, or where
+        files lie: those with ImageNet weights are known by their own digest.
+        """
+        settings = self.settings.model_dump(
+            mode="json", exclude={"workers": True, "cache": True, "pretrained": {"__all__": {"path"}}}
+        )
+        text = json.dumps({"backbone": self.backbone, "seed": self.seed, "settings": settings}, sort_keys=True)
+        # The names of prepared files hold a hash of the volume's state.
+        parts = [text, *(f"{file.parent.name}/{file.name}" for file in self.scans.files)]
+        arrays = (self.earlier, self.years, self.outcomes.years, self.outcomes.event, self.fit, self.validate)
+        hashed = hashlib.sha256("\n".join(parts).encode())
+        for array in arrays:
+            hashed.update(np.ascontiguousarray(array).tobytes())
+        return hashed.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write the job's two files."""
+        described = {
+            "backbone": self.backbone,
+            "seed": self.seed,
+            "settings": self.settings.model_dump(mode="json"),
+            "files": [str(file) for file in self.scans.files],
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "job.json", lambda path: path.write_text(json.dumps(described, indent=1), "utf-8"))
+        arrays = {
+            "earlier": self.earlier,
+            "years": self.years,
+            "time": self.outcomes.years,
+            "event": self.outcomes.event,
+            "fit": self.fit,
+            "validate": self.validate,
+        }
+        write_whole(folder / "job.npz", lambda path: np.savez(path, allow_pickle=False, **arrays))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Job":
+        """The job that `save` wrote."""
+        described = json.loads((folder / "job.json").read_text("utf-8"))
+        with np.load(folder / "job.npz", allow_pickle=False) as stored:
+            return cls(
+                backbone=described["backbone"],
+                settings=DeepSettings.model_validate(described["settings"]),
+                seed=described["seed"],
+                scans=Prepared(tuple(Path(name) for name in described["files"])),
+                earlier=stored["earlier"],
+                years=stored["years"],
+                outcomes=Outcomes(stored["time"], stored["event"]),
+                fit=stored["fit"],
+                validate=stored["validate"],
+            )

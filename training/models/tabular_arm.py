@@ -1,0 +1,200 @@
+"""The arm on measured numbers: radiomics, quantities, their change; the kind of model is chosen by the inner folds.
+
+In the fold's folder: `inner.json`, the loss of each candidate on the inner folds, written as they come; `model.json`,
+the model as plain numbers (`dicomnode.analysis.risk.tabular`); `fit.json`, what was chosen and left out, written last.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from dicomnode.analysis.risk import tabular
+from dicomnode.analysis.risk.tabular import TabularModel, batch_name
+from dicomnode.errors import UsageError
+from training.features import harmonise
+from training.models import tabular_models
+from training.models.arm import Data, Rows
+from training.progress_type import Told
+from training.files import digest, write_json
+from training.data.outcomes import EDGES_YEARS, loss_of_risk
+from training.run.settings import RadiomicsSettings
+from training.data.splits import assert_disjoint
+from training.models.tabular_models import CANDIDATES, Candidate, FitError
+
+
+def make(table: Mapping[str, object]) -> "RadiomicsArm":
+    """The arm with the settings of a table.
+
+    Raises:
+        UsageError: a setting is unknown or does not fit.
+    """
+    try:
+        return RadiomicsArm(RadiomicsSettings.model_validate(table))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"radiomics.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@dataclass(frozen=True)
+class FittedRadiomics:
+    """A model and the scans that it may be asked about."""
+
+    model: TabularModel
+    data: Data
+
+    def predict(self, rows: Rows) -> NDArray[np.float64]:
+        """Cumulative risk at the end of years 1 to 5: (rows, 5)."""
+        harmoniser = self.model.harmoniser
+        values = self.data.features[list(harmoniser.features)].to_numpy(np.float64)[rows]
+        return self.model.risk(values, _batches(self.data, rows, harmoniser.combat_by))
+
+
+@dataclass(frozen=True)
+class RadiomicsArm:
+    """See the module."""
+
+    settings: RadiomicsSettings
+    name: str = "radiomics"
+
+    def fit(
+        self, data: Data, train: Rows, inner: Sequence[tuple[Rows, Rows]], folder: Path, seed: int, progress: Told
+    ) -> FittedRadiomics:
+        """See `training.models.arm.Arm`.
+
+        Raises:
+            UsageError: there is no feature to learn from.
+            FitError: no model could be fitted.
+        """
+        columns = [c for c in data.features if str(c).startswith(tuple(f"{f}." for f in self.settings.families))]
+        if not columns:
+            families = ", ".join(self.settings.families)
+            raise UsageError(f"there is no feature of the families {families}: see radiomics.families and [features]")
+        key = self._key(data, train, inner, columns, seed)
+        done = _stored(folder / "fit.json", key)
+        if done is None:
+            scores = self._scores(data, inner, columns, folder, seed, key, progress)
+            training = self._prepared(data, train, columns)
+            chosen, model = _fit_best(scores, data, training, seed)
+            write_json(folder / "model.json", model)
+            left_out = training.choice.left_out
+            write_json(folder / "fit.json", {"key": key, "chosen": chosen, "inner_loss": scores, "left_out": left_out})
+        return FittedRadiomics(tabular.read(folder / "model.json"), data)
+
+    def _scores(
+        self,
+        data: Data,
+        inner: Sequence[tuple[Rows, Rows]],
+        columns: list[str],
+        folder: Path,
+        seed: int,
+        key: str,
+        progress: Told,
+    ) -> dict[str, list[float]]:
+        """The loss of each candidate on each inner fold (none if it fails); what inner.json has is not repeated."""
+        candidates = [c for c in CANDIDATES if c.kind in self.settings.models]
+        stored = _stored(folder / "inner.json", key) or {"scores": {}}
+        scores: dict[str, list[float]] = stored["scores"]
+        if len(scores) < len(candidates):
+            for fit, validate in inner:
+                assert_disjoint(data.patients, fit, validate)
+            prepared = [self._prepared(data, fit, columns) for fit, _ in inner]
+        for number, candidate in enumerate(candidates):
+            progress("Choosing a radiomics model", number, len(candidates))
+            if candidate.name not in scores:
+                scores[candidate.name] = _losses(candidate, data, prepared, inner, seed)
+                write_json(folder / "inner.json", {"key": key, "scores": scores})
+        progress("Choosing a radiomics model", len(candidates), len(candidates))
+        return scores
+
+    def _prepared(self, data: Data, rows: Rows, columns: list[str]) -> "_Training":
+        features = data.features[columns].iloc[rows]
+        batches = _batches(data, rows, self.settings.combat)
+        choice = harmonise.fit(
+            features,
+            batches,
+            [data.patients[row] for row in rows],
+            combat_by=self.settings.combat,
+            stability=self.settings.stability,
+            correlation=self.settings.correlation,
+        )
+        raw = features[list(choice.harmoniser.features)].to_numpy(np.float64)
+        return _Training(rows, choice, choice.harmoniser.apply(raw, batches))
+
+    def _key(self, data: Data, train: Rows, inner: Sequence[tuple[Rows, Rows]], columns: list[str], seed: int) -> str:
+        """Names everything that decides the result."""
+        seen = hashlib.sha256(data.features[columns].to_numpy(np.float64)[train].tobytes())
+        seen.update(data.outcomes.years[train].tobytes() + data.outcomes.event[train].tobytes())
+        scans = data.cohort["scan"].to_numpy()
+        rows = [scans[r].tolist() for r in (train, *(side for pair in inner for side in pair))]
+        return digest(self.settings.model_dump(), columns, rows, seed, seen.hexdigest(), [c.name for c in CANDIDATES])
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Rows to learn from, harmonised by what was learnt from them: values (rows, features)."""
+
+    rows: Rows
+    choice: harmonise.Choice
+    values: NDArray[np.float64]
+
+
+def _fit(candidate: Candidate, data: Data, training: _Training, seed: int) -> dict[str, object]:
+    """The content of model.json."""
+    return {
+        "format": tabular.FORMAT,
+        "edges_years": list(EDGES_YEARS),
+        **training.choice.harmoniser.to_dict(),
+        "predictor": tabular_models.fit(candidate, training.values, data.outcomes[training.rows], seed),
+    }
+
+
+def _losses(
+    candidate: Candidate, data: Data, prepared: Sequence[_Training], inner: Sequence[tuple[Rows, Rows]], seed: int
+) -> list[float]:
+    """On the rows that each inner fold validates on; empty if the candidate cannot be fitted."""
+    losses = []
+    for training, (_, validate) in zip(prepared, inner, strict=True):
+        try:
+            model = tabular.from_dict(_fit(candidate, data, training, seed))
+        except FitError:
+            return []
+        losses.append(loss_of_risk(FittedRadiomics(model, data).predict(validate), data.outcomes[validate]))
+    return losses
+
+
+def _fit_best(
+    scores: Mapping[str, list[float]], data: Data, training: _Training, seed: int
+) -> tuple[str, dict[str, object]]:
+    """Fit the candidate of the lowest mean loss, or the next one where that fails. Its name, the content of model.json.
+
+    Raises:
+        FitError: none can be fitted.
+    """
+    for name in sorted((n for n in scores if scores[n]), key=lambda n: float(np.mean(scores[n]))):
+        try:
+            return name, _fit(next(c for c in CANDIDATES if c.name == name), data, training, seed)
+        except FitError:
+            continue
+    raise FitError("no model could be fitted to the training scans: see radiomics.models and radiomics.correlation")
+
+
+def _batches(data: Data, rows: Rows, by: Sequence[str]) -> list[str]:
+    if not by:
+        return [""] * len(rows)
+    scans = data.cohort[list(by)].iloc[rows].to_dict("records")
+    return [batch_name(by, scan) for scan in scans]
+
+
+def _stored(path: Path, key: str) -> dict[str, Any] | None:
+    """What a call with the same key has left; None where there is nothing or it is another call's."""
+    if not path.is_file():
+        return None
+    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return stored if stored.get("key") == key else None

@@ -1,0 +1,175 @@
+"""The gate that a run's bundle passes before it may serve; its verdict, with the reasons, is `gate.json` in the run.
+
+The run is judged by its out-of-fold predictions, the serving bundle by what it says of the same scans. Where that one
+was trained on some of these patients it looks better than it is, so the gate is then harder to pass, never easier.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dicomnode.analysis.risk.bundle import Bundle, load
+from dicomnode.errors import BundleError, UsageError
+from training.evaluation import metrics
+from training.release import node_predictions as replay, verdict
+from training.models.arm import Data, Rows
+from training.progress_type import Told
+from training.models.stacking import RISKS
+from training.release.promotion import CURRENT, bundle_of
+from training.run.run import read_data
+from training.run.settings import GateSettings, RunSettings, from_dict
+from training.release.verdict import Check, Verdict
+
+#: Networks are stored in half precision, which moves a probability by less.
+_PARITY = 0.01
+#: Measured on the same voxels by the same code, numbers are equal but for rounding.
+_MEASURED = 0.001
+
+
+def compare(run: Path, current: Path | None, told: Told) -> Verdict:
+    """Judge a run's bundle, beside the one that serves now, and write `gate.json`.
+
+    Args:
+        run: a finished run.
+        current: the folder of the serving bundle; None where there is none. `current` of a weights folder may be
+            missing: nothing was promoted there yet, so nothing serves.
+        told: told about each stage.
+
+    Raises:
+        UsageError: the run is not finished, or the serving bundle cannot be asked about its scans.
+        BundleError: the serving bundle does not load.
+    """
+    settings = _settings(run)
+    data = read_data(run, settings.registry)
+    before = None if current is None or _not_yet(current) else load(current, allow_demo=True)
+    if before is not None and settings.gate.horizon_years not in before.manifest.horizons_years:
+        raise UsageError(
+            f"{current} says nothing of {settings.gate.horizon_years} years: set gate.horizon_years to one of "
+            f"{', '.join(map(str, before.manifest.horizons_years))}"
+        )
+    bundle_sha256 = ""
+    checks: tuple[Check, ...] = ()
+    try:
+        bundle = load(bundle_of(run), allow_demo=True)
+        bundle_sha256, checks = bundle.sha256, tuple(_checks(run, settings, data, bundle, before, told))
+    except BundleError as error:
+        checks = (Check("bundle", False, str(error)),)
+    found = Verdict(
+        passed=all(check.passed for check in checks),
+        checks=checks,
+        bundle_sha256=bundle_sha256,
+        current_sha256="" if before is None else before.sha256,
+        made_at=datetime.now(UTC).isoformat(),  # to the microsecond: each comparison is a consent of its own
+    )
+    verdict.write(run, found)
+    return found
+
+
+def _settings(run: Path) -> RunSettings:
+    """The run's settings. Raises UsageError where the run has not come to its end."""
+    needed = ("run.json", "cohort.parquet", "features.parquet", "predictions.parquet")
+    if missing := [name for name in needed if not (run / name).is_file()]:
+        raise UsageError(f"{run} is no finished run ({', '.join(missing)} missing): make one with `training run`")
+    bundle_of(run)
+    try:
+        stored = json.loads((run / "run.json").read_text("utf-8"))["settings"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UsageError(f"{run / 'run.json'} is no record of a run ({error!r}): make the run anew") from None
+    return from_dict(stored, str(run / "run.json"))
+
+
+def _not_yet(current: Path) -> bool:
+    return current.name == CURRENT and not current.exists() and not current.is_symlink()
+
+
+def _checks(
+    run: Path, settings: RunSettings, data: Data, bundle: Bundle, before: Bundle | None, told: Told
+) -> Iterator[Check]:
+    gate = settings.gate
+    yield Check("bundle", True, "its digests and its golden case hold")
+    if before is not None:
+        yield _same_use(bundle, before)
+    predictions = pd.read_parquet(run / "predictions.parquet")
+    by_arm = {str(arm): _aligned(of, data) for arm, of in predictions.groupby("arm")}
+    new = by_arm["ensemble"][RISKS[gate.horizon_years - 1]].to_numpy(np.float64)
+    at = metrics.at_horizon(data.outcomes, gate.horizon_years)
+    yield from _calibration(at, new, gate)
+    folds = by_arm["ensemble"]["fold"].to_numpy(np.intp)
+    yield _parity(bundle, data, folds, by_arm)
+    if bundle.manifest.features:
+        yield _measured(data, folds)
+    if before is None:
+        text = f"nothing serves yet, so there is nothing to compare with; AUC at {gate.horizon_years} years"
+        yield Check("discrimination", True, f"{text} {_auc(at, new):.3f}")
+    else:
+        column = list(before.manifest.horizons_years).index(gate.horizon_years)
+        old = replay.risks(before, data, told)[:, column]
+        yield _discrimination(data, new, old, settings)
+
+
+def _aligned(predictions: pd.DataFrame, data: Data) -> pd.DataFrame:
+    return predictions.set_index("scan").loc[data.cohort["scan"]].reset_index()
+
+
+def _same_use(bundle: Bundle, before: Bundle) -> Check:
+    same = before.intended_use in (bundle.intended_use, "synthetic-demo")
+    text = f"intended use {bundle.intended_use}, of the serving bundle {before.intended_use}"
+    return Check("intended use", same, text if same else f"{text}: phantoms do not replace patients")
+
+
+def _calibration(at: metrics.AtHorizon, risk: NDArray[np.float64], gate: GateSettings) -> Iterator[Check]:
+    slope = float(metrics.calibration_slope(at, risk))
+    low, high = gate.calibration_slope
+    text = f"calibration slope at {gate.horizon_years} years {slope:.2f}, asked for {low:g} to {high:g}"
+    yield Check("calibration slope", low <= slope <= high, text)
+    intercept = float(metrics.calibration_intercept(at, risk))
+    text = f"calibration in the large {intercept:+.2f} (logit), asked for at most {gate.calibration_intercept:g} off 0"
+    yield Check("calibration in the large", abs(intercept) <= gate.calibration_intercept, text)
+
+
+def _parity(bundle: Bundle, data: Data, folds: Rows, by_arm: dict[str, pd.DataFrame]) -> Check:
+    predicted = {arm: frame[list(RISKS)].to_numpy(np.float64) for arm, frame in by_arm.items() if arm != "ensemble"}
+    worst = replay.largest_disagreement(bundle, data, folds, predicted)
+    text = f"asked as the node asks, the fold models differ from training by at most {worst:.2g}, allowed {_PARITY:g}"
+    return Check("parity", worst <= _PARITY, text)
+
+
+def _measured(data: Data, folds: Rows) -> Check:
+    """Whether the table that was learnt from holds what the node measures, as far as the kept volumes can tell."""
+    rows = replay.looked_at(data, folds)
+    found = [one for row in rows for one in replay.remeasured(data, row)]
+    left_out = "parts of the lungs and radiomics are not compared: a kept volume, cut to the lungs, may give others"
+    if not found:
+        return Check("measured numbers", True, f"the features have no quantity of whole lungs to compare; {left_out}")
+    worst = max(found, key=lambda one: one.difference)
+    text = (
+        f"the quantities of {', '.join(replay.WHOLE)}, measured anew on {len(rows)} scans, differ from the run's "
+        f"features by at most {worst.difference:.2g} of the value, allowed {_MEASURED:g} ({worst.name}: "
+        f"{worst.in_table:.6g}, anew {worst.measured:.6g}); {left_out}"
+    )
+    return Check("measured numbers", worst.difference <= _MEASURED, text)
+
+
+def _discrimination(data: Data, new: NDArray[np.float64], old: NDArray[np.float64], settings: RunSettings) -> Check:
+    """AUC of both on the same scans, and its difference by a bootstrap over the same draws of patients."""
+    gate, years = settings.gate, settings.gate.horizon_years
+    at = metrics.at_horizon(data.outcomes, years)
+    gain = _auc(at, new) - _auc(at, old)
+    counts = metrics.bootstrap_counts(data.patients, settings.evaluation.bootstrap, settings.seed)
+    drawn = metrics.at_horizon(data.outcomes, years, counts)
+    low, high = metrics.interval(metrics.auc(drawn, new) - metrics.auc(drawn, old))
+    text = (
+        f"AUC at {years} years {_auc(at, new):.3f}, of the serving bundle {_auc(at, old):.3f} on the same "
+        f"{len(new)} scans: {gain:+.3f} (95 % interval {low:+.3f} to {high:+.3f}), asked for at least 0 and for an "
+        f"interval that begins at -{gate.margin:g} or above"
+    )
+    return Check("discrimination", gain >= 0 and low >= -gate.margin, text)
+
+
+def _auc(at: metrics.AtHorizon, risk: NDArray[np.float64]) -> float:
+    return float(metrics.auc(at, risk))

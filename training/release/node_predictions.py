@@ -1,0 +1,124 @@
+"""A bundle asked about the scans of a cohort as the node asks it: volume, features, scanner, earlier scan."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomnode.analysis.measures import quantify
+from dicomnode.analysis.risk.queries import Earlier, Scan
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.findings import Risk
+from dicomnode.analysis.risk.tabular import BATCH_PARTS, names_of
+from dicomnode.errors import RefusedError, UsageError
+from training.models.arm import Data, Rows
+from training.progress_type import Told
+from training.data.volumes import load_scan
+
+#: Regions that can be measured again on a volume that a node has kept: all their voxels are in it, unchanged. It is cut
+#: to the lungs' box, so grids begin elsewhere: that moves the border of rim and core, and all that radiomics resamples.
+WHOLE = ("lungs", "right", "left")
+
+
+def risks(bundle: Bundle, data: Data, told: Told) -> NDArray[np.float64]:
+    """Probability of death within each of the bundle's horizons, (scans, horizons).
+
+    Raises:
+        UsageError: a scan lacks what the bundle needs: its volume, or measured numbers.
+    """
+    answers: dict[int, Risk] = {}
+    rows = np.argsort(data.cohort["date"].to_numpy(), kind="stable")
+    for done, row in enumerate(rows, start=1):
+        number = int(row)
+        before = data.earlier(number)
+        known = None if before is None else _earlier(data, number, answers[before])
+        scan = as_served(data, number, known)
+        try:
+            answers[number] = bundle.predict(scan.volume, scan.labels, scan.features, known, scan.scanner)
+        except RefusedError as error:
+            name = data.cohort["scan"].iloc[number]
+            raise UsageError(f"{bundle.folder} cannot read the scan {name}: {error.text}") from None
+        told(f"Asking {bundle.name} {bundle.version}", done, len(rows))
+    return np.array([[h.probability for h in answers[row].horizons] for row in range(len(rows))])
+
+
+def as_served(data: Data, row: int, earlier: Earlier | None = None) -> Scan:
+    """A scan of the cohort in the form that a bundle takes it in.
+
+    Raises:
+        UsageError: the registry keeps no volume of it.
+    """
+    path = data.volume(row)
+    if path is None:
+        name = data.cohort["scan"].iloc[row]
+        raise UsageError(f"the registry has no volume of the scan {name}: export one with registry.volumes = true")
+    volume, labels = load_scan(path)
+    features = {str(name): float(value) for name, value in _finite(data, row)}
+    scanner = {part: str(data.cohort[part].iloc[row]) for part in BATCH_PARTS}
+    return Scan(volume, labels, features, scanner, earlier)
+
+
+def _finite(data: Data, row: int) -> Iterator[tuple[object, float]]:
+    return ((name, value) for name, value in data.features.iloc[row].items() if np.isfinite(value))
+
+
+def _earlier(data: Data, row: int, risk: Risk) -> Earlier:
+    return Earlier(float(data.cohort["years_since_earlier"].iloc[row]), risk.bundle_sha256, risk.scan_codes)
+
+
+def looked_at(data: Data, folds: Rows) -> list[int]:
+    """The rows that parity looks at: a first scan of a patient in each fold."""
+    return [
+        next(int(row) for row in np.flatnonzero(folds == fold) if data.earlier(int(row)) is None)
+        for fold in np.unique(folds)
+    ]
+
+
+def largest_disagreement(bundle: Bundle, data: Data, folds: Rows, predicted: dict[str, NDArray[np.float64]]) -> float:
+    """How far the bundle's fold models, asked as the node asks, lie from what training has predicted with them.
+
+    Args:
+        bundle: of the run.
+        data: the run's scans.
+        folds: of each scan, the outer fold by whose model it was predicted.
+        predicted: by arm, the out-of-fold risks, (scans, intervals).
+
+    Returns:
+        The largest absolute difference of a probability, over the rows of `looked_at` and every arm.
+    """
+    largest = 0.0
+    for row in looked_at(data, folds):
+        fold = int(folds[row])
+        for arm, found in bundle.models.by_arm(as_served(data, row)).items():
+            if fold < len(found):  # a bundle may keep fewer networks than there are folds
+                largest = max(largest, float(np.abs(found[fold] - predicted[arm][row]).max()))
+    return largest
+
+
+@dataclass(frozen=True)
+class Remeasured:
+    """A number of the run's table beside what the node's code measures on the stored volume."""
+
+    name: str
+    in_table: float
+    measured: float
+
+    @property
+    def difference(self) -> float:
+        """Relative to the table's number, or to 1 where that is smaller; infinite where nothing was measured."""
+        found = abs(self.in_table - self.measured) / max(1.0, abs(self.in_table))
+        return found if np.isfinite(found) else float("inf")
+
+
+def remeasured(data: Data, row: int) -> Iterator[Remeasured]:
+    """The quantities of `WHOLE` of a scan, those that the table has.
+
+    Raises:
+        UsageError: the registry keeps no volume of it.
+    """
+    scan = as_served(data, row)
+    found = names_of({k: v for k, v in quantify.by_region(scan.volume, scan.labels).items() if k in WHOLE}, {})
+    for name, value in scan.features.items():
+        if name.startswith(tuple(f"quantities.{region}." for region in WHOLE)):
+            yield Remeasured(name, value, found.get(name, float("nan")))

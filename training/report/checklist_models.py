@@ -1,0 +1,140 @@
+"""What the checklists ask of the models: what they were given, how they were made, chosen and started.
+
+Settings are those that were in force, defaults too; what each fold came to stands in its `fit.json`.
+"""
+
+from collections import Counter
+
+from training.features.harmonise import MOST_MISSING, MOST_MISSING_CHANGE
+from training.report.run_facts import Facts
+
+_MEASURED = "radiomics"
+
+
+def predictors(facts: Facts) -> str:
+    """What each arm sees; of the measured numbers only the families that the arm was given."""
+    found = []
+    families = _families(facts)
+    if families:
+        counts = ", ".join(f"{facts.features[family]} {family}" for family in families)
+        offered = sum(facts.features[family] for family in families)
+        kept = [offered - len(fit["left_out"]) for fit in facts.fits.get(_MEASURED, ()) if "left_out" in fit]
+        filtered = f" ({_range(kept)} kept by the filters of each fold)" if kept else ""
+        found.append(f"{_MEASURED}: {counts}{filtered}")
+    if facts.networks:
+        spec = facts.networks.spec
+        earlier = ", and those of the latest earlier scan" if facts.networks.earlier else ""
+        height, width = spec.canvas
+        found.append(
+            f"{', '.join(facts.network_arms)}: {spec.slices} axial slices of the masked lungs "
+            f"({width} x {height} pixels of {spec.spacing_mm:g} mm){earlier}"
+        )
+    return "; ".join(found)
+
+
+def missing(facts: Facts) -> str:
+    """How much is missing of what the models are given, and what is done about it."""
+    found = []
+    families = _families(facts)
+    if families:
+        shares = ", ".join(f"{family} {facts.missing[family]:.2f} %" for family in families)
+        first = " (a first scan has no change)" if "change" in families else ""
+        limits = f"more than {100 * MOST_MISSING:g} % (change: {100 * MOST_MISSING_CHANGE:g} %)"
+        found.append(
+            f"{_MEASURED}: missing cells: {shares}{first}; a feature that {limits} of a fold's training scans lack is "
+            "left out, other gaps become the median of the fold's training scans"
+        )
+    if facts.networks:
+        alone = "; a scan without an earlier one is judged by itself" if facts.networks.earlier else ""
+        found.append(f"{', '.join(facts.network_arms)}: every scan has its image{alone}")
+    return "; ".join(found)
+
+
+def models(facts: Facts) -> str:
+    """Which kinds of model there are, and which of them each fold came to."""
+    found = []
+    for arm in facts.arms:
+        fits = facts.fits.get(arm, ())
+        chosen = Counter(str(fit["chosen"]) for fit in fits if "chosen" in fit)
+        epochs = [str(fit["best_epoch"]) for fit in fits if "best_epoch" in fit]
+        if chosen:
+            found.append(f"{arm} (chosen: {', '.join(f'{k} in {n} of {len(fits)} folds' for k, n in chosen.items())})")
+        elif epochs:
+            found.append(f"{arm} (slice encoder, attention over slices, hazards; best epochs {', '.join(epochs)})")
+        else:
+            found.append(arm)
+    joined = "; joined by weights on their hazards' logits" if facts.ensemble else ""
+    return f"arms: {', '.join(found)}{joined}"
+
+
+def start(facts: Facts) -> str:
+    """What the parameters were before the first step."""
+    seed = facts.setting("seed")
+    if seed is None:
+        return ""
+    found = [f"seed {seed}"]
+    if facts.networks:
+        for arm in facts.network_arms:
+            file = facts.networks.pretrained.get(arm)
+            found.append(f"{arm} starts " + (f"from ImageNet weights (sha256 {file.sha256})" if file else "at random"))
+    return "; ".join(found)
+
+
+def training(facts: Facts) -> str:
+    """How the models were fitted, and how many."""
+    found = []
+    kinds, fits = facts.setting(_MEASURED, "models"), facts.fits.get(_MEASURED, ())
+    if _MEASURED in facts.arms and kinds:
+        tried = [len(fit["inner_loss"]) for fit in fits if "inner_loss" in fit]
+        count = f": {_range(tried)} candidates in each of {len(fits)} folds" if tried else ""
+        found.append(f"{_MEASURED}: {', '.join(kinds)}{count}")
+    if facts.networks:
+        s = facts.networks
+        rates = ", ".join(f"{arm} {s.learning_rates.get(arm, s.learning_rate):g}" for arm in facts.network_arms)
+        changed = ", ".join(f"{name} {value}" for name, value in s.augmentation.model_dump().items())
+        parts = f" in {s.accumulate} parts" if s.accumulate > 1 else ""
+        fitted = sum(len(facts.fits.get(arm, ())) for arm in facts.network_arms)
+        found.append(
+            f"networks{f' ({fitted} fitted)' if fitted else ''}: at most {s.epochs} epochs, ended after {s.patience} "
+            f"without a better validation likelihood; steps of {s.batch} scans{parts}; AdamW, one-cycle learning rate "
+            f"up to {rates}; weight decay {s.weight_decay:g}; augmentation: {changed}; precision of the forward pass "
+            f"{s.precision}"
+        )
+    return "; ".join(found)
+
+
+def selection(facts: Facts) -> str:
+    """How the model of an outer fold was chosen."""
+    found = []
+    if _MEASURED in facts.arms:
+        found.append(
+            f"{_MEASURED}: of the candidates, that with the lowest mean loss over the inner folds, fitted anew on all "
+            "of the outer fold's training patients"
+        )
+    if facts.network_arms:
+        found.append(
+            f"{', '.join(facts.network_arms)}: nothing is selected; fitted on the fit patients of the first inner "
+            "fold, whose validation patients tell the epoch to keep"
+        )
+    return "; ".join(found)
+
+
+def explained(facts: Facts) -> str:
+    """Methods of explanation: of the networks alone."""
+    if not facts.network_arms:
+        return ""
+    shown = (
+        "attention over slices, shown beside the node's coronal picture; no proof of disease there, and not evaluated"
+    )
+    return f"{', '.join(facts.network_arms)}: {shown}"
+
+
+def _families(facts: Facts) -> list[str]:
+    """The families of features that the arm on measured numbers is given, as far as the scans have them."""
+    given = (facts.setting(_MEASURED, "families") or ()) if _MEASURED in facts.arms else ()
+    return [family for family in given if family in facts.features]
+
+
+def _range(values: list[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -1,0 +1,270 @@
+"""The items of TRIPOD+AI and CLAIM that software can fill, each with its value or «not available».
+
+TRIPOD+AI: Collins et al. 2024, doi:10.1136/bmj-2023-078378. CLAIM, 2024 update: Tejani et al., doi:10.1148/ryai.240300.
+All other items (title, background, ethics, funding, interpretation …) are for people to write.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from training.report import checklist_models as about
+from training.evaluation.misjudged import HORIZON_YEARS
+from training.data.outcomes import EDGES_YEARS
+from training.report.run_facts import AGE, KERNEL, SCANNER, SEX, THICKNESS, Facts
+
+NOT_AVAILABLE = "not available"
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item of a checklist, and what the run says to it."""
+
+    number: str
+    topic: str
+    value: str
+
+
+def tripod_ai(facts: Facts) -> tuple[Item, ...]:
+    """TRIPOD+AI's items."""
+    rows = (
+        ("5a", "Source of data", _source(facts)),
+        ("6b", "Eligibility", _exclusions(facts)),
+        ("7", "Data preparation", _preparation(facts)),
+        ("8a", "Outcome and horizons", _outcome(facts)),
+        ("9b", "Predictors", about.predictors(facts)),
+        ("10", "Sample size", _events(facts)),
+        ("11", "Missing data", about.missing(facts)),
+        ("12a", "Partition of the data", _partition(facts)),
+        ("12b", "Handling of predictors", _handling(facts)),
+        ("12c", "Type of model, building, internal validation", about.models(facts)),
+        ("12d", "Heterogeneity between clusters", "subgroups by scanner vendor and kernel (see the table)"),
+        ("12e", "Measures of performance", _MEASURES),
+        ("12f", "Model updating", _calibrated(facts)),
+        (
+            "13",
+            "Class imbalance",
+            "no resampling and no class weights: a likelihood with censoring; calibration is shown",
+        ),
+        ("14", "Fairness", "subgroups by sex and age (see the table); ancestry and income: not in the registry"),
+        ("15", "Output of the model", _output(facts)),
+        ("16", "Training against evaluation", "the same registry: out-of-fold predictions, no external data"),
+        ("18f", "Code", _code(facts)),
+        ("20a", "Flow of participants", _flow(facts)),
+        ("20b", "Characteristics", "; ".join(f"{c.name}: {c.value}" for c in facts.characteristics)),
+        ("21", "Participants and events in each analysis", _events(facts)),
+        (
+            "22",
+            "Full specification of the model",
+            _specification(facts),
+        ),
+        ("23a", "Performance with intervals, and in subgroups", _performance(facts)),
+        ("26", "Limitations", _limitations(facts)),
+        (
+            "27a",
+            "Poor or missing input at use",
+            "the node withholds the risk where lungs are in doubt, with the reason",
+        ),
+    )
+    return _items(rows)
+
+
+def claim(facts: Facts) -> tuple[Item, ...]:
+    """CLAIM's items."""
+    rows = (
+        ("5", "Prospective or retrospective", "retrospective (from a registry)"),
+        ("6", "Goal", "prognosis: death from any cause after a chest CT"),
+        ("7", "Source of data", _source(facts)),
+        ("8", "Inclusion and exclusion", _exclusions(facts)),
+        ("9", "Preprocessing", _preparation(facts)),
+        ("11", "De-identification", _pseudonyms(facts)),
+        ("12", "Missing data", about.missing(facts)),
+        ("13", "Image acquisition", _named(facts, SCANNER, KERNEL, THICKNESS)),
+        ("14", "Reference standard", _outcome(facts)),
+        ("19", "Assignment to partitions", _partition(facts)),
+        ("20", "Level at which partitions are disjoint", "the patient; asserted at every step"),
+        ("21", "Sample size", _events(facts)),
+        ("22", "Model", about.models(facts)),
+        ("23", "Software", _software(facts)),
+        ("24", "Initialisation of parameters", about.start(facts)),
+        ("25", "Training", about.training(facts)),
+        ("26", "Selection of the final model", about.selection(facts)),
+        ("27", "Ensembling", _ensemble(facts)),
+        ("28", "Measures of performance", _MEASURES),
+        ("29", "Uncertainty", f"95 % percentile intervals, {facts.evaluation.bootstrap} bootstrap draws of patients"),
+        ("30", "Robustness", "one scan a patient; censoring weights from a Cox model; subgroups (see the tables)"),
+        ("31", "Explainability", about.explained(facts)),
+        ("32", "Internal evaluation", "out-of-fold predictions of nested cross-validation"),
+        ("33", "External evaluation", ""),
+        ("35", "Patients and scans left out", _flow(facts)),
+        ("36", "Demographics", _named(facts, AGE, SEX)),
+        ("37", "Performance", _performance(facts)),
+        ("38", "Diagnostic performance with its precision", _diagnostic(facts)),
+        ("39", "Failure analysis of incorrectly classified cases", _failures(facts)),
+        ("40", "Limitations", _limitations(facts)),
+        ("43", "Access to software", _code(facts)),
+    )
+    return _items(rows)
+
+
+_MEASURES = (
+    "AUC(t), Uno's C, Brier and scaled Brier score, calibration slope and intercept, sensitivity, specificity, net "
+    "benefit; inverse-probability-of-censoring weights"
+)
+
+
+def _items(rows: Sequence[tuple[str, str, str]]) -> tuple[Item, ...]:
+    return tuple(Item(number, topic, value or NOT_AVAILABLE) for number, topic, value in rows)
+
+
+def _source(facts: Facts) -> str:
+    if not facts.registry:
+        return ""
+    made = {"synthetic": "synthetic registry (phantoms, no patient)", "node": "registry of a dicomnode"}
+    by = str(facts.registry.get("made_by", ""))
+    notes = facts.registry.get("notes", "")
+    return made.get(by, by) + (f". {notes}" if isinstance(notes, str) and notes else "")
+
+
+def _exclusions(facts: Facts) -> str:
+    if not facts.flow:
+        return ""
+    reasons = [f"{s.reason} ({s.scans} scans)" for s in facts.flow if s.step == "excluded"]
+    return "left out: " + "; ".join(reasons) if reasons else "every scan of the registry with a known outcome"
+
+
+def _preparation(facts: Facts) -> str:
+    digests = facts.registry.get("algorithm_digest", "")
+    return f"the node's own (dicomnode.analysis), algorithm digest {digests}" if digests else ""
+
+
+def _outcome(facts: Facts) -> str:
+    transplant = {
+        "event": "a lung transplant counts as death",
+        "censor": "a lung transplant ends observation",
+        "ignore": "a lung transplant is ignored",
+    }.get(str(facts.setting("cohort", "transplant")), "")
+    horizons = ", ".join(str(h.years) for h in facts.evaluation.horizons)
+    text = f"death from any cause within {horizons} years of the scan; lost before a horizon: neither dead nor alive"
+    return f"{text}; {transplant}" if transplant else text
+
+
+def _events(facts: Facts) -> str:
+    e = facts.evaluation
+    by_year = "; ".join(
+        f"{h.years} y: {h.deaths} scans of {h.patients_died} patients with a death, {h.censored} scans censored before"
+        for h in e.horizons
+    )
+    return f"{e.patients} patients ({e.deaths} died), {e.scans} scans; {by_year}"
+
+
+def _partition(facts: Facts) -> str:
+    if not facts.split:
+        return ""
+    inner = facts.setting("splits", "inner")
+    within = f", {inner} inner folds in each" if inner else ""
+    sizes = ", ".join(map(str, facts.split))
+    digest = facts.run.get("split_sha256", "")
+    return f"{len(facts.split)} outer folds by patient, stratified by event ({sizes} patients){within}; sha256 {digest}"
+
+
+def _handling(facts: Facts) -> str:
+    combat = facts.setting("radiomics", "combat")
+    if combat is None or "radiomics" not in facts.arms:
+        return ""
+    harmonised = f"ComBat by {', '.join(combat)}" if combat else "no ComBat"
+    return f"scaling, correlation and stability filters inside the training fold; {harmonised}"
+
+
+def _specification(facts: Facts) -> str:
+    if not facts.setting("bundle", "make"):
+        return ""
+    return "the bundle of this run: weights, preprocessing, order of features, calibration, hashes"
+
+
+def _calibrated(facts: Facts) -> str:
+    if not facts.ensemble:
+        return ""
+    return f"hazard logits recalibrated on out-of-fold predictions, slope {facts.ensemble.get('slope', 0):.3f}"
+
+
+def _output(facts: Facts) -> str:
+    years = ", ".join(f"{edge:g}" for edge in EDGES_YEARS[1:])
+    return f"probability of death by the end of years {years}; high from {facts.evaluation.threshold:g} (stated here)"
+
+
+def _code(facts: Facts) -> str:
+    code, version = facts.run.get("code") or {}, facts.run.get("software", {}).get("dicomnode", "")
+    commit = code.get("git_commit", "")
+    changed = ", with uncommitted changes" if code.get("git_changed") else ""
+    named = f"dicomnode {version}" if version else ""
+    return f"{named}, commit {commit}{changed}" if commit else named
+
+
+def _flow(facts: Facts) -> str:
+    return "; ".join(f"{s.step}: {s.patients} patients, {s.scans} scans" for s in facts.flow)
+
+
+def _performance(facts: Facts) -> str:
+    primary = facts.evaluation.arm(facts.evaluation.primary)
+    known = [(h.years, h.auc) for h in primary.horizons if h.auc.value is not None]
+    return f"{primary.arm}: " + "; ".join(f"AUC at {y} y {interval(a)}" for y, a in known) if known else ""
+
+
+def _diagnostic(facts: Facts) -> str:
+    e = facts.evaluation
+    known = [
+        f"{h.years} y: sensitivity {interval(h.sensitivity)}, specificity {interval(h.specificity)}"
+        for h in e.arm(e.primary).horizons
+        if h.sensitivity.value is not None and h.specificity.value is not None
+    ]
+    return f"{e.primary}, high risk from {e.threshold:g}: " + "; ".join(known) if known else ""
+
+
+def interval(estimate: object) -> str:
+    """An estimate as text: value (lower to upper), three decimals."""
+    values = [getattr(estimate, name) for name in ("value", "lower", "upper")]
+    if values[0] is None:
+        return NOT_AVAILABLE
+    if None in values:
+        return f"{values[0]:.3f}"
+    return "{:.3f} ({:.3f} to {:.3f})".format(*values)
+
+
+def _limitations(facts: Facts) -> str:
+    kept = [*(("synthetic phantoms: the numbers mean nothing for a patient",) if facts.synthetic else ())]
+    return "; ".join([*kept, "one registry, no external evaluation", *facts.warnings])
+
+
+def _pseudonyms(facts: Facts) -> str:
+    if facts.synthetic:
+        return "no patient"
+    made = "pseudonyms by keyed hash, dates shifted per patient; the key stays on the node"
+    return made if facts.registry.get("made_by") == "node" else ""
+
+
+def _named(facts: Facts, *names: str) -> str:
+    return "; ".join(f"{c.name}: {c.value}" for c in facts.characteristics if c.name in names)
+
+
+def _software(facts: Facts) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (facts.run.get("software") or {}).items())
+
+
+def _ensemble(facts: Facts) -> str:
+    pairs = zip(facts.ensemble.get("arms", ()), facts.ensemble.get("weights", ()), strict=False)
+    return ", ".join(f"{arm} {weight:.3f}" for arm, weight in pairs)
+
+
+def _failures(facts: Facts) -> str:
+    """CLAIM asks for the cases that were judged wrongly."""
+    of = facts.evaluation.misjudged
+    parts = []
+    for died, words in (
+        (True, "deaths within {y} years with the lowest"),
+        (False, "survivors of {y} years with the highest"),
+    ):
+        risks = [m.risk for m in of if m.died == died]
+        if risks:
+            named = words.format(y=HORIZON_YEARS)
+            parts.append(f"the {len(risks)} {named} predicted risk ({min(risks):.3f} to {max(risks):.3f})")
+    return "; ".join(parts) + ": see the table of single scans" if parts else ""

@@ -1,0 +1,190 @@
+"""The report of a run: one page of HTML that needs nothing beside it, the same as Markdown, and JSON for scripts."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from training.report import figures, run_facts as report_facts, tables as report_tables
+from training.report.checklists import Item, claim, tripod_ai
+from training.models.stacking import NAME as ENSEMBLE
+from training.evaluation.records import ArmResult
+from training.evaluation.misjudged import BEGIN, END
+from training.report.run_facts import Facts
+from training.report.tables import STUDY, Table, text_of
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the report's three forms share."""
+
+    title: str
+    banner: str
+    summary: tuple[str, ...]
+    tables: dict[str, Table]
+    card: tuple[tuple[str, str], ...]
+    checklists: dict[str, tuple[Item, ...]]
+
+
+def write(folder: Path) -> Path:
+    """Write `report.html`, `report.md` and `report.json` into a run folder, from what it holds.
+
+    Returns:
+        The path of the HTML.
+
+    Raises:
+        UsageError: the folder holds no evaluation.
+    """
+    facts = report_facts.read(folder)
+    content = _content(facts)
+    environment = Environment(
+        loader=PackageLoader("training"),
+        autoescape=select_autoescape(("html.j2",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    html = environment.get_template("report.html.j2").render(facts=facts, content=content, plots=_plots(facts))
+    markdown = environment.get_template("report.md.j2").render(facts=facts, content=content, begin=BEGIN, end=END)
+    _write(folder / "report.md", markdown)
+    _write(folder / "report.json", _json(facts, content))
+    _write(folder / "report.html", html)
+    return folder / "report.html"
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _json(facts: Facts, content: Content) -> str:
+    evaluation = json.loads(facts.evaluation.to_json())
+    stated = {
+        "format": FORMAT,
+        "run": facts.name,
+        "synthetic": facts.synthetic,
+        "evaluation": evaluation,
+        "flow": [asdict(step) for step in facts.flow],
+        "characteristics": [asdict(c) for c in facts.characteristics],
+        "warnings": list(facts.warnings),
+        "published": [asdict(p) for p in STUDY],
+        "model_card": dict(content.card),
+        "checklists": {name: [asdict(i) for i in items] for name, items in content.checklists.items()},
+        "software": facts.run.get("software"),
+        "code": facts.run.get("code"),
+        "sha256": facts.run.get("fixed", {}).get("sha256"),
+    }
+    return json.dumps(stated, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plots(facts: Facts) -> dict[str, Markup]:
+    evaluation = facts.evaluation
+    primary = evaluation.arm(evaluation.primary)
+    drawn = {
+        "auc": figures.auc_by_horizon(evaluation, [(p.model, p.points) for p in STUDY if p.points]),
+        "roc": figures.roc(evaluation),
+        "calibration": figures.calibration(primary),
+        "net_benefit": figures.net_benefit(primary),
+        "risk_groups": figures.risk_groups(primary),
+    }
+    # SVG that we drew ourselves: every label in it was escaped by matplotlib.
+    return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704
+
+
+def _content(facts: Facts) -> Content:
+    evaluation = facts.evaluation
+    primary = evaluation.arm(evaluation.primary)
+    years = [h.years for h in evaluation.horizons]
+    tables = {
+        "auc": report_tables.auc(facts),
+        "discrimination": report_tables.by_metric(facts, ("auc_one_scan", "auc_adjusted", "minus_oracle", "of_oracle")),
+        "calibration": report_tables.calibration(facts),
+        "threshold": report_tables.by_metric(facts, ("sensitivity", "specificity", "net_benefit")),
+        "horizons": report_tables.horizons(facts),
+        "characteristics": Table(("", ""), tuple((c.name, c.value) for c in facts.characteristics)),
+        "subgroups": report_tables.subgroups(primary, years),
+        "misjudged": report_tables.misjudged(facts),
+    }
+    return Content(
+        title=f"Evaluation of the run {facts.name}",
+        banner=_banner(facts),
+        summary=_summary(facts, primary),
+        tables=tables,
+        card=_card(facts),
+        checklists={"TRIPOD+AI": tripod_ai(facts), "CLAIM 2024": claim(facts)},
+    )
+
+
+def _banner(facts: Facts) -> str:
+    if facts.synthetic:
+        return "Synthetic registry: phantoms with a known truth. The numbers mean nothing for a patient."
+    return "Research use only. No medical device; not for diagnosis or treatment. No external evaluation."
+
+
+def _summary(facts: Facts, primary: ArmResult) -> tuple[str, ...]:
+    e = facts.evaluation
+    lines = [
+        f"{e.scans} scans of {e.patients} patients, {e.deaths} of whom died; median follow-up "
+        f"{e.median_follow_up_years:.1f} years after a scan. {_judged(primary)}"
+    ]
+    for h in primary.horizons:
+        oracle = f", {text_of(h.of_oracle)} of the oracle's" if h.of_oracle else ""
+        lines.append(f"{primary.arm}, {h.years} y: AUC {text_of(h.auc)}{oracle}; slope {text_of(h.calibration_slope)}")
+    return tuple(lines)
+
+
+def _judged(primary: ArmResult) -> str:
+    """How far the predictions that are judged are independent of those whom they are about."""
+    arms = "Each arm judges a scan by a model that was not fitted on its patient."
+    if primary.arm != ENSEMBLE:
+        return arms
+    return (
+        f"{arms} The ensemble's few numbers (a weight for each arm, slope, intercepts) are, for each fold, fitted on "
+        "the predictions of the other folds. Those come from arms that had this fold's patients, with their outcomes, "
+        "among their training patients: the usual cross-fitted stacking, independent but for these few numbers. The "
+        "node serves the mean of the fold models, which is not itself judged here."
+    )
+
+
+def _steps(facts: Facts) -> str:
+    # The report is itself a step, and is not done while it is written.
+    steps = facts.run.get("steps") or {}
+    unfinished = [n for n, s in steps.items() if s.get("state") != "done" and n not in ("report", "bundle")]
+    if not steps:
+        return "not available"
+    return "not finished: " + ", ".join(unfinished) if unfinished else "every step before the report is done"
+
+
+def _card(facts: Facts) -> tuple[tuple[str, str], ...]:
+    """The model card: what, on whom, how well, where not."""
+    items = {i.number: i.value for i in tripod_ai(facts)}
+    weights = {i.number: i.value for i in claim(facts)}["27"]
+    name, version = facts.setting("bundle", "name"), facts.setting("bundle", "version")
+    use = "demonstration only: synthetic phantoms" if facts.synthetic else "research only; no medical device"
+    return (
+        ("Name and version", f"{name} {version}" if name else "not available"),
+        ("Intended use", use),
+        (
+            "Not for",
+            "diagnosis, treatment, triage, screening; other diseases, body parts or contrast-enhanced protocols",
+        ),
+        (
+            "Input",
+            "one chest CT, preprocessed by the node; measured features; the latest earlier scan where there is one",
+        ),
+        ("Output", items["15"]),
+        ("Models", f"{items['12c']}; weights of the ensemble: {weights}"),
+        ("Training population", items["5a"]),
+        ("Participants and events", items["21"]),
+        ("Performance, out of fold", items["23a"]),
+        ("Calibration", items["12f"]),
+        ("Limits", items["26"]),
+        ("Software", items["18f"]),
+        ("Steps of the run", _steps(facts)),
+    )

@@ -1,0 +1,147 @@
+"""The tables of the report, as text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from training.report.checklists import interval
+from training.evaluation.records import ArmResult, Estimate
+from training.evaluation.misjudged import HORIZON_YEARS
+from training.report.run_facts import Facts
+
+_NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of the study that this project carries into practice, on its own patients: context, no comparison."""
+
+    model: str
+    auc: tuple[str, ...]
+    points: tuple[float, ...] = ()
+
+
+#: Peltekian et al. 2025, arXiv 2509.23530. Of the radiomics only the range over the horizons is at hand.
+STUDY = (
+    Published("study: PyRadiomics (range over horizons)", ("0.682 to 0.723",) * 3),
+    Published("study: best network", ("0.769", "0.801", "0.709"), (0.769, 0.801, 0.709)),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the first column names the row."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """As a table of Markdown."""
+        lines = [self.head, ("---",) * len(self.head), *self.rows]
+        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def text_of(estimate: Estimate | None) -> str:
+    """As `checklists.interval`, or that it was not measured."""
+    return _NOT_MEASURED if estimate is None or estimate.value is None else interval(estimate)
+
+
+def auc(facts: Facts) -> Table:
+    """Laid out like the study's: each model by horizon, and the study's own figures below."""
+    e = facts.evaluation
+    rows = [(a.arm, *(text_of(h.auc) for h in a.horizons), text_of(a.uno_c)) for a in e.arms]
+    if e.oracle:
+        rows.append(("oracle (the true risk)", *(text_of(o.auc) for o in e.oracle), ""))
+    rows += [(p.model, *p.auc, "") for p in STUDY]
+    return Table(("AUC", *(f"{h.years} y" for h in e.horizons), "Uno's C, 5 y"), tuple(rows))
+
+
+_NAMES = {
+    "auc_one_scan": "AUC, one scan a patient",
+    "auc_adjusted": "AUC, adjusted censoring",
+    "minus_oracle": "AUC less the oracle's",
+    "of_oracle": "AUC over the oracle's",
+    "brier": "Brier score",
+    "scaled_brier": "scaled Brier score",
+    "calibration_slope": "calibration slope",
+    "calibration_intercept": "calibration intercept",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "net_benefit": "net benefit",
+}
+
+
+def by_metric(facts: Facts, metrics: Sequence[str]) -> Table:
+    """Rows by arm (named in its first) and metric, columns by horizon; a metric that an arm lacks is left out."""
+    rows: list[tuple[str, ...]] = []
+    for arm in facts.evaluation.arms:
+        for metric in metrics:
+            estimates: list[Estimate | None] = [getattr(h, metric) for h in arm.horizons]
+            if any(e is not None for e in estimates):
+                name = "" if arm.arm in {row[0] for row in rows} else arm.arm
+                rows.append((name, _NAMES[metric], *(text_of(e) for e in estimates)))
+    return Table(("arm", "metric", *(f"{h.years} y" for h in facts.evaluation.horizons)), tuple(rows))
+
+
+def calibration(facts: Facts) -> Table:
+    """Accuracy and calibration by arm; the true risk's own where it is known."""
+    table = by_metric(facts, ("brier", "scaled_brier", "calibration_slope", "calibration_intercept"))
+    slopes = [text_of(o.calibration_slope) for o in facts.evaluation.oracle]
+    intercepts = [text_of(o.calibration_intercept) for o in facts.evaluation.oracle]
+    if not slopes:
+        return table
+    oracle = (("oracle (the true risk)", _NAMES["calibration_slope"], *slopes),)
+    return Table(table.head, (*table.rows, *oracle, ("", _NAMES["calibration_intercept"], *intercepts)))
+
+
+def horizons(facts: Facts) -> Table:
+    """What became of the scans by each horizon, and what was predicted."""
+    e = facts.evaluation
+    primary = e.arm(e.primary)
+    rows = (
+        (
+            "scans followed by a death",
+            *(f"{h.deaths} ({100 * h.deaths / e.scans:.1f} %), of {h.patients_died} patients" for h in e.horizons),
+        ),
+        ("scans censored before", *(f"{h.censored} ({100 * h.censored / e.scans:.1f} %)" for h in e.horizons)),
+        ("observed risk (Kaplan-Meier)", *(text_of(h.observed_risk) for h in e.horizons)),
+        (f"mean predicted risk ({primary.arm})", *(f"{h.mean_risk:.3f}" for h in primary.horizons)),
+    )
+    return Table(("", *(f"{h.years} y" for h in e.horizons)), rows)
+
+
+def subgroups(arm: ArmResult, years: Sequence[int]) -> Table:
+    """One arm in parts of the cohort; observed and predicted risk at the middle horizon."""
+    named = dict.fromkeys((s.by, s.value) for s in arm.subgroups)
+    rows = []
+    for by, value in named:
+        of = {s.years: s for s in arm.subgroups if (s.by, s.value) == (by, value)}
+        first = of[years[0]]
+        deaths = " / ".join(f"{of[y].deaths} ({of[y].patients_died})" for y in years)
+        middle = of[years[len(years) // 2]]
+        risks = f"{middle.mean_risk:.3f} / {text_of(middle.observed_risk)}"
+        rows.append((f"{by}: {value}", str(first.scans), deaths, *(text_of(of[y].auc) for y in years), risks))
+    return Table(
+        (
+            arm.arm,
+            "scans",
+            "scans with a death (patients), by horizon",
+            *(f"AUC, {y} y" for y in years),
+            f"predicted / observed risk, {years[len(years) // 2]} y",
+        ),
+        tuple(rows),
+    )
+
+
+def misjudged(facts: Facts) -> Table:
+    """Single scans, each with its pseudonym: for the run folder alone (see `training.evaluation.misjudged`)."""
+    rows = [
+        (
+            f"died within {HORIZON_YEARS} y" if one.died else f"lived beyond {HORIZON_YEARS} y",
+            one.scan,
+            f"{one.risk:.3f}",
+            f"{one.time_years:.2f}",
+        )
+        for one in facts.evaluation.misjudged
+    ]
+    head = ("", "scan", f"predicted risk, {HORIZON_YEARS} y", "years to death or last contact")
+    return Table(head, tuple(rows))

@@ -1,0 +1,261 @@
+"""A run, from registry and outcomes to report and bundle, in steps that a run folder remembers.
+
+cohort → splits → features → arms → ensemble → evaluation → report → bundle. Killed and started again, it goes on where
+it was: a step that is done is not repeated, an arm goes on inside its fold.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dicomnode.errors import DicomnodeError, UsageError
+from training.data import cohort as cohorts
+from training.models import stacking as ensemble
+from training.data import follow_up, splits
+from training.features import compute as measured
+from training.models.arm import Arm, Data
+from training.progress_type import Told
+from training.files import alone, digest, file_digest, write_atomically, write_json
+from training.models.registry import check_files, make_arm
+from training.run.record import Record
+from training.data.registry_folder import Registry
+from training.data.registry_folder import read as read_registry
+from training.run.settings import RunSettings
+from training.data.splits import Nested, assert_disjoint
+from training.features.leak_checks import names_patients, suspicious
+
+#: Settings that may change when a finished run is started again: only what hangs on them is then done anew.
+_LATE = ("evaluation", "bundle", "gate")
+#: Those that change no number: how many share the work, and where files lie (what they hold has a digest).
+_FREE = tuple(
+    f"settings.{name}" for name in ("features.workers", "deep.workers", "deep.cache", "deep.pretrained.*.path")
+)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all steps need."""
+
+    folder: Path
+    settings: RunSettings
+    registry: Registry
+    record: Record
+    arms: tuple[Arm, ...]
+    told: Told
+
+
+def run(settings: RunSettings, toml: str, told: Told, until: str = "bundle") -> Path:
+    """Make the run that the settings describe, or what is missing of it.
+
+    Args:
+        settings: of the run.
+        toml: the text that they were read from; it is kept in the run folder.
+        told: told about each stage.
+        until: the last step to do, of `STEPS`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError: input does not fit, the folder holds another run, or is in use by one.
+        LeakageError: a patient stands on both sides of a split.
+    """
+    if until not in (names := [step.name for step in STEPS]):
+        raise UsageError(f"the step {until!r} is unknown: use {', '.join(names)}")
+    tables = {"radiomics": settings.radiomics.model_dump(), "deep": settings.deep}
+    arms = tuple(make_arm(name, tables) for name in settings.arms)
+    registry = read_registry(settings.registry)
+    folder = settings.out
+    for name in settings.arms:
+        if not _predictions(folder, name).is_file():
+            check_files(name, tables)
+    folder.mkdir(parents=True, exist_ok=True)
+    busy = f"{folder} is in use by a run that has not ended: wait for it, or give another out"
+    with alone(folder / ".lock", busy):
+        record = Record(folder, settings.model_dump(mode="json"), _fixed(settings, registry), _FREE)
+        write_atomically(folder / "run.toml", toml)
+        run_ = _Run(folder, settings, registry, record, arms, told)
+        for step in STEPS[: names.index(until) + 1]:
+            key = digest(*(getattr(settings, name).model_dump() for name in step.settings))
+            record.step(step.name, key, folder / step.output, partial(step.work, run_))
+    return folder
+
+
+def _fixed(settings: RunSettings, registry: Registry) -> dict[str, object]:
+    """What may not change between the starts of one run."""
+    paths = {"registry", "outcomes", "covariates", "out"}
+    files = {"outcomes": settings.outcomes, "covariates": settings.covariates}
+    digests = {k: file_digest(v) for k, v in files.items() if v is not None and v.is_file()}
+    stable = settings.model_dump(mode="json", exclude={*paths, *_LATE})
+    return {"settings": stable, "sha256": {"registry": registry.sha256, **digests}}
+
+
+def make_cohort(settings: RunSettings, registry: Registry) -> cohorts.Cohort:
+    """The cohort of a run's registry, outcomes and covariates; see `training.data.cohort.build`."""
+    outcomes = follow_up.read_outcomes(settings.outcomes)
+    covariates = None if settings.covariates is None else follow_up.read_covariates(settings.covariates)
+    return cohorts.build(registry, outcomes, covariates, settings.cohort.transplant)
+
+
+def _cohort(run_: _Run) -> None:
+    path = run_.folder / "cohort.parquet"
+    made = make_cohort(run_.settings, run_.registry)
+    if path.is_file() and not cohorts.load(path).equals(made.frame):
+        raise UsageError(f"{path} was made from other input or settings than those of this run: delete it")
+    cohorts.save(made, path)
+    methods = run_.registry.scans["algorithm_digest"].nunique()
+    if methods > 1:
+        run_.record.warn(f"the registry's features come from {methods} versions of the method (algorithm_digest)")
+
+
+def _splits(run_: _Run) -> None:
+    frame, chosen = cohorts.load(run_.folder / "cohort.parquet"), run_.settings.splits
+    event = frame["event"].to_numpy(np.bool_)
+    drawn = splits.nested(frame["patient"].to_list(), event, run_.settings.seed, chosen.outer, chosen.inner)
+    drawn.check(frame["patient"].to_list())
+    drawn.save(run_.folder / "splits.json")
+    run_.record.put(split_sha256=drawn.sha256)
+
+
+def _features(run_: _Run) -> None:
+    frame = cohorts.load(run_.folder / "cohort.parquet")
+    found = measured.compute(frame, run_.registry, run_.settings.features, run_.folder / "measured", run_.told)
+    write_atomically(run_.folder / "features.parquet", found.to_parquet(index=False))
+    odd = suspicious(found.drop(columns="scan"), cohorts.outcomes_of(frame))
+    for one in odd:
+        run_.record.warn(f"{one.feature} alone tells {one.outcome} (AUC {one.auc:.3f}): was it made from the outcome?")
+    naming = names_patients(found.drop(columns="scan"), frame["patient"].to_list())
+    if naming:
+        more = f" and {len(naming) - 3} more" if len(naming) > 3 else ""
+        which = ", ".join(naming[:3]) + more
+        run_.record.warn(f"of one or two patients alone there is a value of {which}: does it tell who they are?")
+    run_.record.put(
+        suspicious_features=[asdict(one) for one in odd],
+        naming_features=list(naming),
+        radiomics_settings=measured.radiomics_settings(run_.settings.features),
+        sha256={name: file_digest(run_.folder / f"{name}.parquet") for name in ("cohort", "features")},
+    )
+
+
+def read_data(folder: Path, registry: Path) -> Data:
+    """The scans of a run folder, with all outcomes."""
+    frame = cohorts.load(folder / "cohort.parquet")
+    found = pd.read_parquet(folder / "features.parquet")
+    if found["scan"].to_list() != frame["scan"].to_list():
+        raise UsageError(f"{folder}: features.parquet and cohort.parquet are not of the same scans: start the run anew")
+    known = frame.drop(columns=["time_years", "event"])
+    return Data(registry, known, found.drop(columns="scan"), cohorts.outcomes_of(frame))
+
+
+def _arms(run_: _Run) -> None:
+    for arm in run_.arms:
+        run_.record.step(f"arms/{arm.name}", "", _predictions(run_.folder, arm.name), partial(_arm, run_, arm))
+
+
+def _predictions(folder: Path, arm: str) -> Path:
+    """What an arm leaves when it has predicted every scan."""
+    return folder / "arms" / arm / "predictions.parquet"
+
+
+def _arm(run_: _Run, arm: Arm) -> None:
+    """Fit an arm on each outer fold's training part and predict the rest."""
+    data = read_data(run_.folder, run_.registry.folder)
+    drawn = Nested.load(run_.folder / "splits.json")
+    drawn.check(data.patients)
+    tables = []
+    for number in range(len(drawn.outer)):
+        train, test = drawn.fold(number, data.patients)
+        inner = drawn.inner_folds(number, data.patients)
+        assert_disjoint(data.patients, train, test)
+        folder = run_.folder / "arms" / arm.name / f"fold-{number}"
+        seed = seed_of(run_.settings.seed, arm.name, number)
+        stage = f"{arm.name}, fold {number + 1} of {len(drawn.outer)}"
+        told = _prefixed(run_.told, f"{arm.name} {number + 1}/{len(drawn.outer)}")
+        fitted = arm.fit(data.hidden_outside(train), train, inner, folder, seed, told)
+        risks = _checked(fitted.predict(test), len(test), stage)
+        scans = data.cohort.iloc[test][["scan", "patient"]].assign(fold=number)
+        tables.append(ensemble.table(arm.name, scans, risks))
+    found = pd.concat(tables).set_index("scan").loc[data.cohort["scan"]].reset_index()
+    write_atomically(_predictions(run_.folder, arm.name), found[list(tables[0])].to_parquet(index=False))
+
+
+def _prefixed(told: Told, stage: str) -> Told:
+    return lambda what, done, total: told(f"{stage}: {what}", done, total)
+
+
+def seed_of(seed: int, arm: str, fold: int) -> int:
+    """The seed of an arm's fold: its own, so that another arm in the run changes nothing."""
+    return int(digest(seed, arm, fold)[:8], 16)
+
+
+def _checked(risks: NDArray[np.float64], count: int, stage: str) -> NDArray[np.float64]:
+    shaped = risks.shape == (count, len(ensemble.RISKS))
+    if not shaped or not np.isfinite(risks).all() or risks.min() < 0 or risks.max() > 1:
+        raise DicomnodeError(f"{stage}: the predicted risks are not {count} rows of probabilities: report this")
+    if np.any(np.diff(risks, axis=1) < -1e-9):
+        raise DicomnodeError(f"{stage}: a predicted risk falls from one year to the next: report this")
+    return risks
+
+
+def _ensemble(run_: _Run) -> None:
+    frame = cohorts.load(run_.folder / "cohort.parquet")
+    found = {n: pd.read_parquet(_predictions(run_.folder, n)) for n in run_.settings.arms}
+    stacked = ensemble.stack(found, cohorts.outcomes_of(frame))
+    write_json(run_.folder / "ensemble.json", stacked.to_dict())
+    whole = pd.concat([*found.values(), stacked.predictions], ignore_index=True)
+    write_atomically(run_.folder / "predictions.parquet", whole.to_parquet(index=False))
+
+
+def _evaluation(run_: _Run) -> None:
+    from training.evaluation.evaluate import evaluate  # noqa: PLC0415  (each step imports what it needs)
+
+    frame = cohorts.load(run_.folder / "cohort.parquet")
+    predictions = pd.read_parquet(run_.folder / "predictions.parquet")
+    known = run_.registry.folder / "truth.csv"  # of a synthetic registry, for the oracle alone
+    truth = pd.read_csv(known) if run_.registry.synthetic and known.is_file() else None
+    found = evaluate(frame, predictions, run_.settings.evaluation, truth)
+    write_atomically(run_.folder / "evaluation.json", found.to_json())
+
+
+def _report(run_: _Run) -> None:
+    from training.report.report import write  # noqa: PLC0415
+
+    write(run_.folder)
+
+
+def _bundle(run_: _Run) -> None:
+    from training.bundle.make import make_bundle  # noqa: PLC0415
+
+    chosen, folder = run_.settings.bundle, run_.folder
+    if chosen.make:
+        made_by = (
+            f"training run {folder.name}/run.toml"  # not the whole path: a bundle tells nothing of its maker's disk
+        )
+        make_bundle(folder, folder / "bundle", name=chosen.name, version=chosen.version, created_by=made_by)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a run: what it does, the file or folder that it leaves, and the late settings that it hangs on."""
+
+    name: str
+    output: str
+    work: Callable[[_Run], None]
+    settings: tuple[str, ...] = ()
+
+
+STEPS = (
+    Step("cohort", "cohort.parquet", _cohort),
+    Step("splits", "splits.json", _splits),
+    Step("features", "features.parquet", _features),
+    Step("arms", "arms", _arms),
+    Step("ensemble", "predictions.parquet", _ensemble),
+    Step("evaluation", "evaluation.json", _evaluation, ("evaluation",)),
+    Step("report", "report.html", _report, ("evaluation",)),
+    Step("bundle", "bundle", _bundle, ("evaluation", "bundle")),
+)

@@ -1,0 +1,195 @@
+"""All settings of a run: one TOML file, validated whole before anything is computed. Unknown keys are errors."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dicomnode.analysis.risk.tabular import BATCH_PARTS
+from dicomnode.errors import UsageError
+from training.data.follow_up import Transplant
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CohortSettings(_Table):
+    """`[cohort]`."""
+
+    transplant: Transplant = Field(
+        "censor", description="a lung transplant is as bad as death ('event'), ends observation ('censor'), or 'ignore'"
+    )
+
+
+class SplitSettings(_Table):
+    """`[splits]`."""
+
+    outer: int = Field(5, ge=2, le=20, description="folds that are predicted in turn, 2 to 20")
+    inner: int = Field(3, ge=2, le=10, description="folds inside each, where settings are chosen, 2 to 10")
+
+
+class FeatureSettings(_Table):
+    """`[features]`."""
+
+    source: Literal["registry", "volumes"] = Field(
+        "registry",
+        description="'registry': what the registry has, and the rest from the volumes (not from a node's, cut "
+        "to the lungs); 'volumes': all measured anew",
+    )
+    radiomics: bool = Field(True, description="with PyRadiomics features (seconds a scan where they are measured here)")
+    radiomics_spacing_mm: float = Field(
+        1.0,
+        ge=0.5,
+        le=6,
+        description="resolution of the radiomics, 0.5 to 6 mm; the node's is 1, a synthetic registry's 4",
+    )
+    workers: int = Field(0, ge=0, description="processes that measure; 0: one a core")
+
+
+class RadiomicsSettings(_Table):
+    """`[radiomics]`: the arm on measured numbers."""
+
+    families: tuple[Literal["quantities", "radiomics", "change", "covariates"], ...] = Field(
+        ("quantities", "radiomics", "change"),
+        min_length=1,
+        description="which features; with 'covariates' (age, sex, lung function) the node must be given them too",
+    )
+    models: tuple[Literal["cox", "boosting", "network"], ...] = Field(
+        ("cox", "boosting", "network"), min_length=1, description="kinds of model that the inner folds choose from"
+    )
+    correlation: float = Field(
+        0.95, gt=0, le=1, description="of two features with a higher absolute correlation, one is left out; 1: none"
+    )
+    stability: float = Field(
+        0.3, ge=0, lt=1, description="features whose repeatability (ICC) over a patient's scans is lower are left out"
+    )
+    combat: tuple[Literal["manufacturer", "model", "kernel_family"], ...] = Field(
+        (), description=f"ComBat by these ({', '.join(BATCH_PARTS)}); empty: none"
+    )
+
+
+class EvaluationSettings(_Table):
+    """`[evaluation]`."""
+
+    bootstrap: int = Field(1000, ge=0, le=100_000, description="bootstrap samples of patients")
+    threshold: float = Field(0.2, gt=0, lt=1, description="risk from which a scan counts as high")
+
+
+class BundleSettings(_Table):
+    """`[bundle]`."""
+
+    make: bool = Field(True, description="whether a bundle is made at the end")
+    name: str = Field("ssc-ild-risk", min_length=1, max_length=64, description="the model's name, 1 to 64 letters")
+    version: str = Field("1", min_length=1, max_length=32, description="the model's version")
+
+
+class GateSettings(_Table):
+    """`[gate]`: what a bundle has to show before it may serve (`training compare`)."""
+
+    horizon_years: Literal[1, 3, 5] = Field(3, description="the horizon that is judged: 1, 3 or 5 years")
+    margin: float = Field(
+        0.05, ge=0, le=1, description="how far below 0 the interval of the AUC's difference may begin, 0 to 1"
+    )
+    calibration_slope: tuple[float, float] = Field((0.8, 1.25), description="lowest and highest slope, around 1")
+    calibration_intercept: float = Field(0.3, ge=0, description="largest distance of calibration in the large from 0")
+
+
+class RunSettings(_Table):
+    """A run. Paths are relative to the TOML file's folder."""
+
+    registry: Path = Field(description="folder made by `dicomnode registry export` or `training synthetic`")
+    outcomes: Path = Field(description="CSV: patient, death_date, last_contact_date, transplant_date")
+    covariates: Path | None = Field(None, description="CSV: patient, date, name, value, unit")
+    out: Path = Field(description="the run folder")
+    seed: int = Field(1, ge=0, description="of everything random")
+    arms: tuple[str, ...] = Field(("radiomics",), min_length=1, description="the models to fit and to combine")
+    cohort: CohortSettings = CohortSettings()
+    splits: SplitSettings = SplitSettings()
+    features: FeatureSettings = FeatureSettings()
+    radiomics: RadiomicsSettings = RadiomicsSettings()
+    #: Checked by `training.models.deep.settings`, whose table it is.
+    deep: dict[str, object] = Field({}, description="settings of the networks")
+    evaluation: EvaluationSettings = EvaluationSettings()
+    bundle: BundleSettings = BundleSettings()
+    gate: GateSettings = GateSettings()
+
+
+def load(path: Path, out: Path | None = None) -> RunSettings:
+    """Read a run's settings; `out` replaces the file's run folder. All paths in them are absolute.
+
+    Raises:
+        UsageError: the file is missing or no TOML, a key is unknown, a value does not fit.
+    """
+    try:
+        stored = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # not TOML, not UTF-8
+        raise UsageError(f"{path} is not TOML: {error}") from None
+    settings = from_dict(stored, str(path))
+    # Absolute: the run's record keeps them, and report and gate may be called from another folder.
+    folder = path.parent.absolute()
+    placed = {k: folder / v for k in ("registry", "outcomes", "covariates") if (v := getattr(settings, k))}
+    try:
+        deep = _placed_deep(settings.deep, folder)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    run = folder / settings.out if out is None else out.absolute()
+    return settings.model_copy(update={**placed, "out": run, "deep": deep})
+
+
+def _placed_deep(table: dict[str, object], folder: Path) -> dict[str, object]:
+    """`[deep]`, checked even where no arm wants it: a bundle reads it. Its paths are taken from the folder."""
+    if not table:
+        return table
+    from training.models.deep import (  # noqa: PLC0415  (torch takes seconds: only where there is such a table)
+        settings as deep_settings,
+    )
+
+    read, placed = deep_settings.read(table), dict(table)
+    if read.cache is not None:
+        placed["cache"] = str(folder / read.cache)
+    if read.pretrained:
+        files = read.pretrained.items()
+        placed["pretrained"] = {name: {"path": str(folder / f.path), "sha256": f.sha256} for name, f in files}
+    return placed
+
+
+def from_dict(stored: Mapping[str, object], where: str) -> RunSettings:
+    """Settings from plain values; `where` names their place in messages.
+
+    Raises:
+        UsageError: a key is unknown or missing, or a value does not fit.
+    """
+    try:
+        settings = RunSettings.model_validate(stored)
+    except ValidationError as error:
+        raise UsageError("\n".join(f"{where}: {_message(dict(e))}" for e in error.errors())) from None
+    if len(set(settings.arms)) < len(settings.arms):
+        raise UsageError(f"{where}: arms names one twice: {', '.join(settings.arms)}")
+    return settings
+
+
+def _message(error: dict[str, Any]) -> str:
+    """Which key, what is wrong, the value, and the cure, which is the key's description."""
+    location: tuple[str | int, ...] = error["loc"]
+    key = ".".join(map(str, location))
+    table: type[BaseModel] = RunSettings
+    for part in location[:-1]:
+        inner = table.model_fields[str(part)].annotation if part in table.model_fields else None
+        if not isinstance(inner, type) or not issubclass(inner, BaseModel):
+            break
+        table = inner
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), table.model_fields, 1)
+        hint = f"perhaps you meant {near[0]!r}" if near else f"known here: {', '.join(table.model_fields)}"
+        return f"{key}: unknown key: {hint}"
+    named = [str(part) for part in location if part in table.model_fields]
+    cure = f": {table.model_fields[named[-1]].description}" if named else ""
+    if error["type"] == "missing":
+        return f"{key}: is missing{cure}"
+    return f"{key}: {error['input']!r}: {error['msg']}{cure}"
