@@ -8,7 +8,7 @@ from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import build_context
 
-from dicomnode.network import find as query
+from dicomnode.network import find
 from dicomnode.network.association import Destination
 
 Answers = Iterator[tuple[int, Dataset | None]]
@@ -23,7 +23,7 @@ class Answering:
         self.asked: list[Dataset] = []
         self._entity = ApplicationEntity("ARCHIVE")
         syntaxes = [ImplicitVRLittleEndian] if implicit else [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
-        models = (query.MODALITY_WORKLIST, query.STUDY_ROOT_FIND, query.STUDY_ROOT_MOVE)
+        models = (find.MODALITY_WORKLIST, find.STUDY_ROOT_FIND, find.STUDY_ROOT_MOVE)
         server = self._entity.start_server(
             ("127.0.0.1", 0),
             block=False,

@@ -7,9 +7,9 @@ import pandas as pd
 from torch import nn
 
 from dicomnode.analysis.risk.backbones import BACKBONES
-from training.models.arm import Data
 from training.data.outcomes import Outcomes
 from training.data.registry_folder import SCANS
+from training.models.arm import Data
 from training.run.run import run as run_all
 from training.run.settings import load
 from training.toml_text import to_toml

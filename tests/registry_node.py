@@ -10,11 +10,11 @@ from dicomnode.analysis.findings import Findings, Flag
 from dicomnode.analysis.phantom.phantom import chest
 from dicomnode.analysis.pipeline import Analysis
 from dicomnode.config import RegistryTable
+from dicomnode.registry import pseudonyms, record_scan
+from dicomnode.registry.outcomes import Imported, import_outcomes
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.identity import patient_hash
 from dicomnode.store.records import Instance
-from dicomnode.registry import record_scan as keeping, pseudonyms
-from dicomnode.registry.outcomes import Imported, import_outcomes
 from tests import report_cases
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Node:
         self.catalog.record(Instance(f"{uid}.1.1", "1.2", uid, f"{uid}.1", "/x", "s", 9, NOW, None, hashed))
 
     def keep(self, analysis: Analysis, shadow: object = None) -> bool:
-        return keeping.keep(self.table, self.catalog, analysis, (), cast("Bundle | None", shadow), now=NOW)
+        return record_scan.keep(self.table, self.catalog, analysis, (), cast("Bundle | None", shadow), now=NOW)
 
     def outcomes(self, text: str) -> Imported:
         path = self.folder / "outcomes.csv"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.measures import quantify
+from dicomnode.analysis.phantom import phantom
 from dicomnode.report.uids import derive
 from tests.ct_files import ct_series, write
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from training.models.arm import Data
 from training.data.cohort import outcomes_of
-from training.features.compute import measure
 from training.data.registry_folder import SCANS
+from training.features.compute import measure
+from training.models.arm import Data
 
 FIRST_DAY = date(2010, 1, 1)
 
@@ -90,11 +90,11 @@ def imaged(made: World, folder: Path) -> World:
 
 def data(made: World, folder: Path) -> Data:
     """The world as an arm sees it."""
-    from training.data import cohort, follow_up, registry_folder as registry
+    from training.data import cohort, follow_up, registry_folder
     from training.features import compute as features
     from training.run import settings
 
-    read = registry.read(write(made, folder))
+    read = registry_folder.read(write(made, folder))
     frame = cohort.build(read, follow_up.read_outcomes(folder / "outcomes.csv")).frame
     found = features.compute(frame, read, settings.FeatureSettings(), folder, lambda *_: None)
     known = frame.drop(columns=["time_years", "event"])

@@ -18,16 +18,15 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 import dicomnode
-from dicomnode.analysis.measures import change, quantify, trend
-from dicomnode.analysis.series import content_rules as content, geometry, kernels
-from dicomnode.analysis.lungs import lobes, segmenter as lungs
-from dicomnode.analysis.risk import predict as prediction
-from dicomnode.analysis.radiomics import extract as radiomics
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
+from dicomnode.analysis.lungs import lobes
+from dicomnode.analysis.lungs import segmenter as lungs
+from dicomnode.analysis.measures import change, quantify, trend
+from dicomnode.analysis.radiomics import extract
+from dicomnode.analysis.risk import predict
+from dicomnode.analysis.series import content_rules, geometry, kernels
 from dicomnode.analysis.series.headers import string
-from dicomnode.analysis.series.selection_rules import DEFAULT as DEFAULT_RULES
-from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.series.selection import (
     Selection,
     Series,
@@ -38,6 +37,8 @@ from dicomnode.analysis.series.selection import (
     select,
     studies,
 )
+from dicomnode.analysis.series.selection_rules import DEFAULT as DEFAULT_RULES
+from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.volume.load import load
 from dicomnode.errors import RefusedError
 
@@ -261,7 +262,7 @@ def _with_risk(
         why = f"the lungs are in doubt ({', '.join(doubts)})"
     else:
         try:
-            risk = prediction.predict(bundle, findings, header, segmented.volume, segmented.labels, before)
+            risk = predict.predict(bundle, findings, header, segmented.volume, segmented.labels, before)
             return replace(findings, risk=risk, flags=(*findings.flags, *risk.flags))
         except RefusedError as e:
             why = str(e)
@@ -271,7 +272,7 @@ def _with_risk(
 
 def _radiomics(volume: Volume, labels: Labels, settings: Mapping[str, Any]) -> tuple[Radiomics, list[Flag]]:
     """Features of both lungs and of each; a lung that is missing or tiny is flagged instead."""
-    found, refused = radiomics.by_region(volume, labels, settings)
+    found, refused = extract.by_region(volume, labels, settings)
     flags = [Flag(e.code, "warning", f"no radiomics of {name}: {e.text}") for name, e in refused.items()]
     return Radiomics(dict(settings), found), flags
 
@@ -293,7 +294,7 @@ def _chosen(series: Series, volume: Volume, why_chosen: str) -> ChosenSeries:
         manufacturer_model=string(first, "ManufacturerModelName"),
         kernel_family=kernels.family_of(first),
         slice_thickness_mm=None if thickness is None else float(thickness[0]),
-        contrast=content.has_contrast(h.dataset for h in series.headers),
+        contrast=content_rules.has_contrast(h.dataset for h in series.headers),
     )
 
 

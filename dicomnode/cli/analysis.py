@@ -57,8 +57,8 @@ def explain(
     """
     from dataclasses import asdict
 
-    from dicomnode.operations import explain as explaining
     from dicomnode.analysis.series.selection_rules import DEFAULT
+    from dicomnode.operations import explain as explaining
 
     if not source.exists():
         raise UsageError(f"{source}: there is no such file or folder")

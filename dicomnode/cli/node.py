@@ -25,9 +25,9 @@ def demo(
 
     Example: dicomnode demo --input ~/scans/case-7
     """
-    from dicomnode.demo import run as show
+    from dicomnode.demo import run
 
-    raise SystemExit(show.run(out, given, pacs))
+    raise SystemExit(run.run(out, given, pacs))
 
 
 @app.command()
@@ -36,10 +36,10 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode serve --config ae_config.toml
     """
-    from dicomnode.service import processes, supervisor as service
+    from dicomnode.service import processes, supervisor
 
     settings = configure(config, "serve")
-    service.serve(settings, config, processes.stopper(supervised=False))
+    supervisor.serve(settings, config, processes.stopper(supervised=False))
 
 
 @app.command()
@@ -128,9 +128,9 @@ def send(
     """
     from rich.progress import Progress
 
-    from dicomnode.outbound import peers
     from dicomnode.analysis.series.selection import find_files
     from dicomnode.network.association import sendable
+    from dicomnode.outbound import peers
 
     paths = [p for f in files for p in (sendable(find_files(f)) if f.is_dir() else [f])]
     if not paths:

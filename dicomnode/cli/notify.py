@@ -29,8 +29,8 @@ def notify_test(
     import time
     import uuid
 
-    from dicomnode.store.records import Event
     from dicomnode.outbound.notify.sending import find, send
+    from dicomnode.store.records import Event
 
     settings = load(config)
     to = find(settings, name)

@@ -149,8 +149,8 @@ def registry_retrain(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 @contextmanager
 def _opened(settings: "Config") -> "Iterator[Catalog]":
-    from dicomnode.store.catalog.catalog import Catalog
     from dicomnode.service.processes import prepare_folders
+    from dicomnode.store.catalog.catalog import Catalog
 
     prepare_folders(settings)
     catalog = Catalog.open(settings.catalog_url)

@@ -21,13 +21,13 @@ def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode weights list --config ae_config.toml
     """
-    from dicomnode import downloads as published
-    from dicomnode.models import lungmask_weights as weights
+    from dicomnode import downloads
+    from dicomnode.models import lungmask_weights
 
-    here = published.installed(load(config).analysis.weights)
+    here = downloads.installed(load(config).analysis.weights)
     table(
         ["name", "file", "finds", "installed, sha256"],
-        [[k.name, k.file, k.what, here[k.file].sha256 if k.file in here else "no"] for k in weights.KNOWN],
+        [[k.name, k.file, k.what, here[k.file].sha256 if k.file in here else "no"] for k in lungmask_weights.KNOWN],
     )
 
 
@@ -43,18 +43,18 @@ def weights_fetch(
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-    from dicomnode import downloads as published
-    from dicomnode.models import lungmask_weights as weights
+    from dicomnode import downloads
+    from dicomnode.models import lungmask_weights
 
     settings = load(config)
-    wanted = [weights.find(name) for name in names]
+    wanted = [lungmask_weights.find(name) for name in names]
     with Progress(
         "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), disable=not sys.stderr.isatty()
     ) as bar:
         for known in wanted:
             show = partial(_advance, bar, bar.add_task(known.name, total=None))
             address = settings.weights.mirror if mirror is None else mirror
-            done = published.fetch(known, settings.analysis.weights, address, show)
+            done = downloads.fetch(known, settings.analysis.weights, address, show)
             typer.echo(f"{known.name} is installed: {done.path}, sha256 {done.sha256}")
 
 
@@ -69,11 +69,11 @@ def weights_install(
 
     Example: dicomnode weights install /media/usb/unet_r231-d5d2fc3d.pth
     """
-    from dicomnode.models import lungmask_weights as weights
+    from dicomnode.models import lungmask_weights
 
     folder = load(config).analysis.weights
     for file in files:
-        done = weights.install(file, folder)
+        done = lungmask_weights.install(file, folder)
         typer.echo(f"{done.path} is installed, sha256 {done.sha256}")
 
 
@@ -85,10 +85,10 @@ def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode weights verify --config ae_config.toml
     """
-    from dicomnode.models import lungmask_weights as weights
+    from dicomnode.models import lungmask_weights
 
     folder = load(config).analysis.weights
-    verdicts = list(weights.verify(folder))
+    verdicts = list(lungmask_weights.verify(folder))
     if not verdicts:
         typer.echo(f"nothing is installed in {folder}")
         return

@@ -5,16 +5,16 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from dicomnode.analysis.series import selection_rules as rules
+from dicomnode.analysis.series import selection_rules
 from dicomnode.analysis.series.kernels import Family
 from dicomnode.analysis.series.selection_rules import Contrast, Rules
 from dicomnode.config.fields import PATTERNS, Patterns, Table
 
-_RULES = rules.DEFAULT
+_RULES = selection_rules.DEFAULT
 
 
 class SelectionTable(Table):
-    """Which series are analysed (`analysis.rules` explains the fields and has the defaults)."""
+    """Which series are analysed (`analysis.series.selection_rules` explains the fields and has the defaults)."""
 
     modalities: tuple[str, ...] = Field(_RULES.modalities, min_length=1, description="give a list such as ['CT']")
     body_parts: Patterns = Field(

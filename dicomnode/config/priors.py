@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from dicomnode.analysis.series import selection_rules as rules
+from dicomnode.analysis.series import selection_rules
 from dicomnode.config.fields import PATTERNS, AeTitle, Patterns, Port, Table
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
@@ -25,7 +25,7 @@ class Priors(Table):
     years: float = Field(10, gt=0, le=100, description="give the years to look back")
     modalities: tuple[str, ...] = Field(("CT",), min_length=1, description="give a list such as ['CT']")
     body_parts: Patterns = Field(
-        rules.CHEST_WORDS,
+        selection_rules.CHEST_WORDS,
         description=f"give words for the chest in descriptions and body part, {PATTERNS}, or leave the key out",
     )
     description_exclude: Patterns = Field((), description=f"give a list of patterns for descriptions, {PATTERNS}")

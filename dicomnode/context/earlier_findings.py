@@ -17,7 +17,7 @@ def earlier_findings(catalog: Catalog, config: Config, study_uid: str) -> list[F
     """What this node found in the same patient's other studies, later ones included, in the order of their UIDs.
 
     Of each study the newest result counts; one that was refused, cancelled or is not yet there is left out. Whose a
-    study is: `intake.patients`.
+    study is: `store.catalog.patients`.
 
     Raises:
         SpoolError: the catalogue failed.
@@ -33,7 +33,7 @@ def newest_findings(catalog: Catalog, config: Config, study_uid: str) -> Finding
         job = catalog.job(study_uid, generation)
         if job is None or job.state not in _ENDED:
             continue
-        path = results_folder(config, study_uid, generation) / "findings.json"
+        path = results_folder(config.storage.results, study_uid, generation) / "findings.json"
         if not path.is_file():
             continue
         findings = Findings.from_json(path.read_text("utf-8"))

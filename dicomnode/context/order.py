@@ -19,16 +19,15 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from dicomnode import config
-from dicomnode.context import worklist
 from dicomnode.config import Config
-from dicomnode.network import find as query
-from dicomnode.context import worklist_query as questions
+from dicomnode.context import worklist, worklist_query
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.identity import same_patient, whose
-from dicomnode.store.catalog.orders import Order
-from dicomnode.report import source
 from dicomnode.files import write_whole
+from dicomnode.network import find
+from dicomnode.report import source
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.orders import Order
+from dicomnode.store.identity import same_patient, whose
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class Linkage:
     @property
     def order(self) -> Dataset | None:
         """The worklist item, undecoded."""
-        return query.read(self.content) if self.content else None
+        return find.read(self.content) if self.content else None
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -143,7 +142,7 @@ def _look_up(settings: Config, table: config.Worklist, catalog: Catalog, image: 
     )
     known = catalog.orders_like(study.patient_hash, study.study_uid, study.accession_number)
     linkage = match(study, known)
-    question = questions.of_study(image)
+    question = worklist_query.of_study(image)
     if linkage.outcome == "linked" or not table.on_receipt or question is None:
         return linkage
     try:

@@ -2,8 +2,8 @@
 
 from datetime import datetime, timedelta
 
-from dicomnode.context import worklist
 from dicomnode.config import Config, Priors
+from dicomnode.context import worklist
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
 

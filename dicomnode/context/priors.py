@@ -22,14 +22,14 @@ from pydicom.dataset import Dataset
 from dicomnode import config, logs
 from dicomnode.analysis.series.content_rules import plain
 from dicomnode.config import Config
-from dicomnode.network import pacs_queries as archive, find as query, association as sender
 from dicomnode.context.earlier_findings import newest_findings
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
-from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.identity import same_patient, whose
-from dicomnode.store.catalog.priors import Prior
-from dicomnode.store.results_folder import results_folder
 from dicomnode.files import write_whole
+from dicomnode.network import association, find, pacs_queries
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.priors import Prior
+from dicomnode.store.identity import same_patient, whose
+from dicomnode.store.results_folder import results_folder
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +65,9 @@ class Outlook:
     wanted: tuple[str, ...] = ()
 
 
-def peer(settings: Config, table: config.Priors) -> sender.Destination:
+def peer(settings: Config, table: config.Priors) -> association.Destination:
     """The sender's record of the PACS."""
-    return sender.Destination(
+    return association.Destination(
         "priors",
         table.ae_title,
         table.host,
@@ -95,17 +95,17 @@ def search(settings: Config, table: config.Priors, patient: Dataset, before: str
     modality = table.modalities[0] if len(table.modalities) == 1 else ""
     last = datetime.strptime(before[:8], "%Y%m%d").date()
     first = last - timedelta(days=table.years * _DAYS_A_YEAR)
-    question = archive.studies(patient, first, last, modality)
+    question = pacs_queries.studies(patient, first, last, modality)
     if question is None:
         return []
-    found = [query.read(a) for a in _find(settings, table, question, _MOST_STUDIES)]
+    found = [find.read(a) for a in _find(settings, table, question, _MOST_STUDIES)]
     dated = sorted(((_studied_at(s), s) for s in found if same_patient(whose(s), mine)), key=lambda x: x[0])
     scans: list[Scan] = []
     for studied_at, study in reversed(dated):
         uid = str(study.get("StudyInstanceUID") or "")
         if len(scans) == table.most or uid in ("", but) or studied_at >= before:
             continue
-        listed = [query.read(a) for a in _find(settings, table, archive.series(uid), _MOST_SERIES)]
+        listed = [find.read(a) for a in _find(settings, table, pacs_queries.series(uid), _MOST_SERIES)]
         chosen = suitable(str(study.get("StudyDescription") or ""), listed, table)
         if chosen:
             scans.append(Scan(uid, studied_at, chosen))
@@ -130,9 +130,7 @@ def _matches(pattern: str, words: str) -> bool:
 
 
 def _find(settings: Config, table: config.Priors, question: Dataset, most: int) -> tuple[bytes, ...]:
-    return query.find(
-        peer(settings, table), query.STUDY_ROOT_FIND, question, within_s=table.timeout_s, most=most
-    ).answers
+    return find.find(peer(settings, table), find.STUDY_ROOT_FIND, question, within_s=table.timeout_s, most=most).answers
 
 
 def _studied_at(study: Dataset) -> str:
@@ -266,7 +264,9 @@ def _note(settings: Config, catalog: Catalog, study_uid: str, generation: int, i
             codes.add("prior-other-patient")
         elif not ended:
             codes.add("prior-not-retrieved" if noted is not None and noted.text else "priors-late")
-    write_whole(results_folder(settings, study_uid, generation) / _NOTED, json.dumps(sorted(codes)).encode())
+    write_whole(
+        results_folder(settings.storage.results, study_uid, generation) / _NOTED, json.dumps(sorted(codes)).encode()
+    )
 
 
 def doubts(folder: Path) -> tuple[str, ...]:

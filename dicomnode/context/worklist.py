@@ -10,11 +10,11 @@ from pydicom.dataset import Dataset
 
 from dicomnode import config, logs
 from dicomnode.config import Config
-from dicomnode.network import find as query, association as sender
-from dicomnode.context import worklist_query as questions
+from dicomnode.context import worklist_query
+from dicomnode.network import association, find
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.identity import same_patient
 from dicomnode.store.catalog.orders import Order
+from dicomnode.store.identity import same_patient
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def refresh(settings: Config, catalog: Catalog, now: float) -> int:
     first, last = day - timedelta(days=table.days_before), day + timedelta(days=table.days_after)
     found: list[Order] = []
     for station in table.station_ae_titles or ("",):
-        found += ask(settings, table, questions.of_days(first, last, table.modality, station))
+        found += ask(settings, table, worklist_query.of_days(first, last, table.modality, station))
     catalog.remember_orders(found)
     catalog.forget_orders(now - table.keep_days * 86_400)
     return len({order.key for order in found})
@@ -47,10 +47,10 @@ def ask(settings: Config, table: config.Worklist, question: Dataset) -> list[Ord
     Raises:
         PeerError, PeerRejectedError: it did not answer within `worklist.timeout_s`, or refused.
     """
-    peer = sender.Destination(
+    peer = association.Destination(
         "worklist", table.ae_title, table.host, table.port, table.calling_ae_title or settings.node.ae_title
     )
-    found = query.find(peer, query.MODALITY_WORKLIST, question, within_s=table.timeout_s, most=table.most)
+    found = find.find(peer, find.MODALITY_WORKLIST, question, within_s=table.timeout_s, most=table.most)
     if not found.is_complete:
         log.warning("the worklist has more than %d answers to one query: narrow it, or raise worklist.most", table.most)
     return list(_orders(found.answers, time.time()))
@@ -59,7 +59,7 @@ def ask(settings: Config, table: config.Worklist, question: Dataset) -> list[Ord
 def _orders(answers: Iterable[bytes], seen_at: float) -> Iterator[Order]:
     for answer in answers:
         try:
-            yield questions.order(answer, seen_at)
+            yield worklist_query.order(answer, seen_at)
         except Exception as e:  # noqa: BLE001  (one item that cannot be read takes no other away)
             logs.trouble(log, e, "an item of the worklist cannot be read")
 
@@ -76,7 +76,7 @@ def _zone(table: config.Worklist) -> tzinfo | None:
 def overview(catalog: Catalog, day: date) -> Iterator[dict[str, object]]:
     """A day's orders for a person to read, each with what the node holds of its study and of its patient."""
     for order in catalog.orders_between(f"{day:%Y%m%d}", f"{day:%Y%m%d}"):
-        item = query.read(order.content)
+        item = find.read(order.content)
         held = [
             study for study, whose in catalog.studies_of_patient(order.patient_hash)
             if same_patient(whose, order.patient_hash)

@@ -9,9 +9,9 @@ from datetime import date
 
 from pydicom.dataset import Dataset
 
-from dicomnode.network import find as query
-from dicomnode.store.identity import whose
+from dicomnode.network import find
 from dicomnode.store.catalog.orders import Order
+from dicomnode.store.identity import whose
 
 #: What an answer shall hold besides the keys, all empty: universal matching (PS3.4 C.2.2.2.3).
 _WANTED = (
@@ -62,11 +62,11 @@ def _identifier() -> Dataset:
 
 
 def order(answer: bytes, seen_at: float) -> Order:
-    """What the node keeps of an answer (`query.Found`).
+    """What the node keeps of an answer (`find.Found`).
 
     Answers that are steps of one order (same patient, study, Accession Number and procedure) get one key.
     """
-    item = query.read(answer)
+    item = find.read(answer)
     patient = whose(item)
     steps = item.get("ScheduledProcedureStepSequence") or [Dataset()]
     accession, procedure = _text(item, "AccessionNumber"), _text(item, "RequestedProcedureID")

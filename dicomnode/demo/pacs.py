@@ -11,10 +11,10 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import EventHandlerType
 
-from dicomnode.network import commitment, contexts
-from dicomnode.reception import commitment_scp
-from dicomnode.network.transport import disable_nagle
 from dicomnode.errors import SpoolError
+from dicomnode.network import commitment, contexts
+from dicomnode.network.transport import disable_nagle
+from dicomnode.reception import commitment_scp
 from dicomnode.store.spool import folder_name
 
 

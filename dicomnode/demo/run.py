@@ -15,17 +15,17 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from dicomnode import config
-from dicomnode.demo import study as demo_study
-from dicomnode.outbound import peers
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.series.selection import find_files
-from dicomnode.network import association as sender
+from dicomnode.demo import study as demo_study
 from dicomnode.demo.pacs import StoragePeer
-from dicomnode.operations.terminal import findings_table
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
+from dicomnode.network import association
+from dicomnode.operations.analyze import SHIPPED, make_folder
+from dicomnode.operations.terminal import findings_table
+from dicomnode.outbound import peers
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, Job
-from dicomnode.operations.analyze import SHIPPED, make_folder
 from dicomnode.store.results_folder import results_folder
 
 _PACS_AE, _NODE_AE = "DEMOPACS", "DICOMNODE"
@@ -85,7 +85,7 @@ def run(out: Path, given: Path | None, pacs: str | None) -> int:
     if given is not None and given.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"--input {given} lies in --out {out}, which is cleared first: give another folder for --out")
     _clear(out)
-    files = sender.sendable(find_files(given)) if given is not None else None
+    files = association.sendable(find_files(given)) if given is not None else None
     standing = StoragePeer(_PACS_AE, "127.0.0.1", 0, out / "pacs") if pacs is None else None
     if standing is not None:
         peer = peer.model_copy(update={"port": standing.start()})
@@ -177,21 +177,21 @@ def _drive(
     if not files:
         raise UsageError("there are no DICOM files to send")
     task = bars.add_task("starting the node", total=None, note="")
-    target = sender.Destination("node", _NODE_AE, settings.node.host, settings.node.port, "DEMOSCANNER")
+    target = association.Destination("node", _NODE_AE, settings.node.host, settings.node.port, "DEMOSCANNER")
     _wait_for_node(target, node)
     bars.update(task, total=1, completed=1, note=f"{_NODE_AE}@{settings.node.host}:{settings.node.port}")
     task = bars.add_task("sending", total=len(files), note="C-STORE")
-    sent = sender.send(target, files, lambda _path, _sent: bars.advance(task))
+    sent = association.send(target, files, lambda _path, _sent: bars.advance(task))
     bars.update(task, note=f"{len(sent)} of {len(files)} stored")
     return _follow(bars, settings, node)
 
 
-def _wait_for_node(target: sender.Destination, node: subprocess.Popen[bytes]) -> None:
+def _wait_for_node(target: association.Destination, node: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60
     while True:
         _must_run(node)
         try:
-            sender.echo(target)
+            association.echo(target)
         except PeerError:
             if time.monotonic() > deadline:
                 raise
@@ -229,7 +229,7 @@ def _follow(bars: Progress, settings: config.Config, node: subprocess.Popen[byte
 
 
 def _outcome(catalog: Catalog, settings: config.Config, study_uid: str, generation: int) -> Outcome:
-    path = results_folder(settings, study_uid, generation) / "findings.json"
+    path = results_folder(settings.storage.results, study_uid, generation) / "findings.json"
     findings = Findings.from_json(path.read_text("utf-8")) if path.exists() else None
     job = catalog.job(study_uid, generation)
     if job is None:
@@ -253,7 +253,7 @@ def _report(console: Console, outcomes: list[Outcome], settings: config.Config, 
         console.print("No study held a chest CT that could be analysed.")
         return 1 if not arrived else 3
     best = max(analysed, key=lambda o: o.findings.series.slices if o.findings and o.findings.series else 0)
-    folder = results_folder(settings, best.job.study_uid, best.job.generation)
+    folder = results_folder(settings.storage.results, best.job.study_uid, best.job.generation)
     for name in ("findings.json", "overlay.png"):
         shutil.copyfile(folder / name, out / name)
     console.print(f"The PACS holds {'every' if arrived else 'NOT every'} expected object.")

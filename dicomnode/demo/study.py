@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.arrays import Volume
+from dicomnode.analysis.phantom import phantom
 
 _SEED = 20260
 _INTERCEPT = -1024

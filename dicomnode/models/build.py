@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dicomnode import downloads as published
-from dicomnode.models import lungmask_weights as weights
-from dicomnode.analysis.radiomics import extract as radiomics
+from dicomnode import downloads
 from dicomnode.analysis.lungs.segmenter import ClassicalSegmenter, Segmenter
 from dicomnode.analysis.pipeline import Method
+from dicomnode.analysis.radiomics import extract
 from dicomnode.config import AnalysisTable, Config
 from dicomnode.errors import BundleError, ConfigurationError, UsageError, WeightsError
+from dicomnode.models import lungmask_weights
 from dicomnode.routing.rules import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ def segmenter(table: AnalysisTable) -> Segmenter:
     )
 
 
-def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> published.Installed:
+def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> downloads.Installed:
     """The file itself with its given digest, or the published file of that name that was installed in `folder`."""
     if sha256 is not None:
-        return published.Installed(path, sha256)
+        return downloads.Installed(path, sha256)
     try:
-        return published.installed(folder)[weights.find(path.name).file]
+        return downloads.installed(folder)[lungmask_weights.find(path.name).file]
     except UsageError as e:
         raise WeightsError(
             f"lungmask weights {e}; a file of another name needs its digest (lungmask_sha256, lungmask_lobe_sha256)"
@@ -64,7 +64,7 @@ def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> 
 
 def _model_name(file: Path) -> str:
     try:
-        return weights.find(file.name).name
+        return lungmask_weights.find(file.name).name
     except UsageError:
         return "R231"
 
@@ -88,15 +88,13 @@ def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | Non
     from dicomnode.analysis.risk import bundle  # noqa: PLC0415  (torch: two seconds to import)
 
     found = bundle.load(table.weights / name, allow_demo=table.allow_demo_bundles)
-    found.check_radiomics(radiomics.DEFAULT_SETTINGS if table.radiomics else None)
+    found.check_radiomics(extract.DEFAULT_SETTINGS if table.radiomics else None)
     return found
 
 
 def method(table: AnalysisTable, segments: Segmenter | None = None) -> Method:
     """All of it, with the segmenter that is at hand or else the configured one."""
-    settings = (
-        radiomics.with_filters(table.radiomics_filters, table.radiomics_log_sigma_mm) if table.radiomics else None
-    )
+    settings = extract.with_filters(table.radiomics_filters, table.radiomics_log_sigma_mm) if table.radiomics else None
     return Method(segments or segmenter(table), settings, model_bundle(table), table.selection.rules)
 
 

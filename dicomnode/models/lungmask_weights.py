@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomnode.errors import BundleError, UsageError
 from dicomnode.downloads import Installed, Published, digest, installed, keep
+from dicomnode.errors import BundleError, UsageError
 
 _LUNGMASK = ("https://github.com/JoHof/lungmask/releases/download/v0.0/", "use `dicomnode weights install`")
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dicomnode import logs
-from dicomnode.models import build as methods
 from dicomnode.analysis.pipeline import Method
 from dicomnode.config import AnalysisTable, Config
 from dicomnode.errors import ConfigurationError, DicomnodeError
+from dicomnode.models import build
 from dicomnode.routing.rules import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ class Models:
         self._shadow_mark: _Mark = None
         self._shadow: Bundle | None = None
         self._load_shadow(_mark(table, table.shadow_bundle))
-        default = _Served(table, _mark(table, table.bundle), methods.method(table))
+        default = _Served(table, _mark(table, table.bundle), build.method(table))
         self._served = {DEFAULT_PROFILE: default}
-        for name, method in methods.profiles(config, default.method).items():
+        for name, method in build.profiles(config, default.method).items():
             profile = config.analysis_of(name)
             self._served[name] = _Served(profile, _mark(profile, profile.bundle), method)
 
@@ -78,7 +78,7 @@ class Models:
         self._shadow_mark, self._shadow = mark, None
         name = self._table.shadow_bundle
         try:
-            self._shadow = methods.model_bundle(self._table, name)
+            self._shadow = build.model_bundle(self._table, name)
         except DicomnodeError as error:
             log.error("the candidate %s does not load: none runs beside the served bundle: %s", name, error)
         except Exception as error:  # noqa: BLE001  (as above)
@@ -102,7 +102,7 @@ def _with_new_bundle(served: _Served) -> Method:
     """The method with the bundle as it is now, or unchanged where that one does not load."""
     name = served.table.bundle
     try:
-        bundle = methods.model_bundle(served.table)
+        bundle = build.model_bundle(served.table)
     except DicomnodeError as error:
         log.error("the bundle %s has changed and does not load: the one from before serves on: %s", name, error)
         return served.method

@@ -38,9 +38,9 @@ from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
 from dicomnode.network.contexts import VERIFICATION
 from dicomnode.network.transport import RequestorEntity, RequestorSocket, disable_nagle
-from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
 
 LOGGER = logging.getLogger(__name__)
 

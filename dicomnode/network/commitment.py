@@ -16,9 +16,9 @@ from pynetdicom import evt
 from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicomnode.errors import PeerError, PeerRejectedError, SpoolError
 from dicomnode.network import association as sender
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
-from dicomnode.errors import PeerError, PeerRejectedError, SpoolError
 
 LOGGER = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
-from dicomnode.network.association import Destination, associated
 from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.network.association import Destination, associated
 
 LOGGER = logging.getLogger(__name__)
 

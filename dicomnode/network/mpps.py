@@ -12,8 +12,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicomnode.network.find import status_of
 from dicomnode.network.association import Destination
+from dicomnode.network.find import status_of
 from dicomnode.network.ups import Reference, by_series, coded, of_patient, referenced
 
 MPPS = UID("1.2.840.10008.3.1.2.3.3")

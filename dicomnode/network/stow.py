@@ -26,8 +26,8 @@ import httpx
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
-from dicomnode.network.association import Sent, is_passing
 from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.network.association import Sent, is_passing
 
 log = logging.getLogger(__name__)
 

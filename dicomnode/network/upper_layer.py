@@ -4,7 +4,7 @@
   peer waits for the answer, and there is nothing else to do meanwhile. Everything else takes pynetdicom's own way.
 - pynetdicom believes the length in front of a PDU, up to 4 GB: here one that is too long ends the association.
 - A PDU that has begun has to end: a peer that sends a byte a minute is cut off by a deadline, not by a silence.
-- pynetdicom's two threads per association look for work every millisecond. Here they wait (`dicomnode.network.waiting`).
+- pynetdicom's two threads per association look for work every millisecond. Here they wait (`network.waiting`).
 """
 
 import logging

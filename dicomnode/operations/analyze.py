@@ -8,18 +8,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dicomnode.results import encode as results
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import analyse
 from dicomnode.analysis.series.selection import find_files
 from dicomnode.config import AnalysisTable
-from dicomnode.operations.terminal import findings_table
 from dicomnode.errors import UsageError
+from dicomnode.files import write_whole
 from dicomnode.models.build import method
+from dicomnode.operations.terminal import findings_table
+from dicomnode.results import encode
 
 #: What lies in the repository and is right for a first look: a demo bundle, which marks every object that it touches.
 SHIPPED = AnalysisTable(
-    weights=Path(__file__).resolve().parents[1] / "weights", bundle="demo-synthetic", allow_demo_bundles=True
+    weights=Path(__file__).resolve().parents[2] / "weights", bundle="demo-synthetic", allow_demo_bundles=True
 )
 
 
@@ -49,10 +50,10 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
         analysis = analyse(files, how, lambda stage, _: bar.update(task, description=stage), before)
         if analysis.findings.status == "refused":
             findings = analysis.findings
-            results.write_whole(out / "findings.json", findings.to_json().encode())
+            write_whole(out / "findings.json", findings.to_json().encode())
         else:
             bar.update(task, description="encode")
-            results.encode(results.Checkpoint.of(analysis), results.context(time.time()), out)
+            encode.encode(encode.Checkpoint.of(analysis), encode.context(time.time()), out)
             findings = Findings.from_json((out / "findings.json").read_text("utf-8"))
     findings_table(console, findings)
     if before and findings.status == "analysed" and findings.change is None:

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from pydicom.datadict import dictionary_VM
 
-from dicomnode.outbound import peers
 from dicomnode.config import Config
-from dicomnode.network import association as sender
-from dicomnode.reception.spooled import digest
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolError
-from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.reception.reconcile import all_instances
-from dicomnode.store.records import Instance
 from dicomnode.models.build import model_bundle, segmenter
+from dicomnode.network import association
+from dicomnode.outbound import peers
 from dicomnode.outbound.notify import mail, webhook
+from dicomnode.reception.reconcile import all_instances
+from dicomnode.reception.spooled import digest
 from dicomnode.registry.retraining import trigger
 from dicomnode.routing.dead_rules import dead_rules
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
 
 #: So many damaged files are named.
 _NAMED = 20
@@ -92,9 +92,9 @@ def _port(config: Config) -> Result:
         try:
             s.bind((node.host, node.port))
         except OSError as e:
-            running = sender.Destination("self", node.ae_title, node.host, node.port, node.ae_title)
+            running = association.Destination("self", node.ae_title, node.host, node.port, node.ae_title)
             try:
-                sender.echo(running)
+                association.echo(running)
             except AssociationRejectedError:
                 text = f"{node.host}:{node.port} refuses {node.ae_title} as a caller ([[node.callers]])"
                 return Result("port", True, f"{text}: the node is running, or another one has its port")
@@ -159,14 +159,14 @@ def _peers(config: Config) -> Iterator[Result]:
     for what, table in scu:
         if table is not None:
             calling = table.calling_ae_title or config.node.ae_title
-            asked[what] = sender.Destination(what, table.ae_title, table.host, table.port, calling)
+            asked[what] = association.Destination(what, table.ae_title, table.host, table.port, calling)
     for what, peer in asked.items():
         try:
             seconds = peers.echo(peer)
         except DicomnodeError as e:
             yield Result(what, False, str(e))
         else:
-            how = "C-ECHO" if isinstance(peer, sender.Destination) else f"at {peer.url}"
+            how = "C-ECHO" if isinstance(peer, association.Destination) else f"at {peer.url}"
             yield Result(what, True, f"answered {how} in {1000 * seconds:.0f} ms")
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.series.selection import Judged, find_files, group, read_headers, select, studies
+from dicomnode.analysis.series.selection_rules import Rules
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
+from dicomnode.network import association
 from dicomnode.outbound import peers
 from dicomnode.outbound.attempts import mark
-from dicomnode.network import association as sender
-from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery
 
@@ -60,7 +60,7 @@ def _send(peer: peers.Outbound, catalog: Catalog, waiting: list[Delivery]) -> li
     """
     done: list[Delivery] = []
 
-    def stored(_path: Path, sent: sender.Sent) -> None:
+    def stored(_path: Path, sent: association.Sent) -> None:
         image = waiting[len(done)]
         mark(catalog, image, "delivered", status=sent.status, text=sent.outcome)
         done.append(image)

@@ -7,22 +7,21 @@ from pathlib import Path
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomnode import config
-from dicomnode.network import stow
 from dicomnode.config import Config, TransferSyntaxName
-from dicomnode.network import association as sender
 from dicomnode.errors import UsageError
+from dicomnode.network import association, stow
 
 _SYNTAXES: dict[TransferSyntaxName, str] = {
     "explicit-le": ExplicitVRLittleEndian,
     "implicit-le": ImplicitVRLittleEndian,
 }
-Outbound = sender.Destination | stow.Server
+Outbound = association.Destination | stow.Server
 _ADDRESS = re.compile(r"(?P<ae>[^@\\]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
 
 
-def to_peer(destination: config.Destination, settings: Config) -> sender.Destination:
+def to_peer(destination: config.Destination, settings: Config) -> association.Destination:
     """The sender's record of a configured destination."""
-    return sender.Destination(
+    return association.Destination(
         name=destination.name,
         ae_title=destination.ae_title,
         host=destination.host,
@@ -54,20 +53,22 @@ def echo(peer: Outbound) -> float:
     """A sign of life: the seconds that it took.
 
     Raises:
-        PeerError, PeerRejectedError: there was none; see `dimse.sender.echo` and `stow.echo`.
+        PeerError, PeerRejectedError: there was none; see `association.echo` and `stow.echo`.
     """
-    return stow.echo(peer) if isinstance(peer, stow.Server) else sender.echo(peer)
+    return stow.echo(peer) if isinstance(peer, stow.Server) else association.echo(peer)
 
 
 def send(
-    peer: Outbound, paths: Sequence[Path], on_result: Callable[[Path, sender.Sent], None] | None = None
-) -> list[sender.Sent]:
+    peer: Outbound, paths: Sequence[Path], on_result: Callable[[Path, association.Sent], None] | None = None
+) -> list[association.Sent]:
     """Store files at a peer.
 
     Raises:
-        PeerError, PeerRejectedError: see `dimse.sender.send` and `stow.send`.
+        PeerError, PeerRejectedError: see `association.send` and `stow.send`.
     """
-    return stow.send(peer, paths, on_result) if isinstance(peer, stow.Server) else sender.send(peer, paths, on_result)
+    return (
+        stow.send(peer, paths, on_result) if isinstance(peer, stow.Server) else association.send(peer, paths, on_result)
+    )
 
 
 def parse(text: str) -> config.Destination:

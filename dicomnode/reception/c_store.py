@@ -24,10 +24,10 @@ from pathlib import Path
 from pydicom.uid import UID
 
 from dicomnode import logs
+from dicomnode.errors import SpoolError
 from dicomnode.network.commands import Answer, StoreRequest
 from dicomnode.network.file_meta import encode
 from dicomnode.reception.header import Header, HeaderError, parse
-from dicomnode.errors import SpoolError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.store.sameness import same_content

@@ -21,6 +21,7 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import build_context, build_role
 
 from dicomnode import logs
+from dicomnode.errors import SpoolError
 from dicomnode.network.commitment import (
     ALL_COMMITTED,
     INVALID_ARGUMENT,
@@ -34,7 +35,6 @@ from dicomnode.network.commitment import (
 )
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from dicomnode.network.transport import RequestorEntity
-from dicomnode.errors import SpoolError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import OwedReport
 

@@ -45,7 +45,7 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """Identity and position of one instance; see `intake.records.Instance` for the fields' meaning."""
+    """Identity and position of one instance; see `store.records.Instance` for the fields' meaning."""
 
     sop_class_uid: str
     sop_instance_uid: str

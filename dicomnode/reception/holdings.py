@@ -17,6 +17,7 @@ from pydicom.tag import Tag
 
 from dicomnode.network.matching import values
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.results_folder import results_folder
 
 Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
 #: The keys of each level that can be matched and returned: the required and unique ones, and what people look for.
@@ -83,7 +84,9 @@ class Holdings:
         if self._results is None:
             return
         generation = self._catalog.standing_generation(study_uid)
-        for path in sorted((self._results / study_uid / f"g{generation}").glob("*.dcm")):
+        if generation is None:
+            return
+        for path in sorted(results_folder(self._results, study_uid, generation).glob("*.dcm")):
             header = read_header(path)
             if header.get("SOPInstanceUID"):
                 yield Held(

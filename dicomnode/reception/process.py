@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 from io import BufferedWriter
 from pathlib import Path
 
-from dicomnode.reception.receiver import Receiver, ReceiverSettings
-from dicomnode.reception.spooled import read_instance
 from dicomnode.errors import SpoolError
-from dicomnode.store import process_names as processes
-from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.reception.receiver import Receiver, ReceiverSettings
 from dicomnode.reception.reconcile import restore
+from dicomnode.reception.spooled import read_instance
+from dicomnode.store import process_names
+from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
 
 LOGGER = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def _recover(spool: Spool, catalog: Catalog) -> None:
     content under the same SOP Instance UIDs, and before their associations count as ended.
     """
     swept = spool.sweep()
-    dead = catalog.dead_receivers(processes.is_alive)
+    dead = catalog.dead_receivers(process_names.is_alive)
     restored, _ = restore(spool, catalog, read_instance) if dead else (0, 0)
     lost = catalog.lose_associations(dead, time.time())
     if swept or lost:

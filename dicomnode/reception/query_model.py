@@ -8,8 +8,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from dicomnode.reception.holdings import KEYS, LEVELS, Held, Holdings, Level, patient_of
 from dicomnode.network.matching import matches, values
+from dicomnode.reception.holdings import KEYS, LEVELS, Held, Holdings, Level, patient_of
 
 Root = Literal["patient", "study"]
 #: Find, move, get (PS3.4 C.6.1.3 and C.6.2.3).

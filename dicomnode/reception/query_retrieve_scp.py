@@ -27,12 +27,12 @@ from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode import logs
+from dicomnode.errors import SpoolError
 from dicomnode.network import contexts
+from dicomnode.network.transport import disable_nagle
 from dicomnode.reception import query_model
 from dicomnode.reception.holdings import Held, Holdings
 from dicomnode.reception.query_model import PATIENT_ROOT, STUDY_ROOT, IdentifierError
-from dicomnode.network.transport import disable_nagle
-from dicomnode.errors import SpoolError
 
 LOGGER = logging.getLogger(__name__)
 

@@ -16,17 +16,17 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
+from dicomnode.errors import SpoolError
 from dicomnode.network import commitment, contexts
-from dicomnode.reception import query_retrieve_scp as retrieve_scp
 from dicomnode.network.commands import StoreRequest
+from dicomnode.network.transport import RequestorEntity, Server
+from dicomnode.network.upper_layer import LONGEST_PDU
+from dicomnode.reception import query_retrieve_scp
+from dicomnode.reception.c_store import Reception
 from dicomnode.reception.commitment_scp import Reports
 from dicomnode.reception.holdings import Holdings
-from dicomnode.network.upper_layer import LONGEST_PDU
-from dicomnode.reception.c_store import Reception
 from dicomnode.reception.query_retrieve_scp import RetrieveProvider
-from dicomnode.network.transport import RequestorEntity, Server
-from dicomnode.errors import SpoolError
-from dicomnode.store import process_names as processes
+from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
 
@@ -103,7 +103,7 @@ class Receiver:
         self._settings = settings
         self._spool = spool
         self._catalog = catalog
-        self._run = processes.current()
+        self._run = process_names.current()
         self._rows: dict[Association, int] = {}
         self._admitted: set[Association] = set()
         self._admission = threading.Lock()
@@ -189,7 +189,7 @@ class Receiver:
         calling, address = _request(association).calling_ae_title, association.requestor.address
         if any(querier.admits(calling, address) for querier in self._settings.queriers):
             # Everybody else is spared the contexts' price, and refused what he may not have.
-            association.acceptor.supported_contexts = [*retrieve_scp.offered(), commitment.context()]
+            association.acceptor.supported_contexts = [*query_retrieve_scp.offered(), commitment.context()]
 
     def _is_admitted(self, association: Association) -> bool:
         """Takes one of the places, if there is one left."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode.errors import UsageError
-from dicomnode.store.identity import patient_hash
-from dicomnode.store.catalog.registry import RegistryRows
 from dicomnode.registry import pseudonyms
+from dicomnode.store.catalog.registry import RegistryRows
+from dicomnode.store.identity import patient_hash
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from datetime import date
 from pathlib import Path
 
 from dicomnode.errors import UsageError
-from dicomnode.store.identity import patient_hash
-from dicomnode.store.catalog.registry import RegistryOutcome, RegistryRows
 from dicomnode.registry.pseudonyms import Pseudonyms, is_pseudonym
+from dicomnode.store.catalog.registry import RegistryOutcome, RegistryRows
+from dicomnode.store.identity import patient_hash
 
 DATES = ("death_date", "last_contact_date", "transplant_date")
 _MOST_NAMED = 20

@@ -30,7 +30,7 @@ class Pseudonyms:
     key: bytes = field(repr=False)
 
     def patient(self, patient_hash: str) -> str:
-        """32 hex digits from the catalogue's hash of Patient ID and issuer (`intake.records.Instance`)."""
+        """32 hex digits from the catalogue's hash of Patient ID and issuer (`store.records.Instance`)."""
         return self._digest("patient", patient_hash).hex()[:32]
 
     def scan(self, study_uid: str) -> str:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dicomnode import logs
-from dicomnode.analysis.measures.change import latest_before
 from dicomnode.analysis.findings import Findings, Risk
+from dicomnode.analysis.measures.change import latest_before
 from dicomnode.analysis.pipeline import Analysis
 from dicomnode.analysis.risk.predict import predict
 from dicomnode.config import RegistryTable
 from dicomnode.errors import DicomnodeError
+from dicomnode.registry import pseudonyms, rows
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.patients import whose
-from dicomnode.registry import pseudonyms, rows as recorder
 
 if TYPE_CHECKING:
     from dicomnode.analysis.risk.bundle import Bundle
@@ -67,15 +67,15 @@ def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Ri
     names = pseudonyms.load(table.folder)
     path = table.folder / "volumes" / f"{names.scan(study_uid)}.npz" if table.volumes else None
     volume = "" if path is None else str(path)
-    row = recorder.row(findings, analysis.headers[0], patient, names, volume=volume, now=now)
+    row = rows.row(findings, analysis.headers[0], patient, names, volume=volume, now=now)
     if row is None:
         log.warning("study %s has no Study Date that can be used: it is not in the registry", study_uid)
         return False
     # The row first: where the patient was forgotten, no voxel is written.
-    if not catalog.put_scan(row, recorder.risks(row, findings.risk, shadow, now)):
+    if not catalog.put_scan(row, rows.risks(row, findings.risk, shadow, now)):
         return False
     if path is not None:
-        recorder.save_volume(analysis, path)
+        rows.save_volume(analysis, path)
     return True
 
 

@@ -25,8 +25,8 @@ from apscheduler.triggers.cron import CronTrigger
 
 from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, UsageError
-from dicomnode.store.catalog.registry import RegistryRows
 from dicomnode.registry.export import export
+from dicomnode.store.catalog.registry import RegistryRows
 
 log = logging.getLogger(__name__)
 

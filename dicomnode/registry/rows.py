@@ -10,14 +10,14 @@ from pydicom import Dataset
 from scipy import ndimage
 
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.measures.change import studied_at
 from dicomnode.analysis.findings import ChosenSeries, Findings, Risk
-from dicomnode.analysis.series.headers import string
+from dicomnode.analysis.measures.change import studied_at
 from dicomnode.analysis.pipeline import Analysis
 from dicomnode.analysis.risk.predict import age_years
 from dicomnode.analysis.risk.tabular import names_of
-from dicomnode.store.catalog.registry import RegistryRisk, RegistryScan
+from dicomnode.analysis.series.headers import string
 from dicomnode.registry.pseudonyms import Pseudonyms
+from dicomnode.store.catalog.registry import RegistryRisk, RegistryScan
 
 #: Stands outside the lungs: air, which no preprocessing looks at.
 OUTSIDE_HU = -1024
@@ -34,7 +34,7 @@ def row(
     Args:
         findings: of an analysed study.
         header: of any of its images.
-        patient_hash: the catalogue's (`intake.records.Instance`).
+        patient_hash: the catalogue's (`store.records.Instance`).
         names: the node's pseudonyms.
         volume: the file that `save_volume` wrote, or "".
         now: UTC seconds since 1970.

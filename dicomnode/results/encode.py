@@ -5,7 +5,6 @@ Findings, DICOM objects and the overlay picture, written whole or not at all.
 
 import io
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +21,12 @@ import dicomnode
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, with_encode_time
 from dicomnode.config import ObjectName
-from dicomnode.store.records import Instance
-from dicomnode.report import gc_pause as collection, segmentation
-from dicomnode.report.sr import measurements, refusal, risk
-from dicomnode.report.page import summary, views
+from dicomnode.files import write_whole
+from dicomnode.report import gc_pause, segmentation
 from dicomnode.report.context import Context
+from dicomnode.report.page import summary, views
+from dicomnode.report.sr import measurements, refusal, risk
+from dicomnode.store.records import Instance
 
 
 @dataclass(frozen=True)
@@ -108,18 +108,7 @@ def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
     return Path(received[0].path) if received else None
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees it whole or not at all, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-@collection.put_off()
+@gc_pause.put_off()
 def encode(checkpoint: Checkpoint, context: Context, folder: Path) -> tuple[ResultObject, ...]:
     """Make the reports and write them, `overlay.png` and `findings.json` into `folder`.
 

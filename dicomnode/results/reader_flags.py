@@ -7,12 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 from dicomnode.analysis.findings import Findings, Flag
-from dicomnode.context.order import Linkage
-from dicomnode.report import source
 from dicomnode.files import write_whole
+from dicomnode.report import source
 
 _FLAGS: Final = (
     # The order (dicomnode.context.worklist)
@@ -30,18 +29,16 @@ _FLAGS: Final = (
 FLAGS: Final = {flag.code: flag for flag in _FLAGS}
 
 
-def note(folder: Path, image: Path, linkage: Linkage | None, doubts: Sequence[str]) -> None:
+def note(folder: Path, image: Path, codes: Sequence[str], order: Dataset | None) -> None:
     """Write what is known of order and earlier scans into the findings of the generation whose results lie here.
 
     Args:
         image: the path of the image that the reports take patient and study from.
-        linkage: None where no worklist is configured.
-        doubts: about earlier scans, codes of `FLAGS`.
+        codes: doubts about order and earlier scans, of `FLAGS`.
+        order: the worklist item that was linked, undecoded.
     """
     path = folder / "findings.json"
     found = Findings.from_json(path.read_text("utf-8"))
-    codes = (*doubts, *(() if linkage is None else linkage.flags))
-    order = None if linkage is None else linkage.order
     taken = b"" if order is None else source.order_bytes(order, dcmread(image, stop_before_pixels=True))
     write_whole(path, noted(found, codes, taken).to_json().encode())
 

@@ -20,7 +20,7 @@ def keywords(rules: RuleSet) -> frozenset[str]:
 def facts(
     study_uid: str, paths: Sequence[Path], callers: Collection[tuple[str, str]], wanted: Collection[str]
 ) -> StudyFacts:
-    """The facts of one study. Of an enhanced multi-frame image, each frame's attributes count (`analysis.headers`).
+    """The facts of one study. Of an enhanced multi-frame image, each frame's attributes count (`analysis.series.headers`).
 
     A file that cannot be read is left out: it has nothing that a rule could look at. Where rules look at AE titles
     alone, no file is opened, and the study has no series.

@@ -17,21 +17,21 @@ from apscheduler.triggers.base import BaseTrigger
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode import logs
-from dicomnode.context import prefetch, worklist
 from dicomnode.config import Config
-from dicomnode.service.pacs_count import Counts, listed
-from dicomnode.reception.spooled import read_instance
+from dicomnode.context import prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
-from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.reception.reconcile import reconcile
-from dicomnode.store.records import StudyIntake
-from dicomnode.reception.settle import SettleRule, decide
-from dicomnode.store.spool import Spool
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.peers import to_peer
-from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
-from dicomnode.service.retention import CarefulClock, Room, make_room
 from dicomnode.outbound.procedure_steps import mpps, ups
+from dicomnode.reception.reconcile import reconcile
+from dicomnode.reception.settle import SettleRule, decide
+from dicomnode.reception.spooled import read_instance
+from dicomnode.service.pacs_count import Counts, listed
+from dicomnode.service.retention import CarefulClock, Room, make_room
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import StudyIntake
+from dicomnode.store.spool import Spool
+from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from dicomnode.network import find as query
-from dicomnode.network.association import Destination
 from dicomnode.errors import DicomnodeError
+from dicomnode.network import find
+from dicomnode.network.association import Destination
 from dicomnode.store.records import StudyIntake
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ def listed(peer: Destination, study_uid: str) -> Numbers:
     question.StudyInstanceUID = study_uid
     question.SeriesInstanceUID = None
     question.NumberOfSeriesRelatedInstances = None
-    found = query.find(peer, query.STUDY_ROOT_FIND, question, within_s=WITHIN_S, most=_MOST_SERIES)
+    found = find.find(peer, find.STUDY_ROOT_FIND, question, within_s=WITHIN_S, most=_MOST_SERIES)
     numbers: dict[str, int] = {}
     for answer in found.answers:
-        series = query.read(answer)
+        series = find.read(answer)
         with suppress(ValueError, TypeError):  # not every PACS counts
             numbers[str(series.get("SeriesInstanceUID"))] = int(str(series.get("NumberOfSeriesRelatedInstances")))
     return numbers

@@ -8,9 +8,9 @@ import threading
 from types import FrameType
 
 from dicomnode.config import Config
-from dicomnode.reception.receiver import Caller, ReceiverSettings
-from dicomnode.reception.process import run_receiver
 from dicomnode.errors import SpoolError
+from dicomnode.reception.process import run_receiver
+from dicomnode.reception.receiver import Caller, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,9 @@ def receive(config: Config, stop: threading.Event) -> None:
 
 def work(config: Config, index: int, stop: threading.Event) -> None:
     """A worker, until `stop` is set. `index` tells the workers of one host apart, and stays the same over restarts."""
-    from dicomnode.workflows import (  # noqa: PLC0415  (imports torch, which the receiving process must not)
-        worker,
-        study as workflow,
-    )
-    from dicomnode.workflows.queue import WORKFLOW_VERSION  # noqa: PLC0415
     from dicomnode.models.serving import Models  # noqa: PLC0415
+    from dicomnode.workflows import study, worker  # noqa: PLC0415  (imports torch, which the receiving process must not)
+    from dicomnode.workflows.queue import WORKFLOW_VERSION  # noqa: PLC0415
 
     prepare_folders(config)
     models = Models(config)
@@ -40,7 +37,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     name = f"{socket.gethostname()}-{index}"
     lease = catalog.register_worker(name, WORKFLOW_VERSION)
     heart = worker.Heart(catalog, lease, config.worker.dead_after_s)
-    workflow.start(worker.Work(config, catalog.leased(lease, worker.lost), models), executor_id=name)
+    study.start(worker.Work(config, catalog.leased(lease, worker.lost), models), executor_id=name)
     log.info(
         "worker %d is ready: segmenter %s, bundle %s",
         index,
@@ -48,7 +45,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
         config.analysis.bundle or "none",
     )
     stop.wait()
-    workflow.stop(config.worker.drain_s)
+    study.stop(config.worker.drain_s)
     heart.stop()
     catalog.close()
     worker.end()

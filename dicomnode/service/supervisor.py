@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicomnode.config import Config
-from dicomnode.service.clock import Housekeeping
-from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.service.processes import prepare_folders
-from dicomnode.workflows.queue import Queue
 from dicomnode.registry.retraining import Retraining, trigger
+from dicomnode.service.clock import Housekeeping
+from dicomnode.service.processes import prepare_folders
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.workflows.queue import Queue
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What the intake knows: one frozen record per noun. Times are UTC seconds since 1970, given by the caller."""
+"""What the store knows: one frozen record per noun. Times are UTC seconds since 1970, given by the caller."""
 
 import hashlib
 from dataclasses import dataclass

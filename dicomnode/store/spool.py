@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dicomnode.errors import SpoolError
-from dicomnode.store import process_names as processes
+from dicomnode.store import process_names
 
 _SAFE_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH = 64  # PS3.5 section 9.1
@@ -130,7 +130,7 @@ class Spool:
         self._quarantine = root / "quarantine"
         self._leaving = root / "leaving"
         # One name per process and one number per file: several receivers may share the spool.
-        self._process = processes.current()
+        self._process = process_names.current()
         self._numbers = itertools.count()
         for folder in (self._incoming, self._studies, self._quarantine, self._leaving):
             try:
@@ -257,7 +257,7 @@ class Spool:
         for path in self._incoming.glob("*.part"):
             try:
                 old = time.time() - path.stat().st_mtime > _FOREIGN_TEMPORARY_S
-                if old or not processes.is_alive(path.name.rpartition("~")[0]):
+                if old or not process_names.is_alive(path.name.rpartition("~")[0]):
                     path.unlink()
                     removed += 1
             except FileNotFoundError:

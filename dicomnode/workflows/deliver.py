@@ -22,11 +22,11 @@ from typing import Final
 from dbos import DBOS, EnqueueOptions
 from pydicom.uid import generate_uid
 
-from dicomnode.outbound import originals as forwarding, peers
-from dicomnode.outbound.attempts import mark
 from dicomnode.config import Destination
-from dicomnode.network import commitment
 from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.network import commitment
+from dicomnode.outbound import originals, peers
+from dicomnode.outbound.attempts import mark
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, DeliveryState, Kind
 from dicomnode.workflows.queue import MOST_RECOVERIES, delivery_id, delivery_queue
@@ -144,7 +144,7 @@ def forward_step(study_uid: str, generation: int, destination: str) -> str | Non
     """Send the received images that the destination has not yet accepted. Returns as `send_step`."""
     work = current()
     peer = peers.outbound(next(d for d in work.config.destination if d.name == destination), work.config)
-    return forwarding.forward(peer, work.catalog, study_uid, generation)
+    return originals.forward(peer, work.catalog, study_uid, generation)
 
 
 @DBOS.step(name="commit", **RETRIES)

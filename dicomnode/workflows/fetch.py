@@ -8,10 +8,11 @@ import time
 
 from dbos import DBOS, EnqueueOptions
 
-from dicomnode.context import prefetch, priors, worklist
 from dicomnode.config import Config, Priors
-from dicomnode.network import find as query, move as retrieve
+from dicomnode.context import prefetch, priors, worklist
 from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.network import find, move
+from dicomnode.reception import c_get
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
 from dicomnode.store.spool import Spool
@@ -58,7 +59,7 @@ def search_step(order_key: str) -> list[str]:
     settings, order = work.config, work.catalog.order(order_key)
     if settings.worklist is None or settings.priors is None or order is None:
         return []
-    patient = query.read(order.content)
+    patient = find.read(order.content)
     now = f"{worklist.today(settings.worklist, time.time()):%Y%m%d} 240000"
     try:
         _, fetch = priors.want(settings, work.catalog, work.models.method().digest, patient, now, order.study_uid)
@@ -116,13 +117,13 @@ def _is_wanted(catalog: Catalog, prior: Prior) -> bool:
     return prior.state in ("wanted", "fetching")
 
 
-def _retrieve(work: Work, table: Priors, prior: Prior) -> retrieve.Retrieved:
+def _retrieve(work: Work, table: Priors, prior: Prior) -> move.Retrieved:
     settings = work.config
-    archive, identifier = priors.peer(settings, table), retrieve.series(prior.study_uid, prior.series_uids)
+    archive, identifier = priors.peer(settings, table), move.series(prior.study_uid, prior.series_uids)
     if table.retrieve == "move":
-        return retrieve.move(archive, identifier, settings.node.ae_title)
+        return move.move(archive, identifier, settings.node.ae_title)
     spool, minimum = Spool(settings.storage.spool), int(settings.storage.minimum_free_gb * 1e9)
-    return retrieve.get(archive, identifier, spool, work.catalog, minimum)
+    return c_get.get(archive, identifier, spool, work.catalog, minimum)
 
 
 def _again(catalog: Catalog, table: Priors, study_uid: str, why: str, waited: float) -> str:

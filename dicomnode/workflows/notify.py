@@ -14,10 +14,10 @@ from typing import Any
 from dbos import DBOS, EnqueueOptions
 
 from dicomnode.config import Config
-from dicomnode.workflows.deliver import backoff_s
 from dicomnode.errors import ConfigurationError, PeerError, PeerRejectedError
-from dicomnode.store.records import Event
 from dicomnode.outbound.notify.sending import find, send
+from dicomnode.store.records import Event
+from dicomnode.workflows.deliver import backoff_s
 from dicomnode.workflows.queue import MOST_RECOVERIES, POLL_S, notify_id, notify_queue
 from dicomnode.workflows.worker import RETRIES, current
 

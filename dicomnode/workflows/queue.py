@@ -6,14 +6,13 @@ No analysis is imported here.
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from dbos import DBOSClient, EnqueueOptions, WorkflowHandle, WorkflowStatus
 
 from dicomnode.config import Config
 from dicomnode.config.routing import Routing
-from dicomnode.store.records import Event, Kind
 from dicomnode.routing.rules import Priority
+from dicomnode.store.records import Event, Kind
 
 STUDY_QUEUE = "studies"
 #: Look-ups of earlier scans for patients on the worklist, and the fetching of earlier scans.
@@ -74,11 +73,6 @@ def notify_id(name: str, event_id: str, attempt: int) -> str:
 def delivery_queue(destination: str) -> str:
     """The queue of one destination."""
     return f"deliver-{destination}"
-
-
-def results_folder(config: Config, study_uid: str, generation: int) -> Path:
-    """Where the results of one generation of a study lie."""
-    return config.storage.results / study_uid / f"g{generation}"
 
 
 class Queue:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from dbos import DBOS, EnqueueOptions
 
-from dicomnode.workflows import deliver as delivery
 from dicomnode import logs
 from dicomnode.errors import DicomnodeError
-from dicomnode.store.records import JobState, Routing
-from dicomnode.workflows.queue import MOST_RECOVERIES, STUDY_QUEUE, study_id, study_priority
-from dicomnode.routing import study_facts as studies
+from dicomnode.routing import study_facts
 from dicomnode.routing.rules import ANALYSE, Action, Decision, decide
+from dicomnode.store.records import JobState, Routing
+from dicomnode.workflows import deliver
+from dicomnode.workflows.queue import MOST_RECOVERIES, STUDY_QUEUE, study_id, study_priority
 from dicomnode.workflows.worker import RETRIES, Work, current
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def route(study_uid: str, generation: int, run: int) -> str:
         logs.trouble(log, e, "study %s generation %d could not be routed", study_uid, generation)
         return not_routed_step(study_uid, generation, f"{type(e).__name__}: see the worker's log")
     for name in destinations:
-        delivery.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0, kind="originals")
+        deliver.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0, kind="originals")
     if priority is None:
         return settle_step(study_uid, generation)
     options: EnqueueOptions = {
@@ -67,7 +67,7 @@ def decide_step(study_uid: str, generation: int) -> JobState:
         return "superseded" if job is None else job.state
     rules = work.config.rules
     paths = [Path(i.path) for i in work.catalog.instances(study_uid)]
-    facts = studies.facts(study_uid, paths, work.catalog.callers(study_uid), studies.keywords(rules))
+    facts = study_facts.facts(study_uid, paths, work.catalog.callers(study_uid), study_facts.keywords(rules))
     found = _FETCHED if work.catalog.is_prior(study_uid) else decide(facts, rules)
     noted = work.catalog.note_routing(study_uid, generation, json.dumps(found.recorded()), now=time.time())
     decision = decision_of(noted)

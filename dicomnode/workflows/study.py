@@ -17,18 +17,21 @@ from pathlib import Path
 
 from dbos import DBOS, DBOSConfig, EnqueueOptions
 
-from dicomnode.workflows import deliver as delivery, route as dispatch, fetch as fetching, worker
 from dicomnode import logs
-from dicomnode.context import order, priors
-from dicomnode.results import encode as results, reader_flags as surroundings
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, analyse
 from dicomnode.config import Destination
+from dicomnode.context import order, priors
 from dicomnode.context.earlier_findings import earlier_findings
 from dicomnode.errors import DicomnodeError, SpoolError
+from dicomnode.files import write_whole
+from dicomnode.registry import record_scan
+from dicomnode.report.context import Context
+from dicomnode.results import encode, reader_flags
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Job
-from dicomnode.workflows import notify as notifications
+from dicomnode.store.results_folder import results_folder
+from dicomnode.workflows import deliver, fetch, notify, route, worker
 from dicomnode.workflows.queue import (
     FETCH_QUEUE,
     MOST_RECOVERIES,
@@ -40,9 +43,6 @@ from dicomnode.workflows.queue import (
     delivery_queue,
     study_id,
 )
-from dicomnode.store.results_folder import results_folder
-from dicomnode.registry import record_scan as keeping
-from dicomnode.report.context import Context
 from dicomnode.workflows.worker import RETRIES, Work, current
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def study(study_uid: str, generation: int, run: int, attempt: int = 1, waited: f
     try:
         pause, wanted, priority = priors_step(study_uid, generation, attempt, waited)
         for prior_uid in wanted:
-            fetching.enqueue(prior_uid, study_id(study_uid, generation, run))
+            fetch.enqueue(prior_uid, study_id(study_uid, generation, run))
         if pause > 0:
             _put_off(study_uid, generation, run, attempt + 1, waited, pause, priority)
             return "queued"
@@ -75,7 +75,7 @@ def study(study_uid: str, generation: int, run: int, attempt: int = 1, waited: f
         logs.trouble(log, e, "study %s generation %d failed", study_uid, generation)
         return fail_step(study_uid, generation, f"{type(e).__name__}: see the worker's log")
     for name in destinations:
-        delivery.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0)
+        deliver.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0)
     return status
 
 
@@ -104,7 +104,7 @@ def priors_step(study_uid: str, generation: int, attempt: int, waited: float) ->
     outlook = priors.look(work.config, work.catalog, digest, study_uid, generation, attempt, waited)
     if outlook.pause_s > 0 and attempt == 1:
         work.catalog.set_state(study_uid, generation, "queued", "waits for earlier scans", now=time.time())
-    return outlook.pause_s, list(outlook.wanted), dispatch.place(work, study_uid, generation)
+    return outlook.pause_s, list(outlook.wanted), route.place(work, study_uid, generation)
 
 
 @DBOS.step(name="analyse", **RETRIES)
@@ -119,23 +119,23 @@ def analyse_step(study_uid: str, generation: int) -> str:
         log.info("study %s generation %d is %s: not analysed", study_uid, generation, state)
         return state
     files = [Path(i.path) for i in work.catalog.instances(study_uid)]
-    folder = results_folder(work.config, study_uid, generation)
+    folder = results_folder(work.config.storage.results, study_uid, generation)
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
     earlier = earlier_findings(work.catalog, work.config, study_uid)
-    method = work.models.method(dispatch.action_of(work, study_uid, generation).analyse)
+    method = work.models.method(route.action_of(work, study_uid, generation).analyse)
     analysis = _marked(work, analyse(files, method, earlier=earlier))
     if analysis.findings.status == "analysed":
-        keeping.keep(work.config.registry, work.catalog, analysis, earlier, work.models.shadow(), now=time.time())
-        results.Checkpoint.of(analysis).save(folder)
+        record_scan.keep(work.config.registry, work.catalog, analysis, earlier, work.models.shadow(), now=time.time())
+        encode.Checkpoint.of(analysis).save(folder)
     else:
-        results.write_whole(folder / "findings.json", analysis.findings.to_json().encode())
+        write_whole(folder / "findings.json", analysis.findings.to_json().encode())
     return analysis.findings.status
 
 
 def _marked(work: Work, analysis: Analysis) -> Analysis:
     """The analysis with a mark at each earlier scan whose reports the destinations do not have."""
     trend = tuple(
-        replace(point, stays_here=fetching.stays_here(work.config, work.catalog, point.study_uid))
+        replace(point, stays_here=fetch.stays_here(work.config, work.catalog, point.study_uid))
         for point in analysis.findings.trend
     )
     return replace(analysis, findings=replace(analysis.findings, trend=trend))
@@ -145,10 +145,12 @@ def _marked(work: Work, analysis: Analysis) -> Analysis:
 def link_step(study_uid: str, generation: int) -> None:
     """Look for the study's order, and note in the findings what of the surroundings the reader must know."""
     work = current()
-    folder = results_folder(work.config, study_uid, generation)
-    image = results.source_image(folder, work.catalog.instances(study_uid))
+    folder = results_folder(work.config.storage.results, study_uid, generation)
+    image = encode.source_image(folder, work.catalog.instances(study_uid))
     if image is not None and not work.catalog.is_prior(study_uid):
-        surroundings.note(folder, image, order.decide(work.config, work.catalog, image, folder), priors.doubts(folder))
+        linkage = order.decide(work.config, work.catalog, image, folder)
+        codes = (*priors.doubts(folder), *(() if linkage is None else linkage.flags))
+        reader_flags.note(folder, image, codes, None if linkage is None else linkage.order)
 
 
 @DBOS.step(name="encode", **RETRIES)
@@ -163,12 +165,12 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
         return []
     if job.state in _ENCODED:  # this step was cut short after its last change, and the checkpoint may be gone
         return everywhere
-    folder = results_folder(work.config, study_uid, generation)
+    folder = results_folder(work.config.storage.results, study_uid, generation)
     context = _context(work, study_uid, generation)
     if status == "refused":
         return _refuse(work, study_uid, generation, folder, context, destinations)
-    checkpoint = results.Checkpoint.restore(folder)
-    objects = results.encode(checkpoint, context, folder)
+    checkpoint = encode.Checkpoint.restore(folder)
+    objects = encode.encode(checkpoint, context, folder)
     for destination in destinations:
         _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
     state = work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
@@ -181,9 +183,9 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
 
 def _receivers(work: Work, study_uid: str, generation: int) -> list[Destination]:
     """Where the results go: to all destinations, but where a rule names some, or the scan was only fetched."""
-    if fetching.stays_here(work.config, work.catalog, study_uid):
+    if fetch.stays_here(work.config, work.catalog, study_uid):
         return []
-    some = dispatch.action_of(work, study_uid, generation).results_to
+    some = route.action_of(work, study_uid, generation).results_to
     return [d for d in work.config.destination if some is None or d.name in some]
 
 
@@ -201,8 +203,8 @@ def _context(work: Work, study_uid: str, generation: int) -> Context:
             first = earlier
     previous = _predecessor(work, study_uid, first)
     made_at = _job(work.catalog, study_uid, first).created_at
-    folder = results_folder(work.config, study_uid, generation)
-    return results.context(made_at, work.config.node.ae_title, previous, order.decided(folder))
+    folder = results_folder(work.config.storage.results, study_uid, generation)
+    return encode.context(made_at, work.config.node.ae_title, previous, order.decided(folder))
 
 
 def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None:
@@ -214,7 +216,7 @@ def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None
 
 
 def _findings(work: Work, study_uid: str, generation: int) -> Findings | None:
-    path = results_folder(work.config, study_uid, generation) / "findings.json"
+    path = results_folder(work.config.storage.results, study_uid, generation) / "findings.json"
     return Findings.from_json(path.read_text("utf-8")) if path.exists() else None
 
 
@@ -230,7 +232,7 @@ def _refuse(
     wanting = [d for d in destinations if d.refused_report]
     sources = work.catalog.instances(study_uid)
     if wanting and sources:
-        report = results.encode_refusal(findings, Path(sources[0].path), context, folder)
+        report = encode.encode_refusal(findings, Path(sources[0].path), context, folder)
         for destination in wanting:
             _plan(work, study_uid, generation, destination, [report])
     reason = refusal_reason(findings)
@@ -241,7 +243,7 @@ def _refuse(
 
 
 def _plan(
-    work: Work, study_uid: str, generation: int, destination: Destination, objects: Sequence[results.ResultObject]
+    work: Work, study_uid: str, generation: int, destination: Destination, objects: Sequence[encode.ResultObject]
 ) -> None:
     for o in objects:
         work.catalog.plan_delivery(
@@ -308,7 +310,7 @@ def start(work: Work, executor_id: str) -> None:
         on_conflict="always_update",
     )
     DBOS.register_queue(ROUTE_QUEUE, worker_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update")
-    notifications.register_queues(work.config)
+    notify.register_queues(work.config)
     for d in work.config.destination:
         DBOS.register_queue(
             delivery_queue(d.name),

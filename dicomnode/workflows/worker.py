@@ -15,9 +15,9 @@ from typing import Any, Final, NoReturn
 
 from dicomnode.config import Config
 from dicomnode.errors import DatabaseError, SpoolError
+from dicomnode.models.serving import Models
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
-from dicomnode.models.serving import Models
 
 log = logging.getLogger(__name__)
 

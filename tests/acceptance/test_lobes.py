@@ -13,12 +13,12 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from dicomnode.results import encode as results
-from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.pipeline import Analysis, Method, analyse
 from dicomnode.analysis.lungs.regions import LOBES
+from dicomnode.analysis.phantom import phantom
+from dicomnode.analysis.pipeline import Analysis, Method, analyse
+from dicomnode.results import encode
 from tests.acceptance.validators import Peer, errors, pixelmed, said
 from tests.ct_files import ct_series, write
 
@@ -93,9 +93,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("case")
     analysis = analyse(write(images, folder / "scan"), Method(Stub(scan.labels, request.param), None, None))
     assert analysis.findings.status == "analysed"
-    checkpoint = results.Checkpoint.of(analysis)
+    checkpoint = encode.Checkpoint.of(analysis)
     checkpoint.save(folder / "checkpoint")
-    results.encode(results.Checkpoint.restore(folder / "checkpoint"), results.context(1_780_000_000.0), folder)
+    encode.encode(encode.Checkpoint.restore(folder / "checkpoint"), encode.context(1_780_000_000.0), folder)
     return Case(request.param, analysis, folder)
 
 

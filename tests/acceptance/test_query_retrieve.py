@@ -66,7 +66,7 @@ def filled(node: Receiving, folder: Path, move_port: int, storescu: str) -> Arch
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
     study_uid = str(images["anna"][0].StudyInstanceUID)
-    result = results_folder(node.config, study_uid, 1) / "measurements.dcm"
+    result = results_folder(node.config.storage.results, study_uid, 1) / "measurements.dcm"
     write([report(images["anna"][0])], result.parent)[0].rename(result)
     catalog = node.catalog()
     catalog.settle(study_uid, 1.0, None)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from pydicom.filereader import dcmread
 
-from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.reception.settle import SettleRule, decide
+from dicomnode.store.catalog.catalog import Catalog
 from tests.scanners import wait_until
 
 Peer = Callable[[str, str], str]
@@ -21,8 +21,8 @@ Peer = Callable[[str, str], str]
 PROCESS = """
 import signal, sys, threading
 from pathlib import Path
-from dicomnode.dimse.receiver import ReceiverSettings
-from dicomnode.dimse.receiver_process import run_receiver
+from dicomnode.reception.receiver import ReceiverSettings
+from dicomnode.reception.process import run_receiver
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 settings = ReceiverSettings("NODE", "127.0.0.1", int(sys.argv[2]), minimum_free_bytes=0, network_timeout_s=5.0)

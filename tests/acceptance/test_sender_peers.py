@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pydicom.filereader import dcmread
 
-from dicomnode.network.association import Destination, echo, send
 from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.network.association import Destination, echo, send
 from tests.acceptance.running import free_port
 
 Peer = Callable[[str, str], str]

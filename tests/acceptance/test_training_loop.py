@@ -13,11 +13,11 @@ import pydicom
 import pytest
 
 from dicomnode import config
-from dicomnode.network import association as sender
 from dicomnode.demo.pacs import StoragePeer
+from dicomnode.network import association
+from dicomnode.registry.pseudonyms import KEY_FILE
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import results_folder
-from dicomnode.registry.pseudonyms import KEY_FILE
 from tests.acceptance.running import ROOT, Node, dicomnode, until
 from tests.faults.studies import make_study, study_uid
 
@@ -150,7 +150,7 @@ def train(node: Node, folder: Path) -> Path:
 
 
 def send(node: Node, files: list[Path]) -> None:
-    sender.send(sender.Destination("node", "DICOMNODE", "127.0.0.1", node.port, "SCANNER"), files)
+    association.send(association.Destination("node", "DICOMNODE", "127.0.0.1", node.port, "SCANNER"), files)
 
 
 def delivered(node: Node, name: str) -> dict[str, str]:
@@ -160,7 +160,9 @@ def delivered(node: Node, name: str) -> dict[str, str]:
         until(f"study {name} delivered", lambda: (j := catalog.job(study_uid(name), 1)) and j.state == "delivered", 240)
     finally:
         catalog.close()
-    findings = json.loads((results_folder(node.config, study_uid(name), 1) / "findings.json").read_text())
+    findings = json.loads(
+        (results_folder(node.config.storage.results, study_uid(name), 1) / "findings.json").read_text()
+    )
     return dict(findings["risk"])
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicomnode.analysis.arrays import HuArray, Volume
-from dicomnode.report.sr import measurements, refusal, risk
 from dicomnode.report import segmentation
 from dicomnode.report.page import summary, views
+from dicomnode.report.sr import measurements, refusal, risk
 from tests import report_cases as cases
 from tests.acceptance.validators import Peer, errors, pixelmed, said
 

@@ -21,11 +21,11 @@ from sqlalchemy import insert
 from dicomnode import config
 from dicomnode.operations import jobs
 from dicomnode.service.clock import Housekeeping
+from dicomnode.service.processes import prepare_folders
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Instance
 from dicomnode.store.catalog.tables import deliveries, instances, studies
 from dicomnode.store.catalog.tables import jobs as jobs_table
-from dicomnode.service.processes import prepare_folders
+from dicomnode.store.records import Instance
 from dicomnode.workflows.queue import POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, Queue
 from tests.databases import PostgreSQL
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from dicomnode.operations import analyze as offline
 from dicomnode.analysis.arrays import LEFT, RIGHT, Volume
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
+from dicomnode.operations import analyze
 from tests.benchmarks import segmentation_cases
 from tests.benchmarks.inputs import files
 from tests.benchmarks.measured import Cost
@@ -66,7 +66,7 @@ def _ours(case: str) -> Callable[[], dict[str, Any]]:
 
     def work() -> dict[str, Any]:
         with TemporaryDirectory() as out:
-            offline.run(folder, Path(out), None)
+            analyze.run(folder, Path(out), None)
             found = json.loads(Path(out, "findings.json").read_text("utf-8"))
         return {"mean_hu": found["quantities"]["lungs"]["mean_hu"], "ml": found["lungs"]["volume_ml"]["total"]}
 

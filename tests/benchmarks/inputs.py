@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.series.selection import find_files, group, read_headers, select
 from dicomnode.analysis.volume.load import load
 from tests.benchmarks.measured import ROOT

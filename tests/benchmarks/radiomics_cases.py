@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from dicomnode.analysis.radiomics import extract as radiomics
 from dicomnode.analysis.arrays import Volume
+from dicomnode.analysis.radiomics import extract
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from dicomnode.analysis.radiomics.itk_grid import Grid
 from tests.benchmarks.inputs import chest
@@ -48,8 +48,8 @@ def _ours(case: str) -> Callable[[], Mapping[str, float]]:
     small = np.zeros((12, 12, 12), bool)
     small[3:9, 3:9, 3:9] = True
     noise = np.random.default_rng(0).integers(-900, -700, small.shape, dtype=np.int16)
-    radiomics.extract(Volume(noise, (1.5, 0.7, 0.7), volume.origin_mm, volume.axes, ()), small)
-    return lambda: radiomics.extract(volume, mask)
+    extract.extract(Volume(noise, (1.5, 0.7, 0.7), volume.origin_mm, volume.axes, ()), small)
+    return lambda: extract.extract(volume, mask)
 
 
 def agreement(stock: Cost, ours: Cost) -> str:

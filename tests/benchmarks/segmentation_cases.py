@@ -10,7 +10,7 @@ import pydicom
 from pydicom.sr.codedict import codes
 
 from dicomnode.analysis.series.selection import read_headers
-from dicomnode.report import gc_pause as collection, segmentation
+from dicomnode.report import gc_pause, segmentation
 from tests import report_cases
 from tests.benchmarks.inputs import chest, files
 from tests.benchmarks.measured import Cost
@@ -55,7 +55,7 @@ def _ours(case: str) -> Callable[[], int]:
     findings = report_cases.findings_of(headers)
 
     def work() -> int:
-        with collection.put_off():  # as `results.encode` does
+        with gc_pause.put_off():  # as `results.encode` does
             return _written(segmentation.encode(headers, labels, findings, report_cases.CONTEXT))
 
     return work

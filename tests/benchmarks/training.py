@@ -20,17 +20,17 @@ import numpy as np
 import torch
 
 from dicomnode.analysis.measures import quantify
-from dicomnode.analysis.radiomics import extract as radiomics
-from dicomnode.analysis.risk.backbones import BACKBONES
 from dicomnode.analysis.phantom.phantom import Disease, chest
+from dicomnode.analysis.radiomics import extract
+from dicomnode.analysis.risk.backbones import BACKBONES
 from dicomnode.analysis.risk.preprocess import Spec, prepare
 from tests.benchmarks.measured import ROOT
-from training.models.deep import fit as loop
-from training.models.deep.settings import FULL_SPEC, DeepSettings
+from training.data.outcomes import Outcomes
+from training.models.deep import fit
+from training.models.deep.distributed import alone
 from training.models.deep.job import Job
 from training.models.deep.prepared_slices import Prepared, batches
-from training.data.outcomes import Outcomes
-from training.models.deep.distributed import alone
+from training.models.deep.settings import FULL_SPEC, DeepSettings
 
 HEAD = """# Benchmarks of training
 
@@ -112,8 +112,8 @@ def _features(repeats: int) -> list[tuple[str, float]]:
     volume, labels = phantom.volume, phantom.labels
     ways: Mapping[str, Callable[[], object]] = {
         "quantities of all regions": lambda: quantify.by_region(volume, labels),
-        "radiomics of lungs, right and left at 1 mm (3 x 107)": lambda: radiomics.by_region(
-            volume, labels, radiomics.DEFAULT_SETTINGS
+        "radiomics of lungs, right and left at 1 mm (3 x 107)": lambda: extract.by_region(
+            volume, labels, extract.DEFAULT_SETTINGS
         ),
         "preparation for the networks, full size": lambda: prepare(volume, labels, FULL_SPEC),
         "preparation for the networks, small": lambda: prepare(volume, labels, SMALL),
@@ -179,12 +179,12 @@ def _job(folder: Path, load: Load, backbone: str) -> Job:
 def _step(job: Job, device: str, precision: torch.dtype) -> Callable[[], None]:
     """One step on scans that are already in memory."""
     ranks = alone(device)
-    net = ranks.wrapped(loop.start(job).to(memory_format=torch.channels_last))
+    net = ranks.wrapped(fit.start(job).to(memory_format=torch.channels_last))
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-5)
     slices = job.scans.read(job.fit)
 
     def step() -> None:
-        loop.gradients(net, job, job.fit, slices, (0, 0), ranks, precision)
+        fit.gradients(net, job, job.fit, slices, (0, 0), ranks, precision)
         optimiser.step()
         optimiser.zero_grad()
         if device == "cuda":

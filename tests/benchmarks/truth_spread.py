@@ -9,8 +9,8 @@ import argparse
 
 import numpy as np
 
-from training.evaluation import metrics
 from training.data.outcomes import HORIZONS_YEARS, Outcomes
+from training.evaluation import metrics
 from training.synthetic.patients import draw
 
 SIZES = (600, 1200, 2000, 4000)

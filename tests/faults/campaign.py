@@ -27,14 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode import config
-from dicomnode.results import encode as results
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import analyse
-from dicomnode.reception.spooled import digest, split
 from dicomnode.demo.pacs import StoragePeer
-from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.models.build import method
+from dicomnode.reception.spooled import digest, split
+from dicomnode.results import encode
 from dicomnode.service.processes import prepare_folders
+from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import results_folder
 from tests.acceptance.running import free_port
 from tests.conftest import ROOT
@@ -349,8 +349,8 @@ retry_longest_s = 2
         first, previous = self._circumstances(catalog, uid, generation, analysis.findings)
         job = catalog.job(uid, first)
         assert job is not None
-        context = results.context(job.created_at, self.config.node.ae_title, previous)
-        objects = results.encode(results.Checkpoint.of(analysis), context, out)
+        context = encode.context(job.created_at, self.config.node.ae_title, previous)
+        objects = encode.encode(encode.Checkpoint.of(analysis), context, out)
         made = {o.name: split(o.path.read_bytes())[1] for o in objects}
         shutil.rmtree(out)
         return made
@@ -361,7 +361,7 @@ retry_longest_s = 2
         """The generation that first came to this result, and the earlier result that it replaced."""
         known: dict[int, Findings] = {}
         for g in range(1, generation + 1):
-            path = results_folder(self.config, uid, g) / "findings.json"
+            path = results_folder(self.config.storage.results, uid, g) / "findings.json"
             if path.exists():
                 known[g] = Findings.from_json(path.read_text())
         first = min((g for g, f in known.items() if f.input_digest == found.input_digest), default=generation)

@@ -11,18 +11,19 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from dicomnode import config
-from dicomnode.operations import jobs
-from dicomnode.workflows import worker, study as workflow
-from dicomnode.network import association as sender
-from dicomnode.reception.receiver import Receiver
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import LeaseLostError
+from dicomnode.models.serving import Models
+from dicomnode.network import association
+from dicomnode.operations import jobs
+from dicomnode.reception.receiver import Receiver
 from dicomnode.service.clock import Housekeeping
+from dicomnode.service.processes import prepare_folders, receiver_settings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
-from dicomnode.service.processes import prepare_folders, receiver_settings
+from dicomnode.workflows import study as workflow
+from dicomnode.workflows import worker
 from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
-from dicomnode.models.serving import Models
 from tests.acceptance.running import free_port, until
 
 
@@ -71,7 +72,7 @@ class Station:
         return self.clock.recover()
 
     def send(self, files: Sequence[Path], called: str = "DICOMNODE", calling: str = "SCANNER") -> None:
-        sender.send(sender.Destination("node", called, "127.0.0.1", self.port, calling), files)
+        association.send(association.Destination("node", called, "127.0.0.1", self.port, calling), files)
 
     def settle(self, study_uid: str) -> int:
         """Tick until the study has settled; its generation."""

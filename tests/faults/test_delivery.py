@@ -14,9 +14,10 @@ from pynetdicom.presentation import build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from dicomnode import config
+from dicomnode.network import association as sender
+from dicomnode.network import commitment
 from dicomnode.operations import jobs
 from dicomnode.workflows.deliver import pause_s
-from dicomnode.network import commitment, association as sender
 from tests.acceptance.running import Orthanc, free_port, until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid

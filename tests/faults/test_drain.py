@@ -8,8 +8,8 @@ from pathlib import Path
 import pydicom
 from pynetdicom import AE
 
-from dicomnode.network import association as sender
 from dicomnode.errors import DicomnodeError
+from dicomnode.network import association as sender
 from tests.acceptance.running import Node, storescu_process, until
 from tests.faults.studies import make_study
 

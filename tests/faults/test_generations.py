@@ -8,8 +8,8 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomnode.operations import jobs
 from dicomnode.errors import PeerRejectedError, UsageError
+from dicomnode.operations import jobs
 from tests.acceptance.running import until
 from tests.answering import Answering
 from tests.faults.station import Pacs, Station, running

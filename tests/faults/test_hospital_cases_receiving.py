@@ -17,11 +17,11 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom.dsutils import encode
 
-from dicomnode.reception.receiver import Receiver, ReceiverSettings
 from dicomnode.network.transport import RequestorEntity
+from dicomnode.reception.receiver import Receiver, ReceiverSettings
+from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
-from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.store.spool import Spool
 from tests.receiving import Receiving
 from tests.scanners import associated, ct, rejection, store_bytes, wait_until

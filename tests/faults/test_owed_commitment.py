@@ -9,7 +9,8 @@ from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
-from dicomnode.network import commitment, association as sender
+from dicomnode.network import association as sender
+from dicomnode.network import commitment
 from tests.acceptance.running import free_port
 from tests.receiving import Receiving
 from tests.scanners import associated, ct

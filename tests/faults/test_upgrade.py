@@ -18,8 +18,10 @@ UID = study_uid("a")
 _OLD_WORKER = """
 import sys, threading
 from pathlib import Path
-from dicomnode import config, processes, queueing, workflow
-queueing.WORKFLOW_VERSION = workflow.WORKFLOW_VERSION = processes.WORKFLOW_VERSION = "0"
+from dicomnode import config
+from dicomnode.service import processes
+from dicomnode.workflows import queue, study
+queue.WORKFLOW_VERSION = study.WORKFLOW_VERSION = processes.WORKFLOW_VERSION = "0"
 processes.work(config.load(Path(sys.argv[1])), 7, threading.Event())
 """
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from dicomnode.operations import checks
 from dicomnode import config
-from dicomnode.network import association as sender
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.store.results_folder import results_folder
+from dicomnode.network import association
+from dicomnode.operations import checks
 from dicomnode.outbound.procedure_steps import ups
+from dicomnode.store.results_folder import results_folder
 from tests.acceptance.running import Node, free_port, until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
@@ -304,7 +304,7 @@ def test_a_task_that_cannot_be_told_takes_no_other_away(
     station = make_station("wait_s = 600")
     with running(station):
         analyse(station, files)
-        for path in results_folder(station.config, UID, 1).glob("*.dcm"):
+        for path in results_folder(station.config.storage.results, UID, 1).glob("*.dcm"):
             path.write_bytes(b"damaged")
         assert ups.tick(station.config, station.catalog, time.time()) == 0
         assert ups.tick(station.config, station.catalog, time.time() + 601) == 1
@@ -332,7 +332,7 @@ def test_a_running_node_performs_the_worklist_and_tells_of_its_analysis(
     try:
         server.schedule(TASK, UID)
         server.schedule("1.2.3.9", study_uid("never"))
-        sender.send(sender.Destination("node", "DICOMNODE", "127.0.0.1", node.port, "SCANNER"), files)
+        association.send(association.Destination("node", "DICOMNODE", "127.0.0.1", node.port, "SCANNER"), files)
         assert node.ended(UID) == "delivered"
         until("completed", lambda: server.state(TASK) == "COMPLETED", 30)
         until("cancelled", lambda: server.state("1.2.3.9") == "CANCELED", 60)

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from dicomnode.analysis.radiomics import extract as radiomics
 from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.radiomics import extract as radiomics
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS, extract, extract_image
 from dicomnode.analysis.radiomics.itk_grid import Grid
 from dicomnode.analysis.series.selection import find_files, group, read_headers, select

@@ -18,8 +18,8 @@ from sksurv.metrics import brier_score, concordance_index_ipcw, cumulative_dynam
 from sksurv.nonparametric import CensoringDistributionEstimator
 from sksurv.util import Surv
 
-from training.evaluation import censoring, metrics
 from training.data.outcomes import Outcomes
+from training.evaluation import censoring, metrics
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
 

@@ -8,19 +8,19 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode.analysis import pipeline
-from dicomnode.analysis.risk import predict as prediction, tabular
-from dicomnode.analysis.measures.change import latest_before
 from dicomnode.analysis.lungs.segmenter import ClassicalSegmenter
+from dicomnode.analysis.measures.change import latest_before
 from dicomnode.analysis.phantom.phantom import Disease, chest
-from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
+from dicomnode.analysis.risk import predict, tabular
+from dicomnode.analysis.risk.preprocess import Spec, prepare
 from tests.ct_files import ct_series
 from tests.ct_files import write as write_files
-from training.cli import commands as cli
-from training.data import cohort, registry_folder as registry
-from training.features import compute as features
+from training.cli import commands
+from training.data import cohort, registry_folder
 from training.data.volumes import load_scan
-from training.run.settings import FeatureSettings
+from training.features import compute
+from training.features.settings import FeatureSettings
 
 STEP_MM, PIXEL_MM = 4.0, 4.0
 DATES = ("20150310", "20160401")
@@ -54,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["--dicom", "dicom", "--registry", "reg", "--outcomes", "outcomes.csv", "--covariates", "lung.csv"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        result = CliRunner().invoke(cli.app, ["cohort", *arguments, "--out", "run/cohort.parquet"])
+        result = CliRunner().invoke(commands.app, ["cohort", *arguments, "--out", "run/cohort.parquet"])
     assert result.exit_code == 0, result.output
     assert "not in the registry: study" in result.output and "no suitable chest CT" in result.output
     assert "2 scans in the cohort" in result.output
@@ -86,10 +86,10 @@ def test_the_arrays_are_the_nodes(made: Path, analyses: list[pipeline.Analysis])
 
 def test_the_features_are_the_nodes(made: Path, analyses: list[pipeline.Analysis], tmp_path: Path) -> None:
     """From the registry, and measured anew from the stored volume, by the names and to the digits of the findings."""
-    read, frame = registry.read(made / "reg"), cohort.load(made / "run" / "cohort.parquet")
+    read, frame = registry_folder.read(made / "reg"), cohort.load(made / "run" / "cohort.parquet")
     for source in ("registry", "volumes"):
         settings = FeatureSettings(source=source, workers=1)
-        found = features.compute(frame, read, settings, tmp_path, lambda *_: None).set_index("scan")
+        found = compute.compute(frame, read, settings, tmp_path, lambda *_: None).set_index("scan")
         for scan, analysis in zip(frame["scan"], analyses, strict=True):
             node = tabular.features_of(analysis.findings)
             mine = found.loc[scan].drop([c for c in found if c.startswith("covariates.")]).dropna()
@@ -99,7 +99,7 @@ def test_the_features_are_the_nodes(made: Path, analyses: list[pipeline.Analysis
 
 
 def test_the_ages_are_the_nodes(made: Path, analyses: list[pipeline.Analysis]) -> None:
-    node = [prediction.age_years(a.findings, a.headers[0]) for a in analyses]
+    node = [predict.age_years(a.findings, a.headers[0]) for a in analyses]
     assert cohort.load(made / "run" / "cohort.parquet")["age_years"].to_list() == node == [55.0, 56.1]
 
 
@@ -117,9 +117,9 @@ def test_nothing_names_the_patient_and_intervals_stay(made: Path) -> None:
 
 
 def test_a_second_call_analyses_nothing_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.data import from_dicom as dicom_registry
+    from training.data import from_dicom
 
-    monkeypatch.setattr(dicom_registry, "analyse", None)
+    monkeypatch.setattr(from_dicom, "analyse", None)
     before = (made / "reg" / "scans.csv").read_text()
-    dicom_registry.make_registry(made / "dicom", made / "reg", made / "outcomes.csv", None, lambda *_: None)
+    from_dicom.make_registry(made / "dicom", made / "reg", made / "outcomes.csv", None, lambda *_: None)
     assert (made / "reg" / "scans.csv").read_text() == before

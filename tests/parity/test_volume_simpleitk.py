@@ -14,16 +14,16 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2KLossless
 from scipy.ndimage import binary_erosion
 
-from dicomnode.analysis.volume import decode, load as volume
 from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.series.selection import find_files, group, read_headers, select
+from dicomnode.analysis.volume import decode, load
 
 
 def ours(folder: Path) -> Volume:
     headers, unreadable = read_headers(find_files(folder))
     chosen = select(group(headers), unreadable).chosen
     assert chosen is not None
-    return volume.load(chosen)
+    return load.load(chosen)
 
 
 def theirs(folder: Path) -> sitk.Image:
@@ -109,8 +109,8 @@ def test_other_peoples_encodings(data: Path, tmp_path: Path, peer: Callable[[str
     encoded, unreadable = read_headers(find_files(tmp_path))
     assert not unreadable
     assert all(h.missing_bytes == 0 for h in encoded)
-    expected = volume.load(group(some)[0])
-    found = volume.load(group(encoded)[0])
+    expected = load.load(group(some)[0])
+    found = load.load(group(encoded)[0])
     assert np.array_equal(found.hu, expected.hu)
     assert found.origin_mm == expected.origin_mm
 
@@ -146,7 +146,7 @@ def test_high_throughput_jpeg_2000(data: Path, tmp_path: Path, peer: Callable[[s
 def test_real_gantry_tilt_against_simpleitk(data: Path, folder: str) -> None:
     """Real tilted slices: at each of our voxels, what SimpleITK interpolates linearly within the slice there."""
     headers, _ = read_headers(find_files(data / folder))
-    mine = volume.load(group(headers)[0])
+    mine = load.load(group(headers)[0])
     assert mine.source is not None
     for z, frame in enumerate(mine.frames):
         image = sitk.ReadImage(str(frame.path))

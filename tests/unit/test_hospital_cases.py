@@ -1,9 +1,9 @@
 """docs/hospital-cases.md says no more than the tests show."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
+
 ROWS = [
     [cell.strip() for cell in line.strip("|\n").split("|")]
     for line in (ROOT / "docs" / "hospital-cases.md").read_text("utf-8").splitlines()

@@ -6,8 +6,8 @@ import warnings
 import pytest
 
 from dicomnode import logs
-from dicomnode.network import association as sender
 from dicomnode.errors import PeerError
+from dicomnode.network import association
 from tests.acceptance.running import free_port
 
 
@@ -40,7 +40,7 @@ def test_the_text_of_an_unexpected_error_shows_at_debug_level_only(capsys: pytes
 def test_a_peer_that_is_away_is_told_by_us_alone(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "worker-0")
     with pytest.raises(PeerError, match="no connection"):
-        sender.echo(sender.Destination("archive", "PEER", "127.0.0.1", free_port()))
+        association.echo(association.Destination("archive", "PEER", "127.0.0.1", free_port()))
     assert capsys.readouterr().err == ""
 
 

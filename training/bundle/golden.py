@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from dicomnode.analysis.risk import golden_case
 from dicomnode.analysis.measures import quantify
-from dicomnode.analysis.radiomics import extract as radiomics
+from dicomnode.analysis.phantom.phantom import Disease, Phantom, Scanner, chest
+from dicomnode.analysis.radiomics import extract
+from dicomnode.analysis.risk import golden_case
 from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.manifest import Golden, GoldenHorizon
-from dicomnode.analysis.phantom.phantom import Disease, Phantom, Scanner, chest
 from dicomnode.analysis.risk.tabular import TabularModel, names_of
 
 TOLERANCE = 0.005
@@ -63,7 +63,7 @@ def answered(golden: Golden, bundle: Bundle) -> Golden:
 
 def _features(phantom: Phantom, tables: Sequence[TabularModel], settings: Mapping[str, Any] | None) -> dict[str, float]:
     """What the models take: measured, and the training population's median of what a phantom has not (age, lobes)."""
-    texture = {} if settings is None else radiomics.by_region(phantom.volume, phantom.labels, settings)[0]
+    texture = {} if settings is None else extract.by_region(phantom.volume, phantom.labels, settings)[0]
     measured = names_of(quantify.by_region(phantom.volume, phantom.labels), texture)
     found: dict[str, float] = {}
     for model in tables:

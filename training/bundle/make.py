@@ -21,15 +21,15 @@ from dicomnode.analysis.risk.bundle import Bundle, load, read
 from dicomnode.analysis.risk.manifest import Golden, seal_of
 from dicomnode.analysis.risk.tabular import TabularModel
 from dicomnode.errors import UsageError
-from training.models.deep import settings as deep_settings
 from training.bundle import golden
-from training.data import registry_folder as registry
-from training.models.arm import DEEP_ARMS
 from training.bundle.model_card import model_card
+from training.data import registry_folder
+from training.data.outcomes import EDGES_YEARS, HORIZONS_YEARS
+from training.evaluation.misjudged import without_single_scans
+from training.models.arm import DEEP_ARMS
+from training.models.deep import settings as deep_settings
 from training.models.deep.settings import DeepSettings
 from training.models.stacking import Stack
-from training.evaluation.misjudged import without_single_scans
-from training.data.outcomes import EDGES_YEARS, HORIZONS_YEARS
 from training.toml_text import to_toml
 
 LIMITS = (
@@ -136,7 +136,7 @@ def read_run(folder: Path) -> Run:
         raise UsageError(f"{folder} is no finished run ({', '.join(missing)} missing): make one with `training run`")
     content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     stored = Stack.from_dict(json.loads((folder / "ensemble.json").read_text(encoding="utf-8")))
-    source = registry.read(Path(content["settings"]["registry"]))
+    source = registry_folder.read(Path(content["settings"]["registry"]))
     if source.sha256 != content["fixed"]["sha256"]["registry"]:
         raise UsageError(f"{source.folder} is not the registry that {folder} was made from: its tables have changed")
     if not stored.slope > 0:

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode.errors import DicomnodeError, UsageError
-from training.cli import gate as cli_gate
+from training.cli import gate
 from training.cli.bars import bars
 
 app = typer.Typer(
@@ -209,7 +209,7 @@ def pretrained(
         typer.echo(f"[deep.pretrained.{name}]\n{to_toml({'path': str(file.path.resolve()), 'sha256': file.sha256})}")
 
 
-app.add_typer(cli_gate.app)
+app.add_typer(gate.app)
 
 
 def main() -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from dicomnode.errors import UsageError
-from training.data import csv_tables as tables
-from training.files import write_atomically
+from training.data import csv_tables
 from training.data.follow_up import Transplant, ends
 from training.data.outcomes import DAYS_PER_YEAR, Outcomes
 from training.data.registry_folder import Registry
+from training.files import write_atomically
 
 #: A measurement of lung function counts for scans up to this long after it.
 COVARIATE_DAYS = 365
@@ -57,7 +57,7 @@ def outcomes_of(frame: pd.DataFrame) -> Outcomes:
 
 def build(
     registry: Registry,
-    outcomes: tables.Table,
+    outcomes: csv_tables.Table,
     covariates: pd.DataFrame | None = None,
     transplant: Transplant = "censor",
 ) -> Cohort:
@@ -102,7 +102,7 @@ def build(
     return Cohort(pd.concat([frame[list(COLUMNS)], measured_before], axis=1), tuple(flow))
 
 
-def _check_order(frame: pd.DataFrame, outcomes: tables.Table) -> None:
+def _check_order(frame: pd.DataFrame, outcomes: csv_tables.Table) -> None:
     wrong = frame[frame["known_until"] < frame["date"]]
     if wrong.empty:
         return

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from training.data import csv_tables as tables
+from training.data import csv_tables
 
 #: What a lung transplant is: the end (as bad as death), the end of observation, or nothing.
 Transplant = Literal["event", "censor", "ignore"]
@@ -18,7 +18,7 @@ Transplant = Literal["event", "censor", "ignore"]
 
 def _death_day(text: str) -> date:
     try:
-        return tables.day(text)
+        return csv_tables.day(text)
     except ValueError as error:
         if text[:1].isdigit() and len(text) > 4:
             raise
@@ -26,18 +26,18 @@ def _death_day(text: str) -> date:
         raise ValueError(f"is a death without a date: {cure}") from error
 
 
-OUTCOMES: Mapping[str, tables.Parse] = {
-    "patient": tables.name,
-    "death_date": tables.maybe(_death_day),
-    "last_contact_date": tables.maybe(tables.day),
-    "transplant_date": tables.maybe(tables.day),
+OUTCOMES: Mapping[str, csv_tables.Parse] = {
+    "patient": csv_tables.name,
+    "death_date": csv_tables.maybe(_death_day),
+    "last_contact_date": csv_tables.maybe(csv_tables.day),
+    "transplant_date": csv_tables.maybe(csv_tables.day),
 }
-COVARIATES: Mapping[str, tables.Parse] = {
-    "patient": tables.name,
-    "date": tables.day,
-    "name": tables.one_of("fvc", "dlco"),
-    "value": tables.number(0, 1000),
-    "unit": tables.words,
+COVARIATES: Mapping[str, csv_tables.Parse] = {
+    "patient": csv_tables.name,
+    "date": csv_tables.day,
+    "name": csv_tables.one_of("fvc", "dlco"),
+    "value": csv_tables.number(0, 1000),
+    "unit": csv_tables.words,
 }
 #: (name, unit) -> the cohort's column and the plausible range; a value outside is most likely in another unit.
 UNITS: Mapping[tuple[str, str], tuple[str, float, float]] = {
@@ -48,7 +48,7 @@ UNITS: Mapping[tuple[str, str], tuple[str, float, float]] = {
 }
 
 
-def read_outcomes(path: Path, patient: tables.Parse = tables.name) -> tables.Table:
+def read_outcomes(path: Path, patient: csv_tables.Parse = csv_tables.name) -> csv_tables.Table:
     """`outcomes.csv`: patient, death_date, last_contact_date, transplant_date; empty is none.
 
     Args:
@@ -58,12 +58,12 @@ def read_outcomes(path: Path, patient: tables.Parse = tables.name) -> tables.Tab
     Raises:
         UsageError: a patient stands twice, has no end at all, or dates contradict one another.
     """
-    table = tables.read(path, {**OUTCOMES, "patient": patient})
+    table = csv_tables.read(path, {**OUTCOMES, "patient": patient})
     columns = table.columns
     first: dict[object, int] = {}
     for index, who in enumerate(columns["patient"]):
         if who in first:
-            where = f"stands in row {first[who] + tables.FIRST_ROW} already"
+            where = f"stands in row {first[who] + csv_tables.FIRST_ROW} already"
             raise table.refuse(index, "patient", where, "each patient has one row, leave one of the two")
         first[who] = index
         death, contact, transplant = (_date(columns[k][index]) for k in list(OUTCOMES)[1:])
@@ -83,7 +83,7 @@ def _date(value: object) -> date | None:
     return value if isinstance(value, date) else None
 
 
-def ends(outcomes: tables.Table, transplant: Transplant) -> pd.DataFrame:
+def ends(outcomes: csv_tables.Table, transplant: Transplant) -> pd.DataFrame:
     """The end of each patient's observation.
 
     Returns:
@@ -111,7 +111,7 @@ def ends(outcomes: tables.Table, transplant: Transplant) -> pd.DataFrame:
     return frame.set_index(pd.Index(outcomes.columns["patient"], name="patient"))
 
 
-def read_covariates(path: Path, patient: tables.Parse = tables.name) -> pd.DataFrame:
+def read_covariates(path: Path, patient: csv_tables.Parse = csv_tables.name) -> pd.DataFrame:
     """`covariates.csv`: one measurement a row; `patient` as in `read_outcomes`.
 
     Returns:
@@ -120,7 +120,7 @@ def read_covariates(path: Path, patient: tables.Parse = tables.name) -> pd.DataF
     Raises:
         UsageError: a unit is unknown, a value is implausible in its unit, a measurement of one day stands twice.
     """
-    table = tables.read(path, {**COVARIATES, "patient": patient})
+    table = csv_tables.read(path, {**COVARIATES, "patient": patient})
     columns: dict[str, list[object]] = {k: list(table.columns[k]) for k in ("patient", "date", "value")}
     columns["column"] = []
     seen: dict[tuple[object, ...], int] = {}
@@ -136,7 +136,7 @@ def read_covariates(path: Path, patient: tables.Parse = tables.name) -> pd.DataF
             raise table.refuse(index, "value", range_, "correct it, or name the unit that it is in")
         key = (columns["patient"][index], columns["date"][index], column)
         if key in seen:
-            where = f"is measured in row {seen[key] + tables.FIRST_ROW} already, on the same day"
+            where = f"is measured in row {seen[key] + csv_tables.FIRST_ROW} already, on the same day"
             raise table.refuse(index, "name", where, "leave the better of the two")
         seen[key] = index
         columns["column"].append(column)

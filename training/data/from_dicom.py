@@ -11,19 +11,19 @@ import numpy as np
 import pandas as pd
 
 import dicomnode
-from dicomnode.analysis.series.headers import Header, string, text
 from dicomnode.analysis.lungs.segmenter import ClassicalSegmenter
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
-from dicomnode.analysis.risk.predict import age_years
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
-from dicomnode.analysis.series.selection import find_files, group, read_headers, studies
+from dicomnode.analysis.risk.predict import age_years
 from dicomnode.analysis.risk.tabular import names_of
+from dicomnode.analysis.series.headers import Header, string, text
+from dicomnode.analysis.series.selection import find_files, group, read_headers, studies
 from dicomnode.errors import UsageError
 from training.data import follow_up, pseudonyms
-from training.progress_type import Told
-from training.files import digest, write_atomically
 from training.data.pseudonyms import Pseudonyms
 from training.data.registry_folder import FORMAT, SCANS
+from training.files import digest, write_atomically
+from training.progress_type import Told
 
 
 @dataclass(frozen=True)

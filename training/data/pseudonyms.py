@@ -14,9 +14,9 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from dicomnode.errors import UsageError
-from training.data import csv_tables as tables
-from training.files import write_atomically
+from training.data import csv_tables
 from training.data.follow_up import COVARIATES, OUTCOMES
+from training.files import write_atomically
 
 #: Dates move into the past by up to this, so that none lies in the future.
 LONGEST_SHIFT_DAYS = 730
@@ -75,7 +75,7 @@ def _patient_id(text: str) -> str:
     return text
 
 
-def pseudonymise(source: Path, out: Path, columns: Mapping[str, tables.Parse], names: Pseudonyms) -> Path:
+def pseudonymise(source: Path, out: Path, columns: Mapping[str, csv_tables.Parse], names: Pseudonyms) -> Path:
     """Write a clinic's CSV, by Patient ID and true dates, as the registry needs it; rows stay in their order.
 
     Args:
@@ -87,7 +87,7 @@ def pseudonymise(source: Path, out: Path, columns: Mapping[str, tables.Parse], n
     Raises:
         UsageError: the file does not fit.
     """
-    table = tables.read(source, {**columns, "patient": _patient_id})
+    table = csv_tables.read(source, {**columns, "patient": _patient_id})
     patients = [str(p) for p in table.columns["patient"]]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -99,4 +99,4 @@ def pseudonymise(source: Path, out: Path, columns: Mapping[str, tables.Parse], n
     return out
 
 
-TABLES: Mapping[str, Mapping[str, tables.Parse]] = {"outcomes": OUTCOMES, "covariates": COVARIATES}
+TABLES: Mapping[str, Mapping[str, csv_tables.Parse]] = {"outcomes": OUTCOMES, "covariates": COVARIATES}

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from dicomnode.errors import UsageError
-from training.data import csv_tables as tables
+from training.data import csv_tables
 
 FORMAT = 1
 #: Of each registry that a node exports.
@@ -33,22 +33,22 @@ def _inside(text: str) -> str:
     return text
 
 
-_MM = tables.maybe(tables.number(0.01, 100))
-SCANS: Mapping[str, tables.Parse] = {
-    "patient": tables.name,
-    "scan": tables.name,
-    "date": tables.day,
-    "age_years": tables.maybe(tables.number(0, 120)),
-    "sex": tables.one_of("F", "M", "O", ""),
-    "manufacturer": tables.words,
-    "model": tables.words,
-    "kernel": tables.words,
-    "kernel_family": tables.one_of("lung", "medium", "soft", "unknown", ""),
+_MM = csv_tables.maybe(csv_tables.number(0.01, 100))
+SCANS: Mapping[str, csv_tables.Parse] = {
+    "patient": csv_tables.name,
+    "scan": csv_tables.name,
+    "date": csv_tables.day,
+    "age_years": csv_tables.maybe(csv_tables.number(0, 120)),
+    "sex": csv_tables.one_of("F", "M", "O", ""),
+    "manufacturer": csv_tables.words,
+    "model": csv_tables.words,
+    "kernel": csv_tables.words,
+    "kernel_family": csv_tables.one_of("lung", "medium", "soft", "unknown", ""),
     "slice_thickness_mm": _MM,
     "spacing_z_mm": _MM,
-    "segmenter": tables.words,
-    "software_version": tables.words,
-    "algorithm_digest": tables.words,
+    "segmenter": csv_tables.words,
+    "software_version": csv_tables.words,
+    "algorithm_digest": csv_tables.words,
     "volume": _inside,
 }
 
@@ -96,7 +96,7 @@ def read(folder: Path) -> Registry:
         UsageError: something is missing or does not fit, with file, row, column, value and cure.
     """
     about = _read_about(folder / "registry.toml")
-    table = tables.read(folder / "scans.csv", SCANS)
+    table = csv_tables.read(folder / "scans.csv", SCANS)
     _check_scans(table, folder)
     columns = dict(table.columns)
     scans = pd.DataFrame({name: columns[name] for name in SCANS})
@@ -129,11 +129,11 @@ def _read_about(path: Path) -> dict[str, object]:
     return about
 
 
-def _check_scans(table: tables.Table, folder: Path) -> None:
+def _check_scans(table: csv_tables.Table, folder: Path) -> None:
     first: dict[object, int] = {}
     for index, scan in enumerate(table.columns["scan"]):
         if scan in first:
-            where = f"stands in row {first[scan] + tables.FIRST_ROW} already"
+            where = f"stands in row {first[scan] + csv_tables.FIRST_ROW} already"
             raise table.refuse(index, "scan", where, "each scan has one row, leave one of the two")
         first[scan] = index
     for index, volume in enumerate(table.columns["volume"]):
@@ -157,7 +157,9 @@ def _read_features(path: Path, scans: "pd.Series[str]") -> pd.DataFrame:
         if column.dtype != np.float64:
             raise UsageError(f"{path}, column {name}: its type is {column.dtype}, not float64: export it again")
         if (odd := np.flatnonzero(np.isinf(column.to_numpy()))).size:
-            raise tables.refusal(path, int(odd[0]) + 1, str(name), "inf", "is no finite value", "leave it empty (NaN)")
+            raise csv_tables.refusal(
+                path, int(odd[0]) + 1, str(name), "inf", "is no finite value", "leave it empty (NaN)"
+            )
     for wrong, cure in (
         (stored["scan"].duplicated(), "stands twice: leave one of the two rows"),
         (~stored["scan"].isin(scans), "is not in scans.csv: export the two together"),
@@ -165,5 +167,5 @@ def _read_features(path: Path, scans: "pd.Series[str]") -> pd.DataFrame:
         if wrong.any():
             row = int(np.flatnonzero(wrong.to_numpy())[0])
             text, _, help_ = cure.partition(": ")
-            raise tables.refusal(path, row + 1, "scan", stored["scan"].iloc[row], text, help_)
+            raise csv_tables.refusal(path, row + 1, "scan", stored["scan"].iloc[row], text, help_)
     return stored.set_index("scan").reindex(scans).reset_index(drop=True)

@@ -1,6 +1,6 @@
 """From out-of-fold predictions to an `Evaluation`: each arm at each horizon, with intervals by bootstrap over patients.
 
-All draws of the bootstrap are computed at once, as counts of scans (see `training.evaluation.metrics`), and every arm, and the
+All draws of the bootstrap are computed at once, as counts of scans (see `metrics`), and every arm, and the
 oracle, is judged on the same draws: their differences are paired.
 """
 
@@ -12,8 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from training.data.outcomes import HORIZONS_YEARS, Outcomes
 from training.evaluation import metrics
 from training.evaluation.censoring import Floats, kaplan_meier, kaplan_meier_risk
+from training.evaluation.inputs import censoring_covariates, checked_risks, oracle_risks, parts_of
+from training.evaluation.metrics import AtHorizon, at_horizon
+from training.evaluation.misjudged import HORIZON_YEARS, worst
 from training.evaluation.records import (
     FORMAT,
     ArmResult,
@@ -26,11 +30,7 @@ from training.evaluation.records import (
     RiskGroup,
     Subgroup,
 )
-from training.evaluation.inputs import censoring_covariates, checked_risks, oracle_risks, parts_of
 from training.evaluation.warnings import warnings_of
-from training.evaluation.metrics import AtHorizon, at_horizon
-from training.evaluation.misjudged import HORIZON_YEARS, worst
-from training.data.outcomes import HORIZONS_YEARS, Outcomes
 
 PRIMARY = "ensemble"
 #: An AUC of a subgroup needs so many patients who died, and who survived: a patient's scans are no deaths of their own.

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from dicomnode.analysis.series import kernels
 from dicomnode.errors import UsageError
-from training.evaluation.censoring import Floats
 from training.data.outcomes import HORIZONS_YEARS
+from training.evaluation.censoring import Floats
 
 RISKS = tuple(f"risk_{year}" for year in range(1, 6))
 _AGES = (50.0, 65.0)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.censoring import Floats, censoring_survival, censoring_weights, kaplan_meier_risk
 from training.data.outcomes import Outcomes, status_at
+from training.evaluation.censoring import Floats, censoring_survival, censoring_weights, kaplan_meier_risk
 
 #: Risks nearer to each other than this are tied (as in scikit-survival).
 TIED = 1e-8

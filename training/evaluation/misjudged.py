@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from training.data.outcomes import HORIZONS_YEARS, Outcomes
 from training.evaluation.censoring import Floats
 from training.evaluation.records import Misjudged
-from training.data.outcomes import HORIZONS_YEARS, Outcomes
 
 #: Years after the scan at which a prediction is held against what became of the patient.
 HORIZON_YEARS = HORIZONS_YEARS[1]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from training.data.outcomes import Outcomes
 from training.evaluation import metrics
 from training.evaluation.records import ArmResult, AtYears, Oracle
-from training.data.outcomes import Outcomes
 
 # Patients who died, not scans; a validation should have 100 events (Collins et al. 2016, doi:10.1002/sim.6787).
 _FEW_DEATHS, _TOO_GOOD, _SMALLEST_G, _SLOPES = 100, 0.98, 0.1, (0.85, 1.15)

@@ -21,12 +21,12 @@ import pandas as pd
 import dicomnode
 from dicomnode.analysis.measures.change import FOLLOWED, FOLLOWED_BY_REGION, per_year
 from dicomnode.errors import DicomnodeError, UsageError
-from training.progress_type import Told
-from training.data.volumes import load_scan
-from training.files import digest, write_atomically
 from training.data.outcomes import DAYS_PER_YEAR
 from training.data.registry_folder import Registry
-from training.run.settings import FeatureSettings
+from training.data.volumes import load_scan
+from training.features.settings import FeatureSettings
+from training.files import digest, write_atomically
+from training.progress_type import Told
 
 #: change.<measure> -> the quantity that it follows, as `dicomnode.analysis.measures.change.compare` does.
 CHANGES: Mapping[str, str] = {
@@ -184,13 +184,13 @@ def measure(volume: Path, radiomics: Mapping[str, object] | None) -> dict[str, f
         RefusedError: the lungs are empty.
     """
     from dicomnode.analysis.measures import quantify  # noqa: PLC0415  (SimpleITK and PyRadiomics: only where measured)
-    from dicomnode.analysis.radiomics import extract as pyradiomics  # noqa: PLC0415
+    from dicomnode.analysis.radiomics import extract  # noqa: PLC0415
     from dicomnode.analysis.risk.tabular import names_of  # noqa: PLC0415
 
     loaded, labels = load_scan(volume)
     if not labels.any():
         raise UsageError("no voxel is labelled as lung")
-    texture = {} if radiomics is None else pyradiomics.by_region(loaded, labels, radiomics)[0]
+    texture = {} if radiomics is None else extract.by_region(loaded, labels, radiomics)[0]
     return names_of(quantify.by_region(loaded, labels), texture)
 
 

@@ -4,7 +4,7 @@ Every arm (radiomics, and the networks on images) has this one shape, so that a 
 alike. `training.models.registry` is the one place where names become arms.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -14,11 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from training.data.outcomes import Outcomes
+from training.progress_type import Told
 
 #: Positions of scans in `Data`, rising.
 Rows = NDArray[np.intp]
-#: `told(what, done, total)`: how far a stage has come. A comma ends the stage's name: "Fitting, loss 0.31".
-Told = Callable[[str, int, int], None]
 
 DEEP_ARMS = ("resnet18", "densenet121", "swin_t")
 ARMS = ("radiomics", *DEEP_ARMS)

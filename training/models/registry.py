@@ -14,14 +14,14 @@ def make_arm(name: str, settings: Mapping[str, Mapping[str, object]]) -> Arm:
     """
     if name == "radiomics":
         from training.models import (  # noqa: PLC0415  (only the arms of this run: torch takes seconds)
-            tabular_arm as radiomics_arm,
+            tabular_arm,
         )
 
-        return radiomics_arm.make(settings.get("radiomics", {}))
+        return tabular_arm.make(settings.get("radiomics", {}))
     if name in DEEP_ARMS:
-        from training.models.deep import arm as deep_arm  # noqa: PLC0415
+        from training.models.deep import arm  # noqa: PLC0415
 
-        return deep_arm.make(name, settings.get("deep", {}))
+        return arm.make(name, settings.get("deep", {}))
     raise UsageError(f"arms: {name!r} is unknown: use {', '.join(ARMS)}")
 
 
@@ -32,7 +32,8 @@ def check_files(name: str, settings: Mapping[str, Mapping[str, object]]) -> None
         UsageError: one is missing, or another one than its digest says.
     """
     if name in DEEP_ARMS:
-        from training.models.deep import settings as deep_settings, pretrained  # noqa: PLC0415
+        from training.models.deep import pretrained  # noqa: PLC0415
+        from training.models.deep import settings as deep_settings  # noqa: PLC0415
 
         if file := deep_settings.read(settings.get("deep", {})).pretrained.get(name):
             pretrained.check(name, file)

@@ -18,15 +18,15 @@ from pydantic import ValidationError
 from dicomnode.analysis.risk import tabular
 from dicomnode.analysis.risk.tabular import TabularModel, batch_name
 from dicomnode.errors import UsageError
+from training.data.outcomes import EDGES_YEARS, loss_of_risk
+from training.data.splits import assert_disjoint
 from training.features import harmonise
+from training.files import digest, write_json
 from training.models import tabular_models
 from training.models.arm import Data, Rows
-from training.progress_type import Told
-from training.files import digest, write_json
-from training.data.outcomes import EDGES_YEARS, loss_of_risk
-from training.run.settings import RadiomicsSettings
-from training.data.splits import assert_disjoint
 from training.models.tabular_models import CANDIDATES, Candidate, FitError
+from training.models.tabular_settings import RadiomicsSettings
+from training.progress_type import Told
 
 
 def make(table: Mapping[str, object]) -> "RadiomicsArm":

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from dicomnode.analysis.risk.bundle import Bundle, load
 from dicomnode.errors import BundleError, UsageError
 from training.evaluation import metrics
-from training.release import node_predictions as replay, verdict
 from training.models.arm import Data, Rows
-from training.progress_type import Told
 from training.models.stacking import RISKS
+from training.progress_type import Told
+from training.release import node_predictions, verdict
 from training.release.promotion import CURRENT, bundle_of
+from training.release.verdict import Check, Verdict
 from training.run.run import read_data
 from training.run.settings import GateSettings, RunSettings, from_dict
-from training.release.verdict import Check, Verdict
 
 #: Networks are stored in half precision, which moves a probability by less.
 _PARITY = 0.01
@@ -108,7 +108,7 @@ def _checks(
         yield Check("discrimination", True, f"{text} {_auc(at, new):.3f}")
     else:
         column = list(before.manifest.horizons_years).index(gate.horizon_years)
-        old = replay.risks(before, data, told)[:, column]
+        old = node_predictions.risks(before, data, told)[:, column]
         yield _discrimination(data, new, old, settings)
 
 
@@ -134,22 +134,22 @@ def _calibration(at: metrics.AtHorizon, risk: NDArray[np.float64], gate: GateSet
 
 def _parity(bundle: Bundle, data: Data, folds: Rows, by_arm: dict[str, pd.DataFrame]) -> Check:
     predicted = {arm: frame[list(RISKS)].to_numpy(np.float64) for arm, frame in by_arm.items() if arm != "ensemble"}
-    worst = replay.largest_disagreement(bundle, data, folds, predicted)
+    worst = node_predictions.largest_disagreement(bundle, data, folds, predicted)
     text = f"asked as the node asks, the fold models differ from training by at most {worst:.2g}, allowed {_PARITY:g}"
     return Check("parity", worst <= _PARITY, text)
 
 
 def _measured(data: Data, folds: Rows) -> Check:
     """Whether the table that was learnt from holds what the node measures, as far as the kept volumes can tell."""
-    rows = replay.looked_at(data, folds)
-    found = [one for row in rows for one in replay.remeasured(data, row)]
+    rows = node_predictions.looked_at(data, folds)
+    found = [one for row in rows for one in node_predictions.remeasured(data, row)]
     left_out = "parts of the lungs and radiomics are not compared: a kept volume, cut to the lungs, may give others"
     if not found:
         return Check("measured numbers", True, f"the features have no quantity of whole lungs to compare; {left_out}")
     worst = max(found, key=lambda one: one.difference)
     text = (
-        f"the quantities of {', '.join(replay.WHOLE)}, measured anew on {len(rows)} scans, differ from the run's "
-        f"features by at most {worst.difference:.2g} of the value, allowed {_MEASURED:g} ({worst.name}: "
+        f"the quantities of {', '.join(node_predictions.WHOLE)}, measured anew on {len(rows)} scans, differ "
+        f"from the run's features by at most {worst.difference:.2g} of the value, allowed {_MEASURED:g} ({worst.name}: "
         f"{worst.in_table:.6g}, anew {worst.measured:.6g}); {left_out}"
     )
     return Check("measured numbers", worst.difference <= _MEASURED, text)

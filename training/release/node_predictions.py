@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomnode.analysis.measures import quantify
-from dicomnode.analysis.risk.queries import Earlier, Scan
-from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.findings import Risk
+from dicomnode.analysis.measures import quantify
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.queries import Earlier, Scan
 from dicomnode.analysis.risk.tabular import BATCH_PARTS, names_of
 from dicomnode.errors import RefusedError, UsageError
+from training.data.volumes import load_scan
 from training.models.arm import Data, Rows
 from training.progress_type import Told
-from training.data.volumes import load_scan
 
 #: Regions that can be measured again on a volume that a node has kept: all their voxels are in it, unchanged. It is cut
 #: to the lungs' box, so grids begin elsewhere: that moves the border of rim and core, and all that radiomics resamples.

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from dicomnode.analysis.risk.bundle import Bundle, load
 from dicomnode.errors import BundleError, GateError, UsageError
-from training.release import verdict
 from training.files import alone, write_atomically
+from training.release import verdict
 
 CURRENT = "current"
 HISTORY = "promotions.jsonl"

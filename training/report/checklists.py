@@ -7,9 +7,9 @@ All other items (title, background, ethics, funding, interpretation …) are for
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.report import checklist_models as about
-from training.evaluation.misjudged import HORIZON_YEARS
 from training.data.outcomes import EDGES_YEARS
+from training.evaluation.misjudged import HORIZON_YEARS
+from training.report import checklist_models
 from training.report.run_facts import AGE, KERNEL, SCANNER, SEX, THICKNESS, Facts
 
 NOT_AVAILABLE = "not available"
@@ -31,12 +31,12 @@ def tripod_ai(facts: Facts) -> tuple[Item, ...]:
         ("6b", "Eligibility", _exclusions(facts)),
         ("7", "Data preparation", _preparation(facts)),
         ("8a", "Outcome and horizons", _outcome(facts)),
-        ("9b", "Predictors", about.predictors(facts)),
+        ("9b", "Predictors", checklist_models.predictors(facts)),
         ("10", "Sample size", _events(facts)),
-        ("11", "Missing data", about.missing(facts)),
+        ("11", "Missing data", checklist_models.missing(facts)),
         ("12a", "Partition of the data", _partition(facts)),
         ("12b", "Handling of predictors", _handling(facts)),
-        ("12c", "Type of model, building, internal validation", about.models(facts)),
+        ("12c", "Type of model, building, internal validation", checklist_models.models(facts)),
         ("12d", "Heterogeneity between clusters", "subgroups by scanner vendor and kernel (see the table)"),
         ("12e", "Measures of performance", _MEASURES),
         ("12f", "Model updating", _calibrated(facts)),
@@ -77,22 +77,22 @@ def claim(facts: Facts) -> tuple[Item, ...]:
         ("8", "Inclusion and exclusion", _exclusions(facts)),
         ("9", "Preprocessing", _preparation(facts)),
         ("11", "De-identification", _pseudonyms(facts)),
-        ("12", "Missing data", about.missing(facts)),
+        ("12", "Missing data", checklist_models.missing(facts)),
         ("13", "Image acquisition", _named(facts, SCANNER, KERNEL, THICKNESS)),
         ("14", "Reference standard", _outcome(facts)),
         ("19", "Assignment to partitions", _partition(facts)),
         ("20", "Level at which partitions are disjoint", "the patient; asserted at every step"),
         ("21", "Sample size", _events(facts)),
-        ("22", "Model", about.models(facts)),
+        ("22", "Model", checklist_models.models(facts)),
         ("23", "Software", _software(facts)),
-        ("24", "Initialisation of parameters", about.start(facts)),
-        ("25", "Training", about.training(facts)),
-        ("26", "Selection of the final model", about.selection(facts)),
+        ("24", "Initialisation of parameters", checklist_models.start(facts)),
+        ("25", "Training", checklist_models.training(facts)),
+        ("26", "Selection of the final model", checklist_models.selection(facts)),
         ("27", "Ensembling", _ensemble(facts)),
         ("28", "Measures of performance", _MEASURES),
         ("29", "Uncertainty", f"95 % percentile intervals, {facts.evaluation.bootstrap} bootstrap draws of patients"),
         ("30", "Robustness", "one scan a patient; censoring weights from a Cox model; subgroups (see the tables)"),
-        ("31", "Explainability", about.explained(facts)),
+        ("31", "Explainability", checklist_models.explained(facts)),
         ("32", "Internal evaluation", "out-of-fold predictions of nested cross-validation"),
         ("33", "External evaluation", ""),
         ("35", "Patients and scans left out", _flow(facts)),

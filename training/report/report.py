@@ -7,11 +7,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from training.report import figures, run_facts as report_facts, tables as report_tables
-from training.report.checklists import Item, claim, tripod_ai
-from training.models.stacking import NAME as ENSEMBLE
-from training.evaluation.records import ArmResult
 from training.evaluation.misjudged import BEGIN, END
+from training.evaluation.records import ArmResult
+from training.models.stacking import NAME as ENSEMBLE
+from training.report import figures, run_facts
+from training.report import tables as report_tables
+from training.report.checklists import Item, claim, tripod_ai
 from training.report.run_facts import Facts
 from training.report.tables import STUDY, Table, text_of
 
@@ -39,10 +40,10 @@ def write(folder: Path) -> Path:
     Raises:
         UsageError: the folder holds no evaluation.
     """
-    facts = report_facts.read(folder)
+    facts = run_facts.read(folder)
     content = _content(facts)
     environment = Environment(
-        loader=PackageLoader("training"),
+        loader=PackageLoader("training.report"),
         autoescape=select_autoescape(("html.j2",)),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from dicomnode.errors import UsageError
+from training.evaluation.inputs import vendors
+from training.evaluation.records import Evaluation
 from training.models.arm import DEEP_ARMS
 from training.models.stacking import NAME as ENSEMBLE
-from training.evaluation.records import Evaluation
-from training.evaluation.inputs import vendors
 
 if TYPE_CHECKING:
     from training.models.deep.settings import DeepSettings
@@ -160,12 +160,12 @@ def _fits(arm: Path) -> tuple[Mapping[str, Any], ...]:
 def _networks(run: Mapping[str, Any]) -> "DeepSettings | None":
     """With the defaults worked in; None where today's code does not know what the run was told."""
     from training.models.deep import (  # noqa: PLC0415  (torch: seconds, and only where there are networks)
-        settings as deep_settings,
+        settings,
     )
 
     stored = run.get("settings", {}).get("deep")
     try:
-        return None if stored is None else deep_settings.read(stored)
+        return None if stored is None else settings.read(stored)
     except UsageError:
         return None
 

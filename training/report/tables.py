@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.report.checklists import interval
-from training.evaluation.records import ArmResult, Estimate
 from training.evaluation.misjudged import HORIZON_YEARS
+from training.evaluation.records import ArmResult, Estimate
+from training.report.checklists import interval
 from training.report.run_facts import Facts
 
 _NOT_MEASURED = "not measured"

@@ -106,7 +106,7 @@ def software() -> dict[str, str]:
 
 def code() -> dict[str, object]:
     """The git commit of this package's own working tree, and whether files differ from it; empty without one."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     if shutil.which("git") is None or not (folder.parent / ".git").exists():
         return {}
     answers = [

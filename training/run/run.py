@@ -14,20 +14,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dicomnode.errors import DicomnodeError, UsageError
-from training.data import cohort as cohorts
-from training.models import stacking as ensemble
-from training.data import follow_up, splits
-from training.features import compute as measured
-from training.models.arm import Arm, Data
-from training.progress_type import Told
-from training.files import alone, digest, file_digest, write_atomically, write_json
-from training.models.registry import check_files, make_arm
-from training.run.record import Record
+from training.data import cohort, follow_up, splits
 from training.data.registry_folder import Registry
 from training.data.registry_folder import read as read_registry
-from training.run.settings import RunSettings
 from training.data.splits import Nested, assert_disjoint
+from training.features import compute
 from training.features.leak_checks import names_patients, suspicious
+from training.files import alone, digest, file_digest, write_atomically, write_json
+from training.models import stacking
+from training.models.arm import Arm, Data
+from training.models.registry import check_files, make_arm
+from training.progress_type import Told
+from training.run.record import Record
+from training.run.settings import RunSettings
 
 #: Settings that may change when a finished run is started again: only what hangs on them is then done anew.
 _LATE = ("evaluation", "bundle", "gate")
@@ -95,26 +94,26 @@ def _fixed(settings: RunSettings, registry: Registry) -> dict[str, object]:
     return {"settings": stable, "sha256": {"registry": registry.sha256, **digests}}
 
 
-def make_cohort(settings: RunSettings, registry: Registry) -> cohorts.Cohort:
+def make_cohort(settings: RunSettings, registry: Registry) -> cohort.Cohort:
     """The cohort of a run's registry, outcomes and covariates; see `training.data.cohort.build`."""
     outcomes = follow_up.read_outcomes(settings.outcomes)
     covariates = None if settings.covariates is None else follow_up.read_covariates(settings.covariates)
-    return cohorts.build(registry, outcomes, covariates, settings.cohort.transplant)
+    return cohort.build(registry, outcomes, covariates, settings.cohort.transplant)
 
 
 def _cohort(run_: _Run) -> None:
     path = run_.folder / "cohort.parquet"
     made = make_cohort(run_.settings, run_.registry)
-    if path.is_file() and not cohorts.load(path).equals(made.frame):
+    if path.is_file() and not cohort.load(path).equals(made.frame):
         raise UsageError(f"{path} was made from other input or settings than those of this run: delete it")
-    cohorts.save(made, path)
+    cohort.save(made, path)
     methods = run_.registry.scans["algorithm_digest"].nunique()
     if methods > 1:
         run_.record.warn(f"the registry's features come from {methods} versions of the method (algorithm_digest)")
 
 
 def _splits(run_: _Run) -> None:
-    frame, chosen = cohorts.load(run_.folder / "cohort.parquet"), run_.settings.splits
+    frame, chosen = cohort.load(run_.folder / "cohort.parquet"), run_.settings.splits
     event = frame["event"].to_numpy(np.bool_)
     drawn = splits.nested(frame["patient"].to_list(), event, run_.settings.seed, chosen.outer, chosen.inner)
     drawn.check(frame["patient"].to_list())
@@ -123,10 +122,10 @@ def _splits(run_: _Run) -> None:
 
 
 def _features(run_: _Run) -> None:
-    frame = cohorts.load(run_.folder / "cohort.parquet")
-    found = measured.compute(frame, run_.registry, run_.settings.features, run_.folder / "measured", run_.told)
+    frame = cohort.load(run_.folder / "cohort.parquet")
+    found = compute.compute(frame, run_.registry, run_.settings.features, run_.folder / "measured", run_.told)
     write_atomically(run_.folder / "features.parquet", found.to_parquet(index=False))
-    odd = suspicious(found.drop(columns="scan"), cohorts.outcomes_of(frame))
+    odd = suspicious(found.drop(columns="scan"), cohort.outcomes_of(frame))
     for one in odd:
         run_.record.warn(f"{one.feature} alone tells {one.outcome} (AUC {one.auc:.3f}): was it made from the outcome?")
     naming = names_patients(found.drop(columns="scan"), frame["patient"].to_list())
@@ -137,19 +136,19 @@ def _features(run_: _Run) -> None:
     run_.record.put(
         suspicious_features=[asdict(one) for one in odd],
         naming_features=list(naming),
-        radiomics_settings=measured.radiomics_settings(run_.settings.features),
+        radiomics_settings=compute.radiomics_settings(run_.settings.features),
         sha256={name: file_digest(run_.folder / f"{name}.parquet") for name in ("cohort", "features")},
     )
 
 
 def read_data(folder: Path, registry: Path) -> Data:
     """The scans of a run folder, with all outcomes."""
-    frame = cohorts.load(folder / "cohort.parquet")
+    frame = cohort.load(folder / "cohort.parquet")
     found = pd.read_parquet(folder / "features.parquet")
     if found["scan"].to_list() != frame["scan"].to_list():
         raise UsageError(f"{folder}: features.parquet and cohort.parquet are not of the same scans: start the run anew")
     known = frame.drop(columns=["time_years", "event"])
-    return Data(registry, known, found.drop(columns="scan"), cohorts.outcomes_of(frame))
+    return Data(registry, known, found.drop(columns="scan"), cohort.outcomes_of(frame))
 
 
 def _arms(run_: _Run) -> None:
@@ -179,7 +178,7 @@ def _arm(run_: _Run, arm: Arm) -> None:
         fitted = arm.fit(data.hidden_outside(train), train, inner, folder, seed, told)
         risks = _checked(fitted.predict(test), len(test), stage)
         scans = data.cohort.iloc[test][["scan", "patient"]].assign(fold=number)
-        tables.append(ensemble.table(arm.name, scans, risks))
+        tables.append(stacking.table(arm.name, scans, risks))
     found = pd.concat(tables).set_index("scan").loc[data.cohort["scan"]].reset_index()
     write_atomically(_predictions(run_.folder, arm.name), found[list(tables[0])].to_parquet(index=False))
 
@@ -194,7 +193,7 @@ def seed_of(seed: int, arm: str, fold: int) -> int:
 
 
 def _checked(risks: NDArray[np.float64], count: int, stage: str) -> NDArray[np.float64]:
-    shaped = risks.shape == (count, len(ensemble.RISKS))
+    shaped = risks.shape == (count, len(stacking.RISKS))
     if not shaped or not np.isfinite(risks).all() or risks.min() < 0 or risks.max() > 1:
         raise DicomnodeError(f"{stage}: the predicted risks are not {count} rows of probabilities: report this")
     if np.any(np.diff(risks, axis=1) < -1e-9):
@@ -203,9 +202,9 @@ def _checked(risks: NDArray[np.float64], count: int, stage: str) -> NDArray[np.f
 
 
 def _ensemble(run_: _Run) -> None:
-    frame = cohorts.load(run_.folder / "cohort.parquet")
+    frame = cohort.load(run_.folder / "cohort.parquet")
     found = {n: pd.read_parquet(_predictions(run_.folder, n)) for n in run_.settings.arms}
-    stacked = ensemble.stack(found, cohorts.outcomes_of(frame))
+    stacked = stacking.stack(found, cohort.outcomes_of(frame))
     write_json(run_.folder / "ensemble.json", stacked.to_dict())
     whole = pd.concat([*found.values(), stacked.predictions], ignore_index=True)
     write_atomically(run_.folder / "predictions.parquet", whole.to_parquet(index=False))
@@ -214,7 +213,7 @@ def _ensemble(run_: _Run) -> None:
 def _evaluation(run_: _Run) -> None:
     from training.evaluation.evaluate import evaluate  # noqa: PLC0415  (each step imports what it needs)
 
-    frame = cohorts.load(run_.folder / "cohort.parquet")
+    frame = cohort.load(run_.folder / "cohort.parquet")
     predictions = pd.read_parquet(run_.folder / "predictions.parquet")
     known = run_.registry.folder / "truth.csv"  # of a synthetic registry, for the oracle alone
     truth = pd.read_csv(known) if run_.registry.synthetic and known.is_file() else None

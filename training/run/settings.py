@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from dicomnode.analysis.risk.tabular import BATCH_PARTS
 from dicomnode.errors import UsageError
 from training.data.follow_up import Transplant
+from training.features.settings import FeatureSettings
+from training.models.tabular_settings import RadiomicsSettings
+from training.toml_table import TomlTable
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class CohortSettings(_Table):
+class CohortSettings(TomlTable):
     """`[cohort]`."""
 
     transplant: Transplant = Field(
@@ -25,61 +23,21 @@ class CohortSettings(_Table):
     )
 
 
-class SplitSettings(_Table):
+class SplitSettings(TomlTable):
     """`[splits]`."""
 
     outer: int = Field(5, ge=2, le=20, description="folds that are predicted in turn, 2 to 20")
     inner: int = Field(3, ge=2, le=10, description="folds inside each, where settings are chosen, 2 to 10")
 
 
-class FeatureSettings(_Table):
-    """`[features]`."""
-
-    source: Literal["registry", "volumes"] = Field(
-        "registry",
-        description="'registry': what the registry has, and the rest from the volumes (not from a node's, cut "
-        "to the lungs); 'volumes': all measured anew",
-    )
-    radiomics: bool = Field(True, description="with PyRadiomics features (seconds a scan where they are measured here)")
-    radiomics_spacing_mm: float = Field(
-        1.0,
-        ge=0.5,
-        le=6,
-        description="resolution of the radiomics, 0.5 to 6 mm; the node's is 1, a synthetic registry's 4",
-    )
-    workers: int = Field(0, ge=0, description="processes that measure; 0: one a core")
-
-
-class RadiomicsSettings(_Table):
-    """`[radiomics]`: the arm on measured numbers."""
-
-    families: tuple[Literal["quantities", "radiomics", "change", "covariates"], ...] = Field(
-        ("quantities", "radiomics", "change"),
-        min_length=1,
-        description="which features; with 'covariates' (age, sex, lung function) the node must be given them too",
-    )
-    models: tuple[Literal["cox", "boosting", "network"], ...] = Field(
-        ("cox", "boosting", "network"), min_length=1, description="kinds of model that the inner folds choose from"
-    )
-    correlation: float = Field(
-        0.95, gt=0, le=1, description="of two features with a higher absolute correlation, one is left out; 1: none"
-    )
-    stability: float = Field(
-        0.3, ge=0, lt=1, description="features whose repeatability (ICC) over a patient's scans is lower are left out"
-    )
-    combat: tuple[Literal["manufacturer", "model", "kernel_family"], ...] = Field(
-        (), description=f"ComBat by these ({', '.join(BATCH_PARTS)}); empty: none"
-    )
-
-
-class EvaluationSettings(_Table):
+class EvaluationSettings(TomlTable):
     """`[evaluation]`."""
 
     bootstrap: int = Field(1000, ge=0, le=100_000, description="bootstrap samples of patients")
     threshold: float = Field(0.2, gt=0, lt=1, description="risk from which a scan counts as high")
 
 
-class BundleSettings(_Table):
+class BundleSettings(TomlTable):
     """`[bundle]`."""
 
     make: bool = Field(True, description="whether a bundle is made at the end")
@@ -87,7 +45,7 @@ class BundleSettings(_Table):
     version: str = Field("1", min_length=1, max_length=32, description="the model's version")
 
 
-class GateSettings(_Table):
+class GateSettings(TomlTable):
     """`[gate]`: what a bundle has to show before it may serve (`training compare`)."""
 
     horizon_years: Literal[1, 3, 5] = Field(3, description="the horizon that is judged: 1, 3 or 5 years")
@@ -98,7 +56,7 @@ class GateSettings(_Table):
     calibration_intercept: float = Field(0.3, ge=0, description="largest distance of calibration in the large from 0")
 
 
-class RunSettings(_Table):
+class RunSettings(TomlTable):
     """A run. Paths are relative to the TOML file's folder."""
 
     registry: Path = Field(description="folder made by `dicomnode registry export` or `training synthetic`")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dicomnode.analysis.measures import quantify
 from dicomnode.analysis.arrays import LEFT, RIGHT
+from dicomnode.analysis.measures import quantify
 from dicomnode.analysis.phantom.phantom import Disease, Phantom, Scanner, chest
 from training.synthetic.patients import Scan
 

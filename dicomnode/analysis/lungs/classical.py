@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dicomnode.analysis.lungs import dense_lung
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
+from dicomnode.analysis.lungs import dense_lung
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, Grid, air_inside, distance, shrink
 from dicomnode.errors import RefusedError
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
+from dicomnode.analysis.findings import Flag, VolumeMl
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, OUT_OF_FIELD_HU
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
-from dicomnode.analysis.findings import Flag, VolumeMl
 
 __all__ = ["ClassicalSegmenter", "Segmenter", "check", "volumes"]
 

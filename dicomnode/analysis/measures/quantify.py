@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomnode.analysis.lungs import regions
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Volume
 from dicomnode.analysis.findings import Quantities
+from dicomnode.analysis.lungs import regions
 
 #: High-attenuation area, both ends included, HU, as the MESA Lung Study defined it.
 HAA_HU = (-600, -250)

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from dicomnode.analysis.measures.change import before, doubts, studied_at
 from dicomnode.analysis.findings import Findings, TrendPoint
+from dicomnode.analysis.measures.change import before, doubts, studied_at
 
 
 def trend(findings: Findings, earlier: Sequence[Findings]) -> tuple[TrendPoint, ...]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from dicomnode.analysis.phantom import anatomy
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
+from dicomnode.analysis.phantom import anatomy
 from dicomnode.analysis.phantom.lungs import Disease, Grain, Grid, LungPainter
 from dicomnode.analysis.phantom.shapes import Floats, Tubes, cover, draw_tubes, ellipse, mix, single
 

@@ -32,10 +32,14 @@ with warnings.catch_warnings():
 
     from dicomnode.analysis.radiomics import (
         first_order,
-        region as radiomics_region,
-        shape as shape_features,
-        texture as texture_features,
+        texture,
         texture_matrices,
+    )
+    from dicomnode.analysis.radiomics import (
+        region as radiomics_region,
+    )
+    from dicomnode.analysis.radiomics import (
+        shape as shape_features,
     )
 
 #: PyRadiomics' parameter file for whole lungs: 107 features of the original image, close to IBSI's reference settings
@@ -206,7 +210,7 @@ _ONE_VALUE: Mapping[str, Any] = {
 def _covered(extractor: RadiomicsFeatureExtractor, values: np.dtype[Any]) -> bool:
     """Whether the own loops give these features; the one place that decides between them and stock PyRadiomics."""
     setting, features = extractor.settings, extractor.enabledFeatures
-    classes = {"shape", "firstorder", *texture_features.CLASSES}
+    classes = {"shape", "firstorder", *texture.CLASSES}
     return (
         extractor.enabledImagetypes in ({"Original": {}}, {"Original": None})
         and all(k in _ANY_VALUE or (k in _ONE_VALUE and v == _ONE_VALUE[k]) for k, v in setting.items())
@@ -233,7 +237,7 @@ def _fast(extractor: RadiomicsFeatureExtractor, values: Values, inside: Solid, g
     wanted = {name: features or [] for name, features in extractor.enabledFeatures.items()}
     found: dict[str, dict[str, float]] = {}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        textures = wanted.keys() & texture_features.CLASSES
+        textures = wanted.keys() & texture.CLASSES
         if textures:
             counting = texture_matrices.start(region.levels, region.level_count, int(setting["gldm_a"]), threads)
         if "shape" in wanted:
@@ -249,7 +253,7 @@ def _fast(extractor: RadiomicsFeatureExtractor, values: Values, inside: Solid, g
         if textures:
             matrices = counting.result()
         for name in textures:
-            found[name] = texture_features.compute(name, matrices, region.levels, wanted[name])
+            found[name] = texture.compute(name, matrices, region.levels, wanted[name])
     return {f"original_{name}_{feature}": value for name in wanted for feature, value in found[name].items()}
 
 

@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from dicomnode.analysis.risk import fold_models, golden_case
-from dicomnode.analysis.risk.queries import Earlier, Scan
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Horizon, IntendedUse, Risk, SliceRelevance
+from dicomnode.analysis.risk import fold_models, golden_case
 from dicomnode.analysis.risk.fold_models import FoldModels
 from dicomnode.analysis.risk.manifest import Manifest, first_error, seal_of
 from dicomnode.analysis.risk.network import horizon_indices
 from dicomnode.analysis.risk.preprocess import Spec, slice_positions
+from dicomnode.analysis.risk.queries import Earlier, Scan
 from dicomnode.errors import BundleError, DicomnodeError
 
 __all__ = ["Bundle", "Earlier", "load", "read"]

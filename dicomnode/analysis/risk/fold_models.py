@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dicomnode.analysis.risk import tabular
-from dicomnode.analysis.risk.queries import Answer, Earlier, Scan
-from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.findings import Flag
+from dicomnode.analysis.risk import tabular
+from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.manifest import Manifest, NetworkArm
 from dicomnode.analysis.risk.network import CODE_WIDTH, HazardNet, risk
 from dicomnode.analysis.risk.preprocess import Spec, prepare
+from dicomnode.analysis.risk.queries import Answer, Earlier, Scan
 from dicomnode.analysis.risk.stored_weights import fill, to_be_filled
 from dicomnode.analysis.risk.tabular import TabularModel, batch_name
 from dicomnode.errors import BundleError, RefusedError

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from dicomnode.analysis.risk.queries import Earlier
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Risk
 from dicomnode.analysis.risk.manifest import Golden, first_error
+from dicomnode.analysis.risk.queries import Earlier
 from dicomnode.errors import BundleError, RefusedError
 
 if TYPE_CHECKING:

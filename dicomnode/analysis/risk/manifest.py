@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dicomnode.analysis.findings import IntendedUse
 from dicomnode.analysis.risk.backbones import BACKBONES
 from dicomnode.analysis.risk.ensemble import Ensemble
-from dicomnode.analysis.findings import IntendedUse
 from dicomnode.analysis.risk.network import horizon_indices
 
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from pydicom import Dataset
 
-from dicomnode.analysis.risk.queries import Earlier
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.measures.change import DAYS_A_YEAR, studied_at
 from dicomnode.analysis.findings import Findings, Risk
-from dicomnode.analysis.series.headers import string
+from dicomnode.analysis.measures.change import DAYS_A_YEAR, studied_at
+from dicomnode.analysis.risk.queries import Earlier
 from dicomnode.analysis.risk.tabular import features_of
+from dicomnode.analysis.series.headers import string
 
 if TYPE_CHECKING:
     from dicomnode.analysis.risk.bundle import Bundle  # torch takes seconds to import: who has a bundle has it already

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from pydicom import Dataset
 
-from dicomnode.analysis.series import geometry, kernels
-from dicomnode.analysis.series.series_facts import Facts
 from dicomnode.analysis.findings import Reason
+from dicomnode.analysis.series import geometry, kernels
 from dicomnode.analysis.series.headers import string, strings, text
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
+from dicomnode.analysis.series.series_facts import Facts
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 #: What technologists write into Contrast/Bolus Agent when they gave none.

@@ -29,8 +29,8 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import TEXT_VR_DELIMS
 
-from dicomnode.analysis.series import multiframe
 from dicomnode.analysis.findings import Reason
+from dicomnode.analysis.series import multiframe
 
 #: Elements above this size (private blobs of some vendors) stay on the disk.
 DEFER_BYTES = 65536

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom.pixels.decoders.base import get_decoder
 
-from dicomnode.analysis.series import geometry
-from dicomnode.analysis.series.series_facts import Facts
 from dicomnode.analysis.findings import Reason
+from dicomnode.analysis.series import geometry
 from dicomnode.analysis.series.geometry import (
     MAX_FILLED_GAP_MM,
     MAX_FILLED_GAPS,
@@ -17,6 +16,7 @@ from dicomnode.analysis.series.geometry import (
     SMALL_DEVIATION,
 )
 from dicomnode.analysis.series.headers import Header, number, string
+from dicomnode.analysis.series.series_facts import Facts
 
 
 def not_axial(known: Facts) -> Reason | None:

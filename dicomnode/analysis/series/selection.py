@@ -14,17 +14,16 @@ from typing import BinaryIO
 from pydicom import Dataset
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
+from dicomnode.analysis.findings import Flag, Reason, RejectedSeries, Severity
 from dicomnode.analysis.series import (
     breath,
-    content_rules as content,
+    content_rules,
     geometry,
     kernels,
     parts,
-    selection_rules as rules,
+    selection_rules,
     suitability,
 )
-from dicomnode.analysis.series.series_facts import Facts, facts
-from dicomnode.analysis.findings import Flag, Reason, RejectedSeries, Severity
 from dicomnode.analysis.series.geometry import positions_mm
 from dicomnode.analysis.series.headers import (
     Header,
@@ -38,6 +37,7 @@ from dicomnode.analysis.series.headers import (
 )
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.selection_rules import Rules
+from dicomnode.analysis.series.series_facts import Facts, facts
 
 __all__ = [
     "Header",
@@ -109,7 +109,7 @@ class Judged:
         return (
             self.breath == "expiration",
             self.prone,
-            limits.contrast == "preferred" and not content.has_contrast(self.known.datasets),
+            limits.contrast == "preferred" and not content_rules.has_contrast(self.known.datasets),
             0 if step <= 1.5 else 1 if step <= THICK_STEP_MM else 2,
             limits.kernels.index(kernels.family_of(self.first)),
             # Reconstructions of one scan differ by a few slices: that must not outweigh the rest.
@@ -164,7 +164,9 @@ def studies(series: Iterable[Series]) -> dict[str, list[Series]]:
     return found
 
 
-def select(series: Sequence[Series], unreadable: Sequence[Unreadable] = (), limits: Rules = rules.DEFAULT) -> Selection:
+def select(
+    series: Sequence[Series], unreadable: Sequence[Unreadable] = (), limits: Rules = selection_rules.DEFAULT
+) -> Selection:
     """The best suitable series of one study, or the best part of one (`parts`).
 
     Raises:
@@ -207,7 +209,7 @@ def _rejected(judged: Judged) -> RejectedSeries:
 
 def _parts(series: Series) -> tuple[Series, ...]:
     """The scans of a CT series; anything else stays whole, and is not looked into."""
-    is_ct = all(string(h.dataset, "SOPClassUID") in (content.CT_IMAGE, *ENHANCED_CT) for h in series.headers)
+    is_ct = all(string(h.dataset, "SOPClassUID") in (content_rules.CT_IMAGE, *ENHANCED_CT) for h in series.headers)
     return parts.split(series) if is_ct else (series,)
 
 
@@ -270,7 +272,7 @@ def _flags(chosen: Judged) -> tuple[Flag, ...]:
 
 def _content_flags(chosen: Judged) -> list[Flag]:
     first, family, flags = chosen.first, kernels.family_of(chosen.first), []
-    if content.has_contrast(chosen.known.datasets):
+    if content_rules.has_contrast(chosen.known.datasets):
         flags.append(Flag("contrast", "info", "Contrast medium was given: attenuation is higher than without it."))
     if family == "soft":
         flags.append(Flag("soft-kernel", "info", f"Kernel {chosen.kernel} is a soft-tissue kernel."))

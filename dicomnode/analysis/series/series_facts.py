@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from dicomnode.analysis.series import geometry, selection_rules as rules
+from dicomnode.analysis.series import geometry
+from dicomnode.analysis.series import selection_rules as rules
 from dicomnode.analysis.series.geometry import Plane, Stack
 from dicomnode.analysis.series.headers import Series
 from dicomnode.analysis.series.selection_rules import Rules

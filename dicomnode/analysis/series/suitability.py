@@ -6,43 +6,43 @@ become one regular axial volume in Hounsfield units: `volume.load` refuses what 
 
 from collections.abc import Callable, Sequence
 
-from dicomnode.analysis.series import content_rules as content, loading_rules as loading
-from dicomnode.analysis.series.series_facts import Facts, facts
 from dicomnode.analysis.findings import Reason
+from dicomnode.analysis.series import content_rules, loading_rules
+from dicomnode.analysis.series.series_facts import Facts, facts
 
 __all__ = ["Facts", "facts", "reasons", "reasons_against_loading"]
 
 Rule = Callable[[Facts], Reason | None]
 
-FUNDAMENTAL: tuple[Rule, ...] = (content.not_ct, content.enhanced_ct, content.not_ct_image)
+FUNDAMENTAL: tuple[Rule, ...] = (content_rules.not_ct, content_rules.enhanced_ct, content_rules.not_ct_image)
 CONTENT: tuple[Rule, ...] = (
-    content.not_chest,
-    content.description,
-    content.kernel,
-    content.contrast,
-    content.too_few_slices,
-    content.coverage,
-    content.too_thick,
+    content_rules.not_chest,
+    content_rules.description,
+    content_rules.kernel,
+    content_rules.contrast,
+    content_rules.too_few_slices,
+    content_rules.coverage,
+    content_rules.too_thick,
 )
 LOADING: tuple[Rule, ...] = (
-    loading.truncated,
-    loading.incomplete_concatenation,
-    loading.duplicate_instances,
-    loading.missing_attributes,
-    loading.not_monochrome2,
-    loading.no_rescale,
-    loading.not_hu,
-    loading.unsupported_syntax,
-    loading.no_geometry,
-    loading.no_pixel_spacing,
-    loading.not_axial,
-    loading.mixed_orientation,
-    loading.mixed_size,
-    loading.mixed_frames_of_reference,
-    loading.gantry_tilt,
-    loading.duplicate_positions,
-    loading.missing_slices,
-    loading.non_uniform,
+    loading_rules.truncated,
+    loading_rules.incomplete_concatenation,
+    loading_rules.duplicate_instances,
+    loading_rules.missing_attributes,
+    loading_rules.not_monochrome2,
+    loading_rules.no_rescale,
+    loading_rules.not_hu,
+    loading_rules.unsupported_syntax,
+    loading_rules.no_geometry,
+    loading_rules.no_pixel_spacing,
+    loading_rules.not_axial,
+    loading_rules.mixed_orientation,
+    loading_rules.mixed_size,
+    loading_rules.mixed_frames_of_reference,
+    loading_rules.gantry_tilt,
+    loading_rules.duplicate_positions,
+    loading_rules.missing_slices,
+    loading_rules.non_uniform,
 )
 
 
@@ -51,8 +51,10 @@ def reasons(known: Facts) -> tuple[Reason, ...]:
     fundamental = _first_failed(known)
     if fundamental:
         return fundamental
-    no_modality = content.no_modality(known)
-    found = ((no_modality,) if no_modality else ()) + content.image_types(known) + _failed(CONTENT + LOADING, known)
+    no_modality = content_rules.no_modality(known)
+    found = (
+        ((no_modality,) if no_modality else ()) + content_rules.image_types(known) + _failed(CONTENT + LOADING, known)
+    )
     return found + _tilt_beside(found, known)
 
 

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from dicomnode.analysis.volume import decode, regrid as resample
-from dicomnode.analysis.series import geometry, selection_rules as rules, suitability
 from dicomnode.analysis.arrays import Frame, HuArray, InPlane, Volume
+from dicomnode.analysis.series import geometry, selection_rules, suitability
 from dicomnode.analysis.series.geometry import Plane, Vector
 from dicomnode.analysis.series.headers import Header, Series, number, string
 from dicomnode.analysis.series.selection_rules import Rules
+from dicomnode.analysis.volume import decode, regrid
 from dicomnode.errors import RefusedError
 
 Progress = Callable[[int, int], None]
 
 
-def load(series: Series, progress: Progress | None = None, limits: Rules = rules.DEFAULT) -> Volume:
+def load(series: Series, progress: Progress | None = None, limits: Rules = selection_rules.DEFAULT) -> Volume:
     """The volume of a series of CT images, single ones or the frames of an enhanced CT.
 
     `progress` is called with (slices done, slices in all), in this thread.
@@ -47,11 +47,11 @@ def load(series: Series, progress: Progress | None = None, limits: Rules = rules
     origin = _origin(planes[0], in_plane, axes, shape, spacing)
     grid = None
     if stack.tilted or not stack.uniform:
-        grid = resample.plan(stack, _shifts(planes, axes, spacing), shape, spread=not stack.uniform)
+        grid = regrid.plan(stack, _shifts(planes, axes, spacing), shape, spread=not stack.uniform)
         origin = origin + sum(axis * n * s for axis, n, s in zip(axes, grid.first, spacing, strict=True))
     with decode.reading(headers) as images:
         turned = _turned(images, in_plane, len(headers), progress)
-        hu = _stacked(turned, (len(headers), *shape)) if grid is None else resample.fill(grid, turned)
+        hu = _stacked(turned, (len(headers), *shape)) if grid is None else regrid.fill(grid, turned)
     return Volume(
         hu=hu,
         spacing_mm=(stack.step_mm if grid is None else grid.step_mm, *spacing),

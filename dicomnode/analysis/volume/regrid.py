@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import HuArray, SourceGrid
-from dicomnode.analysis.volume.decode import PADDING_HU
 from dicomnode.analysis.series.geometry import Stack
+from dicomnode.analysis.volume.decode import PADDING_HU
 
 
 @dataclass(frozen=True)

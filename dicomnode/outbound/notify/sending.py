@@ -7,10 +7,10 @@ from pathlib import Path
 import pydicom
 
 from dicomnode.config import Config, Notify
-from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Event
 from dicomnode.outbound.notify import mail, webhook
 from dicomnode.outbound.notify.message import message
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Event
 
 
 def send(config: Config, to: Notify, event: Event, catalog: Catalog | None) -> None:

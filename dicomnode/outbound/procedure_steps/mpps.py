@@ -14,15 +14,16 @@ from pynetdicom.association import Association
 
 from dicomnode import config, logs
 from dicomnode.config import Config
-from dicomnode.network import mpps, association as sender
-from dicomnode.network.ups import DUPLICATE_UID, FOR_GOOD, is_good
 from dicomnode.errors import DicomnodeError
-from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import JobState
-from dicomnode.store.catalog.procedure_steps import Step
-from dicomnode.report.uids import derive
-from dicomnode.outbound.procedure_steps import progress as outlook
+from dicomnode.network import association as sender
+from dicomnode.network import mpps
+from dicomnode.network.ups import DUPLICATE_UID, FOR_GOOD, is_good
+from dicomnode.outbound.procedure_steps import progress
 from dicomnode.outbound.procedure_steps.progress import Outlook, provider
+from dicomnode.report.uids import derive
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.procedure_steps import Step
+from dicomnode.store.records import JobState
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def tick(settings: Config, catalog: Catalog, now: float) -> int:
     if table is None:
         return 0
     plan(settings, catalog, now)
-    seen = [(step, outlook.look(catalog, step.study_uid, step.generation)) for step in catalog.open_steps(("mpps",))]
+    seen = [(step, progress.look(catalog, step.study_uid, step.generation)) for step in catalog.open_steps(("mpps",))]
     due = [(step, how) for step, how in seen if step.state == "planned" or how.how != "in progress"]
     if not due:
         return 0
@@ -62,7 +63,7 @@ def _advanced(there: "Server", step: Step, seen: Outlook) -> bool:
 
 def plan(settings: Config, catalog: Catalog, now: float) -> None:
     """Note a step for each analysis that has begun; its UID follows from study and generation."""
-    for job in outlook.untold(settings, catalog, ("mpps",), _BEGUN, now):
+    for job in progress.untold(settings, catalog, ("mpps",), _BEGUN, now):
         uid = derive("performed procedure step", job.study_uid, str(job.generation))
         begun_at = job.updated_at if job.state == "running" else job.created_at
         catalog.note_step(Step(uid, "mpps", job.study_uid, job.generation, "", "planned", None, None, now, begun_at))
@@ -115,7 +116,7 @@ class Server:
         return self._taken(step, after, "N-SET", status)
 
     def _ending(self, step: Step, seen: Outlook) -> tuple[Dataset, Step]:
-        made = outlook.results(self._settings, self._catalog, step.study_uid, seen.generation)
+        made = progress.results(self._settings, self._catalog, step.study_uid, seen.generation)
         if seen.how == "done" and made:
             return mpps.completed(self._now, made), step.now("completed")
         reason = seen.reason or "the results were removed before the server could be told"

@@ -10,8 +10,8 @@ from dicomnode.config import Config, Mpps, Ups
 from dicomnode.network.association import Destination
 from dicomnode.network.ups import Reference
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Job, JobState, StudyState
 from dicomnode.store.catalog.procedure_steps import StepKind
+from dicomnode.store.records import Job, JobState, StudyState
 from dicomnode.store.results_folder import results_folder
 
 #: Jobs that changed so long ago get no step any more: they ended before the table was configured.
@@ -84,7 +84,7 @@ def results(config: Config, catalog: Catalog, study_uid: str, generation: int) -
         if delivery.kind == "results" and delivery.state in ("delivered", "committed"):
             stored.setdefault(delivery.sop_instance_uid, []).append(titles.get(delivery.destination, ""))
     made = []
-    for path in sorted(results_folder(config, study_uid, generation).glob("*.dcm")):
+    for path in sorted(results_folder(config.storage.results, study_uid, generation).glob("*.dcm")):
         header = dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
         uid = str(header.SOPInstanceUID)
         held_by = tuple(title for title in stored.get(uid, []) if title) or (config.node.ae_title,)

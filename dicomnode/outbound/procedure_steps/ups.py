@@ -21,14 +21,16 @@ from pynetdicom.association import Association
 
 from dicomnode import config, logs
 from dicomnode.config import Config
-from dicomnode.network import find as query, association as sender, ups
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
-from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import JobState
-from dicomnode.store.catalog.procedure_steps import Step
-from dicomnode.report.uids import derive
-from dicomnode.outbound.procedure_steps import progress as outlook
+from dicomnode.network import association as sender
+from dicomnode.network import find as query
+from dicomnode.network import ups
+from dicomnode.outbound.procedure_steps import progress
 from dicomnode.outbound.procedure_steps.progress import Outlook, provider
+from dicomnode.report.uids import derive
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.procedure_steps import Step
+from dicomnode.store.records import JobState
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ def tick(settings: Config, catalog: Catalog, now: float) -> int:
 
 def plan(settings: Config, catalog: Catalog, now: float) -> None:
     """Note a task of our own for each study that was accepted, unless the worklist has one for it."""
-    for job in outlook.untold(settings, catalog, ("found", "own"), _LIVE, now):
+    for job in progress.untold(settings, catalog, ("found", "own"), _LIVE, now):
         uid = derive("unified procedure step", job.study_uid, str(job.generation))
         transaction = generate_uid(prefix=None)
         catalog.note_step(
@@ -110,7 +112,7 @@ def _read(answer: bytes, table: config.Ups) -> ups.Task | None:
 
 def _looked_at(catalog: Catalog) -> Iterator[tuple[Step, Outlook]]:
     for step in catalog.open_steps(("found", "own")):
-        yield step, outlook.look(catalog, step.study_uid, step.generation)
+        yield step, progress.look(catalog, step.study_uid, step.generation)
 
 
 def _advanced(there: "Server", step: Step, seen: Outlook) -> bool:
@@ -195,7 +197,7 @@ class Server:
 
     def _go_on(self, step: Step, seen: Outlook) -> Step:
         if seen.how == "absent":
-            return self._cancel(step, _LATE, outlook.UNSPECIFIED)
+            return self._cancel(step, _LATE, progress.UNSPECIFIED)
         if seen.how == "ended without result":
             return self._cancel(step, seen.reason, seen.code)
         if seen.how == "done":
@@ -210,9 +212,9 @@ class Server:
         return self._save(replace(step, told=seen.text))  # the end matters more
 
     def _complete(self, step: Step, seen: Outlook) -> Step:
-        made = outlook.results(self._settings, self._catalog, step.study_uid, seen.generation)
+        made = progress.results(self._settings, self._catalog, step.study_uid, seen.generation)
         if not made:
-            return self._cancel(step, "the node holds no results of its study: send its images again", outlook.FAILED)
+            return self._cancel(step, "the node holds no results of its study: send its images again", progress.FAILED)
         station, begun_at = self._settings.node.ae_title, step.begun_at or self._now
         change = ups.completion(station, self._table.workitem, begun_at, max(begun_at, time.time()), made)
         return self._end(step.now("completed"), change, "COMPLETED")

@@ -11,8 +11,8 @@ from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, ExplicitVRLittleEndian, Seco
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.report import codes, stamp, uids
-from dicomnode.report.page import layout as page, trend
 from dicomnode.report.context import SUMMARY, Context
+from dicomnode.report.page import layout, trend
 from dicomnode.report.page.style import BACKGROUND
 from dicomnode.report.page.views import Views
 
@@ -27,16 +27,16 @@ def picture(views: Views, findings: Findings) -> NDArray[np.uint8]:
     """
     if findings.lungs is None or findings.series is None:
         raise ValueError(f"no summary to draw: the findings ({findings.status}) hold no lungs")
-    whole = _pixels(page.SIZE_INCHES, lambda figure: page.draw(figure, views, findings))
+    whole = _pixels(layout.SIZE_INCHES, lambda figure: layout.draw(figure, views, findings))
     if not findings.trend:
         return whole
-    seam = round((1 - page.SEAM) * len(whole))
+    seam = round((1 - layout.SEAM) * len(whole))
     strip = _pixels(trend.SIZE_INCHES, lambda figure: trend.draw(figure, findings))
     return np.concatenate([whole[:seam], strip, whole[seam:]])
 
 
 def _pixels(size_inches: tuple[float, float], draw: Callable[[Figure], None]) -> NDArray[np.uint8]:
-    figure = Figure(figsize=size_inches, dpi=page.DPI, facecolor=BACKGROUND)
+    figure = Figure(figsize=size_inches, dpi=layout.DPI, facecolor=BACKGROUND)
     canvas = FigureCanvasAgg(figure)
     draw(figure)
     canvas.draw()

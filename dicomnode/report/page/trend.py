@@ -6,8 +6,8 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dicomnode.analysis.measures.change import studied_at
 from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.measures.change import studied_at
 from dicomnode.report.page.style import BACKGROUND, FAINT, FONT, LEFT_LUNG, RULE, TEXT, write
 from dicomnode.report.wording import change_line, plain
 

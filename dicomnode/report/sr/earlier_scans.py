@@ -6,8 +6,8 @@ from pydicom.uid import Comprehensive3DSRStorage
 
 from dicomnode.analysis.findings import Findings, TrendPoint
 from dicomnode.report import codes, uids
-from dicomnode.report.sr import frame as documents
 from dicomnode.report.context import MEASUREMENTS
+from dicomnode.report.sr import frame
 
 
 def time_point(findings: Findings) -> hd.sr.TimePointContext | None:
@@ -23,7 +23,7 @@ def time_point(findings: Findings) -> hd.sr.TimePointContext | None:
 
 def listed(findings: Findings) -> list[hd.sr.ContentItem]:
     """One line for each earlier scan, the oldest first, with what was measured then."""
-    return [documents.text(codes.EARLIER_SCAN, _line(point, findings)) for point in findings.trend]
+    return [frame.text(codes.EARLIER_SCAN, _line(point, findings)) for point in findings.trend]
 
 
 def evidence(findings: Findings) -> list[Dataset]:

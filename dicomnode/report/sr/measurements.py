@@ -9,9 +9,9 @@ from pydicom.sr.coding import Code
 
 from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
 from dicomnode.report import codes, source, uids
-from dicomnode.report.sr import frame as documents, earlier_scans
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context
 from dicomnode.report.segmentation import algorithm_family
+from dicomnode.report.sr import earlier_scans, frame
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, segments
 from dicomnode.report.wording import plain
 
@@ -28,16 +28,16 @@ def encode(headers: Sequence[Dataset], findings: Findings, seg: Dataset, context
     if "lungs" not in findings.quantities or not findings.quantities.keys() & LUNGS.keys():
         raise ValueError("the findings hold no quantities of the lungs")
     stopped = findings.risk is None and any(flag.severity == "error" for flag in findings.flags)
-    return documents.document(
+    return frame.document(
         MEASUREMENTS,
         headers,
         findings,
         context,
         groups=[_group(site, headers[0], seg, findings, lungs) for site in _sites(findings)],
         evaluations=[
-            documents.summary(codes.PARTIALLY_SUCCEEDED if stopped else codes.SUCCEEDED),
-            *documents.preamble(findings),
-            *documents.series_used(findings),
+            frame.summary(codes.PARTIALLY_SUCCEEDED if stopped else codes.SUCCEEDED),
+            *frame.preamble(findings),
+            *frame.series_used(findings),
             *_compared_with(findings.change),
             *earlier_scans.listed(findings),
             *_note_on_radiomics(findings),
@@ -166,7 +166,7 @@ def _compared_with(change: Change | None) -> list[hd.sr.ContentItem]:
     doubts = " ".join(f"{flag.severity.upper()}: {flag.text}" for flag in change.flags)
     comparable = doubts or "The two scans are comparable as far as their headers and lung volumes tell."
     words = f"Changes since study {change.earlier_study_uid}, {change.interval_days:.0f} days before. {comparable}"
-    return [documents.text(codes.COMPARED_WITH, words)]
+    return [frame.text(codes.COMPARED_WITH, words)]
 
 
 def _attenuation(hu: float, derivation: Code) -> hd.sr.Measurement:
@@ -180,4 +180,4 @@ def _note_on_radiomics(findings: Findings) -> list[hd.sr.ContentItem]:
         return []
     count = sum(len(features) for features in findings.radiomics.features.values())
     note = f"{count} radiomics features were computed; they are kept with the findings on the node and not listed here."
-    return [documents.text(codes.NOTE, note)]
+    return [frame.text(codes.NOTE, note)]

@@ -8,8 +8,8 @@ from pydicom.dataset import Dataset
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.report import codes
-from dicomnode.report.sr import frame as documents
 from dicomnode.report.context import REFUSAL, Context
+from dicomnode.report.sr import frame
 
 
 def encode(header: Dataset, findings: Findings, context: Context) -> Dataset:
@@ -27,12 +27,12 @@ def encode(header: Dataset, findings: Findings, context: Context) -> Dataset:
         raise ValueError(f"no refusal to encode: the findings are {findings.status}")
     outcome = codes.NOT_ATTEMPTED if findings.series is None else codes.FAILED
     evaluations = [
-        documents.summary(outcome),
-        *documents.preamble(findings),
-        *documents.series_used(findings),
-        *(documents.text(codes.REASON, sentence) for sentence in reasons(findings)),
+        frame.summary(outcome),
+        *frame.preamble(findings),
+        *frame.series_used(findings),
+        *(frame.text(codes.REASON, sentence) for sentence in reasons(findings)),
     ]
-    return documents.document(REFUSAL, [header], findings, context, evaluations=evaluations)
+    return frame.document(REFUSAL, [header], findings, context, evaluations=evaluations)
 
 
 def reasons(findings: Findings) -> list[str]:

@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset
 
 from dicomnode.analysis.findings import Findings, Horizon, Risk
 from dicomnode.report import codes, source, uids
-from dicomnode.report.sr import frame as documents
 from dicomnode.report.context import MANUFACTURER, RISK, Context
+from dicomnode.report.sr import frame
 from dicomnode.report.wording import plain
 
 
@@ -28,16 +28,16 @@ def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> 
     if unknown:
         raise ValueError(f"there is no code for a horizon of {unknown} years, only for {list(codes.MORTALITY)}")
     interval = risk.interval or "The model states no interval in words."
-    return documents.document(
+    return frame.document(
         RISK,
         headers,
         findings,
         context,
         groups=[_group(headers, risk)],
         evaluations=[
-            *documents.preamble(findings),
-            documents.text(codes.INTERVAL, interval),
-            *documents.series_used(findings),
+            *frame.preamble(findings),
+            frame.text(codes.INTERVAL, interval),
+            *frame.series_used(findings),
         ],
     )
 

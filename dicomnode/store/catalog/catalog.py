@@ -14,9 +14,15 @@ from dicomnode.store.catalog.commitments import Commitments
 from dicomnode.store.catalog.events import note
 from dicomnode.store.catalog.holdings import Holdings
 from dicomnode.store.catalog.jobs import supersede
+from dicomnode.store.catalog.orders import Orders
 from dicomnode.store.catalog.patients import Patients, count, note_patient
 from dicomnode.store.catalog.priors import FETCHED, Priors
+from dicomnode.store.catalog.procedure_steps import Steps
 from dicomnode.store.catalog.recording import Recording
+from dicomnode.store.catalog.registry import RegistryRows
+from dicomnode.store.catalog.routings import Routings
+from dicomnode.store.catalog.tables import associations, deliveries, instances, jobs, priors, studies
+from dicomnode.store.catalog.workers import Workers
 from dicomnode.store.records import (
     Bringer,
     Closed,
@@ -28,12 +34,6 @@ from dicomnode.store.records import (
     StudyIntake,
     StudyState,
 )
-from dicomnode.store.catalog.registry import RegistryRows
-from dicomnode.store.catalog.routings import Routings
-from dicomnode.store.catalog.procedure_steps import Steps
-from dicomnode.store.catalog.tables import associations, deliveries, instances, jobs, priors, studies
-from dicomnode.store.catalog.workers import Workers
-from dicomnode.store.catalog.orders import Orders
 
 
 class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers):

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import ColumnElement, select
 
 from dicomnode.store.catalog.jobs import Ledger, conclude, lock_study
-from dicomnode.store.records import Instance, OwedReport
 from dicomnode.store.catalog.tables import commitments, deliveries, instances, owed_reports
+from dicomnode.store.records import Instance, OwedReport
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 
 from dicomnode.errors import DatabaseError, SpoolError
 from dicomnode.store.catalog import migrate
-from dicomnode.store.records import Lease
 from dicomnode.store.catalog.tables import workers
+from dicomnode.store.records import Lease
 
 #: How long a writer waits for another process' write before it gives up, seconds.
 BUSY_S = 20.0

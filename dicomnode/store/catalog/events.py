@@ -8,8 +8,8 @@ import hashlib
 from sqlalchemy import Connection, insert, select
 
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.records import Event, JobState
 from dicomnode.store.catalog.tables import events
+from dicomnode.store.records import Event, JobState
 
 #: States that are events.
 TOLD: tuple[JobState, ...] = ("delivered", "committed", "refused", "failed", "held")

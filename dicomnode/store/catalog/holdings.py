@@ -5,8 +5,8 @@ from collections.abc import Collection
 from sqlalchemy import select
 
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.records import JobState, Study
 from dicomnode.store.catalog.tables import instances, jobs, studies
+from dicomnode.store.records import JobState, Study
 
 #: Jobs whose results stand. A held one waits for a person, a cancelled or superseded one was called back.
 _STANDING: tuple[JobState, ...] = ("analysed", "delivered", "committed", "refused", "failed")

@@ -4,8 +4,8 @@ from sqlalchemy import ColumnElement, Connection, func, select
 
 from dicomnode.errors import SpoolError
 from dicomnode.store.catalog.events import Events, note
-from dicomnode.store.records import Delivery, DeliveryState, Job, JobState
 from dicomnode.store.catalog.tables import deliveries, jobs, studies
+from dicomnode.store.records import Delivery, DeliveryState, Job, JobState
 
 #: States in which a job may still bring something to a destination.
 LIVE: tuple[JobState, ...] = ("queued", "held", "running", "analysed", "routed")

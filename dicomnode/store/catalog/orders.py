@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.records import PATIENT_ID_DIGITS, Study
 from dicomnode.store.catalog.tables import orders, patients, studies
+from dicomnode.store.records import PATIENT_ID_DIGITS, Study
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.records import NO_PATIENT_ID, PATIENT_ID_DIGITS
 from dicomnode.store.catalog.tables import instances, patients, studies
+from dicomnode.store.records import NO_PATIENT_ID, PATIENT_ID_DIGITS
 
 
 def count(hashes: Collection[str]) -> int:

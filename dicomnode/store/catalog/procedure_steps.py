@@ -7,8 +7,8 @@ from typing import Literal
 from sqlalchemy import select
 
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.records import Job, JobState
 from dicomnode.store.catalog.tables import jobs, procedure_steps
+from dicomnode.store.records import Job, JobState
 
 #: A task found on the UPS worklist, one that the node has put there itself, a performed procedure step (MPPS).
 StepKind = Literal["found", "own", "mpps"]

@@ -14,8 +14,8 @@ from sqlalchemy.dialects.sqlite import Insert
 
 from dicomnode.errors import DatabaseError
 from dicomnode.store.catalog.database import BUSY_S, Database, failure_text
-from dicomnode.store.records import Conflict, Instance
 from dicomnode.store.catalog.tables import conflicts, instances, studies
+from dicomnode.store.records import Conflict, Instance
 
 Recorded = Literal["new", "same", "conflict"]
 

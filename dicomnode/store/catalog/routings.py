@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from sqlalchemy import select
 
 from dicomnode.store.catalog.jobs import Ledger, arrived_before, lock_study, planned_delivery
-from dicomnode.store.records import Routing, original
 from dicomnode.store.catalog.tables import associations, deliveries, instances, routings
+from dicomnode.store.records import Routing, original
 
 
 class Routings(Ledger):

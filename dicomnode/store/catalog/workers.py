@@ -5,8 +5,8 @@ from typing import Literal
 from sqlalchemy import ColumnElement, Float, cast, func, literal_column, select
 
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.records import Lease, Worker
 from dicomnode.store.catalog.tables import workers
+from dicomnode.store.records import Lease, Worker
 
 
 class Workers(Database):

@@ -7,14 +7,14 @@ from typing import cast
 import numpy as np
 import pytest
 
-from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis import pipeline
-from dicomnode.analysis.risk.queries import Earlier
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.risk.bundle import Bundle
-from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.findings import Flag, Horizon, Risk
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.pipeline import Method, analyse
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.queries import Earlier
 from dicomnode.errors import RefusedError
 from tests.ct_files import ct_series, write
 

@@ -7,8 +7,8 @@ import numpy as np
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.lungs.segmenter import ClassicalSegmenter
 from dicomnode.analysis.pipeline import Analysis, Method
-from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.series.selection import group, read_headers, select
+from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.volume.load import load
 from tests.ct_files import ct_series, enhanced, write
 

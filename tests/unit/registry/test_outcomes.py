@@ -8,7 +8,7 @@ import pytest
 from dicomnode.errors import UsageError
 from dicomnode.registry.export import export
 from tests.registry_node import Node, analysis
-from training.data import cohort, registry_folder as registry
+from training.data import cohort, registry_folder
 from training.data.follow_up import read_outcomes
 
 HEADER = "patient_id,issuer,death_date,last_contact_date,transplant_date\n"
@@ -91,6 +91,6 @@ def test_a_scan_after_the_last_contact_blocks_no_export(node: Node, tmp_path: Pa
         if uid == "1.1":
             node.outcomes(HEADER + "PAT-1,H,,2020-06-01,\n")
     export(node.catalog, tmp_path / "out")
-    made = cohort.build(registry.read(tmp_path / "out"), read_outcomes(tmp_path / "out" / "outcomes.csv"))
+    made = cohort.build(registry_folder.read(tmp_path / "out"), read_outcomes(tmp_path / "out" / "outcomes.csv"))
     assert made.frame["time_years"].to_list() == pytest.approx([425 / 365.25])
     assert not made.frame["event"].any()

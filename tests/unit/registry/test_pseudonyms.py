@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.errors import UsageError
-from dicomnode.store.identity import patient_hash
 from dicomnode.registry import pseudonyms
 from dicomnode.registry.pseudonyms import KEY_FILE, Pseudonyms
+from dicomnode.store.identity import patient_hash
 
 NAMES = Pseudonyms(b"k" * 32)
 DAYS = st.dates(date(1960, 1, 1), date(2090, 1, 1))

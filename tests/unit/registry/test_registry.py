@@ -17,13 +17,14 @@ from dicomnode.analysis.risk.predict import age_years
 from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.cli import app
 from dicomnode.errors import RefusedError, UsageError
-from dicomnode.store.catalog.registry import RegistryRisk
-from dicomnode.registry import rows as recorder, shadow
+from dicomnode.registry import rows as recorder
+from dicomnode.registry import shadow
 from dicomnode.registry.export import export
 from dicomnode.registry.forget import Forgotten, forget
+from dicomnode.store.catalog.registry import RegistryRisk
 from tests import report_cases
 from tests.registry_node import NOW, Node, analysis, findings, header
-from training.data import registry_folder as registry
+from training.data import registry_folder
 
 
 def test_a_scan_goes_in_and_comes_out_for_training(node: Node, tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_thickness_that_is_none_is_not_kept(node: Node, tmp_path: Path, stated
     assert node.keep(replace(made, findings=replace(made.findings, series=series)))
     assert [s.slice_thickness_mm for s in node.catalog.registry_scans()] == [kept]
     export(node.catalog, tmp_path / "out")
-    assert len(registry.read(tmp_path / "out").scans) == 1
+    assert len(registry_folder.read(tmp_path / "out").scans) == 1
 
 
 def test_a_forgotten_patient_stays_away(node: Node, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from dicomnode import config
 from dicomnode.errors import ConfigurationError, UsageError
-from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.registry.retraining import Retraining, retrain, trigger
+from dicomnode.store.catalog.catalog import Catalog
 from tests.acceptance.running import until
 from tests.conftest import ROOT
 from tests.registry_node import Node, analysis

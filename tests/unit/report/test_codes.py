@@ -1,12 +1,11 @@
 """The codes: known to the standard's dictionaries where they claim to be, within the lengths, and published."""
 
-from pathlib import Path
-
 import pytest
 from pydicom.sr import _concepts_dict
 from pydicom.sr.coding import Code
 
 from dicomnode.report import codes
+from tests.conftest import ROOT
 
 ALL = [value for value in vars(codes).values() if isinstance(value, Code)]
 ALL += [
@@ -45,5 +44,5 @@ def test_private_codes_are_unique_and_all_published() -> None:
 
 
 def test_the_published_list_is_the_table() -> None:
-    path = Path(__file__).resolve().parents[3] / "docs" / "private-codes.md"
+    path = ROOT / "docs" / "private-codes.md"
     assert path.read_text(encoding="utf-8") == codes.published(), f"write dicomnode.report.codes.published() to {path}"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from training.models.deep import settings as deep_settings
 from training import demo
+from training.models.deep import settings as deep_settings
 from training.progress_type import Told
 from training.run.settings import RunSettings
 

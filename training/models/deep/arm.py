@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from dicomnode.analysis.risk.network import HazardNet, risk
 from dicomnode.errors import UsageError
-from training.models.deep import settings as deep_settings, fit as loop
+from training.data.outcomes import EDGES_YEARS
 from training.models.arm import Data, Rows
-from training.progress_type import Told
-from training.models.deep.settings import DeepSettings
+from training.models.deep import fit as loop
+from training.models.deep import settings as deep_settings
+from training.models.deep.distributed import Ranks, alone
 from training.models.deep.job import Job
 from training.models.deep.prepared_slices import prepare_all
-from training.data.outcomes import EDGES_YEARS
-from training.models.deep.distributed import Ranks, alone
+from training.models.deep.settings import DeepSettings
+from training.progress_type import Told
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dicomnode.analysis.risk.network import HazardNet
+from training.data.outcomes import EDGES_YEARS, interval_targets, negative_log_likelihood
 from training.models.arm import Rows
-from training.progress_type import Told
 from training.models.deep.augment import augmented, generator
+from training.models.deep.distributed import Ranks
 from training.models.deep.job import Job
 from training.models.deep.prepared_slices import batches, write_whole
-from training.data.outcomes import EDGES_YEARS, interval_targets, negative_log_likelihood
 from training.models.deep.pretrained import load_encoder
-from training.models.deep.distributed import Ranks
 from training.models.deep.random_start import start_at_random
+from training.progress_type import Told
 
 WEIGHTS, REPORT, CHECKPOINT = "model.safetensors", "fit.json", "checkpoint.pt"
 INTERVALS = len(EDGES_YEARS) - 1

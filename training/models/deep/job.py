@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.models.arm import Rows
-from training.models.deep.settings import DeepSettings
-from training.models.deep.prepared_slices import Prepared, write_whole
 from training.data.outcomes import Outcomes
+from training.models.arm import Rows
+from training.models.deep.prepared_slices import Prepared, write_whole
+from training.models.deep.settings import DeepSettings
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.errors import UsageError
+from training.data.volumes import load_scan
 from training.models.arm import Rows
 from training.progress_type import Told
-from training.data.volumes import load_scan
 
 #: Groups of scans that are read ahead, each by a thread: reading a file releases the interpreter's lock.
 _AHEAD = 3

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dicomnode.analysis.risk.backbones import BACKBONES, models
-from dicomnode.errors import UsageError
 from dicomnode.downloads import Published
+from dicomnode.errors import UsageError
 
 _HOW = "Get it with `training pretrained {backbone} --to FOLDER`, which also says what to write here"
 

@@ -22,7 +22,7 @@ def start_at_random(encoder: nn.Module, backbone: str, spec: Spec) -> None:
     backbones start as torchvision makes them.
 
     Args:
-        encoder: of `analysis.backbones.encoder`, random.
+        encoder: of `analysis.risk.backbones.encoder`, random.
         backbone: its name.
         spec: how the input is made.
     """

@@ -1,22 +1,23 @@
 """One of several processes that fit a job's network together.
 
-`torchrun --standalone --nproc-per-node 4 -m training.models.deep.torchrun_main FOLDER`, where FOLDER holds a job (`training.models.deep.job`). The deep
-arm starts this by itself when `deep.processes` is above 1; by hand it also goes over several machines.
+`torchrun --standalone --nproc-per-node 4 -m training.models.deep.torchrun_main FOLDER`, where FOLDER holds a job
+(`training.models.deep.job`). The deep arm starts this itself when `deep.processes` is above 1; by hand it also runs over
+several machines.
 """
 
 import sys
 from pathlib import Path
 
-from training.models.deep import fit as loop
-from training.models.deep.job import Job
+from training.models.deep import fit
 from training.models.deep.distributed import joined
+from training.models.deep.job import Job
 
 
 def main(folder: Path) -> None:
     """Fit the job in `folder`; the first process prints a line "done total what" for each epoch."""
     job = Job.load(folder)
     with joined(job.settings.device) as ranks:
-        loop.fit(job, folder, ranks, lambda what, done, total: print(done, total, what, flush=True))  # noqa: T201
+        fit.fit(job, folder, ranks, lambda what, done, total: print(done, total, what, flush=True))  # noqa: T201
 
 
 if __name__ == "__main__":

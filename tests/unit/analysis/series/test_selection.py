@@ -1,0 +1,249 @@
+"""Grouping, choosing among suitable series, flags, and the input digest."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import generate_uid
+
+from dicomnode.analysis.findings import Reason
+from dicomnode.analysis.series.selection import (
+    Header,
+    Selection,
+    Unreadable,
+    find_files,
+    group,
+    input_digest,
+    read_headers,
+    select,
+    studies,
+)
+from dicomnode.analysis.series.selection_rules import Rules
+from tests.ct_files import ct_series, write
+
+STUDY = generate_uid()
+
+
+def frames(slices: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.int16]]:
+    return np.zeros((slices, 2, 2), np.int16)
+
+
+def series(slices: int = 60, step_mm: float = 5.0, **attributes: object) -> list[Dataset]:
+    return ct_series(frames(slices), step_mm=step_mm, **{"StudyInstanceUID": STUDY, **attributes})
+
+
+def headers(*of: list[Dataset]) -> list[Header]:
+    return [Header(Path("in memory"), d) for datasets in of for d in datasets]
+
+
+def choose(*of: list[Dataset]) -> Selection:
+    return select(group(headers(*of)))
+
+
+PREFERRED: dict[str, tuple[list[Dataset], list[Dataset]]] = {
+    "thin over thick": (series(200, 1.0), series(40, 5.0)),
+    "thin and soft over thick and sharp": (series(200, 1.0, ConvolutionKernel="B31f"), series(40, 5.0)),
+    "lung over soft kernel": (series(ConvolutionKernel="B60f"), series(ConvolutionKernel="B31f")),
+    "medium over soft kernel": (series(ConvolutionKernel="B45f"), series(ConvolutionKernel="B31f")),
+    "known over unknown kernel": (series(ConvolutionKernel="B45f"), series(ConvolutionKernel="own")),
+    "1.0 mm and lung over 0.7 mm and soft": (series(300, 1.0), series(430, 0.7, ConvolutionKernel="B31f")),
+    "covers more": (series(70), series(40)),
+    "primary over secondary": (series(), series(ImageType=["ORIGINAL", "SECONDARY", "AXIAL"])),
+    "supine over prone": (series(), series(PatientPosition="HFP")),
+    "inspiration over expiration": (series(60, 5.0), series(300, 1.0, SeriesDescription="Lung EXP 1.0")),
+    "prone over expiration": (series(PatientPosition="HFP"), series(SeriesDescription="Thorax Exspiration")),
+    "thinner where all else is the same": (series(300, 1.0), series(240, 1.25)),
+}
+
+
+@pytest.mark.parametrize(("better", "worse"), PREFERRED.values(), ids=PREFERRED.keys())
+def test_preferred(better: list[Dataset], worse: list[Dataset]) -> None:
+    for order in ((better, worse), (worse, better)):
+        selection = choose(*order)
+        assert selection.chosen is not None
+        assert selection.chosen.series_uid == better[0].SeriesInstanceUID
+        [rejected] = selection.rejected
+        assert rejected.series_uid == worse[0].SeriesInstanceUID
+        assert [r.code for r in rejected.reasons] == ["another-series-preferred"]
+        assert selection.why_chosen.endswith("preferred to 1 other suitable series")
+
+
+@pytest.mark.parametrize(
+    ("limits", "better", "worse"),
+    [
+        (Rules(contrast="preferred"), {"ContrastBolusAgent": "IOMERON"}, {}),
+        (Rules(kernels=("medium", "lung")), {"ConvolutionKernel": "B45f"}, {}),
+    ],
+)
+def test_the_site_ranks(limits: Rules, better: dict[str, str], worse: dict[str, str]) -> None:
+    of = series(**better), series(**worse)  # type: ignore[arg-type]
+    selection = select(group(headers(*of)), limits=limits)
+    assert selection.chosen is not None
+    assert selection.chosen.series_uid == of[0][0].SeriesInstanceUID
+    assert [r.series_uid for r in selection.rejected] == [of[1][0].SeriesInstanceUID]
+
+
+def test_why_chosen_is_one_plain_sentence() -> None:
+    assert choose(series(321, 1.0)).why_chosen == (
+        "1.0 mm step, kernel B60f (lung), 320 mm covered; the only suitable series"
+    )
+
+
+def test_the_rejected_carry_their_reasons_and_numbers() -> None:
+    scout = series(2, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    report = series(1, Modality="SR")
+    selection = choose(scout, series(), report)
+    assert selection.chosen is not None
+    assert [(r.modality, r.slices, {x.code for x in r.reasons}) for r in selection.rejected] == [
+        ("CT", 2, {"localizer", "too-few-slices", "coverage"}),
+        ("SR", 1, {"not-ct"}),
+    ]
+
+
+def test_nothing_suitable_says_why() -> None:
+    selection = choose(series(1, Modality="MR"), series(60, ImageType=["DERIVED", "SECONDARY"]))
+    assert selection.chosen is None
+    assert selection.why_chosen == "No series is suitable (derived, not-ct)."
+    assert len(selection.rejected) == 2
+
+
+def test_nothing_readable() -> None:
+    unreadable = [Unreadable(Path("Secret^Name.dcm"), Reason("truncated", "The file is cut short."))]
+    selection = select([], unreadable)
+    assert selection.chosen is None
+    assert selection.rejected == ()
+    assert [(f.code, f.severity) for f in selection.flags] == [("unreadable-files", "warning")]
+    assert "Secret" not in selection.flags[0].text
+
+
+def test_a_truncated_file_spoils_its_series_and_not_the_study() -> None:
+    damaged = [Header(h.path, h.dataset, missing_bytes=4) for h in headers(series())]
+    selection = select(group(damaged + headers(series(ConvolutionKernel="B31f"))))
+    assert selection.chosen is not None
+    assert selection.chosen.headers[0].dataset.ConvolutionKernel == "B31f"
+    assert [r.code for r in selection.rejected[0].reasons] == ["truncated"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "other"),
+    [
+        ({"PatientID": "SECRET-2"}, {}),
+        ({"PatientID": ""}, {}),
+        ({"IssuerOfPatientID": "SECRET A"}, {"IssuerOfPatientID": "SECRET B"}),
+    ],
+)
+def test_a_study_of_two_patients_is_held(attributes: dict[str, str], other: dict[str, str]) -> None:
+    selection = choose(series(**attributes), series(**other))
+    assert selection.chosen is None
+    assert [[r.code for r in s.reasons] for s in selection.rejected] == [["two-patients"]] * 2
+    assert "SECRET" not in repr(selection)
+
+
+def test_an_issuer_that_only_some_objects_name_makes_no_second_patient() -> None:
+    assert choose(series(IssuerOfPatientID="HOSPITAL"), series(1, Modality="SR")).chosen is not None
+
+
+def test_several_studies_are_told_apart_and_not_taken_together() -> None:
+    first, second = series(), series(StudyInstanceUID=generate_uid())
+    found = studies(group(headers(first, second)))
+    assert {uid: len(of) for uid, of in found.items()} == {STUDY: 1, second[0].StudyInstanceUID: 1}
+    with pytest.raises(ValueError, match="2 studies"):
+        choose(first, second)
+
+
+def test_group_takes_any_order_of_files() -> None:
+    first, second = series(3), series(4, Modality="SR")
+    mixed = [first[0], second[0], second[1], first[1], second[2], first[2], second[3]]
+    assert [(s.modality, len(s.headers)) for s in group(headers(mixed))] == [("CT", 3), ("SR", 4)]
+
+
+FLAGS: list[tuple[dict[str, object], dict[str, str]]] = [
+    ({}, {}),
+    ({"step_mm": 2.0, "slices": 100}, {}),
+    ({"step_mm": 5.0}, {"thick-slices": "warning"}),
+    ({"ContrastBolusAgent": "IOMERON"}, {"contrast": "info"}),
+    ({"ContrastBolusAgent": ""}, {}),
+    ({"ConvolutionKernel": "B31f"}, {"soft-kernel": "info"}),
+    ({"ConvolutionKernel": ""}, {"kernel-unknown": "info"}),
+    ({"SliceThickness": "0.5"}, {"slice-thickness-differs": "info"}),
+    ({"SliceThickness": "6"}, {"slice-thickness-differs": "info"}),
+    ({"SliceThickness": ""}, {}),
+    ({"FrameOfReferenceUID": ""}, {"no-frame-of-reference": "warning"}),
+    ({"LossyImageCompression": "01"}, {"lossy": "warning"}),
+    ({"LossyImageCompression": "00"}, {}),
+    ({"PatientPosition": "FFP"}, {"prone": "info"}),
+    ({"SeriesDescription": "Thorax EXP"}, {"expiration": "warning"}),
+    ({"SeriesDescription": "Thorax INSP/EXP"}, {}),
+    ({"ContrastBolusAgent": "none"}, {}),
+]
+
+
+@pytest.mark.parametrize(("attributes", "expected"), FLAGS)
+def test_flags(attributes: dict[str, object], expected: dict[str, str]) -> None:
+    selection = choose(series(**{"slices": 100, "step_mm": 2.0, **attributes}))  # type: ignore[arg-type]
+    assert {f.code: f.severity for f in selection.flags} == expected
+
+
+@pytest.mark.parametrize(
+    ("kernel", "words"), [("", "The kernel is not given"), ("ZZ9", "Kernel «ZZ9» is not a known one")]
+)
+def test_a_kernel_that_is_not_known_is_named_and_one_that_lacks_is_not(kernel: str, words: str) -> None:
+    (flag,) = choose(series(ConvolutionKernel=kernel, slices=100, step_mm=2.0)).flags
+    assert flag.text.startswith(words)
+
+
+def rewrite(change: Callable[[Dataset], object], paths: list[Path], folder: Path) -> str:
+    folder.mkdir()
+    for path in paths:
+        dataset = dcmread(path)
+        change(dataset)
+        dataset.save_as(folder / f"{dataset.SOPInstanceUID}.dcm", enforce_file_format=True)
+    found, _ = read_headers(find_files(folder))
+    return input_digest(group(found)[0])
+
+
+def test_digest_leaves_out_who_wrote_the_file_and_the_order(tmp_path: Path) -> None:
+    paths = write(series(20), tmp_path / "first")
+    expected = input_digest(group(read_headers(paths)[0])[0])
+    assert len(expected) == 64
+    assert input_digest(group(read_headers(reversed(paths))[0])[0]) == expected
+
+    def by_another(dataset: Dataset) -> None:
+        dataset.file_meta.ImplementationVersionName = "ANOTHER"
+        dataset.file_meta.SourceApplicationEntityTitle = "ELSEWHERE"
+        dataset.file_meta.PrivateInformationCreatorUID = "1.2.3"
+        dataset.file_meta.PrivateInformation = b"\x01\x02" * 50
+
+    assert rewrite(by_another, paths, tmp_path / "second") == expected
+
+
+@pytest.mark.parametrize("keyword", ["PixelData", "AccessionNumber", "SOPInstanceUID"])
+def test_digest_changes_with_any_byte_of_the_data_set(tmp_path: Path, keyword: str) -> None:
+    paths = write(series(20), tmp_path / "first")
+    values = {"PixelData": b"\x01" * 8, "AccessionNumber": "7", "SOPInstanceUID": "1.2.3"}
+
+    def change(dataset: Dataset) -> None:
+        if dataset.InstanceNumber == 1:
+            setattr(dataset, keyword, values[keyword])
+
+    assert rewrite(lambda d: None, paths, tmp_path / "same") == input_digest(group(read_headers(paths)[0])[0])
+    assert rewrite(change, paths, tmp_path / "other") != input_digest(group(read_headers(paths)[0])[0])
+
+
+def test_real_chest_is_chosen(data: Path) -> None:
+    found, unreadable = read_headers(find_files(data / "chest_lidc0314_every4th"))
+    selection = select(group(found), unreadable)
+    assert selection.chosen is not None
+    assert selection.why_chosen == "4.0 mm step, kernel D (lung), 272 mm covered; the only suitable series"
+    flags = {f.code: f.severity for f in selection.flags}
+    assert flags == {"unreadable-files": "info", "thick-slices": "warning", "slice-thickness-differs": "info"}
+
+
+def test_choosing_needs_neither_torch_nor_simpleitk() -> None:
+    script = "import sys, dicomnode.analysis.series.selection; print({'torch', 'SimpleITK'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

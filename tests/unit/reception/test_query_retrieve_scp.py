@@ -1,0 +1,182 @@
+"""Query/Retrieve in this process: what DCMTK's programs do not show."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import build_role, evt
+from pynetdicom.ae import ApplicationEntity
+
+from dicomnode.errors import SpoolError
+from dicomnode.network.contexts import VERIFICATION
+from dicomnode.reception.query_model import STUDY_ROOT
+from dicomnode.reception.receiver import Caller, Receiver, ReceiverSettings
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.spool import Spool
+from tests.scanners import associated, ct, wait_until
+
+FIND, MOVE, GET = STUDY_ROOT
+
+
+class Node:
+    """A receiver with a study of four images, and a peer that C-MOVE may send to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.stored: list[tuple[str, str, int]] = []
+        peer = ApplicationEntity("PEER")
+        peer.add_supported_context(CTImageStorage)
+        self._server = peer.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        assert self._server is not None
+        self.catalog = Catalog.open(f"sqlite:///{folder / 'catalog.db'}")
+        settings = ReceiverSettings(
+            "NODE",
+            host="127.0.0.1",
+            port=0,
+            minimum_free_bytes=0,
+            acse_timeout_s=5.0,
+            queriers=(Caller("READER", "127.0.0.1"),),
+            move_to=(("PEER", "127.0.0.1", self._server.server_address[1]), ("AWAY", "127.0.0.1", 1)),
+            results=folder / "results",
+        )
+        self.receiver = Receiver(settings, Spool(folder / "spool"), self.catalog)
+        self.port = self.receiver.start()
+        with associated(self) as association:
+            for number in range(1, 5):
+                assert association.send_c_store(ct(number)).Status == 0
+
+    def _store(self, event: evt.Event) -> int:
+        request = event.request
+        uid = str(request.AffectedSOPInstanceUID)
+        self.stored.append((uid, request.MoveOriginatorApplicationEntityTitle, request.MoveOriginatorMessageID))
+        return 0xA700 if uid == "1.2.3.3" else 0x0000
+
+    def close(self) -> None:
+        self.receiver.stop(0.0)
+        self._server.shutdown()
+        self.catalog.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    made = Node(tmp_path)
+    yield made
+    made.close()
+
+
+def identifier(**keys: object) -> Dataset:
+    made = Dataset()
+    made.QueryRetrieveLevel = "STUDY"
+    for keyword, value in keys.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def move(node: Node, destination: str, **keys: object) -> list[Dataset]:
+    entity = ApplicationEntity("READER")
+    entity.add_requested_context(MOVE)
+    association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
+    answers = [status for status, _ in association.send_c_move(identifier(**keys), destination, MOVE, msg_id=7)]
+    association.release()
+    return answers
+
+
+def test_a_move_counts_what_the_destination_stored_and_names_who_asked(node: Node) -> None:
+    *pending, last = move(node, "PEER", StudyInstanceUID="1.2")
+    assert [answer.NumberOfRemainingSuboperations for answer in pending] == [3, 2, 1, 0]
+    counts = (last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations)
+    assert (last.Status, counts) == (0xB000, (3, 1))
+    assert sorted(node.stored) == [(f"1.2.3.{n}", "READER", 7) for n in (1, 2, 3, 4)]
+
+
+def test_a_file_that_has_gone_is_a_failure_of_its_own(node: Node) -> None:
+    Path(node.catalog.instances("1.2")[0].path).unlink()
+    last = move(node, "PEER", StudyInstanceUID="1.2")[-1]
+    counts = (last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations)
+    assert (last.Status, counts) == (0xB000, (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("destination", "keys", "status"),
+    [
+        ("STRANGER", {"StudyInstanceUID": "1.2"}, 0xA801),
+        ("AWAY", {"StudyInstanceUID": "1.2"}, 0xA801),
+        ("PEER", {}, 0xC514),
+        ("PEER", {"QueryRetrieveLevel": "IMAGE", "SOPInstanceUID": "1.2.3.1"}, 0xC514),
+        ("PEER", {"StudyInstanceUID": "9.9"}, 0x0000),
+    ],
+)
+def test_a_move_that_cannot_be_made(node: Node, destination: str, keys: dict[str, object], status: int) -> None:
+    assert move(node, destination, **keys)[-1].Status == status
+    assert node.stored == []
+
+
+def test_who_may_query_may_still_send_and_gets_on_the_same_association(node: Node) -> None:
+    entity = ApplicationEntity("READER")
+    for uid in (GET, VERIFICATION):
+        entity.add_requested_context(uid)
+    entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    got: list[str] = []
+
+    def store(event: evt.Event) -> int:
+        got.append(str(event.request.AffectedSOPInstanceUID))
+        return 0x0000
+
+    association = entity.associate(
+        "127.0.0.1",
+        node.port,
+        ae_title="NODE",
+        ext_neg=[build_role(CTImageStorage, scu_role=True, scp_role=True)],
+        evt_handlers=[(evt.EVT_C_STORE, store)],
+    )
+    last = list(association.send_c_get(identifier(StudyInstanceUID="1.2"), GET))[-1][0]
+    assert (last.Status, last.NumberOfCompletedSuboperations) == (0x0000, 4)
+    assert sorted(got) == [f"1.2.3.{n}" for n in (1, 2, 3, 4)]
+    assert association.send_c_store(ct(5)).Status == 0x0000
+    assert association.send_c_echo().Status == 0x0000
+    association.release()
+    wait_until(lambda: len(node.catalog.instances("1.2")) == 5)
+
+
+def test_a_catalogue_that_does_not_answer_is_said(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_self: Catalog, _uids: object = ()) -> list[object]:
+        raise SpoolError("the database is away")
+
+    monkeypatch.setattr(Catalog, "held_studies", away)
+    entity = ApplicationEntity("READER")
+    entity.add_requested_context(FIND)
+    association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
+    assert [status.Status for status, _ in association.send_c_find(identifier(StudyInstanceUID=""), FIND)] == [0xA700]
+    association.release()
+
+
+def test_what_nobody_thought_of_is_answered_and_quoted_nowhere(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = "Secret^Name cannot be decoded"  # not in the raising line, which the log shows
+
+    def broken(_self: Catalog, _uids: object = ()) -> list[object]:
+        raise ValueError(words)
+
+    monkeypatch.setattr(Catalog, "held_studies", broken)
+    entity = ApplicationEntity("READER")
+    entity.add_requested_context(FIND)
+    association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
+    with caplog.at_level("INFO"):
+        answers = [status.Status for status, _ in association.send_c_find(identifier(StudyInstanceUID=""), FIND)]
+    association.release()
+    assert answers == [0xC000]
+    assert move(node, "PEER", StudyInstanceUID="1.2")[-1].Status == 0xC514
+    assert "ValueError" in caplog.text
+    assert "Secret" not in caplog.text
+
+
+@pytest.mark.parametrize("calling", ["SCANNER", "READER2"])
+def test_others_are_not_offered_it(node: Node, calling: str) -> None:
+    entity = ApplicationEntity(calling)
+    for uid in (*STUDY_ROOT, VERIFICATION):
+        entity.add_requested_context(uid)
+    association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
+    assert [context.abstract_syntax for context in association.accepted_contexts] == [VERIFICATION]
+    association.release()

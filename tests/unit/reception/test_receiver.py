@@ -1,0 +1,399 @@
+"""The receiver in this process, called by pynetdicom as SCU."""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pydicom.filereader import dcmread
+from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.presentation import build_context
+
+from dicomnode.errors import SpoolError
+from dicomnode.reception.receiver import Caller, Receiver, ReceiverSettings
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance, StudyIntake
+from dicomnode.store.spool import Spool
+from tests.scanners import associated, ct, rejection, store_bytes, wait_until
+
+SETTINGS = ReceiverSettings("NODE", host="127.0.0.1", port=0, minimum_free_bytes=0, acse_timeout_s=5.0)
+
+
+class Node:
+    """A running receiver with its spool and catalogue."""
+
+    def __init__(self, folder: Path, settings: ReceiverSettings) -> None:
+        self.spool = Spool(folder / "spool")
+        self.catalog = Catalog.open(f"sqlite:///{folder / 'catalog.db'}")
+        self.receiver = Receiver(settings, self.spool, self.catalog)
+        self.port = self.receiver.start()
+
+    def close(self) -> None:
+        self.receiver.stop(0.0)
+        self.catalog.close()
+
+    def study(self) -> StudyIntake:
+        (study,) = self.catalog.unsettled(time.time())
+        return study
+
+    def files(self, folder: str) -> list[Path]:
+        return sorted(path for path in (self.spool.root / folder).rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Node]]:
+    nodes: list[Node] = []
+
+    def make(**changes: object) -> Node:
+        nodes.append(Node(tmp_path, ReceiverSettings(**{**vars(SETTINGS), **changes})))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.close()
+
+
+def test_echo_leaves_no_row(start: Callable[..., Node]) -> None:
+    node = start()
+    with associated(node) as association:
+        assert association.send_c_echo().Status == 0
+    assert node.catalog.dead_receivers(lambda _run: False) == []
+
+
+def test_success_means_file_and_record(start: Callable[..., Node]) -> None:
+    node = start()
+    with associated(node) as association:
+        for number in (1, 2, 3):
+            assert association.send_c_store(ct(number)).Status == 0x0000
+            assert len(node.files("studies")) == number
+            assert len(node.catalog.instances("1.2")) == number
+    wait_until(lambda: node.study().bringers[0].closed == "released")
+    first = node.catalog.instances("1.2")[0]
+    assert dcmread(first.path).PatientID == "SECRET-ID"
+    assert (first.slice_position, first.size) == (1.0, Path(first.path).stat().st_size)
+    assert node.files("incoming") == []
+
+
+def test_bytes_are_kept_as_received(start: Callable[..., Node], data: Path) -> None:
+    """Case 21: values with invalid VRs, private tags, group lengths stay byte for byte."""
+    path = next(iter(sorted((data / "chest_lidc0314_every4th").glob("*.dcm"))))
+    sent = dcmread(path, stop_before_pixels=True)
+    raw = path.read_bytes()[144 + sent.file_meta.FileMetaInformationGroupLength :]
+    node = start()
+    entity = ApplicationEntity("SCANNER")
+    entity.add_requested_context(CTImageStorage, sent.file_meta.TransferSyntaxUID)
+    association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
+    assert store_bytes(association, raw, sent.SOPInstanceUID) == 0x0000
+    association.release()
+    (stored,) = node.files("studies")
+    assert stored.read_bytes().endswith(raw)
+    assert dcmread(stored) == dcmread(path)
+
+
+def test_resend_is_success_and_one_record(start: Callable[..., Node]) -> None:
+    node = start()
+    for _ in range(2):
+        with associated(node) as association:
+            assert association.send_c_store(ct()).Status == 0x0000
+    assert len(node.files("studies")) == len(node.catalog.instances("1.2")) == 1
+
+
+def test_taken_uid_keeps_the_first_and_quarantines_the_second(start: Callable[..., Node]) -> None:
+    node = start()
+    with associated(node) as association:
+        association.send_c_store(ct())
+        (first,) = node.catalog.instances("1.2")
+        answer = association.send_c_store(ct(SeriesInstanceUID="1.2.9"))
+        assert (answer.Status, answer.ErrorComment) == (0xC001, "uid-taken")
+    assert node.catalog.instances("1.2") == [first]
+    assert [str(path) for path in node.files("studies")] == [first.path]
+    kept, reason = node.files("quarantine")
+    assert dcmread(kept).SeriesInstanceUID == "1.2.9"
+    assert json.loads(reason.read_text())["code"] == "uid-taken"
+    assert "SECRET" not in reason.read_text()
+
+
+def test_mismatched_class_or_instance(start: Callable[..., Node]) -> None:
+    node = start()
+    with associated(node) as association:
+        good = ct()
+        stream = BytesIO()
+        good.save_as(stream, implicit_vr=False, little_endian=True)
+        assert store_bytes(association, stream.getvalue(), "9.9.9") == 0xA900
+        wrong_class = BytesIO()
+        ct(SOPClassUID=SecondaryCaptureImageStorage).save_as(wrong_class, implicit_vr=False, little_endian=True)
+        assert store_bytes(association, wrong_class.getvalue()) == 0xA900
+    assert node.files("studies") == []
+    assert len(node.files("quarantine")) == 4
+    assert node.catalog.study("1.2") is None
+
+
+@pytest.mark.parametrize("data", [b"nonsense and more nonsense", b"\x08\x00\x05\x00CS\x00\x00"])
+def test_unreadable_header_poisons_nothing_else(start: Callable[..., Node], data: bytes) -> None:
+    """Case 4: the bad file is kept apart, the series goes on."""
+    node = start()
+    with associated(node) as association:
+        assert association.send_c_store(ct(1)).Status == 0x0000
+        assert store_bytes(association, data) == 0xC000
+        assert association.send_c_store(ct(2)).Status == 0x0000
+    assert len(node.catalog.instances("1.2")) == 2
+    kept = node.files("quarantine")[0]
+    assert kept.read_bytes().endswith(data)
+
+
+def test_disk_full_is_out_of_resources_and_passes(start: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    node = start()
+    with associated(node) as association:
+        with monkeypatch.context() as patch:
+
+            def full(_descriptor: int) -> None:
+                raise OSError(28, "No space left on device")
+
+            patch.setattr(os, "fsync", full)
+            assert association.send_c_store(ct()).Status == 0xA700
+        assert node.files("studies") == node.files("incoming") == []
+        assert association.send_c_store(ct()).Status == 0x0000
+
+
+def test_catalogue_failure_is_out_of_resources(start: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    node = start()
+    with associated(node) as association:
+        with monkeypatch.context() as patch:
+
+            def broken(_instance: object) -> str:
+                raise SpoolError("the catalogue's database failed")
+
+            patch.setattr(node.catalog, "record", broken)
+            assert association.send_c_store(ct()).Status == 0xA700
+        assert association.send_c_store(ct()).Status == 0x0000
+    assert len(node.files("studies")) == 1
+
+
+def test_an_image_whose_study_is_being_removed_has_to_come_again(
+    start: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Housekeeping moves an old study away between our file and our record."""
+    node = start()
+    record = node.catalog.record
+
+    def late(instance: Instance) -> str:
+        monkeypatch.undo()
+        node.spool.move_out("1.2")
+        return record(instance)
+
+    with associated(node) as association:
+        monkeypatch.setattr(node.catalog, "record", late)
+        assert association.send_c_store(ct()).Status == 0xA700
+        assert association.send_c_store(ct()).Status == 0x0000
+    (one,) = node.catalog.instances("1.2")
+    assert Path(one.path).is_file()
+
+
+def test_watermark_refuses_associations_and_stores(start: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    node = start(minimum_free_bytes=1000)
+    with associated(node) as association:
+        monkeypatch.setattr(node.spool, "free_bytes", lambda: 999)
+        answer = association.send_c_store(ct())
+        assert (answer.Status, answer.ErrorComment) == (0xA700, "disk full below its mark")
+    with associated(node) as association:
+        assert rejection(association) == (2, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "calling", "called", "answer"),
+    [
+        ({}, "SCANNER", "OTHER", (1, 1, 7)),
+        ({"check_called_ae": False}, "SCANNER", "OTHER", None),
+        ({"more_ae_titles": ("ILD", "OTHER")}, "SCANNER", "OTHER", None),
+        ({"callers": (Caller("SCANNER"),)}, "SCANNER", "NODE", None),
+        ({"callers": (Caller("*", "127.0.0.0/8"),)}, "SCANNER", "NODE", None),
+        ({"callers": (Caller("*", "192.0.2.1"),)}, "SCANNER", "NODE", (1, 1, 3)),
+        ({"callers": (Caller("SCANNER"),)}, "STRANGER", "NODE", (1, 1, 3)),
+        ({"callers": (Caller("SCANNER", "127.0.0.0/8"),)}, "SCANNER", "NODE", None),
+        ({"callers": (Caller("*", "127.0.0.0/8"),)}, "ANYBODY", "NODE", None),
+        ({"callers": (Caller("*", "192.0.2.0/24"),)}, "ANYBODY", "NODE", (1, 1, 3)),
+        ({"callers": (Caller("SCANNER", "192.0.2.1"),)}, "SCANNER", "NODE", (1, 1, 3)),
+        ({"callers": (Caller("A", "192.0.2.1"), Caller("SCANNER", "127.0.0.1"))}, "SCANNER", "NODE", None),
+    ],
+)
+def test_who_may_call(
+    start: Callable[..., Node],
+    changes: dict[str, object],
+    calling: str,
+    called: str,
+    answer: tuple[int, int, int] | None,
+) -> None:
+    with associated(start(**changes), calling, called) as association:
+        if answer is None:
+            assert association.is_established
+        else:
+            assert rejection(association) == answer
+
+
+def test_more_than_the_limit_is_refused_and_room_comes_back(start: Callable[..., Node]) -> None:
+    node = start(max_associations=2)
+    with associated(node), associated(node), associated(node) as third:
+        assert rejection(third) == (2, 3, 2)
+
+    def room() -> bool:
+        with associated(node) as association:
+            return association.is_established
+
+    wait_until(room)
+
+
+def test_port_probes_take_no_room_and_leave_a_debug_line(
+    start: Callable[..., Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Case 8: a load balancer connects and closes, and another says nothing at all."""
+    caplog.set_level(logging.DEBUG)
+    node = start(max_associations=1)
+    silent = socket.create_connection(("127.0.0.1", node.port))
+    for _ in range(10):
+        socket.create_connection(("127.0.0.1", node.port)).close()
+    with associated(node) as association:
+        assert association.is_established
+    silent.close()
+    wait_until(lambda: sum("without a request" in line for line in caplog.messages) == 11)
+    assert not [line for line in caplog.records if line.levelno >= logging.WARNING]
+
+
+def test_cut_association_is_aborted(start: Callable[..., Node]) -> None:
+    node = start()
+    with associated(node) as association:
+        association.send_c_store(ct())
+        association.dul.socket.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        wait_until(lambda: node.study().bringers[0].closed == "aborted")
+
+
+def test_peer_abort_is_aborted(start: Callable[..., Node]) -> None:
+    node = start()
+    with associated(node) as association:
+        association.send_c_store(ct())
+        association.abort()
+    wait_until(lambda: node.study().bringers[0].closed == "aborted")
+
+
+def test_silent_association_is_aborted_after_the_network_timeout(start: Callable[..., Node]) -> None:
+    node = start(network_timeout_s=2.0)
+    with associated(node) as association:
+        association.send_c_store(ct())
+        wait_until(lambda: node.study().bringers[0].closed == "aborted")
+
+
+def test_stalled_pdu_frees_its_thread(start: Callable[..., Node]) -> None:
+    """A peer that sends half a PDU and then nothing must not hold a thread for ever."""
+    node = start(acse_timeout_s=0.3)
+    with socket.create_connection(("127.0.0.1", node.port)) as connection:
+        connection.sendall(b"\x01\x00\x00\x00\x01\x00 half")
+        connection.settimeout(10)
+        while connection.recv(1024):
+            pass
+    wait_until(lambda: not node.receiver._running())
+
+
+def test_stop_lets_a_running_association_finish(start: Callable[..., Node]) -> None:
+    node = start()
+    with associated(node) as association:
+        stopping = threading.Thread(target=node.receiver.stop, args=(10.0,))
+        stopping.start()
+        wait_until(lambda: node.receiver._server is None)
+        assert association.send_c_store(ct()).Status == 0x0000
+        with associated(node) as late:
+            assert not late.is_established
+    stopping.join()
+    assert node.study().bringers[0].closed == "released"
+
+
+def test_stop_aborts_after_the_grace(start: Callable[..., Node]) -> None:
+    node = start()
+    with associated(node) as association:
+        association.send_c_store(ct())
+        node.receiver.stop(0.1)
+    assert node.study().bringers[0].closed == "aborted"
+
+
+def test_four_associations_bring_the_same_images(start: Callable[..., Node]) -> None:
+    """Case 11, over the network."""
+    node = start()
+    answers: list[int] = []
+
+    def work() -> None:
+        with associated(node) as association:
+            answers.extend(association.send_c_store(ct(number)).Status for number in range(1, 9))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [0x0000] * 32
+    assert len(node.files("studies")) == len(node.catalog.instances("1.2")) == 8
+
+
+def test_no_patient_data_in_the_log(start: Callable[..., Node], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    node = start()
+    with associated(node) as association:
+        association.send_c_store(ct())
+        association.send_c_store(ct(PatientID="SECRET-2"))
+        store_bytes(association, b"rubbish SECRET-ID")
+    wait_until(lambda: node.study().bringers[0].closed == "released")
+    assert caplog.text
+    assert "secret" not in caplog.text.lower()
+
+
+def test_port_in_use_is_a_clear_error(start: Callable[..., Node], tmp_path: Path) -> None:
+    node = start()
+    second = Receiver(ReceiverSettings("NODE", "127.0.0.1", node.port), node.spool, node.catalog)
+    with pytest.raises(SpoolError, match=f"cannot listen on 127.0.0.1:{node.port}"):
+        second.start()
+
+
+def test_more_than_1024_descriptors(start: Callable[..., Node]) -> None:
+    """Case 6: `select` would fail for every association."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1400:
+        pytest.skip(f"this machine allows {hard} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1400), hard))
+    node = start()
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        client = os.spawnlp(os.P_NOWAIT, "/usr/bin/env", "env", *echo_command(node.port))
+        _, status = os.waitpid(client, 0)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert status == 0
+
+
+def echo_command(port: int) -> list[str]:
+    """A client in a process of its own: as an SCU in this process, pynetdicom's `select` would fail."""
+    import sys
+
+    code = (
+        "import sys\nfrom pynetdicom import AE\nae = AE('SCANNER')\nae.add_requested_context('1.2.840.10008.1.1')\n"
+        f"a = ae.associate('127.0.0.1', {port}, ae_title='NODE')\n"
+        "ok = a.is_established and a.send_c_echo().Status == 0\na.release()\nsys.exit(0 if ok else 1)"
+    )
+    return [sys.executable, "-c", code]
+
+
+def test_contexts_are_answered_one_by_one(start: Callable[..., Node]) -> None:
+    node = start()
+    entity = ApplicationEntity("SCANNER")
+    unknown = build_context("1.2.840.10008.5.1.4.1.1.9.1.1")  # 12-lead ECG
+    entity.requested_contexts = [build_context(CTImageStorage), unknown]
+    association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
+    assert [context.abstract_syntax for context in association.accepted_contexts] == [CTImageStorage]
+    association.release()

@@ -1,0 +1,221 @@
+"""The views and the page drawn from them."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from pydicom.tag import Tag
+
+from dicomnode.analysis.arrays import Volume
+from dicomnode.analysis.findings import Findings, SliceRelevance
+from dicomnode.analysis.risk.ensemble import Ensemble
+from dicomnode.analysis.risk.fold_models import FoldModels, Networks, Tables
+from dicomnode.report.page import layout, summary, trend, views
+from tests import report_cases as cases
+
+
+def volume(shape: tuple[int, int, int] = (20, 64, 64)) -> Volume:
+    """Every voxel's value tells its place."""
+    z, y, x = np.indices(shape, dtype=np.int16)
+    hu = (z * 100 + y * 10 + x - 1500).astype(np.int16)
+    return Volume(hu, (4.0, 2.0, 2.0), (0.0, 0.0, 0.0), ((0, 0, 1), (0, 1, 0), (1, 0, 0)), ())
+
+
+def lungs(shape: tuple[int, int, int] = (20, 64, 64)) -> np.ndarray:
+    labels = np.zeros(shape, np.uint8)
+    labels[2:19, 20:45, 10:28] = 1
+    labels[2:19, 20:40, 36:54] = 2
+    labels[2:19, 30, 5:60] = np.where(np.arange(5, 60) < 32, 1, 2)
+    return labels
+
+
+def test_views_show_the_slices_they_name_as_a_radiologist_looks() -> None:
+    chosen = views.choose(volume(), lungs())
+    whole, labels = volume().hu, lungs()
+    # y = 30 has most lung; the margin of 30 mm is 8 slices and 15 pixels, cut at the edges of the volume.
+    np.testing.assert_array_equal(chosen.coronal.hu, whole[::-1, 30, 0:64])
+    np.testing.assert_array_equal(chosen.coronal.labels, labels[::-1, 30, 0:64])
+    np.testing.assert_array_equal(chosen.middle.hu, whole[10, 5:60, 0:64])
+    np.testing.assert_array_equal(chosen.basal.hu, whole[4, 5:60, 0:64])
+    assert chosen.coronal.spacing_mm == (4.0, 2.0)
+    assert chosen.middle.spacing_mm == (2.0, 2.0)
+    assert chosen.coronal_z_mm == (76.0, 0.0)
+
+
+def test_the_coronal_view_knows_its_height_where_the_lungs_are_cut_out() -> None:
+    labels = np.zeros((60, 64, 64), np.uint8)
+    labels[20:30, 20:45, 10:28] = 1
+    chosen = views.choose(volume((60, 64, 64)), labels)
+    assert chosen.coronal.hu.shape[0] == 26
+    assert chosen.coronal_z_mm == ((20 - 8 + 25) * 4.0, (20 - 8) * 4.0)
+
+
+def test_without_lungs_the_middle_is_shown() -> None:
+    chosen = views.choose(volume(), np.zeros((20, 64, 64), np.uint8))
+    np.testing.assert_array_equal(chosen.coronal.hu, volume().hu[::-1, 32])
+
+
+def test_views_survive_a_file(tmp_path: Path) -> None:
+    chosen = views.choose(volume(), lungs())
+    chosen.save(tmp_path / "views.npz")
+    loaded = views.Views.load(tmp_path / "views.npz")
+    assert loaded.coronal_z_mm == chosen.coronal_z_mm
+    for ours, theirs in (
+        (chosen.coronal, loaded.coronal),
+        (chosen.middle, loaded.middle),
+        (chosen.basal, loaded.basal),
+    ):
+        assert (ours.name, ours.spacing_mm) == (theirs.name, theirs.spacing_mm)
+        np.testing.assert_array_equal(ours.hu, theirs.hu)
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(ValueError, match="must be the same"):
+        views.choose(volume(), np.zeros((20, 64, 63), np.uint8))
+
+
+def page(**changes: object) -> np.ndarray:
+    findings = dataclasses.replace(cases.analysed(predicted=cases.risk("research")), **changes)
+    return summary.picture(views.choose(volume(), lungs()), findings)
+
+
+def count(picture: np.ndarray, rgb: tuple[int, int, int]) -> int:
+    return int((picture == np.array(rgb, np.uint8)).all(axis=-1).sum())
+
+
+@pytest.mark.parametrize("members", [2, 3, 20])
+def test_the_page_says_in_full_what_the_band_is_and_is_not(members: int) -> None:
+    """Three or five models tell no 95 % interval; the words that say so are not cut off."""
+    arms = (Tables("radiomics", (None,) * members), Networks("densenet121", {"one": None}))  # type: ignore[arg-type]
+    interval = FoldModels(
+        "", None, arms[1:], arms[:1], Ensemble(weights={"radiomics": 1}, slope=1, intercepts=(0,))
+    ).interval
+    figure = Figure(figsize=layout.SIZE_INCHES, dpi=layout.DPI)
+    FigureCanvasAgg(figure)
+    risk = dataclasses.replace(cases.risk("research"), interval=interval)
+    layout.draw(figure, views.choose(volume(), lungs()), cases.analysed(predicted=risk))
+    words = [text.get_text() for text in figure.texts]
+    start = next(i for i, line in enumerate(words) if line.startswith("Band: "))
+    said = " ".join(words[start : start + 2])
+    caveat = f"Band: how far {members} models disagree, not how sure the risk is"
+    assert said == f"{caveat}: their 2.5th to 97.5th percentile, with so few about their range"
+
+
+def test_the_page_is_drawn_the_same_every_time() -> None:
+    picture = page()
+    assert picture.shape == (1280, 1024, 3)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture, page())
+
+
+def test_warnings_are_burned_in() -> None:
+    red, amber = (0x8C, 0x1C, 0x13), (0xB3, 0x6B, 0x00)
+    assert count(page(), red) > 40_000
+    assert count(page(), amber) == 0
+    assert count(page(risk=cases.risk("synthetic-demo")), amber) > 20_000
+
+
+def test_outlines_have_the_colours_of_their_sides() -> None:
+    picture = page()
+    coronal = picture[300:720, 30:580].astype(int)
+    orange = (abs(coronal - [230, 159, 0]).sum(axis=-1) < 60).nonzero()[1]
+    blue = (abs(coronal - [86, 180, 233]).sum(axis=-1) < 60).nonzero()[1]
+    assert orange.size > 200
+    assert blue.size > 200
+    assert orange.mean() < blue.mean()  # the patient's right is on the left
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"risk": None},
+        {"flags": ()},
+        {"flags": cases.analysed().flags * 9},
+        {"quantities": {}},
+    ],
+)
+def test_pages_with_less_or_more_on_them_differ(changes: dict[str, object]) -> None:
+    assert not np.array_equal(page(**changes), page())
+
+
+def test_what_the_networks_looked_at_stands_at_its_height() -> None:
+    """The bars of two slices, of which one weighs nothing, at rows of the coronal picture."""
+    heights = (8.0, 68.0)  # of the coronal's 0 to 76 mm
+    found = []
+    for weights in ((1.0, 0.0), (0.0, 1.0)):
+        looked = tuple(SliceRelevance(z, weight) for z, weight in zip(heights, weights, strict=True))
+        drawn = page(risk=dataclasses.replace(cases.risk("research"), slice_relevance=looked))
+        beside = drawn[290:725, 540:583] != np.array([0x10, 0x15, 0x1A])
+        found.append(beside.any(axis=-1).nonzero()[0].mean())
+    low, high = found
+    # Feet are below; 20 rows of 4 mm and 64 columns of 2 mm on 502 pixels of width.
+    assert low - high == pytest.approx(60 / 2 * 502 / 64, abs=8)
+
+
+def test_earlier_scans_are_shown_in_a_strip_between_numbers_and_origin() -> None:
+    first = page()
+    with_trend = page(change=cases.changed(), trend=cases.scanned_before(3))
+    seam = round((1 - 0.119) * 1280)
+    height = with_trend.shape[0] - 1280
+    assert height == 260
+    np.testing.assert_array_equal(with_trend[:seam], first[:seam])
+    np.testing.assert_array_equal(with_trend[seam + height :], first[seam:])
+    background = (np.array([0x10, 0x15, 0x1A]) == first[seam - 2 : seam + 2]).all()
+    assert background, "the seam cuts through something"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"risk": None},
+        {"change": cases.changed(days=700.0)},
+        {"trend": cases.scanned_before(2)},
+        {"trend": tuple(dataclasses.replace(p, doubts=("change-kernel",)) for p in cases.scanned_before(3))},
+        {"trend": tuple(dataclasses.replace(p, bundle_sha256="") for p in cases.scanned_before(3))},
+        {"trend": tuple(dataclasses.replace(p, haa_percent=None, mean_hu=None) for p in cases.scanned_before(3))},
+        {"quantities": {}},
+    ],
+)
+def test_the_strip_shows_what_is_known(changes: dict[str, object]) -> None:
+    usual = cases.analysed(predicted=cases.risk("research"), change=cases.changed(), trend=cases.scanned_before(3))
+    assert not np.array_equal(strip(dataclasses.replace(usual, **changes)), strip(usual))
+
+
+def strip(findings: Findings) -> np.ndarray:
+    figure = Figure(figsize=trend.SIZE_INCHES, dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    trend.draw(figure, findings)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def test_a_refused_study_has_no_page() -> None:
+    with pytest.raises(ValueError, match="hold no lungs"):
+        summary.picture(views.choose(volume(), lungs()), cases.refused())
+
+
+def test_the_secondary_capture_holds_the_page() -> None:
+    headers, picture = cases.synthetic(), page()
+    findings = cases.analysed(predicted=cases.risk("research"))
+    first, second = (
+        cases.to_bytes(summary.encode(cases.synthetic(), picture, findings, cases.CONTEXT)) for _ in range(2)
+    )
+    assert first == second
+    image = cases.reread(summary.encode(headers, picture, findings, cases.CONTEXT))
+    np.testing.assert_array_equal(image.pixel_array, picture)
+    assert (image.BurnedInAnnotation, image.ConversionType, image.BodyPartExamined) == ("YES", "WSD", "CHEST")
+    assert (image.SeriesNumber, len(image.SourceImageSequence)) == (9004, 6)
+    assert image.get_item(Tag("PatientName")).value == "Müller^Änne ".encode()
+    assert "research use only" in image.SeriesDescription
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)]
+)
+def test_other_arrays_are_no_pictures(wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="must be uint8"):
+        summary.encode(cases.synthetic(1), wrong, cases.analysed(), cases.CONTEXT)

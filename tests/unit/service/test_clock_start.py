@@ -1,0 +1,92 @@
+"""The node's start after a power cut: first the spool is compared, then the ticks begin."""
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom.dsutils import encode
+
+from dicomnode import config
+from dicomnode.errors import DatabaseError
+from dicomnode.network import file_meta
+from dicomnode.reception.spooled import read_instance
+from dicomnode.service.clock import Housekeeping, _guarded
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
+from dicomnode.store.spool import Spool
+from dicomnode.workflows.queue import Queue
+from tests.scanners import ct, wait_until
+
+
+class NoQueue:
+    def enqueue(self, _study_uid: str, _generation: int) -> None:
+        """Nobody takes it."""
+
+
+def spooled(spool: Spool, number: int) -> Instance:
+    dataset = ct(number)
+    data = encode(dataset, False, True)
+    assert data is not None
+    meta = file_meta.encode(dataset.SOPClassUID, dataset.SOPInstanceUID, ExplicitVRLittleEndian)
+    stored = spool.store("1.2", "1.2.3", dataset.SOPInstanceUID, meta, data)
+    return read_instance(stored.path)
+
+
+def test_nothing_settles_before_lost_rows_are_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last row of a study whose association was released is gone; and the first two comparisons fail."""
+    monkeypatch.setattr("dicomnode.reception.reconcile._SETTLED_S", 0.0)
+    (tmp_path / "ae_config.toml").write_text("[settle]\nrelease_s = 0\nquiet_s = 3600\ntick_s = 0.05\n")
+    settings = config.load(tmp_path / "ae_config.toml")
+    settings.storage.state.mkdir(parents=True)
+    catalog, spool = Catalog.open(settings.catalog_url), Spool(settings.storage.spool)
+    association = catalog.begin_association("run", "A", "B", "127.0.0.1", time.time())
+    for number in (1, 2, 3):
+        catalog.record(replace(spooled(spool, number), association_id=association))
+    spooled(spool, 4)
+    catalog.end_association(association, "released", time.time())
+
+    ticks = Housekeeping(settings, catalog, cast(Queue, NoQueue()))
+    compare, failures = ticks.compare_spool, iter((True, True))
+    failed = threading.Semaphore(0)
+    go_on = threading.Event()
+
+    def fails_twice() -> None:
+        if next(failures, False):
+            failed.release()
+            raise DatabaseError("the database is not there yet")
+        go_on.wait(60)
+        compare()
+
+    monkeypatch.setattr(ticks, "compare_spool", fails_twice)
+    ticks.start()
+    try:
+        assert failed.acquire(timeout=60)
+        assert failed.acquire(timeout=60)
+        assert catalog.job("1.2", 1) is None
+        go_on.set()
+        wait_until(lambda: catalog.job("1.2", 1) is not None)
+        assert [one.sop_instance_uid for one in catalog.instances("1.2")] == [f"1.2.3.{n}" for n in (1, 2, 3, 4)]
+        study = catalog.study("1.2")
+        assert study is not None
+        assert (study.generation, study.instances, study.state) == (1, 4, "queued")
+    finally:
+        ticks.stop()
+        catalog.close()
+
+
+def test_before_the_first_worker_the_queue_is_said_to_be_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config.parse({}, tmp_path / "ae_config.toml")
+    settings.storage.state.mkdir(parents=True)
+    catalog, queue = Catalog.open(settings.catalog_url), Queue(settings)
+    try:
+        assert not _guarded(Housekeeping(settings, catalog, queue).reconcile)()
+    finally:
+        queue.close()
+        catalog.close()
+    assert "reconcile has to wait: the database said that the queue is not there yet" in caplog.text

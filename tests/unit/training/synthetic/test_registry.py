@@ -1,0 +1,157 @@
+"""The synthetic registry on disk: complete, repeatable, restartable, and never written over something else."""
+
+import csv
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from dicomnode.errors import UsageError
+from training.data import cohort, follow_up, registry_folder
+from training.data.outcomes import status_at
+from training.data.volumes import load_scan
+from training.evaluation.inputs import read_truth
+from training.synthetic.patients import draw
+from training.synthetic.registry import Request, make_registry
+from training.synthetic.scans import scan_phantom
+
+SEED = 5
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, int]]]:
+    folder, told = tmp_path_factory.mktemp("synthetic") / "a", []
+    make_registry(folder, Request(2, SEED, radiomics=True), workers=1, progress=lambda *step: told.append(step))
+    return folder, told
+
+
+def test_the_registry_is_complete(made) -> None:
+    folder, told = made
+    scans = rows(folder / "scans.csv")
+    assert told[-1] == (len(scans), len(scans))
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "features.parquet",
+        "outcomes.csv",
+        "registry.toml",
+        "scans",
+        "scans.csv",
+        "truth.csv",
+    ]
+    about = tomllib.loads((folder / "registry.toml").read_text())
+    assert (about["format"], about["made_by"], about["radiomics_spacing_mm"]) == (1, "synthetic", 4)
+    assert "reduced resolution" in about["notes"] and about["algorithm_digest"] == scans[0]["algorithm_digest"]
+    assert [r["patient"] for r in rows(folder / "outcomes.csv")] == ["S0000", "S0001"]
+    assert [r["scan"] for r in rows(folder / "truth.csv")] == [r["scan"] for r in scans]
+
+
+def test_features_stand_in_the_order_of_the_scans(made) -> None:
+    folder, _ = made
+    table = pd.read_parquet(folder / "features.parquet")
+    assert list(table["scan"]) == [r["scan"] for r in rows(folder / "scans.csv")]
+    radiomics = [c for c in table if c.startswith("radiomics.")]
+    assert len(radiomics) == 3 * 107
+    assert {"quantities.lungs.haa_percent", "quantities.lower_third_rim.mean_hu"} <= set(table)
+    assert np.isfinite(table.drop(columns="scan").to_numpy()).all()
+    assert (table.drop(columns="scan").dtypes == "float64").all()
+
+
+def test_scans_and_outcomes_are_read_back(made) -> None:
+    found = registry_folder.read(made[0])
+    built = cohort.build(found, follow_up.read_outcomes(made[0] / "outcomes.csv"), transplant="ignore")
+    drawn = {s.scan: s for s in draw(2, SEED)[1]}
+    truth = read_truth(made[0])
+    assert truth is not None and list(truth["scan"]) == list(found.scans["scan"])
+    assert (np.diff(truth[["risk_1y", "risk_3y", "risk_5y"]], axis=1) > 0).all(), "risk rises with the horizon"
+    assert set(built.frame["scan"]) == set(found.scans["scan"])
+    for scan, years, event in zip(built.frame["scan"], built.outcomes.years, built.outcomes.event, strict=True):
+        patient = drawn[scan].patient
+        assert years == pytest.approx(patient.end - drawn[scan].years, abs=1 / 365)
+        assert event == (patient.death <= patient.contact)
+    volume, labels = load_scan(made[0] / found.scans["volume"].iloc[0])
+    assert volume.hu.dtype == np.int16 and labels.shape == volume.hu.shape
+    assert 2000 < (labels > 0).sum() * volume.voxel_ml < 6000
+    dead, known = status_at(built.outcomes, 1)
+    assert (known | ~dead).all()
+
+
+def test_a_finished_registry_is_left_alone_and_no_other_is_overwritten(made, tmp_path: Path) -> None:
+    folder, _ = made
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert make_registry(folder, Request(2, SEED, radiomics=True)) == len(rows(folder / "scans.csv"))
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+    with pytest.raises(UsageError, match="holds another registry"):
+        make_registry(folder, Request(3, SEED, radiomics=True))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty"):
+        make_registry(tmp_path, Request(2, SEED))
+
+
+@pytest.mark.slow
+def test_what_was_broken_off_goes_on_and_ends_alike(tmp_path: Path) -> None:
+    whole, request = tmp_path / "whole", Request(2, SEED, volumes=False)
+    scans = make_registry(whole, request, workers=1)
+    broken, told = tmp_path / "broken", []
+
+    def break_off(done: int, total: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_registry(broken, request, workers=1, progress=break_off)
+    with (broken / "unfinished.jsonl").open("a") as log:
+        log.write('{"scan": "S0001-1", "feat')  # a kill in the middle of a line
+    with pytest.raises(UsageError, match="was begun with"):
+        make_registry(broken, Request(3, SEED, volumes=False))
+    make_registry(broken, request, workers=1, progress=lambda *step: told.append(step))
+    assert told[0] == (2, scans), "the one that was done is not made again"
+    for name in ("scans.csv", "outcomes.csv", "truth.csv", "features.parquet"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    assert not list((broken / "scans").iterdir())
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_process_behind_and_can_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "registry"
+    command = [sys.executable, "-m", "training", "synthetic", "--patients", "40", "--no-volumes", "--out", str(out)]
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: (out / "unfinished.jsonl").is_file() and (out / "unfinished.jsonl").stat().st_size > 0)
+    workers = process.children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert workers and not alive
+    assert not (out / "registry.toml").exists()
+
+
+def until(true: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_the_image_follows_the_severity() -> None:
+    scans = draw(60, SEED)[1]
+    mild, severe = min(scans, key=lambda s: s.severity), max(scans, key=lambda s: s.severity)
+    changed = [scan_phantom(s).truth for s in (mild, severe)]
+    assert changed[1].ground_glass_percent > changed[0].ground_glass_percent + 5
+    assert changed[1].reticulation_percent > changed[0].reticulation_percent + 3
+    assert changed[1].right_ml + changed[1].left_ml < changed[0].right_ml + changed[0].left_ml
+
+
+def test_no_patients_are_refused() -> None:
+    with pytest.raises(UsageError, match="--patients is 0"):
+        Request(0, seed=5)
