@@ -25,7 +25,7 @@ _SILENCE_S = 60
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFile:
     """A published weights file.
 
     torch's publishers put the first 8 hexadecimal digits of the SHA-256 into the file's name
@@ -71,7 +71,7 @@ def installed(folder: Path) -> dict[str, Installed]:
         raise WeightsError(f"{folder / _RECORD} cannot be read ({e}): install the weights again") from e
 
 
-def fetch(known: Published, folder: Path, mirror: str = "", progress: Progress | None = None) -> Installed:
+def fetch(known: PublishedFile, folder: Path, mirror: str = "", progress: Progress | None = None) -> Installed:
     """Download and install. A download that was cut off goes on where it ended; what is here and whole is left alone.
 
     Args:
@@ -108,7 +108,7 @@ def fetch(known: Published, folder: Path, mirror: str = "", progress: Progress |
     return keep(known, part, folder, f"what {url} sent")
 
 
-def keep(known: Published, part: Path, folder: Path, source: str) -> Installed:
+def keep(known: PublishedFile, part: Path, folder: Path, source: str) -> Installed:
     """Give a file that has come its name, and note its digest.
 
     Args:

@@ -63,7 +63,7 @@ def configure(level: str, process: str) -> None:
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
 
 
-def trouble(log: logging.Logger, error: BaseException, message: str, *args: object) -> None:
+def log_unexpected(log: logging.Logger, error: BaseException, message: str, *args: object) -> None:
     """Log an unexpected error: where it came from at error level, its text at debug level only.
 
     The text of somebody else's exception may quote what it was given, a patient's name for instance.

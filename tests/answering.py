@@ -9,7 +9,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import build_context
 
 from dicomnode.network import find
-from dicomnode.network.association import Destination
+from dicomnode.network.association import Peer
 
 Answers = Iterator[tuple[int, Dataset | None]]
 
@@ -32,7 +32,7 @@ class Answering:
         )
         assert server is not None
         self.port = int(server.server_address[1])
-        self.destination = Destination("archive", "ARCHIVE", "127.0.0.1", self.port, "NODE", 2.0, 3.0, 3.0, 3.0)
+        self.destination = Peer("archive", "ARCHIVE", "127.0.0.1", self.port, "NODE", 2.0, 3.0, 3.0, 3.0)
 
     def _find(self, event: evt.Event) -> Answers:
         self.asked.append(event.identifier)

@@ -8,14 +8,14 @@ from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.catalog.procedure_steps import Step
+from dicomnode.store.catalog.procedure_steps import ProcedureStep
 from dicomnode.store.catalog.tables import procedure_steps
 
 PUSH, PULL = "1.2.840.10008.5.1.4.34.6.1", "1.2.840.10008.5.1.4.34.6.3"
 MPPS, VERIFICATION = "1.2.840.10008.3.1.2.3.3", "1.2.840.10008.1.1"
 
 
-def set_back(catalog: Catalog, step: Step) -> None:
+def set_back(catalog: Catalog, step: ProcedureStep) -> None:
     """As if the node had died before it noted what came after `step`."""
     mine = procedure_steps.c.step_uid == step.step_uid
     with catalog._write() as connection:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 from training.run.run import run
 from training.run.settings import load
 from training.toml_text import to_toml
@@ -15,7 +15,7 @@ NETWORKS = 1
 _SPEC = {"spacing_mm": 4.0, "canvas": [64, 80], "slices": 8}
 
 
-def run_demo(registry: Path, out: Path, told: Told) -> Path:
+def run_demo(registry: Path, out: Path, progress: ProgressCallback) -> Path:
     """Make the demonstration's run from its registry, or what is missing of it. Returns the run folder."""
     settings = {
         "registry": str(registry.resolve()),
@@ -33,4 +33,4 @@ def run_demo(registry: Path, out: Path, told: Told) -> Path:
     text = to_toml(settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     (out.parent / "run.toml").write_text(text, encoding="utf-8")
-    return run(load(out.parent / "run.toml"), text, told)
+    return run(load(out.parent / "run.toml"), text, progress)

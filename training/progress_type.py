@@ -3,4 +3,4 @@
 from collections.abc import Callable
 
 #: `told(what, done, total)`. A comma ends the stage's name: "Fitting, loss 0.31".
-Told = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]

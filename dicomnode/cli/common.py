@@ -28,9 +28,9 @@ def configure(path: Path, process: str) -> "Config":
     """The configuration, for a process that runs on and logs under the name `process`."""
     from dicomnode import logs
 
-    settings = load(path)
-    logs.configure(settings.logging.level, process)
-    return settings
+    config = load(path)
+    logs.configure(config.logging.level, process)
+    return config
 
 
 def find_peer(text: str, path: Path) -> "Outbound":

@@ -87,10 +87,10 @@ def jobs_show(
 
 def _show_routing(routing: dict[str, Any]) -> None:
     from dicomnode.cli.routes import show
-    from dicomnode.routing.rules import Decision
+    from dicomnode.routing.rules import RoutingDecision
 
     typer.echo(f"routed at {routing['decided_at']}; released by hand: {routing['released_at'] or 'no'}")
-    show(Decision.of(routing), values=False)
+    show(RoutingDecision.of(routing), values=False)
 
 
 @app.command("release")

@@ -148,12 +148,12 @@ def registry_retrain(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 @contextmanager
-def _opened(settings: "Config") -> "Iterator[Catalog]":
+def _opened(config: "Config") -> "Iterator[Catalog]":
     from dicomnode.service.processes import prepare_folders
     from dicomnode.store.catalog.catalog import Catalog
 
-    prepare_folders(settings)
-    catalog = Catalog.open(settings.catalog_url)
+    prepare_folders(config)
+    catalog = Catalog.open(config.catalog_url)
     try:
         yield catalog
     finally:

@@ -10,7 +10,7 @@ from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load,
 from dicomnode.errors import UsageError
 
 if TYPE_CHECKING:
-    from dicomnode.routing.rules import Action, Check, Decision
+    from dicomnode.routing.rules import Action, ConditionCheck, RoutingDecision
 
 app = typer.Typer(help="Which rule takes which study.", no_args_is_help=True)
 
@@ -50,7 +50,7 @@ def routes_test(
         show(decision, values=True)
 
 
-def show(decision: "Decision", *, values: bool) -> None:
+def show(decision: "RoutingDecision", *, values: bool) -> None:
     """Print a decision and its reasons for people. `values`: with what was found in the images."""
     typer.echo(f"{_taken(decision)}: {_done(decision.action)}")
     if decision.verdicts:
@@ -58,7 +58,7 @@ def show(decision: "Decision", *, values: bool) -> None:
         table(["rule", "", "why"], rows)
 
 
-def _json(decision: "Decision") -> dict[str, Any]:
+def _json(decision: "RoutingDecision") -> dict[str, Any]:
     found = decision.recorded()
     for verdict, told in zip(decision.verdicts, found["verdicts"], strict=True):
         for check, row in zip(verdict.checks, told["checks"], strict=True):
@@ -66,7 +66,7 @@ def _json(decision: "Decision") -> dict[str, Any]:
     return found
 
 
-def _taken(decision: "Decision") -> str:
+def _taken(decision: "RoutingDecision") -> str:
     if not decision.verdicts:
         return "there are no rules"
     return f"taken by {', '.join(decision.taken_by)}" if decision.taken_by else "no rule takes it"
@@ -89,7 +89,7 @@ def _verdict(matched: bool, taken: bool) -> str:
     return "takes it" if taken else "would, but comes later" if matched else "no"
 
 
-def _why(checks: "tuple[Check, ...]", values: bool) -> str:
+def _why(checks: "tuple[ConditionCheck, ...]", values: bool) -> str:
     lines = [f"{'yes' if c.held else 'NO'}: {c.text}" for c in checks]
     if values:
         found = [", ".join(c.seen) or "nothing" for c in checks]

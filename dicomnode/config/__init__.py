@@ -5,42 +5,42 @@ Descriptions of the fields are written as the cure that a person needs when the 
 """
 
 from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTable
-from dicomnode.config.destination import OBJECTS, Destination, ObjectName, TransferSyntaxName
+from dicomnode.config.destination import OBJECTS, DestinationTable, ObjectName, TransferSyntaxName
 from dicomnode.config.loading import load, parse
-from dicomnode.config.node import Caller, Logging, Node, Settle, Storage, Worker
-from dicomnode.config.notify import Notify
-from dicomnode.config.priors import Priors
+from dicomnode.config.node import CallerTable, LoggingTable, NodeTable, SettleTable, StorageTable, WorkerTable
+from dicomnode.config.notify import NotifyTable
+from dicomnode.config.priors import PriorsTable
 from dicomnode.config.registry import RegistryTable, RetrainingTable
-from dicomnode.config.routing import Profile, Route, Routing
+from dicomnode.config.routing import ProfileTable, RouteTable, RoutingTable
 from dicomnode.config.settings import Config
-from dicomnode.config.steps import Mpps, Ups
-from dicomnode.config.worklist import Worklist
+from dicomnode.config.steps import MppsTable, UpsTable
+from dicomnode.config.worklist import WorklistTable
 
 __all__ = [
     "OBJECTS",
     "AnalysisTable",
-    "Caller",
+    "CallerTable",
     "Config",
-    "Destination",
-    "Logging",
-    "Mpps",
-    "Node",
-    "Notify",
+    "DestinationTable",
+    "LoggingTable",
+    "MppsTable",
+    "NodeTable",
+    "NotifyTable",
     "ObjectName",
-    "Priors",
-    "Profile",
+    "PriorsTable",
+    "ProfileTable",
     "RegistryTable",
     "RetrainingTable",
-    "Route",
-    "Routing",
+    "RouteTable",
+    "RoutingTable",
     "SelectionTable",
-    "Settle",
-    "Storage",
+    "SettleTable",
+    "StorageTable",
     "TransferSyntaxName",
-    "Ups",
+    "UpsTable",
     "WeightsTable",
-    "Worker",
-    "Worklist",
+    "WorkerTable",
+    "WorklistTable",
     "load",
     "parse",
 ]

@@ -8,12 +8,12 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from dicomnode.analysis.series import selection_rules
 from dicomnode.analysis.series.kernels import Family
 from dicomnode.analysis.series.selection_rules import Contrast, Rules
-from dicomnode.config.fields import PATTERNS, Patterns, Table
+from dicomnode.config.fields import PATTERNS, ConfigTable, Patterns
 
 _RULES = selection_rules.DEFAULT
 
 
-class SelectionTable(Table):
+class SelectionTable(ConfigTable):
     """Which series are analysed (`analysis.series.selection_rules` explains the fields and has the defaults)."""
 
     modalities: tuple[str, ...] = Field(_RULES.modalities, min_length=1, description="give a list such as ['CT']")
@@ -63,7 +63,7 @@ class SelectionTable(Table):
         return Rules(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-class AnalysisTable(Table):
+class AnalysisTable(ConfigTable):
     """Which algorithms make the numbers, and from which series."""
 
     selection: SelectionTable = Field(SelectionTable(), description="give a table [analysis.selection]")
@@ -124,7 +124,7 @@ class AnalysisTable(Table):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
 
-class WeightsTable(Table):
+class WeightsTable(ConfigTable):
     """Where `dicomnode weights fetch` gets files from."""
 
     mirror: str = Field(

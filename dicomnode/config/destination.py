@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 from pydantic_core import PydanticCustomError
 
-from dicomnode.config.fields import AeTitle, Port, Table
+from dicomnode.config.fields import AeTitle, ConfigTable, Port
 
 ObjectName = Literal["seg", "measurements", "risk", "summary"]
 OBJECTS: tuple[ObjectName, ...] = get_args(ObjectName)
@@ -19,7 +19,7 @@ _PLACES = "'env:NAME' or 'file:path'"
 _OF_KIND = {"ae_title": "dicom", "host": "dicom", "port": "dicom", "url": "stow"}
 
 
-class Destination(Table):
+class DestinationTable(ConfigTable):
     """One PACS or archive that gets results. Each destination has its own queue."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$", description="give a name of letters, digits, '-' and '_'")

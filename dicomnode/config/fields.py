@@ -36,7 +36,7 @@ PATTERNS = "regular expressions in lower case, such as ['lung', 'thin']"
 Network = Annotated[str, AfterValidator(_network)]
 
 
-class Table(BaseModel):
+class ConfigTable(BaseModel):
     """A table of the file: its keys and no others, of exactly their types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

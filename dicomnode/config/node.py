@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from dicomnode.config.fields import AeTitle, Network, Port, Table
+from dicomnode.config.fields import AeTitle, ConfigTable, Network, Port
 
 
-class Caller(Table):
+class CallerTable(ConfigTable):
     """Who may open an association. An AE title proves nothing by itself: name the address too."""
 
     ae_title: AeTitle = Field("*", description="give the caller's AE title (1 to 16 plain characters), or '*' for any")
@@ -36,14 +36,16 @@ class Caller(Table):
         return value
 
 
-class Node(Table):
+class NodeTable(ConfigTable):
     """The DICOM listener."""
 
     ae_title: AeTitle = Field("DICOMNODE", description="give this node's AE title: 1 to 16 plain characters")
     host: str = Field("127.0.0.1", description="give the address to listen on; '0.0.0.0' listens on every interface")
     port: Port = Field(11112, description="give a free TCP port from 1 to 65535 (below 1024 needs privileges)")
     check_called_ae: bool = Field(True, description="give true to accept only calls to our AE title, else false")
-    callers: tuple[Caller, ...] = Field((), description="give [[node.callers]] tables; none means that anyone may send")
+    callers: tuple[CallerTable, ...] = Field(
+        (), description="give [[node.callers]] tables; none means that anyone may send"
+    )
     max_associations: int = Field(
         50, ge=1, le=900, description="give the number of associations per receiving process, from 1 to 900"
     )
@@ -56,7 +58,7 @@ class Node(Table):
     network_timeout_s: float = Field(60, gt=0, description="give seconds of silence after which a caller is cut off")
 
 
-class Storage(Table):
+class StorageTable(ConfigTable):
     """Folders (relative to the configuration file) and the database."""
 
     spool: Path = Field(Path("var/spool"), description="give the folder for received images")
@@ -88,7 +90,7 @@ class Storage(Table):
         return value
 
 
-class Settle(Table):
+class SettleTable(ConfigTable):
     """When a study counts as complete."""
 
     release_s: float = Field(5, ge=0, description="give the seconds to wait after a complete study's last association")
@@ -102,7 +104,7 @@ class Settle(Table):
     )
 
 
-class Worker(Table):
+class WorkerTable(ConfigTable):
     """The process that analyses."""
 
     processes: int = Field(1, ge=0, le=64, description="give the number of workers that `serve` starts, 0 to 64")
@@ -115,7 +117,7 @@ class Worker(Table):
     )
 
 
-class Logging(Table):
+class LoggingTable(ConfigTable):
     """Logs go to standard error, for journald or a container to keep."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(

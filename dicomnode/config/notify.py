@@ -6,7 +6,7 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from dicomnode.config.fields import Table
+from dicomnode.config.fields import ConfigTable
 
 Event = Literal["delivered", "failed", "refused", "held"]
 EVENTS: tuple[Event, ...] = get_args(Event)
@@ -22,7 +22,7 @@ Details: dicomnode jobs show $study_uid
 """
 
 
-class Notify(Table):
+class NotifyTable(ConfigTable):
     """One receiver of notifications: an e-mail address or a webhook."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$", description="give a name of letters, digits, '-' and '_'")

@@ -6,12 +6,12 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from dicomnode.analysis.series import selection_rules
-from dicomnode.config.fields import PATTERNS, AeTitle, Patterns, Port, Table
+from dicomnode.config.fields import PATTERNS, AeTitle, ConfigTable, Patterns, Port
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
-class Priors(Table):
+class PriorsTable(ConfigTable):
     """The PACS that holds earlier scans. Without this table none is fetched."""
 
     ae_title: AeTitle = Field(description="give the PACS's AE title: 1 to 16 plain characters")

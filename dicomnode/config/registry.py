@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from dicomnode.config.fields import Table
+from dicomnode.config.fields import ConfigTable
 
 
-class RegistryTable(Table):
+class RegistryTable(ConfigTable):
     """The registry: pseudonymised features, and where wanted the lungs' voxels, of each analysed scan."""
 
     record: bool = Field(False, description="give true to keep each analysed scan's numbers, else false")
@@ -17,7 +17,7 @@ class RegistryTable(Table):
     )
 
 
-class RetrainingTable(Table):
+class RetrainingTable(ConfigTable):
     """A scheduled retraining, which ends at the gate and never promotes."""
 
     schedule: str = Field(

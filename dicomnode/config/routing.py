@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
 from dicomnode.config.analysis import AnalysisTable, SelectionTable
-from dicomnode.config.fields import AeTitle, Pattern, Table
+from dicomnode.config.fields import AeTitle, ConfigTable, Pattern
 from dicomnode.errors import ConfigurationError
 from dicomnode.routing.rules import DEFAULT_PROFILE, Action, Condition, Mode, Otherwise, Priority, Rule
 
@@ -28,7 +28,7 @@ def _keyword(value: str) -> str:
     return value
 
 
-class ConditionTable(Table):
+class ConditionTable(ConfigTable):
     """One condition of a rule: a keyword and one kind of test."""
 
     keyword: Annotated[str, AfterValidator(_keyword)] = Field(
@@ -64,7 +64,7 @@ class ConditionTable(Table):
         return Condition(self.keyword, one_of, self.matches, *self._limits, scope=self.series or "study")
 
 
-class Route(Table):
+class RouteTable(ConfigTable):
     """One rule: which studies it takes, and what it does with them."""
 
     name: str = Field(min_length=1, max_length=64, description="give the rule a name of 1 to 64 characters")
@@ -104,7 +104,7 @@ class Route(Table):
         return Rule(self.name, action, self.calling_ae, self.called_ae, tuple(c.condition for c in self.when))
 
 
-class Routing(Table):
+class RoutingTable(ConfigTable):
     """How the rules work together. Without any [[route]], every study is analysed and its results go everywhere."""
 
     ae_titles: tuple[AeTitle, ...] = Field(
@@ -124,7 +124,7 @@ class Routing(Table):
     )
 
 
-class Profile(Table):
+class ProfileTable(ConfigTable):
     """A named variation of [analysis]: what is given here replaces what stands there."""
 
     name: str = Field(pattern=NAME, description="give a name of letters, digits, '-' and '_'")
@@ -165,7 +165,7 @@ class Profile(Table):
         return self if weights is None else self.model_copy(update={"lungmask_weights": folder / weights})
 
 
-def check_names(routes: Sequence[Route], others: Mapping[str, Any]) -> None:
+def check_names(routes: Sequence[RouteTable], others: Mapping[str, Any]) -> None:
     """Every destination, profile and AE title of ours that a rule names must be there.
 
     `others` are the tables that stand before: "node", "destination", "profile", "routing"; one that is itself wrong is

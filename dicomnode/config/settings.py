@@ -6,46 +6,46 @@ from typing import Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from dicomnode.config.analysis import AnalysisTable, WeightsTable
-from dicomnode.config.destination import Destination
-from dicomnode.config.fields import Table
-from dicomnode.config.node import Logging, Node, Settle, Storage, Worker
-from dicomnode.config.notify import Notify
-from dicomnode.config.priors import Priors
+from dicomnode.config.destination import DestinationTable
+from dicomnode.config.fields import ConfigTable
+from dicomnode.config.node import LoggingTable, NodeTable, SettleTable, StorageTable, WorkerTable
+from dicomnode.config.notify import NotifyTable
+from dicomnode.config.priors import PriorsTable
 from dicomnode.config.registry import RegistryTable, RetrainingTable
-from dicomnode.config.routing import Profile, Route, Routing, check_names
-from dicomnode.config.steps import Mpps, Ups
-from dicomnode.config.worklist import Worklist
+from dicomnode.config.routing import ProfileTable, RouteTable, RoutingTable, check_names
+from dicomnode.config.steps import MppsTable, UpsTable
+from dicomnode.config.worklist import WorklistTable
 from dicomnode.errors import ConfigurationError
 from dicomnode.routing.rules import DEFAULT_PROFILE, RuleSet
 
-Named = Profile | Route | Notify
+Named = ProfileTable | RouteTable | NotifyTable
 
 
-class Config(Table):
+class Config(ConfigTable):
     """The whole file. `folder` is where the file lies: relative paths have been resolved against it."""
 
-    node: Node = Node()
-    storage: Storage = Storage()
-    settle: Settle = Settle()
+    node: NodeTable = NodeTable()
+    storage: StorageTable = StorageTable()
+    settle: SettleTable = SettleTable()
     analysis: AnalysisTable = AnalysisTable()
     weights: WeightsTable = WeightsTable()
-    destination: tuple[Destination, ...] = Field((), validate_default=True)
-    routing: Routing = Routing()
-    profile: tuple[Profile, ...] = ()
-    route: tuple[Route, ...] = ()
-    notify: tuple[Notify, ...] = ()
-    worker: Worker = Worker()
+    destination: tuple[DestinationTable, ...] = Field((), validate_default=True)
+    routing: RoutingTable = RoutingTable()
+    profile: tuple[ProfileTable, ...] = ()
+    route: tuple[RouteTable, ...] = ()
+    notify: tuple[NotifyTable, ...] = ()
+    worker: WorkerTable = WorkerTable()
     registry: RegistryTable = RegistryTable()
     retraining: RetrainingTable = RetrainingTable()
-    logging: Logging = Logging()
-    worklist: Worklist | None = None
-    priors: Priors | None = None
-    ups: Ups | None = None
-    mpps: Mpps | None = None
+    logging: LoggingTable = LoggingTable()
+    worklist: WorklistTable | None = None
+    priors: PriorsTable | None = None
+    ups: UpsTable | None = None
+    mpps: MppsTable | None = None
 
     @field_validator("destination")
     @classmethod
-    def _unique(cls, value: tuple[Destination, ...], info: ValidationInfo) -> tuple[Destination, ...]:
+    def _unique(cls, value: tuple[DestinationTable, ...], info: ValidationInfo) -> tuple[DestinationTable, ...]:
         names = [d.name for d in value]
         doubled = sorted({n for n in names if names.count(n) > 1})
         if doubled:
@@ -66,7 +66,7 @@ class Config(Table):
 
     @field_validator("route")
     @classmethod
-    def _names_are_known(cls, value: tuple[Route, ...], info: ValidationInfo) -> tuple[Route, ...]:
+    def _names_are_known(cls, value: tuple[RouteTable, ...], info: ValidationInfo) -> tuple[RouteTable, ...]:
         check_names(value, info.data)
         return value
 

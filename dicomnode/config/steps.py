@@ -4,10 +4,10 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dicomnode.config.fields import AeTitle, Port, Table
+from dicomnode.config.fields import AeTitle, ConfigTable, Port
 
 
-class Ups(Table):
+class UpsTable(ConfigTable):
     """A UPS worklist (Unified Procedure Step, PS3.4 annex CC). Without this table there are no tasks."""
 
     ae_title: AeTitle = Field(description="give the UPS provider's AE title: 1 to 16 plain characters")
@@ -41,7 +41,7 @@ class Ups(Table):
         return self
 
 
-class Mpps(Table):
+class MppsTable(ConfigTable):
     """An MPPS provider (Modality Performed Procedure Step, PS3.4 annex F). Without this table none is told."""
 
     ae_title: AeTitle = Field(description="give the MPPS provider's AE title: 1 to 16 plain characters")

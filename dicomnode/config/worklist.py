@@ -4,10 +4,10 @@ import zoneinfo
 
 from pydantic import Field, field_validator
 
-from dicomnode.config.fields import AeTitle, Port, Table
+from dicomnode.config.fields import AeTitle, ConfigTable, Port
 
 
-class Worklist(Table):
+class WorklistTable(ConfigTable):
     """A worklist provider (Modality Worklist, PS3.4 annex K). Without this table no order is asked for."""
 
     ae_title: AeTitle = Field(description="give the worklist provider's AE title: 1 to 16 plain characters")

@@ -18,8 +18,7 @@ from typing import Literal
 import pydicom
 from pydicom.dataset import Dataset
 
-from dicomnode import config
-from dicomnode.config import Config
+from dicomnode.config import Config, WorklistTable
 from dicomnode.context import worklist, worklist_query
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.files import write_whole
@@ -98,7 +97,7 @@ def match(study: Identity, orders: Sequence[Order]) -> Linkage:
     return Linkage("contradicts" if contradicting else "not-found", has_accession_number=has_number)
 
 
-def decide(settings: Config, catalog: Catalog, image: Path, folder: Path) -> Linkage | None:
+def decide(config: Config, catalog: Catalog, image: Path, folder: Path) -> Linkage | None:
     """The order of the study that `image` (its path) is from; None where no worklist is configured.
 
     Args:
@@ -107,12 +106,12 @@ def decide(settings: Config, catalog: Catalog, image: Path, folder: Path) -> Lin
     Raises:
         SpoolError: the catalogue failed.
     """
-    if settings.worklist is None:
+    if config.worklist is None:
         return None
     before = _kept(folder)
     if before is not None:
         return before
-    linkage = _look_up(settings, settings.worklist, catalog, pydicom.dcmread(image, stop_before_pixels=True))
+    linkage = _look_up(config, config.worklist, catalog, pydicom.dcmread(image, stop_before_pixels=True))
     kept = {**vars(linkage), "content": base64.b64encode(linkage.content).decode("ascii")}
     write_whole(folder / _DECIDED, json.dumps(kept).encode())
     return linkage
@@ -132,7 +131,7 @@ def _kept(folder: Path) -> Linkage | None:
     return Linkage(kept["outcome"], base64.b64decode(kept["content"]), kept["has_accession_number"])
 
 
-def _look_up(settings: Config, table: config.Worklist, catalog: Catalog, image: Dataset) -> Linkage:
+def _look_up(config: Config, table: WorklistTable, catalog: Catalog, image: Dataset) -> Linkage:
     if source.names_its_order(image):
         return Linkage("named")
     study = Identity(
@@ -146,7 +145,7 @@ def _look_up(settings: Config, table: config.Worklist, catalog: Catalog, image: 
     if linkage.outcome == "linked" or not table.on_receipt or question is None:
         return linkage
     try:
-        fresh = worklist.ask(settings, table, question)
+        fresh = worklist.ask(config, table, question)
     except (PeerError, PeerRejectedError) as e:
         log.warning("the order of study %s is not known: %s", study.study_uid, e)
         unreachable = Linkage("unreachable", has_accession_number=linkage.has_accession_number)

@@ -2,13 +2,13 @@
 
 from datetime import datetime, timedelta
 
-from dicomnode.config import Config, Priors
+from dicomnode.config import Config, PriorsTable
 from dicomnode.context import worklist
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
 
 
-def is_quiet(table: Priors, now: float) -> bool:
+def is_quiet(table: PriorsTable, now: float) -> bool:
     """Whether prefetching is allowed at `now` (UTC seconds; the hours are of this machine's time zone)."""
     if not table.quiet_hours:
         return True
@@ -17,13 +17,13 @@ def is_quiet(table: Priors, now: float) -> bool:
     return first <= moment < last if first <= last else moment >= first or moment < last
 
 
-def due(settings: Config, catalog: Catalog, now: float) -> list[Order]:
+def due(config: Config, catalog: Catalog, now: float) -> list[Order]:
     """One order of each patient who is expected today or in the days that the worklist is asked for."""
-    if settings.worklist is None or settings.priors is None or not settings.priors.prefetch:
+    if config.worklist is None or config.priors is None or not config.priors.prefetch:
         return []
-    if not is_quiet(settings.priors, now):
+    if not is_quiet(config.priors, now):
         return []
-    first = worklist.today(settings.worklist, now)
-    last = first + timedelta(days=settings.worklist.days_after)
+    first = worklist.today(config.worklist, now)
+    last = first + timedelta(days=config.worklist.days_after)
     expected = catalog.orders_between(f"{first:%Y%m%d}", f"{last:%Y%m%d}")
     return list({order.patient_hash: order for order in expected}.values())

@@ -19,9 +19,9 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 
-from dicomnode import config, logs
+from dicomnode import logs
 from dicomnode.analysis.series.content_rules import plain
-from dicomnode.config import Config
+from dicomnode.config import Config, PriorsTable
 from dicomnode.context.earlier_findings import newest_findings
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.files import write_whole
@@ -44,7 +44,7 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 
 @dataclass(frozen=True)
-class Scan:
+class ArchivedScan:
     """An earlier scan as the PACS lists it: `studied_at` is "YYYYMMDD HHMMSS"."""
 
     study_uid: str
@@ -53,7 +53,7 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class PriorsWait:
     """How a study stands towards its earlier scans.
 
     Attributes:
@@ -65,14 +65,14 @@ class Outlook:
     wanted: tuple[str, ...] = ()
 
 
-def peer(settings: Config, table: config.Priors) -> association.Destination:
+def peer(config: Config, table: PriorsTable) -> association.Peer:
     """The sender's record of the PACS."""
-    return association.Destination(
+    return association.Peer(
         "priors",
         table.ae_title,
         table.host,
         table.port,
-        table.calling_ae_title or settings.node.ae_title,
+        table.calling_ae_title or config.node.ae_title,
         acse_timeout_s=table.timeout_s,
     )
 
@@ -80,7 +80,7 @@ def peer(settings: Config, table: config.Priors) -> association.Destination:
 # Which scans
 
 
-def search(settings: Config, table: config.Priors, patient: Dataset, before: str, but: str) -> list[Scan]:
+def search(config: Config, table: PriorsTable, patient: Dataset, before: str, but: str) -> list[ArchivedScan]:
     """The earlier chest CTs that the PACS lists for a patient, the latest first, at most `priors.most`.
 
     Args:
@@ -98,21 +98,21 @@ def search(settings: Config, table: config.Priors, patient: Dataset, before: str
     question = pacs_queries.studies(patient, first, last, modality)
     if question is None:
         return []
-    found = [find.read(a) for a in _find(settings, table, question, _MOST_STUDIES)]
+    found = [find.read(a) for a in _find(config, table, question, _MOST_STUDIES)]
     dated = sorted(((_studied_at(s), s) for s in found if same_patient(whose(s), mine)), key=lambda x: x[0])
-    scans: list[Scan] = []
+    scans: list[ArchivedScan] = []
     for studied_at, study in reversed(dated):
         uid = str(study.get("StudyInstanceUID") or "")
         if len(scans) == table.most or uid in ("", but) or studied_at >= before:
             continue
-        listed = [find.read(a) for a in _find(settings, table, pacs_queries.series(uid), _MOST_SERIES)]
+        listed = [find.read(a) for a in _find(config, table, pacs_queries.series(uid), _MOST_SERIES)]
         chosen = suitable(str(study.get("StudyDescription") or ""), listed, table)
         if chosen:
-            scans.append(Scan(uid, studied_at, chosen))
+            scans.append(ArchivedScan(uid, studied_at, chosen))
     return scans
 
 
-def suitable(study_description: str, series: Sequence[Dataset], table: config.Priors) -> tuple[str, ...]:
+def suitable(study_description: str, series: Sequence[Dataset], table: PriorsTable) -> tuple[str, ...]:
     """The UIDs of the series to fetch: of a wanted modality, with a word for the chest in any of their descriptions."""
     chosen = []
     for one in series:
@@ -129,8 +129,8 @@ def _matches(pattern: str, words: str) -> bool:
     return re.search(pattern, words) is not None
 
 
-def _find(settings: Config, table: config.Priors, question: Dataset, most: int) -> tuple[bytes, ...]:
-    return find.find(peer(settings, table), find.STUDY_ROOT_FIND, question, within_s=table.timeout_s, most=most).answers
+def _find(config: Config, table: PriorsTable, question: Dataset, most: int) -> tuple[bytes, ...]:
+    return find.find(peer(config, table), find.STUDY_ROOT_FIND, question, within_s=table.timeout_s, most=most).answers
 
 
 def _studied_at(study: Dataset) -> str:
@@ -142,7 +142,7 @@ def _studied_at(study: Dataset) -> str:
 
 
 def want(
-    settings: Config, catalog: Catalog, method: str, patient: Dataset, before: str, study_uid: str
+    config: Config, catalog: Catalog, method: str, patient: Dataset, before: str, study_uid: str
 ) -> tuple[list[str], list[str]]:
     """Look for earlier scans, and note those that are to be fetched.
 
@@ -153,11 +153,11 @@ def want(
         PeerError, PeerRejectedError: the PACS did not answer, or refused.
         SpoolError: the catalogue failed.
     """
-    assert settings.priors is not None
+    assert config.priors is not None
     coming, fetch = [], []
     mine, now = whose(patient), time.time()
-    for scan in search(settings, settings.priors, patient, before, study_uid):
-        if _is_known(settings, catalog, scan.study_uid, method):
+    for scan in search(config, config.priors, patient, before, study_uid):
+        if _is_known(config, catalog, scan.study_uid, method):
             continue
         study = catalog.study(scan.study_uid)
         wanted = Prior(scan.study_uid, mine, method, scan.series_uids, "wanted", None, now)
@@ -178,9 +178,9 @@ def want(
     return coming, fetch
 
 
-def _is_known(settings: Config, catalog: Catalog, study_uid: str, method: str) -> bool:
+def _is_known(config: Config, catalog: Catalog, study_uid: str, method: str) -> bool:
     """Whether it was analysed with this method, or fetched for it and refused."""
-    findings = newest_findings(catalog, settings, study_uid)
+    findings = newest_findings(catalog, config, study_uid)
     if findings is not None:
         return findings.algorithm_digest == method
     study, noted = catalog.study(study_uid), catalog.prior(study_uid)
@@ -192,8 +192,8 @@ def _is_known(settings: Config, catalog: Catalog, study_uid: str, method: str) -
 
 
 def look(
-    settings: Config, catalog: Catalog, method: str, study_uid: str, generation: int, attempt: int, waited: float
-) -> Outlook:
+    config: Config, catalog: Catalog, method: str, study_uid: str, generation: int, attempt: int, waited: float
+) -> PriorsWait:
     """What a study has to wait for; where it need not, or must not any longer, the doubts are noted for its report.
 
     The PACS is asked at the first attempt, and again while it has not answered. `waited`: seconds since then.
@@ -201,16 +201,16 @@ def look(
     Raises:
         SpoolError: the catalogue failed.
     """
-    table, job = settings.priors, catalog.job(study_uid, generation)
+    table, job = config.priors, catalog.job(study_uid, generation)
     if table is None or not table.on_receipt or job is None or job.state not in ("queued", "running"):
-        return Outlook(0.0)
+        return PriorsWait(0.0)
     if catalog.is_prior(study_uid):
-        return Outlook(0.0)
+        return PriorsWait(0.0)
     wanted: list[str] = []
     is_unknown = may_answer = False
     if attempt == 1 or not catalog.awaited(study_uid):
         try:
-            wanted = _want_for(settings, catalog, method, study_uid)
+            wanted = _want_for(config, catalog, method, study_uid)
         except (PeerError, PeerRejectedError) as e:
             is_unknown, may_answer = True, isinstance(e, PeerError)
             log.warning("earlier scans of study %s are not known: %s", study_uid, e)
@@ -218,17 +218,17 @@ def look(
             raise
         except Exception as e:  # noqa: BLE001  (whatever a PACS answers, the study goes on)
             is_unknown = True
-            logs.trouble(log, e, "earlier scans of study %s are not known", study_uid)
+            logs.log_unexpected(log, e, "earlier scans of study %s are not known", study_uid)
     coming = [uid for uid in catalog.awaited(study_uid) if _is_coming(catalog, uid)]
     left = table.wait_s - waited
     if left > 0 and (coming or may_answer):
         pause = min(max(_SHORTEST_PAUSE_S, 0.25 * waited), _LONGEST_PAUSE_S, left)
-        return Outlook(pause, tuple(wanted))
-    _note(settings, catalog, study_uid, generation, is_unknown)
-    return Outlook(0.0, tuple(wanted))
+        return PriorsWait(pause, tuple(wanted))
+    _note(config, catalog, study_uid, generation, is_unknown)
+    return PriorsWait(0.0, tuple(wanted))
 
 
-def _want_for(settings: Config, catalog: Catalog, method: str, study_uid: str) -> list[str]:
+def _want_for(config: Config, catalog: Catalog, method: str, study_uid: str) -> list[str]:
     image = next((i for i in catalog.instances(study_uid) if i.modality == "CT"), None)
     if image is None:
         return []
@@ -237,7 +237,7 @@ def _want_for(settings: Config, catalog: Catalog, method: str, study_uid: str) -
         return []  # without its own date, nothing is earlier
     # Read once more: what has been looked at is decoded.
     header = pydicom.dcmread(image.path, stop_before_pixels=True)
-    coming, fetch = want(settings, catalog, method, header, before, study_uid)
+    coming, fetch = want(config, catalog, method, header, before, study_uid)
     catalog.await_priors(study_uid, coming)
     return fetch
 
@@ -252,7 +252,7 @@ def _is_coming(catalog: Catalog, prior_uid: str) -> bool:
     return noted.state == "fetched" and (study is None or is_under_way)
 
 
-def _note(settings: Config, catalog: Catalog, study_uid: str, generation: int, is_unknown: bool) -> None:
+def _note(config: Config, catalog: Catalog, study_uid: str, generation: int, is_unknown: bool) -> None:
     """Which of the awaited scans the result is made without, and what of that its reader must know."""
     codes = {"priors-unknown"} if is_unknown else set()
     same = set(catalog.other_studies(study_uid))
@@ -265,7 +265,7 @@ def _note(settings: Config, catalog: Catalog, study_uid: str, generation: int, i
         elif not ended:
             codes.add("prior-not-retrieved" if noted is not None and noted.text else "priors-late")
     write_whole(
-        results_folder(settings.storage.results, study_uid, generation) / _NOTED, json.dumps(sorted(codes)).encode()
+        results_folder(config.storage.results, study_uid, generation) / _NOTED, json.dumps(sorted(codes)).encode()
     )
 
 

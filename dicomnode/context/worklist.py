@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 from pydicom.dataset import Dataset
 
-from dicomnode import config, logs
-from dicomnode.config import Config
+from dicomnode import logs
+from dicomnode.config import Config, WorklistTable
 from dicomnode.context import worklist_query
 from dicomnode.network import association, find
 from dicomnode.store.catalog.catalog import Catalog
@@ -19,7 +19,7 @@ from dicomnode.store.identity import same_patient
 log = logging.getLogger(__name__)
 
 
-def refresh(settings: Config, catalog: Catalog, now: float) -> int:
+def refresh(config: Config, catalog: Catalog, now: float) -> int:
     """Ask for the orders of the configured days and remember them; those not seen for long are forgotten.
 
     Returns how many orders there are.
@@ -28,27 +28,27 @@ def refresh(settings: Config, catalog: Catalog, now: float) -> int:
         PeerError, PeerRejectedError: the RIS did not answer, or refused.
         SpoolError: the catalogue failed.
     """
-    table = settings.worklist
+    table = config.worklist
     if table is None:
         return 0
     day = today(table, now)
     first, last = day - timedelta(days=table.days_before), day + timedelta(days=table.days_after)
     found: list[Order] = []
     for station in table.station_ae_titles or ("",):
-        found += ask(settings, table, worklist_query.of_days(first, last, table.modality, station))
+        found += ask(config, table, worklist_query.of_days(first, last, table.modality, station))
     catalog.remember_orders(found)
     catalog.forget_orders(now - table.keep_days * 86_400)
     return len({order.key for order in found})
 
 
-def ask(settings: Config, table: config.Worklist, question: Dataset) -> list[Order]:
+def ask(config: Config, table: WorklistTable, question: Dataset) -> list[Order]:
     """The orders that the RIS answers with.
 
     Raises:
         PeerError, PeerRejectedError: it did not answer within `worklist.timeout_s`, or refused.
     """
-    peer = association.Destination(
-        "worklist", table.ae_title, table.host, table.port, table.calling_ae_title or settings.node.ae_title
+    peer = association.Peer(
+        "worklist", table.ae_title, table.host, table.port, table.calling_ae_title or config.node.ae_title
     )
     found = find.find(peer, find.MODALITY_WORKLIST, question, within_s=table.timeout_s, most=table.most)
     if not found.is_complete:
@@ -61,15 +61,15 @@ def _orders(answers: Iterable[bytes], seen_at: float) -> Iterator[Order]:
         try:
             yield worklist_query.order(answer, seen_at)
         except Exception as e:  # noqa: BLE001  (one item that cannot be read takes no other away)
-            logs.trouble(log, e, "an item of the worklist cannot be read")
+            logs.log_unexpected(log, e, "an item of the worklist cannot be read")
 
 
-def today(table: config.Worklist, now: float) -> date:
+def today(table: WorklistTable, now: float) -> date:
     """The RIS's date at `now` (UTC seconds)."""
     return datetime.fromtimestamp(now, _zone(table)).date()
 
 
-def _zone(table: config.Worklist) -> tzinfo | None:
+def _zone(table: WorklistTable) -> tzinfo | None:
     return ZoneInfo(table.time_zone) if table.time_zone else None
 
 

@@ -34,7 +34,7 @@ class StoragePeer:
         self.folder = folder
         self._entity = ApplicationEntity(ae_title)
         self._entity.maximum_pdu_size = 0
-        self._provider = commitment_scp.Provider(ae_title, self._missing, report_to or {})
+        self._provider = commitment_scp.CommitmentProvider(ae_title, self._missing, report_to or {})
 
     def start(self) -> int:
         """Listens; returns the port.

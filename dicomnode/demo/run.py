@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dicomnode import config
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.series.selection import find_files
+from dicomnode.config import OBJECTS, Config, DestinationTable, load
 from dicomnode.demo import study as demo_study
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
@@ -76,7 +76,7 @@ def run(out: Path, given: Path | None, pacs: str | None) -> int:
     """
     console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up
     peer = (
-        config.Destination(name="pacs", ae_title=_PACS_AE, host="127.0.0.1", port=1)
+        DestinationTable(name="pacs", ae_title=_PACS_AE, host="127.0.0.1", port=1)
         if pacs is None
         else peers.parse(pacs)
     )
@@ -115,7 +115,7 @@ def _clear(out: Path) -> None:
     (out / "pacs").mkdir()
 
 
-def _configure(path: Path, peer: config.Destination) -> config.Config:
+def _configure(path: Path, peer: DestinationTable) -> Config:
     text = _CONFIG.format(
         made_by=_MADE_BY,
         node_ae=_NODE_AE,
@@ -127,7 +127,7 @@ def _configure(path: Path, peer: config.Destination) -> config.Config:
         pacs_port=peer.port,
     )
     path.write_text(text, encoding="utf-8")
-    return config.load(path)
+    return load(path)
 
 
 def _free_port() -> int:
@@ -168,7 +168,7 @@ def _bars(console: Console) -> Progress:
 
 
 def _drive(
-    bars: Progress, settings: config.Config, node: subprocess.Popen[bytes], files: Sequence[Path] | None, out: Path
+    bars: Progress, config: Config, node: subprocess.Popen[bytes], files: Sequence[Path] | None, out: Path
 ) -> list[Outcome]:
     if files is None:
         task = bars.add_task("making a synthetic chest CT", total=None, note="")
@@ -177,16 +177,16 @@ def _drive(
     if not files:
         raise UsageError("there are no DICOM files to send")
     task = bars.add_task("starting the node", total=None, note="")
-    target = association.Destination("node", _NODE_AE, settings.node.host, settings.node.port, "DEMOSCANNER")
+    target = association.Peer("node", _NODE_AE, config.node.host, config.node.port, "DEMOSCANNER")
     _wait_for_node(target, node)
-    bars.update(task, total=1, completed=1, note=f"{_NODE_AE}@{settings.node.host}:{settings.node.port}")
+    bars.update(task, total=1, completed=1, note=f"{_NODE_AE}@{config.node.host}:{config.node.port}")
     task = bars.add_task("sending", total=len(files), note="C-STORE")
     sent = association.send(target, files, lambda _path, _sent: bars.advance(task))
     bars.update(task, note=f"{len(sent)} of {len(files)} stored")
-    return _follow(bars, settings, node)
+    return _follow(bars, config, node)
 
 
-def _wait_for_node(target: association.Destination, node: subprocess.Popen[bytes]) -> None:
+def _wait_for_node(target: association.Peer, node: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60
     while True:
         _must_run(node)
@@ -205,9 +205,9 @@ def _must_run(node: subprocess.Popen[bytes]) -> None:
         raise DicomnodeError(f"the node ended with exit status {node.returncode}: see node.log")
 
 
-def _follow(bars: Progress, settings: config.Config, node: subprocess.Popen[bytes]) -> list[Outcome]:
+def _follow(bars: Progress, config: Config, node: subprocess.Popen[bytes]) -> list[Outcome]:
     """Watch the catalogue until every study has ended."""
-    catalog = Catalog.open(settings.catalog_url)
+    catalog = Catalog.open(config.catalog_url)
     tasks: dict[str, TaskID] = {}
     deadline = time.monotonic() + _PATIENCE_S
     try:
@@ -221,15 +221,15 @@ def _follow(bars: Progress, settings: config.Config, node: subprocess.Popen[byte
             if studies and all(s.state in ("delivered", "refused", "failed", "held", "cancelled") for s in studies):
                 for task in tasks.values():
                     bars.update(task, total=1, completed=1)
-                return [_outcome(catalog, settings, s.study_uid, s.generation) for s in studies]
+                return [_outcome(catalog, config, s.study_uid, s.generation) for s in studies]
             time.sleep(0.2)
     finally:
         catalog.close()
     raise DicomnodeError(f"the studies did not end within {_PATIENCE_S:.0f} s: see node.log")
 
 
-def _outcome(catalog: Catalog, settings: config.Config, study_uid: str, generation: int) -> Outcome:
-    path = results_folder(settings.storage.results, study_uid, generation) / "findings.json"
+def _outcome(catalog: Catalog, config: Config, study_uid: str, generation: int) -> Outcome:
+    path = results_folder(config.storage.results, study_uid, generation) / "findings.json"
     findings = Findings.from_json(path.read_text("utf-8")) if path.exists() else None
     job = catalog.job(study_uid, generation)
     if job is None:
@@ -237,7 +237,7 @@ def _outcome(catalog: Catalog, settings: config.Config, study_uid: str, generati
     return Outcome(job, findings, tuple(catalog.deliveries(study_uid, generation)))
 
 
-def _report(console: Console, outcomes: list[Outcome], settings: config.Config, out: Path, own_pacs: bool) -> int:
+def _report(console: Console, outcomes: list[Outcome], config: Config, out: Path, own_pacs: bool) -> int:
     arrived = True
     analysed = [o for o in outcomes if o.findings is not None and o.findings.status == "analysed"]
     for outcome in sorted(outcomes, key=lambda o: o in analysed):
@@ -253,7 +253,7 @@ def _report(console: Console, outcomes: list[Outcome], settings: config.Config, 
         console.print("No study held a chest CT that could be analysed.")
         return 1 if not arrived else 3
     best = max(analysed, key=lambda o: o.findings.series.slices if o.findings and o.findings.series else 0)
-    folder = results_folder(settings.storage.results, best.job.study_uid, best.job.generation)
+    folder = results_folder(config.storage.results, best.job.study_uid, best.job.generation)
     for name in ("findings.json", "overlay.png"):
         shutil.copyfile(folder / name, out / name)
     console.print(f"The PACS holds {'every' if arrived else 'NOT every'} expected object.")
@@ -266,7 +266,7 @@ def _objects(console: Console, outcome: Outcome, pacs: Path | None) -> bool:
     assert outcome.findings is not None
     table = Table("object", "SOP Instance UID", "in the PACS", title="Results", title_justify="left")
     found = {d.object: d for d in outcome.deliveries}
-    expected = [o for o in config.OBJECTS if o != "risk" or outcome.findings.risk is not None]
+    expected = [o for o in OBJECTS if o != "risk" or outcome.findings.risk is not None]
     complete = True
     for name in expected:
         d = found.get(name)

@@ -40,7 +40,7 @@ def write(folder: Path) -> list[Path]:
         OSError: the folder cannot be written.
     """
     disease = phantom.Disease.of_severity(0.45)
-    scanner = phantom.Scanner(noise_hu=28.0, sharpness=0.8)
+    scanner = phantom.PhantomScanner(noise_hu=28.0, sharpness=0.8)
     volume = phantom.chest(_SEED, disease=disease, scanner=scanner).volume
     return [
         *_save(folder / "1-localizer", _localizer(volume)),

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomnode.downloads import Installed, Published, digest, installed, keep
+from dicomnode.downloads import Installed, PublishedFile, digest, installed, keep
 from dicomnode.errors import BundleError, UsageError
 
 _LUNGMASK = ("https://github.com/JoHof/lungmask/releases/download/v0.0/", "use `dicomnode weights install`")
 
 KNOWN = (
-    Published("R231", "unet_r231-d5d2fc3d.pth", "right and left lung", *_LUNGMASK),
-    Published("LTRCLobes", "unet_ltrclobes-3a07043d.pth", "the five lobes", *_LUNGMASK),
-    Published(
+    PublishedFile("R231", "unet_r231-d5d2fc3d.pth", "right and left lung", *_LUNGMASK),
+    PublishedFile("LTRCLobes", "unet_ltrclobes-3a07043d.pth", "the five lobes", *_LUNGMASK),
+    PublishedFile(
         "R231CovidWeb",
         "unet_r231covid-0de78a7e.pth",
         "right and left lung, trained with pictures from the web",
@@ -25,7 +25,7 @@ KNOWN = (
 )
 
 
-def find(name: str) -> Published:
+def find(name: str) -> PublishedFile:
     """The published file of this name (or file name). Raises UsageError."""
     for known in KNOWN:
         if name.lower() in (known.name.lower(), known.file.lower()):
@@ -51,7 +51,7 @@ def install(file: Path, folder: Path) -> Installed:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class WeightsVerdict:
     """Whether a file or a bundle is what was installed, and what to do if not."""
 
     name: str
@@ -59,21 +59,21 @@ class Verdict:
     text: str
 
 
-def verify(folder: Path) -> Iterator[Verdict]:
+def verify(folder: Path) -> Iterator[WeightsVerdict]:
     """Compare all that is installed with its digests; recompute each bundle's golden case."""
     for name, here in sorted(installed(folder).items()):
         found = digest(here.path) if here.path.is_file() else None
         if found == here.sha256:
-            yield Verdict(name, True, f"sha256 {found}")
+            yield WeightsVerdict(name, True, f"sha256 {found}")
         else:
             what = "is missing" if found is None else f"has sha256 {found}, installed was {here.sha256}"
-            yield Verdict(name, False, f"{what}: fetch or install it again")
+            yield WeightsVerdict(name, False, f"{what}: fetch or install it again")
     from dicomnode.analysis.risk import bundle  # noqa: PLC0415  (imports torch)
 
     for path in sorted(folder.glob("*/model.toml")):
         try:
             loaded = bundle.load(path.parent, allow_demo=True)
         except BundleError as e:
-            yield Verdict(path.parent.name, False, str(e))
+            yield WeightsVerdict(path.parent.name, False, str(e))
         else:
-            yield Verdict(path.parent.name, True, f"{loaded.version}: hashes and golden case hold")
+            yield WeightsVerdict(path.parent.name, True, f"{loaded.version}: hashes and golden case hold")

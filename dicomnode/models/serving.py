@@ -82,7 +82,7 @@ class Models:
         except DicomnodeError as error:
             log.error("the candidate %s does not load: none runs beside the served bundle: %s", name, error)
         except Exception as error:  # noqa: BLE001  (as above)
-            logs.trouble(log, error, "the candidate %s does not load: none runs beside the served bundle", name)
+            logs.log_unexpected(log, error, "the candidate %s does not load: none runs beside the served bundle", name)
 
 
 def _mark(table: AnalysisTable, name: str) -> _Mark:
@@ -107,7 +107,9 @@ def _with_new_bundle(served: _Served) -> Method:
         log.error("the bundle %s has changed and does not load: the one from before serves on: %s", name, error)
         return served.method
     except Exception as error:  # noqa: BLE001  (no study fails because somebody copies files)
-        logs.trouble(log, error, "the bundle %s has changed and does not load: the one from before serves on", name)
+        logs.log_unexpected(
+            log, error, "the bundle %s has changed and does not load: the one from before serves on", name
+        )
         return served.method
     if bundle is not None:
         log.info("bundle %s %s serves, sha256 %s", bundle.name, bundle.version, bundle.sha256)

@@ -42,7 +42,7 @@ from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedEr
 from dicomnode.network.contexts import VERIFICATION
 from dicomnode.network.transport import RequestorEntity, RequestorSocket, disable_nagle
 
-LOGGER = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # A file that goes as it is goes from the disk in pieces, never decoded: pynetdicom's documented switch, for paths only.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -65,7 +65,7 @@ _REJECTIONS = {
 
 
 @dataclass(frozen=True)
-class Destination:
+class Peer:
     """A peer that takes our objects.
 
     Attributes:
@@ -111,7 +111,7 @@ class _File:
     transfer_syntax: UID
 
 
-def echo(destination: Destination) -> float:
+def echo(destination: Peer) -> float:
     """C-ECHO: seconds from the connection to the release.
 
     Raises:
@@ -128,9 +128,7 @@ def echo(destination: Destination) -> float:
     return time.perf_counter() - started
 
 
-def send(
-    destination: Destination, paths: Sequence[Path], on_result: Callable[[Path, Sent], None] | None = None
-) -> list[Sent]:
+def send(destination: Peer, paths: Sequence[Path], on_result: Callable[[Path, Sent], None] | None = None) -> list[Sent]:
     """Stores files at a peer, in their order, and returns what the peer has stored.
 
     The first failure ends it; what was stored before has been told to `on_result`, one call for each object.
@@ -174,7 +172,7 @@ def _read_meta(path: Path) -> _File:
         ) from error
 
 
-def _proposals(files: Sequence[_File], destination: Destination) -> dict[tuple[UID, UID], None]:
+def _proposals(files: Sequence[_File], destination: Peer) -> dict[tuple[UID, UID], None]:
     """(SOP class, transfer syntax) for each context: one syntax in each, so that the peer says yes or no to each."""
     wanted: dict[tuple[UID, UID], None] = {}
     for file in files:
@@ -183,7 +181,7 @@ def _proposals(files: Sequence[_File], destination: Destination) -> dict[tuple[U
     return wanted
 
 
-def _syntaxes(file: _File, destination: Destination) -> list[UID]:
+def _syntaxes(file: _File, destination: Peer) -> list[UID]:
     """What the file may go in, the best first."""
     if file.transfer_syntax not in _CONVERTIBLE:
         return [file.transfer_syntax]
@@ -191,7 +189,7 @@ def _syntaxes(file: _File, destination: Destination) -> list[UID]:
     return list(dict.fromkeys([*preferred, file.transfer_syntax, *_CONVERTIBLE]))
 
 
-def _batches(files: Sequence[_File], destination: Destination) -> Iterator[list[_File]]:
+def _batches(files: Sequence[_File], destination: Peer) -> Iterator[list[_File]]:
     """The files in their order, cut where an association would need more than 128 contexts."""
     batch: list[_File] = []
     proposed: set[tuple[UID, UID]] = set()
@@ -206,7 +204,7 @@ def _batches(files: Sequence[_File], destination: Destination) -> Iterator[list[
         yield batch
 
 
-def _store(association: Association, destination: Destination, file: _File, message_id: int) -> Sent:
+def _store(association: Association, destination: Peer, file: _File, message_id: int) -> Sent:
     syntax = _agreed_syntax(association, destination, file)
     if not association.is_established:
         raise PeerError(f"{destination} closed the association before {file.sop_instance_uid} was sent")
@@ -232,7 +230,7 @@ def _converted(path: Path, syntax: UID) -> Dataset:
     return dcmread(converted)
 
 
-def _agreed_syntax(association: Association, destination: Destination, file: _File) -> UID:
+def _agreed_syntax(association: Association, destination: Peer, file: _File) -> UID:
     accepted = {
         context.transfer_syntax[0]
         for context in association.accepted_contexts
@@ -252,14 +250,14 @@ def is_passing(status: int) -> bool:
     return status >> 8 == 0xA7 or status in _PASSING
 
 
-def _judge(destination: Destination, file: _File, status: int, comment: str) -> Sent:
+def _judge(destination: Peer, file: _File, status: int, comment: str) -> Sent:
     if status == 0x0000:
         return Sent(file.sop_instance_uid, status, "stored")
     if status >> 12 == 0xB or status in _GENERAL_WARNINGS:
-        LOGGER.warning("%s stored %s with warning 0x%04X", destination, file.sop_instance_uid, status)
+        log.warning("%s stored %s with warning 0x%04X", destination, file.sop_instance_uid, status)
         return Sent(file.sop_instance_uid, status, "warning")
     # The comment is the peer's free text and may name a patient.
-    LOGGER.debug("%s says of 0x%04X: %s", destination, status, comment)
+    log.debug("%s says of 0x%04X: %s", destination, status, comment)
     text = f"{destination} refused {file.sop_class_uid.name} {file.sop_instance_uid} with status 0x{status:04X}"
     if is_passing(status):
         raise PeerError(f"{text}: it cannot store at the moment")
@@ -268,7 +266,7 @@ def _judge(destination: Destination, file: _File, status: int, comment: str) -> 
 
 @contextmanager
 def associated(
-    destination: Destination,
+    destination: Peer,
     contexts: list[PresentationContext],
     handlers: Sequence[EventHandlerType] = (),
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
@@ -292,7 +290,7 @@ def associated(
 
 
 def _associate(
-    destination: Destination,
+    destination: Peer,
     contexts: list[PresentationContext],
     handlers: Sequence[EventHandlerType],
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
@@ -339,7 +337,7 @@ def _connected(event: evt.Event) -> None:
     disable_nagle(event.assoc)
 
 
-def _rejection(destination: Destination, association: Association) -> PeerError | PeerRejectedError:
+def _rejection(destination: Peer, association: Association) -> PeerError | PeerRejectedError:
     answer = association.acceptor.primitive
     assert answer is not None
     assert answer.result_source is not None

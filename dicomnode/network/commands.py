@@ -33,7 +33,7 @@ class StoreRequest:
 
 
 @dataclass(frozen=True)
-class Answer:
+class StoreAnswer:
     """The status of a C-STORE (PS3.7 annex C), and words for the sender's log."""
 
     status: int
@@ -59,7 +59,7 @@ def store_request(command: bytes, context_id: int) -> StoreRequest | None:
     return StoreRequest(context_id, message_id, sop_class, sop_instance)
 
 
-def store_response(request: StoreRequest, answer: Answer, longest: int) -> bytes:
+def store_response(request: StoreRequest, answer: StoreAnswer, longest: int) -> bytes:
     """The C-STORE-RSP as P-DATA-TF PDUs (PS3.8 9.3.5); `longest`: the peer's maximum length, 0 for no limit."""
     comment = answer.comment.encode("ascii", "replace")[:_LONGEST_COMMENT]
     elements = b"".join(

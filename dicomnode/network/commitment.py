@@ -20,7 +20,7 @@ from dicomnode.errors import PeerError, PeerRejectedError, SpoolError
 from dicomnode.network import association as sender
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 
-LOGGER = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 REQUEST_COMMITMENT = 1  # N-ACTION action type, PS3.4 J.3.2
 ALL_COMMITTED, SOME_FAILED = 1, 2  # N-EVENT-REPORT event types, PS3.4 J.3.3
@@ -75,13 +75,13 @@ def handle_report(event: evt.Event, take: Callable[[Report], bool]) -> tuple[int
     try:
         kept = take(report)
     except SpoolError as error:
-        LOGGER.error("cannot keep storage commitment %s: %s", report.transaction_uid, error)
+        log.error("cannot keep storage commitment %s: %s", report.transaction_uid, error)
         return PROCESSING_FAILURE, None
     # pynetdicom wants the pair: a bare status breaks the answer.
     return (SUCCESS if kept else INVALID_ARGUMENT), None
 
 
-def request(destination: sender.Destination, transaction_uid: str, objects: Sequence[tuple[str, str]]) -> Report | None:
+def request(destination: sender.Peer, transaction_uid: str, objects: Sequence[tuple[str, str]]) -> Report | None:
     """Ask for commitment to (SOP class UID, SOP Instance UID)s. Returns the report if it comes on this association.
 
     Raises:

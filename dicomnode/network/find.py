@@ -25,9 +25,9 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.network.association import Destination, associated
+from dicomnode.network.association import Peer, associated
 
-LOGGER = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MODALITY_WORKLIST = UID("1.2.840.10008.5.1.4.31")
 STUDY_ROOT_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")
@@ -57,7 +57,7 @@ class Found:
     is_complete: bool
 
 
-def find(peer: Destination, model: UID, identifier: Dataset, *, within_s: float, most: int) -> Found:
+def find(peer: Peer, model: UID, identifier: Dataset, *, within_s: float, most: int) -> Found:
     """Ask `peer`; after `most` answers the query is cancelled.
 
     Raises:
@@ -76,9 +76,7 @@ def find(peer: Destination, model: UID, identifier: Dataset, *, within_s: float,
         return _ask(association, bounded, model, identifier, deadline, most)
 
 
-def _ask(
-    association: Association, peer: Destination, model: UID, identifier: Dataset, deadline: float, most: int
-) -> Found:
+def _ask(association: Association, peer: Peer, model: UID, identifier: Dataset, deadline: float, most: int) -> Found:
     syntax = UID(association.accepted_contexts[0].transfer_syntax[0])
     association.dimse_timeout = _left(deadline, peer)
     answers: list[bytes] = []
@@ -91,7 +89,7 @@ def _ask(
         code = status_of(status, peer)
         if code in _PENDING:
             if answer is None:
-                LOGGER.warning("%s gave an answer that cannot be read", peer)
+                log.warning("%s gave an answer that cannot be read", peer)
             elif len(answers) < most:
                 answers.append(_as_file(answer, syntax))
             elif not is_cancelled:
@@ -108,7 +106,7 @@ def read(answer: bytes) -> Dataset:
     return dcmread(BytesIO(answer))
 
 
-def status_of(status: Dataset, peer: Destination) -> int:
+def status_of(status: Dataset, peer: Peer) -> int:
     """The status of a response.
 
     Raises:
@@ -119,7 +117,7 @@ def status_of(status: Dataset, peer: Destination) -> int:
     return int(status.Status)
 
 
-def failure(peer: Destination, what: str, code: int) -> PeerError | PeerRejectedError:
+def failure(peer: Peer, what: str, code: int) -> PeerError | PeerRejectedError:
     """The error that a final status other than success stands for."""
     message = f"{peer} answered the {what} with status 0x{code:04X}"
     if code in FOR_GOOD:
@@ -127,7 +125,7 @@ def failure(peer: Destination, what: str, code: int) -> PeerError | PeerRejected
     return PeerError(f"{message}: see its log for the reason")
 
 
-def _left(deadline: float, peer: Destination) -> float:
+def _left(deadline: float, peer: Peer) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise PeerError(f"{peer} had not answered in full after {peer.dimse_timeout_s:g} s")

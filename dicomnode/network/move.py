@@ -13,7 +13,7 @@ from pynetdicom.presentation import build_context
 
 from dicomnode.errors import PeerError
 from dicomnode.network import find
-from dicomnode.network.association import Destination, associated
+from dicomnode.network.association import Peer, associated
 
 #: A peer may read from tape, and many say nothing until all is done.
 _SILENCE_S = 1800.0
@@ -37,7 +37,7 @@ def series(study_uid: str, series_uids: Sequence[str]) -> Dataset:
     return identifier
 
 
-def move(peer: Destination, identifier: Dataset, to: str) -> Retrieved:
+def move(peer: Peer, identifier: Dataset, to: str) -> Retrieved:
     """C-MOVE to the AE title `to`, which the peer must know with host and port.
 
     Raises:
@@ -49,11 +49,11 @@ def move(peer: Destination, identifier: Dataset, to: str) -> Retrieved:
         return follow(peer, "C-MOVE", association.send_c_move(identifier, to, find.STUDY_ROOT_MOVE))
 
 
-def patient(peer: Destination) -> Destination:
+def patient(peer: Peer) -> Peer:
     return replace(peer, dimse_timeout_s=_SILENCE_S, network_timeout_s=_SILENCE_S)
 
 
-def follow(peer: Destination, what: str, responses: Iterator[tuple[Dataset, Dataset | None]]) -> Retrieved:
+def follow(peer: Peer, what: str, responses: Iterator[tuple[Dataset, Dataset | None]]) -> Retrieved:
     """Follow the responses to the last one."""
     for status, _ in responses:
         code = find.status_of(status, patient(peer))

@@ -12,7 +12,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicomnode.network.association import Destination
+from dicomnode.network.association import Peer
 from dicomnode.network.find import status_of
 from dicomnode.network.ups import Reference, by_series, coded, of_patient, referenced
 
@@ -31,7 +31,7 @@ def contexts() -> list[PresentationContext]:
     return [build_context(MPPS, _SYNTAXES)]
 
 
-def create(association: Association, peer: Destination, step_uid: str, content: Dataset) -> int:
+def create(association: Association, peer: Peer, step_uid: str, content: Dataset) -> int:
     """N-CREATE (PS3.4 F.7.2.1). Returns the status.
 
     Raises:
@@ -41,7 +41,7 @@ def create(association: Association, peer: Destination, step_uid: str, content: 
     return status_of(answer, peer)
 
 
-def update(association: Association, peer: Destination, step_uid: str, change: Dataset) -> int:
+def update(association: Association, peer: Peer, step_uid: str, change: Dataset) -> int:
     """N-SET (PS3.4 F.7.2.2). Returns the status, or `ENDED_ALREADY`; raises as `create`."""
     answer, _ = association.send_n_set(change, MPPS, step_uid)
     status = status_of(answer, peer)

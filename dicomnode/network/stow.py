@@ -42,7 +42,7 @@ _NO_STUDY = "2.25.0"
 
 
 @dataclass(frozen=True)
-class Server:
+class StowServer:
     """A DICOMweb server that takes our objects.
 
     Attributes:
@@ -64,7 +64,7 @@ class Server:
         return f"{self.name} ({self.url})"
 
 
-def echo(server: Server) -> float:
+def echo(server: StowServer) -> float:
     """A search for a study that nobody has (QIDO-RS): seconds from the connection to the answer.
 
     Raises:
@@ -80,7 +80,9 @@ def echo(server: Server) -> float:
     return time.perf_counter() - started
 
 
-def send(server: Server, paths: Sequence[Path], on_result: Callable[[Path, Sent], None] | None = None) -> list[Sent]:
+def send(
+    server: StowServer, paths: Sequence[Path], on_result: Callable[[Path, Sent], None] | None = None
+) -> list[Sent]:
     """Store files at a server, in their order, byte for byte; returns what it has stored.
 
     The first failure ends it; what was stored before has been told to `on_result`, one call for each object.
@@ -99,7 +101,7 @@ def send(server: Server, paths: Sequence[Path], on_result: Callable[[Path, Sent]
     return sent
 
 
-def _store(server: Server, client: httpx.Client, path: Path) -> Sent:
+def _store(server: StowServer, client: httpx.Client, path: Path) -> Sent:
     try:
         sop_instance_uid = str(read_file_meta_info(path).MediaStorageSOPInstanceUID)
         content = path.read_bytes()
@@ -122,7 +124,7 @@ def _store(server: Server, client: httpx.Client, path: Path) -> Sent:
     return _judge(server, answer, sop_instance_uid)
 
 
-def _judge(server: Server, answer: httpx.Response, sop_instance_uid: str) -> Sent:
+def _judge(server: StowServer, answer: httpx.Response, sop_instance_uid: str) -> Sent:
     said = _said(answer)
     reason = _of(said, _FAILED, sop_instance_uid, _REASON)
     if reason is not None:
@@ -139,7 +141,7 @@ def _judge(server: Server, answer: httpx.Response, sop_instance_uid: str) -> Sen
     return Sent(sop_instance_uid, warning or 0, "warning" if warning else "stored")
 
 
-def _judge_status(server: Server, answer: httpx.Response, what: str) -> None:
+def _judge_status(server: StowServer, answer: httpx.Response, what: str) -> None:
     status = answer.status_code
     if answer.is_success:
         return
@@ -180,7 +182,7 @@ def _value(item: dict[str, Any], tag: str) -> Any:
     return values[0]
 
 
-def _request(server: Server, client: httpx.Client, method: str, **arguments: Any) -> httpx.Response:
+def _request(server: StowServer, client: httpx.Client, method: str, **arguments: Any) -> httpx.Response:
     try:
         return client.request(method, f"{server.url.rstrip('/')}/studies", **arguments)
     except httpx.TimeoutException as error:
@@ -189,7 +191,7 @@ def _request(server: Server, client: httpx.Client, method: str, **arguments: Any
         raise PeerError(f"{server}: no connection ({error}); check url, firewall and certificates") from error
 
 
-def _client(server: Server) -> httpx.Client:
+def _client(server: StowServer) -> httpx.Client:
     headers = {"Authorization": f"Bearer {_secret(server, server.token)}"} if server.token else {}
     auth = httpx.BasicAuth(server.user, _secret(server, server.password)) if server.user else None
     try:
@@ -201,7 +203,7 @@ def _client(server: Server) -> httpx.Client:
     )
 
 
-def _secret(server: Server, where: str) -> str:
+def _secret(server: StowServer, where: str) -> str:
     kind, _, place = where.partition(":")
     if kind == "env":
         value = os.environ.get(place, "")

@@ -29,9 +29,9 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from dicomnode.network.upper_layer import Begin, Provider
+from dicomnode.network.upper_layer import Begin, UpperLayer
 
-LOGGER = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: Connections of one process, those without an association included.
 MOST_CONNECTIONS = 3000
@@ -180,7 +180,7 @@ def has_request(sock: socket.socket, timeout_s: float) -> bool:
 class _Handler(RequestHandler):
     """One connection, in its own thread, from its first byte to its end."""
 
-    server: "Server"
+    server: "DicomServer"
 
     def handle(self) -> None:
         """Waits for the request, runs the association, tells that it has ended."""
@@ -189,7 +189,7 @@ class _Handler(RequestHandler):
             if has_request(self.request, server.open_timeout_s):
                 self._associate()
             else:
-                LOGGER.debug("connection from %s closed without a request", self.client_address[0])
+                log.debug("connection from %s closed without a request", self.client_address[0])
         finally:
             server.connections.discard(self.request)
             server.shutdown_request(self.request)
@@ -197,7 +197,7 @@ class _Handler(RequestHandler):
     def _associate(self) -> None:
         server = self.server
         association = self._create_association()
-        provider = Provider(
+        provider = UpperLayer(
             association, self.request, server.begin, open_s=server.open_timeout_s, pdu_s=server.network_timeout_s
         )
         disable_nagle(association)
@@ -210,7 +210,7 @@ class _Handler(RequestHandler):
             server.ended(association)
 
 
-class Server(ThreadedAssociationServer):
+class DicomServer(ThreadedAssociationServer):
     """The listening socket of a receiver. `ended` is called once for each association, in a thread of its own."""
 
     # Else closing the server waits for every association.
@@ -249,14 +249,14 @@ class Server(ThreadedAssociationServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Each connection costs a thread: there is an end to it, far above any honest use."""
         if len(self.connections) >= MOST_CONNECTIONS:
-            LOGGER.warning("closed a connection from %s: %d are open", client_address[0], MOST_CONNECTIONS)
+            log.warning("closed a connection from %s: %d are open", client_address[0], MOST_CONNECTIONS)
             return False
         self.connections.add(request)
         return True
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """A failed connection goes to the log instead of standard error, and does not end the server."""
-        LOGGER.warning("connection from %s failed", client_address[0], exc_info=True)
+        log.warning("connection from %s failed", client_address[0], exc_info=True)
 
     def shutdown(self) -> None:
         """No new connections; running associations go on."""

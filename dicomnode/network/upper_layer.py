@@ -19,10 +19,10 @@ from typing import Any, Protocol, cast
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 
-from dicomnode.network.commands import Answer, StoreRequest, store_request, store_response
-from dicomnode.network.waiting import Checkpoint, PollingSocket, WakingQueue, set_timeout
+from dicomnode.network.commands import StoreAnswer, StoreRequest, store_request, store_response
+from dicomnode.network.waiting import PollingSocket, ReactorCheckpoint, WakingQueue, set_timeout
 
-LOGGER = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 #: The longest PDU that is read, bytes; what we tell the peers is at most this. Memory per association stays below it.
 LONGEST_PDU = 1 << 20
@@ -33,13 +33,13 @@ _DATA_TRANSFER = "Sta6"
 _AWAITING_CLOSE = "Sta13"
 
 
-class Reception(Protocol):
+class PduReception(Protocol):
     """One data set that is coming in."""
 
     def write(self, data: memoryview) -> None:
         """Takes the next bytes; never fails: what went wrong is the answer's matter."""
 
-    def finish(self) -> Answer:
+    def finish(self) -> StoreAnswer:
         """All bytes are there: keep them, and say how it went."""
 
     def abandon(self) -> None:
@@ -47,14 +47,14 @@ class Reception(Protocol):
 
 
 #: Called for each C-STORE request, before its data set.
-Begin = Callable[[Association, StoreRequest], Reception]
+Begin = Callable[[Association, StoreRequest], PduReception]
 
 
 class ProtocolError(Exception):
     """What came is against PS3.8: the association is aborted."""
 
 
-class Provider(DULServiceProvider):
+class UpperLayer(DULServiceProvider):
     """Reads the PDUs of one association. `begin` is asked for a reception at each C-STORE."""
 
     def __init__(
@@ -72,7 +72,7 @@ class Provider(DULServiceProvider):
         self._command = bytearray()
         self._held: list[bytes] = []  # PDUs of a command that is not yet whole
         self._request: StoreRequest | None = None
-        self._reception: Reception | None = None
+        self._reception: PduReception | None = None
         self._is_storing = False
         self._make_waiting()
         # Announces the connection to the association's provider, which has to be this one by now.
@@ -80,7 +80,7 @@ class Provider(DULServiceProvider):
 
     def _make_waiting(self) -> None:
         """Takes this provider's place under the association, and lets both its threads wait for work."""
-        association, checkpoint = self._association, Checkpoint()
+        association, checkpoint = self._association, ReactorCheckpoint()
         self.to_user_queue = WakingQueue(checkpoint.wake)
         self.artim_timer.timeout = association.acse_timeout
         self._idle_timer.timeout = association.network_timeout
@@ -123,10 +123,10 @@ class Provider(DULServiceProvider):
             elif not self._is_taken(pdu):
                 self._hand_over(pdu)
         except OSError as error:
-            LOGGER.info("connection with %s failed: %s", self._association.requestor.address, error)
+            log.info("connection with %s failed: %s", self._association.requestor.address, error)
             self._end("Evt17")  # transport connection closed
         except ProtocolError as error:
-            LOGGER.warning("aborted the association with %s: %s", self._association.requestor.address, error)
+            log.warning("aborted the association with %s: %s", self._association.requestor.address, error)
             self._end("Evt19")  # unrecognised or invalid PDU
 
     def _end(self, event: str) -> None:

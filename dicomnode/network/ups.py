@@ -14,7 +14,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicomnode.network.association import Destination
+from dicomnode.network.association import Peer
 from dicomnode.network.find import status_of
 
 PUSH, PULL = UID("1.2.840.10008.5.1.4.34.6.1"), UID("1.2.840.10008.5.1.4.34.6.3")
@@ -106,7 +106,7 @@ def _items(answer: Dataset) -> Sequence[Dataset]:
 # The messages
 
 
-def change_state(association: Association, peer: Destination, step_uid: str, transaction_uid: str, state: State) -> int:
+def change_state(association: Association, peer: Peer, step_uid: str, transaction_uid: str, state: State) -> int:
     """N-ACTION Change UPS State (PS3.4 CC.2.1). Returns the status; 0x0122 where the peer does not offer UPS Pull.
 
     Raises:
@@ -120,7 +120,7 @@ def change_state(association: Association, peer: Destination, step_uid: str, tra
     return status_of(answer, peer)
 
 
-def update(association: Association, peer: Destination, step_uid: str, transaction_uid: str, change: Dataset) -> int:
+def update(association: Association, peer: Peer, step_uid: str, transaction_uid: str, change: Dataset) -> int:
     """N-SET under a claim (PS3.4 CC.2.6). Returns and raises as `change_state`."""
     if not _is_offered(association, PULL):
         return _NOT_SUPPORTED
@@ -129,7 +129,7 @@ def update(association: Association, peer: Destination, step_uid: str, transacti
     return status_of(answer, peer)
 
 
-def create(association: Association, peer: Destination, step_uid: str, content: Dataset) -> int:
+def create(association: Association, peer: Peer, step_uid: str, content: Dataset) -> int:
     """N-CREATE (PS3.4 CC.2.5). Returns (for UPS Push) and raises as `change_state`."""
     if not _is_offered(association, PUSH):
         return _NOT_SUPPORTED

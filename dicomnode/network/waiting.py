@@ -95,7 +95,7 @@ class WakingQueue(Queue[Any]):
         self._wake()
 
 
-class Checkpoint(threading.Event):
+class ReactorCheckpoint(threading.Event):
     """pynetdicom's association thread passes here once a millisecond; here it waits until there is something to do."""
 
     def __init__(self) -> None:

@@ -53,7 +53,7 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
             write_whole(out / "findings.json", findings.to_json().encode())
         else:
             bar.update(task, description="encode")
-            encode.encode(encode.Checkpoint.of(analysis), encode.context(time.time()), out)
+            encode.encode(encode.AnalysisCheckpoint.of(analysis), encode.context(time.time()), out)
             findings = Findings.from_json((out / "findings.json").read_text("utf-8"))
     findings_table(console, findings)
     if before and findings.status == "analysed" and findings.change is None:

@@ -92,7 +92,7 @@ def _port(config: Config) -> Result:
         try:
             s.bind((node.host, node.port))
         except OSError as e:
-            running = association.Destination("self", node.ae_title, node.host, node.port, node.ae_title)
+            running = association.Peer("self", node.ae_title, node.host, node.port, node.ae_title)
             try:
                 association.echo(running)
             except AssociationRejectedError:
@@ -159,14 +159,14 @@ def _peers(config: Config) -> Iterator[Result]:
     for what, table in scu:
         if table is not None:
             calling = table.calling_ae_title or config.node.ae_title
-            asked[what] = association.Destination(what, table.ae_title, table.host, table.port, calling)
+            asked[what] = association.Peer(what, table.ae_title, table.host, table.port, calling)
     for what, peer in asked.items():
         try:
             seconds = peers.echo(peer)
         except DicomnodeError as e:
             yield Result(what, False, str(e))
         else:
-            how = "C-ECHO" if isinstance(peer, association.Destination) else f"at {peer.url}"
+            how = "C-ECHO" if isinstance(peer, association.Peer) else f"at {peer.url}"
             yield Result(what, True, f"answered {how} in {1000 * seconds:.0f} ms")
 
 

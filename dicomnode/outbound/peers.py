@@ -6,8 +6,7 @@ from pathlib import Path
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicomnode import config
-from dicomnode.config import Config, TransferSyntaxName
+from dicomnode.config import Config, DestinationTable, TransferSyntaxName, load
 from dicomnode.errors import UsageError
 from dicomnode.network import association, stow
 
@@ -15,18 +14,18 @@ _SYNTAXES: dict[TransferSyntaxName, str] = {
     "explicit-le": ExplicitVRLittleEndian,
     "implicit-le": ImplicitVRLittleEndian,
 }
-Outbound = association.Destination | stow.Server
+Outbound = association.Peer | stow.StowServer
 _ADDRESS = re.compile(r"(?P<ae>[^@\\]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
 
 
-def to_peer(destination: config.Destination, settings: Config) -> association.Destination:
+def to_peer(destination: DestinationTable, config: Config) -> association.Peer:
     """The sender's record of a configured destination."""
-    return association.Destination(
+    return association.Peer(
         name=destination.name,
         ae_title=destination.ae_title,
         host=destination.host,
         port=destination.port,
-        calling_ae=destination.calling_ae_title or settings.node.ae_title,
+        calling_ae=destination.calling_ae_title or config.node.ae_title,
         acse_timeout_s=destination.timeout_s,
         dimse_timeout_s=destination.timeout_s,
         network_timeout_s=destination.timeout_s,
@@ -34,11 +33,11 @@ def to_peer(destination: config.Destination, settings: Config) -> association.De
     )
 
 
-def outbound(destination: config.Destination, settings: Config) -> Outbound:
+def outbound(destination: DestinationTable, config: Config) -> Outbound:
     """How a configured destination is reached."""
     if destination.kind == "dicom":
-        return to_peer(destination, settings)
-    return stow.Server(
+        return to_peer(destination, config)
+    return stow.StowServer(
         name=destination.name,
         url=destination.url,
         user=destination.user,
@@ -55,7 +54,7 @@ def echo(peer: Outbound) -> float:
     Raises:
         PeerError, PeerRejectedError: there was none; see `association.echo` and `stow.echo`.
     """
-    return stow.echo(peer) if isinstance(peer, stow.Server) else association.echo(peer)
+    return stow.echo(peer) if isinstance(peer, stow.StowServer) else association.echo(peer)
 
 
 def send(
@@ -67,11 +66,13 @@ def send(
         PeerError, PeerRejectedError: see `association.send` and `stow.send`.
     """
     return (
-        stow.send(peer, paths, on_result) if isinstance(peer, stow.Server) else association.send(peer, paths, on_result)
+        stow.send(peer, paths, on_result)
+        if isinstance(peer, stow.StowServer)
+        else association.send(peer, paths, on_result)
     )
 
 
-def parse(text: str) -> config.Destination:
+def parse(text: str) -> DestinationTable:
     """A destination from AET@HOST:PORT.
 
     Raises:
@@ -80,9 +81,7 @@ def parse(text: str) -> config.Destination:
     match = _ADDRESS.fullmatch(text)
     if match is None or not 1 <= int(match["port"]) <= 65535:
         raise UsageError(f"{text!r} is not of the form AET@HOST:PORT, such as ORTHANC@127.0.0.1:4242")
-    return config.Destination(
-        name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"])
-    )
+    return DestinationTable(name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"]))
 
 
 def find(text: str, path: Path) -> Outbound:
@@ -93,8 +92,8 @@ def find(text: str, path: Path) -> Outbound:
         ConfigurationError: the configuration is wrong.
     """
     if "@" in text:
-        return to_peer(parse(text), config.load(path) if path.is_file() else Config())
-    settings = config.load(path)
+        return to_peer(parse(text), load(path) if path.is_file() else Config())
+    settings = load(path)
     for destination in settings.destination:
         if destination.name == text:
             return outbound(destination, settings)

@@ -10,7 +10,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
 from dicomnode.network import contexts, find
-from dicomnode.network.association import Destination, associated
+from dicomnode.network.association import Peer, associated
 from dicomnode.network.commands import StoreRequest
 from dicomnode.network.move import Retrieved, follow, patient
 from dicomnode.reception.c_store import Reception
@@ -19,7 +19,7 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
 
 
-def get(peer: Destination, identifier: Dataset, spool: Spool, catalog: Catalog, minimum_free_bytes: int) -> Retrieved:
+def get(peer: Peer, identifier: Dataset, spool: Spool, catalog: Catalog, minimum_free_bytes: int) -> Retrieved:
     """C-GET into the spool.
 
     Raises:

@@ -25,15 +25,15 @@ from pydicom.uid import UID
 
 from dicomnode import logs
 from dicomnode.errors import SpoolError
-from dicomnode.network.commands import Answer, StoreRequest
+from dicomnode.network.commands import StoreAnswer, StoreRequest
 from dicomnode.network.file_meta import encode
-from dicomnode.reception.header import Header, HeaderError, parse
+from dicomnode.reception.header import HeaderError, InstanceHeader, parse
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.store.sameness import same_content
 from dicomnode.store.spool import Incoming, Spool, Stored
 
-LOGGER = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -85,23 +85,23 @@ class Reception:
         if self._incoming is not None:
             self._incoming.discard()
 
-    def finish(self) -> Answer:
+    def finish(self) -> StoreAnswer:
         """All bytes are there: the answer."""
         if self._incoming is None:
-            return Answer(OUT_OF_RESOURCES, self._why)
+            return StoreAnswer(OUT_OF_RESOURCES, self._why)
         try:
             return self._judge(self._incoming)
         except SpoolError as error:
             self._failed(error)
         except Exception as error:  # noqa: BLE001  (whatever one image does: it is answered, and the next one may come)
-            logs.trouble(LOGGER, error, "cannot store %s", self._request.sop_instance_uid)
+            logs.log_unexpected(log, error, "cannot store %s", self._request.sop_instance_uid)
         self._incoming.discard()
-        return Answer(OUT_OF_RESOURCES, self._why)
+        return StoreAnswer(OUT_OF_RESOURCES, self._why)
 
     def _failed(self, error: SpoolError) -> None:
-        LOGGER.error("cannot store %s: %s", self._request.sop_instance_uid, error)
+        log.error("cannot store %s: %s", self._request.sop_instance_uid, error)
 
-    def _judge(self, incoming: Incoming) -> Answer:
+    def _judge(self, incoming: Incoming) -> StoreAnswer:
         request = self._request
         try:
             with incoming.dataset() as dataset:
@@ -116,9 +116,9 @@ class Reception:
         instance = _instance(header, stored, self._association_id())
         if self._catalog.record(instance) != "conflict":
             # Housekeeping may have moved an old study away between file and record: then the sender has to try again.
-            return Answer(SUCCESS) if stored.path.exists() else Answer(OUT_OF_RESOURCES, "try again")
+            return StoreAnswer(SUCCESS) if stored.path.exists() else StoreAnswer(OUT_OF_RESOURCES, "try again")
         if self._is_resend(instance):
-            return Answer(SUCCESS)
+            return StoreAnswer(SUCCESS)
         self._catalog.note_conflict(instance)
         text = f"SOP Instance UID {header.sop_instance_uid} is stored with other content"
         return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
@@ -132,13 +132,13 @@ class Reception:
         self._spool.discard(Path(instance.path))
         return True
 
-    def _refuse(self, incoming: Incoming, status: int, code: str, text: str) -> Answer:
+    def _refuse(self, incoming: Incoming, status: int, code: str, text: str) -> StoreAnswer:
         path = self._spool.set_aside(incoming, code, text, time.time())
-        LOGGER.warning("answered 0x%04X: %s; kept as %s", status, text, path)
-        return Answer(status, code)
+        log.warning("answered 0x%04X: %s; kept as %s", status, text, path)
+        return StoreAnswer(status, code)
 
 
-def _instance(header: Header, stored: Stored, association_id: int) -> Instance:
+def _instance(header: InstanceHeader, stored: Stored, association_id: int) -> Instance:
     return Instance(
         sop_instance_uid=header.sop_instance_uid,
         sop_class_uid=header.sop_class_uid,

@@ -38,7 +38,7 @@ from dicomnode.network.transport import RequestorEntity
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import OwedReport
 
-LOGGER = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 NO_SUCH_OBJECT = 0x0112  # Failure Reason (0008,1197), PS3.3 C.14
 CLASS_INSTANCE_CONFLICT = 0x0119
@@ -50,7 +50,7 @@ _TIMEOUT_S = 10.0
 _LOOK_S = 5.0
 
 
-class Provider:
+class CommitmentProvider:
     """Storage commitment as SCP.
 
     `missing` says why an object (SOP class UID, SOP Instance UID) is not safely held, as a failure reason, or None.
@@ -88,7 +88,7 @@ class Provider:
         try:
             self._note(owed)
         except SpoolError as error:
-            LOGGER.error("cannot take storage commitment request %s: %s", owed.transaction_uid, error)
+            log.error("cannot take storage commitment request %s: %s", owed.transaction_uid, error)
             return PROCESSING_FAILURE, None
         answered = self._answers[association] = threading.Event()
         threading.Thread(
@@ -119,9 +119,9 @@ class Provider:
             self._send(owed, asked_on)
             self._brought(owed)
         except (OSError, RuntimeError, ValueError, SpoolError) as error:
-            LOGGER.warning("cannot report storage commitment %s to %s: %s", owed.transaction_uid, owed.requester, error)
+            log.warning("cannot report storage commitment %s to %s: %s", owed.transaction_uid, owed.requester, error)
         except Exception as error:  # noqa: BLE001  (a thread's last line)
-            logs.trouble(LOGGER, error, "cannot report storage commitment %s", owed.transaction_uid)
+            logs.log_unexpected(log, error, "cannot report storage commitment %s", owed.transaction_uid)
 
     def _send(self, owed: OwedReport, asked_on: Association | None) -> None:
         address = self._report_to.get(owed.requester)
@@ -175,7 +175,7 @@ def _send(association: Association, report: Dataset) -> None:
         raise OSError(f"it answered with status 0x{status.Status:04X}")
 
 
-class Reports(Provider):
+class Reports(CommitmentProvider):
     """The node's own, both sides: reports to us are kept in the catalogue, requests are answered from it."""
 
     def __init__(self, ae_title: str, catalog: Catalog, report_to: Mapping[str, tuple[str, int]]) -> None:
@@ -213,7 +213,7 @@ class Reports(Provider):
             try:
                 due = self._catalog.due_reports(time.time())
             except SpoolError as error:
-                LOGGER.warning("storage commitment reports have to wait: %s", error)
+                log.warning("storage commitment reports have to wait: %s", error)
                 continue
             for owed in due:
                 if not self._stop.is_set():
@@ -224,7 +224,7 @@ class Reports(Provider):
             known = self._catalog.report_commitment(
                 report.transaction_uid, report.committed, report.failed, now=time.time()
             )
-            LOGGER.info(
+            log.info(
                 "storage commitment %s: %d committed, %d not%s",
                 report.transaction_uid,
                 len(report.committed),

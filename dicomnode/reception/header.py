@@ -44,7 +44,7 @@ class HeaderError(ValueError):
 
 
 @dataclass(frozen=True)
-class Header:
+class InstanceHeader:
     """Identity and position of one instance; see `store.records.Instance` for the fields' meaning."""
 
     sop_class_uid: str
@@ -58,7 +58,7 @@ class Header:
     slice_position: float | None
 
 
-def parse(dataset: bytes | BinaryIO, transfer_syntax: UID) -> Header:
+def parse(dataset: bytes | BinaryIO, transfer_syntax: UID) -> InstanceHeader:
     """The header of an encoded dataset (without file meta information): of its bytes, or of a stream that stands there.
 
     Raises:
@@ -73,7 +73,7 @@ def parse(dataset: bytes | BinaryIO, transfer_syntax: UID) -> Header:
         if not value:
             raise HeaderError(f"no value for the UID ({tag >> 16:04x},{tag & 0xFFFF:04x})")
     orientation, slice_position = _geometry(values)
-    return Header(
+    return InstanceHeader(
         sop_class_uid=uids[_SOP_CLASS_UID],
         sop_instance_uid=uids[_SOP_INSTANCE_UID],
         study_uid=uids[_STUDY_INSTANCE_UID],

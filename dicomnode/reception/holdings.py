@@ -59,7 +59,7 @@ class Held:
         return read_header(self.path)
 
 
-class Holdings:
+class QueryHoldings:
     """Looks into one catalogue and, where there is one, the folder of the results."""
 
     def __init__(self, catalog: Catalog, results: Path | None) -> None:

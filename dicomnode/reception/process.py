@@ -19,7 +19,7 @@ from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
 
-LOGGER = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def run_receiver(
@@ -67,7 +67,7 @@ def _recover(spool: Spool, catalog: Catalog) -> None:
     restored, _ = restore(spool, catalog, read_instance) if dead else (0, 0)
     lost = catalog.lose_associations(dead, time.time())
     if swept or lost:
-        LOGGER.warning(
+        log.warning(
             "a receiver died here: %d unfinished files removed, %d associations lost, %d images recorded again",
             swept,
             lost,

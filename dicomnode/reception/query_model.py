@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicomnode.network.matching import matches, values
-from dicomnode.reception.holdings import KEYS, LEVELS, Held, Holdings, Level, patient_of
+from dicomnode.reception.holdings import KEYS, LEVELS, Held, Level, QueryHoldings, patient_of
 
 Root = Literal["patient", "study"]
 #: Find, move, get (PS3.4 C.6.1.3 and C.6.2.3).
@@ -27,7 +27,7 @@ class IdentifierError(ValueError):
     """The identifier does not fit its SOP class. The text names no value: it may be a patient's."""
 
 
-def find(identifier: Dataset, root: Root, holdings: Holdings, ae_title: str) -> Iterator[Dataset]:
+def find(identifier: Dataset, root: Root, holdings: QueryHoldings, ae_title: str) -> Iterator[Dataset]:
     """The answers to a C-FIND, one for each entity of the identifier's level.
 
     Raises:
@@ -43,7 +43,7 @@ def find(identifier: Dataset, root: Root, holdings: Holdings, ae_title: str) -> 
             yield _answer(entity, keys, level, ae_title)
 
 
-def retrieve(identifier: Dataset, root: Root, holdings: Holdings) -> list[Held]:
+def retrieve(identifier: Dataset, root: Root, holdings: QueryHoldings) -> list[Held]:
     """The instances that a C-MOVE or C-GET asks for, by the unique keys alone (PS3.4 C.4.2.2.1).
 
     Raises:
@@ -88,7 +88,7 @@ def _known(level: Level) -> set[str]:
     return {keyword for known in LEVELS[: LEVELS.index(level) + 1] for keyword in KEYS[known]}
 
 
-def _entities(identifier: Dataset, level: Level, holdings: Holdings, asked: set[str]) -> Iterator[Dataset]:
+def _entities(identifier: Dataset, level: Level, holdings: QueryHoldings, asked: set[str]) -> Iterator[Dataset]:
     """One dataset for each entity of the level, with what it has in common."""
     studies = holdings.studies(values(identifier, "StudyInstanceUID"))
     if level == "PATIENT":
@@ -109,7 +109,7 @@ def _entities(identifier: Dataset, level: Level, holdings: Holdings, asked: set[
         yield from _series(held)
 
 
-def _study(holdings: Holdings, study_uid: str, header: Dataset, asked: set[str]) -> Dataset:
+def _study(holdings: QueryHoldings, study_uid: str, header: Dataset, asked: set[str]) -> Dataset:
     counted = {"ModalitiesInStudy", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"}
     study = Dataset()
     study.update(header)

@@ -31,10 +31,10 @@ from dicomnode.errors import SpoolError
 from dicomnode.network import contexts
 from dicomnode.network.transport import disable_nagle
 from dicomnode.reception import query_model
-from dicomnode.reception.holdings import Held, Holdings
+from dicomnode.reception.holdings import Held, QueryHoldings
 from dicomnode.reception.query_model import PATIENT_ROOT, STUDY_ROOT, IdentifierError
 
-LOGGER = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _PENDING, _CANCELLED = 0xFF00, 0xFE00
 _OUT_OF_RESOURCES, _DOES_NOT_MATCH, _UNABLE_TO_PROCESS = 0xA700, 0xA900, 0xC000
@@ -59,7 +59,7 @@ def offered() -> list[PresentationContext]:
 class RetrieveProvider:
     """`destinations`: (host, port) of the AE titles that C-MOVE may send to."""
 
-    def __init__(self, ae_title: str, holdings: Holdings, destinations: Mapping[str, tuple[str, int]]) -> None:
+    def __init__(self, ae_title: str, holdings: QueryHoldings, destinations: Mapping[str, tuple[str, int]]) -> None:
         self._ae_title, self._holdings, self._destinations = ae_title, holdings, dict(destinations)
 
     @property
@@ -79,7 +79,7 @@ class RetrieveProvider:
         except Exception as error:  # noqa: BLE001  (pynetdicom would log its text, and that may quote a patient's name)
             yield _refused(event, error), None
             return
-        LOGGER.info("%s found %d", _caller(event), found)
+        log.info("%s found %d", _caller(event), found)
 
     def _get(self, event: evt.Event) -> Iterator[Any]:
         try:
@@ -89,15 +89,13 @@ class RetrieveProvider:
             yield _refused(event, error), None
             return
         yield len(held)
-        LOGGER.info("%s gets %d objects of %s", _caller(event), len(held), _studies(held))
+        log.info("%s gets %d objects of %s", _caller(event), len(held), _studies(held))
         yield from _sub_operations(event, held)
 
     def _move(self, event: evt.Event) -> Iterator[Any]:
         address = self._destinations.get(str(event.move_destination).strip())
         if address is None:
-            LOGGER.warning(
-                "%s asked for a C-MOVE to %s, which is not configured", _caller(event), event.move_destination
-            )
+            log.warning("%s asked for a C-MOVE to %s, which is not configured", _caller(event), event.move_destination)
             yield None, None
             return
         try:
@@ -108,7 +106,7 @@ class RetrieveProvider:
             raise IdentifierError("see the line before") from None
         yield (*address, {"contexts": _proposals(held), "max_pdu": 0, "evt_handlers": _of_sub_association(event)})
         yield len(held)
-        LOGGER.info(
+        log.info(
             "%s has %d objects of %s sent to %s", _caller(event), len(held), _studies(held), event.move_destination
         )
         yield from _sub_operations(event, held)
@@ -127,7 +125,7 @@ def _object(one: Held) -> Dataset:
     try:
         return dcmread(one.path)
     except (OSError, InvalidDicomError) as error:
-        LOGGER.warning("%s cannot be sent: its file cannot be read (%s)", one.sop_instance_uid, type(error).__name__)
+        log.warning("%s cannot be sent: its file cannot be read (%s)", one.sop_instance_uid, type(error).__name__)
         missing = Dataset()
         missing.SOPClassUID, missing.SOPInstanceUID = one.sop_class_uid, one.sop_instance_uid
         return missing
@@ -166,9 +164,9 @@ def _of_sub_association(event: evt.Event) -> list[EventHandlerType]:
 
 def _refused(event: evt.Event, error: Exception) -> int:
     if not isinstance(error, IdentifierError | SpoolError):
-        logs.trouble(LOGGER, error, "a query of %s failed", _caller(event))
+        logs.log_unexpected(log, error, "a query of %s failed", _caller(event))
         return _UNABLE_TO_PROCESS
-    LOGGER.warning("a query of %s was refused: %s", _caller(event), error)
+    log.warning("a query of %s was refused: %s", _caller(event), error)
     return _DOES_NOT_MATCH if isinstance(error, IdentifierError) else _OUT_OF_RESOURCES
 
 

@@ -19,18 +19,18 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from dicomnode.errors import SpoolError
 from dicomnode.network import commitment, contexts
 from dicomnode.network.commands import StoreRequest
-from dicomnode.network.transport import RequestorEntity, Server
+from dicomnode.network.transport import DicomServer, RequestorEntity
 from dicomnode.network.upper_layer import LONGEST_PDU
 from dicomnode.reception import query_retrieve_scp
 from dicomnode.reception.c_store import Reception
 from dicomnode.reception.commitment_scp import Reports
-from dicomnode.reception.holdings import Holdings
+from dicomnode.reception.holdings import QueryHoldings
 from dicomnode.reception.query_retrieve_scp import RetrieveProvider
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
 
-LOGGER = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # A-ASSOCIATE-RJ: result, source, reason (PS3.8 table 9-21).
 _CALLING_AE_NOT_RECOGNISED = (1, 1, 3)
@@ -42,7 +42,7 @@ _ENDING_S = 2.0
 
 
 @dataclass(frozen=True)
-class Caller:
+class PermittedCaller:
     """A peer that may call: its AE title ("*" = any), and its address (`192.0.2.7`, `192.0.2.0/24`; empty = any)."""
 
     ae_title: str
@@ -81,7 +81,7 @@ class ReceiverSettings:
     host: str = ""
     port: int = 11112
     check_called_ae: bool = True
-    callers: tuple[Caller, ...] = ()
+    callers: tuple[PermittedCaller, ...] = ()
     max_associations: int = 64
     max_pdu: int = LONGEST_PDU
     network_timeout_s: float = 60.0
@@ -90,7 +90,7 @@ class ReceiverSettings:
     minimum_free_bytes: int = 5_000_000_000
     share_port: bool = False
     report_to: tuple[tuple[str, str, int], ...] = ()
-    queriers: tuple[Caller, ...] = ()
+    queriers: tuple[PermittedCaller, ...] = ()
     move_to: tuple[tuple[str, str, int], ...] = ()
     results: Path | None = None
     more_ae_titles: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ class Receiver:
         self._rows: dict[Association, int] = {}
         self._admitted: set[Association] = set()
         self._admission = threading.Lock()
-        self._server: Server | None = None
+        self._server: DicomServer | None = None
         self._entity = _entity(settings)
         report_to = {ae_title: (host, port) for ae_title, host, port in settings.report_to}
         self._reports = Reports(settings.ae_title, catalog, report_to)
@@ -123,11 +123,11 @@ class Receiver:
         _config.LOG_HANDLER_LEVEL = "none"
         retrieval = RetrieveProvider(
             settings.ae_title,
-            Holdings(self._catalog, settings.results),
+            QueryHoldings(self._catalog, settings.results),
             {ae_title: (host, port) for ae_title, host, port in settings.move_to},
         )
         try:
-            server = Server(
+            server = DicomServer(
                 self._entity,
                 (settings.host or "0.0.0.0", settings.port),  # noqa: S104 - "" says: every address
                 settings.ae_title,
@@ -150,7 +150,7 @@ class Receiver:
         self._reports.start()
         threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="dicom-accept", daemon=True).start()
         port = int(server.server_address[1])
-        LOGGER.info("listening as %s on port %d", settings.ae_title, port)
+        log.info("listening as %s on port %d", settings.ae_title, port)
         return port
 
     def stop(self, grace_s: float) -> None:
@@ -205,16 +205,16 @@ class Receiver:
         settings = self._settings
         ours = (settings.ae_title, *settings.more_ae_titles)
         if settings.check_called_ae and called not in ours:
-            LOGGER.warning("refused %s at %s: it calls %s, this is %s", calling, address, called, " and ".join(ours))
+            log.warning("refused %s at %s: it calls %s, this is %s", calling, address, called, " and ".join(ours))
             return _CALLED_AE_NOT_RECOGNISED
         if settings.callers and not any(caller.admits(calling, address) for caller in settings.callers):
-            LOGGER.warning("refused %s at %s: no such pair among the callers", calling, address)
+            log.warning("refused %s at %s: no such pair among the callers", calling, address)
             return _CALLING_AE_NOT_RECOGNISED
         if not self._has_space():
-            LOGGER.error("refused %s at %s: the spool's disk is full below its mark", calling, address)
+            log.error("refused %s at %s: the spool's disk is full below its mark", calling, address)
             return _LOCAL_LIMIT_EXCEEDED
         if not self._is_admitted(association):
-            LOGGER.warning("refused %s at %s: %d associations are open", calling, address, settings.max_associations)
+            log.warning("refused %s at %s: %d associations are open", calling, address, settings.max_associations)
             return _LOCAL_LIMIT_EXCEEDED
         return None
 
@@ -222,7 +222,7 @@ class Receiver:
         try:
             return self._spool.free_bytes() >= self._settings.minimum_free_bytes
         except SpoolError:
-            LOGGER.exception("the spool does not answer")
+            log.exception("the spool does not answer")
             return False
 
     def _ended(self, association: Association) -> None:
@@ -233,7 +233,7 @@ class Receiver:
             return
         association_id = self._rows.get(association)
         how = "released" if association.is_released else "aborted"
-        LOGGER.info("association with %s at %s %s", association.requestor.ae_title, association.requestor.address, how)
+        log.info("association with %s at %s %s", association.requestor.ae_title, association.requestor.address, how)
         if association_id is None:
             return
         try:
@@ -242,7 +242,7 @@ class Receiver:
             )
         except SpoolError:
             # It stays open in the catalogue until this process ends: the settle rule then waits for the silence.
-            LOGGER.exception("cannot note the end of association %d", association_id)
+            log.exception("cannot note the end of association %d", association_id)
         finally:
             del self._rows[association]
 

@@ -34,7 +34,7 @@ class SettleRule:
 
 
 @dataclass(frozen=True)
-class Decision:
+class SettleDecision:
     """`due`: when to ask again at the latest if nothing more comes; None once settled."""
 
     settled: bool
@@ -42,19 +42,19 @@ class Decision:
     due: float | None
 
 
-def decide(study: StudyIntake, now: float, rule: SettleRule) -> Decision:
+def decide(study: StudyIntake, now: float, rule: SettleRule) -> SettleDecision:
     """Whether the study is to be analysed now."""
     quiet_at = min(study.last_seen, now) + rule.quiet_s
     if now >= quiet_at:
-        return Decision(True, "quiet", None)
+        return SettleDecision(True, "quiet", None)
     unclear = _unclear(study)
     if unclear is not None:
-        return Decision(False, unclear, quiet_at)
+        return SettleDecision(False, unclear, quiet_at)
     released_at = max(min(_closed_at(bringer), now) for bringer in study.bringers)
     due = min(max(released_at, min(study.last_seen, now)) + rule.release_s, quiet_at)
     if now >= due:
-        return Decision(True, "released and complete", None)
-    return Decision(False, "released and complete, waiting for more", due)
+        return SettleDecision(True, "released and complete", None)
+    return SettleDecision(False, "released and complete, waiting for more", due)
 
 
 def _closed_at(bringer: Bringer) -> float:

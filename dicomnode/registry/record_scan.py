@@ -100,4 +100,4 @@ def _tell(error: Exception, message: str, *args: object) -> None:
     if isinstance(error, DicomnodeError | OSError):
         log.error(f"{message}: %s", *args, error)
     else:
-        logs.trouble(log, error, message, *args)
+        logs.log_unexpected(log, error, message, *args)

@@ -40,7 +40,7 @@ class ResultObject:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class AnalysisCheckpoint:
     """What encoding needs of an analysis: small enough to keep on disk between the two steps of the workflow."""
 
     findings: Findings
@@ -50,7 +50,7 @@ class Checkpoint:
     lobes_in_source: NDArray[np.uint8] | None = None
 
     @classmethod
-    def of(cls, analysis: Analysis) -> "Checkpoint":
+    def of(cls, analysis: Analysis) -> "AnalysisCheckpoint":
         """The checkpoint of an analysed study."""
         if analysis.volume is None or analysis.labels is None:
             raise ValueError("a refused study has nothing to encode")
@@ -74,7 +74,7 @@ class Checkpoint:
         write_whole(folder / "findings.json", self.findings.to_json().encode())
 
     @classmethod
-    def restore(cls, folder: Path) -> "Checkpoint":
+    def restore(cls, folder: Path) -> "AnalysisCheckpoint":
         """The checkpoint that `save` wrote into `folder`."""
         with np.load(folder / "labels.npz") as file:
             labels, lobes = file["labels"], file.get("lobes")
@@ -109,7 +109,7 @@ def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
 
 
 @gc_pause.put_off()
-def encode(checkpoint: Checkpoint, context: Context, folder: Path) -> tuple[ResultObject, ...]:
+def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tuple[ResultObject, ...]:
     """Make the reports and write them, `overlay.png` and `findings.json` into `folder`.
 
     The same checkpoint and context give the same bytes in every DICOM object.

@@ -132,7 +132,7 @@ class StudyFacts:
 
 
 @dataclass(frozen=True)
-class Check:
+class ConditionCheck:
     """Whether one condition held. `seen`: the values that were there; may be patient data, so it is not recorded."""
 
     text: str
@@ -141,22 +141,22 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RuleVerdict:
     """What one rule said. `taken`: it matched, and no earlier rule had decided."""
 
     rule: str
     matched: bool
     taken: bool
-    checks: tuple[Check, ...]
+    checks: tuple[ConditionCheck, ...]
 
 
 @dataclass(frozen=True)
-class Decision:
+class RoutingDecision:
     """What is done with a study, and why. `taken_by`: the rules' names; empty where no rule matched."""
 
     taken_by: tuple[str, ...]
     action: Action
-    verdicts: tuple[Verdict, ...] = field(default=())
+    verdicts: tuple[RuleVerdict, ...] = field(default=())
 
     def recorded(self) -> dict[str, Any]:
         """For the catalogue: JSON types, no values of the images."""
@@ -179,15 +179,17 @@ class Decision:
         action["results_to"] = None if results_to is None else tuple(results_to)
         action["forward_to"] = tuple(action["forward_to"])
         verdicts = tuple(
-            Verdict(v["rule"], v["matched"], v["taken"], tuple(Check(c["text"], c["held"]) for c in v["checks"]))
+            RuleVerdict(
+                v["rule"], v["matched"], v["taken"], tuple(ConditionCheck(c["text"], c["held"]) for c in v["checks"])
+            )
             for v in recorded["verdicts"]
         )
         return cls(tuple(recorded["taken_by"]), Action(**action), verdicts)
 
 
-def decide(study: StudyFacts, rules: RuleSet) -> Decision:
+def decide(study: StudyFacts, rules: RuleSet) -> RoutingDecision:
     """Apply the rules to a study. The same facts and rules always give the same decision."""
-    verdicts: list[Verdict] = []
+    verdicts: list[RuleVerdict] = []
     taken: list[Rule] = []
     for rule in rules.rules:
         checks = _checks(rule, study)
@@ -195,9 +197,9 @@ def decide(study: StudyFacts, rules: RuleSet) -> Decision:
         takes = matched and (rules.mode == "all" or not taken)
         if takes:
             taken.append(rule)
-        verdicts.append(Verdict(rule.name, matched, takes, checks))
+        verdicts.append(RuleVerdict(rule.name, matched, takes, checks))
     action = together([rule.action for rule in taken]) if taken else _otherwise(rules.otherwise)
-    return Decision(tuple(rule.name for rule in taken), action, tuple(verdicts))
+    return RoutingDecision(tuple(rule.name for rule in taken), action, tuple(verdicts))
 
 
 def together(actions: Sequence[Action]) -> Action:
@@ -228,25 +230,25 @@ def _otherwise(otherwise: Otherwise) -> Action:
     return Action(analyse=DEFAULT_PROFILE, hold=otherwise == "hold")
 
 
-def _checks(rule: Rule, study: StudyFacts) -> tuple[Check, ...]:
+def _checks(rule: Rule, study: StudyFacts) -> tuple[ConditionCheck, ...]:
     return (*_caller_checks(rule, study), *_condition_checks(rule, study))
 
 
-def _caller_checks(rule: Rule, study: StudyFacts) -> tuple[Check, ...]:
+def _caller_checks(rule: Rule, study: StudyFacts) -> tuple[ConditionCheck, ...]:
     checks = []
     if rule.called_ae:
         called = tuple(sorted({called for _, called in study.callers}))
         held = any(one in rule.called_ae for one in called)
-        checks.append(Check(f"called AE is {' or '.join(rule.called_ae)}", held, called))
+        checks.append(ConditionCheck(f"called AE is {' or '.join(rule.called_ae)}", held, called))
     if rule.calling_ae:
         # Of the associations that called us by the right name, where that is asked too.
         calling = tuple(sorted({c for c, called in study.callers if not rule.called_ae or called in rule.called_ae}))
         held = any(one in rule.calling_ae for one in calling)
-        checks.append(Check(f"calling AE is {' or '.join(rule.calling_ae)}", held, calling))
+        checks.append(ConditionCheck(f"calling AE is {' or '.join(rule.calling_ae)}", held, calling))
     return tuple(checks)
 
 
-def _condition_checks(rule: Rule, study: StudyFacts) -> tuple[Check, ...]:
+def _condition_checks(rule: Rule, study: StudyFacts) -> tuple[ConditionCheck, ...]:
     joint = [c for c in rule.conditions if c.scope == "any"]
     best = max(study.series, key=lambda series: sum(_holds(c, series) for c in joint), default=None)
     checks = []
@@ -259,7 +261,7 @@ def _condition_checks(rule: Rule, study: StudyFacts) -> tuple[Check, ...]:
             held = bool(study.series) and all(_holds(condition, series) for series in study.series)
         else:
             held = any(_holds(condition, series) for series in study.series)
-        checks.append(Check(str(condition), held, seen))
+        checks.append(ConditionCheck(str(condition), held, seen))
     return tuple(checks)
 
 

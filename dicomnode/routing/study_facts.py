@@ -8,7 +8,7 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-from dicomnode.analysis.series.headers import Header, read_headers, string, strings
+from dicomnode.analysis.series.headers import ImageHeader, read_headers, string, strings
 from dicomnode.routing.rules import RuleSet, SeriesFacts, StudyFacts
 
 
@@ -20,7 +20,7 @@ def keywords(rules: RuleSet) -> frozenset[str]:
 def facts(
     study_uid: str, paths: Sequence[Path], callers: Collection[tuple[str, str]], wanted: Collection[str]
 ) -> StudyFacts:
-    """The facts of one study. Of an enhanced multi-frame image, each frame's attributes count (`analysis.series.headers`).
+    """The facts of one study. Of an enhanced multi-frame image, each frame's attributes count (`headers`).
 
     A file that cannot be read is left out: it has nothing that a rule could look at. Where rules look at AE titles
     alone, no file is opened, and the study has no series.
@@ -29,7 +29,7 @@ def facts(
 
 
 def of_headers(
-    study_uid: str, headers: Sequence[Header], callers: Collection[tuple[str, str]], wanted: Collection[str]
+    study_uid: str, headers: Sequence[ImageHeader], callers: Collection[tuple[str, str]], wanted: Collection[str]
 ) -> StudyFacts:
     """The same of headers that have been read."""
     by_series: dict[str, list[Dataset]] = defaultdict(list)

@@ -5,11 +5,11 @@ from pathlib import Path
 from dicomnode.analysis.series.headers import find_files, read_headers
 from dicomnode.analysis.series.selection import group, studies
 from dicomnode.errors import UsageError
-from dicomnode.routing.rules import Decision, RuleSet, decide
+from dicomnode.routing.rules import RoutingDecision, RuleSet, decide
 from dicomnode.routing.study_facts import keywords, of_headers
 
 
-def decide_folder(source: Path, rules: RuleSet, calling: str, called: str) -> dict[str, Decision]:
+def decide_folder(source: Path, rules: RuleSet, calling: str, called: str) -> dict[str, RoutingDecision]:
     """The decision on each study of a folder (or of one file), by Study Instance UID, had it come on one association.
 
     Raises:

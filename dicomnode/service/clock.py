@@ -204,7 +204,7 @@ class Housekeeping:
         moved = 0
         for name in self._catalog.declare_dead(self._dead_after_s):
             count = self._queue.resume_of(name)
-            self._catalog.buried(name)
+            self._catalog.mark_reassigned(name)
             log.error(
                 "worker %s is dead (silent for %g s): others go on with its %d parts", name, self._dead_after_s, count
             )
@@ -274,7 +274,7 @@ def _guarded(tick: Callable[[], object]) -> Callable[[], bool]:
         except DicomnodeError as e:
             log.warning("%s has to wait: %s", tick.__name__, e)
         except Exception as e:  # noqa: BLE001  (the clock goes on, whatever one tick met)
-            logs.trouble(log, e, "%s failed", tick.__name__)
+            logs.log_unexpected(log, e, "%s failed", tick.__name__)
         else:
             return True
         return False

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import DicomnodeError
 from dicomnode.network import find
-from dicomnode.network.association import Destination
+from dicomnode.network.association import Peer
 from dicomnode.store.records import StudyIntake
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _MOST_SERIES = 500
 Numbers = Mapping[str, int]
 
 
-def listed(peer: Destination, study_uid: str) -> Numbers:
+def listed(peer: Peer, study_uid: str) -> Numbers:
     """Number of Series Related Instances (0020,1209) of each series of a study, where the PACS gives it.
 
     Raises:

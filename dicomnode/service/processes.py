@@ -10,7 +10,7 @@ from types import FrameType
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError
 from dicomnode.reception.process import run_receiver
-from dicomnode.reception.receiver import Caller, ReceiverSettings
+from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     catalog = Catalog.open(config.catalog_url)
     name = f"{socket.gethostname()}-{index}"
     lease = catalog.register_worker(name, WORKFLOW_VERSION)
-    heart = worker.Heart(catalog, lease, config.worker.dead_after_s)
-    study.start(worker.Work(config, catalog.leased(lease, worker.lost), models), executor_id=name)
+    heart = worker.Heartbeat(catalog, lease, config.worker.dead_after_s)
+    study.start(worker.Work(config, catalog.leased(lease, worker.exit_without_lease), models), executor_id=name)
     log.info(
         "worker %d is ready: segmenter %s, bundle %s",
         index,
@@ -48,7 +48,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     study.stop(config.worker.drain_s)
     heart.stop()
     catalog.close()
-    worker.end()
+    worker.exit_after_drain()
 
 
 def prepare_folders(config: Config) -> None:
@@ -77,14 +77,14 @@ def receiver_settings(config: Config) -> ReceiverSettings:
         host=node.host,
         port=node.port,
         check_called_ae=node.check_called_ae,
-        callers=tuple(Caller(c.ae_title, c.address) for c in node.callers),
+        callers=tuple(PermittedCaller(c.ae_title, c.address) for c in node.callers),
         max_associations=node.max_associations,
         max_pdu=node.max_pdu_bytes,
         network_timeout_s=node.network_timeout_s,
         minimum_free_bytes=int(config.storage.minimum_free_gb * 1e9),
         share_port=node.receivers > 1,
         report_to=tuple((c.ae_title, *_address(c.report_to)) for c in node.callers if c.report_to),
-        queriers=tuple(Caller(c.ae_title, c.address) for c in node.callers if c.query),
+        queriers=tuple(PermittedCaller(c.ae_title, c.address) for c in node.callers if c.query),
         move_to=(
             *((d.ae_title, d.host, d.port) for d in config.destination if d.kind == "dicom"),
             *((c.ae_title, *_address(c.move_to)) for c in node.callers if c.move_to),

@@ -22,7 +22,7 @@ from typing import Final
 from dbos import DBOS, EnqueueOptions
 from pydicom.uid import generate_uid
 
-from dicomnode.config import Destination
+from dicomnode.config import DestinationTable
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import commitment
 from dicomnode.outbound import originals, peers
@@ -95,7 +95,7 @@ def deliver(
     return "again"
 
 
-def pause_s(peer: Destination, attempt: int, seed: str) -> float:
+def pause_s(peer: DestinationTable, attempt: int, seed: str) -> float:
     """Seconds before the attempt after `attempt`: doubled each time, up to the longest, less up to half by jitter.
 
     The jitter keeps a hundred studies that failed together from coming back together. It follows from `seed`, because
@@ -112,7 +112,7 @@ def backoff_s(first_s: float, longest_s: float, attempt: int, seed: str) -> floa
     return full * (1.0 - 0.5 * int.from_bytes(digest[:4], "big") / 2**32)
 
 
-def _peer(destination: str) -> Destination | None:
+def _peer(destination: str) -> DestinationTable | None:
     return next((d for d in current().config.destination if d.name == destination), None)
 
 

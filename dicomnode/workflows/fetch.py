@@ -8,7 +8,7 @@ import time
 
 from dbos import DBOS, EnqueueOptions
 
-from dicomnode.config import Config, Priors
+from dicomnode.config import Config, PriorsTable
 from dicomnode.context import prefetch, priors, worklist
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import find, move
@@ -117,7 +117,7 @@ def _is_wanted(catalog: Catalog, prior: Prior) -> bool:
     return prior.state in ("wanted", "fetching")
 
 
-def _retrieve(work: Work, table: Priors, prior: Prior) -> move.Retrieved:
+def _retrieve(work: Work, table: PriorsTable, prior: Prior) -> move.Retrieved:
     settings = work.config
     archive, identifier = priors.peer(settings, table), move.series(prior.study_uid, prior.series_uids)
     if table.retrieve == "move":
@@ -126,7 +126,7 @@ def _retrieve(work: Work, table: Priors, prior: Prior) -> move.Retrieved:
     return c_get.get(archive, identifier, spool, work.catalog, minimum)
 
 
-def _again(catalog: Catalog, table: Priors, study_uid: str, why: str, waited: float) -> str:
+def _again(catalog: Catalog, table: PriorsTable, study_uid: str, why: str, waited: float) -> str:
     if waited >= table.retry_for_s:
         log.error("earlier study %s could not be fetched in %.0f s: %s", study_uid, waited, why)
         catalog.mark_prior(study_uid, "failed", why)
@@ -136,8 +136,8 @@ def _again(catalog: Catalog, table: Priors, study_uid: str, why: str, waited: fl
     return "again"
 
 
-def stays_here(settings: Config, catalog: Catalog, study_uid: str) -> bool:
+def stays_here(config: Config, catalog: Catalog, study_uid: str) -> bool:
     """Whether the results of this study go nowhere: it was fetched to compare with, and nobody asked for them."""
-    if settings.priors is not None and settings.priors.send_results:
+    if config.priors is not None and config.priors.send_results:
         return False
     return catalog.is_prior(study_uid)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from dbos import DBOSClient, EnqueueOptions, WorkflowHandle, WorkflowStatus
 
 from dicomnode.config import Config
-from dicomnode.config.routing import Routing
+from dicomnode.config.routing import RoutingTable
 from dicomnode.routing.rules import Priority
 from dicomnode.store.records import Event, Kind
 
@@ -40,7 +40,7 @@ def route_id(study_uid: str, generation: int, run: int = 1) -> str:
     return f"{study_id(study_uid, generation, run)}/route"
 
 
-def study_priority(priority: Priority, arrived_at: float, routing: Routing) -> int:
+def study_priority(priority: Priority, arrived_at: float, routing: RoutingTable) -> int:
     """The place of a study in the queue of analyses: the least goes first.
 
     It is the time until which the study lets more urgent ones pass, so it ages by standing still: a stat study goes

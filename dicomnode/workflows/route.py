@@ -19,7 +19,7 @@ from dbos import DBOS, EnqueueOptions
 from dicomnode import logs
 from dicomnode.errors import DicomnodeError
 from dicomnode.routing import study_facts
-from dicomnode.routing.rules import ANALYSE, Action, Decision, decide
+from dicomnode.routing.rules import ANALYSE, Action, RoutingDecision, decide
 from dicomnode.store.records import JobState, Routing
 from dicomnode.workflows import deliver
 from dicomnode.workflows.queue import MOST_RECOVERIES, STUDY_QUEUE, study_id, study_priority
@@ -28,7 +28,7 @@ from dicomnode.workflows.worker import RETRIES, Work, current
 log = logging.getLogger(__name__)
 
 #: What the node has fetched itself is analysed, whatever the rules say of the PACS that sent it.
-_FETCHED = Decision(("an earlier scan, fetched to compare with",), ANALYSE)
+_FETCHED = RoutingDecision(("an earlier scan, fetched to compare with",), ANALYSE)
 
 
 @DBOS.workflow(name="route", max_recovery_attempts=MOST_RECOVERIES)
@@ -42,7 +42,7 @@ def route(study_uid: str, generation: int, run: int) -> str:
     except DicomnodeError as e:
         return not_routed_step(study_uid, generation, str(e))
     except Exception as e:  # noqa: BLE001  (whatever it is: this study fails visibly, the worker goes on)
-        logs.trouble(log, e, "study %s generation %d could not be routed", study_uid, generation)
+        logs.log_unexpected(log, e, "study %s generation %d could not be routed", study_uid, generation)
         return not_routed_step(study_uid, generation, f"{type(e).__name__}: see the worker's log")
     for name in destinations:
         deliver.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0, kind="originals")
@@ -115,9 +115,9 @@ def not_routed_step(study_uid: str, generation: int, reason: str) -> str:
     return current().catalog.set_state(study_uid, generation, "failed", reason, now=time.time())
 
 
-def decision_of(noted: Routing) -> Decision:
+def decision_of(noted: Routing) -> RoutingDecision:
     """The decision that stands in the catalogue."""
-    return Decision.of(json.loads(noted.decision))
+    return RoutingDecision.of(json.loads(noted.decision))
 
 
 def action_of(work: Work, study_uid: str, generation: int) -> Action:

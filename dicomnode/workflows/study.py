@@ -20,7 +20,7 @@ from dbos import DBOS, DBOSConfig, EnqueueOptions
 from dicomnode import logs
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, analyse
-from dicomnode.config import Destination
+from dicomnode.config import DestinationTable
 from dicomnode.context import order, priors
 from dicomnode.context.earlier_findings import earlier_findings
 from dicomnode.errors import DicomnodeError, SpoolError
@@ -72,7 +72,7 @@ def study(study_uid: str, generation: int, run: int, attempt: int = 1, waited: f
     except DicomnodeError as e:
         return fail_step(study_uid, generation, str(e))
     except Exception as e:  # noqa: BLE001  (whatever it is: this study fails visibly, the worker goes on)
-        logs.trouble(log, e, "study %s generation %d failed", study_uid, generation)
+        logs.log_unexpected(log, e, "study %s generation %d failed", study_uid, generation)
         return fail_step(study_uid, generation, f"{type(e).__name__}: see the worker's log")
     for name in destinations:
         deliver.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0)
@@ -126,7 +126,7 @@ def analyse_step(study_uid: str, generation: int) -> str:
     analysis = _marked(work, analyse(files, method, earlier=earlier))
     if analysis.findings.status == "analysed":
         record_scan.keep(work.config.registry, work.catalog, analysis, earlier, work.models.shadow(), now=time.time())
-        encode.Checkpoint.of(analysis).save(folder)
+        encode.AnalysisCheckpoint.of(analysis).save(folder)
     else:
         write_whole(folder / "findings.json", analysis.findings.to_json().encode())
     return analysis.findings.status
@@ -169,7 +169,7 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     context = _context(work, study_uid, generation)
     if status == "refused":
         return _refuse(work, study_uid, generation, folder, context, destinations)
-    checkpoint = encode.Checkpoint.restore(folder)
+    checkpoint = encode.AnalysisCheckpoint.restore(folder)
     objects = encode.encode(checkpoint, context, folder)
     for destination in destinations:
         _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
@@ -181,7 +181,7 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     return everywhere if state in _ENCODED else []
 
 
-def _receivers(work: Work, study_uid: str, generation: int) -> list[Destination]:
+def _receivers(work: Work, study_uid: str, generation: int) -> list[DestinationTable]:
     """Where the results go: to all destinations, but where a rule names some, or the scan was only fetched."""
     if fetch.stays_here(work.config, work.catalog, study_uid):
         return []
@@ -226,7 +226,7 @@ def _refuse(
     generation: int,
     folder: Path,
     context: Context,
-    destinations: Sequence[Destination],
+    destinations: Sequence[DestinationTable],
 ) -> list[str]:
     findings = Findings.from_json((folder / "findings.json").read_text("utf-8"))
     wanting = [d for d in destinations if d.refused_report]
@@ -243,7 +243,7 @@ def _refuse(
 
 
 def _plan(
-    work: Work, study_uid: str, generation: int, destination: Destination, objects: Sequence[encode.ResultObject]
+    work: Work, study_uid: str, generation: int, destination: DestinationTable, objects: Sequence[encode.ResultObject]
 ) -> None:
     for o in objects:
         work.catalog.plan_delivery(

@@ -69,14 +69,14 @@ RETRIES: Final[dict[str, Any]] = {
 }
 
 
-def lost() -> NoReturn:
+def exit_without_lease() -> NoReturn:
     """End this process at once: no `finally`, no thread that writes another line."""
     log.critical("this worker was silent for too long and was declared dead: its work is with others, it ends here")
     logging.shutdown()
     os._exit(LOST_LEASE_STATUS)
 
 
-def end() -> None:
+def exit_after_drain() -> None:
     """The last call of a worker that has drained: a step that still runs does not outlive it.
 
     It would go on for as long as its analysis takes, and its workflow would fail for want of the engine. The next start
@@ -92,7 +92,7 @@ def end() -> None:
         os._exit(0)
 
 
-class Heart:
+class Heartbeat:
     """Beats for a lease, in a thread of its own, until `stop`."""
 
     def __init__(self, catalog: Catalog, lease: Lease, dead_after_s: float) -> None:
@@ -110,7 +110,7 @@ class Heart:
         while not self._stop.wait(self._pause_s):
             try:
                 if not self._catalog.beat(self._lease):
-                    lost()
+                    exit_without_lease()
             except SpoolError as e:
                 # While the database is away nobody can declare anybody dead, and without it nothing is sent.
                 log.warning("no sign of life could be given: %s", e)

@@ -93,9 +93,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("case")
     analysis = analyse(write(images, folder / "scan"), Method(Stub(scan.labels, request.param), None, None))
     assert analysis.findings.status == "analysed"
-    checkpoint = encode.Checkpoint.of(analysis)
+    checkpoint = encode.AnalysisCheckpoint.of(analysis)
     checkpoint.save(folder / "checkpoint")
-    encode.encode(encode.Checkpoint.restore(folder / "checkpoint"), encode.context(1_780_000_000.0), folder)
+    encode.encode(encode.AnalysisCheckpoint.restore(folder / "checkpoint"), encode.context(1_780_000_000.0), folder)
     return Case(request.param, analysis, folder)
 
 

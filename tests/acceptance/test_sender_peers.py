@@ -12,13 +12,13 @@ import pytest
 from pydicom.filereader import dcmread
 
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.network.association import Destination, echo, send
+from dicomnode.network.association import Peer, echo, send
 from tests.acceptance.running import free_port
 
-Peer = Callable[[str, str], str]
+FindPeer = Callable[[str, str], str]
 
 
-def wait_for_echo(process: "subprocess.Popen[bytes]", destination: Destination) -> None:
+def wait_for_echo(process: "subprocess.Popen[bytes]", destination: Peer) -> None:
     deadline = time.monotonic() + 30
     while True:
         assert process.poll() is None, "the peer ended"
@@ -37,13 +37,13 @@ def slices(data: Path) -> list[Path]:
 
 
 @pytest.fixture
-def storescp(peer: Peer, tmp_path: Path) -> Iterator[Callable[..., tuple[Destination, Path]]]:
+def storescp(peer: FindPeer, tmp_path: Path) -> Iterator[Callable[..., tuple[Peer, Path]]]:
     running: list[subprocess.Popen[bytes]] = []
 
-    def start(*options: str) -> tuple[Destination, Path]:
+    def start(*options: str) -> tuple[Peer, Path]:
         folder = tmp_path / "storescp"
         folder.mkdir()
-        destination = Destination("archive", "STORESCP", "127.0.0.1", free_port(), "NODE")
+        destination = Peer("archive", "STORESCP", "127.0.0.1", free_port(), "NODE")
         command = [peer("storescp", "dcmtk"), *options, "-od", str(folder), str(destination.port)]
         running.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
         wait_for_echo(running[-1], destination)
@@ -55,7 +55,7 @@ def storescp(peer: Peer, tmp_path: Path) -> Iterator[Callable[..., tuple[Destina
         process.wait()
 
 
-def test_storescp_keeps_what_was_sent(storescp: Callable[..., tuple[Destination, Path]], slices: list[Path]) -> None:
+def test_storescp_keeps_what_was_sent(storescp: Callable[..., tuple[Peer, Path]], slices: list[Path]) -> None:
     destination, folder = storescp()
     sent = send(destination, slices)
     assert [one.outcome for one in sent] == ["stored"] * len(slices)
@@ -66,7 +66,7 @@ def test_storescp_keeps_what_was_sent(storescp: Callable[..., tuple[Destination,
 
 
 def test_storescp_that_takes_implicit_only(
-    storescp: Callable[..., tuple[Destination, Path]], slices: list[Path], peer: Peer, tmp_path: Path
+    storescp: Callable[..., tuple[Peer, Path]], slices: list[Path], peer: FindPeer, tmp_path: Path
 ) -> None:
     explicit = tmp_path / "explicit.dcm"
     subprocess.run([peer("dcmconv", "dcmtk"), "+te", slices[0], explicit], check=True, capture_output=True)
@@ -81,8 +81,8 @@ def test_storescp_that_takes_implicit_only(
     ("option", "expected"),
     [("--refuse", PeerRejectedError), ("--abort-after", PeerError), ("--abort-during", PeerError)],
 )
-def test_storescp_that_fails(slices: list[Path], peer: Peer, option: str, expected: type[Exception]) -> None:
-    destination = Destination("archive", "STORESCP", "127.0.0.1", free_port(), "NODE")
+def test_storescp_that_fails(slices: list[Path], peer: FindPeer, option: str, expected: type[Exception]) -> None:
+    destination = Peer("archive", "STORESCP", "127.0.0.1", free_port(), "NODE")
     process = subprocess.Popen([peer("storescp", "dcmtk"), option, "--ignore", str(destination.port)])
     try:
         wait_for_port(process, destination.port)
@@ -107,9 +107,9 @@ def wait_for_port(process: "subprocess.Popen[bytes]", port: int) -> None:
 
 
 @pytest.fixture
-def orthanc(peer: Peer, tmp_path: Path) -> Iterator[tuple[Destination, str]]:
+def orthanc(peer: FindPeer, tmp_path: Path) -> Iterator[tuple[Peer, str]]:
     web = free_port()
-    destination = Destination("pacs", "ORTHANC", "127.0.0.1", free_port(), "NODE")
+    destination = Peer("pacs", "ORTHANC", "127.0.0.1", free_port(), "NODE")
     settings = {
         "Name": "peer",
         "StorageDirectory": str(tmp_path / "orthanc"),
@@ -134,7 +134,7 @@ def orthanc(peer: Peer, tmp_path: Path) -> Iterator[tuple[Destination, str]]:
         log.close()
 
 
-def test_orthanc_holds_what_was_counted(orthanc: tuple[Destination, str], slices: list[Path]) -> None:
+def test_orthanc_holds_what_was_counted(orthanc: tuple[Peer, str], slices: list[Path]) -> None:
     destination, web = orthanc
     sent = send(destination, slices)
     with urllib.request.urlopen(f"{web}/statistics") as answer:
@@ -142,7 +142,7 @@ def test_orthanc_holds_what_was_counted(orthanc: tuple[Destination, str], slices
     assert {one.status for one in sent} == {0x0000}
 
 
-def test_orthanc_refuses_another_title(orthanc: tuple[Destination, str]) -> None:
+def test_orthanc_refuses_another_title(orthanc: tuple[Peer, str]) -> None:
     destination, _ = orthanc
     with pytest.raises(PeerRejectedError, match="AE title is not WRONG"):
-        echo(Destination("pacs", "WRONG", "127.0.0.1", destination.port, "NODE"))
+        echo(Peer("pacs", "WRONG", "127.0.0.1", destination.port, "NODE"))

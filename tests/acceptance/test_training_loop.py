@@ -150,7 +150,7 @@ def train(node: Node, folder: Path) -> Path:
 
 
 def send(node: Node, files: list[Path]) -> None:
-    association.send(association.Destination("node", "DICOMNODE", "127.0.0.1", node.port, "SCANNER"), files)
+    association.send(association.Peer("node", "DICOMNODE", "127.0.0.1", node.port, "SCANNER"), files)
 
 
 def delivered(node: Node, name: str) -> dict[str, str]:

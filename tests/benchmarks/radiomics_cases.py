@@ -10,7 +10,7 @@ import numpy as np
 from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.radiomics import extract
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
-from dicomnode.analysis.radiomics.itk_grid import Grid
+from dicomnode.analysis.radiomics.itk_grid import ItkGrid
 from tests.benchmarks.inputs import chest
 from tests.benchmarks.measured import Cost
 
@@ -24,7 +24,7 @@ STOCK = "PyRadiomics 3.0.1 `execute`"
 
 def _stock(case: str) -> Callable[[], Mapping[str, float]]:
     volume, labels = chest(case)
-    grid = Grid(
+    grid = ItkGrid(
         volume.hu.shape[::-1],
         volume.spacing_mm[::-1],
         volume.origin_mm,

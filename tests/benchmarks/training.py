@@ -28,7 +28,7 @@ from tests.benchmarks.measured import ROOT
 from training.data.outcomes import Outcomes
 from training.models.deep import fit
 from training.models.deep.distributed import alone
-from training.models.deep.job import Job
+from training.models.deep.job import FitJob
 from training.models.deep.prepared_slices import Prepared, batches
 from training.models.deep.settings import FULL_SPEC, DeepSettings
 
@@ -156,14 +156,14 @@ def _steps(folder: Path, load: Load, backbone: str, repeats: int) -> list[list[s
     ]
 
 
-def _job(folder: Path, load: Load, backbone: str) -> Job:
+def _job(folder: Path, load: Load, backbone: str) -> FitJob:
     """A job on noise: what a step costs does not hang on what it sees."""
     spec, rng = load.spec, np.random.default_rng(1)
     files = tuple(folder / f"{spec.slices}-{number}.npy" for number in range(load.scans))
     for file in files:
         np.save(file, rng.random((spec.slices, *spec.canvas), np.float32))
     rows = np.arange(load.scans)
-    return Job(
+    return FitJob(
         backbone=backbone,
         settings=DeepSettings(spec=spec, batch=load.scans),
         seed=1,
@@ -176,7 +176,7 @@ def _job(folder: Path, load: Load, backbone: str) -> Job:
     )
 
 
-def _step(job: Job, device: str, precision: torch.dtype) -> Callable[[], None]:
+def _step(job: FitJob, device: str, precision: torch.dtype) -> Callable[[], None]:
     """One step on scans that are already in memory."""
     ranks = alone(device)
     net = ranks.wrapped(fit.start(job).to(memory_format=torch.channels_last))

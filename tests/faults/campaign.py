@@ -350,7 +350,7 @@ retry_longest_s = 2
         job = catalog.job(uid, first)
         assert job is not None
         context = encode.context(job.created_at, self.config.node.ae_title, previous)
-        objects = encode.encode(encode.Checkpoint.of(analysis), context, out)
+        objects = encode.encode(encode.AnalysisCheckpoint.of(analysis), context, out)
         made = {o.name: split(o.path.read_bytes())[1] for o in objects}
         shutil.rmtree(out)
         return made

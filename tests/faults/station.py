@@ -72,7 +72,7 @@ class Station:
         return self.clock.recover()
 
     def send(self, files: Sequence[Path], called: str = "DICOMNODE", calling: str = "SCANNER") -> None:
-        association.send(association.Destination("node", called, "127.0.0.1", self.port, calling), files)
+        association.send(association.Peer("node", called, "127.0.0.1", self.port, calling), files)
 
     def settle(self, study_uid: str) -> int:
         """Tick until the study has settled; its generation."""

@@ -121,7 +121,7 @@ def test_a_warning_counts_as_stored_and_is_reported(files: list[Path], tmp_path:
 
 
 def test_back_off_over_hours_with_jitter() -> None:
-    peer = config.Destination(name="p", ae_title="P", host="h", port=1)
+    peer = config.DestinationTable(name="p", ae_title="P", host="h", port=1)
     pauses = [pause_s(peer, attempt, "study") for attempt in range(1, 40)]
     for attempt, pause in enumerate(pauses, 1):
         full = min(10 * 2.0 ** (attempt - 1), 1800)
@@ -288,7 +288,7 @@ def test_the_node_commits_to_what_it_durably_holds(
             ("1.2.840.10008.5.1.4.1.1.7", other.sop_instance_uid),
             (whole.sop_class_uid, "1.2.3.4"),
         ]
-        node = sender.Destination("node", "DICOMNODE", "127.0.0.1", station.port, "SCANNER")
+        node = sender.Peer("node", "DICOMNODE", "127.0.0.1", station.port, "SCANNER")
         report = commitment.request(node, "1.2.3.99", wanted)
         if new_association:
             assert came.wait(60)

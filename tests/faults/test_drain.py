@@ -65,7 +65,7 @@ def test_sigterm_in_mid_analysis_ends_the_worker_in_time_and_the_next_start_goes
 
 def _answers(node: Node) -> bool:
     try:
-        sender.echo(sender.Destination("node", "DICOMNODE", "127.0.0.1", node.port))
+        sender.echo(sender.Peer("node", "DICOMNODE", "127.0.0.1", node.port))
     except DicomnodeError:
         return False
     return True

@@ -33,7 +33,7 @@ def test_a_receiver_killed_between_request_and_report(tmp_path: Path) -> None:
         with associated(node) as association:
             assert association.send_c_store(ct(1)).Status == 0x0000
         with socket.create_server(("127.0.0.1", port)) as silent:
-            to_node = sender.Destination("node", "NODE", "127.0.0.1", node.port, "SCANNER")
+            to_node = sender.Peer("node", "NODE", "127.0.0.1", node.port, "SCANNER")
             asked = [(CTImageStorage, "1.2.3.1"), (CTImageStorage, "1.2.3.2")]
             assert commitment.request(to_node, "1.2.3.99", asked) is None
             silent.settimeout(60)

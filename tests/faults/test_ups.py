@@ -332,7 +332,7 @@ def test_a_running_node_performs_the_worklist_and_tells_of_its_analysis(
     try:
         server.schedule(TASK, UID)
         server.schedule("1.2.3.9", study_uid("never"))
-        association.send(association.Destination("node", "DICOMNODE", "127.0.0.1", node.port, "SCANNER"), files)
+        association.send(association.Peer("node", "DICOMNODE", "127.0.0.1", node.port, "SCANNER"), files)
         assert node.ended(UID) == "delivered"
         until("completed", lambda: server.state(TASK) == "COMPLETED", 30)
         until("cancelled", lambda: server.state("1.2.3.9") == "CANCELED", 60)

@@ -17,7 +17,7 @@ from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.radiomics import extract as radiomics
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS, extract, extract_image
-from dicomnode.analysis.radiomics.itk_grid import Grid
+from dicomnode.analysis.radiomics.itk_grid import ItkGrid
 from dicomnode.analysis.series.selection import find_files, group, read_headers, select
 from dicomnode.analysis.volume.load import load
 from dicomnode.config import AnalysisTable
@@ -68,7 +68,7 @@ def regions(draw: st.DrawFn) -> tuple[sitk.Image, sitk.Image]:
     box = tuple(slice(a, draw(st.integers(a + 1, n))) for a, n in zip(starts, size, strict=True))
     mask[box] = random.random(mask[box].shape) < draw(st.sampled_from([0.3, 0.6, 0.9, 1.0]))
     spacing = draw(st.tuples(*[st.sampled_from([0.5, 0.7, 1.0, 1.25, 3.0])] * 3))
-    grid = Grid(size[::-1], spacing, (-12.3, 4.5, 100.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    grid = ItkGrid(size[::-1], spacing, (-12.3, 4.5, 100.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
     return grid.image(values), grid.image(mask)
 
 
@@ -110,7 +110,7 @@ def test_a_whole_chest(data: Path, no_fallback: None, spacing: list[int] | None)
     volume = load(selection.chosen)
     mask = ClassicalSegmenter()(volume) > 0
     settings = {**DEFAULT_SETTINGS, "setting": {**DEFAULT_SETTINGS["setting"], "resampledPixelSpacing": spacing}}
-    grid = Grid(
+    grid = ItkGrid(
         volume.hu.shape[::-1],
         volume.spacing_mm[::-1],
         volume.origin_mm,
@@ -162,7 +162,7 @@ def test_filtered_images_as_the_configuration_asks_for_them() -> None:
     hu = random.integers(-950, -500, (16, 18, 20), dtype=np.int16)
     mask = np.zeros(hu.shape, bool)
     mask[4:12, 5:14, 4:15] = random.random((8, 9, 11)) < 0.9
-    grid = Grid(hu.shape[::-1], (0.8, 0.8, 1.5), (1.0, 2.0, 3.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    grid = ItkGrid(hu.shape[::-1], (0.8, 0.8, 1.5), (1.0, 2.0, 3.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
     axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
     found = extract(Volume(hu, (1.5, 0.8, 0.8), (1.0, 2.0, 3.0), axes, ()), mask, settings)
     expected = stock(grid.image(hu), grid.image(mask.astype(np.uint8)), settings)

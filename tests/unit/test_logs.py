@@ -30,7 +30,7 @@ def test_the_text_of_an_unexpected_error_shows_at_debug_level_only(capsys: pytes
         try:
             fail()
         except ValueError as e:
-            logs.trouble(logging.getLogger("dicomnode.x"), e, "study %s failed", "1.2.3")
+            logs.log_unexpected(logging.getLogger("dicomnode.x"), e, "study %s failed", "1.2.3")
         text = capsys.readouterr().err
         assert "study 1.2.3 failed: ValueError" in text
         assert "in fail" in text
@@ -40,7 +40,7 @@ def test_the_text_of_an_unexpected_error_shows_at_debug_level_only(capsys: pytes
 def test_a_peer_that_is_away_is_told_by_us_alone(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "worker-0")
     with pytest.raises(PeerError, match="no connection"):
-        association.echo(association.Destination("archive", "PEER", "127.0.0.1", free_port()))
+        association.echo(association.Peer("archive", "PEER", "127.0.0.1", free_port()))
     assert capsys.readouterr().err == ""
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from dicomnode.analysis.measures import quantify
-from dicomnode.analysis.phantom.phantom import Disease, Phantom, Scanner, chest
+from dicomnode.analysis.phantom.phantom import Disease, Phantom, PhantomScanner, chest
 from dicomnode.analysis.radiomics import extract
 from dicomnode.analysis.risk import golden_case
 from dicomnode.analysis.risk.bundle import Bundle
@@ -33,7 +33,11 @@ def question(folder: Path, tables: Sequence[TabularModel], settings: Mapping[str
         The golden case without an answer.
     """
     phantom = chest(
-        _SEED, shape=_SHAPE, spacing_mm=_SPACING, disease=Disease.of_severity(_SEVERITY), scanner=Scanner(noise_hu=10.0)
+        _SEED,
+        shape=_SHAPE,
+        spacing_mm=_SPACING,
+        disease=Disease.of_severity(_SEVERITY),
+        scanner=PhantomScanner(noise_hu=10.0),
     )
     save_file({"hu": torch.from_numpy(phantom.volume.hu), "labels": torch.from_numpy(phantom.labels)}, folder / SCAN)
     (folder / SCAN).chmod(0o644)  # safetensors writes for its owner alone; the node may run as another

@@ -28,8 +28,8 @@ def compare(
     """
     from training.release.gate import compare as judge
 
-    with bars() as told:
-        verdict = judge(run, current, told)
+    with bars() as progress:
+        verdict = judge(run, current, progress)
     if as_json:
         typer.echo(json.dumps(asdict(verdict), indent=2))
     else:

@@ -57,7 +57,7 @@ def outcomes_of(frame: pd.DataFrame) -> Outcomes:
 
 def build(
     registry: Registry,
-    outcomes: csv_tables.Table,
+    outcomes: csv_tables.CsvTable,
     covariates: pd.DataFrame | None = None,
     transplant: Transplant = "censor",
 ) -> Cohort:
@@ -102,7 +102,7 @@ def build(
     return Cohort(pd.concat([frame[list(COLUMNS)], measured_before], axis=1), tuple(flow))
 
 
-def _check_order(frame: pd.DataFrame, outcomes: csv_tables.Table) -> None:
+def _check_order(frame: pd.DataFrame, outcomes: csv_tables.CsvTable) -> None:
     wrong = frame[frame["known_until"] < frame["date"]]
     if wrong.empty:
         return

@@ -21,7 +21,7 @@ Parse = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Table:
+class CsvTable:
     """A CSV file as columns of parsed values; position i is the file's row i + 2."""
 
     path: Path
@@ -41,7 +41,7 @@ def refusal(path: Path, row: int, column: str, value: object, wrong: str, cure: 
     return UsageError(f"{path}, row {row}, column {column}: {str(shown)!r} {wrong}: {cure}")
 
 
-def read(path: Path, columns: Mapping[str, Parse], optional: Mapping[str, Parse] | None = None) -> Table:
+def read(path: Path, columns: Mapping[str, Parse], optional: Mapping[str, Parse] | None = None) -> CsvTable:
     """Read a CSV file (UTF-8, a header line, commas).
 
     Args:
@@ -68,7 +68,7 @@ def read(path: Path, columns: Mapping[str, Parse], optional: Mapping[str, Parse]
         raise UsageError(f"{path} is not a CSV file in UTF-8 ({error}): export it again as «CSV UTF-8»") from None
     if not parsed[header[0]]:
         raise UsageError(f"{path} has a header and no row: give at least one")
-    return Table(path, parsed)
+    return CsvTable(path, parsed)
 
 
 def _check_header(path: Path, header: list[str], needed: Mapping[str, Parse], known: Mapping[str, Parse]) -> None:

@@ -48,7 +48,7 @@ UNITS: Mapping[tuple[str, str], tuple[str, float, float]] = {
 }
 
 
-def read_outcomes(path: Path, patient: csv_tables.Parse = csv_tables.name) -> csv_tables.Table:
+def read_outcomes(path: Path, patient: csv_tables.Parse = csv_tables.name) -> csv_tables.CsvTable:
     """`outcomes.csv`: patient, death_date, last_contact_date, transplant_date; empty is none.
 
     Args:
@@ -83,7 +83,7 @@ def _date(value: object) -> date | None:
     return value if isinstance(value, date) else None
 
 
-def ends(outcomes: csv_tables.Table, transplant: Transplant) -> pd.DataFrame:
+def ends(outcomes: csv_tables.CsvTable, transplant: Transplant) -> pd.DataFrame:
     """The end of each patient's observation.
 
     Returns:

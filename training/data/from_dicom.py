@@ -16,14 +16,14 @@ from dicomnode.analysis.pipeline import Analysis, Method, analyse
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from dicomnode.analysis.risk.predict import age_years
 from dicomnode.analysis.risk.tabular import names_of
-from dicomnode.analysis.series.headers import Header, string, text
+from dicomnode.analysis.series.headers import ImageHeader, string, text
 from dicomnode.analysis.series.selection import find_files, group, read_headers, studies
 from dicomnode.errors import UsageError
 from training.data import follow_up, pseudonyms
 from training.data.pseudonyms import Pseudonyms
 from training.data.registry_folder import FORMAT, SCANS
 from training.files import digest, write_atomically
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Made:
     refused: tuple[str, ...]
 
 
-def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | None, told: Told) -> Made:
+def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | None, progress: ProgressCallback) -> Made:
     """Analyse every study in `dicom` into the registry folder `out`. Broken off, it goes on where it was.
 
     The lungs are found by the classical segmenter. Patients and scans get pseudonyms and shifted dates by the key in
@@ -45,7 +45,7 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
         dicom: DICOM files, in any order and depth.
         out: a new folder, or one that an earlier call has begun.
         outcomes, covariates: as `training.data.follow_up` says, but by Patient ID and true dates.
-        told: told about each study.
+        progress: told about each study.
 
     Raises:
         UsageError: the tables do not fit (told before any scan is analysed), a folder is wrong, or nothing in it can be
@@ -69,13 +69,13 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
     found = list(studies(group(read_headers(find_files(dicom))[0])).items())
     entries = []
     for number, (uid, series) in enumerate(found):
-        told("Analysing studies", number, len(found))
+        progress("Analysing studies", number, len(found))
         kept = out / "studies" / f"{digest(names.key.hex(), method.digest, uid)[:32]}.json"
         if not kept.is_file():
             entry = _entry([h for s in series for h in s.headers], method, names, out)
             write_atomically(kept, json.dumps(entry))
         entries.append((uid, json.loads(kept.read_text(encoding="utf-8"))))
-    told("Analysing studies", len(found), len(found))
+    progress("Analysing studies", len(found), len(found))
     analysed = [entry for _, entry in entries if "row" in entry]
     refused = tuple(f"study {uid}: {entry['refused']}" for uid, entry in entries if "refused" in entry)
     if not analysed:
@@ -84,7 +84,7 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
     return Made(tables["outcomes"], tables.get("covariates"), refused)
 
 
-def _entry(headers: Iterable[Header], method: Method, names: Pseudonyms, out: Path) -> dict[str, object]:
+def _entry(headers: Iterable[ImageHeader], method: Method, names: Pseudonyms, out: Path) -> dict[str, object]:
     """A study's row and features, or why it has none; its volume is written."""
     analysis = analyse(list(dict.fromkeys(h.path for h in headers)), method)
     findings = analysis.findings

@@ -129,7 +129,7 @@ def _read_about(path: Path) -> dict[str, object]:
     return about
 
 
-def _check_scans(table: csv_tables.Table, folder: Path) -> None:
+def _check_scans(table: csv_tables.CsvTable, folder: Path) -> None:
     first: dict[object, int] = {}
     for index, scan in enumerate(table.columns["scan"]):
         if scan in first:

@@ -42,7 +42,7 @@ _ROC_POINTS = 150
 _SEED = 20260101
 
 
-class EvaluationSettings(Protocol):
+class EvaluationOptions(Protocol):
     """The settings of an evaluation: draws of the bootstrap, and the risk from which a scan counts as high."""
 
     @property
@@ -77,7 +77,7 @@ def estimate(value: float, draws: Floats) -> Estimate:
 def evaluate(
     cohort: pd.DataFrame,
     predictions: pd.DataFrame,
-    settings: EvaluationSettings,
+    settings: EvaluationOptions,
     truth: pd.DataFrame | None = None,
 ) -> Evaluation:
     """Judge out-of-fold predictions.

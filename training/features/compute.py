@@ -26,7 +26,7 @@ from training.data.registry_folder import Registry
 from training.data.volumes import load_scan
 from training.features.settings import FeatureSettings
 from training.files import digest, write_atomically
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 
 #: change.<measure> -> the quantity that it follows, as `dicomnode.analysis.measures.change.compare` does.
 CHANGES: Mapping[str, str] = {
@@ -40,7 +40,7 @@ _LUNG_FUNCTION = ("fvc_percent_predicted", "fvc_l", "dlco_percent_predicted", "d
 
 
 @dataclass(frozen=True)
-class _Task:
+class _FeatureTask:
     """One scan to measure."""
 
     scan: str
@@ -62,7 +62,7 @@ def radiomics_settings(settings: FeatureSettings) -> Mapping[str, object] | None
 
 
 def compute(
-    cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings, cache: Path, told: Told
+    cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings, cache: Path, progress: ProgressCallback
 ) -> pd.DataFrame:
     """The features of a cohort's scans.
 
@@ -71,7 +71,7 @@ def compute(
         registry: where they come from.
         settings: which, and whether the registry's own are taken.
         cache: folder of measured scans, one file each; may be shared between runs.
-        told: told about each scan.
+        progress: told about each scan.
 
     Returns:
         A row a scan in the cohort's order: `scan`, then float64 columns by name: quantities.*, radiomics.*, change.*
@@ -83,7 +83,7 @@ def compute(
     """
     stored = _stored(cohort, registry, settings)
     tasks = _tasks(cohort, registry, settings, cache, stored)
-    _measure(tasks, settings.workers or len(os.sched_getaffinity(0)), told)
+    _measure(tasks, settings.workers or len(os.sched_getaffinity(0)), progress)
     measured = pd.DataFrame(
         {t.scan: json.loads(t.cached.read_text(encoding="utf-8")) for t in tasks}, dtype=np.float64
     ).T
@@ -111,7 +111,7 @@ def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings)
 
 def _tasks(
     cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings, cache: Path, stored: pd.DataFrame
-) -> list[_Task]:
+) -> list[_FeatureTask]:
     """The scans that the registry does not answer for."""
     spec = radiomics_settings(settings)
     prefixes = ("quantities.",) if spec is None else ("quantities.", "radiomics.")
@@ -131,7 +131,7 @@ def _tasks(
             )
         kept = path.stat()
         key = digest(spec, dicomnode.__version__, scan, str(volume), kept.st_size, kept.st_mtime_ns)
-        tasks.append(_Task(str(scan), path, spec, cache / f"{scan}-{key[:16]}.json"))
+        tasks.append(_FeatureTask(str(scan), path, spec, cache / f"{scan}-{key[:16]}.json"))
     return tasks
 
 
@@ -147,15 +147,15 @@ def _not_the_nodes(registry: Registry, settings: FeatureSettings, lacking: Mappi
     return UsageError(f"{registry.folder}: features.parquet lacks {missing} of {scans} scans, and {why}: {cure}")
 
 
-def _measure(tasks: list[_Task], workers: int, told: Told) -> None:
+def _measure(tasks: list[_FeatureTask], workers: int, progress: ProgressCallback) -> None:
     waiting = [t for t in tasks if not t.cached.is_file()]
     done = len(tasks) - len(waiting)
-    told("Measuring scans", done, len(tasks))
+    progress("Measuring scans", done, len(tasks))
     workers = min(workers, len(waiting))
     if workers <= 1:
         for number, task in enumerate(waiting, start=done + 1):
             _measure_one(task)
-            told("Measuring scans", number, len(tasks))
+            progress("Measuring scans", number, len(tasks))
         return
     # Spawned, not forked: a fork of a process with threads (torch has some) may hang.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
@@ -163,13 +163,13 @@ def _measure(tasks: list[_Task], workers: int, told: Told) -> None:
         try:
             for number, future in enumerate(as_completed(futures), start=done + 1):
                 future.result()
-                told("Measuring scans", number, len(tasks))
+                progress("Measuring scans", number, len(tasks))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _measure_one(task: _Task) -> None:
+def _measure_one(task: _FeatureTask) -> None:
     try:
         write_atomically(task.cached, json.dumps(measure(task.volume, task.radiomics), allow_nan=False))
     except DicomnodeError as error:

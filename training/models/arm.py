@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from training.data.outcomes import Outcomes
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 
 #: Positions of scans in `Data`, rising.
 Rows = NDArray[np.intp]
@@ -84,7 +84,13 @@ class Arm(Protocol):
         """As in `ARMS`."""
 
     def fit(
-        self, data: Data, train: Rows, inner: Sequence[tuple[Rows, Rows]], folder: Path, seed: int, progress: Told
+        self,
+        data: Data,
+        train: Rows,
+        inner: Sequence[tuple[Rows, Rows]],
+        folder: Path,
+        seed: int,
+        progress: ProgressCallback,
     ) -> Fitted:
         """Learn from the rows `train`; nothing about other rows' outcomes is looked at.
 

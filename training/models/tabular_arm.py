@@ -26,7 +26,7 @@ from training.models import tabular_models
 from training.models.arm import Data, Rows
 from training.models.tabular_models import CANDIDATES, Candidate, FitError
 from training.models.tabular_settings import RadiomicsSettings
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 
 
 def make(table: Mapping[str, object]) -> "RadiomicsArm":
@@ -64,7 +64,13 @@ class RadiomicsArm:
     name: str = "radiomics"
 
     def fit(
-        self, data: Data, train: Rows, inner: Sequence[tuple[Rows, Rows]], folder: Path, seed: int, progress: Told
+        self,
+        data: Data,
+        train: Rows,
+        inner: Sequence[tuple[Rows, Rows]],
+        folder: Path,
+        seed: int,
+        progress: ProgressCallback,
     ) -> FittedRadiomics:
         """See `training.models.arm.Arm`.
 
@@ -95,7 +101,7 @@ class RadiomicsArm:
         folder: Path,
         seed: int,
         key: str,
-        progress: Told,
+        progress: ProgressCallback,
     ) -> dict[str, list[float]]:
         """The loss of each candidate on each inner fold (none if it fails); what inner.json has is not repeated."""
         candidates = [c for c in CANDIDATES if c.kind in self.settings.models]

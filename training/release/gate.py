@@ -18,10 +18,10 @@ from dicomnode.errors import BundleError, UsageError
 from training.evaluation import metrics
 from training.models.arm import Data, Rows
 from training.models.stacking import RISKS
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 from training.release import node_predictions, verdict
 from training.release.promotion import CURRENT, bundle_of
-from training.release.verdict import Check, Verdict
+from training.release.verdict import GateCheck, GateVerdict
 from training.run.run import read_data
 from training.run.settings import GateSettings, RunSettings, from_dict
 
@@ -31,14 +31,14 @@ _PARITY = 0.01
 _MEASURED = 0.001
 
 
-def compare(run: Path, current: Path | None, told: Told) -> Verdict:
+def compare(run: Path, current: Path | None, progress: ProgressCallback) -> GateVerdict:
     """Judge a run's bundle, beside the one that serves now, and write `gate.json`.
 
     Args:
         run: a finished run.
         current: the folder of the serving bundle; None where there is none. `current` of a weights folder may be
             missing: nothing was promoted there yet, so nothing serves.
-        told: told about each stage.
+        progress: told about each stage.
 
     Raises:
         UsageError: the run is not finished, or the serving bundle cannot be asked about its scans.
@@ -53,13 +53,13 @@ def compare(run: Path, current: Path | None, told: Told) -> Verdict:
             f"{', '.join(map(str, before.manifest.horizons_years))}"
         )
     bundle_sha256 = ""
-    checks: tuple[Check, ...] = ()
+    checks: tuple[GateCheck, ...] = ()
     try:
         bundle = load(bundle_of(run), allow_demo=True)
-        bundle_sha256, checks = bundle.sha256, tuple(_checks(run, settings, data, bundle, before, told))
+        bundle_sha256, checks = bundle.sha256, tuple(_checks(run, settings, data, bundle, before, progress))
     except BundleError as error:
-        checks = (Check("bundle", False, str(error)),)
-    found = Verdict(
+        checks = (GateCheck("bundle", False, str(error)),)
+    found = GateVerdict(
         passed=all(check.passed for check in checks),
         checks=checks,
         bundle_sha256=bundle_sha256,
@@ -88,10 +88,10 @@ def _not_yet(current: Path) -> bool:
 
 
 def _checks(
-    run: Path, settings: RunSettings, data: Data, bundle: Bundle, before: Bundle | None, told: Told
-) -> Iterator[Check]:
+    run: Path, settings: RunSettings, data: Data, bundle: Bundle, before: Bundle | None, progress: ProgressCallback
+) -> Iterator[GateCheck]:
     gate = settings.gate
-    yield Check("bundle", True, "its digests and its golden case hold")
+    yield GateCheck("bundle", True, "its digests and its golden case hold")
     if before is not None:
         yield _same_use(bundle, before)
     predictions = pd.read_parquet(run / "predictions.parquet")
@@ -105,10 +105,10 @@ def _checks(
         yield _measured(data, folds)
     if before is None:
         text = f"nothing serves yet, so there is nothing to compare with; AUC at {gate.horizon_years} years"
-        yield Check("discrimination", True, f"{text} {_auc(at, new):.3f}")
+        yield GateCheck("discrimination", True, f"{text} {_auc(at, new):.3f}")
     else:
         column = list(before.manifest.horizons_years).index(gate.horizon_years)
-        old = node_predictions.risks(before, data, told)[:, column]
+        old = node_predictions.risks(before, data, progress)[:, column]
         yield _discrimination(data, new, old, settings)
 
 
@@ -116,46 +116,48 @@ def _aligned(predictions: pd.DataFrame, data: Data) -> pd.DataFrame:
     return predictions.set_index("scan").loc[data.cohort["scan"]].reset_index()
 
 
-def _same_use(bundle: Bundle, before: Bundle) -> Check:
+def _same_use(bundle: Bundle, before: Bundle) -> GateCheck:
     same = before.intended_use in (bundle.intended_use, "synthetic-demo")
     text = f"intended use {bundle.intended_use}, of the serving bundle {before.intended_use}"
-    return Check("intended use", same, text if same else f"{text}: phantoms do not replace patients")
+    return GateCheck("intended use", same, text if same else f"{text}: phantoms do not replace patients")
 
 
-def _calibration(at: metrics.AtHorizon, risk: NDArray[np.float64], gate: GateSettings) -> Iterator[Check]:
+def _calibration(at: metrics.AtHorizon, risk: NDArray[np.float64], gate: GateSettings) -> Iterator[GateCheck]:
     slope = float(metrics.calibration_slope(at, risk))
     low, high = gate.calibration_slope
     text = f"calibration slope at {gate.horizon_years} years {slope:.2f}, asked for {low:g} to {high:g}"
-    yield Check("calibration slope", low <= slope <= high, text)
+    yield GateCheck("calibration slope", low <= slope <= high, text)
     intercept = float(metrics.calibration_intercept(at, risk))
     text = f"calibration in the large {intercept:+.2f} (logit), asked for at most {gate.calibration_intercept:g} off 0"
-    yield Check("calibration in the large", abs(intercept) <= gate.calibration_intercept, text)
+    yield GateCheck("calibration in the large", abs(intercept) <= gate.calibration_intercept, text)
 
 
-def _parity(bundle: Bundle, data: Data, folds: Rows, by_arm: dict[str, pd.DataFrame]) -> Check:
+def _parity(bundle: Bundle, data: Data, folds: Rows, by_arm: dict[str, pd.DataFrame]) -> GateCheck:
     predicted = {arm: frame[list(RISKS)].to_numpy(np.float64) for arm, frame in by_arm.items() if arm != "ensemble"}
     worst = node_predictions.largest_disagreement(bundle, data, folds, predicted)
     text = f"asked as the node asks, the fold models differ from training by at most {worst:.2g}, allowed {_PARITY:g}"
-    return Check("parity", worst <= _PARITY, text)
+    return GateCheck("parity", worst <= _PARITY, text)
 
 
-def _measured(data: Data, folds: Rows) -> Check:
+def _measured(data: Data, folds: Rows) -> GateCheck:
     """Whether the table that was learnt from holds what the node measures, as far as the kept volumes can tell."""
     rows = node_predictions.looked_at(data, folds)
     found = [one for row in rows for one in node_predictions.remeasured(data, row)]
     left_out = "parts of the lungs and radiomics are not compared: a kept volume, cut to the lungs, may give others"
     if not found:
-        return Check("measured numbers", True, f"the features have no quantity of whole lungs to compare; {left_out}")
+        return GateCheck(
+            "measured numbers", True, f"the features have no quantity of whole lungs to compare; {left_out}"
+        )
     worst = max(found, key=lambda one: one.difference)
     text = (
         f"the quantities of {', '.join(node_predictions.WHOLE)}, measured anew on {len(rows)} scans, differ "
         f"from the run's features by at most {worst.difference:.2g} of the value, allowed {_MEASURED:g} ({worst.name}: "
         f"{worst.in_table:.6g}, anew {worst.measured:.6g}); {left_out}"
     )
-    return Check("measured numbers", worst.difference <= _MEASURED, text)
+    return GateCheck("measured numbers", worst.difference <= _MEASURED, text)
 
 
-def _discrimination(data: Data, new: NDArray[np.float64], old: NDArray[np.float64], settings: RunSettings) -> Check:
+def _discrimination(data: Data, new: NDArray[np.float64], old: NDArray[np.float64], settings: RunSettings) -> GateCheck:
     """AUC of both on the same scans, and its difference by a bootstrap over the same draws of patients."""
     gate, years = settings.gate, settings.gate.horizon_years
     at = metrics.at_horizon(data.outcomes, years)
@@ -168,7 +170,7 @@ def _discrimination(data: Data, new: NDArray[np.float64], old: NDArray[np.float6
         f"{len(new)} scans: {gain:+.3f} (95 % interval {low:+.3f} to {high:+.3f}), asked for at least 0 and for an "
         f"interval that begins at -{gate.margin:g} or above"
     )
-    return Check("discrimination", gain >= 0 and low >= -gate.margin, text)
+    return GateCheck("discrimination", gain >= 0 and low >= -gate.margin, text)
 
 
 def _auc(at: metrics.AtHorizon, risk: NDArray[np.float64]) -> float:

@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 from dicomnode.analysis.findings import Risk
 from dicomnode.analysis.measures import quantify
 from dicomnode.analysis.risk.bundle import Bundle
-from dicomnode.analysis.risk.queries import Earlier, Scan
+from dicomnode.analysis.risk.queries import Earlier, Question
 from dicomnode.analysis.risk.tabular import BATCH_PARTS, names_of
 from dicomnode.errors import RefusedError, UsageError
 from training.data.volumes import load_scan
 from training.models.arm import Data, Rows
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 
 #: Regions that can be measured again on a volume that a node has kept: all their voxels are in it, unchanged. It is cut
 #: to the lungs' box, so grids begin elsewhere: that moves the border of rim and core, and all that radiomics resamples.
 WHOLE = ("lungs", "right", "left")
 
 
-def risks(bundle: Bundle, data: Data, told: Told) -> NDArray[np.float64]:
+def risks(bundle: Bundle, data: Data, progress: ProgressCallback) -> NDArray[np.float64]:
     """Probability of death within each of the bundle's horizons, (scans, horizons).
 
     Raises:
@@ -39,11 +39,11 @@ def risks(bundle: Bundle, data: Data, told: Told) -> NDArray[np.float64]:
         except RefusedError as error:
             name = data.cohort["scan"].iloc[number]
             raise UsageError(f"{bundle.folder} cannot read the scan {name}: {error.text}") from None
-        told(f"Asking {bundle.name} {bundle.version}", done, len(rows))
+        progress(f"Asking {bundle.name} {bundle.version}", done, len(rows))
     return np.array([[h.probability for h in answers[row].horizons] for row in range(len(rows))])
 
 
-def as_served(data: Data, row: int, earlier: Earlier | None = None) -> Scan:
+def as_served(data: Data, row: int, earlier: Earlier | None = None) -> Question:
     """A scan of the cohort in the form that a bundle takes it in.
 
     Raises:
@@ -56,7 +56,7 @@ def as_served(data: Data, row: int, earlier: Earlier | None = None) -> Scan:
     volume, labels = load_scan(path)
     features = {str(name): float(value) for name, value in _finite(data, row)}
     scanner = {part: str(data.cohort[part].iloc[row]) for part in BATCH_PARTS}
-    return Scan(volume, labels, features, scanner, earlier)
+    return Question(volume, labels, features, scanner, earlier)
 
 
 def _finite(data: Data, row: int) -> Iterator[tuple[object, float]]:

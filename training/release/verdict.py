@@ -13,7 +13,7 @@ GATE = "gate.json"
 
 
 @dataclass(frozen=True)
-class Check:
+class GateCheck:
     """One condition. `text` says what was found and what was asked for."""
 
     name: str
@@ -22,22 +22,22 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """All conditions, and what was compared with what. `current_sha256`: "" where nothing served before."""
 
     passed: bool
-    checks: tuple[Check, ...]
+    checks: tuple[GateCheck, ...]
     bundle_sha256: str
     current_sha256: str
     made_at: str
 
 
-def write(run: Path, verdict: Verdict) -> None:
+def write(run: Path, verdict: GateVerdict) -> None:
     """Write the verdict into the run."""
     write_json(run / GATE, asdict(verdict))
 
 
-def read(run: Path, cure: str) -> tuple[Verdict, str]:
+def read(run: Path, cure: str) -> tuple[GateVerdict, str]:
     """The verdict in a run, and the file's SHA-256.
 
     Args:
@@ -52,7 +52,7 @@ def read(run: Path, cure: str) -> tuple[Verdict, str]:
         raise UsageError(f"{path} is missing: run {cure} first")
     text = path.read_bytes()
     try:
-        return TypeAdapter(Verdict).validate_json(text), hashlib.sha256(text).hexdigest()
+        return TypeAdapter(GateVerdict).validate_json(text), hashlib.sha256(text).hexdigest()
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

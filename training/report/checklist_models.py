@@ -6,12 +6,12 @@ Settings are those that were in force, defaults too; what each fold came to stan
 from collections import Counter
 
 from training.features.harmonise import MOST_MISSING, MOST_MISSING_CHANGE
-from training.report.run_facts import Facts
+from training.report.run_facts import RunFacts
 
 _MEASURED = "radiomics"
 
 
-def predictors(facts: Facts) -> str:
+def predictors(facts: RunFacts) -> str:
     """What each arm sees; of the measured numbers only the families that the arm was given."""
     found = []
     families = _families(facts)
@@ -32,7 +32,7 @@ def predictors(facts: Facts) -> str:
     return "; ".join(found)
 
 
-def missing(facts: Facts) -> str:
+def missing(facts: RunFacts) -> str:
     """How much is missing of what the models are given, and what is done about it."""
     found = []
     families = _families(facts)
@@ -50,7 +50,7 @@ def missing(facts: Facts) -> str:
     return "; ".join(found)
 
 
-def models(facts: Facts) -> str:
+def models(facts: RunFacts) -> str:
     """Which kinds of model there are, and which of them each fold came to."""
     found = []
     for arm in facts.arms:
@@ -67,7 +67,7 @@ def models(facts: Facts) -> str:
     return f"arms: {', '.join(found)}{joined}"
 
 
-def start(facts: Facts) -> str:
+def start(facts: RunFacts) -> str:
     """What the parameters were before the first step."""
     seed = facts.setting("seed")
     if seed is None:
@@ -80,7 +80,7 @@ def start(facts: Facts) -> str:
     return "; ".join(found)
 
 
-def training(facts: Facts) -> str:
+def training(facts: RunFacts) -> str:
     """How the models were fitted, and how many."""
     found = []
     kinds, fits = facts.setting(_MEASURED, "models"), facts.fits.get(_MEASURED, ())
@@ -103,7 +103,7 @@ def training(facts: Facts) -> str:
     return "; ".join(found)
 
 
-def selection(facts: Facts) -> str:
+def selection(facts: RunFacts) -> str:
     """How the model of an outer fold was chosen."""
     found = []
     if _MEASURED in facts.arms:
@@ -119,7 +119,7 @@ def selection(facts: Facts) -> str:
     return "; ".join(found)
 
 
-def explained(facts: Facts) -> str:
+def explained(facts: RunFacts) -> str:
     """Methods of explanation: of the networks alone."""
     if not facts.network_arms:
         return ""
@@ -129,7 +129,7 @@ def explained(facts: Facts) -> str:
     return f"{', '.join(facts.network_arms)}: {shown}"
 
 
-def _families(facts: Facts) -> list[str]:
+def _families(facts: RunFacts) -> list[str]:
     """The families of features that the arm on measured numbers is given, as far as the scans have them."""
     given = (facts.setting(_MEASURED, "families") or ()) if _MEASURED in facts.arms else ()
     return [family for family in given if family in facts.features]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from training.data.outcomes import EDGES_YEARS
 from training.evaluation.misjudged import HORIZON_YEARS
 from training.report import checklist_models
-from training.report.run_facts import AGE, KERNEL, SCANNER, SEX, THICKNESS, Facts
+from training.report.run_facts import AGE, KERNEL, SCANNER, SEX, THICKNESS, RunFacts
 
 NOT_AVAILABLE = "not available"
 
@@ -24,7 +24,7 @@ class Item:
     value: str
 
 
-def tripod_ai(facts: Facts) -> tuple[Item, ...]:
+def tripod_ai(facts: RunFacts) -> tuple[Item, ...]:
     """TRIPOD+AI's items."""
     rows = (
         ("5a", "Source of data", _source(facts)),
@@ -68,7 +68,7 @@ def tripod_ai(facts: Facts) -> tuple[Item, ...]:
     return _items(rows)
 
 
-def claim(facts: Facts) -> tuple[Item, ...]:
+def claim(facts: RunFacts) -> tuple[Item, ...]:
     """CLAIM's items."""
     rows = (
         ("5", "Prospective or retrospective", "retrospective (from a registry)"),
@@ -116,7 +116,7 @@ def _items(rows: Sequence[tuple[str, str, str]]) -> tuple[Item, ...]:
     return tuple(Item(number, topic, value or NOT_AVAILABLE) for number, topic, value in rows)
 
 
-def _source(facts: Facts) -> str:
+def _source(facts: RunFacts) -> str:
     if not facts.registry:
         return ""
     made = {"synthetic": "synthetic registry (phantoms, no patient)", "node": "registry of a dicomnode"}
@@ -125,19 +125,19 @@ def _source(facts: Facts) -> str:
     return made.get(by, by) + (f". {notes}" if isinstance(notes, str) and notes else "")
 
 
-def _exclusions(facts: Facts) -> str:
+def _exclusions(facts: RunFacts) -> str:
     if not facts.flow:
         return ""
     reasons = [f"{s.reason} ({s.scans} scans)" for s in facts.flow if s.step == "excluded"]
     return "left out: " + "; ".join(reasons) if reasons else "every scan of the registry with a known outcome"
 
 
-def _preparation(facts: Facts) -> str:
+def _preparation(facts: RunFacts) -> str:
     digests = facts.registry.get("algorithm_digest", "")
     return f"the node's own (dicomnode.analysis), algorithm digest {digests}" if digests else ""
 
 
-def _outcome(facts: Facts) -> str:
+def _outcome(facts: RunFacts) -> str:
     transplant = {
         "event": "a lung transplant counts as death",
         "censor": "a lung transplant ends observation",
@@ -148,7 +148,7 @@ def _outcome(facts: Facts) -> str:
     return f"{text}; {transplant}" if transplant else text
 
 
-def _events(facts: Facts) -> str:
+def _events(facts: RunFacts) -> str:
     e = facts.evaluation
     by_year = "; ".join(
         f"{h.years} y: {h.deaths} scans of {h.patients_died} patients with a death, {h.censored} scans censored before"
@@ -157,7 +157,7 @@ def _events(facts: Facts) -> str:
     return f"{e.patients} patients ({e.deaths} died), {e.scans} scans; {by_year}"
 
 
-def _partition(facts: Facts) -> str:
+def _partition(facts: RunFacts) -> str:
     if not facts.split:
         return ""
     inner = facts.setting("splits", "inner")
@@ -167,7 +167,7 @@ def _partition(facts: Facts) -> str:
     return f"{len(facts.split)} outer folds by patient, stratified by event ({sizes} patients){within}; sha256 {digest}"
 
 
-def _handling(facts: Facts) -> str:
+def _handling(facts: RunFacts) -> str:
     combat = facts.setting("radiomics", "combat")
     if combat is None or "radiomics" not in facts.arms:
         return ""
@@ -175,24 +175,24 @@ def _handling(facts: Facts) -> str:
     return f"scaling, correlation and stability filters inside the training fold; {harmonised}"
 
 
-def _specification(facts: Facts) -> str:
+def _specification(facts: RunFacts) -> str:
     if not facts.setting("bundle", "make"):
         return ""
     return "the bundle of this run: weights, preprocessing, order of features, calibration, hashes"
 
 
-def _calibrated(facts: Facts) -> str:
+def _calibrated(facts: RunFacts) -> str:
     if not facts.ensemble:
         return ""
     return f"hazard logits recalibrated on out-of-fold predictions, slope {facts.ensemble.get('slope', 0):.3f}"
 
 
-def _output(facts: Facts) -> str:
+def _output(facts: RunFacts) -> str:
     years = ", ".join(f"{edge:g}" for edge in EDGES_YEARS[1:])
     return f"probability of death by the end of years {years}; high from {facts.evaluation.threshold:g} (stated here)"
 
 
-def _code(facts: Facts) -> str:
+def _code(facts: RunFacts) -> str:
     code, version = facts.run.get("code") or {}, facts.run.get("software", {}).get("dicomnode", "")
     commit = code.get("git_commit", "")
     changed = ", with uncommitted changes" if code.get("git_changed") else ""
@@ -200,17 +200,17 @@ def _code(facts: Facts) -> str:
     return f"{named}, commit {commit}{changed}" if commit else named
 
 
-def _flow(facts: Facts) -> str:
+def _flow(facts: RunFacts) -> str:
     return "; ".join(f"{s.step}: {s.patients} patients, {s.scans} scans" for s in facts.flow)
 
 
-def _performance(facts: Facts) -> str:
+def _performance(facts: RunFacts) -> str:
     primary = facts.evaluation.arm(facts.evaluation.primary)
     known = [(h.years, h.auc) for h in primary.horizons if h.auc.value is not None]
     return f"{primary.arm}: " + "; ".join(f"AUC at {y} y {interval(a)}" for y, a in known) if known else ""
 
 
-def _diagnostic(facts: Facts) -> str:
+def _diagnostic(facts: RunFacts) -> str:
     e = facts.evaluation
     known = [
         f"{h.years} y: sensitivity {interval(h.sensitivity)}, specificity {interval(h.specificity)}"
@@ -230,32 +230,32 @@ def interval(estimate: object) -> str:
     return "{:.3f} ({:.3f} to {:.3f})".format(*values)
 
 
-def _limitations(facts: Facts) -> str:
+def _limitations(facts: RunFacts) -> str:
     kept = [*(("synthetic phantoms: the numbers mean nothing for a patient",) if facts.synthetic else ())]
     return "; ".join([*kept, "one registry, no external evaluation", *facts.warnings])
 
 
-def _pseudonyms(facts: Facts) -> str:
+def _pseudonyms(facts: RunFacts) -> str:
     if facts.synthetic:
         return "no patient"
     made = "pseudonyms by keyed hash, dates shifted per patient; the key stays on the node"
     return made if facts.registry.get("made_by") == "node" else ""
 
 
-def _named(facts: Facts, *names: str) -> str:
+def _named(facts: RunFacts, *names: str) -> str:
     return "; ".join(f"{c.name}: {c.value}" for c in facts.characteristics if c.name in names)
 
 
-def _software(facts: Facts) -> str:
+def _software(facts: RunFacts) -> str:
     return ", ".join(f"{name} {version}" for name, version in (facts.run.get("software") or {}).items())
 
 
-def _ensemble(facts: Facts) -> str:
+def _ensemble(facts: RunFacts) -> str:
     pairs = zip(facts.ensemble.get("arms", ()), facts.ensemble.get("weights", ()), strict=False)
     return ", ".join(f"{arm} {weight:.3f}" for arm, weight in pairs)
 
 
-def _failures(facts: Facts) -> str:
+def _failures(facts: RunFacts) -> str:
     """CLAIM asks for the cases that were judged wrongly."""
     of = facts.evaluation.misjudged
     parts = []

@@ -13,8 +13,8 @@ from training.models.stacking import NAME as ENSEMBLE
 from training.report import figures, run_facts
 from training.report import tables as report_tables
 from training.report.checklists import Item, claim, tripod_ai
-from training.report.run_facts import Facts
-from training.report.tables import STUDY, Table, text_of
+from training.report.run_facts import RunFacts
+from training.report.tables import STUDY, ReportTable, text_of
 
 FORMAT = 1
 
@@ -26,7 +26,7 @@ class Content:
     title: str
     banner: str
     summary: tuple[str, ...]
-    tables: dict[str, Table]
+    tables: dict[str, ReportTable]
     card: tuple[tuple[str, str], ...]
     checklists: dict[str, tuple[Item, ...]]
 
@@ -64,7 +64,7 @@ def _write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _json(facts: Facts, content: Content) -> str:
+def _json(facts: RunFacts, content: Content) -> str:
     evaluation = json.loads(facts.evaluation.to_json())
     stated = {
         "format": FORMAT,
@@ -84,7 +84,7 @@ def _json(facts: Facts, content: Content) -> str:
     return json.dumps(stated, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _plots(facts: Facts) -> dict[str, Markup]:
+def _plots(facts: RunFacts) -> dict[str, Markup]:
     evaluation = facts.evaluation
     primary = evaluation.arm(evaluation.primary)
     drawn = {
@@ -98,7 +98,7 @@ def _plots(facts: Facts) -> dict[str, Markup]:
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704
 
 
-def _content(facts: Facts) -> Content:
+def _content(facts: RunFacts) -> Content:
     evaluation = facts.evaluation
     primary = evaluation.arm(evaluation.primary)
     years = [h.years for h in evaluation.horizons]
@@ -108,7 +108,7 @@ def _content(facts: Facts) -> Content:
         "calibration": report_tables.calibration(facts),
         "threshold": report_tables.by_metric(facts, ("sensitivity", "specificity", "net_benefit")),
         "horizons": report_tables.horizons(facts),
-        "characteristics": Table(("", ""), tuple((c.name, c.value) for c in facts.characteristics)),
+        "characteristics": ReportTable(("", ""), tuple((c.name, c.value) for c in facts.characteristics)),
         "subgroups": report_tables.subgroups(primary, years),
         "misjudged": report_tables.misjudged(facts),
     }
@@ -122,13 +122,13 @@ def _content(facts: Facts) -> Content:
     )
 
 
-def _banner(facts: Facts) -> str:
+def _banner(facts: RunFacts) -> str:
     if facts.synthetic:
         return "Synthetic registry: phantoms with a known truth. The numbers mean nothing for a patient."
     return "Research use only. No medical device; not for diagnosis or treatment. No external evaluation."
 
 
-def _summary(facts: Facts, primary: ArmResult) -> tuple[str, ...]:
+def _summary(facts: RunFacts, primary: ArmResult) -> tuple[str, ...]:
     e = facts.evaluation
     lines = [
         f"{e.scans} scans of {e.patients} patients, {e.deaths} of whom died; median follow-up "
@@ -153,7 +153,7 @@ def _judged(primary: ArmResult) -> str:
     )
 
 
-def _steps(facts: Facts) -> str:
+def _steps(facts: RunFacts) -> str:
     # The report is itself a step, and is not done while it is written.
     steps = facts.run.get("steps") or {}
     unfinished = [n for n, s in steps.items() if s.get("state") != "done" and n not in ("report", "bundle")]
@@ -162,7 +162,7 @@ def _steps(facts: Facts) -> str:
     return "not finished: " + ", ".join(unfinished) if unfinished else "every step before the report is done"
 
 
-def _card(facts: Facts) -> tuple[tuple[str, str], ...]:
+def _card(facts: RunFacts) -> tuple[tuple[str, str], ...]:
     """The model card: what, on whom, how well, where not."""
     items = {i.number: i.value for i in tripod_ai(facts)}
     weights = {i.number: i.value for i in claim(facts)}["27"]

@@ -44,7 +44,7 @@ class Characteristic:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """All that the report says, from one run folder.
 
     Attributes:
@@ -100,7 +100,7 @@ class Facts:
         return value
 
 
-def read(folder: Path) -> Facts:
+def read(folder: Path) -> RunFacts:
     """Gather the facts of a run folder.
 
     Raises:
@@ -113,7 +113,7 @@ def read(folder: Path) -> Facts:
     cohort = pd.read_parquet(folder / "cohort.parquet") if (folder / "cohort.parquet").is_file() else None
     evaluation = Evaluation.from_json(path.read_text(encoding="utf-8"))
     features, missing = _features(folder / "features.parquet")
-    return Facts(
+    return RunFacts(
         name=folder.resolve().name,
         evaluation=evaluation,
         flow=tuple(FlowStep(**step) for step in _json(folder / "flow.json") or ()),

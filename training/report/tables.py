@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from training.evaluation.misjudged import HORIZON_YEARS
 from training.evaluation.records import ArmResult, Estimate
 from training.report.checklists import interval
-from training.report.run_facts import Facts
+from training.report.run_facts import RunFacts
 
 _NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedResult:
     """Figures of the study that this project carries into practice, on its own patients: context, no comparison."""
 
     model: str
@@ -22,13 +22,13 @@ class Published:
 
 #: Peltekian et al. 2025, arXiv 2509.23530. Of the radiomics only the range over the horizons is at hand.
 STUDY = (
-    Published("study: PyRadiomics (range over horizons)", ("0.682 to 0.723",) * 3),
-    Published("study: best network", ("0.769", "0.801", "0.709"), (0.769, 0.801, 0.709)),
+    PublishedResult("study: PyRadiomics (range over horizons)", ("0.682 to 0.723",) * 3),
+    PublishedResult("study: best network", ("0.769", "0.801", "0.709"), (0.769, 0.801, 0.709)),
 )
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table of text; the first column names the row."""
 
     head: tuple[str, ...]
@@ -45,14 +45,14 @@ def text_of(estimate: Estimate | None) -> str:
     return _NOT_MEASURED if estimate is None or estimate.value is None else interval(estimate)
 
 
-def auc(facts: Facts) -> Table:
+def auc(facts: RunFacts) -> ReportTable:
     """Laid out like the study's: each model by horizon, and the study's own figures below."""
     e = facts.evaluation
     rows = [(a.arm, *(text_of(h.auc) for h in a.horizons), text_of(a.uno_c)) for a in e.arms]
     if e.oracle:
         rows.append(("oracle (the true risk)", *(text_of(o.auc) for o in e.oracle), ""))
     rows += [(p.model, *p.auc, "") for p in STUDY]
-    return Table(("AUC", *(f"{h.years} y" for h in e.horizons), "Uno's C, 5 y"), tuple(rows))
+    return ReportTable(("AUC", *(f"{h.years} y" for h in e.horizons), "Uno's C, 5 y"), tuple(rows))
 
 
 _NAMES = {
@@ -70,7 +70,7 @@ _NAMES = {
 }
 
 
-def by_metric(facts: Facts, metrics: Sequence[str]) -> Table:
+def by_metric(facts: RunFacts, metrics: Sequence[str]) -> ReportTable:
     """Rows by arm (named in its first) and metric, columns by horizon; a metric that an arm lacks is left out."""
     rows: list[tuple[str, ...]] = []
     for arm in facts.evaluation.arms:
@@ -79,10 +79,10 @@ def by_metric(facts: Facts, metrics: Sequence[str]) -> Table:
             if any(e is not None for e in estimates):
                 name = "" if arm.arm in {row[0] for row in rows} else arm.arm
                 rows.append((name, _NAMES[metric], *(text_of(e) for e in estimates)))
-    return Table(("arm", "metric", *(f"{h.years} y" for h in facts.evaluation.horizons)), tuple(rows))
+    return ReportTable(("arm", "metric", *(f"{h.years} y" for h in facts.evaluation.horizons)), tuple(rows))
 
 
-def calibration(facts: Facts) -> Table:
+def calibration(facts: RunFacts) -> ReportTable:
     """Accuracy and calibration by arm; the true risk's own where it is known."""
     table = by_metric(facts, ("brier", "scaled_brier", "calibration_slope", "calibration_intercept"))
     slopes = [text_of(o.calibration_slope) for o in facts.evaluation.oracle]
@@ -90,10 +90,10 @@ def calibration(facts: Facts) -> Table:
     if not slopes:
         return table
     oracle = (("oracle (the true risk)", _NAMES["calibration_slope"], *slopes),)
-    return Table(table.head, (*table.rows, *oracle, ("", _NAMES["calibration_intercept"], *intercepts)))
+    return ReportTable(table.head, (*table.rows, *oracle, ("", _NAMES["calibration_intercept"], *intercepts)))
 
 
-def horizons(facts: Facts) -> Table:
+def horizons(facts: RunFacts) -> ReportTable:
     """What became of the scans by each horizon, and what was predicted."""
     e = facts.evaluation
     primary = e.arm(e.primary)
@@ -106,10 +106,10 @@ def horizons(facts: Facts) -> Table:
         ("observed risk (Kaplan-Meier)", *(text_of(h.observed_risk) for h in e.horizons)),
         (f"mean predicted risk ({primary.arm})", *(f"{h.mean_risk:.3f}" for h in primary.horizons)),
     )
-    return Table(("", *(f"{h.years} y" for h in e.horizons)), rows)
+    return ReportTable(("", *(f"{h.years} y" for h in e.horizons)), rows)
 
 
-def subgroups(arm: ArmResult, years: Sequence[int]) -> Table:
+def subgroups(arm: ArmResult, years: Sequence[int]) -> ReportTable:
     """One arm in parts of the cohort; observed and predicted risk at the middle horizon."""
     named = dict.fromkeys((s.by, s.value) for s in arm.subgroups)
     rows = []
@@ -120,7 +120,7 @@ def subgroups(arm: ArmResult, years: Sequence[int]) -> Table:
         middle = of[years[len(years) // 2]]
         risks = f"{middle.mean_risk:.3f} / {text_of(middle.observed_risk)}"
         rows.append((f"{by}: {value}", str(first.scans), deaths, *(text_of(of[y].auc) for y in years), risks))
-    return Table(
+    return ReportTable(
         (
             arm.arm,
             "scans",
@@ -132,7 +132,7 @@ def subgroups(arm: ArmResult, years: Sequence[int]) -> Table:
     )
 
 
-def misjudged(facts: Facts) -> Table:
+def misjudged(facts: RunFacts) -> ReportTable:
     """Single scans, each with its pseudonym: for the run folder alone (see `training.evaluation.misjudged`)."""
     rows = [
         (
@@ -144,4 +144,4 @@ def misjudged(facts: Facts) -> Table:
         for one in facts.evaluation.misjudged
     ]
     head = ("", "scan", f"predicted risk, {HORIZON_YEARS} y", "years to death or last contact")
-    return Table(head, tuple(rows))
+    return ReportTable(head, tuple(rows))

@@ -24,7 +24,7 @@ from training.files import alone, digest, file_digest, write_atomically, write_j
 from training.models import stacking
 from training.models.arm import Arm, Data
 from training.models.registry import check_files, make_arm
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 from training.run.record import Record
 from training.run.settings import RunSettings
 
@@ -45,16 +45,16 @@ class _Run:
     registry: Registry
     record: Record
     arms: tuple[Arm, ...]
-    told: Told
+    progress: ProgressCallback
 
 
-def run(settings: RunSettings, toml: str, told: Told, until: str = "bundle") -> Path:
+def run(settings: RunSettings, toml: str, progress: ProgressCallback, until: str = "bundle") -> Path:
     """Make the run that the settings describe, or what is missing of it.
 
     Args:
         settings: of the run.
         toml: the text that they were read from; it is kept in the run folder.
-        told: told about each stage.
+        progress: told about each stage.
         until: the last step to do, of `STEPS`.
 
     Returns:
@@ -78,7 +78,7 @@ def run(settings: RunSettings, toml: str, told: Told, until: str = "bundle") -> 
     with alone(folder / ".lock", busy):
         record = Record(folder, settings.model_dump(mode="json"), _fixed(settings, registry), _FREE)
         write_atomically(folder / "run.toml", toml)
-        run_ = _Run(folder, settings, registry, record, arms, told)
+        run_ = _Run(folder, settings, registry, record, arms, progress)
         for step in STEPS[: names.index(until) + 1]:
             key = digest(*(getattr(settings, name).model_dump() for name in step.settings))
             record.step(step.name, key, folder / step.output, partial(step.work, run_))
@@ -123,7 +123,7 @@ def _splits(run_: _Run) -> None:
 
 def _features(run_: _Run) -> None:
     frame = cohort.load(run_.folder / "cohort.parquet")
-    found = compute.compute(frame, run_.registry, run_.settings.features, run_.folder / "measured", run_.told)
+    found = compute.compute(frame, run_.registry, run_.settings.features, run_.folder / "measured", run_.progress)
     write_atomically(run_.folder / "features.parquet", found.to_parquet(index=False))
     odd = suspicious(found.drop(columns="scan"), cohort.outcomes_of(frame))
     for one in odd:
@@ -174,8 +174,8 @@ def _arm(run_: _Run, arm: Arm) -> None:
         folder = run_.folder / "arms" / arm.name / f"fold-{number}"
         seed = seed_of(run_.settings.seed, arm.name, number)
         stage = f"{arm.name}, fold {number + 1} of {len(drawn.outer)}"
-        told = _prefixed(run_.told, f"{arm.name} {number + 1}/{len(drawn.outer)}")
-        fitted = arm.fit(data.hidden_outside(train), train, inner, folder, seed, told)
+        progress = _prefixed(run_.progress, f"{arm.name} {number + 1}/{len(drawn.outer)}")
+        fitted = arm.fit(data.hidden_outside(train), train, inner, folder, seed, progress)
         risks = _checked(fitted.predict(test), len(test), stage)
         scans = data.cohort.iloc[test][["scan", "patient"]].assign(fold=number)
         tables.append(stacking.table(arm.name, scans, risks))
@@ -183,8 +183,8 @@ def _arm(run_: _Run, arm: Arm) -> None:
     write_atomically(_predictions(run_.folder, arm.name), found[list(tables[0])].to_parquet(index=False))
 
 
-def _prefixed(told: Told, stage: str) -> Told:
-    return lambda what, done, total: told(f"{stage}: {what}", done, total)
+def _prefixed(progress: ProgressCallback, stage: str) -> ProgressCallback:
+    return lambda what, done, total: progress(f"{stage}: {what}", done, total)
 
 
 def seed_of(seed: int, arm: str, fold: int) -> int:
@@ -239,7 +239,7 @@ def _bundle(run_: _Run) -> None:
 
 
 @dataclass(frozen=True)
-class Step:
+class RunStep:
     """A step of a run: what it does, the file or folder that it leaves, and the late settings that it hangs on."""
 
     name: str
@@ -249,12 +249,12 @@ class Step:
 
 
 STEPS = (
-    Step("cohort", "cohort.parquet", _cohort),
-    Step("splits", "splits.json", _splits),
-    Step("features", "features.parquet", _features),
-    Step("arms", "arms", _arms),
-    Step("ensemble", "predictions.parquet", _ensemble),
-    Step("evaluation", "evaluation.json", _evaluation, ("evaluation",)),
-    Step("report", "report.html", _report, ("evaluation",)),
-    Step("bundle", "bundle", _bundle, ("evaluation", "bundle")),
+    RunStep("cohort", "cohort.parquet", _cohort),
+    RunStep("splits", "splits.json", _splits),
+    RunStep("features", "features.parquet", _features),
+    RunStep("arms", "arms", _arms),
+    RunStep("ensemble", "predictions.parquet", _ensemble),
+    RunStep("evaluation", "evaluation.json", _evaluation, ("evaluation",)),
+    RunStep("report", "report.html", _report, ("evaluation",)),
+    RunStep("bundle", "bundle", _bundle, ("evaluation", "bundle")),
 )

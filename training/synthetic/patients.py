@@ -32,7 +32,7 @@ _MIDDLES = (_EDGES[:-1] + _EDGES[1:]) / 2
 
 
 @dataclass(frozen=True)
-class Scanner:
+class SyntheticScanner:
     """A scanner type: its name, the noise (SD, HU) of its usual dose, and its two kernels with their sharpness."""
 
     manufacturer: str
@@ -43,11 +43,11 @@ class Scanner:
 
 #: Older scanners are noisier; the kernels' names are the vendors' own, so that `kernels.family` knows them.
 SCANNERS = (
-    Scanner("GE MEDICAL SYSTEMS", "LightSpeed VCT", 24.0, (("STANDARD", 0.45), ("LUNG", 0.85))),
-    Scanner("SIEMENS", "Sensation 64", 20.0, (("B40f", 0.45), ("B60f", 0.80))),
-    Scanner("Siemens Healthineers", "SOMATOM Force", 12.0, (("Br40", 0.40), ("Br59", 0.75))),
-    Scanner("Philips", "Brilliance 64", 22.0, (("B", 0.35), ("D", 0.70))),
-    Scanner("Canon Medical Systems", "Aquilion ONE", 16.0, (("FC08", 0.40), ("FC52", 0.80))),
+    SyntheticScanner("GE MEDICAL SYSTEMS", "LightSpeed VCT", 24.0, (("STANDARD", 0.45), ("LUNG", 0.85))),
+    SyntheticScanner("SIEMENS", "Sensation 64", 20.0, (("B40f", 0.45), ("B60f", 0.80))),
+    SyntheticScanner("Siemens Healthineers", "SOMATOM Force", 12.0, (("Br40", 0.40), ("Br59", 0.75))),
+    SyntheticScanner("Philips", "Brilliance 64", 22.0, (("B", 0.35), ("D", 0.70))),
+    SyntheticScanner("Canon Medical Systems", "Aquilion ONE", 16.0, (("FC08", 0.40), ("FC52", 0.80))),
 )
 
 
@@ -82,13 +82,13 @@ class Patient:
 
 
 @dataclass(frozen=True)
-class Scan:
+class SyntheticScan:
     """One scan. `seed` decides noise, breath and resolution; `risks` are the true ones at `HORIZONS_YEARS`."""
 
     scan: str
     patient: Patient
     years: float
-    scanner: Scanner
+    scanner: SyntheticScanner
     kernel: str
     sharpness: float
     seed: int
@@ -143,7 +143,7 @@ def draw_patient(number: int, rng: np.random.Generator) -> Patient:
     )
 
 
-def draw_scans(patient: Patient, rng: np.random.Generator) -> list[Scan]:
+def draw_scans(patient: Patient, rng: np.random.Generator) -> list[SyntheticScan]:
     """One to nine scans before death and last contact, closer together in sicker patients."""
     gaps = rng.uniform(0.4, 1.25, _MOST_SCANS - 1) * (1.15 - 0.9 * patient.severity)
     wanted = [0.0, *np.cumsum(gaps)][: int(rng.integers(1, _MOST_SCANS + 1))]
@@ -161,11 +161,11 @@ def draw_scans(patient: Patient, rng: np.random.Generator) -> list[Scan]:
         risks = tuple(round(true_risk(patient, time, h), 6) for h in HORIZONS_YEARS)
         severity = float(severity_at(patient, time))
         name = f"{patient.patient}-{index + 1}"
-        scans.append(Scan(name, patient, time, scanner, kernel, sharpness, seed, severity, risks))
+        scans.append(SyntheticScan(name, patient, time, scanner, kernel, sharpness, seed, severity, risks))
     return scans
 
 
-def draw(patients: int, seed: int) -> tuple[list[Patient], list[Scan]]:
+def draw(patients: int, seed: int) -> tuple[list[Patient], list[SyntheticScan]]:
     """The patients of a registry and their scans, patient by patient in time. More patients do not change the first."""
     drawn, scans = [], []
     for number in range(patients):

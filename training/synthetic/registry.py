@@ -21,7 +21,7 @@ from pathlib import Path
 import dicomnode
 from dicomnode.errors import UsageError
 from training.data.outcomes import DAYS_PER_YEAR, HORIZONS_YEARS
-from training.synthetic.patients import Patient, Scan, draw
+from training.synthetic.patients import Patient, SyntheticScan, draw
 from training.synthetic.scans import (
     IN_PLANE_MM,
     RADIOMICS_MM,
@@ -117,7 +117,7 @@ def _stated(request: Request) -> str:
 def _compute(
     out: Path,
     request: Request,
-    scans: Sequence[Scan],
+    scans: Sequence[SyntheticScan],
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Features]:
@@ -173,7 +173,7 @@ def _day(patient: Patient, years: float) -> str:
     return (_EPOCH + timedelta(days=patient.first_day + round(years * DAYS_PER_YEAR))).isoformat()
 
 
-def _scan_row(scan: Scan, computed: Features, request: Request) -> dict[str, object]:
+def _scan_row(scan: SyntheticScan, computed: Features, request: Request) -> dict[str, object]:
     step = round(computed["spacing_z_mm"], 3)
     return {
         "patient": scan.patient.patient,
@@ -218,7 +218,7 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def _write_features(path: Path, scans: Sequence[Scan], computed: Mapping[str, Features]) -> None:
+def _write_features(path: Path, scans: Sequence[SyntheticScan], computed: Mapping[str, Features]) -> None:
     import pandas as pd  # noqa: PLC0415 (the worker processes do without)
 
     rows = [{k: v for k, v in computed[s.scan].items() if k != "spacing_z_mm"} for s in scans]

@@ -9,8 +9,8 @@ import numpy as np
 
 from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.measures import quantify
-from dicomnode.analysis.phantom.phantom import Disease, Phantom, Scanner, chest
-from training.synthetic.patients import Scan
+from dicomnode.analysis.phantom.phantom import Disease, Phantom, PhantomScanner, chest
+from training.synthetic.patients import SyntheticScan
 
 #: Of the phantoms, drawn for each scan: slice step and in-plane voxel, mm. A clinical scan has 0.6 to 1.5 and 0.7.
 SLICE_STEP_MM, IN_PLANE_MM = (4.5, 6.0), (3.0, 4.0)
@@ -20,7 +20,7 @@ RADIOMICS_MM = 4.0
 Features = dict[str, float]
 
 
-def make_scan(folder: Path, scan: Scan, *, radiomics: bool, volume: bool) -> Features:
+def make_scan(folder: Path, scan: SyntheticScan, *, radiomics: bool, volume: bool) -> Features:
     """Make the image of a scan, write its volume below `folder` if asked to, and measure it.
 
     Returns:
@@ -36,7 +36,7 @@ def make_scan(folder: Path, scan: Scan, *, radiomics: bool, volume: bool) -> Fea
     return {**found, "spacing_z_mm": phantom.volume.spacing_mm[0]}
 
 
-def scan_phantom(scan: Scan) -> Phantom:
+def scan_phantom(scan: SyntheticScan) -> Phantom:
     """The image of a scan: disease from its severity, noise and kernel from its scanner, breath and voxels its own."""
     rng = np.random.default_rng([scan.seed, 3])
     z, yx = float(rng.uniform(*SLICE_STEP_MM)), float(rng.uniform(*IN_PLANE_MM))
@@ -55,12 +55,12 @@ def scan_phantom(scan: Scan) -> Phantom:
         shape=(round(285 / z), round(255 / yx), round(330 / yx)),
         spacing_mm=(z, yx, yx),
         disease=Disease(**disease),
-        scanner=Scanner(noise_hu=noise, sharpness=scan.sharpness),
+        scanner=PhantomScanner(noise_hu=noise, sharpness=scan.sharpness),
         person=scan.patient.person,
     )
 
 
-def volume_name(scan: Scan) -> str:
+def volume_name(scan: SyntheticScan) -> str:
     """The path of a scan's volume in its registry."""
     return f"scans/{scan.scan}.npz"
 

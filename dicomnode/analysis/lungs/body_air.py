@@ -27,7 +27,7 @@ IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 
 
 @dataclass(frozen=True)
-class Grid:
+class BodyGrid:
     """The shrunken volume: int16 HU (z, y, x), its spacing in mm (z, y, x), and by how much each axis was shrunk."""
 
     hu: HuArray
@@ -39,14 +39,14 @@ class Grid:
         return math.prod(self.spacing_mm) / 1000.0
 
 
-def shrink(volume: Volume) -> Grid:
+def shrink(volume: Volume) -> BodyGrid:
     """Means over blocks of about 2 mm; an incomplete last block is left out here and belongs to its neighbour later."""
     z, y, x = (
         max(1, min(round(WORKING_MM / mm), size)) for mm, size in zip(volume.spacing_mm, volume.hu.shape, strict=True)
     )
     image = sitk.BinShrink(sitk.GetImageFromArray(volume.hu), (x, y, z))
     dz, dy, dx = volume.spacing_mm
-    return Grid(sitk.GetArrayFromImage(image), (dz * z, dy * y, dx * x), (z, y, x))
+    return BodyGrid(sitk.GetArrayFromImage(image), (dz * z, dy * y, dx * x), (z, y, x))
 
 
 def distance(mask: Mask, spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
@@ -58,7 +58,7 @@ def distance(mask: Mask, spacing_mm: tuple[float, float, float]) -> NDArray[np.f
     return outside
 
 
-def air_inside(grid: Grid) -> tuple[Mask, float]:
+def air_inside(grid: BodyGrid) -> tuple[Mask, float]:
     """Air that body surrounds in its axial slice, or body and the edge of the image; and the x index of the middle."""
     # Opened: in thin room air single voxels are as low by noise.
     nothing = np.asarray(ndimage.binary_opening(grid.hu <= OUT_OF_FIELD_HU, IN_PLANE))
@@ -73,14 +73,14 @@ def air_inside(grid: Grid) -> tuple[Mask, float]:
     return inside & ~_under_open_air(inside, open_air), midline
 
 
-def _body(grid: Grid) -> Mask:
+def _body(grid: BodyGrid) -> Mask:
     cross = ndimage.generate_binary_structure(3, 1)
     # The body goes on beyond the edge of the image, so the erosion must not eat it from there.
     firm = ndimage.binary_erosion(grid.hu >= AIR_BELOW_HU, cross, iterations=2, border_value=1)
     return largest(ndimage.binary_dilation(firm, cross, iterations=2))
 
 
-def _at_the_edge(grid: Grid, air: Mask, nothing: Mask, body: Mask) -> tuple[Mask, Mask]:
+def _at_the_edge(grid: BodyGrid, air: Mask, nothing: Mask, body: Mask) -> tuple[Mask, Mask]:
     """Of the air that reaches the edge of the image, or of a round field of view in it: cut lung, and open air.
 
     Lung is denser than room air, little of its outline in a slice lies at the edge, and beside it the edge cuts the

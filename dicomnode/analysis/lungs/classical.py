@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
 from dicomnode.analysis.lungs import dense_lung
-from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, Grid, air_inside, distance, shrink
+from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, BodyGrid, air_inside, distance, shrink
 from dicomnode.errors import RefusedError
 
 #: Gas (stomach, bowel) has a median below this, HU, and is a solid bubble: its 90th percentile of depth is at least
@@ -74,7 +74,7 @@ class ClassicalSegmenter:
         """None: thresholds see no fissures."""
 
 
-def _airways(grid: Grid, air: Mask, midline: float) -> Mask:
+def _airways(grid: BodyGrid, air: Mask, midline: float) -> Mask:
     """Lumen of trachea and bronchi. A threshold near the lung's own density shows the walls longest; where it breaks
     the lung into crumbs that join the airways, the plain threshold is taken."""
     median_hu = np.median(grid.hu[air]) if air.any() else 0.0
@@ -85,7 +85,7 @@ def _airways(grid: Grid, air: Mask, midline: float) -> Mask:
     return np.zeros_like(air)
 
 
-def _narrow_chain(grid: Grid, air: Mask, midline: float) -> Mask:
+def _narrow_chain(grid: BodyGrid, air: Mask, midline: float) -> Mask:
     """The longest chain of air near the midline whose area is small in every axial slice: airways, if long enough."""
     planes, n = ndimage.label(air, IN_PLANE)
     areas_cm2 = np.bincount(planes.ravel(), minlength=n + 1) * (grid.spacing_mm[1] * grid.spacing_mm[2] / 100.0)
@@ -103,7 +103,7 @@ def _narrow_chain(grid: Grid, air: Mask, midline: float) -> Mask:
     return np.asarray((chains == best) & (best > 0))
 
 
-def _cores(grid: Grid, air: Mask, airways: Mask, midline: float) -> NDArray[np.uint8]:
+def _cores(grid: BodyGrid, air: Mask, airways: Mask, midline: float) -> NDArray[np.uint8]:
     """Markers: cores of right lung, left lung, airways and other gas."""
     lung_air = air & ~ndimage.binary_dilation(airways, ndimage.generate_binary_structure(3, 1))
     components, right_share, large = _parted(grid, lung_air, midline)
@@ -117,7 +117,7 @@ def _cores(grid: Grid, air: Mask, airways: Mask, midline: float) -> NDArray[np.u
     return markers
 
 
-def _is_gas(grid: Grid, air: Mask, core: Mask) -> bool:
+def _is_gas(grid: BodyGrid, air: Mask, core: Mask) -> bool:
     if np.median(grid.hu[core]) >= GAS_BELOW_HU:
         return False
     box = _padded_box(core, (1, 1, 1))
@@ -126,7 +126,7 @@ def _is_gas(grid: Grid, air: Mask, core: Mask) -> bool:
     return bool(np.percentile(depth, 90) >= BUBBLE * ball_mm)
 
 
-def _parted(grid: Grid, lung_air: Mask, midline: float) -> tuple[NDArray[np.int32], NDArray[np.float64], Mask]:
+def _parted(grid: BodyGrid, lung_air: Mask, midline: float) -> tuple[NDArray[np.int32], NDArray[np.float64], Mask]:
     """Numbered cores, each one's share right of the midline, and which are large enough for lung.
 
     Lungs that touch are parted by looking deeper and deeper below their surface; where they touch so broadly that no
@@ -147,7 +147,7 @@ def _parted(grid: Grid, lung_air: Mask, midline: float) -> tuple[NDArray[np.int3
     return components, right_share, large
 
 
-def _grow(grid: Grid, air: Mask, markers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _grow(grid: BodyGrid, air: Mask, markers: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The markers grown through the air that they are connected with, lowest HU first: they meet at walls and septa."""
     components, n = ndimage.label(air)
     reached = np.zeros(n + 1, dtype=bool)
@@ -161,7 +161,7 @@ def _grow(grid: Grid, air: Mask, markers: NDArray[np.uint8]) -> NDArray[np.uint8
     return np.where(region, sitk.GetArrayFromImage(flooded), 0).astype(np.uint8)
 
 
-def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: Grid) -> None:
+def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: BodyGrid) -> None:
     found_ml = np.isin(labels, (RIGHT, LEFT)).sum() * grid.voxel_ml
     if found_ml < SMALLEST_LUNGS_ML:
         raise RefusedError(
@@ -171,7 +171,7 @@ def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: Grid) -> None:
         )
 
 
-def _close(grid: Grid, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _close(grid: BodyGrid, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Each lung closed and its holes filled; what belongs to the other lung, the airways or other gas stays theirs."""
     closed = labels.copy()
     for side in (RIGHT, LEFT):
@@ -191,7 +191,7 @@ def _padded_box(mask: Mask, pad: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(max(0, s.start - p), s.stop + p) for s, p in zip(box, pad, strict=True))
 
 
-def _refine(volume: Volume, grid: Grid, coarse: NDArray[np.uint8]) -> Labels:
+def _refine(volume: Volume, grid: BodyGrid, coarse: NDArray[np.uint8]) -> Labels:
     """At full resolution: the inside of each lung as it is, its rim (one coarse voxel in and out) by the threshold."""
     axes = np.array([factor > 1 for factor in grid.factors])
     cross = ndimage.generate_binary_structure(3, 1)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicomnode.analysis.arrays import Mask
-from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, Grid
+from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, BodyGrid
 
 BONE_HU = 150
 #: Fewer rays that leave lung and meet ribs than this share: no rib cage to measure from (thick slices, no bone).
@@ -46,7 +46,7 @@ class _Fan:
     in_image: Mask
 
 
-def add(grid: Grid, labels: NDArray[np.uint8], midline: float) -> NDArray[np.uint8]:
+def add(grid: BodyGrid, labels: NDArray[np.uint8], midline: float) -> NDArray[np.uint8]:
     """The labels with dense lung added between aerated lung and ribs.
 
     Args:
@@ -73,7 +73,7 @@ def add(grid: Grid, labels: NDArray[np.uint8], midline: float) -> NDArray[np.uin
     return np.where(_solid(grid, dense & _of_lung(grid, dense)), side[:, fan.ray], labels)
 
 
-def _fan(grid: Grid, middle_y: float, middle_x: float) -> _Fan:
+def _fan(grid: BodyGrid, middle_y: float, middle_x: float) -> _Fan:
     _, dy, dx = grid.spacing_mm
     height, width = grid.hu.shape[1:]
     y, x = (np.arange(height)[:, None] - middle_y) * dy, (np.arange(width)[None, :] - middle_x) * dx
@@ -96,7 +96,7 @@ def _outermost_lung(labels: NDArray[np.uint8], fan: _Fan) -> tuple[NDArray[np.in
     return np.where(lung.any(axis=2), last, -1), side
 
 
-def _ribs(grid: Grid, fan: _Fan, outermost: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ribs(grid: BodyGrid, fan: _Fan, outermost: NDArray[np.int64]) -> NDArray[np.int64]:
     """The step at which each ray (z, ray) meets the inner side of the rib cage; -1 where no bone lies beyond the lung.
 
     Ribs are oblique, and a slice shows only parts of them: those of the height of a rib and its gap are looked at
@@ -118,7 +118,7 @@ def _ribs(grid: Grid, fan: _Fan, outermost: NDArray[np.int64]) -> NDArray[np.int
     return np.where((inner < far) & (outermost >= 0), inner, -1)
 
 
-def _of_lung(grid: Grid, dense: Mask) -> Mask:
+def _of_lung(grid: BodyGrid, dense: Mask) -> Mask:
     """Where the mean of the dense voxels around is neither that of fat nor of fluid."""
     size = [2 * int(_MEAN_OVER_MM / 2 / mm) + 1 for mm in grid.spacing_mm]
     weight = ndimage.uniform_filter(dense.astype(np.float32), size)
@@ -127,7 +127,7 @@ def _of_lung(grid: Grid, dense: Mask) -> Mask:
     return np.asarray((mean < NOT_LUNG_HU[0]) | (mean > NOT_LUNG_HU[1]))
 
 
-def _solid(grid: Grid, mask: Mask) -> Mask:
+def _solid(grid: BodyGrid, mask: Mask) -> Mask:
     """Without sheets thinner than `THINNEST_MM` and without small pieces."""
     reach = [max(0, round(THINNEST_MM / 2 / mm)) for mm in grid.spacing_mm]
     z, y, x = np.ogrid[tuple(slice(-r, r + 1) for r in reach)]

@@ -56,10 +56,10 @@ class LungmaskSegmenter:
         self.version = f"{version_of('lungmask')}+{digest[:12]}"
         if lobe_weights is not None:
             self.version += f"+{_check_digest(lobe_weights.path, lobe_weights.sha256)[:12]}"
-        from dicomnode.analysis.lungs.lungmask_network import Network  # noqa: PLC0415
+        from dicomnode.analysis.lungs.lungmask_network import LungmaskNetwork  # noqa: PLC0415
 
-        self._lungs = Network(weights, _LUNG_CLASSES, device)
-        self._lobes = None if lobe_weights is None else Network(lobe_weights.path, _LOBE_CLASSES, device)
+        self._lungs = LungmaskNetwork(weights, _LUNG_CLASSES, device)
+        self._lobes = None if lobe_weights is None else LungmaskNetwork(lobe_weights.path, _LOBE_CLASSES, device)
 
     def __call__(self, volume: Volume) -> Labels:
         """Labels (z, y, x) of the volume's shape: 0 background, 1 right lung, 2 left lung.

@@ -43,7 +43,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _NEVER, _USUAL_MMAP_MAX, _USUAL_TRIM_THRESHOLD = (1 << 31) - 1, 65536, 128 * 1024
 
 
-class Network:
+class LungmaskNetwork:
     """One network with the weights of one file, loaded once and ready to run.
 
     Args:

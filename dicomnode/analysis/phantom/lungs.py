@@ -38,7 +38,7 @@ class Disease:
 
 
 @dataclass(frozen=True)
-class Grid:
+class PhantomGrid:
     """Voxel positions in the body's own coordinates (mm), and the voxel's in-plane edge."""
 
     z: Floats
@@ -58,7 +58,7 @@ class Grain:
 class LungPainter:
     """Parenchyma of one person, slice by slice: the noise fields are made once."""
 
-    def __init__(self, grid: Grid, body: anatomy.Body, disease: Disease, rng: np.random.Generator) -> None:
+    def __init__(self, grid: PhantomGrid, body: anatomy.Body, disease: Disease, rng: np.random.Generator) -> None:
         self.grid, self.body, self.disease = grid, body, disease
         seeds = rng.integers(0, 2**32, 4)
         fields = [

@@ -13,14 +13,14 @@ from scipy.ndimage import gaussian_filter
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
 from dicomnode.analysis.phantom import anatomy
-from dicomnode.analysis.phantom.lungs import Disease, Grain, Grid, LungPainter
+from dicomnode.analysis.phantom.lungs import Disease, Grain, LungPainter, PhantomGrid
 from dicomnode.analysis.phantom.shapes import Floats, Tubes, cover, draw_tubes, ellipse, mix, single
 
-__all__ = ["Disease", "Phantom", "Scanner", "Truth", "chest"]
+__all__ = ["Disease", "Phantom", "PhantomScanner", "Truth", "chest"]
 
 
 @dataclass(frozen=True)
-class Scanner:
+class PhantomScanner:
     """Noise (SD before the kernel, HU) and kernel (0 smooth, 0.5 neutral, 1 sharp: a sharp one raises the noise)."""
 
     noise_hu: float = 22.0
@@ -33,7 +33,7 @@ class Truth:
 
     seed: int
     disease: Disease
-    scanner: Scanner
+    scanner: PhantomScanner
     right_ml: float
     left_ml: float
     ground_glass_percent: float
@@ -56,7 +56,7 @@ def chest(
     shape: tuple[int, int, int] = (200, 256, 256),
     spacing_mm: tuple[float, float, float] = (1.5, 1.4, 1.4),
     disease: Disease | None = None,
-    scanner: Scanner | None = None,
+    scanner: PhantomScanner | None = None,
     person: int | None = None,
 ) -> Phantom:
     """A chest phantom.
@@ -72,13 +72,13 @@ def chest(
     Returns:
         Volume with axes as `arrays` says, `frames` empty and its origin such that (0, 0, 0) mm is the array's middle.
     """
-    disease, scanner = disease or Disease(), scanner or Scanner()
+    disease, scanner = disease or Disease(), scanner or PhantomScanner()
     if min(shape) < 8 or min(spacing_mm) <= 0:
         raise ValueError(f"shape {shape} with spacing {spacing_mm}: give at least 8 voxels a side and spacings above 0")
     person = seed if person is None else person
     body = _person(np.random.default_rng([person, 1]), disease)
     mm = [((np.arange(n) - (n - 1) / 2) * s).astype(np.float32) for n, s in zip(shape, spacing_mm, strict=True)]
-    grid = Grid(mm[0] / body.height, mm[1] / body.depth, mm[2] / body.width, float(spacing_mm[1]))
+    grid = PhantomGrid(mm[0] / body.height, mm[1] / body.depth, mm[2] / body.width, float(spacing_mm[1]))
     hu, labels, changes = _paint(grid, body, disease, person)
     _acquire(hu, scanner, spacing_mm, np.random.default_rng([seed, 2]))
     z, y, x = (float(axis[0]) for axis in mm)
@@ -104,7 +104,7 @@ def _person(rng: np.random.Generator, disease: Disease) -> anatomy.Body:
     )
 
 
-def _paint(grid: Grid, body: anatomy.Body, disease: Disease, person: int) -> tuple[Floats, Labels, Floats]:
+def _paint(grid: PhantomGrid, body: anatomy.Body, disease: Disease, person: int) -> tuple[Floats, Labels, Floats]:
     """The noiseless image (HU), the labels, and how many lung voxels are ground glass, reticulation, honeycombing."""
     shape = (len(grid.z), len(grid.y), len(grid.x))
     # A generator for each purpose: how much one draws hangs on the disease, and must not move what the others draw.
@@ -148,7 +148,7 @@ def _thickened(tubes: Tubes) -> Tubes:
     return Tubes(tubes.start, tubes.end, tubes.radius + np.clip(0.22 * tubes.radius, 0.5, 1.4))
 
 
-def _soft_tissue(grid: Grid, body: anatomy.Body, z: float, texture: Floats) -> Floats:
+def _soft_tissue(grid: PhantomGrid, body: anatomy.Body, z: float, texture: Floats) -> Floats:
     """Everything but lungs, vessels and airways on one slice."""
     y, x, voxel = grid.y[:, None], grid.x[None, :], grid.voxel
     image = np.full((len(grid.y), len(grid.x)), -1000.0, np.float32)
@@ -175,7 +175,7 @@ def _soft_tissue(grid: Grid, body: anatomy.Body, z: float, texture: Floats) -> F
     return _bones(image, grid, body, z, wall)
 
 
-def _abdomen(image: Floats, grid: Grid, body: anatomy.Body, z: float, wall: Floats) -> Floats:
+def _abdomen(image: Floats, grid: PhantomGrid, body: anatomy.Body, z: float, wall: Floats) -> Floats:
     """Liver, spleen and stomach below the domes."""
     y, x, voxel = grid.y[:, None], grid.x[None, :], grid.voxel
     below = {s: (z - anatomy.diaphragm_z(x, y, s, body.diaphragm_mm)) * 0.8 for s in (-1, 1)}
@@ -190,7 +190,7 @@ def _abdomen(image: Floats, grid: Grid, body: anatomy.Body, z: float, wall: Floa
     return mix(image, cover(np.maximum(stomach + 4, y + 22), voxel), -980.0)  # its gas rises to the front
 
 
-def _bones(image: Floats, grid: Grid, body: anatomy.Body, z: float, wall: Floats) -> Floats:
+def _bones(image: Floats, grid: PhantomGrid, body: anatomy.Body, z: float, wall: Floats) -> Floats:
     y, x, voxel = grid.y[:, None], grid.x[None, :], grid.voxel
     rib, cartilage = anatomy.rib_part(x, y, z, wall, body.rib_phase)
     image = mix(image, cover(rib, voxel), 480 - 380 * cartilage)
@@ -208,7 +208,9 @@ def _bones(image: Floats, grid: Grid, body: anatomy.Body, z: float, wall: Floats
     return image
 
 
-def _acquire(hu: Floats, scanner: Scanner, spacing_mm: tuple[float, float, float], rng: np.random.Generator) -> None:
+def _acquire(
+    hu: Floats, scanner: PhantomScanner, spacing_mm: tuple[float, float, float], rng: np.random.Generator
+) -> None:
     """Noise and reconstruction kernel, in place, slice by slice."""
     gain = 2 * scanner.sharpness - 1
     sigma = (0.9 / spacing_mm[1], 0.9 / spacing_mm[2])

@@ -21,7 +21,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
-from dicomnode.analysis.radiomics.itk_grid import Grid, Solid, Values
+from dicomnode.analysis.radiomics.itk_grid import ItkGrid, Solid, Values
 from dicomnode.errors import ConfigurationError, RefusedError
 
 with warnings.catch_warnings():
@@ -118,7 +118,7 @@ def extract(volume: Volume, mask: Mask, settings: Mapping[str, Any] = DEFAULT_SE
     # other sampling points and slightly other values. Only the mask's surroundings are resampled.
     depth, height, width = volume.hu.shape
     z, y, x = volume.spacing_mm
-    grid = Grid(
+    grid = ItkGrid(
         (width, height, depth), (x, y, z), volume.origin_mm, tuple(np.array(volume.axes[::-1]).T.ravel().tolist())
     )
     inside = mask.view(np.uint8)
@@ -148,7 +148,7 @@ def extract_image(image: sitk.Image, mask: sitk.Image, settings: Mapping[str, An
         values = sitk.GetArrayViewFromImage(image)
         if image.GetDimension() == 3 and image.IsSameImageGeometryAs(mask) and _covered(extractor, values.dtype):
             inside = sitk.GetArrayFromImage(mask) == extractor.settings["label"]
-            return _fast(extractor, values, inside.view(np.uint8), Grid.of(image))
+            return _fast(extractor, values, inside.view(np.uint8), ItkGrid.of(image))
         return _stock(extractor, image, mask)
 
 
@@ -230,7 +230,7 @@ def _deprecated(feature_class: str, names: Sequence[str]) -> bool:
     return any(known.get(name, True) for name in names)
 
 
-def _fast(extractor: RadiomicsFeatureExtractor, values: Values, inside: Solid, grid: Grid) -> dict[str, float]:
+def _fast(extractor: RadiomicsFeatureExtractor, values: Values, inside: Solid, grid: ItkGrid) -> dict[str, float]:
     """All classes from one preparation, on as many threads as there are cores."""
     setting = {"resegmentShape": False, "voxelArrayShift": 0, "gldm_a": 0, **extractor.settings}
     region = radiomics_region.prepare(values, inside, grid, setting)

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Grid:
+class ItkGrid:
     """The voxels of an image in ITK's terms: (x, y, z), mm, LPS; `direction` is a 3x3 matrix, row by row."""
 
     size: tuple[int, int, int]
@@ -30,7 +30,7 @@ class Grid:
     direction: tuple[float, ...]
 
     @classmethod
-    def of(cls, image: sitk.Image) -> "Grid":
+    def of(cls, image: sitk.Image) -> "ItkGrid":
         """The grid of an image."""
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
@@ -50,8 +50,8 @@ class Grid:
 
 
 def resampling_grid(
-    grid: Grid, first: NDArray[np.int64], size: NDArray[np.int64], wanted: Sequence[float], pad: int
-) -> Grid | None:
+    grid: ItkGrid, first: NDArray[np.int64], size: NDArray[np.int64], wanted: Sequence[float], pad: int
+) -> ItkGrid | None:
     """Where PyRadiomics samples (`imageoperations.resampleImage`), or None where the spacing is as wanted already.
 
     Args:
@@ -71,10 +71,10 @@ def resampling_grid(
     # The phase of the new grid hangs on the corner of the image, not on the mask.
     origin = grid.frame().TransformContinuousIndexToPhysicalPoint((0.5 * (new - old) / old + low / ratio).tolist())
     x, y, z = (int(n) for n in high - low + 1)
-    return Grid((x, y, z), tuple(new.tolist()), origin, grid.direction)
+    return ItkGrid((x, y, z), tuple(new.tolist()), origin, grid.direction)
 
 
-def resample(values: Values, inside: Solid, old: Grid, new: Grid, interpolator: str) -> tuple[Values, Solid]:
+def resample(values: Values, inside: Solid, old: ItkGrid, new: ItkGrid, interpolator: str) -> tuple[Values, Solid]:
     """Image (by the interpolator) and mask (by the nearest voxel) on a new grid of the same direction.
 
     With "sitkLinear" and axes along the patient's, values are computed inside of the mask only and are 0 elsewhere.
@@ -93,7 +93,7 @@ def resample(values: Values, inside: Solid, old: Grid, new: Grid, interpolator: 
     return sitk.GetArrayFromImage(images[0]), sitk.GetArrayFromImage(images[1])
 
 
-def _coordinates(old: Grid, new: Grid) -> tuple[Floats, Floats, Floats]:
+def _coordinates(old: ItkGrid, new: ItkGrid) -> tuple[Floats, Floats, Floats]:
     """Positions of the new planes, rows and columns (z, y, x) in voxels of the old grid, as ITK computes them."""
     to, back = new.frame(), old.frame()
 

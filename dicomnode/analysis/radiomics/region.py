@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from radiomics.imageoperations import getBinEdges
 
 from dicomnode.analysis.compiled import compiled
-from dicomnode.analysis.radiomics.itk_grid import Grid, Solid, Values, resample, resampling_grid
+from dicomnode.analysis.radiomics.itk_grid import ItkGrid, Solid, Values, resample, resampling_grid
 from dicomnode.analysis.radiomics.texture_matrices import Levels
 
 Counts = NDArray[np.int64]
@@ -43,7 +43,7 @@ class Region:
     bins: Counts
 
 
-def prepare(values: Values, inside: Solid, grid: Grid, setting: Mapping[str, Any]) -> Region:
+def prepare(values: Values, inside: Solid, grid: ItkGrid, setting: Mapping[str, Any]) -> Region:
     """The region where a mask is 1.
 
     Args:
@@ -81,7 +81,7 @@ def _bounding_box(inside: Solid) -> tuple[Counts, Counts]:
     return np.array([a for a, _ in spans]), np.array([b - a + 1 for a, b in spans])
 
 
-def _discretised(values: Values, inside: Solid, grid: Grid, setting: Mapping[str, Any]) -> Region:
+def _discretised(values: Values, inside: Solid, grid: ItkGrid, setting: Mapping[str, Any]) -> Region:
     low, high = _range(setting["resegmentRange"])
     lowest = int(np.iinfo(values.dtype).min)
     histogram, whole, kept = _census(values, inside, low, high, lowest)

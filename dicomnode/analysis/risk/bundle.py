@@ -27,7 +27,7 @@ from dicomnode.analysis.risk.fold_models import FoldModels
 from dicomnode.analysis.risk.manifest import Manifest, first_error, seal_of
 from dicomnode.analysis.risk.network import horizon_indices
 from dicomnode.analysis.risk.preprocess import Spec, slice_positions
-from dicomnode.analysis.risk.queries import Earlier, Scan
+from dicomnode.analysis.risk.queries import Earlier, Question
 from dicomnode.errors import BundleError, DicomnodeError
 
 __all__ = ["Bundle", "Earlier", "load", "read"]
@@ -106,7 +106,7 @@ class Bundle:
         Raises:
             RefusedError: no-lungs, or features-missing.
         """
-        answer = self.models.answer(Scan(volume, labels, features or {}, scanner or {}, earlier))
+        answer = self.models.answer(Question(volume, labels, features or {}, scanner or {}, earlier))
         members = answer.risks[:, horizon_indices(self.manifest.edges_years, self.manifest.horizons_years)]
         mean = members.mean(axis=0)
         # Each member rises with time, so means and percentiles do. With many, very unequal members a mean can leave the

@@ -17,7 +17,7 @@ from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.manifest import Manifest, NetworkArm
 from dicomnode.analysis.risk.network import CODE_WIDTH, HazardNet, risk
 from dicomnode.analysis.risk.preprocess import Spec, prepare
-from dicomnode.analysis.risk.queries import Answer, Earlier, Scan
+from dicomnode.analysis.risk.queries import Answer, Earlier, Question
 from dicomnode.analysis.risk.stored_weights import fill, to_be_filled
 from dicomnode.analysis.risk.tabular import TabularModel, batch_name
 from dicomnode.errors import BundleError, RefusedError
@@ -69,11 +69,11 @@ class FoldModels:
             "or of another population, is not in it."
         )
 
-    def by_arm(self, scan: Scan) -> dict[str, NDArray[np.float64]]:
+    def by_arm(self, scan: Question) -> dict[str, NDArray[np.float64]]:
         """Cumulative risk by the fold models of each arm, not yet joined: (models, intervals), by the arm's name."""
         return self._risks(scan, self._looks(scan))
 
-    def answer(self, scan: Scan) -> Answer:
+    def answer(self, scan: Question) -> Answer:
         """Ask every member.
 
         Raises:
@@ -87,7 +87,7 @@ class FoldModels:
         codes = {name: look.code for name, look in every.items() if look.code}
         return Answer(self.ensemble.combine(members), self._attention(looks), codes, flags)
 
-    def _looks(self, scan: Scan) -> "dict[str, dict[str, _Look]]":
+    def _looks(self, scan: Question) -> "dict[str, dict[str, _Look]]":
         """By arm and network."""
         if self.spec is None:
             return {}
@@ -110,7 +110,7 @@ class FoldModels:
         by_arm = {name: np.mean([look.attention for look in found.values()], axis=0) for name, found in looks.items()}
         return np.sum([weights[name] / total * mean for name, mean in by_arm.items()], axis=0)
 
-    def _risks(self, scan: Scan, looks: "dict[str, dict[str, _Look]]") -> dict[str, NDArray[np.float64]]:
+    def _risks(self, scan: Question, looks: "dict[str, dict[str, _Look]]") -> dict[str, NDArray[np.float64]]:
         of_tables = {arm.name: _table_risks(arm, scan) for arm in self.tables}
         return of_tables | {name: np.stack([x.risks for x in found.values()]) for name, found in looks.items()}
 
@@ -138,13 +138,13 @@ def _look(name: str, net: HazardNet, slices: torch.Tensor, earlier: Earlier | No
     return _Look(risks, attention[0].double().numpy(), code)
 
 
-def _table_risks(arm: Tables, scan: Scan) -> NDArray[np.float64]:
+def _table_risks(arm: Tables, scan: Question) -> NDArray[np.float64]:
     """(models, intervals)."""
     by = [batch_name(model.harmoniser.combat_by, scan.scanner) for model in arm.models]
     return np.stack([model.predict(scan.features, batch)[0] for model, batch in zip(arm.models, by, strict=True)])
 
 
-def _doubts(tables: tuple[Tables, ...], scan: Scan) -> tuple[Flag, ...]:
+def _doubts(tables: tuple[Tables, ...], scan: Question) -> tuple[Flag, ...]:
     """What the tabular models lack.
 
     Raises:

@@ -26,7 +26,7 @@ class Earlier:
 
 
 @dataclass(frozen=True)
-class Scan:
+class Question:
     """All that a model may take from a scan.
 
     Attributes:

@@ -92,7 +92,7 @@ class Boosting:
 
 
 @dataclass(frozen=True)
-class Network:
+class TabularNetwork:
     """A multilayer perceptron with ReLU that gives the logit of each interval's hazard."""
 
     layers: tuple[tuple[Floats, Floats], ...]
@@ -276,7 +276,7 @@ def _predictor(stored: Mapping[str, Any], features: int, intervals: int) -> Pred
         widths = [features, *(len(bias) for _, bias in layers)]
         if [w.shape for w, _ in layers] != [(b, a) for a, b in pairwise(widths)] or widths[-1] != intervals:
             raise ValueError(f"layers of widths {widths} do not fit {features} features and {intervals} intervals")
-        return Network(layers)
+        return TabularNetwork(layers)
     raise ValueError(f"predictor {kind!r} is unknown")
 
 

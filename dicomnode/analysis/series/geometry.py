@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from dicomnode.analysis.series.headers import Header, strings
+from dicomnode.analysis.series.headers import ImageHeader, strings
 
 Vector = NDArray[np.float64]
 
@@ -56,7 +56,7 @@ class Plane:
 
 
 @dataclass(frozen=True)
-class Stack:
+class SliceStack:
     """A series as a stack of planes along one normal.
 
     Attributes:
@@ -145,7 +145,7 @@ def plane(dataset: Dataset) -> Plane | None:
     return Plane(position, row, column / np.linalg.norm(column))
 
 
-def stack(planes: Sequence[Plane]) -> Stack:
+def stack(planes: Sequence[Plane]) -> SliceStack:
     """The stack that the planes form along the normal of the first of them."""
     normal = planes[0].normal
     points = np.array([p.position for p in planes])
@@ -153,11 +153,11 @@ def stack(planes: Sequence[Plane]) -> Stack:
     low, high = points[along.argmin()], points[along.argmax()]
     line, length = high - low, float(np.linalg.norm(high - low))
     if length == 0:
-        return Stack(tuple(map(float, along)), 0.0, 0.0)
+        return SliceStack(tuple(map(float, along)), 0.0, 0.0)
     direction = line / length
     tilt = float(np.degrees(np.arccos(min(1.0, float(direction @ normal)))))
     offsets = (points - low) - np.outer((points - low) @ direction, direction)
-    return Stack(tuple(map(float, along)), tilt, float(np.linalg.norm(offsets, axis=1).max()))
+    return SliceStack(tuple(map(float, along)), tilt, float(np.linalg.norm(offsets, axis=1).max()))
 
 
 def degrees_from_axial(image: Plane) -> float:
@@ -170,7 +170,7 @@ def degrees_from_axial(image: Plane) -> float:
     return float(np.degrees(np.arccos(np.clip(min(in_plane, normal[2]), 0.0, 1.0))))
 
 
-def positions_mm(headers: Sequence[Header]) -> list[float]:
+def positions_mm(headers: Sequence[ImageHeader]) -> list[float]:
     """Sorted positions, mm, along the normal of the first image, of the headers that have a plane."""
     planes = [p for p in (plane(h.dataset) for h in headers) if p is not None]
     return sorted(stack(planes).positions_mm) if planes else []

@@ -40,7 +40,7 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """One image: a readable DICOM file, or one frame of an enhanced multi-frame CT (`multiframe`).
 
     Attributes:
@@ -82,7 +82,7 @@ class Series:
     series_uid: str
     study_uid: str
     modality: str
-    headers: tuple[Header, ...]
+    headers: tuple[ImageHeader, ...]
     part: str = ""
     copies: int = 0
 
@@ -92,19 +92,19 @@ def find_files(folder: Path) -> list[Path]:
     return sorted(_visible(folder))
 
 
-def read_headers(paths: Iterable[Path]) -> tuple[list[Header], list[Unreadable]]:
+def read_headers(paths: Iterable[Path]) -> tuple[list[ImageHeader], list[Unreadable]]:
     """The headers of the files that are DICOM, in the order given, and the others with their reasons.
 
     An enhanced multi-frame CT gives one header for each of its frames.
     """
-    headers: list[Header] = []
+    headers: list[ImageHeader] = []
     unreadable: list[Unreadable] = []
     with warnings.catch_warnings():
         # pydicom warns of each odd value while it parses; what matters of it is judged later, with a reason.
         warnings.filterwarnings("ignore", module=r"pydicom\.")
         for path in paths:
             found = _read(Path(path))
-            if isinstance(found, Header):
+            if isinstance(found, ImageHeader):
                 headers.extend(_frames(found))
             else:
                 unreadable.append(Unreadable(Path(path), found))
@@ -178,7 +178,7 @@ def _visible(folder: Path) -> Iterator[Path]:
         yield from (Path(directory, n) for n in names if not n.startswith(".") and n.upper() != "DICOMDIR")
 
 
-def _frames(header: Header) -> list[Header]:
+def _frames(header: ImageHeader) -> list[ImageHeader]:
     """One header for each frame of an enhanced CT. Where its functional groups are not usable it stays one: refused."""
     if string(header.dataset, "SOPClassUID") not in multiframe.ENHANCED_CT:
         return [header]
@@ -187,11 +187,12 @@ def _frames(header: Header) -> list[Header]:
     except Exception:  # noqa: BLE001 - as in `_read`: whatever a damaged file provokes
         return [header]
     return [
-        Header(header.path, frame, header.missing_bytes, number, image) for number, frame in enumerate(frames, start=1)
+        ImageHeader(header.path, frame, header.missing_bytes, number, image)
+        for number, frame in enumerate(frames, start=1)
     ]
 
 
-def _read(path: Path) -> Header | Reason:
+def _read(path: Path) -> ImageHeader | Reason:
     try:
         with path.open("rb") as file:
             return _parse(path, file)
@@ -203,7 +204,7 @@ def _read(path: Path) -> Header | Reason:
         return Reason("not-dicom", f"The file cannot be parsed as DICOM ({type(error).__name__}).")
 
 
-def _parse(path: Path, file: BinaryIO) -> Header | Reason:
+def _parse(path: Path, file: BinaryIO) -> ImageHeader | Reason:
     pixel_length = None
 
     def at_pixel_data(tag: BaseTag, _vr: str | None, length: int) -> bool:
@@ -227,7 +228,7 @@ def _parse(path: Path, file: BinaryIO) -> Header | Reason:
         reason = Reason("truncated", "The file is cut short before its pixel data.")
     if reason is not None:
         return reason
-    return Header(path, dataset, _missing_bytes(file, dataset, pixel_length, size, deflated))
+    return ImageHeader(path, dataset, _missing_bytes(file, dataset, pixel_length, size, deflated))
 
 
 def _set_syntax(dataset: FileDataset) -> None:

@@ -15,11 +15,11 @@ from dicomnode.analysis.series.geometry import (
     SAME_POSITION_MM,
     SMALL_DEVIATION,
 )
-from dicomnode.analysis.series.headers import Header, number, string
-from dicomnode.analysis.series.series_facts import Facts
+from dicomnode.analysis.series.headers import ImageHeader, number, string
+from dicomnode.analysis.series.series_facts import SeriesFacts
 
 
-def not_axial(known: Facts) -> Reason | None:
+def not_axial(known: SeriesFacts) -> Reason | None:
     """Orientation."""
     worst = max((geometry.degrees_from_axial(p) for p in known.planes if p is not None), default=0.0)
     limit = known.rules.max_degrees_from_axial
@@ -28,13 +28,13 @@ def not_axial(known: Facts) -> Reason | None:
     return Reason("not-axial", f"The images lie {worst:.0f}° from axial (limit {limit:.0f}°).")
 
 
-def truncated(known: Facts) -> Reason | None:
+def truncated(known: SeriesFacts) -> Reason | None:
     """Bytes of the pixels."""
     short = [h for h in known.series.headers if h.missing_bytes > 0]
     return _named(short, "truncated", "lack pixel data: cut short in transfer or on disk") if short else None
 
 
-def incomplete_concatenation(known: Facts) -> Reason | None:
+def incomplete_concatenation(known: SeriesFacts) -> Reason | None:
     """All parts of one image that was sent in several files (PS3.3 C.7.6.16.2.2.4)."""
     parts = {number(d, "InConcatenationNumber") for d in known.datasets if string(d, "ConcatenationUID")}
     total = max((number(d, "InConcatenationTotalNumber") or 0 for d in known.datasets), default=0)
@@ -43,7 +43,7 @@ def incomplete_concatenation(known: Facts) -> Reason | None:
     return Reason("concatenation-incomplete", f"{len(parts)} of {total} parts of the image are here: send it again.")
 
 
-def duplicate_instances(known: Facts) -> Reason | None:
+def duplicate_instances(known: SeriesFacts) -> Reason | None:
     """One UID, one image."""
     seen: set[tuple[str, int | None]] = set()
     for h in known.series.headers:
@@ -54,7 +54,7 @@ def duplicate_instances(known: Facts) -> Reason | None:
     return None
 
 
-def missing_attributes(known: Facts) -> Reason | None:
+def missing_attributes(known: SeriesFacts) -> Reason | None:
     """What decoding needs."""
     needed = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
     missing = [k for k in needed if any(number(d, k) is None for d in known.datasets)]
@@ -62,7 +62,7 @@ def missing_attributes(known: Facts) -> Reason | None:
     return Reason("missing-attributes", f"Missing in some or all images: {', '.join(missing)}.") if missing else None
 
 
-def not_monochrome2(known: Facts) -> Reason | None:
+def not_monochrome2(known: SeriesFacts) -> Reason | None:
     """Photometric interpretation."""
     # CT Image Storage allows MONOCHROME1, but HU with inverted display is nearly always a converter's mistake.
     for d in known.datasets:
@@ -73,7 +73,7 @@ def not_monochrome2(known: Facts) -> Reason | None:
     return None
 
 
-def no_rescale(known: Facts) -> Reason | None:
+def no_rescale(known: SeriesFacts) -> Reason | None:
     """The way to Hounsfield units."""
     for keyword in ("RescaleSlope", "RescaleIntercept"):
         values = [geometry.numbers(d, keyword, 1) for d in known.datasets]
@@ -82,14 +82,14 @@ def no_rescale(known: Facts) -> Reason | None:
     return None
 
 
-def not_hu(known: Facts) -> Reason | None:
+def not_hu(known: SeriesFacts) -> Reason | None:
     """The unit of the rescaled values."""
     # PS3.3 C.11.1.1.2: US means unspecified, which older CT writes for HU.
     other = next((t for d in known.datasets if (t := string(d, "RescaleType")) not in ("", "HU", "US")), None)
     return Reason("not-hu", f"Rescale Type is {other}: the values are no Hounsfield units.") if other else None
 
 
-def no_geometry(known: Facts) -> Reason | None:
+def no_geometry(known: SeriesFacts) -> Reason | None:
     """Position and orientation."""
     without = [h for h, p in zip(known.series.headers, known.planes, strict=True) if p is None]
     if not without:
@@ -97,14 +97,14 @@ def no_geometry(known: Facts) -> Reason | None:
     return _named(without, "no-geometry", "lack a usable Image Position (Patient) or Image Orientation (Patient)")
 
 
-def no_pixel_spacing(known: Facts) -> Reason | None:
+def no_pixel_spacing(known: SeriesFacts) -> Reason | None:
     """Pixel spacing."""
     found = ((h, geometry.numbers(h.dataset, "PixelSpacing", 2)) for h in known.series.headers)
     without = [h for h, spacing in found if spacing is None or (spacing <= 0).any()]
     return _named(without, "no-pixel-spacing", "lack a usable Pixel Spacing") if without else None
 
 
-def gantry_tilt(known: Facts) -> Reason | None:
+def gantry_tilt(known: SeriesFacts) -> Reason | None:
     """Tilt beyond what a gantry can do; less is resampled."""
     if known.stack is None or known.stack.tilt_degrees <= MAX_TILT_DEGREES:
         return None
@@ -112,7 +112,7 @@ def gantry_tilt(known: Facts) -> Reason | None:
     return Reason("gantry-tilt", f"{tilt}; up to {MAX_TILT_DEGREES:.0f}° is resampled.")
 
 
-def duplicate_positions(known: Facts) -> Reason | None:
+def duplicate_positions(known: SeriesFacts) -> Reason | None:
     """One image at each position (identical copies have been left out by `parts`)."""
     same = sum(s < SAME_POSITION_MM for s in known.stack.steps_mm) if known.stack else 0
     if same == 0:
@@ -120,7 +120,7 @@ def duplicate_positions(known: Facts) -> Reason | None:
     return Reason("duplicate-positions", f"Slices that lie where another does: {same}; several phases in one series?")
 
 
-def missing_slices(known: Facts) -> Reason | None:
+def missing_slices(known: SeriesFacts) -> Reason | None:
     """Gaps too large to fill."""
     if known.stack is None:
         return None
@@ -131,7 +131,7 @@ def missing_slices(known: Facts) -> Reason | None:
     return Reason("missing-slices", f"Gaps between slices: {len(gaps)}, the largest {max(gaps):.2f} mm; {usual}.")
 
 
-def non_uniform(known: Facts) -> Reason | None:
+def non_uniform(known: SeriesFacts) -> Reason | None:
     """Steps too uneven to resample."""
     stack = known.stack
     if stack is not None and stack.off_line_mm > MAX_OFF_LINE_MM:
@@ -144,7 +144,7 @@ def non_uniform(known: Facts) -> Reason | None:
     return Reason("non-uniform", f"The steps between slices vary from {min(near):.2f} to {max(near):.2f} mm; {limit}.")
 
 
-def mixed_orientation(known: Facts) -> Reason | None:
+def mixed_orientation(known: SeriesFacts) -> Reason | None:
     """One orientation."""
     found = [np.concatenate([p.along_row, p.along_column]) for p in known.planes if p is not None]
     if all(np.allclose(o, found[0], atol=1e-3) for o in found):
@@ -152,7 +152,7 @@ def mixed_orientation(known: Facts) -> Reason | None:
     return Reason("mixed-orientation", "The images have different orientations.")
 
 
-def mixed_size(known: Facts) -> Reason | None:
+def mixed_size(known: SeriesFacts) -> Reason | None:
     """One size of image and of pixel."""
     sizes = {(number(d, "Rows"), number(d, "Columns")) for d in known.datasets}
     if len(sizes) > 1:
@@ -163,7 +163,7 @@ def mixed_size(known: Facts) -> Reason | None:
     return Reason("mixed-size", "The images have different values of Pixel Spacing.")
 
 
-def mixed_frames_of_reference(known: Facts) -> Reason | None:
+def mixed_frames_of_reference(known: SeriesFacts) -> Reason | None:
     """One frame of reference."""
     found = {string(d, "FrameOfReferenceUID") for d in known.datasets}
     if len(found) == 1:
@@ -171,7 +171,7 @@ def mixed_frames_of_reference(known: Facts) -> Reason | None:
     return Reason("mixed-frames-of-reference", f"The images have {len(found)} different Frame of Reference UIDs.")
 
 
-def unsupported_syntax(known: Facts) -> Reason | None:
+def unsupported_syntax(known: SeriesFacts) -> Reason | None:
     """A decoder."""
     for uid in {d.file_meta.TransferSyntaxUID for d in known.datasets}:
         try:
@@ -183,6 +183,6 @@ def unsupported_syntax(known: Facts) -> Reason | None:
     return None
 
 
-def _named(headers: Sequence[Header], code: str, what: str) -> Reason:
+def _named(headers: Sequence[ImageHeader], code: str, what: str) -> Reason:
     first = string(headers[0].dataset, "SOPInstanceUID")
     return Reason(code, f"{len(headers)} images {what} (the first has SOP Instance UID {first}).")

@@ -16,7 +16,7 @@ from pydicom import dcmread
 
 from dicomnode.analysis.series import geometry
 from dicomnode.analysis.series.geometry import SAME_POSITION_MM
-from dicomnode.analysis.series.headers import Header, Series, identifier, string, strings
+from dicomnode.analysis.series.headers import ImageHeader, Series, identifier, string, strings
 
 #: What tells scans apart, the clearest first.
 KEYS = (
@@ -59,7 +59,7 @@ SAME_IN_COPIES = (
     "RescaleIntercept",
 )
 
-Group = tuple[str, list[Header]]
+Group = tuple[str, list[ImageHeader]]
 
 
 def split(series: Series) -> tuple[Series, ...]:
@@ -73,25 +73,25 @@ def split(series: Series) -> tuple[Series, ...]:
     return tuple(replace(series, headers=tuple(headers), part=name, copies=copies) for name, headers, copies in found)
 
 
-def _by_image(headers: Sequence[Header]) -> list[Group]:
+def _by_image(headers: Sequence[ImageHeader]) -> list[Group]:
     """A multi-frame image is a part of its own: a segmentation refers to one such image.
 
     A concatenation is one image that was sent in several files (PS3.3 C.7.6.16.2.2.4).
     """
-    groups: dict[str, list[Header]] = {}
+    groups: dict[str, list[ImageHeader]] = {}
     for h in headers:
         groups.setdefault(_image(h), []).append(h)
     return [("", list(headers))] if len(groups) == 1 else list(groups.items())
 
 
-def _image(header: Header) -> str:
+def _image(header: ImageHeader) -> str:
     if header.frame_number is None:
         return ""
     whole = string(header.dataset, "ConcatenationUID")
     return f"concatenation {whole}" if whole else f"multi-frame image {string(header.dataset, 'SOPInstanceUID')}"
 
 
-def _scans(label: str, headers: list[Header]) -> list[tuple[str, list[Header], int]]:
+def _scans(label: str, headers: list[ImageHeader]) -> list[tuple[str, list[ImageHeader], int]]:
     if _positions(headers) is None:
         return [(label, headers, 0)]
     found = []
@@ -104,7 +104,7 @@ def _scans(label: str, headers: list[Header]) -> list[tuple[str, list[Header], i
     return found
 
 
-def _by_keys(label: str, headers: list[Header]) -> list[Group]:
+def _by_keys(label: str, headers: list[ImageHeader]) -> list[Group]:
     """Split by the first key whose values separate images that lie over one another; then each group again."""
     for keyword in KEYS:
         groups = _group(headers, keyword)
@@ -117,14 +117,14 @@ def _by_keys(label: str, headers: list[Header]) -> list[Group]:
     return [(label, headers)]
 
 
-def _group(headers: Iterable[Header], keyword: str) -> dict[str, list[Header]]:
-    groups: dict[str, list[Header]] = {}
+def _group(headers: Iterable[ImageHeader], keyword: str) -> dict[str, list[ImageHeader]]:
+    groups: dict[str, list[ImageHeader]] = {}
     for h in headers:
         groups.setdefault("/".join(strings(h.dataset, keyword)), []).append(h)
     return groups
 
 
-def _lie_over_one_another(headers: Sequence[Header], groups: Sequence[Sequence[Header]]) -> bool:
+def _lie_over_one_another(headers: Sequence[ImageHeader], groups: Sequence[Sequence[ImageHeader]]) -> bool:
     ranges = sorted((min(p), max(p)) for g in groups if (p := _positions(g)) is not None and len(p) > 1)
     for (low, high), (next_low, next_high) in itertools.pairwise(ranges):
         shorter = min(high - low, next_high - next_low)
@@ -133,7 +133,7 @@ def _lie_over_one_another(headers: Sequence[Header], groups: Sequence[Sequence[H
     return _repeats(headers) > sum(_repeats(g) for g in groups)
 
 
-def _runs(label: str, headers: list[Header]) -> list[Group]:
+def _runs(label: str, headers: list[ImageHeader]) -> list[Group]:
     """Split into whole scans, one after another in time or by number: a position that comes again begins the next.
 
     They must be of like length: one odd image among the others is no scan.
@@ -154,9 +154,9 @@ def _runs(label: str, headers: list[Header]) -> list[Group]:
     return [(label, headers)]
 
 
-def _cut(headers: Sequence[Header]) -> list[list[Header]]:
+def _cut(headers: Sequence[ImageHeader]) -> list[list[ImageHeader]]:
     places = _places(headers)
-    runs: list[list[Header]] = [[]]
+    runs: list[list[ImageHeader]] = [[]]
     seen: set[int] = set()
     for h, place in zip(headers, places, strict=True):
         if place in seen:
@@ -167,7 +167,7 @@ def _cut(headers: Sequence[Header]) -> list[list[Header]]:
     return runs
 
 
-def _without_copies(headers: list[Header]) -> list[Header]:
+def _without_copies(headers: list[ImageHeader]) -> list[ImageHeader]:
     places = _places(headers)
     shared = {place for place, images in Counter(places).items() if images > 1}
     seen: set[tuple[int, bytes]] = set()
@@ -181,7 +181,7 @@ def _without_copies(headers: list[Header]) -> list[Header]:
     return kept
 
 
-def _digest(header: Header) -> bytes:
+def _digest(header: ImageHeader) -> bytes:
     """Of all that makes the image; empty where it cannot be read, or is a frame: then nothing is the same as it."""
     if header.frame_number is not None:
         return b""
@@ -201,13 +201,13 @@ def _digest(header: Header) -> bytes:
     return found.digest()
 
 
-def _positions(headers: Sequence[Header]) -> tuple[float, ...] | None:
+def _positions(headers: Sequence[ImageHeader]) -> tuple[float, ...] | None:
     planes = [geometry.plane(h.dataset) for h in headers]
     known = [p for p in planes if p is not None]
     return geometry.stack(known).positions_mm if known and len(known) == len(planes) else None
 
 
-def _places(headers: Sequence[Header]) -> list[int]:
+def _places(headers: Sequence[ImageHeader]) -> list[int]:
     """A number for each image: the same for images at the same position."""
     positions = np.array(_positions(headers))
     order = np.argsort(positions, kind="stable")
@@ -216,11 +216,11 @@ def _places(headers: Sequence[Header]) -> list[int]:
     return [int(n) for n in numbers]
 
 
-def _repeats(headers: Sequence[Header]) -> int:
+def _repeats(headers: Sequence[ImageHeader]) -> int:
     return len(headers) - len(set(_places(headers)))
 
 
-def _most_at_one_position(headers: Sequence[Header]) -> int:
+def _most_at_one_position(headers: Sequence[ImageHeader]) -> int:
     return int(np.bincount(_places(headers)).max())
 
 

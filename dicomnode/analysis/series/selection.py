@@ -26,7 +26,7 @@ from dicomnode.analysis.series import (
 )
 from dicomnode.analysis.series.geometry import positions_mm
 from dicomnode.analysis.series.headers import (
-    Header,
+    ImageHeader,
     Series,
     Unreadable,
     find_files,
@@ -37,10 +37,10 @@ from dicomnode.analysis.series.headers import (
 )
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.selection_rules import Rules
-from dicomnode.analysis.series.series_facts import Facts, facts
+from dicomnode.analysis.series.series_facts import SeriesFacts, facts
 
 __all__ = [
-    "Header",
+    "ImageHeader",
     "Judged",
     "Selection",
     "Series",
@@ -61,7 +61,7 @@ THICK_STEP_MM = 3.0
 class Judged:
     """One series, or one part of it, with what was found against it and what it is ranked by."""
 
-    known: Facts
+    known: SeriesFacts
     reasons: tuple[Reason, ...]
 
     @property
@@ -143,9 +143,9 @@ class Selection:
     judged: tuple[Judged, ...] = field(default=(), repr=False)
 
 
-def group(headers: Iterable[Header]) -> list[Series]:
+def group(headers: Iterable[ImageHeader]) -> list[Series]:
     """The headers by study and Series Instance UID, in the order in which the series first appear."""
-    found: dict[tuple[str, str], list[Header]] = {}
+    found: dict[tuple[str, str], list[ImageHeader]] = {}
     for h in headers:
         key = string(h.dataset, "StudyInstanceUID"), string(h.dataset, "SeriesInstanceUID")
         found.setdefault(key, []).append(h)

@@ -6,18 +6,18 @@ from pydicom import Dataset
 
 from dicomnode.analysis.series import geometry
 from dicomnode.analysis.series import selection_rules as rules
-from dicomnode.analysis.series.geometry import Plane, Stack
+from dicomnode.analysis.series.geometry import Plane, SliceStack
 from dicomnode.analysis.series.headers import Series
 from dicomnode.analysis.series.selection_rules import Rules
 
 
 @dataclass(frozen=True)
-class Facts:
+class SeriesFacts:
     """What the rules of suitability look at. `stack` is None unless every image has a plane."""
 
     series: Series
     planes: tuple[Plane | None, ...]
-    stack: Stack | None
+    stack: SliceStack | None
     rules: Rules = rules.DEFAULT
 
     @property
@@ -26,8 +26,8 @@ class Facts:
         return [h.dataset for h in self.series.headers]
 
 
-def facts(series: Series, limits: Rules = rules.DEFAULT) -> Facts:
+def facts(series: Series, limits: Rules = rules.DEFAULT) -> SeriesFacts:
     """The geometry of a series, computed once for all rules."""
     planes = tuple(geometry.plane(h.dataset) for h in series.headers)
     known = [p for p in planes if p is not None]
-    return Facts(series, planes, geometry.stack(known) if known and len(known) == len(planes) else None, limits)
+    return SeriesFacts(series, planes, geometry.stack(known) if known and len(known) == len(planes) else None, limits)

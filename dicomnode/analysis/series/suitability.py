@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 
 from dicomnode.analysis.findings import Reason
 from dicomnode.analysis.series import content_rules, loading_rules
-from dicomnode.analysis.series.series_facts import Facts, facts
+from dicomnode.analysis.series.series_facts import SeriesFacts, facts
 
-__all__ = ["Facts", "facts", "reasons", "reasons_against_loading"]
+__all__ = ["SeriesFacts", "facts", "reasons", "reasons_against_loading"]
 
-Rule = Callable[[Facts], Reason | None]
+Rule = Callable[[SeriesFacts], Reason | None]
 
 FUNDAMENTAL: tuple[Rule, ...] = (content_rules.not_ct, content_rules.enhanced_ct, content_rules.not_ct_image)
 CONTENT: tuple[Rule, ...] = (
@@ -46,7 +46,7 @@ LOADING: tuple[Rule, ...] = (
 )
 
 
-def reasons(known: Facts) -> tuple[Reason, ...]:
+def reasons(known: SeriesFacts) -> tuple[Reason, ...]:
     """Every reason not to analyse the series. What is no CT image at all gets that one reason only."""
     fundamental = _first_failed(known)
     if fundamental:
@@ -58,7 +58,7 @@ def reasons(known: Facts) -> tuple[Reason, ...]:
     return found + _tilt_beside(found, known)
 
 
-def _tilt_beside(found: tuple[Reason, ...], known: Facts) -> tuple[Reason, ...]:
+def _tilt_beside(found: tuple[Reason, ...], known: SeriesFacts) -> tuple[Reason, ...]:
     """A tilt alone is resampled and refuses nothing; beside other reasons the reader should know of it too."""
     codes = {r.code for r in found}
     if not found or known.stack is None or not known.stack.tilted or codes & {"gantry-tilt", "not-axial"}:
@@ -67,14 +67,14 @@ def _tilt_beside(found: tuple[Reason, ...], known: Facts) -> tuple[Reason, ...]:
     return (Reason("gantry-tilt", text),)
 
 
-def reasons_against_loading(known: Facts) -> tuple[Reason, ...]:
+def reasons_against_loading(known: SeriesFacts) -> tuple[Reason, ...]:
     """The reasons why the pixels of the series cannot become one regular volume in Hounsfield units."""
     return _first_failed(known) or _failed(LOADING, known)
 
 
-def _first_failed(known: Facts) -> tuple[Reason, ...]:
+def _first_failed(known: SeriesFacts) -> tuple[Reason, ...]:
     return next(((r,) for rule in FUNDAMENTAL if (r := rule(known)) is not None), ())
 
 
-def _failed(rules: Sequence[Rule], known: Facts) -> tuple[Reason, ...]:
+def _failed(rules: Sequence[Rule], known: SeriesFacts) -> tuple[Reason, ...]:
     return tuple(r for rule in rules if (r := rule(known)) is not None)

@@ -11,7 +11,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from dicomnode.analysis.arrays import HuArray
-from dicomnode.analysis.series.headers import Header, string
+from dicomnode.analysis.series.headers import ImageHeader, string
 from dicomnode.errors import RefusedError
 
 #: What lies outside the field of view is at most this (no tissue is below air).
@@ -20,7 +20,7 @@ INT16 = np.iinfo(np.int16)
 
 
 @contextmanager
-def reading(headers: Sequence[Header]) -> Iterator[Iterator[HuArray]]:
+def reading(headers: Sequence[ImageHeader]) -> Iterator[Iterator[HuArray]]:
     """Gives the images in HU, (row, column) as in the file, in the order given.
 
     Iterating raises:
@@ -35,7 +35,7 @@ def reading(headers: Sequence[Header]) -> Iterator[Iterator[HuArray]]:
         yield (image(h, opened.get(h.path)) for h in headers)
 
 
-def image(header: Header, opened: Dataset | None = None) -> HuArray:
+def image(header: ImageHeader, opened: Dataset | None = None) -> HuArray:
     """One image in HU, (row, column) as in the file. Raises as `reading` does.
 
     Args:
@@ -51,7 +51,7 @@ def image(header: Header, opened: Dataset | None = None) -> HuArray:
         return hounsfield(header.dataset, stored)
 
 
-def _open(header: Header) -> Dataset:
+def _open(header: ImageHeader) -> Dataset:
     with _refusing(header):
         dataset = dcmread(header.path, force=True)
         dataset.file_meta.TransferSyntaxUID = UID(header.dataset.file_meta.TransferSyntaxUID)
@@ -59,7 +59,7 @@ def _open(header: Header) -> Dataset:
 
 
 @contextmanager
-def _refusing(header: Header) -> Iterator[None]:
+def _refusing(header: ImageHeader) -> Iterator[None]:
     """Errors of reading and decoding become refusals that name the image."""
     uid = string(header.dataset, "SOPInstanceUID")
     try:

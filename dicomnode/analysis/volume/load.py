@@ -14,7 +14,7 @@ from pydicom import Dataset
 from dicomnode.analysis.arrays import Frame, HuArray, InPlane, Volume
 from dicomnode.analysis.series import geometry, selection_rules, suitability
 from dicomnode.analysis.series.geometry import Plane, Vector
-from dicomnode.analysis.series.headers import Header, Series, number, string
+from dicomnode.analysis.series.headers import ImageHeader, Series, number, string
 from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.volume import decode, regrid
 from dicomnode.errors import RefusedError
@@ -136,6 +136,6 @@ def _stacked(images: Iterator[HuArray], shape: tuple[int, int, int]) -> HuArray:
     return hu
 
 
-def _frame(header: Header) -> Frame:
+def _frame(header: ImageHeader) -> Frame:
     sop_class_uid, sop_instance_uid = (string(header.dataset, k) for k in ("SOPClassUID", "SOPInstanceUID"))
     return Frame(header.path, sop_class_uid, sop_instance_uid, header.frame_number)

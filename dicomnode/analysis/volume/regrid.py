@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import HuArray, SourceGrid
-from dicomnode.analysis.series.geometry import Stack
+from dicomnode.analysis.series.geometry import SliceStack
 from dicomnode.analysis.volume.decode import PADDING_HU
 
 
 @dataclass(frozen=True)
-class Grid:
+class TargetGrid:
     """The target of a resampling.
 
     Attributes:
@@ -33,7 +33,7 @@ class Grid:
     source: SourceGrid
 
 
-def plan(stack: Stack, shifts: NDArray[np.float64], image_shape: tuple[int, int], *, spread: bool) -> Grid:
+def plan(stack: SliceStack, shifts: NDArray[np.float64], image_shape: tuple[int, int], *, spread: bool) -> TargetGrid:
     """The smallest grid that holds all of a stack.
 
     Args:
@@ -53,10 +53,10 @@ def plan(stack: Stack, shifts: NDArray[np.float64], image_shape: tuple[int, int]
     y_size, x_size = (int(np.ceil(s - 1e-6)) + n for s, n in zip(starts.max(axis=0), image_shape, strict=True))
     y, x = (tuple(map(float, column)) for column in starts.T)
     source = SourceGrid(tuple(map(float, z)), y, x, image_shape)
-    return Grid((slices, y_size, x_size), step, (int(first[0]), int(first[1])), source)
+    return TargetGrid((slices, y_size, x_size), step, (int(first[0]), int(first[1])), source)
 
 
-def fill(grid: Grid, images: Iterable[HuArray]) -> HuArray:
+def fill(grid: TargetGrid, images: Iterable[HuArray]) -> HuArray:
     """The volume on the grid, from the turned images, feet first. What no image covers is padding."""
     hu = np.full(grid.shape, PADDING_HU, np.int16)
     below: HuArray | None = None

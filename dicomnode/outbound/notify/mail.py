@@ -9,7 +9,7 @@ from email.message import EmailMessage
 from email.utils import formatdate
 from typing import NoReturn
 
-from dicomnode.config import Notify
+from dicomnode.config import NotifyTable
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.outbound.notify.message import Message
 from dicomnode.outbound.notify.secret import secret
@@ -17,7 +17,7 @@ from dicomnode.outbound.notify.secret import secret
 log = logging.getLogger(__name__)
 
 
-def send(to: Notify, message: Message) -> None:
+def send(to: NotifyTable, message: Message) -> None:
     """Hand the message to the mail server. Its Message-ID is the same at each attempt.
 
     Raises:
@@ -37,14 +37,14 @@ def send(to: Notify, message: Message) -> None:
         log.warning("the mail server of %r refused %d of %d addresses", to.name, len(refused), len(to.to))
 
 
-def reachable(to: Notify) -> None:
+def reachable(to: NotifyTable) -> None:
     """Whether the mail server takes us: connection, security, user. Sends nothing. Raises as `send`."""
     with _connected(to) as server, _judged(to):
         server.noop()
 
 
 @contextmanager
-def _connected(to: Notify) -> Iterator[smtplib.SMTP]:
+def _connected(to: NotifyTable) -> Iterator[smtplib.SMTP]:
     host, _, port = to.server.rpartition(":")
     password = secret(to).decode() if to.user else ""
     with _judged(to):
@@ -65,7 +65,7 @@ def _connected(to: Notify) -> Iterator[smtplib.SMTP]:
 
 
 @contextmanager
-def _judged(to: Notify) -> Iterator[None]:
+def _judged(to: NotifyTable) -> Iterator[None]:
     """smtplib's errors as ours. Their texts are the server's and may quote what we sent: only the codes are told."""
     try:
         yield
@@ -82,6 +82,6 @@ def _judged(to: Notify) -> Iterator[None]:
         raise PeerError(f"the mail server of {to.name!r} cannot be reached ({type(e).__name__})") from None
 
 
-def _refused(to: Notify, code: int, what: str) -> NoReturn:
+def _refused(to: NotifyTable, code: int, what: str) -> NoReturn:
     text = f"the mail server of {to.name!r} {what} with code {code}"
     raise (PeerRejectedError(f"{text}: see its log") if code >= 500 else PeerError(text)) from None

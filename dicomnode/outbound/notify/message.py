@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from string import Template
 
-from dicomnode.config import Notify
+from dicomnode.config import NotifyTable
 from dicomnode.config.notify import Event as Kind
 from dicomnode.store.records import Event
 
@@ -37,12 +37,12 @@ def kind(event: Event) -> Kind:
     return _KINDS[event.state]
 
 
-def message(event: Event, to: Notify, node: str, patient: Mapping[str, str]) -> Message:
+def message(event: Event, to: NotifyTable, node: str, patient: Mapping[str, str]) -> Message:
     """The message to one receiver.
 
     Args:
         node: the node's AE title.
-        patient: values of the attributes that the texts name (`Notify.patient_names`), "" where they are absent.
+        patient: values of the attributes that the texts name (`NotifyTable.patient_names`), "" where they are absent.
     """
     fields = {
         "event": kind(event),

@@ -2,11 +2,11 @@
 
 import os
 
-from dicomnode.config import Notify
+from dicomnode.config import NotifyTable
 from dicomnode.errors import ConfigurationError
 
 
-def secret(to: Notify) -> bytes:
+def secret(to: NotifyTable) -> bytes:
     """Read it anew each time, so that a key that was changed needs no new start.
 
     Raises:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pydicom
 
-from dicomnode.config import Config, Notify
+from dicomnode.config import Config, NotifyTable
 from dicomnode.outbound.notify import mail, webhook
 from dicomnode.outbound.notify.message import message
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Event
 
 
-def send(config: Config, to: Notify, event: Event, catalog: Catalog | None) -> None:
+def send(config: Config, to: NotifyTable, event: Event, catalog: Catalog | None) -> None:
     """Send one message now. Without a catalogue, patient data stays empty. Raises as `mail.send` and `webhook.send`."""
     patient = _patient(to, event, catalog)
     told = message(event, to, config.node.ae_title, patient)
@@ -23,12 +23,12 @@ def send(config: Config, to: Notify, event: Event, catalog: Catalog | None) -> N
         webhook.send(to, told)
 
 
-def find(config: Config, name: str) -> Notify | None:
+def find(config: Config, name: str) -> NotifyTable | None:
     """The receiver of this name."""
     return next((n for n in config.notify if n.name == name), None)
 
 
-def _patient(to: Notify, event: Event, catalog: Catalog | None) -> Mapping[str, str]:
+def _patient(to: NotifyTable, event: Event, catalog: Catalog | None) -> Mapping[str, str]:
     """What the texts name of the study's images, from one of them; "" where that is absent, or they have left."""
     empty = dict.fromkeys(to.patient_names, "")
     images = catalog.instances(event.study_uid) if catalog is not None and empty else []

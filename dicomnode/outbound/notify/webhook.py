@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import httpx
 
-from dicomnode.config import Notify
+from dicomnode.config import NotifyTable
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.outbound.notify.message import Message
 from dicomnode.outbound.notify.secret import secret
@@ -21,7 +21,7 @@ from dicomnode.outbound.notify.secret import secret
 _PASSING = frozenset({408, 425, 429})
 
 
-def send(to: Notify, message: Message) -> None:
+def send(to: NotifyTable, message: Message) -> None:
     """POST the message as JSON: its fields, and its text.
 
     Raises:
@@ -50,7 +50,7 @@ def signature(key: bytes, body: bytes, timestamp: str) -> Mapping[str, str]:
     return {"X-Dicomnode-Timestamp": timestamp, "X-Dicomnode-Signature": f"sha256={digest}"}
 
 
-def reachable(to: Notify) -> None:
+def reachable(to: NotifyTable) -> None:
     """Whether the server answers at all, whatever it says. Raises PeerError, ConfigurationError."""
     secret(to)
     try:

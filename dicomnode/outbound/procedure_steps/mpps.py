@@ -12,17 +12,17 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import dcmread
 from pynetdicom.association import Association
 
-from dicomnode import config, logs
-from dicomnode.config import Config
+from dicomnode import logs
+from dicomnode.config import Config, MppsTable
 from dicomnode.errors import DicomnodeError
 from dicomnode.network import association as sender
 from dicomnode.network import mpps
 from dicomnode.network.ups import DUPLICATE_UID, FOR_GOOD, is_good
 from dicomnode.outbound.procedure_steps import progress
-from dicomnode.outbound.procedure_steps.progress import Outlook, provider
+from dicomnode.outbound.procedure_steps.progress import StudyProgress, provider
 from dicomnode.report.uids import derive
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.catalog.procedure_steps import Step
+from dicomnode.store.catalog.procedure_steps import ProcedureStep
 from dicomnode.store.records import JobState
 
 log = logging.getLogger(__name__)
@@ -30,61 +30,63 @@ log = logging.getLogger(__name__)
 _BEGUN: tuple[JobState, ...] = ("running", "analysed", "refused", "failed", "delivered", "committed")
 
 
-def tick(settings: Config, catalog: Catalog, now: float) -> int:
+def tick(config: Config, catalog: Catalog, now: float) -> int:
     """Tell the server of what has begun and ended. Returns how many steps have changed.
 
     Raises:
         PeerError, PeerRejectedError: the server did not answer, or refused.
         SpoolError: the catalogue failed.
     """
-    table = settings.mpps
+    table = config.mpps
     if table is None:
         return 0
-    plan(settings, catalog, now)
+    plan(config, catalog, now)
     seen = [(step, progress.look(catalog, step.study_uid, step.generation)) for step in catalog.open_steps(("mpps",))]
     due = [(step, how) for step, how in seen if step.state == "planned" or how.how != "in progress"]
     if not due:
         return 0
-    server = provider("mpps", table, settings)
+    server = provider("mpps", table, config)
     with sender.associated(server, mpps.contexts()) as association:
-        there = Server(settings, table, catalog, association, server, now)
+        there = MppsTick(config, table, catalog, association, server, now)
         return sum(_advanced(there, step, how) for step, how in due)
 
 
-def _advanced(there: "Server", step: Step, seen: Outlook) -> bool:
+def _advanced(there: "MppsTick", step: ProcedureStep, seen: StudyProgress) -> bool:
     try:
         return there.advance(step, seen)
     except DicomnodeError:
         raise
     except Exception as e:  # noqa: BLE001  (one step that cannot be told takes no other away)
-        logs.trouble(log, e, "performed procedure step %s has to wait", step.step_uid)
+        logs.log_unexpected(log, e, "performed procedure step %s has to wait", step.step_uid)
         return False
 
 
-def plan(settings: Config, catalog: Catalog, now: float) -> None:
+def plan(config: Config, catalog: Catalog, now: float) -> None:
     """Note a step for each analysis that has begun; its UID follows from study and generation."""
-    for job in progress.untold(settings, catalog, ("mpps",), _BEGUN, now):
+    for job in progress.untold(config, catalog, ("mpps",), _BEGUN, now):
         uid = derive("performed procedure step", job.study_uid, str(job.generation))
         begun_at = job.updated_at if job.state == "running" else job.created_at
-        catalog.note_step(Step(uid, "mpps", job.study_uid, job.generation, "", "planned", None, None, now, begun_at))
+        catalog.note_step(
+            ProcedureStep(uid, "mpps", job.study_uid, job.generation, "", "planned", None, None, now, begun_at)
+        )
 
 
-class Server:
+class MppsTick:
     """The server in one tick."""
 
     def __init__(
         self,
-        settings: Config,
-        table: config.Mpps,
+        config: Config,
+        table: MppsTable,
         catalog: Catalog,
         association: Association,
-        server: sender.Destination,
+        server: sender.Peer,
         now: float,
     ) -> None:
-        self._settings, self._table, self._catalog, self._now = settings, table, catalog, now
+        self._config, self._table, self._catalog, self._now = config, table, catalog, now
         self._association, self._peer = association, server
 
-    def advance(self, step: Step, seen: Outlook) -> bool:
+    def advance(self, step: ProcedureStep, seen: StudyProgress) -> bool:
         """Tell all that is due of one step. Returns whether anything changed; what was not taken is due again.
 
         Raises:
@@ -97,33 +99,33 @@ class Server:
             step = self._end(step, seen)
         return step != before
 
-    def _begin(self, step: Step) -> Step:
+    def _begin(self, step: ProcedureStep) -> ProcedureStep:
         images = self._catalog.instances(step.study_uid)
         if not images:
             return self._save(step.now("dropped", reason="its images were removed before the server could be told"))
         header = dcmread(images[0].path, stop_before_pixels=True)
         begun_at = step.begun_at or self._now
-        content = mpps.begun(header, step.step_uid, self._settings.node.ae_title, begun_at)
+        content = mpps.begun(header, step.step_uid, self._config.node.ae_title, begun_at)
         status = mpps.create(self._association, self._peer, step.step_uid, content)
         # A duplicate is what we made before a crash.
         return self._taken(step, step.now("in progress"), "N-CREATE", 0 if status == DUPLICATE_UID else status)
 
-    def _end(self, step: Step, seen: Outlook) -> Step:
+    def _end(self, step: ProcedureStep, seen: StudyProgress) -> ProcedureStep:
         change, after = self._ending(step, seen)
         status = mpps.update(self._association, self._peer, step.step_uid, change)
         if status == mpps.ENDED_ALREADY:  # by us, where the answer was lost; or by a person there
             return self._save(after)
         return self._taken(step, after, "N-SET", status)
 
-    def _ending(self, step: Step, seen: Outlook) -> tuple[Dataset, Step]:
-        made = progress.results(self._settings, self._catalog, step.study_uid, seen.generation)
+    def _ending(self, step: ProcedureStep, seen: StudyProgress) -> tuple[Dataset, ProcedureStep]:
+        made = progress.results(self._config, self._catalog, step.study_uid, seen.generation)
         if seen.how == "done" and made:
             return mpps.completed(self._now, made), step.now("completed")
         reason = seen.reason or "the results were removed before the server could be told"
         empty = derive("series of a discontinued step", step.step_uid)
         return mpps.discontinued(self._now, reason, seen.code, empty), step.now("canceled", reason=reason)
 
-    def _taken(self, before: Step, after: Step, what: str, status: int) -> Step:
+    def _taken(self, before: ProcedureStep, after: ProcedureStep, what: str, status: int) -> ProcedureStep:
         """The step as it is after the server's answer."""
         if is_good(status):
             log.info("performed procedure step %s is %s", after.step_uid, after.state)
@@ -138,6 +140,6 @@ class Server:
             return before
         return self._save(before.now("dropped", reason=f"{what} is refused with status 0x{status:04X}"))
 
-    def _save(self, step: Step) -> Step:
+    def _save(self, step: ProcedureStep) -> ProcedureStep:
         self._catalog.save_step(step)
         return step

@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 from pydicom.filereader import dcmread
 
-from dicomnode.config import Config, Mpps, Ups
-from dicomnode.network.association import Destination
+from dicomnode.config import Config, MppsTable, UpsTable
+from dicomnode.network.association import Peer
 from dicomnode.network.ups import Reference
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.procedure_steps import StepKind
@@ -28,14 +28,14 @@ PROGRESS: Final[dict[StudyState, tuple[int, str]]] = {
 FAILED, UNSPECIFIED = ("110501", "DCM", "Equipment failure"), ("110513", "DCM", "Discontinued for unspecified reason")
 
 
-def provider(name: str, table: Ups | Mpps, settings: Config) -> Destination:
+def provider(name: str, table: UpsTable | MppsTable, config: Config) -> Peer:
     """The sender's record of a configured server."""
-    calling, seconds = table.calling_ae_title or settings.node.ae_title, table.timeout_s
-    return Destination(name, table.ae_title, table.host, table.port, calling, seconds, seconds, seconds, seconds)
+    calling, seconds = table.calling_ae_title or config.node.ae_title, table.timeout_s
+    return Peer(name, table.ae_title, table.host, table.port, calling, seconds, seconds, seconds, seconds)
 
 
 @dataclass(frozen=True)
-class Outlook:
+class StudyProgress:
     """How a study stands.
 
     Attributes:
@@ -53,23 +53,23 @@ class Outlook:
     code: tuple[str, str, str] = UNSPECIFIED
 
 
-def look(catalog: Catalog, study_uid: str, generation: int | None) -> Outlook:
+def look(catalog: Catalog, study_uid: str, generation: int | None) -> StudyProgress:
     """How a study stands: in this generation, or in its newest (None)."""
     study = catalog.study(study_uid)
     if study is None or (generation is None and study.instances == 0):  # never here, or removed since
-        return Outlook("absent")
+        return StudyProgress("absent")
     number = study.generation if generation is None else generation
     job = catalog.job(study_uid, number)
     state: StudyState = study.state if generation is None or job is None else job.state
     if state in ("delivered", "committed") or (state == "analysed" and not _on_their_way(catalog, study_uid, number)):
-        return Outlook("done", 100, "done", number)
+        return StudyProgress("done", 100, "done", number)
     if state in PROGRESS:
-        return Outlook("in progress", *PROGRESS[state], number)
+        return StudyProgress("in progress", *PROGRESS[state], number)
     told = f"{state}: {job.reason}" if job is not None and job.reason else state
     # Plain characters need no character set, and 1,000 of them fit into every attribute.
     reason = told.encode("ascii", "replace").decode()[:1000]
     code = FAILED if state == "failed" else UNSPECIFIED
-    return Outlook("ended without result", generation=number, reason=reason, code=code)
+    return StudyProgress("ended without result", generation=number, reason=reason, code=code)
 
 
 def _on_their_way(catalog: Catalog, study_uid: str, generation: int) -> bool:
@@ -97,7 +97,7 @@ def results(config: Config, catalog: Catalog, study_uid: str, generation: int) -
 
 
 def untold(
-    settings: Config, catalog: Catalog, kinds: Sequence[StepKind], states: Sequence[JobState], now: float
+    config: Config, catalog: Catalog, kinds: Sequence[StepKind], states: Sequence[JobState], now: float
 ) -> Iterator[Job]:
     """Jobs in one of these states of which no step of these kinds tells yet, but should.
 
@@ -105,8 +105,6 @@ def untold(
     """
     for job in catalog.jobs_without_step(kinds, states, now - _LATEST_S):
         is_end = job.state in ("delivered", "committed")
-        if catalog.is_prior(job.study_uid) or (
-            is_end and not results(settings, catalog, job.study_uid, job.generation)
-        ):
+        if catalog.is_prior(job.study_uid) or (is_end and not results(config, catalog, job.study_uid, job.generation)):
             continue
         yield job

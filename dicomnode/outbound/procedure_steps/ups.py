@@ -19,17 +19,17 @@ from pydicom.filereader import dcmread
 from pydicom.uid import generate_uid
 from pynetdicom.association import Association
 
-from dicomnode import config, logs
-from dicomnode.config import Config
+from dicomnode import logs
+from dicomnode.config import Config, UpsTable
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.network import association as sender
 from dicomnode.network import find as query
 from dicomnode.network import ups
 from dicomnode.outbound.procedure_steps import progress
-from dicomnode.outbound.procedure_steps.progress import Outlook, provider
+from dicomnode.outbound.procedure_steps.progress import StudyProgress, provider
 from dicomnode.report.uids import derive
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.catalog.procedure_steps import Step
+from dicomnode.store.catalog.procedure_steps import ProcedureStep
 from dicomnode.store.records import JobState
 
 log = logging.getLogger(__name__)
@@ -42,19 +42,19 @@ _NOT_OURS = (ups.NOT_UPDATABLE, ups.WRONG_TRANSACTION, ups.UNKNOWN)
 _LATE = "its study did not come in time"
 
 
-def tick(settings: Config, catalog: Catalog, now: float) -> int:
+def tick(config: Config, catalog: Catalog, now: float) -> int:
     """Look at the worklist, and tell the server what it does not know yet. Returns how many tasks have changed.
 
     Raises:
         PeerError, PeerRejectedError: the server did not answer, or refused.
         SpoolError: the catalogue failed.
     """
-    table = settings.ups
+    table = config.ups
     if table is None:
         return 0
     if table.create:
-        plan(settings, catalog, now)
-    server = provider("ups", table, settings)
+        plan(config, catalog, now)
+    server = provider("ups", table, config)
     failure: PeerError | PeerRejectedError | None = None
     try:
         if table.perform:
@@ -65,7 +65,7 @@ def tick(settings: Config, catalog: Catalog, now: float) -> int:
     changed = 0
     if due:
         with sender.associated(server, ups.contexts(may_create=table.create)) as association:
-            there = Server(settings, table, catalog, association, server, now)
+            there = UpsTick(config, table, catalog, association, server, now)
             for step, seen in due:
                 changed += _advanced(there, step, seen)
     if failure is not None:
@@ -73,17 +73,17 @@ def tick(settings: Config, catalog: Catalog, now: float) -> int:
     return changed
 
 
-def plan(settings: Config, catalog: Catalog, now: float) -> None:
+def plan(config: Config, catalog: Catalog, now: float) -> None:
     """Note a task of our own for each study that was accepted, unless the worklist has one for it."""
-    for job in progress.untold(settings, catalog, ("found", "own"), _LIVE, now):
+    for job in progress.untold(config, catalog, ("found", "own"), _LIVE, now):
         uid = derive("unified procedure step", job.study_uid, str(job.generation))
         transaction = generate_uid(prefix=None)
         catalog.note_step(
-            Step(uid, "own", job.study_uid, job.generation, transaction, "planned", None, None, job.created_at)
+            ProcedureStep(uid, "own", job.study_uid, job.generation, transaction, "planned", None, None, job.created_at)
         )
 
 
-def find(table: config.Ups, server: sender.Destination, catalog: Catalog, now: float) -> None:
+def find(table: UpsTable, server: sender.Peer, catalog: Catalog, now: float) -> None:
     """Note the tasks that are scheduled for us. Raises as `query.find`."""
     found = query.find(
         server, ups.PULL, ups.question(table.workitem, table.label), within_s=table.timeout_s, most=table.most
@@ -97,35 +97,35 @@ def find(table: config.Ups, server: sender.Destination, catalog: Catalog, now: f
             continue
         transaction = generate_uid(prefix=None)
         if catalog.note_step(
-            Step(task.step_uid, "found", task.study_uid, None, transaction, "scheduled", None, None, now)
+            ProcedureStep(task.step_uid, "found", task.study_uid, None, transaction, "scheduled", None, None, now)
         ):
             log.info("UPS task %s is for study %s", task.step_uid, task.study_uid)
 
 
-def _read(answer: bytes, table: config.Ups) -> ups.Task | None:
+def _read(answer: bytes, table: UpsTable) -> ups.Task | None:
     try:
         return ups.task(query.read(answer), table.workitem, table.label)
     except Exception as e:  # noqa: BLE001  (one task that cannot be read takes no other away)
-        logs.trouble(log, e, "a task of the UPS worklist cannot be read")
+        logs.log_unexpected(log, e, "a task of the UPS worklist cannot be read")
         return None
 
 
-def _looked_at(catalog: Catalog) -> Iterator[tuple[Step, Outlook]]:
+def _looked_at(catalog: Catalog) -> Iterator[tuple[ProcedureStep, StudyProgress]]:
     for step in catalog.open_steps(("found", "own")):
         yield step, progress.look(catalog, step.study_uid, step.generation)
 
 
-def _advanced(there: "Server", step: Step, seen: Outlook) -> bool:
+def _advanced(there: "UpsTick", step: ProcedureStep, seen: StudyProgress) -> bool:
     try:
         return there.advance(step, seen)
     except DicomnodeError:
         raise
     except Exception as e:  # noqa: BLE001  (one task that cannot be told takes no other away)
-        logs.trouble(log, e, "UPS task %s has to wait", step.step_uid)
+        logs.log_unexpected(log, e, "UPS task %s has to wait", step.step_uid)
         return False
 
 
-def _is_due(table: config.Ups, step: Step, seen: Outlook, now: float) -> bool:
+def _is_due(table: UpsTable, step: ProcedureStep, seen: StudyProgress, now: float) -> bool:
     """Whether there is anything to tell."""
     if step.state == "planned":
         return True
@@ -134,22 +134,22 @@ def _is_due(table: config.Ups, step: Step, seen: Outlook, now: float) -> bool:
     return seen.how != "in progress" or step.told != seen.text
 
 
-class Server:
+class UpsTick:
     """The server in one tick: each step of a task is told, and noted once it was taken."""
 
     def __init__(
         self,
-        settings: Config,
-        table: config.Ups,
+        config: Config,
+        table: UpsTable,
         catalog: Catalog,
         association: Association,
-        server: sender.Destination,
+        server: sender.Peer,
         now: float,
     ) -> None:
-        self._settings, self._table, self._catalog, self._now = settings, table, catalog, now
+        self._config, self._table, self._catalog, self._now = config, table, catalog, now
         self._association, self._peer = association, server
 
-    def advance(self, step: Step, seen: Outlook) -> bool:
+    def advance(self, step: ProcedureStep, seen: StudyProgress) -> bool:
         """Tell all that is due of one task. Returns whether anything changed; what was not taken is due again.
 
         Raises:
@@ -164,11 +164,11 @@ class Server:
             step = self._go_on(step, seen)
         return step != before
 
-    def _create(self, step: Step) -> Step:
+    def _create(self, step: ProcedureStep) -> ProcedureStep:
         images = self._catalog.instances(step.study_uid)
         if not images:
             return self._save(step.now("dropped", reason="its images were removed before the server could be told"))
-        mine = self._settings.node.ae_title
+        mine = self._config.node.ae_title
         references = [
             ups.Reference(i.study_uid, i.series_uid, i.sop_class_uid, i.sop_instance_uid, (mine,)) for i in images
         ]
@@ -181,7 +181,7 @@ class Server:
             return self._save(step.now("scheduled"))
         return self._refused(step, "N-CREATE", status)
 
-    def _claim(self, step: Step) -> Step:
+    def _claim(self, step: ProcedureStep) -> ProcedureStep:
         status = ups.change_state(self._association, self._peer, step.step_uid, step.transaction_uid, "IN PROGRESS")
         if status == ups.ALREADY_IN_PROGRESS:
             # By us, if the answer to our claim was lost: only who claimed it may change it.
@@ -195,7 +195,7 @@ class Server:
             return self._drop(step, status)
         return self._refused(step, "claim", status)
 
-    def _go_on(self, step: Step, seen: Outlook) -> Step:
+    def _go_on(self, step: ProcedureStep, seen: StudyProgress) -> ProcedureStep:
         if seen.how == "absent":
             return self._cancel(step, _LATE, progress.UNSPECIFIED)
         if seen.how == "ended without result":
@@ -211,19 +211,19 @@ class Server:
         log.warning("%s does not take the progress of UPS task %s: 0x%04X", self._peer, step.step_uid, status)
         return self._save(replace(step, told=seen.text))  # the end matters more
 
-    def _complete(self, step: Step, seen: Outlook) -> Step:
-        made = progress.results(self._settings, self._catalog, step.study_uid, seen.generation)
+    def _complete(self, step: ProcedureStep, seen: StudyProgress) -> ProcedureStep:
+        made = progress.results(self._config, self._catalog, step.study_uid, seen.generation)
         if not made:
             return self._cancel(step, "the node holds no results of its study: send its images again", progress.FAILED)
-        station, begun_at = self._settings.node.ae_title, step.begun_at or self._now
+        station, begun_at = self._config.node.ae_title, step.begun_at or self._now
         change = ups.completion(station, self._table.workitem, begun_at, max(begun_at, time.time()), made)
         return self._end(step.now("completed"), change, "COMPLETED")
 
-    def _cancel(self, step: Step, reason: str, code: tuple[str, str, str]) -> Step:
+    def _cancel(self, step: ProcedureStep, reason: str, code: tuple[str, str, str]) -> ProcedureStep:
         change = ups.cancellation(reason, self._now, code)
         return self._end(step.now("canceled", reason=reason), change, "CANCELED")
 
-    def _end(self, step: Step, change: Dataset, state: ups.State) -> Step:
+    def _end(self, step: ProcedureStep, change: Dataset, state: ups.State) -> ProcedureStep:
         mine = (self._association, self._peer, step.step_uid, step.transaction_uid)
         status = ups.update(*mine, change)
         # What may no longer be updated was ended by us, if the answer was lost, or by somebody else: the next tells.
@@ -235,12 +235,12 @@ class Server:
         still = replace(step, state="in progress", reason=None)
         return self._drop(still, status) if status in _NOT_OURS else self._refused(still, state, status)
 
-    def _drop(self, step: Step, status: int) -> Step:
+    def _drop(self, step: ProcedureStep, status: int) -> ProcedureStep:
         why = "it is not known there any more" if status == ups.UNKNOWN else "somebody else has it or has ended it"
         log.warning("UPS task %s is given up, status 0x%04X: %s", step.step_uid, status, why)
         return self._save(step.now("dropped", reason=f"status 0x{status:04X}: {why}"))
 
-    def _refused(self, step: Step, what: str, status: int) -> Step:
+    def _refused(self, step: ProcedureStep, what: str, status: int) -> ProcedureStep:
         if status in ups.FOR_GOOD:
             log.error("%s refuses UPS task %s (%s) for good, status 0x%04X", self._peer, step.step_uid, what, status)
             return self._save(step.now("dropped", reason=f"{what} is refused with status 0x{status:04X}"))
@@ -249,6 +249,6 @@ class Server:
         )
         return step
 
-    def _save(self, step: Step) -> Step:
+    def _save(self, step: ProcedureStep) -> ProcedureStep:
         self._catalog.save_step(step)
         return step

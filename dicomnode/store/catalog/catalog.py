@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, func, select
 from dicomnode.errors import SpoolError
 from dicomnode.store.catalog.commitments import Commitments
 from dicomnode.store.catalog.events import note
-from dicomnode.store.catalog.holdings import Holdings
+from dicomnode.store.catalog.holdings import HoldingsRows
 from dicomnode.store.catalog.jobs import supersede
 from dicomnode.store.catalog.orders import Orders
 from dicomnode.store.catalog.patients import Patients, count, note_patient
@@ -36,7 +36,7 @@ from dicomnode.store.records import (
 )
 
 
-class Catalog(Recording, Commitments, Holdings, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers):
+class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     # Associations

@@ -12,7 +12,7 @@ from dicomnode.store.records import JobState, Study
 _STANDING: tuple[JobState, ...] = ("analysed", "delivered", "committed", "refused", "failed")
 
 
-class Holdings(Database):
+class HoldingsRows(Database):
     """The part of the catalogue that answers queries."""
 
     def held_studies(self, study_uids: Collection[str] = ()) -> list[Study]:

@@ -18,7 +18,7 @@ _OPEN: tuple[StepState, ...] = ("planned", "scheduled", "in progress")
 
 
 @dataclass(frozen=True)
-class Step:
+class ProcedureStep:
     """One step, and how much of it the server was told.
 
     Attributes:
@@ -41,7 +41,7 @@ class Step:
     seen_at: float
     begun_at: float | None = None
 
-    def now(self, state: StepState, *, reason: str | None = None) -> "Step":
+    def now(self, state: StepState, *, reason: str | None = None) -> "ProcedureStep":
         """The same in another state."""
         return replace(self, state=state, reason=reason or self.reason)
 
@@ -49,31 +49,31 @@ class Step:
 class Steps(Database):
     """The procedure steps' part of the catalogue."""
 
-    def note_step(self, step: Step) -> bool:
+    def note_step(self, step: ProcedureStep) -> bool:
         """Note a new step; one that is known stays as it is. Returns whether it was new."""
         with self._write() as connection:
             row = self._insert(procedure_steps).values(vars(step)).on_conflict_do_nothing()
             return connection.execute(row.returning(procedure_steps.c.step_uid)).first() is not None
 
-    def save_step(self, step: Step) -> None:
+    def save_step(self, step: ProcedureStep) -> None:
         """Note how a known step stands now; one that has ended stays as it is, whoever comes late."""
         mine = (procedure_steps.c.step_uid == step.step_uid) & procedure_steps.c.state.in_(_OPEN)
         with self._write() as connection:
             connection.execute(procedure_steps.update().where(mine).values(vars(step)))
 
-    def open_steps(self, kinds: Sequence[StepKind]) -> list[Step]:
+    def open_steps(self, kinds: Sequence[StepKind]) -> list[ProcedureStep]:
         """Those that have not ended, the oldest first."""
         chosen = procedure_steps.c.kind.in_(kinds) & procedure_steps.c.state.in_(_OPEN)
         query = select(procedure_steps).where(chosen).order_by(procedure_steps.c.seen_at, procedure_steps.c.step_uid)
         with self._read() as connection:
-            return [Step(**row._mapping) for row in connection.execute(query)]
+            return [ProcedureStep(**row._mapping) for row in connection.execute(query)]
 
-    def steps_of(self, study_uid: str) -> list[Step]:
+    def steps_of(self, study_uid: str) -> list[ProcedureStep]:
         """Those of a study, the oldest first."""
         mine = procedure_steps.c.study_uid == study_uid
         query = select(procedure_steps).where(mine).order_by(procedure_steps.c.seen_at, procedure_steps.c.step_uid)
         with self._read() as connection:
-            return [Step(**row._mapping) for row in connection.execute(query)]
+            return [ProcedureStep(**row._mapping) for row in connection.execute(query)]
 
     def jobs_without_step(self, kinds: Sequence[StepKind], states: Sequence[JobState], since: float) -> list[Job]:
         """Jobs in one of these states, changed after `since`, of which no step of these kinds tells."""

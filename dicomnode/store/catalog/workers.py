@@ -37,14 +37,14 @@ class Workers(Database):
     def declare_dead(self, silent_s: float) -> list[str]:
         """End the leases of workers silent for longer than `silent_s`.
 
-        Returns the names of all the dead whose work has not been given to others yet (`buried` says that it has).
+        Returns the names of all the dead whose work has not been given to others yet (`mark_reassigned`).
         """
         silent = (workers.c.state == "alive") & (workers.c.beat_at < self._now - silent_s)
         with self._write() as connection:
             connection.execute(workers.update().where(silent).values(state="dead", epoch=workers.c.epoch + 1))
             return list(connection.execute(select(workers.c.name).where(workers.c.state == "dead")).scalars())
 
-    def buried(self, name: str) -> None:
+    def mark_reassigned(self, name: str) -> None:
         """The work of this dead worker has been given to others."""
         mine = (workers.c.name == name) & (workers.c.state == "dead")
         with self._write() as connection:

@@ -30,13 +30,13 @@ def test_shipped_example_names_every_key_and_is_valid() -> None:
         for key in type(table).model_fields:
             shown = (f"{key} = ", f"[[node.{key}]]", f"[analysis.{key}]")
             assert any(s in text for s in shown), f"ae_config.toml does not show {key}"
-    for off in (config.Worklist, config.Priors, config.Ups, config.Mpps):
+    for off in (config.WorklistTable, config.PriorsTable, config.UpsTable, config.MppsTable):
         for key in off.model_fields:
             assert f"# {key} = " in text, f"ae_config.toml does not show {key}"
     assert [shipped.worklist, shipped.priors, shipped.ups, shipped.mpps] == 4 * [None]
     assert shipped.node.host == "127.0.0.1"
     assert [d.port for d in shipped.destination] == [4242]
-    for key in config.Destination.model_fields:
+    for key in config.DestinationTable.model_fields:
         assert f"{key} = " in text
 
 

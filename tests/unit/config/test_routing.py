@@ -177,7 +177,7 @@ def test_check_names_rules_that_can_never_match(tmp_path: Path) -> None:
 
 def test_shipped_example_shows_every_key_and_its_rules_are_right(tmp_path: Path) -> None:
     text = (ROOT / "ae_config.toml").read_text("utf-8")
-    tables = (config.Routing, config.Route, config.Profile, config.Notify)
+    tables = (config.RoutingTable, config.RouteTable, config.ProfileTable, config.NotifyTable)
     for key in {key for table in tables for key in table.model_fields}:
         assert f"{key} = " in text or f"[profile.{key}]" in text, f"ae_config.toml does not show {key}"
     # The commented tables, as somebody would have them who takes the signs away.

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from dicomnode.config import Config, Worklist
+from dicomnode.config import Config, WorklistTable
 from dicomnode.context import order, worklist_query
 from dicomnode.context.order import Identity, Linkage, match
 from dicomnode.results import reader_flags
@@ -97,7 +97,7 @@ def ris() -> Iterator[Answering]:
 
 
 def configured(folder: Path, port: int, **more: object) -> Config:
-    table = Worklist(ae_title="RIS", host="127.0.0.1", port=port, timeout_s=3.0, **more)  # type: ignore[arg-type]
+    table = WorklistTable(ae_title="RIS", host="127.0.0.1", port=port, timeout_s=3.0, **more)  # type: ignore[arg-type]
     return Config(worklist=table).resolved(folder)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomnode.config import Config, Priors, Worklist
+from dicomnode.config import Config, PriorsTable, WorklistTable
 from dicomnode.context import prefetch, priors, worklist
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
@@ -30,7 +30,7 @@ def archive() -> Iterator[Answering]:
 
 
 def configured(folder: Path, port: int, **more: object) -> Config:
-    table = Priors(ae_title="ARCHIVE", host="127.0.0.1", port=port, timeout_s=5.0, **more)  # type: ignore[arg-type]
+    table = PriorsTable(ae_title="ARCHIVE", host="127.0.0.1", port=port, timeout_s=5.0, **more)  # type: ignore[arg-type]
     return Config(priors=table).resolved(folder)
 
 
@@ -57,7 +57,7 @@ SUITABLE = [
 
 @pytest.mark.parametrize(("study", "one", "expected"), SUITABLE)
 def test_series_of_the_chest_are_fetched(study: str, one: Dataset, expected: bool) -> None:
-    table = Priors(ae_title="A", host="h", port=1, description_exclude=("dose",))
+    table = PriorsTable(ae_title="A", host="h", port=1, description_exclude=("dose",))
     assert priors.suitable(study, [one], table) == (("1.1",) if expected else ())
 
 
@@ -123,7 +123,7 @@ class Waiting:
         )
         self.catalog.settle("1.2.3", time.time(), None)
 
-    def look(self, attempt: int = 1, waited: float = 0.0) -> priors.Outlook:
+    def look(self, attempt: int = 1, waited: float = 0.0) -> priors.PriorsWait:
         return priors.look(self.config, self.catalog, METHOD, "1.2.3", 1, attempt, waited)
 
     def doubts(self) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ def test_a_study_waits_until_what_was_wanted_has_been_analysed(archive: Answerin
     waiting.catalog.mark_prior("1.2.5", "fetched")
     assert waiting.look(3).pause_s > 0
     waiting.arrives("1.2.5")
-    assert waiting.look(4) == priors.Outlook(0.0)
+    assert waiting.look(4) == priors.PriorsWait(0.0)
     assert waiting.doubts() == ()
 
 
@@ -159,7 +159,7 @@ def test_what_was_analysed_with_this_method_is_not_fetched_again(archive: Answer
     holds(archive, listed("1.2.5", "20250301"))
     waiting = Waiting(tmp_path, archive.port)
     waiting.arrives("1.2.5")
-    assert waiting.look() == priors.Outlook(0.0)
+    assert waiting.look() == priors.PriorsWait(0.0)
     assert waiting.catalog.prior("1.2.5") is None
 
 
@@ -184,7 +184,7 @@ def test_what_a_person_has_to_decide_is_left_alone(archive: Answering, tmp_path:
     waiting.catalog.record(Instance("5", "1.2", "1.2.5", "1.3", "/x", "5", 1, 1.0, None, waiting.patient))
     waiting.catalog.settle("1.2.5", 1.0, None)
     waiting.catalog.set_state("1.2.5", 1, state, now=2.0)  # type: ignore[arg-type]
-    assert waiting.look() == priors.Outlook(0.0)
+    assert waiting.look() == priors.PriorsWait(0.0)
     assert waiting.catalog.awaited("1.2.3") == []
 
 
@@ -273,7 +273,7 @@ def test_a_fetched_scan_waits_for_nobody(archive: Answering, tmp_path: Path) -> 
     waiting.catalog.settle("1.2.5", 1.0, None)
     asked = len(archive.asked)
     outlook = priors.look(waiting.config, waiting.catalog, METHOD, "1.2.5", 1, 1, 0.0)
-    assert (outlook, len(archive.asked)) == (priors.Outlook(0.0), asked)
+    assert (outlook, len(archive.asked)) == (priors.PriorsWait(0.0), asked)
 
 
 # The clock
@@ -292,7 +292,7 @@ def test_a_fetched_scan_waits_for_nobody(archive: Answering, tmp_path: Path) -> 
     ],
 )
 def test_quiet_hours(hours: str, moment: str, expected: bool) -> None:
-    table = Priors(ae_title="A", host="h", port=1, quiet_hours=hours)
+    table = PriorsTable(ae_title="A", host="h", port=1, quiet_hours=hours)
     now = datetime.strptime(f"20260102 {moment}", "%Y%m%d %H:%M").astimezone().timestamp()
     assert prefetch.is_quiet(table, now) is expected
 
@@ -303,8 +303,8 @@ def test_today_is_the_ris_s() -> None:
     assert days == {"UTC": 2, "Asia/Tokyo": 3, "America/New_York": 2}
 
 
-def _list(zone: str = "UTC") -> Worklist:
-    return Worklist(ae_title="RIS", host="h", port=1, time_zone=zone)
+def _list(zone: str = "UTC") -> WorklistTable:
+    return WorklistTable(ae_title="RIS", host="h", port=1, time_zone=zone)
 
 
 @pytest.mark.parametrize(("hours", "expected"), [("", 1), ("00:00-00:01", 0)])
@@ -313,7 +313,7 @@ def test_one_look_for_each_expected_patient(tmp_path: Path, hours: str, expected
     now = datetime(2026, 1, 2, 12, 0, tzinfo=UTC).timestamp()
     days = {"1": "20260102", "2": "20260102", "3": "20260105"}
     catalog.remember_orders([Order(k, "a" * 32, f"1.{k}", "", f"{d} 080000", b"", now) for k, d in days.items()])
-    table = Priors(ae_title="A", host="h", port=1, quiet_hours=hours)
+    table = PriorsTable(ae_title="A", host="h", port=1, quiet_hours=hours)
     assert len(prefetch.due(Config(worklist=_list(), priors=table), catalog, now)) == expected
     assert prefetch.due(Config(priors=table), catalog, now) == []
     catalog.close()
@@ -329,7 +329,7 @@ def test_the_broad_query_asks_for_days_modality_and_stations(tmp_path: Path) -> 
         step.ScheduledProcedureStepStartDate, step.ScheduledProcedureStepStartTime = "20260102", "101500.00"
         item.ScheduledProcedureStepSequence = [step]
         ris.find = lambda _event: iter([(0xFF00, item)])
-        table = Worklist(
+        table = WorklistTable(
             ae_title="RIS", host="127.0.0.1", port=ris.port, station_ae_titles=("CT1", "CT2"), time_zone="UTC"
         )
         now = datetime(2026, 1, 2, 12, 0, tzinfo=UTC).timestamp()

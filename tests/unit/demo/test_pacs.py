@@ -15,7 +15,7 @@ from pynetdicom.association import Association
 
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import SpoolError
-from dicomnode.network.association import Destination, echo, send
+from dicomnode.network.association import Peer, echo, send
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from dicomnode.network.transport import RequestorEntity
 
@@ -96,7 +96,7 @@ def ask(requester: Requester, archive: StoragePeer, request: Dataset) -> tuple[i
 
 def stored(archive: StoragePeer, tmp_path: Path) -> Path:
     path = write(tmp_path)
-    send(Destination("archive", "ARCHIVE", "127.0.0.1", archive.port, "NODE"), [path])
+    send(Peer("archive", "ARCHIVE", "127.0.0.1", archive.port, "NODE"), [path])
     return path
 
 
@@ -146,7 +146,7 @@ def test_a_requester_that_has_gone(archive: StoragePeer, requester: Requester, t
 
 
 def test_answers_an_echo(archive: StoragePeer) -> None:
-    assert echo(Destination("archive", "ARCHIVE", "127.0.0.1", archive.port)) > 0
+    assert echo(Peer("archive", "ARCHIVE", "127.0.0.1", archive.port)) > 0
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.file_server import Handler, Server, serving
 
 CONTENT = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-MINE = downloads.Published(
+MINE = downloads.PublishedFile(
     "Mine", f"unet_mine-{DIGEST[:8]}.pth", "nothing", "http://127.0.0.1:9/", "use `dicomnode weights install`"
 )
 

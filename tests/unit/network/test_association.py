@@ -25,13 +25,13 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import AllStoragePresentationContexts, build_context
 
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.network.association import Destination, Sent, echo, send, sendable
+from dicomnode.network.association import Peer, Sent, echo, send, sendable
 from dicomnode.network.contexts import VERIFICATION
 from dicomnode.network.transport import RequestorEntity
 from tests.acceptance.running import free_port
 
 
-class Peer:
+class FakePeer:
     """Answers every C-STORE with `status`, keeps what came."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Peer:
         self.entity.maximum_pdu_size = 0
         self.entity.require_called_aet = True
 
-    def start(self, contexts: Mapping[UID, list[UID]]) -> Destination:
+    def start(self, contexts: Mapping[UID, list[UID]]) -> Peer:
         supported = [build_context(sop_class, syntaxes) for sop_class, syntaxes in contexts.items()]
         handlers = [
             (evt.EVT_C_STORE, self.store),
@@ -53,7 +53,7 @@ class Peer:
         server = self.entity.start_server(("127.0.0.1", 0), False, contexts=supported, evt_handlers=handlers)
         assert server is not None
         port = int(server.server_address[1])
-        return Destination("archive", "PEER", "127.0.0.1", port, "NODE", 20.0, 30.0, 30.0, 30.0)
+        return Peer("archive", "PEER", "127.0.0.1", port, "NODE", 20.0, 30.0, 30.0, 30.0)
 
     def store(self, event: evt.Event) -> int:
         self.act(event)
@@ -71,8 +71,8 @@ ALL = {
 
 
 @pytest.fixture
-def peer() -> Iterator[Peer]:
-    made = Peer()
+def peer() -> Iterator[FakePeer]:
+    made = FakePeer()
     yield made
     made.entity.shutdown()
 
@@ -94,23 +94,23 @@ def body(path: Path) -> bytes:
     return path.read_bytes()[144 + dcmread(path).file_meta.FileMetaInformationGroupLength :]
 
 
-def test_echo(peer: Peer) -> None:
+def test_echo(peer: FakePeer) -> None:
     assert 0.0 < echo(peer.start(ALL)) < 30.0
 
 
-def test_echo_that_is_not_offered(peer: Peer) -> None:
+def test_echo_that_is_not_offered(peer: FakePeer) -> None:
     with pytest.raises(PeerRejectedError, match="accepts none of: Verification SOP Class"):
         echo(peer.start({CTImageStorage: [ExplicitVRLittleEndian]}))
 
 
-def test_echo_with_a_failure(peer: Peer) -> None:
+def test_echo_with_a_failure(peer: FakePeer) -> None:
     peer.status = 0x0122
     with pytest.raises(PeerRejectedError, match="0x0122"):
         echo(peer.start(ALL))
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
-def test_files_go_as_they_are_in_order_on_one_association(peer: Peer, tmp_path: Path, syntax: UID) -> None:
+def test_files_go_as_they_are_in_order_on_one_association(peer: FakePeer, tmp_path: Path, syntax: UID) -> None:
     paths = [write(tmp_path, syntax=syntax) for _ in range(3)]
     told: list[tuple[Path, Sent]] = []
     sent = send(peer.start(ALL), paths, lambda path, result: told.append((path, result)))
@@ -126,7 +126,9 @@ def test_files_go_as_they_are_in_order_on_one_association(peer: Peer, tmp_path: 
     ("file", "taken"),
     [(ExplicitVRLittleEndian, ImplicitVRLittleEndian), (ImplicitVRLittleEndian, ExplicitVRLittleEndian)],
 )
-def test_uncompressed_files_are_converted_where_they_must(peer: Peer, tmp_path: Path, file: UID, taken: UID) -> None:
+def test_uncompressed_files_are_converted_where_they_must(
+    peer: FakePeer, tmp_path: Path, file: UID, taken: UID
+) -> None:
     path = write(tmp_path, syntax=file)
     send(peer.start({CTImageStorage: [taken]}), [path])
     ((syntax, data),) = peer.received
@@ -143,20 +145,20 @@ def write_with(path: Path, syntax: UID, data: bytes) -> None:
     path.write_bytes(encode(CTImageStorage, "1.2.3", syntax) + data)
 
 
-def test_the_syntax_that_a_destination_prefers_is_taken(peer: Peer, tmp_path: Path) -> None:
+def test_the_syntax_that_a_destination_prefers_is_taken(peer: FakePeer, tmp_path: Path) -> None:
     destination = replace(peer.start(ALL), preferred_syntax=ImplicitVRLittleEndian)
     send(destination, [write(tmp_path, syntax=ExplicitVRLittleEndian)])
     ((syntax, _data),) = peer.received
     assert syntax == ImplicitVRLittleEndian
 
 
-def test_compressed_files_are_not_converted(peer: Peer, tmp_path: Path) -> None:
+def test_compressed_files_are_not_converted(peer: FakePeer, tmp_path: Path) -> None:
     destination = peer.start({CTImageStorage: [ExplicitVRLittleEndian]})
     with pytest.raises(PeerRejectedError, match="RLE Lossless"):
         send(destination, [write(tmp_path, syntax=RLELossless)])
 
 
-def test_a_class_that_is_refused_does_not_take_back_what_was_stored(peer: Peer, tmp_path: Path) -> None:
+def test_a_class_that_is_refused_does_not_take_back_what_was_stored(peer: FakePeer, tmp_path: Path) -> None:
     """Case 24: the PACS refuses SEG."""
     told: list[Path] = []
     paths = [write(tmp_path), write(tmp_path, SegmentationStorage)]
@@ -187,7 +189,7 @@ def test_a_class_that_is_refused_does_not_take_back_what_was_stored(peer: Peer, 
     ],
 )
 def test_the_peers_status_decides(
-    peer: Peer, tmp_path: Path, status: int, expected: str | type[PeerError] | type[PeerRejectedError]
+    peer: FakePeer, tmp_path: Path, status: int, expected: str | type[PeerError] | type[PeerRejectedError]
 ) -> None:
     peer.status = status
     destination, path = peer.start(ALL), write(tmp_path)
@@ -201,7 +203,7 @@ def test_the_peers_status_decides(
         assert type(caught.value) is expected
 
 
-def test_abort_in_the_middle_passes(peer: Peer, tmp_path: Path) -> None:
+def test_abort_in_the_middle_passes(peer: FakePeer, tmp_path: Path) -> None:
     def abort_at_the_second(event: evt.Event) -> None:
         if len(peer.received) == 1:
             event.assoc.abort()
@@ -214,26 +216,26 @@ def test_abort_in_the_middle_passes(peer: Peer, tmp_path: Path) -> None:
     assert told == paths[:1]
 
 
-def test_a_peer_that_never_answers(peer: Peer, tmp_path: Path) -> None:
+def test_a_peer_that_never_answers(peer: FakePeer, tmp_path: Path) -> None:
     peer.act = lambda _event: time.sleep(1.0)
     destination = replace(peer.start(ALL), dimse_timeout_s=0.2)
     with pytest.raises(PeerError, match=r"silent for 0\.2 s"):
         send(destination, [write(tmp_path)])
 
 
-def test_wrong_called_title_is_for_good_and_says_the_cure(peer: Peer, tmp_path: Path) -> None:
+def test_wrong_called_title_is_for_good_and_says_the_cure(peer: FakePeer, tmp_path: Path) -> None:
     destination = replace(peer.start(ALL), ae_title="OTHER")
     with pytest.raises(PeerRejectedError, match="AE title is not OTHER: correct the destination's ae_title"):
         send(destination, [write(tmp_path)])
 
 
-def test_unknown_calling_title_is_for_good(peer: Peer, tmp_path: Path) -> None:
+def test_unknown_calling_title_is_for_good(peer: FakePeer, tmp_path: Path) -> None:
     peer.entity.require_calling_aet = ["SOMEBODY"]
     with pytest.raises(PeerRejectedError, match="does not know our AE title NODE: register it"):
         send(peer.start(ALL), [write(tmp_path)])
 
 
-def test_too_many_associations_passes(peer: Peer, tmp_path: Path) -> None:
+def test_too_many_associations_passes(peer: FakePeer, tmp_path: Path) -> None:
     destination = peer.start(ALL)
     peer.entity._maximum_associations = 0
     with pytest.raises(PeerError, match="too many associations"):
@@ -241,24 +243,24 @@ def test_too_many_associations_passes(peer: Peer, tmp_path: Path) -> None:
 
 
 def test_nobody_listens() -> None:
-    destination = Destination("archive", "PEER", "127.0.0.1", free_port())
+    destination = Peer("archive", "PEER", "127.0.0.1", free_port())
     with pytest.raises(PeerError, match="no connection \\(Connection refused\\)"):
         echo(destination)
 
 
 def test_unknown_host() -> None:
     with pytest.raises(PeerError, match="host name is not known"):
-        echo(Destination("archive", "PEER", "no-such-host.invalid", 104))
+        echo(Peer("archive", "PEER", "no-such-host.invalid", 104))
 
 
 def test_a_listener_that_is_no_dicom_peer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        destination = Destination("archive", "PEER", "127.0.0.1", listener.getsockname()[1], acse_timeout_s=0.2)
+        destination = Peer("archive", "PEER", "127.0.0.1", listener.getsockname()[1], acse_timeout_s=0.2)
         with pytest.raises(PeerError, match=r"did not answer the association request within 0\.2 s"):
             echo(destination)
 
 
-def test_not_a_dicom_file(peer: Peer, tmp_path: Path) -> None:
+def test_not_a_dicom_file(peer: FakePeer, tmp_path: Path) -> None:
     (tmp_path / "x.dcm").write_text("no")
     with pytest.raises(PeerRejectedError, match="no DICOM file"):
         send(peer.start(ALL), [tmp_path / "x.dcm"])
@@ -271,7 +273,7 @@ def test_of_a_folder_only_dicom_objects_are_sent(tmp_path: Path) -> None:
     assert sendable([directory, *tmp_path.glob("[RE]*"), image]) == [image]
 
 
-def test_more_than_128_contexts_are_sent_in_batches(peer: Peer, tmp_path: Path) -> None:
+def test_more_than_128_contexts_are_sent_in_batches(peer: FakePeer, tmp_path: Path) -> None:
     """70 SOP classes, two contexts each (the file's syntax and the other uncompressed one): two associations."""
     classes = AllStoragePresentationContexts[:70]
     paths = [write(tmp_path, UID(str(context.abstract_syntax))) for context in classes]

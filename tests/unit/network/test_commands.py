@@ -10,7 +10,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ, C_STORE_RSP
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
 
-from dicomnode.network.commands import Answer, StoreRequest, store_request, store_response
+from dicomnode.network.commands import StoreAnswer, StoreRequest, store_request, store_response
 
 REQUEST = StoreRequest(3, 7, CTImageStorage, "1.2.3.4")
 
@@ -58,8 +58,10 @@ def test_rubbish_raises_nothing(content: bytes) -> None:
     store_request(content, 1)
 
 
-@pytest.mark.parametrize("answer", [Answer(0x0000), Answer(0xA700, "cannot store now"), Answer(0xC001, "uid-taken")])
-def test_a_response_is_what_pynetdicom_would_send(answer: Answer) -> None:
+@pytest.mark.parametrize(
+    "answer", [StoreAnswer(0x0000), StoreAnswer(0xA700, "cannot store now"), StoreAnswer(0xC001, "uid-taken")]
+)
+def test_a_response_is_what_pynetdicom_would_send(answer: StoreAnswer) -> None:
     primitive = C_STORE()
     primitive.MessageIDBeingRespondedTo, primitive.Status = 7, answer.status
     primitive.AffectedSOPClassUID, primitive.AffectedSOPInstanceUID = CTImageStorage, "1.2.3.4"
@@ -72,14 +74,14 @@ def test_a_response_is_what_pynetdicom_would_send(answer: Answer) -> None:
 
 
 def test_a_long_comment_is_cut_to_its_vr() -> None:
-    response = store_response(REQUEST, Answer(0xC000, "é" * 100), 0)
+    response = store_response(REQUEST, StoreAnswer(0xC000, "é" * 100), 0)
     assert b"?" * 64 in response
     assert b"?" * 65 not in response
 
 
 @pytest.mark.parametrize("longest", [7, 8, 50, 16384])
 def test_no_pdu_is_longer_than_the_peer_allows(longest: int) -> None:
-    response, at, commands, controls = store_response(REQUEST, Answer(0x0000), longest), 0, b"", []
+    response, at, commands, controls = store_response(REQUEST, StoreAnswer(0x0000), longest), 0, b"", []
     while at < len(response):
         kind, length, value_length, context_id, control = struct.unpack_from(">BxLLBB", response, at)
         assert (kind, context_id, value_length) == (4, 3, length - 4)
@@ -87,5 +89,5 @@ def test_no_pdu_is_longer_than_the_peer_allows(longest: int) -> None:
         commands += response[at + 12 : at + 6 + length]
         controls.append(control)
         at += 6 + length
-    assert commands == store_response(REQUEST, Answer(0x0000), 0)[12:]
+    assert commands == store_response(REQUEST, StoreAnswer(0x0000), 0)[12:]
     assert controls == [1] * (len(controls) - 1) + [3]

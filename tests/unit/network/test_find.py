@@ -11,7 +11,7 @@ from pynetdicom import evt
 
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import find, move
-from dicomnode.network.association import Destination
+from dicomnode.network.association import Peer
 from tests.acceptance.running import free_port
 from tests.answering import Answering, Answers
 
@@ -82,7 +82,7 @@ def test_a_peer_that_never_ends_costs_no_more_than_was_allowed(peer: Answering) 
 
 
 def test_no_connection_is_a_failure_in_passing() -> None:
-    nobody = Destination("archive", "X", "127.0.0.1", free_port())
+    nobody = Peer("archive", "X", "127.0.0.1", free_port())
     with pytest.raises(PeerError, match="no connection"):
         find.find(nobody, find.MODALITY_WORKLIST, Dataset(), within_s=2.0, most=1)
 

@@ -86,7 +86,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def send(archive: Archive, *paths: Path, **settings: str) -> list[stow.Sent]:
-    return stow.send(stow.Server("archive", archive.url, **settings), paths)  # type: ignore[arg-type]
+    return stow.send(stow.StowServer("archive", archive.url, **settings), paths)  # type: ignore[arg-type]
 
 
 def test_the_file_goes_as_it_is(archive: Archive, image: Path) -> None:
@@ -159,7 +159,9 @@ def test_the_first_failure_ends_it_and_what_was_stored_is_told(archive: Archive,
     told: list[Path] = []
     (tmp_path / "no.dcm").write_bytes(b"no DICOM")
     with pytest.raises(PeerRejectedError, match=r"no\.dcm: it is no DICOM file"):
-        stow.send(stow.Server("a", archive.url), [image, tmp_path / "no.dcm", image], lambda path, _: told.append(path))
+        stow.send(
+            stow.StowServer("a", archive.url), [image, tmp_path / "no.dcm", image], lambda path, _: told.append(path)
+        )
     assert told == [image]
 
 
@@ -183,7 +185,7 @@ def test_credentials_are_read_where_they_stand(
     (tmp_path / "secret").write_text("s3cret\n")
     send(archive, image, **{key: value.format(tmp=tmp_path) for key, value in settings.items()})
     assert archive.requests[0][2]["Authorization"] == header
-    assert "s3cret" not in repr(stow.Server("a", "u", **settings))  # type: ignore[arg-type]
+    assert "s3cret" not in repr(stow.StowServer("a", "u", **settings))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("where", ["env:STOW_NOTHING", "file:/nonexistent/secret"])
@@ -200,7 +202,7 @@ def test_a_server_that_is_away(image: Path) -> None:
 
 def test_echo_asks_for_nobody(archive: Archive) -> None:
     archive.body = b"[]"
-    server = stow.Server("archive", archive.url)
+    server = stow.StowServer("archive", archive.url)
     assert stow.echo(server) > 0
     assert archive.requests[0][:2] == ("GET", "/dicom-web/studies?StudyInstanceUID=2.25.0&limit=1")
     archive.status = 405

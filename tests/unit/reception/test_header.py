@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 from pynetdicom.dsutils import encode
 
-from dicomnode.reception.header import Header, HeaderError, parse
+from dicomnode.reception.header import HeaderError, InstanceHeader, parse
 
 SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
 
@@ -52,7 +52,7 @@ def encoded(dataset: Dataset, syntax: UID = ExplicitVRLittleEndian) -> bytes:
 def test_every_encoding_gives_the_same_header(syntax: UID) -> None:
     header = parse(encoded(ct(), syntax), syntax)
     assert header == parse(encoded(ct()), ExplicitVRLittleEndian)
-    assert header == Header(
+    assert header == InstanceHeader(
         sop_class_uid=CTImageStorage,
         sop_instance_uid="1.2.3.4",
         study_uid="1.2",

@@ -12,7 +12,7 @@ from pynetdicom.ae import ApplicationEntity
 from dicomnode.errors import SpoolError
 from dicomnode.network.contexts import VERIFICATION
 from dicomnode.reception.query_model import STUDY_ROOT
-from dicomnode.reception.receiver import Caller, Receiver, ReceiverSettings
+from dicomnode.reception.receiver import PermittedCaller, Receiver, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
 from tests.scanners import associated, ct, wait_until
@@ -36,7 +36,7 @@ class Node:
             port=0,
             minimum_free_bytes=0,
             acse_timeout_s=5.0,
-            queriers=(Caller("READER", "127.0.0.1"),),
+            queriers=(PermittedCaller("READER", "127.0.0.1"),),
             move_to=(("PEER", "127.0.0.1", self._server.server_address[1]), ("AWAY", "127.0.0.1", 1)),
             results=folder / "results",
         )

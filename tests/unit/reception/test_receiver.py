@@ -17,7 +17,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import build_context
 
 from dicomnode.errors import SpoolError
-from dicomnode.reception.receiver import Caller, Receiver, ReceiverSettings
+from dicomnode.reception.receiver import PermittedCaller, Receiver, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance, StudyIntake
 from dicomnode.store.spool import Spool
@@ -212,15 +212,20 @@ def test_watermark_refuses_associations_and_stores(start: Callable[..., Node], m
         ({}, "SCANNER", "OTHER", (1, 1, 7)),
         ({"check_called_ae": False}, "SCANNER", "OTHER", None),
         ({"more_ae_titles": ("ILD", "OTHER")}, "SCANNER", "OTHER", None),
-        ({"callers": (Caller("SCANNER"),)}, "SCANNER", "NODE", None),
-        ({"callers": (Caller("*", "127.0.0.0/8"),)}, "SCANNER", "NODE", None),
-        ({"callers": (Caller("*", "192.0.2.1"),)}, "SCANNER", "NODE", (1, 1, 3)),
-        ({"callers": (Caller("SCANNER"),)}, "STRANGER", "NODE", (1, 1, 3)),
-        ({"callers": (Caller("SCANNER", "127.0.0.0/8"),)}, "SCANNER", "NODE", None),
-        ({"callers": (Caller("*", "127.0.0.0/8"),)}, "ANYBODY", "NODE", None),
-        ({"callers": (Caller("*", "192.0.2.0/24"),)}, "ANYBODY", "NODE", (1, 1, 3)),
-        ({"callers": (Caller("SCANNER", "192.0.2.1"),)}, "SCANNER", "NODE", (1, 1, 3)),
-        ({"callers": (Caller("A", "192.0.2.1"), Caller("SCANNER", "127.0.0.1"))}, "SCANNER", "NODE", None),
+        ({"callers": (PermittedCaller("SCANNER"),)}, "SCANNER", "NODE", None),
+        ({"callers": (PermittedCaller("*", "127.0.0.0/8"),)}, "SCANNER", "NODE", None),
+        ({"callers": (PermittedCaller("*", "192.0.2.1"),)}, "SCANNER", "NODE", (1, 1, 3)),
+        ({"callers": (PermittedCaller("SCANNER"),)}, "STRANGER", "NODE", (1, 1, 3)),
+        ({"callers": (PermittedCaller("SCANNER", "127.0.0.0/8"),)}, "SCANNER", "NODE", None),
+        ({"callers": (PermittedCaller("*", "127.0.0.0/8"),)}, "ANYBODY", "NODE", None),
+        ({"callers": (PermittedCaller("*", "192.0.2.0/24"),)}, "ANYBODY", "NODE", (1, 1, 3)),
+        ({"callers": (PermittedCaller("SCANNER", "192.0.2.1"),)}, "SCANNER", "NODE", (1, 1, 3)),
+        (
+            {"callers": (PermittedCaller("A", "192.0.2.1"), PermittedCaller("SCANNER", "127.0.0.1"))},
+            "SCANNER",
+            "NODE",
+            None,
+        ),
     ],
 )
 def test_who_may_call(

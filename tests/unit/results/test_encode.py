@@ -24,9 +24,9 @@ def analysis(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
 
 
 def test_a_checkpoint_is_restored_as_it_was_saved(analysis: Analysis, tmp_path: Path) -> None:
-    saved = encode.Checkpoint.of(analysis)
+    saved = encode.AnalysisCheckpoint.of(analysis)
     saved.save(tmp_path)
-    restored = encode.Checkpoint.restore(tmp_path)
+    restored = encode.AnalysisCheckpoint.restore(tmp_path)
     assert restored.findings == saved.findings
     assert restored.sources == saved.sources
     np.testing.assert_array_equal(restored.labels_in_source, saved.labels_in_source)
@@ -37,10 +37,10 @@ def test_a_checkpoint_is_restored_as_it_was_saved(analysis: Analysis, tmp_path: 
 
 def test_encoding_a_restored_checkpoint_gives_the_same_bytes(analysis: Analysis, tmp_path: Path) -> None:
     context = encode.context(1_780_000_000.0, "NODE")
-    checkpoint = encode.Checkpoint.of(analysis)
+    checkpoint = encode.AnalysisCheckpoint.of(analysis)
     first = encode.encode(checkpoint, context, tmp_path / "a")
     checkpoint.save(tmp_path / "c")
-    second = encode.encode(encode.Checkpoint.restore(tmp_path / "c"), context, tmp_path / "b")
+    second = encode.encode(encode.AnalysisCheckpoint.restore(tmp_path / "c"), context, tmp_path / "b")
     assert [o.name for o in first] == ["seg", "measurements", "summary"]
     for a, b in zip(first, second, strict=True):
         assert a.sop_instance_uid == b.sop_instance_uid
@@ -62,4 +62,4 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 
 def test_a_refused_study_has_nothing_to_encode() -> None:
     with pytest.raises(ValueError, match="nothing to encode"):
-        encode.Checkpoint.of(analyse([], Method(ClassicalSegmenter(), None, None)))
+        encode.AnalysisCheckpoint.of(analyse([], Method(ClassicalSegmenter(), None, None)))

@@ -10,7 +10,7 @@ from dicomnode.routing.rules import (
     ANALYSE,
     Action,
     Condition,
-    Decision,
+    RoutingDecision,
     Rule,
     RuleSet,
     SeriesFacts,
@@ -190,7 +190,7 @@ def test_the_record_holds_no_values_of_the_images() -> None:
     assert found.verdicts[0].checks[0].seen == ("MUSTERMANN^ERIKA",)
     recorded = found.recorded()
     assert "MUSTERMANN" not in str(recorded)
-    again = Decision.of(recorded)
+    again = RoutingDecision.of(recorded)
     assert (again.taken_by, again.action) == (found.taken_by, found.action)
     assert again.recorded() == recorded
 

@@ -6,14 +6,14 @@ import pytest
 
 from training import demo
 from training.models.deep import settings as deep_settings
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 from training.run.settings import RunSettings
 
 
 def test_the_settings_are_valid_and_kept_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[RunSettings] = []
 
-    def take(settings: RunSettings, toml: str, told: Told) -> Path:
+    def take(settings: RunSettings, toml: str, progress: ProgressCallback) -> Path:
         assert toml == (tmp_path / "run.toml").read_text()
         taken.append(settings)
         return settings.out

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomnode.config import Routing
+from dicomnode.config import RoutingTable
 from dicomnode.routing.rules import PRIORITIES, Priority
 from dicomnode.workflows.queue import delivery_id, study_id, study_priority
 
-ROUTING = Routing(routine_yields_s=900, research_yields_s=14_400)
+ROUTING = RoutingTable(routine_yields_s=900, research_yields_s=14_400)
 YIELDS = {"stat": 0.0, "routine": 900.0, "research": 14_400.0}
 times = st.floats(1.75e9, 3.8e9)
 

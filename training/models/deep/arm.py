@@ -20,10 +20,10 @@ from training.models.arm import Data, Rows
 from training.models.deep import fit as loop
 from training.models.deep import settings as deep_settings
 from training.models.deep.distributed import Ranks, alone
-from training.models.deep.job import Job
+from training.models.deep.job import FitJob
 from training.models.deep.prepared_slices import prepare_all
 from training.models.deep.settings import DeepSettings
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FittedNetwork:
     """A network that predicts from the prepared slices of its job."""
 
     net: HazardNet
-    job: Job
+    job: FitJob
     ranks: Ranks
 
     def predict(self, rows: Rows) -> NDArray[np.float64]:
@@ -48,7 +48,13 @@ class DeepArm:
     settings: DeepSettings
 
     def fit(
-        self, data: Data, train: Rows, inner: Sequence[tuple[Rows, Rows]], folder: Path, seed: int, progress: Told
+        self,
+        data: Data,
+        train: Rows,
+        inner: Sequence[tuple[Rows, Rows]],
+        folder: Path,
+        seed: int,
+        progress: ProgressCallback,
     ) -> FittedNetwork:
         """As `arms.Arm.fit`.
 
@@ -71,7 +77,7 @@ class DeepArm:
                 _torchrun(folder, self.settings.processes, progress)
         return FittedNetwork(loop.load_network(folder, job).to(ranks.device), job, ranks)
 
-    def _job(self, data: Data, fit: Rows, validate: Rows, seed: int, told: Told) -> Job:
+    def _job(self, data: Data, fit: Rows, validate: Rows, seed: int, progress: ProgressCallback) -> FitJob:
         """The job over all scans of `data`; whose outcomes are looked at, its rows say."""
         rows = range(len(data.cohort))
         volumes = [volume for row in rows if (volume := data.volume(row)) is not None]
@@ -90,11 +96,11 @@ class DeepArm:
         if odd := int((~np.isfinite(years) & (earlier >= 0)).sum()):
             raise ValueError(f"{odd} scans have an earlier scan without years since")
         cache = self.settings.cache or data.registry / "prepared"
-        return Job(
+        return FitJob(
             backbone=self.name,
             settings=self.settings,
             seed=seed,
-            scans=prepare_all(volumes, self.settings.spec, cache, self.settings.cores, told),
+            scans=prepare_all(volumes, self.settings.spec, cache, self.settings.cores, progress),
             earlier=earlier,
             years=np.where(earlier >= 0, years, np.nan),
             outcomes=outcomes,
@@ -112,7 +118,7 @@ def make(name: str, table: Mapping[str, object]) -> DeepArm:
     return DeepArm(name, deep_settings.read(table))
 
 
-def _torchrun(folder: Path, processes: int, told: Told) -> None:
+def _torchrun(folder: Path, processes: int, progress: ProgressCallback) -> None:
     """Fit the folder's job in several processes on this machine.
 
     Raises:
@@ -127,7 +133,7 @@ def _torchrun(folder: Path, processes: int, told: Told) -> None:
         with process.stdout as lines:
             for line in lines:
                 done, total, what = line.rstrip("\n").split(" ", 2)
-                told(what, int(done), int(total))
+                progress(what, int(done), int(total))
         code = process.wait()
     if code:
         raise UsageError(f"{processes} processes could not fit the network together (status {code}): see {errors}")

@@ -21,11 +21,11 @@ from training.data.outcomes import EDGES_YEARS, interval_targets, negative_log_l
 from training.models.arm import Rows
 from training.models.deep.augment import augmented, generator
 from training.models.deep.distributed import Ranks
-from training.models.deep.job import Job
+from training.models.deep.job import FitJob
 from training.models.deep.prepared_slices import batches, write_whole
 from training.models.deep.pretrained import load_encoder
 from training.models.deep.random_start import start_at_random
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 
 WEIGHTS, REPORT, CHECKPOINT = "model.safetensors", "fit.json", "checkpoint.pt"
 INTERVALS = len(EDGES_YEARS) - 1
@@ -55,20 +55,20 @@ class Progress:
         return done >= epochs or done - 1 - self.best >= patience
 
 
-def finished(folder: Path, job: Job) -> bool:
+def finished(folder: Path, job: FitJob) -> bool:
     """Whether the folder holds this very job's network."""
     report = folder / REPORT
     return report.is_file() and json.loads(report.read_text("utf-8"))["digest"] == job.digest
 
 
-def load_network(folder: Path, job: Job) -> HazardNet:
+def load_network(folder: Path, job: FitJob) -> HazardNet:
     """The network that `fit` wrote, in single precision, ready to predict."""
     net = HazardNet(job.backbone, INTERVALS, earlier=job.settings.earlier)
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / WEIGHTS).items()})
     return net.eval()
 
 
-def fit(job: Job, folder: Path, ranks: Ranks, told: Told) -> None:
+def fit(job: FitJob, folder: Path, ranks: Ranks, progress: ProgressCallback) -> None:
     """Fit the job's network into `folder`: `model.safetensors` (half precision) and `fit.json`, written last."""
     torch.manual_seed(job.seed)
     torch.backends.cudnn.deterministic = True
@@ -82,9 +82,9 @@ def fit(job: Job, folder: Path, ranks: Ranks, told: Told) -> None:
     precision = forward_precision(settings.precision, ranks.device)
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=precision is torch.float16)
     parts = (net, optimiser, schedule, scaler)
-    progress = _resumed(folder / CHECKPOINT, job, parts)
-    while not progress.ended(settings.epochs, settings.patience):
-        epoch = len(progress.train)
+    fitted = _resumed(folder / CHECKPOINT, job, parts)
+    while not fitted.ended(settings.epochs, settings.patience):
+        epoch = len(fitted.train)
         total = 0.0
         # Dropout and stochastic depth draw from the process's own numbers.
         torch.manual_seed(generator(torch.device("cpu"), job.seed, epoch, ranks.rank).initial_seed())
@@ -96,18 +96,18 @@ def fit(job: Job, folder: Path, ranks: Ranks, told: Told) -> None:
             schedule.step()
             total += loss
         validation = ranks.agreed(_likelihood(net, job, ranks.device) if ranks.first else 0.0)
-        progress = progress.after(round(ranks.summed(total) / len(job.fit), 6), validation, net)
+        fitted = fitted.after(round(ranks.summed(total) / len(job.fit), 6), validation, net)
         if ranks.first:
-            _save_checkpoint(folder / CHECKPOINT, job, parts, progress)
-            words = f"Fitting {job.backbone}, epoch {epoch + 1}, loss {progress.train[-1]:.3f}, {validation:.3f}"
-            told(words, epoch + 1, settings.epochs)
+            _save_checkpoint(folder / CHECKPOINT, job, parts, fitted)
+            words = f"Fitting {job.backbone}, epoch {epoch + 1}, loss {fitted.train[-1]:.3f}, {validation:.3f}"
+            progress(words, epoch + 1, settings.epochs)
     if ranks.first:
-        _finish(folder, job, progress)
+        _finish(folder, job, fitted)
 
 
 def gradients(
     net: nn.Module,
-    job: Job,
+    job: FitJob,
     rows: Rows,
     slices: Tensor,
     moment: tuple[int, int],
@@ -163,7 +163,7 @@ def forward_precision(wanted: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def start(job: Job) -> HazardNet:
+def start(job: FitJob) -> HazardNet:
     """The network before its first step: its hazards start at the observed base rate."""
     net = HazardNet(job.backbone, INTERVALS, earlier=job.settings.earlier)
     if file := job.settings.pretrained.get(job.backbone):
@@ -177,20 +177,20 @@ def start(job: Job) -> HazardNet:
     return net.train()
 
 
-def _groups(job: Job, epoch: int, world: int) -> list[Rows]:
+def _groups(job: FitJob, epoch: int, world: int) -> list[Rows]:
     """The epoch's steps: the rows shuffled and cut into nearly equal parts, none too small for the processes."""
     order = np.random.default_rng([job.seed, epoch]).permutation(job.fit)
     return np.array_split(order, max(1, min(math.ceil(len(order) / job.settings.batch), len(order) // world)))
 
 
-def _steps(job: Job, epoch: int, ranks: Ranks) -> Iterator[tuple[Rows, Tensor]]:
+def _steps(job: FitJob, epoch: int, ranks: Ranks) -> Iterator[tuple[Rows, Tensor]]:
     """(rows of all processes, prepared slices of this one's) for each step of an epoch."""
     groups = _groups(job, epoch, ranks.world)
     mine = [with_earlier(job, rows[ranks.rank :: ranks.world]) for rows in groups]
     yield from zip(groups, batches(job.scans, mine), strict=True)
 
 
-def with_earlier(job: Job, rows: Rows) -> Rows:
+def with_earlier(job: FitJob, rows: Rows) -> Rows:
     """The rows, and after them those of their earlier scans, where these are an input."""
     before = job.earlier[rows]
     return np.concatenate([rows, before[before >= 0]]) if job.settings.earlier else rows
@@ -202,7 +202,7 @@ def evaluation_groups(rows: Rows) -> Sequence[Rows]:
 
 
 @torch.inference_mode()
-def logits(net: HazardNet, job: Job, rows: Rows, device: torch.device) -> Tensor:
+def logits(net: HazardNet, job: FitJob, rows: Rows, device: torch.device) -> Tensor:
     """Hazard logits of rows (rows, intervals), in single precision and evaluation mode, on the CPU."""
     was_training = net.training
     net.eval()
@@ -217,26 +217,26 @@ def logits(net: HazardNet, job: Job, rows: Rows, device: torch.device) -> Tensor
     return torch.cat(found)
 
 
-def _likelihood(net: HazardNet, job: Job, device: torch.device) -> float:
+def _likelihood(net: HazardNet, job: FitJob, device: torch.device) -> float:
     """Mean negative log-likelihood of the validation scans."""
     targets, weights = (torch.from_numpy(a) for a in interval_targets(job.outcomes[job.validate]))
     return round(float(negative_log_likelihood(logits(net, job, job.validate, device), targets, weights)), 6)
 
 
-def _save_checkpoint(path: Path, job: Job, parts: Sequence[Any], progress: Progress) -> None:
+def _save_checkpoint(path: Path, job: FitJob, parts: Sequence[Any], fitted: Progress) -> None:
     state = {
         "digest": job.digest,
         "parts": [part.state_dict() for part in parts],
-        "train": list(progress.train),
-        "validation": list(progress.validation),
-        "best": progress.best,
-        "weights": dict(progress.weights or {}),
+        "train": list(fitted.train),
+        "validation": list(fitted.validation),
+        "best": fitted.best,
+        "weights": dict(fitted.weights or {}),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda temporary: torch.save(state, temporary))
 
 
-def _resumed(path: Path, job: Job, parts: Sequence[Any]) -> Progress:
+def _resumed(path: Path, job: FitJob, parts: Sequence[Any]) -> Progress:
     """Where the checkpoint left off; the beginning, where it is none or another job's."""
     if not path.is_file():
         return Progress()
@@ -248,10 +248,10 @@ def _resumed(path: Path, job: Job, parts: Sequence[Any]) -> Progress:
     return Progress(tuple(state["train"]), tuple(state["validation"]), state["best"], state["weights"])
 
 
-def _finish(folder: Path, job: Job, progress: Progress) -> None:
-    assert progress.weights is not None
+def _finish(folder: Path, job: FitJob, fitted: Progress) -> None:
+    assert fitted.weights is not None
     # Half precision: what is evaluated is what is shipped.
-    halved = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in progress.weights.items()}
+    halved = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in fitted.weights.items()}
     write_whole(folder / WEIGHTS, lambda path: save_file(halved, path))
     (folder / WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
     report = {
@@ -259,9 +259,9 @@ def _finish(folder: Path, job: Job, progress: Progress) -> None:
         "backbone": job.backbone,
         "seed": job.seed,
         "settings": job.settings.model_dump(mode="json"),
-        "train_loss": list(progress.train),
-        "validation_loss": list(progress.validation),
-        "best_epoch": progress.best + 1,
+        "train_loss": list(fitted.train),
+        "validation_loss": list(fitted.validation),
+        "best_epoch": fitted.best + 1,
         "scans": {"fit": len(job.fit), "validate": len(job.validate)},
     }
     write_whole(folder / REPORT, lambda path: path.write_text(json.dumps(report, indent=1) + "\n", "utf-8"))

@@ -19,7 +19,7 @@ from training.models.deep.settings import DeepSettings
 
 
 @dataclass(frozen=True)
-class Job:
+class FitJob:
     """One network to fit. Rows are positions in `scans`, which holds the scans used here and their earlier ones.
 
     Attributes:
@@ -79,7 +79,7 @@ class Job:
         write_whole(folder / "job.npz", lambda path: np.savez(path, allow_pickle=False, **arrays))
 
     @classmethod
-    def load(cls, folder: Path) -> "Job":
+    def load(cls, folder: Path) -> "FitJob":
         """The job that `save` wrote."""
         described = json.loads((folder / "job.json").read_text("utf-8"))
         with np.load(folder / "job.npz", allow_pickle=False) as stored:

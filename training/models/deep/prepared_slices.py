@@ -23,7 +23,7 @@ from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.errors import UsageError
 from training.data.volumes import load_scan
 from training.models.arm import Rows
-from training.progress_type import Told
+from training.progress_type import ProgressCallback
 
 #: Groups of scans that are read ahead, each by a thread: reading a file releases the interpreter's lock.
 _AHEAD = 3
@@ -45,7 +45,7 @@ def spec_hash(spec: Spec) -> str:
     return hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def prepare_all(volumes: Sequence[Path], spec: Spec, cache: Path, workers: int, told: Told) -> Prepared:
+def prepare_all(volumes: Sequence[Path], spec: Spec, cache: Path, workers: int, progress: ProgressCallback) -> Prepared:
     """Prepare every scan that is not in the cache yet, in `workers` processes.
 
     A volume that was changed since (its size or time) is prepared again.
@@ -61,12 +61,12 @@ def prepare_all(volumes: Sequence[Path], spec: Spec, cache: Path, workers: int, 
     except OSError as error:
         raise UsageError(f"{folder} cannot be written ({error.strerror}): give deep.cache, a folder that can") from None
     files = tuple(_place(folder, volume) for volume in volumes)
-    missing = [_Task(v, f, spec) for v, f in dict(zip(volumes, files, strict=True)).items() if not f.is_file()]
+    missing = [_CacheTask(v, f, spec) for v, f in dict(zip(volumes, files, strict=True)).items() if not f.is_file()]
     done = len(files) - len(missing)
-    told("Preparing scans", done, len(files))
+    progress("Preparing scans", done, len(files))
     for _ in _each(missing, min(workers, len(missing))):
         done += 1
-        told("Preparing scans", done, len(files))
+        progress("Preparing scans", done, len(files))
     return Prepared(files)
 
 
@@ -83,7 +83,7 @@ def batches(prepared: Prepared, groups: Sequence[Rows]) -> Iterator[Tensor]:
 
 
 @dataclass(frozen=True)
-class _Task:
+class _CacheTask:
     volume: Path
     file: Path
     spec: Spec
@@ -98,7 +98,7 @@ def _place(folder: Path, volume: Path) -> Path:
     return folder / f"{volume.stem}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.npy"
 
 
-def _each(tasks: Sequence[_Task], workers: int) -> Iterator[None]:
+def _each(tasks: Sequence[_CacheTask], workers: int) -> Iterator[None]:
     if workers <= 1:
         yield from map(_write, tasks)
         return
@@ -107,7 +107,7 @@ def _each(tasks: Sequence[_Task], workers: int) -> Iterator[None]:
         yield from pool.map(_write, tasks, chunksize=4)
 
 
-def _write(task: _Task) -> None:
+def _write(task: _CacheTask) -> None:
     slices: NDArray[np.float32] = prepare(*load_scan(task.volume), task.spec)
     write_whole(task.file, lambda path: np.save(path, slices))
 

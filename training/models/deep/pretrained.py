@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dicomnode.analysis.risk.backbones import BACKBONES, models
-from dicomnode.downloads import Published
+from dicomnode.downloads import PublishedFile
 from dicomnode.errors import UsageError
 
 _HOW = "Get it with `training pretrained {backbone} --to FOLDER`, which also says what to write here"
@@ -27,7 +27,7 @@ class PretrainedFile(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-def published(backbone: str) -> Published:
+def published(backbone: str) -> PublishedFile:
     """The file with ImageNet weights that torchvision names for a backbone.
 
     Raises:
@@ -37,7 +37,7 @@ def published(backbone: str) -> Published:
         raise UsageError(f"{backbone}: no such backbone; known are {', '.join(BACKBONES)}")
     source, file = models.get_model_weights(backbone).IMAGENET1K_V1.url.rsplit("/", 1)
     by_hand = f"name it as deep.pretrained.{backbone}, with its sha256 (sha256sum FILE)"
-    return Published(backbone, file, "ImageNet weights", source, by_hand)
+    return PublishedFile(backbone, file, "ImageNet weights", source, by_hand)
 
 
 def check(backbone: str, file: PretrainedFile) -> None:

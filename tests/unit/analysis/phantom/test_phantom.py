@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dicomnode.analysis.arrays import LEFT, RIGHT
-from dicomnode.analysis.phantom.phantom import Disease, Phantom, Scanner, chest
+from dicomnode.analysis.phantom.phantom import Disease, Phantom, PhantomScanner, chest
 
 SHAPE, SPACING = (60, 72, 88), (5.0, 4.0, 4.0)
 
@@ -15,7 +15,7 @@ def small(seed: int = 1, **arguments: object) -> Phantom:
 
 @pytest.fixture(scope="module")
 def healthy() -> Phantom:
-    return small(scanner=Scanner(noise_hu=0.0))
+    return small(scanner=PhantomScanner(noise_hu=0.0))
 
 
 def test_same_seed_same_phantom() -> None:
@@ -36,7 +36,7 @@ def test_serial_scans_of_one_person_differ_in_noise_only() -> None:
 def test_disease_progresses_in_the_same_lungs() -> None:
     """Where it was dense it stays dense, above the diaphragm that rises."""
     earlier, later = (
-        small(s, person=9, disease=Disease(ground_glass=g), scanner=Scanner(noise_hu=0.0))
+        small(s, person=9, disease=Disease(ground_glass=g), scanner=PhantomScanner(noise_hu=0.0))
         for s, g in ((1, 0.4), (2, 0.6))
     )
     lung = earlier.labels > 0
@@ -86,7 +86,7 @@ def test_airways_are_not_lung(healthy: Phantom) -> None:
 
 
 def test_disease_is_basal_and_peripheral_and_takes_volume(healthy: Phantom) -> None:
-    sick = small(disease=Disease.of_severity(0.6), scanner=Scanner(noise_hu=0.0))
+    sick = small(disease=Disease.of_severity(0.6), scanner=PhantomScanner(noise_hu=0.0))
     assert sick.truth.right_ml + sick.truth.left_ml < 0.9 * (healthy.truth.right_ml + healthy.truth.left_ml)
     dense = (sick.volume.hu > -700) & (sick.volume.hu < -200) & (sick.labels > 0)
     heights = np.nonzero(sick.labels)[0]
@@ -96,7 +96,7 @@ def test_disease_is_basal_and_peripheral_and_takes_volume(healthy: Phantom) -> N
 
 
 def test_more_severe_is_denser_and_smaller() -> None:
-    series = [small(disease=Disease.of_severity(s), scanner=Scanner(noise_hu=0.0)) for s in (0.0, 0.3, 0.6, 0.9)]
+    series = [small(disease=Disease.of_severity(s), scanner=PhantomScanner(noise_hu=0.0)) for s in (0.0, 0.3, 0.6, 0.9)]
     means = [p.volume.hu[p.labels > 0].mean() for p in series]
     volumes = [p.truth.right_ml + p.truth.left_ml for p in series]
     assert means == sorted(means) and volumes == sorted(volumes, reverse=True)
@@ -106,7 +106,7 @@ def test_more_severe_is_denser_and_smaller() -> None:
 
 
 def test_resolution_changes_the_measures_little() -> None:
-    quiet = Scanner(noise_hu=0.0)
+    quiet = PhantomScanner(noise_hu=0.0)
     coarse = small(3, disease=Disease.of_severity(0.5), scanner=quiet)
     fine = chest(3, shape=(120, 144, 176), spacing_mm=(2.5, 2.0, 2.0), disease=Disease.of_severity(0.5), scanner=quiet)
     assert coarse.truth.right_ml == pytest.approx(fine.truth.right_ml, rel=0.03)
@@ -118,7 +118,7 @@ def test_resolution_changes_the_measures_little() -> None:
 def test_a_sharp_kernel_raises_the_noise() -> None:
     noise = []
     for sharpness in (0.1, 0.5, 0.9):
-        phantom = chest(1, shape=(10, 120, 160), spacing_mm=(1.5, 2.0, 2.0), scanner=Scanner(20.0, sharpness))
+        phantom = chest(1, shape=(10, 120, 160), spacing_mm=(1.5, 2.0, 2.0), scanner=PhantomScanner(20.0, sharpness))
         noise.append(float(phantom.volume.hu[:, 2:10, 2:150].std()))
     assert noise[0] < noise[1] < noise[2]
 

@@ -6,13 +6,13 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomnode.analysis.radiomics.itk_grid import Grid, resample, resampling_grid
+from dicomnode.analysis.radiomics.itk_grid import ItkGrid, resample, resampling_grid
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 SPACINGS = st.tuples(*[st.sampled_from([0.5, 0.7, 0.703125, 0.91, 1.0, 1.25, 3.0])] * 3)
 
 
-def simpleitk(image: sitk.Image, to: Grid, interpolator: int) -> np.ndarray:
+def simpleitk(image: sitk.Image, to: ItkGrid, interpolator: int) -> np.ndarray:
     """The filter as PyRadiomics sets it."""
     filter_ = sitk.ResampleImageFilter()
     filter_.SetOutputSpacing(to.spacing)
@@ -44,7 +44,7 @@ def test_to_the_last_bit(
     random = np.random.default_rng(seed)
     values = random.integers(-1024, 400, size[::-1]).astype(np.int16)
     inside = (random.random(values.shape) > 0.5).astype(np.uint8)
-    grid = Grid(size, old, origin, IDENTITY)
+    grid = ItkGrid(size, old, origin, IDENTITY)
     to = resampling_grid(grid, np.array([0, 0, 0]), np.array(size), new, 2)
     if to is None:
         assert np.allclose(old, new)
@@ -59,7 +59,7 @@ def test_oblique_grids_go_through_simpleitk() -> None:
     tilted = (1.0, 0.0, 0.0, 0.0, 0.8, -0.6, 0.0, 0.6, 0.8)
     values = np.random.default_rng(0).integers(-1000, 0, (9, 10, 11)).astype(np.int16)
     inside = np.ones(values.shape, np.uint8)
-    grid = Grid((11, 10, 9), (0.7, 0.7, 2.0), (1.0, 2.0, 3.0), tilted)
+    grid = ItkGrid((11, 10, 9), (0.7, 0.7, 2.0), (1.0, 2.0, 3.0), tilted)
     to = resampling_grid(grid, np.array([0, 0, 0]), np.array([11, 10, 9]), [1, 1, 1], 5)
     assert to is not None
     found, kept = resample(values, inside, grid, to, "sitkLinear")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.phantom.phantom import Disease, Scanner, chest
+from dicomnode.analysis.phantom.phantom import Disease, PhantomScanner, chest
 from dicomnode.analysis.risk.preprocess import Spec, prepare, slice_positions
 from dicomnode.errors import RefusedError
 
@@ -65,7 +65,7 @@ def test_slices_run_from_the_base_to_the_apex_evenly() -> None:
 
 
 def test_resolution_hardly_matters() -> None:
-    disease, quiet = Disease.of_severity(0.5), Scanner(noise_hu=0.0)
+    disease, quiet = Disease.of_severity(0.5), PhantomScanner(noise_hu=0.0)
     fine = chest(3, shape=(140, 128, 160), spacing_mm=(2.0, 2.0, 2.0), disease=disease, scanner=quiet)
     other = chest(3, shape=(70, 96, 120), spacing_mm=(4.0, 2.7, 2.7), disease=disease, scanner=quiet)
     a, b = (prepare(p.volume, p.labels, SPEC) for p in (fine, other))

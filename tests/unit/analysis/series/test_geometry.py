@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dicomnode.analysis.series import geometry
-from dicomnode.analysis.series.headers import Header
+from dicomnode.analysis.series.headers import ImageHeader
 from tests.ct_files import AXIAL, ct_series
 
 CORONAL, SAGITTAL = (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1)
@@ -68,7 +68,7 @@ def test_tilt_is_the_angle_between_steps_and_normal(tilt: float) -> None:
 def test_positions_are_sorted_from_feet_to_head_and_skip_what_has_none() -> None:
     datasets = ct_series(step_mm=2.5)
     del datasets[7].ImagePositionPatient
-    headers = [Header(None, d) for d in reversed(datasets)]  # type: ignore[arg-type]
+    headers = [ImageHeader(None, d) for d in reversed(datasets)]  # type: ignore[arg-type]
     expected = [-300 + 2.5 * i for i in range(40) if i != 7]
     assert geometry.positions_mm(headers) == pytest.approx(expected)
     assert geometry.positions_mm([]) == []

@@ -18,7 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicomnode.analysis.series.headers import Header, Unreadable, find_files, identifier, read_headers, string
+from dicomnode.analysis.series.headers import ImageHeader, Unreadable, find_files, identifier, read_headers, string
 from dicomnode.analysis.series.selection import group, select
 from tests.ct_files import ct_series, write
 
@@ -35,7 +35,7 @@ ODD_FILES = {
 }
 
 
-def read(path: Path) -> Header | Unreadable:
+def read(path: Path) -> ImageHeader | Unreadable:
     headers, unreadable = read_headers([path])
     assert len(headers) + len(unreadable) == 1
     return (headers or unreadable)[0]
@@ -60,7 +60,7 @@ def test_odd_files(data: Path, name: str, expected: str | None) -> None:
 
 def test_truncated_pixels_of_a_real_file_are_counted(data: Path) -> None:
     found = read(data / "odd_pydicom" / "MR_truncated.dcm")
-    assert isinstance(found, Header)
+    assert isinstance(found, ImageHeader)
     assert found.missing_bytes > 0
 
 
@@ -106,7 +106,7 @@ def test_every_cut_is_noticed(tmp_path: Path, syntax: str) -> None:
     [path] = write([dataset], tmp_path)
     whole = path.read_bytes()
     complete = read(path)
-    assert isinstance(complete, Header)
+    assert isinstance(complete, ImageHeader)
     assert complete.missing_bytes == 0
 
     # An RLE fragment's end, the delimiter (8 bytes) and nothing else: that much may be lost without losing pixels.
@@ -123,7 +123,7 @@ def test_a_header_without_pixel_data_lacks_all_of_them(tmp_path: Path) -> None:
     dataset = ct_series()[0]
     del dataset.PixelData
     found = read(write([dataset], tmp_path)[0])
-    assert isinstance(found, Header)
+    assert isinstance(found, ImageHeader)
     assert found.missing_bytes == 4 * 6 * 2
 
 
@@ -156,7 +156,7 @@ def test_names_come_through_byte_for_byte_in_any_character_set(tmp_path: Path, c
     raw = buffer.getvalue().replace(b"X" * len(charset), charset.encode()).replace(b"y" * len(name), name)
     path.write_bytes(raw)
     found = read(path)
-    assert isinstance(found, Header)
+    assert isinstance(found, ImageHeader)
     assert identifier(found.dataset, "PatientName") == name
 
 
@@ -164,7 +164,7 @@ def test_compressed_files_keep_no_inflated_pixels_in_memory(tmp_path: Path) -> N
     dataset = ct_series()[0]
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     found = read(write([dataset], tmp_path)[0])
-    assert isinstance(found, Header)
+    assert isinstance(found, ImageHeader)
     assert found.dataset.buffer is None  # type: ignore[attr-defined]
     assert "PixelData" not in found.dataset
     assert string(found.dataset, "SOPInstanceUID") == dataset.SOPInstanceUID

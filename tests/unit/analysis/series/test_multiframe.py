@@ -7,13 +7,13 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
-from dicomnode.analysis.series.headers import Header, read_headers
+from dicomnode.analysis.series.headers import ImageHeader, read_headers
 from dicomnode.analysis.series.selection import group, input_digest, select
 from dicomnode.analysis.volume import load
 from tests.ct_files import concatenation, ct_series, enhanced, write
 
 
-def headers(datasets: list[Dataset], folder: Path) -> list[Header]:
+def headers(datasets: list[Dataset], folder: Path) -> list[ImageHeader]:
     found, unreadable = read_headers(write(datasets, folder))
     assert not unreadable
     return found

@@ -9,7 +9,7 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from dicomnode.analysis.series import parts
-from dicomnode.analysis.series.headers import Header, read_headers
+from dicomnode.analysis.series.headers import ImageHeader, read_headers
 from dicomnode.analysis.series.selection import Selection, group, select
 from tests.ct_files import ct_series, write
 
@@ -28,7 +28,7 @@ def numbered(datasets: list[Dataset], keyword: str, values: list[object]) -> lis
 
 
 def found(datasets: list[Dataset]) -> list[tuple[str, int]]:
-    [series] = group(Header(Path("in memory"), d) for d in datasets)
+    [series] = group(ImageHeader(Path("in memory"), d) for d in datasets)
     return [(s.part, len(s.headers)) for s in parts.split(series)]
 
 
@@ -117,7 +117,7 @@ def test_whole(datasets: list[Dataset]) -> None:
 def test_parts_hold_the_images_of_one_scan() -> None:
     first, second = scan(0, AcquisitionNumber="1"), scan(1, AcquisitionNumber="2")
     mixed = [d for pair in zip(first, second, strict=True) for d in pair]
-    [series] = group(Header(Path("in memory"), d) for d in mixed)
+    [series] = group(ImageHeader(Path("in memory"), d) for d in mixed)
     for part, datasets in zip(parts.split(series), (first, second), strict=True):
         assert [h.dataset.SOPInstanceUID for h in part.headers] == [d.SOPInstanceUID for d in datasets]
 

@@ -12,7 +12,7 @@ from pydicom.uid import generate_uid
 
 from dicomnode.analysis.findings import Reason
 from dicomnode.analysis.series.selection import (
-    Header,
+    ImageHeader,
     Selection,
     Unreadable,
     find_files,
@@ -36,8 +36,8 @@ def series(slices: int = 60, step_mm: float = 5.0, **attributes: object) -> list
     return ct_series(frames(slices), step_mm=step_mm, **{"StudyInstanceUID": STUDY, **attributes})
 
 
-def headers(*of: list[Dataset]) -> list[Header]:
-    return [Header(Path("in memory"), d) for datasets in of for d in datasets]
+def headers(*of: list[Dataset]) -> list[ImageHeader]:
+    return [ImageHeader(Path("in memory"), d) for datasets in of for d in datasets]
 
 
 def choose(*of: list[Dataset]) -> Selection:
@@ -121,7 +121,7 @@ def test_nothing_readable() -> None:
 
 
 def test_a_truncated_file_spoils_its_series_and_not_the_study() -> None:
-    damaged = [Header(h.path, h.dataset, missing_bytes=4) for h in headers(series())]
+    damaged = [ImageHeader(h.path, h.dataset, missing_bytes=4) for h in headers(series())]
     selection = select(group(damaged + headers(series(ConvolutionKernel="B31f"))))
     assert selection.chosen is not None
     assert selection.chosen.headers[0].dataset.ConvolutionKernel == "B31f"

@@ -9,7 +9,7 @@ from pydicom import Dataset
 from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage, generate_uid
 
 from dicomnode.analysis.series import suitability
-from dicomnode.analysis.series.headers import Header
+from dicomnode.analysis.series.headers import ImageHeader
 from dicomnode.analysis.series.selection import find_files, group, read_headers
 from dicomnode.analysis.series.selection_rules import Rules
 from tests.ct_files import ct_series
@@ -18,7 +18,7 @@ Change = Callable[[list[Dataset]], object]
 
 
 def codes(datasets: list[Dataset]) -> list[str]:
-    [series] = group(Header(Path("in memory"), d) for d in datasets)
+    [series] = group(ImageHeader(Path("in memory"), d) for d in datasets)
     return [r.code for r in suitability.reasons(suitability.facts(series))]
 
 
@@ -189,7 +189,7 @@ BY_RULES: list[tuple[Rules, dict[str, object], list[str]]] = [
 
 @pytest.mark.parametrize(("limits", "attributes", "expected"), BY_RULES)
 def test_rules_of_the_site(limits: Rules, attributes: dict[str, object], expected: list[str]) -> None:
-    [series] = group(Header(Path("in memory"), d) for d in ct_series(**attributes))
+    [series] = group(ImageHeader(Path("in memory"), d) for d in ct_series(**attributes))
     assert [r.code for r in suitability.reasons(suitability.facts(series, limits))][: len(expected) or None] == expected
 
 
@@ -243,7 +243,7 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_uniform() -> None:
 
 def test_truncated_files_name_the_first_image_and_no_patient() -> None:
     datasets = ct_series()
-    headers = [Header(Path("x"), d, missing_bytes=10 * (i == 4)) for i, d in enumerate(datasets)]
+    headers = [ImageHeader(Path("x"), d, missing_bytes=10 * (i == 4)) for i, d in enumerate(datasets)]
     [reason] = suitability.reasons(suitability.facts(group(headers)[0]))
     assert reason.code == "truncated"
     assert datasets[4].SOPInstanceUID in reason.text
@@ -253,7 +253,7 @@ def test_no_reason_names_the_patient() -> None:
     for change, _ in REFUSED:
         datasets = ct_series(StudyDescription="Head SECRET", PatientName="SECRET", PatientID="SECRET")
         change(datasets)
-        [series] = group(Header(Path("SECRET"), d) for d in datasets)
+        [series] = group(ImageHeader(Path("SECRET"), d) for d in datasets)
         for reason in suitability.reasons(suitability.facts(series)):
             assert "SECRET" not in reason.text
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.config import Notify
+from dicomnode.config import NotifyTable
 from dicomnode.outbound.notify import sending
 from dicomnode.outbound.notify.message import kind, message
 from dicomnode.store.records import Event, Instance
 from tests.ct_files import ct_series, write
 
 EVENT = Event("e" * 32, "1.2.3", 2, "failed", "seg to pacs: no connection\n(timed out)", 0.0)
-MAIL = Notify(name="it", kind="email", to=("a@b.example",), sender="n@b.example", server="127.0.0.1:25")
+MAIL = NotifyTable(name="it", kind="email", to=("a@b.example",), sender="n@b.example", server="127.0.0.1:25")
 
 
 def test_the_default_texts() -> None:
@@ -49,7 +49,7 @@ class Images:
 def test_patient_data_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = ct_series(AccessionNumber="ACC-7")[0]
     (path,) = write([image], tmp_path)
-    to = Notify(**{**MAIL.model_dump(), "template": "$AccessionNumber: $PatientName", "patient_data": True})
+    to = NotifyTable(**{**MAIL.model_dump(), "template": "$AccessionNumber: $PatientName", "patient_data": True})
     sent = []
     monkeypatch.setattr(sending.mail, "send", lambda _to, told: sent.append(told))
     from dicomnode.config import Config

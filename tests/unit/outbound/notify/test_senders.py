@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode.cli import app
-from dicomnode.config import Config, Notify
+from dicomnode.config import Config, NotifyTable
 from dicomnode.errors import ConfigurationError, PeerError, PeerRejectedError
 from dicomnode.operations import checks
 from dicomnode.outbound.notify import mail, webhook
@@ -36,15 +36,15 @@ def hook() -> Iterator[Webhook]:
     running.close()
 
 
-def email(server: str, **more: object) -> Notify:
-    return Notify(
+def email(server: str, **more: object) -> NotifyTable:
+    return NotifyTable(
         name="it", kind="email", to=("a@b.example", "c@d.example"), sender="node@b.example", server=server,
         **{"security": "none", "timeout_s": 20, **more},  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-def signed(url: str, key: Path, **more: object) -> Notify:
-    return Notify(name="ris", kind="webhook", url=url, secret_file=key, timeout_s=20, **more)  # type: ignore[arg-type]
+def signed(url: str, key: Path, **more: object) -> NotifyTable:
+    return NotifyTable(name="ris", kind="webhook", url=url, secret_file=key, timeout_s=20, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_no_webhook(key: Path) -> None:
 
 
 def test_the_key_from_the_environment(hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-    to = Notify(name="ris", kind="webhook", url=hook.url, secret_env="TEST_HOOK_KEY")
+    to = NotifyTable(name="ris", kind="webhook", url=hook.url, secret_env="TEST_HOOK_KEY")
     monkeypatch.delenv("TEST_HOOK_KEY", raising=False)
     with pytest.raises(ConfigurationError, match="TEST_HOOK_KEY is empty"):
         webhook.send(to, TOLD)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.catalog.procedure_steps import Step, StepKind, StepState
+from dicomnode.store.catalog.procedure_steps import ProcedureStep, StepKind, StepState
 from dicomnode.store.records import Instance
 from tests.databases import fresh_url, postgresql_server
 
@@ -21,8 +21,8 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]
     opened.close()
 
 
-def step(uid: str = "1.9", state: StepState = "scheduled", seen_at: float = 1.0) -> Step:
-    return Step(uid, "found", "1.2.3", None, "1.5", state, None, None, seen_at)
+def step(uid: str = "1.9", state: StepState = "scheduled", seen_at: float = 1.0) -> ProcedureStep:
+    return ProcedureStep(uid, "found", "1.2.3", None, "1.5", state, None, None, seen_at)
 
 
 def test_a_task_that_is_found_again_stays_as_it_is(catalog: Catalog) -> None:

@@ -49,7 +49,7 @@ def test_a_silent_worker_is_declared_dead_once_and_told_until_its_work_has_moved
     assert catalog.beat(b)
     assert catalog.declare_dead(5.0) == ["a"]
     assert catalog.declare_dead(5.0) == ["a"]  # whoever should have moved its work may have died before it did
-    catalog.buried("a")
+    catalog.mark_reassigned("a")
     assert catalog.declare_dead(5.0) == []
     assert not catalog.beat(a)
     assert [(w.name, w.state) for w in catalog.workers()] == [("a", "gone"), ("b", "alive")]

@@ -25,7 +25,7 @@ from dicomnode.analysis.risk import fold_models
 from dicomnode.analysis.risk.bundle import Bundle, Earlier, load
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.fold_models import FoldModels
-from dicomnode.analysis.risk.queries import Answer, Scan
+from dicomnode.analysis.risk.queries import Answer, Question
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import BundleError, RefusedError, UsageError
 from dicomnode.models import build
@@ -74,10 +74,10 @@ def copy(small: Bundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small.folder, tmp_path / "bundle"))
 
 
-def asked(made: Made, scan: str, earlier: Earlier | None = None) -> Scan:
+def asked(made: Made, scan: str, earlier: Earlier | None = None) -> Question:
     """A scan of the registry as a node would ask about it."""
     features = pd.read_parquet(made.run / "features.parquet").set_index("scan").loc[scan].dropna()
-    return Scan(*load_scan(made.registry / "volumes" / f"{scan}.npz"), features.to_dict(), {}, earlier)
+    return Question(*load_scan(made.registry / "volumes" / f"{scan}.npz"), features.to_dict(), {}, earlier)
 
 
 def answer(made: Made, scan: str, earlier: Earlier | None = None) -> Answer:

@@ -149,16 +149,16 @@ def test_covariates_are_features_too(registry: Registry, tmp_path: Path) -> None
 
 
 def test_a_second_call_measures_nothing_and_a_lost_file_alone(registry: Registry, tmp_path: Path, monkeypatch) -> None:
-    told: list[tuple[int, int]] = []
-    first = compute(cohort(registry), registry, QUICK, tmp_path, lambda _, done, total: told.append((done, total)))
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    progress: list[tuple[int, int]] = []
+    first = compute(cohort(registry), registry, QUICK, tmp_path, lambda _, done, total: progress.append((done, total)))
+    assert progress == [(0, 2), (1, 2), (2, 2)]
     kept = sorted(tmp_path.iterdir())
     kept[0].unlink()
     before = kept[1].stat().st_mtime_ns
-    told.clear()
-    again = compute(cohort(registry), registry, QUICK, tmp_path, lambda _, done, total: told.append((done, total)))
+    progress.clear()
+    again = compute(cohort(registry), registry, QUICK, tmp_path, lambda _, done, total: progress.append((done, total)))
     pd.testing.assert_frame_equal(first, again)
-    assert told == [(1, 2), (2, 2)] and kept[1].stat().st_mtime_ns == before
+    assert progress == [(1, 2), (2, 2)] and kept[1].stat().st_mtime_ns == before
     monkeypatch.setattr(features, "_measure_one", None)
     compute(cohort(registry), registry, QUICK, tmp_path, silent)
 

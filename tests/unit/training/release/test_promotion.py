@@ -15,7 +15,7 @@ from dicomnode.errors import BundleError, GateError, UsageError
 from tests.bundles import change
 from tests.conftest import ROOT
 from training.release import promotion, verdict
-from training.release.verdict import Check, Verdict
+from training.release.verdict import GateCheck, GateVerdict
 
 torch.set_num_threads(1)
 DEMO = ROOT / "weights" / "demo-synthetic"
@@ -23,8 +23,8 @@ DEMO = ROOT / "weights" / "demo-synthetic"
 
 def consent(run: Path, current: str, *, passed: bool = True) -> Path:
     """The gate's verdict on the run's bundle beside `current` (a digest, or "")."""
-    checks = (Check("discrimination", passed, "AUC is lower by 0.05"),)
-    verdict.write(run, Verdict(passed, checks, read(run / "bundle").sha256, current, datetime.now(UTC).isoformat()))
+    checks = (GateCheck("discrimination", passed, "AUC is lower by 0.05"),)
+    verdict.write(run, GateVerdict(passed, checks, read(run / "bundle").sha256, current, datetime.now(UTC).isoformat()))
     return run
 
 

@@ -5,18 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from training.synthetic.patients import SCANNERS, Patient, Scan, cumulative_hazard, draw, true_risk
+from training.synthetic.patients import SCANNERS, Patient, SyntheticScan, cumulative_hazard, draw, true_risk
 
 PATIENT = Patient("S1", person=1, age=60, sex="F", severity=0.4, progression=0.05, fibrosis=1, first_day=0)
 SEEDS = (20260101, 1, 2, 4)
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[int, tuple[list[Patient], list[Scan]]]:
+def drawn() -> dict[int, tuple[list[Patient], list[SyntheticScan]]]:
     return {seed: draw(600, seed) for seed in SEEDS}
 
 
-def observed(scans: list[Scan], horizon: float) -> tuple[float, float]:
+def observed(scans: list[SyntheticScan], horizon: float) -> tuple[float, float]:
     """Per cent of scans that are followed by an observed death within the horizon, and that are censored before it."""
     years = np.array([s.patient.end - s.years for s in scans])
     died = np.array([s.patient.death <= s.patient.contact for s in scans])

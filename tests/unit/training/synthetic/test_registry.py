@@ -32,15 +32,15 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, int]]]:
-    folder, told = tmp_path_factory.mktemp("synthetic") / "a", []
-    make_registry(folder, Request(2, SEED, radiomics=True), workers=1, progress=lambda *step: told.append(step))
-    return folder, told
+    folder, progress = tmp_path_factory.mktemp("synthetic") / "a", []
+    make_registry(folder, Request(2, SEED, radiomics=True), workers=1, progress=lambda *step: progress.append(step))
+    return folder, progress
 
 
 def test_the_registry_is_complete(made) -> None:
-    folder, told = made
+    folder, progress = made
     scans = rows(folder / "scans.csv")
-    assert told[-1] == (len(scans), len(scans))
+    assert progress[-1] == (len(scans), len(scans))
     assert sorted(p.name for p in folder.iterdir()) == [
         "features.parquet",
         "outcomes.csv",
@@ -102,7 +102,7 @@ def test_a_finished_registry_is_left_alone_and_no_other_is_overwritten(made, tmp
 def test_what_was_broken_off_goes_on_and_ends_alike(tmp_path: Path) -> None:
     whole, request = tmp_path / "whole", Request(2, SEED, volumes=False)
     scans = make_registry(whole, request, workers=1)
-    broken, told = tmp_path / "broken", []
+    broken, progress = tmp_path / "broken", []
 
     def break_off(done: int, total: int) -> None:
         if done == 1:
@@ -114,8 +114,8 @@ def test_what_was_broken_off_goes_on_and_ends_alike(tmp_path: Path) -> None:
         log.write('{"scan": "S0001-1", "feat')  # a kill in the middle of a line
     with pytest.raises(UsageError, match="was begun with"):
         make_registry(broken, Request(3, SEED, volumes=False))
-    make_registry(broken, request, workers=1, progress=lambda *step: told.append(step))
-    assert told[0] == (2, scans), "the one that was done is not made again"
+    make_registry(broken, request, workers=1, progress=lambda *step: progress.append(step))
+    assert progress[0] == (2, scans), "the one that was done is not made again"
     for name in ("scans.csv", "outcomes.csv", "truth.csv", "features.parquet"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     assert not list((broken / "scans").iterdir())

@@ -22,7 +22,7 @@ from training.models.deep import fit as loop
 from training.models.deep import settings as deep_settings
 from training.models.deep.arm import DeepArm
 from training.models.deep.distributed import alone
-from training.models.deep.job import Job
+from training.models.deep.job import FitJob
 from training.models.deep.prepared_slices import batches
 from training.models.deep.settings import DeepSettings
 
@@ -47,10 +47,12 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 small = pytest.mark.usefixtures("tiny")
 
 
-def fitted(data: Data, folder: Path, told=quiet, name: str = "resnet18", **settings: object) -> deep_arm.FittedNetwork:
+def fitted(
+    data: Data, folder: Path, progress=quiet, name: str = "resnet18", **settings: object
+) -> deep_arm.FittedNetwork:
     train, fit, validate = inner(data)
     arm: DeepArm = deep_arm.make(name, {**TABLE, **settings})
-    return arm.fit(data, train, [(fit, validate)], folder, seed=3, progress=told)
+    return arm.fit(data, train, [(fit, validate)], folder, seed=3, progress=progress)
 
 
 def weights(folder: Path) -> bytes:
@@ -127,13 +129,13 @@ def test_the_fit_stops_when_the_inner_fold_gains_nothing(data: Data, tmp_path: P
     assert report["validation_loss"][report["best_epoch"] - 1] == min(report["validation_loss"])
 
 
-def a_job(data: Data, folder: Path, **settings: object) -> Job:
+def a_job(data: Data, folder: Path, **settings: object) -> FitJob:
     _, fit, validate = inner(data)
     arm = deep_arm.make("resnet18", {**TABLE, **settings})
     return arm._job(data, fit, validate, 3, quiet)
 
 
-def whole_gradients(job: Job, rows: np.ndarray) -> dict[str, torch.Tensor]:
+def whole_gradients(job: FitJob, rows: np.ndarray) -> dict[str, torch.Tensor]:
     """In evaluation mode: a batch norm in training sees the part that it is given."""
     torch.manual_seed(job.seed)
     net = loop.start(job).eval()
@@ -208,7 +210,7 @@ def test_two_processes_come_to_the_gradients_of_one(data: Data, tmp_path: Path) 
 def test_the_arm_starts_its_processes_itself(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen: list[tuple[str, int, int]] = []
-    learnt = fitted(data, tmp_path, lambda *told: seen.append(told), processes=2, epochs=1)
+    learnt = fitted(data, tmp_path, lambda *progress: seen.append(progress), processes=2, epochs=1)
     assert [s[1:] for s in seen if s[0].startswith("Fitting")] == [(1, 1)]
     assert learnt.predict(np.arange(2)).shape == (2, 5)
     report = json.loads((tmp_path / "fit.json").read_text())
@@ -222,7 +224,7 @@ def test_the_arm_starts_its_processes_itself(data: Data, tmp_path: Path, monkeyp
 def test_a_job_is_the_same_when_read_back(data: Data, tmp_path: Path) -> None:
     job = a_job(data, tmp_path, earlier=True)
     job.save(tmp_path)
-    read = Job.load(tmp_path)
+    read = FitJob.load(tmp_path)
     assert read.digest == job.digest and read.settings == job.settings
     assert dataclasses.replace(read, seed=4).digest != job.digest
 

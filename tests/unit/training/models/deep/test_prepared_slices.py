@@ -30,9 +30,9 @@ def quiet(what: str, done: int, total: int) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_is_trained_on_is_what_the_node_computes(tmp_path: Path, workers: int) -> None:
     paths = volumes(tmp_path)
-    told: list[tuple[int, int]] = []
-    found = prepare_all(paths, SPEC, tmp_path / "cache", workers, lambda _, done, total: told.append((done, total)))
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    progress: list[tuple[int, int]] = []
+    found = prepare_all(paths, SPEC, tmp_path / "cache", workers, lambda _, done, total: progress.append((done, total)))
+    assert progress == [(0, 3), (1, 3), (2, 3), (3, 3)]
     for i, path in enumerate(paths):
         np.testing.assert_array_equal(found.read([i])[0].numpy(), prepare(*load_scan(path), SPEC))
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from dicomnode.analysis.risk.backbones import encoder, models
-from dicomnode.downloads import Published
+from dicomnode.downloads import PublishedFile
 from dicomnode.errors import UsageError, WeightsError
 from tests.file_server import serving
 from training.cli import commands
@@ -89,7 +89,7 @@ def test_fetched_weights_are_what_a_network_starts_with(tmp_path: Path, monkeypa
     whole, content = models.resnet18(weights=None), io.BytesIO()
     torch.save(whole.state_dict(), content)
     name = f"resnet18-{hashlib.sha256(content.getvalue()).hexdigest()[:8]}.pth"
-    here = Published("resnet18", name, "", "http://127.0.0.1:9/", "")
+    here = PublishedFile("resnet18", name, "", "http://127.0.0.1:9/", "")
     monkeypatch.setattr(pretrained, "published", lambda _: here)
     with serving(name, content.getvalue()) as server:
         words = ["pretrained", "resnet18", "--to", str(tmp_path / "imagenet"), "--mirror", server.url]
