@@ -159,7 +159,7 @@ TWO_PROCESSES = """
 import sys, torch
 from pathlib import Path
 from training.models.deep import fit as loop
-from training.models.deep.job import Job
+from training.models.deep.job import FitJob
 from training.models.deep.prepared_slices import batches
 from training.models.deep.distributed import alone, joined
 
@@ -178,7 +178,7 @@ def step(job, ranks):
 with joined("cpu") as ranks:
     assert ranks.world == 2
     for folder in sorted(Path(sys.argv[1]).iterdir()):
-        job = Job.load(folder)
+        job = FitJob.load(folder)
         together = step(job, ranks)
         if ranks.first:
             single = step(job, alone("cpu"))
