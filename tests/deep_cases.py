@@ -58,8 +58,8 @@ def cohort(folder: Path, patients: int = 8) -> Data:
                     "scan": scan,
                     "patient": f"P{number}",
                     "volume": f"volumes/{scan}.npz",
-                    "earlier_scan": f"P{number}-0" if index else "",
-                    "years_since_earlier": 1.25 if index else np.nan,
+                    "prior_scan": f"P{number}-0" if index else "",
+                    "years_since_prior": 1.25 if index else np.nan,
                     "time_years": 2.5 - index if dies else 6.0 - index,
                     "event": dies,
                 }
@@ -82,7 +82,7 @@ def registry(folder: Path, patients: int = 12, made_by: str = "synthetic") -> Pa
     frame = cohort(folder, patients).cohort
     rows, outcomes = [], []
     for row in frame.itertuples():
-        first = row.earlier_scan == ""
+        first = row.prior_scan == ""
         rows.append(
             {
                 **dict.fromkeys(SCANS, ""),

@@ -105,14 +105,14 @@ def analysed(
 def changed(days: float = 365.25) -> Change:
     names = ("volume_ml", "haa_percent", "laa950_percent", "mean_hu", "lower_third_rim.haa_percent")
     return Change(
-        earlier_study_uid="1.2.1",
-        earlier_series_uid="1.2.1.1",
-        earlier_study_date="20250101",
+        prior_study_uid="1.2.1",
+        prior_series_uid="1.2.1.1",
+        prior_study_date="20250101",
         interval_days=days,
         measures={name: Delta(10.0, 12.5, 2.5, 25.0, 2.5 if days >= 90 else None) for name in names},
         flags=(Flag("change-scanner", "warning", "Another scanner: A, now B."),),
-        earlier_input_digest="56" * 32,
-        earlier_algorithm_digest="34" * 32,
+        prior_input_digest="56" * 32,
+        prior_algorithm_digest="34" * 32,
     )
 
 

@@ -158,11 +158,22 @@ class Risk:
     flags: tuple[Flag, ...] = ()
 
 
+#: A change's former keys and those of today: findings.json is kept for ten years.
+_TODAYS_KEYS = {
+    "earlier": "prior",
+    "earlier_study_uid": "prior_study_uid",
+    "earlier_series_uid": "prior_series_uid",
+    "earlier_study_date": "prior_study_date",
+    "earlier_input_digest": "prior_input_digest",
+    "earlier_algorithm_digest": "prior_algorithm_digest",
+}
+
+
 @dataclass(frozen=True)
 class Delta:
-    """One number earlier and now. `relative_percent` is None for a change from 0, `per_year` over a short interval."""
+    """One number, prior and now. `relative_percent` is None for a change from 0, `per_year` over a short interval."""
 
-    earlier: float
+    prior: float
     now: float
     absolute: float
     relative_percent: float | None
@@ -171,21 +182,21 @@ class Delta:
 
 @dataclass(frozen=True)
 class Change:
-    """What changed since the latest earlier scan of the same patient, and why the two may not be comparable."""
+    """What changed since the latest prior scan of the same patient, and why the two may not be comparable."""
 
-    earlier_study_uid: str
-    earlier_series_uid: str
-    earlier_study_date: str
+    prior_study_uid: str
+    prior_series_uid: str
+    prior_study_date: str
     interval_days: float
     measures: Mapping[str, Delta]
     flags: tuple[Flag, ...] = ()
-    earlier_input_digest: str = ""
-    earlier_algorithm_digest: str = ""
+    prior_input_digest: str = ""
+    prior_algorithm_digest: str = ""
 
 
 @dataclass(frozen=True)
 class TrendPoint:
-    """An earlier scan of the same patient, `days_before` this one. None: it was not measured.
+    """A prior scan of the same patient, `days_before` this one. None: it was not measured.
 
     Attributes:
         doubts: codes of the flags (`change.doubts`) by which it may not be comparable with this scan.
@@ -225,9 +236,9 @@ class Findings:
     input_digest: str = ""
     algorithm_digest: str = ""
     change: Change | None = None
-    #: Earlier scans of the same patient, the oldest first.
+    #: Prior scans of the same patient, the oldest first.
     trend: tuple[TrendPoint, ...] = ()
-    #: SHA-256 over what the node added from worklist and PACS (the order, doubts about order and earlier scans); "" if
+    #: SHA-256 over what the node added from worklist and PACS (the order, doubts about order and prior scans); "" if
     #: nothing. UIDs are derived from it too.
     surroundings_digest: str = ""
 
@@ -240,8 +251,8 @@ class Findings:
         if self.surroundings_digest:
             made.append(self.surroundings_digest)
         if self.change is not None:
-            # The same scan compared with other earlier ones makes other reports.
-            compared = json.dumps([asdict(self.change), [asdict(point) for point in self.trend]], sort_keys=True)
+            # The same scan compared with other priors makes other reports.
+            compared = json.dumps([_former(self.change), [asdict(point) for point in self.trend]], sort_keys=True)
             made.append(hashlib.sha256(compared.encode()).hexdigest())
         return tuple(made)
 
@@ -297,5 +308,13 @@ def _risk(d: Mapping[str, Any]) -> Risk:
 def _change(d: Mapping[str, Any] | None) -> Change | None:
     if d is None:
         return None
-    measures = {k: Delta(**v) for k, v in d["measures"].items()}
+    d = {_TODAYS_KEYS.get(k, k): v for k, v in d.items()}
+    measures = {k: Delta(**{_TODAYS_KEYS.get(n, n): x for n, x in v.items()}) for k, v in d["measures"].items()}
     return Change(**{**d, "measures": measures, "flags": tuple(Flag(**f) for f in d["flags"])})
+
+
+def _former(change: Change) -> dict[str, Any]:
+    """A change under the keys that it had before `_TODAYS_KEYS`: the UIDs of what was sent derive from these."""
+    former = {today: key for key, today in _TODAYS_KEYS.items()}
+    d = {former.get(k, k): v for k, v in asdict(change).items()}
+    return {**d, "measures": {k: {former.get(n, n): x for n, x in v.items()} for k, v in d["measures"].items()}}

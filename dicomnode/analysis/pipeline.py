@@ -144,7 +144,7 @@ class _Stopwatch:
 
 
 def analyse(
-    files: Sequence[Path], method: Method, progress: Progress | None = None, earlier: Sequence[Findings] = ()
+    files: Sequence[Path], method: Method, progress: Progress | None = None, priors: Sequence[Findings] = ()
 ) -> Analysis:
     """Analyse the chest CT among `files` (in any order; one study's, or several of which one has a suitable series).
 
@@ -152,13 +152,13 @@ def analyse(
         files: DICOM files and whatever else lies beside them.
         method: segmenter, radiomics settings, bundle.
         progress: called at the start of a stage, and while the images load, with the stage's name and a fraction.
-        earlier: findings of other scans of the same patient, in any order; later ones are not looked at.
+        priors: findings of other scans of the same patient, in any order; later ones are not looked at.
 
     Returns:
         The analysis; refused (`findings.status`) where no series is suitable, with the reasons.
     """
     segmented = segment(files, method.segmenter, method.rules, progress)
-    return segmented if isinstance(segmented, Analysis) else measure(segmented, method, progress, earlier)
+    return segmented if isinstance(segmented, Analysis) else measure(segmented, method, progress, priors)
 
 
 def segment(
@@ -189,22 +189,22 @@ def segment(
 
 
 def measure(
-    segmented: "Segmented", method: Method, progress: Progress | None = None, earlier: Sequence[Findings] = ()
+    segmented: "Segmented", method: Method, progress: Progress | None = None, priors: Sequence[Findings] = ()
 ) -> Analysis:
     """The second half of `analyse`, with the method whose segmenter made the labels."""
     watch = _Stopwatch(progress)
     watch.seconds |= segmented.seconds
     findings = _measure(segmented, method, watch)
-    findings = replace(findings, change=change.compare(findings, earlier))
+    findings = replace(findings, change=change.compare(findings, priors))
     sources = {h.path: h.source for h in segmented.series.headers}
     headers = tuple(sources[path] for path in segmented.volume.paths)
     if method.bundle is not None:
         with watch.stage("risk"):
-            before = change.latest_before(findings, earlier)
+            before = change.latest_before(findings, priors)
             findings = _with_risk(findings, method.bundle, headers[0], segmented, before)
     for stage in ("radiomics", "risk"):
         watch.seconds.setdefault(stage, 0.0)
-    findings = replace(findings, trend=trend.trend(findings, earlier), timings_s=watch.seconds)
+    findings = replace(findings, trend=trend.trend(findings, priors), timings_s=watch.seconds)
     return Analysis(findings, headers, segmented.volume, segmented.labels, segmented.lobes)
 
 

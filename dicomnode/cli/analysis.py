@@ -23,10 +23,11 @@ def analyze(
         Path | None,
         typer.Option("--config", "-c", help=r"Take the table \[analysis] of this file; else what is shipped."),
     ] = None,
-    earlier: Annotated[
+    prior: Annotated[
         list[Path] | None,
-        typer.Option(help="findings.json of another scan of the same patient, to tell the change; repeat for more."),
+        typer.Option(help="findings.json of a prior scan, for the change report (repeatable)."),
     ] = None,
+    earlier: Annotated[list[Path] | None, typer.Option(hidden=True)] = None,  # the former name of --prior
 ) -> None:
     """Analyse a study without network and database.
 
@@ -38,7 +39,8 @@ def analyze(
 
     if not source.exists():
         raise UsageError(f"{source}: there is no such file or folder")
-    raise SystemExit(offline.run(source, out, None if config is None else load(config).analysis, earlier or ()))
+    priors = [*(prior or ()), *(earlier or ())]
+    raise SystemExit(offline.run(source, out, None if config is None else load(config).analysis, priors))
 
 
 @app.command()

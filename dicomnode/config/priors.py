@@ -1,4 +1,4 @@
-"""A patient's earlier scans: which ones are fetched, from where, when, and how long a study waits for them."""
+"""A patient's prior scans: which ones are fetched, from where, when, and how long a study waits for them."""
 
 import re
 from typing import Literal
@@ -12,7 +12,7 @@ _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
 class PriorsTable(ConfigTable):
-    """The PACS that holds earlier scans. Without this table none is fetched."""
+    """The PACS that holds prior scans. Without this table none is fetched."""
 
     ae_title: AeTitle = Field(description="give the PACS's AE title: 1 to 16 plain characters")
     host: str = Field(min_length=1, description="give the PACS's host name or address")
@@ -21,7 +21,7 @@ class PriorsTable(ConfigTable):
     retrieve: Literal["move", "get"] = Field(
         "move", description="give 'move' (the PACS must know this node's AE title, host and port) or 'get'"
     )
-    most: int = Field(3, ge=1, le=50, description="give the number of earlier scans to fetch, the latest first")
+    most: int = Field(3, ge=1, le=50, description="give the number of prior scans to fetch, the latest first")
     years: float = Field(10, gt=0, le=100, description="give the years to look back")
     modalities: tuple[str, ...] = Field(("CT",), min_length=1, description="give a list such as ['CT']")
     body_parts: Patterns = Field(
@@ -33,7 +33,7 @@ class PriorsTable(ConfigTable):
     prefetch: bool = Field(True, description="give true to fetch for the patients on the worklist, before they come")
     quiet_hours: str = Field("", description="give the hours for prefetching, such as '19:00-06:00', or '' for all")
     studies_per_hour: int = Field(60, ge=1, description="give the largest number of studies fetched in an hour")
-    wait_s: float = Field(600, ge=0, description="give the seconds for which a study waits for its earlier scans")
+    wait_s: float = Field(600, ge=0, description="give the seconds for which a study waits for its prior scans")
     timeout_s: float = Field(30, gt=0, description="give the seconds to wait for an answer of the PACS")
     retry_for_s: float = Field(86400, ge=0, description="give the seconds after which a fetch is not tried again")
     send_results: bool = Field(False, description="give true to send results of fetched scans too, else false")

@@ -1,4 +1,4 @@
-"""A patient's earlier scans at the PACS: which ones there are, which are fetched, and how long a study waits for them.
+"""A patient's prior scans at the PACS: which ones there are, which are fetched, and how long a study waits for them.
 
 study received ── C-FIND ──> analysed before with this method: nothing to do
                              here, but analysed with another one: it settles once more
@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from dicomnode import logs
 from dicomnode.analysis.series.content_rules import plain
 from dicomnode.config import Config, PriorsTable
-from dicomnode.context.earlier_findings import newest_findings
+from dicomnode.context.prior_findings import newest_findings
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.files import write_whole
 from dicomnode.network import association, find, pacs_queries
@@ -45,7 +45,7 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 @dataclass(frozen=True)
 class ArchivedScan:
-    """An earlier scan as the PACS lists it: `studied_at` is "YYYYMMDD HHMMSS"."""
+    """A prior scan as the PACS lists it: `studied_at` is "YYYYMMDD HHMMSS"."""
 
     study_uid: str
     studied_at: str
@@ -54,7 +54,7 @@ class ArchivedScan:
 
 @dataclass(frozen=True)
 class PriorsWait:
-    """How a study stands towards its earlier scans.
+    """How a study stands towards its prior scans.
 
     Attributes:
         pause_s: look again after so many seconds; 0 where it need not wait, or has waited long enough.
@@ -81,11 +81,11 @@ def peer(config: Config, table: PriorsTable) -> association.Peer:
 
 
 def search(config: Config, table: PriorsTable, patient: Dataset, before: str, but: str) -> list[ArchivedScan]:
-    """The earlier chest CTs that the PACS lists for a patient, the latest first, at most `priors.most`.
+    """The prior chest CTs that the PACS lists for a patient, the latest first, at most `priors.most`.
 
     Args:
         patient: undecoded data set of an image or of an order: its patient's ID, issuer and character set.
-        before: "YYYYMMDD HHMMSS"; a scan of this moment or later is no earlier scan, or two could wait for each other.
+        before: "YYYYMMDD HHMMSS"; a scan of this moment or later is no prior scan, or two could wait for each other.
         but: UID of the study itself.
 
     Raises:
@@ -144,7 +144,7 @@ def _studied_at(study: Dataset) -> str:
 def want(
     config: Config, catalog: Catalog, method: str, patient: Dataset, before: str, study_uid: str
 ) -> tuple[list[str], list[str]]:
-    """Look for earlier scans, and note those that are to be fetched.
+    """Look for prior scans, and note those that are to be fetched.
 
     Returns:
         The UIDs of the scans that are not yet here as findings of this method, and of those the ones to be fetched.
@@ -163,7 +163,7 @@ def want(
         wanted = Prior(scan.study_uid, mine, method, scan.series_uids, "wanted", None, now)
         if study is not None and study.instances:
             if study.state in _RESULT:
-                log.info("earlier study %s is here and is analysed once more, with this method", scan.study_uid)
+                log.info("prior study %s is here and is analysed once more, with this method", scan.study_uid)
                 catalog.want_prior(wanted)
                 catalog.mark_prior(scan.study_uid, "fetched")
                 catalog.reopen(scan.study_uid)
@@ -188,7 +188,7 @@ def _is_known(config: Config, catalog: Catalog, study_uid: str, method: str) -> 
     return refused and (noted is None or noted.method == method)
 
 
-# How a study stands towards its earlier scans
+# How a study stands towards its prior scans
 
 
 def look(
@@ -213,12 +213,12 @@ def look(
             wanted = _want_for(config, catalog, method, study_uid)
         except (PeerError, PeerRejectedError) as e:
             is_unknown, may_answer = True, isinstance(e, PeerError)
-            log.warning("earlier scans of study %s are not known: %s", study_uid, e)
+            log.warning("prior scans of study %s are not known: %s", study_uid, e)
         except DicomnodeError:
             raise
         except Exception as e:  # noqa: BLE001  (whatever a PACS answers, the study goes on)
             is_unknown = True
-            logs.log_unexpected(log, e, "earlier scans of study %s are not known", study_uid)
+            logs.log_unexpected(log, e, "prior scans of study %s are not known", study_uid)
     coming = [uid for uid in catalog.awaited(study_uid) if _is_coming(catalog, uid)]
     left = table.wait_s - waited
     if left > 0 and (coming or may_answer):

@@ -24,14 +24,14 @@ SHIPPED = AnalysisTable(
 )
 
 
-def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[Path] = ()) -> int:
+def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[Path] = ()) -> int:
     """Analyse `source` into `out` and print what was found. Returns the exit status: 0 analysed, 3 refused.
 
     Args:
-        earlier: findings.json of the patient's other scans, to tell the change since the latest one before this.
+        priors: findings.json of the patient's other scans, for the change since the latest one before this.
     """
     console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up
-    before = [_read(path) for path in earlier]
+    before = [_read(path) for path in priors]
     make_folder(out)
     for name in ("seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"):
         # An earlier run's results must not be taken for this one's.
@@ -57,7 +57,7 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
             findings = Findings.from_json((out / "findings.json").read_text("utf-8"))
     findings_table(console, findings)
     if before and findings.status == "analysed" and findings.change is None:
-        text = "no change is told: none of the --earlier findings is of an analysed study with a date before this one's"
+        text = "no change reported: none of the --prior files is an analysed study dated before this one"
         console.print(text, highlight=False)
     console.print(f"written to {out}", highlight=False)
     return 0 if findings.status == "analysed" else 3
@@ -75,6 +75,6 @@ def _read(path: Path) -> Findings:
     try:
         return Findings.from_json(path.read_text("utf-8"))
     except OSError as error:
-        raise UsageError(f"--earlier {path} cannot be read: {error.strerror}") from None
+        raise UsageError(f"--prior {path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
-        raise UsageError(f"--earlier {path} is no findings.json that dicomnode wrote") from None
+        raise UsageError(f"--prior {path} is no findings.json that dicomnode wrote") from None

@@ -53,7 +53,7 @@ def _flags(catalog: Catalog, job: Job, deliveries: list[Delivery]) -> list[str]:
             else []
         ),
         *([f"{warnings} objects stored with a warning"] if warnings else []),
-        *(["an earlier scan, fetched to compare with"] if catalog.is_prior(job.study_uid) else []),
+        *(["a prior scan, fetched to compare with"] if catalog.is_prior(job.study_uid) else []),
     ]
 
 

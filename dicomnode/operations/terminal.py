@@ -67,11 +67,11 @@ def _print_numbers(console: Console, findings: Findings) -> None:
 
 
 def _print_change(console: Console, change: Change) -> None:
-    title = f"Change since study {_short(change.earlier_study_uid)}, {change.interval_days:.0f} days before"
-    table = Table("measure", "earlier", "now", "change", "per year", title=title, title_justify="left")
+    title = f"Change since study {_short(change.prior_study_uid)}, {change.interval_days:.0f} days before"
+    table = Table("measure", "prior", "now", "change", "per year", title=title, title_justify="left")
     for name, d in change.measures.items():
         per_year = "-" if d.per_year is None else f"{d.per_year:+.2f}"
-        table.add_row(name, f"{d.earlier:.2f}", f"{d.now:.2f}", f"{d.absolute:+.2f}", per_year)
+        table.add_row(name, f"{d.prior:.2f}", f"{d.now:.2f}", f"{d.absolute:+.2f}", per_year)
     console.print(table)
     for flag in change.flags:
         console.print(f"{_SEVERITY[flag.severity]}: {flag.text} ({flag.code})", highlight=False)

@@ -26,7 +26,7 @@ def keep(
     table: RegistryTable,
     catalog: Catalog,
     analysis: Analysis,
-    earlier: Sequence[Findings],
+    priors: Sequence[Findings],
     shadow: "Bundle | None",
     *,
     now: float,
@@ -37,7 +37,7 @@ def keep(
         table: the configuration's.
         catalog: the catalogue.
         analysis: of the scan.
-        earlier: findings of the patient's other scans (`pipeline.analyse`).
+        priors: findings of the patient's other scans (`pipeline.analyse`).
         shadow: the candidate, if one runs.
         now: UTC seconds since 1970.
 
@@ -49,7 +49,7 @@ def keep(
     series = analysis.findings.series
     assert series is not None
     try:
-        return _keep(table, catalog, analysis, _shadow_risk(analysis, earlier, shadow), now)
+        return _keep(table, catalog, analysis, _shadow_risk(analysis, priors, shadow), now)
     except Exception as error:  # noqa: BLE001  (the analysis is done: its result goes out, whatever happens here)
         _tell(error, "study %s is not in the registry", series.study_uid)
         return False
@@ -79,14 +79,14 @@ def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Ri
     return True
 
 
-def _shadow_risk(analysis: Analysis, earlier: Sequence[Findings], shadow: "Bundle | None") -> Risk | None:
+def _shadow_risk(analysis: Analysis, priors: Sequence[Findings], shadow: "Bundle | None") -> Risk | None:
     """What the candidate says; None where there is none, where no risk may be given, or where it fails."""
     doubtful = any(f.severity == "error" for f in analysis.findings.flags)
     if shadow is None or doubtful or analysis.volume is None or analysis.labels is None:
         return None
     start = time.perf_counter()
     try:
-        before = latest_before(analysis.findings, earlier)
+        before = latest_before(analysis.findings, priors)
         risk = predict(shadow, analysis.findings, analysis.headers[0], analysis.volume, analysis.labels, before)
     except Exception as error:  # noqa: BLE001  (the scan goes into the registry without the candidate's word)
         _tell(error, "the candidate %s %s says nothing of this scan", shadow.name, shadow.version)

@@ -91,20 +91,20 @@ REGIONAL_LOW_ATTENUATION = {
 REGIONAL_MEAN = {
     region: _private(f"MEAN_{_SHORT[region]}", f"Mean attenuation, {words}") for region, words in REGIONS.items()
 }
-COMPARED_WITH = _private("COMPAREDWITH", "Earlier study that changes refer to, and comparability")
-EARLIER_SCAN = _private("EARLIERSCAN", "Earlier scan of the same patient, and what was measured then")
-CHANGE_INTERVAL = _private("CHG_INTERVAL", "Time since the earlier study")
+COMPARED_WITH = _private("COMPAREDWITH", "Prior study that changes refer to, and comparability")
+PRIOR_SCAN = _private("EARLIERSCAN", "Prior scan of the same patient, and what was measured then")
+CHANGE_INTERVAL = _private("CHG_INTERVAL", "Time since the prior study")
 PER_CENT_A_YEAR = Code("%/a", "UCUM", "Percent per year")
 #: By the name of the measure in the findings: change, change per year, and their units.
 CHANGE = {
     "volume_ml": (
-        _private("CHG_VOLUME", "Change of lung volume since the earlier study"),
+        _private("CHG_VOLUME", "Change of lung volume since the prior study"),
         _private("CHY_VOLUME", "Change of lung volume per year"),
         CUBIC_CENTIMETRE,
         Code("cm3/a", "UCUM", "cubic centimeter per year"),
     ),
     "haa_percent": (
-        _private("CHG_HAA", "Change of % between -600 and -250 HU since the earlier study"),
+        _private("CHG_HAA", "Change of % between -600 and -250 HU since the prior study"),
         _private("CHY_HAA", "Change of % between -600 and -250 HU per year"),
         PERCENT,
         PER_CENT_A_YEAR,
@@ -116,13 +116,13 @@ CHANGE = {
         PER_CENT_A_YEAR,
     ),
     "laa950_percent": (
-        _private("CHG_LAA950", "Change of % below -950 HU since the earlier study"),
+        _private("CHG_LAA950", "Change of % below -950 HU since the prior study"),
         _private("CHY_LAA950", "Change of % below -950 HU per year"),
         PERCENT,
         PER_CENT_A_YEAR,
     ),
     "mean_hu": (
-        _private("CHG_MEAN", "Change of mean attenuation since the earlier study"),
+        _private("CHG_MEAN", "Change of mean attenuation since the prior study"),
         _private("CHY_MEAN", "Change of mean attenuation per year"),
         HOUNSFIELD,
         Code("[hnsf'U]/a", "UCUM", "Hounsfield unit per year"),
@@ -157,7 +157,7 @@ PRIVATE = (
     *REGIONAL_LOW_ATTENUATION.values(),
     *REGIONAL_MEAN.values(),
     COMPARED_WITH,
-    EARLIER_SCAN,
+    PRIOR_SCAN,
     CHANGE_INTERVAL,
     *(code for entry in CHANGE.values() for code in entry[:2]),
     *(code for triple in MORTALITY.values() for code in triple),

@@ -1,4 +1,4 @@
-"""What the node adds to findings from its surroundings: doubts about the order and about earlier scans."""
+"""What the node adds to findings from its surroundings: doubts about the order and about prior scans."""
 
 import hashlib
 import json
@@ -20,21 +20,21 @@ _FLAGS: Final = (
     Flag("order-ambiguous", "warning", "Several orders on the worklist agree with this study: none was linked."),
     Flag("order-contradicts", "warning", "The worklist has this study or accession differently: no order was linked."),
     Flag("worklist-unreachable", "warning", "The worklist could not be asked: whether there is an order is not known."),
-    # Earlier scans (dicomnode.context.priors)
-    Flag("priors-unknown", "warning", "The archive could not be asked for earlier scans: there may be some."),
-    Flag("priors-late", "warning", "Earlier scans were not here in time: a new version follows once they have come."),
-    Flag("prior-not-retrieved", "warning", "The archive has earlier scans that it has not given so far."),
+    # Prior scans (dicomnode.context.priors)
+    Flag("priors-unknown", "warning", "The archive could not be asked for prior scans: there may be some."),
+    Flag("priors-late", "warning", "Prior scans were not here in time: a new version follows once they have come."),
+    Flag("prior-not-retrieved", "warning", "The archive has prior scans that it has not given so far."),
     Flag("prior-other-patient", "warning", "The archive gave a scan of another Patient ID or issuer: not used."),
 )
 FLAGS: Final = {flag.code: flag for flag in _FLAGS}
 
 
 def note(folder: Path, image: Path, codes: Sequence[str], order: Dataset | None) -> None:
-    """Write what is known of order and earlier scans into the findings of the generation whose results lie here.
+    """Write what is known of order and prior scans into the findings of the generation whose results lie here.
 
     Args:
         image: the path of the image that the reports take patient and study from.
-        codes: doubts about order and earlier scans, of `FLAGS`.
+        codes: doubts about order and prior scans, of `FLAGS`.
         order: the worklist item that was linked, undecoded.
     """
     path = folder / "findings.json"

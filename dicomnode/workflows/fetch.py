@@ -1,4 +1,4 @@
-"""The durable fetching of earlier scans: on queues of its own, so that a slow PACS holds up nothing, so many an hour.
+"""The durable fetching of prior scans: on queues of its own, so that a slow PACS holds up nothing, so many an hour.
 
 An attempt that failed in passing queues the next one, with a delay; nothing waits within a worker.
 """
@@ -27,7 +27,7 @@ _BUSY_PAUSE_S = 600.0
 
 
 def enqueue(study_uid: str, asked_by: str, *, attempt: int = 1, waited: float = 0.0, pause: float = 0.0) -> None:
-    """Queue an attempt to fetch an earlier scan, which begins after `pause` seconds. Called by workflows.
+    """Queue an attempt to fetch a prior scan, which begins after `pause` seconds. Called by workflows.
 
     Args:
         asked_by: ID of the workflow that asks: the same call twice is one attempt. What "prefetch/…" asks for keeps to
@@ -45,7 +45,7 @@ def enqueue(study_uid: str, asked_by: str, *, attempt: int = 1, waited: float = 
 
 @DBOS.workflow(name="prefetch", max_recovery_attempts=MOST_RECOVERIES)
 def prefetch_patient(order_key: str, asked_by: str) -> int:
-    """Look for the earlier scans of a patient on the worklist, and queue their fetching. Returns how many."""
+    """Look for the prior scans of a patient on the worklist, and queue their fetching. Returns how many."""
     wanted = search_step(order_key)
     for study_uid in wanted:
         enqueue(study_uid, asked_by)
@@ -64,14 +64,14 @@ def search_step(order_key: str) -> list[str]:
     try:
         _, fetch = priors.want(settings, work.catalog, work.models.method().digest, patient, now, order.study_uid)
     except (PeerError, PeerRejectedError) as e:
-        log.warning("earlier scans of a patient on the worklist are not known: %s", e)
+        log.warning("prior scans of a patient on the worklist are not known: %s", e)
         return []
     return fetch
 
 
 @DBOS.workflow(name="fetch", max_recovery_attempts=MOST_RECOVERIES)
 def fetch(study_uid: str, asked_by: str, attempt: int, waited: float) -> str:
-    """Fetch an earlier scan; where that fails in passing, queue the next attempt. Returns its state, or "again"."""
+    """Fetch a prior scan; where that fails in passing, queue the next attempt. Returns its state, or "again"."""
     how = fetch_step(study_uid, asked_by, waited)
     if how == "busy hours":
         enqueue(study_uid, asked_by, attempt=attempt + 1, waited=waited, pause=_BUSY_PAUSE_S)
@@ -95,7 +95,7 @@ def fetch_step(study_uid: str, asked_by: str, waited: float) -> str:
     try:
         done = _retrieve(work, table, prior)
     except PeerRejectedError as e:
-        log.error("the archive refuses to give earlier study %s: %s", study_uid, e)
+        log.error("the archive refuses to give prior study %s: %s", study_uid, e)
         work.catalog.mark_prior(study_uid, "refused", str(e))
         return "refused"
     except PeerError as e:
@@ -104,7 +104,7 @@ def fetch_step(study_uid: str, asked_by: str, waited: float) -> str:
         return _again(work.catalog, table, study_uid, f"none of {done.failed} images could be sent", waited)
     text = f"{done.failed} of {done.failed + done.completed} images could not be sent" if done.failed else None
     work.catalog.mark_prior(study_uid, "fetched", text)
-    log.info("earlier study %s was fetched: %d images", study_uid, done.completed)
+    log.info("prior study %s was fetched: %d images", study_uid, done.completed)
     return "fetched"
 
 
@@ -128,10 +128,10 @@ def _retrieve(work: Work, table: PriorsTable, prior: Prior) -> move.Retrieved:
 
 def _again(catalog: Catalog, table: PriorsTable, study_uid: str, why: str, waited: float) -> str:
     if waited >= table.retry_for_s:
-        log.error("earlier study %s could not be fetched in %.0f s: %s", study_uid, waited, why)
+        log.error("prior study %s could not be fetched in %.0f s: %s", study_uid, waited, why)
         catalog.mark_prior(study_uid, "failed", why)
         return "failed"
-    log.warning("earlier study %s could not be fetched, will try again: %s", study_uid, why)
+    log.warning("prior study %s could not be fetched, will try again: %s", study_uid, why)
     catalog.mark_prior(study_uid, "fetching", why)
     return "again"
 

@@ -28,7 +28,7 @@ from dicomnode.workflows.worker import RETRIES, Work, current
 log = logging.getLogger(__name__)
 
 #: What the node has fetched itself is analysed, whatever the rules say of the PACS that sent it.
-_FETCHED = RoutingDecision(("an earlier scan, fetched to compare with",), ANALYSE)
+_FETCHED = RoutingDecision(("a prior scan, fetched to compare with",), ANALYSE)
 
 
 @DBOS.workflow(name="route", max_recovery_attempts=MOST_RECOVERIES)

@@ -22,7 +22,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, analyse
 from dicomnode.config import DestinationTable
 from dicomnode.context import order, priors
-from dicomnode.context.earlier_findings import earlier_findings
+from dicomnode.context.prior_findings import prior_findings
 from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.files import write_whole
 from dicomnode.registry import record_scan
@@ -55,7 +55,7 @@ _ENCODED = ("analysed", "delivered", "committed")
 def study(study_uid: str, generation: int, run: int, attempt: int = 1, waited: float = 0.0) -> str:
     """Analyse a settled study and hand its results over. Returns the job's state.
 
-    While earlier scans of its patient are on their way, it is put off, attempt after attempt.
+    While prior scans of its patient are on their way, it is put off, attempt after attempt.
     """
     try:
         pause, wanted, priority = priors_step(study_uid, generation, attempt, waited)
@@ -95,7 +95,7 @@ def _put_off(
 
 @DBOS.step(name="priors", **RETRIES)
 def priors_step(study_uid: str, generation: int, attempt: int, waited: float) -> tuple[float, list[str], int | None]:
-    """How long to wait for earlier scans before the next look (0: not at all), and which are to be fetched.
+    """How long to wait for prior scans before the next look (0: not at all), and which are to be fetched.
 
     Also the study's place in the queue, which it keeps when it is put off (None where there are no rules).
     """
@@ -103,7 +103,7 @@ def priors_step(study_uid: str, generation: int, attempt: int, waited: float) ->
     digest = work.models.method().digest
     outlook = priors.look(work.config, work.catalog, digest, study_uid, generation, attempt, waited)
     if outlook.pause_s > 0 and attempt == 1:
-        work.catalog.set_state(study_uid, generation, "queued", "waits for earlier scans", now=time.time())
+        work.catalog.set_state(study_uid, generation, "queued", "waits for prior scans", now=time.time())
     return outlook.pause_s, list(outlook.wanted), route.place(work, study_uid, generation)
 
 
@@ -121,11 +121,11 @@ def analyse_step(study_uid: str, generation: int) -> str:
     files = [Path(i.path) for i in work.catalog.instances(study_uid)]
     folder = results_folder(work.config.storage.results, study_uid, generation)
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
-    earlier = earlier_findings(work.catalog, work.config, study_uid)
+    others = prior_findings(work.catalog, work.config, study_uid)
     method = work.models.method(route.action_of(work, study_uid, generation).analyse)
-    analysis = _marked(work, analyse(files, method, earlier=earlier))
+    analysis = _marked(work, analyse(files, method, priors=others))
     if analysis.findings.status == "analysed":
-        record_scan.keep(work.config.registry, work.catalog, analysis, earlier, work.models.shadow(), now=time.time())
+        record_scan.keep(work.config.registry, work.catalog, analysis, others, work.models.shadow(), now=time.time())
         encode.AnalysisCheckpoint.of(analysis).save(folder)
     else:
         write_whole(folder / "findings.json", analysis.findings.to_json().encode())
@@ -133,7 +133,7 @@ def analyse_step(study_uid: str, generation: int) -> str:
 
 
 def _marked(work: Work, analysis: Analysis) -> Analysis:
-    """The analysis with a mark at each earlier scan whose reports the destinations do not have."""
+    """The analysis with a mark at each prior scan whose reports the destinations do not have."""
     trend = tuple(
         replace(point, stays_here=fetch.stays_here(work.config, work.catalog, point.study_uid))
         for point in analysis.findings.trend

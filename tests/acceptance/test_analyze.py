@@ -69,9 +69,9 @@ def test_every_object_says_that_the_model_is_a_demonstration(tiny: Path) -> None
 
 def test_the_same_input_gives_the_same_objects(tiny: Path, data: Path, tmp_path: Path) -> None:
     itself = tiny / "findings.json"
-    done = dicomnode("analyze", data / "chest_tiny_cip", "--out", tmp_path, "--earlier", itself)
+    done = dicomnode("analyze", data / "chest_tiny_cip", "--out", tmp_path, "--prior", itself)
     assert done.returncode == 0, done.stderr
-    assert "no change is told: none of the --earlier findings" in " ".join(done.stdout.split())
+    assert "no change reported: none of the --prior files" in " ".join(done.stdout.split())
     for name in ("seg", "measurements", "risk", "summary"):
         a, b = (pydicom.dcmread(f / f"{name}.dcm", stop_before_pixels=True) for f in (tiny, tmp_path))
         assert a.SOPInstanceUID == b.SOPInstanceUID

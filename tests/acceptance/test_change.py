@@ -86,20 +86,20 @@ def test_the_change_is_the_phantoms(followed: Followed, name: str, since: str, d
     assert found["CHY_HAA"] == pytest.approx(found["CHG_HAA"] * 365.25 / days, abs=0.02)
 
 
-def test_earlier_results_are_untouched(followed: Followed) -> None:
+def test_prior_results_are_untouched(followed: Followed) -> None:
     assert followed.before == followed.after
     assert all(len(objects) == 4 for objects in followed.after.values())
 
 
 @pytest.mark.parametrize("name", ["first", "elsewhere"])
-def test_who_has_no_earlier_scan_has_no_change(followed: Followed, node: Node, name: str) -> None:
+def test_who_has_no_prior_scan_has_no_change(followed: Followed, node: Node, name: str) -> None:
     """The same Patient ID from another issuer is another patient."""
     assert not any(concept.startswith("CH") for concept in numbers(followed.one(name, "SR", "Measures")))
     findings = json.loads(findings_path(node, followed.scans[name]).read_text())
     assert (findings["change"], findings["trend"]) == (None, [])
 
 
-def test_the_earlier_reports_are_named_and_in_the_pacs(followed: Followed) -> None:
+def test_the_prior_reports_are_named_and_in_the_pacs(followed: Followed) -> None:
     report = followed.one("third", "SR", "Measures")
     named = {
         reference.ReferencedSOPInstanceUID
@@ -126,7 +126,7 @@ def test_the_trend_is_in_the_findings_and_on_the_page(followed: Followed, node: 
     assert [followed.one(name, "OT").Rows for name in ("first", "second", "third")] == [1280, 1540, 1540]
 
 
-def test_analysed_again_with_the_same_earlier_scans_it_is_the_same_result(
+def test_analysed_again_with_the_same_prior_scans_it_is_the_same_result(
     followed: Followed, node: Node, orthanc: Orthanc
 ) -> None:
     one = followed.scans["third"]

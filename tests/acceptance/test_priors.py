@@ -1,4 +1,4 @@
-"""Earlier scans from a real PACS (Orthanc): fetched, analysed once, compared with; and each way in which that fails."""
+"""Prior scans from a real PACS (Orthanc): fetched, analysed once, compared with; and each way in which that fails."""
 
 import io
 import json
@@ -85,13 +85,13 @@ def asked(node: Node) -> dict[str, tuple[str, str | None]]:
     return {uid: (state, text) for uid, state, text in rows}
 
 
-def test_three_earlier_scans_are_fetched_analysed_once_and_compared_with(
+def test_three_prior_scans_are_fetched_analysed_once_and_compared_with(
     pacs: Orthanc, node: Node, peer: Peer, tmp_path: Path
 ) -> None:
     register(pacs, node.port)
     scans = course(tmp_path, "S1", list(COURSE))
-    earlier = [s for d, s in scans.items() if d != NOW]
-    for one in earlier:
+    priors = [s for d, s in scans.items() if d != NOW]
+    for one in priors:
         upload(pacs, one)
     send(peer, node, scans[NOW])
     assert node.ended(scans[NOW].study_uid) == "delivered"
@@ -99,17 +99,17 @@ def test_three_earlier_scans_are_fetched_analysed_once_and_compared_with(
     found = findings(node, scans[NOW].study_uid)
     assert codes(found) == set()
     change, before = found["change"], scans["20250301"]
-    assert change["earlier_study_uid"] == before.study_uid
+    assert change["prior_study_uid"] == before.study_uid
     assert change["interval_days"] == 365
     truth_ml, truth_haa = scans[NOW].volume_ml - before.volume_ml, scans[NOW].haa_percent - before.haa_percent
     measured = change["measures"]
     assert measured["volume_ml"]["absolute"] == pytest.approx(truth_ml, abs=VOLUME_BOUND_ML)
     assert measured["haa_percent"]["absolute"] == pytest.approx(truth_haa, abs=HAA_BOUND_PERCENT)
 
-    for one in earlier:
+    for one in priors:
         shown = node.show(one.study_uid)
         assert (shown["state"], shown["generation"], shown["deliveries"]) == ("analysed", 1, [])
-        assert "an earlier scan" in shown["flags"]
+        assert "a prior scan" in shown["flags"]
         assert Counter(d.Modality for d in held(pacs, one.study_uid)) == {"CT": 78}  # no result was sent
     assert Counter(d.Modality for d in held(pacs, scans[NOW].study_uid)) == {"SEG": 1, "SR": 2, "OT": 1}
     assert node.show(scans[NOW].study_uid)["generation"] == 1
@@ -121,7 +121,7 @@ def test_three_earlier_scans_are_fetched_analysed_once_and_compared_with(
     assert moved == 3
     send(peer, node, new)
     assert node.ended(new.study_uid) == "delivered"
-    assert findings(node, new.study_uid)["change"]["earlier_study_uid"] == scans[NOW].study_uid
+    assert findings(node, new.study_uid)["change"]["prior_study_uid"] == scans[NOW].study_uid
     assert node.log().count("was fetched") == moved  # all are here, analysed with this method
 
 
@@ -175,7 +175,7 @@ def test_a_pacs_that_is_down_costs_the_configured_wait_and_a_flag(pacs: Orthanc,
         assert running.ended(mine.study_uid) == "delivered"
         assert codes(findings(running, mine.study_uid)) == {"priors-unknown"}
         for report in (d for d in held(pacs, mine.study_uid) if d.Modality == "SR"):
-            assert "could not be asked for earlier scans" in text_of(report)
+            assert "could not be asked for prior scans" in text_of(report)
     finally:
         running.stop()
 
@@ -203,7 +203,7 @@ def test_a_scan_that_comes_late_makes_a_new_version(pacs: Orthanc, peer: Peer, t
 
         until("a second version", second, 120)
         found = findings(running, uid)
-        assert found["change"]["earlier_study_uid"] == scans["20250301"].study_uid
+        assert found["change"]["prior_study_uid"] == scans["20250301"].study_uid
         assert codes(found) == set()
         new = [d for d in held(pacs, uid) if d.SOPInstanceUID not in old]
         assert Counter(d.Modality for d in new) == {"SEG": 1, "SR": 2, "OT": 1}
@@ -223,7 +223,7 @@ def test_scans_come_by_c_get_where_that_is_configured(pacs: Orthanc, peer: Peer,
         upload(pacs, scans["20250301"])
         send(peer, running, scans[NOW])
         assert running.ended(scans[NOW].study_uid) == "delivered"
-        assert findings(running, scans[NOW].study_uid)["change"]["earlier_study_uid"] == scans["20250301"].study_uid
+        assert findings(running, scans[NOW].study_uid)["change"]["prior_study_uid"] == scans["20250301"].study_uid
         assert running.show(scans["20250301"].study_uid)["instances"] == 78
     finally:
         running.stop()
@@ -231,7 +231,7 @@ def test_scans_come_by_c_get_where_that_is_configured(pacs: Orthanc, peer: Peer,
 
 @pytest.mark.slow
 def test_scans_are_fetched_before_the_patient_comes(pacs: Orthanc, peer: Peer, tmp_path: Path) -> None:
-    """The worklist says who is expected; when the scan comes, the earlier one has been analysed."""
+    """The worklist says who is expected; when the scan comes, the prior one has been analysed."""
     ris = Ris(tmp_path / "ris", peer)
     scans = course(tmp_path / "scans", "S7", ["20250301", NOW])
     uid = scans[NOW].study_uid
@@ -246,7 +246,7 @@ def test_scans_are_fetched_before_the_patient_comes(pacs: Orthanc, peer: Peer, t
         until("analysed beforehand", lambda: running.jobs().get(scans["20250301"].study_uid) == "analysed", 180)
         send(peer, running, scans[NOW])
         assert running.ended(uid) == "delivered"
-        assert findings(running, uid)["change"]["earlier_study_uid"] == scans["20250301"].study_uid
+        assert findings(running, uid)["change"]["prior_study_uid"] == scans["20250301"].study_uid
         (row,) = json.loads(running.cli("worklist", "--date", today, "--json").stdout)
         assert (row["state"], [o["state"] for o in row["others"]]) == ("delivered", ["analysed"])
     finally:

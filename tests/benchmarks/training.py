@@ -168,7 +168,7 @@ def _job(folder: Path, load: Load, backbone: str) -> FitJob:
         settings=DeepSettings(spec=spec, batch=load.scans),
         seed=1,
         scans=Prepared(files),
-        earlier=np.full(load.scans, -1),
+        prior=np.full(load.scans, -1),
         years=np.full(load.scans, np.nan),
         outcomes=Outcomes(np.linspace(0.5, 5.5, load.scans), rows % 2 == 0),
         fit=rows,

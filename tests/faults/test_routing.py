@@ -322,7 +322,7 @@ def test_stat_overtakes_and_research_gets_on_while_stat_keeps_coming(
     clock = SimpleNamespace(now=time.time())
     monkeypatch.setattr(route, "time", SimpleNamespace(time=lambda: clock.now))
 
-    def analyse(files: Sequence[Path], _method: object, earlier: object) -> object:
+    def analyse(files: Sequence[Path], _method: object, priors: object) -> object:
         order.append(str(pydicom.dcmread(files[0]).PatientID).removeprefix("TEST-"))
         assert go_on.wait(300)
         raise RefusedError("test", "no more than its place in the queue is asked for")

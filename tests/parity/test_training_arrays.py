@@ -66,7 +66,7 @@ def analyses(made: Path) -> list[pipeline.Analysis]:
     """The node's own analyses of the two studies, the second with its change since the first."""
     method = pipeline.Method(ClassicalSegmenter(), DEFAULT_SETTINGS, None)
     first = pipeline.analyse(sorted((made / "dicom" / "0").iterdir()), method)
-    second = pipeline.analyse(sorted((made / "dicom" / "1").iterdir()), method, earlier=[first.findings])
+    second = pipeline.analyse(sorted((made / "dicom" / "1").iterdir()), method, priors=[first.findings])
     assert latest_before(second.findings, [first.findings]) is not None
     return [first, second]
 

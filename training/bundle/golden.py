@@ -52,14 +52,14 @@ def question(folder: Path, tables: Sequence[TabularModel], settings: Mapping[str
 
 
 def answered(golden: Golden, bundle: Bundle) -> Golden:
-    """The golden case with the bundle's answer, and with an earlier scan where the networks take one.
+    """The golden case with the bundle's answer, and with a prior scan where the networks take one.
 
-    The earlier scan's codes are half of its own: a change, and one that any network can have.
+    The prior scan's codes are half of its own: a change, and one that any network can have.
     """
     stored = (bundle.folder / golden.scan).read_bytes()
     codes = golden_case.answer(bundle, golden, stored).scan_codes
-    earlier = {name: tuple(round(value / 2, 6) for value in code) for name, code in codes.items()}
-    whole = golden.model_copy(update={"codes": earlier})
+    prior = {name: tuple(round(value / 2, 6) for value in code) for name, code in codes.items()}
+    whole = golden.model_copy(update={"codes": prior})
     found = golden_case.answer(bundle, whole, stored).horizons
     expected = tuple(GoldenHorizon(**{k: round(v, 6) for k, v in asdict(h).items()}) for h in found)
     return whole.model_copy(update={"expected": expected})

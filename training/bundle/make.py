@@ -164,7 +164,7 @@ def _copy_arm(run: Run, arm: str, folder: Path, networks: int | None) -> dict[st
     for model, name in zip(models, names, strict=True):
         shutil.copyfile(model, folder / name)
     if arm in DEEP_ARMS:
-        return {"name": arm, "kind": "network", "backbone": arm, "earlier": run.deep.earlier, "models": names}
+        return {"name": arm, "kind": "network", "backbone": arm, "prior": run.deep.prior, "models": names}
     return {"name": arm, "kind": "tabular", "models": names}
 
 

@@ -59,7 +59,7 @@ def _arms(manifest: Mapping[str, Any]) -> str:
             lines.append(f"- `{arm['name']}`: {models} on {len(manifest['features'])} measured numbers.")
             continue
         spec = manifest["preprocessing"]
-        second = "; the latest earlier scan is a second input" if arm["earlier"] else ""
+        second = "; the latest prior scan is a second input" if arm["prior"] else ""
         lines.append(
             f"- `{arm['name']}`: {models}, {arm['backbone']} on {spec['slices']} axial slices of the masked lungs "
             f"({spec['canvas'][1]} x {spec['canvas'][0]} pixels of {spec['spacing_mm']:g} mm, slab "

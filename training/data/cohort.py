@@ -1,6 +1,6 @@
 """The cohort: which scans are learnt from, the time from each to death or last contact, and why others are not.
 
-A scan knows only what was known on its day: its own features, an earlier scan, covariates measured before.
+A scan knows only what was known on its day: its own features, a prior scan, covariates measured before.
 """
 
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dicomnode.errors import UsageError
-from training.data import csv_tables
+from training.data import csv_tables, former_names
 from training.data.follow_up import Transplant, ends
 from training.data.outcomes import DAYS_PER_YEAR, Outcomes
 from training.data.registry_folder import Registry
@@ -23,7 +23,7 @@ COVARIATE_DAYS = 365
 #: Columns that every cohort has, in this order; covariates follow.
 COLUMNS = (
     *("scan", "patient", "date", "time_years", "event", "age_years", "sex", "manufacturer", "model"),
-    *("kernel_family", "slice_thickness_mm", "volume", "earlier_scan", "years_since_earlier"),
+    *("kernel_family", "slice_thickness_mm", "volume", "prior_scan", "years_since_prior"),
 )
 
 
@@ -95,7 +95,7 @@ def build(
     frame = frame.sort_values(["patient", "date", "scan"]).reset_index(drop=True)
     frame["time_years"] = (frame["end"] - frame["date"]).dt.days / DAYS_PER_YEAR
     frame["event"] = frame["event"].astype(bool)
-    frame["earlier_scan"], frame["years_since_earlier"] = _earlier(frame)
+    frame["prior_scan"], frame["years_since_prior"] = _prior(frame)
     frame["kernel_family"] = frame["kernel_family"].replace("", "unknown")
     measured_before = _covariates(frame, covariates)
     frame["date"] = frame["date"].dt.strftime("%Y-%m-%d")
@@ -114,7 +114,7 @@ def _check_order(frame: pd.DataFrame, outcomes: csv_tables.CsvTable) -> None:
     raise outcomes.refuse(row, column, text, cure)
 
 
-def _earlier(frame: pd.DataFrame) -> tuple[list[str], list[float]]:
+def _prior(frame: pd.DataFrame) -> tuple[list[str], list[float]]:
     """The latest scan of the same patient on an earlier day ("" if none) and the years since; frame is sorted."""
     names: list[str] = []
     years: list[float] = []
@@ -158,7 +158,7 @@ def load(path: Path) -> pd.DataFrame:
         UsageError: the file is missing or no cohort.
     """
     try:
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(path).rename(columns=former_names.COLUMNS)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read ({error}): make it with `training cohort`") from None
     if missing := [c for c in COLUMNS if c not in frame]:

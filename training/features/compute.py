@@ -1,4 +1,4 @@
-"""The features of every scan of a cohort: measured by the node's own code, and their change since the earlier scan.
+"""The features of every scan of a cohort: measured by the node's own code, and their change since the prior scan.
 
 What the registry already has is the node's; the rest is measured here from the stored volumes by the same functions
 (`dicomnode.analysis`), in parallel, each scan kept in a cache, so that a run that was stopped goes on where it was.
@@ -75,7 +75,7 @@ def compute(
 
     Returns:
         A row a scan in the cohort's order: `scan`, then float64 columns by name: quantities.*, radiomics.*, change.*
-        (per year, against `earlier_scan`), covariates.*. NaN where a scan lacks a feature.
+        (per year, against `prior_scan`), covariates.*. NaN where a scan lacks a feature.
 
     Raises:
         UsageError: a volume cannot be read or measured, a scan has neither features nor a volume, a node's registry
@@ -195,14 +195,14 @@ def measure(volume: Path, radiomics: Mapping[str, object] | None) -> dict[str, f
 
 
 def changes(cohort: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
-    """Change a year since `earlier_scan`, NaN without one or over a short interval; indexed by scan as `features`."""
-    days = np.round(cohort["years_since_earlier"].to_numpy() * DAYS_PER_YEAR)
+    """Change a year since `prior_scan`, NaN without one or over a short interval; indexed by scan as `features`."""
+    days = np.round(cohort["years_since_prior"].to_numpy() * DAYS_PER_YEAR)
     found = {}
     for name, followed in CHANGES.items():
         if followed not in features:
             continue
         now = features[followed].to_numpy()
-        then = features[followed].reindex(cohort["earlier_scan"]).to_numpy()
+        then = features[followed].reindex(cohort["prior_scan"]).to_numpy()
         rates = (per_year(*one) for one in zip(then, now, days, strict=True))
         found[name] = np.array([np.nan if rate is None else rate for rate in rates], np.float64)
     return pd.DataFrame(found, index=features.index)

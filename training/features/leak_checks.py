@@ -50,7 +50,7 @@ def suspicious(features: pd.DataFrame, outcomes: Outcomes) -> tuple[Suspicion, .
 def names_patients(features: pd.DataFrame, patients: Sequence[str]) -> tuple[str, ...]:
     """Features that have a value for one or two patients only: for all others it is missing, or one and the same.
 
-    Changes since an earlier scan are not judged where few patients have an earlier scan: missing is then what they are.
+    Changes since a prior scan are not judged where few patients have a prior scan: missing is then what they are.
     """
     of = pd.Series(list(patients), index=features.index)
     if of.nunique() < FEWEST_PATIENTS:

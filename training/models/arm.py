@@ -63,9 +63,9 @@ class Data:
         name = str(self.cohort["volume"].iloc[row])
         return self.registry / name if name else None
 
-    def earlier(self, row: int) -> int | None:
-        """The row of the same patient's latest earlier scan; None where there is none."""
-        scan = str(self.cohort["earlier_scan"].iloc[row])
+    def prior(self, row: int) -> int | None:
+        """The row of the same patient's latest prior scan; None where there is none."""
+        scan = str(self.cohort["prior_scan"].iloc[row])
         return int(np.flatnonzero(self.cohort["scan"].to_numpy() == scan)[0]) if scan else None
 
 

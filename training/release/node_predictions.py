@@ -1,4 +1,4 @@
-"""A bundle asked about the scans of a cohort as the node asks it: volume, features, scanner, earlier scan."""
+"""A bundle asked about the scans of a cohort as the node asks it: volume, features, scanner, prior scan."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dicomnode.analysis.findings import Risk
 from dicomnode.analysis.measures import quantify
 from dicomnode.analysis.risk.bundle import Bundle
-from dicomnode.analysis.risk.queries import Earlier, Question
+from dicomnode.analysis.risk.queries import PriorScan, Question
 from dicomnode.analysis.risk.tabular import BATCH_PARTS, names_of
 from dicomnode.errors import RefusedError, UsageError
 from training.data.volumes import load_scan
@@ -31,8 +31,8 @@ def risks(bundle: Bundle, data: Data, progress: ProgressCallback) -> NDArray[np.
     rows = np.argsort(data.cohort["date"].to_numpy(), kind="stable")
     for done, row in enumerate(rows, start=1):
         number = int(row)
-        before = data.earlier(number)
-        known = None if before is None else _earlier(data, number, answers[before])
+        before = data.prior(number)
+        known = None if before is None else _prior(data, number, answers[before])
         scan = as_served(data, number, known)
         try:
             answers[number] = bundle.predict(scan.volume, scan.labels, scan.features, known, scan.scanner)
@@ -43,7 +43,7 @@ def risks(bundle: Bundle, data: Data, progress: ProgressCallback) -> NDArray[np.
     return np.array([[h.probability for h in answers[row].horizons] for row in range(len(rows))])
 
 
-def as_served(data: Data, row: int, earlier: Earlier | None = None) -> Question:
+def as_served(data: Data, row: int, prior: PriorScan | None = None) -> Question:
     """A scan of the cohort in the form that a bundle takes it in.
 
     Raises:
@@ -56,21 +56,21 @@ def as_served(data: Data, row: int, earlier: Earlier | None = None) -> Question:
     volume, labels = load_scan(path)
     features = {str(name): float(value) for name, value in _finite(data, row)}
     scanner = {part: str(data.cohort[part].iloc[row]) for part in BATCH_PARTS}
-    return Question(volume, labels, features, scanner, earlier)
+    return Question(volume, labels, features, scanner, prior)
 
 
 def _finite(data: Data, row: int) -> Iterator[tuple[object, float]]:
     return ((name, value) for name, value in data.features.iloc[row].items() if np.isfinite(value))
 
 
-def _earlier(data: Data, row: int, risk: Risk) -> Earlier:
-    return Earlier(float(data.cohort["years_since_earlier"].iloc[row]), risk.bundle_sha256, risk.scan_codes)
+def _prior(data: Data, row: int, risk: Risk) -> PriorScan:
+    return PriorScan(float(data.cohort["years_since_prior"].iloc[row]), risk.bundle_sha256, risk.scan_codes)
 
 
 def looked_at(data: Data, folds: Rows) -> list[int]:
     """The rows that parity looks at: a first scan of a patient in each fold."""
     return [
-        next(int(row) for row in np.flatnonzero(folds == fold) if data.earlier(int(row)) is None)
+        next(int(row) for row in np.flatnonzero(folds == fold) if data.prior(int(row)) is None)
         for fold in np.unique(folds)
     ]
 

@@ -23,11 +23,11 @@ def predictors(facts: RunFacts) -> str:
         found.append(f"{_MEASURED}: {counts}{filtered}")
     if facts.networks:
         spec = facts.networks.spec
-        earlier = ", and those of the latest earlier scan" if facts.networks.earlier else ""
+        prior = ", and those of the latest prior scan" if facts.networks.prior else ""
         height, width = spec.canvas
         found.append(
             f"{', '.join(facts.network_arms)}: {spec.slices} axial slices of the masked lungs "
-            f"({width} x {height} pixels of {spec.spacing_mm:g} mm){earlier}"
+            f"({width} x {height} pixels of {spec.spacing_mm:g} mm){prior}"
         )
     return "; ".join(found)
 
@@ -45,7 +45,7 @@ def missing(facts: RunFacts) -> str:
             "left out, other gaps become the median of the fold's training scans"
         )
     if facts.networks:
-        alone = "; a scan without an earlier one is judged by itself" if facts.networks.earlier else ""
+        alone = "; a scan without a prior is judged by itself" if facts.networks.prior else ""
         found.append(f"{', '.join(facts.network_arms)}: every scan has its image{alone}")
     return "; ".join(found)
 

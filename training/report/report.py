@@ -177,7 +177,7 @@ def _card(facts: RunFacts) -> tuple[tuple[str, str], ...]:
         ),
         (
             "Input",
-            "one chest CT, preprocessed by the node; measured features; the latest earlier scan where there is one",
+            "one chest CT, preprocessed by the node; measured features; the latest prior scan where there is one",
         ),
         ("Output", items["15"]),
         ("Models", f"{items['12c']}; weights of the ensemble: {weights}"),

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dicomnode.errors import UsageError
+from training.data import former_names
 from training.evaluation.inputs import vendors
 from training.evaluation.records import Evaluation
 from training.models.arm import DEEP_ARMS
@@ -110,7 +111,8 @@ def read(folder: Path) -> RunFacts:
     if not path.is_file():
         raise UsageError(f"{path} is missing: evaluate first, with `training run`")
     run = _json(folder / "run.json")
-    cohort = pd.read_parquet(folder / "cohort.parquet") if (folder / "cohort.parquet").is_file() else None
+    stored = folder / "cohort.parquet"
+    cohort = pd.read_parquet(stored).rename(columns=former_names.COLUMNS) if stored.is_file() else None
     evaluation = Evaluation.from_json(path.read_text(encoding="utf-8"))
     features, missing = _features(folder / "features.parquet")
     return RunFacts(
@@ -187,7 +189,7 @@ def _characteristics(cohort: pd.DataFrame) -> tuple[Characteristic, ...]:
         Characteristic(SCANNER, _shares(vendors(cohort))),
         Characteristic(KERNEL, _shares(cohort["kernel_family"])),
         Characteristic(THICKNESS, _spread(thickness, 1)),
-        Characteristic("with an earlier scan (scans)", _share(cohort["earlier_scan"] != "", len(cohort))),
+        Characteristic("with a prior scan (scans)", _share(cohort["prior_scan"] != "", len(cohort))),
     ]
     return tuple(c for c in found if c.value)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import dicomnode
 from dicomnode.errors import UsageError
+from training.data import former_names
 from training.files import write_json
 
 FORMAT = 1
@@ -44,6 +45,7 @@ class Record:
         content: dict[str, Any] = {"format": FORMAT, "fixed": dict(fixed), "starts": [], "steps": {}, "warnings": []}
         if self._path.is_file():
             content = json.loads(self._path.read_text(encoding="utf-8"))
+            _rename_keys(content["fixed"])
             if other := _difference(content["fixed"], json.loads(json.dumps(fixed)), free):
                 raise UsageError(f"{folder} holds a run with another {other}: give a new run folder (out)")
         self.content = content
@@ -78,6 +80,12 @@ class Record:
 
     def _save(self) -> None:
         write_json(self._path, self.content)
+
+
+def _rename_keys(fixed: Mapping[str, Any]) -> None:
+    """Give the settings of a run that an older version began the names of today."""
+    if deep := fixed["settings"].get("deep"):
+        fixed["settings"]["deep"] = former_names.deep_of_today(deep)
 
 
 def _difference(stored: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str], within: str = "") -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dicomnode.errors import UsageError
+from training.data import former_names
 from training.data.follow_up import Transplant
 from training.features.settings import FeatureSettings
 from training.models.tabular_settings import RadiomicsSettings
@@ -74,6 +75,11 @@ class RunSettings(TomlTable):
     evaluation: EvaluationSettings = EvaluationSettings()
     bundle: BundleSettings = BundleSettings()
     gate: GateSettings = GateSettings()
+
+    @field_validator("deep")
+    @classmethod
+    def _todays_keys(cls, table: dict[str, object]) -> dict[str, object]:
+        return former_names.deep_of_today(table)
 
 
 def load(path: Path, out: Path | None = None) -> RunSettings:

@@ -1,4 +1,4 @@
-"""Change since an earlier scan of the same patient: differences, per cent, per year, and whether they can be compared.
+"""Change since a prior scan of the same patient: differences, per cent, per year, and whether they can be compared.
 
 Pure arithmetic on findings. The comparison is with the latest scan before this one, never with a later one.
 """
@@ -33,8 +33,8 @@ def studied_at(series: ChosenSeries) -> datetime | None:
     return None
 
 
-def before(findings: Findings, earlier: Sequence[Findings]) -> list[tuple[datetime, Findings]]:
-    """The analysed `earlier` findings that lie before `findings`, with their moments, the oldest first.
+def before(findings: Findings, priors: Sequence[Findings]) -> list[tuple[datetime, Findings]]:
+    """The analysed ones of `priors` that lie before `findings`, with their moments, the oldest first.
 
     Findings of the same study, of the same moment or later, refused ones, and ones without a date are left out.
     """
@@ -42,7 +42,7 @@ def before(findings: Findings, earlier: Sequence[Findings]) -> list[tuple[dateti
         return []
     found = [
         (then, e)
-        for e in earlier
+        for e in priors
         if e.series is not None
         and e.lungs is not None
         and e.series.study_uid != findings.series.study_uid
@@ -52,24 +52,24 @@ def before(findings: Findings, earlier: Sequence[Findings]) -> list[tuple[dateti
     return sorted(found, key=lambda pair: pair[0])
 
 
-def latest_before(findings: Findings, earlier: Sequence[Findings]) -> Findings | None:
-    """The latest of the analysed `earlier` findings that lies before `findings`; None where there is none."""
-    found = before(findings, earlier)
+def latest_before(findings: Findings, priors: Sequence[Findings]) -> Findings | None:
+    """The latest of the analysed `priors` that lies before `findings`; None where there is none."""
+    found = before(findings, priors)
     return found[-1][1] if found else None
 
 
-def compare(findings: Findings, earlier: Sequence[Findings]) -> Change | None:
-    """The change since the latest earlier scan.
+def compare(findings: Findings, priors: Sequence[Findings]) -> Change | None:
+    """The change since the latest prior scan.
 
     Args:
         findings: of this scan.
-        earlier: findings of other scans of the same patient, in any order. That they are the same patient's is the
+        priors: findings of other scans of the same patient, in any order. That they are the same patient's is the
             caller's to know: findings hold nothing that could tell.
 
     Returns:
         None where no scan lies before this one, or this one was refused.
     """
-    latest = latest_before(findings, earlier)
+    latest = latest_before(findings, priors)
     if latest is None or findings.lungs is None:
         return None
     assert findings.series is not None
@@ -79,14 +79,14 @@ def compare(findings: Findings, earlier: Sequence[Findings]) -> Change | None:
     assert then is not None
     days = (now - then).total_seconds() / 86400
     return Change(
-        earlier_study_uid=latest.series.study_uid,
-        earlier_series_uid=latest.series.series_uid,
-        earlier_study_date=latest.series.study_date,
+        prior_study_uid=latest.series.study_uid,
+        prior_series_uid=latest.series.series_uid,
+        prior_study_date=latest.series.study_date,
         interval_days=round(days, 3),
         measures={name: _delta(old, new, days) for name, old, new in _followed(latest, findings)},
         flags=tuple(doubts(latest, findings, days)),
-        earlier_input_digest=latest.input_digest,
-        earlier_algorithm_digest=latest.algorithm_digest,
+        prior_input_digest=latest.input_digest,
+        prior_algorithm_digest=latest.algorithm_digest,
     )
 
 
@@ -106,7 +106,7 @@ def _followed(before: Findings, after: Findings) -> Iterator[tuple[str, float, f
 def _delta(old: float, new: float, days: float) -> Delta:
     absolute = new - old
     return Delta(
-        earlier=old,
+        prior=old,
         now=new,
         absolute=absolute,
         relative_percent=None if old == 0 else 100.0 * absolute / abs(old),
@@ -140,7 +140,7 @@ def doubts(before: Findings, after: Findings, days: float) -> Iterator[Flag]:
     if scanners[0] != scanners[1]:
         yield Flag("change-scanner", "warning", f"Another scanner: {_or(scanners[0])}, now {_or(scanners[1])}.")
     if None not in (old.contrast, new.contrast) and old.contrast != new.contrast:
-        text = f"Contrast medium was given for the {'present' if new.contrast else 'earlier'} scan only"
+        text = f"Contrast medium was given for the {'present' if new.contrast else 'prior'} scan only"
         yield Flag("change-contrast", "warning", f"{text}: it raises the attenuation of vessels and lung.")
     yield from _doubts_of_lungs(before, after)
 
@@ -157,7 +157,7 @@ def _doubts_of_lungs(before: Findings, after: Findings) -> Iterator[Flag]:
     if made[0] != made[1]:
         text = f"Segmented by {' '.join(made[0])}, now by {' '.join(made[1])}"
         yield Flag("change-segmenter", "warning", f"{text}: part of the change may be the method's.")
-    for when, findings in (("earlier", before), ("present", after)):
+    for when, findings in (("prior", before), ("present", after)):
         errors = sorted(f.code for f in findings.flags if f.severity == "error")
         if errors:
             yield Flag("change-doubtful", "error", f"The {when} scan's lungs are in doubt ({', '.join(errors)}).")

@@ -27,10 +27,10 @@ from dicomnode.analysis.risk.fold_models import FoldModels
 from dicomnode.analysis.risk.manifest import Manifest, first_error, seal_of
 from dicomnode.analysis.risk.network import horizon_indices
 from dicomnode.analysis.risk.preprocess import Spec, slice_positions
-from dicomnode.analysis.risk.queries import Earlier, Question
+from dicomnode.analysis.risk.queries import PriorScan, Question
 from dicomnode.errors import BundleError, DicomnodeError
 
-__all__ = ["Bundle", "Earlier", "load", "read"]
+__all__ = ["Bundle", "PriorScan", "load", "read"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Bundle:
         volume: Volume,
         labels: Labels,
         features: Mapping[str, float] | None = None,
-        earlier: Earlier | None = None,
+        prior: PriorScan | None = None,
         scanner: Mapping[str, str] | None = None,
     ) -> Risk:
         """Probability of death within each horizon, with bounds; none falls with time; lower <= probability <= upper.
@@ -100,13 +100,13 @@ class Bundle:
             volume, labels: the scan.
             features: measured numbers by the names of `tabular.features_of`; what the model does not use is passed
                 over.
-            earlier: of the patient's latest earlier scan; not used where another bundle has seen that one.
+            prior: of the patient's latest prior scan; not used where another bundle has seen that one.
             scanner: `tabular.BATCH_PARTS` by name.
 
         Raises:
             RefusedError: no-lungs, or features-missing.
         """
-        answer = self.models.answer(Question(volume, labels, features or {}, scanner or {}, earlier))
+        answer = self.models.answer(Question(volume, labels, features or {}, scanner or {}, prior))
         members = answer.risks[:, horizon_indices(self.manifest.edges_years, self.manifest.horizons_years)]
         mean = members.mean(axis=0)
         # Each member rises with time, so means and percentiles do. With many, very unequal members a mean can leave the

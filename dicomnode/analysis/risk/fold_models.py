@@ -17,7 +17,7 @@ from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.manifest import Manifest, NetworkArm
 from dicomnode.analysis.risk.network import CODE_WIDTH, HazardNet, risk
 from dicomnode.analysis.risk.preprocess import Spec, prepare
-from dicomnode.analysis.risk.queries import Answer, Earlier, Question
+from dicomnode.analysis.risk.queries import Answer, PriorScan, Question
 from dicomnode.analysis.risk.stored_weights import fill, to_be_filled
 from dicomnode.analysis.risk.tabular import TabularModel, batch_name
 from dicomnode.errors import BundleError, RefusedError
@@ -41,7 +41,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class FoldModels:
-    """The models of a bundle, loaded. `sha256` is the bundle's: codes of an earlier scan must be of the same."""
+    """The models of a bundle, loaded. `sha256` is the bundle's: codes of a prior scan must be of the same."""
 
     sha256: str
     spec: Spec | None
@@ -92,10 +92,9 @@ class FoldModels:
         if self.spec is None:
             return {}
         slices = torch.from_numpy(prepare(scan.volume, scan.labels, self.spec))[None]
-        earlier = scan.earlier if scan.earlier and scan.earlier.bundle_sha256 == self.sha256 else None
+        prior = scan.prior if scan.prior and scan.prior.bundle_sha256 == self.sha256 else None
         return {
-            arm.name: {name: _look(name, net, slices, earlier) for name, net in arm.nets.items()}
-            for arm in self.networks
+            arm.name: {name: _look(name, net, slices, prior) for name, net in arm.nets.items()} for arm in self.networks
         }
 
     def _attention(self, looks: "dict[str, dict[str, _Look]]") -> NDArray[np.float64] | None:
@@ -125,15 +124,15 @@ class _Look:
 
 
 @torch.inference_mode()
-def _look(name: str, net: HazardNet, slices: torch.Tensor, earlier: Earlier | None) -> _Look:
+def _look(name: str, net: HazardNet, slices: torch.Tensor, prior: PriorScan | None) -> _Look:
     pooled, attention = net.look(slices)
     code: tuple[float, ...] = ()
     before = years = None
     if net.change is not None:
         # Six digits are more than single precision holds, and keep the findings short.
         code = tuple(round(float(v), 6) for v in net.change.code(pooled)[0])
-        if earlier is not None and len(earlier.codes.get(name, ())) == CODE_WIDTH:
-            before, years = torch.tensor([earlier.codes[name]]), torch.tensor([earlier.years])
+        if prior is not None and len(prior.codes.get(name, ())) == CODE_WIDTH:
+            before, years = torch.tensor([prior.codes[name]]), torch.tensor([prior.years])
     risks = risk(net.hazards(pooled, before, years)[0].double()).numpy()
     return _Look(risks, attention[0].double().numpy(), code)
 
@@ -198,8 +197,8 @@ def read(folder: Path, manifest: Manifest, sha256: str) -> FoldModels:
 
 def _net(path: Path, arm: NetworkArm, intervals: int) -> HazardNet:
     with to_be_filled():
-        net = HazardNet(arm.backbone, intervals, earlier=arm.earlier)
-    kind = f"{arm.backbone} with an earlier scan" if arm.earlier else arm.backbone
+        net = HazardNet(arm.backbone, intervals, prior=arm.prior)
+    kind = f"{arm.backbone} with a prior scan" if arm.prior else arm.backbone
     fill(net, path, f"a network of {intervals} intervals on {kind}")
     return net
 

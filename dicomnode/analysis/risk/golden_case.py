@@ -13,7 +13,7 @@ from safetensors.torch import load
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Risk
 from dicomnode.analysis.risk.manifest import Golden, first_error
-from dicomnode.analysis.risk.queries import Earlier
+from dicomnode.analysis.risk.queries import PriorScan
 from dicomnode.errors import BundleError, RefusedError
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def answer(bundle: "Bundle", golden: Golden, stored: bytes) -> Risk:
         RefusedError: its features do not suffice.
     """
     volume, labels = scan(golden, stored, bundle.folder / golden.scan)
-    earlier = Earlier(golden.years, bundle.sha256, golden.codes) if golden.codes else None
-    return bundle.predict(volume, labels, golden.features, earlier, golden.scanner)
+    prior = PriorScan(golden.years, bundle.sha256, golden.codes) if golden.codes else None
+    return bundle.predict(volume, labels, golden.features, prior, golden.scanner)
 
 
 def parse(text: bytes, place: Path) -> Golden:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dicomnode.analysis.findings import IntendedUse
 from dicomnode.analysis.risk.backbones import BACKBONES
@@ -37,12 +37,12 @@ class _Record(BaseModel):
 
 
 class NetworkArm(_Record):
-    """An arm of networks on slices, one a fold; `earlier`: with the latest earlier scan as second input."""
+    """An arm of networks on slices, one a fold; `prior`: with the latest prior scan as second input."""
 
     name: Annotated[str, Field(min_length=1)]
     kind: Literal["network"]
     backbone: Backbone
-    earlier: bool
+    prior: bool = Field(validation_alias=AliasChoices("prior", "earlier"))  # "earlier" in older bundles
     models: Annotated[tuple[FileName, ...], Field(min_length=1)]
 
 
@@ -156,8 +156,8 @@ class GoldenHorizon(_Record):
 class Golden(_Record):
     """`golden.json`: a stored scan with its expected risk. `recipe` says in words where the scan comes from.
 
-    `features` and `scanner` are what the tabular arms are given with it, `codes` what the networks remember an earlier
-    scan by that lies `years` before; empty: no earlier scan.
+    `features` and `scanner` are what the tabular arms are given with it, `codes` what the networks remember a prior
+    scan by that lies `years` before; empty: no prior scan.
     """
 
     scan: FileName

@@ -17,7 +17,7 @@ from dicomnode.analysis.risk.backbones import encoder
 # Mean and SD of ImageNet's grey values: pre-trained encoders expect inputs about like these.
 _MEAN, _SD = 0.449, 0.226
 _Value = TypeVar("_Value", float, Tensor)
-#: How many numbers stand for a scan that is an earlier one later.
+#: How many numbers stand for a scan once it is a prior one.
 CODE_WIDTH = 16
 #: A change over less time says more of the scanner than of the patient (as `change.SHORTEST_FOR_A_RATE_DAYS`).
 SHORTEST_YEARS = 0.25
@@ -43,7 +43,7 @@ class AttentionHead(nn.Module):
 
 
 class ChangeHead(nn.Module):
-    """The second input: how a scan differs from the patient's latest earlier one, and how long ago that was.
+    """The second input: how a scan differs from the patient's latest prior one, and how long ago that was.
 
     A scan is remembered by `CODE_WIDTH` numbers, so that a node can keep them until the patient's next scan.
     """
@@ -52,44 +52,44 @@ class ChangeHead(nn.Module):
         super().__init__()
         self.code = nn.Linear(width, CODE_WIDTH)
         self.hazard = nn.Linear(2 * CODE_WIDTH, intervals)
-        nn.init.zeros_(self.hazard.weight)  # training begins as if there were no earlier scan
+        nn.init.zeros_(self.hazard.weight)  # training begins as if there were no prior scan
         nn.init.zeros_(self.hazard.bias)
 
-    def forward(self, codes: Tensor, earlier: Tensor, years: Tensor) -> Tensor:
-        """What the change adds to the hazard logits (scans, intervals); 0 for a scan without an earlier one.
+    def forward(self, codes: Tensor, prior: Tensor, years: Tensor) -> Tensor:
+        """What the change adds to the hazard logits (scans, intervals); 0 for a scan without a prior.
 
         Args:
             codes: of the scans, (scans, CODE_WIDTH).
-            earlier: codes of the earlier scans, same shape; any finite value where there is none.
-            years: since the earlier scan, (scans,); NaN where there is none.
+            prior: codes of the prior scans, same shape; any finite value where there is none.
+            years: since the prior scan, (scans,); NaN where there is none.
         """
         known = torch.isfinite(years).unsqueeze(-1)
         apart = torch.where(known, years.unsqueeze(-1), 1.0).clamp(min=SHORTEST_YEARS).to(codes.dtype)
-        change = codes - earlier
+        change = codes - prior
         return torch.where(known, self.hazard(torch.cat([change, change / apart], dim=-1)), 0.0)
 
 
 class HazardNet(nn.Module):
-    """Encoder, head and, with `earlier`, the second input for the latest earlier scan."""
+    """Encoder, head and, with `prior`, the second input for the latest prior scan."""
 
-    def __init__(self, backbone: str, intervals: int, *, earlier: bool = False) -> None:
+    def __init__(self, backbone: str, intervals: int, *, prior: bool = False) -> None:
         super().__init__()
         self.encoder, self.width = encoder(backbone)
         self.head = AttentionHead(self.width, intervals)
-        self.change = ChangeHead(self.width, intervals) if earlier else None
+        self.change = ChangeHead(self.width, intervals) if prior else None
 
     def forward(
-        self, slices: Tensor, earlier: Tensor | None = None, years: Tensor | None = None
+        self, slices: Tensor, prior: Tensor | None = None, years: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Hazard logits (scans, intervals) and attention (scans, slices).
 
         Args:
             slices: prepared, (scans, slices, height, width), 0 to 1.
-            earlier: prepared slices of the earlier scans alone, in the order of the scans that have one.
-            years: since the earlier scan, (scans,); NaN where there is none. None: no scan has one.
+            prior: prepared slices of the prior scans alone, in the order of the scans that have one.
+            years: since the prior scan, (scans,); NaN where there is none. None: no scan has one.
         """
         count = len(slices)
-        pooled, attention = self.look(slices if earlier is None else torch.cat([slices, earlier]))
+        pooled, attention = self.look(slices if prior is None else torch.cat([slices, prior]))
         before = None
         if self.change is not None and years is not None:
             codes = self.change.code(pooled)
@@ -103,7 +103,7 @@ class HazardNet(nn.Module):
         return pooled, attention
 
     def hazards(self, pooled: Tensor, before: Tensor | None = None, years: Tensor | None = None) -> Tensor:
-        """Hazard logits (scans, intervals) of pooled features; codes and years of earlier scans as in `ChangeHead`."""
+        """Hazard logits (scans, intervals) of pooled features; codes and years of prior scans as in `ChangeHead`."""
         logits: Tensor = self.head.hazard(pooled)
         if self.change is None or before is None or years is None:
             return logits

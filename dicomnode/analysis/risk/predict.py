@@ -9,7 +9,7 @@ from pydicom import Dataset
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.analysis.measures.change import DAYS_A_YEAR, studied_at
-from dicomnode.analysis.risk.queries import Earlier
+from dicomnode.analysis.risk.queries import PriorScan
 from dicomnode.analysis.risk.tabular import features_of
 from dicomnode.analysis.series.headers import string
 
@@ -31,7 +31,7 @@ def predict(
         findings: of the scan, with measurements and change, risk or not.
         header: of one of its images: age and sex, where the bundle takes them.
         volume, labels: of the scan.
-        before: findings of the patient's latest earlier scan (`change.latest_before`).
+        before: findings of the patient's latest prior scan (`change.latest_before`).
 
     Raises:
         RefusedError: no-lungs; features-missing.
@@ -41,7 +41,7 @@ def predict(
     scanner = {"manufacturer": series.manufacturer, "model": series.manufacturer_model}
     features = features_of(findings) | covariates(findings, header)
     return bundle.predict(
-        volume, labels, features, _earlier(findings, before), scanner | {"kernel_family": series.kernel_family}
+        volume, labels, features, _prior(findings, before), scanner | {"kernel_family": series.kernel_family}
     )
 
 
@@ -70,7 +70,7 @@ def age_years(findings: Findings, header: Dataset) -> float | None:
     return min(_OLDEST_YEARS, round((studied - born).days / DAYS_A_YEAR, 1))
 
 
-def _earlier(findings: Findings, before: Findings | None) -> Earlier | None:
+def _prior(findings: Findings, before: Findings | None) -> PriorScan | None:
     if before is None or before.risk is None or findings.change is None:
         return None
-    return Earlier(findings.change.interval_days / DAYS_A_YEAR, before.risk.bundle_sha256, before.risk.scan_codes)
+    return PriorScan(findings.change.interval_days / DAYS_A_YEAR, before.risk.bundle_sha256, before.risk.scan_codes)

@@ -11,8 +11,8 @@ from dicomnode.analysis.findings import Flag
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """The patient's latest earlier scan, as its findings remember it.
+class PriorScan:
+    """The patient's latest prior scan, as its findings remember it.
 
     Attributes:
         years: between the two scans.
@@ -33,14 +33,14 @@ class Question:
         volume, labels: the image, and what of it is lung.
         features: measured numbers by the names of `tabular.features_of`.
         scanner: `tabular.BATCH_PARTS` by name.
-        earlier: None where no earlier scan is known.
+        prior: None where no prior scan is known.
     """
 
     volume: Volume
     labels: Labels
     features: Mapping[str, float] = field(default_factory=dict)
     scanner: Mapping[str, str] = field(default_factory=dict)
-    earlier: Earlier | None = None
+    prior: PriorScan | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
 from dicomnode.report import codes, source, uids
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context
 from dicomnode.report.segmentation import algorithm_family
-from dicomnode.report.sr import earlier_scans, frame
+from dicomnode.report.sr import frame, prior_scans
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, segments
 from dicomnode.report.wording import plain
 
@@ -39,10 +39,10 @@ def encode(headers: Sequence[Dataset], findings: Findings, seg: Dataset, context
             *frame.preamble(findings),
             *frame.series_used(findings),
             *_compared_with(findings.change),
-            *earlier_scans.listed(findings),
+            *prior_scans.listed(findings),
             *_note_on_radiomics(findings),
         ],
-        evidence=[seg, *earlier_scans.evidence(findings)],
+        evidence=[seg, *prior_scans.evidence(findings)],
     )
 
 
@@ -100,7 +100,7 @@ def _group(
             family=algorithm_family(lungs),
             parameters=[f"Measured by dicomnode {plain(findings.software_version)}; vessels as the mask has them"],
         ),
-        time_point_context=earlier_scans.time_point(findings),
+        time_point_context=prior_scans.time_point(findings),
         measurements=[
             *_measurements(_volume_ml(site.region, findings, lungs), findings.quantities[site.region]),
             *([*_of_parts(findings), *_of_change(findings.change)] if site.region == "lungs" else ()),
@@ -147,7 +147,7 @@ def _of_parts(findings: Findings) -> list[hd.sr.Measurement]:
 
 
 def _of_change(change: Change | None) -> list[hd.sr.Measurement]:
-    """Change since the earlier study, and per year where the interval allows. Rows of this study's own time point."""
+    """Change since the prior study, and per year where the interval allows. Rows of this study's own time point."""
     if change is None:
         return []
     rows = [hd.sr.Measurement(codes.CHANGE_INTERVAL, round(change.interval_days, 1), codes.DAY)]
@@ -165,7 +165,7 @@ def _compared_with(change: Change | None) -> list[hd.sr.ContentItem]:
         return []
     doubts = " ".join(f"{flag.severity.upper()}: {flag.text}" for flag in change.flags)
     comparable = doubts or "The two scans are comparable as far as their headers and lung volumes tell."
-    words = f"Changes since study {change.earlier_study_uid}, {change.interval_days:.0f} days before. {comparable}"
+    words = f"Changes since study {change.prior_study_uid}, {change.interval_days:.0f} days before. {comparable}"
     return [frame.text(codes.COMPARED_WITH, words)]
 
 

@@ -65,7 +65,7 @@ instances = Table(
 )
 Index("instances_study", instances.c.study_uid)
 
-# Outlives the instances: earlier findings of a patient are found by it.
+# Outlives the instances: prior findings of a patient are found by it.
 patients = Table(
     "patients",
     metadata,

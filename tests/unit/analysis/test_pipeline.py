@@ -14,7 +14,7 @@ from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.analysis.risk.bundle import Bundle
-from dicomnode.analysis.risk.queries import Earlier
+from dicomnode.analysis.risk.queries import PriorScan
 from dicomnode.errors import RefusedError
 from tests.ct_files import ct_series, write
 
@@ -27,18 +27,18 @@ class FixedBundle:
 
     sha256: str = "ab" * 32
     lacking: str = ""
-    asked: list[tuple[dict[str, float], Earlier | None, dict[str, str]]] = field(default_factory=list)
+    asked: list[tuple[dict[str, float], PriorScan | None, dict[str, str]]] = field(default_factory=list)
 
     def predict(
         self,
         volume: Volume,
         labels: Labels,
         features: dict[str, float],
-        earlier: Earlier | None,
+        prior: PriorScan | None,
         scanner: dict[str, str],
     ) -> Risk:
         assert volume.hu.shape == labels.shape
-        self.asked.append((features, earlier, scanner))
+        self.asked.append((features, prior, scanner))
         if self.lacking:
             raise RefusedError("features-missing", f"the model needs numbers that were not measured: {self.lacking}")
         doubt = Flag("scanner-unknown", "warning", "Another scanner.")
@@ -66,20 +66,20 @@ def test_a_chest_is_analysed(tmp_path: Path) -> None:
     assert len(found.findings.input_digest) == len(found.findings.algorithm_digest) == 64
 
 
-def test_a_bundle_is_asked_with_numbers_scanner_and_the_earlier_scan(tmp_path: Path) -> None:
+def test_a_bundle_is_asked_with_numbers_scanner_and_the_prior_scan(tmp_path: Path) -> None:
     bundle = FixedBundle()
     method = replace(METHOD, bundle=cast(Bundle, bundle))
     person = {"PatientAge": "057Y", "PatientSex": "M", "Manufacturer": "GE", "ManufacturerModelName": "One"}
     person["ConvolutionKernel"] = "LUNG"
     first = analyse(chest(tmp_path / "a", StudyDate="20240101", **person), method).findings
     assert first.flags[-1].code == "scanner-unknown", "the prediction's doubts stand among the scan's"
-    analyse(chest(tmp_path / "b", StudyDate="20250101", **person), method, earlier=[first])
-    (now, no_earlier, scanner), (later, earlier, _) = bundle.asked
+    analyse(chest(tmp_path / "b", StudyDate="20250101", **person), method, priors=[first])
+    (now, no_prior, scanner), (later, prior, _) = bundle.asked
     assert now["quantities.lungs.haa_percent"] == first.quantities["lungs"].haa_percent
     assert now["covariates.age_years"] == 57.0 and now["covariates.sex_male"] == 1.0
     assert scanner == {"manufacturer": "GE", "model": "One", "kernel_family": "lung"}
-    assert no_earlier is None and not [name for name in now if name.startswith("change.")]
-    assert earlier == Earlier(pytest.approx(366 / 365.25), "ab" * 32, {"net-0.safetensors": (0.5, -1.0)})
+    assert no_prior is None and not [name for name in now if name.startswith("change.")]
+    assert prior == PriorScan(pytest.approx(366 / 365.25), "ab" * 32, {"net-0.safetensors": (0.5, -1.0)})
     assert later["change.haa_percent"] == pytest.approx(0, abs=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Which earlier scans are fetched, when, and how long a study waits."""
+"""Which prior scans are fetched, when, and how long a study waits."""
 
 import time
 from collections.abc import Iterator
@@ -110,7 +110,7 @@ def test_nobody_is_asked_about_a_patient_without_an_id(archive: Answering, tmp_p
 
 
 class Waiting:
-    """A study that has settled, and what the node knows of earlier ones."""
+    """A study that has settled, and what the node knows of prior ones."""
 
     def __init__(self, folder: Path, port: int, **more: object) -> None:
         self.config = configured(folder, port, **more)
@@ -209,7 +209,7 @@ def test_what_was_analysed_with_another_method_is_analysed_once_more(archive: An
     assert (outlook.wanted, outlook.pause_s > 0) == ((), True)
     study = waiting.catalog.study("1.2.5")
     assert study is not None
-    assert study.state == "receiving"  # its images are here: it settles again, as an earlier scan
+    assert study.state == "receiving"  # its images are here: it settles again, as a prior scan
     assert waiting.catalog.is_prior("1.2.5")
 
 

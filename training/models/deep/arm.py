@@ -90,19 +90,19 @@ class DeepArm:
         for part, chosen in (("fit", fit), ("validation", validate)):
             if not (outcomes.event[chosen] & (outcomes.years[chosen] <= EDGES_YEARS[-1])).any():
                 raise UsageError(f"no death within {EDGES_YEARS[-1]:g} years among {len(chosen)} {part} scans")
-        before = [data.earlier(row) if self.settings.earlier else None for row in rows]
-        earlier = np.array([-1 if b is None else b for b in before], np.intp)
-        years = data.cohort["years_since_earlier"].to_numpy(np.float64, na_value=np.nan)
-        if odd := int((~np.isfinite(years) & (earlier >= 0)).sum()):
-            raise ValueError(f"{odd} scans have an earlier scan without years since")
+        before = [data.prior(row) if self.settings.prior else None for row in rows]
+        prior = np.array([-1 if b is None else b for b in before], np.intp)
+        years = data.cohort["years_since_prior"].to_numpy(np.float64, na_value=np.nan)
+        if odd := int((~np.isfinite(years) & (prior >= 0)).sum()):
+            raise ValueError(f"{odd} scans have a prior scan without years since")
         cache = self.settings.cache or data.registry / "prepared"
         return FitJob(
             backbone=self.name,
             settings=self.settings,
             seed=seed,
             scans=prepare_all(volumes, self.settings.spec, cache, self.settings.cores, progress),
-            earlier=earlier,
-            years=np.where(earlier >= 0, years, np.nan),
+            prior=prior,
+            years=np.where(prior >= 0, years, np.nan),
             outcomes=outcomes,
             fit=fit,
             validate=validate,

@@ -63,7 +63,7 @@ def finished(folder: Path, job: FitJob) -> bool:
 
 def load_network(folder: Path, job: FitJob) -> HazardNet:
     """The network that `fit` wrote, in single precision, ready to predict."""
-    net = HazardNet(job.backbone, INTERVALS, earlier=job.settings.earlier)
+    net = HazardNet(job.backbone, INTERVALS, prior=job.settings.prior)
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / WEIGHTS).items()})
     return net.eval()
 
@@ -120,7 +120,7 @@ def gradients(
     Args:
         net: as `Ranks.wrapped` gave it.
         rows: of all processes' scans, in one order; this process works on each `world`-th.
-        slices: prepared, of this process's scans and then of their earlier ones (`_files`).
+        slices: prepared, of this process's scans and then of their priors (`_files`).
         moment: epoch and step, for the augmentation.
         precision: of the forward pass; float16 wants the scaler.
 
@@ -130,17 +130,17 @@ def gradients(
     mine = rows[ranks.rank :: ranks.world]
     targets, weights = (torch.from_numpy(a).to(ranks.device) for a in interval_targets(job.outcomes[mine]))
     years = torch.from_numpy(job.years[mine]).float().to(ranks.device)
-    before = np.flatnonzero(job.earlier[mine] >= 0)
+    before = np.flatnonzero(job.prior[mine] >= 0)
     changed = slices.to(ranks.device)
     if net.training:
         drawing = generator(ranks.device, job.seed, *moment, ranks.rank)
         changed = augmented(changed, job.settings.spec, job.settings.augmentation, drawing)
-    now, earlier = changed[: len(mine)], changed[len(mine) :]
+    now, prior = changed[: len(mine)], changed[len(mine) :]
     parts = np.array_split(np.arange(len(mine)), min(job.settings.accumulate, len(mine)))
     total = 0.0
     for part in parts:
-        with_earlier = np.flatnonzero(np.isin(before, part))
-        second = (earlier[with_earlier], years[part]) if job.settings.earlier else ()
+        followed = np.flatnonzero(np.isin(before, part))
+        second = (prior[followed], years[part]) if job.settings.prior else ()
         with ranks.quiet(net, last=part is parts[-1]):
             with torch.autocast(ranks.device.type, precision, enabled=precision is not torch.float32):
                 logits, _ = net(now[part], *second)
@@ -165,7 +165,7 @@ def forward_precision(wanted: str, device: torch.device) -> torch.dtype:
 
 def start(job: FitJob) -> HazardNet:
     """The network before its first step: its hazards start at the observed base rate."""
-    net = HazardNet(job.backbone, INTERVALS, earlier=job.settings.earlier)
+    net = HazardNet(job.backbone, INTERVALS, prior=job.settings.prior)
     if file := job.settings.pretrained.get(job.backbone):
         load_encoder(net.encoder, job.backbone, file)
     else:
@@ -186,14 +186,14 @@ def _groups(job: FitJob, epoch: int, world: int) -> list[Rows]:
 def _steps(job: FitJob, epoch: int, ranks: Ranks) -> Iterator[tuple[Rows, Tensor]]:
     """(rows of all processes, prepared slices of this one's) for each step of an epoch."""
     groups = _groups(job, epoch, ranks.world)
-    mine = [with_earlier(job, rows[ranks.rank :: ranks.world]) for rows in groups]
+    mine = [with_priors(job, rows[ranks.rank :: ranks.world]) for rows in groups]
     yield from zip(groups, batches(job.scans, mine), strict=True)
 
 
-def with_earlier(job: FitJob, rows: Rows) -> Rows:
-    """The rows, and after them those of their earlier scans, where these are an input."""
-    before = job.earlier[rows]
-    return np.concatenate([rows, before[before >= 0]]) if job.settings.earlier else rows
+def with_priors(job: FitJob, rows: Rows) -> Rows:
+    """The rows, and after them those of their prior scans, where these are an input."""
+    before = job.prior[rows]
+    return np.concatenate([rows, before[before >= 0]]) if job.settings.prior else rows
 
 
 def evaluation_groups(rows: Rows) -> Sequence[Rows]:
@@ -208,10 +208,10 @@ def logits(net: HazardNet, job: FitJob, rows: Rows, device: torch.device) -> Ten
     net.eval()
     found = []
     groups = evaluation_groups(rows)
-    for part, slices in zip(groups, batches(job.scans, [with_earlier(job, g) for g in groups]), strict=True):
+    for part, slices in zip(groups, batches(job.scans, [with_priors(job, g) for g in groups]), strict=True):
         moved = slices.to(device)
         years = torch.from_numpy(job.years[part]).float().to(device)
-        second = (moved[len(part) :], years) if job.settings.earlier else ()
+        second = (moved[len(part) :], years) if job.settings.prior else ()
         found.append(net(moved[: len(part)], *second)[0].cpu())
     net.train(was_training)
     return torch.cat(found)

@@ -20,13 +20,13 @@ from training.models.deep.settings import DeepSettings
 
 @dataclass(frozen=True)
 class FitJob:
-    """One network to fit. Rows are positions in `scans`, which holds the scans used here and their earlier ones.
+    """One network to fit. Rows are positions in `scans`, which holds the scans used here and their priors.
 
     Attributes:
         backbone, settings, seed: what, how, and with which random numbers.
         scans: prepared slices.
-        earlier: row of the latest earlier scan, -1 for none; (scans,).
-        years: since the earlier scan, NaN for none; (scans,).
+        prior: row of the latest prior scan, -1 for none; (scans,).
+        years: since the prior scan, NaN for none; (scans,).
         outcomes: of the scans; those of rows in neither `fit` nor `validate` are not used.
         fit, validate: rows to learn from, and to stop by.
     """
@@ -35,7 +35,7 @@ class FitJob:
     settings: DeepSettings
     seed: int
     scans: Prepared
-    earlier: NDArray[np.intp]
+    prior: NDArray[np.intp]
     years: NDArray[np.float64]
     outcomes: Outcomes
     fit: Rows
@@ -49,10 +49,11 @@ class FitJob:
         settings = self.settings.model_dump(
             mode="json", exclude={"workers": True, "cache": True, "pretrained": {"__all__": {"path"}}}
         )
+        settings["earlier"] = settings.pop("prior")  # its former name: no network is fitted anew for it
         text = json.dumps({"backbone": self.backbone, "seed": self.seed, "settings": settings}, sort_keys=True)
         # The names of prepared files hold a hash of the volume's state.
         parts = [text, *(f"{file.parent.name}/{file.name}" for file in self.scans.files)]
-        arrays = (self.earlier, self.years, self.outcomes.years, self.outcomes.event, self.fit, self.validate)
+        arrays = (self.prior, self.years, self.outcomes.years, self.outcomes.event, self.fit, self.validate)
         hashed = hashlib.sha256("\n".join(parts).encode())
         for array in arrays:
             hashed.update(np.ascontiguousarray(array).tobytes())
@@ -69,7 +70,7 @@ class FitJob:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "job.json", lambda path: path.write_text(json.dumps(described, indent=1), "utf-8"))
         arrays = {
-            "earlier": self.earlier,
+            "prior": self.prior,
             "years": self.years,
             "time": self.outcomes.years,
             "event": self.outcomes.event,
@@ -88,7 +89,7 @@ class FitJob:
                 settings=DeepSettings.model_validate(described["settings"]),
                 seed=described["seed"],
                 scans=Prepared(tuple(Path(name) for name in described["files"])),
-                earlier=stored["earlier"],
+                prior=stored["prior"],
                 years=stored["years"],
                 outcomes=Outcomes(stored["time"], stored["event"]),
                 fit=stored["fit"],

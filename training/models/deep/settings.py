@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from dicomnode.analysis.risk.backbones import BACKBONES
 from dicomnode.analysis.risk.preprocess import Spec
@@ -29,7 +29,7 @@ class DeepSettings(BaseModel):
         accumulate: parts that a step's scans are worked in, one after the other: less memory, same gradient but for
             batch norms, which see the part.
         learning_rates: by backbone, instead of `learning_rate`: transformers want a lower one.
-        earlier: whether the latest earlier scan is a second input; its slices are encoded too.
+        prior: whether the latest prior scan is a second input; its slices are encoded too.
         pretrained: by backbone, a local file with ImageNet weights; a backbone without one starts at random.
         precision: of the forward pass; "auto": bfloat16 (float16 on older GPUs) on CUDA, and on a CPU that has
             instructions for it (there it gains, see docs/benchmarks-training.md), else float32.
@@ -49,7 +49,7 @@ class DeepSettings(BaseModel):
     learning_rate: Rate = 3e-4
     learning_rates: dict[str, Rate] = {}
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.02
-    earlier: bool = False
+    prior: bool = Field(False, validation_alias=AliasChoices("prior", "earlier"))
     pretrained: dict[str, PretrainedFile] = {}
     augmentation: Augmentation = Augmentation()
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

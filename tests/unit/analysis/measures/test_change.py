@@ -1,4 +1,4 @@
-"""Change since an earlier scan: arithmetic, which scan it is measured against, and what makes scans incomparable."""
+"""Change since a prior scan: arithmetic, which scan it is measured against, and what makes scans incomparable."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Quantities, VolumeMl
 from dicomnode.analysis.measures.change import compare, latest_before, studied_at
+from tests import report_cases as cases
 
 
 def scan(
@@ -34,20 +35,20 @@ def test_absolute_relative_and_yearly() -> None:
     assert change is not None
     assert change.interval_days == 731
     haa = change.measures["haa_percent"]
-    assert (haa.earlier, haa.now, haa.absolute, haa.relative_percent) == (10, 13, 3, pytest.approx(30))
+    assert (haa.prior, haa.now, haa.absolute, haa.relative_percent) == (10, 13, 3, pytest.approx(30))
     assert haa.per_year == pytest.approx(3 * 365.25 / 731)
     assert change.measures["lower_third_rim.haa_percent"].absolute == 6
     assert change.measures["volume_ml"].absolute == 0
     assert change.measures["mean_hu"].relative_percent == 0
     assert change.flags == ()
-    assert change.earlier_input_digest == "digest of 1.1"
+    assert change.prior_input_digest == "digest of 1.1"
 
 
-def test_the_latest_earlier_scan_is_taken_and_never_a_later_one() -> None:
+def test_the_latest_prior_scan_is_taken_and_never_a_later_one() -> None:
     others = [scan("20230101", uid="1.1"), scan("20250601", uid="1.2"), scan("20260601", uid="1.3"), scan(uid="1.4")]
     change = compare(NOW, others)
     assert change is not None
-    assert change.earlier_study_uid == "1.2"
+    assert change.prior_study_uid == "1.2"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_a_short_interval_gives_no_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("earlier", "code"),
+    ("prior", "code"),
     [
         (scan(kernel="Br36", kernel_family="soft"), "change-kernel"),
         (scan(kernel="X", kernel_family="unknown"), "change-kernel"),
@@ -108,8 +109,8 @@ def test_a_short_interval_gives_no_rate() -> None:
         (replace(scan(), flags=(Flag("cut-off-base", "error", ""),)), "change-doubtful"),
     ],
 )
-def test_what_makes_scans_incomparable_is_flagged_alone(earlier: Findings, code: str) -> None:
-    change = compare(NOW, [earlier])
+def test_what_makes_scans_incomparable_is_flagged_alone(prior: Findings, code: str) -> None:
+    change = compare(NOW, [prior])
     assert change is not None
     assert [flag.code for flag in change.flags] == [code]
 
@@ -145,3 +146,13 @@ def test_findings_keep_their_change_in_json() -> None:
     whole = replace(NOW, change=compare(NOW, [scan("20251201")]))
     assert Findings.from_json(whole.to_json()) == whole
     assert Findings.from_json(NOW.to_json()).change is None
+
+
+def test_a_change_under_its_former_keys_is_read_and_keeps_its_version() -> None:
+    """`findings.json` is kept for ten years, and the UIDs of the reports that were sent derive from the version."""
+    followed = replace(cases.analysed(), change=cases.changed(), trend=cases.scanned_before(2))
+    former = followed.to_json().replace('"prior', '"earlier')
+    assert former.count('"earlier"') == len(cases.changed().measures) and former.count('"earlier_') == 5
+    assert Findings.from_json(former) == followed
+    sent = "448780b9af828abc33bb540237a6a9361b8adef5ed19514c8314675060779856"  # as version 0.1.0 made it of "earlier"
+    assert followed.version[-1] == sent

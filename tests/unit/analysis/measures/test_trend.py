@@ -22,7 +22,7 @@ def scan(date: str, uid: str, volume_ml: float = 4000.0) -> Findings:
 NOW = scan("20260101", "1.9")
 
 
-def test_earlier_scans_in_their_order_and_no_later_ones() -> None:
+def test_prior_scans_in_their_order_and_no_later_ones() -> None:
     others = [scan("20250101", "1.2"), scan("20270101", "1.3"), scan("20240101", "1.1"), NOW, Findings("refused")]
     points = trend(NOW, others)
     assert [(p.study_uid, p.study_date, p.days_before) for p in points] == [

@@ -84,43 +84,43 @@ def change_head() -> ChangeHead:
     return head
 
 
-def test_a_scan_without_an_earlier_one_gets_nothing_added() -> None:
+def test_a_scan_without_a_prior_one_gets_nothing_added() -> None:
     codes = torch.rand(3, CODE_WIDTH)
     added = change_head()(codes, torch.zeros(3, CODE_WIDTH), torch.tensor([float("nan"), 1.0, float("nan")]))
     assert (added[[0, 2]] == 0).all() and (added[1] != 0).all()
 
 
 def test_the_same_change_over_less_time_is_another_one_but_not_below_three_months() -> None:
-    codes, earlier = torch.rand(1, CODE_WIDTH), torch.rand(1, CODE_WIDTH)
+    codes, prior = torch.rand(1, CODE_WIDTH), torch.rand(1, CODE_WIDTH)
     head = change_head()
-    added = [head(codes, earlier, torch.tensor([years])) for years in (2.0, 0.25, 0.01)]
+    added = [head(codes, prior, torch.tensor([years])) for years in (2.0, 0.25, 0.01)]
     assert not torch.allclose(added[0], added[1])
     torch.testing.assert_close(added[1], added[2])
 
 
-def test_gradients_of_scans_without_an_earlier_one_are_finite() -> None:
+def test_gradients_of_scans_without_a_prior_one_are_finite() -> None:
     head = change_head()
     codes = torch.rand(2, CODE_WIDTH, requires_grad=True)
     head(codes, torch.zeros(2, CODE_WIDTH), torch.tensor([float("nan"), 1.0])).sum().backward()
     assert torch.isfinite(codes.grad).all() and (codes.grad[0] == 0).all()
 
 
-def test_training_begins_as_if_there_were_no_earlier_scan() -> None:
-    net = HazardNet("resnet18", intervals=5, earlier=True).eval()
-    now, earlier = torch.rand(3, 2, 32, 32), torch.rand(1, 2, 32, 32)
+def test_training_begins_as_if_there_were_no_prior_scan() -> None:
+    net = HazardNet("resnet18", intervals=5, prior=True).eval()
+    now, prior = torch.rand(3, 2, 32, 32), torch.rand(1, 2, 32, 32)
     years = torch.tensor([float("nan"), 1.5, float("nan")])
     with torch.inference_mode():
-        torch.testing.assert_close(net(now, earlier, years)[0], net(now)[0])
+        torch.testing.assert_close(net(now, prior, years)[0], net(now)[0])
 
 
-def test_an_earlier_scan_is_its_code_and_whose_scan_it_is_is_kept() -> None:
-    net = HazardNet("resnet18", intervals=5, earlier=True).eval()
+def test_a_prior_scan_is_its_code_and_whose_scan_it_is_is_kept() -> None:
+    net = HazardNet("resnet18", intervals=5, prior=True).eval()
     torch.nn.init.normal_(net.change.hazard.weight)
-    now, earlier = torch.rand(3, 2, 32, 32), torch.rand(2, 2, 32, 32)
+    now, prior = torch.rand(3, 2, 32, 32), torch.rand(2, 2, 32, 32)
     years = torch.tensor([2.0, float("nan"), 0.5])
     with torch.inference_mode():
-        whole, attention = net(now, earlier, years)
-        codes = net.change.code(net.look(earlier)[0])
+        whole, attention = net(now, prior, years)
+        codes = net.change.code(net.look(prior)[0])
         for row, before in ((0, codes[0]), (2, codes[1])):
             alone = net.hazards(net.look(now[[row]])[0], before[None], years[[row]])
             torch.testing.assert_close(whole[[row]], alone, rtol=1e-4, atol=1e-5)

@@ -156,7 +156,7 @@ def test_what_the_networks_looked_at_stands_at_its_height() -> None:
     assert low - high == pytest.approx(60 / 2 * 502 / 64, abs=8)
 
 
-def test_earlier_scans_are_shown_in_a_strip_between_numbers_and_origin() -> None:
+def test_prior_scans_are_shown_in_a_strip_between_numbers_and_origin() -> None:
     first = page()
     with_trend = page(change=cases.changed(), trend=cases.scanned_before(3))
     seam = round((1 - 0.119) * 1280)

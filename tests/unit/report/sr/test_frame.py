@@ -12,7 +12,7 @@ from pydicom.tag import Tag
 from dicomnode.analysis.findings import Findings, Flag, Horizon
 from dicomnode.report import codes, segmentation, source, uids
 from dicomnode.report.context import MEASUREMENTS, Context
-from dicomnode.report.sr import earlier_scans, measurements, refusal, risk
+from dicomnode.report.sr import measurements, prior_scans, refusal, risk
 from dicomnode.report.wording import DEMO
 from tests import report_cases as cases
 
@@ -266,7 +266,7 @@ def test_a_short_interval_has_no_change_per_year() -> None:
     assert not any(concept.startswith("CHY_") for concept, _, _ in found)
 
 
-def test_another_earlier_scan_makes_other_objects() -> None:
+def test_another_prior_scan_makes_other_objects() -> None:
     alone, compared = (all_documents(cases.analysed(predicted=cases.risk(), change=c)) for c in (None, cases.changed()))
     assert alone["measurements"].SOPInstanceUID != compared["measurements"].SOPInstanceUID
 
@@ -274,7 +274,7 @@ def test_another_earlier_scan_makes_other_objects() -> None:
 FOLLOWED_UP = cases.analysed(predicted=cases.risk(), change=cases.changed(), trend=cases.scanned_before(3))
 
 
-def test_earlier_scans_are_listed_and_their_reports_are_other_evidence() -> None:
+def test_prior_scans_are_listed_and_their_reports_are_other_evidence() -> None:
     report = all_documents(FOLLOWED_UP)["measurements"]
     lines = [text for text in texts(report) if "days before (study" in text]
     assert len(lines) == 3
@@ -287,17 +287,17 @@ def test_earlier_scans_are_listed_and_their_reports_are_other_evidence() -> None
     assert {str(study.StudyInstanceUID) for study in current} == {"1.2.3"}
 
 
-def test_the_evidence_is_the_very_report_that_was_sent_for_the_earlier_scan() -> None:
+def test_the_evidence_is_the_very_report_that_was_sent_for_the_prior_scan() -> None:
     before = cases.analysed(study_uid="1.2.1", predicted=cases.risk(), change=cases.changed())
     point = dataclasses.replace(FOLLOWED_UP.trend[0], version=before.version)
-    (reference,) = earlier_scans.evidence(dataclasses.replace(FOLLOWED_UP, trend=(point,)))
+    (reference,) = prior_scans.evidence(dataclasses.replace(FOLLOWED_UP, trend=(point,)))
     assert reference.SOPInstanceUID == uids.sop_instance(MEASUREMENTS, "1.2.1", before)
     assert reference.SeriesInstanceUID == uids.series(MEASUREMENTS, "1.2.1", before)
     fetched = dataclasses.replace(point, stays_here=True)
-    assert earlier_scans.evidence(dataclasses.replace(FOLLOWED_UP, trend=(fetched,))) == []
+    assert prior_scans.evidence(dataclasses.replace(FOLLOWED_UP, trend=(fetched,))) == []
 
 
-def test_the_time_point_is_stated_in_each_group_where_earlier_scans_are_known() -> None:
+def test_the_time_point_is_stated_in_each_group_where_prior_scans_are_known() -> None:
     report = all_documents(FOLLOWED_UP)["measurements"]
     assert [str(i.TextValue) for i in walk(report) if name(i) == "C2348792"] == ["Scan 4 of those known"] * 3
     alone = all_documents(FINDINGS)["measurements"]
@@ -305,7 +305,7 @@ def test_the_time_point_is_stated_in_each_group_where_earlier_scans_are_known() 
     assert "PertinentOtherEvidenceSequence" not in alone
 
 
-def test_tracking_is_the_same_with_and_without_earlier_scans() -> None:
+def test_tracking_is_the_same_with_and_without_prior_scans() -> None:
     tracked = [
         [str(i.UID) for i in walk(all_documents(findings)["measurements"]) if name(i) == "112040"]
         for findings in (FINDINGS, FOLLOWED_UP)
@@ -314,7 +314,7 @@ def test_tracking_is_the_same_with_and_without_earlier_scans() -> None:
 
 
 @pytest.mark.parametrize("key", ["segmentation", "measurements", "risk"])
-def test_other_earlier_scans_make_other_objects(key: str) -> None:
+def test_other_prior_scans_make_other_objects(key: str) -> None:
     fewer = dataclasses.replace(FOLLOWED_UP, trend=FOLLOWED_UP.trend[1:])
     again = dataclasses.replace(FOLLOWED_UP, timings_s={"encode": 1.0})
     made = [all_documents(findings)[key].SOPInstanceUID for findings in (FOLLOWED_UP, fewer, again)]

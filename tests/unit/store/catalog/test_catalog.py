@@ -339,7 +339,7 @@ def test_lookups_use_indexes(tmp_path: Path) -> None:
 
 
 def test_a_delivery_planned_again_gives_way_to_another_object_only(catalog: Catalog) -> None:
-    """A study that is analysed again with an earlier scan that came late has other objects under the same names."""
+    """A study that is analysed again with a prior scan that came late has other objects under the same names."""
     catalog.record(instance(1, None))
     catalog.settle("1.2", 1.0, None)
 

@@ -1,4 +1,4 @@
-"""Earlier scans and orders in the catalogue, on both databases."""
+"""Prior scans and orders in the catalogue, on both databases."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_wanted_once(catalog: Catalog, state: PriorState, later_s: float, method
     assert (found.state, found.text) == (("wanted", None) if again else (state, "words"))
 
 
-def test_what_came_unasked_is_no_earlier_scan_only(catalog: Catalog) -> None:
+def test_what_came_unasked_is_no_prior_scan_only(catalog: Catalog) -> None:
     assert not catalog.is_prior("1.9")
     catalog.want_prior(WANTED)
     assert not catalog.is_prior("1.9")  # it may yet be sent here by somebody else

@@ -22,7 +22,7 @@ from dicomnode.analysis.phantom.phantom import chest
 from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from dicomnode.analysis.risk import fold_models
-from dicomnode.analysis.risk.bundle import Bundle, Earlier, load
+from dicomnode.analysis.risk.bundle import Bundle, PriorScan, load
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.fold_models import FoldModels
 from dicomnode.analysis.risk.queries import Answer, Question
@@ -44,7 +44,7 @@ NETWORK, TABLE = "resnet18-0.safetensors", "radiomics-0.json"
 
 @dataclass(frozen=True)
 class Made:
-    """A run with a tabular and a network arm of two folds, the network with an earlier scan, and its bundle."""
+    """A run with a tabular and a network arm of two folds, the network with a prior scan, and its bundle."""
 
     run: Path
     bundle: Bundle
@@ -57,7 +57,7 @@ class Made:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("bundles")
-    run = deep_cases.run(folder, earlier=True)
+    run = deep_cases.run(folder, prior=True)
     (run / "report.md").write_text(f"# Evaluation\n{BEGIN}\n| scan-17 |\n{END}\n")
     return Made(run, make_bundle(run, folder / "bundle", name="tiny", version="7", created_by="a test"))
 
@@ -74,38 +74,38 @@ def copy(small: Bundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small.folder, tmp_path / "bundle"))
 
 
-def asked(made: Made, scan: str, earlier: Earlier | None = None) -> Question:
+def asked(made: Made, scan: str, prior: PriorScan | None = None) -> Question:
     """A scan of the registry as a node would ask about it."""
     features = pd.read_parquet(made.run / "features.parquet").set_index("scan").loc[scan].dropna()
-    return Question(*load_scan(made.registry / "volumes" / f"{scan}.npz"), features.to_dict(), {}, earlier)
+    return Question(*load_scan(made.registry / "volumes" / f"{scan}.npz"), features.to_dict(), {}, prior)
 
 
-def answer(made: Made, scan: str, earlier: Earlier | None = None) -> Answer:
-    return made.bundle.models.answer(asked(made, scan, earlier))
+def answer(made: Made, scan: str, prior: PriorScan | None = None) -> Answer:
+    return made.bundle.models.answer(asked(made, scan, prior))
 
 
 def test_each_member_predicts_what_its_fold_predicted_in_the_run(made: Made) -> None:
-    """Of first scans and of second ones, whose earlier scan is known by the codes in its own result."""
+    """Of first scans and of second ones, whose prior scan is known by the codes in its own result."""
     arms = [pd.read_parquet(made.run / "arms" / a / "predictions.parquet") for a in ("radiomics", "resnet18")]
     stack = Stack.from_dict(json.loads((made.run / "ensemble.json").read_text()))
     assert min(stack.weights) > 0.05, "both arms are in it"
     expected = stack.risk(np.stack([arm[list(RISKS)].to_numpy() for arm in arms]))
-    years = pd.read_parquet(made.run / "cohort.parquet").set_index("scan")["years_since_earlier"]
+    years = pd.read_parquet(made.run / "cohort.parquet").set_index("scan")["years_since_prior"]
     moved = []
     for row, (scan, fold) in enumerate(zip(arms[0]["scan"], arms[0]["fold"], strict=True)):
-        earlier = None
+        prior = None
         if scan.endswith("-1"):
             codes = answer(made, scan[:-1] + "0").codes
-            earlier = Earlier(float(years[scan]), made.bundle.sha256, codes)
-        found = answer(made, scan, earlier).risks
+            prior = PriorScan(float(years[scan]), made.bundle.sha256, codes)
+        found = answer(made, scan, prior).risks
         np.testing.assert_allclose(found[fold], expected[row], atol=2e-4)
-        moved.append(earlier is not None and not np.allclose(found, answer(made, scan).risks, atol=1e-6))
-    assert any(moved), "an earlier scan changes the answer"
+        moved.append(prior is not None and not np.allclose(found, answer(made, scan).risks, atol=1e-6))
+    assert any(moved), "a prior scan changes the answer"
 
 
 def test_the_codes_of_another_bundle_are_not_used(made: Made) -> None:
     codes = answer(made, "P1-0").codes
-    other = Earlier(1.25, "0" * 64, codes)
+    other = PriorScan(1.25, "0" * 64, codes)
     np.testing.assert_array_equal(answer(made, "P1-1", other).risks, answer(made, "P1-1").risks)
 
 
@@ -191,7 +191,7 @@ def test_the_bundle_says_where_it_comes_from(made: Made) -> None:
     assert set(manifest["files"]) == {p.name for p in folder.iterdir()} - {"model.toml"} >= {"report.md"}
     assert "# Evaluation" in (report := (folder / "report.md").read_text()) and "scan-17" not in report
     card = (folder / "MODEL_CARD.md").read_text()
-    assert "For demonstration only" in card and "a test" in card and "earlier scan" in card
+    assert "For demonstration only" in card and "a test" in card and "prior scan" in card
     golden = json.loads((folder / "golden.json").read_text())
     assert set(golden["features"]) >= {"quantities.lungs.mean_hu"} and set(golden["codes"]) == {
         NETWORK,
@@ -347,6 +347,15 @@ def test_a_model_that_is_another_than_the_evaluated_is_found(
         load(copy, allow_demo=True)
 
 
+def test_a_bundle_of_before_says_earlier_and_serves(copy: Path) -> None:
+    bundles.change(copy, "^prior = true$", "earlier = true")
+    kept = load(copy, allow_demo=True).manifest.arms
+    assert [arm.prior for arm in kept if arm.kind == "network"] == [True]
+    bundles.change(copy, "^earlier = true$", "earlier = true\nprior = true")
+    with pytest.raises(BundleError, match="earlier: Extra inputs are not permitted"):
+        load(copy, allow_demo=True)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -369,7 +378,7 @@ def test_a_model_that_is_another_than_the_evaluated_is_found(
         (r"^intercepts = .*$", "intercepts = [0.0, 0.0]", "intercepts needs 5 numbers"),
         (r"^resnet18 = .*$", "resnet18 = -0.1", "must not be negative"),
         (r"^resnet18 = .*$", "swin_t = 0.5", "must name the same"),
-        (r"^earlier = true$", "earlier = false", "does not hold a network of 5 intervals on resnet18"),
+        (r"^prior = true$", "prior = false", "does not hold a network of 5 intervals on resnet18"),
         (r"^backbone = .*$", 'backbone = "vgg"', "arms.1.backbone: Value error, 'vgg' is not one of"),
         (r'^kind = "tabular"$', 'kind = "crystal ball"', "does not match any of the expected tags"),
         (r"^features = .*$", "features = []", "features must be named with a tabular arm"),

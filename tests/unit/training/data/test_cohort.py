@@ -47,8 +47,8 @@ def test_time_counts_from_each_scan(tmp_path: Path) -> None:
     assert frame["scan"].to_list() == ["A1", "A2", "B1"]
     np.testing.assert_allclose(frame["time_years"], [730 / 365.25, 365 / 365.25, 730 / 365.25])
     assert frame["event"].to_list() == [True, True, False]
-    assert frame["earlier_scan"].to_list() == ["", "A1", ""]
-    np.testing.assert_allclose(frame["years_since_earlier"], [np.nan, 365 / 365.25, np.nan])
+    assert frame["prior_scan"].to_list() == ["", "A1", ""]
+    np.testing.assert_allclose(frame["years_since_prior"], [np.nan, 365 / 365.25, np.nan])
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,13 @@ def test_the_flow_chart_names_every_exclusion_and_adds_up(tmp_path: Path) -> Non
     pd.testing.assert_frame_equal(cohort.load(tmp_path / "run" / "cohort.parquet"), made.frame)
     assert json.loads((tmp_path / "run" / "flow.json").read_text())[0]["scans"] == 6
     assert cohort.flow_lines(made.flow)[-1].split() == ["3", "patients", "3", "scans", "in", "the", "cohort"]
+
+
+def test_a_cohort_with_the_former_names_of_its_columns_is_read(tmp_path: Path) -> None:
+    made = build(tmp_path, "A,2012-01-01,,\n", THREE)
+    former = {"prior_scan": "earlier_scan", "years_since_prior": "years_since_earlier"}
+    made.frame.rename(columns=former).to_parquet(tmp_path / "cohort.parquet", index=False)
+    pd.testing.assert_frame_equal(cohort.load(tmp_path / "cohort.parquet"), made.frame)
 
 
 def test_a_scan_without_features_or_volume_is_left_out(tmp_path: Path) -> None:
@@ -141,10 +148,10 @@ def test_bad_covariates_are_refused(tmp_path: Path, row: str, message: str) -> N
 
 @settings(max_examples=30, deadline=None)
 @given(days=st.lists(st.integers(0, 3000), min_size=1, max_size=8))
-def test_only_earlier_scans_are_looked_back_at(days: list[int]) -> None:
+def test_only_prior_scans_are_looked_back_at(days: list[int]) -> None:
     dates = pd.to_datetime(sorted(FIRST_DAY.toordinal() + d for d in days), origin="1970-01-01", unit="D")
     frame = pd.DataFrame({"patient": "A", "date": dates, "scan": [f"s{i}" for i in range(len(days))]})
-    names, years = cohort._earlier(frame)
+    names, years = cohort._prior(frame)
     day_of = dict(zip(frame["scan"], frame["date"], strict=True))
     for name, gap, day in zip(names, years, frame["date"], strict=True):
         before = [d for d in day_of.values() if d < day]

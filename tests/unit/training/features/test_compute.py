@@ -63,8 +63,8 @@ def registry(folder: Path) -> Registry:
 
 def cohort(registry: Registry) -> pd.DataFrame:
     frame = registry.scans.copy()
-    frame["earlier_scan"] = ["", "A-0", "A-1"]
-    frame["years_since_earlier"] = np.array([np.nan, 31, 394]) / 365.25
+    frame["prior_scan"] = ["", "A-0", "A-1"]
+    frame["years_since_prior"] = np.array([np.nan, 31, 394]) / 365.25
     return frame
 
 
@@ -120,7 +120,7 @@ def test_the_change_is_the_nodes(registry: Registry, tmp_path: Path) -> None:
     """The same numbers as `dicomnode.analysis.measures.change` puts into the findings."""
     found = compute(cohort(registry), registry, QUICK, tmp_path, silent).set_index("scan")
     assert set(CHANGES) == {c for c in found if c.startswith("change.")}
-    # No earlier scan; an earlier scan too short a time ago.
+    # No prior scan; a prior scan too short a time ago.
     assert found.loc[["A-0", "A-1"], list(CHANGES)].isna().all(axis=None)
     then, now = (findings(registry, number) for number in (1, 2))
     node = features_of(change_into(now, then))

@@ -43,7 +43,7 @@ def evaluation() -> tuple[Evaluation, pd.DataFrame]:
             "manufacturer": rng.choice(["Maker A", "Maker <B> & Co"], count),
             "kernel_family": rng.choice(["lung", "soft"], count),
             "slice_thickness_mm": 1.25,
-            "earlier_scan": ["", "x"] * (count // 2),
+            "prior_scan": ["", "x"] * (count // 2),
         }
     )
     risks = 1 - np.exp(-rate[:, None] * np.arange(1, 6))
@@ -323,7 +323,7 @@ def test_checklists_tell_the_settings_in_force_of_networks(folder: Path, evaluat
     arms = tuple(replace(found.arm("radiomics"), arm=name) for name in ("resnet18", "swin_t"))
     (folder / "evaluation.json").write_text(replace(found, arms=(*arms, found.arm("ensemble"))).to_json())
     run = json.loads((folder / "run.json").read_text())
-    deep = {"epochs": 3, "earlier": True, "learning_rates": {"swin_t": 0.0001}}
+    deep = {"epochs": 3, "prior": True, "learning_rates": {"swin_t": 0.0001}}
     deep["pretrained"] = {"resnet18": {"path": "resnet18.pth", "sha256": "ab" * 32}}
     run["settings"]["deep"] = deep
     (folder / "run.json").write_text(json.dumps(run))
@@ -333,9 +333,9 @@ def test_checklists_tell_the_settings_in_force_of_networks(folder: Path, evaluat
     tripod, claim = ({i.number: i.value for i in of(facts)} for of in (checklists.tripod_ai, checklists.claim))
     assert tripod["9b"] == (
         "resnet18, swin_t: 24 axial slices of the masked lungs (256 x 208 pixels of 1.5 mm), and those of the latest "
-        "earlier scan"
+        "prior scan"
     )
-    assert "every scan has its image; a scan without an earlier one is judged by itself" in tripod["11"]
+    assert "every scan has its image; a scan without a prior is judged by itself" in tripod["11"]
     assert tripod["12b"] == checklists.NOT_AVAILABLE, "networks are given no measured numbers"
     assert "resnet18 (slice encoder, attention over slices, hazards; best epochs 2, 3), swin_t" in tripod["12c"]
     assert claim["24"] == f"seed 7; resnet18 starts from ImageNet weights (sha256 {'ab' * 32}); swin_t starts at random"

@@ -199,6 +199,22 @@ def test_a_run_killed_inside_an_arm_goes_on_where_it_was(tmp_path: Path) -> None
     assert (folder / "run" / "splits.json").read_text() == (whole / "splits.json").read_text()
 
 
+def test_a_run_that_was_begun_under_the_former_name_of_a_setting_goes_on(tmp_path: Path) -> None:
+    table = "earlier = true\nspec = {slices = 4}"
+    folder = start(tmp_path, world(patients=40), until="splits", deep=table)
+    kept = record(folder)
+    assert kept["fixed"]["settings"]["deep"]["prior"] is kept["settings"]["deep"]["prior"] is True
+    for part in (kept["fixed"]["settings"], kept["settings"]):
+        part["deep"] = {"earlier": True, "spec": {"slices": 4}}
+    (folder / "run.json").write_text(json.dumps(kept))
+    toml = tmp_path / "run.toml"
+    run(load_settings(toml), toml.read_text(), lambda *_: None, "splits")
+    assert record(folder)["fixed"]["settings"]["deep"] == {"prior": True, "spec": {"slices": 4}}
+    toml.write_text(toml.read_text().replace("earlier = true", "prior = false"))
+    with pytest.raises(UsageError, match=r"holds a run with another settings.deep.prior"):
+        run(load_settings(toml), toml.read_text(), lambda *_: None, "splits")
+
+
 def interval_of_auc(folder: Path, arm: str, years: int) -> tuple[float, float]:
     predictions, frame = pd.read_parquet(folder / "predictions.parquet"), load(folder / "cohort.parquet")
     risk = predictions.loc[predictions["arm"] == arm, f"risk_{years}"].to_numpy()

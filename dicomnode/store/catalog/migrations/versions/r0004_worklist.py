@@ -1,4 +1,4 @@
-"""Orders of the worklist, and earlier scans that are fetched."""
+"""Orders of the worklist, and prior scans that are fetched."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -16,6 +16,7 @@ from dicomnode.analysis.risk import network
 from dicomnode.errors import UsageError
 from tests.conftest import ROOT
 from tests.deep_cases import SPEC, TABLE, cohort, inner, tiny_encoder
+from training.data.outcomes import Outcomes
 from training.models.arm import Data
 from training.models.deep import arm as deep_arm
 from training.models.deep import fit as loop
@@ -23,7 +24,7 @@ from training.models.deep import settings as deep_settings
 from training.models.deep.arm import DeepArm
 from training.models.deep.distributed import alone
 from training.models.deep.job import FitJob
-from training.models.deep.prepared_slices import batches
+from training.models.deep.prepared_slices import Prepared, batches
 from training.models.deep.settings import DeepSettings
 
 torch.set_num_threads(1)
@@ -60,9 +61,9 @@ def weights(folder: Path) -> bytes:
 
 
 @small
-@pytest.mark.parametrize("earlier", [False, True])
-def test_the_network_learns_and_predicts(data: Data, tmp_path: Path, earlier: bool) -> None:
-    learnt = fitted(data, tmp_path, epochs=12, batch=2, learning_rate=1e-2, earlier=earlier)
+@pytest.mark.parametrize("prior", [False, True])
+def test_the_network_learns_and_predicts(data: Data, tmp_path: Path, prior: bool) -> None:
+    learnt = fitted(data, tmp_path, epochs=12, batch=2, learning_rate=1e-2, prior=prior)
     rows = np.arange(12, 16)  # in no part of the fit: P6 dies, P7 lives
     risks = learnt.predict(rows)
     assert risks.shape == (4, 5)
@@ -93,12 +94,12 @@ def test_killed_and_resumed_is_as_uninterrupted(data: Data, tmp_path: Path) -> N
             raise Killed
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    fitted(data, whole, earlier=True)
+    fitted(data, whole, prior=True)
     with pytest.raises(Killed):
-        fitted(data, cut, kill, earlier=True)
+        fitted(data, cut, kill, prior=True)
     assert (cut / "checkpoint.pt").is_file() and not (cut / "model.safetensors").exists()
     seen: list[int] = []
-    fitted(data, cut, lambda what, done, _: seen.append(done) if "Fitting" in what else None, earlier=True)
+    fitted(data, cut, lambda what, done, _: seen.append(done) if "Fitting" in what else None, prior=True)
     assert seen == [3], "the two finished epochs are not done again"
     assert weights(cut) == weights(whole)
     assert json.loads((cut / "fit.json").read_text()) == json.loads((whole / "fit.json").read_text())
@@ -135,22 +136,32 @@ def a_job(data: Data, folder: Path, **settings: object) -> FitJob:
     return arm._job(data, fit, validate, 3, quiet)
 
 
+def test_a_network_that_was_fitted_under_the_former_name_of_a_setting_is_not_fitted_anew() -> None:
+    settings = deep_settings.read({**TABLE, "earlier": True})
+    assert settings == deep_settings.read({**TABLE, "prior": True}) and settings.prior
+    files = Prepared((Path("spec/a.npy"), Path("spec/b.npy")))
+    outcomes = Outcomes(np.array([2.0, 1.0]), np.array([False, True]))
+    years, rows = np.array([np.nan, 1.25]), np.array([0])
+    job = FitJob("resnet18", settings, 3, files, np.array([-1, 0]), years, outcomes, rows, rows + 1)
+    assert job.digest == "a0abbcc367d148085db68d5f3a9ffa5d3b309fc5ca7381df82956f60c9f63154"  # as 0.1.0 made it
+
+
 def whole_gradients(job: FitJob, rows: np.ndarray) -> dict[str, torch.Tensor]:
     """In evaluation mode: a batch norm in training sees the part that it is given."""
     torch.manual_seed(job.seed)
     net = loop.start(job).eval()
     if net.change is not None:
         torch.nn.init.constant_(net.change.hazard.weight, 0.1)
-    loop.gradients(net, job, rows, next(batches(job.scans, [loop.with_earlier(job, rows)])), (0, 0), alone("cpu"))
+    loop.gradients(net, job, rows, next(batches(job.scans, [loop.with_priors(job, rows)])), (0, 0), alone("cpu"))
     return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
 
 
 @small
-@pytest.mark.parametrize("earlier", [False, True])
-def test_accumulated_gradients_are_those_of_the_whole_step(data: Data, tmp_path: Path, earlier: bool) -> None:
-    jobs = [a_job(data, tmp_path, accumulate=accumulate, earlier=earlier) for accumulate in (1, 3)]
+@pytest.mark.parametrize("prior", [False, True])
+def test_accumulated_gradients_are_those_of_the_whole_step(data: Data, tmp_path: Path, prior: bool) -> None:
+    jobs = [a_job(data, tmp_path, accumulate=accumulate, prior=prior) for accumulate in (1, 3)]
     whole, parts = (whole_gradients(job, job.fit[:7]) for job in jobs)
-    assert whole.keys() == parts.keys() and ("change.hazard.weight" in whole) == earlier
+    assert whole.keys() == parts.keys() and ("change.hazard.weight" in whole) == prior
     for name, gradient in whole.items():
         torch.testing.assert_close(parts[name], gradient, rtol=1e-4, atol=1e-6)
 
@@ -171,7 +182,7 @@ def step(job, ranks):
     torch.nn.init.constant_(net.change.hazard.weight, 0.1)
     wrapped = ranks.wrapped(net).eval()
     rows = job.fit[:7]
-    mine = loop.with_earlier(job, rows[ranks.rank :: ranks.world])
+    mine = loop.with_priors(job, rows[ranks.rank :: ranks.world])
     loop.gradients(wrapped, job, rows, next(batches(job.scans, [mine])), (0, 0), ranks)
     return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
 
@@ -194,7 +205,7 @@ def test_two_processes_come_to_the_gradients_of_one(data: Data, tmp_path: Path) 
     """Gloo, an uneven share (4 and 3 scans). In evaluation mode, since each process's batch norms see its own scans."""
     jobs = tmp_path / "jobs"
     for accumulate in (1, 2):
-        a_job(data, tmp_path, earlier=True, accumulate=accumulate).save(jobs / str(accumulate))
+        a_job(data, tmp_path, prior=True, accumulate=accumulate).save(jobs / str(accumulate))
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES)
     root = ROOT
@@ -222,7 +233,7 @@ def test_the_arm_starts_its_processes_itself(data: Data, tmp_path: Path, monkeyp
 
 
 def test_a_job_is_the_same_when_read_back(data: Data, tmp_path: Path) -> None:
-    job = a_job(data, tmp_path, earlier=True)
+    job = a_job(data, tmp_path, prior=True)
     job.save(tmp_path)
     read = FitJob.load(tmp_path)
     assert read.digest == job.digest and read.settings == job.settings
@@ -316,6 +327,6 @@ def test_a_cpu_computes_in_bf16_only_where_it_can(
 
 @small
 def test_half_precision_fits_too(data: Data, tmp_path: Path) -> None:
-    fitted(data, tmp_path, epochs=1, precision="bfloat16", earlier=True)
+    fitted(data, tmp_path, epochs=1, precision="bfloat16", prior=True)
     report = json.loads((tmp_path / "fit.json").read_text())
     assert np.isfinite([*report["train_loss"], *report["validation_loss"]]).all()

@@ -1,4 +1,4 @@
-"""Which earlier findings a scan is compared with."""
+"""Which prior findings a scan is compared with."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
-from dicomnode.context.earlier_findings import earlier_findings
+from dicomnode.context.prior_findings import prior_findings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance, JobState
 from dicomnode.store.results_folder import results_folder
@@ -36,8 +36,8 @@ class Known:
             folder.mkdir(parents=True)
             (folder / "findings.json").write_text(findings.to_json(), "utf-8")
 
-    def earlier(self) -> list[Findings]:
-        return earlier_findings(self.catalog, self.config, "1.1")
+    def priors(self) -> list[Findings]:
+        return prior_findings(self.catalog, self.config, "1.1")
 
 
 @pytest.fixture
@@ -68,24 +68,24 @@ def test_only_what_came_to_its_end_counts(
     known: Known, state: JobState, findings: Findings | None, counts: bool
 ) -> None:
     known.result("1.2", state, findings)
-    assert known.earlier() == ([FOUND] if counts else [])
+    assert known.priors() == ([FOUND] if counts else [])
 
 
 def test_of_each_study_the_newest_result_counts(known: Known) -> None:
     newer = replace(FOUND, input_digest="ff" * 32)
     known.result("1.2", "delivered", FOUND)
     known.result("1.2", "delivered", newer, generation=2)
-    assert known.earlier() == [newer]
+    assert known.priors() == [newer]
     known.result("1.2", "running", None, generation=3)
-    assert known.earlier() == [newer]
+    assert known.priors() == [newer]
     known.catalog.set_state("1.2", 3, "refused", now=4.0)
     folder = results_folder(known.config.storage.results, "1.2", 3)
     folder.mkdir()
     (folder / "findings.json").write_text(cases.refused().to_json())
-    assert known.earlier() == []
+    assert known.priors() == []
 
 
 def test_several_studies_in_the_order_of_their_uids(known: Known) -> None:
     for uid in ("1.4", "1.2", "1.3"):
         known.result(uid, "delivered", cases.analysed(study_uid=uid))
-    assert [f.series.study_uid for f in known.earlier() if f.series is not None] == ["1.2", "1.3", "1.4"]
+    assert [f.series.study_uid for f in known.priors() if f.series is not None] == ["1.2", "1.3", "1.4"]

@@ -13,7 +13,7 @@ from dicomnode.store.results_folder import results_folder
 _ENDED: tuple[JobState, ...] = ("analysed", "delivered", "committed", "refused", "failed")
 
 
-def earlier_findings(catalog: Catalog, config: Config, study_uid: str) -> list[Findings]:
+def prior_findings(catalog: Catalog, config: Config, study_uid: str) -> list[Findings]:
     """What this node found in the same patient's other studies, later ones included, in the order of their UIDs.
 
     Of each study the newest result counts; one that was refused, cancelled or is not yet there is left out. Whose a

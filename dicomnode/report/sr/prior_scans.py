@@ -1,4 +1,4 @@
-"""What the measurement report says of the patient's earlier scans besides the change: time point, list, evidence."""
+"""What the measurement report says of the patient's prior scans besides the change: time point, list, evidence."""
 
 import highdicom as hd
 from pydicom.dataset import Dataset
@@ -11,7 +11,7 @@ from dicomnode.report.sr import frame
 
 
 def time_point(findings: Findings) -> hd.sr.TimePointContext | None:
-    """TID 1502: which of the known scans this is, counted from the first. None where no earlier one is known.
+    """TID 1502: which of the known scans this is, counted from the first. None where no prior is known.
 
     Without a type (CID 6146): whether the first scan was the baseline of anything, the node cannot know. Without the
     order as a number: PixelMed's validator takes it for a measurement in the wrong place.
@@ -22,12 +22,12 @@ def time_point(findings: Findings) -> hd.sr.TimePointContext | None:
 
 
 def listed(findings: Findings) -> list[hd.sr.ContentItem]:
-    """One line for each earlier scan, the oldest first, with what was measured then."""
-    return [frame.text(codes.EARLIER_SCAN, _line(point, findings)) for point in findings.trend]
+    """One line for each prior scan, the oldest first, with what was measured then."""
+    return [frame.text(codes.PRIOR_SCAN, _line(point, findings)) for point in findings.trend]
 
 
 def evidence(findings: Findings) -> list[Dataset]:
-    """References to the earlier scans' measurement reports, which are of other studies: Pertinent Other Evidence.
+    """References to the prior scans' measurement reports, which are of other studies: Pertinent Other Evidence.
 
     A report that stays in the node is not named: nobody who reads the reference could open it.
     """
