@@ -52,9 +52,9 @@ test: $(VENV)/.installed-test peers lint
 load: $(VENV)/.installed-test
 	DICOMNODE_LOAD=10000 $(BIN)/python -m pytest -s tests/faults/test_load.py
 
-# How fast images come in, beside DCMTK, Orthanc and plain pynetdicom: writes docs/benchmarks-receive.md
+# How fast images come in, beside DCMTK, Orthanc and plain pynetdicom: writes docs/evidence/benchmarks-receive.md
 bench-receive: $(VENV)/.installed-test peers
-	$(BIN)/python -m tests.benchmarks.receive --memory /dev/shm --out docs/benchmarks-receive.md
+	$(BIN)/python -m tests.benchmarks.receive --memory /dev/shm --out docs/evidence/benchmarks-receive.md
 
 # 300 SIGKILLs at random moments over every process of a node, on SQLite and on PostgreSQL (about twenty minutes)
 KILLS ?= 300
@@ -66,11 +66,11 @@ faults: $(VENV)/.installed-test peers
 bench-catalog: $(VENV)/.installed-test peers
 	$(BIN)/python -m tests.benchmarks.catalog
 
-# Time, CPU and memory against the stock ways, stored as docs/benchmarks.md (about ten minutes on two cores).
+# Time, CPU and memory against the stock ways, stored as docs/evidence/benchmarks.md (about ten minutes on two cores).
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks.run
 
-# Scans a second of features, training steps and data loading: writes docs/benchmarks-training.md (about five minutes)
+# Scans a second of features, training steps and data loading: writes docs/evidence/benchmarks-training.md (about five minutes)
 bench-training: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks.training
 

@@ -1,1 +1,5 @@
-"""The network: C-ECHO and C-STORE in both roles (DICOM PS3.4, PS3.7, PS3.8)."""
+"""DICOM's network protocols as SCU and the parts that both sides share; no catalogue, no configuration.
+
+transport, upper_layer, waiting (incoming associations) → association, contexts, commands → find, move, commitment, ups,
+mpps, stow.
+"""

@@ -59,7 +59,8 @@ def retrain(config: Config, rows: RegistryRows, progress: Callable[[int, int], N
     settings = config.retraining.settings
     if not settings.is_file():
         raise UsageError(
-            f"{settings} is missing: write the settings of a run (docs/training.md), or change retraining.settings"
+            f"{settings} is missing: write the settings of a run (docs/research/training.md), or change "
+            "retraining.settings"
         )
     with _alone(config.retraining.folder) as lock:
         folder = config.retraining.folder / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

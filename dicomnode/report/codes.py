@@ -191,7 +191,7 @@ def scheme_identification() -> Dataset:
 
 
 def published() -> str:
-    """The text of docs/private-codes.md: the private codes, as this module has them."""
+    """The text of docs/radiologist/private-codes.md: the private codes, as this module has them."""
     rows = "".join(f"| `{code.value}` | {code.meaning} |\n" for code in PRIVATE)
     return (
         "# Private codes\n\n"

@@ -1,1 +1,1 @@
-"""From received bytes to complete studies: the spool on disk, its catalogue, and the rule when a study has settled."""
+"""What the node holds: received files in the spool, results in their folder, and the catalogue that remembers both."""

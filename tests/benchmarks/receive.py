@@ -1,7 +1,7 @@
 """`make bench-receive`: how fast images come in, ours beside DCMTK's storescp, Orthanc and a plain pynetdicom SCP.
 
 One run, one machine for sender and receivers. The sender is the same for all: DCMTK's storescu with TCP_NODELAY=1, one
-process per association. Writes its tables into `docs/benchmarks-receive.md`; the words around them are ours.
+process per association. Writes its tables into `docs/evidence/benchmarks-receive.md`; the words around them are ours.
 """
 
 import argparse

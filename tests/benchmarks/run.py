@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.run [WORD …]`: time, CPU and memory against the stock way, as docs/benchmarks.md.
+"""`python -m tests.benchmarks.run [WORD …]`: time, CPU and memory beside the stock way, in docs/evidence/benchmarks.md.
 
 Each row is two processes one after the other on the same machine. A module of CASES has NAME, STOCK (the stock way in
 words), WORK ({"stock": …, "ours": …}: each takes a case of `inputs.CASES`, prepares, and returns the work to measure)
@@ -50,7 +50,8 @@ def main(words: list[str]) -> None:
             rows.append(_row(module.NAME, case, module.STOCK, stock, ours, module.agreement(stock, ours)))
             print(rows[-1], flush=True)
     if not words:
-        (ROOT / "docs" / "benchmarks.md").write_text(HEAD.format(machine=_machine()) + "\n".join(rows) + "\n")
+        page = HEAD.format(machine=_machine()) + "\n".join(rows) + "\n"
+        (ROOT / "docs" / "evidence" / "benchmarks.md").write_text(page)
 
 
 def _row(name: str, case: str, way: str, stock: Cost, ours: Cost, agreement: str) -> str:

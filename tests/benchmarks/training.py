@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.training`: scans a second of all that training does, as docs/benchmarks-training.md.
+"""`python -m tests.benchmarks.training`: how fast training is, written to docs/evidence/benchmarks-training.md.
 
 Features and preparation on a phantom with lungs of natural size; training steps (forward, backward, optimiser) of each
 backbone on the CPU at the small size, and on a GPU, where torch sees one, at both; beside each the loading of the same
@@ -72,7 +72,7 @@ class Load:
 def main() -> None:
     """Measure, print, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks-training.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "evidence" / "benchmarks-training.md")
     parser.add_argument("--repeats", type=int, default=3)
     chosen = parser.parse_args()
     machine = _machine()

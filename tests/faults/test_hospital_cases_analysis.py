@@ -1,4 +1,4 @@
-"""Cases 14 to 18 and 23 of docs/hospital-cases.md on the whole way: C-STORE, the analysis, C-STORE to a PACS."""
+"""Cases 14 to 18 and 23 of docs/admin/hospital-cases.md on the whole way: C-STORE, the analysis, C-STORE to a PACS."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What happens to a receiver in hospitals, over the real network. The numbers are those of docs/hospital-cases.md."""
+"""What happens to a receiver in hospitals, over the real network, numbered as in docs/admin/hospital-cases.md."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""docs/hospital-cases.md says no more than the tests show."""
+"""docs/admin/hospital-cases.md says no more than the tests show."""
 
 import re
 
@@ -6,7 +6,7 @@ from tests.conftest import ROOT
 
 ROWS = [
     [cell.strip() for cell in line.strip("|\n").split("|")]
-    for line in (ROOT / "docs" / "hospital-cases.md").read_text("utf-8").splitlines()
+    for line in (ROOT / "docs" / "admin" / "hospital-cases.md").read_text("utf-8").splitlines()
     if re.match(r"\| \d", line)
 ]
 
@@ -30,4 +30,4 @@ def test_every_test_with_a_number_is_named() -> None:
     said = " ".join(row[3] for row in ROWS)
     for path in (ROOT / "tests").rglob("test_*.py"):
         for name in re.findall(r"^def (test_case_\d\d_\w+)", path.read_text("utf-8"), re.MULTILINE):
-            assert name in said, f"docs/hospital-cases.md does not name {name}"
+            assert name in said, f"docs/admin/hospital-cases.md does not name {name}"

@@ -1,1 +1,1 @@
-"""cli."""
+"""The `training` command line."""

@@ -162,7 +162,9 @@ def cohort(
 
 @app.command(epilog="Example: training run run.toml")
 def run(
-    toml: Annotated[Path, typer.Argument(metavar="RUN.TOML", help="Settings; docs/training-run.toml explains them.")],
+    toml: Annotated[
+        Path, typer.Argument(metavar="RUN.TOML", help="Settings; docs/research/training-run.toml explains them.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Run folder, in place of the file's.")] = None,
     until: Annotated[
         str, typer.Option(help="Last step: cohort, splits, features, arms, ensemble, evaluation, report or bundle.")

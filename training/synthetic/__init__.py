@@ -1,1 +1,1 @@
-"""synthetic."""
+"""A registry with a known truth: synthetic patients, their phantom scans and outcomes."""

@@ -1,1 +1,1 @@
-"""phantom."""
+"""A numeric chest phantom with known lungs and disease, for the demo, the synthetic registry and tests."""

@@ -1,1 +1,1 @@
-"""page."""
+"""The one-page summary as an image: views of the volume, trend and numbers, laid out in one style."""

@@ -44,5 +44,5 @@ def test_private_codes_are_unique_and_all_published() -> None:
 
 
 def test_the_published_list_is_the_table() -> None:
-    path = ROOT / "docs" / "private-codes.md"
+    path = ROOT / "docs" / "radiologist" / "private-codes.md"
     assert path.read_text(encoding="utf-8") == codes.published(), f"write dicomnode.report.codes.published() to {path}"

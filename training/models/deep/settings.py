@@ -32,7 +32,7 @@ class DeepSettings(BaseModel):
         prior: whether the latest prior scan is a second input; its slices are encoded too.
         pretrained: by backbone, a local file with ImageNet weights; a backbone without one starts at random.
         precision: of the forward pass; "auto": bfloat16 (float16 on older GPUs) on CUDA, and on a CPU that has
-            instructions for it (there it gains, see docs/benchmarks-training.md), else float32.
+            instructions for it (there it gains, see docs/evidence/benchmarks-training.md), else float32.
         device: "auto": cuda where there is one.
         processes: how many share each step (torchrun on this machine), one a GPU.
         workers: processes that prepare scans; 0: as many as this process may use cores.

@@ -13,7 +13,7 @@ from training.models.deep import settings as deep_settings
 from training.models.registry import make_arm
 from training.run.settings import RunSettings, from_dict, load
 
-EXAMPLE = ROOT / "docs" / "training-run.toml"
+EXAMPLE = ROOT / "docs" / "research" / "training-run.toml"
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> set[str]:

@@ -304,7 +304,7 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 
 
 def test_the_example_shows_every_setting_with_its_default() -> None:
-    text = (ROOT / "docs" / "training-run.toml").read_text("utf-8")
+    text = (ROOT / "docs" / "research" / "training-run.toml").read_text("utf-8")
     shown = tomllib.loads(text)["deep"]
     default = DeepSettings().model_dump(mode="json")
     assert set(shown) == set(default) - {"cache", "pretrained"} and "# cache = " in text
