@@ -1,10 +1,15 @@
-"""Fixtures that every part of the suite shares: the public test data and the real peers."""
+"""What every part of the suite shares: the public test data, the real peers, the marks."""
 
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes on the same cores: one thread each, in all that they start too. Before numpy and torch load.
+    for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 import pytest
 from hypothesis import settings
@@ -15,6 +20,35 @@ settings.register_profile("unhurried", parent=settings(), deadline=None)
 settings.load_profile("unhurried")
 
 ROOT = Path(__file__).resolve().parents[1]
+#: The mark of all tests in a folder below tests/.
+FOLDER_MARKS = {
+    "unit": "unit",
+    "unit/training": "training",
+    "acceptance": "peers",
+    "faults": "kills",
+    "parity": "parity",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by folder; refuse tests that may be tried again and do not say why."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parent.as_posix()
+        for name, mark in FOLDER_MARKS.items():
+            if folder == name or folder.startswith(f"{name}/"):
+                item.add_marker(mark)
+    if faults := flaky_without_reason(items):
+        raise pytest.UsageError("\n".join(faults))
+
+
+def flaky_without_reason(items: Sequence[pytest.Item]) -> list[str]:
+    """A test may be tried again only where it says why: what is wrong with each test that may and does not."""
+    return [
+        f'{item.nodeid}: write @pytest.mark.flaky(reruns=1, reason="what it depends on, why that cannot be waited for")'
+        for item in items
+        for mark in item.iter_markers("flaky")
+        if mark.args or mark.kwargs.get("reruns") != 1 or len(str(mark.kwargs.get("reason", ""))) < 20
+    ]
 
 
 def absent(what: str) -> None:

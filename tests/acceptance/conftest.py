@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import Node, Orthanc, storescu_process
+from tests.helpers.running import Node, Orthanc, storescu_process
 
 
 @pytest.fixture(scope="session")

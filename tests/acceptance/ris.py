@@ -7,8 +7,9 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 
-from tests.acceptance.running import free_port, until
 from tests.faults.studies import make_study, study_uid
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import until
 
 AE_TITLE = "RIS"
 Peer = Callable[[str, str], str]

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from dicomnode.report.wording import plain
-from tests.acceptance.running import dicomnode
+from tests.helpers.running import dicomnode
 
 FILES = {"findings.json", "seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"}
 

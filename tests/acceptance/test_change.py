@@ -11,8 +11,9 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from tests.acceptance.running import Node, Orthanc, storescu_process, until
-from tests.follow_up import Scan, scan
+from tests.helpers.running import Node, Orthanc, storescu_process
+from tests.helpers.serial_scans import FINE, Scan, scan
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.slow
 #: How far the measured change may lie from the phantom's own: what the segmentation adds or leaves out at the edges.
@@ -46,10 +47,10 @@ def followed(
 ) -> Followed:
     folder = tmp_path_factory.mktemp("scans")
     scans = {
-        "first": scan(folder / "first", "20240110", 0.15, seed=7),
-        "elsewhere": scan(folder / "elsewhere", "20240601", 0.9, seed=8, issuer="OTHER", person=4),
-        "second": scan(folder / "second", "20250110", 0.35, seed=9),
-        "third": scan(folder / "third", "20260110", 0.5, seed=10),
+        "first": scan_of_the_patient(folder / "first", "20240110", 0.15, seed=7),
+        "elsewhere": scan_of_the_patient(folder / "elsewhere", "20240601", 0.9, seed=8, issuer="OTHER", person=4),
+        "second": scan_of_the_patient(folder / "second", "20250110", 0.35, seed=9),
+        "third": scan_of_the_patient(folder / "third", "20260110", 0.5, seed=10),
     }
     before = {}
     for name, one in scans.items():
@@ -58,6 +59,28 @@ def followed(
         assert node.ended(one.study_uid) == "delivered", node.show(one.study_uid)
         before[name] = frozenset(orthanc.study(one.study_uid))
     return Followed(scans, before, {name: frozenset(orthanc.study(one.study_uid)) for name, one in scans.items()})
+
+
+def scan_of_the_patient(
+    folder: Path, date: str, severity: float, *, seed: int, issuer: str = "HOSPITAL", person: int = 3
+) -> Scan:
+    """With what dciodvfy wants of a CT image."""
+    return scan(
+        folder,
+        f"follow-up {date}",
+        severity,
+        date,
+        grid=FINE,
+        seed=seed,
+        person=person,
+        PatientID="FOLLOW-1",
+        IssuerOfPatientID=issuer,
+        AccessionNumber=f"A{date}",
+        ReferringPhysicianName="",
+        SeriesNumber=2,
+        ManufacturerModelName="phantom",
+        PositionReferenceIndicator="",
+    )
 
 
 def numbers(item: Dataset) -> dict[str, float]:

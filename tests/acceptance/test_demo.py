@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pydicom
 
-from tests.acceptance.running import Orthanc, dicomnode
+from tests.helpers.running import Orthanc, dicomnode
 
 
 def test_the_whole_way_on_a_synthetic_study(tmp_path: Path) -> None:

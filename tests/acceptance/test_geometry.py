@@ -18,8 +18,8 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 from scipy.ndimage import map_coordinates
 
-from tests.acceptance.running import dicomnode
-from tests.ct_files import concatenation, enhanced, write
+from tests.helpers.ct_files import concatenation, enhanced, write
+from tests.helpers.running import dicomnode
 
 #: Every fourth row and column of a 512x512 chest: the geometry is the same, and each analysis takes a second or two.
 COARSE = 4

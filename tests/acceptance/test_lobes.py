@@ -20,7 +20,7 @@ from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
 from dicomnode.results import encode
 from tests.acceptance.validators import Peer, errors, pixelmed, said
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 
 SHAPE, SPACING = (60, 96, 96), (5.0, 4.0, 4.0)
 NAMES = {

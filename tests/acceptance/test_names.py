@@ -11,7 +11,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
-from tests.acceptance.running import Node, Orthanc, storescu_process
+from tests.helpers.running import Node, Orthanc, storescu_process
 
 FILES = [
     "chrArab", "chrFren", "chrGerm", "chrGreek", "chrH31", "chrH32", "chrHbrw", "chrI2", "chrRuss", "chrX1", "chrX2",

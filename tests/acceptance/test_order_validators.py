@@ -9,9 +9,9 @@ from pydicom.dataset import Dataset
 from dicomnode.report import segmentation
 from dicomnode.report.context import Context
 from dicomnode.report.sr import measurements, refusal, risk
-from tests import report_cases as cases
 from tests.acceptance.ris import Peer
 from tests.acceptance.test_validators import errors, pixelmed, said
+from tests.helpers import report_cases as cases
 
 KINDS = ["segmentation", "measurements", "risk", "refusal"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from tests.acceptance.running import Node, Orthanc, dicomnode
+from tests.helpers.running import Node, Orthanc, dicomnode
 
 STUDIES = {"chest_tiny_cip": "chest_tiny_cip/ct-64Dicom", "chest_lidc0314_every4th": "chest_lidc0314_every4th"}
 CARRIED = (

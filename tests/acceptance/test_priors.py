@@ -14,8 +14,10 @@ import pytest
 from pydicom.dataset import Dataset
 
 from tests.acceptance.ris import Peer, Ris, text_of
-from tests.acceptance.running import Node, Orthanc, free_port, storescu_process, until
-from tests.serial_scans import Scan, scan
+from tests.helpers.ports import free_port
+from tests.helpers.running import Node, Orthanc, storescu_process
+from tests.helpers.serial_scans import Scan, scan
+from tests.helpers.waiting import until
 
 #: Severity of the disease by the day of the scan; the last one is the scan that is sent to the node.
 COURSE = {"20210301": 0.1, "20230301": 0.3, "20250301": 0.5, "20260301": 0.7}

@@ -12,9 +12,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from dicomnode.store.results_folder import results_folder
-from tests.acceptance.running import free_port, until
-from tests.ct_files import ct_series, write
-from tests.receiving import Receiving
+from tests.helpers.ct_files import ct_series, write
+from tests.helpers.ports import free_port
+from tests.helpers.receiving import Receiving
+from tests.helpers.waiting import until
 
 Peer = Callable[[str, str], str]
 ANNA, BERTA = "Änne^Müller", "Yamada^Tarou=山田^太郎=やまだ^たろう"

@@ -14,7 +14,7 @@ from pydicom.filereader import dcmread
 
 from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.store.catalog.catalog import Catalog
-from tests.scanners import wait_until
+from tests.helpers.waiting import until
 
 Peer = Callable[[str, str], str]
 
@@ -43,7 +43,7 @@ class Node:
 
     def start(self) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen([sys.executable, "-c", PROCESS, str(self.folder), str(self.port)])
-        wait_until(lambda: connects(self.port) or process.poll() is not None)
+        until("listening", lambda: connects(self.port) or process.poll() is not None, 10)
         assert process.poll() is None
         return process
 
@@ -106,7 +106,11 @@ def test_a_whole_study_arrives_and_settles(node: Node, peer: Peer, slices: list[
     sent = {str(dataset.SOPInstanceUID): dataset for dataset in map(dcmread, slices)}
     for instance in instances:
         assert dcmread(instance.path) == sent[instance.sop_instance_uid]
-    wait_until(lambda: catalog.unsettled(time.time())[0].bringers[0].closed == "released")
+    until(
+        "the association recorded as released",
+        lambda: catalog.unsettled(time.time())[0].bringers[0].closed == "released",
+        10,
+    )
     (intake,) = catalog.unsettled(time.time())
     assert decide(intake, time.time() + 1.0, SettleRule(release_s=1.0, quiet_s=60.0)).reason == "released and complete"
     assert catalog.patient_ids(study.study_uid) == 1
@@ -161,7 +165,7 @@ def test_killed_in_mid_study_nothing_acknowledged_is_lost(
     spool = node.folder / "spool"
     sending = dcmtk(program, *arguments, quick=False)  # so that the kill comes in mid-study, whatever else goes on
     # A file stands there before it is recorded; the next file comes only after the answer to the one before.
-    wait_until(lambda: len(list((spool / "studies").rglob("*.dcm"))) > after)
+    until("more files stored", lambda: len(list((spool / "studies").rglob("*.dcm"))) > after, 10)
     node.stop(signal.SIGKILL)
     _, log = finished(sending)
     acknowledged = log.count("Received Store Response (Success)")
@@ -181,7 +185,11 @@ def test_killed_in_mid_study_nothing_acknowledged_is_lost(
     instances = catalog.instances(study.study_uid)
     assert len(instances) == len(slices)
     assert {dcmread(one.path).SOPInstanceUID for one in instances} == {dcmread(path).SOPInstanceUID for path in slices}
-    wait_until(lambda: [one.closed for one in catalog.unsettled(time.time())[0].bringers] == ["released"])
+    until(
+        "the association recorded as released",
+        lambda: [one.closed for one in catalog.unsettled(time.time())[0].bringers] == ["released"],
+        10,
+    )
     catalog.close()
 
 

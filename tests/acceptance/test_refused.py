@@ -9,7 +9,8 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from tests.acceptance.running import Node, Orthanc, dicomnode
+from tests.helpers.running import Node, Orthanc, dicomnode
+from tests.helpers.waiting import until
 
 Storescu = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -92,8 +93,6 @@ def test_a_destination_may_ask_for_the_reason(data: Path, orthanc: Orthanc, stor
 
 
 def until_there(orthanc: Orthanc, study_uid: str) -> list[bytes]:
-    from tests.acceptance.running import until
-
     return until("the report in the PACS", lambda: orthanc.study(study_uid), 60)
 
 

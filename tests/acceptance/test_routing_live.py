@@ -16,10 +16,12 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from tests.acceptance.running import Node, free_port, until
 from tests.faults.station import Pacs
 from tests.faults.studies import make_study, study_uid
-from tests.receivers import Webhook
+from tests.helpers.ports import free_port
+from tests.helpers.receivers import Webhook
+from tests.helpers.running import Node
+from tests.helpers.waiting import until
 
 RULES = """
 [routing]

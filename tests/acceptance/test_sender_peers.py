@@ -3,7 +3,6 @@
 import json
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,22 +12,22 @@ from pydicom.filereader import dcmread
 
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network.association import Peer, echo, send
-from tests.acceptance.running import free_port
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import until
 
 FindPeer = Callable[[str, str], str]
 
 
 def wait_for_echo(process: "subprocess.Popen[bytes]", destination: Peer) -> None:
-    deadline = time.monotonic() + 30
-    while True:
+    def answers() -> bool:
         assert process.poll() is None, "the peer ended"
         try:
             echo(destination)
         except PeerError:
-            assert time.monotonic() < deadline, "the peer does not answer"
-            time.sleep(0.05)
-        else:
-            return
+            return False
+        return True
+
+    until("answering an echo", answers, 30)
 
 
 @pytest.fixture
@@ -94,16 +93,12 @@ def test_storescp_that_fails(slices: list[Path], peer: FindPeer, option: str, ex
 
 
 def wait_for_port(process: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline = time.monotonic() + 30
-    while True:
+    def listens() -> bool:
         assert process.poll() is None, "the peer ended"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < deadline, "the peer does not listen"
-            time.sleep(0.05)
-        else:
-            return
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", port)) == 0
+
+    until("listening", listens, 30)
 
 
 @pytest.fixture

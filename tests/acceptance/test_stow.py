@@ -14,8 +14,9 @@ from pydicom.tag import Tag
 from dicomnode.network.association import Peer, send
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery
-from tests.acceptance.running import Node, Orthanc, until
-from tests.follow_up import Scan, scan
+from tests.helpers.running import Node, Orthanc
+from tests.helpers.serial_scans import Scan, scan
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def delivered(orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Ite
     )
     node = Node(folder / "node", tables, "radiomics = false").start()
     try:
-        one = scan(folder / "scan", "20260201", 0.4, seed=21)
+        one = scan(folder / "scan", "stow", 0.4, "20260201", PatientID="STOW-1")
         send(Peer("node", "DICOMNODE", "127.0.0.1", node.port), sorted(one.folder.iterdir()))
         assert node.ended(one.study_uid) == "failed"  # by the second destination; the first may still be at it
         until("delivered", lambda: not pending(node, one.study_uid))

@@ -18,8 +18,9 @@ from dicomnode.network import association
 from dicomnode.registry.pseudonyms import KEY_FILE
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import results_folder
-from tests.acceptance.running import ROOT, Node, dicomnode, until
 from tests.faults.studies import make_study, study_uid
+from tests.helpers.running import ROOT, Node, dicomnode
+from tests.helpers.waiting import until
 
 PATIENTS = 16
 STUDIED = date(2015, 3, 1)

@@ -14,8 +14,8 @@ from dicomnode.analysis.arrays import HuArray, Volume
 from dicomnode.report import segmentation
 from dicomnode.report.page import summary, views
 from dicomnode.report.sr import measurements, refusal, risk
-from tests import report_cases as cases
 from tests.acceptance.validators import Peer, errors, pixelmed, said
+from tests.helpers import report_cases as cases
 
 SOURCES = ["synthetic", "tiny", "lidc"]
 REPORTS = ["measurements", "risk", "refusal"]

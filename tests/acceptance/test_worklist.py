@@ -12,8 +12,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from tests.acceptance.ris import Peer, Ris, ct_study, text_of
-from tests.acceptance.running import Node, Orthanc, storescu_process
 from tests.faults.studies import study_uid
+from tests.helpers.running import Node, Orthanc, storescu_process
 
 JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう".encode("iso2022_jp")
 PROCEDURE = "胸部ＣＴ".encode("iso2022_jp")

@@ -27,7 +27,7 @@ from dicomnode.store.catalog.tables import deliveries, instances, studies
 from dicomnode.store.catalog.tables import jobs as jobs_table
 from dicomnode.store.records import Instance
 from dicomnode.workflows.queue import POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, Queue
-from tests.databases import PostgreSQL
+from tests.helpers.databases import PostgreSQL
 
 _REPEATS = 7
 _BATCH = 2000

@@ -12,7 +12,7 @@ from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.series.selection import find_files, group, read_headers, select
 from dicomnode.analysis.volume.load import load
 from tests.benchmarks.measured import ROOT
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 
 CASES = ("chest_lidc0314_every4th", "synthetic 300x512x512")
 #: Inputs are made once a checkout.

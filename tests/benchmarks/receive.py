@@ -25,7 +25,7 @@ import pydicom
 from pydicom.uid import generate_uid
 
 from dicomnode.store.catalog.catalog import Catalog
-from tests.acceptance.running import free_port
+from tests.helpers.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("DICOMNODE_TEST_DATA", ROOT.parent / "shared" / "data")) / "chest_lidc0314_every4th"

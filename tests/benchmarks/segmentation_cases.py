@@ -11,9 +11,9 @@ from pydicom.sr.codedict import codes
 
 from dicomnode.analysis.series.selection import read_headers
 from dicomnode.report import gc_pause, segmentation
-from tests import report_cases
 from tests.benchmarks.inputs import chest, files
 from tests.benchmarks.measured import Cost
+from tests.helpers import report_cases
 
 NAME = "SEG of two lungs, made and written"
 STOCK = "highdicom `Segmentation`, its defaults"

@@ -36,11 +36,11 @@ from dicomnode.results import encode
 from dicomnode.service.processes import prepare_folders
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import results_folder
-from tests.acceptance.running import free_port
 from tests.conftest import ROOT
-from tests.databases import PostgreSQL
 from tests.faults import roles
 from tests.faults.studies import make_study, study_uid
+from tests.helpers.databases import PostgreSQL
+from tests.helpers.ports import free_port
 
 #: How often each is hit. The database is among them only where it is a server.
 WEIGHTS = {"receiver": 35, "worker": 25, "sender": 25, "clock": 5, "database": 10}

@@ -24,7 +24,8 @@ from dicomnode.store.spool import Spool
 from dicomnode.workflows import study as workflow
 from dicomnode.workflows import worker
 from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
-from tests.acceptance.running import free_port, until
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import until
 
 
 class Station:

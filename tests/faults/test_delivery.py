@@ -18,9 +18,11 @@ from dicomnode.network import association as sender
 from dicomnode.network import commitment
 from dicomnode.operations import jobs
 from dicomnode.workflows.deliver import pause_s
-from tests.acceptance.running import Orthanc, free_port, until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
+from tests.helpers.ports import free_port
+from tests.helpers.running import Orthanc
+from tests.helpers.waiting import until
 
 UID = study_uid("a")
 

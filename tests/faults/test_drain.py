@@ -10,8 +10,9 @@ from pynetdicom import AE
 
 from dicomnode.errors import DicomnodeError
 from dicomnode.network import association as sender
-from tests.acceptance.running import Node, storescu_process, until
 from tests.faults.studies import make_study
+from tests.helpers.running import Node, storescu_process
+from tests.helpers.waiting import until
 
 
 def test_sigterm_drains(data: Path, tmp_path: Path) -> None:

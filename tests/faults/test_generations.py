@@ -10,10 +10,10 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import PeerRejectedError, UsageError
 from dicomnode.operations import jobs
-from tests.acceptance.running import until
-from tests.answering import Answering
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import localizer, make_study, study_uid
+from tests.helpers.answering import Answering
+from tests.helpers.waiting import until
 
 UID = study_uid("a")
 OBJECTS = {"SEG": 1, "SR": 1, "OT": 1}

@@ -16,9 +16,9 @@ from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicomnode.report.uids import derive
-from tests.ct_files import enhanced, write
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import study_uid
+from tests.helpers.ct_files import enhanced, write
 
 OBJECTS = {"SEG": 1, "SR": 1, "OT": 1}
 

@@ -23,8 +23,9 @@ from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.store.spool import Spool
-from tests.receiving import Receiving
-from tests.scanners import associated, ct, rejection, store_bytes, wait_until
+from tests.helpers.receiving import Receiving
+from tests.helpers.scanners import associated, ct, rejection, store_bytes
+from tests.helpers.waiting import until
 
 Peer = Callable[[str, str], str]
 
@@ -77,7 +78,7 @@ def test_case_03_success_is_said_only_of_what_a_kill_leaves_whole(node: Receivin
     threads = [threading.Thread(target=send, args=(1 + 1000 * i,)) for i in range(4)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(answered) > 30, 30)
+    until("30 images answered", lambda: len(answered) > 30, 30)
     node.kill()
     for thread in threads:
         thread.join()
@@ -104,7 +105,11 @@ def test_case_05_a_scanner_aborts_in_mid_image_and_sends_again(node: Receiving) 
             assert association.send_c_store(big_ct(number)).Status == 0x0000
         cut_in_mid_image(association.dul.socket.socket, association)  # type: ignore[union-attr]
     catalog = node.catalog()
-    wait_until(lambda: [b.closed for b in catalog.unsettled(time.time())[0].bringers] == ["aborted"])
+    until(
+        "the association recorded as aborted",
+        lambda: [b.closed for b in catalog.unsettled(time.time())[0].bringers] == ["aborted"],
+        10,
+    )
     (study,) = catalog.unsettled(time.time())
     assert decide(study, study.last_seen + 5.0, SettleRule(release_s=1.0, quiet_s=60.0)).reason == "association aborted"
     assert list((node.config.storage.spool / "incoming").iterdir()) == []
@@ -114,7 +119,11 @@ def test_case_05_a_scanner_aborts_in_mid_image_and_sends_again(node: Receiving) 
         for number in range(1, 9):
             dataset = kept.get(f"1.2.3.{number}") or big_ct(number)
             assert association.send_c_store(dataset).Status == 0x0000
-    wait_until(lambda: [b.closed for b in catalog.unsettled(time.time())[0].bringers] == ["released"])
+    until(
+        "the association recorded as released",
+        lambda: [b.closed for b in catalog.unsettled(time.time())[0].bringers] == ["released"],
+        10,
+    )
     (study,) = catalog.unsettled(time.time())
     decision = decide(study, study.last_seen + 5.0, SettleRule(release_s=1.0, quiet_s=60.0))
     assert (decision.settled, decision.reason) == (True, "released and complete")
@@ -151,7 +160,7 @@ def test_case_06_more_than_1024_open_descriptors(tmp_path: Path, peer: Peer) -> 
     connections = []
     try:
         connections = [node.connect() for _ in range(1200)]
-        wait_until(lambda: node.descriptors() > 1200)
+        until("1200 descriptors open", lambda: node.descriptors() > 1200, 10)
         assert min(node.echo_s(peer("echoscu", "dcmtk")) for _ in range(5)) < 1.0
         files = [str(save(tmp_path, big_ct(number))) for number in (1, 2)]
         subprocess.run(
@@ -188,16 +197,16 @@ def test_case_07_more_associations_than_configured_are_refused_cleanly(node: Rec
         with associated(node) as association:
             return association.is_established
 
-    wait_until(room)
+    until("room for an association", room, 10)
 
 
 def test_case_08_port_probes_leave_no_trace(node: Receiving, peer: Peer) -> None:
     node.echo_s(peer("echoscu", "dcmtk"))
-    wait_until(lambda: node.threads() <= 3)
+    until("the threads gone", lambda: node.threads() <= 3, 10)
     descriptors, lines = node.descriptors(), len(node.log().splitlines())
     for _ in range(300):
         node.connect().close()
-    wait_until(lambda: node.threads() <= 3 and node.descriptors() <= descriptors)
+    until("the threads gone", lambda: node.threads() <= 3 and node.descriptors() <= descriptors, 10)
     assert len(node.log().splitlines()) == lines
 
 
@@ -380,15 +389,15 @@ def test_case_25_a_full_disk_refuses_and_goes_on_by_itself(small_disk: Path, tmp
             accepted = answers.index(0xA700)
             assert set(answers[:accepted]) == {0x0000}
             assert set(answers[accepted:]) == {0xA700}
-            wait_until(lambda: refused_for(node) == (2, 3, 2))
+            until("refused for want of room", lambda: refused_for(node) == (2, 3, 2), 10)
             instances = node.instances()
             assert len(instances) == accepted
             assert are_whole(instances)
             assert list((small_disk / "spool" / "incoming").iterdir()) == []
             for one in instances[:20]:
                 Path(one.path).unlink()
-            wait_until(lambda: running.send_c_store(big_ct(100)).Status == 0x0000)
-        wait_until(lambda: refused_for(node) is None)
+            until("stored", lambda: running.send_c_store(big_ct(100)).Status == 0x0000, 10)
+        until("accepted again", lambda: refused_for(node) is None, 10)
         with associated(node) as new:
             assert new.send_c_store(big_ct(101)).Status == 0x0000
     finally:
@@ -419,7 +428,7 @@ def test_case_25_a_disk_that_is_full_below_the_watermark_truncates_nothing(small
             assert list((small_disk / "spool" / "incoming").iterdir()) == []
             Path(instances[0].path).unlink()
             Path(instances[1].path).unlink()
-            wait_until(lambda: running.send_c_store(big_ct(100)).Status == 0x0000)
+            until("stored", lambda: running.send_c_store(big_ct(100)).Status == 0x0000, 10)
     finally:
         node.kill()
 
@@ -435,7 +444,7 @@ def test_a_pdu_that_announces_four_gigabytes_ends_its_association(node: Receivin
         sock = association.dul.socket.socket  # type: ignore[union-attr]
         assert sock is not None
         sock.sendall(b"\x04\x00\xff\xff\xff\xff" + b"x" * 100_000)
-        wait_until(lambda: association.is_aborted)
+        until("aborted", lambda: association.is_aborted, 10)
     assert node.memory() - before < 20_000_000
 
 

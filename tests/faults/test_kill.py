@@ -13,7 +13,8 @@ import pytest
 
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.store.catalog.catalog import Catalog
-from tests.acceptance.running import Node, storescu_command, until
+from tests.helpers.running import Node, storescu_command
+from tests.helpers.waiting import until
 
 
 @pytest.fixture

@@ -21,9 +21,11 @@ from dicomnode.network import transport
 from dicomnode.reception.receiver import Receiver, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
-from tests.acceptance.running import ROOT, free_port
-from tests.receiving import Receiving
-from tests.scanners import associated, ct, wait_until
+from tests.helpers.ports import free_port
+from tests.helpers.receiving import Receiving
+from tests.helpers.running import ROOT
+from tests.helpers.scanners import associated, ct
+from tests.helpers.waiting import until
 
 Peer = Callable[[str, str], str]
 ASSOCIATIONS = int(os.environ.get("DICOMNODE_LOAD", "300"))
@@ -75,7 +77,7 @@ def test_echo_is_answered_within_a_second_among_bad_peers(node: Receiving, peer:
         for thread in threads:
             thread.start()
         try:
-            wait_until(lambda: node.threads() > 1100, 30)
+            until("1100 threads at work", lambda: node.threads() > 1100, 30)
             rounds = [sorted(node.echo_s(echoscu) for _ in range(10)) for _ in range(3)]
         finally:
             over.set()
@@ -86,7 +88,7 @@ def test_echo_is_answered_within_a_second_among_bad_peers(node: Receiving, peer:
         assert times[5] < 1.0
         with associated(node) as association:
             assert association.send_c_store(ct()).Status == 0x0000
-    wait_until(lambda: node.threads() < 20, 60)
+    until("the threads gone", lambda: node.threads() < 20, 60)
 
 
 def test_a_request_that_drips_is_cut_off(tmp_path: Path) -> None:
@@ -147,12 +149,12 @@ def test_memory_is_flat_over_many_associations(node: Receiving) -> None:
         done += count
 
     many(max(ASSOCIATIONS // 4, 100))
-    wait_until(lambda: node.threads() <= 4)
+    until("the threads gone", lambda: node.threads() <= 4, 10)
     before, descriptors = node.memory(), node.descriptors()
     start = time.monotonic()
     many(ASSOCIATIONS)
     seconds = time.monotonic() - start
-    wait_until(lambda: node.threads() <= 4)
+    until("the threads gone", lambda: node.threads() <= 4, 10)
     growth = node.memory() - before
     print(f"{ASSOCIATIONS} associations in {seconds:.0f} s: {before / 1e6:.1f} MB, {growth / 1e6:+.2f} MB")
     assert growth < 4_000_000
@@ -176,10 +178,10 @@ def test_serve_starts_as_many_receivers_as_configured_and_one_that_dies_again(tm
                 if child.is_running() and any(c.status == psutil.CONN_LISTEN for c in child.net_connections("tcp"))
             }
 
-        wait_until(lambda: len(listening()) == 2, 30)
+        until("two receivers listening", lambda: len(listening()) == 2, 30)
         dead = min(listening())
         os.kill(dead, signal.SIGKILL)
-        wait_until(lambda: len(listening() - {dead}) == 2, 30)
+        until("two receivers listening", lambda: len(listening() - {dead}) == 2, 30)
         serve.send_signal(signal.SIGTERM)
         assert serve.wait(60) == 0
     finally:
@@ -204,6 +206,6 @@ def test_several_processes_share_the_port_and_the_catalogue(tmp_path: Path) -> N
         instances = node.instances()
         assert len(instances) == 160
         assert all(Path(one.path).is_file() for one in instances)
-        wait_until(lambda: node.log().count("association with SCANNER") == 16)
+        until("16 associations", lambda: node.log().count("association with SCANNER") == 16, 10)
     finally:
         node.kill()

@@ -18,11 +18,11 @@ import pytest
 
 from dicomnode.service.clock import Housekeeping, _guarded
 from dicomnode.workflows.worker import LOST_LEASE_STATUS
-from tests.acceptance.running import until
 from tests.conftest import ROOT
-from tests.databases import PostgreSQL
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
+from tests.helpers.databases import PostgreSQL
+from tests.helpers.waiting import until
 
 _ADDRESS = "10.213.77."
 

@@ -10,10 +10,10 @@ import pytest
 
 from dicomnode.errors import PeerError
 from dicomnode.outbound.procedure_steps import mpps
-from tests.acceptance.running import free_port
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
-from tests.step_servers import MppsServer, set_back
+from tests.helpers.ports import free_port
+from tests.helpers.step_servers import MppsServer, set_back
 
 UID = study_uid("a")
 MakeStation = Callable[..., Station]

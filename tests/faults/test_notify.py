@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from dicomnode.workflows import study
-from tests.acceptance.running import free_port, until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
-from tests.receivers import MailServer, Webhook
+from tests.helpers.ports import free_port
+from tests.helpers.receivers import MailServer, Webhook
+from tests.helpers.waiting import until
 
 UID = study_uid("a")
 

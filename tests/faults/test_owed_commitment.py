@@ -11,9 +11,9 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from dicomnode.network import association as sender
 from dicomnode.network import commitment
-from tests.acceptance.running import free_port
-from tests.receiving import Receiving
-from tests.scanners import associated, ct
+from tests.helpers.ports import free_port
+from tests.helpers.receiving import Receiving
+from tests.helpers.scanners import associated, ct
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from tests.receiving import Receiving
-from tests.scanners import associated, ct
+from tests.helpers.receiving import Receiving
+from tests.helpers.scanners import associated, ct
 
 
 def test_rows_that_a_power_cut_took_are_restored_before_anybody_may_send(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.acceptance.running import until
-from tests.receiving import Receiving
-from tests.scanners import associated, ct
+from tests.helpers.receiving import Receiving
+from tests.helpers.scanners import associated, ct
+from tests.helpers.waiting import until
 
 
 def test_a_second_node_is_refused_a_shared_port(tmp_path: Path) -> None:

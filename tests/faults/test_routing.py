@@ -13,9 +13,9 @@ import pytest
 from dicomnode.errors import RefusedError, UsageError
 from dicomnode.operations import jobs
 from dicomnode.workflows import queue, route, study
-from tests.acceptance.running import until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
+from tests.helpers.waiting import until
 
 UID = study_uid("a")
 RULES = """

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import until
 from tests.conftest import ROOT
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
+from tests.helpers.waiting import until
 
 UID = study_uid("a")
 #: A worker of the version before: the same code under another version's name.

@@ -14,10 +14,12 @@ from dicomnode.network import association
 from dicomnode.operations import checks
 from dicomnode.outbound.procedure_steps import ups
 from dicomnode.store.results_folder import results_folder
-from tests.acceptance.running import Node, free_port, until
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
-from tests.step_servers import MppsServer, UpsServer, set_back
+from tests.helpers.ports import free_port
+from tests.helpers.running import Node
+from tests.helpers.step_servers import MppsServer, UpsServer, set_back
+from tests.helpers.waiting import until
 
 UID = study_uid("a")
 TASK = "1.2.826.0.1.1"

@@ -14,8 +14,8 @@ from dicomnode.analysis.phantom.phantom import Disease, chest
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from dicomnode.analysis.risk import predict, tabular
 from dicomnode.analysis.risk.preprocess import Spec, prepare
-from tests.ct_files import ct_series
-from tests.ct_files import write as write_files
+from tests.helpers.ct_files import ct_series
+from tests.helpers.ct_files import write as write_files
 from training.cli import commands
 from training.data import cohort, registry_folder
 from training.data.volumes import load_scan

@@ -8,7 +8,7 @@ import pytest
 from dicomnode import logs
 from dicomnode.errors import PeerError
 from dicomnode.network import association
-from tests.acceptance.running import free_port
+from tests.helpers.ports import free_port
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.queries import PriorScan
 from dicomnode.errors import RefusedError
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 
 METHOD = Method(ClassicalSegmenter(), None, None)
 

@@ -10,7 +10,7 @@ from dicomnode.analysis.pipeline import Analysis, Method
 from dicomnode.analysis.series.selection import group, read_headers, select
 from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.volume.load import load
-from tests.ct_files import ct_series, enhanced, write
+from tests.helpers.ct_files import ct_series, enhanced, write
 
 
 def test_labels_of_one_part_lie_on_their_frames_of_the_multi_frame_image(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from dicomnode.results import reader_flags
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
 from dicomnode.store.identity import patient_hash, same_patient
-from tests import report_cases as cases
-from tests.acceptance.running import free_port
-from tests.answering import Answering
+from tests.helpers import report_cases as cases
+from tests.helpers.answering import Answering
+from tests.helpers.ports import free_port
 
 HERE, THERE = patient_hash(b"P1", b"HOSP1"), patient_hash(b"P1", b"HOSP2")
 NO_ISSUER, OTHER, NOBODY = patient_hash(b"P1 ", b""), patient_hash(b"P2", b"HOSP1"), patient_hash(b"", b"HOSP1")

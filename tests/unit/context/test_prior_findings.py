@@ -11,7 +11,7 @@ from dicomnode.context.prior_findings import prior_findings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance, JobState
 from dicomnode.store.results_folder import results_folder
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 PATIENT = "a" * 64
 

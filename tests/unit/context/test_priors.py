@@ -15,9 +15,9 @@ from dicomnode.store.catalog.orders import Order
 from dicomnode.store.identity import patient_hash, whose
 from dicomnode.store.records import Instance
 from dicomnode.store.results_folder import results_folder
-from tests import report_cases as cases
-from tests.acceptance.running import free_port
-from tests.answering import Answering
+from tests.helpers import report_cases as cases
+from tests.helpers.answering import Answering
+from tests.helpers.ports import free_port
 
 METHOD = "34" * 32
 

@@ -12,7 +12,7 @@ from dicomnode import cli, config, downloads
 from dicomnode.analysis.lungs import lungmask
 from dicomnode.errors import PeerError, PeerRejectedError, UsageError, WeightsError
 from dicomnode.models import build, lungmask_weights
-from tests.file_server import Handler, Server, serving
+from tests.helpers.file_server import Handler, Server, serving
 
 CONTENT = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -8,8 +8,8 @@ import pytest
 from dicomnode.config import AnalysisTable, Config
 from dicomnode.errors import BundleError
 from dicomnode.models.serving import Models
-from tests.bundles import change
 from tests.conftest import ROOT
+from tests.helpers.bundles import change
 
 DEMO = ROOT / "weights" / "demo-synthetic"
 

@@ -28,7 +28,7 @@ from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network.association import Peer, Sent, echo, send, sendable
 from dicomnode.network.contexts import VERIFICATION
 from dicomnode.network.transport import RequestorEntity
-from tests.acceptance.running import free_port
+from tests.helpers.ports import free_port
 
 
 class FakePeer:

@@ -12,8 +12,8 @@ from pynetdicom import evt
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import find, move
 from dicomnode.network.association import Peer
-from tests.acceptance.running import free_port
-from tests.answering import Answering, Answers
+from tests.helpers.answering import Answering, Answers
+from tests.helpers.ports import free_port
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import stow
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 UID = "1.2.3.4.1"
 

@@ -12,7 +12,8 @@ from pynetdicom.dsutils import encode
 from dicomnode.reception.receiver import Receiver, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
-from tests.scanners import associated, ct, wait_until
+from tests.helpers.scanners import associated, ct
+from tests.helpers.waiting import until
 from tests.unit.network.test_commands import command
 
 DATA = encode(ct(4), False, True) or b""
@@ -110,9 +111,9 @@ def test_what_is_illegal_ends_the_association_and_nothing_else(node: Node, fault
         assert sock is not None
         assert sock.socket is not None
         sock.socket.sendall(faults(context(association))[fault])
-        wait_until(lambda: association.is_aborted)
+        until("aborted", lambda: association.is_aborted, 10)
         assert other.send_c_store(ct(5)).Status == 0x0000
-    wait_until(lambda: not node.receiver._running())
+    until("the associations ended", lambda: not node.receiver._running(), 10)
     assert list((node.spool.root / "incoming").iterdir()) == []
     assert [one.sop_instance_uid for one in node.catalog.instances("1.2")] == ["1.2.3.5"]
 

@@ -9,7 +9,7 @@ from dicomnode.cli import app
 from dicomnode.config import AnalysisTable
 from dicomnode.config.analysis import SelectionTable
 from dicomnode.operations import analyze
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 
 
 def test_what_stands_in_a_header_is_no_mark_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

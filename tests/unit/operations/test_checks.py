@@ -8,8 +8,8 @@ from pynetdicom.sop_class import Verification
 
 from dicomnode import config
 from dicomnode.operations import checks
-from tests.acceptance.running import free_port
 from tests.conftest import ROOT
+from tests.helpers.ports import free_port
 
 
 def port_of(tmp_path: Path, port: int) -> checks.Result:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from dicomnode import cli
 from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.operations.explain import explain
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 
 
 @pytest.fixture

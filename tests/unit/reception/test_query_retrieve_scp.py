@@ -15,7 +15,8 @@ from dicomnode.reception.query_model import STUDY_ROOT
 from dicomnode.reception.receiver import PermittedCaller, Receiver, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
-from tests.scanners import associated, ct, wait_until
+from tests.helpers.scanners import associated, ct
+from tests.helpers.waiting import until
 
 FIND, MOVE, GET = STUDY_ROOT
 
@@ -136,7 +137,7 @@ def test_who_may_query_may_still_send_and_gets_on_the_same_association(node: Nod
     assert association.send_c_store(ct(5)).Status == 0x0000
     assert association.send_c_echo().Status == 0x0000
     association.release()
-    wait_until(lambda: len(node.catalog.instances("1.2")) == 5)
+    until("five images recorded", lambda: len(node.catalog.instances("1.2")) == 5, 10)
 
 
 def test_a_catalogue_that_does_not_answer_is_said(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ from dicomnode.reception.receiver import PermittedCaller, Receiver, ReceiverSett
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance, StudyIntake
 from dicomnode.store.spool import Spool
-from tests.scanners import associated, ct, rejection, store_bytes, wait_until
+from tests.helpers.scanners import associated, ct, rejection, store_bytes
+from tests.helpers.waiting import until
 
 SETTINGS = ReceiverSettings("NODE", host="127.0.0.1", port=0, minimum_free_bytes=0, acse_timeout_s=5.0)
 
@@ -74,7 +75,7 @@ def test_success_means_file_and_record(start: Callable[..., Node]) -> None:
             assert association.send_c_store(ct(number)).Status == 0x0000
             assert len(node.files("studies")) == number
             assert len(node.catalog.instances("1.2")) == number
-    wait_until(lambda: node.study().bringers[0].closed == "released")
+    until("the association recorded as released", lambda: node.study().bringers[0].closed == "released", 10)
     first = node.catalog.instances("1.2")[0]
     assert dcmread(first.path).PatientID == "SECRET-ID"
     assert (first.slice_position, first.size) == (1.0, Path(first.path).stat().st_size)
@@ -251,7 +252,7 @@ def test_more_than_the_limit_is_refused_and_room_comes_back(start: Callable[...,
         with associated(node) as association:
             return association.is_established
 
-    wait_until(room)
+    until("room for an association", room, 10)
 
 
 def test_port_probes_take_no_room_and_leave_a_debug_line(
@@ -266,7 +267,7 @@ def test_port_probes_take_no_room_and_leave_a_debug_line(
     with associated(node) as association:
         assert association.is_established
     silent.close()
-    wait_until(lambda: sum("without a request" in line for line in caplog.messages) == 11)
+    until("11 lines in the log", lambda: sum("without a request" in line for line in caplog.messages) == 11, 10)
     assert not [line for line in caplog.records if line.levelno >= logging.WARNING]
 
 
@@ -275,7 +276,7 @@ def test_cut_association_is_aborted(start: Callable[..., Node]) -> None:
     with associated(node) as association:
         association.send_c_store(ct())
         association.dul.socket.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-        wait_until(lambda: node.study().bringers[0].closed == "aborted")
+        until("the association recorded as aborted", lambda: node.study().bringers[0].closed == "aborted", 10)
 
 
 def test_peer_abort_is_aborted(start: Callable[..., Node]) -> None:
@@ -283,14 +284,14 @@ def test_peer_abort_is_aborted(start: Callable[..., Node]) -> None:
     with associated(node) as association:
         association.send_c_store(ct())
         association.abort()
-    wait_until(lambda: node.study().bringers[0].closed == "aborted")
+    until("the association recorded as aborted", lambda: node.study().bringers[0].closed == "aborted", 10)
 
 
 def test_silent_association_is_aborted_after_the_network_timeout(start: Callable[..., Node]) -> None:
     node = start(network_timeout_s=2.0)
     with associated(node) as association:
         association.send_c_store(ct())
-        wait_until(lambda: node.study().bringers[0].closed == "aborted")
+        until("the association recorded as aborted", lambda: node.study().bringers[0].closed == "aborted", 10)
 
 
 def test_stalled_pdu_frees_its_thread(start: Callable[..., Node]) -> None:
@@ -301,7 +302,7 @@ def test_stalled_pdu_frees_its_thread(start: Callable[..., Node]) -> None:
         connection.settimeout(10)
         while connection.recv(1024):
             pass
-    wait_until(lambda: not node.receiver._running())
+    until("the associations ended", lambda: not node.receiver._running(), 10)
 
 
 def test_stop_lets_a_running_association_finish(start: Callable[..., Node]) -> None:
@@ -309,7 +310,7 @@ def test_stop_lets_a_running_association_finish(start: Callable[..., Node]) -> N
     with associated(node) as association:
         stopping = threading.Thread(target=node.receiver.stop, args=(10.0,))
         stopping.start()
-        wait_until(lambda: node.receiver._server is None)
+        until("the receiver stopped", lambda: node.receiver._server is None, 10)
         assert association.send_c_store(ct()).Status == 0x0000
         with associated(node) as late:
             assert not late.is_established
@@ -350,7 +351,7 @@ def test_no_patient_data_in_the_log(start: Callable[..., Node], caplog: pytest.L
         association.send_c_store(ct())
         association.send_c_store(ct(PatientID="SECRET-2"))
         store_bytes(association, b"rubbish SECRET-ID")
-    wait_until(lambda: node.study().bringers[0].closed == "released")
+    until("the association recorded as released", lambda: node.study().bringers[0].closed == "released", 10)
     assert caplog.text
     assert "secret" not in caplog.text.lower()
 

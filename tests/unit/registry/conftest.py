@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.store.catalog.catalog import Catalog
-from tests.registry_node import Node
+from tests.helpers.registry_node import Node
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from dicomnode.errors import UsageError
 from dicomnode.registry.export import export
 from dicomnode.registry.forget import forget
-from tests.registry_node import NOW, Node, analysis
+from tests.helpers.registry_node import NOW, Node, analysis
 from training.models.deep.prepared_slices import _place
 
 

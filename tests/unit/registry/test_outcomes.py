@@ -7,7 +7,7 @@ import pytest
 
 from dicomnode.errors import UsageError
 from dicomnode.registry.export import export
-from tests.registry_node import Node, analysis
+from tests.helpers.registry_node import Node, analysis
 from training.data import cohort, registry_folder
 from training.data.follow_up import read_outcomes
 

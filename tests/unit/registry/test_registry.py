@@ -22,8 +22,8 @@ from dicomnode.registry import shadow
 from dicomnode.registry.export import export
 from dicomnode.registry.forget import Forgotten, forget
 from dicomnode.store.catalog.registry import RegistryRisk
-from tests import report_cases
-from tests.registry_node import NOW, Node, analysis, findings, header
+from tests.helpers import report_cases
+from tests.helpers.registry_node import NOW, Node, analysis, findings, header
 from training.data import registry_folder
 
 

@@ -16,9 +16,9 @@ from dicomnode import config
 from dicomnode.errors import ConfigurationError, UsageError
 from dicomnode.registry.retraining import Retraining, retrain, trigger
 from dicomnode.store.catalog.catalog import Catalog
-from tests.acceptance.running import until
 from tests.conftest import ROOT
-from tests.registry_node import Node, analysis
+from tests.helpers.registry_node import Node, analysis
+from tests.helpers.waiting import until
 
 
 @pytest.fixture

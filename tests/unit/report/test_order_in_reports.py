@@ -10,7 +10,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.report import source, uids
 from dicomnode.report.context import RISK, Context
 from dicomnode.report.sr import risk
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 PROCEDURE = "胸部ＣＴ".encode("iso2022_jp")
 

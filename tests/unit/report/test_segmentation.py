@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.report import segmentation
 from dicomnode.report.wording import DEMO
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 
 def masks_by_position(seg: Dataset) -> dict[tuple[int, float], NDArray[np.uint8]]:

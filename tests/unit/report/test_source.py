@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from dicomnode.report import source
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 CHARSET_FILES = [
     *("chrArab", "chrFren", "chrFrenMulti", "chrGerm", "chrGreek", "chrH31", "chrH32", "chrHbrw", "chrI2"),

@@ -10,7 +10,7 @@ from pydicom.uid import UID
 from dicomnode.analysis.findings import Reason, RejectedSeries
 from dicomnode.report import uids
 from dicomnode.report.context import MEASUREMENTS, RISK
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 
 @given(st.lists(st.text() | st.binary()))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dicomnode.report import context
 from dicomnode.report.wording import DEMO, describe, is_demo, plain, warnings
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 KINDS = [context.SEGMENTATION, context.MEASUREMENTS, context.RISK, context.SUMMARY, context.REFUSAL]
 

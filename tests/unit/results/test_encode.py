@@ -10,7 +10,7 @@ from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
 from dicomnode.files import write_whole
 from dicomnode.results import encode
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 
 
 @pytest.fixture(scope="module")

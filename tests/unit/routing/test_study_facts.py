@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from dicomnode.cli import app
 from dicomnode.routing.rules import ANALYSE, Condition, Rule, RuleSet
 from dicomnode.routing.study_facts import facts, keywords
-from tests.ct_files import ct_series, enhanced, write
+from tests.helpers.ct_files import ct_series, enhanced, write
 
 WANTED = ("Modality", "ImageType", "StudyDescription", "SliceThickness", "PatientAge", "Rows", "StationName")
 

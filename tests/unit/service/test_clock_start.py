@@ -19,7 +19,8 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.store.spool import Spool
 from dicomnode.workflows.queue import Queue
-from tests.scanners import ct, wait_until
+from tests.helpers.scanners import ct
+from tests.helpers.waiting import until
 
 
 class NoQueue:
@@ -68,7 +69,7 @@ def test_nothing_settles_before_lost_rows_are_restored(tmp_path: Path, monkeypat
         assert failed.acquire(timeout=60)
         assert catalog.job("1.2", 1) is None
         go_on.set()
-        wait_until(lambda: catalog.job("1.2", 1) is not None)
+        until("a job made", lambda: catalog.job("1.2", 1) is not None, 10)
         assert [one.sop_instance_uid for one in catalog.instances("1.2")] == [f"1.2.3.{n}" for n in (1, 2, 3, 4)]
         study = catalog.study("1.2")
         assert study is not None

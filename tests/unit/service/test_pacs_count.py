@@ -8,7 +8,7 @@ import pytest
 from dicomnode.errors import PeerError
 from dicomnode.service.pacs_count import AGAIN_S, Counts, Numbers
 from dicomnode.store.records import SeriesIntake, StudyIntake
-from tests.acceptance.running import until
+from tests.helpers.waiting import until
 
 SERIES = SeriesIntake("1.1", "CT", frozenset(), 10, frozenset(), ())
 STUDY = StudyIntake("1", 1000.0, (), (SERIES,))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from dicomnode.analysis.findings import Findings, Flag, Lungs, TrendPoint, VolumeMl
 from dicomnode.analysis.measures.trend import trend
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 
 def scan(date: str, uid: str, volume_ml: float = 4000.0) -> Findings:

@@ -14,8 +14,8 @@ from dicomnode.analysis.phantom.phantom import Disease, chest
 from dicomnode.analysis.risk.bundle import Bundle, load
 from dicomnode.analysis.risk.tabular import names_of
 from dicomnode.errors import BundleError, RefusedError
-from tests.bundles import change
 from tests.conftest import ROOT
+from tests.helpers.bundles import change
 
 SHIPPED = ROOT / "weights" / "demo-synthetic"
 

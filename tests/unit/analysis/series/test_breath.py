@@ -3,7 +3,7 @@
 import pytest
 
 from dicomnode.analysis.series import breath
-from tests.ct_files import ct_series
+from tests.helpers.ct_files import ct_series
 
 OUT = [
     "Thorax EXP 1.0",

@@ -5,7 +5,7 @@ import pytest
 
 from dicomnode.analysis.series import geometry
 from dicomnode.analysis.series.headers import ImageHeader
-from tests.ct_files import AXIAL, ct_series
+from tests.helpers.ct_files import AXIAL, ct_series
 
 CORONAL, SAGITTAL = (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1)
 

@@ -20,7 +20,7 @@ from pydicom.uid import (
 
 from dicomnode.analysis.series.headers import ImageHeader, Unreadable, find_files, identifier, read_headers, string
 from dicomnode.analysis.series.selection import group, select
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 
 ODD_FILES = {
     "CT_small.dcm": None,

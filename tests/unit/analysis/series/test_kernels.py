@@ -3,7 +3,7 @@
 import pytest
 
 from dicomnode.analysis.series.kernels import family, name, vendor
-from tests.ct_files import ct_series
+from tests.helpers.ct_files import ct_series
 
 CASES = [
     ("SIEMENS", "B20f", "soft"),

@@ -10,7 +10,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 from dicomnode.analysis.series.headers import ImageHeader, read_headers
 from dicomnode.analysis.series.selection import group, input_digest, select
 from dicomnode.analysis.volume import load
-from tests.ct_files import concatenation, ct_series, enhanced, write
+from tests.helpers.ct_files import concatenation, ct_series, enhanced, write
 
 
 def headers(datasets: list[Dataset], folder: Path) -> list[ImageHeader]:

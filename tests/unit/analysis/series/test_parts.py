@@ -11,7 +11,7 @@ from pydicom.uid import generate_uid
 from dicomnode.analysis.series import parts
 from dicomnode.analysis.series.headers import ImageHeader, read_headers
 from dicomnode.analysis.series.selection import Selection, group, select
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 
 UIDS = {k: generate_uid() for k in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")}
 

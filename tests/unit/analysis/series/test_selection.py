@@ -23,7 +23,7 @@ from dicomnode.analysis.series.selection import (
     studies,
 )
 from dicomnode.analysis.series.selection_rules import Rules
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 
 STUDY = generate_uid()
 

@@ -12,7 +12,7 @@ from dicomnode.analysis.series import suitability
 from dicomnode.analysis.series.headers import ImageHeader
 from dicomnode.analysis.series.selection import find_files, group, read_headers
 from dicomnode.analysis.series.selection_rules import Rules
-from tests.ct_files import ct_series
+from tests.helpers.ct_files import ct_series
 
 Change = Callable[[list[Dataset]], object]
 

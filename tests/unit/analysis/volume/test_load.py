@@ -23,7 +23,7 @@ from dicomnode.analysis.series.selection import group, read_headers
 from dicomnode.analysis.volume import decode
 from dicomnode.analysis.volume import load as volume
 from dicomnode.errors import RefusedError
-from tests.ct_files import AXIAL, ct_series, write
+from tests.helpers.ct_files import AXIAL, ct_series, write
 
 #: Every axial orientation by quarter turns and flips: rows run along ±x or ±y, columns along the other.
 X, Y = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)

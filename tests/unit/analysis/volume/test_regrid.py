@@ -13,7 +13,7 @@ from pydicom import Dataset
 from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.series.selection import Selection, group, read_headers, select
 from dicomnode.analysis.volume import load as volume
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 
 #: HU per mm along the patient's x, y, z: linear interpolation of a linear function is exact (up to rounding).
 SLOPE = np.array([2.0, -3.0, 1.5])

@@ -8,7 +8,7 @@ from dicomnode.config import NotifyTable
 from dicomnode.outbound.notify import sending
 from dicomnode.outbound.notify.message import kind, message
 from dicomnode.store.records import Event, Instance
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 
 EVENT = Event("e" * 32, "1.2.3", 2, "failed", "seg to pacs: no connection\n(timed out)", 0.0)
 MAIL = NotifyTable(name="it", kind="email", to=("a@b.example",), sender="n@b.example", server="127.0.0.1:25")

@@ -16,8 +16,8 @@ from dicomnode.errors import ConfigurationError, PeerError, PeerRejectedError
 from dicomnode.operations import checks
 from dicomnode.outbound.notify import mail, webhook
 from dicomnode.outbound.notify.message import Message
-from tests.acceptance.running import free_port
-from tests.receivers import MailServer, Webhook
+from tests.helpers.ports import free_port
+from tests.helpers.receivers import MailServer, Webhook
 
 TOLD = Message("abc.it", "dicomnode: study failed", "Grüße\n", {"event": "failed", "study_uid": "1.2.3", "id": "abc"})
 

@@ -14,7 +14,7 @@ from dicomnode.analysis.findings import Findings, SliceRelevance
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.fold_models import FoldModels, Networks, Tables
 from dicomnode.report.page import layout, summary, trend, views
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 
 def volume(shape: tuple[int, int, int] = (20, 64, 64)) -> Volume:

@@ -14,7 +14,7 @@ from dicomnode.report import codes, segmentation, source, uids
 from dicomnode.report.context import MEASUREMENTS, Context
 from dicomnode.report.sr import measurements, prior_scans, refusal, risk
 from dicomnode.report.wording import DEMO
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 
 def walk(item: Dataset) -> Iterator[Dataset]:

@@ -1,7 +1,6 @@
 """The catalogue on SQLite; on PostgreSQL too where a server's programs are installed."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,24 +10,8 @@ from dicomnode.errors import SpoolError
 from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
-from tests.databases import fresh_url, postgresql_server
 
 RULE = SettleRule(release_s=5.0, quiet_s=60.0)
-
-
-__all__ = ["postgresql_server"]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return fresh_url(request, tmp_path)
-
-
-@pytest.fixture
-def catalog(url: str) -> Iterator[Catalog]:
-    opened = Catalog.open(url)
-    yield opened
-    opened.close()
 
 
 def instance(number: int, association_id: int | None, at: float = 100.0) -> Instance:

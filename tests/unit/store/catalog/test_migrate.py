@@ -16,16 +16,9 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.database import _use_wal
 from dicomnode.store.catalog.tables import metadata
 from dicomnode.store.records import NO_PATIENT_ID
-from tests.databases import fresh_url, postgresql_server
 
 MIGRATIONS = Path(migrate.__file__).with_name("migrations")
-__all__ = ["postgresql_server"]
 FIRST_TABLES = {"associations", "studies", "instances", "jobs", "deliveries"}
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return fresh_url(request, tmp_path)
 
 
 def test_migrated_tables_are_those_of_the_metadata(url: str) -> None:

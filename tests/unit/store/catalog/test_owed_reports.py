@@ -1,24 +1,13 @@
 """Storage commitment reports that the node owes, on both databases."""
 
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import OwedReport
-from tests.databases import fresh_url, postgresql_server
 
-__all__ = ["postgresql_server"]
 ONE = OwedReport("1.2.99", "SCANNER", (("1.2", "1.2.3.1"), ("1.2", "1.2.3.2")))
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
-    opened = Catalog.open(fresh_url(request, tmp_path))
-    yield opened
-    opened.close()
 
 
 def test_what_is_owed_comes_due_later_and_later_until_it_is_brought(catalog: Catalog) -> None:

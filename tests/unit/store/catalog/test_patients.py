@@ -1,15 +1,11 @@
 """Whose a study is: never somebody else's, also after its images are gone."""
 
-from pathlib import Path
-
 import pytest
 
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.patients import count, whose
 from dicomnode.store.records import NO_PATIENT_ID, Instance
-from tests.databases import fresh_url, postgresql_server
 
-__all__ = ["postgresql_server"]
 ANNA, BERTA, HERE, THERE = "a" * 32, "b" * 32, "1" * 32, "2" * 32
 
 
@@ -29,13 +25,6 @@ ANNA, BERTA, HERE, THERE = "a" * 32, "b" * 32, "1" * 32, "2" * 32
 def test_the_one_patient_of_a_study(hashes: list[str], patients: int, patient: str | None) -> None:
     assert count(hashes) == patients
     assert whose(hashes) == patient
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
-    opened = Catalog.open(fresh_url(request, tmp_path))
-    request.addfinalizer(opened.close)
-    return opened
 
 
 def receive(catalog: Catalog, study_uid: str, *hashes: str, now: float = 1.0) -> None:

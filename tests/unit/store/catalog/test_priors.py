@@ -1,7 +1,6 @@
 """Prior scans and orders in the catalogue, on both databases."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -9,18 +8,9 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
 from dicomnode.store.catalog.priors import Prior, PriorState
 from dicomnode.store.records import Instance, JobState
-from tests.databases import fresh_url, postgresql_server
 
-__all__ = ["postgresql_server"]
 ANNA, HERE, THERE = "a" * 32, "1" * 32, "2" * 32
 WANTED = Prior("1.9", ANNA, "m" * 64, ("1.9.1", "1.9.2"), "wanted", None, 1000.0)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
-    opened = Catalog.open(fresh_url(request, tmp_path))
-    request.addfinalizer(opened.close)
-    return opened
 
 
 def study(catalog: Catalog, uid: str, state: JobState, patient: str = ANNA) -> None:

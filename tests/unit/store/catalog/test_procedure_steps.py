@@ -1,24 +1,12 @@
 """Procedure steps in the catalogue, on both databases: noted once, ended once."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.procedure_steps import ProcedureStep, StepKind, StepState
 from dicomnode.store.records import Instance
-from tests.databases import fresh_url, postgresql_server
-
-__all__ = ["postgresql_server"]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
-    opened = Catalog.open(fresh_url(request, tmp_path))
-    yield opened
-    opened.close()
 
 
 def step(uid: str = "1.9", state: StepState = "scheduled", seen_at: float = 1.0) -> ProcedureStep:

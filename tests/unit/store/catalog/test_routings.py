@@ -1,29 +1,13 @@
 """What the catalogue keeps of routing, and its outbox of events, on both databases."""
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance, JobState
-from tests.databases import fresh_url, postgresql_server
 
-__all__ = ["postgresql_server"]
 CT = "1.2.840.10008.5.1.4.1.1.2"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return fresh_url(request, tmp_path)
-
-
-@pytest.fixture
-def catalog(url: str) -> Iterator[Catalog]:
-    opened = Catalog.open(url)
-    yield opened
-    opened.close()
 
 
 def receive(catalog: Catalog, *numbers: int, calling: str = "CT1", called: str = "NODE", at: float = 100.0) -> None:

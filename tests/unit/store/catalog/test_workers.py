@@ -1,8 +1,6 @@
 """Heartbeats, leases, and what a worker that was declared dead can still do: nothing."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -12,19 +10,15 @@ from dicomnode.errors import LeaseLostError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.tables import workers
 from dicomnode.store.records import Instance
-from tests.databases import fresh_url, postgresql_server
-
-__all__ = ["postgresql_server"]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
-    opened = Catalog.open(fresh_url(request, tmp_path))
-    opened.record(Instance("1.2.3.1", "1.9", "1.2", "1.2.3", "/x", "0" * 64, 1, 100.0, None, "a" * 64))
-    opened.settle("1.2", 110.0, held=None)
-    opened.plan_delivery("1.2", 1, "pacs", "seg", "1.9", "2.5", "/out", now=120.0)
-    yield opened
-    opened.close()
+@pytest.fixture
+def catalog(catalog: Catalog) -> Catalog:
+    """With one study, settled and to be delivered."""
+    catalog.record(Instance("1.2.3.1", "1.9", "1.2", "1.2.3", "/x", "0" * 64, 1, 100.0, None, "a" * 64))
+    catalog.settle("1.2", 110.0, held=None)
+    catalog.plan_delivery("1.2", 1, "pacs", "seg", "1.9", "2.5", "/out", now=120.0)
+    return catalog
 
 
 def lost() -> NoReturn:

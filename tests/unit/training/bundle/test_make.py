@@ -30,8 +30,8 @@ from dicomnode.config import AnalysisTable
 from dicomnode.errors import BundleError, RefusedError, UsageError
 from dicomnode.models import build
 from dicomnode.report import uids
-from tests import bundles, deep_cases
-from tests.ct_files import ct_series, write
+from tests.helpers import bundles, deep_cases
+from tests.helpers.ct_files import ct_series, write
 from training.bundle.make import make_bundle
 from training.data.volumes import load_scan
 from training.evaluation.misjudged import BEGIN, END

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomnode.errors import UsageError
-from tests.tabular_worlds import FIRST_DAY, world, write
+from tests.helpers.tabular_worlds import FIRST_DAY, world, write
 from training.data import cohort, follow_up
 from training.data.follow_up import Transplant
 from training.data.registry_folder import SCANS, read

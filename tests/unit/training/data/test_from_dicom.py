@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.errors import UsageError
-from tests.ct_files import ct_series, write
+from tests.helpers.ct_files import ct_series, write
 from training.data import from_dicom
 from training.data.from_dicom import make_registry
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dicomnode.errors import UsageError
-from tests.tabular_worlds import world, write
+from tests.helpers.tabular_worlds import world, write
 from training.data.registry_folder import read
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.tabular_worlds import world
+from tests.helpers.tabular_worlds import world
 from training.data.outcomes import Outcomes
 from training.features.leak_checks import names_patients, suspicious
 

@@ -8,8 +8,8 @@ import pytest
 
 from dicomnode.analysis.risk import tabular
 from dicomnode.errors import UsageError
-from tests.tabular_worlds import data as data_of
-from tests.tabular_worlds import world
+from tests.helpers.tabular_worlds import data as data_of
+from tests.helpers.tabular_worlds import world
 from training.data.splits import LeakageError, nested
 from training.models import tabular_models
 from training.models.arm import Data, Rows

@@ -14,9 +14,9 @@ import torch
 from typer.testing import CliRunner
 
 from dicomnode.analysis.risk.bundle import load
-from tests.bundles import change
 from tests.conftest import ROOT
-from tests.tabular_worlds import World, imaged, settings_toml, world, write
+from tests.helpers.bundles import change
+from tests.helpers.tabular_worlds import World, imaged, settings_toml, world, write
 from training.cli import commands
 from training.models.stacking import RISKS
 from training.release import node_predictions, promotion

@@ -12,8 +12,8 @@ import torch
 
 from dicomnode.analysis.risk.bundle import read
 from dicomnode.errors import BundleError, GateError, UsageError
-from tests.bundles import change
 from tests.conftest import ROOT
+from tests.helpers.bundles import change
 from training.release import promotion, verdict
 from training.release.verdict import GateCheck, GateVerdict
 

@@ -15,7 +15,7 @@ import torch
 
 from dicomnode.errors import DicomnodeError, UsageError
 from tests.conftest import ROOT
-from tests.tabular_worlds import World, settings_toml, world, write
+from tests.helpers.tabular_worlds import World, settings_toml, world, write
 from training.data.cohort import load, outcomes_of
 from training.data.splits import LeakageError, Nested
 from training.evaluation import metrics

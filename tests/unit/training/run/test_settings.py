@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from dicomnode.errors import UsageError
 from tests.conftest import ROOT
-from tests.tabular_worlds import settings_toml
+from tests.helpers.tabular_worlds import settings_toml
 from training.models.deep import settings as deep_settings
 from training.models.registry import make_arm
 from training.run.settings import RunSettings, from_dict, load

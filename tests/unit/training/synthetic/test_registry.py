@@ -3,9 +3,7 @@
 import csv
 import subprocess
 import sys
-import time
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import psutil
 import pytest
 
 from dicomnode.errors import UsageError
+from tests.helpers.waiting import until
 from training.data import cohort, follow_up, registry_folder
 from training.data.outcomes import status_at
 from training.data.volumes import load_scan
@@ -126,21 +125,14 @@ def test_a_killed_run_leaves_no_process_behind_and_can_go_on(tmp_path: Path) -> 
     out = tmp_path / "registry"
     command = [sys.executable, "-m", "training", "synthetic", "--patients", "40", "--no-volumes", "--out", str(out)]
     process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: (out / "unfinished.jsonl").is_file() and (out / "unfinished.jsonl").stat().st_size > 0)
+    begun = out / "unfinished.jsonl"
+    until("a scan written", lambda: begun.is_file() and begun.stat().st_size > 0)
     workers = process.children(recursive=True)
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert workers and not alive
     assert not (out / "registry.toml").exists()
-
-
-def until(true: Callable[[], bool], seconds: float = 120.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_the_image_follows_the_severity() -> None:

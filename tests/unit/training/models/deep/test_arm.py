@@ -15,7 +15,7 @@ import torch
 from dicomnode.analysis.risk import network
 from dicomnode.errors import UsageError
 from tests.conftest import ROOT
-from tests.deep_cases import SPEC, TABLE, cohort, inner, tiny_encoder
+from tests.helpers.deep_cases import SPEC, TABLE, cohort, inner, tiny_encoder
 from training.data.outcomes import Outcomes
 from training.models.arm import Data
 from training.models.deep import arm as deep_arm

@@ -8,7 +8,7 @@ import pytest
 
 from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.errors import RefusedError, UsageError
-from tests.deep_cases import write_volume
+from tests.helpers.deep_cases import write_volume
 from training.data.volumes import load_scan
 from training.models.deep import prepared_slices
 from training.models.deep.prepared_slices import batches, prepare_all, spec_hash

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from dicomnode.analysis.risk.backbones import encoder, models
 from dicomnode.downloads import PublishedFile
 from dicomnode.errors import UsageError, WeightsError
-from tests.file_server import serving
+from tests.helpers.file_server import serving
 from training.cli import commands
 from training.models.deep import pretrained
 from training.models.deep import settings as deep_settings

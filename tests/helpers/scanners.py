@@ -1,7 +1,6 @@
 """A scanner for tests: small CT images, associations with a receiver, and C-STOREs of any bytes."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Protocol
@@ -13,7 +12,6 @@ from pynetdicom.dimse_primitives import C_STORE
 
 from dicomnode.network.contexts import VERIFICATION
 from dicomnode.network.transport import RequestorEntity
-from tests.acceptance.running import PATIENCE
 
 
 class Listening(Protocol):
@@ -72,10 +70,3 @@ def rejection(association: Association) -> tuple[int, int, int]:
     answer = association.acceptor.primitive
     assert answer is not None
     return answer.result, answer.result_source, answer.diagnostic  # type: ignore[return-value]
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + PATIENCE * timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.01)

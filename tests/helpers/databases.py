@@ -4,11 +4,10 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pytest
 from sqlalchemy import create_engine, text
 
 from tests.conftest import absent
@@ -73,20 +72,11 @@ class PostgreSQL:
         )
 
 
-@pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    """One server for all tests; `fresh_url` gives each its own schema."""
-    server = PostgreSQL(tmp_path_factory.mktemp("pg")).start()
-    yield server
-    server.stop()
-
-
-def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """SQLAlchemy URL of an empty database, of the kind that is the parameter of `request`."""
-    if request.param == "sqlite":
+def fresh_url(kind: str, tmp_path: Path, server: Callable[[], PostgreSQL]) -> str:
+    """SQLAlchemy URL of an empty database: "sqlite" a file, "postgresql" a schema of its own on the server."""
+    if kind == "sqlite":
         return f"sqlite:///{tmp_path / 'catalog.db'}"
-    server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    base = server.url.replace("postgresql://", "postgresql+psycopg://")
+    base = server().url.replace("postgresql://", "postgresql+psycopg://")
     schema = "s" + os.urandom(6).hex()
     engine = create_engine(base)
     with engine.begin() as connection:

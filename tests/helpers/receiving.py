@@ -12,7 +12,9 @@ import psutil
 from dicomnode import config
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
-from tests.acceptance.running import ROOT, free_port, until
+from tests.helpers.ports import free_port
+from tests.helpers.running import ROOT
+from tests.helpers.waiting import until
 
 
 class Receiving:

@@ -15,7 +15,7 @@ from dicomnode.registry.outcomes import Imported, import_outcomes
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.identity import patient_hash
 from dicomnode.store.records import Instance
-from tests import report_cases
+from tests.helpers import report_cases
 
 if TYPE_CHECKING:
     from dicomnode.analysis.risk.bundle import Bundle

@@ -6,40 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psutil
-import pytest
 
 from dicomnode import config
 from dicomnode.store.catalog.catalog import Catalog
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
-T = TypeVar("T")
-#: Time-outs are those of an idle machine; one that does other things too gets so many times as long.
-PATIENCE = 4
 ENDED = ("delivered", "refused", "failed", "held", "cancelled")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def until(what: str, look: Callable[[], T], seconds: float = 120) -> T:
-    """Wait for a condition: the first true value that `look` gives. `seconds` are those of an idle machine."""
-    patience_s = PATIENCE * seconds
-    deadline = time.monotonic() + patience_s
-    while not (value := look()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"after {patience_s:g} s: not {what}")
-        time.sleep(0.05)
-    return value
 
 
 def dicomnode(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:

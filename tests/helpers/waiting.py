@@ -1,0 +1,22 @@
+"""Waiting for a condition: the one way in which tests wait."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+T = TypeVar("T")
+#: Time-outs are those of an idle machine; one that does other things too gets so many times as long.
+PATIENCE = 4
+
+
+def until(what: str, look: Callable[[], T], seconds: float = 120) -> T:
+    """Wait for a condition: the first true value that `look` gives. `seconds` are those of an idle machine."""
+    patience_s = PATIENCE * seconds
+    deadline = time.monotonic() + patience_s
+    while not (value := look()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"after {patience_s:g} s: not {what}")
+        time.sleep(0.02)
+    return value

@@ -1,0 +1,30 @@
+"""The catalogue on each database that it runs on: a SQLite file, a PostgreSQL server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomnode.store.catalog.catalog import Catalog
+from tests.helpers.databases import PostgreSQL, fresh_url
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """One server for all tests; `url` gives each its own schema."""
+    server = PostgreSQL(tmp_path_factory.mktemp("pg")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """SQLAlchemy URL of an empty database."""
+    return fresh_url(request.param, tmp_path, lambda: request.getfixturevalue("postgresql_server"))
+
+
+@pytest.fixture
+def catalog(url: str) -> Iterator[Catalog]:
+    opened = Catalog.open(url)
+    yield opened
+    opened.close()
