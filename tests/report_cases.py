@@ -64,7 +64,7 @@ def risk(intended_use: IntendedUse = "synthetic-demo") -> Risk:
         intended_use=intended_use,
         horizons=(Horizon(1, 0.1, 0.05, 0.2), Horizon(3, 0.2, 0.1, 0.4), Horizon(5, 0.3, 0.15, 0.6)),
         version="1.2.3",
-        interval="How far 5 models disagree, not how sure the risk is",
+        interval="Spread of 5 models, not the certainty of the risk",
     )
 
 

@@ -64,7 +64,7 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 def test_command(study: Path, tmp_path: Path) -> None:
     status, table = run(study)
     assert status == 0
-    for words in ("AcquisitionNumber 1", "localizer: Image Type says LOCALIZER.", "B60f", "159", "unreadable-files"):
+    for words in ("AcquisitionNumber 1", "localizer: Image Type is LOCALIZER.", "B60f", "159", "unreadable-files"):
         assert words in table
     status, text = run(study, "--json")
     assert status == 0

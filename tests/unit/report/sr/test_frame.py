@@ -96,7 +96,7 @@ def test_the_risk_in_percent_with_its_bounds(documents: dict[str, Dataset]) -> N
         *(("MORT5Y", 30.0, "%"), ("MORT5Y_LOW", 15.0, "%"), ("MORT5Y_HIGH", 60.0, "%")),
     ]
     said = texts(documents["risk"])
-    assert "How far 5 models disagree, not how sure the risk is" in said
+    assert "Spread of 5 models, not the certainty of the risk" in said
     assert {"example-bundle", "1.2.3", f"bundle sha256={'ab' * 32}"} <= set(said)
 
 
@@ -257,7 +257,7 @@ def test_change_is_measured_named_and_its_doubts_are_said() -> None:
     assert ("CHG_HAA", 2.5, "%") in found
     assert ("CHY_VOLUME", 2.5, "cm3/a") in found
     said = next(text for text in texts(report) if text.startswith("Changes since study 1.2.1"))
-    assert "Another scanner" in said
+    assert "Different scanner" in said
 
 
 def test_a_short_interval_has_no_change_per_year() -> None:
