@@ -110,7 +110,7 @@ def changed(days: float = 365.25) -> Change:
         earlier_study_date="20250101",
         interval_days=days,
         measures={name: Delta(10.0, 12.5, 2.5, 25.0, 2.5 if days >= 90 else None) for name in names},
-        flags=(Flag("change-scanner", "warning", "Another scanner: A, now B."),),
+        flags=(Flag("change-scanner", "warning", "Different scanner: was A, now B."),),
         earlier_input_digest="56" * 32,
         earlier_algorithm_digest="34" * 32,
     )

@@ -236,7 +236,7 @@ def test_real_chest_is_chosen(data: Path) -> None:
     found, unreadable = read_headers(find_files(data / "chest_lidc0314_every4th"))
     selection = select(group(found), unreadable)
     assert selection.chosen is not None
-    assert selection.why_chosen == "4.0 mm step, kernel D (lung), 272 mm covered; the only suitable series"
+    assert selection.why_chosen == "4.0 mm slice spacing, kernel D (lung), 272 mm coverage; the only suitable series"
     flags = {f.code: f.severity for f in selection.flags}
     assert flags == {"unreadable-files": "info", "thick-slices": "warning", "slice-thickness-differs": "info"}
 

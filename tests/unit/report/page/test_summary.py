@@ -194,7 +194,7 @@ def strip(findings: Findings) -> np.ndarray:
 
 
 def test_a_refused_study_has_no_page() -> None:
-    with pytest.raises(ValueError, match="hold no lungs"):
+    with pytest.raises(ValueError, match="have no lungs"):
         summary.picture(views.choose(volume(), lungs()), cases.refused())
 
 

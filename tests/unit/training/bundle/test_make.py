@@ -304,7 +304,7 @@ def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
-    with pytest.raises(BundleError, match=rf"{re.escape(name)} is not the file listed in model\.toml names"):
+    with pytest.raises(BundleError, match=rf"{re.escape(name)} is not the file listed in model\.toml"):
         load(copy, allow_demo=True)
     (copy / name).unlink()
     with pytest.raises(BundleError, match=rf"{re.escape(name)} is missing"):
@@ -326,12 +326,12 @@ def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
         (change_json("golden.json", lambda c: c["expected"].pop()), "expected must be for the years"),
         (other_network, "does not reproduce its golden case"),
         (no_safetensors, "does not hold a network of 5 intervals on resnet18"),
-        (change_json(TABLE, lambda c: c.update(format=9)), "radiomics-0.json is no tabular model"),
+        (change_json(TABLE, lambda c: c.update(format=9)), "radiomics-0.json is not a tabular model"),
         (change_json(TABLE, lambda c: c.update(edges_years=[0, 1, 2, 3, 4, 6])), "has the intervals"),
         (change_json(TABLE, lambda c: c["features"].__setitem__(0, "quantities.x.y")), "does not list: quantities.x.y"),
         (change_json(TABLE, lambda c: c.update(combat={"by": ["weather"], "batches": {}})), "combat is by weather"),
-        (change_json(TABLE, lambda c: c.update(edges_years=[0])), "radiomics-0.json is no tabular model"),
-        (deep_json, "radiomics-0.json is no tabular model"),
+        (change_json(TABLE, lambda c: c.update(edges_years=[0])), "radiomics-0.json is not a tabular model"),
+        (deep_json, "radiomics-0.json is not a tabular model"),
         (change_json("golden.json", lambda c: c.update(spacing_mm=[0, 5, 5])), "spacing_mm.0: Input should be greater"),
         (change_scan(lambda a: {**a, "labels": a["labels"][1:].contiguous()}), "golden.safetensors is not a golden"),
         (change_scan(lambda a: {k: v[0].contiguous() for k, v in a.items()}), "golden.safetensors is not a golden"),
