@@ -219,13 +219,17 @@ def _select(series: Sequence[Series], unreadable: Sequence[Unreadable], rules: R
     suitable = [s for s in selections if s.chosen is not None]
     if len(suitable) == 1:
         return replace(suitable[0], rejected=rejected, flags=flags + suitable[0].flags)
-    reason = Reason("several-studies", f"{len(suitable)} studies hold a suitable chest CT: give one study at a time.")
+    reason = Reason(
+        "several-studies", f"{len(suitable)} studies contain a suitable chest CT: analyse one study at a time."
+    )
     doubtful = tuple(
         RejectedSeries(s.chosen.series_uid, s.chosen.modality, len(s.chosen.headers), (reason,), s.chosen.part)
         for s in suitable
         if s.chosen is not None
     )
-    return Selection(None, reason.text if suitable else "No study holds a suitable series.", doubtful + rejected, flags)
+    return Selection(
+        None, reason.text if suitable else "No study contains a suitable series.", doubtful + rejected, flags
+    )
 
 
 def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Findings:
@@ -259,21 +263,21 @@ def _with_risk(
 ) -> Findings:
     """The findings with the bundle's risk, or with a flag that says why there is none."""
     if doubts := [f.code for f in findings.flags if f.severity == "error"]:
-        why = f"the lungs are in doubt ({', '.join(doubts)})"
+        why = f"the lung segmentation is doubtful ({', '.join(doubts)})"
     else:
         try:
             risk = predict.predict(bundle, findings, header, segmented.volume, segmented.labels, before)
             return replace(findings, risk=risk, flags=(*findings.flags, *risk.flags))
         except RefusedError as e:
             why = str(e)
-    withheld = Flag("risk-withheld", "error", f"no risk was predicted, because {why}")
+    withheld = Flag("risk-withheld", "error", f"No risk was predicted: {why}")
     return replace(findings, flags=(*findings.flags, withheld))
 
 
 def _radiomics(volume: Volume, labels: Labels, settings: Mapping[str, Any]) -> tuple[Radiomics, list[Flag]]:
     """Features of both lungs and of each; a lung that is missing or tiny is flagged instead."""
     found, refused = extract.by_region(volume, labels, settings)
-    flags = [Flag(e.code, "warning", f"no radiomics of {name}: {e.text}") for name, e in refused.items()]
+    flags = [Flag(e.code, "warning", f"No radiomics of {name}: {e.text}") for name, e in refused.items()]
     return Radiomics(dict(settings), found), flags
 
 

@@ -10,10 +10,11 @@ from dicomnode.cli import analysis, jobs, node, notify, registry, routes, weight
 from dicomnode.errors import DicomnodeError, UsageError
 
 app = typer.Typer(
-    help="A DICOM node that reads systemic-sclerosis lung disease from chest CT. Research use only.",
+    help="A DICOM node that quantifies systemic sclerosis lung disease on chest CT. Research use only.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # the plain help: rich's shows every flag as <bool>
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(node.app)
@@ -27,7 +28,7 @@ app.add_typer(notify.app, name="notify")
 
 
 def main() -> None:
-    """The entry point, and the one place where errors become messages and exit statuses."""
+    """Run the command line: the one place where errors become messages and exit statuses."""
     try:
         app(prog_name="dicomnode")
     except DicomnodeError as e:
@@ -35,7 +36,7 @@ def main() -> None:
     except OSError as e:
         if e.filename is None:
             raise
-        # A folder that cannot be written, a full disk: for the person to mend, no fault of the program.
+        # An unwritable folder or a full disk is for the user to fix, not a bug.
         fail(UsageError(f"{e.filename}: {e.strerror}; check the path, its owner and the disk"))
 
 
@@ -57,4 +58,4 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """A DICOM node that reads systemic-sclerosis lung disease from chest CT. Research use only."""
+    """A DICOM node that quantifies systemic sclerosis lung disease on chest CT. Research use only."""

@@ -1,4 +1,4 @@
-"""One study without network and database."""
+"""One study, without network or database."""
 
 import json
 from pathlib import Path
@@ -18,27 +18,27 @@ app = typer.Typer()
 @app.command()
 def analyze(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A folder of DICOM files, or one file.")],
-    out: Annotated[Path, typer.Option(help="The folder for the results.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", help=r"Take the table \[analysis] of this file; else what is shipped."),
+        typer.Option("--config", "-c", help="Use this file's [analysis] table. Default: the shipped demo settings."),
     ] = None,
     prior: Annotated[
         list[Path] | None,
-        typer.Option(help="findings.json of a prior scan, for the change report (repeatable)."),
+        typer.Option(metavar="FILE", help="findings.json of a prior scan, for the change report (repeatable)."),
     ] = None,
     earlier: Annotated[list[Path] | None, typer.Option(hidden=True)] = None,  # the former name of --prior
 ) -> None:
-    """Analyse a study without network and database.
+    """Analyse a study without network or database.
 
-    Exit status: 0 analysed, 3 refused (findings.json says why), 2 wrong usage.
+    Exit status: 0 analysed, 2 usage or configuration error, 3 refused (findings.json says why).
 
     Example: dicomnode analyze ~/scans/case-7 --out case-7-results
     """
     from dicomnode.operations import analyze as offline
 
     if not source.exists():
-        raise UsageError(f"{source}: there is no such file or folder")
+        raise UsageError(f"{source}: no such file or folder")
     priors = [*(prior or ()), *(earlier or ())]
     raise SystemExit(offline.run(source, out, None if config is None else load(config).analysis, priors))
 
@@ -47,11 +47,12 @@ def analyze(
 def explain(
     source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of DICOM files, or one file.")],
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Take the rules of this file; else the defaults.")
+        Path | None,
+        typer.Option("--config", "-c", help="Use this file's selection rules. Default: built in."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell which series would be analysed, and why not the others.
+    """Show which series would be analysed, and why others are not.
 
     Exit status: 0 a series is suitable, 3 none is.
 
@@ -63,7 +64,7 @@ def explain(
     from dicomnode.operations import explain as explaining
 
     if not source.exists():
-        raise UsageError(f"{source}: there is no such file or folder")
+        raise UsageError(f"{source}: no such file or folder")
     found = explaining.explain(source, DEFAULT if config is None else load(config).analysis.selection.rules)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
@@ -75,7 +76,7 @@ def explain(
 def _show(found: "Explanation") -> None:
     if found.rows:
         table(
-            ["series", "modality", "slices", "step, mm", "kernel", "covers, mm", "decision"],
+            ["series", "modality", "slices", "spacing, mm", "kernel", "coverage, mm", "decision"],
             [
                 [
                     f"{r.series_uid} {r.part}".strip(),
@@ -90,6 +91,6 @@ def _show(found: "Explanation") -> None:
             ],
         )
     else:
-        typer.echo("no readable DICOM image was found")
+        typer.echo("no readable DICOM image found")
     for flag in found.flags:
         typer.echo(flag)

@@ -1,4 +1,4 @@
-"""Options and helpers of several commands."""
+"""Options and helpers shared by several commands."""
 
 import sys
 from pathlib import Path
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from dicomnode.outbound.peers import Outbound
 
 DEFAULT_CONFIG = Path("ae_config.toml")
-#: Columns of a terminal with room for a UID (64) and what stands beside it.
+#: Columns of a terminal with room for a UID (64) and the columns beside it.
 _WIDE = 150
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def load(path: Path) -> "Config":
-    """The configuration. Raises ConfigurationError."""
+    """Load the configuration. Raises ConfigurationError."""
     from dicomnode import config
 
     return config.load(path)
 
 
 def configure(path: Path, process: str) -> "Config":
-    """The configuration, for a process that runs on and logs under the name `process`."""
+    """Load the configuration and start logging, for a long-running process called `process`."""
     from dicomnode import logs
 
     config = load(path)
@@ -34,21 +34,21 @@ def configure(path: Path, process: str) -> "Config":
 
 
 def find_peer(text: str, path: Path) -> "Outbound":
-    """A destination by its name in the file at `path`, or as AET@HOST:PORT. Raises UsageError, ConfigurationError."""
+    """Find a destination by its configured name or as AET@HOST:PORT. Raises UsageError, ConfigurationError."""
     from dicomnode.outbound.peers import find
 
     return find(text, path)
 
 
 def table(columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table for people."""
+    """Print a table."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
     made = Table(show_edge=False, pad_edge=False)
     for number, column in enumerate(columns):
-        # The first column is a UID more often than not, and people copy it: whole, where there is room.
+        # The first column is usually a UID, which people copy: keep it on one line where there is room.
         made.add_column(column, overflow="fold", no_wrap=number == 0 and console.width >= _WIDE)
     for row in rows:
         made.add_row(*row)

@@ -7,17 +7,17 @@ import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load, table
 
-app = typer.Typer(help="What the node has received, analysed and delivered.", no_args_is_help=True)
+app = typer.Typer(help="List and manage jobs: what was received, analysed and delivered.", no_args_is_help=True)
 
 
 @app.command("list")
 def jobs_list(
     config: ConfigOption = DEFAULT_CONFIG,
-    state: Annotated[str | None, typer.Option(help="Only the jobs in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List the jobs, the newest first.
+    """List jobs, newest first.
 
     Example: dicomnode jobs list --state failed
     """
@@ -46,7 +46,7 @@ def jobs_list(
 
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Study Instance UID.")]
-GenerationOption = Annotated[int | None, typer.Option(help="The generation; else the latest.")]
+GenerationOption = Annotated[int | None, typer.Option(help="Generation. Default: the latest.")]
 
 
 @app.command("show")
@@ -56,7 +56,7 @@ def jobs_show(
     generation: GenerationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one job: its state, its series, its deliveries.
+    """Show one job: state, series, deliveries.
 
     Example: dicomnode jobs show 1.2.840.113619.2.55.3.4
     """
@@ -70,17 +70,15 @@ def jobs_show(
     if shown["routing"]:
         _show_routing(shown["routing"])
     if shown["series"]:
-        table(
-            ["series", "modality", "slices", "what was decided"], [list(map(str, s.values())) for s in shown["series"]]
-        )
+        table(["series", "modality", "slices", "decision"], [list(map(str, s.values())) for s in shown["series"]])
     if shown["deliveries"]:
         table(
-            ["destination", "object", "state", "attempts", "status", "what it said"],
+            ["destination", "object", "state", "attempts", "status", "message"],
             [list(map(str, d.values())) for d in shown["deliveries"]],
         )
     if shown["conflicts"]:
         table(
-            ["came with other content", "SHA-256 (its name in the quarantine)", "received"],
+            ["received again with different content", "SHA-256 (file name in quarantine)", "received"],
             [list(map(str, c.values())) for c in shown["conflicts"]],
         )
 
@@ -89,13 +87,13 @@ def _show_routing(routing: dict[str, Any]) -> None:
     from dicomnode.cli.routes import show
     from dicomnode.routing.rules import RoutingDecision
 
-    typer.echo(f"routed at {routing['decided_at']}; released by hand: {routing['released_at'] or 'no'}")
+    typer.echo(f"routed at {routing['decided_at']}; released manually: {routing['released_at'] or 'no'}")
     show(RoutingDecision.of(routing), values=False)
 
 
 @app.command("release")
 def jobs_release(study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Let a study go on that a rule holds.
+    """Release a study that a routing rule has held.
 
     Example: dicomnode jobs release 1.2.840.113619.2.55.3.4
     """
@@ -108,9 +106,9 @@ def jobs_release(study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG
 def jobs_retry(
     study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
 ) -> None:
-    """Run a failed, refused or cancelled job again; where only deliveries failed, try them again.
+    """Run a failed, refused or cancelled job again.
 
-    What a destination has accepted is not sent twice.
+    If only deliveries failed, only they are repeated. Objects that a destination has accepted are not sent twice.
 
     Example: dicomnode jobs retry 1.2.840.113619.2.55.3.4
     """
@@ -123,7 +121,7 @@ def jobs_retry(
 def jobs_cancel(
     study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
 ) -> None:
-    """Cancel a job that has not ended; what it received is kept.
+    """Cancel a job that has not ended. Received images are kept.
 
     Example: dicomnode jobs cancel 1.2.840.113619.2.55.3.4
     """

@@ -1,4 +1,4 @@
-"""The node: run it, check it, talk to its peers."""
+"""The node: run it, check it, test its peers."""
 
 import json
 import sys
@@ -17,11 +17,15 @@ Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
 @app.command()
 def demo(
-    given: Annotated[Path | None, typer.Option("--input", help="Send this folder's DICOM files instead.")] = None,
-    pacs: Annotated[str | None, typer.Option(help="Send results to a real PACS: AET@HOST:PORT.")] = None,
-    out: Annotated[Path, typer.Option(help="The folder that everything goes to.")] = Path("demo-out"),
+    given: Annotated[
+        Path | None, typer.Option("--input", help="Send this folder's DICOM files, not a synthetic CT.")
+    ] = None,
+    pacs: Annotated[str | None, typer.Option(help="Send the results to a real PACS: AET@HOST:PORT.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for all output.")] = Path("demo-out"),
 ) -> None:
-    """Show the whole way: a study goes in over DICOM, its results arrive in a PACS.
+    """Run the full pipeline on this machine.
+
+    A study is sent to a node over DICOM, and its results arrive in a small PACS.
 
     Example: dicomnode demo --input ~/scans/case-7
     """
@@ -32,7 +36,7 @@ def demo(
 
 @app.command()
 def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Run the node: receive, analyse, deliver.
+    """Run the node: receive, analyse and deliver studies.
 
     Example: dicomnode serve --config ae_config.toml
     """
@@ -45,11 +49,13 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command()
 def work(
     config: ConfigOption = DEFAULT_CONFIG,
-    index: Annotated[int, typer.Option(help="Tells the workers of one machine apart; keep it over restarts.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1, for this worker; else the configuration's.")] = "",
+    index: Annotated[int, typer.Option(help="Number of this worker on its machine; keep it across restarts.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1 for this worker. Default: as configured.")] = "",
     supervised: Supervised = False,
 ) -> None:
-    """Run one worker alone, beside a node that `serve` runs here or elsewhere.
+    """Run a single worker for a running node.
+
+    The node itself is run by `serve`, on this machine or another.
 
     Example: dicomnode work --config ae_config.toml --index 1 --device cuda:1
     """
@@ -63,7 +69,7 @@ def work(
 
 @app.command(hidden=True)
 def receive(config: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
-    """Run the receiving process alone (`serve` starts it)."""
+    """Run a single receiver process (`serve` starts it)."""
     from dicomnode.service import processes
 
     settings = configure(config, "receiver")
@@ -73,12 +79,12 @@ def receive(config: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = Fals
 @app.command()
 def check(
     config: ConfigOption = DEFAULT_CONFIG,
-    deep: Annotated[bool, typer.Option("--deep", help="Also read every received file and compare its digest.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read every received file and verify its digest.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the configuration, the folders, the disk, the weights and the peers.
+    """Check configuration, folders, disk, weights and peers.
 
-    Exit status: 0 all is well, 1 something would not work, 2 the configuration itself is wrong.
+    Exit status: 0 no problem found, 1 a check failed, 2 usage or configuration error.
 
     Example: dicomnode check --config ae_config.toml --deep
     """
@@ -94,12 +100,12 @@ def check(
 
 @app.command()
 def echo(
-    peer: Annotated[
-        str, typer.Argument(metavar="PEER", help="A destination's name from the configuration, or AET@HOST:PORT.")
-    ],
+    peer: Annotated[str, typer.Argument(metavar="PEER", help="Name of a configured destination, or AET@HOST:PORT.")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Ask a peer for a sign of life (C-ECHO; a query for nothing where it is a DICOMweb server).
+    """Test the connection to a peer.
+
+    By C-ECHO, or by an empty QIDO-RS query if it is a DICOMweb server.
 
     Example: dicomnode echo ORTHANC@127.0.0.1:4242
     """
@@ -111,18 +117,16 @@ def echo(
 
 @app.command()
 def send(
-    peer: Annotated[
-        str, typer.Argument(metavar="PEER", help="A destination's name from the configuration, or AET@HOST:PORT.")
-    ],
+    peer: Annotated[str, typer.Argument(metavar="PEER", help="Name of a configured destination, or AET@HOST:PORT.")],
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILES", help="DICOM files and folders; what else is in a folder is left out.", exists=True
+            metavar="FILES", help="DICOM files or folders; other files in a folder are skipped.", exists=True
         ),
     ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Send DICOM files to a peer (C-STORE, or STOW-RS).
+    """Send DICOM files to a peer (C-STORE or STOW-RS).
 
     Example: dicomnode send DICOMNODE@127.0.0.1:11112 ~/scans/case-7
     """
@@ -134,7 +138,7 @@ def send(
 
     paths = [p for f in files for p in (sendable(find_files(f)) if f.is_dir() else [f])]
     if not paths:
-        raise UsageError(f"{', '.join(map(str, files))}: there are no DICOM files to send")
+        raise UsageError(f"{', '.join(map(str, files))}: no DICOM files to send")
     with Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("sending", total=len(paths))
         sent = peers.send(find_peer(peer, config), paths, lambda _path, _sent: bar.advance(task))

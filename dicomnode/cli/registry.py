@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from dicomnode.config import Config
     from dicomnode.store.catalog.catalog import Catalog
 
-app = typer.Typer(help="What is kept of each scan for training, under pseudonyms.", no_args_is_help=True)
+app = typer.Typer(help="Manage the pseudonymised training registry.", no_args_is_help=True)
 
 
 @app.command("export")
 def registry_export(
     out: Annotated[Path, typer.Option(help="New or empty folder.")], config: ConfigOption = DEFAULT_CONFIG
 ) -> None:
-    """Write the registry to a folder that `training cohort` reads. The key stays on the node.
+    """Export the registry for `training cohort`. The key stays on the node.
 
     Example: dicomnode registry export --out cohort/
     """
@@ -39,17 +39,18 @@ def registry_export(
         done = export(catalog, out, lambda now, total: bar.update(task, completed=now, total=total))
     typer.echo(
         f"{out}: {done.scans} scans of {done.patients} patients, {done.volumes} volumes, {done.outcomes} outcomes; "
-        f"{done.doubtful} scans whose lungs are in doubt were left out"
+        f"{done.doubtful} scans with doubtful lung segmentation were excluded"
     )
 
 
 @app.command("import-outcomes")
 def registry_import_outcomes(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV file.")], config: ConfigOption = DEFAULT_CONFIG
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file.")], config: ConfigOption = DEFAULT_CONFIG
 ) -> None:
-    """Take in outcomes, by pseudonym (column patient) or by Patient ID (patient_id, issuer).
+    """Import outcomes from a CSV file.
 
-    The other columns: death_date, last_contact_date, transplant_date. By Patient ID the dates are shifted here.
+    Patients are named by pseudonym (column patient) or by Patient ID (columns patient_id, issuer). The other columns:
+    death_date, last_contact_date, transplant_date. Dates given by Patient ID are shifted on import.
 
     Example: dicomnode registry import-outcomes outcomes.csv
     """
@@ -59,17 +60,17 @@ def registry_import_outcomes(
     settings = load(config)
     with _opened(settings) as catalog:
         done = import_outcomes(catalog, file, pseudonyms.load(settings.registry.folder), time.time())
-    typer.echo(f"{done.noted} outcomes were taken, {done.with_scan} of them of patients with a scan in the registry")
+    typer.echo(f"{done.noted} outcomes imported, {done.with_scan} of them of patients with a scan in the registry")
 
 
 @app.command("forget")
 def registry_forget(
-    patient: Annotated[str, typer.Argument(metavar="PATIENT", help="Patient ID, or the pseudonym with --pseudonym.")],
-    issuer: Annotated[str, typer.Option(help="Issuer of Patient ID, where the images name one.")] = "",
+    patient: Annotated[str, typer.Argument(metavar="PATIENT", help="Patient ID, or a pseudonym with --pseudonym.")],
+    issuer: Annotated[str, typer.Option(help="Issuer of Patient ID, if the images name one.")] = "",
     pseudonym: Annotated[bool, typer.Option("--pseudonym", help="PATIENT is a pseudonym.")] = False,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Remove a patient from the registry, now and for scans to come. Exports made before are not reached.
+    """Remove a patient, and exclude future scans. Earlier exports are not changed.
 
     Exit status: 0 removed, 3 the registry held nothing of this patient.
 
@@ -83,20 +84,20 @@ def registry_forget(
     if done.nothing:
         hint = "correct the pseudonym" if pseudonym else "correct the Patient ID, or name its issuer with --issuer"
         typer.echo(
-            "the registry holds nothing of this patient, and will take nothing of it under this name. If it was "
-            f"recorded under another: {hint}",
+            "the registry holds nothing of this patient and will record nothing under this name. If the patient was "
+            f"recorded under another name: {hint}",
             err=True,
         )
         raise SystemExit(3)
     typer.echo(
-        f"the patient is forgotten: {done.scans} scans, {done.outcomes} outcomes and {done.volumes} volumes were "
-        "removed; bundles and exports made before are not changed"
+        f"patient removed: {done.scans} scans, {done.outcomes} outcomes and {done.volumes} volumes; "
+        "earlier bundles and exports are not changed"
     )
 
 
 @app.command("shadow")
 def registry_shadow(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Compare what a candidate said, unseen, with what the served bundle said of the same scans.
+    """Compare shadow bundles with the served one on the same scans.
 
     Example: dicomnode registry shadow --json
     """
@@ -110,7 +111,7 @@ def registry_shadow(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption =
         typer.echo(json.dumps([asdict(r) for r in rows], indent=2))
         return
     table(
-        ["candidate", "beside", "years", "scans", "mean risk", "of the served", "mean difference", "largest"],
+        ["candidate", "served", "years", "scans", "mean risk", "served mean", "mean difference", "largest"],
         [
             [
                 r.candidate,
@@ -129,7 +130,9 @@ def registry_shadow(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption =
 
 @app.command("retrain")
 def registry_retrain(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Export, train by retraining.settings, and compare with the served bundle. Nothing is promoted.
+    """Export, train and compare with the served bundle. Nothing is promoted.
+
+    The run's settings are those of retraining.settings.
 
     Example: dicomnode registry retrain --config ae_config.toml
     """
@@ -139,12 +142,12 @@ def registry_retrain(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     settings = load(config)
     os.nice(19)  # patients' studies go first
-    # As an exception, it ends the training too.
+    # Raised as an exception, it ends the training process too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _opened(settings) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("scans", total=None)
         run = retrain(settings, catalog, lambda now, total: bar.update(task, completed=now, total=total))
-    typer.echo(f"{run}: read gate.json there, or `training compare`; `training promote {run}` puts it in place")
+    typer.echo(f"{run}: see gate.json, or `training compare`; `training promote {run}` puts its bundle into service")
 
 
 @contextmanager

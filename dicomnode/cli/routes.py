@@ -12,34 +12,34 @@ from dicomnode.errors import UsageError
 if TYPE_CHECKING:
     from dicomnode.routing.rules import Action, ConditionCheck, RoutingDecision
 
-app = typer.Typer(help="Which rule takes which study.", no_args_is_help=True)
+app = typer.Typer(help="Try the routing rules.", no_args_is_help=True)
 
 
 @app.callback()
 def _routes() -> None:
-    """Which rule takes which study."""
+    """Try the routing rules."""
 
 
 @app.command("test")
 def routes_test(
     source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of DICOM files, or one file.")],
     config: ConfigOption = DEFAULT_CONFIG,
-    calling: Annotated[str, typer.Option(help="The sender's AE title.")] = "",
-    called: Annotated[str, typer.Option(help="Our AE title that it calls; else node.ae_title.")] = "",
+    calling: Annotated[str, typer.Option(help="AE title of the sender.")] = "",
+    called: Annotated[str, typer.Option(help="AE title that the sender calls. Default: node.ae_title.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Tell which rule would take the studies of a folder, and why, without doing anything.
+    """Show which rule matches the studies in a folder, and why. Nothing is sent.
 
     Example: dicomnode routes test ~/scans/case-7 --calling CT1 --called ILD
     """
     from dicomnode.routing import trial
 
     if not source.exists():
-        raise UsageError(f"{source}: there is no such file or folder")
+        raise UsageError(f"{source}: no such file or folder")
     settings = load(config)
     ours = (settings.node.ae_title, *settings.routing.ae_titles)
     if called and settings.node.check_called_ae and called not in ours:
-        raise UsageError(f"--called {called}: the node would refuse the association; its AE titles: {', '.join(ours)}")
+        raise UsageError(f"--called {called}: the node would reject the association; its AE titles: {', '.join(ours)}")
     decisions = trial.decide_folder(source, settings.rules, calling, called or settings.node.ae_title)
     if as_json:
         rows = [{"study_uid": uid, **_json(decision)} for uid, decision in decisions.items()]
@@ -51,7 +51,7 @@ def routes_test(
 
 
 def show(decision: "RoutingDecision", *, values: bool) -> None:
-    """Print a decision and its reasons for people. `values`: with what was found in the images."""
+    """Print a decision and its reasons. `values`: with the values found in the images."""
     typer.echo(f"{_taken(decision)}: {_done(decision.action)}")
     if decision.verdicts:
         rows = [[v.rule, _verdict(v.matched, v.taken), _why(v.checks, values)] for v in decision.verdicts]
@@ -68,14 +68,14 @@ def _json(decision: "RoutingDecision") -> dict[str, Any]:
 
 def _taken(decision: "RoutingDecision") -> str:
     if not decision.verdicts:
-        return "there are no rules"
-    return f"taken by {', '.join(decision.taken_by)}" if decision.taken_by else "no rule takes it"
+        return "no rules configured"
+    return f"matched by {', '.join(decision.taken_by)}" if decision.taken_by else "no rule matches"
 
 
 def _done(action: "Action") -> str:
     if action.analyse is None and not action.forward_to:
         return "ignored"
-    hold = ["held until it is released, then"] if action.hold else []
+    hold = ["held until released, then"] if action.hold else []
     parts = []
     if action.analyse is not None:
         to = "all destinations" if action.results_to is None else ", ".join(action.results_to)
@@ -86,12 +86,12 @@ def _done(action: "Action") -> str:
 
 
 def _verdict(matched: bool, taken: bool) -> str:
-    return "takes it" if taken else "would, but comes later" if matched else "no"
+    return "applies" if taken else "matches, but an earlier rule applies" if matched else "no match"
 
 
 def _why(checks: "tuple[ConditionCheck, ...]", values: bool) -> str:
     lines = [f"{'yes' if c.held else 'NO'}: {c.text}" for c in checks]
     if values:
-        found = [", ".join(c.seen) or "nothing" for c in checks]
+        found = [", ".join(c.seen) or "no value" for c in checks]
         lines = [f"{line} (found: {seen})" for line, seen in zip(lines, found, strict=True)]
-    return "\n".join(lines) or "it takes every study"
+    return "\n".join(lines) or "no conditions: matches every study"

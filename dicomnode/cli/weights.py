@@ -12,12 +12,12 @@ from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load, table
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-app = typer.Typer(help="Other people's networks that segment lungs and lobes.", no_args_is_help=True)
+app = typer.Typer(help="Download, install and verify third-party segmentation weights.", no_args_is_help=True)
 
 
 @app.command("list")
 def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """List the known weights, and the digests of those that are installed.
+    """List known weights and the digests of installed ones.
 
     Example: dicomnode weights list --config ae_config.toml
     """
@@ -26,7 +26,7 @@ def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     here = downloads.installed(load(config).analysis.weights)
     table(
-        ["name", "file", "finds", "installed, sha256"],
+        ["name", "file", "segments", "installed, sha256"],
         [[k.name, k.file, k.what, here[k.file].sha256 if k.file in here else "no"] for k in lungmask_weights.KNOWN],
     )
 
@@ -35,9 +35,9 @@ def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
 def weights_fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAMES", help="R231, LTRCLobes, R231CovidWeb.")],
     config: ConfigOption = DEFAULT_CONFIG,
-    mirror: Annotated[str | None, typer.Option(help="A URL of a folder with the same files.")] = None,
+    mirror: Annotated[str | None, typer.Option(help="URL of a folder that holds the same files.")] = None,
 ) -> None:
-    """Download weights into the weights folder; a download that was cut off goes on.
+    """Download weights. An interrupted download is resumed.
 
     Example: dicomnode weights fetch R231 --mirror https://files.hospital.example/lungmask
     """
@@ -55,17 +55,19 @@ def weights_fetch(
             show = partial(_advance, bar, bar.add_task(known.name, total=None))
             address = settings.weights.mirror if mirror is None else mirror
             done = downloads.fetch(known, settings.analysis.weights, address, show)
-            typer.echo(f"{known.name} is installed: {done.path}, sha256 {done.sha256}")
+            typer.echo(f"{known.name} installed: {done.path}, sha256 {done.sha256}")
 
 
 @app.command("install")
 def weights_install(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILES", help="Weights files under their published names.", exists=True)
+        list[Path], typer.Argument(metavar="FILES", help="Weights files, with their published names.", exists=True)
     ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Install files that were carried here, where there is no internet.
+    """Install weights files that were copied to this machine.
+
+    For nodes without internet access.
 
     Example: dicomnode weights install /media/usb/unet_r231-d5d2fc3d.pth
     """
@@ -74,14 +76,14 @@ def weights_install(
     folder = load(config).analysis.weights
     for file in files:
         done = lungmask_weights.install(file, folder)
-        typer.echo(f"{done.path} is installed, sha256 {done.sha256}")
+        typer.echo(f"installed {done.path}, sha256 {done.sha256}")
 
 
 @app.command("verify")
 def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Compare installed weights and bundles with their digests, and recompute the bundles' golden cases.
+    """Verify installed weights and bundles: digests and golden cases.
 
-    Exit status: 0 all is well (or nothing is installed), 4 something is not what was installed.
+    Exit status: 0 all verified (or nothing installed), 4 a check failed.
 
     Example: dicomnode weights verify --config ae_config.toml
     """
@@ -90,7 +92,7 @@ def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
     folder = load(config).analysis.weights
     verdicts = list(lungmask_weights.verify(folder))
     if not verdicts:
-        typer.echo(f"nothing is installed in {folder}")
+        typer.echo(f"nothing installed in {folder}")
         return
     table(["", "what", ""], [["ok" if v.ok else "FAILED", v.name, v.text] for v in verdicts])
     raise SystemExit(0 if all(v.ok for v in verdicts) else 4)

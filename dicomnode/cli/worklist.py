@@ -19,14 +19,18 @@ def worklist(
     day: Annotated[
         datetime | None,
         typer.Option(
-            "--date", formats=["%Y-%m-%d"], help="The day, as 2026-12-31; today in the RIS's time zone if not given."
+            "--date",
+            formats=["%Y-%m-%d"],
+            metavar="YYYY-MM-DD",
+            help="Day to list. Default: today in the RIS's time zone.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List a day's orders as the running node last saw them, and what it holds of each patient.
+    """List a day's worklist orders.
 
-    This shows patient data.
+    They are shown as the running node last received them, with its studies of each patient. The output contains
+    patient data.
 
     Example: dicomnode worklist --date 2026-12-31 --json
     """
@@ -35,9 +39,9 @@ def worklist(
 
     settings = load(config)
     if settings.worklist is None:
-        raise UsageError(f"{config} has no [worklist]: see ae_config.toml")
+        raise UsageError(f"{config} has no [worklist] table: see ae_config.toml")
     if not settings.storage.database_url and not settings.storage.state.is_dir():
-        raise UsageError(f"{settings.storage.state}: the node has not run with this configuration yet")
+        raise UsageError(f"{settings.storage.state}: the node has never run with this configuration")
     catalog = Catalog.open(settings.catalog_url)
     try:
         asked = day.date() if day else orders.today(settings.worklist, time.time())
@@ -49,13 +53,23 @@ def worklist(
         return
     if not rows:
         typer.echo(
-            f"no orders of {asked} are known: the RIS has none, has not answered (`dicomnode check` asks it), or the "
-            "node does not ask for that day (days_before, days_after)"
+            f"no orders for {asked}: the RIS has none, has not answered (test with `dicomnode check`), or the node "
+            "does not query that day (worklist.days_before, days_after)"
         )
         return
     shown = ("scheduled", "patient_name", "patient_id", "accession_number", "procedure", "station", "state")
     table(
-        ["scheduled", "patient", "ID", "accession", "procedure", "station", "study", "other studies here", "last seen"],
+        [
+            "scheduled",
+            "patient",
+            "ID",
+            "accession",
+            "procedure",
+            "station",
+            "study",
+            "other studies",
+            "last seen",
+        ],
         [[*(str(r[k]) for k in shown), _others(r["others"]), str(r["seen_at"])] for r in rows],
     )
 

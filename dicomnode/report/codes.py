@@ -91,8 +91,8 @@ REGIONAL_LOW_ATTENUATION = {
 REGIONAL_MEAN = {
     region: _private(f"MEAN_{_SHORT[region]}", f"Mean attenuation, {words}") for region, words in REGIONS.items()
 }
-COMPARED_WITH = _private("COMPAREDWITH", "Prior study that changes refer to, and comparability")
-PRIOR_SCAN = _private("EARLIERSCAN", "Prior scan of the same patient, and what was measured then")
+COMPARED_WITH = _private("COMPAREDWITH", "Prior study compared with, and comparability")
+PRIOR_SCAN = _private("EARLIERSCAN", "Prior scan of the same patient, and its measurements")
 CHANGE_INTERVAL = _private("CHG_INTERVAL", "Time since the prior study")
 PER_CENT_A_YEAR = Code("%/a", "UCUM", "Percent per year")
 #: By the name of the measure in the findings: change, change per year, and their units.
@@ -111,7 +111,7 @@ CHANGE = {
     ),
     "lower_third_rim.haa_percent": (
         _private("CHG_HAA_LOWRIM", "Change of % between -600 and -250 HU, outer 20 mm of lower third"),
-        _private("CHY_HAA_LOWRIM", "Change per year of the same in the outer 20 mm of lower third"),
+        _private("CHY_HAA_LOWRIM", "Change of % -600 to -250 HU per year, outer 20 mm of lower third"),
         PERCENT,
         PER_CENT_A_YEAR,
     ),
@@ -139,11 +139,11 @@ MORTALITY = {
     )
     for years in (1, 3, 5)
 }
-INTERVAL = _private("INTERVAL", "What lower and upper bound are")
-FLAG = _private("QUALITYFLAG", "Doubt about input or result")
-REASON = _private("REFUSALREASON", "Why no analysis was made")
-SERIES_USED = _private("SERIESUSED", "Series that was analysed, and why it was chosen")
-NOTE = _private("NOTE", "Remark on the contents of this report")
+INTERVAL = _private("INTERVAL", "Definition of lower and upper bound")
+FLAG = _private("QUALITYFLAG", "Quality flag on input or result")
+REASON = _private("REFUSALREASON", "Reason for not analysing")
+SERIES_USED = _private("SERIESUSED", "Analysed series, and why it was chosen")
+NOTE = _private("NOTE", "Remark on this report")
 LIMITATIONS = _private("USELIMIT", "Limitations of use")
 
 PRIVATE = (

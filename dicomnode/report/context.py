@@ -39,9 +39,7 @@ class Context:
 
     def __post_init__(self) -> None:
         if self.created.utcoffset() is None:
-            raise ValueError(
-                f"Context.created is {self.created}, without a time zone: give one, e.g. datetime.now(UTC)"
-            )
+            raise ValueError(f"Context.created is {self.created}, without a time zone: use one, e.g. datetime.now(UTC)")
 
 
 @dataclass(frozen=True)

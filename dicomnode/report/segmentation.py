@@ -34,12 +34,12 @@ def encode(
         lobes_in_source: likewise, numbers as in `regions.LOBES`; needed where the findings have lobes.
 
     Raises:
-        ValueError: the findings hold no lungs, the number of frames differs, a label is not 0, 1 or 2, or lobes lack.
+        ValueError: the findings have no lungs, the number of frames differs, a label is not 0, 1 or 2, or lobes lack.
     """
     if findings.lungs is None or findings.series is None:
-        raise ValueError(f"no segmentation to encode: the findings ({findings.status}) hold no lungs")
+        raise ValueError(f"no segmentation to encode: the findings ({findings.status}) have no lungs")
     if labels_in_source.max(initial=0) > LEFT:
-        raise ValueError(f"labels must be 0, 1 (right) or 2 (left), and one is {labels_in_source.max()}")
+        raise ValueError(f"labels must be 0, 1 (right) or 2 (left), but one is {labels_in_source.max()}")
     frames = sum(int(header.get("NumberOfFrames", 1)) for header in headers)
     if len(labels_in_source) != frames:
         raise ValueError(f"the source has {frames} frames and the labels have {len(labels_in_source)}")
@@ -88,7 +88,7 @@ def _pixels(labels: Labels, lobes: NDArray[np.uint8] | None, findings: Findings)
     if len(lungs) == len(numbers):
         return labels if all(value == number for value, number in lungs.items()) else (labels > 0).astype(np.uint8)
     if lobes is None:
-        raise ValueError("the findings have lobes, and their labels are not given")
+        raise ValueError("the findings have lobes, but lobes_in_source is not given")
     masks = np.empty((*labels.shape, len(numbers)), np.uint8)
     for name, number in numbers.items():
         array, structure = (labels, LUNGS[name]) if name in LUNGS else (lobes, LOBES_OF_LUNG[name])

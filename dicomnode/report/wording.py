@@ -1,4 +1,4 @@
-"""The words that stand in every object. Pure ASCII, which is right in whatever character set the source has."""
+"""Texts that every object carries. Pure ASCII, which is valid in any character set of the source."""
 
 import unicodedata
 
@@ -7,7 +7,7 @@ from dicomnode.analysis.findings import Change, Findings
 RESEARCH_USE = "Research use only; check the images first."
 DEMO = "SYNTHETIC DEMO MODEL - NOT CLINICAL"
 LIMITS = (
-    "Not a medical device. Computed automatically from one CT series, not reviewed by a person. "
+    "Not a medical device. Computed automatically from one CT series, without human review. "
     "Not validated outside systemic sclerosis."
 )
 
@@ -55,7 +55,7 @@ def describe(label: str, findings: Findings) -> str:
 
 
 def warnings(findings: Findings) -> tuple[str, ...]:
-    """The sentences that a reader must see before any number."""
+    """Return the sentences that a reader must see before any number."""
     return (*((f"{DEMO}.",) if is_demo(findings) else ()), RESEARCH_USE, LIMITS)
 
 
@@ -63,7 +63,7 @@ def change_line(change: Change) -> str:
     """The change in one line, the measures first that readers of interstitial disease follow."""
     named = (
         ("haa_percent", "HAA", "%", ".1f"),
-        ("lower_third_rim.haa_percent", "basal rim HAA", "%", ".1f"),
+        ("lower_third_rim.haa_percent", "HAA basal rim", "%", ".1f"),
         ("volume_ml", "volume", "ml", ".0f"),
     )
     parts = [
@@ -72,4 +72,4 @@ def change_line(change: Change) -> str:
         if name in change.measures
     ]
     doubt = " - NOT FULLY COMPARABLE" if any(flag.severity != "info" for flag in change.flags) else ""
-    return f"Since the scan {change.interval_days / 365.25:.1f} years before: {', '.join(parts)}{doubt}"
+    return f"Change over {change.interval_days / 365.25:.1f} years: {', '.join(parts)}{doubt}"

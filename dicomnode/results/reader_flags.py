@@ -1,4 +1,4 @@
-"""What the node adds to findings from its surroundings: doubts about the order and about prior scans."""
+"""What the node adds to findings for the reader: doubts about the worklist order and about priors."""
 
 import hashlib
 import json
@@ -15,26 +15,38 @@ from dicomnode.report import source
 
 _FLAGS: Final = (
     # The order (dicomnode.context.worklist)
-    Flag("order-from-worklist", "info", "The images do not name their order: it was taken from the worklist."),
-    Flag("order-not-found", "warning", "No order on the worklist agrees with Patient ID and Study Instance UID."),
-    Flag("order-ambiguous", "warning", "Several orders on the worklist agree with this study: none was linked."),
-    Flag("order-contradicts", "warning", "The worklist has this study or accession differently: no order was linked."),
-    Flag("worklist-unreachable", "warning", "The worklist could not be asked: whether there is an order is not known."),
-    # Prior scans (dicomnode.context.priors)
-    Flag("priors-unknown", "warning", "The archive could not be asked for prior scans: there may be some."),
-    Flag("priors-late", "warning", "Prior scans were not here in time: a new version follows once they have come."),
-    Flag("prior-not-retrieved", "warning", "The archive has prior scans that it has not given so far."),
-    Flag("prior-other-patient", "warning", "The archive gave a scan of another Patient ID or issuer: not used."),
+    Flag("order-from-worklist", "info", "The images name no order: it was taken from the worklist."),
+    Flag("order-not-found", "warning", "No worklist order matches this Patient ID and Study Instance UID."),
+    Flag("order-ambiguous", "warning", "Several worklist orders match this study; none was linked."),
+    Flag(
+        "order-contradicts",
+        "warning",
+        "The worklist entry for this study or accession number contradicts the images; no order was linked.",
+    ),
+    Flag("worklist-unreachable", "warning", "The worklist could not be queried; there may be an order."),
+    # Priors (dicomnode.context.priors)
+    Flag("priors-unknown", "warning", "The archive could not be queried for prior scans; there may be some."),
+    Flag(
+        "priors-late",
+        "warning",
+        "Prior scans did not arrive in time; an updated report will follow when they do.",
+    ),
+    Flag("prior-not-retrieved", "warning", "The archive lists prior scans but has not delivered them."),
+    Flag(
+        "prior-other-patient",
+        "warning",
+        "A scan returned by the archive has a different Patient ID or issuer and was not used.",
+    ),
 )
 FLAGS: Final = {flag.code: flag for flag in _FLAGS}
 
 
 def note(folder: Path, image: Path, codes: Sequence[str], order: Dataset | None) -> None:
-    """Write what is known of order and prior scans into the findings of the generation whose results lie here.
+    """Write what is known of order and priors into the findings of the generation whose results are in `folder`.
 
     Args:
         image: the path of the image that the reports take patient and study from.
-        codes: doubts about order and prior scans, of `FLAGS`.
+        codes: doubts about order and priors, from `FLAGS`.
         order: the worklist item that was linked, undecoded.
     """
     path = folder / "findings.json"
@@ -44,7 +56,7 @@ def note(folder: Path, image: Path, codes: Sequence[str], order: Dataset | None)
 
 
 def noted(findings: Findings, codes: Sequence[str], order: bytes = b"") -> Findings:
-    """The findings with these flags in place of those that an earlier call added.
+    """Return the findings with these flags in place of those of an earlier call.
 
     Args:
         codes: of `FLAGS`, in any order.

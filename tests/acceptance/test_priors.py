@@ -177,7 +177,7 @@ def test_a_pacs_that_is_down_costs_the_configured_wait_and_a_flag(pacs: Orthanc,
         assert running.ended(mine.study_uid) == "delivered"
         assert codes(findings(running, mine.study_uid)) == {"priors-unknown"}
         for report in (d for d in held(pacs, mine.study_uid) if d.Modality == "SR"):
-            assert "could not be asked for prior scans" in text_of(report)
+            assert "could not be queried for prior scans" in text_of(report)
     finally:
         running.stop()
 

@@ -64,7 +64,7 @@ def risk(intended_use: IntendedUse = "synthetic-demo") -> Risk:
         intended_use=intended_use,
         horizons=(Horizon(1, 0.1, 0.05, 0.2), Horizon(3, 0.2, 0.1, 0.4), Horizon(5, 0.3, 0.15, 0.6)),
         version="1.2.3",
-        interval="How far 5 models disagree, not how sure the risk is",
+        interval="Spread of 5 models, not the certainty of the risk",
     )
 
 
@@ -110,7 +110,7 @@ def changed(days: float = 365.25) -> Change:
         prior_study_date="20250101",
         interval_days=days,
         measures={name: Delta(10.0, 12.5, 2.5, 25.0, 2.5 if days >= 90 else None) for name in names},
-        flags=(Flag("change-scanner", "warning", "Another scanner: A, now B."),),
+        flags=(Flag("change-scanner", "warning", "Different scanner: was A, now B."),),
         prior_input_digest="56" * 32,
         prior_algorithm_digest="34" * 32,
     )

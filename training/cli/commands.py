@@ -16,6 +16,8 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the plain help: rich's shows every flag as <bool>
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Train dicomnode's risk model offline: registry -> run -> bundle. Research use only.",
     epilog="Example: training synthetic --patients 600 --out registry && training run training-run.toml",
 )

@@ -166,8 +166,8 @@ def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: BodyGrid) -> None:
     if found_ml < SMALLEST_LUNGS_ML:
         raise RefusedError(
             "no-lungs",
-            f"no lungs found: {found_ml:.0f} ml of the volume look like aerated lung (below {AIR_BELOW_HU} HU inside "
-            f"the body), at least {SMALLEST_LUNGS_ML:.0f} ml are needed. Check that the series shows the chest in HU.",
+            f"no lungs found: only {found_ml:.0f} ml of the volume look like aerated lung (below {AIR_BELOW_HU} HU in "
+            f"the body); at least {SMALLEST_LUNGS_ML:.0f} ml are needed. Check that the series shows the chest in HU.",
         )
 
 

@@ -51,7 +51,7 @@ def _in_the_other_lung(labels: Labels, lobes: NDArray[np.uint8], present: dict[s
         inside = labels[lobes == number]
         side = LEFT if name.startswith("left") else RIGHT
         if np.count_nonzero(inside == side) < IN_ITS_LUNG * np.count_nonzero(inside):
-            yield f"most of the {_plain(name)} lies in the other lung"
+            yield f"most of the {_plain(name)} is in the other lung"
 
 
 def _out_of_order(centres: dict[str, tuple[float, ...]]) -> Iterator[tuple[str, str, int]]:
@@ -61,7 +61,7 @@ def _out_of_order(centres: dict[str, tuple[float, ...]]) -> Iterator[tuple[str, 
 
 
 def _sentence(first: str, second: str, axis: int) -> str:
-    return f"the {_plain(first)} does not lie {_WORDS[axis]} the {_plain(second)}"
+    return f"the {_plain(first)} is not {_WORDS[axis]} the {_plain(second)}"
 
 
 def _plain(name: str) -> str:

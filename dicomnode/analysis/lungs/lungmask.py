@@ -72,7 +72,7 @@ class LungmaskSegmenter:
         labels = self._lungs(volume.hu)
         if not labels.any():
             raise RefusedError(
-                "no-lungs", f"no lungs found by {self.name}. Check that the series shows the chest and is in HU."
+                "no-lungs", f"no lungs found by {self.name}. Check that the series shows the chest in HU."
             )
         return labels
 
@@ -99,12 +99,12 @@ def _check_digest(weights: Path, expected: str) -> str:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(
-            f"cannot read the lungmask weights {weights}: {error.strerror}. Install them there (`dicomnode weights`), "
+            f"cannot read the lungmask weights {weights}: {error.strerror}. Install them (`dicomnode weights fetch`), "
             "or choose the classical segmenter."
         ) from error
     if found != expected.lower():
         raise WeightsError(
             f"the lungmask weights {weights} have sha256 {found}, expected {expected.lower()}: the file is damaged or "
-            "another model's. Install it again, or set the digest of the file that you mean."
+            "belongs to another model. Install it again, or configure the digest of the intended file."
         )
     return found

@@ -61,13 +61,13 @@ class LungmaskNetwork:
         offered = torch.cuda.device_count()
         if self._device.type == "cuda" and (self._device.index or 0) >= offered:
             known = ", ".join(["cpu", *(f"cuda:{n}" for n in range(offered))])
-            raise ConfigurationError(f"lungmask cannot use the device {device}: torch offers {known} here")
+            raise ConfigurationError(f"lungmask cannot use the device {device}: torch offers only {known}")
         unet = UNet(n_classes=classes, padding=True, depth=5, up_mode="upsample", batch_norm=True, residual=False)
         try:
             unet.load_state_dict(_state(weights, classes))
         except RuntimeError as error:
             raise WeightsError(
-                f"the lungmask weights {weights} are not of lungmask's network: install the file again"
+                f"the lungmask weights {weights} do not fit lungmask's network: install the file again"
             ) from error
         self._type = torch.bfloat16 if self._device.type == "cpu" and _computes_bf16() else torch.float32
         self._network = _fast(unet, self._type).to(self._device)
@@ -173,12 +173,12 @@ def _state(weights: Path, classes: int) -> dict[str, torch.Tensor]:
         found = len(state["last.bias"])
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, IndexError) as error:
         raise WeightsError(
-            f"the lungmask weights {weights} are not a state dict of lungmask's network (cut off while copying?): "
+            f"the lungmask weights {weights} are not a state dict of lungmask's network (incomplete copy?): "
             "install the file again"
         ) from error
     if found != classes:
         kinds = {3: "right and left lung (R231, R231CovidWeb)", 6: "lobes (LTRCLobes)"}
         raise WeightsError(
-            f"the lungmask weights {weights} have {found} classes; {kinds[classes]} with background have {classes}"
+            f"the lungmask weights {weights} have {found} classes; {kinds[classes]} has {classes} with background"
         )
     return state

@@ -49,7 +49,7 @@ def volumes(volume: Volume, labels: Labels) -> VolumeMl:
 
 
 def check(volume: Volume, labels: Labels) -> tuple[Flag, ...]:
-    """Doubts about a lung mask, for an adult's CT; none when all is plausible. The limits stand in the texts.
+    """Return the doubts about a lung mask of an adult; none if it is plausible. The texts state the limits.
 
     Args:
         volume: the volume that was segmented.
@@ -57,7 +57,7 @@ def check(volume: Volume, labels: Labels) -> tuple[Flag, ...]:
     """
     ml = volumes(volume, labels)
     if ml.total == 0:
-        return (Flag("lung-volume-low", "error", "The lung mask is empty: none of the measurements has a meaning."),)
+        return (Flag("lung-volume-low", "error", "The lung mask is empty: the measurements are not meaningful."),)
     # Only volumes and ends need every voxel: the rest is judged on a grid of about 2 mm.
     steps = tuple(max(1, round(_CHECK_MM / mm)) for mm in volume.spacing_mm)
     coarse = tuple(slice(None, None, step) for step in steps)
@@ -80,30 +80,30 @@ def _size(ml: VolumeMl, mean_hu: float) -> Iterator[Flag]:
         yield Flag(
             "lung-volume-low",
             "error" if ml.total < 500 else "warning",
-            f"The segmented lungs hold {ml.total:.0f} ml, less than the 1000 ml expected of any adult: lung is missing "
-            "from the mask or from the scan. Look at the segmentation before using the measurements.",
+            f"The segmented lung volume is {ml.total:.0f} ml, below the 1000 ml expected of any adult: lung is missing "
+            "from the mask or the scan. Review the segmentation before using the measurements.",
         )
     if ml.total > 10_000:
         yield Flag(
             "lung-volume-high",
             "warning",
-            f"The segmented lungs hold {ml.total:.0f} ml, more than 10000 ml: the mask probably holds other gas. Look "
-            "at the segmentation before using the measurements.",
+            f"The segmented lung volume is {ml.total:.0f} ml, above 10000 ml: the mask probably includes other gas. "
+            "Review the segmentation before using the measurements.",
         )
     if mean_hu > -500:
         yield Flag(
             "lungs-dense",
             "warning",
             f"The mean attenuation in the mask is {mean_hu:.0f} HU, denser than -500 HU: extensive disease, or a mask "
-            "that holds tissue other than lung.",
+            "that includes tissue other than lung.",
         )
     if ml.total < 3000 and mean_hu > -750:
         yield Flag(
             "low-inspiration",
             "info",
             f"Small, dense lungs ({ml.total:.0f} ml, mean {mean_hu:.0f} HU): shallow inspiration, restrictive disease "
-            "or a small person; this scan alone cannot tell which. Shallow inspiration raises attenuation and %HAA: "
-            "compare with scans of similar lung volume only.",
+            "or a small person; one scan cannot tell which. Shallow inspiration raises attenuation and %HAA: compare "
+            "only with scans of similar lung volume.",
         )
 
 
@@ -113,21 +113,21 @@ def _sides(labels: Labels, ml: VolumeMl) -> Iterator[Flag]:
         yield Flag(
             "one-lung",
             "warning",
-            f"The {name} lung holds {smaller:.0f} of {ml.total:.0f} ml: removed, collapsed, filled, or missed by the "
-            "segmentation. The measurements describe mainly the other lung.",
+            f"The {name} lung has {smaller:.0f} of {ml.total:.0f} ml: resected, collapsed, opacified or missed by the "
+            "segmentation. The measurements mainly describe the other lung.",
         )
     elif not 0.5 <= ml.left / ml.right <= 1.5:
         yield Flag(
             "lungs-unequal",
             "warning",
-            f"Left to right lung volume is {ml.left / ml.right:.2f} ({ml.left:.0f} to {ml.right:.0f} ml), outside 0.5 "
-            "to 1.5: volume loss, a raised hemidiaphragm or effusion on one side, or lung missed by the segmentation.",
+            f"The left/right lung volume ratio is {ml.left / ml.right:.2f} ({ml.left:.0f} to {ml.right:.0f} ml), not "
+            "0.5 to 1.5: unilateral volume loss, raised hemidiaphragm or effusion, or lung missed by the segmentation.",
         )
     if (labels == RIGHT).any() and (labels == LEFT).any() and _mean_x(labels, RIGHT) > _mean_x(labels, LEFT):
         yield Flag(
             "sides-swapped",
             "error",
-            "The lung labelled right lies on the patient's left: sides are swapped, or the segmentation failed.",
+            "The lung labelled right lies on the patient's left: the sides are swapped or the segmentation failed.",
         )
 
 
@@ -147,8 +147,8 @@ def _coverage(volume: Volume, labels: Labels) -> Iterator[Flag]:
                 code,
                 "error" if share > 0.25 else "warning",
                 f"The {end} slice still shows {area_cm2:.0f} cm² of lung (over 10 cm²; {100 * share:.0f} % of the "
-                f"largest slice): the lungs' {where} is not covered. Volumes are too small, and the other measurements "
-                "leave that part out.",
+                f"largest slice): the {where} of the lungs is not covered. Volumes are too small, and the other "
+                "measurements exclude that part.",
             )
 
 
@@ -164,8 +164,8 @@ def _cut_sides(hu: HuArray, lungs: Mask, spacing_mm: tuple[float, float, float])
         yield Flag(
             "cut-off-side",
             "error" if area_cm2 > 150 else "warning",
-            f"{area_cm2:.0f} cm² of the lungs' surface (over 10 cm²) lie at the edge of the field of view, which cuts "
-            "them. Volumes are too small, and the periphery, where interstitial disease begins, is missing.",
+            f"The field of view truncates the lungs over {area_cm2:.0f} cm² of their surface (limit 10 cm²). Volumes "
+            "are too small, and the periphery, where interstitial disease begins, is missing.",
         )
 
 
@@ -188,7 +188,7 @@ def _shape(hu: HuArray, lungs: Mask) -> Iterator[Flag]:
             "lung-share-of-body",
             "warning",
             f"The mask fills {100 * share:.0f} % of the body at the level of the lungs, outside 5 to 75 %: it probably "
-            "holds air outside the lungs, or misses much of them.",
+            "includes air outside the lungs or misses much of them.",
         )
     holes_percent = _holes_percent(lungs)
     if holes_percent > 1:
@@ -201,7 +201,7 @@ def _shape(hu: HuArray, lungs: Mask) -> Iterator[Flag]:
 
 
 def _leaks(hu: HuArray, sides: Labels, spacing_mm: tuple[float, float, float]) -> Iterator[Flag]:
-    """Mask where no lung is: at the skin, in solid gas (trachea, stomach, bowel), in pieces apart from the lung."""
+    """Mask where no lung is: at the skin, in pure gas (trachea, stomach, bowel), in pieces apart from the lung."""
     lungs = sides > 0
     count = int(np.count_nonzero(lungs))
     if count == 0:
@@ -211,24 +211,24 @@ def _leaks(hu: HuArray, sides: Labels, spacing_mm: tuple[float, float, float]) -
         yield Flag(
             "mask-leak",
             "error" if leaked > 10 else "warning",
-            f"{leaked:.1f} % of the mask (over 1 %) lie within {_SKIN_MM:.0f} mm of the air around the patient, "
-            "outside the rib cage: the mask has leaked. Look at the segmentation before using the measurements.",
+            f"{leaked:.1f} % of the mask (over 1 %) is within {_SKIN_MM:.0f} mm of the air around the patient, outside "
+            "the rib cage: the mask has leaked. Review the segmentation before using the measurements.",
         )
     gas = 100.0 * _solid(hu, lungs, spacing_mm) / count
     if gas > 2:
         yield Flag(
             "mask-gas",
             "warning",
-            f"{gas:.1f} % of the mask (over 2 %) are solid gas, more than 12 mm wide without any vessel: trachea, "
-            "stomach or bowel in the mask, a pneumothorax, bullae, or the severest emphysema. %LAA-950 counts it.",
+            f"{gas:.1f} % of the mask (over 2 %) is pure gas, more than 12 mm wide without vessels: trachea, stomach "
+            "or bowel in the mask, pneumothorax, bullae or very severe emphysema. %LAA-950 includes it.",
         )
     apart = 100.0 * sum(_apart(sides == side) for side in (RIGHT, LEFT)) / count
     if apart > 5:
         yield Flag(
             "mask-pieces",
             "warning",
-            f"{apart:.1f} % of the mask (over 5 %) are not connected with the rest of their lung: other gas in the "
-            "mask, or dense lung missing from it.",
+            f"{apart:.1f} % of the mask (over 5 %) is not connected to the rest of its lung: other gas in the mask, or "
+            "dense lung missing from it.",
         )
 
 

@@ -120,28 +120,31 @@ def per_year(old: float, new: float, days: float) -> float | None:
 
 
 def doubts(before: Findings, after: Findings, days: float) -> Iterator[Flag]:
-    """Why the two scans may not be comparable (QIBA's lung density profile asks for the same scanner and protocol)."""
+    """Yield why the two scans may not be comparable.
+
+    QIBA's lung density profile asks for the same scanner and protocol.
+    """
     old, new = before.series, after.series
     assert old is not None
     assert new is not None
     if days < SHORTEST_FOR_A_RATE_DAYS:
-        text = f"Only {days:.0f} days lie between the scans (under {SHORTEST_FOR_A_RATE_DAYS:.0f}): no change per year."
+        text = f"Only {days:.0f} days between the scans (under {SHORTEST_FOR_A_RATE_DAYS:.0f}): no change per year."
         yield Flag("change-interval", "info", text)
     if "unknown" in (old.kernel_family, new.kernel_family) and old.kernel != new.kernel:
-        yield Flag("change-kernel", "warning", f"The kernels may differ: {_or(old.kernel)}, now {_or(new.kernel)}.")
+        yield Flag("change-kernel", "warning", f"The kernels may differ: was {_or(old.kernel)}, now {_or(new.kernel)}.")
     elif old.kernel_family != new.kernel_family:
-        text = f"Another kernel family: {old.kernel_family} ({_or(old.kernel)}), now {new.kernel_family} "
-        yield Flag("change-kernel", "warning", f"{text}({_or(new.kernel)}). Attenuation limits shift with it.")
+        text = f"Different kernel family: was {old.kernel_family} ({_or(old.kernel)}), now {new.kernel_family} "
+        yield Flag("change-kernel", "warning", f"{text}({_or(new.kernel)}). Measures with a HU threshold depend on it.")
     steps = sorted((_thickness(old), _thickness(new)))
     if steps[1] > SAME_STEP * steps[0]:
-        text = f"Slices of {_thickness(old):.2f} mm, now {_thickness(new):.2f} mm"
-        yield Flag("change-thickness", "warning", f"{text}: thick slices average dense and empty lung.")
+        text = f"Different slice thickness: was {_thickness(old):.2f} mm, now {_thickness(new):.2f} mm"
+        yield Flag("change-thickness", "warning", f"{text}. Thick slices average dense and aerated lung.")
     scanners = [f"{s.manufacturer} {s.manufacturer_model}".strip() for s in (old, new)]
     if scanners[0] != scanners[1]:
-        yield Flag("change-scanner", "warning", f"Another scanner: {_or(scanners[0])}, now {_or(scanners[1])}.")
+        yield Flag("change-scanner", "warning", f"Different scanner: was {_or(scanners[0])}, now {_or(scanners[1])}.")
     if None not in (old.contrast, new.contrast) and old.contrast != new.contrast:
-        text = f"Contrast medium was given for the {'present' if new.contrast else 'prior'} scan only"
-        yield Flag("change-contrast", "warning", f"{text}: it raises the attenuation of vessels and lung.")
+        text = f"Only the {'present' if new.contrast else 'prior'} scan is contrast-enhanced"
+        yield Flag("change-contrast", "warning", f"{text}. Contrast raises the attenuation of vessels and lung.")
     yield from _doubts_of_lungs(before, after)
 
 
@@ -151,16 +154,22 @@ def _doubts_of_lungs(before: Findings, after: Findings) -> Iterator[Flag]:
     old_ml, new_ml = before.lungs.volume_ml.total, after.lungs.volume_ml.total
     percent = 100.0 * (new_ml - old_ml) / old_ml if old_ml else 0.0
     if abs(percent) > SAME_BREATH_PERCENT:
-        text = f"The lungs hold {percent:+.0f} % ({old_ml:.0f}, now {new_ml:.0f} ml; over {SAME_BREATH_PERCENT:.0f} %)"
-        yield Flag("change-volume", "warning", f"{text}: another depth of breath, or lung lost. Attenuation follows.")
+        text = f"Lung volume {percent:+.0f} % (was {old_ml:.0f}, now {new_ml:.0f} ml; over {SAME_BREATH_PERCENT:.0f} %)"
+        yield Flag(
+            "change-volume", "warning", f"{text}: different inspiration, or volume loss. Attenuation changes with it."
+        )
     made = [(f.lungs.segmenter, f.lungs.segmenter_version) for f in (before, after) if f.lungs is not None]
     if made[0] != made[1]:
-        text = f"Segmented by {' '.join(made[0])}, now by {' '.join(made[1])}"
-        yield Flag("change-segmenter", "warning", f"{text}: part of the change may be the method's.")
+        text = f"Different segmentation method: was {' '.join(made[0])}, now {' '.join(made[1])}"
+        yield Flag("change-segmenter", "warning", f"{text}. Part of the change may be due to the method.")
     for when, findings in (("prior", before), ("present", after)):
         errors = sorted(f.code for f in findings.flags if f.severity == "error")
         if errors:
-            yield Flag("change-doubtful", "error", f"The {when} scan's lungs are in doubt ({', '.join(errors)}).")
+            yield Flag(
+                "change-doubtful",
+                "error",
+                f"The lung segmentation of the {when} scan is doubtful ({', '.join(errors)}).",
+            )
 
 
 def _thickness(series: ChosenSeries) -> float:

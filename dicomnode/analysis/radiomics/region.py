@@ -76,7 +76,7 @@ def _bounding_box(inside: Solid) -> tuple[Counts, Counts]:
     """First voxel and size, (x, y, z)."""
     planes, rows = np.any(inside, axis=(1, 2)), np.any(inside, axis=0)
     if not np.any(planes) or np.all(inside):
-        raise ValueError("nothing is segmented, or everything")
+        raise ValueError("no voxel is segmented, or all are")
     spans = [np.flatnonzero(line)[[0, -1]] for line in (np.any(rows, axis=0), np.any(rows, axis=1), planes)]
     return np.array([a for a, _ in spans]), np.array([b - a + 1 for a, b in spans])
 
@@ -110,7 +110,7 @@ def _range(limits: list[float] | None) -> tuple[float, float]:
 def _check(bounds: Counts, voxels: int, setting: Mapping[str, Any]) -> None:
     """PyRadiomics' `checkMask` and `resegmentMask`."""
     if voxels <= 1:
-        raise ValueError(f"{voxels} voxels are left in the range {setting['resegmentRange']}")
+        raise ValueError(f"{voxels} voxels remain in the range {setting['resegmentRange']}")
     dimensions = int((bounds[:, 1] > bounds[:, 0]).sum())
     if dimensions < setting["minimumROIDimensions"]:
         raise ValueError(f"the region has {dimensions} dimensions, {setting['minimumROIDimensions']} are needed")

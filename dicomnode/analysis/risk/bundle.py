@@ -77,13 +77,13 @@ class Bundle:
             return
         if settings is None:
             raise BundleError(
-                f"the bundle {self.name!r} predicts from radiomics, which are switched off: set analysis.radiomics = "
-                "true, or choose a bundle without them"
+                f"the bundle {self.name!r} needs radiomics, which are switched off: set analysis.radiomics = true, or "
+                "choose a bundle without them"
             )
         if json.loads(json.dumps(settings)) != needed:
             raise BundleError(
-                f"the bundle {self.name!r} was trained on radiomics with other settings than this node's (model.toml, "
-                "radiomics): its features would mean something else. Train it with features.radiomics_spacing_mm = 1"
+                f"the bundle {self.name!r} was trained with other radiomics settings than this node's (model.toml, "
+                "radiomics), so that features would not be comparable. Train it with features.radiomics_spacing_mm = 1"
             )
 
     def predict(
@@ -149,8 +149,8 @@ def load(folder: Path, *, allow_demo: bool) -> Bundle:
         if bundle.intended_use == "synthetic-demo" and not allow_demo:
             raise BundleError(
                 f"the bundle {bundle.name!r} in {folder} was trained on synthetic phantoms and is for demonstration "
-                "only: its numbers mean nothing for a patient. Install a research bundle, or, to show how the node "
-                "works, set analysis.allow_demo_bundles = true in the configuration"
+                "only: its numbers are meaningless for a patient. Install a research bundle or, for a demonstration, "
+                "set analysis.allow_demo_bundles = true in the configuration"
             )
         golden_case.check(bundle, contents)
         return bundle
@@ -168,15 +168,15 @@ def read(folder: Path) -> Bundle:
 
 @contextmanager
 def _blamed(folder: Path) -> Iterator[None]:
-    """Somebody else made the files: whatever fails while they are read or asked is the bundle's error, and no more."""
+    """Report any failure to read or run the files, which others made, as the bundle's error."""
     try:
         yield
     except (DicomnodeError, MemoryError):
         raise
     except Exception as error:
         raise BundleError(
-            f"{folder} cannot be used as a bundle ({type(error).__name__}: {error}): copy it again from where it was "
-            "made, or make it again"
+            f"{folder} cannot be used as a bundle ({type(error).__name__}: {error}): copy it again from its "
+            "source, or make it again"
         ) from error
 
 
@@ -195,11 +195,11 @@ def _opened(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
         raise BundleError(f"{folder / 'model.toml'}: {error}") from None
     if manifest.seal != seal_of(stored):
         raise BundleError(
-            f"{folder / 'model.toml'} was changed after it was written: its seal does not fit the rest of it. Copy the "
-            "bundle again from where it was made, or make it again with `training bundle`"
+            f"{folder / 'model.toml'} was changed after it was written: its seal does not match its content. Copy the "
+            "bundle again from its source, or make it again with `training bundle`"
         )
     if odd := sorted({path.name for path in folder.iterdir()} - {"model.toml", *manifest.files}):
-        raise BundleError(f"{folder} holds {', '.join(odd[:3])}, which model.toml does not list: remove it")
+        raise BundleError(f"{folder} contains {', '.join(odd[:3])}, which model.toml does not list: remove it")
     models = {name for arm in manifest.arms for name in arm.models}
     contents = {}
     for name, expected in manifest.files.items():
@@ -207,8 +207,8 @@ def _opened(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
         found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise BundleError(
-                f"{folder / name} is not the file that model.toml names: sha256 {found[:12]}…, expected "
-                f"{expected[:12]}…. Copy the bundle again from where it was made"
+                f"{folder / name} is not the file listed in model.toml: sha256 {found[:12]}…, expected "
+                f"{expected[:12]}…. Copy the bundle again from its source"
             )
         if name not in models:
             contents[name] = data

@@ -60,13 +60,13 @@ class FoldModels:
         counts = [f"{arm.name}: {len(arm.nets)}" for arm in self.networks]
         counts += [f"{arm.name}: {len(arm.models)}" for arm in self.tables]
         if self.members == 1:
-            return f"No interval: there is one model of each kind ({', '.join(counts)})."
+            return f"No interval: the bundle has one model of each kind ({', '.join(counts)})."
         # What the bounds are not comes first: the summary has room for the first clause alone.
         return (
-            f"How far {self.members} models disagree, not how sure the risk is: their 2.5th to 97.5th percentile, with "
-            f"so few about their range; the probability is their mean. Each is an ensemble of fold models "
-            f"({', '.join(counts)}) that were trained without one part of the patients. The uncertainty of the image, "
-            "or of another population, is not in it."
+            f"Spread of {self.members} models, not the certainty of the risk: their 2.5th to 97.5th percentiles (about "
+            "their range, as they are few); the probability is their mean. Each model is an ensemble of fold models "
+            f"({', '.join(counts)}) trained without one fold of the patients. Uncertainty from the image, or from a "
+            "different population, is not included."
         )
 
     def by_arm(self, scan: Question) -> dict[str, NDArray[np.float64]]:
@@ -144,7 +144,7 @@ def _table_risks(arm: Tables, scan: Question) -> NDArray[np.float64]:
 
 
 def _doubts(tables: tuple[Tables, ...], scan: Question) -> tuple[Flag, ...]:
-    """What the tabular models lack.
+    """Return flags for what the tabular models lack.
 
     Raises:
         RefusedError: features-missing, where a measured number is not there: an average in its place would be a guess.
@@ -157,10 +157,10 @@ def _doubts(tables: tuple[Tables, ...], scan: Question) -> tuple[Flag, ...]:
     measured = [name for name in lacking if not name.startswith("covariates.")]
     if measured:
         shown = ", ".join(measured[:3]) + (f" and {len(measured) - 3} more" if len(measured) > 3 else "")
-        raise RefusedError("features-missing", f"the model needs numbers that were not measured: {shown}")
+        raise RefusedError("features-missing", f"the model needs features that could not be measured: {shown}")
     flags = []
     if lacking:
-        text = f"the risk was computed with the training population's median for {', '.join(lacking)}, not known here"
+        text = f"Values not known were replaced by the median of the training population: {', '.join(lacking)}."
         flags.append(Flag("covariates-missing", "warning", text))
     strange = [
         model.harmoniser.combat_by
@@ -169,9 +169,7 @@ def _doubts(tables: tuple[Tables, ...], scan: Question) -> tuple[Flag, ...]:
         and batch_name(model.harmoniser.combat_by, scan.scanner) not in model.harmoniser.batches
     ]
     if strange:
-        text = (
-            f"the model has not learnt from this scanner ({', '.join(strange[0])}): its measurements were not adjusted"
-        )
+        text = f"The training data include no such scanner ({', '.join(strange[0])}): features were not harmonised."
         flags.append(Flag("scanner-unknown", "warning", text))
     return tuple(flags)
 
@@ -206,7 +204,7 @@ def _net(path: Path, arm: NetworkArm, intervals: int) -> HazardNet:
 def _table(path: Path, manifest: Manifest) -> TabularModel:
     model = tabular.read(path)
     if model.edges_years != manifest.edges_years:
-        raise BundleError(f"{path} has the intervals {model.edges_years}, model.toml {manifest.edges_years}")
+        raise BundleError(f"{path} has the intervals {model.edges_years}, but model.toml {manifest.edges_years}")
     if odd := sorted(set(model.harmoniser.features) - set(manifest.features)):
-        raise BundleError(f"{path} takes features that model.toml does not name: {', '.join(odd[:3])}")
+        raise BundleError(f"{path} uses features that model.toml does not list: {', '.join(odd[:3])}")
     return model

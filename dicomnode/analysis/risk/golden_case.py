@@ -35,13 +35,13 @@ def check(bundle: "Bundle", contents: Mapping[str, bytes]) -> None:
     place = bundle.folder / NAME
     golden = parse(contents[NAME], place)
     if golden.scan not in contents:
-        raise BundleError(f"{bundle.folder / 'model.toml'}: files lacks the sha256 of {golden.scan}")
+        raise BundleError(f"{bundle.folder / 'model.toml'}: the table files has no sha256 of {golden.scan}")
     try:
         found = answer(bundle, golden, contents[golden.scan]).horizons
     except RefusedError as error:
         raise BundleError(f"{place}: {error}") from None
     if [h.years for h in found] != [h.years for h in golden.expected]:
-        raise BundleError(f"{place}: expected is not for the years {[h.years for h in found]}")
+        raise BundleError(f"{place}: expected must be for the years {[h.years for h in found]}")
     for got, wanted in zip(found, golden.expected, strict=True):
         pairs = ((got.probability, wanted.probability), (got.lower, wanted.lower), (got.upper, wanted.upper))
         if not all(abs(a - b) <= golden.tolerance for a, b in pairs):  # NaN fails too
@@ -49,8 +49,8 @@ def check(bundle: "Bundle", contents: Mapping[str, bytes]) -> None:
                 f"the bundle {bundle.name!r} in {bundle.folder} does not reproduce its golden case at {got.years} "
                 f"years: found {got.probability:.4f} ({got.lower:.4f} to {got.upper:.4f}), expected "
                 f"{wanted.probability:.4f} ({wanted.lower:.4f} to {wanted.upper:.4f}) within {golden.tolerance}. Its "
-                "results would not be those that were evaluated: compare the software versions in model.toml with "
-                "the installed ones"
+                "results would differ from the evaluated ones: compare the software versions in model.toml with the "
+                "installed ones"
             )
 
 
@@ -95,10 +95,10 @@ def scan(golden: Golden, stored: bytes, place: Path) -> tuple[Volume, Labels]:
         arrays = load(stored)
         hu, labels = arrays["hu"].numpy(), arrays["labels"].numpy()
     except (SafetensorError, KeyError, TypeError) as error:  # TypeError: a type that numpy has not
-        raise BundleError(f"{place} holds no golden scan (arrays hu and labels): {error}") from None
+        raise BundleError(f"{place} is not a golden scan (arrays hu and labels): {error}") from None
     if hu.ndim != 3 or hu.dtype != np.int16 or labels.shape != hu.shape or labels.dtype != np.uint8:
         raise BundleError(
-            f"{place} holds no golden scan: hu is {hu.dtype} {hu.shape}, labels are {labels.dtype} {labels.shape}; "
+            f"{place} is not a golden scan: hu is {hu.dtype} {hu.shape}, labels are {labels.dtype} {labels.shape}; "
             "int16 and uint8 of one shape (z, y, x) are needed"
         )
     axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))

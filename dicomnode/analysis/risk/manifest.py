@@ -103,9 +103,9 @@ class Manifest(_Record):
     def _all_named(self) -> Self:
         needed = {"golden.json", "MODEL_CARD.md", *(name for arm in self.arms for name in arm.models)}
         if missing := sorted(needed - set(self.files)):
-            raise ValueError(f"files lacks the sha256 of {', '.join(missing)}")
+            raise ValueError(f"the table files has no sha256 of {', '.join(missing)}")
         if list(self.horizons_years) != sorted(set(self.horizons_years)):
-            raise ValueError(f"horizons_years {self.horizons_years} must rise")
+            raise ValueError(f"horizons_years {self.horizons_years} must increase")
         horizon_indices(self.edges_years, self.horizons_years)
         return self
 
@@ -120,18 +120,18 @@ class Manifest(_Record):
         names = [arm.name for arm in self.arms]
         weights = list(self.ensemble.weights)
         if sorted(names) != sorted(weights):
-            raise ValueError(f"arms {names} and ensemble.weights {weights} must name the same, each once")
+            raise ValueError(f"arms {names} and ensemble.weights {weights} must name the same arms, each once")
         if len(self.ensemble.intercepts) != len(self.edges_years) - 1:
             raise ValueError(f"ensemble.intercepts needs {len(self.edges_years) - 1} numbers, one for each interval")
         kinds = {arm.kind for arm in self.arms}
         if ("network" in kinds) != (self.preprocessing is not None):
-            raise ValueError("preprocessing must be there with a network arm, and only then")
+            raise ValueError("preprocessing is required with a network arm, and not allowed otherwise")
         if ("tabular" in kinds) != bool(self.features):
-            raise ValueError("features must be named with a tabular arm, and only then")
+            raise ValueError("features is required with a tabular arm, and not allowed otherwise")
         if any(name.startswith("radiomics.") for name in self.features) != bool(self.radiomics) or not isinstance(
             self.radiomics_settings, dict | None
         ):
-            raise ValueError("radiomics must hold PyRadiomics' settings where features has radiomics.*, and only then")
+            raise ValueError("radiomics is required where features has radiomics.*, and not allowed otherwise")
         return self
 
 

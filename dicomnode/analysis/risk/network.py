@@ -135,8 +135,8 @@ def horizon_indices(edges_years: Sequence[float], horizons_years: Sequence[int])
     """
     edges = list(edges_years)
     if len(edges) < 2 or edges[0] != 0 or any(a >= b for a, b in pairwise(edges)):
-        raise ValueError(f"interval edges {edges} must rise from 0")
+        raise ValueError(f"interval edges {edges} must increase from 0")
     missing = [h for h in horizons_years if h not in edges[1:]]
     if missing:
-        raise ValueError(f"horizons {missing} are no interval edges: {edges}")
+        raise ValueError(f"horizons {missing} are not interval edges: {edges}")
     return [edges.index(h) - 1 for h in horizons_years]

@@ -39,7 +39,7 @@ class Spec:
     def __post_init__(self) -> None:
         low, high = self.window_hu
         wrong = {
-            "version": (self.version != SPEC_VERSION, f"this dicomnode knows version {SPEC_VERSION}"),
+            "version": (self.version != SPEC_VERSION, f"this dicomnode supports version {SPEC_VERSION}"),
             "spacing_mm": (not 0.2 <= self.spacing_mm <= 10, "give 0.2 to 10 mm"),
             "canvas": (min(self.canvas) < 32 or max(self.canvas) > 2048, "give 32 to 2048 pixels"),
             "slices": (not 1 <= self.slices <= 512, "give 1 to 512"),
@@ -134,7 +134,7 @@ def _extent(labels: Labels, axis: int) -> tuple[int, int]:
     others = tuple(a for a in range(3) if a != axis)
     used = np.flatnonzero(labels.any(axis=others))
     if used.size == 0:
-        raise RefusedError("no-lungs", "no voxel is labelled as lung: nothing to prepare for the model")
+        raise RefusedError("no-lungs", "no voxel is labelled as lung: there is no input for the model")
     return int(used[0]), int(used[-1]) + 1
 
 

@@ -225,7 +225,7 @@ def read(path: Path) -> TabularModel:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise BundleError(f"{path} is no tabular model of format {FORMAT} ({error!r}): make it again") from None
+        raise BundleError(f"{path} is not a tabular model of format {FORMAT} ({error!r}): make it again") from None
 
 
 def from_dict(stored: Mapping[str, Any]) -> TabularModel:
@@ -266,7 +266,7 @@ def _predictor(stored: Mapping[str, Any], features: int, intervals: int) -> Pred
     if kind == "cox":
         baseline = _floats(stored["baseline"], intervals)
         if baseline[0] < 0 or np.any(np.diff(baseline) < 0):
-            raise ValueError("baseline must not be negative and never fall")
+            raise ValueError("baseline must be non-negative and non-decreasing")
         return Cox(_floats(stored["coefficients"], features), baseline)
     if kind == "boosting":
         trees = tuple(_tree(t, features + 1) for t in stored["trees"])
@@ -287,9 +287,9 @@ def _tree(stored: Mapping[str, Any], features: int) -> Tree:
     own = np.arange(len(feature))[inner]
     # Children that come after their parent: no way through the tree is endless.
     if np.any(feature >= features) or np.any(left[inner] <= own) or np.any(right[inner] <= own):
-        raise ValueError("a tree's nodes do not fit together")
+        raise ValueError("a tree's nodes are inconsistent")
     if max([*left[inner], *right[inner]], default=0) >= len(feature):
-        raise ValueError("a tree's node is missing")
+        raise ValueError("a node of a tree is missing")
     return Tree(
         feature, _floats(stored["threshold"], len(feature)), left, right, _floats(stored["value"], len(feature))
     )

@@ -42,7 +42,7 @@ def enhanced_ct(known: SeriesFacts) -> Reason | None:
     """Multi-frame images whose frames could not be told apart."""
     whole = [h.dataset for h in known.series.headers if h.frame_number is None]
     if any(string(d, "SOPClassUID") in ENHANCED_CT or string(d, "NumberOfFrames") not in ("", "1") for d in whole):
-        return Reason("enhanced-ct", "Multi-frame CT whose functional groups are missing or damaged: send it again.")
+        return Reason("enhanced-ct", "Multi-frame CT with missing or damaged functional groups: send it again.")
     return None
 
 
@@ -61,7 +61,7 @@ def no_modality(known: SeriesFacts) -> Reason | None:
 
 
 def image_types(known: SeriesFacts) -> tuple[Reason, ...]:
-    """Values of Image Type that exclude, or that are asked for and missing."""
+    """Values of Image Type that exclude the series, or that are required and missing."""
     found = [strings(d, "ImageType") for d in known.datasets]
     reasons = []
     for refused in known.rules.image_type_refused:
@@ -69,11 +69,11 @@ def image_types(known: SeriesFacts) -> tuple[Reason, ...]:
         if hit is None:
             continue
         if refused == "LOCALIZER":
-            reasons.append(Reason("localizer", "Image Type says LOCALIZER."))
+            reasons.append(Reason("localizer", "Image Type is LOCALIZER."))
         elif refused == "DERIVED":
             reasons.append(Reason("derived", f"Image Type is {'/'.join(hit)}, not an original image."))
         else:
-            reasons.append(Reason("image-type", f"Image Type is {'/'.join(hit)}: {refused} is refused."))
+            reasons.append(Reason("image-type", f"Image Type is {'/'.join(hit)}: {refused} is excluded."))
     missing = [r for r in known.rules.image_type_required if any(r not in t for t in found)]
     if missing:
         reasons.append(Reason("image-type", f"Image Type lacks {', '.join(missing)} in some or all images."))
@@ -81,7 +81,7 @@ def image_types(known: SeriesFacts) -> tuple[Reason, ...]:
 
 
 def not_chest(known: SeriesFacts) -> Reason | None:
-    """The part of the body, as far as words name it."""
+    """The body part, as far as the descriptions name it."""
     # What names the series itself outweighs the study's; Body Part Examined is often a scanner's default.
     first = known.datasets[0]
     for keyword in ("SeriesDescription", "ProtocolName", "BodyPartExamined", "StudyDescription"):
@@ -90,10 +90,10 @@ def not_chest(known: SeriesFacts) -> Reason | None:
             return None
         # Which word of the list, not the text: descriptions are free text and may hold a patient's name.
         if other := _matches(known.rules.other_body_parts, words):
-            return Reason("not-chest", f"{keyword} names another part of the body («{other}…») and no chest.")
+            return Reason("not-chest", f"{keyword} names another body part («{other}…») and not the chest.")
     if known.rules.body_part_may_be_missing:
         return None
-    return Reason("not-chest", "No description names the chest, and a word for it is asked for.")
+    return Reason("not-chest", "No description names the chest, which the selection rules require.")
 
 
 def description(known: SeriesFacts) -> Reason | None:
@@ -103,7 +103,7 @@ def description(known: SeriesFacts) -> Reason | None:
     if pattern := next((p for p in exclude if re.search(p, words)), None):
         return Reason("description-excluded", f"Series Description matches the excluded pattern {pattern!r}.")
     if include and not _matches(include, words):
-        return Reason("description-not-included", "Series Description matches none of the patterns asked for.")
+        return Reason("description-not-included", "Series Description matches none of the required patterns.")
     return None
 
 
@@ -113,14 +113,14 @@ def kernel(known: SeriesFacts) -> Reason | None:
     if family in known.rules.kernels:
         return None
     name = kernels.name(known.datasets[0]) or "not given"
-    return Reason("kernel-refused", f"Kernel {name} is of the family {family}, which is refused.")
+    return Reason("kernel-refused", f"Kernel {name} belongs to the family {family}, which is excluded.")
 
 
 def contrast(known: SeriesFacts) -> Reason | None:
     """Contrast medium."""
     if known.rules.contrast != "refused" or not has_contrast(known.datasets):
         return None
-    return Reason("contrast-refused", "Contrast medium was given, and such series are refused.")
+    return Reason("contrast-refused", "The series is contrast-enhanced; such series are excluded.")
 
 
 def too_few_slices(known: SeriesFacts) -> Reason | None:
@@ -129,7 +129,7 @@ def too_few_slices(known: SeriesFacts) -> Reason | None:
     return (
         None
         if slices >= least
-        else Reason("too-few-slices", f"Number of slices: {slices}; at least {least} are needed.")
+        else Reason("too-few-slices", f"The series has {slices} slices; at least {least} are needed.")
     )
 
 
@@ -139,7 +139,7 @@ def coverage(known: SeriesFacts) -> Reason | None:
     if known.stack is None or known.stack.coverage_mm >= least:
         return None
     return Reason(
-        "coverage", f"The slices cover {known.stack.coverage_mm:.0f} mm, less than the {least:.0f} mm that lungs need."
+        "coverage", f"The slices cover {known.stack.coverage_mm:.0f} mm, less than the required {least:.0f} mm."
     )
 
 
@@ -147,7 +147,7 @@ def too_thick(known: SeriesFacts) -> Reason | None:
     """Distance between slices, and their thickness."""
     most = known.rules.max_step_mm
     if most is not None and known.stack is not None and known.stack.step_mm > most + 0.005:
-        return Reason("too-thick", f"Slices are {known.stack.step_mm:.2f} mm apart (limit {most:g} mm).")
+        return Reason("too-thick", f"Slice spacing is {known.stack.step_mm:.2f} mm (limit {most:g} mm).")
     most, thickness = known.rules.max_thickness_mm, geometry.numbers(known.datasets[0], "SliceThickness", 1)
     if most is not None and thickness is not None and thickness[0] > most:
         return Reason("too-thick", f"Slice Thickness is {thickness[0]:.2f} mm (limit {most:g} mm).")

@@ -199,7 +199,7 @@ def _read(path: Path) -> ImageHeader | Reason:
     except OSError as error:
         return Reason("unreadable", f"The file cannot be read: {error.strerror}.")
     except zlib.error:
-        return Reason("truncated", "The deflated data set cannot be inflated: the file is cut short or damaged.")
+        return Reason("truncated", "The deflated data set cannot be inflated: the file is truncated or damaged.")
     except Exception as error:  # noqa: BLE001 - whatever a damaged file provokes in the parser must not stop the rest
         return Reason("not-dicom", f"The file cannot be parsed as DICOM ({type(error).__name__}).")
 
@@ -225,7 +225,7 @@ def _parse(path: Path, file: BinaryIO) -> ImageHeader | Reason:
     size = path.stat().st_size
     reason = _implausible(dataset, has_preamble)
     if reason is None and not deflated and _end_of_elements(dataset) > size:
-        reason = Reason("truncated", "The file is cut short before its pixel data.")
+        reason = Reason("truncated", "The file is truncated before its pixel data.")
     if reason is not None:
         return reason
     return ImageHeader(path, dataset, _missing_bytes(file, dataset, pixel_length, size, deflated))
@@ -242,11 +242,11 @@ def _set_syntax(dataset: FileDataset) -> None:
 def _implausible(dataset: Dataset, has_preamble: bool) -> Reason | None:
     sop_class = string(dataset, "SOPClassUID")
     if not has_preamble and not (sop_class.startswith("1.2.840.10008.5.1.4.") and string(dataset, "SOPInstanceUID")):
-        return Reason("not-dicom", "The file has no DICOM preamble, and no SOP Class and Instance UID either.")
+        return Reason("not-dicom", "The file has neither a DICOM preamble nor SOP Class and SOP Instance UIDs.")
     uids = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
     missing = [uid for uid in uids if not string(dataset, uid)]
     if missing:
-        return Reason("missing-uids", f"The file has no {', '.join(missing)}: it is cut short or no composite object.")
+        return Reason("missing-uids", f"The file has no {', '.join(missing)}: truncated or not a composite object.")
     return None
 
 

@@ -25,13 +25,13 @@ def not_axial(known: SeriesFacts) -> Reason | None:
     limit = known.rules.max_degrees_from_axial
     if worst <= limit:
         return None
-    return Reason("not-axial", f"The images lie {worst:.0f}° from axial (limit {limit:.0f}°).")
+    return Reason("not-axial", f"The images are {worst:.0f}° off axial (limit {limit:.0f}°).")
 
 
 def truncated(known: SeriesFacts) -> Reason | None:
     """Bytes of the pixels."""
     short = [h for h in known.series.headers if h.missing_bytes > 0]
-    return _named(short, "truncated", "lack pixel data: cut short in transfer or on disk") if short else None
+    return _named(short, "truncated", "lack pixel data, truncated in transfer or on disk") if short else None
 
 
 def incomplete_concatenation(known: SeriesFacts) -> Reason | None:
@@ -40,7 +40,8 @@ def incomplete_concatenation(known: SeriesFacts) -> Reason | None:
     total = max((number(d, "InConcatenationTotalNumber") or 0 for d in known.datasets), default=0)
     if not parts or len(parts) >= total:
         return None
-    return Reason("concatenation-incomplete", f"{len(parts)} of {total} parts of the image are here: send it again.")
+    text = f"Only {len(parts)} of {total} parts of the concatenation are present: send it again."
+    return Reason("concatenation-incomplete", text)
 
 
 def duplicate_instances(known: SeriesFacts) -> Reason | None:
@@ -49,7 +50,7 @@ def duplicate_instances(known: SeriesFacts) -> Reason | None:
     for h in known.series.headers:
         key = string(h.dataset, "SOPInstanceUID"), h.frame_number
         if key in seen:
-            return Reason("duplicate-instances", f"SOP Instance UID {key[0]} stands in more than one file.")
+            return Reason("duplicate-instances", f"SOP Instance UID {key[0]} occurs in more than one file.")
         seen.add(key)
     return None
 
@@ -69,7 +70,7 @@ def not_monochrome2(known: SeriesFacts) -> Reason | None:
         found, samples = string(d, "PhotometricInterpretation"), number(d, "SamplesPerPixel")
         if (found and found != "MONOCHROME2") or (samples is not None and samples != 1):
             what = f"Photometric Interpretation is {found}, {samples} samples per pixel"
-            return Reason("not-monochrome2", f"{what}: MONOCHROME2 and 1 are what CT in HU has.")
+            return Reason("not-monochrome2", f"{what}; CT in HU has MONOCHROME2 and 1.")
     return None
 
 
@@ -78,7 +79,7 @@ def no_rescale(known: SeriesFacts) -> Reason | None:
     for keyword in ("RescaleSlope", "RescaleIntercept"):
         values = [geometry.numbers(d, keyword, 1) for d in known.datasets]
         if any(v is None or (keyword == "RescaleSlope" and v[0] == 0) for v in values):
-            return Reason("no-rescale", f"{keyword} is missing or no usable number: without it there are no HU.")
+            return Reason("no-rescale", f"{keyword} is missing or unusable: HU cannot be computed.")
     return None
 
 
@@ -86,7 +87,7 @@ def not_hu(known: SeriesFacts) -> Reason | None:
     """The unit of the rescaled values."""
     # PS3.3 C.11.1.1.2: US means unspecified, which older CT writes for HU.
     other = next((t for d in known.datasets if (t := string(d, "RescaleType")) not in ("", "HU", "US")), None)
-    return Reason("not-hu", f"Rescale Type is {other}: the values are no Hounsfield units.") if other else None
+    return Reason("not-hu", f"Rescale Type is {other}: the values are not Hounsfield units.") if other else None
 
 
 def no_geometry(known: SeriesFacts) -> Reason | None:
@@ -108,8 +109,8 @@ def gantry_tilt(known: SeriesFacts) -> Reason | None:
     """Tilt beyond what a gantry can do; less is resampled."""
     if known.stack is None or known.stack.tilt_degrees <= MAX_TILT_DEGREES:
         return None
-    tilt = f"The slices are stacked {known.stack.tilt_degrees:.1f}° off their normal (gantry tilt)"
-    return Reason("gantry-tilt", f"{tilt}; up to {MAX_TILT_DEGREES:.0f}° is resampled.")
+    tilt = f"Gantry tilt is {known.stack.tilt_degrees:.1f}°"
+    return Reason("gantry-tilt", f"{tilt}; at most {MAX_TILT_DEGREES:.0f}° can be resampled.")
 
 
 def duplicate_positions(known: SeriesFacts) -> Reason | None:
@@ -117,7 +118,7 @@ def duplicate_positions(known: SeriesFacts) -> Reason | None:
     same = sum(s < SAME_POSITION_MM for s in known.stack.steps_mm) if known.stack else 0
     if same == 0:
         return None
-    return Reason("duplicate-positions", f"Slices that lie where another does: {same}; several phases in one series?")
+    return Reason("duplicate-positions", f"{same} slices share a position with another: several phases in one series?")
 
 
 def missing_slices(known: SeriesFacts) -> Reason | None:
@@ -127,8 +128,8 @@ def missing_slices(known: SeriesFacts) -> Reason | None:
     gaps, steps = known.stack.gaps_mm, known.stack.distinct_steps_mm
     if not gaps or (max(gaps) <= MAX_FILLED_GAP_MM and len(gaps) <= max(1, MAX_FILLED_GAPS * len(steps))):
         return None
-    usual = f"the usual step is {np.median(steps):.2f} mm"
-    return Reason("missing-slices", f"Gaps between slices: {len(gaps)}, the largest {max(gaps):.2f} mm; {usual}.")
+    usual = f"the usual slice spacing is {np.median(steps):.2f} mm"
+    return Reason("missing-slices", f"Slices are missing: {len(gaps)} gaps, the largest {max(gaps):.2f} mm; {usual}.")
 
 
 def non_uniform(known: SeriesFacts) -> Reason | None:
@@ -136,12 +137,12 @@ def non_uniform(known: SeriesFacts) -> Reason | None:
     stack = known.stack
     if stack is not None and stack.off_line_mm > MAX_OFF_LINE_MM:
         off = f"up to {stack.off_line_mm:.1f} mm off"
-        return Reason("non-uniform", f"The image positions do not lie on one straight line ({off}).")
+        return Reason("non-uniform", f"The image positions are not on a straight line ({off}).")
     if stack is None or stack.deviation <= SMALL_DEVIATION:
         return None
     near = [s for s in stack.distinct_steps_mm if s not in stack.gaps_mm]
-    limit = f"up to {SMALL_DEVIATION:.0%} from the usual step is resampled"
-    return Reason("non-uniform", f"The steps between slices vary from {min(near):.2f} to {max(near):.2f} mm; {limit}.")
+    limit = f"at most {SMALL_DEVIATION:.0%} from the usual spacing can be resampled"
+    return Reason("non-uniform", f"Slice spacing varies from {min(near):.2f} to {max(near):.2f} mm; {limit}.")
 
 
 def mixed_orientation(known: SeriesFacts) -> Reason | None:

@@ -126,7 +126,7 @@ class Judged:
         """What it is, in words."""
         kernel = f"kernel {self.kernel} ({kernels.family_of(self.first)})" if self.kernel else "kernel not given"
         part = f"{self.series.part}; " if self.series.part else ""
-        return f"{part}{self.step_mm or 0:.1f} mm step, {kernel}, {self.coverage_mm or 0:.0f} mm covered"
+        return f"{part}{self.step_mm or 0:.1f} mm slice spacing, {kernel}, {self.coverage_mm or 0:.0f} mm coverage"
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,9 @@ def select(
         raise ValueError(f"series of {len(studies(series))} studies: select takes one study at a time")
     flags = _unreadable_flags(unreadable)
     if not series:
-        return Selection(None, "No DICOM object could be read.", (), flags)
+        return Selection(None, "No readable DICOM object.", (), flags)
     if _is_of_two_patients(series):
-        reason = Reason("two-patients", "Patient ID or its issuer differ within the study: correct it first.")
+        reason = Reason("two-patients", "Patient ID or its issuer differs within the study: correct the study first.")
         return _selection([Judged(facts(s, limits), (reason,)) for s in series], None, reason.text, flags)
 
     known = [facts(part, limits) for s in series for part in _parts(s)]
@@ -190,7 +190,7 @@ def select(
 
     best, *others = suitable
     better = Reason(
-        "another-series-preferred", f"Suitable; preferred was {best.series.series_uid}: {best.description}."
+        "another-series-preferred", f"Suitable, but {best.series.series_uid} was preferred: {best.description}."
     )
     judged = [replace(j, reasons=(better,)) if not j.reasons and j is not best else j for j in judged]
     alternatives = "the only suitable series" if not others else f"preferred to {len(others)} other suitable series"
@@ -262,7 +262,7 @@ def _unreadable_flags(unreadable: Sequence[Unreadable]) -> tuple[Flag, ...]:
     codes = ", ".join(f"{n} {code}" for code, n in sorted(counts.items()))
     # A text file beside the images is no reason to doubt the images; a damaged DICOM file may be one of them.
     severity: Severity = "info" if set(counts) == {"not-dicom"} else "warning"
-    return (Flag("unreadable-files", severity, f"Files that could not be read: {len(unreadable)} ({codes})."),)
+    return (Flag("unreadable-files", severity, f"{len(unreadable)} unreadable files ({codes})."),)
 
 
 def _flags(chosen: Judged) -> tuple[Flag, ...]:
@@ -273,23 +273,24 @@ def _flags(chosen: Judged) -> tuple[Flag, ...]:
 def _content_flags(chosen: Judged) -> list[Flag]:
     first, family, flags = chosen.first, kernels.family_of(chosen.first), []
     if content_rules.has_contrast(chosen.known.datasets):
-        flags.append(Flag("contrast", "info", "Contrast medium was given: attenuation is higher than without it."))
+        flags.append(Flag("contrast", "info", "Contrast-enhanced: attenuation is higher than in an unenhanced scan."))
     if family == "soft":
         flags.append(Flag("soft-kernel", "info", f"Kernel {chosen.kernel} is a soft-tissue kernel."))
     if family == "unknown":
-        kernel = f"Kernel «{chosen.kernel}» is not a known one" if chosen.kernel else "The kernel is not given"
-        flags.append(Flag("kernel-unknown", "info", f"{kernel}: whether the images are sharp or smooth is not known."))
+        kernel = f"Kernel «{chosen.kernel}» is not known" if chosen.kernel else "The kernel is not given"
+        flags.append(Flag("kernel-unknown", "info", f"{kernel}; the images may be sharp or smooth."))
     if string(first, "LossyImageCompression") == "01":
-        flags.append(Flag("lossy", "warning", "The images were compressed with loss: attenuation is not exact."))
+        flags.append(Flag("lossy", "warning", "Lossy compression: attenuation values are not exact."))
     if chosen.prone:
-        flags.append(Flag("prone", "info", "The patient lies prone."))
+        flags.append(Flag("prone", "info", "Prone position."))
     if chosen.breath == "expiration":
-        flags.append(Flag("expiration", "warning", "The series is described as expiratory: volumes and HU differ."))
+        text = "The series is described as expiratory: lung volume is lower and attenuation higher."
+        flags.append(Flag("expiration", "warning", text))
     if chosen.series.part:
-        text = f"The series holds several scans; analysed was {chosen.series.part}."
+        text = f"The series contains several acquisitions; {chosen.series.part} was analysed."
         flags.append(Flag("part-of-series", "info", text))
     if chosen.series.copies:
-        text = f"Images left out: {chosen.series.copies}; the same images at the same places are there."
+        text = f"{chosen.series.copies} duplicate images were ignored."
         flags.append(Flag("copies-left-out", "info", text))
     return flags
 
@@ -299,21 +300,21 @@ def _geometry_flags(chosen: Judged) -> list[Flag]:
     assert stack is not None, "a suitable series has positions"
     step = stack.step_mm
     if step > THICK_STEP_MM:
-        flags.append(Flag("thick-slices", "warning", f"Slices are {step:.1f} mm apart: fine disease may be missed."))
+        flags.append(Flag("thick-slices", "warning", f"Slice spacing is {step:.1f} mm: fine disease may be missed."))
     thickness = geometry.numbers(first, "SliceThickness", 1)
     if thickness is not None and not 0.5 <= thickness[0] / step <= 2.0:
-        text = f"Slice Thickness is {thickness[0]:.2f} mm, but slices are {step:.2f} mm apart."
+        text = f"Slice Thickness is {thickness[0]:.2f} mm, but slice spacing is {step:.2f} mm."
         flags.append(Flag("slice-thickness-differs", "info", text))
     if not string(first, "FrameOfReferenceUID"):
-        text = "Frame of Reference UID is missing: a segmentation (SEG) needs one, so none can refer to these images."
+        text = "Frame of Reference UID is missing; the segmentation (SEG) has one of its own and may not overlay."
         flags.append(Flag("no-frame-of-reference", "warning", text))
     if stack.tilted:
-        text = f"The gantry was tilted by {stack.tilt_degrees:.1f}°: the slices were shifted onto an orthogonal grid."
+        text = f"Gantry tilt {stack.tilt_degrees:.1f}°: the slices were resampled to an orthogonal grid."
         flags.append(Flag("tilt-resampled", "info", text))
     if stack.gaps_mm:
-        text = f"Gaps between slices: {len(stack.gaps_mm)}, the largest {max(stack.gaps_mm):.2f} mm; filled."
+        text = f"Slices are missing ({len(stack.gaps_mm)} gaps, the largest {max(stack.gaps_mm):.2f} mm); filled."
         flags.append(Flag("gaps-filled", "warning", f"{text[:-1]} by linear interpolation."))
     elif stack.deviation:
-        text = f"The steps between slices differ by up to {stack.deviation:.0%}: they were resampled to even ones."
+        text = f"Slice spacing varies by up to {stack.deviation:.0%}; the volume was resampled to uniform spacing."
         flags.append(Flag("spacing-resampled", "info", text))
     return flags

@@ -63,7 +63,7 @@ def _tilt_beside(found: tuple[Reason, ...], known: SeriesFacts) -> tuple[Reason,
     codes = {r.code for r in found}
     if not found or known.stack is None or not known.stack.tilted or codes & {"gantry-tilt", "not-axial"}:
         return ()
-    text = f"The gantry was tilted by {known.stack.tilt_degrees:.1f}°: a series suitable otherwise is resampled."
+    text = f"Gantry tilt {known.stack.tilt_degrees:.1f}°: it would be resampled in an otherwise suitable series."
     return (Reason("gantry-tilt", text),)
 
 

@@ -36,7 +36,7 @@ def load(series: Series, progress: Progress | None = None, limits: Rules = selec
         raise RefusedError(reason.code, reason.text)
     stack = known.stack
     if stack is None or len(series.headers) < 2:
-        raise RefusedError("too-few-slices", "One slice is no volume: its extent across the slice is not known.")
+        raise RefusedError("too-few-slices", "One slice is not a volume: its extent across the slice is not known.")
 
     order = np.argsort(stack.positions_mm)
     headers = [series.headers[i] for i in order]

@@ -54,7 +54,7 @@ def _banner(figure: Figure, findings: Findings) -> None:
 
 
 def _flags(figure: Figure, flags: tuple[Flag, ...]) -> None:
-    """The doubts stand before the numbers, the worst first."""
+    """Write the doubts before the numbers, the worst first."""
     _write(figure, 0.03, 0.895, "Check the images first.", size=10, color=_TEXT)
     ranked = sorted(flags, key=lambda flag: tuple(_SEVERITY).index(flag.severity))
     lines = [
@@ -63,9 +63,9 @@ def _flags(figure: Figure, flags: tuple[Flag, ...]) -> None:
         for line in textwrap.wrap(f"{flag.severity.upper()}: {plain(flag.text)}", 125, subsequent_indent="    ")
     ]
     if not lines:
-        lines = [("No doubts were raised about input or result by the automatic checks.", _FAINT)]
+        lines = [("The automatic checks raised no doubts about input or result.", _FAINT)]
     if len(lines) > _MOST_LINES:
-        lines = [*lines[: _MOST_LINES - 1], ("... and more: see the structured report", _FAINT)]
+        lines = [*lines[: _MOST_LINES - 1], ("... more in the structured report", _FAINT)]
     for k, (line, color) in enumerate(lines):
         _write(figure, 0.03, 0.876 - 0.0165 * k, line, size=9, color=color)
 
@@ -78,7 +78,7 @@ def _images(figure: Figure, views: Views, relevance: tuple[SliceRelevance, ...])
         _image(axes, view)
     if relevance:
         _relevance(figure.add_axes((0.527, 0.435, 0.043, 0.335)), coronal, views, relevance)
-        words = "Bars: how much each height weighed in the networks' answer; they are no proof of disease there."
+        words = "Bars: weight of each slice level in the networks' prediction; not proof of disease there."
         _write(figure, 0.97, 0.398, words, size=8, color=_FAINT, right=True)
     _write(figure, 0.03, 0.413, "Right lung", size=9, color=_RIGHT, weight="bold")
     _write(figure, 0.115, 0.413, "Left lung", size=9, color=_LEFT, weight="bold")
@@ -183,14 +183,14 @@ _ROWS: Final = (
     ("Low attenuation (< -950 HU), %", "laa950_percent", ".1f"),
     ("Mean attenuation, HU", "mean_hu", ".0f"),
     ("Standard deviation, HU", "sd_hu", ".0f"),
-    ("Percentile 15, HU", "p15_hu", ".0f"),
+    ("15th percentile, HU", "p15_hu", ".0f"),
     ("Median, HU", "p50_hu", ".0f"),
-    ("Percentile 85, HU", "p85_hu", ".0f"),
+    ("85th percentile, HU", "p85_hu", ".0f"),
 )
 #: Disease of systemic sclerosis begins at the base and under the pleura: high attenuation there, in one line each.
 _PARTS: Final = (
     ("HAA upper / middle / lower third, %", ("upper_third", "middle_third", "lower_third")),
-    ("HAA core / outer 20 mm / of these basal, %", ("core", "rim", "lower_third_rim")),
+    ("HAA core / outer 20 mm / its basal third, %", ("core", "rim", "lower_third_rim")),
 )
 
 
@@ -199,7 +199,7 @@ def _number(quantities: Quantities | None, attribute: str, form: str) -> str:
 
 
 def _risk(figure: Figure, findings: Findings) -> None:
-    _write(figure, 0.56, 0.375, "Predicted risk of death from any cause", size=11, weight="bold")
+    _write(figure, 0.56, 0.375, "Predicted risk of death (all causes)", size=11, weight="bold")
     risk = findings.risk
     if risk is None:
         _write(figure, 0.56, 0.348, "No risk was predicted for this study.", size=9.5, color=_FAINT)
@@ -236,7 +236,7 @@ def _risk(figure: Figure, findings: Findings) -> None:
         spine.set_color(_RULE)
     # The first clause; the structured report has all of it.
     what = plain(risk.interval).partition(";")[0]
-    words = f"Band: {what[:1].lower()}{what[1:]}" if what else "The model does not say what the band is."
+    words = f"Band: {what[:1].lower()}{what[1:]}" if what else "The model does not define the band."
     for i, line in enumerate(textwrap.wrap(words, 76, max_lines=2, placeholder=" ...")):
         _write(figure, 0.56, 0.138 - 0.013 * i, line, size=8, color=_FAINT)
 
@@ -255,7 +255,7 @@ def _provenance(figure: Figure, findings: Findings) -> None:
         f"Series {s.series_uid}",
         f"{s.slices} slices, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z), kernel {plain(s.kernel) or 'not stated'}",
         f"Segmentation: {plain(lungs.segmenter)} {plain(lungs.segmenter_version)}. Risk model: {model}.",
-        "Computed automatically, not reviewed by a person. Not validated outside systemic sclerosis.",
+        "Computed automatically, without human review. Not validated outside systemic sclerosis.",
     )
     _rule(figure, 0.115, 0.03, 0.97)
     for k, line in enumerate(lines):

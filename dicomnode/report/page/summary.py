@@ -26,7 +26,7 @@ def picture(views: Views, findings: Findings) -> NDArray[np.uint8]:
         ValueError: the findings hold no lungs.
     """
     if findings.lungs is None or findings.series is None:
-        raise ValueError(f"no summary to draw: the findings ({findings.status}) hold no lungs")
+        raise ValueError(f"no summary to draw: the findings ({findings.status}) have no lungs")
     whole = _pixels(layout.SIZE_INCHES, lambda figure: layout.draw(figure, views, findings))
     if not findings.trend:
         return whole

@@ -35,7 +35,7 @@ def draw(figure: Figure, findings: Findings) -> None:
 def _legend(findings: Findings) -> str:
     if not any(point.doubts for point in findings.trend):
         return ""
-    return "Hollow: not fully comparable with this scan (kernel, thickness, scanner, breath or method)."
+    return "Open markers: not fully comparable with this scan (kernel, thickness, scanner, inspiration or method)."
 
 
 def _panels(findings: Findings) -> list[tuple[str, list[tuple[list[float | None], str]]]]:
@@ -50,7 +50,7 @@ def _panels(findings: Findings) -> list[tuple[str, list[tuple[list[float | None]
         ("Lung volume, ml", [(volumes, "")]),
         ("High attenuation, %", [(haa, "")]),
         ("Mean attenuation, HU", [(mean, "")]),
-        ("Predicted risk of death, %" if findings.risk else "No risk was predicted", _risks(findings)),
+        ("Predicted risk of death, %" if findings.risk else "No risk predicted", _risks(findings)),
     ]
 
 

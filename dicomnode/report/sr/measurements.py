@@ -24,9 +24,9 @@ def encode(headers: Sequence[Dataset], findings: Findings, seg: Dataset, context
     """
     lungs = findings.lungs
     if lungs is None:
-        raise ValueError(f"no measurements to encode: the findings ({findings.status}) hold no lungs")
+        raise ValueError(f"no measurements to encode: the findings ({findings.status}) have no lungs")
     if "lungs" not in findings.quantities or not findings.quantities.keys() & LUNGS.keys():
-        raise ValueError("the findings hold no quantities of the lungs")
+        raise ValueError("the findings have no quantities of the lungs")
     stopped = findings.risk is None and any(flag.severity == "error" for flag in findings.flags)
     return frame.document(
         MEASUREMENTS,
@@ -98,7 +98,7 @@ def _group(
             version=plain(lungs.segmenter_version),
             manufacturer=MANUFACTURER,
             family=algorithm_family(lungs),
-            parameters=[f"Measured by dicomnode {plain(findings.software_version)}; vessels as the mask has them"],
+            parameters=[f"Measured by dicomnode {plain(findings.software_version)}; vessels included as segmented"],
         ),
         time_point_context=prior_scans.time_point(findings),
         measurements=[
@@ -164,7 +164,7 @@ def _compared_with(change: Change | None) -> list[hd.sr.ContentItem]:
     if change is None:
         return []
     doubts = " ".join(f"{flag.severity.upper()}: {flag.text}" for flag in change.flags)
-    comparable = doubts or "The two scans are comparable as far as their headers and lung volumes tell."
+    comparable = doubts or "Comparable, judging by headers and lung volumes."
     words = f"Changes since study {change.prior_study_uid}, {change.interval_days:.0f} days before. {comparable}"
     return [frame.text(codes.COMPARED_WITH, words)]
 
@@ -179,5 +179,5 @@ def _note_on_radiomics(findings: Findings) -> list[hd.sr.ContentItem]:
     if findings.radiomics is None:
         return []
     count = sum(len(features) for features in findings.radiomics.features.values())
-    note = f"{count} radiomics features were computed; they are kept with the findings on the node and not listed here."
+    note = f"{count} radiomics features were computed; they are stored on the node and not listed here."
     return [frame.text(codes.NOTE, note)]

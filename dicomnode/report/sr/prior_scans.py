@@ -1,4 +1,4 @@
-"""What the measurement report says of the patient's prior scans besides the change: time point, list, evidence."""
+"""What the measurement report says of the patient's priors besides the change: time point, list, evidence."""
 
 import highdicom as hd
 from pydicom.dataset import Dataset
@@ -18,7 +18,7 @@ def time_point(findings: Findings) -> hd.sr.TimePointContext | None:
     """
     if not findings.trend:
         return None
-    return hd.sr.TimePointContext(time_point=f"Scan {len(findings.trend) + 1} of those known")
+    return hd.sr.TimePointContext(time_point=f"Scan {len(findings.trend) + 1} of the known scans")
 
 
 def listed(findings: Findings) -> list[hd.sr.ContentItem]:

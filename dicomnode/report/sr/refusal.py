@@ -41,6 +41,6 @@ def reasons(findings: Findings) -> list[str]:
         return ["No series of this study could be analysed."]
     return [
         f"Series {r.series_uid} ({r.modality or 'no modality'}, {r.slices} images): "
-        + ("; ".join(reason.text for reason in r.reasons) or "no reason recorded")
+        + ("; ".join(reason.text for reason in r.reasons) or "reason not recorded")
         for r in findings.rejected
     ]

@@ -23,11 +23,11 @@ def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> 
     """
     risk = findings.risk
     if risk is None:
-        raise ValueError("no risk to encode: the findings hold none")
+        raise ValueError("no risk to encode: the findings have none")
     unknown = [h.years for h in risk.horizons if h.years not in codes.MORTALITY]
     if unknown:
         raise ValueError(f"there is no code for a horizon of {unknown} years, only for {list(codes.MORTALITY)}")
-    interval = risk.interval or "The model states no interval in words."
+    interval = risk.interval or "The model does not define its interval."
     return frame.document(
         RISK,
         headers,

@@ -24,7 +24,7 @@ QUANTITIES = Quantities(-800.0, 150.0, 2.5, 10.0, -950.0, -920.0, -850.0, -700.0
 FINDINGS = Findings(
     status="analysed",
     series=ChosenSeries("1.2", "1.2.3", 300, (1.0, 0.7, 0.7), "B60f", "thin; the only suitable series"),
-    rejected=(RejectedSeries("1.2.4", "CT", 1, (Reason("localizer", "Image Type says LOCALIZER."),)),),
+    rejected=(RejectedSeries("1.2.4", "CT", 1, (Reason("localizer", "Image Type is LOCALIZER."),)),),
     flags=(Flag("contrast", "info", "Contrast was given."),),
     lungs=Lungs("classical", "1", VolumeMl(4000.0, 1800.0, 2200.0)),
     quantities={"lungs": QUANTITIES, "left": QUANTITIES, "right": QUANTITIES},
@@ -75,7 +75,7 @@ def test_a_risk_s_later_parts_go_there_and_back_and_may_be_missing() -> None:
         FINDINGS.risk,
         slice_relevance=(SliceRelevance(-120.5, 0.25), SliceRelevance(-80.0, 0.75)),
         scan_codes={"resnet18-0.safetensors": (0.5, -1.25)},
-        flags=(Flag("scanner-unknown", "warning", "Another scanner."),),
+        flags=(Flag("scanner-unknown", "warning", "Different scanner."),),
     )
     assert Findings.from_json(replace(FINDINGS, risk=later).to_json()).risk == later
     old = json.loads(FINDINGS.to_json())

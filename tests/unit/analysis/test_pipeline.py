@@ -40,8 +40,10 @@ class FixedBundle:
         assert volume.hu.shape == labels.shape
         self.asked.append((features, prior, scanner))
         if self.lacking:
-            raise RefusedError("features-missing", f"the model needs numbers that were not measured: {self.lacking}")
-        doubt = Flag("scanner-unknown", "warning", "Another scanner.")
+            raise RefusedError(
+                "features-missing", f"the model needs features that could not be measured: {self.lacking}"
+            )
+        doubt = Flag("scanner-unknown", "warning", "Different scanner.")
         codes = {"net-0.safetensors": (0.5, -1.0)}
         return Risk("fixed", self.sha256, "research", (Horizon(1, 0.1, 0.0, 0.2),), scan_codes=codes, flags=(doubt,))
 
@@ -89,7 +91,7 @@ def test_numbers_that_the_model_needs_and_nobody_measured_withhold_the_risk(tmp_
     assert found.status == "analysed" and found.risk is None
     assert found.flags[-1].code == "risk-withheld" and found.flags[-1].severity == "error"
     assert found.flags[-1].text == (
-        "no risk was predicted, because the model needs numbers that were not measured: "
+        "No risk was predicted: the model needs features that could not be measured: "
         "radiomics.left.original_glcm_Contrast"
     )
 

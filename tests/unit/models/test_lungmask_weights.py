@@ -145,7 +145,7 @@ def test_the_commands(tmp_path: Path, server: Server) -> None:
         return result.exit_code, result.output
 
     code, text = run("verify")
-    assert (code, "nothing is installed" in text) == (0, True)
+    assert (code, "nothing installed" in text) == (0, True)
     code, text = run("fetch", "mine")
     assert (code, DIGEST in text) == (0, True)
     code, text = run("list")

@@ -35,7 +35,7 @@ def test_rows(study: Path) -> None:
     rows = {(r.slices, r.part): r for r in found.rows}
     chosen = rows[160, "AcquisitionNumber 1"]
     assert (chosen.chosen, chosen.step_mm, chosen.kernel, chosen.coverage_mm) == (True, 1.0, "B60f", 159.0)
-    assert chosen.decision.startswith("chosen: AcquisitionNumber 1; 1.0 mm step")
+    assert chosen.decision.startswith("chosen: AcquisitionNumber 1; 1.0 mm slice spacing")
     assert rows[160, "AcquisitionNumber 2"].codes == ("another-series-preferred",)
     assert rows[40, ""].codes == ("another-series-preferred",)
     assert rows[2, ""].codes == ("localizer", "too-few-slices", "coverage")
@@ -64,7 +64,7 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 def test_command(study: Path, tmp_path: Path) -> None:
     status, table = run(study)
     assert status == 0
-    for words in ("AcquisitionNumber 1", "localizer: Image Type says LOCALIZER.", "B60f", "159", "unreadable-files"):
+    for words in ("AcquisitionNumber 1", "localizer: Image Type is LOCALIZER.", "B60f", "159", "unreadable-files"):
         assert words in table
     status, text = run(study, "--json")
     assert status == 0

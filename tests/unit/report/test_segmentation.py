@@ -161,5 +161,5 @@ def test_what_cannot_be_encoded_is_refused() -> None:
         segmentation.encode(headers, cases.boxes(5), findings, cases.CONTEXT)
     with pytest.raises(ValueError, match="one is 3"):
         segmentation.encode(headers, cases.boxes() + np.uint8(1), findings, cases.CONTEXT)
-    with pytest.raises(ValueError, match="hold no lungs"):
+    with pytest.raises(ValueError, match="have no lungs"):
         segmentation.encode(headers, cases.boxes(), dataclasses.replace(findings, lungs=None), cases.CONTEXT)

@@ -105,7 +105,7 @@ def test_routes_test_says_which_rule_and_why(site: tuple[Path, Path, list[Datase
     assert str(images[0].StudyInstanceUID) in said
     assert "taken by thin chest CT: analysed with 'default' (stat), results to pacs" in said
     assert "yes: in one series: SliceThickness is at most 1.5 (found: 1.25)" in said
-    assert "would, but comes later" in said
+    assert "matches, but an earlier rule applies" in said
 
 
 def test_routes_test_for_scripts(site: tuple[Path, Path, list[Dataset]]) -> None:

@@ -37,10 +37,10 @@ def test_a_lobe_that_was_removed_is_no_contradiction(gone: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other", "says"),
     [
-        ("left_upper_lobe", "left_lower_lobe", "left lower lobe does not lie below the left upper lobe"),
-        ("right_upper_lobe", "right_lower_lobe", "right lower lobe does not lie below the right upper lobe"),
-        ("right_middle_lobe", "right_lower_lobe", "right middle lobe does not lie in front of the right lower lobe"),
-        ("right_upper_lobe", "right_middle_lobe", "right middle lobe does not lie below the right upper lobe"),
+        ("left_upper_lobe", "left_lower_lobe", "left lower lobe is not below the left upper lobe"),
+        ("right_upper_lobe", "right_lower_lobe", "right lower lobe is not below the right upper lobe"),
+        ("right_middle_lobe", "right_lower_lobe", "right middle lobe is not in front of the right lower lobe"),
+        ("right_upper_lobe", "right_middle_lobe", "right middle lobe is not below the right upper lobe"),
         ("right_upper_lobe", "left_upper_lobe", "most of the right upper lobe lies in the other lung"),
     ],
 )

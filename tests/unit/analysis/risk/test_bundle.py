@@ -52,7 +52,7 @@ def test_risk_is_monotone_within_its_bounds_and_repeats(shipped: Bundle) -> None
         assert predicted(shipped, 2, severity) == found
         assert found.bundle_sha256 == shipped.sha256
         assert found.interval.startswith(
-            "How far 3 models disagree, not how sure the risk is: their 2.5th to 97.5th percentile"
+            "Spread of 3 models, not the certainty of the risk: their 2.5th to 97.5th percentiles"
         )
         assert "95 %" not in found.interval and "(resnet18: 1, radiomics: 3)" in found.interval
         assert len(found.slice_relevance) == 8
@@ -68,7 +68,7 @@ def test_the_shipped_model_has_learnt_severity(shipped: Bundle) -> None:
 
 def test_without_what_was_measured_it_says_nothing(shipped: Bundle) -> None:
     phantom = chest(2, shape=(30, 40, 50), spacing_mm=(9.0, 7.0, 7.0))
-    with pytest.raises(RefusedError, match="the model needs numbers that were not measured: quantities"):
+    with pytest.raises(RefusedError, match="the model needs features that could not be measured: quantities"):
         shipped.predict(phantom.volume, phantom.labels)
 
 

@@ -67,9 +67,9 @@ def test_horizons_are_the_ends_of_intervals() -> None:
 @pytest.mark.parametrize(
     ("edges", "horizons", "message"),
     [
-        ((0, 1, 2), (3,), r"horizons \[3\] are no interval edges"),
-        ((0, 2, 1), (1,), "must rise"),
-        ((1, 2), (2,), "rise from 0"),
+        ((0, 1, 2), (3,), r"horizons \[3\] are not interval edges"),
+        ((0, 2, 1), (1,), "must increase"),
+        ((1, 2), (2,), "increase from 0"),
     ],
 )
 def test_edges_and_horizons_must_fit(edges: tuple[float, ...], horizons: tuple[int, ...], message: str) -> None:

@@ -91,7 +91,7 @@ def test_labels_of_another_shape_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version is 2: this dicomnode knows version 1"),
+        ({"version": 2}, "version is 2: this dicomnode supports version 1"),
         ({"spacing_mm": 0.0}, "spacing_mm is 0.0"),
         ({"canvas": (31, 64)}, "canvas is"),
         ({"slices": 0}, "slices is 0"),

@@ -111,7 +111,7 @@ def test_a_tiny_hazard_is_not_rounded_away() -> None:
 )
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, changes: dict) -> None:
     (tmp_path / "model.json").write_text(json.dumps(stored(**changes)))
-    with pytest.raises(BundleError, match=r"model\.json is no tabular model of format 1"):
+    with pytest.raises(BundleError, match=r"model\.json is not a tabular model of format 1"):
         read(tmp_path / "model.json")
 
 
@@ -119,10 +119,10 @@ def test_a_file_that_is_missing_or_broken_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot be read"):
         read(tmp_path / "model.json")
     (tmp_path / "model.json").write_text("[1")
-    with pytest.raises(BundleError, match="is no tabular model"):
+    with pytest.raises(BundleError, match="is not a tabular model"):
         read(tmp_path / "model.json")
     (tmp_path / "model.json").write_text("[1]")
-    with pytest.raises(BundleError, match="is no tabular model"):
+    with pytest.raises(BundleError, match="is not a tabular model"):
         read(tmp_path / "model.json")
 
 

@@ -143,7 +143,7 @@ def test_identical_copies_are_left_out_and_flagged(tmp_path: Path) -> None:
     assert len(selection.chosen.headers) == 40
     assert selection.chosen.part == ""
     [flag] = [f for f in selection.flags if f.code == "copies-left-out"]
-    assert flag.text.startswith("Images left out: 8")
+    assert flag.text.startswith("8 duplicate images")
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_the_site_ranks(limits: Rules, better: dict[str, str], worse: dict[str, 
 
 def test_why_chosen_is_one_plain_sentence() -> None:
     assert choose(series(321, 1.0)).why_chosen == (
-        "1.0 mm step, kernel B60f (lung), 320 mm covered; the only suitable series"
+        "1.0 mm slice spacing, kernel B60f (lung), 320 mm coverage; the only suitable series"
     )
 
 
@@ -188,9 +188,7 @@ def test_flags(attributes: dict[str, object], expected: dict[str, str]) -> None:
     assert {f.code: f.severity for f in selection.flags} == expected
 
 
-@pytest.mark.parametrize(
-    ("kernel", "words"), [("", "The kernel is not given"), ("ZZ9", "Kernel «ZZ9» is not a known one")]
-)
+@pytest.mark.parametrize(("kernel", "words"), [("", "The kernel is not given"), ("ZZ9", "Kernel «ZZ9» is not known")])
 def test_a_kernel_that_is_not_known_is_named_and_one_that_lacks_is_not(kernel: str, words: str) -> None:
     (flag,) = choose(series(ConvolutionKernel=kernel, slices=100, step_mm=2.0)).flags
     assert flag.text.startswith(words)
@@ -238,7 +236,7 @@ def test_real_chest_is_chosen(data: Path) -> None:
     found, unreadable = read_headers(find_files(data / "chest_lidc0314_every4th"))
     selection = select(group(found), unreadable)
     assert selection.chosen is not None
-    assert selection.why_chosen == "4.0 mm step, kernel D (lung), 272 mm covered; the only suitable series"
+    assert selection.why_chosen == "4.0 mm slice spacing, kernel D (lung), 272 mm coverage; the only suitable series"
     flags = {f.code: f.severity for f in selection.flags}
     assert flags == {"unreadable-files": "info", "thick-slices": "warning", "slice-thickness-differs": "info"}
 

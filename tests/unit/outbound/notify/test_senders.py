@@ -170,7 +170,7 @@ def test_the_test_message(hook: Webhook, key: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     ((_, body),) = hook.came
     told = json.loads(body)
-    assert told["reason"] == "this is only a test"
+    assert told["reason"] == "this is a test"
     assert told["id"] in done.output
     hook.status = 404
     refused = CliRunner().invoke(app, ["notify", "test", "ris", "-c", str(path)])

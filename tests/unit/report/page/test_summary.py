@@ -101,8 +101,8 @@ def test_the_page_says_in_full_what_the_band_is_and_is_not(members: int) -> None
     words = [text.get_text() for text in figure.texts]
     start = next(i for i, line in enumerate(words) if line.startswith("Band: "))
     said = " ".join(words[start : start + 2])
-    caveat = f"Band: how far {members} models disagree, not how sure the risk is"
-    assert said == f"{caveat}: their 2.5th to 97.5th percentile, with so few about their range"
+    caveat = f"Band: spread of {members} models, not the certainty of the risk"
+    assert said == f"{caveat}: their 2.5th to 97.5th percentiles (about their range, as they are few)"
 
 
 def test_the_page_is_drawn_the_same_every_time() -> None:
@@ -194,7 +194,7 @@ def strip(findings: Findings) -> np.ndarray:
 
 
 def test_a_refused_study_has_no_page() -> None:
-    with pytest.raises(ValueError, match="hold no lungs"):
+    with pytest.raises(ValueError, match="have no lungs"):
         summary.picture(views.choose(volume(), lungs()), cases.refused())
 
 

@@ -96,7 +96,7 @@ def test_the_risk_in_percent_with_its_bounds(documents: dict[str, Dataset]) -> N
         *(("MORT5Y", 30.0, "%"), ("MORT5Y_LOW", 15.0, "%"), ("MORT5Y_HIGH", 60.0, "%")),
     ]
     said = texts(documents["risk"])
-    assert "How far 5 models disagree, not how sure the risk is" in said
+    assert "Spread of 5 models, not the certainty of the risk" in said
     assert {"example-bundle", "1.2.3", f"bundle sha256={'ab' * 32}"} <= set(said)
 
 
@@ -237,14 +237,14 @@ def test_without_procedure_codes_the_unspecified_ct_is_reported() -> None:
 def test_what_cannot_be_encoded_is_refused() -> None:
     headers = cases.synthetic()
     seg = segmentation.encode(headers, cases.boxes(), FINDINGS, cases.CONTEXT)
-    with pytest.raises(ValueError, match="hold none"):
+    with pytest.raises(ValueError, match="have none"):
         risk.encode(headers, cases.analysed(), cases.CONTEXT)
     with pytest.raises(ValueError, match="horizon of \\[2\\] years"):
         odd = dataclasses.replace(cases.risk(), horizons=(Horizon(2, 0.1, 0.0, 0.2),))
         risk.encode(headers, cases.analysed(predicted=odd), cases.CONTEXT)
     with pytest.raises(ValueError, match="no quantities of the lungs"):
         measurements.encode(headers, dataclasses.replace(FINDINGS, quantities={}), seg, cases.CONTEXT)
-    with pytest.raises(ValueError, match="hold no lungs"):
+    with pytest.raises(ValueError, match="have no lungs"):
         measurements.encode(headers, cases.refused(), seg, cases.CONTEXT)
     with pytest.raises(ValueError, match="the findings are analysed"):
         refusal.encode(headers[0], FINDINGS, cases.CONTEXT)
@@ -257,7 +257,7 @@ def test_change_is_measured_named_and_its_doubts_are_said() -> None:
     assert ("CHG_HAA", 2.5, "%") in found
     assert ("CHY_VOLUME", 2.5, "cm3/a") in found
     said = next(text for text in texts(report) if text.startswith("Changes since study 1.2.1"))
-    assert "Another scanner" in said
+    assert "Different scanner" in said
 
 
 def test_a_short_interval_has_no_change_per_year() -> None:
@@ -299,7 +299,7 @@ def test_the_evidence_is_the_very_report_that_was_sent_for_the_prior_scan() -> N
 
 def test_the_time_point_is_stated_in_each_group_where_prior_scans_are_known() -> None:
     report = all_documents(FOLLOWED_UP)["measurements"]
-    assert [str(i.TextValue) for i in walk(report) if name(i) == "C2348792"] == ["Scan 4 of those known"] * 3
+    assert [str(i.TextValue) for i in walk(report) if name(i) == "C2348792"] == ["Scan 4 of the known scans"] * 3
     alone = all_documents(FINDINGS)["measurements"]
     assert not any(name(i) == "C2348792" for i in walk(alone))
     assert "PertinentOtherEvidenceSequence" not in alone

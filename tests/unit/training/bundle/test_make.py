@@ -304,7 +304,7 @@ def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
-    with pytest.raises(BundleError, match=rf"{re.escape(name)} is not the file that model\.toml names"):
+    with pytest.raises(BundleError, match=rf"{re.escape(name)} is not the file listed in model\.toml"):
         load(copy, allow_demo=True)
     (copy / name).unlink()
     with pytest.raises(BundleError, match=rf"{re.escape(name)} is missing"):
@@ -322,21 +322,21 @@ def test_a_changed_or_missing_file_is_named(copy: Path, name: str) -> None:
             change_json("golden.json", lambda c: c["expected"][1].update(upper=0.99)),
             "does not reproduce its golden case",
         ),
-        (change_json("golden.json", lambda c: c["features"].popitem()), "golden.json: the model needs numbers"),
-        (change_json("golden.json", lambda c: c["expected"].pop()), "expected is not for the years"),
+        (change_json("golden.json", lambda c: c["features"].popitem()), "golden.json: the model needs features"),
+        (change_json("golden.json", lambda c: c["expected"].pop()), "expected must be for the years"),
         (other_network, "does not reproduce its golden case"),
         (no_safetensors, "does not hold a network of 5 intervals on resnet18"),
-        (change_json(TABLE, lambda c: c.update(format=9)), "radiomics-0.json is no tabular model"),
+        (change_json(TABLE, lambda c: c.update(format=9)), "radiomics-0.json is not a tabular model"),
         (change_json(TABLE, lambda c: c.update(edges_years=[0, 1, 2, 3, 4, 6])), "has the intervals"),
-        (change_json(TABLE, lambda c: c["features"].__setitem__(0, "quantities.x.y")), "does not name: quantities.x.y"),
+        (change_json(TABLE, lambda c: c["features"].__setitem__(0, "quantities.x.y")), "does not list: quantities.x.y"),
         (change_json(TABLE, lambda c: c.update(combat={"by": ["weather"], "batches": {}})), "combat is by weather"),
-        (change_json(TABLE, lambda c: c.update(edges_years=[0])), "radiomics-0.json is no tabular model"),
-        (deep_json, "radiomics-0.json is no tabular model"),
+        (change_json(TABLE, lambda c: c.update(edges_years=[0])), "radiomics-0.json is not a tabular model"),
+        (deep_json, "radiomics-0.json is not a tabular model"),
         (change_json("golden.json", lambda c: c.update(spacing_mm=[0, 5, 5])), "spacing_mm.0: Input should be greater"),
-        (change_scan(lambda a: {**a, "labels": a["labels"][1:].contiguous()}), "golden.safetensors holds no golden"),
-        (change_scan(lambda a: {k: v[0].contiguous() for k, v in a.items()}), "golden.safetensors holds no golden"),
-        (change_scan(lambda a: {**a, "hu": a["hu"].bfloat16()}), "golden.safetensors holds no golden"),
-        (change_scan(lambda a: {"hu": a["hu"]}), "golden.safetensors holds no golden"),
+        (change_scan(lambda a: {**a, "labels": a["labels"][1:].contiguous()}), "golden.safetensors is not a golden"),
+        (change_scan(lambda a: {k: v[0].contiguous() for k, v in a.items()}), "golden.safetensors is not a golden"),
+        (change_scan(lambda a: {**a, "hu": a["hu"].bfloat16()}), "golden.safetensors is not a golden"),
+        (change_scan(lambda a: {"hu": a["hu"]}), "golden.safetensors is not a golden"),
     ],
 )
 def test_a_model_that_is_another_than_the_evaluated_is_found(
@@ -359,7 +359,7 @@ def test_a_bundle_of_before_says_earlier_and_serves(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (r"^version = 1$", "version = 2", "version is 2: this dicomnode knows version 1"),
+        (r"^version = 1$", "version = 2", "version is 2: this dicomnode supports version 1"),
         (r"^format = .*$", "format = 2", "model.toml: format: Input should be 3"),
         (r"^name = .*$", 'name = "x"\ncolour = "blue"', "colour: Extra inputs are not permitted"),
         (r"^slab_mm = .*$", "slab_mm = 5.0\nsharpen = 2", "unknown or missing key: sharpen"),
@@ -368,11 +368,11 @@ def test_a_bundle_of_before_says_earlier_and_serves(copy: Path) -> None:
             'intended_use = "clinical"',
             "intended_use: Input should be 'synthetic-demo' or 'research'",
         ),
-        (r"^horizons_years = .*$", "horizons_years = [3, 1]", "must rise"),
+        (r"^horizons_years = .*$", "horizons_years = [3, 1]", "must increase"),
         (r'^"golden.safetensors" = .*$', "", "holds golden.safetensors, which model.toml does not list"),
         (r'^"report.md" = .*$', "", "holds report.md, which model.toml does not list: remove it"),
         (r"^seal = .*$", "", "model.toml: seal: Field required"),
-        (r'^"resnet18-0.safetensors" = .*$', "", "files lacks the sha256 of resnet18-0.safetensors"),
+        (r'^"resnet18-0.safetensors" = .*$', "", "files has no sha256 of resnet18-0.safetensors"),
         (r"^limits = .*$", "limits = [", "model.toml: "),
         (r"^slope = .*$", "slope = 0.0", "ensemble.slope: Input should be greater than 0"),
         (r"^intercepts = .*$", "intercepts = [0.0, 0.0]", "intercepts needs 5 numbers"),
@@ -381,16 +381,16 @@ def test_a_bundle_of_before_says_earlier_and_serves(copy: Path) -> None:
         (r"^prior = true$", "prior = false", "does not hold a network of 5 intervals on resnet18"),
         (r"^backbone = .*$", 'backbone = "vgg"', "arms.1.backbone: Value error, 'vgg' is not one of"),
         (r'^kind = "tabular"$', 'kind = "crystal ball"', "does not match any of the expected tags"),
-        (r"^features = .*$", "features = []", "features must be named with a tabular arm"),
-        (r"^radiomics = .*$", 'radiomics = ""', "radiomics must hold PyRadiomics' settings"),
+        (r"^features = .*$", "features = []", "features is required with a tabular arm"),
+        (r"^radiomics = .*$", 'radiomics = ""', "radiomics is required where features has"),
         (
             r'^models = \["radiomics-0.json", ',
             'models = ["../x.json", ',
             "must be a file name in the bundle's own folder",
         ),
-        (r"^horizons_years = .*$", "horizons_years = [1, 7]", r"horizons \[7\] are no interval edges"),
+        (r"^horizons_years = .*$", "horizons_years = [1, 7]", r"horizons \[7\] are not interval edges"),
         (r'^"report.md" = ', r'"re\u0000port.md" = ', "must be a file name in the bundle's own folder"),
-        (r"^radiomics = .*$", 'radiomics = "[1]"', "radiomics must hold PyRadiomics' settings"),
+        (r"^radiomics = .*$", 'radiomics = "[1]"', "radiomics is required where features has"),
         (r"^limits = .*$", "limits = " + "[" * 100_000, "cannot be used as a bundle .RecursionError"),
     ],
 )
@@ -413,7 +413,7 @@ def test_a_wrong_model_toml_is_refused_with_the_place(copy: Path, old: str, new:
 def test_a_model_toml_that_was_edited_is_refused(copy: Path, old: str, new: str) -> None:
     """Also where no digest and no golden case tell it."""
     bundles.edit(copy, old, new)
-    with pytest.raises(BundleError, match=r"model\.toml was changed after it was written: its seal does not fit"):
+    with pytest.raises(BundleError, match=r"model\.toml was changed after it was written: its seal does not match"):
         load(copy, allow_demo=True)
     bundles.seal(copy)
     if "seal" not in old:
@@ -423,7 +423,7 @@ def test_a_model_toml_that_was_edited_is_refused(copy: Path, old: str, new: str)
 def test_a_scan_that_is_not_listed_is_not_taken(copy: Path) -> None:
     """golden.json names a file outside the listed ones."""
     change_json("golden.json", lambda c: c.update(scan="model.toml"))(copy)
-    with pytest.raises(BundleError, match=r"files lacks the sha256 of model\.toml"):
+    with pytest.raises(BundleError, match=r"files has no sha256 of model\.toml"):
         load(copy, allow_demo=True)
 
 
@@ -470,7 +470,7 @@ def test_a_node_without_the_model_s_radiomics_refuses_it(made: Made) -> None:
     with pytest.raises(BundleError, match=r"switched off: set analysis\.radiomics = true"):
         made.bundle.check_radiomics(None)
     coarse = {**DEFAULT_SETTINGS, "setting": {**DEFAULT_SETTINGS["setting"], "resampledPixelSpacing": [3, 3, 3]}}
-    with pytest.raises(BundleError, match="radiomics with other settings"):
+    with pytest.raises(BundleError, match="other radiomics settings"):
         made.bundle.check_radiomics(coarse)
 
 

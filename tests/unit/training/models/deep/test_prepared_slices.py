@@ -96,7 +96,7 @@ def test_a_missing_volume_is_named(tmp_path: Path) -> None:
 def test_a_scan_without_lungs_is_refused(tmp_path: Path) -> None:
     empty = np.zeros((4, 8, 8))
     np.savez(tmp_path / "a.npz", hu=empty, labels=empty.astype(np.uint8), spacing_mm=(1, 1, 1), origin_mm=(0, 0, 0))
-    with pytest.raises(RefusedError, match="nothing to prepare"):
+    with pytest.raises(RefusedError, match="no input for the model"):
         prepare_all([tmp_path / "a.npz"], SPEC, tmp_path / "cache", 1, quiet)
 
 
