@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 import dicomnode
-from dicomnode.analysis.lungs.segmenter import ClassicalSegmenter
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from dicomnode.analysis.risk.predict import age_years

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import Labels, Volume
+from dicomnode.analysis.findings import SegmenterFamily
 from dicomnode.errors import RefusedError, WeightsError
 
 _LUNG_CLASSES, _LOBE_CLASSES = 3, 6
@@ -42,6 +43,8 @@ class LungmaskSegmenter:
         WeightsError: a file is missing, is not the expected one, or is no such network.
         ConfigurationError: there is no such device.
     """
+
+    family: SegmenterFamily = "network"
 
     def __init__(
         self,
