@@ -10,7 +10,6 @@ import numpy as np
 from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.measures import quantify
 from dicomnode.analysis.phantom.phantom import Disease, Phantom, PhantomScanner, chest
-from dicomnode.files import write_whole
 from training.synthetic.patients import SyntheticScan
 
 #: Of the phantoms, drawn for each scan: slice step and in-plane voxel, mm. A clinical scan has 0.6 to 1.5 and 0.7.
@@ -89,10 +88,13 @@ def _radiomics(phantom: Phantom) -> Features:
 
 
 def _write_volume(path: Path, phantom: Phantom) -> None:
-    arrays = {
-        "hu": phantom.volume.hu,
-        "labels": phantom.labels,
-        "spacing_mm": np.array(phantom.volume.spacing_mm),
-        "origin_mm": np.array(phantom.volume.origin_mm),
-    }
-    write_whole(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+    partial = path.with_suffix(".part")
+    with partial.open("wb") as file:
+        np.savez_compressed(
+            file,
+            hu=phantom.volume.hu,
+            labels=phantom.labels,
+            spacing_mm=np.array(phantom.volume.spacing_mm),
+            origin_mm=np.array(phantom.volume.origin_mm),
+        )
+    partial.rename(path)
