@@ -4,7 +4,6 @@ A file gets its final name only when its digest is right, so what is installed i
 files keeps the full SHA-256 of each as it was at installation.
 """
 
-import hashlib
 import json
 import os
 import urllib.error
@@ -16,6 +15,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from dicomnode.errors import PeerError, PeerRejectedError, UsageError, WeightsError
+from dicomnode.files import sha256_of, write_whole
 
 #: (bytes so far, bytes in all or None)
 Progress = Callable[[int, int | None], None]
@@ -89,7 +89,7 @@ def fetch(known: PublishedFile, folder: Path, mirror: str = "", progress: Progre
     if not url.startswith(("https://", "http://")):
         raise UsageError(f"{mirror}: the mirror must be a URL that starts with https:// or http://")
     here = installed(folder).get(known.file)
-    if here and here.path.is_file() and digest(here.path) == here.sha256:
+    if here and here.path.is_file() and sha256_of(here.path) == here.sha256:
         return here
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{known.file}.part"
@@ -120,7 +120,7 @@ def keep(known: PublishedFile, part: Path, folder: Path, source: str) -> Install
     Raises:
         WeightsError: its digest is another.
     """
-    found = digest(part)
+    found = sha256_of(part)
     if not found.startswith(known.prefix):
         part.unlink()
         raise WeightsError(
@@ -131,16 +131,8 @@ def keep(known: PublishedFile, part: Path, folder: Path, source: str) -> Install
         os.fsync(file.fileno())
     record = {name: one.sha256 for name, one in installed(folder).items()} | {known.file: found}
     part.replace(folder / known.file)
-    fresh = folder / f"{_RECORD}.new"
-    fresh.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    fresh.replace(folder / _RECORD)
+    write_whole(folder / _RECORD, json.dumps(record, indent=2, sort_keys=True) + "\n")
     return Installed(folder / known.file, found)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(url: str, part: Path, progress: Progress | None) -> None:

@@ -1,9 +1,8 @@
-"""Files that are either whole or not there: what a killed run leaves behind can be trusted when it goes on."""
+"""JSON files of a run, digests of what it was made with, and the lock that keeps a second process out."""
 
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,19 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from dicomnode.errors import UsageError
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place and rename it into it; its folder is made if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
+from dicomnode.files import write_whole
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write JSON of plain values atomically; a float that is not finite becomes null, which JSON can hold."""
-    write_atomically(path, json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+    """Write JSON of plain values whole or not at all; a float that is not finite becomes null, which JSON can hold."""
+    write_whole(path, json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
 
 
 def _plain(value: object) -> object:
@@ -41,12 +33,6 @@ def _plain(value: object) -> object:
 def digest(*parts: object) -> str:
     """SHA-256 over plain values, by their JSON."""
     return hashlib.sha256(json.dumps([_plain(p) for p in parts], sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -7,10 +7,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 Severity = Literal["info", "warning", "error"]
 IntendedUse = Literal["synthetic-demo", "research"]
+#: How a segmenter works: what the SEG and SR state as the algorithm's family (DICOM CID 7162).
+SegmenterFamily = Literal["network", "morphology"]
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,20 @@ class VolumeMl:
 
 @dataclass(frozen=True)
 class Lungs:
-    """Which segmenter made the mask, and the volumes of it."""
+    """Which segmenter made the mask, what kind of algorithm it is, and the volumes of the mask."""
 
     segmenter: str
     segmenter_version: str
     volume_ml: VolumeMl
+    family: SegmenterFamily
+
+
+def _with_family(stored: object) -> object:
+    """Lungs as stored, with the family, which older findings leave to the segmenter's name."""
+    if not isinstance(stored, dict) or "family" in stored:
+        return stored
+    network = str(stored.get("segmenter")).lower().startswith("lungmask")
+    return {**stored, "family": "network" if network else "morphology"}
 
 
 @dataclass(frozen=True)
@@ -226,7 +240,7 @@ class Findings:
     series: ChosenSeries | None = None
     rejected: tuple[RejectedSeries, ...] = ()
     flags: tuple[Flag, ...] = ()
-    lungs: Lungs | None = None
+    lungs: Annotated[Lungs | None, BeforeValidator(_with_family)] = None
     quantities: Mapping[str, Quantities] = field(default_factory=dict)
     radiomics: Radiomics | None = None
     risk: Risk | None = None
@@ -262,55 +276,32 @@ class Findings:
 
     @classmethod
     def from_json(cls, text: str) -> "Findings":
-        """The findings that `to_json` wrote.
+        """The findings that `to_json` wrote, in this version or an earlier one.
 
         Raises:
-            KeyError, TypeError: the text is not such a file.
+            ValueError: the text is not such a file.
         """
-        d = json.loads(text)
-        series, lungs, radiomics, risk = d["series"], d["lungs"], d["radiomics"], d["risk"]
-        return cls(
-            status=d["status"],
-            series=None if series is None else ChosenSeries(**{**series, "spacing_mm": tuple(series["spacing_mm"])}),
-            rejected=tuple(
-                RejectedSeries(**{**r, "reasons": tuple(Reason(**x) for x in r["reasons"])}) for r in d["rejected"]
-            ),
-            flags=tuple(Flag(**f) for f in d["flags"]),
-            lungs=None if lungs is None else Lungs(**{**lungs, "volume_ml": VolumeMl(**lungs["volume_ml"])}),
-            quantities={k: Quantities(**v) for k, v in d["quantities"].items()},
-            radiomics=None if radiomics is None else Radiomics(**radiomics),
-            risk=None if risk is None else _risk(risk),
-            timings_s=d["timings_s"],
-            software_version=d["software_version"],
-            input_digest=d["input_digest"],
-            algorithm_digest=d["algorithm_digest"],
-            change=_change(d.get("change")),
-            trend=tuple(_trend_point(p) for p in d.get("trend", ())),
-            surroundings_digest=d.get("surroundings_digest", ""),
-        )
+        try:
+            return _reader().validate_python(_under_todays_keys(json.loads(text)))
+        except ValidationError as error:
+            # Not pydantic's own text, which quotes the file: there are dates and UIDs in it.
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from None
 
 
-def _trend_point(d: Mapping[str, Any]) -> TrendPoint:
-    horizons = tuple(Horizon(**h) for h in d["horizons"])
-    return TrendPoint(**{**d, "horizons": horizons, "doubts": tuple(d["doubts"]), "version": tuple(d["version"])})
+def _under_todays_keys(read: Any) -> Any:
+    """Findings as read, whose change may stand under the keys that it had before `_TODAYS_KEYS`."""
+    change = read.get("change") if isinstance(read, dict) else None
+    if not isinstance(change, dict):
+        return read
+    change = _renamed(change)
+    if isinstance(change.get("measures"), dict):
+        change["measures"] = {k: _renamed(v) for k, v in change["measures"].items()}
+    return {**read, "change": change}
 
 
-def _risk(d: Mapping[str, Any]) -> Risk:
-    read: dict[str, Any] = {
-        "horizons": tuple(Horizon(**h) for h in d["horizons"]),
-        "slice_relevance": tuple(SliceRelevance(**r) for r in d.get("slice_relevance", ())),
-        "scan_codes": {name: tuple(code) for name, code in d.get("scan_codes", {}).items()},
-        "flags": tuple(Flag(**f) for f in d.get("flags", ())),
-    }
-    return Risk(**{**d, **read})
-
-
-def _change(d: Mapping[str, Any] | None) -> Change | None:
-    if d is None:
-        return None
-    d = {_TODAYS_KEYS.get(k, k): v for k, v in d.items()}
-    measures = {k: Delta(**{_TODAYS_KEYS.get(n, n): x for n, x in v.items()}) for k, v in d["measures"].items()}
-    return Change(**{**d, "measures": measures, "flags": tuple(Flag(**f) for f in d["flags"])})
+def _renamed(read: Any) -> Any:
+    return {_TODAYS_KEYS.get(k, k): v for k, v in read.items()} if isinstance(read, dict) else read
 
 
 def _former(change: Change) -> dict[str, Any]:
@@ -318,3 +309,9 @@ def _former(change: Change) -> dict[str, Any]:
     former = {today: key for key, today in _TODAYS_KEYS.items()}
     d = {former.get(k, k): v for k, v in asdict(change).items()}
     return {**d, "measures": {k: {former.get(n, n): x for n, x in v.items()} for k, v in d["measures"].items()}}
+
+
+@cache
+def _reader() -> TypeAdapter[Findings]:
+    # Made when first used: it takes milliseconds, and not everybody who knows the records reads files.
+    return TypeAdapter(Findings)

@@ -249,7 +249,7 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
         series=_chosen(series, volume, selection.why_chosen),
         rejected=selection.rejected,
         flags=flags,
-        lungs=Lungs(method.segmenter.name, method.segmenter.version, volume_ml),
+        lungs=Lungs(method.segmenter.name, method.segmenter.version, volume_ml, method.segmenter.family),
         quantities=quantities,
         radiomics=features,
         software_version=dicomnode.__version__,

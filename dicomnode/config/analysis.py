@@ -1,7 +1,8 @@
 """Which series are analysed, by which algorithms, and where their weights come from."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
@@ -11,6 +12,14 @@ from dicomnode.analysis.series.selection_rules import Contrast, Rules
 from dicomnode.config.fields import PATTERNS, ConfigTable, Patterns
 
 _RULES = selection_rules.DEFAULT
+
+#: The segmenters there are; `models.segmenters.SEGMENTERS` makes them.
+SegmenterName = Literal["classical", "lungmask"]
+#: The keys of [analysis] that one segmenter alone reads: those of another mean nothing to it.
+SEGMENTER_KEYS: Final[Mapping[SegmenterName, tuple[str, ...]]] = {
+    "classical": (),
+    "lungmask": ("lungmask_weights", "lungmask_sha256", "lungmask_lobe_weights", "lungmask_lobe_sha256"),
+}
 
 
 class SelectionTable(ConfigTable):
@@ -68,7 +77,7 @@ class AnalysisTable(ConfigTable):
 
     selection: SelectionTable = Field(SelectionTable(), description="give a table [analysis.selection]")
 
-    segmenter: Literal["classical", "lungmask"] = Field(
+    segmenter: SegmenterName = Field(
         "classical", description="give 'classical' (needs no weights) or 'lungmask' (needs lungmask_weights)"
     )
     lungmask_weights: Path | None = Field(

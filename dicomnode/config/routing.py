@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
-from dicomnode.config.analysis import AnalysisTable, SelectionTable
+from dicomnode.config.analysis import SEGMENTER_KEYS, AnalysisTable, SegmenterName, SelectionTable
 from dicomnode.config.fields import AeTitle, ConfigTable, Pattern
 from dicomnode.errors import ConfigurationError
 from dicomnode.routing.rules import DEFAULT_PROFILE, Action, Condition, Mode, Otherwise, Priority, Rule
@@ -16,7 +16,6 @@ from dicomnode.routing.rules import DEFAULT_PROFILE, Action, Condition, Mode, Ot
 NAME = r"^[A-Za-z0-9_-]{1,32}$"
 #: VRs without a value that could be compared: sequences and blobs.
 _NOT_COMPARABLE = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "OB or OW"})
-_LUNGMASK = ("lungmask_weights", "lungmask_sha256", "lungmask_lobe_weights", "lungmask_lobe_sha256")
 
 
 def _keyword(value: str) -> str:
@@ -129,7 +128,7 @@ class ProfileTable(ConfigTable):
 
     name: str = Field(pattern=NAME, description="give a name of letters, digits, '-' and '_'")
     selection: SelectionTable | None = Field(None, description="give a table [profile.selection]")
-    segmenter: Literal["classical", "lungmask"] | None = Field(None, description="give 'classical' or 'lungmask'")
+    segmenter: SegmenterName | None = Field(None, description="give 'classical' or 'lungmask'")
     lungmask_weights: Path | None = Field(None, description="give 'R231', or the path of such a weights file")
     lungmask_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="give the SHA-256 of that file: 64 lower-case hex digits"
@@ -150,8 +149,11 @@ class ProfileTable(ConfigTable):
         if self.selection is not None:
             chosen = {k: getattr(self.selection, k) for k in self.selection.model_fields_set}
             given["selection"] = analysis.selection.model_copy(update=chosen)
-        # A digest belongs to its file, and what is lungmask's is not the classical segmenter's.
-        foreign = _LUNGMASK if self.segmenter == "classical" else ("lungmask_sha256",) if self.lungmask_weights else ()
+        # What is one segmenter's is not another's, and a digest belongs to its file.
+        others = SEGMENTER_KEYS.items() if self.segmenter else ()
+        foreign = {key for name, keys in others if name != self.segmenter for key in keys}
+        if self.lungmask_weights:
+            foreign.add("lungmask_sha256")
         base = {k: getattr(analysis, k) for k in type(analysis).model_fields if k not in foreign}
         try:
             return AnalysisTable.model_validate({**base, **given})

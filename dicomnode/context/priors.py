@@ -26,6 +26,7 @@ from dicomnode.context.prior_findings import newest_findings
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.files import write_whole
 from dicomnode.network import association, find, pacs_queries
+from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
 from dicomnode.store.identity import same_patient, whose
@@ -40,7 +41,7 @@ _DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01]) ")
 _MOST_STUDIES, _MOST_SERIES = 500, 200
 _DAYS_A_YEAR = 365.25
 #: A study that waits looks again after so many seconds: seldom enough for the database, often enough for a reader.
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S, _GROWTH = 1.0, 30.0, 1.25
 
 
 @dataclass(frozen=True)
@@ -222,8 +223,8 @@ def look(
     coming = [uid for uid in catalog.awaited(study_uid) if _is_coming(catalog, uid)]
     left = table.wait_s - waited
     if left > 0 and (coming or may_answer):
-        pause = min(max(_SHORTEST_PAUSE_S, 0.25 * waited), _LONGEST_PAUSE_S, left)
-        return PriorsWait(pause, tuple(wanted))
+        pause = backoff_s(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S, attempt, study_uid, growth=_GROWTH)
+        return PriorsWait(min(pause, left), tuple(wanted))
     _note(config, catalog, study_uid, generation, is_unknown)
     return PriorsWait(0.0, tuple(wanted))
 

@@ -1,6 +1,5 @@
 """A small archive that stands in for a PACS in the demo and in tests: C-ECHO, C-STORE and Storage Commitment as SCP."""
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -12,6 +11,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import EventHandlerType
 
 from dicomnode.errors import SpoolError
+from dicomnode.files import write_whole
 from dicomnode.network import commitment, contexts
 from dicomnode.network.transport import disable_nagle
 from dicomnode.reception import commitment_scp
@@ -67,10 +67,7 @@ class StoragePeer:
 
     def _store(self, event: evt.Event) -> int:
         path = self._path(str(cast(C_STORE, event.request).AffectedSOPInstanceUID))
-        # A reader of the folder never sees half a file.
-        temporary = path.with_suffix(f".{threading.get_ident()}.part")
-        temporary.write_bytes(event.encoded_dataset())
-        temporary.rename(path)
+        write_whole(path, event.encoded_dataset(), durable=False)
         return 0x0000
 
     def _path(self, sop_instance_uid: str) -> Path:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomnode.downloads import Installed, PublishedFile, digest, installed, keep
+from dicomnode.downloads import Installed, PublishedFile, installed, keep
 from dicomnode.errors import BundleError, UsageError
+from dicomnode.files import sha256_of
 
 _LUNGMASK = ("https://github.com/JoHof/lungmask/releases/download/v0.0/", "use `dicomnode weights install`")
 
@@ -62,7 +63,7 @@ class WeightsVerdict:
 def verify(folder: Path) -> Iterator[WeightsVerdict]:
     """Compare all that is installed with its digests; recompute each bundle's golden case."""
     for name, here in sorted(installed(folder).items()):
-        found = digest(here.path) if here.path.is_file() else None
+        found = sha256_of(here.path) if here.path.is_file() else None
         if found == here.sha256:
             yield WeightsVerdict(name, True, f"sha256 {found}")
         else:

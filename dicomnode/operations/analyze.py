@@ -76,5 +76,5 @@ def _read(path: Path) -> Findings:
         return Findings.from_json(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"--prior {path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         raise UsageError(f"--prior {path} is no findings.json that dicomnode wrote") from None

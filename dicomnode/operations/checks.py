@@ -12,7 +12,8 @@ from pydicom.datadict import dictionary_VM
 
 from dicomnode.config import Config
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolError
-from dicomnode.models.build import model_bundle, segmenter
+from dicomnode.models import segmenters
+from dicomnode.models.build import model_bundle
 from dicomnode.network import association
 from dicomnode.outbound import peers
 from dicomnode.outbound.notify import mail, webhook
@@ -107,7 +108,7 @@ def _port(config: Config) -> Result:
 
 def _segmenter(config: Config) -> Result:
     try:
-        made = segmenter(config.analysis)
+        made = segmenters.make(config.analysis)
     except DicomnodeError as e:
         return Result("segmenter", False, str(e))
     return Result("segmenter", True, f"{made.name}, version {made.version}")
@@ -178,7 +179,7 @@ def _profiles(config: Config) -> Iterator[Result]:
             continue
         try:
             table = config.analysis_of(profile.name)
-            segmenter(table)
+            segmenters.make(table)
             model_bundle(table)
         except DicomnodeError as e:
             yield Result(what, False, str(e))

@@ -1,7 +1,12 @@
 """Every code that the objects use (PS3.16), and the published list of the private ones."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+
+from dicomnode.analysis.findings import SegmenterFamily
 
 SCHEME = "99DICOMNODE"
 #: 2.25 and the UUID 13b42df8-c8e6-4861-b1d5-85ba9df69a68, drawn once for this project: it names the scheme for good.
@@ -35,6 +40,11 @@ NO_UNITS = Code("1", "UCUM", "no units")
 
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 MORPHOLOGICAL_OPERATIONS = Code("123104", "DCM", "Morphological Operations")
+#: CID 7162, by how a segmenter works.
+ALGORITHM_FAMILIES: Final[Mapping[SegmenterFamily, Code]] = {
+    "network": ARTIFICIAL_INTELLIGENCE,
+    "morphology": MORPHOLOGICAL_OPERATIONS,
+}
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 DEVICE = Code("121007", "DCM", "Device")
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")

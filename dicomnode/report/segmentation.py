@@ -6,7 +6,6 @@ import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 
 from dicomnode.analysis.arrays import LEFT, Labels
 from dicomnode.analysis.findings import Findings, Lungs
@@ -75,12 +74,6 @@ def encode(
     return seg
 
 
-def algorithm_family(lungs: Lungs) -> Code:
-    """The kind of algorithm (CID 7162) that made the mask: only a network is called artificial intelligence."""
-    network = lungs.segmenter.lower().startswith("lungmask")
-    return codes.ARTIFICIAL_INTELLIGENCE if network else codes.MORPHOLOGICAL_OPERATIONS
-
-
 def _pixels(labels: Labels, lobes: NDArray[np.uint8] | None, findings: Findings) -> NDArray[np.uint8]:
     """Segment numbers, (frame, row, column); with lobes, which overlap the lungs, (frame, row, column, segment)."""
     numbers = segments(findings)
@@ -106,7 +99,7 @@ def _describe(number: int, structure: Structure, header: Dataset, lungs: Lungs) 
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=plain(lungs.segmenter),
             version=plain(lungs.segmenter_version),
-            family=algorithm_family(lungs),
+            family=codes.ALGORITHM_FAMILIES[lungs.family],
             source=MANUFACTURER,
         ),
         tracking_id=structure.name.capitalize(),

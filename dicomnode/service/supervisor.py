@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dicomnode.config import Config
 from dicomnode.registry.retraining import Retraining, trigger
+from dicomnode.retry import backoff_s
 from dicomnode.service.clock import Housekeeping
 from dicomnode.service.processes import prepare_folders
 from dicomnode.store.catalog.catalog import Catalog
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 #: A child that ends with one of these will not do better by being started again at once: configuration, bundle,
 #: weights.
 _NEEDS_A_PERSON = (2, 4)
-_LONGEST_PAUSE_S = 60.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 #: What a child needs beyond `worker.drain_s`, to close its connections.
 _AFTER_DRAIN_S = 5.0
 
@@ -53,7 +54,7 @@ class Child:
         log.info("%s started as process %d", self.name, self.process.pid)
 
     def watch(self) -> None:
-        """Start the process again if it has ended, after a pause that doubles while it keeps failing."""
+        """Start the process again if it has ended, after a pause that grows while it keeps failing."""
         now = time.monotonic()
         if self.process is None:
             if now >= self.start_again_at:
@@ -65,7 +66,10 @@ class Child:
                 self.failures = 0
             return
         self.failures += 1
-        pause = _LONGEST_PAUSE_S if code in _NEEDS_A_PERSON else min(0.5 * 2.0**self.failures, _LONGEST_PAUSE_S)
+        # By its process too: the workers of several machines that have lost one database bear the same names.
+        pause = backoff_s(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, self.failures, f"{self.name} {self.process.pid}")
+        if code in _NEEDS_A_PERSON:
+            pause = _LONGEST_PAUSE_S
         what = f"signal {-code}" if code < 0 else f"exit status {code}"
         log.error("%s ended with %s; it is started again in %.0f s", self.name, what, pause)
         self._close()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from dicomnode import files
 from dicomnode.errors import SpoolError
 from dicomnode.store import process_names
 
@@ -100,10 +101,10 @@ class Incoming:
             try:
                 self._path.rename(path)
             except FileNotFoundError:  # the first file of its series: asking before every file would cost more
-                _make_folder(path.parent)
+                files.make_folder(path.parent)
                 self._path.rename(path)
             self._path, self._is_kept = path, True
-            _sync_folder(path.parent)
+            files.sync_folder(path.parent)
         except OSError as error:
             self.discard()
             raise _spool_error("write", path, error) from error
@@ -134,7 +135,7 @@ class Spool:
         self._numbers = itertools.count()
         for folder in (self._incoming, self._studies, self._quarantine, self._leaving):
             try:
-                _make_folder(folder)
+                files.make_folder(folder)
             except OSError as error:
                 raise _spool_error("make the folder", folder, error) from error
 
@@ -208,7 +209,7 @@ class Spool:
         source, target = self._studies / folder_name(study_uid), self._leaving / folder_name(study_uid)
         try:
             source.rename(target)
-            _sync_folder(self._leaving)
+            files.sync_folder(self._leaving)
         except FileNotFoundError:
             return  # its folder is gone already
         except OSError as error:
@@ -224,9 +225,9 @@ class Spool:
             for path in sorted((self._leaving / name).glob("*/*.dcm")):
                 # File by file: newer images of the study may have made its folder again.
                 target = self._studies / path.relative_to(self._leaving)
-                _make_folder(target.parent)
+                files.make_folder(target.parent)
                 path.rename(target)
-                _sync_folder(target.parent)
+                files.sync_folder(target.parent)
             shutil.rmtree(self._leaving / name)
         except OSError as error:
             raise _spool_error("move", self._leaving / name, error) from error
@@ -274,23 +275,6 @@ class Spool:
             return shutil.disk_usage(self.root).free
         except OSError as error:
             raise _spool_error("ask the free space of", self.root, error) from error
-
-
-def _make_folder(folder: Path) -> None:
-    """Makes a folder and its parents; each new name is on the disk (fsync of its parent) when this returns."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _spool_error(what: str, path: Path, error: OSError) -> SpoolError:

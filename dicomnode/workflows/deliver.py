@@ -13,7 +13,6 @@ so that one which waits for its time holds no place in that queue. The state sta
        └── newer generation ──> superseded
 """
 
-import hashlib
 import logging
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import commitment
 from dicomnode.outbound import originals, peers
 from dicomnode.outbound.attempts import mark
+from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, DeliveryState, Kind
 from dicomnode.workflows.queue import MOST_RECOVERIES, delivery_id, delivery_queue
@@ -96,20 +96,9 @@ def deliver(
 
 
 def pause_s(peer: DestinationTable, attempt: int, seed: str) -> float:
-    """Seconds before the attempt after `attempt`: doubled each time, up to the longest, less up to half by jitter.
-
-    The jitter keeps a hundred studies that failed together from coming back together. It follows from `seed`, because
-    a workflow that is run again must do the same.
-    """
+    """Seconds before the attempt after `attempt`; an answer to a request for storage commitment is not outwaited."""
     longest = min(peer.retry_longest_s, peer.commitment_timeout_s) if peer.commitment else peer.retry_longest_s
     return backoff_s(peer.retry_first_s, longest, attempt, seed)
-
-
-def backoff_s(first_s: float, longest_s: float, attempt: int, seed: str) -> float:
-    """`pause_s` of plain numbers."""
-    full = min(first_s * 2.0 ** min(attempt - 1, 30), longest_s)
-    digest = hashlib.sha256(f"{seed} {attempt}".encode()).digest()
-    return full * (1.0 - 0.5 * int.from_bytes(digest[:4], "big") / 2**32)
 
 
 def _peer(destination: str) -> DestinationTable | None:

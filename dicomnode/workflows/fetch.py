@@ -13,6 +13,7 @@ from dicomnode.context import prefetch, priors, worklist
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import find, move
 from dicomnode.reception import c_get
+from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
 from dicomnode.store.spool import Spool
@@ -76,7 +77,7 @@ def fetch(study_uid: str, asked_by: str, attempt: int, waited: float) -> str:
     if how == "busy hours":
         enqueue(study_uid, asked_by, attempt=attempt + 1, waited=waited, pause=_BUSY_PAUSE_S)
     elif how == "again":
-        pause = min(_FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 30), _LONGEST_PAUSE_S)
+        pause = backoff_s(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, attempt, seed=f"{study_uid} {asked_by}")
         enqueue(study_uid, asked_by, attempt=attempt + 1, waited=waited, pause=pause)
     return how
 

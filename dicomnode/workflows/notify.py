@@ -16,8 +16,8 @@ from dbos import DBOS, EnqueueOptions
 from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, PeerError, PeerRejectedError
 from dicomnode.outbound.notify.sending import find, send
+from dicomnode.retry import backoff_s
 from dicomnode.store.records import Event
-from dicomnode.workflows.deliver import backoff_s
 from dicomnode.workflows.queue import MOST_RECOVERIES, POLL_S, notify_id, notify_queue
 from dicomnode.workflows.worker import RETRIES, current
 

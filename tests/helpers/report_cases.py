@@ -27,6 +27,7 @@ from dicomnode.analysis.findings import (
     Reason,
     RejectedSeries,
     Risk,
+    SegmenterFamily,
     TrendPoint,
     VolumeMl,
 )
@@ -77,6 +78,7 @@ def analysed(
     predicted: Risk | None = None,
     change: Change | None = None,
     trend: tuple[TrendPoint, ...] = (),
+    family: SegmenterFamily = "morphology",
 ) -> Findings:
     return Findings(
         status="analysed",
@@ -87,7 +89,7 @@ def analysed(
             Flag("thick", "warning", "slices are 4.0 mm apart, more than 1.5 mm"),
             Flag("contrast", "info", "no contrast agent was recorded"),
         ),
-        lungs=Lungs(segmenter, "1", VolumeMl(4321.0, 2000.0, 2321.0)),
+        lungs=Lungs(segmenter, "1", VolumeMl(4321.0, 2000.0, 2321.0), family),
         quantities={
             **{"lungs": quantities(), "right": quantities(5.0), "left": quantities(-5.0)},
             **{region: quantities(float(k)) for k, region in enumerate(codes.REGIONS)},

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode.analysis import pipeline
-from dicomnode.analysis.lungs.segmenter import ClassicalSegmenter
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.measures.change import latest_before
 from dicomnode.analysis.phantom.phantom import Disease, chest
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS

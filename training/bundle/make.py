@@ -4,7 +4,6 @@ The bundle's Device UID is not stored: the node derives it from the digest of it
 sha256 (over model.toml, which holds all other digests) is a part (`dicomnode.report.uids.device`).
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from dicomnode.analysis.risk.bundle import Bundle, load, read
 from dicomnode.analysis.risk.manifest import Golden, seal_of
 from dicomnode.analysis.risk.tabular import TabularModel
 from dicomnode.errors import UsageError
+from dicomnode.files import sha256_of
 from training.bundle import golden
 from training.bundle.model_card import model_card
 from training.data import registry_folder
@@ -218,7 +218,7 @@ def _write(folder: Path, manifest: Mapping[str, Any], case: Golden) -> None:
     """Write golden.json, and model.toml with the digest of every other file and its own seal."""
     (folder / golden_case.NAME).write_text(case.model_dump_json(indent=1) + "\n", encoding="utf-8")
     names = sorted(p.name for p in folder.iterdir() if p.name != "model.toml")
-    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    digests = {name: sha256_of(folder / name) for name in names}
     unsealed = {**manifest, "files": digests}
     seal = seal_of(tomllib.loads(to_toml(unsealed)))  # of what a reader will find
     (folder / "model.toml").write_text(to_toml({**unsealed, "seal": seal}), encoding="utf-8")

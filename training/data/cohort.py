@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from dicomnode.errors import UsageError
+from dicomnode.files import write_whole
 from training.data import csv_tables, former_names
 from training.data.follow_up import Transplant, ends
 from training.data.outcomes import DAYS_PER_YEAR, Outcomes
 from training.data.registry_folder import Registry
-from training.files import write_atomically
 
 #: A measurement of lung function counts for scans up to this long after it.
 COVARIATE_DAYS = 365
@@ -147,8 +147,8 @@ def _covariates(frame: pd.DataFrame, covariates: pd.DataFrame | None) -> pd.Data
 
 def save(cohort: Cohort, path: Path) -> None:
     """Write `path` (Parquet) and `flow.json` beside it."""
-    write_atomically(path.with_name("flow.json"), json.dumps([asdict(s) for s in cohort.flow], indent=1) + "\n")
-    write_atomically(path, cohort.frame.to_parquet(index=False))
+    write_whole(path.with_name("flow.json"), json.dumps([asdict(s) for s in cohort.flow], indent=1) + "\n")
+    write_whole(path, cohort.frame.to_parquet(index=False))
 
 
 def load(path: Path) -> pd.DataFrame:

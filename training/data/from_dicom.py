@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 import dicomnode
-from dicomnode.analysis.lungs.segmenter import ClassicalSegmenter
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from dicomnode.analysis.risk.predict import age_years
@@ -19,10 +19,11 @@ from dicomnode.analysis.risk.tabular import names_of
 from dicomnode.analysis.series.headers import ImageHeader, string, text
 from dicomnode.analysis.series.selection import find_files, group, read_headers, studies
 from dicomnode.errors import UsageError
+from dicomnode.files import write_whole
 from training.data import follow_up, pseudonyms
 from training.data.pseudonyms import Pseudonyms
 from training.data.registry_folder import FORMAT, SCANS
-from training.files import digest, write_atomically
+from training.files import digest
 from training.progress_type import ProgressCallback
 
 
@@ -73,7 +74,7 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
         kept = out / "studies" / f"{digest(names.key.hex(), method.digest, uid)[:32]}.json"
         if not kept.is_file():
             entry = _entry([h for s in series for h in s.headers], method, names, out)
-            write_atomically(kept, json.dumps(entry))
+            write_whole(kept, json.dumps(entry))
         entries.append((uid, json.loads(kept.read_text(encoding="utf-8"))))
     progress("Analysing studies", len(found), len(found))
     analysed = [entry for _, entry in entries if "row" in entry]
@@ -158,15 +159,15 @@ def _write_volume(path: Path, analysis: Analysis) -> None:
         spacing_mm=np.array(volume.spacing_mm),
         origin_mm=np.array(volume.origin_mm),
     )
-    write_atomically(path, packed.getvalue())
+    write_whole(path, packed.getvalue())
 
 
 def _write_tables(out: Path, method: Method, entries: list[dict[str, dict[str, object]]]) -> None:
     rows = pd.DataFrame([e["row"] for e in entries], columns=list(SCANS)).sort_values(["patient", "date", "scan"])
     features = pd.DataFrame([e["features"] for e in entries], dtype=np.float64)
     features.insert(0, "scan", [e["row"]["scan"] for e in entries])
-    write_atomically(out / "features.parquet", features.to_parquet(index=False))
-    write_atomically(out / "scans.csv", rows.to_csv(index=False))
+    write_whole(out / "features.parquet", features.to_parquet(index=False))
+    write_whole(out / "scans.csv", rows.to_csv(index=False))
     about = {
         "format": FORMAT,
         "made_by": "training",
@@ -176,4 +177,4 @@ def _write_tables(out: Path, method: Method, entries: list[dict[str, dict[str, o
         "notes": "analysed by `training cohort --dicom`; pseudonyms and shifted dates by the key beside this folder",
     }
     lines = (f"{key} = {json.dumps(value)}\n" for key, value in about.items())
-    write_atomically(out / "registry.toml", "".join(lines))
+    write_whole(out / "registry.toml", "".join(lines))

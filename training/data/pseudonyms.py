@@ -14,9 +14,9 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from dicomnode.errors import UsageError
+from dicomnode.files import write_whole
 from training.data import csv_tables
 from training.data.follow_up import COVARIATES, OUTCOMES
-from training.files import write_atomically
 
 #: Dates move into the past by up to this, so that none lies in the future.
 LONGEST_SHIFT_DAYS = 730
@@ -95,7 +95,7 @@ def pseudonymise(source: Path, out: Path, columns: Mapping[str, csv_tables.Parse
     for index, patient in enumerate(patients):
         cells = [names.patient(patient) if k == "patient" else table.columns[k][index] for k in columns]
         writer.writerow(names.shifted(patient, c) if isinstance(c, date) else "" if c is None else c for c in cells)
-    write_atomically(out, text.getvalue())
+    write_whole(out, text.getvalue())
     return out
 
 

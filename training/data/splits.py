@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.errors import DicomnodeError, UsageError
-from training.files import digest, write_atomically
+from dicomnode.files import write_whole
+from training.files import digest
 
 PARTS = ("train", "calibrate", "test")
 Rows = NDArray[np.intp]
@@ -93,7 +94,7 @@ class Nested:
 
     def save(self, path: Path) -> None:
         """Write the split and its hash as JSON."""
-        write_atomically(path, json.dumps({**asdict(self), "sha256": self.sha256}, indent=1) + "\n")
+        write_whole(path, json.dumps({**asdict(self), "sha256": self.sha256}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Nested":

@@ -21,11 +21,12 @@ import pandas as pd
 import dicomnode
 from dicomnode.analysis.measures.change import FOLLOWED, FOLLOWED_BY_REGION, per_year
 from dicomnode.errors import DicomnodeError, UsageError
+from dicomnode.files import write_whole
 from training.data.outcomes import DAYS_PER_YEAR
 from training.data.registry_folder import Registry
 from training.data.volumes import load_scan
 from training.features.settings import FeatureSettings
-from training.files import digest, write_atomically
+from training.files import digest
 from training.progress_type import ProgressCallback
 
 #: change.<measure> -> the quantity that it follows, as `dicomnode.analysis.measures.change.compare` does.
@@ -171,7 +172,7 @@ def _measure(tasks: list[_FeatureTask], workers: int, progress: ProgressCallback
 
 def _measure_one(task: _FeatureTask) -> None:
     try:
-        write_atomically(task.cached, json.dumps(measure(task.volume, task.radiomics), allow_nan=False))
+        write_whole(task.cached, json.dumps(measure(task.volume, task.radiomics), allow_nan=False))
     except DicomnodeError as error:
         raise UsageError(f"{task.volume}: {error}: repair the volume, or take the scan out of the registry") from None
 

@@ -5,7 +5,6 @@ finds the old one or the new one. `promotions.jsonl` is the history. A line of i
 step that was cut off between the two has a line whose bundle neither serves now nor is the next line's `before`.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ from pathlib import Path
 
 from dicomnode.analysis.risk.bundle import Bundle, load
 from dicomnode.errors import BundleError, GateError, UsageError
-from training.files import alone, write_atomically
+from dicomnode.files import sha256_of, write_whole
+from training.files import alone
 from training.release import verdict
 
 CURRENT = "current"
@@ -213,7 +213,7 @@ def _consent(run: Path, weights: Path, bundle: Bundle, before: _Known) -> tuple[
 def _lying(weights: Path, sha256: str) -> _Known:
     """The bundle of this digest in the weights folder; none where there is no such one."""
     for manifest in sorted(weights.glob("*/model.toml")):
-        if hashlib.sha256(manifest.read_bytes()).hexdigest() == sha256:
+        if sha256_of(manifest) == sha256:
             return _Known(manifest.parent.name, load(manifest.parent, allow_demo=True).sha256)
     return _Known()
 
@@ -236,7 +236,7 @@ def _serve(weights: Path, what: str, new: _Known, before: _Known, gate_sha256: s
         before_sha256=before.sha256,
     )
     lines = [json.dumps(asdict(p)) + "\n" for p in (*history(weights), done)]
-    write_atomically(weights / HISTORY, "".join(lines))
+    write_whole(weights / HISTORY, "".join(lines))
     temporary = weights / f".{CURRENT}.part"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(new.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from dicomnode.files import write_whole
 from training.evaluation.misjudged import BEGIN, END
 from training.evaluation.records import ArmResult
 from training.models.stacking import NAME as ENSEMBLE
@@ -52,16 +53,10 @@ def write(folder: Path) -> Path:
     )
     html = environment.get_template("report.html.j2").render(facts=facts, content=content, plots=_plots(facts))
     markdown = environment.get_template("report.md.j2").render(facts=facts, content=content, begin=BEGIN, end=END)
-    _write(folder / "report.md", markdown)
-    _write(folder / "report.json", _json(facts, content))
-    _write(folder / "report.html", html)
+    write_whole(folder / "report.md", markdown)
+    write_whole(folder / "report.json", _json(facts, content))
+    write_whole(folder / "report.html", html)
     return folder / "report.html"
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _json(facts: RunFacts, content: Content) -> str:

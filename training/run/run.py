@@ -14,13 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dicomnode.errors import DicomnodeError, UsageError
+from dicomnode.files import sha256_of, write_whole
 from training.data import cohort, follow_up, splits
 from training.data.registry_folder import Registry
 from training.data.registry_folder import read as read_registry
 from training.data.splits import Nested, assert_disjoint
 from training.features import compute
 from training.features.leak_checks import names_patients, suspicious
-from training.files import alone, digest, file_digest, write_atomically, write_json
+from training.files import alone, digest, write_json
 from training.models import stacking
 from training.models.arm import Arm, Data
 from training.models.registry import check_files, make_arm
@@ -77,7 +78,7 @@ def run(settings: RunSettings, toml: str, progress: ProgressCallback, until: str
     busy = f"{folder} is in use by a run that has not ended: wait for it, or give another out"
     with alone(folder / ".lock", busy):
         record = Record(folder, settings.model_dump(mode="json"), _fixed(settings, registry), _FREE)
-        write_atomically(folder / "run.toml", toml)
+        write_whole(folder / "run.toml", toml)
         run_ = _Run(folder, settings, registry, record, arms, progress)
         for step in STEPS[: names.index(until) + 1]:
             key = digest(*(getattr(settings, name).model_dump() for name in step.settings))
@@ -89,7 +90,7 @@ def _fixed(settings: RunSettings, registry: Registry) -> dict[str, object]:
     """What may not change between the starts of one run."""
     paths = {"registry", "outcomes", "covariates", "out"}
     files = {"outcomes": settings.outcomes, "covariates": settings.covariates}
-    digests = {k: file_digest(v) for k, v in files.items() if v is not None and v.is_file()}
+    digests = {k: sha256_of(v) for k, v in files.items() if v is not None and v.is_file()}
     stable = settings.model_dump(mode="json", exclude={*paths, *_LATE})
     return {"settings": stable, "sha256": {"registry": registry.sha256, **digests}}
 
@@ -124,7 +125,7 @@ def _splits(run_: _Run) -> None:
 def _features(run_: _Run) -> None:
     frame = cohort.load(run_.folder / "cohort.parquet")
     found = compute.compute(frame, run_.registry, run_.settings.features, run_.folder / "measured", run_.progress)
-    write_atomically(run_.folder / "features.parquet", found.to_parquet(index=False))
+    write_whole(run_.folder / "features.parquet", found.to_parquet(index=False))
     odd = suspicious(found.drop(columns="scan"), cohort.outcomes_of(frame))
     for one in odd:
         run_.record.warn(f"{one.feature} alone tells {one.outcome} (AUC {one.auc:.3f}): was it made from the outcome?")
@@ -137,7 +138,7 @@ def _features(run_: _Run) -> None:
         suspicious_features=[asdict(one) for one in odd],
         naming_features=list(naming),
         radiomics_settings=compute.radiomics_settings(run_.settings.features),
-        sha256={name: file_digest(run_.folder / f"{name}.parquet") for name in ("cohort", "features")},
+        sha256={name: sha256_of(run_.folder / f"{name}.parquet") for name in ("cohort", "features")},
     )
 
 
@@ -180,7 +181,7 @@ def _arm(run_: _Run, arm: Arm) -> None:
         scans = data.cohort.iloc[test][["scan", "patient"]].assign(fold=number)
         tables.append(stacking.table(arm.name, scans, risks))
     found = pd.concat(tables).set_index("scan").loc[data.cohort["scan"]].reset_index()
-    write_atomically(_predictions(run_.folder, arm.name), found[list(tables[0])].to_parquet(index=False))
+    write_whole(_predictions(run_.folder, arm.name), found[list(tables[0])].to_parquet(index=False))
 
 
 def _prefixed(progress: ProgressCallback, stage: str) -> ProgressCallback:
@@ -207,7 +208,7 @@ def _ensemble(run_: _Run) -> None:
     stacked = stacking.stack(found, cohort.outcomes_of(frame))
     write_json(run_.folder / "ensemble.json", stacked.to_dict())
     whole = pd.concat([*found.values(), stacked.predictions], ignore_index=True)
-    write_atomically(run_.folder / "predictions.parquet", whole.to_parquet(index=False))
+    write_whole(run_.folder / "predictions.parquet", whole.to_parquet(index=False))
 
 
 def _evaluation(run_: _Run) -> None:
@@ -218,7 +219,7 @@ def _evaluation(run_: _Run) -> None:
     known = run_.registry.folder / "truth.csv"  # of a synthetic registry, for the oracle alone
     truth = pd.read_csv(known) if run_.registry.synthetic and known.is_file() else None
     found = evaluate(frame, predictions, run_.settings.evaluation, truth)
-    write_atomically(run_.folder / "evaluation.json", found.to_json())
+    write_whole(run_.folder / "evaluation.json", found.to_json())
 
 
 def _report(run_: _Run) -> None:

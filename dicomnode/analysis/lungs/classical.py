@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
+from dicomnode.analysis.findings import SegmenterFamily
 from dicomnode.analysis.lungs import dense_lung
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, BodyGrid, air_inside, distance, shrink
 from dicomnode.errors import RefusedError
@@ -56,6 +57,7 @@ class ClassicalSegmenter:
 
     name = "classical"
     version = "2"
+    family: SegmenterFamily = "morphology"
 
     def __call__(self, volume: Volume) -> Labels:
         """Labels (z, y, x) of the volume's shape: 0 background, 1 right lung, 2 left lung.

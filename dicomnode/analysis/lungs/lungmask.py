@@ -3,7 +3,6 @@
 torch and lungmask are imported when a segmenter is made, not before: without weights nobody needs them here.
 """
 
-import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -12,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import Labels, Volume
+from dicomnode.analysis.findings import SegmenterFamily
 from dicomnode.errors import RefusedError, WeightsError
+from dicomnode.files import sha256_of
 
 _LUNG_CLASSES, _LOBE_CLASSES = 3, 6
 
@@ -42,6 +43,8 @@ class LungmaskSegmenter:
         WeightsError: a file is missing, is not the expected one, or is no such network.
         ConfigurationError: there is no such device.
     """
+
+    family: SegmenterFamily = "network"
 
     def __init__(
         self,
@@ -95,8 +98,7 @@ class LungmaskSegmenter:
 
 def _check_digest(weights: Path, expected: str) -> str:
     try:
-        with weights.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(weights)
     except OSError as error:
         raise WeightsError(
             f"cannot read the lungmask weights {weights}: {error.strerror}. Install them (`dicomnode weights fetch`), "

@@ -8,11 +8,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
-from dicomnode.analysis.findings import Flag, VolumeMl
+from dicomnode.analysis.findings import Flag, SegmenterFamily, VolumeMl
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, OUT_OF_FIELD_HU
-from dicomnode.analysis.lungs.classical import ClassicalSegmenter
-
-__all__ = ["ClassicalSegmenter", "Segmenter", "check", "volumes"]
 
 _CHECK_MM = 2.0
 _SKIN_MM = 4.0
@@ -21,13 +18,16 @@ _GAS_BELOW_HU = -965
 
 
 class Segmenter(Protocol):
-    """Finds the lungs. `name` and `version` stand in SEG and SR: together they say what made the mask."""
+    """Finds the lungs. `name`, `version` and `family` stand in SEG and SR: together they say what made the mask."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def version(self) -> str: ...
+
+    @property
+    def family(self) -> SegmenterFamily: ...
 
     def __call__(self, volume: Volume) -> Labels:
         """Labels (z, y, x) of the volume's shape: 0 background, 1 right lung, 2 left lung.

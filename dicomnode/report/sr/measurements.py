@@ -10,7 +10,6 @@ from pydicom.sr.coding import Code
 from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
 from dicomnode.report import codes, source, uids
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context
-from dicomnode.report.segmentation import algorithm_family
 from dicomnode.report.sr import frame, prior_scans
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, segments
 from dicomnode.report.wording import plain
@@ -97,7 +96,7 @@ def _group(
             name=plain(lungs.segmenter),
             version=plain(lungs.segmenter_version),
             manufacturer=MANUFACTURER,
-            family=algorithm_family(lungs),
+            family=codes.ALGORITHM_FAMILIES[lungs.family],
             parameters=[f"Measured by dicomnode {plain(findings.software_version)}; vessels included as segmented"],
         ),
         time_point_context=prior_scans.time_point(findings),

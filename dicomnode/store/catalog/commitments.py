@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import ColumnElement, select
 
+from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.jobs import Ledger, conclude, lock_study
 from dicomnode.store.catalog.tables import commitments, deliveries, instances, owed_reports
 from dicomnode.store.records import Instance, OwedReport
 
 log = logging.getLogger(__name__)
 
-#: The pause between two attempts to bring a report doubles from the first to the longest; then it is given up.
+#: The pause between two attempts to bring a report grows from the first to the longest; then it is given up.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GIVE_UP_S = 10.0, 1800.0, 172_800.0
 
 
@@ -103,7 +104,8 @@ class Commitments(Ledger):
                 log.error("gave up storage commitment report %s to %s", owed.transaction_uid, owed.requester)
                 self.report_brought(owed)
                 continue
-            pause = min(_FIRST_PAUSE_S * 2.0 ** min(row.attempts, 10), _LONGEST_PAUSE_S)
+            seed = f"{owed.transaction_uid} {owed.requester}"
+            pause = backoff_s(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, row.attempts + 1, seed)
             mine = _owed(owed) & (table.attempts == row.attempts) & is_due
             with self._write() as connection:
                 changed = connection.execute(

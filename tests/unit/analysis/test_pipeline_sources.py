@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.lungs.segmenter import ClassicalSegmenter
+from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.pipeline import Analysis, Method
 from dicomnode.analysis.series.selection import group, read_headers, select
 from dicomnode.analysis.series.selection_rules import Rules

@@ -7,7 +7,7 @@ import pytest
 
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import BundleError, ConfigurationError
-from dicomnode.models import build
+from dicomnode.models import build, segmenters
 
 
 def test_the_segmenter_runs_on_the_configured_device_and_no_other(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_the_segmenter_runs_on_the_configured_device_and_no_other(tmp_path: Path
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     table = AnalysisTable(segmenter="lungmask", lungmask_weights=weights, lungmask_sha256=digest, device="cuda:99")
     with pytest.raises(ConfigurationError, match="cuda:99: torch offers cpu"):
-        build.segmenter(table)
+        segmenters.make(table)
 
 
 def test_a_bundle_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:

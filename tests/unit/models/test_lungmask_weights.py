@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from dicomnode import cli, config, downloads
 from dicomnode.analysis.lungs import lungmask
 from dicomnode.errors import PeerError, PeerRejectedError, UsageError, WeightsError
-from dicomnode.models import build, lungmask_weights
+from dicomnode.models import lungmask_weights, segmenters
 from tests.helpers.file_server import Handler, Server, serving
 
 CONTENT = bytes(range(256)) * 5000
@@ -163,12 +163,12 @@ def test_the_commands(tmp_path: Path, server: Server) -> None:
 def test_the_configuration_may_name_what_is_installed(tmp_path: Path) -> None:
     settings = config.parse({"analysis": {"segmenter": "lungmask", "lungmask_weights": "Mine"}}, tmp_path / "c.toml")
     with pytest.raises(WeightsError, match="weights fetch R231"):
-        build.segmenter(settings.analysis)
+        segmenters.make(settings.analysis)
     folder = tmp_path / "weights"
     folder.mkdir()
     (folder / "installed.json").write_text(json.dumps({MINE.file: "0" * 64}))
     with pytest.raises(WeightsError, match=str(folder / MINE.file)):
-        build.segmenter(settings.analysis)
+        segmenters.make(settings.analysis)
 
 
 def test_the_lobes_have_weights_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,9 +183,9 @@ def test_the_lobes_have_weights_of_their_own(tmp_path: Path, monkeypatch: pytest
         "lungmask_lobe_sha256": "1" * 64,
         "device": "cuda:1",
     }
-    build.segmenter(config.parse({"analysis": table}, tmp_path / "c.toml").analysis)
+    segmenters.make(config.parse({"analysis": table}, tmp_path / "c.toml").analysis)
     assert made[0]["device"] == "cuda:1"
     assert made[0]["lobe_weights"] == lungmask.WeightsFile(file, "1" * 64)
     unknown = config.parse({"analysis": {**table, "lungmask_lobe_sha256": None}}, tmp_path / "c.toml").analysis
     with pytest.raises(WeightsError, match="lobes.pth: no such weights; known are R231.* needs its digest"):
-        build.segmenter(unknown)
+        segmenters.make(unknown)

@@ -69,13 +69,21 @@ def test_the_source_time_zone_holds_for_our_times() -> None:
     assert cases.reread(seg).TimezoneOffsetFromUTC == "+0200"
 
 
-@pytest.mark.parametrize(("name", "family"), [("lungmask-R231", "123110"), ("classical", "123104")])
-def test_only_a_network_is_called_artificial_intelligence(name: str, family: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "family", "code"),
+    [
+        ("lungmask-R231", "network", "123110"),
+        ("classical", "morphology", "123104"),
+        ("totalsegmentator", "network", "123110"),  # whatever it is called
+    ],
+)
+def test_only_a_network_is_called_artificial_intelligence(name: str, family: str, code: str) -> None:
     headers = cases.synthetic()
-    findings = cases.findings_of(headers, segmenter=name)
+    findings = cases.findings_of(headers, segmenter=name, family=family)
     seg = segmentation.encode(headers, cases.boxes(), findings, cases.CONTEXT)
-    algorithm = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
-    assert (algorithm.AlgorithmName, algorithm.AlgorithmFamilyCodeSequence[0].CodeValue) == (name, family)
+    for segment in seg.SegmentSequence:
+        algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
+        assert (algorithm.AlgorithmName, algorithm.AlgorithmFamilyCodeSequence[0].CodeValue) == (name, code)
 
 
 def test_a_demonstration_model_is_named_in_the_segmentation_too() -> None:

@@ -8,7 +8,6 @@ import pytest
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
-from dicomnode.files import write_whole
 from dicomnode.results import encode
 from tests.helpers.ct_files import ct_series, write
 
@@ -45,19 +44,6 @@ def test_encoding_a_restored_checkpoint_gives_the_same_bytes(analysis: Analysis,
     for a, b in zip(first, second, strict=True):
         assert a.sop_instance_uid == b.sop_instance_uid
         assert a.path.read_bytes() == b.path.read_bytes()
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "findings.json"
-    write_whole(path, b"old")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_whole(path, b"new")
-    assert path.read_bytes() == b"old"
 
 
 def test_a_refused_study_has_nothing_to_encode() -> None:

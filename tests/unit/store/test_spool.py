@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dicomnode import files as files_module
 from dicomnode.errors import SpoolError
-from dicomnode.store import spool as module
 from dicomnode.store.spool import Incoming, Spool, folder_name
 
 META, DATA = b"\0" * 128 + b"DICM", b"dataset"
@@ -87,8 +87,8 @@ def test_order_is_file_rename_folder(spool: Spool, monkeypatch: pytest.MonkeyPat
 
 def test_new_folders_are_synced_into_their_parents(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
-    original = module._sync_folder
-    monkeypatch.setattr(module, "_sync_folder", lambda folder: (synced.append(folder.name), original(folder)))
+    original = files_module.sync_folder
+    monkeypatch.setattr(files_module, "sync_folder", lambda folder: (synced.append(folder.name), original(folder)))
     spool.store("1.2", "1.2.3", "1", META, DATA)
     assert synced == ["studies", "1.2", "1.2.3"]
 

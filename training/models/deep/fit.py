@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dicomnode.analysis.risk.network import HazardNet
+from dicomnode.files import write_whole
 from training.data.outcomes import EDGES_YEARS, interval_targets, negative_log_likelihood
 from training.models.arm import Rows
 from training.models.deep.augment import augmented, generator
 from training.models.deep.distributed import Ranks
 from training.models.deep.job import FitJob
-from training.models.deep.prepared_slices import batches, write_whole
+from training.models.deep.prepared_slices import batches
 from training.models.deep.pretrained import load_encoder
 from training.models.deep.random_start import start_at_random
 from training.progress_type import ProgressCallback
@@ -232,8 +233,7 @@ def _save_checkpoint(path: Path, job: FitJob, parts: Sequence[Any], fitted: Prog
         "best": fitted.best,
         "weights": dict(fitted.weights or {}),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda temporary: torch.save(state, temporary))
+    write_whole(path, lambda file: torch.save(state, file))
 
 
 def _resumed(path: Path, job: FitJob, parts: Sequence[Any]) -> Progress:
@@ -252,8 +252,7 @@ def _finish(folder: Path, job: FitJob, fitted: Progress) -> None:
     assert fitted.weights is not None
     # Half precision: what is evaluated is what is shipped.
     halved = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in fitted.weights.items()}
-    write_whole(folder / WEIGHTS, lambda path: save_file(halved, path))
-    (folder / WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
+    write_whole(folder / WEIGHTS, save(halved))
     report = {
         "digest": job.digest,
         "backbone": job.backbone,
@@ -264,5 +263,5 @@ def _finish(folder: Path, job: FitJob, fitted: Progress) -> None:
         "best_epoch": fitted.best + 1,
         "scans": {"fit": len(job.fit), "validate": len(job.validate)},
     }
-    write_whole(folder / REPORT, lambda path: path.write_text(json.dumps(report, indent=1) + "\n", "utf-8"))
+    write_whole(folder / REPORT, json.dumps(report, indent=1) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)

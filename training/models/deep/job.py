@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.files import write_whole
 from training.data.outcomes import Outcomes
 from training.models.arm import Rows
-from training.models.deep.prepared_slices import Prepared, write_whole
+from training.models.deep.prepared_slices import Prepared
 from training.models.deep.settings import DeepSettings
 
 
@@ -67,8 +68,7 @@ class FitJob:
             "settings": self.settings.model_dump(mode="json"),
             "files": [str(file) for file in self.scans.files],
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "job.json", lambda path: path.write_text(json.dumps(described, indent=1), "utf-8"))
+        write_whole(folder / "job.json", json.dumps(described, indent=1))
         arrays = {
             "prior": self.prior,
             "years": self.years,
@@ -77,7 +77,7 @@ class FitJob:
             "fit": self.fit,
             "validate": self.validate,
         }
-        write_whole(folder / "job.npz", lambda path: np.savez(path, allow_pickle=False, **arrays))
+        write_whole(folder / "job.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
 
     @classmethod
     def load(cls, folder: Path) -> "FitJob":

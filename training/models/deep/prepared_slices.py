@@ -6,9 +6,8 @@ Files are written whole: a preparation that was killed goes on where it was, and
 
 import hashlib
 import json
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.errors import UsageError
+from dicomnode.files import write_whole
 from training.data.volumes import load_scan
 from training.models.arm import Rows
 from training.progress_type import ProgressCallback
@@ -109,12 +109,4 @@ def _each(tasks: Sequence[_CacheTask], workers: int) -> Iterator[None]:
 
 def _write(task: _CacheTask) -> None:
     slices: NDArray[np.float32] = prepare(*load_scan(task.volume), task.spec)
-    write_whole(task.file, lambda path: np.save(path, slices))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path` and put it in its place: there is never half a file under this name."""
-    # The suffix stays, because writers (np.save) append their own to a name that lacks it.
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    write(temporary)
-    temporary.replace(path)
+    write_whole(task.file, lambda file: np.save(file, slices))

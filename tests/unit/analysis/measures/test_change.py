@@ -21,7 +21,7 @@ def scan(
     return Findings(
         status="analysed",
         series=replace(chosen, **(defaults | series)),  # type: ignore[arg-type]
-        lungs=Lungs("classical", "2", VolumeMl(4000, 1800, 2200)),
+        lungs=Lungs("classical", "2", VolumeMl(4000, 1800, 2200), "morphology"),
         quantities={"lungs": q, "lower_third_rim": replace(q, haa_percent=2 * haa)},
         input_digest=f"digest of {uid}",
     )
@@ -104,8 +104,8 @@ def test_a_short_interval_gives_no_rate() -> None:
         (scan(manufacturer_model="Flash"), "change-scanner"),
         (scan(manufacturer=""), "change-scanner"),
         (scan(contrast=True), "change-contrast"),
-        (replace(scan(), lungs=Lungs("classical", "2", VolumeMl(4600, 2000, 2600))), "change-volume"),
-        (replace(scan(), lungs=Lungs("lungmask R231", "2", VolumeMl(4000, 1800, 2200))), "change-segmenter"),
+        (replace(scan(), lungs=Lungs("classical", "2", VolumeMl(4600, 2000, 2600), "morphology")), "change-volume"),
+        (replace(scan(), lungs=Lungs("lungmask R231", "2", VolumeMl(4000, 1800, 2200), "network")), "change-segmenter"),
         (replace(scan(), flags=(Flag("cut-off-base", "error", ""),)), "change-doubtful"),
     ],
 )

@@ -13,7 +13,7 @@ def scan(date: str, uid: str, volume_ml: float = 4000.0) -> Findings:
     return replace(
         found,
         series=replace(found.series, study_date=date, study_time="100000"),
-        lungs=Lungs("classical", "1", VolumeMl(volume_ml, volume_ml / 2, volume_ml / 2)),
+        lungs=Lungs("classical", "1", VolumeMl(volume_ml, volume_ml / 2, volume_ml / 2), "morphology"),
         flags=(),
         input_digest=f"digest of {uid}",
     )

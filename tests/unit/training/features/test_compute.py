@@ -133,7 +133,9 @@ def findings(registry: Registry, number: int) -> Findings:
     quantities = quantify.by_region(volume, labels)
     total = quantities["lungs"].volume_ml or 0.0
     series = ChosenSeries(str(number), "1", 9, (1, 1, 1), "", "", study_date=DATES[number].replace("-", ""))
-    return Findings("analysed", series, lungs=Lungs("a", "1", VolumeMl(total, 0, 0)), quantities=quantities)
+    return Findings(
+        "analysed", series, lungs=Lungs("a", "1", VolumeMl(total, 0, 0), "morphology"), quantities=quantities
+    )
 
 
 def change_into(now: Findings, then: Findings) -> Findings:
