@@ -15,7 +15,7 @@ from dicomnode.config import AnalysisTable
 from dicomnode.config.analysis import SEGMENTER_KEYS, SegmenterName
 from dicomnode.models import build, segmenters
 from dicomnode.report import segmentation
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 
 class AnotherNetwork:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Quantities, VolumeMl
 from dicomnode.analysis.measures.change import compare, latest_before, studied_at
-from tests import report_cases as cases
+from tests.helpers import report_cases as cases
 
 
 def scan(
