@@ -14,11 +14,11 @@ from dicomnode.analysis.phantom.phantom import Disease, chest
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from dicomnode.analysis.risk import predict, tabular
 from dicomnode.analysis.risk.preprocess import Spec, prepare
+from dicomnode.registry_format.volumes import read_volume
 from tests.ct_files import ct_series
 from tests.ct_files import write as write_files
 from training.cli import commands
 from training.data import cohort, registry_folder
-from training.data.volumes import load_scan
 from training.features import compute
 from training.features.settings import FeatureSettings
 
@@ -75,7 +75,7 @@ def test_the_arrays_are_the_nodes(made: Path, analyses: list[pipeline.Analysis])
     frame = cohort.load(made / "run" / "cohort.parquet")
     spec = Spec(spacing_mm=4.0, canvas=(64, 80), slices=8)
     for analysis, stored in zip(analyses, frame["volume"], strict=True):
-        volume, labels = load_scan(made / "reg" / stored)
+        volume, labels = read_volume(made / "reg" / stored)
         assert analysis.volume is not None and analysis.labels is not None
         np.testing.assert_array_equal(volume.hu, analysis.volume.hu)
         np.testing.assert_array_equal(labels, analysis.labels)

@@ -134,7 +134,8 @@ def _exclusions(facts: RunFacts) -> str:
 
 def _preparation(facts: RunFacts) -> str:
     digests = facts.registry.get("algorithm_digest", "")
-    return f"the node's own (dicomnode.analysis), algorithm digest {digests}" if digests else ""
+    stated = ", ".join(map(str, digests)) if isinstance(digests, list) else digests
+    return f"the node's own (dicomnode.analysis), algorithm digest {stated}" if stated else ""
 
 
 def _outcome(facts: RunFacts) -> str:

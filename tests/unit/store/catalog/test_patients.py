@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.registry_format.identity import NO_PATIENT_ID, count_patients, one_patient
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.catalog.patients import count, whose
-from dicomnode.store.records import NO_PATIENT_ID, Instance
+from dicomnode.store.records import Instance
 from tests.databases import fresh_url, postgresql_server
 
 __all__ = ["postgresql_server"]
@@ -27,8 +27,8 @@ ANNA, BERTA, HERE, THERE = "a" * 32, "b" * 32, "1" * 32, "2" * 32
     ],
 )
 def test_the_one_patient_of_a_study(hashes: list[str], patients: int, patient: str | None) -> None:
-    assert count(hashes) == patients
-    assert whose(hashes) == patient
+    assert count_patients(hashes) == patients
+    assert one_patient(hashes) == patient
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

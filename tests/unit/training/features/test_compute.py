@@ -14,8 +14,8 @@ from dicomnode.analysis.measures import change, quantify
 from dicomnode.analysis.phantom.phantom import Disease, chest
 from dicomnode.analysis.risk.tabular import features_of, names_of
 from dicomnode.errors import UsageError
+from dicomnode.registry_format.volumes import read_volume
 from training.data.registry_folder import SCANS, Registry, read
-from training.data.volumes import load_scan
 from training.features import compute as features
 from training.features.compute import CHANGES, compute
 from training.features.settings import FeatureSettings
@@ -129,7 +129,7 @@ def test_the_change_is_the_nodes(registry: Registry, tmp_path: Path) -> None:
 
 
 def findings(registry: Registry, number: int) -> Findings:
-    volume, labels = load_scan(registry.folder / f"scans/A-{number}.npz")
+    volume, labels = read_volume(registry.folder / f"scans/A-{number}.npz")
     quantities = quantify.by_region(volume, labels)
     total = quantities["lungs"].volume_ml or 0.0
     series = ChosenSeries(str(number), "1", 9, (1, 1, 1), "", "", study_date=DATES[number].replace("-", ""))

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from dicomnode.errors import UsageError
+from dicomnode.registry_format.volumes import read_volume
 from training.data import cohort, follow_up, registry_folder
 from training.data.outcomes import status_at
-from training.data.volumes import load_scan
 from training.evaluation.inputs import read_truth
 from training.synthetic.patients import draw
 from training.synthetic.registry import Request, make_registry
@@ -79,7 +79,7 @@ def test_scans_and_outcomes_are_read_back(made) -> None:
         patient = drawn[scan].patient
         assert years == pytest.approx(patient.end - drawn[scan].years, abs=1 / 365)
         assert event == (patient.death <= patient.contact)
-    volume, labels = load_scan(made[0] / found.scans["volume"].iloc[0])
+    volume, labels = read_volume(made[0] / found.scans["volume"].iloc[0])
     assert volume.hu.dtype == np.int16 and labels.shape == volume.hu.shape
     assert 2000 < (labels > 0).sum() * volume.voxel_ml < 6000
     dead, known = status_at(built.outcomes, 1)

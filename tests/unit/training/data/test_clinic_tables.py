@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from training.data.pseudonyms import LONGEST_SHIFT_DAYS, TABLES, Pseudonyms, of_file, pseudonymise
 
 from dicomnode.errors import UsageError
 from training.data import follow_up
-from training.data.pseudonyms import LONGEST_SHIFT_DAYS, TABLES, Pseudonyms, of_file, pseudonymise
 
 KEY = Pseudonyms(b"k" * 32)
 
