@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicomnode.registry.key import KEY_FILE
 
 from dicomnode import config
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.network import association
+from dicomnode.registry.key import KEY_FILE
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import results_folder
 from tests.acceptance.running import ROOT, Node, dicomnode, until
