@@ -1,8 +1,8 @@
 """A synthetic registry with a known truth: serial phantom scans of synthetic patients, outcomes, features.
 
 Its folder is a registry as a node's is (`dicomnode.registry_format`), with `outcomes.csv`; its patients are drawn, so
-their names are numbers and their dates need no shift. The generator's own risk is kept in `truth.csv`, which nothing but
-the evaluation's oracle reads: its AUC is the best that any model of these scans could reach.
+their names are numbers and their dates need no shift. The generator's own risk is kept in `truth.csv`, which nothing
+but the evaluation's oracle reads: its AUC is the best that any model of these scans could reach.
 """
 
 import hashlib

@@ -1,6 +1,5 @@
-"""Pseudonyms: the same for the same patient, unlike for others, nothing without the key; the key file whole or absent."""
+"""Pseudonyms: the same for the same patient, unlike for others, nothing without the key; no half a key file."""
 
-import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
@@ -81,7 +80,7 @@ def test_the_key_is_on_the_disk_before_a_pseudonym_is_given(tmp_path: Path, monk
     synced: list[str] = []
 
     def fsync(descriptor: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
 
     monkeypatch.setattr("os.fsync", fsync)
     pseudonyms.load(tmp_path / "registry.key", "give up")
