@@ -239,8 +239,9 @@ def _limitations(facts: RunFacts) -> str:
 def _pseudonyms(facts: RunFacts) -> str:
     if facts.synthetic:
         return "no patient"
-    made = "pseudonyms by keyed hash, dates shifted per patient; the key stays on the node"
-    return made if facts.registry.get("made_by") == "node" else ""
+    keys = {"node": "the key stays on the node", "training": "the key is kept apart from the registry"}
+    key = keys.get(str(facts.registry.get("made_by")))
+    return f"pseudonyms by keyed hash, dates shifted per patient; {key}" if key else ""
 
 
 def _named(facts: RunFacts, *names: str) -> str:
