@@ -54,12 +54,12 @@ def registry_import_outcomes(
 
     Example: dicomnode registry import-outcomes outcomes.csv
     """
-    from dicomnode.registry import pseudonyms
+    from dicomnode.registry.key import load_pseudonyms
     from dicomnode.registry.outcomes import import_outcomes
 
     settings = load(config)
     with _opened(settings) as catalog:
-        done = import_outcomes(catalog, file, pseudonyms.load(settings.registry.folder), time.time())
+        done = import_outcomes(catalog, file, load_pseudonyms(settings.registry.folder), time.time())
     typer.echo(f"{done.noted} outcomes imported, {done.with_scan} of them of patients with a scan in the registry")
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode.errors import UsageError
-from dicomnode.registry import pseudonyms
+from dicomnode.registry.key import load_pseudonyms
+from dicomnode.registry_format.identity import patient_hash
+from dicomnode.registry_format.pseudonyms import is_pseudonym as has_form
 from dicomnode.store.catalog.registry import RegistryRows
-from dicomnode.store.identity import patient_hash
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ def forget(folder: Path, rows: RegistryRows, patient: str, issuer: str, *, is_ps
     patient = patient.strip()
     if not patient:
         raise UsageError("there is no patient: give a Patient ID, or a pseudonym with --pseudonym")
-    if is_pseudonym and not pseudonyms.is_pseudonym(patient):
+    if is_pseudonym and not has_form(patient):
         raise UsageError("this is no pseudonym (32 of 0-9 and a-f): correct it, or leave out --pseudonym")
     if is_pseudonym and issuer:
         raise UsageError("a pseudonym has no issuer: leave out --issuer, or --pseudonym")
-    names = pseudonyms.load(folder)
+    names = load_pseudonyms(folder)
     name = patient if is_pseudonym else names.patient(patient_hash(patient.encode(), issuer.strip().encode()))
     # Before the rows that name them: where this is stopped in between, the next call finds what is left.
     removed = _remove(s.volume for s in rows.registry_scans() if s.patient == name and s.volume)

@@ -12,15 +12,15 @@ from datetime import date
 from pathlib import Path
 
 from dicomnode.errors import UsageError
-from dicomnode.registry.pseudonyms import Pseudonyms, is_pseudonym
+from dicomnode.registry_format.identity import patient_hash
+from dicomnode.registry_format.pseudonyms import Pseudonyms, is_pseudonym
+from dicomnode.registry_format.rows import FIRST_DAY, OUTCOME_COLUMNS
 from dicomnode.store.catalog.registry import RegistryOutcome, RegistryRows
-from dicomnode.store.identity import patient_hash
 
-DATES = ("death_date", "last_contact_date", "transplant_date")
+DATES = OUTCOME_COLUMNS[1:]
 _MOST_NAMED = 20
 #: As a spreadsheet counts them: the header is row 1.
 _FIRST_ROW = 2
-_FIRST_DAY = date(1900, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _day(text: str, today: date) -> date:
         day = date.fromisoformat(text)
     except ValueError:
         raise ValueError("is no day of the calendar: write it as 2024-03-31") from None
-    if not _FIRST_DAY <= day <= today:
+    if not FIRST_DAY <= day <= today:
         raise ValueError(f"{'lies in the future' if day > today else 'lies before 1900'}: correct it")
     return day
 

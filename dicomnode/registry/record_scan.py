@@ -12,9 +12,11 @@ from dicomnode.analysis.pipeline import Analysis
 from dicomnode.analysis.risk.predict import predict
 from dicomnode.config import RegistryTable
 from dicomnode.errors import DicomnodeError
-from dicomnode.registry import pseudonyms, rows
+from dicomnode.registry import rows
+from dicomnode.registry.key import load_pseudonyms
+from dicomnode.registry_format.identity import one_patient
+from dicomnode.registry_format.volumes import volume_name, write_volume
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.catalog.patients import whose
 
 if TYPE_CHECKING:
     from dicomnode.analysis.risk.bundle import Bundle
@@ -59,13 +61,13 @@ def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Ri
     findings = analysis.findings
     assert findings.series is not None
     study_uid = findings.series.study_uid
-    patient = whose({i.patient_hash for i in catalog.instances(study_uid)})
+    patient = one_patient({i.patient_hash for i in catalog.instances(study_uid)})
     if patient is None:
         # Under one pseudonym, the scans of many would be one patient's.
         log.warning("study %s has no Patient ID, or more than one: it is not in the registry", study_uid)
         return False
-    names = pseudonyms.load(table.folder)
-    path = table.folder / "volumes" / f"{names.scan(study_uid)}.npz" if table.volumes else None
+    names = load_pseudonyms(table.folder)
+    path = table.folder / volume_name(names.scan(study_uid)) if table.volumes else None
     volume = "" if path is None else str(path)
     row = rows.row(findings, analysis.headers[0], patient, names, volume=volume, now=now)
     if row is None:
@@ -75,7 +77,9 @@ def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Ri
     if not catalog.put_scan(row, rows.risks(row, findings.risk, shadow, now)):
         return False
     if path is not None:
-        rows.save_volume(analysis, path)
+        assert analysis.volume is not None, "only of an analysed study"
+        assert analysis.labels is not None
+        write_volume(path, analysis.volume, analysis.labels)
     return True
 
 

@@ -1,6 +1,5 @@
 """What the store knows: one frozen record per noun. Times are UTC seconds since 1970, given by the caller."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +11,6 @@ JobState = Literal[
     "queued", "running", "analysed", "refused", "failed", "delivered", "committed", "cancelled", "held", "superseded",
     "routed", "ignored",
 ]  # fmt: skip
-#: The part of a patient hash that stands for the Patient ID; what follows stands for its issuer.
-PATIENT_ID_DIGITS = 32
-#: That part where the Patient ID is empty: it tells nobody apart.
-NO_PATIENT_ID = hashlib.sha256(b"").hexdigest()[:PATIENT_ID_DIGITS]
 StudyState = Literal["receiving"] | JobState
 #: `rejected` is the dead letter: the peer refused for good, and only a person can change that.
 DeliveryState = Literal["pending", "delivered", "committed", "failed", "rejected", "superseded"]

@@ -15,7 +15,7 @@ import pytest
 from dicomnode import config
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.network import association
-from dicomnode.registry.pseudonyms import KEY_FILE
+from dicomnode.registry.key import KEY_FILE
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import results_folder
 from tests.faults.studies import make_study, study_uid

@@ -10,7 +10,8 @@ from dicomnode.analysis.findings import Findings, Flag
 from dicomnode.analysis.phantom.phantom import chest
 from dicomnode.analysis.pipeline import Analysis
 from dicomnode.config import RegistryTable
-from dicomnode.registry import pseudonyms, record_scan
+from dicomnode.registry import record_scan
+from dicomnode.registry.key import load_pseudonyms
 from dicomnode.registry.outcomes import Imported, import_outcomes
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.identity import patient_hash
@@ -44,7 +45,7 @@ class Node:
     def outcomes(self, text: str) -> Imported:
         path = self.folder / "outcomes.csv"
         path.write_text(text)
-        return import_outcomes(self.catalog, path, pseudonyms.load(self.table.folder), NOW)
+        return import_outcomes(self.catalog, path, load_pseudonyms(self.table.folder), NOW)
 
 
 def header(**changes: str) -> Dataset:

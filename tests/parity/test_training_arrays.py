@@ -1,9 +1,11 @@
 """Node and training see the same: arrays, features and model input of a DICOM study, by either way."""
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -14,11 +16,11 @@ from dicomnode.analysis.phantom.phantom import Disease, chest
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from dicomnode.analysis.risk import predict, tabular
 from dicomnode.analysis.risk.preprocess import Spec, prepare
+from dicomnode.registry_format.volumes import read_volume
 from tests.helpers.ct_files import ct_series
 from tests.helpers.ct_files import write as write_files
 from training.cli import commands
 from training.data import cohort, registry_folder
-from training.data.volumes import load_scan
 from training.features import compute
 from training.features.settings import FeatureSettings
 
@@ -75,27 +77,41 @@ def test_the_arrays_are_the_nodes(made: Path, analyses: list[pipeline.Analysis])
     frame = cohort.load(made / "run" / "cohort.parquet")
     spec = Spec(spacing_mm=4.0, canvas=(64, 80), slices=8)
     for analysis, stored in zip(analyses, frame["volume"], strict=True):
-        volume, labels = load_scan(made / "reg" / stored)
+        volume, labels = read_volume(made / "reg" / stored)
         assert analysis.volume is not None and analysis.labels is not None
-        np.testing.assert_array_equal(volume.hu, analysis.volume.hu)
-        np.testing.assert_array_equal(labels, analysis.labels)
+        inside = labels > 0
+        np.testing.assert_array_equal(volume.hu[inside], analysis.volume.hu[analysis.labels > 0])
+        np.testing.assert_array_equal(labels[inside], analysis.labels[analysis.labels > 0])
+        assert (volume.hu[~inside] == -1024).all()
         np.testing.assert_allclose(volume.spacing_mm, analysis.volume.spacing_mm, rtol=1e-12)
         node = prepare(analysis.volume, analysis.labels, spec)
         np.testing.assert_array_equal(prepare(volume, labels, spec), node)
 
 
 def test_the_features_are_the_nodes(made: Path, analyses: list[pipeline.Analysis], tmp_path: Path) -> None:
-    """From the registry, and measured anew from the stored volume, by the names and to the digits of the findings."""
+    """From the registry, and measured anew from whole volumes, by the names and to the digits of the findings."""
     read, frame = registry_folder.read(made / "reg"), cohort.load(made / "run" / "cohort.parquet")
-    for source in ("registry", "volumes"):
+    for source, registry in (("registry", read), ("volumes", with_whole_volumes(read, analyses, frame, tmp_path))):
         settings = FeatureSettings(source=source, workers=1)
-        found = compute.compute(frame, read, settings, tmp_path, lambda *_: None).set_index("scan")
+        found = compute.compute(frame, registry, settings, tmp_path, lambda *_: None).set_index("scan")
         for scan, analysis in zip(frame["scan"], analyses, strict=True):
             node = tabular.features_of(analysis.findings)
             mine = found.loc[scan].drop([c for c in found if c.startswith("covariates.")]).dropna()
             assert set(mine.index) == set(node)
             # The registry has dates, not times of day: here both scans were made at the same time.
             np.testing.assert_allclose([mine[k] for k in node], list(node.values()), rtol=1e-9, atol=1e-12)
+
+
+def with_whole_volumes(
+    read: registry_folder.Registry, analyses: list[pipeline.Analysis], frame: pd.DataFrame, folder: Path
+) -> registry_folder.Registry:
+    """The registry as an older version would have written it of phantoms: measured anew where the settings say so."""
+    (folder / "volumes").mkdir()
+    for analysis, stored in zip(analyses, frame["volume"], strict=True):
+        assert analysis.volume is not None
+        kept = {"hu": analysis.volume.hu, "labels": analysis.labels}
+        np.savez(folder / stored, **kept, spacing_mm=analysis.volume.spacing_mm, origin_mm=analysis.volume.origin_mm)
+    return replace(read, folder=folder, about={**read.about, "format": 1, "made_by": "synthetic"})
 
 
 def test_the_ages_are_the_nodes(made: Path, analyses: list[pipeline.Analysis]) -> None:
@@ -107,7 +123,7 @@ def test_nothing_names_the_patient_and_intervals_stay(made: Path) -> None:
     frame = cohort.load(made / "run" / "cohort.parquet")
     for path in (made / "reg").rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
-        assert not any(word in content for word in (b"SECRET", b"Secret", b"2015-03-10", b"20150310", b"1960"))
+        assert not any(word in content for word in (b"SECRET", b"Secret", b"2015-03-10", b"20150310", b"19600310"))
     days = [date.fromisoformat(d) for d in frame["date"]]
     assert (days[1] - days[0]).days == 388 and days[0] < date(2015, 3, 10)
     assert frame["time_years"][0] == (date(2018, 4, 1) - date(2015, 3, 10)).days / 365.25

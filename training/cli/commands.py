@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # the plain help: rich's shows every flag as <bool>
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train dicomnode's risk model offline: registry -> run -> bundle. Research use only.",
-    epilog="Example: training synthetic --patients 600 --out registry && training run training-run.toml",
+    epilog="Example: training synthetic --patients 600 --out registry --radiomics && training run training-run.toml",
 )
 
 Out = Annotated[Path, typer.Option(help="New or empty folder to write to.")]
@@ -57,7 +57,7 @@ def synthetic(
     patients: Annotated[int, typer.Option(help="How many patients; three to four scans each.")] = 600,
     seed: Seed = DEMO_SEED,
     radiomics: Annotated[bool, typer.Option("--radiomics", help="Compute the radiomic features, too.")] = False,
-    volumes: Annotated[bool, typer.Option(help="Keep the scans' volumes, for networks.")] = True,
+    volumes: Annotated[bool, typer.Option(help="Keep the lungs' voxels, for networks.")] = True,
 ) -> None:
     """Make a synthetic registry with a known truth: phantom scans, features, outcomes, censoring.
 
@@ -130,7 +130,10 @@ def cohort(
     covariates: Annotated[Path | None, typer.Option(help="CSV: patient, date, name, value, unit.")] = None,
     dicom: Annotated[
         Path | None,
-        typer.Option(help="Folder of DICOM files to analyse first; `patient` in the CSV files is then the Patient ID."),
+        typer.Option(
+            help="Folder of DICOM files to analyse first; `patient` in the CSV files is then the Patient ID, with a "
+            "column `issuer` beside it where the images name an Issuer of Patient ID."
+        ),
     ] = None,
     transplant: Annotated[str, typer.Option(help="event, censor or ignore.")] = "censor",
 ) -> None:

@@ -3,7 +3,7 @@
 All dates are on the registry's shifted calendar: the same constant was added to every date of a patient.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,8 @@ from training.data import csv_tables
 
 #: What a lung transplant is: the end (as bad as death), the end of observation, or nothing.
 Transplant = Literal["event", "censor", "ignore"]
+#: How a file becomes a table: as it stands, or with pseudonyms in the place of Patient IDs (`clinic_tables`).
+Reader = Callable[[Path, Mapping[str, csv_tables.Parse]], csv_tables.CsvTable]
 
 
 def _death_day(text: str) -> date:
@@ -48,17 +50,17 @@ UNITS: Mapping[tuple[str, str], tuple[str, float, float]] = {
 }
 
 
-def read_outcomes(path: Path, patient: csv_tables.Parse = csv_tables.name) -> csv_tables.CsvTable:
+def read_outcomes(path: Path, read: Reader = csv_tables.read) -> csv_tables.CsvTable:
     """`outcomes.csv`: patient, death_date, last_contact_date, transplant_date; empty is none.
 
     Args:
         path: the file.
-        patient: reads its patients; messages show what this returns.
+        read: reads it; messages show the patients that this returns.
 
     Raises:
         UsageError: a patient stands twice, has no end at all, or dates contradict one another.
     """
-    table = csv_tables.read(path, {**OUTCOMES, "patient": patient})
+    table = read(path, OUTCOMES)
     columns = table.columns
     first: dict[object, int] = {}
     for index, who in enumerate(columns["patient"]):
@@ -111,8 +113,8 @@ def ends(outcomes: csv_tables.CsvTable, transplant: Transplant) -> pd.DataFrame:
     return frame.set_index(pd.Index(outcomes.columns["patient"], name="patient"))
 
 
-def read_covariates(path: Path, patient: csv_tables.Parse = csv_tables.name) -> pd.DataFrame:
-    """`covariates.csv`: one measurement a row; `patient` as in `read_outcomes`.
+def read_covariates(path: Path, read: Reader = csv_tables.read) -> pd.DataFrame:
+    """`covariates.csv`: one measurement a row; `read` as in `read_outcomes`.
 
     Returns:
         patient, date, column (the cohort's, such as `fvc_percent_predicted`), value.
@@ -120,7 +122,7 @@ def read_covariates(path: Path, patient: csv_tables.Parse = csv_tables.name) -> 
     Raises:
         UsageError: a unit is unknown, a value is implausible in its unit, a measurement of one day stands twice.
     """
-    table = csv_tables.read(path, {**COVARIATES, "patient": patient})
+    table = read(path, COVARIATES)
     columns: dict[str, list[object]] = {k: list(table.columns[k]) for k in ("patient", "date", "value")}
     columns["column"] = []
     seen: dict[tuple[object, ...], int] = {}

@@ -1,30 +1,42 @@
-"""A registry from a folder of DICOM files that never went through the node, analysed by the node's own pipeline."""
+"""A registry from a folder of DICOM files that never went through the node, analysed by the node's own pipeline.
 
-import io
+It is what a node that received these files would export (`registry_format`): measured on the whole images, of which the
+lungs alone are stored. The folder `analysed` in it keeps what each study gave, so that a call that was broken off goes
+on.
+"""
+
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pandas as pd
+from pydicom import Dataset
 
-import dicomnode
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
-from dicomnode.analysis.pipeline import Analysis, Method, analyse
+from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
-from dicomnode.analysis.risk.predict import age_years
-from dicomnode.analysis.risk.tabular import names_of
-from dicomnode.analysis.series.headers import ImageHeader, string, text
-from dicomnode.analysis.series.selection import find_files, group, read_headers, studies
+from dicomnode.analysis.series.headers import text
+from dicomnode.analysis.series.selection import Series, find_files, group, read_headers, studies
 from dicomnode.errors import UsageError
 from dicomnode.files import write_whole
-from training.data import follow_up, pseudonyms
-from training.data.pseudonyms import Pseudonyms
-from training.data.registry_folder import FORMAT, SCANS
+from dicomnode.registry_format import pseudonyms
+from dicomnode.registry_format.description import NAME as DESCRIPTION
+from dicomnode.registry_format.description import write_description
+from dicomnode.registry_format.identity import one_patient
+from dicomnode.registry_format.pseudonyms import Pseudonyms
+from dicomnode.registry_format.rows import SCAN_COLUMNS, measured, scan_row
+from dicomnode.registry_format.tables import write_csv, write_features
+from dicomnode.registry_format.volumes import volume_name, write_volume
+from training.data import clinic_tables, follow_up
 from training.files import digest
 from training.progress_type import ProgressCallback
+
+_ANALYSED = "analysed"
+#: Of the folder before format 2.
+_OLD_ANALYSED = "studies"
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,8 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
     Args:
         dicom: DICOM files, in any order and depth.
         out: a new folder, or one that an earlier call has begun.
-        outcomes, covariates: as `training.data.follow_up` says, but by Patient ID and true dates.
+        outcomes, covariates: as `training.data.follow_up` says, but by Patient ID (and issuer) and true dates: see
+            `clinic_tables`.
         progress: told about each study.
 
     Raises:
@@ -54,26 +67,30 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
     """
     if not dicom.is_dir():
         raise UsageError(f"{dicom} is no folder: give one with DICOM files")
-    if out.exists() and any(out.iterdir()) and not (out / "studies").is_dir():
-        raise UsageError(f"{out} holds something else: give a new folder")
-    names = pseudonyms.of_file(out.with_name(f"{out.name}.key"))
-    follow_up.read_outcomes(outcomes, names.read_patient)
+    _check_folder(out)
+    lost = f"remove it and {out}, and make the registry anew"
+    names = pseudonyms.load(out.with_name(f"{out.name}.key"), lost)
+    given = {name: path for name, path in (("outcomes", outcomes), ("covariates", covariates)) if path is not None}
+    reader = partial(clinic_tables.read, names=names)
+    follow_up.read_outcomes(outcomes, reader)
     if covariates is not None:
-        follow_up.read_covariates(covariates, names.read_patient)
-    (out / "studies").mkdir(parents=True, exist_ok=True)  # first: by it a later call knows its own folder
+        follow_up.read_covariates(covariates, reader)
+    found = studies(group(read_headers(find_files(dicom))[0]))
+    patients = {uid: _patients(series) for uid, series in found.items()}
+    for name, path in given.items():
+        clinic_tables.check_issuers(path, clinic_tables.TABLES[name], _issuers(patients.values()))
+    (out / _ANALYSED).mkdir(parents=True, exist_ok=True)  # first: by it a later call knows its own folder
     tables = {
-        name: pseudonyms.pseudonymise(path, out / f"{name}.csv", pseudonyms.TABLES[name], names)
-        for name, path in (("outcomes", outcomes), ("covariates", covariates))
-        if path is not None
+        name: clinic_tables.pseudonymise(path, out / f"{name}.csv", clinic_tables.TABLES[name], names)
+        for name, path in given.items()
     }
     method = Method(ClassicalSegmenter(), DEFAULT_SETTINGS, None)
-    found = list(studies(group(read_headers(find_files(dicom))[0])).items())
     entries = []
-    for number, (uid, series) in enumerate(found):
+    for number, (uid, series) in enumerate(found.items()):
         progress("Analysing studies", number, len(found))
-        kept = out / "studies" / f"{digest(names.key.hex(), method.digest, uid)[:32]}.json"
+        kept = out / _ANALYSED / f"{digest(names.key.hex(), method.digest, uid)[:32]}.json"
         if not kept.is_file():
-            entry = _entry([h for s in series for h in s.headers], method, names, out)
+            entry = _entry(series, one_patient(patients[uid]), method, names, out)
             write_whole(kept, json.dumps(entry))
         entries.append((uid, json.loads(kept.read_text(encoding="utf-8"))))
     progress("Analysing studies", len(found), len(found))
@@ -85,96 +102,61 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
     return Made(tables["outcomes"], tables.get("covariates"), refused)
 
 
-def _entry(headers: Iterable[ImageHeader], method: Method, names: Pseudonyms, out: Path) -> dict[str, object]:
+def _check_folder(out: Path) -> None:
+    """Raise UsageError unless the folder is new, empty, or one that a call has begun."""
+    if not out.exists() or not any(out.iterdir()) or (out / _ANALYSED).is_dir():
+        return
+    if (out / _OLD_ANALYSED).is_dir():
+        raise UsageError(
+            f"{out} was begun by an older version, which kept more of the patients' bodies than their lungs and took "
+            "patients of two issuers with one Patient ID for one: give a new folder (--registry), and delete this one"
+        )
+    raise UsageError(f"{out} holds something else: give a new folder")
+
+
+def _patients(series: Sequence[Series]) -> dict[str, str]:
+    """Whose a study's images are: the issuer's text by the patient's hash, usually one."""
+    return dict(_patient(h.dataset) for s in series for h in s.headers)
+
+
+def _issuers(patients: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """The issuer's text by the hash of each study's one patient."""
+    return {one: of_study[one] for of_study in patients if (one := one_patient(of_study)) is not None}
+
+
+def _patient(dataset: Dataset) -> tuple[str, str]:
+    issuer = text(dataset, "IssuerOfPatientID")
+    return clinic_tables.text_hash(text(dataset, "PatientID"), issuer), issuer
+
+
+def _entry(series: Sequence[Series], patient: str | None, method: Method, names: Pseudonyms, out: Path) -> object:
     """A study's row and features, or why it has none; its volume is written."""
-    analysis = analyse(list(dict.fromkeys(h.path for h in headers)), method)
+    analysis = analyse(list(dict.fromkeys(h.path for s in series for h in s.headers)), method)
     findings = analysis.findings
-    if findings.status == "refused" or findings.series is None or analysis.volume is None:
+    if findings.status == "refused" or analysis.volume is None or analysis.labels is None:
         codes = sorted({reason.code for series in findings.rejected for reason in series.reasons})
         return {"refused": f"no suitable chest CT ({', '.join(codes)})"}
     if doubts := [flag.code for flag in findings.flags if flag.severity == "error"]:
         return {"refused": f"the lungs are in doubt ({', '.join(doubts)})"}
-    patient_id, taken = text(analysis.headers[0], "PatientID"), _day(findings.series.study_date)
-    if not patient_id or taken is None:
-        return {"refused": "there is no Patient ID" if not patient_id else "there is no Study Date"}
-    scan = names.scan(findings.series.series_uid, findings.series.part)
-    _write_volume(out / "volumes" / f"{scan}.npz", analysis)
-    radiomics = {} if findings.radiomics is None else findings.radiomics.features
-    return {
-        "row": _row(analysis, scan, patient_id, taken, names),
-        "features": names_of(findings.quantities, radiomics),
-    }
+    if patient is None:
+        return {"refused": "there is no Patient ID"}
+    assert findings.series is not None, "only of an analysed study"
+    volume = volume_name(names.scan(findings.series.study_uid))
+    row = scan_row(findings, analysis.headers[0], patient, names, volume=volume, today=_today())
+    if row is None:
+        return {"refused": "there is no Study Date, or none that can be"}
+    write_volume(out / volume, analysis.volume, analysis.labels)
+    return {"row": asdict(row), "features": measured(findings)}
 
 
-def _row(analysis: Analysis, scan: str, patient_id: str, taken: date, names: Pseudonyms) -> dict[str, object]:
-    findings, first = analysis.findings, analysis.headers[0]
-    series, lungs = findings.series, findings.lungs
-    assert series is not None
-    assert lungs is not None
-    age = age_years(findings, first)
-    sex = string(first, "PatientSex").upper()
-    return {
-        "patient": names.patient(patient_id),
-        "scan": scan,
-        "date": names.shifted(patient_id, taken).isoformat(),
-        "age_years": "" if age is None else age,
-        "sex": sex if sex in ("F", "M", "O") else "",
-        "manufacturer": series.manufacturer,
-        "model": series.manufacturer_model,
-        "kernel": series.kernel,
-        "kernel_family": series.kernel_family,
-        "slice_thickness_mm": _readable("slice_thickness_mm", series.slice_thickness_mm),
-        "spacing_z_mm": series.spacing_mm[0],
-        "segmenter": f"{lungs.segmenter} {lungs.segmenter_version}",
-        "software_version": findings.software_version,
-        "algorithm_digest": findings.algorithm_digest,
-        "volume": f"volumes/{scan}.npz",
-    }
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
-def _day(text_: str) -> date | None:
-    try:
-        return datetime.strptime(text_.replace(".", ""), "%Y%m%d").date()
-    except ValueError:
-        return None
-
-
-def _readable(column: str, value: float | None) -> float | str:
-    """The value, or none where the registry would not read it again: some scanners write a thickness of 0."""
-    try:
-        SCANS[column]("" if value is None else str(value))
-    except ValueError:
-        return ""
-    return "" if value is None else value
-
-
-def _write_volume(path: Path, analysis: Analysis) -> None:
-    volume = analysis.volume
-    assert volume is not None
-    packed = io.BytesIO()
-    np.savez_compressed(
-        packed,
-        hu=volume.hu,
-        labels=np.asarray(analysis.labels),
-        spacing_mm=np.array(volume.spacing_mm),
-        origin_mm=np.array(volume.origin_mm),
-    )
-    write_whole(path, packed.getvalue())
-
-
-def _write_tables(out: Path, method: Method, entries: list[dict[str, dict[str, object]]]) -> None:
-    rows = pd.DataFrame([e["row"] for e in entries], columns=list(SCANS)).sort_values(["patient", "date", "scan"])
-    features = pd.DataFrame([e["features"] for e in entries], dtype=np.float64)
-    features.insert(0, "scan", [e["row"]["scan"] for e in entries])
-    write_whole(out / "features.parquet", features.to_parquet(index=False))
-    write_whole(out / "scans.csv", rows.to_csv(index=False))
-    about = {
-        "format": FORMAT,
-        "made_by": "training",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "software_version": dicomnode.__version__,
-        "algorithm_digest": method.digest,
-        "notes": "analysed by `training cohort --dicom`; pseudonyms and shifted dates by the key beside this folder",
-    }
-    lines = (f"{key} = {json.dumps(value)}\n" for key, value in about.items())
-    write_whole(out / "registry.toml", "".join(lines))
+def _write_tables(out: Path, method: Method, entries: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+    (out / DESCRIPTION).unlink(missing_ok=True)  # until the tables are those of this call
+    entries = sorted(entries, key=lambda e: [str(e["row"][k]) for k in ("patient", "date", "scan")])
+    write_features(out / "features.parquet", {str(e["row"]["scan"]): e["features"] for e in entries})
+    write_csv(out / "scans.csv", SCAN_COLUMNS, (e["row"] for e in entries))
+    notes = "analysed by `training cohort --dicom`; pseudonyms and shifted dates by the key beside this folder"
+    write_description(out, "training", [method.digest], notes)

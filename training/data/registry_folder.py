@@ -1,15 +1,6 @@
-"""The registry folder read and checked: scans, and the features that the node has already measured.
-
-```
-registry.toml       format, made_by, created, software_version, algorithm_digest; radiomics_spacing_mm where it is not
-                    the node's 1
-scans.csv           one row a scan (see `SCANS`); dates are shifted by a constant of each patient
-features.parquet    scan, quantities.<region>.<name>, radiomics.<region>.<feature>; may be missing
-```
-"""
+"""The registry folder (`dicomnode.registry_format`) read and checked: scans, and the features measured of them."""
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,11 +9,15 @@ import numpy as np
 import pandas as pd
 
 from dicomnode.errors import UsageError
+from dicomnode.registry_format.description import (
+    NAME,
+    RADIOMICS_SPACING_MM,
+    holds_lungs_alone,
+    read_description,
+)
+from dicomnode.registry_format.rows import MM_RANGE, SCAN_COLUMNS
 from training.data import csv_tables
 
-FORMAT = 1
-#: Of each registry that a node exports.
-NODE_RADIOMICS_SPACING_MM = 1.0
 FEATURE_PREFIXES = ("quantities.", "radiomics.")
 
 
@@ -33,8 +28,8 @@ def _inside(text: str) -> str:
     return text
 
 
-_MM = csv_tables.maybe(csv_tables.number(0.01, 100))
-SCANS: Mapping[str, csv_tables.Parse] = {
+_MM = csv_tables.maybe(csv_tables.number(*MM_RANGE))
+_PARSERS: Mapping[str, csv_tables.Parse] = {
     "patient": csv_tables.name,
     "scan": csv_tables.name,
     "date": csv_tables.day,
@@ -51,6 +46,7 @@ SCANS: Mapping[str, csv_tables.Parse] = {
     "algorithm_digest": csv_tables.words,
     "volume": _inside,
 }
+SCANS: Mapping[str, csv_tables.Parse] = {column: _PARSERS[column] for column in SCAN_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -77,14 +73,14 @@ class Registry:
         return self.about["made_by"] == "synthetic"
 
     @property
-    def by_node(self) -> bool:
-        """Whether a node exported it: its volumes are then cut to the lungs, with -1024 HU around them."""
-        return self.about["made_by"] == "node"
+    def lungs_alone(self) -> bool:
+        """Whether its volumes are cut to the lungs, with -1024 HU around them: nothing can be measured on these."""
+        return holds_lungs_alone(self.about)
 
     @property
     def radiomics_spacing_mm(self) -> float:
         """The resolution that the radiomics in `features` were measured at."""
-        stated = self.about.get("radiomics_spacing_mm", NODE_RADIOMICS_SPACING_MM)
+        stated = self.about.get("radiomics_spacing_mm", RADIOMICS_SPACING_MM)
         assert isinstance(stated, int | float)
         return float(stated)
 
@@ -95,7 +91,7 @@ def read(folder: Path) -> Registry:
     Raises:
         UsageError: something is missing or does not fit, with file, row, column, value and cure.
     """
-    about = _read_about(folder / "registry.toml")
+    about = read_description(folder)
     table = csv_tables.read(folder / "scans.csv", SCANS)
     _check_scans(table, folder)
     columns = dict(table.columns)
@@ -105,28 +101,10 @@ def read(folder: Path) -> Registry:
         scans[name] = scans[name].astype("float64")
     features = _read_features(folder / "features.parquet", scans["scan"])
     digest = hashlib.sha256()
-    for name in ("registry.toml", "scans.csv", "features.parquet"):
+    for name in (NAME, "scans.csv", "features.parquet"):
         path = folder / name
         digest.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
     return Registry(folder, about, scans, features, digest.hexdigest())
-
-
-def _read_about(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        cure = "give a folder made by `dicomnode registry export` or `training synthetic`"
-        raise UsageError(f"{path} is missing, so this is no registry: {cure}")
-    try:
-        about = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not TOML, not UTF-8
-        raise UsageError(f"{path} is not TOML: {error}") from None
-    if about.get("format") != FORMAT:
-        raise UsageError(f"{path}: format is {about.get('format')!r}, this version reads {FORMAT}: export it again")
-    spacing = about.get("radiomics_spacing_mm", NODE_RADIOMICS_SPACING_MM)
-    if isinstance(spacing, bool) or not isinstance(spacing, int | float) or not spacing > 0:
-        raise UsageError(f"{path}: radiomics_spacing_mm is {spacing!r}: it must be a number of mm above 0")
-    if about.get("made_by") not in ("synthetic", "node", "training"):
-        raise UsageError(f"{path}: made_by is {about.get('made_by')!r}: it must be 'synthetic', 'node' or 'training'")
-    return about
 
 
 def _check_scans(table: csv_tables.CsvTable, folder: Path) -> None:

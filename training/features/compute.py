@@ -3,8 +3,9 @@
 What the registry already has is the node's; the rest is measured here from the stored volumes by the same functions
 (`dicomnode.analysis`), in parallel, each scan kept in a cache, so that a run that was stopped goes on where it was.
 
-A node exports volumes that are cut to the lungs, with air around them: radiomics look across the mask's edge, so these
-volumes give other numbers than the node measures when it serves the bundle. From them nothing is measured.
+A registry's volumes are cut to the lungs, with air around them: radiomics look across the mask's edge, so these volumes
+give other numbers than the node measures when it serves the bundle. From them nothing is measured. What is measured
+here are older synthetic registries, which hold whole phantoms.
 """
 
 import json
@@ -22,9 +23,9 @@ import dicomnode
 from dicomnode.analysis.measures.change import FOLLOWED, FOLLOWED_BY_REGION, per_year
 from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import write_whole
+from dicomnode.registry_format.volumes import read_volume
 from training.data.outcomes import DAYS_PER_YEAR
 from training.data.registry_folder import Registry
-from training.data.volumes import load_scan
 from training.features.settings import FeatureSettings
 from training.files import digest
 from training.progress_type import ProgressCallback
@@ -37,6 +38,12 @@ CHANGES: Mapping[str, str] = {
 }
 #: Of the cohort's columns, those that may serve as features, beside the lung function that it holds.
 COVARIATE = "covariates."
+#: How a registry comes to hold what it lacks, by its writer.
+_LET_MEASURE = {
+    "node": "let the node measure them (analysis.radiomics and registry.record in ae_config.toml) and export again",
+    "training": "make the registry anew with `training cohort --dicom`",
+    "synthetic": "make it anew with `training synthetic --radiomics`, and set features.radiomics_spacing_mm = 4",
+}
 _LUNG_FUNCTION = ("fvc_percent_predicted", "fvc_l", "dlco_percent_predicted", "dlco_mmol_min_kpa")
 
 
@@ -79,8 +86,9 @@ def compute(
         (per year, against `prior_scan`), covariates.*. NaN where a scan lacks a feature.
 
     Raises:
-        UsageError: a volume cannot be read or measured, a scan has neither features nor a volume, a node's registry
-            lacks features, or the registry's radiomics were measured at another resolution than the settings ask for.
+        UsageError: a volume cannot be read or measured, a scan has neither features nor a volume, a registry that holds
+            the lungs alone lacks features, or the registry's radiomics were measured at another resolution than the
+            settings ask for.
     """
     stored = _stored(cohort, registry, settings)
     tasks = _tasks(cohort, registry, settings, cache, stored)
@@ -102,7 +110,7 @@ def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings)
     there, asked = registry.radiomics_spacing_mm, settings.radiomics_spacing_mm
     if there != asked and any(c.startswith("radiomics.") for c in wanted):
         # Texture hangs on the resolution: a model that learns from one kind must not be asked with the other.
-        anew = "" if registry.by_node else ', or features.source = "volumes", which measures all anew'
+        anew = "" if registry.lungs_alone else ', or features.source = "volumes", which measures all anew'
         raise UsageError(
             f"{registry.folder}: its radiomics were measured at {there:g} mm, and features.radiomics_spacing_mm is "
             f"{asked:g}: set that to {there:g}{anew}"
@@ -118,8 +126,8 @@ def _tasks(
     prefixes = ("quantities.",) if spec is None else ("quantities.", "radiomics.")
     has = {p: stored[[c for c in stored if c.startswith(p)]].notna().any(axis=1).to_numpy() for p in prefixes}
     complete = np.logical_and.reduce(list(has.values()))
-    if registry.by_node and not complete.all():
-        raise _not_the_nodes(registry, settings, {p: int((~known).sum()) for p, known in has.items()}, len(stored))
+    if registry.lungs_alone and not complete.all():
+        raise _unmeasurable(registry, settings, {p: int((~known).sum()) for p, known in has.items()}, len(stored))
     tasks = []
     for scan, volume, known in zip(cohort["scan"], cohort["volume"], complete, strict=True):
         path = registry.folder / str(volume)
@@ -136,13 +144,13 @@ def _tasks(
     return tasks
 
 
-def _not_the_nodes(registry: Registry, settings: FeatureSettings, lacking: Mapping[str, int], scans: int) -> UsageError:
-    """Why nothing is measured from the volumes of a node's registry, and what else can be done."""
-    why = "a node's volumes are cut to the lungs and give other numbers than the node measures when it serves"
+def _unmeasurable(registry: Registry, settings: FeatureSettings, lacking: Mapping[str, int], scans: int) -> UsageError:
+    """Why nothing is measured from volumes that are cut to the lungs, and what else can be done."""
+    why = "its volumes are cut to the lungs and give other numbers than the node measures when it serves"
     if settings.source == "volumes":
         return UsageError(f'{registry.folder}: features.source is "volumes": {why}: set features.source = "registry"')
     missing = " and ".join(f"{prefix}* of {count}" for prefix, count in lacking.items() if count)
-    cure = "let the node measure them (analysis.radiomics and registry.record in ae_config.toml) and export again"
+    cure = _LET_MEASURE[str(registry.about["made_by"])]
     if not lacking["quantities."]:
         cure += ", or set features.radiomics = false"
     return UsageError(f"{registry.folder}: features.parquet lacks {missing} of {scans} scans, and {why}: {cure}")
@@ -188,7 +196,7 @@ def measure(volume: Path, radiomics: Mapping[str, object] | None) -> dict[str, f
     from dicomnode.analysis.radiomics import extract  # noqa: PLC0415
     from dicomnode.analysis.risk.tabular import names_of  # noqa: PLC0415
 
-    loaded, labels = load_scan(volume)
+    loaded, labels = read_volume(volume)
     if not labels.any():
         raise UsageError("no voxel is labelled as lung")
     texture = {} if radiomics is None else extract.by_region(loaded, labels, radiomics)[0]

@@ -59,7 +59,7 @@ class Data:
         return tuple(self.cohort["patient"])
 
     def volume(self, row: int) -> Path | None:
-        """The stored volume of a row (see `training.data.volumes.load_scan`); None where the registry has none."""
+        """The stored volume of a row (see `registry_format.volumes.read_volume`); None where the registry has none."""
         name = str(self.cohort["volume"].iloc[row])
         return self.registry / name if name else None
 

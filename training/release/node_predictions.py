@@ -12,7 +12,7 @@ from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.queries import PriorScan, Question
 from dicomnode.analysis.risk.tabular import BATCH_PARTS, names_of
 from dicomnode.errors import RefusedError, UsageError
-from training.data.volumes import load_scan
+from dicomnode.registry_format.volumes import read_volume
 from training.models.arm import Data, Rows
 from training.progress_type import ProgressCallback
 
@@ -53,7 +53,7 @@ def as_served(data: Data, row: int, prior: PriorScan | None = None) -> Question:
     if path is None:
         name = data.cohort["scan"].iloc[row]
         raise UsageError(f"the registry has no volume of the scan {name}: export one with registry.volumes = true")
-    volume, labels = load_scan(path)
+    volume, labels = read_volume(path)
     features = {str(name): float(value) for name, value in _finite(data, row)}
     scanner = {part: str(data.cohort[part].iloc[row]) for part in BATCH_PARTS}
     return Question(volume, labels, features, scanner, prior)

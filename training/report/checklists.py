@@ -134,7 +134,8 @@ def _exclusions(facts: RunFacts) -> str:
 
 def _preparation(facts: RunFacts) -> str:
     digests = facts.registry.get("algorithm_digest", "")
-    return f"the node's own (dicomnode.analysis), algorithm digest {digests}" if digests else ""
+    stated = ", ".join(map(str, digests)) if isinstance(digests, list) else digests
+    return f"the node's own (dicomnode.analysis), algorithm digest {stated}" if stated else ""
 
 
 def _outcome(facts: RunFacts) -> str:
@@ -238,8 +239,9 @@ def _limitations(facts: RunFacts) -> str:
 def _pseudonyms(facts: RunFacts) -> str:
     if facts.synthetic:
         return "no patient"
-    made = "pseudonyms by keyed hash, dates shifted per patient; the key stays on the node"
-    return made if facts.registry.get("made_by") == "node" else ""
+    keys = {"node": "the key stays on the node", "training": "the key is kept apart from the registry"}
+    key = keys.get(str(facts.registry.get("made_by")))
+    return f"pseudonyms by keyed hash, dates shifted per patient; {key}" if key else ""
 
 
 def _named(facts: RunFacts, *names: str) -> str:

@@ -1,25 +1,30 @@
 """A synthetic registry with a known truth: serial phantom scans of synthetic patients, outcomes, features.
 
-Its folder is a registry like the node's (`registry.toml`, `scans.csv`, `features.parquet`), with `outcomes.csv` beside
-it. The generator's own risk is kept in `truth.csv`, which nothing but the evaluation's oracle reads: its AUC is the
-best that any model of these scans could reach.
+Its folder is a registry as a node's is (`dicomnode.registry_format`), with `outcomes.csv`; its patients are drawn, so
+their names are numbers and their dates need no shift. The generator's own risk is kept in `truth.csv`, which nothing
+but the evaluation's oracle reads: its AUC is the best that any model of these scans could reach.
 """
 
-import csv
 import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 
 import dicomnode
 from dicomnode.errors import UsageError
+from dicomnode.files import write_whole
+from dicomnode.registry_format import volumes
+from dicomnode.registry_format.description import NAME as DESCRIPTION
+from dicomnode.registry_format.description import in_toml, write_description
+from dicomnode.registry_format.rows import OUTCOME_COLUMNS, SCAN_COLUMNS, ScanRow
+from dicomnode.registry_format.tables import write_csv, write_features
 from training.data.outcomes import DAYS_PER_YEAR, HORIZONS_YEARS
 from training.synthetic.patients import Patient, SyntheticScan, draw
 from training.synthetic.scans import (
@@ -29,13 +34,15 @@ from training.synthetic.scans import (
     Features,
     make_scan,
     radiomics_settings,
-    volume_name,
 )
 
 _SEGMENTER = "phantom truth"
 _EPOCH = date(2000, 1, 1)  # the last date lies 22 years later: a registry refuses dates in the future
 _UNFINISHED = "unfinished.json"
 _COMPUTED = "unfinished.jsonl"
+#: Of a registry before format 2, with whole phantoms.
+_OLD_VOLUMES = "scans"
+_RISKS = tuple(f"risk_{h}y" for h in HORIZONS_YEARS)
 
 
 @dataclass(frozen=True)
@@ -74,24 +81,25 @@ def make_registry(
     _claim(out, request)
     patients, scans = draw(request.patients, request.seed)
     computed = _compute(out, request, scans, workers, progress)
-    _write_csv(out / "scans.csv", [_scan_row(s, computed[s.scan], request) for s in scans])
-    _write_csv(out / "outcomes.csv", [_outcome_row(p) for p in patients])
-    truth = [dict(zip((f"risk_{h}y" for h in HORIZONS_YEARS), s.risks, strict=True)) for s in scans]
-    _write_csv(
+    write_csv(out / "scans.csv", SCAN_COLUMNS, (asdict(_scan_row(s, computed[s.scan], request)) for s in scans))
+    write_csv(out / "outcomes.csv", OUTCOME_COLUMNS, map(_outcome_row, patients))
+    truth = [dict(zip(_RISKS, s.risks, strict=True)) for s in scans]
+    write_csv(
         out / "truth.csv",
-        [{"scan": s.scan, "severity": round(s.severity, 6), **t} for s, t in zip(scans, truth, strict=True)],
+        ("scan", "severity", *_RISKS),
+        ({"scan": s.scan, "severity": round(s.severity, 6), **t} for s, t in zip(scans, truth, strict=True)),
     )
-    _write_features(out / "features.parquet", scans, computed)
-    (out / "registry.toml").write_text(_description(request), encoding="utf-8")  # the last: its presence means finished
+    write_features(out / "features.parquet", {s.scan: _measured(computed[s.scan]) for s in scans})
+    _describe(out, request)  # the last: its presence means finished
     (out / _COMPUTED).unlink(missing_ok=True)
     (out / _UNFINISHED).unlink()
     return len(scans)
 
 
 def _finished(out: Path, request: Request) -> bool:
-    if not (out / "registry.toml").is_file():
+    if not (out / DESCRIPTION).is_file():
         return False
-    if f"request = {_stated(request)}" not in (out / "registry.toml").read_text(encoding="utf-8").splitlines():
+    if f"request = {_stated(request)}" not in (out / DESCRIPTION).read_text(encoding="utf-8").splitlines():
         raise UsageError(f"{out} holds another registry: give a new folder, so that none is overwritten")
     return True
 
@@ -102,16 +110,18 @@ def _claim(out: Path, request: Request) -> None:
     if begun.is_file():
         if begun.read_text(encoding="utf-8") != _stated(request):
             raise UsageError(f"{out} was begun with {begun.read_text(encoding='utf-8')}: repeat that, or a new folder")
+        if (out / _OLD_VOLUMES).is_dir():
+            raise UsageError(f"{out} was begun by an older version, in another format: give a new folder")
         return
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty: give a new folder, so that no registry is overwritten")
-    (out / "scans").mkdir(parents=True, exist_ok=True)
-    begun.write_text(_stated(request), encoding="utf-8")
+    (out / volumes.FOLDER).mkdir(parents=True, exist_ok=True)
+    write_whole(begun, _stated(request).encode())
 
 
 def _stated(request: Request) -> str:
     """The request as a TOML inline table."""
-    return "{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in asdict(request).items()) + "}"
+    return in_toml(asdict(request))
 
 
 def _compute(
@@ -173,25 +183,25 @@ def _day(patient: Patient, years: float) -> str:
     return (_EPOCH + timedelta(days=patient.first_day + round(years * DAYS_PER_YEAR))).isoformat()
 
 
-def _scan_row(scan: SyntheticScan, computed: Features, request: Request) -> dict[str, object]:
+def _scan_row(scan: SyntheticScan, computed: Features, request: Request) -> ScanRow:
     step = round(computed["spacing_z_mm"], 3)
-    return {
-        "patient": scan.patient.patient,
-        "scan": scan.scan,
-        "date": _day(scan.patient, scan.years),
-        "age_years": round(scan.patient.age + scan.years, 2),
-        "sex": scan.patient.sex,
-        "manufacturer": scan.scanner.manufacturer,
-        "model": scan.scanner.model,
-        "kernel": scan.kernel,
-        "kernel_family": scan.kernel_family,
-        "slice_thickness_mm": step,
-        "spacing_z_mm": step,
-        "segmenter": _SEGMENTER,
-        "software_version": dicomnode.__version__,
-        "algorithm_digest": _digest(request),
-        "volume": volume_name(scan) if request.volumes else "",
-    }
+    return ScanRow(
+        patient=scan.patient.patient,
+        scan=scan.scan,
+        date=_day(scan.patient, scan.years),
+        age_years=round(scan.patient.age + scan.years, 2),
+        sex=scan.patient.sex,
+        manufacturer=scan.scanner.manufacturer,
+        model=scan.scanner.model,
+        kernel=scan.kernel,
+        kernel_family=scan.kernel_family,
+        slice_thickness_mm=step,
+        spacing_z_mm=step,
+        segmenter=_SEGMENTER,
+        software_version=dicomnode.__version__,
+        algorithm_digest=_digest(request),
+        volume=volumes.volume_name(scan.scan) if request.volumes else "",
+    )
 
 
 def _outcome_row(patient: Patient) -> dict[str, object]:
@@ -211,30 +221,15 @@ def _digest(request: Request) -> str:
     return hashlib.sha256(json.dumps(method, sort_keys=True).encode()).hexdigest()
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def _measured(computed: Features) -> Features:
+    return {name: value for name, value in computed.items() if name != "spacing_z_mm"}
 
 
-def _write_features(path: Path, scans: Sequence[SyntheticScan], computed: Mapping[str, Features]) -> None:
-    import pandas as pd  # noqa: PLC0415 (the worker processes do without)
-
-    rows = [{k: v for k, v in computed[s.scan].items() if k != "spacing_z_mm"} for s in scans]
-    table = pd.DataFrame(rows, dtype="float64")
-    table.insert(0, "scan", [s.scan for s in scans])
-    table.to_parquet(path, index=False)
-
-
-def _description(request: Request) -> str:
+def _describe(out: Path, request: Request) -> None:
     notes = (
         f"Phantoms of reduced resolution: slices {SLICE_STEP_MM[0]:g} to {SLICE_STEP_MM[1]:g} mm apart, voxels of "
         f"{IN_PLANE_MM[0]:g} to {IN_PLANE_MM[1]:g} mm in the plane. The lungs are the phantom's true labels, not a "
         f"segmenter's. Radiomics, where there are any, at {RADIOMICS_MM:g} mm where the node takes 1 mm. No patient."
     )
-    return (
-        f'format = 1\nmade_by = "synthetic"\ncreated = {datetime.now(UTC).isoformat(timespec="seconds")}\n'
-        f"software_version = {json.dumps(dicomnode.__version__)}\nalgorithm_digest = {json.dumps(_digest(request))}\n"
-        f"radiomics_spacing_mm = {RADIOMICS_MM:g}\nnotes = {json.dumps(notes)}\nrequest = {_stated(request)}\n"
-    )
+    more = {"radiomics_spacing_mm": RADIOMICS_MM, "request": asdict(request)}
+    write_description(out, "synthetic", [_digest(request)], notes, more)

@@ -10,6 +10,7 @@ import numpy as np
 from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.measures import quantify
 from dicomnode.analysis.phantom.phantom import Disease, Phantom, PhantomScanner, chest
+from dicomnode.registry_format.volumes import volume_name, write_volume
 from training.synthetic.patients import SyntheticScan
 
 #: Of the phantoms, drawn for each scan: slice step and in-plane voxel, mm. A clinical scan has 0.6 to 1.5 and 0.7.
@@ -21,14 +22,14 @@ Features = dict[str, float]
 
 
 def make_scan(folder: Path, scan: SyntheticScan, *, radiomics: bool, volume: bool) -> Features:
-    """Make the image of a scan, write its volume below `folder` if asked to, and measure it.
+    """Make the image of a scan, measure it, and write its lungs below `folder` if asked to.
 
     Returns:
         Quantities by region, radiomics if asked for, and `spacing_z_mm`.
     """
     phantom = scan_phantom(scan)
     if volume:
-        _write_volume(folder / volume_name(scan), phantom)
+        write_volume(folder / volume_name(scan.scan), phantom.volume, phantom.labels)
     regions = quantify.by_region(phantom.volume, phantom.labels)
     found = {f"quantities.{region}.{k}": v for region, q in regions.items() for k, v in asdict(q).items()}
     if radiomics:
@@ -60,11 +61,6 @@ def scan_phantom(scan: SyntheticScan) -> Phantom:
     )
 
 
-def volume_name(scan: SyntheticScan) -> str:
-    """The path of a scan's volume in its registry."""
-    return f"scans/{scan.scan}.npz"
-
-
 def radiomics_settings() -> Mapping[str, Any]:
     """The node's settings at the registry's resolution."""
     from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS  # noqa: PLC0415 (imports PyRadiomics)
@@ -85,16 +81,3 @@ def _radiomics(phantom: Phantom) -> Features:
         for region, mask in masks.items()
         for name, value in radiomics.extract(phantom.volume, mask, settings).items()
     }
-
-
-def _write_volume(path: Path, phantom: Phantom) -> None:
-    partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
-        np.savez_compressed(
-            file,
-            hu=phantom.volume.hu,
-            labels=phantom.labels,
-            spacing_mm=np.array(phantom.volume.spacing_mm),
-            origin_mm=np.array(phantom.volume.origin_mm),
-        )
-    partial.rename(path)

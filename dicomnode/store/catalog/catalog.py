@@ -10,12 +10,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from dicomnode.errors import SpoolError
+from dicomnode.registry_format.identity import count_patients
 from dicomnode.store.catalog.commitments import Commitments
 from dicomnode.store.catalog.events import note
 from dicomnode.store.catalog.holdings import HoldingsRows
 from dicomnode.store.catalog.jobs import supersede
 from dicomnode.store.catalog.orders import Orders
-from dicomnode.store.catalog.patients import Patients, count, note_patient
+from dicomnode.store.catalog.patients import Patients, note_patient
 from dicomnode.store.catalog.priors import FETCHED, Priors
 from dicomnode.store.catalog.procedure_steps import Steps
 from dicomnode.store.catalog.recording import Recording
@@ -193,7 +194,7 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
         """How many different patients the study's instances name: more than one, and the study must be held."""
         query = select(instances.c.patient_hash).where(instances.c.study_uid == study_uid).distinct()
         with self._read() as connection:
-            return count(list(connection.execute(query).scalars()))
+            return count_patients(list(connection.execute(query).scalars()))
 
 
 def _study_intake(connection: Connection, study_uid: str, last_seen: float) -> StudyIntake:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
+from dicomnode.registry_format.identity import PATIENT_ID_DIGITS
 from dicomnode.store.catalog.database import Database
 from dicomnode.store.catalog.tables import orders, patients, studies
-from dicomnode.store.records import PATIENT_ID_DIGITS, Study
+from dicomnode.store.records import Study
 
 
 @dataclass(frozen=True)

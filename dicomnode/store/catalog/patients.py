@@ -5,39 +5,20 @@ its issuer and the same ID without one may be two people (IDs are counted up fro
 because a change against somebody else's scan is worse than none.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, select
 
+from dicomnode.registry_format.identity import one_patient
 from dicomnode.store.catalog.database import Database
 from dicomnode.store.catalog.tables import instances, patients, studies
-from dicomnode.store.records import NO_PATIENT_ID, PATIENT_ID_DIGITS
-
-
-def count(hashes: Collection[str]) -> int:
-    """How many patients the hashes of one study's instances name.
-
-    Patients differ by their ID, or by two issuers of it; within a study, objects of other systems may lack the issuer,
-    and that alone makes no second patient.
-    """
-    ids = {one[:PATIENT_ID_DIGITS] for one in hashes}
-    issuers = {one[PATIENT_ID_DIGITS:] for one in hashes} - {""}
-    return max(len(ids), len(issuers))
-
-
-def whose(hashes: Collection[str]) -> str | None:
-    """The one patient of a study, by the hashes of its instances; None where that is in doubt or no ID is given."""
-    if count(hashes) != 1 or any(one.startswith(NO_PATIENT_ID) for one in hashes):
-        return None
-    return max(hashes, key=len)
 
 
 def note_patient(connection: Connection, insert: Any, study_uid: str) -> None:
     """Keep whose the study is, as its instances say now. `insert` is the dialect's."""
     of_study = select(instances.c.patient_hash).where(instances.c.study_uid == study_uid).distinct()
     hashes = list(connection.execute(of_study).scalars())
-    row = insert(patients).values(study_uid=study_uid, patient_hash=whose(hashes))
+    row = insert(patients).values(study_uid=study_uid, patient_hash=one_patient(hashes))
     changed = row.on_conflict_do_update(index_elements=["study_uid"], set_={"patient_hash": row.excluded.patient_hash})
     connection.execute(changed)
 

@@ -1,6 +1,6 @@
 """The registry in the catalogue's database: scans, outcomes and risks under pseudonyms. Times are UTC seconds.
 
-How a pseudonym and a shifted date come about: `dicomnode.registry.pseudonyms`.
+How a pseudonym and a shifted date come about: `dicomnode.registry_format.pseudonyms`.
 """
 
 import json

@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
-import numpy as np
 import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner
 
 from dicomnode.analysis.findings import Flag, Risk
 from dicomnode.analysis.risk.predict import age_years
-from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.cli import app
 from dicomnode.errors import RefusedError, UsageError
 from dicomnode.registry import rows as recorder
@@ -47,20 +45,6 @@ def test_a_scan_goes_in_and_comes_out_for_training(node: Node, tmp_path: Path) -
     assert tomllib.loads((tmp_path / "out" / "registry.toml").read_text())["made_by"] == "node"
     exported = b"".join(p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file())
     assert not any(secret in exported for secret in (b"PAT-1", b"20200101", b"2020-01-01", b"1.2.3.4", b"HOSPITAL"))
-
-
-def test_the_kept_voxels_give_the_network_the_same_input(tmp_path: Path) -> None:
-    whole = analysis("1.1", "20200101")
-    assert whole.volume is not None
-    assert whole.labels is not None
-    recorder.save_volume(whole, tmp_path / "scan.npz")
-    with np.load(tmp_path / "scan.npz") as file:
-        kept = replace(whole.volume, hu=file["hu"], origin_mm=tuple(file["origin_mm"]))
-        labels = file["labels"]
-    spec = Spec(spacing_mm=6.0, canvas=(48, 48), slices=8)
-    np.testing.assert_array_equal(prepare(kept, labels, spec), prepare(whole.volume, whole.labels, spec))
-    assert kept.hu.size < whole.volume.hu.size
-    assert (kept.hu[labels == 0] == recorder.OUTSIDE_HU).all()
 
 
 def test_a_study_that_is_analysed_again_keeps_its_place(node: Node) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.errors import UsageError
 from dicomnode.files import write_whole
-from training.data.volumes import load_scan
+from dicomnode.registry_format.volumes import read_volume
 from training.models.arm import Rows
 from training.progress_type import ProgressCallback
 
@@ -108,5 +108,5 @@ def _each(tasks: Sequence[_CacheTask], workers: int) -> Iterator[None]:
 
 
 def _write(task: _CacheTask) -> None:
-    slices: NDArray[np.float32] = prepare(*load_scan(task.volume), task.spec)
+    slices: NDArray[np.float32] = prepare(*read_volume(task.volume), task.spec)
     write_whole(task.file, lambda file: np.save(file, slices))

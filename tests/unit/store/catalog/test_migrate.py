@@ -11,11 +11,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from dicomnode.errors import SpoolError
+from dicomnode.registry_format.identity import NO_PATIENT_ID
 from dicomnode.store.catalog import migrate
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.database import _use_wal
 from dicomnode.store.catalog.tables import metadata
-from dicomnode.store.records import NO_PATIENT_ID
 
 MIGRATIONS = Path(migrate.__file__).with_name("migrations")
 FIRST_TABLES = {"associations", "studies", "instances", "jobs", "deliveries"}

@@ -2,9 +2,9 @@
 
 import pytest
 
+from dicomnode.registry_format.identity import NO_PATIENT_ID, count_patients, one_patient
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.catalog.patients import count, whose
-from dicomnode.store.records import NO_PATIENT_ID, Instance
+from dicomnode.store.records import Instance
 
 ANNA, BERTA, HERE, THERE = "a" * 32, "b" * 32, "1" * 32, "2" * 32
 
@@ -23,8 +23,8 @@ ANNA, BERTA, HERE, THERE = "a" * 32, "b" * 32, "1" * 32, "2" * 32
     ],
 )
 def test_the_one_patient_of_a_study(hashes: list[str], patients: int, patient: str | None) -> None:
-    assert count(hashes) == patients
-    assert whose(hashes) == patient
+    assert count_patients(hashes) == patients
+    assert one_patient(hashes) == patient
 
 
 def receive(catalog: Catalog, study_uid: str, *hashes: str, now: float = 1.0) -> None:

@@ -29,11 +29,11 @@ from dicomnode.analysis.risk.queries import Answer, Question
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import BundleError, RefusedError, UsageError
 from dicomnode.models import build
+from dicomnode.registry_format.volumes import read_volume
 from dicomnode.report import uids
 from tests.helpers import bundles, deep_cases
 from tests.helpers.ct_files import ct_series, write
 from training.bundle.make import make_bundle
-from training.data.volumes import load_scan
 from training.evaluation.misjudged import BEGIN, END
 from training.models.stacking import RISKS, Stack
 from training.toml_text import to_toml
@@ -77,7 +77,7 @@ def copy(small: Bundle, tmp_path: Path) -> Path:
 def asked(made: Made, scan: str, prior: PriorScan | None = None) -> Question:
     """A scan of the registry as a node would ask about it."""
     features = pd.read_parquet(made.run / "features.parquet").set_index("scan").loc[scan].dropna()
-    return Question(*load_scan(made.registry / "volumes" / f"{scan}.npz"), features.to_dict(), {}, prior)
+    return Question(*read_volume(made.registry / "volumes" / f"{scan}.npz"), features.to_dict(), {}, prior)
 
 
 def answer(made: Made, scan: str, prior: PriorScan | None = None) -> Answer:

@@ -45,7 +45,7 @@ def test_the_commands_are_these() -> None:
         (["cohort", "--outcomes", "o", "--out", "c"], 2, "give --registry FOLDER, or --dicom FOLDER with scans"),
         (["cohort", "--dicom", "d", "--outcomes", "o", "--out", "c"], 2, "d is no folder: give one with DICOM files"),
         (["cohort", "--registry", "r", "--outcomes", "o", "--out", "."], 2, "--out . is a folder: name a file in it"),
-        (["synthetic", "--out", "file/r", "--patients", "1"], 2, "file/r/scans: Not a directory; check the path"),
+        (["synthetic", "--out", "file/r", "--patients", "1"], 2, "file/r/volumes: Not a directory; check the path"),
         (["synthetic", "--out", "r", "--patients", "0"], 2, "--patients is 0: give at least 1"),
     ],
 )

@@ -87,7 +87,8 @@ def test_wrong_features_are_refused(folder: Path, change, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("format = 2\nmade_by = 'node'\n", "format is 2, this version reads 1"),
+        ("format = 3\nmade_by = 'node'\n", "format is 3, this version reads 1 and 2"),
+        ("format = 1\nmade_by = 'training'\n", "make it anew from the images with `training cohort --dicom`"),
         ("format = 1\nmade_by = 'me'\n", "made_by is 'me'"),
         ("format = 1\nmade_by = 'node'\nradiomics_spacing_mm = 0\n", "radiomics_spacing_mm is 0"),
         ("format = 1\nmade_by = 'node'\nradiomics_spacing_mm = '4'\n", "radiomics_spacing_mm is '4'"),

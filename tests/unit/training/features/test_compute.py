@@ -14,8 +14,8 @@ from dicomnode.analysis.measures import change, quantify
 from dicomnode.analysis.phantom.phantom import Disease, chest
 from dicomnode.analysis.risk.tabular import features_of, names_of
 from dicomnode.errors import UsageError
+from dicomnode.registry_format.volumes import read_volume
 from training.data.registry_folder import SCANS, Registry, read
-from training.data.volumes import load_scan
 from training.features import compute as features
 from training.features.compute import CHANGES, compute
 from training.features.settings import FeatureSettings
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows[-1] |= {"age_years": 60 + number, "volume": f"scans/A-{number}.npz"}
         first = first or names_of(quantify.by_region(phantom.volume, phantom.labels), {})
     pd.DataFrame(rows).to_csv(folder / "scans.csv", index=False)
-    (folder / "registry.toml").write_text('format = 1\nmade_by = "training"\n')
+    (folder / "registry.toml").write_text('format = 1\nmade_by = "synthetic"\n')
     stored = pd.DataFrame([first])
     stored.insert(0, "scan", ["A-0"])
     stored.to_parquet(folder / "features.parquet", index=False)
@@ -90,9 +90,20 @@ def test_radiomics_of_another_resolution_are_not_taken_for_ours(registry: Regist
     assert registry.radiomics_spacing_mm == 1
 
 
-def test_nothing_is_measured_from_the_volumes_that_a_node_exported(registry: Registry, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "made_by", "cure"),
+    [
+        (1, "node", "let the node measure them"),
+        (2, "node", "let the node measure them"),
+        (2, "training", "make the registry anew with `training cohort --dicom`"),
+        (2, "synthetic", "make it anew with `training synthetic --radiomics`"),
+    ],
+)
+def test_nothing_is_measured_from_volumes_that_are_cut_to_the_lungs(
+    registry: Registry, tmp_path: Path, form: int, made_by: str, cure: str
+) -> None:
     """They are cut to the lungs: their texture is not what the node measures when it serves."""
-    node = replace(registry, about={**registry.about, "made_by": "node"})
+    node = replace(registry, about={**registry.about, "format": form, "made_by": made_by})
     measured = node.features.assign(**{"quantities.lungs.mean_hu": -800.0})
     whole = replace(node, features=measured.assign(**{"radiomics.lungs.original_glcm_Contrast": 1.0}))
     radiomics = QUICK.model_copy(update={"radiomics": True})
@@ -100,7 +111,7 @@ def test_nothing_is_measured_from_the_volumes_that_a_node_exported(registry: Reg
         (
             node,
             QUICK,
-            r"lacks quantities\.\* of 2 of 3 scans, and a node's volumes are cut to the lungs .*: let the node",
+            rf"lacks quantities\.\* of 2 of 3 scans, and its volumes are cut to the lungs .*: {cure}",
         ),
         (replace(node, features=measured), radiomics, r"radiomics\.\* of 3 of 3 .*or set features\.radiomics = false"),
         (
@@ -129,7 +140,7 @@ def test_the_change_is_the_nodes(registry: Registry, tmp_path: Path) -> None:
 
 
 def findings(registry: Registry, number: int) -> Findings:
-    volume, labels = load_scan(registry.folder / f"scans/A-{number}.npz")
+    volume, labels = read_volume(registry.folder / f"scans/A-{number}.npz")
     quantities = quantify.by_region(volume, labels)
     total = quantities["lungs"].volume_ml or 0.0
     series = ChosenSeries(str(number), "1", 9, (1, 1, 1), "", "", study_date=DATES[number].replace("-", ""))

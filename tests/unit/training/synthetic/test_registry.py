@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from dicomnode.errors import UsageError
+from dicomnode.registry_format.volumes import read_volume
 from tests.helpers.waiting import until
 from training.data import cohort, follow_up, registry_folder
 from training.data.outcomes import status_at
-from training.data.volumes import load_scan
 from training.evaluation.inputs import read_truth
 from training.synthetic.patients import draw
 from training.synthetic.registry import Request, make_registry
@@ -44,13 +44,13 @@ def test_the_registry_is_complete(made) -> None:
         "features.parquet",
         "outcomes.csv",
         "registry.toml",
-        "scans",
         "scans.csv",
         "truth.csv",
+        "volumes",
     ]
     about = tomllib.loads((folder / "registry.toml").read_text())
-    assert (about["format"], about["made_by"], about["radiomics_spacing_mm"]) == (1, "synthetic", 4)
-    assert "reduced resolution" in about["notes"] and about["algorithm_digest"] == scans[0]["algorithm_digest"]
+    assert (about["format"], about["made_by"], about["radiomics_spacing_mm"]) == (2, "synthetic", 4)
+    assert "reduced resolution" in about["notes"] and about["algorithm_digest"] == [scans[0]["algorithm_digest"]]
     assert [r["patient"] for r in rows(folder / "outcomes.csv")] == ["S0000", "S0001"]
     assert [r["scan"] for r in rows(folder / "truth.csv")] == [r["scan"] for r in scans]
 
@@ -78,7 +78,7 @@ def test_scans_and_outcomes_are_read_back(made) -> None:
         patient = drawn[scan].patient
         assert years == pytest.approx(patient.end - drawn[scan].years, abs=1 / 365)
         assert event == (patient.death <= patient.contact)
-    volume, labels = load_scan(made[0] / found.scans["volume"].iloc[0])
+    volume, labels = read_volume(made[0] / found.scans["volume"].iloc[0])
     assert volume.hu.dtype == np.int16 and labels.shape == volume.hu.shape
     assert 2000 < (labels > 0).sum() * volume.voxel_ml < 6000
     dead, known = status_at(built.outcomes, 1)
@@ -95,6 +95,20 @@ def test_a_finished_registry_is_left_alone_and_no_other_is_overwritten(made, tmp
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not empty"):
         make_registry(tmp_path, Request(2, SEED))
+
+
+def test_what_an_older_version_has_begun_or_finished_is_not_mixed_with_this_ones(tmp_path: Path) -> None:
+    request = Request(2, SEED)
+    stated = "{patients = 2, seed = 5, radiomics = false, volumes = true}"
+    begun, finished = tmp_path / "begun", tmp_path / "finished"
+    (begun / "scans").mkdir(parents=True)
+    (begun / "unfinished.json").write_text(stated)
+    with pytest.raises(UsageError, match="was begun by an older version, in another format: give a new folder"):
+        make_registry(begun, request)
+    finished.mkdir()
+    (finished / "registry.toml").write_text(f'format = 1\nmade_by = "synthetic"\nrequest = {stated}\n')
+    make_registry(finished, request)
+    assert [p.name for p in finished.iterdir()] == ["registry.toml"]
 
 
 @pytest.mark.slow
@@ -117,7 +131,7 @@ def test_what_was_broken_off_goes_on_and_ends_alike(tmp_path: Path) -> None:
     assert progress[0] == (2, scans), "the one that was done is not made again"
     for name in ("scans.csv", "outcomes.csv", "truth.csv", "features.parquet"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
-    assert not list((broken / "scans").iterdir())
+    assert not list((broken / "volumes").iterdir())
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ import pytest
 
 from dicomnode.analysis.risk.preprocess import Spec, prepare
 from dicomnode.errors import RefusedError, UsageError
+from dicomnode.registry_format.volumes import read_volume
 from tests.helpers.deep_cases import write_volume
-from training.data.volumes import load_scan
 from training.models.deep import prepared_slices
 from training.models.deep.prepared_slices import batches, prepare_all, spec_hash
 
@@ -34,7 +34,7 @@ def test_what_is_trained_on_is_what_the_node_computes(tmp_path: Path, workers: i
     found = prepare_all(paths, SPEC, tmp_path / "cache", workers, lambda _, done, total: progress.append((done, total)))
     assert progress == [(0, 3), (1, 3), (2, 3), (3, 3)]
     for i, path in enumerate(paths):
-        np.testing.assert_array_equal(found.read([i])[0].numpy(), prepare(*load_scan(path), SPEC))
+        np.testing.assert_array_equal(found.read([i])[0].numpy(), prepare(*read_volume(path), SPEC))
 
 
 def test_a_killed_preparation_goes_on_and_a_finished_one_does_nothing(

@@ -1,0 +1,40 @@
+"""The registry's tables, written whole."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from dicomnode.errors import UsageError
+from dicomnode.files import write_whole
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a CSV file in UTF-8; None becomes an empty cell, and keys that are no column are left out."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    write_whole(path, text.getvalue().encode())
+
+
+def write_features(path: Path, features: Mapping[str, Mapping[str, float]]) -> None:
+    """Write features.parquet.
+
+    Args:
+        path: the file.
+        features: by scan, in the order of scans.csv, what was measured; null where a scan lacks what others have.
+
+    Raises:
+        UsageError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa  # noqa: PLC0415  (needed here only)
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError:
+        raise UsageError("a registry needs pyarrow: install dicomnode with its extra [training]") from None
+    names = sorted({name for of_scan in features.values() for name in of_scan})
+    columns = {name: pa.array([f.get(name) for f in features.values()], pa.float64()) for name in names}
+    packed = io.BytesIO()
+    parquet.write_table(pa.table({"scan": pa.array(list(features), pa.string()), **columns}), packed)
+    write_whole(path, packed.getvalue())
