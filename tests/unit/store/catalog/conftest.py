@@ -14,7 +14,7 @@ from tests.helpers.databases import PostgreSQL, fresh_url
 def postgresql_server(peer: Callable[[str, str], str]) -> Iterator[PostgreSQL]:
     """One server for all tests; `url` gives each its own schema.
 
-    Not below pytest's own temporary folder: another run of pytest takes that away from PostgreSQL's user when it starts.
+    Not below pytest's temporary folder, which another run of pytest closes to PostgreSQL's user when it starts.
     """
     peer("initdb", "postgresql")
     with tempfile.TemporaryDirectory(prefix="dicomnode-pg-") as folder:
