@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine:
 #   make demo    installs, then shows the whole way from C-STORE to the results in a PACS
 #   make test    installs the test tools and (on Debian, as root) the real peers, then runs every check and every test
+# `make help` names the rest; while you work: make check, make unit.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,11 +11,18 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
 	ojph_compress:openjph-tools openssl:openssl ip:iproute2
 
-.PHONY: help demo test lint install peers faults load bench bench-receive bench-catalog bench-training demo-bundle clean
-help:
-	@echo "make demo | test | faults | load | bench | bench-receive | bench-catalog | bench-training | lint | install | demo-bundle | clean"
+# Tests run in as many processes as there are cores, a file's tests in one of them (their fixtures are made once).
+WORKERS ?= $(shell nproc)
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-install: $(VENV)/.installed
+.PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-training \
+	demo-bundle clean
+
+help: ## these lines
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## the program in .venv, editable, with the versions of constraints.txt
 
 $(VENV)/.base: constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: install python3.11 and python3.11-venv"; exit 1; }
@@ -36,46 +44,47 @@ $(VENV)/.installed-test: $(VENV)/.base pyproject.toml
 	$(PIP) --no-build-isolation --editable ".[training,test]"
 	@touch $(VENV)/.installed $@
 
-demo: install
+demo: install ## the whole way: a study by C-STORE, the analysis, the results in a PACS
 	$(BIN)/dicomnode demo
 
-lint: $(VENV)/.installed-test
+check: $(VENV)/.installed-test ## ruff, mypy, import-linter (about a minute)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.installed-test peers lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+unit: $(VENV)/.installed-test ## the tests of tests/unit that are not marked slow (minutes, no peers needed)
+	$(PYTEST) tests/unit -m "not slow" $(PARALLEL) -q $(PYTEST_ARGS)
 
-# 10,000 associations with one receiver: its memory before and after (some minutes)
-load: $(VENV)/.installed-test
+test: $(VENV)/.installed-test peers check ## every check and every test (installs the peers on Debian, as root)
+	$(PYTEST) -m "not alone" $(PARALLEL) $(PYTEST_ARGS)
+	$(PYTEST) -m alone $(PYTEST_ARGS)
+
+coverage: $(VENV)/.installed-test ## branch coverage of the node by `make unit`: prints the figure, writes htmlcov/
+	$(PYTEST) tests/unit -m "not slow" $(PARALLEL) -q --cov --cov-report=html --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+load: $(VENV)/.installed-test ## 10,000 associations with one receiver: its memory before and after (some minutes)
 	DICOMNODE_LOAD=10000 $(BIN)/python -m pytest -s tests/faults/test_load.py
 
-# How fast images come in, beside DCMTK, Orthanc and plain pynetdicom: writes docs/evidence/benchmarks-receive.md
-bench-receive: $(VENV)/.installed-test peers
+bench-receive: $(VENV)/.installed-test peers ## how fast images come in, beside DCMTK, Orthanc, plain pynetdicom
 	$(BIN)/python -m tests.benchmarks.receive --memory /dev/shm --out docs/evidence/benchmarks-receive.md
 
-# 300 SIGKILLs at random moments over every process of a node, on SQLite and on PostgreSQL (about twenty minutes)
 KILLS ?= 300
 SEED ?= 1
-faults: $(VENV)/.installed-test peers
+faults: $(VENV)/.installed-test peers ## KILLS=300 SIGKILLs over every process of a node, on both databases (20 minutes)
 	$(BIN)/python -m tests.faults.campaign --kills $(KILLS) --seed $(SEED)
 
-# 100,000 studies in the catalogue: how long the tick, `jobs` and the way to a worker take
-bench-catalog: $(VENV)/.installed-test peers
+bench-catalog: $(VENV)/.installed-test peers ## 100,000 studies in the catalogue: tick, `jobs`, the way to a worker
 	$(BIN)/python -m tests.benchmarks.catalog
 
-# Time, CPU and memory against the stock ways, stored as docs/evidence/benchmarks.md (about ten minutes on two cores).
-bench: $(VENV)/.installed-test
+bench: $(VENV)/.installed-test ## time, CPU, memory against the stock ways, into the docs (ten minutes)
 	$(BIN)/python -m tests.benchmarks.run
 
-# Scans a second of features, training steps and data loading: writes docs/evidence/benchmarks-training.md (about five minutes)
-bench-training: $(VENV)/.installed-test
+bench-training: $(VENV)/.installed-test ## features, training steps and data loading, scans a second (five minutes)
 	$(BIN)/python -m tests.benchmarks.training
 
-# Missing peers are installed where that is possible; elsewhere the tests skip and name the package.
-peers:
+# Where they cannot be installed their tests skip and name the package (with CI=true: fail).
+peers: ## other people's DICOM programs that the tests talk to (installed on Debian, as root)
 	@PATH="$$PATH:/usr/sbin"; missing=""; \
 	for p in $(PEERS); do command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; done; \
 	test -f /usr/share/java/pixelmed.jar || missing="$$missing pixelmed-apps"; \
@@ -86,9 +95,8 @@ peers:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
 	else echo "not installed, their tests will skip:$$missing"; fi
 
-# The shipped demo bundle, from nothing (about an hour on two cores): see weights/demo-synthetic/MODEL_CARD.md
-demo-bundle: install
+demo-bundle: install ## the shipped demo bundle, from nothing (an hour; weights/demo-synthetic/MODEL_CARD.md)
 	OMP_NUM_THREADS=1 $(BIN)/training demo-bundle --work demo-training --out weights/demo-synthetic
 
-clean:
-	rm -rf $(VENV) demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+clean: ## away with .venv and everything that was made
+	rm -rf $(VENV) build htmlcov .coverage demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

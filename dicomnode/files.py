@@ -1,4 +1,4 @@
-"""Files that a reader sees whole or not at all, folders that outlive a power cut, and digests."""
+"""Files that a reader sees whole or not at all, folders that outlive a power cut, digests; what comes with the program."""
 
 import errno
 import hashlib
@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 #: The content of a file, text as UTF-8, or what writes it into the open file.
 Content = bytes | str | Callable[[BinaryIO], object]
+
+_PACKAGE = Path(__file__).resolve().parent
 
 
 def write_whole(path: Path, content: Content, *, durable: bool = True) -> None:
@@ -69,3 +71,22 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def shipped(name: str) -> Path:
+    """Find what comes with the program: `name` is its path in the repository, as "weights" or "ae_config.toml".
+
+    It lies beside the packages in a checkout, and in dicomnode/shipped/ where a wheel was installed (setup.py).
+
+    Raises:
+        FileNotFoundError: it is in neither place.
+    """
+    for folder in (_PACKAGE / "shipped", _PACKAGE.parent):
+        if (folder / name).exists():
+            return folder / name
+    raise FileNotFoundError(
+        errno.ENOENT,
+        f"it came with neither a checkout nor a wheel of dicomnode (looked in {_PACKAGE.parent} too): install again, "
+        "with `make install` or from a wheel made by `pip wheel .`",
+        str(_PACKAGE / "shipped" / name),
+    )

@@ -1,10 +1,9 @@
 """What every part of the suite shares: the public test data, the real peers, the marks."""
 
 import os
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes on the same cores: one thread each, in all that they start too. Before numpy and torch load.
@@ -15,11 +14,13 @@ import pytest
 from hypothesis import settings
 from pynetdicom.transport import AssociationSocket
 
+from tests.helpers import prerequisites
+from tests.helpers.prerequisites import ROOT
+
 # An example that takes long says something about the machine, not about the code.
 settings.register_profile("unhurried", parent=settings(), deadline=None)
 settings.load_profile("unhurried")
 
-ROOT = Path(__file__).resolve().parents[1]
 #: The mark of all tests in a folder below tests/.
 FOLDER_MARKS = {
     "unit": "unit",
@@ -51,7 +52,7 @@ def flaky_without_reason(items: Sequence[pytest.Item]) -> list[str]:
     ]
 
 
-def absent(what: str) -> None:
+def absent(what: str) -> NoReturn:
     """A missing peer or missing data: a skip that names the cure, a failure where CI promised to have it."""
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(what)
@@ -72,11 +73,11 @@ AssociationSocket._shutdown_socket = _shut_down_and_close  # type: ignore[method
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of public test data (`DICOMNODE_TEST_DATA`, else ../shared/data beside the repository)."""
-    folder = Path(os.environ.get("DICOMNODE_TEST_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        absent(f"no test data at {folder}: set DICOMNODE_TEST_DATA to its folder")
-    return folder
+    """The folder of public test data."""
+    try:
+        return prerequisites.data_folder()
+    except prerequisites.MissingError as error:
+        absent(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -84,14 +85,9 @@ def peer() -> Callable[[str, str], str]:
     """`peer("storescu", "dcmtk")`: the path of a real peer's program, from the named Debian package."""
 
     def find(program: str, package: str) -> str:
-        # The virtual environment has a storescu and a storescp of its own (pynetdicom's): they are no other people's.
-        # dcmqi is the one peer that comes from a Python package.
-        own = Path(sys.executable).parent
-        system = [f for f in os.environ.get("PATH", "").split(":") if Path(f) != own] + ["/usr/sbin", "/usr/local/sbin"]
-        path = shutil.which(program, path=str(own) if package == "dcmqi" else ":".join(system))
-        if path is None:
-            absent(f"{program} is not installed: {'pip' if package == 'dcmqi' else 'apt-get'} install {package}")
-        assert path is not None
-        return path
+        try:
+            return prerequisites.program(program, package)
+        except prerequisites.MissingError as error:
+            absent(str(error))
 
     return find

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from dicomnode.config.settings import Config
 from dicomnode.errors import ConfigurationError
+from dicomnode.files import shipped
 
 
 def load(path: Path) -> Config:
@@ -21,7 +22,9 @@ def load(path: Path) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigurationError(f"{path}: there is no such file; copy ae_config.toml and adapt it") from None
+        raise ConfigurationError(
+            f"{path}: there is no such file; copy {shipped('ae_config.toml')} and adapt it"
+        ) from None
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigurationError(f"{path}: cannot be read as UTF-8 text ({type(e).__name__}): {e}") from None
     try:

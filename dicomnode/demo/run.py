@@ -21,7 +21,7 @@ from dicomnode.demo import study as demo_study
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
 from dicomnode.network import association
-from dicomnode.operations.analyze import SHIPPED, make_folder
+from dicomnode.operations.analyze import make_folder, shipped_table
 from dicomnode.operations.terminal import findings_table
 from dicomnode.outbound import peers
 from dicomnode.store.catalog.catalog import Catalog
@@ -116,12 +116,13 @@ def _clear(out: Path) -> None:
 
 
 def _configure(path: Path, peer: DestinationTable) -> Config:
+    table = shipped_table()
     text = _CONFIG.format(
         made_by=_MADE_BY,
         node_ae=_NODE_AE,
         node_port=_free_port(),
-        weights=json.dumps(str(SHIPPED.weights)),
-        bundle=SHIPPED.bundle,
+        weights=json.dumps(str(table.weights)),
+        bundle=table.bundle,
         pacs_ae=json.dumps(peer.ae_title),
         pacs_host=json.dumps(peer.host),
         pacs_port=peer.port,

@@ -13,15 +13,19 @@ from dicomnode.analysis.pipeline import analyse
 from dicomnode.analysis.series.selection import find_files
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import UsageError
-from dicomnode.files import write_whole
+from dicomnode.files import shipped, write_whole
 from dicomnode.models.build import method
 from dicomnode.operations.terminal import findings_table
 from dicomnode.results import encode
 
-#: What lies in the repository and is right for a first look: a demo bundle, which marks every object that it touches.
-SHIPPED = AnalysisTable(
-    weights=Path(__file__).resolve().parents[2] / "weights", bundle="demo-synthetic", allow_demo_bundles=True
-)
+
+def shipped_table() -> AnalysisTable:
+    """What is right for a first look: the bundle that comes with the program, which marks every object it touches.
+
+    Raises:
+        FileNotFoundError: this installation has no such bundle.
+    """
+    return AnalysisTable(weights=shipped("weights"), bundle="demo-synthetic", allow_demo_bundles=True)
 
 
 def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[Path] = ()) -> int:
@@ -46,7 +50,7 @@ def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[P
     ) as bar:
         task = bar.add_task("preparing", total=None)
         files = find_files(source) if source.is_dir() else [source]
-        how = method(table or SHIPPED)
+        how = method(table or shipped_table())
         analysis = analyse(files, how, lambda stage, _: bar.update(task, description=stage), before)
         if analysis.findings.status == "refused":
             findings = analysis.findings

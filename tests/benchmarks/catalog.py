@@ -28,6 +28,7 @@ from dicomnode.store.catalog.tables import jobs as jobs_table
 from dicomnode.store.records import Instance
 from dicomnode.workflows.queue import POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, Queue
 from tests.helpers.databases import PostgreSQL
+from tests.helpers.prerequisites import check_or_exit
 
 _REPEATS = 7
 _BATCH = 2000
@@ -173,6 +174,7 @@ def main() -> int:
     parser.add_argument("--studies", type=int, default=100_000)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), help="one of them; without it, both in turn")
     given = parser.parse_args()
+    check_or_exit(programs=[("initdb", "postgresql")] if given.database != "sqlite" else [])
     if given.database is None:
         import subprocess
 

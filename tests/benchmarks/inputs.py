@@ -1,7 +1,6 @@
 """The two inputs of the benchmarks: a real chest CT, and a synthetic one of 300 slices of 512x512 at 1 mm."""
 
 import functools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from dicomnode.analysis.series.selection import find_files, group, read_headers,
 from dicomnode.analysis.volume.load import load
 from tests.benchmarks.measured import ROOT
 from tests.helpers.ct_files import ct_series, write
+from tests.helpers.prerequisites import dicom_files
 
 CASES = ("chest_lidc0314_every4th", "synthetic 300x512x512")
 #: Inputs are made once a checkout.
@@ -44,7 +44,7 @@ def chest(case: str) -> tuple[Volume, Labels]:
 def files(case: str) -> list[Path]:
     """A case's DICOM files."""
     if case == CASES[0]:
-        return find_files(Path(os.environ.get("DICOMNODE_TEST_DATA", ROOT.parent / "shared" / "data")) / case)
+        return dicom_files(case)
     folder = KEPT / "synthetic"
     if not folder.exists():
         volume, _ = chest(case)

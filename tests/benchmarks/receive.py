@@ -26,9 +26,9 @@ from pydicom.uid import generate_uid
 
 from dicomnode.store.catalog.catalog import Catalog
 from tests.helpers.ports import free_port
+from tests.helpers.prerequisites import ROOT, check_or_exit, dicom_files, program
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("DICOMNODE_TEST_DATA", ROOT.parent / "shared" / "data")) / "chest_lidc0314_every4th"
+SCAN = "chest_lidc0314_every4th"
 PACE = os.environ | {"TCP_NODELAY": "1"}
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -74,7 +74,7 @@ class Receiver:
 
 def slices(folder: Path, count: int) -> list[Path]:
     """CT slices of 0.5 MB with UIDs of their own, all of one series."""
-    sources = sorted(DATA.glob("*.dcm"))
+    sources = dicom_files(SCAN)
     study, series = generate_uid(), generate_uid()
     made = []
     for i in range(count):
@@ -105,7 +105,7 @@ def _ours(processes: int) -> Receiver:
 
 def _storescp(name: str, environment: dict[str, str], *arguments: str, associations: tuple[int, ...]) -> Receiver:
     def command(port: int, folder: Path) -> list[str]:
-        return ["/usr/bin/storescp", "--fork", "-aet", "SCP", "-od", str(folder), *arguments, str(port)]
+        return [program("storescp", "dcmtk"), "--fork", "-aet", "SCP", "-od", str(folder), *arguments, str(port)]
 
     return Receiver(name, command, lambda f: sum(1 for _ in f.iterdir()), environment, associations=associations)
 
@@ -116,7 +116,7 @@ def _orthanc() -> Receiver:
                     "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"),
                     "DicomAlwaysAllowStore": True, "Plugins": []}  # fmt: skip
         (folder / "orthanc.json").write_text(json.dumps(settings))
-        return ["/usr/sbin/Orthanc", str(folder / "orthanc.json")]
+        return [program("Orthanc", "orthanc"), str(folder / "orthanc.json")]
 
     def count(folder: Path) -> int:
         # Orthanc keeps each image and beside it its tags as JSON.
@@ -224,7 +224,7 @@ def measure(receiver: Receiver, associations: int, files: list[Path], folder: Pa
         start = time.perf_counter()
         senders = [
             subprocess.Popen(
-                ["/usr/bin/storescu", "-aec", "SCP", "127.0.0.1", str(port), *files[i::associations]],
+                [program("storescu", "dcmtk"), "-aec", "SCP", "127.0.0.1", str(port), *files[i::associations]],
                 env=PACE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -318,6 +318,9 @@ def main() -> None:
     arguments.add_argument("--memory", type=Path, default=None, help="a memory file system: the same without a disk")
     arguments.add_argument("--out", type=Path, default=None, help="the document whose tables are replaced")
     given = arguments.parse_args()
+    peers = [("storescp", "dcmtk")] if {"tuned", "default"} & set(given.only) else []
+    peers += [("Orthanc", "orthanc")] if "orthanc" in given.only else []
+    check_or_exit([SCAN], [("storescu", "dcmtk"), *peers])
     load = os.getloadavg()[0]
     lines = measured_in(given.folder, given.only, given, keep=True)
     if given.memory is not None:

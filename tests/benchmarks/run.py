@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.benchmarks.inputs import CASES as INPUTS
 from tests.benchmarks.measured import ROOT, Cost, run
+from tests.helpers.prerequisites import check_or_exit
 
 #: Add a module here.
 CASES = (
@@ -39,6 +40,7 @@ Memory is what the work added to the process's peak, after imports and input. Ra
 
 def main(words: list[str]) -> None:
     """Measure, print, and store the table."""
+    check_or_exit([INPUTS[0]])
     rows = []
     for name in CASES:
         if words and not any(word in name for word in words):

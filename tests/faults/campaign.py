@@ -36,11 +36,11 @@ from dicomnode.results import encode
 from dicomnode.service.processes import prepare_folders
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import results_folder
-from tests.conftest import ROOT
 from tests.faults import roles
 from tests.faults.studies import make_study, study_uid
 from tests.helpers.databases import PostgreSQL
 from tests.helpers.ports import free_port
+from tests.helpers.prerequisites import check_or_exit, data_folder
 
 #: How often each is hit. The database is among them only where it is a server.
 WEIGHTS = {"receiver": 35, "worker": 25, "sender": 25, "clock": 5, "database": 10}
@@ -48,6 +48,8 @@ WEIGHTS = {"receiver": 35, "worker": 25, "sender": 25, "clock": 5, "database": 1
 AT_ONCE = 3
 #: Every third slice: 27 images, sent and analysed in a second between two kills.
 EVERY = 3
+#: What every scanner sends, in the test data.
+SCAN = "chest_tiny_cip/ct-64Dicom"
 _ENDED = ("delivered", "committed")
 
 
@@ -382,9 +384,11 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--out", type=Path, default=None, help="keep everything here; else a temporary folder")
     given = parser.parse_args()
-    data = Path(os.environ.get("DICOMNODE_TEST_DATA", ROOT.parent / "shared" / "data"))
-    source = data / "chest_tiny_cip" / "ct-64Dicom"
     databases = ["sqlite", "postgresql"] if given.database == "both" else [given.database]
+    check_or_exit([SCAN], [("initdb", "postgresql")] if "postgresql" in databases else [])
+    if given.out is not None and (taken := [d for d in databases if (given.out / d).exists()]):
+        parser.error(f"--out {given.out} holds another campaign's {', '.join(taken)}: give a new folder")
+    source = data_folder() / SCAN
     bad = 0
     with tempfile.TemporaryDirectory(prefix="dicomnode-faults-") as temporary:
         for database in databases:

@@ -27,6 +27,7 @@ from tests.helpers.running import ROOT
 from tests.helpers.scanners import associated, ct
 from tests.helpers.waiting import until
 
+pytestmark = pytest.mark.alone
 Peer = Callable[[str, str], str]
 ASSOCIATIONS = int(os.environ.get("DICOMNODE_LOAD", "300"))
 #: The beginning of an A-ASSOCIATE-RQ of 200 bytes.

@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +72,9 @@ class Host:
 
 
 @pytest.fixture
-def hosts() -> Iterator[list[Host]]:
-    """Two hosts on a bridge whose end here is .1."""
+def hosts(peer: Callable[[str, str], str]) -> Iterator[list[Host]]:
+    """Two hosts on a bridge whose end here is .1; what they share is a PostgreSQL server."""
+    peer("initdb", "postgresql")
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and iproute2")
     tag = f"dn{os.getpid() % 10000}"

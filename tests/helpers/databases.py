@@ -10,17 +10,17 @@ from pathlib import Path
 import psutil
 from sqlalchemy import create_engine, text
 
-from tests.conftest import absent
+from tests.helpers.prerequisites import program
 
 
 class PostgreSQL:
-    """A server of our own on a Unix socket, and on a TCP port of `address` where one is given."""
+    """A server of our own on a Unix socket, and on a TCP port of `address` where one is given.
+
+    Raises MissingError where PostgreSQL is not installed: tests ask for `peer("initdb", "postgresql")` first.
+    """
 
     def __init__(self, folder: Path, address: str = "", port: int = 5432) -> None:
-        found = shutil.which("initdb", path=f"{os.environ['PATH']}:/usr/lib/postgresql/15/bin")
-        if found is None:
-            absent("initdb is not installed: apt-get install postgresql")
-        assert found is not None
+        found = program("initdb", "postgresql")
         self.folder, self.port = folder, port
         self.data = folder / "data"
         self._pg_ctl = Path(found).with_name("pg_ctl")

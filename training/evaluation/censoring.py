@@ -17,6 +17,9 @@ Floats = NDArray[np.float64]
 
 _Z = 1.959963984540054  # the 97.5th percentile of the standard normal distribution
 _NEWTON_STEPS, _CONVERGED = 50, 1e-9
+#: A hazard ratio of 5e8 for one SD. Only covariates that separate the events lead there; further on the information is
+#: lost in rounding, and Newton's step may vanish by chance.
+_LARGEST_COEFFICIENT = 20.0
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,8 @@ def cox(years: Floats, event: NDArray[np.bool_], x: Floats) -> Floats:
         information = (second - mean[:, :, None] * mean[:, None, :]).sum(axis=0)
         step = np.linalg.lstsq(information, gradient, rcond=None)[0]
         beta = beta + step * min(1.0, 2.0 / max(1e-12, float(np.abs(step).max())))
+        if np.abs(beta).max() > _LARGEST_COEFFICIENT:
+            break
         if np.abs(step).max() < _CONVERGED:
             return np.asarray(beta, np.float64)
     raise ValueError("Cox's model of censoring finds no solution: give fewer covariates")

@@ -1,6 +1,7 @@
 """The classical segmenter where disease, gas and the field of view make lungs hard to find: phantoms with a truth."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -37,11 +38,18 @@ class Scene:
         return replace(self, volume=replace(self.volume, hu=hu), truth=np.ascontiguousarray(self.truth[box]))
 
 
+@cache
 def scene(severity: float = 0.0) -> Scene:
+    """Shared by the tests, which change copies of it."""
     disease = Disease.of_severity(severity) if severity else None
     phantom = chest(3, shape=SHAPE, spacing_mm=SPACING_MM, disease=disease)
     axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(SHAPE, SPACING_MM, strict=True)]
     return Scene(phantom.volume, phantom.labels, *np.ix_(*axes))
+
+
+@cache
+def segmented(severity: float = 0.0) -> Labels:
+    return ClassicalSegmenter()(scene(severity).volume)
 
 
 def dice(found: Labels, truth: Labels) -> tuple[float, float]:
@@ -67,7 +75,7 @@ def dorsobasal(s: Scene, side: int, depth_mm: float) -> Mask:
 @pytest.mark.parametrize("severity", [0.0, 0.5, 1.0])
 def test_fibrosis_of_any_severity(severity: float) -> None:
     s = scene(severity)
-    assert min(dice(ClassicalSegmenter()(s.volume), s.truth)) > 0.975
+    assert min(dice(segmented(severity), s.truth)) > 0.975
 
 
 @pytest.mark.parametrize(
@@ -101,8 +109,7 @@ def test_an_effusion_is_not_lung(side: int) -> None:
 
 
 def test_a_healthy_chest_gains_nothing_at_the_ribs_heart_or_liver() -> None:
-    s = scene()
-    labels = ClassicalSegmenter()(s.volume)
+    s, labels = scene(), segmented()
     far = ndimage.distance_transform_edt(s.truth == 0, SPACING_MM) > 6
     trachea = (np.abs(s.x) < 15) & (s.volume.hu < -900)
     assert np.count_nonzero((labels > 0) & far & ~trachea) * s.volume.voxel_ml < 2

@@ -129,6 +129,7 @@ def test_says_what_made_the_mask(random_weights: Path) -> None:
     assert segmenter.version == f"0.2.22+{digest(random_weights)[:12]}"
 
 
+@pytest.mark.slow
 def test_leaves_warnings_and_stdout_alone(random_weights: Path) -> None:
     """In a process of its own: lungmask changes the filters when it is first imported."""
     script = f"""

@@ -1,6 +1,7 @@
 """The catalogue on each database that it runs on: a SQLite file, a PostgreSQL server."""
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,18 @@ from tests.helpers.databases import PostgreSQL, fresh_url
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    """One server for all tests; `url` gives each its own schema."""
-    server = PostgreSQL(tmp_path_factory.mktemp("pg")).start()
-    yield server
-    server.stop()
+def postgresql_server(peer: Callable[[str, str], str]) -> Iterator[PostgreSQL]:
+    """One server for all tests; `url` gives each its own schema.
+
+    Not below pytest's temporary folder, which another run of pytest closes to PostgreSQL's user when it starts.
+    """
+    peer("initdb", "postgresql")
+    with tempfile.TemporaryDirectory(prefix="dicomnode-pg-") as folder:
+        server = PostgreSQL(Path(folder)).start()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

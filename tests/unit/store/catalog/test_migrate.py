@@ -86,6 +86,7 @@ def _prepare(path: Path, started: "multiprocessing.synchronize.Barrier") -> None
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_new_sqlite_file_opened_at_once(tmp_path: Path) -> None:
     """Without patience, one of ten openings failed with «database is locked»."""
     method = multiprocessing.get_context("fork")

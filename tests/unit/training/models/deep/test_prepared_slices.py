@@ -27,6 +27,7 @@ def quiet(what: str, done: int, total: int) -> None:
     """Progress that nobody looks at."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_is_trained_on_is_what_the_node_computes(tmp_path: Path, workers: int) -> None:
     paths = volumes(tmp_path)
