@@ -28,7 +28,7 @@ PAGES = {
 }
 #: What only a node or a run makes.
 MADE_LATER = {"weights/current", "weights/promotions.jsonl"}
-FILES = (".json", ".toml", ".py", ".md", ".csv", ".parquet")
+FILES = (".json", ".toml", ".py", ".md", ".csv", ".parquet", ".key")
 GLOSSARY = {
     "settle", "generation", "run", "attempt", "job", "delivery", "destination", "peer", "order", "prior", "method",
     "bundle", "arm", "golden case", "seal", "gate", "quarantine", "dead letter", "lease", "spool", "catalogue",
