@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 #: Kept at the top of the repository, where people look for them; in the wheel they lie in dicomnode/shipped/, where
 #: `dicomnode.files.shipped` finds them.
-SHIPPED = ("weights/demo-synthetic", "ae_config.toml", "docs/training-run.toml")
+SHIPPED = ("weights/demo-synthetic", "ae_config.toml", "docs/research/training-run.toml")
 
 
 class BuildWithShipped(build_py):

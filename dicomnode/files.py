@@ -1,4 +1,4 @@
-"""Files that a reader sees whole or not at all, folders that outlive a power cut, digests; what comes with the program."""
+"""Files that a reader sees whole or not at all, folders that outlive a power cut, digests, and what is shipped."""
 
 import errno
 import hashlib
