@@ -55,7 +55,8 @@ def requester() -> Iterator[Requester]:
 
 @pytest.fixture(params=["same association", "new association"])
 def archive(request: pytest.FixtureRequest, tmp_path: Path, requester: Requester) -> Iterator[StoragePeer]:
-    report_to = {"NODE": ("127.0.0.1", requester.port)} if request.param == "new association" else None
+    node = Peer("node", "NODE", "127.0.0.1", requester.port, "ARCHIVE")
+    report_to = (node,) if request.param == "new association" else ()
     made = StoragePeer("ARCHIVE", "127.0.0.1", 0, tmp_path / "archive", report_to)
     made.start()
     yield made
