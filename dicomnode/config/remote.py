@@ -12,10 +12,10 @@ _CONNECT_S = 10.0
 
 
 class RemoteTable(ConfigTable):
-    """A DICOM peer that the node calls. `peer` is the only place where a table becomes a `Peer`.
+    """A DICOM peer that the node calls: `peer` is how everybody calls it.
 
     `timeout_s` bounds the wait for the association and for each answer, and the wait for the connection too where it is
-    shorter than ten seconds.
+    shorter than ten seconds. `Config` has filled `calling_ae_title` in.
     """
 
     #: What people call it.

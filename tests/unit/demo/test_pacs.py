@@ -18,6 +18,8 @@ from dicomnode.errors import SpoolError
 from dicomnode.network.association import Peer, echo, send
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from dicomnode.network.transport import RequestorEntity
+from tests.acceptance.running import free_port
+from tests.scanners import wait_until
 
 
 class Requester:
@@ -154,3 +156,21 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpoolError, match="make"):
         StoragePeer("ARCHIVE", "127.0.0.1", 0, tmp_path / "file" / "archive").start()
+
+
+def test_a_report_that_cannot_be_brought_is_told_with_the_cause(
+    tmp_path: Path, requester: Requester, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = Peer("requester", "NODE", "127.0.0.1", free_port(), "ARCHIVE")
+    archive = StoragePeer("ARCHIVE", "127.0.0.1", 0, tmp_path / "archive", (nobody,))
+    archive.start()
+    association = requester.associate(archive.port)
+    request = request_for((CTImageStorage, "1.2.3"))
+    status, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
+    assert status.Status == 0x0000
+    association.release()
+    wait_until(lambda: "cannot report storage commitment" in caplog.text)
+    archive.stop()
+    (told,) = (r for r in caplog.records if "cannot report storage commitment" in r.message)
+    assert told.levelname == "WARNING"
+    assert f"to NODE: {nobody}: no connection (Connection refused)" in told.message
