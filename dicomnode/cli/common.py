@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from dicomnode.config import Config
-    from dicomnode.outbound.peers import Outbound
+    from dicomnode.outbound.destinations import Destination
 
 DEFAULT_CONFIG = Path("ae_config.toml")
 #: Columns of a terminal with room for a UID (64) and the columns beside it.
@@ -33,7 +33,7 @@ def configure(path: Path, process: str) -> "Config":
     return config
 
 
-def find_peer(text: str, path: Path) -> "Outbound":
+def find_peer(text: str, path: Path) -> "Destination":
     """Find a destination by its configured name or as AET@HOST:PORT. Raises UsageError, ConfigurationError."""
     from dicomnode.outbound.peers import find
 

@@ -109,9 +109,7 @@ def echo(
 
     Example: dicomnode echo ORTHANC@127.0.0.1:4242
     """
-    from dicomnode.outbound import peers
-
-    seconds = peers.echo(find_peer(peer, config))
+    seconds = find_peer(peer, config).echo()
     typer.echo(f"{peer} answered in {1000 * seconds:.0f} ms")
 
 
@@ -134,12 +132,11 @@ def send(
 
     from dicomnode.analysis.series.selection import find_files
     from dicomnode.network.association import sendable
-    from dicomnode.outbound import peers
 
     paths = [p for f in files for p in (sendable(find_files(f)) if f.is_dir() else [f])]
     if not paths:
         raise UsageError(f"{', '.join(map(str, files))}: no DICOM files to send")
     with Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("sending", total=len(paths))
-        sent = peers.send(find_peer(peer, config), paths, lambda _path, _sent: bar.advance(task))
+        sent = find_peer(peer, config).send(paths, lambda _path, _sent: bar.advance(task))
     typer.echo(f"{peer} stored {len(sent)} of {len(paths)} objects")

@@ -5,12 +5,20 @@ Descriptions of the fields are written as the cure that a person needs when the 
 """
 
 from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTable
-from dicomnode.config.destination import OBJECTS, DestinationTable, ObjectName, TransferSyntaxName
+from dicomnode.config.destination import (
+    OBJECTS,
+    DestinationTable,
+    DicomDestinationTable,
+    ObjectName,
+    StowDestinationTable,
+    TransferSyntaxName,
+)
 from dicomnode.config.loading import load, parse
 from dicomnode.config.node import CallerTable, LoggingTable, NodeTable, SettleTable, StorageTable, WorkerTable
 from dicomnode.config.notify import NotifyTable
 from dicomnode.config.priors import PriorsTable
 from dicomnode.config.registry import RegistryTable, RetrainingTable
+from dicomnode.config.remote import RemoteTable
 from dicomnode.config.routing import ProfileTable, RouteTable, RoutingTable
 from dicomnode.config.settings import Config
 from dicomnode.config.steps import MppsTable, UpsTable
@@ -22,6 +30,7 @@ __all__ = [
     "CallerTable",
     "Config",
     "DestinationTable",
+    "DicomDestinationTable",
     "LoggingTable",
     "MppsTable",
     "NodeTable",
@@ -30,12 +39,14 @@ __all__ = [
     "PriorsTable",
     "ProfileTable",
     "RegistryTable",
+    "RemoteTable",
     "RetrainingTable",
     "RouteTable",
     "RoutingTable",
     "SelectionTable",
     "SettleTable",
     "StorageTable",
+    "StowDestinationTable",
     "TransferSyntaxName",
     "UpsTable",
     "WeightsTable",

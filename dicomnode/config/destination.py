@@ -1,54 +1,43 @@
-"""Where results go."""
+"""Where results go: one class for each kind of destination, told apart by the key `kind`.
 
+A new kind is a class here, in `Destination`, and an entry in `dicomnode.outbound.destinations.KINDS`.
+"""
+
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicomnode.config.fields import AeTitle, ConfigTable, Port
+from dicomnode.config.fields import ConfigTable
+from dicomnode.config.remote import RemoteTable
+from dicomnode.network.association import Peer
 
 ObjectName = Literal["seg", "measurements", "risk", "summary"]
 OBJECTS: tuple[ObjectName, ...] = get_args(ObjectName)
 TransferSyntaxName = Literal["explicit-le", "implicit-le"]
 
-
+_SYNTAXES: dict[TransferSyntaxName, str] = {
+    "explicit-le": ExplicitVRLittleEndian,
+    "implicit-le": ImplicitVRLittleEndian,
+}
+_DEFAULT_KIND: Literal["dicom"] = "dicom"
 _STANDS_AT = r"^$|^env:[A-Za-z_][A-Za-z0-9_]*$|^file:.+$"
 _PLACES = "'env:NAME' or 'file:path'"
-_OF_KIND = {"ae_title": "dicom", "host": "dicom", "port": "dicom", "url": "stow"}
 
 
 class DestinationTable(ConfigTable):
-    """One PACS or archive that gets results. Each destination has its own queue."""
+    """One PACS or archive that gets results: what all kinds have in common. Each has its own queue."""
+
+    #: Whether destinations of this kind can be asked for storage commitment.
+    supports_commitment: ClassVar[bool] = False
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$", description="give a name of letters, digits, '-' and '_'")
-    kind: Literal["dicom", "stow"] = Field(
-        "dicom", description="give 'dicom' (C-STORE to ae_title, host and port) or 'stow' (STOW-RS to url)"
-    )
-    ae_title: AeTitle = Field(
-        "", validate_default=True, description="give the peer's AE title: 1 to 16 plain characters"
-    )
-    host: str = Field("", min_length=1, validate_default=True, description="give the peer's host name or address")
-    port: Port = Field(0, validate_default=True, description="give the peer's TCP port, 1 to 65535")
-    url: str = Field(
-        "",
-        pattern=r"^https?://[^@\s?#]+$",
-        validate_default=True,
-        description="give the DICOMweb service's root, such as 'https://pacs.example/dicom-web', without credentials",
-    )
-    user: str = Field("", description="give the user name for basic authentication; the url must begin with https://")
-    password: str = Field("", pattern=_STANDS_AT, description=f"give where the password stands: {_PLACES}")
-    token: str = Field(
-        "", validate_default=True, pattern=_STANDS_AT, description=f"give where the bearer token stands: {_PLACES}"
-    )
-    ca_file: str = Field(
-        "", description="give the file with the certificates of the authorities to trust, or '' for the system's"
-    )
-    calling_ae_title: AeTitle | None = Field(None, description="give the AE title to call with (default: the node's)")
+    kind: str
     objects: tuple[ObjectName, ...] = Field(OBJECTS, description=f"give a list of some of: {', '.join(OBJECTS)}")
     refused_report: bool = Field(False, description="give true to send a short «not analysed: reason» report")
-    transfer_syntax: TransferSyntaxName = Field("explicit-le", description="give 'explicit-le' or 'implicit-le'")
     concurrency: int = Field(1, ge=1, le=16, description="give the number of studies sent at once, 1 to 16")
     timeout_s: float = Field(30, gt=0, description="give the seconds to wait for an answer")
     retry_first_s: float = Field(10, gt=0, description="give the seconds before the first new attempt")
@@ -59,25 +48,57 @@ class DestinationTable(ConfigTable):
         3600, gt=0, description="give the seconds without a commitment report after which it is asked for again"
     )
 
-    @field_validator(*_OF_KIND, mode="wrap")
-    @classmethod
-    def _of_kind(cls, value: str | int, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> str | int:
-        """The address of its kind must be there, the other kind's must not."""
-        kind, given = info.data.get("kind", "dicom"), value not in ("", 0)
-        if _OF_KIND[info.field_name or ""] != kind:
-            if given:
-                raise ValueError(f"is not for kind = {kind!r}: take it out, or change the kind")
-            return value
-        if not given:
-            raise PydanticCustomError("missing", "Field required")
-        return validate(value)
-
     @field_validator("commitment")
     @classmethod
-    def _committing(cls, value: bool, info: ValidationInfo) -> bool:
-        if value and info.data.get("kind") == "stow":
-            raise ValueError("DICOMweb knows no storage commitment")
+    def _committing(cls, value: bool) -> bool:
+        if value and not cls.supports_commitment:
+            raise ValueError("this kind of destination knows no storage commitment: leave it false")
         return value
+
+    @property
+    def peer(self) -> Peer | None:
+        """The DICOM peer that it is: it may be queried, and C-MOVE may send to it. None for what is no DICOM peer."""
+        return None
+
+    def called_as(self, _ae_title: str) -> Self:
+        """The same, called under our AE title where its kind calls by AE titles and it names none of its own."""
+        return self
+
+    def resolved(self, _folder: Path) -> Self:
+        """The same with its files' paths made absolute against the configuration's folder."""
+        return self
+
+
+class DicomDestinationTable(RemoteTable, DestinationTable):
+    """C-STORE."""
+
+    supports_commitment: ClassVar[bool] = True
+
+    kind: Literal["dicom"] = Field(_DEFAULT_KIND, description="C-STORE to ae_title, host and port")
+    transfer_syntax: TransferSyntaxName = Field("explicit-le", description="give 'explicit-le' or 'implicit-le'")
+
+    @property
+    def peer(self) -> Peer:
+        """How it is reached."""
+        return replace(super().peer, name=self.name, preferred_syntax=_SYNTAXES[self.transfer_syntax])
+
+
+class StowDestinationTable(DestinationTable):
+    """STOW-RS."""
+
+    kind: Literal["stow"] = Field("stow", description="STOW-RS to url")
+    url: str = Field(
+        pattern=r"^https?://[^@\s?#]+$",
+        description="give the DICOMweb service's root, such as 'https://pacs.example/dicom-web', without credentials",
+    )
+    user: str = Field("", description="give the user name for basic authentication; the url must begin with https://")
+    password: str = Field("", pattern=_STANDS_AT, description=f"give where the password stands: {_PLACES}")
+    token: str = Field(
+        "", validate_default=True, pattern=_STANDS_AT, description=f"give where the bearer token stands: {_PLACES}"
+    )
+    ca_file: str = Field(
+        "", description="give the file with the certificates of the authorities to trust, or '' for the system's"
+    )
 
     @field_validator("password", "token")
     @classmethod
@@ -109,3 +130,15 @@ class DestinationTable(ConfigTable):
 def _is_private(url: str) -> bool:
     parts = urlsplit(url)
     return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def _kind_of(value: Any) -> str:
+    """The kind that a table of the file, or a record, is of."""
+    is_table = isinstance(value, dict)
+    return str(value.get("kind", _DEFAULT_KIND) if is_table else getattr(value, "kind", _DEFAULT_KIND))
+
+
+Destination = Annotated[
+    Annotated[DicomDestinationTable, Tag("dicom")] | Annotated[StowDestinationTable, Tag("stow")],
+    Discriminator(_kind_of),
+]

@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -62,11 +63,15 @@ def _toml_types(value: Any) -> Any:
 
 
 def _message(error: dict[str, Any]) -> str:
-    location: tuple[str | int, ...] = error["loc"]
-    key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
-    known, cure = _known_fields(location)
+    place = _place(error["loc"])
+    key, known, cure = place.key, place.known, place.cure
+    if error["type"] == "union_tag_invalid":
+        return _unknown_kind(place, error["ctx"]["tag"])
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        name = str(error["loc"][-1])
+        if name in place.of_other_kinds:
+            return f"{key}: is not for kind = {place.kind!r}: take it out, or change the kind"
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"perhaps you meant {near[0]!r}" if near else f"known here: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
     what = error["msg"].removeprefix("Value error, ")
@@ -82,21 +87,71 @@ def _message(error: dict[str, Any]) -> str:
 
 def _choices(error: dict[str, Any]) -> list[str]:
     expected = str(error.get("ctx", {}).get("expected", "")) if error["type"] == "literal_error" else ""
-    return [w.strip("' ") for w in expected.replace(" or ", ",").split(",")]
+    return [w.strip("' ") for w in expected.replace(" or ", ",").split(",") if w]
 
 
-def _known_fields(location: tuple[str | int, ...]) -> tuple[list[str], str]:
-    """The keys known in the table that `location` lies in, and the description (the cure) of the named one."""
+@dataclass(frozen=True)
+class _Place:
+    """Where in the file a mistake is.
+
+    Attributes:
+        key: the key as a person would name it, such as "destination[1].port".
+        known: the keys known in its table; `cure` is the description of this one.
+        kind: the kind of its table, where there are several; `kinds` are all of them, each in words.
+        of_other_kinds: keys that only tables of the other kinds know.
+    """
+
+    key: str
+    known: list[str]
+    cure: str
+    kind: str
+    kinds: dict[str, str]
+    of_other_kinds: frozenset[str]
+
+
+def _unknown_kind(place: _Place, given: str) -> str:
+    near = difflib.get_close_matches(given, place.kinds, n=1)
+    hint = f"perhaps you meant {near[0]!r}; " if near else ""
+    cure = " or ".join(f"{kind!r} ({what})" for kind, what in place.kinds.items())
+    return f"{place.key}.kind = {given!r}: unknown kind; {hint}give {cure}"
+
+
+def _place(location: tuple[str | int, ...]) -> _Place:
     table: type[BaseModel] = Config
-    cure = ""
-    for part in (p for p in location if isinstance(p, str)):
-        if part not in table.model_fields:
-            break
-        info = table.model_fields[part]
+    tables: list[type[BaseModel]] = []
+    key = cure = kind = ""
+    for part in location:
+        if isinstance(part, int):
+            key += f"[{part + 1}]"
+            continue
+        of_kinds = _of_kinds(tables)
+        if not kind and part in of_kinds:  # pydantic names the table's kind between its number and its key
+            table, kind = of_kinds[part], part
+            continue
+        key += f".{part}" if key else part
+        info = table.model_fields.get(part)
+        if info is None:
+            continue
         cure = info.description or cure
-        inner = info.annotation
-        candidates = [a for a in (inner, *get_args(inner)) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if not candidates:
-            break
-        table = candidates[0]
-    return list(table.model_fields), cure
+        if inner := _tables_in(info.annotation):
+            table, tables, kind = inner[0], inner, ""
+    known = list(table.model_fields)
+    return _Place(
+        key,
+        known,
+        cure,
+        kind,
+        {name: str(of_kind.model_fields["kind"].description) for name, of_kind in _of_kinds(tables).items()},
+        frozenset(name for one in tables for name in one.model_fields).difference(known),
+    )
+
+
+def _of_kinds(tables: list[type[BaseModel]]) -> dict[str, type[BaseModel]]:
+    """The tables by their kind, where there are several kinds."""
+    return {get_args(t.model_fields["kind"].annotation)[0]: t for t in tables} if len(tables) > 1 else {}
+
+
+def _tables_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [table for part in get_args(annotation) for table in _tables_in(part)]

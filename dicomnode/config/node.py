@@ -6,6 +6,10 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from dicomnode.config.fields import AeTitle, ConfigTable, Network, Port
+from dicomnode.network.association import Peer
+
+#: A requester waits for its storage commitment report, and asks again; images may take longer to be stored.
+_REPORT_S, _MOVE_S = 10.0, 30.0
 
 
 class CallerTable(ConfigTable):
@@ -35,6 +39,20 @@ class CallerTable(ConfigTable):
             raise ValueError("query = true for any AE title would give images to everybody")
         return value
 
+    def peer(self, address: str, calling_ae: str, timeout_s: float, network_timeout_s: float) -> Peer:
+        """The caller as one that we call, at `address` ("host:port"), under our AE title `calling_ae`."""
+        host, _, port = address.rpartition(":")
+        return Peer(
+            name=f"caller {self.ae_title}",
+            ae_title=self.ae_title,
+            host=host.strip("[]"),
+            port=int(port),
+            calling_ae=calling_ae,
+            acse_timeout_s=timeout_s,
+            dimse_timeout_s=timeout_s,
+            network_timeout_s=network_timeout_s,
+        )
+
 
 class NodeTable(ConfigTable):
     """The DICOM listener."""
@@ -56,6 +74,20 @@ class NodeTable(ConfigTable):
         1 << 20, ge=4096, le=1 << 20, description="give the largest PDU we take, in bytes: 4096 to 1048576"
     )
     network_timeout_s: float = Field(60, gt=0, description="give seconds of silence after which a caller is cut off")
+
+    @property
+    def report_to(self) -> tuple[Peer, ...]:
+        """The callers whose storage commitment reports go on an association of our own."""
+        return tuple(
+            c.peer(c.report_to, self.ae_title, _REPORT_S, self.network_timeout_s) for c in self.callers if c.report_to
+        )
+
+    @property
+    def move_to(self) -> tuple[Peer, ...]:
+        """The callers that C-MOVE may send to."""
+        return tuple(
+            c.peer(c.move_to, self.ae_title, _MOVE_S, self.network_timeout_s) for c in self.callers if c.move_to
+        )
 
 
 class StorageTable(ConfigTable):

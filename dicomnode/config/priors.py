@@ -1,23 +1,22 @@
 """A patient's prior scans: which ones are fetched, from where, when, and how long a study waits for them."""
 
 import re
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from dicomnode.analysis.series import selection_rules
-from dicomnode.config.fields import PATTERNS, AeTitle, ConfigTable, Patterns, Port
+from dicomnode.config.fields import PATTERNS, Patterns
+from dicomnode.config.remote import RemoteTable
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
-class PriorsTable(ConfigTable):
+class PriorsTable(RemoteTable):
     """The PACS that holds prior scans. Without this table none is fetched."""
 
-    ae_title: AeTitle = Field(description="give the PACS's AE title: 1 to 16 plain characters")
-    host: str = Field(min_length=1, description="give the PACS's host name or address")
-    port: Port = Field(description="give the PACS's TCP port, 1 to 65535")
-    calling_ae_title: AeTitle | None = Field(None, description="give the AE title to call with (default: the node's)")
+    peer_name: ClassVar[str] = "priors"
+
     retrieve: Literal["move", "get"] = Field(
         "move", description="give 'move' (the PACS must know this node's AE title, host and port) or 'get'"
     )

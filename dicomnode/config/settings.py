@@ -6,16 +6,18 @@ from typing import Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from dicomnode.config.analysis import AnalysisTable, WeightsTable
-from dicomnode.config.destination import DestinationTable
+from dicomnode.config.destination import Destination
 from dicomnode.config.fields import ConfigTable
 from dicomnode.config.node import LoggingTable, NodeTable, SettleTable, StorageTable, WorkerTable
 from dicomnode.config.notify import NotifyTable
 from dicomnode.config.priors import PriorsTable
 from dicomnode.config.registry import RegistryTable, RetrainingTable
+from dicomnode.config.remote import RemoteTable
 from dicomnode.config.routing import ProfileTable, RouteTable, RoutingTable, check_names
 from dicomnode.config.steps import MppsTable, UpsTable
 from dicomnode.config.worklist import WorklistTable
 from dicomnode.errors import ConfigurationError
+from dicomnode.network.association import Peer
 from dicomnode.routing.rules import DEFAULT_PROFILE, RuleSet
 
 Named = ProfileTable | RouteTable | NotifyTable
@@ -29,7 +31,7 @@ class Config(ConfigTable):
     settle: SettleTable = SettleTable()
     analysis: AnalysisTable = AnalysisTable()
     weights: WeightsTable = WeightsTable()
-    destination: tuple[DestinationTable, ...] = Field((), validate_default=True)
+    destination: tuple[Destination, ...] = Field((), validate_default=True)
     routing: RoutingTable = RoutingTable()
     profile: tuple[ProfileTable, ...] = ()
     route: tuple[RouteTable, ...] = ()
@@ -45,15 +47,26 @@ class Config(ConfigTable):
 
     @field_validator("destination")
     @classmethod
-    def _unique(cls, value: tuple[DestinationTable, ...], info: ValidationInfo) -> tuple[DestinationTable, ...]:
+    def _unique(cls, value: tuple[Destination, ...], info: ValidationInfo) -> tuple[Destination, ...]:
         names = [d.name for d in value]
         doubled = sorted({n for n in names if names.count(n) > 1})
         if doubled:
             raise ValueError(f"two destinations are named {doubled[0]!r}: give each a name of its own")
         counted = info.data["settle"].count_at if "settle" in info.data else ""
-        if counted and counted not in [d.name for d in value if d.kind == "dicom"]:
+        if counted and counted not in [d.name for d in value if d.peer is not None]:
             raise ValueError(f"settle.count_at = {counted!r} names none of them that speaks DICOM")
         return value
+
+    @field_validator("destination")
+    @classmethod
+    def _called_as_the_node(cls, value: tuple[Destination, ...], info: ValidationInfo) -> tuple[Destination, ...]:
+        # Our AE title is decided here, once, for all who call a peer.
+        return tuple(d.called_as(info.data["node"].ae_title) for d in value) if "node" in info.data else value
+
+    @field_validator("worklist", "priors", "ups", "mpps")
+    @classmethod
+    def _asked_as_the_node(cls, value: RemoteTable | None, info: ValidationInfo) -> RemoteTable | None:
+        return value.called_as(info.data["node"].ae_title) if value is not None and "node" in info.data else value
 
     @field_validator("profile", "route", "notify")
     @classmethod
@@ -69,6 +82,16 @@ class Config(ConfigTable):
     def _names_are_known(cls, value: tuple[RouteTable, ...], info: ValidationInfo) -> tuple[RouteTable, ...]:
         check_names(value, info.data)
         return value
+
+    @property
+    def remotes(self) -> tuple[RemoteTable, ...]:
+        """The DICOM peers that are no destinations, as far as they are configured."""
+        return tuple(t for t in (self.worklist, self.priors, self.ups, self.mpps) if t is not None)
+
+    @property
+    def move_to(self) -> tuple[Peer, ...]:
+        """Where a C-MOVE that is asked of the node may send to."""
+        return (*(d.peer for d in self.destination if d.peer is not None), *self.node.move_to)
 
     @property
     def catalog_url(self) -> str:

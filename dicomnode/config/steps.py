@@ -1,19 +1,17 @@
 """Who is told of the work on a study: a UPS worklist and an MPPS provider, both optional."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dicomnode.config.fields import AeTitle, ConfigTable, Port
+from dicomnode.config.remote import RemoteTable
 
 
-class UpsTable(ConfigTable):
+class UpsTable(RemoteTable):
     """A UPS worklist (Unified Procedure Step, PS3.4 annex CC). Without this table there are no tasks."""
 
-    ae_title: AeTitle = Field(description="give the UPS provider's AE title: 1 to 16 plain characters")
-    host: str = Field(min_length=1, description="give the UPS provider's host name or address")
-    port: Port = Field(description="give the UPS provider's TCP port, 1 to 65535")
-    calling_ae_title: AeTitle | None = Field(None, description="give the AE title to call with (default: the node's)")
+    peer_name: ClassVar[str] = "ups"
+
     perform: bool = Field(True, description="give true to perform tasks of the worklist, else false")
     create: bool = Field(False, description="give true to create a task for each study that is accepted")
     workitem: tuple[str, str, str] | tuple[()] = Field(
@@ -41,13 +39,11 @@ class UpsTable(ConfigTable):
         return self
 
 
-class MppsTable(ConfigTable):
+class MppsTable(RemoteTable):
     """An MPPS provider (Modality Performed Procedure Step, PS3.4 annex F). Without this table none is told."""
 
-    ae_title: AeTitle = Field(description="give the MPPS provider's AE title: 1 to 16 plain characters")
-    host: str = Field(min_length=1, description="give the MPPS provider's host name or address")
-    port: Port = Field(description="give the MPPS provider's TCP port, 1 to 65535")
-    calling_ae_title: AeTitle | None = Field(None, description="give the AE title to call with (default: the node's)")
+    peer_name: ClassVar[str] = "mpps"
+
     every_s: float = Field(5, ge=0.2, description="give the seconds from one look at the jobs to the next")
     timeout_s: float = Field(10, gt=0, le=120, description="give the seconds to wait for an answer, up to 120")
     retry_for_s: float = Field(172_800, ge=0, description="give the seconds after which a refused step is dropped")

@@ -1,19 +1,19 @@
 """The modality worklist of the RIS: which orders are asked for, and how long an answer may take."""
 
 import zoneinfo
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from dicomnode.config.fields import AeTitle, ConfigTable, Port
+from dicomnode.config.fields import AeTitle
+from dicomnode.config.remote import RemoteTable
 
 
-class WorklistTable(ConfigTable):
+class WorklistTable(RemoteTable):
     """A worklist provider (Modality Worklist, PS3.4 annex K). Without this table no order is asked for."""
 
-    ae_title: AeTitle = Field(description="give the worklist provider's AE title: 1 to 16 plain characters")
-    host: str = Field(min_length=1, description="give the worklist provider's host name or address")
-    port: Port = Field(description="give the worklist provider's TCP port, 1 to 65535")
-    calling_ae_title: AeTitle | None = Field(None, description="give the AE title to call with (default: the node's)")
+    peer_name: ClassVar[str] = "worklist"
+
     modality: str = Field("CT", max_length=16, description="give the modality to ask for, such as 'CT', or '' for all")
     station_ae_titles: tuple[AeTitle, ...] = Field(
         (), description="give the scanners' AE titles as the worklist names them; an empty list asks for all stations"

@@ -111,7 +111,7 @@ def decide(config: Config, catalog: Catalog, image: Path, folder: Path) -> Linka
     before = _kept(folder)
     if before is not None:
         return before
-    linkage = _look_up(config, config.worklist, catalog, pydicom.dcmread(image, stop_before_pixels=True))
+    linkage = _look_up(config.worklist, catalog, pydicom.dcmread(image, stop_before_pixels=True))
     kept = {**vars(linkage), "content": base64.b64encode(linkage.content).decode("ascii")}
     write_whole(folder / _DECIDED, json.dumps(kept).encode())
     return linkage
@@ -131,7 +131,7 @@ def _kept(folder: Path) -> Linkage | None:
     return Linkage(kept["outcome"], base64.b64decode(kept["content"]), kept["has_accession_number"])
 
 
-def _look_up(config: Config, table: WorklistTable, catalog: Catalog, image: Dataset) -> Linkage:
+def _look_up(table: WorklistTable, catalog: Catalog, image: Dataset) -> Linkage:
     if source.names_its_order(image):
         return Linkage("named")
     study = Identity(
@@ -145,7 +145,7 @@ def _look_up(config: Config, table: WorklistTable, catalog: Catalog, image: Data
     if linkage.outcome == "linked" or not table.on_receipt or question is None:
         return linkage
     try:
-        fresh = worklist.ask(config, table, question)
+        fresh = worklist.ask(table, question)
     except (PeerError, PeerRejectedError) as e:
         log.warning("the order of study %s is not known: %s", study.study_uid, e)
         unreachable = Linkage("unreachable", has_accession_number=linkage.has_accession_number)

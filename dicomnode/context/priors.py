@@ -25,7 +25,7 @@ from dicomnode.config import Config, PriorsTable
 from dicomnode.context.prior_findings import newest_findings
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.files import write_whole
-from dicomnode.network import association, find, pacs_queries
+from dicomnode.network import find, pacs_queries
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
@@ -66,22 +66,10 @@ class PriorsWait:
     wanted: tuple[str, ...] = ()
 
 
-def peer(config: Config, table: PriorsTable) -> association.Peer:
-    """The sender's record of the PACS."""
-    return association.Peer(
-        "priors",
-        table.ae_title,
-        table.host,
-        table.port,
-        table.calling_ae_title or config.node.ae_title,
-        acse_timeout_s=table.timeout_s,
-    )
-
-
 # Which scans
 
 
-def search(config: Config, table: PriorsTable, patient: Dataset, before: str, but: str) -> list[ArchivedScan]:
+def search(table: PriorsTable, patient: Dataset, before: str, but: str) -> list[ArchivedScan]:
     """The prior chest CTs that the PACS lists for a patient, the latest first, at most `priors.most`.
 
     Args:
@@ -99,14 +87,14 @@ def search(config: Config, table: PriorsTable, patient: Dataset, before: str, bu
     question = pacs_queries.studies(patient, first, last, modality)
     if question is None:
         return []
-    found = [find.read(a) for a in _find(config, table, question, _MOST_STUDIES)]
+    found = [find.read(a) for a in _find(table, question, _MOST_STUDIES)]
     dated = sorted(((_studied_at(s), s) for s in found if same_patient(whose(s), mine)), key=lambda x: x[0])
     scans: list[ArchivedScan] = []
     for studied_at, study in reversed(dated):
         uid = str(study.get("StudyInstanceUID") or "")
         if len(scans) == table.most or uid in ("", but) or studied_at >= before:
             continue
-        listed = [find.read(a) for a in _find(config, table, pacs_queries.series(uid), _MOST_SERIES)]
+        listed = [find.read(a) for a in _find(table, pacs_queries.series(uid), _MOST_SERIES)]
         chosen = suitable(str(study.get("StudyDescription") or ""), listed, table)
         if chosen:
             scans.append(ArchivedScan(uid, studied_at, chosen))
@@ -130,8 +118,8 @@ def _matches(pattern: str, words: str) -> bool:
     return re.search(pattern, words) is not None
 
 
-def _find(config: Config, table: PriorsTable, question: Dataset, most: int) -> tuple[bytes, ...]:
-    return find.find(peer(config, table), find.STUDY_ROOT_FIND, question, within_s=table.timeout_s, most=most).answers
+def _find(table: PriorsTable, question: Dataset, most: int) -> tuple[bytes, ...]:
+    return find.find(table.peer, find.STUDY_ROOT_FIND, question, within_s=table.timeout_s, most=most).answers
 
 
 def _studied_at(study: Dataset) -> str:
@@ -157,7 +145,7 @@ def want(
     assert config.priors is not None
     coming, fetch = [], []
     mine, now = whose(patient), time.time()
-    for scan in search(config, config.priors, patient, before, study_uid):
+    for scan in search(config.priors, patient, before, study_uid):
         if _is_known(config, catalog, scan.study_uid, method):
             continue
         study = catalog.study(scan.study_uid)

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from dicomnode import logs
 from dicomnode.config import Config, WorklistTable
 from dicomnode.context import worklist_query
-from dicomnode.network import association, find
+from dicomnode.network import find
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
 from dicomnode.store.identity import same_patient
@@ -35,22 +35,19 @@ def refresh(config: Config, catalog: Catalog, now: float) -> int:
     first, last = day - timedelta(days=table.days_before), day + timedelta(days=table.days_after)
     found: list[Order] = []
     for station in table.station_ae_titles or ("",):
-        found += ask(config, table, worklist_query.of_days(first, last, table.modality, station))
+        found += ask(table, worklist_query.of_days(first, last, table.modality, station))
     catalog.remember_orders(found)
     catalog.forget_orders(now - table.keep_days * 86_400)
     return len({order.key for order in found})
 
 
-def ask(config: Config, table: WorklistTable, question: Dataset) -> list[Order]:
+def ask(table: WorklistTable, question: Dataset) -> list[Order]:
     """The orders that the RIS answers with.
 
     Raises:
         PeerError, PeerRejectedError: it did not answer within `worklist.timeout_s`, or refused.
     """
-    peer = association.Peer(
-        "worklist", table.ae_title, table.host, table.port, table.calling_ae_title or config.node.ae_title
-    )
-    found = find.find(peer, find.MODALITY_WORKLIST, question, within_s=table.timeout_s, most=table.most)
+    found = find.find(table.peer, find.MODALITY_WORKLIST, question, within_s=table.timeout_s, most=table.most)
     if not found.is_complete:
         log.warning("the worklist has more than %d answers to one query: narrow it, or raise worklist.most", table.most)
     return list(_orders(found.answers, time.time()))

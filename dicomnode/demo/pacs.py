@@ -1,6 +1,6 @@
 """A small archive that stands in for a PACS in the demo and in tests: C-ECHO, C-STORE and Storage Commitment as SCP."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +13,7 @@ from pynetdicom.events import EventHandlerType
 from dicomnode.errors import SpoolError
 from dicomnode.files import write_whole
 from dicomnode.network import commitment, contexts
+from dicomnode.network.association import Peer
 from dicomnode.network.transport import disable_nagle
 from dicomnode.reception import commitment_scp
 from dicomnode.store.spool import folder_name
@@ -21,20 +22,18 @@ from dicomnode.store.spool import folder_name
 class StoragePeer:
     """Keeps what it gets as `folder/<SOP Instance UID>.dcm`, and commits to what it truly holds there.
 
-    `report_to` maps a requester's AE title to the (host, port) where its commitment reports go, on a new association
-    (as Orthanc does); a requester that is not in it gets the report on the association of its request (PS3.4 J.3.3).
+    `report_to` are the requesters whose commitment reports go on a new association (as Orthanc does); others get the
+    report on the association of their request (PS3.4 J.3.3).
     """
 
-    def __init__(
-        self, ae_title: str, host: str, port: int, folder: Path, report_to: Mapping[str, tuple[str, int]] | None = None
-    ) -> None:
+    def __init__(self, ae_title: str, host: str, port: int, folder: Path, report_to: Iterable[Peer] = ()) -> None:
         self.ae_title = ae_title
         self.host = host
         self.port = port
         self.folder = folder
         self._entity = ApplicationEntity(ae_title)
         self._entity.maximum_pdu_size = 0
-        self._provider = commitment_scp.CommitmentProvider(ae_title, self._missing, report_to or {})
+        self._provider = commitment_scp.CommitmentProvider(self._missing, report_to)
 
     def start(self) -> int:
         """Listens; returns the port.

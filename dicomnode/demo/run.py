@@ -16,7 +16,7 @@ from rich.table import Table
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.series.selection import find_files
-from dicomnode.config import OBJECTS, Config, DestinationTable, load
+from dicomnode.config import OBJECTS, Config, DicomDestinationTable, load
 from dicomnode.demo import study as demo_study
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
@@ -76,7 +76,7 @@ def run(out: Path, given: Path | None, pacs: str | None) -> int:
     """
     console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up
     peer = (
-        DestinationTable(name="pacs", ae_title=_PACS_AE, host="127.0.0.1", port=1)
+        DicomDestinationTable(name="pacs", ae_title=_PACS_AE, host="127.0.0.1", port=1)
         if pacs is None
         else peers.parse(pacs)
     )
@@ -115,7 +115,7 @@ def _clear(out: Path) -> None:
     (out / "pacs").mkdir()
 
 
-def _configure(path: Path, peer: DestinationTable) -> Config:
+def _configure(path: Path, peer: DicomDestinationTable) -> Config:
     table = shipped_table()
     text = _CONFIG.format(
         made_by=_MADE_BY,

@@ -66,7 +66,10 @@ _REJECTIONS = {
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer that takes our objects.
+    """A DICOM peer, and all that a connection to it depends on.
+
+    Whoever calls a peer has its record from the configuration and goes through `connect`: these two are the only
+    places to change for what concerns every outgoing connection, such as TLS.
 
     Attributes:
         name: what people call it.
@@ -279,7 +282,9 @@ def associated(
         PeerError: no connection, transient rejection, no answer.
         PeerRejectedError: the peer refused the association or every context for good.
     """
-    association = _associate(destination, contexts, handlers, roles)
+    association = connect(destination, contexts, handlers, roles)
+    if not association.is_established:
+        raise _failure(destination, contexts, association)
     try:
         yield association
     except BaseException:
@@ -289,19 +294,26 @@ def associated(
     association.release()
 
 
-def _associate(
+def connect(
     destination: Peer,
     contexts: list[PresentationContext],
-    handlers: Sequence[EventHandlerType],
-    roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
+    handlers: Sequence[EventHandlerType] = (),
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Association:
+    """An association as it came out of its request: established or not. The one way out of the node (see `Peer`).
+
+    For `associated`, and for pynetdicom's C-MOVE, which judges for itself.
+
+    Raises:
+        PeerError: the host name is not known.
+    """
     entity = RequestorEntity(destination.calling_ae)
     entity.connection_timeout = destination.connect_timeout_s
     entity.acse_timeout = destination.acse_timeout_s
     entity.dimse_timeout = destination.dimse_timeout_s
     entity.network_timeout = destination.network_timeout_s
     try:
-        association = entity.associate(
+        return entity.associate(
             destination.host,
             destination.port,
             contexts,
@@ -314,19 +326,23 @@ def _associate(
         raise PeerError(
             f"{destination}: the host name is not known ({error.strerror}); correct the host or the DNS"
         ) from error
-    if association.is_established:
-        return association
+
+
+def _failure(
+    destination: Peer, contexts: list[PresentationContext], association: Association
+) -> PeerError | PeerRejectedError:
+    """Why there is no association."""
     if association.is_rejected:
-        raise _rejection(destination, association)
+        return _rejection(destination, association)
     answer = association.acceptor.primitive
     if answer is not None and answer.result == 0:  # pynetdicom aborts an association without any accepted context
         names = (f"{UID(str(one.abstract_syntax)).name} in {one.transfer_syntax[0].name}" for one in contexts)
-        raise AssociationRejectedError(f"{destination} accepts none of: {', '.join(names)}; enable it there")
+        return AssociationRejectedError(f"{destination} accepts none of: {', '.join(names)}; enable it there")
     transport = association.dul.socket
     if isinstance(transport, RequestorSocket) and transport.failure is not None:
         why = transport.failure.strerror or "timed out"
-        raise PeerError(f"{destination}: no connection ({why}); check host, port and firewall, and that it runs")
-    raise PeerError(
+        return PeerError(f"{destination}: no connection ({why}); check host, port and firewall, and that it runs")
+    return PeerError(
         f"{destination} closed the connection or did not answer the association request within "
         f"{destination.acse_timeout_s:g} s; see its log"
     )

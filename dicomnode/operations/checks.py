@@ -15,7 +15,8 @@ from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolErro
 from dicomnode.models import segmenters
 from dicomnode.models.build import model_bundle
 from dicomnode.network import association
-from dicomnode.outbound import peers
+from dicomnode.outbound.destinations import Destination, reach
+from dicomnode.outbound.destinations.dicom import DicomDestination
 from dicomnode.outbound.notify import mail, webhook
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.reception.spooled import digest
@@ -155,20 +156,15 @@ def _retraining(config: Config) -> Iterator[Result]:
 
 
 def _peers(config: Config) -> Iterator[Result]:
-    asked: dict[str, peers.Outbound] = {f"destination {d.name}": peers.outbound(d, config) for d in config.destination}
-    scu = (("worklist", config.worklist), ("priors", config.priors), ("ups", config.ups), ("mpps", config.mpps))
-    for what, table in scu:
-        if table is not None:
-            calling = table.calling_ae_title or config.node.ae_title
-            asked[what] = association.Peer(what, table.ae_title, table.host, table.port, calling)
+    asked: dict[str, Destination] = {f"destination {d.name}": reach(d) for d in config.destination}
+    asked |= {table.peer_name: DicomDestination(table.peer) for table in config.remotes}
     for what, peer in asked.items():
         try:
-            seconds = peers.echo(peer)
+            seconds = peer.echo()
         except DicomnodeError as e:
             yield Result(what, False, str(e))
         else:
-            how = "C-ECHO" if isinstance(peer, association.Peer) else f"at {peer.url}"
-            yield Result(what, True, f"answered {how} in {1000 * seconds:.0f} ms")
+            yield Result(what, True, f"answered {peer.answers} in {1000 * seconds:.0f} ms")
 
 
 def _profiles(config: Config) -> Iterator[Result]:

@@ -6,14 +6,14 @@ that comes twice is the same SOP instance.
 """
 
 import logging
+import time
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
-from dicomnode.network import association
-from dicomnode.outbound import peers
-from dicomnode.outbound.attempts import mark
+from dicomnode.network.association import Sent
+from dicomnode.outbound.destinations import Destination
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _BATCH = 100
 
 
-def forward(peer: peers.Outbound, catalog: Catalog, study_uid: str, generation: int) -> str | None:
+def forward(peer: Destination, catalog: Catalog, study_uid: str, generation: int) -> str | None:
     """Send the images that the destination has not yet accepted.
 
     Returns None when all is settled, else the passing failure.
@@ -52,7 +52,7 @@ def _batches(catalog: Catalog, study_uid: str, generation: int, destination: str
             yield one_class[start : start + _BATCH]
 
 
-def _send(peer: peers.Outbound, catalog: Catalog, waiting: list[Delivery]) -> list[Delivery]:
+def _send(peer: Destination, catalog: Catalog, waiting: list[Delivery]) -> list[Delivery]:
     """Send images on one association, as far as it goes. Returns those that are still to be sent after a refusal.
 
     Raises:
@@ -60,25 +60,25 @@ def _send(peer: peers.Outbound, catalog: Catalog, waiting: list[Delivery]) -> li
     """
     done: list[Delivery] = []
 
-    def stored(_path: Path, sent: association.Sent) -> None:
+    def stored(_path: Path, sent: Sent) -> None:
         image = waiting[len(done)]
-        mark(catalog, image, "delivered", status=sent.status, text=sent.outcome)
+        catalog.note_attempt(image, "delivered", status=sent.status, text=sent.outcome, now=time.time())
         done.append(image)
 
     try:
-        peers.send(peer, [Path(image.path) for image in waiting], stored)
+        peer.send([Path(image.path) for image in waiting], stored)
     except AssociationRejectedError as e:
         for image in waiting[len(done) :]:
-            mark(catalog, image, "rejected", text=str(e))
+            catalog.note_attempt(image, "rejected", text=str(e), now=time.time())
         left = len(waiting) - len(done)
         log.error("%s refuses %d images of study %s for good: %s", peer.name, left, waiting[0].study_uid, e)
         return []
     except PeerRejectedError as e:
-        mark(catalog, waiting[len(done)], "rejected", text=str(e))
+        catalog.note_attempt(waiting[len(done)], "rejected", text=str(e), now=time.time())
         log.error("%s refuses an image of study %s for good: %s", peer.name, waiting[0].study_uid, e)
         return waiting[len(done) + 1 :]
     except PeerError as e:
-        mark(catalog, waiting[len(done)], "pending", text=str(e))
+        catalog.note_attempt(waiting[len(done)], "pending", text=str(e), now=time.time())
         raise
     log.info("%s stored %d images of study %s", peer.name, len(done), waiting[0].study_uid)
     return []

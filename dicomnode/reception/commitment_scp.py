@@ -8,7 +8,7 @@ be brought is tried again, by any receiving process, also after a restart. It sa
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -21,7 +21,8 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import build_context, build_role
 
 from dicomnode import logs
-from dicomnode.errors import SpoolError
+from dicomnode.errors import PeerError, PeerRejectedError, SpoolError
+from dicomnode.network.association import Peer, associated
 from dicomnode.network.commitment import (
     ALL_COMMITTED,
     INVALID_ARGUMENT,
@@ -34,7 +35,6 @@ from dicomnode.network.commitment import (
     item,
 )
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
-from dicomnode.network.transport import RequestorEntity
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import OwedReport
 
@@ -44,8 +44,6 @@ NO_SUCH_OBJECT = 0x0112  # Failure Reason (0008,1197), PS3.3 C.14
 CLASS_INSTANCE_CONFLICT = 0x0119
 _NO_SUCH_ACTION = 0x0123  # PS3.7 annex C
 _ANSWER_SENT_S = 10.0
-#: Opening an association for a report, and waiting for its answer, each.
-_TIMEOUT_S = 10.0
 #: How often the node looks for reports whose next attempt is due.
 _LOOK_S = 5.0
 
@@ -54,17 +52,13 @@ class CommitmentProvider:
     """Storage commitment as SCP.
 
     `missing` says why an object (SOP class UID, SOP Instance UID) is not safely held, as a failure reason, or None.
-    `report_to` maps a requester's AE title to the (host, port) where its reports go. A report that cannot be brought is
-    logged and dropped: the requester asks again, and gets an answer that is newer.
+    `report_to` are the requesters that get their reports on an association of our own. A report that cannot be brought
+    is logged and dropped: the requester asks again, and gets an answer that is newer.
     """
 
-    def __init__(
-        self,
-        ae_title: str,
-        missing: Callable[[str, str], int | None],
-        report_to: Mapping[str, tuple[str, int]],
-    ) -> None:
-        self._ae_title, self._missing, self._report_to = ae_title, missing, dict(report_to)
+    def __init__(self, missing: Callable[[str, str], int | None], report_to: Iterable[Peer]) -> None:
+        self._missing = missing
+        self._report_to = {requester.ae_title: requester for requester in report_to}
         # The requester's turn comes when the answer to its N-ACTION is on its way.
         self._answers: dict[Association, threading.Event] = {}
 
@@ -118,19 +112,26 @@ class CommitmentProvider:
         try:
             self._send(owed, asked_on)
             self._brought(owed)
-        except (OSError, RuntimeError, ValueError, SpoolError) as error:
+        except (OSError, RuntimeError, ValueError, SpoolError, PeerError, PeerRejectedError) as error:
             log.warning("cannot report storage commitment %s to %s: %s", owed.transaction_uid, owed.requester, error)
         except Exception as error:  # noqa: BLE001  (a thread's last line)
             logs.log_unexpected(log, error, "cannot report storage commitment %s", owed.transaction_uid)
 
     def _send(self, owed: OwedReport, asked_on: Association | None) -> None:
-        address = self._report_to.get(owed.requester)
-        if address is not None:
-            self._send_on_new_association(owed, address)
+        requester = self._report_to.get(owed.requester)
+        if requester is not None:
+            # The association's requestor is by default an SCU: we ask for the SCP's role (PS3.7 D.3.3.4).
+            role: SCP_SCU_RoleSelectionNegotiation = build_role(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
+            with associated(requester, [build_context(STORAGE_COMMITMENT)], roles=[role]) as association:
+                answer = _send(association, self._judge(owed))
         elif asked_on is not None:
-            _send(asked_on, self._judge(owed))
+            answer = _send(asked_on, self._judge(owed))
         else:
             raise OSError("no report_to is configured for it any more")
+        if "Status" not in answer:
+            raise OSError("it gave no answer")
+        if answer.Status != SUCCESS:
+            raise OSError(f"it answered with status 0x{answer.Status:04X}")
 
     def _judge(self, owed: OwedReport) -> Dataset:
         held, failed = [], []
@@ -150,36 +151,18 @@ class CommitmentProvider:
             report.FailedSOPSequence = Items(failed)
         return report
 
-    def _send_on_new_association(self, owed: OwedReport, address: tuple[str, int]) -> None:
-        host, port = address
-        # The association's requestor is by default an SCU: we ask for the SCP's role (PS3.7 D.3.3.4).
-        role: SCP_SCU_RoleSelectionNegotiation = build_role(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
-        entity = RequestorEntity(self._ae_title)
-        entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = _TIMEOUT_S
-        made = build_context(STORAGE_COMMITMENT)
-        association = entity.associate(host, port, [made], owed.requester, ext_neg=[role])
-        if not association.is_established:
-            raise OSError(f"no association with {host}:{port}")
-        try:
-            _send(association, self._judge(owed))
-        finally:
-            association.release()
 
-
-def _send(association: Association, report: Dataset) -> None:
+def _send(association: Association, report: Dataset) -> Dataset:
     event_type = SOME_FAILED if "FailedSOPSequence" in report else ALL_COMMITTED
     status, _ = association.send_n_event_report(report, event_type, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
-    if "Status" not in status:
-        raise OSError("it gave no answer")
-    if status.Status != SUCCESS:
-        raise OSError(f"it answered with status 0x{status.Status:04X}")
+    return status
 
 
 class Reports(CommitmentProvider):
     """The node's own, both sides: reports to us are kept in the catalogue, requests are answered from it."""
 
-    def __init__(self, ae_title: str, catalog: Catalog, report_to: Mapping[str, tuple[str, int]]) -> None:
-        super().__init__(ae_title, self._why_missing, report_to)
+    def __init__(self, catalog: Catalog, report_to: Iterable[Peer]) -> None:
+        super().__init__(self._why_missing, report_to)
         self._catalog = catalog
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._bring_what_is_due, name="commitment-due", daemon=True)

@@ -13,7 +13,7 @@ configured addresses only, so that nobody can have images sent to himself under 
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,13 +23,15 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode import logs
 from dicomnode.errors import SpoolError
 from dicomnode.network import contexts
-from dicomnode.network.transport import disable_nagle
+from dicomnode.network.association import Peer, connect
 from dicomnode.reception import query_model
 from dicomnode.reception.holdings import Held, QueryHoldings
 from dicomnode.reception.query_model import PATIENT_ROOT, STUDY_ROOT, IdentifierError
@@ -57,10 +59,11 @@ def offered() -> list[PresentationContext]:
 
 
 class RetrieveProvider:
-    """`destinations`: (host, port) of the AE titles that C-MOVE may send to."""
+    """C-FIND, C-MOVE and C-GET as SCP, at a `MovingEntity`. `move_to` are the peers that C-MOVE may send to."""
 
-    def __init__(self, ae_title: str, holdings: QueryHoldings, destinations: Mapping[str, tuple[str, int]]) -> None:
-        self._ae_title, self._holdings, self._destinations = ae_title, holdings, dict(destinations)
+    def __init__(self, ae_title: str, holdings: QueryHoldings, move_to: Iterable[Peer]) -> None:
+        self._ae_title, self._holdings = ae_title, holdings
+        self._move_to = {peer.ae_title: peer for peer in move_to}
 
     @property
     def handlers(self) -> list[EventHandlerType]:
@@ -93,8 +96,8 @@ class RetrieveProvider:
         yield from _sub_operations(event, held)
 
     def _move(self, event: evt.Event) -> Iterator[Any]:
-        address = self._destinations.get(str(event.move_destination).strip())
-        if address is None:
+        peer = self._move_to.get(str(event.move_destination).strip())
+        if peer is None:
             log.warning("%s asked for a C-MOVE to %s, which is not configured", _caller(event), event.move_destination)
             yield None, None
             return
@@ -104,12 +107,20 @@ class RetrieveProvider:
             _refused(event, error)
             # pynetdicom answers 0xC514: a status of ours it would take only after having called the destination.
             raise IdentifierError("see the line before") from None
-        yield (*address, {"contexts": _proposals(held), "max_pdu": 0, "evt_handlers": _of_sub_association(event)})
+        yield peer.host, peer.port, {"peer": peer, "contexts": _proposals(held), "handlers": [_named(event)]}
         yield len(held)
         log.info(
             "%s has %d objects of %s sent to %s", _caller(event), len(held), _studies(held), event.move_destination
         )
         yield from _sub_operations(event, held)
+
+
+class MovingEntity(ApplicationEntity):
+    """An application entity that listens, and opens the associations of C-MOVE's sub-operations by `connect`."""
+
+    def associate(self, *_address: Any, **kwargs: Any) -> Association:
+        """Called by pynetdicom with what `RetrieveProvider` has yielded."""
+        return connect(kwargs["peer"], kwargs["contexts"], kwargs["handlers"])
 
 
 def _sub_operations(event: evt.Event, held: list[Held]) -> Iterator[Result]:
@@ -148,7 +159,7 @@ def _syntax(path: Path) -> UID:
         return ExplicitVRLittleEndian
 
 
-def _of_sub_association(event: evt.Event) -> list[EventHandlerType]:
+def _named(event: evt.Event) -> EventHandlerType:
     originator = event.assoc.requestor.ae_title
 
     def name_originator(sent: evt.Event) -> None:
@@ -156,10 +167,7 @@ def _of_sub_association(event: evt.Event) -> list[EventHandlerType]:
         if "MoveOriginatorApplicationEntityTitle" in sent.message.command_set:
             sent.message.command_set.MoveOriginatorApplicationEntityTitle = originator
 
-    return [
-        (evt.EVT_CONN_OPEN, lambda opened: disable_nagle(opened.assoc)),
-        (evt.EVT_DIMSE_SENT, name_originator),
-    ]
+    return evt.EVT_DIMSE_SENT, name_originator
 
 
 def _refused(event: evt.Event, error: Exception) -> int:

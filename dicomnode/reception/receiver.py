@@ -12,20 +12,20 @@ from pathlib import Path
 
 from pydicom.uid import UID
 from pynetdicom import _config, evt
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicomnode.errors import SpoolError
 from dicomnode.network import commitment, contexts
+from dicomnode.network.association import Peer
 from dicomnode.network.commands import StoreRequest
-from dicomnode.network.transport import DicomServer, RequestorEntity
+from dicomnode.network.transport import DicomServer
 from dicomnode.network.upper_layer import LONGEST_PDU
 from dicomnode.reception import query_retrieve_scp
 from dicomnode.reception.c_store import Reception
 from dicomnode.reception.commitment_scp import Reports
 from dicomnode.reception.holdings import QueryHoldings
-from dicomnode.reception.query_retrieve_scp import RetrieveProvider
+from dicomnode.reception.query_retrieve_scp import MovingEntity, RetrieveProvider
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
@@ -71,9 +71,9 @@ class ReceiverSettings:
         dimse_timeout_s: wait for a DIMSE message that is due.
         minimum_free_bytes: below it, nothing new is accepted.
         share_port: other receiving processes listen on the same port.
-        report_to: (AE title, host, port) of callers whose storage commitment reports go on an association of our own.
+        report_to: callers whose storage commitment reports go on an association of our own.
         queriers: who may query and retrieve; empty = nobody.
-        move_to: (AE title, host, port) that C-MOVE may send to.
+        move_to: peers that C-MOVE may send to.
         results: the folder of the results, which queries find beside the images.
     """
 
@@ -89,9 +89,9 @@ class ReceiverSettings:
     dimse_timeout_s: float = 30.0
     minimum_free_bytes: int = 5_000_000_000
     share_port: bool = False
-    report_to: tuple[tuple[str, str, int], ...] = ()
+    report_to: tuple[Peer, ...] = ()
     queriers: tuple[PermittedCaller, ...] = ()
-    move_to: tuple[tuple[str, str, int], ...] = ()
+    move_to: tuple[Peer, ...] = ()
     results: Path | None = None
     more_ae_titles: tuple[str, ...] = ()
 
@@ -109,8 +109,7 @@ class Receiver:
         self._admission = threading.Lock()
         self._server: DicomServer | None = None
         self._entity = _entity(settings)
-        report_to = {ae_title: (host, port) for ae_title, host, port in settings.report_to}
-        self._reports = Reports(settings.ae_title, catalog, report_to)
+        self._reports = Reports(catalog, settings.report_to)
 
     def start(self) -> int:
         """Listens; returns the port.
@@ -121,11 +120,8 @@ class Receiver:
         settings = self._settings
         # Its standard handlers format every PDU for a log that nobody reads: they cost a tenth of the throughput.
         _config.LOG_HANDLER_LEVEL = "none"
-        retrieval = RetrieveProvider(
-            settings.ae_title,
-            QueryHoldings(self._catalog, settings.results),
-            {ae_title: (host, port) for ae_title, host, port in settings.move_to},
-        )
+        holdings = QueryHoldings(self._catalog, settings.results)
+        retrieval = RetrieveProvider(settings.ae_title, holdings, settings.move_to)
         try:
             server = DicomServer(
                 self._entity,
@@ -277,8 +273,8 @@ def _request(association: Association) -> A_ASSOCIATE:
     return request
 
 
-def _entity(settings: ReceiverSettings) -> ApplicationEntity:
-    entity = RequestorEntity(settings.ae_title)  # it listens, and calls the destinations of C-MOVE
+def _entity(settings: ReceiverSettings) -> MovingEntity:
+    entity = MovingEntity(settings.ae_title)
     # pynetdicom counts connections that have not yet asked for anything: five half-open ones would lock everybody out.
     entity.maximum_associations = 1_000_000
     entity.maximum_pdu_size = settings.max_pdu

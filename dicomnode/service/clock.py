@@ -21,7 +21,6 @@ from dicomnode.config import Config
 from dicomnode.context import prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.outbound.notify.message import kind
-from dicomnode.outbound.peers import to_peer
 from dicomnode.outbound.procedure_steps import mpps, ups
 from dicomnode.reception.reconcile import reconcile
 from dicomnode.reception.settle import SettleRule, decide
@@ -256,10 +255,8 @@ class Housekeeping:
 
 def _counts(config: Config) -> Counts | None:
     """Who is asked for the number of images; None where nobody is."""
-    named = next((d for d in config.destination if d.name == config.settle.count_at), None)
-    if named is None:
-        return None
-    return Counts(partial(listed, to_peer(named, config)), config.settle.count_wait_s)
+    peer = next((d.peer for d in config.destination if d.name == config.settle.count_at), None)
+    return None if peer is None else Counts(partial(listed, peer), config.settle.count_wait_s)
 
 
 def _guarded(tick: Callable[[], object]) -> Callable[[], bool]:

@@ -83,19 +83,11 @@ def receiver_settings(config: Config) -> ReceiverSettings:
         network_timeout_s=node.network_timeout_s,
         minimum_free_bytes=int(config.storage.minimum_free_gb * 1e9),
         share_port=node.receivers > 1,
-        report_to=tuple((c.ae_title, *_address(c.report_to)) for c in node.callers if c.report_to),
+        report_to=node.report_to,
         queriers=tuple(PermittedCaller(c.ae_title, c.address) for c in node.callers if c.query),
-        move_to=(
-            *((d.ae_title, d.host, d.port) for d in config.destination if d.kind == "dicom"),
-            *((c.ae_title, *_address(c.move_to)) for c in node.callers if c.move_to),
-        ),
+        move_to=config.move_to,
         results=config.storage.results,
     )
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def stopper(*, supervised: bool) -> threading.Event:

@@ -23,9 +23,7 @@ from pydicom.uid import generate_uid
 
 from dicomnode.config import DestinationTable
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.network import commitment
-from dicomnode.outbound import originals, peers
-from dicomnode.outbound.attempts import mark
+from dicomnode.outbound import destinations, originals
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, DeliveryState, Kind
@@ -105,25 +103,29 @@ def _peer(destination: str) -> DestinationTable | None:
     return next((d for d in current().config.destination if d.name == destination), None)
 
 
+def _table(destination: str) -> DestinationTable:
+    return next(d for d in current().config.destination if d.name == destination)
+
+
 @DBOS.step(name="send", **RETRIES)
 def send_step(study_uid: str, generation: int, destination: str) -> str | None:
     """Send what the destination has not yet accepted. Returns None when all is settled, else the passing failure."""
     work = current()
-    peer = peers.outbound(next(d for d in work.config.destination if d.name == destination), work.config)
+    peer = destinations.reach(_table(destination))
     for planned in work.catalog.deliveries(study_uid, generation):
         if planned.destination != destination or planned.kind != "results" or not work.catalog.may_send(planned):
             continue
         try:
-            sent = peers.send(peer, [Path(planned.path)])[0]
+            sent = peer.send([Path(planned.path)])[0]
         except PeerRejectedError as e:
-            mark(work.catalog, planned, "rejected", text=str(e))
+            work.catalog.note_attempt(planned, "rejected", text=str(e), now=time.time())
             log.error("%s refuses %s of study %s for good: %s", destination, planned.object, study_uid, e)
         except PeerError as e:
-            mark(work.catalog, planned, "pending", text=str(e))
+            work.catalog.note_attempt(planned, "pending", text=str(e), now=time.time())
             log.warning("%s did not take %s of study %s, will try again: %s", destination, planned.object, study_uid, e)
             return str(e)
         else:
-            mark(work.catalog, planned, "delivered", status=sent.status, text=sent.outcome)
+            work.catalog.note_attempt(planned, "delivered", status=sent.status, text=sent.outcome, now=time.time())
             log.info("%s stored %s of study %s (0x%04X)", destination, planned.object, study_uid, sent.status)
     return None
 
@@ -132,7 +134,7 @@ def send_step(study_uid: str, generation: int, destination: str) -> str | None:
 def forward_step(study_uid: str, generation: int, destination: str) -> str | None:
     """Send the received images that the destination has not yet accepted. Returns as `send_step`."""
     work = current()
-    peer = peers.outbound(next(d for d in work.config.destination if d.name == destination), work.config)
+    peer = destinations.reach(_table(destination))
     return originals.forward(peer, work.catalog, study_uid, generation)
 
 
@@ -145,7 +147,7 @@ def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = 
     and images alike, and is made anew when it has stored more; only `kind` is waited for.
     """
     work, now = current(), time.time()
-    peer = next(d for d in work.config.destination if d.name == destination)
+    peer = _table(destination)
     work.catalog.conclude(study_uid, generation, now=now)
     stored = _in_state(work.catalog, study_uid, generation, destination, "delivered")
     asked_at = work.catalog.commitment_asked_at(study_uid, generation, destination)
@@ -156,14 +158,14 @@ def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = 
         transaction_uid = generate_uid(prefix=None)
         work.catalog.ask_commitment(transaction_uid, study_uid, generation, destination, now=now)
         try:
-            report = commitment.request(
-                peers.to_peer(peer, work.config),
-                transaction_uid,
-                [(d.sop_class_uid, d.sop_instance_uid) for d in stored],
+            report = destinations.reach(peer).request_commitment(
+                transaction_uid, [(d.sop_class_uid, d.sop_instance_uid) for d in stored]
             )
         except PeerRejectedError as e:
             for d in stored:
-                mark(work.catalog, d, "rejected", status=d.status, text=f"stored, but storage commitment: {e}")
+                work.catalog.note_attempt(
+                    d, "rejected", status=d.status, text=f"stored, but storage commitment: {e}", now=time.time()
+                )
             log.error("%s refuses storage commitment of study %s for good: %s", destination, study_uid, e)
             return None
         except PeerError as e:
@@ -190,10 +192,10 @@ def give_up_step(study_uid: str, generation: int, destination: str, why: str, ki
     catalog = current().catalog
     for d in _in_state(catalog, study_uid, generation, destination, "pending"):
         if d.kind == kind:
-            mark(catalog, d, "failed", text=why)
+            catalog.note_attempt(d, "failed", text=why, now=time.time())
     for d in _in_state(catalog, study_uid, generation, destination, "delivered"):
         if d.commitment and d.kind == kind:
-            mark(catalog, d, "failed", status=d.status, text=why)
+            catalog.note_attempt(d, "failed", status=d.status, text=why, now=time.time())
     return catalog.conclude(study_uid, generation, now=time.time())
 
 

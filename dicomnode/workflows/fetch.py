@@ -120,7 +120,7 @@ def _is_wanted(catalog: Catalog, prior: Prior) -> bool:
 
 def _retrieve(work: Work, table: PriorsTable, prior: Prior) -> move.Retrieved:
     settings = work.config
-    archive, identifier = priors.peer(settings, table), move.series(prior.study_uid, prior.series_uids)
+    archive, identifier = table.peer, move.series(prior.study_uid, prior.series_uids)
     if table.retrieve == "move":
         return move.move(archive, identifier, settings.node.ae_title)
     spool, minimum = Spool(settings.storage.spool), int(settings.storage.minimum_free_gb * 1e9)

@@ -107,10 +107,8 @@ def _lost() -> NoReturn:
 class Pacs(StoragePeer):
     """Keeps what it gets, counts how often each object came, and can be away or refuse."""
 
-    def __init__(
-        self, folder: Path, report_to: dict[str, tuple[str, int]] | None = None, ae_title: str = "PACS"
-    ) -> None:
-        super().__init__(ae_title, "127.0.0.1", free_port(), folder, report_to)
+    def __init__(self, folder: Path, ae_title: str = "PACS") -> None:
+        super().__init__(ae_title, "127.0.0.1", free_port(), folder)
         self.came: list[str] = []
         self.answers: Callable[[Any], int] = super()._store
 

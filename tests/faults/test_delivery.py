@@ -123,7 +123,7 @@ def test_a_warning_counts_as_stored_and_is_reported(files: list[Path], tmp_path:
 
 
 def test_back_off_over_hours_with_jitter() -> None:
-    peer = config.DestinationTable(name="p", ae_title="P", host="h", port=1)
+    peer = config.DicomDestinationTable(name="p", ae_title="P", host="h", port=1)
     pauses = [pause_s(peer, attempt, "study") for attempt in range(1, 40)]
     for attempt, pause in enumerate(pauses, 1):
         full = min(10 * 2.0 ** (attempt - 1), 1800)
@@ -181,7 +181,7 @@ def test_storage_commitment_ends_in_committed(files: list[Path], tmp_path: Path,
     # A busy machine may be late with the report on the same association: then it is asked for again.
     station = Station(tmp_path / "node", pacs.destination(more="commitment = true\ncommitment_timeout_s = 5"))
     if new_association:
-        pacs._provider._report_to["DICOMNODE"] = ("127.0.0.1", station.port)
+        pacs._provider._report_to["DICOMNODE"] = sender.Peer("node", "DICOMNODE", "127.0.0.1", station.port, "PACS")
     pacs.start()
     with running(pacs, station):
         arrive(station, files)
@@ -215,7 +215,8 @@ def test_what_is_not_committed_is_sent_again(files: list[Path], tmp_path: Path) 
 def test_without_a_report_it_is_asked_for_again_and_the_spool_waits(files: list[Path], tmp_path: Path) -> None:
     pacs = Pacs(tmp_path / "pacs")
     station = Station(tmp_path / "node", pacs.destination(more="commitment = true\ncommitment_timeout_s = 1"))
-    pacs._provider._report_to["DICOMNODE"] = ("127.0.0.1", free_port())  # nobody there: the reports are lost
+    nobody = sender.Peer("nobody", "DICOMNODE", "127.0.0.1", free_port(), "PACS")
+    pacs._provider._report_to["DICOMNODE"] = nobody  # the reports are lost
     pacs.start()
     with running(pacs, station):
         arrive(station, files)

@@ -32,7 +32,7 @@ FILES = (".json", ".toml", ".py", ".md", ".csv", ".parquet", ".key")
 GLOSSARY = {
     "settle", "generation", "run", "attempt", "job", "delivery", "destination", "peer", "order", "prior", "method",
     "bundle", "arm", "golden case", "seal", "gate", "quarantine", "dead letter", "lease", "spool", "catalogue",
-    "registry", "registry", "pseudonym", "profile", "rule", "cohort", "flag", "fold", "ensemble", "caller", "event",
+    "registry", "pseudonym", "profile", "rule", "cohort", "flag", "fold", "ensemble", "caller", "event",
 }  # fmt: skip
 
 

@@ -7,23 +7,22 @@ As with UPS tasks, the clock compares the catalogue with what the server was tol
 """
 
 import logging
+from collections.abc import Sequence
+from typing import ClassVar
 
 from pydicom.dataset import Dataset
-from pydicom.filereader import dcmread
-from pynetdicom.association import Association
 
-from dicomnode import logs
 from dicomnode.config import Config, MppsTable
-from dicomnode.errors import DicomnodeError
 from dicomnode.network import association as sender
 from dicomnode.network import mpps
-from dicomnode.network.ups import DUPLICATE_UID, FOR_GOOD, is_good
+from dicomnode.network.ups import DUPLICATE_UID, is_good
 from dicomnode.outbound.procedure_steps import progress
-from dicomnode.outbound.procedure_steps.progress import StudyProgress, provider
+from dicomnode.outbound.procedure_steps.progress import StudyProgress
+from dicomnode.outbound.procedure_steps.tick import ProcedureStepTick
 from dicomnode.report.uids import derive
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.procedure_steps import ProcedureStep
-from dicomnode.store.records import JobState
+from dicomnode.store.records import Instance, JobState
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +44,8 @@ def tick(config: Config, catalog: Catalog, now: float) -> int:
     due = [(step, how) for step, how in seen if step.state == "planned" or how.how != "in progress"]
     if not due:
         return 0
-    server = provider("mpps", table, config)
-    with sender.associated(server, mpps.contexts()) as association:
-        there = MppsTick(config, table, catalog, association, server, now)
-        return sum(_advanced(there, step, how) for step, how in due)
-
-
-def _advanced(there: "MppsTick", step: ProcedureStep, seen: StudyProgress) -> bool:
-    try:
-        return there.advance(step, seen)
-    except DicomnodeError:
-        raise
-    except Exception as e:  # noqa: BLE001  (one step that cannot be told takes no other away)
-        logs.log_unexpected(log, e, "performed procedure step %s has to wait", step.step_uid)
-        return False
+    with sender.associated(table.peer, mpps.contexts()) as association:
+        return MppsTick(config, table, catalog, association, now).advance_all(due)
 
 
 def plan(config: Config, catalog: Catalog, now: float) -> None:
@@ -71,39 +58,20 @@ def plan(config: Config, catalog: Catalog, now: float) -> None:
         )
 
 
-class MppsTick:
-    """The server in one tick."""
+class MppsTick(ProcedureStepTick[MppsTable]):
+    """An MPPS provider in one tick."""
 
-    def __init__(
-        self,
-        config: Config,
-        table: MppsTable,
-        catalog: Catalog,
-        association: Association,
-        server: sender.Peer,
-        now: float,
-    ) -> None:
-        self._config, self._table, self._catalog, self._now = config, table, catalog, now
-        self._association, self._peer = association, server
+    what: ClassVar[str] = "performed procedure step"
 
-    def advance(self, step: ProcedureStep, seen: StudyProgress) -> bool:
-        """Tell all that is due of one step. Returns whether anything changed; what was not taken is due again.
-
-        Raises:
-            PeerError: the server did not answer.
-        """
-        before = step
+    def advance(self, step: ProcedureStep, seen: StudyProgress) -> ProcedureStep:
+        """See `ProcedureStepTick.advance`."""
         if step.state == "planned":
             step = self._begin(step)
         if step.state == "in progress" and seen.how != "in progress":
             step = self._end(step, seen)
-        return step != before
+        return step
 
-    def _begin(self, step: ProcedureStep) -> ProcedureStep:
-        images = self._catalog.instances(step.study_uid)
-        if not images:
-            return self._save(step.now("dropped", reason="its images were removed before the server could be told"))
-        header = dcmread(images[0].path, stop_before_pixels=True)
+    def _create(self, step: ProcedureStep, _images: Sequence[Instance], header: Dataset) -> ProcedureStep:
         begun_at = step.begun_at or self._now
         content = mpps.begun(header, step.step_uid, self._config.node.ae_title, begun_at)
         status = mpps.create(self._association, self._peer, step.step_uid, content)
@@ -130,16 +98,7 @@ class MppsTick:
         if is_good(status):
             log.info("performed procedure step %s is %s", after.step_uid, after.state)
             return self._save(after)
-        given_up = status in FOR_GOOD or self._now - before.seen_at > self._table.retry_for_s
-        log.log(
-            logging.ERROR if given_up else logging.WARNING,
-            "%s refuses the %s of performed procedure step %s with 0x%04X: %s",
-            self._peer, what, before.step_uid, status, "given up" if given_up else "it will be tried again",
-        )  # fmt: skip
-        if not given_up:
-            return before
-        return self._save(before.now("dropped", reason=f"{what} is refused with status 0x{status:04X}"))
+        return self._refused(before, what, status)
 
-    def _save(self, step: ProcedureStep) -> ProcedureStep:
-        self._catalog.save_step(step)
-        return step
+    def _is_late(self, step: ProcedureStep) -> bool:
+        return self._now - step.seen_at > self._table.retry_for_s

@@ -6,8 +6,7 @@ from typing import Final, Literal
 
 from pydicom.filereader import dcmread
 
-from dicomnode.config import Config, MppsTable, UpsTable
-from dicomnode.network.association import Peer
+from dicomnode.config import Config
 from dicomnode.network.ups import Reference
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.procedure_steps import StepKind
@@ -26,12 +25,6 @@ PROGRESS: Final[dict[StudyState, tuple[int, str]]] = {
 }
 #: DCM codes of PS3.16 CID 9300 «Procedure Discontinuation Reason».
 FAILED, UNSPECIFIED = ("110501", "DCM", "Equipment failure"), ("110513", "DCM", "Discontinued for unspecified reason")
-
-
-def provider(name: str, table: UpsTable | MppsTable, config: Config) -> Peer:
-    """The sender's record of a configured server."""
-    calling, seconds = table.calling_ae_title or config.node.ae_title, table.timeout_s
-    return Peer(name, table.ae_title, table.host, table.port, calling, seconds, seconds, seconds, seconds)
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ def _on_their_way(catalog: Catalog, study_uid: str, generation: int) -> bool:
 
 def results(config: Config, catalog: Catalog, study_uid: str, generation: int) -> list[Reference]:
     """The objects that were made of a study; none where they were removed since, or it was only forwarded."""
-    titles = {d.name: d.ae_title for d in config.destination if d.kind == "dicom"}
+    titles = {d.name: d.peer.ae_title for d in config.destination if d.peer is not None}
     stored: dict[str, list[str]] = {}
     for delivery in catalog.deliveries(study_uid, generation):
         if delivery.kind == "results" and delivery.state in ("delivered", "committed"):

@@ -11,26 +11,26 @@ is here, under a Transaction UID that was noted before: after a restart the node
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from pydicom.dataset import Dataset
-from pydicom.filereader import dcmread
 from pydicom.uid import generate_uid
-from pynetdicom.association import Association
 
 from dicomnode import logs
 from dicomnode.config import Config, UpsTable
-from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
+from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import association as sender
 from dicomnode.network import find as query
 from dicomnode.network import ups
 from dicomnode.outbound.procedure_steps import progress
-from dicomnode.outbound.procedure_steps.progress import StudyProgress, provider
+from dicomnode.outbound.procedure_steps.progress import StudyProgress
+from dicomnode.outbound.procedure_steps.tick import ProcedureStepTick
 from dicomnode.report.uids import derive
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.procedure_steps import ProcedureStep
-from dicomnode.store.records import JobState
+from dicomnode.store.records import Instance, JobState
 
 log = logging.getLogger(__name__)
 
@@ -54,20 +54,17 @@ def tick(config: Config, catalog: Catalog, now: float) -> int:
         return 0
     if table.create:
         plan(config, catalog, now)
-    server = provider("ups", table, config)
     failure: PeerError | PeerRejectedError | None = None
     try:
         if table.perform:
-            find(table, server, catalog, now)
+            find(table, catalog, now)
     except (PeerError, PeerRejectedError) as e:  # the tasks that are claimed already go on
         failure = e
     due = [(step, seen) for step, seen in _looked_at(catalog) if _is_due(table, step, seen, now)]
     changed = 0
     if due:
-        with sender.associated(server, ups.contexts(may_create=table.create)) as association:
-            there = UpsTick(config, table, catalog, association, server, now)
-            for step, seen in due:
-                changed += _advanced(there, step, seen)
+        with sender.associated(table.peer, ups.contexts(may_create=table.create)) as association:
+            changed = UpsTick(config, table, catalog, association, now).advance_all(due)
     if failure is not None:
         raise failure
     return changed
@@ -83,10 +80,10 @@ def plan(config: Config, catalog: Catalog, now: float) -> None:
         )
 
 
-def find(table: UpsTable, server: sender.Peer, catalog: Catalog, now: float) -> None:
+def find(table: UpsTable, catalog: Catalog, now: float) -> None:
     """Note the tasks that are scheduled for us. Raises as `query.find`."""
     found = query.find(
-        server, ups.PULL, ups.question(table.workitem, table.label), within_s=table.timeout_s, most=table.most
+        table.peer, ups.PULL, ups.question(table.workitem, table.label), within_s=table.timeout_s, most=table.most
     )
     if not found.is_complete:
         log.warning("the UPS worklist has more than %d tasks: the others come when these are done", table.most)
@@ -115,16 +112,6 @@ def _looked_at(catalog: Catalog) -> Iterator[tuple[ProcedureStep, StudyProgress]
         yield step, progress.look(catalog, step.study_uid, step.generation)
 
 
-def _advanced(there: "UpsTick", step: ProcedureStep, seen: StudyProgress) -> bool:
-    try:
-        return there.advance(step, seen)
-    except DicomnodeError:
-        raise
-    except Exception as e:  # noqa: BLE001  (one task that cannot be told takes no other away)
-        logs.log_unexpected(log, e, "UPS task %s has to wait", step.step_uid)
-        return False
-
-
 def _is_due(table: UpsTable, step: ProcedureStep, seen: StudyProgress, now: float) -> bool:
     """Whether there is anything to tell."""
     if step.state == "planned":
@@ -134,45 +121,26 @@ def _is_due(table: UpsTable, step: ProcedureStep, seen: StudyProgress, now: floa
     return seen.how != "in progress" or step.told != seen.text
 
 
-class UpsTick:
-    """The server in one tick: each step of a task is told, and noted once it was taken."""
+class UpsTick(ProcedureStepTick[UpsTable]):
+    """A UPS worklist in one tick."""
 
-    def __init__(
-        self,
-        config: Config,
-        table: UpsTable,
-        catalog: Catalog,
-        association: Association,
-        server: sender.Peer,
-        now: float,
-    ) -> None:
-        self._config, self._table, self._catalog, self._now = config, table, catalog, now
-        self._association, self._peer = association, server
+    what: ClassVar[str] = "UPS task"
 
-    def advance(self, step: ProcedureStep, seen: StudyProgress) -> bool:
-        """Tell all that is due of one task. Returns whether anything changed; what was not taken is due again.
-
-        Raises:
-            PeerError: the server did not answer.
-        """
-        before = step
+    def advance(self, step: ProcedureStep, seen: StudyProgress) -> ProcedureStep:
+        """See `ProcedureStepTick.advance`."""
         if step.state == "planned":
-            step = self._create(step)
+            step = self._begin(step)
         if step.state == "scheduled":
             step = self._claim(step)
         if step.state == "in progress":
             step = self._go_on(step, seen)
-        return step != before
+        return step
 
-    def _create(self, step: ProcedureStep) -> ProcedureStep:
-        images = self._catalog.instances(step.study_uid)
-        if not images:
-            return self._save(step.now("dropped", reason="its images were removed before the server could be told"))
+    def _create(self, step: ProcedureStep, images: Sequence[Instance], header: Dataset) -> ProcedureStep:
         mine = self._config.node.ae_title
         references = [
             ups.Reference(i.study_uid, i.series_uid, i.sop_class_uid, i.sop_instance_uid, (mine,)) for i in images
         ]
-        header = dcmread(images[0].path, stop_before_pixels=True)
         label = self._table.label or "dicomnode"
         task = ups.scheduled(header, references, self._table.workitem, label, step.seen_at)
         status = ups.create(self._association, self._peer, step.step_uid, task)
@@ -239,16 +207,3 @@ class UpsTick:
         why = "it is not known there any more" if status == ups.UNKNOWN else "somebody else has it or has ended it"
         log.warning("UPS task %s is given up, status 0x%04X: %s", step.step_uid, status, why)
         return self._save(step.now("dropped", reason=f"status 0x{status:04X}: {why}"))
-
-    def _refused(self, step: ProcedureStep, what: str, status: int) -> ProcedureStep:
-        if status in ups.FOR_GOOD:
-            log.error("%s refuses UPS task %s (%s) for good, status 0x%04X", self._peer, step.step_uid, what, status)
-            return self._save(step.now("dropped", reason=f"{what} is refused with status 0x{status:04X}"))
-        log.warning(
-            "%s answered for UPS task %s (%s) with 0x%04X: tried again", self._peer, step.step_uid, what, status
-        )
-        return step
-
-    def _save(self, step: ProcedureStep) -> ProcedureStep:
-        self._catalog.save_step(step)
-        return step

@@ -122,6 +122,22 @@ class Ledger(Events):
         if not planned:
             raise SpoolError(f"no delivery of {object} to {destination} was planned for study {study_uid}")
 
+    def note_attempt(
+        self, delivery: Delivery, state: DeliveryState, *, status: int | None = None, text: str, now: float
+    ) -> None:
+        """Note one more attempt to deliver: how it left the delivery. Status, text and errors as `mark_delivery`."""
+        self.mark_delivery(
+            delivery.study_uid,
+            delivery.generation,
+            delivery.destination,
+            delivery.object,
+            state,
+            status=status,
+            text=text,
+            attempts=delivery.attempts + 1,
+            now=now,
+        )
+
     def may_send(self, delivery: Delivery) -> bool:
         """Asked just before each object is sent: False once a newer generation has settled, or the job was cancelled.
 

@@ -36,8 +36,9 @@ def test_shipped_example_names_every_key_and_is_valid() -> None:
     assert [shipped.worklist, shipped.priors, shipped.ups, shipped.mpps] == 4 * [None]
     assert shipped.node.host == "127.0.0.1"
     assert [d.port for d in shipped.destination] == [4242]
-    for key in config.DestinationTable.model_fields:
-        assert f"{key} = " in text
+    for kind in (config.DicomDestinationTable, config.StowDestinationTable):
+        for key in kind.model_fields:
+            assert f"{key} = " in text, f"ae_config.toml does not show {key}"
 
 
 def test_the_rules_of_the_shipped_example_are_the_defaults(tmp_path: Path) -> None:
@@ -144,6 +145,35 @@ MISTAKES = [
     ("how to retrieve", PRIORS + 'retrieve = "mvoe"\n', ["priors.retrieve", "perhaps you meant 'move'"]),
     ("prior's pattern", PRIORS + 'body_parts = ["a("]\n', ["priors.body_parts[1]", "not a regular expression"]),
     ("half a code", UPS + 'workitem = ["1"]\n', ["ups.workitem: is no code of three texts", "value, scheme, meaning"]),
+    (
+        "unknown kind",
+        STOW.replace("stow", "sttow"),
+        ["destination[1].kind = 'sttow'", "perhaps you meant 'stow'", "'dicom' (C-STORE", "'stow' (STOW-RS to url)"],
+    ),
+    ("kind of another type", STOW.replace('"stow"', "3"), ["destination[1].kind = '3'", "unknown kind", "'dicom'"]),
+    (
+        "DICOM key for STOW",
+        STOW + 'ae_title = "A"\n',
+        ["destination[1].ae_title", "not for kind = 'stow'", "take it out"],
+    ),
+    (
+        "STOW key for DICOM",
+        PACS + 'url = "https://h"\n',
+        ["destination[1].url", "not for kind = 'dicom'", "change the kind"],
+    ),
+    ("key of no kind", STOW + 'urll = "u"\n', ["destination[1].urll: unknown key", "perhaps you meant 'url'"]),
+    ("STOW without its url", STOW.partition("url")[0], ["destination[1].url: is missing", "DICOMweb service's root"]),
+    (
+        "commitment by DICOMweb",
+        STOW + "commitment = true\n",
+        ["destination[1].commitment", "knows no storage commitment"],
+    ),
+    (
+        "secret in the clear",
+        STOW.replace("https", "http") + 'token = "env:T"\n',
+        ["destination[1].token", "in the clear"],
+    ),
+    ("half a log-in", STOW + 'user = "u"\n', ["destination[1].token", "belong together"]),
     ("tiny PDU", "[node]\nmax_pdu_bytes = 100\n", ["node.max_pdu_bytes", "100", "4096"]),
 ]
 
@@ -170,8 +200,22 @@ def test_missing_file_names_the_example(tmp_path: Path) -> None:
 
 
 def test_a_dicomweb_destination_has_its_files_beside_the_configuration(tmp_path: Path) -> None:
-    destination = load(tmp_path, STOW + 'token = "file:secrets/t"\nca_file = "ca.pem"\n').destination[0]
+    def stow(more: str) -> config.StowDestinationTable:
+        (destination,) = load(tmp_path, STOW + more).destination
+        assert isinstance(destination, config.StowDestinationTable)
+        return destination
+
+    destination = stow('token = "file:secrets/t"\nca_file = "ca.pem"\n')
     assert destination.token == f"file:{tmp_path}/secrets/t"
     assert destination.ca_file == str(tmp_path / "ca.pem")
-    assert load(tmp_path, STOW + 'user = "u"\npassword = "env:P"\n').destination[0].password == "env:P"
-    assert load(tmp_path, STOW).destination[0].ca_file == ""
+    assert stow('user = "u"\npassword = "env:P"\n').password == "env:P"
+    assert stow("").ca_file == ""
+
+
+def test_a_destination_without_a_kind_speaks_dicom(tmp_path: Path) -> None:
+    found = load(tmp_path, PACS + STOW).destination
+    assert [(type(d), d.kind) for d in found] == [
+        (config.DicomDestinationTable, "dicom"),
+        (config.StowDestinationTable, "stow"),
+    ]
+    assert load(tmp_path, PACS + 'kind = "dicom"\n').destination[0] == found[0]

@@ -94,7 +94,7 @@ def test_the_latest_of_this_patient_but_not_the_study_itself(archive: Answering,
     )
     settings = configured(tmp_path, archive.port, most=2)
     assert settings.priors is not None
-    found = priors.search(settings, settings.priors, cases.synthetic(1)[0], "20260101 101112", "1.2.3")
+    found = priors.search(settings.priors, cases.synthetic(1)[0], "20260101 101112", "1.2.3")
     assert [(s.study_uid, s.series_uids) for s in found] == [("1.2.5", ("1.2.5.1",)), ("1.2.4", ("1.2.4.1",))]
     assert archive.asked[0].StudyDate == "20160102-20260101"
     assert archive.asked[0].ModalitiesInStudy == "CT"
@@ -105,7 +105,7 @@ def test_nobody_is_asked_about_a_patient_without_an_id(archive: Answering, tmp_p
     patient.PatientID = ""
     settings = configured(tmp_path, archive.port)
     assert settings.priors is not None
-    assert priors.search(settings, settings.priors, cases.reread(patient), "20260101 101112", "1.2.3") == []
+    assert priors.search(settings.priors, cases.reread(patient), "20260101 101112", "1.2.3") == []
     assert archive.asked == []
 
 

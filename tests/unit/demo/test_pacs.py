@@ -12,6 +12,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, 
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from tests.acceptance.running import free_port
+from tests.scanners import wait_until
 
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import SpoolError
@@ -55,7 +57,8 @@ def requester() -> Iterator[Requester]:
 
 @pytest.fixture(params=["same association", "new association"])
 def archive(request: pytest.FixtureRequest, tmp_path: Path, requester: Requester) -> Iterator[StoragePeer]:
-    report_to = {"NODE": ("127.0.0.1", requester.port)} if request.param == "new association" else None
+    node = Peer("node", "NODE", "127.0.0.1", requester.port, "ARCHIVE")
+    report_to = (node,) if request.param == "new association" else ()
     made = StoragePeer("ARCHIVE", "127.0.0.1", 0, tmp_path / "archive", report_to)
     made.start()
     yield made
@@ -153,3 +156,21 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpoolError, match="make"):
         StoragePeer("ARCHIVE", "127.0.0.1", 0, tmp_path / "file" / "archive").start()
+
+
+def test_a_report_that_cannot_be_brought_is_told_with_the_cause(
+    tmp_path: Path, requester: Requester, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = Peer("requester", "NODE", "127.0.0.1", free_port(), "ARCHIVE")
+    archive = StoragePeer("ARCHIVE", "127.0.0.1", 0, tmp_path / "archive", (nobody,))
+    archive.start()
+    association = requester.associate(archive.port)
+    request = request_for((CTImageStorage, "1.2.3"))
+    status, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
+    assert status.Status == 0x0000
+    association.release()
+    wait_until(lambda: "cannot report storage commitment" in caplog.text)
+    archive.stop()
+    (told,) = (r for r in caplog.records if "cannot report storage commitment" in r.message)
+    assert told.levelname == "WARNING"
+    assert f"to NODE: {nobody}: no connection (Connection refused)" in told.message

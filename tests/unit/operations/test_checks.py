@@ -7,6 +7,8 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
 from dicomnode import config
+from dicomnode.network import association
+from dicomnode.network.association import Peer
 from dicomnode.operations import checks
 from tests.conftest import ROOT
 from tests.helpers.ports import free_port
@@ -59,3 +61,27 @@ def test_a_candidate_loads_and_is_asked(tmp_path: Path, name: str, record: str, 
     (found,) = (r for r in checks.run(config.load(path)) if r.what == "shadow_bundle")
     assert found.ok == ok
     assert says in found.text
+
+
+def test_peers_are_asked_just_as_the_node_asks_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = 'ae_title = "IT"\nhost = "h"\nport = 104\ntimeout_s = 7\n'
+    path = tmp_path / "ae_config.toml"
+    tables = ("worklist", "priors", "ups", "mpps")
+    path.write_text(
+        '[node]\nae_title = "ME"\n[[destination]]\nname = "pacs"\n'
+        + address
+        + "".join(f"[{table}]\n{address}" for table in tables)
+    )
+    asked: list[Peer] = []
+
+    def echo(peer: Peer) -> float:
+        asked.append(peer)
+        return 0.012
+
+    monkeypatch.setattr(association, "echo", echo)
+    loaded = config.load(path)
+    said = list(checks._peers(loaded))
+    assert [(r.what, r.ok, r.text) for r in said] == [
+        (what, True, "answered C-ECHO in 12 ms") for what in ("destination pacs", *tables)
+    ]
+    assert asked == [loaded.destination[0].peer, *(table.peer for table in loaded.remotes)]

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomnode.errors import UsageError
+from dicomnode.network.association import Peer
 from dicomnode.outbound import peers
+from dicomnode.outbound.destinations.dicom import DicomDestination
 
 
 def test_parse() -> None:
@@ -29,11 +31,23 @@ def test_find_by_name_takes_all_settings(tmp_path: Path) -> None:
         '[node]\nae_title = "ME"\n[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "h"\nport = 104\n'
         'timeout_s = 7\ntransfer_syntax = "implicit-le"\n'
     )
-    peer = peers.find("pacs", path)
+    peer = _peer("pacs", path)
     assert (peer.calling_ae, peer.dimse_timeout_s, peer.preferred_syntax) == ("ME", 7, ImplicitVRLittleEndian)
     with pytest.raises(UsageError, match=r"'orthanc' is no destination .*known: pacs"):
         peers.find("orthanc", path)
 
 
 def test_an_address_needs_no_configuration(tmp_path: Path) -> None:
-    assert peers.find("A@h:1", tmp_path / "nothing.toml").calling_ae == "DICOMNODE"
+    assert _peer("A@h:1", tmp_path / "nothing.toml").calling_ae == "DICOMNODE"
+
+
+def test_an_address_is_called_as_the_node(tmp_path: Path) -> None:
+    path = tmp_path / "ae_config.toml"
+    path.write_text('[node]\nae_title = "ME"\n')
+    assert _peer("A@h:1", path) == Peer("peer", "A", "h", 1, "ME", 10, 30, 30, 30, 0, ExplicitVRLittleEndian)
+
+
+def _peer(text: str, path: Path) -> Peer:
+    found = peers.find(text, path)
+    assert isinstance(found, DicomDestination)
+    return found.peer

@@ -10,6 +10,7 @@ from pynetdicom import build_role, evt
 from pynetdicom.ae import ApplicationEntity
 
 from dicomnode.errors import SpoolError
+from dicomnode.network.association import Peer
 from dicomnode.network.contexts import VERIFICATION
 from dicomnode.reception.query_model import STUDY_ROOT
 from dicomnode.reception.receiver import PermittedCaller, Receiver, ReceiverSettings
@@ -26,6 +27,7 @@ class Node:
 
     def __init__(self, folder: Path) -> None:
         self.stored: list[tuple[str, str, int]] = []
+        self.callers: set[str] = set()
         peer = ApplicationEntity("PEER")
         peer.add_supported_context(CTImageStorage)
         self._server = peer.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
@@ -38,7 +40,10 @@ class Node:
             minimum_free_bytes=0,
             acse_timeout_s=5.0,
             queriers=(PermittedCaller("READER", "127.0.0.1"),),
-            move_to=(("PEER", "127.0.0.1", self._server.server_address[1]), ("AWAY", "127.0.0.1", 1)),
+            move_to=(
+                Peer("peer", "PEER", "127.0.0.1", self._server.server_address[1], "NODE_OUT"),
+                Peer("away", "AWAY", "127.0.0.1", 1),
+            ),
             results=folder / "results",
         )
         self.receiver = Receiver(settings, Spool(folder / "spool"), self.catalog)
@@ -50,6 +55,7 @@ class Node:
     def _store(self, event: evt.Event) -> int:
         request = event.request
         uid = str(request.AffectedSOPInstanceUID)
+        self.callers.add(event.assoc.requestor.ae_title)
         self.stored.append((uid, request.MoveOriginatorApplicationEntityTitle, request.MoveOriginatorMessageID))
         return 0xA700 if uid == "1.2.3.3" else 0x0000
 
@@ -89,6 +95,7 @@ def test_a_move_counts_what_the_destination_stored_and_names_who_asked(node: Nod
     counts = (last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations)
     assert (last.Status, counts) == (0xB000, (3, 1))
     assert sorted(node.stored) == [(f"1.2.3.{n}", "READER", 7) for n in (1, 2, 3, 4)]
+    assert node.callers == {"NODE_OUT"}  # the peer's own record says how it is called
 
 
 def test_a_file_that_has_gone_is_a_failure_of_its_own(node: Node) -> None:

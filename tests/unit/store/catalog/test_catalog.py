@@ -62,6 +62,9 @@ def test_from_first_image_to_delivery(catalog: Catalog) -> None:
     catalog.plan_delivery("1.2", 1, "pacs", "seg", "1.9", "2.5", "/out/seg.dcm", now=130.0)  # the workflow ran again
     (delivery,) = catalog.deliveries("1.2", 1)
     assert (delivery.state, delivery.status, delivery.attempts, delivery.updated_at) == ("delivered", 0, 2, 121.0)
+    catalog.note_attempt(delivery, "committed", status=0xB000, text="kept", now=130.5)
+    (delivery,) = catalog.deliveries("1.2", 1)
+    assert (delivery.state, delivery.text, delivery.attempts, delivery.updated_at) == ("committed", "kept", 3, 130.5)
     catalog.set_state("1.2", 1, "delivered", now=131.0)
     study = catalog.study("1.2")
     assert study is not None
