@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode import config
 from dicomnode.demo.pacs import StoragePeer
-from dicomnode.errors import LeaseLostError
+from dicomnode.errors import DicomnodeError
 from dicomnode.models.serving import Models
 from dicomnode.network import association
 from dicomnode.operations import jobs
@@ -99,7 +99,7 @@ class Station:
 
 
 def _lost() -> NoReturn:
-    raise LeaseLostError("the lease is lost")
+    raise DicomnodeError("the lease is lost")
 
 
 class Pacs(StoragePeer):

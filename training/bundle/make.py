@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 
 from dicomnode.analysis.risk import golden_case, tabular
-from dicomnode.analysis.risk.bundle import Bundle, load, read
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.load_bundle import load, read
 from dicomnode.analysis.risk.manifest import Golden, seal_of
 from dicomnode.analysis.risk.tabular import TabularModel
 from dicomnode.errors import UsageError

@@ -8,7 +8,6 @@ from typing import NoReturn
 import pytest
 from sqlalchemy import update
 
-from dicomnode.errors import LeaseLostError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.tables import workers
 from dicomnode.store.records import Instance
@@ -27,8 +26,12 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]
     opened.close()
 
 
+class LeaseLostError(Exception):
+    """What the worker's process does not survive."""
+
+
 def lost() -> NoReturn:
-    raise LeaseLostError("lost")
+    raise LeaseLostError
 
 
 def grow_old(catalog: Catalog, seconds: float) -> None:

@@ -22,10 +22,11 @@ from dicomnode.analysis.phantom.phantom import chest
 from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from dicomnode.analysis.risk import fold_models
-from dicomnode.analysis.risk.bundle import Bundle, Earlier, load
+from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.fold_models import FoldModels
-from dicomnode.analysis.risk.queries import Answer, Question
+from dicomnode.analysis.risk.load_bundle import load
+from dicomnode.analysis.risk.queries import Answer, Earlier, Question
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import BundleError, RefusedError, UsageError
 from dicomnode.models import build
