@@ -11,12 +11,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import analyse
 from dicomnode.analysis.series.selection import find_files
-from dicomnode.config import AnalysisTable
+from dicomnode.config import OBJECTS, AnalysisTable
 from dicomnode.errors import UsageError
 from dicomnode.files import write_whole
 from dicomnode.models.build import method
 from dicomnode.operations.terminal import findings_table
 from dicomnode.results import encode
+from dicomnode.store.results_folder import FINDINGS, OVERLAY, report_file
 
 #: What lies in the repository and is right for a first look: a demo bundle, which marks every object that it touches.
 SHIPPED = AnalysisTable(
@@ -33,9 +34,9 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
     console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up
     before = [_read(path) for path in earlier]
     make_folder(out)
-    for name in ("seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"):
-        # An earlier run's results must not be taken for this one's.
-        (out / name).unlink(missing_ok=True)
+    # An earlier run's results must not be taken for this one's.
+    for path in (*(report_file(out, name) for name in OBJECTS), out / OVERLAY):
+        path.unlink(missing_ok=True)
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -50,11 +51,11 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
         analysis = analyse(files, how, lambda stage, _: bar.update(task, description=stage), before)
         if analysis.findings.status == "refused":
             findings = analysis.findings
-            write_whole(out / "findings.json", findings.to_json().encode())
+            write_whole(out / FINDINGS, findings.to_json().encode())
         else:
             bar.update(task, description="encode")
             encode.encode(encode.AnalysisCheckpoint.of(analysis), encode.context(time.time()), out)
-            findings = Findings.from_json((out / "findings.json").read_text("utf-8"))
+            findings = Findings.from_json((out / FINDINGS).read_text("utf-8"))
     findings_table(console, findings)
     if before and findings.status == "analysed" and findings.change is None:
         text = "no change is told: none of the --earlier findings is of an analysed study with a date before this one's"

@@ -29,7 +29,7 @@ from dicomnode.report.context import Context
 from dicomnode.results import encode, reader_flags
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Job
-from dicomnode.store.results_folder import results_folder
+from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows import fetch, route
 from dicomnode.workflows.calls import deliver_call, enqueue, fetch_call, study_id, study_later_call
 from dicomnode.workflows.failure import Ended, or_failed
@@ -110,7 +110,7 @@ def analyse_step(study_uid: str, generation: int) -> str:
         record_scan.keep(work.config.registry, work.catalog, analysis, earlier, work.models.shadow(), now=time.time())
         encode.AnalysisCheckpoint.of(analysis).save(folder)
     else:
-        write_whole(folder / "findings.json", analysis.findings.to_json().encode())
+        write_whole(folder / FINDINGS, analysis.findings.to_json().encode())
     return analysis.findings.status
 
 
@@ -198,7 +198,7 @@ def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None
 
 
 def _findings(work: Work, study_uid: str, generation: int) -> Findings | None:
-    path = results_folder(work.config.storage.results, study_uid, generation) / "findings.json"
+    path = results_folder(work.config.storage.results, study_uid, generation) / FINDINGS
     return Findings.from_json(path.read_text("utf-8")) if path.exists() else None
 
 
@@ -210,7 +210,7 @@ def _refuse(
     context: Context,
     destinations: Sequence[DestinationTable],
 ) -> list[str]:
-    findings = Findings.from_json((folder / "findings.json").read_text("utf-8"))
+    findings = Findings.from_json((folder / FINDINGS).read_text("utf-8"))
     wanting = [d for d in destinations if d.refused_report]
     sources = work.catalog.instances(study_uid)
     if wanting and sources:
