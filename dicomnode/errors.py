@@ -68,12 +68,6 @@ class DatabaseError(SpoolError):
     """The database did not answer or was cut off: the same call may succeed later."""
 
 
-class LeaseLostError(DicomnodeError):
-    """This worker was declared dead and its work given to others: it may change and send nothing more."""
-
-    exit_code = 5
-
-
 class PeerError(DicomnodeError):
     """A peer could not be reached or failed in passing: trying again may help."""
 

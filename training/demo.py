@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import tomli_w
+
 from training.progress_type import ProgressCallback
 from training.run.run import run
 from training.run.settings import load
-from training.toml_text import to_toml
 
 NAME, VERSION = "demo-synthetic", "2"
 PATIENTS, SEED = 300, 20260101
@@ -30,7 +31,7 @@ def run_demo(registry: Path, out: Path, progress: ProgressCallback) -> Path:
         "deep": {"spec": _SPEC, "epochs": 14, "patience": 6, "learning_rate": 5e-4},
         "bundle": {"make": False, "name": NAME, "version": VERSION},
     }
-    text = to_toml(settings)
+    text = tomli_w.dumps(settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     (out.parent / "run.toml").write_text(text, encoding="utf-8")
     return run(load(out.parent / "run.toml"), text, progress)

@@ -27,6 +27,7 @@ from dicomnode.report import source
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
 from dicomnode.store.identity import same_patient, whose
+from dicomnode.store.results_folder import ORDER
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,6 @@ _FLAG: dict[Outcome, str] = {
     "contradicts": "order-contradicts",
     "unreachable": "worklist-unreachable",
 }
-_DECIDED = "order.json"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def decide(config: Config, catalog: Catalog, image: Path, folder: Path) -> Linka
         return before
     linkage = _look_up(config.worklist, catalog, pydicom.dcmread(image, stop_before_pixels=True))
     kept = {**vars(linkage), "content": base64.b64encode(linkage.content).decode("ascii")}
-    write_whole(folder / _DECIDED, json.dumps(kept).encode())
+    write_whole(folder / ORDER, json.dumps(kept).encode())
     return linkage
 
 
@@ -124,7 +124,7 @@ def decided(folder: Path) -> Dataset | None:
 
 
 def _kept(folder: Path) -> Linkage | None:
-    path = folder / _DECIDED
+    path = folder / ORDER
     if not path.is_file():
         return None
     kept = json.loads(path.read_text("utf-8"))

@@ -7,7 +7,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import JobState
-from dicomnode.store.results_folder import results_folder
+from dicomnode.store.results_folder import FINDINGS, results_folder
 
 #: Jobs that have found what they could find. A failed one may only have failed to deliver.
 _ENDED: tuple[JobState, ...] = ("analysed", "delivered", "committed", "refused", "failed")
@@ -33,7 +33,7 @@ def newest_findings(catalog: Catalog, config: Config, study_uid: str) -> Finding
         job = catalog.job(study_uid, generation)
         if job is None or job.state not in _ENDED:
             continue
-        path = results_folder(config.storage.results, study_uid, generation) / "findings.json"
+        path = results_folder(config.storage.results, study_uid, generation) / FINDINGS
         if not path.is_file():
             continue
         findings = Findings.from_json(path.read_text("utf-8"))

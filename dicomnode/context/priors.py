@@ -30,11 +30,10 @@ from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
 from dicomnode.store.identity import same_patient, whose
-from dicomnode.store.results_folder import results_folder
+from dicomnode.store.results_folder import PRIORS, results_folder
 
 log = logging.getLogger(__name__)
 
-_NOTED = "priors.json"
 _IN_PROGRESS = ("receiving", "queued", "running")
 _RESULT = ("analysed", "delivered", "committed")
 _DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01]) ")
@@ -254,11 +253,11 @@ def _note(config: Config, catalog: Catalog, study_uid: str, generation: int, is_
         elif not ended:
             codes.add("prior-not-retrieved" if noted is not None and noted.text else "priors-late")
     write_whole(
-        results_folder(config.storage.results, study_uid, generation) / _NOTED, json.dumps(sorted(codes)).encode()
+        results_folder(config.storage.results, study_uid, generation) / PRIORS, json.dumps(sorted(codes)).encode()
     )
 
 
 def doubts(folder: Path) -> tuple[str, ...]:
     """The codes (of `surroundings.FLAGS`) that `look` has noted in the generation's results folder."""
-    noted = folder / _NOTED
+    noted = folder / PRIORS
     return tuple(json.loads(noted.read_text("utf-8"))) if noted.is_file() else ()

@@ -26,7 +26,7 @@ from dicomnode.operations.terminal import findings_table
 from dicomnode.outbound import peers
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, Job
-from dicomnode.store.results_folder import results_folder
+from dicomnode.store.results_folder import FINDINGS, OVERLAY, results_folder
 
 _PACS_AE, _NODE_AE = "DEMOPACS", "DICOMNODE"
 #: Far above what two cores need; only a demo that hangs meets it.
@@ -110,7 +110,7 @@ def _clear(out: Path) -> None:
         raise UsageError(f"--out {out}: this folder holds something else than a demo; give a new one, or an empty one")
     for name in ("pacs", "study", "var"):
         shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("findings.json", "overlay.png", "node.log"):
+    for name in (FINDINGS, OVERLAY, "node.log"):
         (out / name).unlink(missing_ok=True)
     (out / "pacs").mkdir()
 
@@ -230,7 +230,7 @@ def _follow(bars: Progress, config: Config, node: subprocess.Popen[bytes]) -> li
 
 
 def _outcome(catalog: Catalog, config: Config, study_uid: str, generation: int) -> Outcome:
-    path = results_folder(config.storage.results, study_uid, generation) / "findings.json"
+    path = results_folder(config.storage.results, study_uid, generation) / FINDINGS
     findings = Findings.from_json(path.read_text("utf-8")) if path.exists() else None
     job = catalog.job(study_uid, generation)
     if job is None:
@@ -255,10 +255,10 @@ def _report(console: Console, outcomes: list[Outcome], config: Config, out: Path
         return 1 if not arrived else 3
     best = max(analysed, key=lambda o: o.findings.series.slices if o.findings and o.findings.series else 0)
     folder = results_folder(config.storage.results, best.job.study_uid, best.job.generation)
-    for name in ("findings.json", "overlay.png"):
+    for name in (FINDINGS, OVERLAY):
         shutil.copyfile(folder / name, out / name)
     console.print(f"The PACS holds {'every' if arrived else 'NOT every'} expected object.")
-    console.print(f"Look at {(out / 'overlay.png').resolve()}", soft_wrap=True)
+    console.print(f"Look at {(out / OVERLAY).resolve()}", soft_wrap=True)
     return 0 if arrived else 1
 
 

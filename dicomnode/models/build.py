@@ -30,9 +30,9 @@ def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | Non
             f"there is no bundle {name!r} in {table.weights} (there are: {there}): correct bundle, shadow_bundle or "
             "weights in [analysis] or the profile"
         )
-    from dicomnode.analysis.risk import bundle  # noqa: PLC0415  (torch: two seconds to import)
+    from dicomnode.analysis.risk import load_bundle  # noqa: PLC0415  (torch: two seconds to import)
 
-    found = bundle.load(table.weights / name, allow_demo=table.allow_demo_bundles)
+    found = load_bundle.load(table.weights / name, allow_demo=table.allow_demo_bundles)
     found.check_radiomics(extract.DEFAULT_SETTINGS if table.radiomics else None)
     return found
 

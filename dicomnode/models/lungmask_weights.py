@@ -69,11 +69,11 @@ def verify(folder: Path) -> Iterator[WeightsVerdict]:
         else:
             what = "is missing" if found is None else f"has sha256 {found}, installed was {here.sha256}"
             yield WeightsVerdict(name, False, f"{what}: fetch or install it again")
-    from dicomnode.analysis.risk import bundle  # noqa: PLC0415  (imports torch)
+    from dicomnode.analysis.risk import load_bundle  # noqa: PLC0415  (imports torch)
 
     for path in sorted(folder.glob("*/model.toml")):
         try:
-            loaded = bundle.load(path.parent, allow_demo=True)
+            loaded = load_bundle.load(path.parent, allow_demo=True)
         except BundleError as e:
             yield WeightsVerdict(path.parent.name, False, str(e))
         else:

@@ -11,12 +11,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import analyse
 from dicomnode.analysis.series.selection import find_files
-from dicomnode.config import AnalysisTable
+from dicomnode.config import OBJECTS, AnalysisTable
 from dicomnode.errors import UsageError
 from dicomnode.files import shipped, write_whole
 from dicomnode.models.build import method
 from dicomnode.operations.terminal import findings_table
 from dicomnode.results import encode
+from dicomnode.store.results_folder import FINDINGS, OVERLAY, report_file
 
 
 def shipped_table() -> AnalysisTable:
@@ -37,9 +38,9 @@ def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[P
     console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up
     before = [_read(path) for path in priors]
     make_folder(out)
-    for name in ("seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"):
-        # An earlier run's results must not be taken for this one's.
-        (out / name).unlink(missing_ok=True)
+    # An earlier run's results must not be taken for this one's.
+    for path in (*(report_file(out, name) for name in OBJECTS), out / OVERLAY):
+        path.unlink(missing_ok=True)
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -54,11 +55,11 @@ def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[P
         analysis = analyse(files, how, lambda stage, _: bar.update(task, description=stage), before)
         if analysis.findings.status == "refused":
             findings = analysis.findings
-            write_whole(out / "findings.json", findings.to_json().encode())
+            write_whole(out / FINDINGS, findings.to_json().encode())
         else:
             bar.update(task, description="encode")
             encode.encode(encode.AnalysisCheckpoint.of(analysis), encode.context(time.time()), out)
-            findings = Findings.from_json((out / "findings.json").read_text("utf-8"))
+            findings = Findings.from_json((out / FINDINGS).read_text("utf-8"))
     findings_table(console, findings)
     if before and findings.status == "analysed" and findings.change is None:
         text = "no change reported: none of the --prior files is an analysed study dated before this one"

@@ -10,7 +10,7 @@ from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, Job, JobState, Routing, Study
-from dicomnode.store.results_folder import results_folder
+from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows.queue import Queue
 
 _ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored")
@@ -64,7 +64,7 @@ def details(config: Config, study_uid: str, generation: int | None) -> dict[str,
     study = _study(catalog, study_uid)
     folder = results_folder(config.storage.results, study_uid, job.generation)
     deliveries = catalog.deliveries(study_uid, job.generation)
-    findings = folder / "findings.json"
+    findings = folder / FINDINGS
     return {
         "study_uid": study_uid,
         "generation": job.generation,
@@ -180,7 +180,7 @@ def _made(config: Config, catalog: Catalog, job: Job) -> JobState | None:
     planned = {d.object for d in catalog.deliveries(job.study_uid, job.generation) if d.kind == "results"}
     if planned:
         return "refused" if planned == {"refusal"} else "analysed"
-    findings = results_folder(config.storage.results, job.study_uid, job.generation) / "findings.json"
+    findings = results_folder(config.storage.results, job.study_uid, job.generation) / FINDINGS
     refused = findings.exists() and Findings.from_json(findings.read_text("utf-8")).status == "refused"
     return "refused" if refused else None
 

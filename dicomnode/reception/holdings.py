@@ -17,7 +17,7 @@ from pydicom.tag import Tag
 
 from dicomnode.network.matching import values
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.results_folder import results_folder
+from dicomnode.store.results_folder import report_files, results_folder
 
 Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
 #: The keys of each level that can be matched and returned: the required and unique ones, and what people look for.
@@ -86,7 +86,7 @@ class QueryHoldings:
         generation = self._catalog.standing_generation(study_uid)
         if generation is None:
             return
-        for path in sorted(results_folder(self._results, study_uid, generation).glob("*.dcm")):
+        for path in report_files(results_folder(self._results, study_uid, generation)):
             header = read_header(path)
             if header.get("SOPInstanceUID"):
                 yield Held(

@@ -27,6 +27,7 @@ from dicomnode.report.context import Context
 from dicomnode.report.page import summary, views
 from dicomnode.report.sr import measurements, refusal, risk
 from dicomnode.store.records import Instance
+from dicomnode.store.results_folder import FINDINGS, LABELS, OVERLAY, SOURCES, VIEWS, report_file
 
 
 @dataclass(frozen=True)
@@ -68,27 +69,27 @@ class AnalysisCheckpoint:
         arrays = {"labels": self.labels_in_source}
         if self.lobes_in_source is not None:
             arrays["lobes"] = self.lobes_in_source
-        np.savez_compressed(folder / "labels.npz", allow_pickle=False, **arrays)
-        self.views.save(folder / "views.npz")
-        write_whole(folder / "sources.json", json.dumps([str(p) for p in self.sources]).encode())
-        write_whole(folder / "findings.json", self.findings.to_json().encode())
+        np.savez_compressed(folder / LABELS, allow_pickle=False, **arrays)
+        self.views.save(folder / VIEWS)
+        write_whole(folder / SOURCES, json.dumps([str(p) for p in self.sources]).encode())
+        write_whole(folder / FINDINGS, self.findings.to_json().encode())
 
     @classmethod
     def restore(cls, folder: Path) -> "AnalysisCheckpoint":
         """The checkpoint that `save` wrote into `folder`."""
-        with np.load(folder / "labels.npz") as file:
+        with np.load(folder / LABELS) as file:
             labels, lobes = file["labels"], file.get("lobes")
         return cls(
-            Findings.from_json((folder / "findings.json").read_text("utf-8")),
-            tuple(Path(p) for p in json.loads((folder / "sources.json").read_text("utf-8"))),
+            Findings.from_json((folder / FINDINGS).read_text("utf-8")),
+            tuple(Path(p) for p in json.loads((folder / SOURCES).read_text("utf-8"))),
             labels,
-            views.Views.load(folder / "views.npz"),
+            views.Views.load(folder / VIEWS),
             lobes,
         )
 
     def discard(self, folder: Path) -> None:
         """Remove what only the checkpoint needed; the findings stay."""
-        for name in ("labels.npz", "views.npz", "sources.json"):
+        for name in (LABELS, VIEWS, SOURCES):
             (folder / name).unlink(missing_ok=True)
 
 
@@ -102,7 +103,7 @@ def context(
 
 def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
     """The image that gives a result's reports patient, study and order; None where the study has lost its images."""
-    sources = folder / "sources.json"
+    sources = folder / SOURCES
     if sources.exists():
         return Path(json.loads(sources.read_text("utf-8"))[0])
     return Path(received[0].path) if received else None
@@ -129,9 +130,9 @@ def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tu
     written = tuple(_write(name, dataset, folder) for name, dataset in objects)
     png = io.BytesIO()
     Image.fromarray(picture).save(png, format="PNG")
-    write_whole(folder / "overlay.png", png.getvalue())
+    write_whole(folder / OVERLAY, png.getvalue())
     findings = with_encode_time(findings, time.perf_counter() - start)
-    write_whole(folder / "findings.json", findings.to_json().encode())
+    write_whole(folder / FINDINGS, findings.to_json().encode())
     return written
 
 
@@ -144,6 +145,6 @@ def encode_refusal(findings: Findings, source: Path, context: Context, folder: P
 def _write(name: str, dataset: Dataset, folder: Path) -> ResultObject:
     content = io.BytesIO()
     pydicom.dcmwrite(content, dataset, enforce_file_format=True)
-    path = folder / f"{name}.dcm"
+    path = report_file(folder, name)
     write_whole(path, content.getvalue())
     return ResultObject(name, str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), path)

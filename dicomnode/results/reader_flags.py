@@ -12,6 +12,7 @@ from pydicom import Dataset, dcmread
 from dicomnode.analysis.findings import Findings, Flag
 from dicomnode.files import write_whole
 from dicomnode.report import source
+from dicomnode.store.results_folder import FINDINGS
 
 _FLAGS: Final = (
     # The order (dicomnode.context.worklist)
@@ -49,7 +50,7 @@ def note(folder: Path, image: Path, codes: Sequence[str], order: Dataset | None)
         codes: doubts about order and priors, from `FLAGS`.
         order: the worklist item that was linked, undecoded.
     """
-    path = folder / "findings.json"
+    path = folder / FINDINGS
     found = Findings.from_json(path.read_text("utf-8"))
     taken = b"" if order is None else source.order_bytes(order, dcmread(image, stop_before_pixels=True))
     write_whole(path, noted(found, codes, taken).to_json().encode())

@@ -28,7 +28,7 @@ def receive(config: Config, stop: threading.Event) -> None:
 def work(config: Config, index: int, stop: threading.Event) -> None:
     """A worker, until `stop` is set. `index` tells the workers of one host apart, and stays the same over restarts."""
     from dicomnode.models.serving import Models  # noqa: PLC0415
-    from dicomnode.workflows import study, worker  # noqa: PLC0415  (imports torch, which the receiving process must not)
+    from dicomnode.workflows import runtime, worker  # noqa: PLC0415  (torch, which the receiving process must not load)
     from dicomnode.workflows.queue import WORKFLOW_VERSION  # noqa: PLC0415
 
     prepare_folders(config)
@@ -37,7 +37,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     name = f"{socket.gethostname()}-{index}"
     lease = catalog.register_worker(name, WORKFLOW_VERSION)
     heart = worker.Heartbeat(catalog, lease, config.worker.dead_after_s)
-    study.start(worker.Work(config, catalog.leased(lease, worker.exit_without_lease), models), executor_id=name)
+    runtime.start(worker.Work(config, catalog.leased(lease, worker.exit_without_lease), models), executor_id=name)
     log.info(
         "worker %d is ready: segmenter %s, bundle %s",
         index,
@@ -45,7 +45,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
         config.analysis.bundle or "none",
     )
     stop.wait()
-    study.stop(config.worker.drain_s)
+    runtime.stop(config.worker.drain_s)
     heart.stop()
     catalog.close()
     worker.exit_after_drain()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Study
+from dicomnode.store.results_folder import FINDINGS
 from dicomnode.store.spool import Spool, folder_name
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def _remove(study: Study, spool: Spool, results: Path, catalog: Catalog) -> bool
     if not catalog.release(study, lambda: spool.move_out(study.study_uid)):
         return False
     log.info("study %s was delivered and is removed", study.study_uid)
-    _delete_results(results, study.study_uid, keep=("findings.json",))
+    _delete_results(results, study.study_uid, keep=(FINDINGS,))
     spool.delete(folder_name(study.study_uid))
     return True
 

@@ -1,8 +1,37 @@
-"""Where the results of one generation of a study lie."""
+"""Where the results of one generation of a study lie, and what the files there are called.
+
+```
+findings.json   what the analysis found; stays when the rest is removed
+*.dcm           the reports, each under its object's name
+overlay.png     the summary's picture
+order.json      the order that was linked, or that none was
+priors.json     doubts about earlier scans
+labels.npz, views.npz, sources.json    the checkpoint between analysis and encoding; removed after it
+```
+"""
 
 from pathlib import Path
+from typing import Final
+
+FINDINGS: Final = "findings.json"
+OVERLAY: Final = "overlay.png"
+ORDER: Final = "order.json"
+PRIORS: Final = "priors.json"
+LABELS: Final = "labels.npz"
+VIEWS: Final = "views.npz"
+SOURCES: Final = "sources.json"
 
 
 def results_folder(results: Path, study_uid: str, generation: int) -> Path:
     """The folder of one generation under `results` (`storage.results`)."""
     return results / study_uid / f"g{generation}"
+
+
+def report_file(folder: Path, name: str) -> Path:
+    """The file of a report; `name` is an object's name of the configuration, or "refusal"."""
+    return folder / f"{name}.dcm"
+
+
+def report_files(folder: Path) -> list[Path]:
+    """The reports that lie in a generation's folder, sorted by name; none where there is no such folder."""
+    return sorted(folder.glob("*.dcm"))

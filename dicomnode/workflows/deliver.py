@@ -16,9 +16,8 @@ so that one which waits for its time holds no place in that queue. The state sta
 import logging
 import time
 from pathlib import Path
-from typing import Final
 
-from dbos import DBOS, EnqueueOptions
+from dbos import DBOS
 from pydicom.uid import generate_uid
 
 from dicomnode.config import DestinationTable
@@ -27,46 +26,11 @@ from dicomnode.outbound import destinations, originals
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, DeliveryState, Kind
-from dicomnode.workflows.queue import MOST_RECOVERIES, delivery_id, delivery_queue
+from dicomnode.workflows.calls import deliver_call, enqueue
+from dicomnode.workflows.queue import MOST_RECOVERIES
 from dicomnode.workflows.worker import RETRIES, current
 
 log = logging.getLogger(__name__)
-
-
-#: In a destination's queue a page of results goes before the thousand images of another study.
-_PRIORITY: Final[dict[Kind, int]] = {"results": 1, "originals": 2}
-
-
-def enqueue(
-    study_uid: str,
-    generation: int,
-    run: int,
-    destination: str,
-    *,
-    attempt: int,
-    waited: float,
-    pause: float,
-    kind: Kind = "results",
-) -> None:
-    """Queue an attempt that begins after `pause` seconds. Called by workflows."""
-    options: EnqueueOptions = {
-        "queue_name": delivery_queue(destination),
-        "workflow_name": "deliver",
-        "workflow_id": delivery_id(study_uid, generation, run, destination, attempt, kind),
-        "priority": _PRIORITY[kind],
-    }
-    if pause > 0:
-        options["delay_seconds"] = pause
-    DBOS.enqueue_workflow_with_options(
-        options,
-        study_uid,
-        generation,
-        run,
-        destination,
-        attempt,
-        waited + pause,
-        kind,
-    )
 
 
 @DBOS.workflow(name="deliver", max_recovery_attempts=MOST_RECOVERIES)
@@ -89,7 +53,9 @@ def deliver(
     if waited >= peer.retry_for_s:
         return give_up_step(study_uid, generation, destination, f"gave up after {waited:.0f} s: {problem}", kind)
     pause = pause_s(peer, attempt, seed=f"{study_uid} {generation} {destination}")
-    enqueue(study_uid, generation, run, destination, attempt=attempt + 1, waited=waited, pause=pause, kind=kind)
+    enqueue(
+        deliver_call(study_uid, generation, run, destination, kind, attempt=attempt + 1, waited=waited, pause=pause)
+    )
     return "again"
 
 

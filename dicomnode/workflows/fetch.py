@@ -6,7 +6,7 @@ An attempt that failed in passing queues the next one, with a delay; nothing wai
 import logging
 import time
 
-from dbos import DBOS, EnqueueOptions
+from dbos import DBOS
 
 from dicomnode.config import Config, PriorsTable
 from dicomnode.context import prefetch, priors, worklist
@@ -17,7 +17,8 @@ from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
 from dicomnode.store.spool import Spool
-from dicomnode.workflows.queue import FETCH_QUEUE, MOST_RECOVERIES
+from dicomnode.workflows.calls import enqueue, fetch_call
+from dicomnode.workflows.queue import MOST_RECOVERIES
 from dicomnode.workflows.worker import RETRIES, Work, current
 
 log = logging.getLogger(__name__)
@@ -27,29 +28,12 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 1800.0
 _BUSY_PAUSE_S = 600.0
 
 
-def enqueue(study_uid: str, asked_by: str, *, attempt: int = 1, waited: float = 0.0, pause: float = 0.0) -> None:
-    """Queue an attempt to fetch a prior scan, which begins after `pause` seconds. Called by workflows.
-
-    Args:
-        asked_by: ID of the workflow that asks: the same call twice is one attempt. What "prefetch/…" asks for keeps to
-            the quiet hours.
-    """
-    options: EnqueueOptions = {
-        "queue_name": FETCH_QUEUE,
-        "workflow_name": "fetch",
-        "workflow_id": f"fetch/{study_uid}/{asked_by}/{attempt}",
-    }
-    if pause > 0:
-        options["delay_seconds"] = pause
-    DBOS.enqueue_workflow_with_options(options, study_uid, asked_by, attempt, waited + pause)
-
-
 @DBOS.workflow(name="prefetch", max_recovery_attempts=MOST_RECOVERIES)
 def prefetch_patient(order_key: str, asked_by: str) -> int:
     """Look for the prior scans of a patient on the worklist, and queue their fetching. Returns how many."""
     wanted = search_step(order_key)
     for study_uid in wanted:
-        enqueue(study_uid, asked_by)
+        enqueue(fetch_call(study_uid, asked_by))
     return len(wanted)
 
 
@@ -75,10 +59,10 @@ def fetch(study_uid: str, asked_by: str, attempt: int, waited: float) -> str:
     """Fetch a prior scan; where that fails in passing, queue the next attempt. Returns its state, or "again"."""
     how = fetch_step(study_uid, asked_by, waited)
     if how == "busy hours":
-        enqueue(study_uid, asked_by, attempt=attempt + 1, waited=waited, pause=_BUSY_PAUSE_S)
+        enqueue(fetch_call(study_uid, asked_by, attempt=attempt + 1, waited=waited, pause=_BUSY_PAUSE_S))
     elif how == "again":
         pause = backoff_s(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, attempt, seed=f"{study_uid} {asked_by}")
-        enqueue(study_uid, asked_by, attempt=attempt + 1, waited=waited, pause=pause)
+        enqueue(fetch_call(study_uid, asked_by, attempt=attempt + 1, waited=waited, pause=pause))
     return how
 
 

@@ -11,14 +11,14 @@ worker died is told again, with the same key.
 import logging
 from typing import Any
 
-from dbos import DBOS, EnqueueOptions
+from dbos import DBOS
 
-from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, PeerError, PeerRejectedError
 from dicomnode.outbound.notify.sending import find, send
 from dicomnode.retry import backoff_s
 from dicomnode.store.records import Event
-from dicomnode.workflows.queue import MOST_RECOVERIES, POLL_S, notify_id, notify_queue
+from dicomnode.workflows.calls import enqueue, notify_call
+from dicomnode.workflows.queue import MOST_RECOVERIES
 from dicomnode.workflows.worker import RETRIES, current
 
 log = logging.getLogger(__name__)
@@ -37,13 +37,7 @@ def notify(name: str, event: dict[str, Any], attempt: int, waited: float) -> str
         log.error("%s: given up after %.0f s, the event %s is not told", problem, waited, event["event_id"])
         return "given up"
     pause = backoff_s(to.retry_first_s, to.retry_longest_s, attempt, seed=f"{name} {event['event_id']}")
-    options: EnqueueOptions = {
-        "queue_name": notify_queue(name),
-        "workflow_name": "notify",
-        "workflow_id": notify_id(name, event["event_id"], attempt + 1),
-        "delay_seconds": pause,
-    }
-    DBOS.enqueue_workflow_with_options(options, name, event, attempt + 1, waited + pause)
+    enqueue(notify_call(name, event, attempt=attempt + 1, waited=waited, pause=pause))
     return "again"
 
 
@@ -61,11 +55,3 @@ def tell_step(name: str, event: dict[str, Any]) -> str | None:
         return str(e)
     log.info("%s was told that study %s is %s", name, event["study_uid"], event["state"])
     return None
-
-
-def register_queues(config: Config) -> None:
-    """A queue for each receiver."""
-    for to in config.notify:
-        DBOS.register_queue(
-            notify_queue(to.name), global_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update"
-        )

@@ -7,18 +7,20 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
-from dbos import DBOSClient, EnqueueOptions, WorkflowHandle, WorkflowStatus
+from dbos import DBOSClient, WorkflowHandle, WorkflowStatus
 
 from dicomnode.config import Config
-from dicomnode.config.routing import RoutingTable
-from dicomnode.routing.rules import Priority
 from dicomnode.store.records import Event, Kind
+from dicomnode.workflows.calls import (
+    Call,
+    deliver_call,
+    notify_call,
+    prefetch_call,
+    route_call,
+    study_call,
+    study_id,
+)
 
-STUDY_QUEUE = "studies"
-#: Look-ups of prior scans for patients on the worklist, and the fetching of prior scans.
-PREFETCH_QUEUE, FETCH_QUEUE = "prefetches", "fetches"
-#: Where studies wait for the rules to decide on them: seconds, while an analysis takes minutes.
-ROUTE_QUEUE = "routes"
 #: Workflows of another version are left alone by a worker: raise it when steps change their order or meaning.
 WORKFLOW_VERSION = "4"
 #: A study that takes its worker down this often is set aside instead of taking it down for ever.
@@ -26,53 +28,6 @@ MOST_RECOVERIES = 20
 #: A worker looks into its queues so often: the longest that an idle worker leaves a study waiting.
 POLL_S = 0.25
 _LIVE = ["ENQUEUED", "PENDING", "DELAYED"]
-#: DBOS takes priorities from 1 to 2**31 - 1, the least first: seconds since this time (2025-01-01) last until 2093.
-_PRIORITY_EPOCH = 1_735_689_600
-
-
-def study_id(study_uid: str, generation: int, run: int = 1) -> str:
-    """The workflow's ID: enqueueing the same study and generation twice is harmless. A retry by hand is a new run."""
-    return f"study/{study_uid}/{generation}/{run}"
-
-
-def route_id(study_uid: str, generation: int, run: int = 1) -> str:
-    """The ID of the workflow that decides on a study and starts what is to be done."""
-    return f"{study_id(study_uid, generation, run)}/route"
-
-
-def study_priority(priority: Priority, arrived_at: float, routing: RoutingTable) -> int:
-    """The place of a study in the queue of analyses: the least goes first.
-
-    It is the time until which the study lets more urgent ones pass, so it ages by standing still: a stat study goes
-    before every research study that came within `research_yields_s` before it, and behind the older ones. Nothing
-    waits for ever, however many stat studies keep coming.
-    """
-    yields_s = {"stat": 0.0, "routine": routing.routine_yields_s, "research": routing.research_yields_s}[priority]
-    return max(1, int(arrived_at + yields_s) - _PRIORITY_EPOCH)
-
-
-def delivery_id(
-    study_uid: str, generation: int, run: int, destination: str, attempt: int, kind: Kind = "results"
-) -> str:
-    """The ID of the workflow that is one attempt to deliver."""
-    # No destination's name has a '~'.
-    whose = destination if kind == "results" else f"{destination}~{kind}"
-    return f"{study_id(study_uid, generation, run)}/{whose}/{attempt}"
-
-
-def notify_queue(name: str) -> str:
-    """The queue of one receiver of notifications."""
-    return f"notify-{name}"
-
-
-def notify_id(name: str, event_id: str, attempt: int) -> str:
-    """The ID of the workflow that is one attempt to tell of an event."""
-    return f"notify/{name}/{event_id}/{attempt}"
-
-
-def delivery_queue(destination: str) -> str:
-    """The queue of one destination."""
-    return f"deliver-{destination}"
 
 
 class Queue:
@@ -91,32 +46,19 @@ class Queue:
         direct = study_id(study_uid, generation, run)
         # What was queued before there were rules stays queued: it settled without them.
         if self._routes_studies and (again or not self._is_known(direct)):
-            return self._route(study_uid, generation, run)
-        handle: WorkflowHandle[str] = self._client.enqueue(
-            {"queue_name": STUDY_QUEUE, "workflow_name": "study", "workflow_id": direct}, study_uid, generation, run
-        )
-        return handle.get_workflow_id()
+            return self._enqueue(route_call(study_uid, generation, run))
+        return self._enqueue(study_call(study_uid, generation, run))
 
     def prefetch(self, order_key: str, day: str) -> None:
         """Look for the prior scans of a patient on the worklist, once on this day ("YYYYMMDD")."""
-        workflow_id = f"prefetch/{order_key}/{day}"
-        self._client.enqueue(
-            {"queue_name": PREFETCH_QUEUE, "workflow_name": "prefetch", "workflow_id": workflow_id},
-            order_key,
-            workflow_id,
-        )
+        self._enqueue(prefetch_call(order_key, day))
 
     def release(self, study_uid: str, generation: int) -> str:
         """Enqueue what a rule had held, for what it decided then. Returns the workflow's ID."""
-        return self._route(study_uid, generation, self._next_run(study_uid, generation))
+        return self._enqueue(route_call(study_uid, generation, self._next_run(study_uid, generation)))
 
-    def _route(self, study_uid: str, generation: int, run: int) -> str:
-        options: EnqueueOptions = {
-            "queue_name": ROUTE_QUEUE,
-            "workflow_name": "route",
-            "workflow_id": route_id(study_uid, generation, run),
-        }
-        handle: WorkflowHandle[str] = self._client.enqueue(options, study_uid, generation, run)
+    def _enqueue(self, call: Call) -> str:
+        handle: WorkflowHandle[str] = self._client.enqueue(call.options, *call.args)
         return handle.get_workflow_id()
 
     def _is_known(self, workflow_id: str) -> bool:
@@ -126,34 +68,11 @@ class Queue:
         """Enqueue new deliveries, each to a destination, of what is there already."""
         run = self._next_run(study_uid, generation)
         for destination, kind in deliveries:
-            self._client.enqueue(
-                {
-                    "queue_name": delivery_queue(destination),
-                    "workflow_name": "deliver",
-                    "workflow_id": delivery_id(study_uid, generation, run, destination, 1, kind),
-                },
-                study_uid,
-                generation,
-                run,
-                destination,
-                1,
-                0.0,
-                kind,
-            )
+            self._enqueue(deliver_call(study_uid, generation, run, destination, kind))
 
     def notify(self, name: str, event: Event) -> None:
         """Enqueue the first attempt to tell one receiver of an event; a second call changes nothing."""
-        self._client.enqueue(
-            {
-                "queue_name": notify_queue(name),
-                "workflow_name": "notify",
-                "workflow_id": notify_id(name, event.event_id, 1),
-            },
-            name,
-            asdict(event),
-            1,
-            0.0,
-        )
+        self._enqueue(notify_call(name, asdict(event)))
 
     def _next_run(self, study_uid: str, generation: int) -> int:
         before = self._client.list_workflows(
@@ -205,16 +124,8 @@ class Queue:
         assert w.input is not None
         assert w.queue_name is not None
         delay = 0.0 if w.delay_until_epoch_ms is None else max(0.0, w.delay_until_epoch_ms / 1000 - time.time())
-        options: EnqueueOptions = {
-            "queue_name": w.queue_name,
-            "workflow_name": w.name,
-            "workflow_id": f"{w.workflow_id}/v{WORKFLOW_VERSION}",
-        }
-        if delay > 0:
-            options["delay_seconds"] = delay
-        if w.priority:
-            options["priority"] = w.priority
-        self._client.enqueue(options, *w.input["args"])
+        again = f"{w.workflow_id}/v{WORKFLOW_VERSION}"
+        self._enqueue(Call(w.queue_name, w.name, again, tuple(w.input["args"]), delay, w.priority or None))
         self._client.cancel_workflow(w.workflow_id)
 
     def close(self) -> None:

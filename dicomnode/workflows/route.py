@@ -14,15 +14,14 @@ import logging
 import time
 from pathlib import Path
 
-from dbos import DBOS, EnqueueOptions
+from dbos import DBOS
 
-from dicomnode import logs
-from dicomnode.errors import DicomnodeError
 from dicomnode.routing import study_facts
 from dicomnode.routing.rules import ANALYSE, Action, RoutingDecision, decide
 from dicomnode.store.records import JobState, Routing
-from dicomnode.workflows import deliver
-from dicomnode.workflows.queue import MOST_RECOVERIES, STUDY_QUEUE, study_id, study_priority
+from dicomnode.workflows.calls import deliver_call, enqueue, study_call, study_priority
+from dicomnode.workflows.failure import Ended, or_failed
+from dicomnode.workflows.queue import MOST_RECOVERIES
 from dicomnode.workflows.worker import RETRIES, Work, current
 
 log = logging.getLogger(__name__)
@@ -34,28 +33,22 @@ _FETCHED = RoutingDecision(("a prior scan, fetched to compare with",), ANALYSE)
 @DBOS.workflow(name="route", max_recovery_attempts=MOST_RECOVERIES)
 def route(study_uid: str, generation: int, run: int) -> str:
     """Decide on a study and start what is to be done. Returns the job's state."""
-    try:
-        state = decide_step(study_uid, generation)
-        if state != "queued":
-            return state
-        destinations, priority = plan_step(study_uid, generation)
-    except DicomnodeError as e:
-        return not_routed_step(study_uid, generation, str(e))
-    except Exception as e:  # noqa: BLE001  (whatever it is: this study fails visibly, the worker goes on)
-        logs.log_unexpected(log, e, "study %s generation %d could not be routed", study_uid, generation)
-        return not_routed_step(study_uid, generation, f"{type(e).__name__}: see the worker's log")
+    planned = or_failed(study_uid, generation, "could not be routed", lambda: _planned(study_uid, generation))
+    if isinstance(planned, Ended):
+        return planned.state
+    destinations, priority = planned
     for name in destinations:
-        deliver.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0, kind="originals")
+        enqueue(deliver_call(study_uid, generation, run, name, "originals"))
     if priority is None:
         return settle_step(study_uid, generation)
-    options: EnqueueOptions = {
-        "queue_name": STUDY_QUEUE,
-        "workflow_name": "study",
-        "workflow_id": study_id(study_uid, generation, run),
-        "priority": priority,
-    }
-    DBOS.enqueue_workflow_with_options(options, study_uid, generation, run)
-    return state
+    enqueue(study_call(study_uid, generation, run, priority=priority))
+    return "queued"
+
+
+def _planned(study_uid: str, generation: int) -> tuple[list[str], int | None] | Ended:
+    """Where the images go, and the study's place in the queue of analyses (None: it is not analysed)."""
+    state = decide_step(study_uid, generation)
+    return plan_step(study_uid, generation) if state == "queued" else Ended(state)
 
 
 @DBOS.step(name="decide", **RETRIES)
@@ -107,12 +100,6 @@ def settle_step(study_uid: str, generation: int) -> str:
     catalog, now = current().catalog, time.time()
     catalog.set_state(study_uid, generation, "routed", "forwarded, not analysed", now=now)
     return catalog.conclude(study_uid, generation, now=now)
-
-
-@DBOS.step(name="not-routed", **RETRIES)
-def not_routed_step(study_uid: str, generation: int, reason: str) -> str:
-    """Make a failure visible in `dicomnode jobs`. Returns the job's state."""
-    return current().catalog.set_state(study_uid, generation, "failed", reason, now=time.time())
 
 
 def decision_of(noted: Routing) -> RoutingDecision:

@@ -15,34 +15,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dbos import DBOS, DBOSConfig, EnqueueOptions
+from dbos import DBOS
 
-from dicomnode import logs
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, analyse
 from dicomnode.config import DestinationTable
 from dicomnode.context import order, priors
 from dicomnode.context.prior_findings import prior_findings
-from dicomnode.errors import DicomnodeError, SpoolError
+from dicomnode.errors import SpoolError
 from dicomnode.files import write_whole
 from dicomnode.registry import record_scan
 from dicomnode.report.context import Context
 from dicomnode.results import encode, reader_flags
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Job
-from dicomnode.store.results_folder import results_folder
-from dicomnode.workflows import deliver, fetch, notify, route, worker
-from dicomnode.workflows.queue import (
-    FETCH_QUEUE,
-    MOST_RECOVERIES,
-    POLL_S,
-    PREFETCH_QUEUE,
-    ROUTE_QUEUE,
-    STUDY_QUEUE,
-    WORKFLOW_VERSION,
-    delivery_queue,
-    study_id,
-)
+from dicomnode.store.results_folder import FINDINGS, results_folder
+from dicomnode.workflows import fetch, route
+from dicomnode.workflows.calls import deliver_call, enqueue, fetch_call, study_id, study_later_call
+from dicomnode.workflows.failure import Ended, or_failed
+from dicomnode.workflows.queue import MOST_RECOVERIES
 from dicomnode.workflows.worker import RETRIES, Work, current
 
 log = logging.getLogger(__name__)
@@ -57,40 +48,31 @@ def study(study_uid: str, generation: int, run: int, attempt: int = 1, waited: f
 
     While prior scans of its patient are on their way, it is put off, attempt after attempt.
     """
-    try:
-        pause, wanted, priority = priors_step(study_uid, generation, attempt, waited)
-        for prior_uid in wanted:
-            fetch.enqueue(prior_uid, study_id(study_uid, generation, run))
-        if pause > 0:
-            _put_off(study_uid, generation, run, attempt + 1, waited, pause, priority)
-            return "queued"
-        status = analyse_step(study_uid, generation)
-        if status not in ("analysed", "refused"):
-            return status
-        link_step(study_uid, generation)
-        destinations = encode_step(study_uid, generation, status)
-    except DicomnodeError as e:
-        return fail_step(study_uid, generation, str(e))
-    except Exception as e:  # noqa: BLE001  (whatever it is: this study fails visibly, the worker goes on)
-        logs.log_unexpected(log, e, "study %s generation %d failed", study_uid, generation)
-        return fail_step(study_uid, generation, f"{type(e).__name__}: see the worker's log")
+    done = or_failed(study_uid, generation, "failed", lambda: _analysed(study_uid, generation, run, attempt, waited))
+    if isinstance(done, Ended):
+        return done.state
+    status, destinations = done
     for name in destinations:
-        deliver.enqueue(study_uid, generation, run, name, attempt=1, waited=0.0, pause=0.0)
+        enqueue(deliver_call(study_uid, generation, run, name))
     return status
 
 
-def _put_off(
-    study_uid: str, generation: int, run: int, attempt: int, waited: float, pause: float, priority: int | None
-) -> None:
-    options: EnqueueOptions = {
-        "queue_name": STUDY_QUEUE,
-        "workflow_name": "study",
-        "workflow_id": f"{study_id(study_uid, generation, run)}/~waits/{attempt}",
-        "delay_seconds": pause,
-    }
-    if priority is not None:
-        options["priority"] = priority
-    DBOS.enqueue_workflow_with_options(options, study_uid, generation, run, attempt, waited + pause)
+def _analysed(study_uid: str, generation: int, run: int, attempt: int, waited: float) -> tuple[str, list[str]] | Ended:
+    """Whether it was analysed or refused, and which destinations get something."""
+    pause, wanted, priority = priors_step(study_uid, generation, attempt, waited)
+    for prior_uid in wanted:
+        enqueue(fetch_call(prior_uid, study_id(study_uid, generation, run)))
+    if pause > 0:
+        later = study_later_call(
+            study_uid, generation, run, attempt=attempt + 1, waited=waited, pause=pause, priority=priority
+        )
+        enqueue(later)
+        return Ended("queued")
+    status = analyse_step(study_uid, generation)
+    if status not in ("analysed", "refused"):
+        return Ended(status)
+    link_step(study_uid, generation)
+    return status, encode_step(study_uid, generation, status)
 
 
 @DBOS.step(name="priors", **RETRIES)
@@ -128,7 +110,7 @@ def analyse_step(study_uid: str, generation: int) -> str:
         record_scan.keep(work.config.registry, work.catalog, analysis, others, work.models.shadow(), now=time.time())
         encode.AnalysisCheckpoint.of(analysis).save(folder)
     else:
-        write_whole(folder / "findings.json", analysis.findings.to_json().encode())
+        write_whole(folder / FINDINGS, analysis.findings.to_json().encode())
     return analysis.findings.status
 
 
@@ -216,7 +198,7 @@ def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None
 
 
 def _findings(work: Work, study_uid: str, generation: int) -> Findings | None:
-    path = results_folder(work.config.storage.results, study_uid, generation) / "findings.json"
+    path = results_folder(work.config.storage.results, study_uid, generation) / FINDINGS
     return Findings.from_json(path.read_text("utf-8")) if path.exists() else None
 
 
@@ -228,7 +210,7 @@ def _refuse(
     context: Context,
     destinations: Sequence[DestinationTable],
 ) -> list[str]:
-    findings = Findings.from_json((folder / "findings.json").read_text("utf-8"))
+    findings = Findings.from_json((folder / FINDINGS).read_text("utf-8"))
     wanting = [d for d in destinations if d.refused_report]
     sources = work.catalog.instances(study_uid)
     if wanting and sources:
@@ -267,59 +249,8 @@ def refusal_reason(findings: Findings) -> str:
     return "; ".join(dict.fromkeys(kinds))
 
 
-@DBOS.step(name="fail", **RETRIES)
-def fail_step(study_uid: str, generation: int, reason: str) -> str:
-    """Make a failure visible in `dicomnode jobs`. Returns the job's state."""
-    return current().catalog.set_state(study_uid, generation, "failed", reason, now=time.time())
-
-
 def _job(catalog: Catalog, study_uid: str, generation: int) -> Job:
     job = catalog.job(study_uid, generation)
     if job is None:
         raise SpoolError(f"study {study_uid} generation {generation} is not in the catalogue")
     return job
-
-
-def start(work: Work, executor_id: str) -> None:
-    """Start taking work from the queues, and take up again what this executor had begun before it was killed."""
-    worker.begin(work)
-    settings: DBOSConfig = {
-        "name": "dicomnode",
-        "system_database_url": work.config.queue_url,
-        "application_version": WORKFLOW_VERSION,
-        "executor_id": executor_id,
-        "enable_otlp": False,
-        "log_level": "WARNING",
-        "notification_listener_polling_interval_sec": POLL_S,
-    }
-    DBOS(config=settings)
-    DBOS.launch()
-    DBOS.register_queue(
-        STUDY_QUEUE,
-        worker_concurrency=work.config.worker.concurrency,
-        polling_interval_sec=POLL_S,
-        on_conflict="always_update",
-    )
-    table = work.config.priors
-    DBOS.register_queue(PREFETCH_QUEUE, global_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update")
-    DBOS.register_queue(
-        FETCH_QUEUE,
-        global_concurrency=1,
-        limiter=None if table is None else {"limit": table.studies_per_hour, "period": 3600.0},
-        polling_interval_sec=POLL_S,
-        on_conflict="always_update",
-    )
-    DBOS.register_queue(ROUTE_QUEUE, worker_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update")
-    notify.register_queues(work.config)
-    for d in work.config.destination:
-        DBOS.register_queue(
-            delivery_queue(d.name),
-            global_concurrency=d.concurrency,
-            polling_interval_sec=POLL_S,
-            on_conflict="always_update",
-        )
-
-
-def stop(drain_s: float) -> None:
-    """Stop taking work; what still runs after `drain_s` seconds is taken up again at the next start."""
-    DBOS.destroy(workflow_completion_timeout_sec=int(drain_s))

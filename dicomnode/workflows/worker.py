@@ -50,7 +50,7 @@ def begin(work: Work) -> None:
 def current() -> Work:
     """The work of this process."""
     if _work is None:
-        raise RuntimeError("the worker was not started: call workflow.start() first")
+        raise RuntimeError("the worker was not started: call runtime.start() first")
     return _work
 
 

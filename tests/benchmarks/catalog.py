@@ -26,7 +26,8 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.tables import deliveries, instances, studies
 from dicomnode.store.catalog.tables import jobs as jobs_table
 from dicomnode.store.records import Instance
-from dicomnode.workflows.queue import POLL_S, STUDY_QUEUE, WORKFLOW_VERSION, Queue
+from dicomnode.workflows.calls import STUDY_QUEUE
+from dicomnode.workflows.queue import POLL_S, WORKFLOW_VERSION, Queue
 from tests.helpers.databases import PostgreSQL
 from tests.helpers.prerequisites import check_or_exit
 

@@ -18,7 +18,7 @@ from dicomnode.workflows.queue import Queue
 
 #: Imported by the fork server, so that a worker starts in a tenth of the time of its imports.
 PRELOAD = [
-    "dicomnode.workflows.study",
+    "dicomnode.workflows.runtime",
     "dicomnode.models.build",
     "dicomnode.store.catalog.database",
     "tests.faults.roles",

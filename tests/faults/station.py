@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode import config
 from dicomnode.demo.pacs import StoragePeer
-from dicomnode.errors import LeaseLostError
+from dicomnode.errors import DicomnodeError
 from dicomnode.models.serving import Models
 from dicomnode.network import association
 from dicomnode.operations import jobs
@@ -21,8 +21,7 @@ from dicomnode.service.clock import Housekeeping
 from dicomnode.service.processes import prepare_folders, receiver_settings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
-from dicomnode.workflows import study as workflow
-from dicomnode.workflows import worker
+from dicomnode.workflows import runtime, worker
 from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import until
@@ -63,7 +62,7 @@ class Station:
     def start_worker(self) -> None:
         self.lease = self.catalog.register_worker("test", WORKFLOW_VERSION)
         leased = self.catalog.leased(self.lease, _lost)
-        workflow.start(worker.Work(self.config, leased, Models(self.config)), executor_id="test")
+        runtime.start(worker.Work(self.config, leased, Models(self.config)), executor_id="test")
         self._running = True
         self.clock.reconcile()  # what settled before there was a queue
 
@@ -95,13 +94,13 @@ class Station:
     def close(self) -> None:
         self.receiver.stop(0)
         if self._running:
-            workflow.stop(0)
+            runtime.stop(0)
         self.queue.close()
         self.catalog.close()
 
 
 def _lost() -> NoReturn:
-    raise LeaseLostError("the lease is lost")
+    raise DicomnodeError("the lease is lost")
 
 
 class Pacs(StoragePeer):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.workflows import study
+from dicomnode.workflows import runtime
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
 from tests.helpers.ports import free_port
@@ -90,7 +90,7 @@ def test_a_receiver_that_is_away_delays_no_result_and_is_told_after_a_restart(
             return sum(w.status == "SUCCESS" for w in found)
 
         until("tried more than once", lambda: attempts() > 1, 30)
-        study.stop(0)
+        runtime.stop(0)
         hook = Webhook(port)
         with running(hook):
             station.start_worker()

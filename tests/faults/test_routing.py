@@ -12,7 +12,7 @@ import pytest
 
 from dicomnode.errors import RefusedError, UsageError
 from dicomnode.operations import jobs
-from dicomnode.workflows import queue, route, study
+from dicomnode.workflows import calls, route, runtime, study
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
 from tests.helpers.waiting import until
@@ -146,7 +146,7 @@ def test_a_restart_in_the_middle_of_forwarding(files: list[Path], tmp_path: Path
         arrive(station, files, "ARCHIVE")
         until("some are there", lambda: len(archive.came) == 5, 30)
         until("tried again", lambda: any(d.attempts > 1 for d in station.catalog.deliveries(UID, 1)), 30)
-        study.stop(0)
+        runtime.stop(0)
         archive.answers = keep
         station.start_worker()
         station.ended(UID, 1, "delivered")
@@ -288,7 +288,7 @@ def test_without_rules_the_queue_is_asked_as_ever(tmp_path: Path, site: tuple[Pa
         station.start_worker()
         assert station.queue.enqueue("1.2.3", 1) == "study/1.2.3/1/1"
         assert not station.config.routes_studies
-    assert queue.route_id("1.2.3", 1) == "study/1.2.3/1/1/route"
+    assert calls.route_call("1.2.3", 1, 1).id == "study/1.2.3/1/1/route"
 
 
 URGENCY = """
@@ -354,5 +354,5 @@ def test_stat_overtakes_and_research_gets_on_while_stat_keeps_coming(
 
 def waiting(station: Station) -> list[str]:
     """The workflows in the queue of analyses."""
-    found = station.queue._client.list_queued_workflows(queue_name=queue.STUDY_QUEUE)
+    found = station.queue._client.list_queued_workflows(queue_name=calls.STUDY_QUEUE)
     return [w.workflow_id for w in found]

@@ -20,8 +20,8 @@ import sys, threading
 from pathlib import Path
 from dicomnode import config
 from dicomnode.service import processes
-from dicomnode.workflows import queue, study
-queue.WORKFLOW_VERSION = study.WORKFLOW_VERSION = processes.WORKFLOW_VERSION = "0"
+from dicomnode.workflows import queue, runtime
+queue.WORKFLOW_VERSION = runtime.WORKFLOW_VERSION = processes.WORKFLOW_VERSION = "0"
 processes.work(config.load(Path(sys.argv[1])), 7, threading.Event())
 """
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import tomli_w
 from torch import nn
 
 from dicomnode.analysis.risk.backbones import BACKBONES
@@ -12,7 +13,6 @@ from training.data.registry_folder import SCANS
 from training.models.arm import Data
 from training.run.run import run as run_all
 from training.run.settings import load
-from training.toml_text import to_toml
 
 #: Small enough for a step in a fraction of a second.
 SPEC = {"spacing_mm": 8.0, "canvas": [32, 32], "slices": 4}
@@ -124,6 +124,6 @@ def run(
         "radiomics": {"models": ["cox"], "correlation": 1.0, "stability": 0.0},
         "deep": {**TABLE, "epochs": 2, "batch": 4, **deep},
     }
-    (folder / "run.toml").write_text(to_toml(settings), "utf-8")
+    (folder / "run.toml").write_text(tomli_w.dumps(settings), "utf-8")
     read = load(folder / "run.toml")
-    return run_all(read, to_toml(settings), lambda *_: None, until="ensemble")
+    return run_all(read, tomli_w.dumps(settings), lambda *_: None, until="ensemble")

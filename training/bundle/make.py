@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import tomli_w
 
 from dicomnode.analysis.risk import golden_case, tabular
-from dicomnode.analysis.risk.bundle import Bundle, load, read
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.load_bundle import load, read
 from dicomnode.analysis.risk.manifest import Golden, seal_of
 from dicomnode.analysis.risk.tabular import TabularModel
 from dicomnode.errors import UsageError
@@ -30,7 +32,6 @@ from training.models.arm import DEEP_ARMS
 from training.models.deep import settings as deep_settings
 from training.models.deep.settings import DeepSettings
 from training.models.stacking import Stack
-from training.toml_text import to_toml
 
 LIMITS = (
     "research use only: not validated outside the population that it was trained on",
@@ -220,5 +221,5 @@ def _write(folder: Path, manifest: Mapping[str, Any], case: Golden) -> None:
     names = sorted(p.name for p in folder.iterdir() if p.name != "model.toml")
     digests = {name: sha256_of(folder / name) for name in names}
     unsealed = {**manifest, "files": digests}
-    seal = seal_of(tomllib.loads(to_toml(unsealed)))  # of what a reader will find
-    (folder / "model.toml").write_text(to_toml({**unsealed, "seal": seal}), encoding="utf-8")
+    seal = seal_of(tomllib.loads(tomli_w.dumps(unsealed)))  # of what a reader will find
+    (folder / "model.toml").write_text(tomli_w.dumps({**unsealed, "seal": seal}), encoding="utf-8")

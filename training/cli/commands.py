@@ -203,17 +203,18 @@ def pretrained(
     """
     from functools import partial
 
+    import tomli_w
     from rich.progress import DownloadColumn
 
     from dicomnode.downloads import fetch
     from training.models.deep.pretrained import published
-    from training.toml_text import to_toml
 
     wanted = [published(backbone) for backbone in backbones]
     with bars(DownloadColumn()) as tell:
         got = {known.name: fetch(known, to, mirror, partial(tell, known.name)) for known in wanted}
     for name, file in got.items():
-        typer.echo(f"[deep.pretrained.{name}]\n{to_toml({'path': str(file.path.resolve()), 'sha256': file.sha256})}")
+        found = {"path": str(file.path.resolve()), "sha256": file.sha256}
+        typer.echo(tomli_w.dumps({"deep": {"pretrained": {name: found}}}))
 
 
 app.add_typer(gate.app)

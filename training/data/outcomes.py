@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.analysis.risk.ensemble import hazard_logits
+
 if TYPE_CHECKING:
     from torch import Tensor  # seconds, and hundreds of MB in each process that only draws or measures
 
@@ -60,18 +62,6 @@ def negative_log_likelihood(logits: "Tensor", targets: "Tensor", weights: "Tenso
 
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="none")
     return loss.sum(dim=1).mean()
-
-
-def hazards(risk: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Discrete hazards of each interval from cumulative risks at the intervals' ends; both (..., intervals)."""
-    before = np.concatenate([np.zeros_like(risk[..., :1]), risk[..., :-1]], axis=-1)
-    return (risk - before) / np.maximum(1 - before, 1e-12)
-
-
-def hazard_logits(risk: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits of `hazards`, kept within those of a millionth."""
-    h = np.clip(hazards(risk), 1e-6, 1 - 1e-6)
-    return np.log(h) - np.log1p(-h)
 
 
 def loss_of_risk(risk: NDArray[np.float64], outcomes: Outcomes) -> float:

@@ -1,7 +1,5 @@
 """What an evaluation starts from: predictions that fit the cohort, the oracle's risks, and parts of the cohort."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -13,12 +11,6 @@ from training.evaluation.censoring import Floats
 
 RISKS = tuple(f"risk_{year}" for year in range(1, 6))
 _AGES = (50.0, 65.0)
-
-
-def read_truth(registry: Path) -> pd.DataFrame | None:
-    """`truth.csv` of a synthetic registry (scan, severity, risk_1y, risk_3y, risk_5y); None where there is none."""
-    path = registry / "truth.csv"
-    return pd.read_csv(path) if path.is_file() else None
 
 
 def checked_risks(cohort: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Floats]:

@@ -54,12 +54,6 @@ def at_horizon(
     return AtHorizon(outcomes, horizon, status_at(outcomes, horizon)[0], taken, weights)
 
 
-def known_only(outcomes: Outcomes, horizon: float) -> AtHorizon:
-    """The naive view, for comparison: scans censored before the horizon are dropped, the others weigh alike."""
-    dead, known = status_at(outcomes, horizon)
-    return AtHorizon(outcomes, horizon, dead, known.astype(np.float64), known.astype(np.float64))
-
-
 def _share(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
 

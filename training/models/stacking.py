@@ -22,9 +22,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from dicomnode.analysis.risk.tabular import Floats, risk_of_logits
+from dicomnode.analysis.risk.ensemble import combined, hazard_logits
+from dicomnode.analysis.risk.tabular import Floats
 from dicomnode.errors import UsageError
-from training.data.outcomes import EDGES_YEARS, Outcomes, hazard_logits, interval_targets
+from training.data.outcomes import EDGES_YEARS, Outcomes, interval_targets
 from training.data.splits import assert_disjoint
 
 NAME = "ensemble"
@@ -51,8 +52,7 @@ class Stack:
 
     def risk(self, risks: Floats) -> Floats:
         """Cumulative risk of the ensemble (scans, intervals) from that of the arms (arms, scans, intervals)."""
-        mixed = np.tensordot(np.array(self.weights), hazard_logits(risks), axes=1)
-        return risk_of_logits(self.slope * mixed + np.array(self.intercepts))
+        return combined(risks, self.weights, self.slope, self.intercepts)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""

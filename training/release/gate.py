@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dicomnode.analysis.risk.bundle import Bundle, load
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.load_bundle import load
 from dicomnode.errors import BundleError, UsageError
 from training.evaluation import metrics
 from training.models.arm import Data, Rows

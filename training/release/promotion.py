@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dicomnode.analysis.risk.bundle import Bundle, load
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.load_bundle import load
 from dicomnode.errors import BundleError, GateError, UsageError
 from dicomnode.files import sha256_of, write_whole
 from training.files import alone

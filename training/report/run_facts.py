@@ -12,6 +12,7 @@ import pandas as pd
 
 from dicomnode.errors import UsageError
 from training.data import former_names
+from training.data.cohort import FlowStep
 from training.evaluation.inputs import vendors
 from training.evaluation.records import Evaluation
 from training.models.arm import DEEP_ARMS
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
 #: Names of characteristics that the checklists ask for.
 AGE, SEX = "age at the first scan, years (patients)", "sex (patients)"
 SCANNER, KERNEL, THICKNESS = "scanner (scans)", "kernel (scans)", "slice thickness, mm (scans)"
-
-
-@dataclass(frozen=True)
-class FlowStep:
-    """A box of the flow chart, as `flow.json` has it."""
-
-    step: str
-    patients: int
-    scans: int
-    reason: str
 
 
 @dataclass(frozen=True)

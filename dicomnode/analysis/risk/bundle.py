@@ -1,4 +1,6 @@
-"""The model bundle: a folder with weights, `model.toml`, a golden case and a card, all checked before it serves.
+"""The model bundle: a folder with weights, `model.toml`, a golden case and a card.
+
+`load_bundle` checks all of it before it serves.
 
 ```
 model.toml          what the model is, how its input is made, digests of every other file, its own seal (see `manifest`)
@@ -8,29 +10,22 @@ MODEL_CARD.md       for people
 ```
 """
 
-import hashlib
 import json
-import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Horizon, IntendedUse, Risk, SliceRelevance
-from dicomnode.analysis.risk import fold_models, golden_case
 from dicomnode.analysis.risk.fold_models import FoldModels
-from dicomnode.analysis.risk.manifest import Manifest, first_error, seal_of
+from dicomnode.analysis.risk.manifest import Manifest
 from dicomnode.analysis.risk.network import horizon_indices
 from dicomnode.analysis.risk.preprocess import Spec, slice_positions
 from dicomnode.analysis.risk.queries import PriorScan, Question
-from dicomnode.errors import BundleError, DicomnodeError
-
-__all__ = ["Bundle", "PriorScan", "load", "read"]
+from dicomnode.errors import BundleError
 
 
 @dataclass(frozen=True)
@@ -135,91 +130,3 @@ class Bundle:
             return ()
         pairs = zip(slice_positions(volume, labels, self.spec), attention, strict=True)
         return tuple(SliceRelevance(round(float(z), 2), round(float(weight), 6)) for z, weight in pairs)
-
-
-def load(folder: Path, *, allow_demo: bool) -> Bundle:
-    """Read a bundle, check every digest, and let it reproduce its golden case.
-
-    Raises:
-        BundleError: a file is missing or changed, model.toml does not fit, the golden case comes out differently, or
-            the bundle is a demonstration and `allow_demo` is False; whatever else goes wrong with it is one, too.
-    """
-    with _blamed(folder):
-        bundle, contents = _opened(folder)
-        if bundle.intended_use == "synthetic-demo" and not allow_demo:
-            raise BundleError(
-                f"the bundle {bundle.name!r} in {folder} was trained on synthetic phantoms and is for demonstration "
-                "only: its numbers are meaningless for a patient. Install a research bundle or, for a demonstration, "
-                "set analysis.allow_demo_bundles = true in the configuration"
-            )
-        golden_case.check(bundle, contents)
-        return bundle
-
-
-def read(folder: Path) -> Bundle:
-    """Read a bundle and check its digests, without the golden case: for the maker of bundles, who needs it for that.
-
-    Raises:
-        BundleError: as `load`, but for the golden case and the intended use.
-    """
-    with _blamed(folder):
-        return _opened(folder)[0]
-
-
-@contextmanager
-def _blamed(folder: Path) -> Iterator[None]:
-    """Report any failure to read or run the files, which others made, as the bundle's error."""
-    try:
-        yield
-    except (DicomnodeError, MemoryError):
-        raise
-    except Exception as error:
-        raise BundleError(
-            f"{folder} cannot be used as a bundle ({type(error).__name__}: {error}): copy it again from its "
-            "source, or make it again"
-        ) from error
-
-
-def _opened(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
-    """The bundle, and the files that are no models, as they were when their digests were checked."""
-    # A link may be moved to another bundle at any moment: all files have to be of one.
-    folder = folder.resolve()
-    text = _bytes(folder / "model.toml")
-    try:
-        stored = tomllib.loads(text.decode("utf-8"))
-        manifest = Manifest.model_validate(stored)
-        spec = None if manifest.preprocessing is None else Spec.from_dict(manifest.preprocessing)
-    except ValidationError as error:
-        raise BundleError(f"{folder / 'model.toml'}: {first_error(error)}") from None
-    except ValueError as error:  # not TOML, not UTF-8, or the spec
-        raise BundleError(f"{folder / 'model.toml'}: {error}") from None
-    if manifest.seal != seal_of(stored):
-        raise BundleError(
-            f"{folder / 'model.toml'} was changed after it was written: its seal does not match its content. Copy the "
-            "bundle again from its source, or make it again with `training bundle`"
-        )
-    if odd := sorted({path.name for path in folder.iterdir()} - {"model.toml", *manifest.files}):
-        raise BundleError(f"{folder} contains {', '.join(odd[:3])}, which model.toml does not list: remove it")
-    models = {name for arm in manifest.arms for name in arm.models}
-    contents = {}
-    for name, expected in manifest.files.items():
-        data = _bytes(folder / name)
-        found = hashlib.sha256(data).hexdigest()
-        if found != expected:
-            raise BundleError(
-                f"{folder / name} is not the file listed in model.toml: sha256 {found[:12]}…, expected "
-                f"{expected[:12]}…. Copy the bundle again from its source"
-            )
-        if name not in models:
-            contents[name] = data
-    sha256 = hashlib.sha256(text).hexdigest()
-    return Bundle(folder, manifest, spec, fold_models.read(folder, manifest, sha256), sha256), contents
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise BundleError(f"{path} is missing: the bundle is incomplete or the folder is wrong") from None
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from None

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import ValidationError
@@ -12,17 +11,15 @@ from safetensors.torch import load
 
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Risk
+from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.manifest import Golden, first_error
 from dicomnode.analysis.risk.queries import PriorScan
 from dicomnode.errors import BundleError, RefusedError
 
-if TYPE_CHECKING:
-    from dicomnode.analysis.risk.bundle import Bundle
-
 NAME = "golden.json"
 
 
-def check(bundle: "Bundle", contents: Mapping[str, bytes]) -> None:
+def check(bundle: Bundle, contents: Mapping[str, bytes]) -> None:
     """Let a bundle reproduce its golden case.
 
     Args:
@@ -54,7 +51,7 @@ def check(bundle: "Bundle", contents: Mapping[str, bytes]) -> None:
             )
 
 
-def answer(bundle: "Bundle", golden: Golden, stored: bytes) -> Risk:
+def answer(bundle: Bundle, golden: Golden, stored: bytes) -> Risk:
     """What a bundle says of its golden case.
 
     Args:

@@ -11,7 +11,7 @@ from dicomnode.network.ups import Reference
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.procedure_steps import StepKind
 from dicomnode.store.records import Job, JobState, StudyState
-from dicomnode.store.results_folder import results_folder
+from dicomnode.store.results_folder import report_files, results_folder
 
 #: Jobs that changed so long ago get no step any more: they ended before the table was configured.
 _LATEST_S = 3600.0
@@ -77,7 +77,7 @@ def results(config: Config, catalog: Catalog, study_uid: str, generation: int) -
         if delivery.kind == "results" and delivery.state in ("delivered", "committed"):
             stored.setdefault(delivery.sop_instance_uid, []).append(titles.get(delivery.destination, ""))
     made = []
-    for path in sorted(results_folder(config.storage.results, study_uid, generation).glob("*.dcm")):
+    for path in report_files(results_folder(config.storage.results, study_uid, generation)):
         header = dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
         uid = str(header.SOPInstanceUID)
         held_by = tuple(title for title in stored.get(uid, []) if title) or (config.node.ae_title,)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dicomnode.config import RoutingTable
 from dicomnode.routing.rules import PRIORITIES, Priority
-from dicomnode.workflows.queue import delivery_id, study_id, study_priority
+from dicomnode.workflows.calls import delivery_id, study_id, study_priority
 
 ROUTING = RoutingTable(routine_yields_s=900, research_yields_s=14_400)
 YIELDS = {"stat": 0.0, "routine": 900.0, "research": 14_400.0}

@@ -11,7 +11,8 @@ import torch
 from dicomnode.analysis.findings import Risk
 from dicomnode.analysis.measures import quantify
 from dicomnode.analysis.phantom.phantom import Disease, chest
-from dicomnode.analysis.risk.bundle import Bundle, load
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.load_bundle import load
 from dicomnode.analysis.risk.tabular import names_of
 from dicomnode.errors import BundleError, RefusedError
 from tests.conftest import ROOT

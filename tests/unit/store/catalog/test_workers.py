@@ -6,7 +6,6 @@ from typing import NoReturn
 import pytest
 from sqlalchemy import update
 
-from dicomnode.errors import LeaseLostError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.tables import workers
 from dicomnode.store.records import Instance
@@ -21,8 +20,12 @@ def catalog(catalog: Catalog) -> Catalog:
     return catalog
 
 
+class LeaseLostError(Exception):
+    """What the worker's process does not survive."""
+
+
 def lost() -> NoReturn:
-    raise LeaseLostError("lost")
+    raise LeaseLostError
 
 
 def grow_old(catalog: Catalog, seconds: float) -> None:

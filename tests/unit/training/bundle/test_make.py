@@ -22,10 +22,11 @@ from dicomnode.analysis.phantom.phantom import chest
 from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
 from dicomnode.analysis.risk import fold_models
-from dicomnode.analysis.risk.bundle import Bundle, PriorScan, load
+from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.fold_models import FoldModels
-from dicomnode.analysis.risk.queries import Answer, Question
+from dicomnode.analysis.risk.load_bundle import load
+from dicomnode.analysis.risk.queries import Answer, PriorScan, Question
 from dicomnode.config import AnalysisTable
 from dicomnode.errors import BundleError, RefusedError, UsageError
 from dicomnode.models import build
@@ -36,7 +37,6 @@ from tests.helpers.ct_files import ct_series, write
 from training.bundle.make import make_bundle
 from training.evaluation.misjudged import BEGIN, END
 from training.models.stacking import RISKS, Stack
-from training.toml_text import to_toml
 
 torch.set_num_threads(1)
 NETWORK, TABLE = "resnet18-0.safetensors", "radiomics-0.json"
@@ -540,21 +540,3 @@ def test_no_lungs_is_refused(made: Made) -> None:
     with pytest.raises(RefusedError) as refused:
         made.bundle.predict(phantom.volume, np.zeros_like(phantom.labels), asked(made, "P0-0").features)
     assert refused.value.code == "no-lungs"
-
-
-def test_toml_goes_out_and_in() -> None:
-    table = {
-        "text": 'quote " backslash \\ line\nbreak Grüße \x7f',
-        "numbers": [1, -2, 3.5, 1e-9],
-        "yes": True,
-        "empty": [],
-        "table": {"a": 1, "with space.and dot": "x", "inner": {"b": [2.5]}},
-        "entries": [{"a": 1}, {"a": 2, "b": [1.0]}],
-    }
-    assert tomllib.loads(to_toml(table)) == table
-
-
-@pytest.mark.parametrize("value", [None, float("nan"), np.float32(1.0), {1, 2}])
-def test_what_toml_cannot_hold_is_an_error(value: object) -> None:
-    with pytest.raises(TypeError, match="has no form in TOML"):
-        to_toml({"a": value})

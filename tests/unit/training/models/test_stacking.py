@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dicomnode.analysis.risk.ensemble import hazard_logits, hazards
 from dicomnode.analysis.risk.tabular import risk_of_logits
 from dicomnode.errors import UsageError
-from training.data.outcomes import Outcomes, hazard_logits, hazards, loss_of_risk
+from training.data.outcomes import Outcomes, loss_of_risk
 from training.data.splits import LeakageError
 from training.models import stacking
 from training.models.stacking import RISKS, Stack, fit, stack

@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dicomnode.analysis.risk.bundle import load
+from dicomnode.analysis.risk.load_bundle import load
 from tests.conftest import ROOT
 from tests.helpers.bundles import change
 from tests.helpers.tabular_worlds import World, imaged, settings_toml, world, write

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dicomnode.analysis.risk.bundle import read
+from dicomnode.analysis.risk.load_bundle import read
 from dicomnode.errors import BundleError, GateError, UsageError
 from tests.conftest import ROOT
 from tests.helpers.bundles import change

@@ -1,0 +1,103 @@
+"""A bundle's folder, read with every digest checked, and its golden case reproduced."""
+
+import hashlib
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dicomnode.analysis.risk import fold_models, golden_case
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.manifest import Manifest, first_error, seal_of
+from dicomnode.analysis.risk.preprocess import Spec
+from dicomnode.errors import BundleError, DicomnodeError
+
+
+def load(folder: Path, *, allow_demo: bool) -> Bundle:
+    """Read a bundle, check every digest, and let it reproduce its golden case.
+
+    Raises:
+        BundleError: a file is missing or changed, model.toml does not fit, the golden case comes out differently, or
+            the bundle is a demonstration and `allow_demo` is False; whatever else goes wrong with it is one, too.
+    """
+    with _as_bundle_error(folder):
+        bundle, contents = _read_files(folder)
+        if bundle.intended_use == "synthetic-demo" and not allow_demo:
+            raise BundleError(
+                f"the bundle {bundle.name!r} in {folder} was trained on synthetic phantoms and is for demonstration "
+                "only: its numbers are meaningless for a patient. Install a research bundle or, for a demonstration, "
+                "set analysis.allow_demo_bundles = true in the configuration"
+            )
+        golden_case.check(bundle, contents)
+        return bundle
+
+
+def read(folder: Path) -> Bundle:
+    """Read a bundle and check its digests, without the golden case: for the maker of bundles, who needs it for that.
+
+    Raises:
+        BundleError: as `load`, but for the golden case and the intended use.
+    """
+    with _as_bundle_error(folder):
+        return _read_files(folder)[0]
+
+
+@contextmanager
+def _as_bundle_error(folder: Path) -> Iterator[None]:
+    """Report any failure to read or run the files, which others made, as the bundle's error."""
+    try:
+        yield
+    except (DicomnodeError, MemoryError):
+        raise
+    except Exception as error:
+        raise BundleError(
+            f"{folder} cannot be used as a bundle ({type(error).__name__}: {error}): copy it again from its "
+            "source, or make it again"
+        ) from error
+
+
+def _read_files(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
+    """The bundle, and the files that are no models, as they were when their digests were checked."""
+    # A link may be moved to another bundle at any moment: all files have to be of one.
+    folder = folder.resolve()
+    text = _bytes(folder / "model.toml")
+    try:
+        stored = tomllib.loads(text.decode("utf-8"))
+        manifest = Manifest.model_validate(stored)
+        spec = None if manifest.preprocessing is None else Spec.from_dict(manifest.preprocessing)
+    except ValidationError as error:
+        raise BundleError(f"{folder / 'model.toml'}: {first_error(error)}") from None
+    except ValueError as error:  # not TOML, not UTF-8, or the spec
+        raise BundleError(f"{folder / 'model.toml'}: {error}") from None
+    if manifest.seal != seal_of(stored):
+        raise BundleError(
+            f"{folder / 'model.toml'} was changed after it was written: its seal does not match its content. Copy the "
+            "bundle again from its source, or make it again with `training bundle`"
+        )
+    if odd := sorted({path.name for path in folder.iterdir()} - {"model.toml", *manifest.files}):
+        raise BundleError(f"{folder} contains {', '.join(odd[:3])}, which model.toml does not list: remove it")
+    models = {name for arm in manifest.arms for name in arm.models}
+    contents = {}
+    for name, expected in manifest.files.items():
+        data = _bytes(folder / name)
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise BundleError(
+                f"{folder / name} is not the file listed in model.toml: sha256 {found[:12]}…, expected "
+                f"{expected[:12]}…. Copy the bundle again from its source"
+            )
+        if name not in models:
+            contents[name] = data
+    sha256 = hashlib.sha256(text).hexdigest()
+    return Bundle(folder, manifest, spec, fold_models.read(folder, manifest, sha256), sha256), contents
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(f"{path} is missing: the bundle is incomplete or the folder is wrong") from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from None

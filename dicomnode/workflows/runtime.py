@@ -1,0 +1,59 @@
+"""The workflow engine of a worker: start it with its queues, and stop it. Whoever imports this has every workflow."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from dbos import DBOS, DBOSConfig
+
+from dicomnode.config import Config
+from dicomnode.workflows import deliver, fetch, notify, route, study, worker
+from dicomnode.workflows.calls import (
+    FETCH_QUEUE,
+    PREFETCH_QUEUE,
+    ROUTE_QUEUE,
+    STUDY_QUEUE,
+    delivery_queue,
+    notify_queue,
+)
+from dicomnode.workflows.queue import POLL_S, WORKFLOW_VERSION
+from dicomnode.workflows.worker import Work
+
+#: Importing a module registers its workflows; this worker runs these.
+WORKFLOWS = (study.study, route.route, deliver.deliver, fetch.prefetch_patient, fetch.fetch, notify.notify)
+
+
+def start(work: Work, executor_id: str) -> None:
+    """Start taking work from the queues, and take up again what this executor had begun before it was killed."""
+    worker.begin(work)
+    settings: DBOSConfig = {
+        "name": "dicomnode",
+        "system_database_url": work.config.queue_url,
+        "application_version": WORKFLOW_VERSION,
+        "executor_id": executor_id,
+        "enable_otlp": False,
+        "log_level": "WARNING",
+        "notification_listener_polling_interval_sec": POLL_S,
+    }
+    DBOS(config=settings)
+    DBOS.launch()
+    for name, options in _queues(work.config):
+        DBOS.register_queue(name, polling_interval_sec=POLL_S, on_conflict="always_update", **options)
+
+
+def _queues(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each queue with its limits."""
+    yield STUDY_QUEUE, {"worker_concurrency": config.worker.concurrency}
+    yield PREFETCH_QUEUE, {"global_concurrency": 1}
+    table = config.priors
+    limiter = None if table is None else {"limit": table.studies_per_hour, "period": 3600.0}
+    yield FETCH_QUEUE, {"global_concurrency": 1, "limiter": limiter}
+    yield ROUTE_QUEUE, {"worker_concurrency": 1}
+    for to in config.notify:
+        yield notify_queue(to.name), {"global_concurrency": 1}
+    for d in config.destination:
+        yield delivery_queue(d.name), {"global_concurrency": d.concurrency}
+
+
+def stop(drain_s: float) -> None:
+    """Stop taking work; what still runs after `drain_s` seconds is taken up again at the next start."""
+    DBOS.destroy(workflow_completion_timeout_sec=int(drain_s))
