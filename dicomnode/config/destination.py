@@ -38,25 +38,23 @@ class DestinationTable(ConfigTable):
         description="give the DICOMweb service's root, such as 'https://pacs.example/dicom-web', without credentials",
     )
     user: str = Field("", description="give the user name for basic authentication; the url must begin with https://")
-    password: str = Field("", pattern=_STANDS_AT, description=f"give where the password stands: {_PLACES}")
+    password: str = Field("", pattern=_STANDS_AT, description=f"give the place of the password: {_PLACES}")
     token: str = Field(
-        "", validate_default=True, pattern=_STANDS_AT, description=f"give where the bearer token stands: {_PLACES}"
+        "", validate_default=True, pattern=_STANDS_AT, description=f"give the place of the bearer token: {_PLACES}"
     )
-    ca_file: str = Field(
-        "", description="give the file with the certificates of the authorities to trust, or '' for the system's"
-    )
+    ca_file: str = Field("", description="give a file of trusted CA certificates, or '' for the system's")
     calling_ae_title: AeTitle | None = Field(None, description="give the AE title to call with (default: the node's)")
     objects: tuple[ObjectName, ...] = Field(OBJECTS, description=f"give a list of some of: {', '.join(OBJECTS)}")
     refused_report: bool = Field(False, description="give true to send a short «not analysed: reason» report")
     transfer_syntax: TransferSyntaxName = Field("explicit-le", description="give 'explicit-le' or 'implicit-le'")
     concurrency: int = Field(1, ge=1, le=16, description="give the number of studies sent at once, 1 to 16")
-    timeout_s: float = Field(30, gt=0, description="give the seconds to wait for an answer")
-    retry_first_s: float = Field(10, gt=0, description="give the seconds before the first new attempt")
+    timeout_s: float = Field(30, gt=0, description="give the seconds to wait for a response")
+    retry_first_s: float = Field(10, gt=0, description="give the seconds before the first retry")
     retry_longest_s: float = Field(1800, gt=0, description="give the longest pause between attempts, in seconds")
     retry_for_s: float = Field(172800, ge=0, description="give the seconds after which delivery counts as failed")
     commitment: bool = Field(False, description="give true to ask this peer for storage commitment")
     commitment_timeout_s: float = Field(
-        3600, gt=0, description="give the seconds without a commitment report after which it is asked for again"
+        3600, gt=0, description="give the seconds to wait for a commitment report before requesting it again"
     )
 
     @field_validator(*_OF_KIND, mode="wrap")
@@ -66,7 +64,7 @@ class DestinationTable(ConfigTable):
         kind, given = info.data.get("kind", "dicom"), value not in ("", 0)
         if _OF_KIND[info.field_name or ""] != kind:
             if given:
-                raise ValueError(f"is not for kind = {kind!r}: take it out, or change the kind")
+                raise ValueError(f"does not apply to kind = {kind!r}: remove it, or change the kind")
             return value
         if not given:
             raise PydanticCustomError("missing", "Field required")
@@ -76,14 +74,14 @@ class DestinationTable(ConfigTable):
     @classmethod
     def _committing(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("kind") == "stow":
-            raise ValueError("DICOMweb knows no storage commitment")
+            raise ValueError("DICOMweb has no storage commitment")
         return value
 
     @field_validator("password", "token")
     @classmethod
     def _encrypted(cls, value: str, info: ValidationInfo) -> str:
         if value and not _is_private(info.data.get("url", "")):
-            raise ValueError("would go over the network in the clear: the url must begin with https://")
+            raise ValueError("would be sent unencrypted: the url must begin with https://")
         return value
 
     @field_validator("token")
@@ -91,7 +89,7 @@ class DestinationTable(ConfigTable):
     def _one_way_in(cls, value: str, info: ValidationInfo) -> str:
         user, password = bool(info.data.get("user")), bool(info.data.get("password"))
         if user != password or (value and user):
-            raise ValueError("user and password belong together, and exclude a token")
+            raise ValueError("give either user and password, or a token")
         return value
 
     def resolved(self, folder: Path) -> Self:

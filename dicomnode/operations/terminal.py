@@ -30,7 +30,7 @@ def _print_series(console: Console, findings: Findings) -> None:
             _short(r.series_uid), r.modality, str(r.slices), "\n".join(f"{x.code}: {x.text}" for x in r.reasons)
         )
     if not table.rows:
-        table.add_row("-", "-", "0", "no readable DICOM image was found")
+        table.add_row("-", "-", "0", "no readable DICOM image found")
     console.print(table)
 
 
