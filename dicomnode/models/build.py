@@ -53,7 +53,7 @@ def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> 
         return downloads.installed(folder)[lungmask_weights.find(path.name).file]
     except UsageError as e:
         raise WeightsError(
-            f"lungmask weights {e}; a file of another name needs its digest (lungmask_sha256, lungmask_lobe_sha256)"
+            f"lungmask weights {e}; a file with another name needs its digest (lungmask_sha256, lungmask_lobe_sha256)"
         ) from None
     except KeyError:
         raise WeightsError(
@@ -82,7 +82,7 @@ def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | Non
     if not (table.weights / name).is_dir():
         there = ", ".join(sorted(p.parent.name for p in table.weights.glob("*/model.toml"))) or "none"
         raise BundleError(
-            f"there is no bundle {name!r} in {table.weights} (there are: {there}): correct bundle, shadow_bundle or "
+            f"no bundle {name!r} in {table.weights} (available: {there}): correct bundle, shadow_bundle or "
             "weights in [analysis] or the profile"
         )
     from dicomnode.analysis.risk import bundle  # noqa: PLC0415  (torch: two seconds to import)

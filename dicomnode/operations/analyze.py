@@ -57,9 +57,9 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
             findings = Findings.from_json((out / "findings.json").read_text("utf-8"))
     findings_table(console, findings)
     if before and findings.status == "analysed" and findings.change is None:
-        text = "no change is told: none of the --earlier findings is of an analysed study with a date before this one's"
+        text = "no change reported: none of the --earlier files is an analysed study dated before this one"
         console.print(text, highlight=False)
-    console.print(f"written to {out}", highlight=False)
+    console.print(f"results written to {out}", highlight=False)
     return 0 if findings.status == "analysed" else 3
 
 
@@ -68,7 +68,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--out {folder}: this folder cannot be made ({error.strerror})") from None
+        raise UsageError(f"--out {folder}: cannot create this folder ({error.strerror})") from None
 
 
 def _read(path: Path) -> Findings:
@@ -77,4 +77,4 @@ def _read(path: Path) -> Findings:
     except OSError as error:
         raise UsageError(f"--earlier {path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
-        raise UsageError(f"--earlier {path} is no findings.json that dicomnode wrote") from None
+        raise UsageError(f"--earlier {path} is not a findings.json written by dicomnode") from None

@@ -71,7 +71,7 @@ def test_the_same_input_gives_the_same_objects(tiny: Path, data: Path, tmp_path:
     itself = tiny / "findings.json"
     done = dicomnode("analyze", data / "chest_tiny_cip", "--out", tmp_path, "--earlier", itself)
     assert done.returncode == 0, done.stderr
-    assert "no change is told: none of the --earlier findings" in " ".join(done.stdout.split())
+    assert "no change reported: none of the --earlier files" in " ".join(done.stdout.split())
     for name in ("seg", "measurements", "risk", "summary"):
         a, b = (pydicom.dcmread(f / f"{name}.dcm", stop_before_pixels=True) for f in (tiny, tmp_path))
         assert a.SOPInstanceUID == b.SOPInstanceUID

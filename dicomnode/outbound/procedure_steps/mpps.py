@@ -57,7 +57,7 @@ def _advanced(there: "MppsTick", step: ProcedureStep, seen: StudyProgress) -> bo
     except DicomnodeError:
         raise
     except Exception as e:  # noqa: BLE001  (one step that cannot be told takes no other away)
-        logs.log_unexpected(log, e, "performed procedure step %s has to wait", step.step_uid)
+        logs.log_unexpected(log, e, "performed procedure step %s postponed", step.step_uid)
         return False
 
 
@@ -102,7 +102,7 @@ class MppsTick:
     def _begin(self, step: ProcedureStep) -> ProcedureStep:
         images = self._catalog.instances(step.study_uid)
         if not images:
-            return self._save(step.now("dropped", reason="its images were removed before the server could be told"))
+            return self._save(step.now("dropped", reason="its images were removed before the server could be updated"))
         header = dcmread(images[0].path, stop_before_pixels=True)
         begun_at = step.begun_at or self._now
         content = mpps.begun(header, step.step_uid, self._config.node.ae_title, begun_at)
@@ -121,24 +121,24 @@ class MppsTick:
         made = progress.results(self._config, self._catalog, step.study_uid, seen.generation)
         if seen.how == "done" and made:
             return mpps.completed(self._now, made), step.now("completed")
-        reason = seen.reason or "the results were removed before the server could be told"
+        reason = seen.reason or "the results were removed before the server could be updated"
         empty = derive("series of a discontinued step", step.step_uid)
         return mpps.discontinued(self._now, reason, seen.code, empty), step.now("canceled", reason=reason)
 
     def _taken(self, before: ProcedureStep, after: ProcedureStep, what: str, status: int) -> ProcedureStep:
         """The step as it is after the server's answer."""
         if is_good(status):
-            log.info("performed procedure step %s is %s", after.step_uid, after.state)
+            log.info("performed procedure step %s: %s", after.step_uid, after.state)
             return self._save(after)
         given_up = status in FOR_GOOD or self._now - before.seen_at > self._table.retry_for_s
         log.log(
             logging.ERROR if given_up else logging.WARNING,
-            "%s refuses the %s of performed procedure step %s with 0x%04X: %s",
-            self._peer, what, before.step_uid, status, "given up" if given_up else "it will be tried again",
+            "%s refused the %s of performed procedure step %s with 0x%04X: %s",
+            self._peer, what, before.step_uid, status, "given up" if given_up else "it will be retried",
         )  # fmt: skip
         if not given_up:
             return before
-        return self._save(before.now("dropped", reason=f"{what} is refused with status 0x{status:04X}"))
+        return self._save(before.now("dropped", reason=f"{what} refused with status 0x{status:04X}"))
 
     def _save(self, step: ProcedureStep) -> ProcedureStep:
         self._catalog.save_step(step)

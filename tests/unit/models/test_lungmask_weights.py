@@ -187,5 +187,5 @@ def test_the_lobes_have_weights_of_their_own(tmp_path: Path, monkeypatch: pytest
     assert made[0]["device"] == "cuda:1"
     assert made[0]["lobe_weights"] == lungmask.WeightsFile(file, "1" * 64)
     unknown = config.parse({"analysis": {**table, "lungmask_lobe_sha256": None}}, tmp_path / "c.toml").analysis
-    with pytest.raises(WeightsError, match="lobes.pth: no such weights; known are R231.* needs its digest"):
+    with pytest.raises(WeightsError, match="lobes.pth: no such weights; known: R231.* needs its digest"):
         build.segmenter(unknown)
