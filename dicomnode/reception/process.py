@@ -68,7 +68,7 @@ def _recover(spool: Spool, catalog: Catalog) -> None:
     lost = catalog.lose_associations(dead, time.time())
     if swept or lost:
         log.warning(
-            "a receiver died here: %d unfinished files removed, %d associations lost, %d images recorded again",
+            "a receiver had crashed: %d unfinished files removed, %d associations lost, %d images recorded again",
             swept,
             lost,
             restored,
@@ -112,6 +112,6 @@ def _refuse_if_taken(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise SpoolError(
-                f"cannot listen on {host or '*'}:{port}: {error.strerror}, and not by this node; a second node would "
-                "share the connections out with it: change [node] port, or stop the other one"
+                f"cannot listen on {host or '*'}:{port}: {error.strerror}, and not by this node. Two nodes "
+                "on one port would each get some of the connections: change [node] port, or stop the other program"
             ) from error

@@ -63,7 +63,7 @@ def export(rows: RegistryRows, out: Path, progress: Callable[[int, int], None] |
     recorded = rows.registry_scans()
     scans = [s for s in recorded if not s.doubts]
     if not scans:
-        raise UsageError("the registry holds no scan: set registry.record = true, and let the node analyse some")
+        raise UsageError("the registry has no scans: set registry.record = true, and analyse some")
     out.mkdir(parents=True, exist_ok=True)
     (out / _BEGUN).touch()
     placed = [_with_volume(scan, out) for scan in _counted(scans, progress)]
@@ -94,7 +94,7 @@ def _check_folder(out: Path) -> None:
     volumes = {p.name for p in (out / "volumes").iterdir()} if "volumes" in found else set()
     own = all(map(_OWN.fullmatch, found)) and all(map(_OWN_VOLUME.fullmatch, volumes))
     if found and not (own and _BEGUN in found):
-        raise UsageError(f"{out} is not empty: give a new folder, so that no export is mixed with another")
+        raise UsageError(f"{out} is not empty: give a new folder, so that exports are not mixed")
 
 
 @contextmanager
@@ -163,7 +163,7 @@ def _write_features(path: Path, scans: Sequence[RegistryScan]) -> None:
         import pyarrow as pa  # noqa: PLC0415  (needed here only)
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
-        raise UsageError("the export needs pyarrow: install dicomnode with its extra [training]") from None
+        raise UsageError("the export needs pyarrow: install dicomnode[training]") from None
     names = sorted({name for s in scans for name in s.features})
     columns = {name: pa.array([s.features.get(name) for s in scans], pa.float64()) for name in names}
     with _whole(path) as temporary:

@@ -66,11 +66,9 @@ def load(folder: Path) -> Pseudonyms:
             _make(path)
         key = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read or made ({error.strerror}): check registry.folder") from None
+        raise UsageError(f"{path} cannot be read or created ({error.strerror}): check registry.folder") from None
     if len(key) != _KEY_BYTES:
-        raise UsageError(
-            f"{path} holds {len(key)} bytes, a key has {_KEY_BYTES}: put the right file back from its copy"
-        )
+        raise UsageError(f"{path} has {len(key)} bytes, a key has {_KEY_BYTES}: restore the file from its backup")
     return Pseudonyms(key)
 
 

@@ -164,7 +164,7 @@ def test_a_resend_costs_nothing_and_a_change_elsewhere_delivers_nothing_twice(
     assert station.settle(UID) == 2
     shown = station.ended(UID, 2, "delivered")
     assert pacs.came == came  # the same series, the same result: what the PACS holds is still true
-    assert {d["text"] for d in shown["deliveries"]} == {"the same object as in generation 1"}
+    assert {d["text"] for d in shown["deliveries"]} == {"unchanged since generation 1"}
 
 
 def test_case_12_other_content_under_a_taken_uid_is_quarantined_and_flagged(files: list[Path], tmp_path: Path) -> None:

@@ -309,7 +309,7 @@ def test_a_task_that_cannot_be_told_takes_no_other_away(
         assert ups.tick(station.config, station.catalog, time.time()) == 0
         assert ups.tick(station.config, station.catalog, time.time() + 601) == 1
     assert (server.state(TASK), server.state("1.2.3.9")) == ("IN PROGRESS", "CANCELED")
-    assert "has to wait" in caplog.text
+    assert "postponed" in caplog.text
 
 
 def test_check_echoes_both_servers(tmp_path: Path, server: UpsServer) -> None:

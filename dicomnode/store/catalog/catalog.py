@@ -106,7 +106,7 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
                 .values(state=state, generation=studies.c.generation + 1)
             )
             if changed.rowcount != 1:
-                raise SpoolError(f"study {study_uid} is not receiving: it was settled already or is unknown")
+                raise SpoolError(f"study {study_uid} is not receiving: already settled, or unknown")
             generation = connection.execute(select(studies.c.generation).where(mine)).scalar_one()
             supersede(connection, study_uid, generation, now)
             note_patient(connection, self._insert, study_uid)

@@ -67,7 +67,7 @@ class Commitments(Ledger):
             safe = mine & deliveries.c.sop_instance_uid.in_(committed)
             connection.execute(deliveries.update().where(safe).values(state="committed", updated_at=now))
             for uid, reason in failed.items():
-                text = f"stored, but not committed: failure reason 0x{reason:04X}"
+                text = f"stored but not committed: failure reason 0x{reason:04X}"
                 lost = mine & (deliveries.c.sop_instance_uid == uid)
                 connection.execute(deliveries.update().where(lost).values(state="pending", text=text, updated_at=now))
             conclude(connection, asked.study_uid, asked.generation, now)

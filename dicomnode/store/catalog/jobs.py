@@ -181,7 +181,7 @@ def planned_delivery(
         path,
         state="pending" if earlier is None else earlier.state,
         status=None if earlier is None else earlier.status,
-        text=None if earlier is None else f"the same object as in generation {earlier.generation}",
+        text=None if earlier is None else f"unchanged since generation {earlier.generation}",
         attempts=0,
         updated_at=now,
         commitment=commitment,

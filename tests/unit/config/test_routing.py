@@ -170,8 +170,8 @@ def test_check_names_rules_that_can_never_match(tmp_path: Path) -> None:
     assert {name: r.ok for name, r in found.items()} == {
         "rule all CT": True, "rule late": False, "rule odd": False, "rule stranger": False, "profile unused": True,
     }  # fmt: skip
-    assert "rule 'all CT' stands before it" in found["rule late"].text
-    assert "no study is as it asks" in found["rule odd"].text
+    assert "rule 'all CT' comes first" in found["rule late"].text
+    assert "contradictory conditions" in found["rule odd"].text
     assert "[[node.callers]]" in found["rule stranger"].text
 
 

@@ -56,7 +56,7 @@ def test_fetch_verify_list(tmp_path: Path, server: Server) -> None:
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_cut_download_goes_on(tmp_path: Path, server: Server, ranges: bool) -> None:
     server.cut, server.ranges = 500_000, ranges
-    with pytest.raises(PeerError, match="goes on where it ended"):
+    with pytest.raises(PeerError, match="again to resume"):
         downloads.fetch(MINE, tmp_path, server.url)
     assert not (tmp_path / MINE.file).exists()
     assert downloads.installed(tmp_path) == {}

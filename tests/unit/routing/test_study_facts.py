@@ -128,4 +128,4 @@ def test_routes_test_under_a_title_that_is_not_ours(site: tuple[Path, Path, list
 def test_routes_test_of_nothing(site: tuple[Path, Path, list[Dataset]], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = CliRunner().invoke(app, ["routes", "test", str(tmp_path / "empty"), "-c", str(site[1])])
-    assert "there is no DICOM file" in str(done.exception)
+    assert "no readable DICOM file" in str(done.exception)
