@@ -171,7 +171,7 @@ class Delta:
 
 @dataclass(frozen=True)
 class Change:
-    """What changed since the latest earlier scan of the same patient, and why the two may not be comparable."""
+    """What changed since the latest prior scan of the same patient, and why the two may not be comparable."""
 
     earlier_study_uid: str
     earlier_series_uid: str
@@ -185,7 +185,7 @@ class Change:
 
 @dataclass(frozen=True)
 class TrendPoint:
-    """An earlier scan of the same patient, `days_before` this one. None: it was not measured.
+    """A prior scan of the same patient, `days_before` this one. None: it was not measured.
 
     Attributes:
         doubts: codes of the flags (`change.doubts`) by which it may not be comparable with this scan.
@@ -225,9 +225,9 @@ class Findings:
     input_digest: str = ""
     algorithm_digest: str = ""
     change: Change | None = None
-    #: Earlier scans of the same patient, the oldest first.
+    #: Prior scans of the same patient, the oldest first.
     trend: tuple[TrendPoint, ...] = ()
-    #: SHA-256 over what the node added from worklist and PACS (the order, doubts about order and earlier scans); "" if
+    #: SHA-256 over what the node added from worklist and PACS (the order, doubts about order and prior scans); "" if
     #: nothing. UIDs are derived from it too.
     surroundings_digest: str = ""
 

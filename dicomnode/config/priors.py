@@ -1,4 +1,4 @@
-"""A patient's earlier scans: which ones are fetched, from where, when, and how long a study waits for them."""
+"""A patient's prior scans: which ones are fetched, from where, when, and how long a study waits for them."""
 
 import re
 from typing import Literal
@@ -12,7 +12,7 @@ _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
 class PriorsTable(ConfigTable):
-    """The PACS that holds earlier scans. Without this table none is fetched."""
+    """The PACS that holds prior scans. Without this table none is fetched."""
 
     ae_title: AeTitle = Field(description="give the PACS's AE title: 1 to 16 plain characters")
     host: str = Field(min_length=1, description="give the PACS's host name or address")

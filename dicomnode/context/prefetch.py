@@ -1,4 +1,4 @@
-"""Earlier scans of the patients on the worklist, fetched before they come: what the clock decides."""
+"""Prior scans of the patients on the worklist, fetched before they come: what the clock decides."""
 
 from datetime import datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""A patient's earlier scans at the PACS: which ones there are, which are fetched, and how long a study waits for them.
+"""A patient's prior scans at the PACS: which ones there are, which are fetched, and how long a study waits for them.
 
 study received ── C-FIND ──> analysed before with this method: nothing to do
                              here, but analysed with another one: it settles once more
@@ -45,7 +45,7 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 @dataclass(frozen=True)
 class ArchivedScan:
-    """An earlier scan as the PACS lists it: `studied_at` is "YYYYMMDD HHMMSS"."""
+    """A prior scan as the PACS lists it: `studied_at` is "YYYYMMDD HHMMSS"."""
 
     study_uid: str
     studied_at: str
@@ -54,7 +54,7 @@ class ArchivedScan:
 
 @dataclass(frozen=True)
 class PriorsWait:
-    """How a study stands towards its earlier scans.
+    """How a study stands towards its prior scans.
 
     Attributes:
         pause_s: look again after so many seconds; 0 where it need not wait, or has waited long enough.
@@ -85,7 +85,7 @@ def search(config: Config, table: PriorsTable, patient: Dataset, before: str, bu
 
     Args:
         patient: undecoded data set of an image or of an order: its patient's ID, issuer and character set.
-        before: "YYYYMMDD HHMMSS"; a scan of this moment or later is no earlier scan, or two could wait for each other.
+        before: "YYYYMMDD HHMMSS"; a scan of this moment or later is no prior scan, or two could wait for each other.
         but: UID of the study itself.
 
     Raises:
@@ -144,7 +144,7 @@ def _studied_at(study: Dataset) -> str:
 def want(
     config: Config, catalog: Catalog, method: str, patient: Dataset, before: str, study_uid: str
 ) -> tuple[list[str], list[str]]:
-    """Look for earlier scans, and note those that are to be fetched.
+    """Look for prior scans, and note those that are to be fetched.
 
     Returns:
         The UIDs of the scans that are not yet here as findings of this method, and of those the ones to be fetched.
@@ -188,7 +188,7 @@ def _is_known(config: Config, catalog: Catalog, study_uid: str, method: str) -> 
     return refused and (noted is None or noted.method == method)
 
 
-# How a study stands towards its earlier scans
+# How a study stands towards its prior scans
 
 
 def look(

@@ -33,7 +33,7 @@ def derive(*parts: str | bytes) -> str:
 
 
 def sop_instance(kind: Kind, study_uid: str, result: Findings | TrendPoint) -> str:
-    """SOP Instance UID of the object of this kind, of this result or of an earlier scan's."""
+    """SOP Instance UID of the object of this kind, of this result or of a prior scan's."""
     return derive("instance", kind.name, study_uid, *result.version)
 
 

@@ -42,9 +42,9 @@ EVENTS_S = 2.0
 _EVENTS_AT_ONCE = 200
 #: How often the room on the disk is looked at.
 ROOM_S = 10.0
-#: How often the worklist is looked through for patients whose earlier scans may be fetched.
+#: How often the worklist is looked through for patients whose prior scans may be fetched.
 PREFETCH_S = 20.0
-#: How often studies are looked for that went out without an earlier scan which has come since.
+#: How often studies are looked for that went out without a prior scan which has come since.
 LATE_S = 5.0
 
 
@@ -225,7 +225,7 @@ class Housekeeping:
         return count
 
     def fetch_ahead(self) -> int:
-        """Look for the earlier scans of the patients who are expected, once a day. Returns for how many patients."""
+        """Look for the prior scans of the patients who are expected, once a day. Returns for how many patients."""
         day = time.strftime("%Y%m%d", time.localtime(self._clock()))
         expected = {(order.key, day) for order in prefetch.due(self._config, self._catalog, self._clock())}
         for key, _ in expected - self._fetched_ahead:
@@ -234,7 +234,7 @@ class Housekeeping:
         return len(expected)
 
     def take_up_late_priors(self) -> list[str]:
-        """Settle anew what went out without an earlier scan that has come by now. Returns the studies' UIDs."""
+        """Settle anew what went out without a prior scan that has come by now. Returns the studies' UIDs."""
         reopened = self._catalog.reopen_for_late_priors()
         for study_uid in reopened:
             log.info("study %s will be analysed again: a prior has arrived", study_uid)

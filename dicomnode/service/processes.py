@@ -63,8 +63,8 @@ def prepare_folders(config: Config) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise SpoolError(
-                f"storage.{key} = {folder}: cannot create this folder ({e.strerror}); change the path, or the permissions "
-                "of the folder above it"
+                f"storage.{key} = {folder}: cannot create this folder ({e.strerror}); change the path, or the "
+                "permissions of its parent folder"
             ) from None
 
 

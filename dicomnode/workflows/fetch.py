@@ -1,4 +1,4 @@
-"""The durable fetching of earlier scans: on queues of its own, so that a slow PACS holds up nothing, so many an hour.
+"""The durable fetching of prior scans: on queues of its own, so that a slow PACS holds up nothing, so many an hour.
 
 An attempt that failed in passing queues the next one, with a delay; nothing waits within a worker.
 """
@@ -27,7 +27,7 @@ _BUSY_PAUSE_S = 600.0
 
 
 def enqueue(study_uid: str, asked_by: str, *, attempt: int = 1, waited: float = 0.0, pause: float = 0.0) -> None:
-    """Queue an attempt to fetch an earlier scan, which begins after `pause` seconds. Called by workflows.
+    """Queue an attempt to fetch a prior scan, which begins after `pause` seconds. Called by workflows.
 
     Args:
         asked_by: ID of the workflow that asks: the same call twice is one attempt. What "prefetch/…" asks for keeps to
@@ -45,7 +45,7 @@ def enqueue(study_uid: str, asked_by: str, *, attempt: int = 1, waited: float = 
 
 @DBOS.workflow(name="prefetch", max_recovery_attempts=MOST_RECOVERIES)
 def prefetch_patient(order_key: str, asked_by: str) -> int:
-    """Look for the earlier scans of a patient on the worklist, and queue their fetching. Returns how many."""
+    """Look for the prior scans of a patient on the worklist, and queue their fetching. Returns how many."""
     wanted = search_step(order_key)
     for study_uid in wanted:
         enqueue(study_uid, asked_by)
@@ -71,7 +71,7 @@ def search_step(order_key: str) -> list[str]:
 
 @DBOS.workflow(name="fetch", max_recovery_attempts=MOST_RECOVERIES)
 def fetch(study_uid: str, asked_by: str, attempt: int, waited: float) -> str:
-    """Fetch an earlier scan; where that fails in passing, queue the next attempt. Returns its state, or "again"."""
+    """Fetch a prior scan; where that fails in passing, queue the next attempt. Returns its state, or "again"."""
     how = fetch_step(study_uid, asked_by, waited)
     if how == "busy hours":
         enqueue(study_uid, asked_by, attempt=attempt + 1, waited=waited, pause=_BUSY_PAUSE_S)

@@ -15,7 +15,7 @@ from dicomnode.routing.rules import Priority
 from dicomnode.store.records import Event, Kind
 
 STUDY_QUEUE = "studies"
-#: Look-ups of earlier scans for patients on the worklist, and the fetching of earlier scans.
+#: Look-ups of prior scans for patients on the worklist, and the fetching of prior scans.
 PREFETCH_QUEUE, FETCH_QUEUE = "prefetches", "fetches"
 #: Where studies wait for the rules to decide on them: seconds, while an analysis takes minutes.
 ROUTE_QUEUE = "routes"
@@ -98,7 +98,7 @@ class Queue:
         return handle.get_workflow_id()
 
     def prefetch(self, order_key: str, day: str) -> None:
-        """Look for the earlier scans of a patient on the worklist, once on this day ("YYYYMMDD")."""
+        """Look for the prior scans of a patient on the worklist, once on this day ("YYYYMMDD")."""
         workflow_id = f"prefetch/{order_key}/{day}"
         self._client.enqueue(
             {"queue_name": PREFETCH_QUEUE, "workflow_name": "prefetch", "workflow_id": workflow_id},

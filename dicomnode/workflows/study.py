@@ -55,7 +55,7 @@ _ENCODED = ("analysed", "delivered", "committed")
 def study(study_uid: str, generation: int, run: int, attempt: int = 1, waited: float = 0.0) -> str:
     """Analyse a settled study and hand its results over. Returns the job's state.
 
-    While earlier scans of its patient are on their way, it is put off, attempt after attempt.
+    While prior scans of its patient are on their way, it is put off, attempt after attempt.
     """
     try:
         pause, wanted, priority = priors_step(study_uid, generation, attempt, waited)
@@ -95,7 +95,7 @@ def _put_off(
 
 @DBOS.step(name="priors", **RETRIES)
 def priors_step(study_uid: str, generation: int, attempt: int, waited: float) -> tuple[float, list[str], int | None]:
-    """How long to wait for earlier scans before the next look (0: not at all), and which are to be fetched.
+    """How long to wait for prior scans before the next look (0: not at all), and which are to be fetched.
 
     Also the study's place in the queue, which it keeps when it is put off (None where there are no rules).
     """
@@ -133,7 +133,7 @@ def analyse_step(study_uid: str, generation: int) -> str:
 
 
 def _marked(work: Work, analysis: Analysis) -> Analysis:
-    """The analysis with a mark at each earlier scan whose reports the destinations do not have."""
+    """The analysis with a mark at each prior scan whose reports the destinations do not have."""
     trend = tuple(
         replace(point, stays_here=fetch.stays_here(work.config, work.catalog, point.study_uid))
         for point in analysis.findings.trend

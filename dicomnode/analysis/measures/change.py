@@ -1,4 +1,4 @@
-"""Change since an earlier scan of the same patient: differences, per cent, per year, and whether they can be compared.
+"""Change since a prior scan of the same patient: differences, per cent, per year, and whether they can be compared.
 
 Pure arithmetic on findings. The comparison is with the latest scan before this one, never with a later one.
 """
@@ -59,7 +59,7 @@ def latest_before(findings: Findings, earlier: Sequence[Findings]) -> Findings |
 
 
 def compare(findings: Findings, earlier: Sequence[Findings]) -> Change | None:
-    """The change since the latest earlier scan.
+    """The change since the latest prior scan.
 
     Args:
         findings: of this scan.

@@ -1,4 +1,4 @@
-"""A patient's earlier scans as points over time, for the trend plot and the reports. Pure: findings in, points out."""
+"""A patient's prior scans as points over time, for the trend plot and the reports. Pure: findings in, points out."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from dicomnode.analysis.measures.change import before, doubts, studied_at
 
 
 def trend(findings: Findings, earlier: Sequence[Findings]) -> tuple[TrendPoint, ...]:
-    """The earlier scans of the same patient, the oldest first; empty where none lies before this one.
+    """The prior scans of the same patient, the oldest first; empty where none lies before this one.
 
     Args:
         findings: of this scan.

@@ -100,7 +100,7 @@ class Bundle:
             volume, labels: the scan.
             features: measured numbers by the names of `tabular.features_of`; what the model does not use is passed
                 over.
-            earlier: of the patient's latest earlier scan; not used where another bundle has seen that one.
+            earlier: of the patient's latest prior scan; not used where another bundle has seen that one.
             scanner: `tabular.BATCH_PARTS` by name.
 
         Raises:

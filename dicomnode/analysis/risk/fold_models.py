@@ -41,7 +41,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class FoldModels:
-    """The models of a bundle, loaded. `sha256` is the bundle's: codes of an earlier scan must be of the same."""
+    """The models of a bundle, loaded. `sha256` is the bundle's: codes of a prior scan must be of the same."""
 
     sha256: str
     spec: Spec | None

@@ -37,7 +37,7 @@ class _Record(BaseModel):
 
 
 class NetworkArm(_Record):
-    """An arm of networks on slices, one a fold; `earlier`: with the latest earlier scan as second input."""
+    """An arm of networks on slices, one a fold; `earlier`: with the latest prior scan as second input."""
 
     name: Annotated[str, Field(min_length=1)]
     kind: Literal["network"]
@@ -157,7 +157,7 @@ class Golden(_Record):
     """`golden.json`: a stored scan with its expected risk. `recipe` says in words where the scan comes from.
 
     `features` and `scanner` are what the tabular arms are given with it, `codes` what the networks remember an earlier
-    scan by that lies `years` before; empty: no earlier scan.
+    scan by that lies `years` before; empty: no prior scan.
     """
 
     scan: FileName

@@ -52,7 +52,7 @@ class ChangeHead(nn.Module):
         super().__init__()
         self.code = nn.Linear(width, CODE_WIDTH)
         self.hazard = nn.Linear(2 * CODE_WIDTH, intervals)
-        nn.init.zeros_(self.hazard.weight)  # training begins as if there were no earlier scan
+        nn.init.zeros_(self.hazard.weight)  # training begins as if there were no prior scan
         nn.init.zeros_(self.hazard.bias)
 
     def forward(self, codes: Tensor, earlier: Tensor, years: Tensor) -> Tensor:
@@ -60,8 +60,8 @@ class ChangeHead(nn.Module):
 
         Args:
             codes: of the scans, (scans, CODE_WIDTH).
-            earlier: codes of the earlier scans, same shape; any finite value where there is none.
-            years: since the earlier scan, (scans,); NaN where there is none.
+            earlier: codes of the prior scans, same shape; any finite value where there is none.
+            years: since the prior scan, (scans,); NaN where there is none.
         """
         known = torch.isfinite(years).unsqueeze(-1)
         apart = torch.where(known, years.unsqueeze(-1), 1.0).clamp(min=SHORTEST_YEARS).to(codes.dtype)
@@ -70,7 +70,7 @@ class ChangeHead(nn.Module):
 
 
 class HazardNet(nn.Module):
-    """Encoder, head and, with `earlier`, the second input for the latest earlier scan."""
+    """Encoder, head and, with `earlier`, the second input for the latest prior scan."""
 
     def __init__(self, backbone: str, intervals: int, *, earlier: bool = False) -> None:
         super().__init__()
@@ -85,8 +85,8 @@ class HazardNet(nn.Module):
 
         Args:
             slices: prepared, (scans, slices, height, width), 0 to 1.
-            earlier: prepared slices of the earlier scans alone, in the order of the scans that have one.
-            years: since the earlier scan, (scans,); NaN where there is none. None: no scan has one.
+            earlier: prepared slices of the prior scans alone, in the order of the scans that have one.
+            years: since the prior scan, (scans,); NaN where there is none. None: no scan has one.
         """
         count = len(slices)
         pooled, attention = self.look(slices if earlier is None else torch.cat([slices, earlier]))
@@ -103,7 +103,7 @@ class HazardNet(nn.Module):
         return pooled, attention
 
     def hazards(self, pooled: Tensor, before: Tensor | None = None, years: Tensor | None = None) -> Tensor:
-        """Hazard logits (scans, intervals) of pooled features; codes and years of earlier scans as in `ChangeHead`."""
+        """Hazard logits (scans, intervals) of pooled features; codes and years of prior scans as in `ChangeHead`."""
         logits: Tensor = self.head.hazard(pooled)
         if self.change is None or before is None or years is None:
             return logits

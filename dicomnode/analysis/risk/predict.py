@@ -31,7 +31,7 @@ def predict(
         findings: of the scan, with measurements and change, risk or not.
         header: of one of its images: age and sex, where the bundle takes them.
         volume, labels: of the scan.
-        before: findings of the patient's latest earlier scan (`change.latest_before`).
+        before: findings of the patient's latest prior scan (`change.latest_before`).
 
     Raises:
         RefusedError: no-lungs; features-missing.

@@ -12,7 +12,7 @@ from dicomnode.analysis.findings import Flag
 
 @dataclass(frozen=True)
 class Earlier:
-    """The patient's latest earlier scan, as its findings remember it.
+    """The patient's latest prior scan, as its findings remember it.
 
     Attributes:
         years: between the two scans.
@@ -33,7 +33,7 @@ class Question:
         volume, labels: the image, and what of it is lung.
         features: measured numbers by the names of `tabular.features_of`.
         scanner: `tabular.BATCH_PARTS` by name.
-        earlier: None where no earlier scan is known.
+        earlier: None where no prior scan is known.
     """
 
     volume: Volume

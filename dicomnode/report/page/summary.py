@@ -20,7 +20,7 @@ from dicomnode.report.page.views import Views
 def picture(views: Views, findings: Findings) -> NDArray[np.uint8]:
     """The page, shape (row, column, RGB). Nothing in it tells who the patient is.
 
-    Where earlier scans are known, it is taller by a strip that shows the numbers over time.
+    Where prior scans are known, it is taller by a strip that shows the numbers over time.
 
     Raises:
         ValueError: the findings hold no lungs.

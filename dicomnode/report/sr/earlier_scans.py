@@ -22,12 +22,12 @@ def time_point(findings: Findings) -> hd.sr.TimePointContext | None:
 
 
 def listed(findings: Findings) -> list[hd.sr.ContentItem]:
-    """One line for each earlier scan, the oldest first, with what was measured then."""
+    """One line for each prior scan, the oldest first, with what was measured then."""
     return [frame.text(codes.EARLIER_SCAN, _line(point, findings)) for point in findings.trend]
 
 
 def evidence(findings: Findings) -> list[Dataset]:
-    """References to the earlier scans' measurement reports, which are of other studies: Pertinent Other Evidence.
+    """References to the prior scans' measurement reports, which are of other studies: Pertinent Other Evidence.
 
     A report that stays in the node is not named: nobody who reads the reference could open it.
     """

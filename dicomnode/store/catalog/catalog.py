@@ -147,7 +147,7 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
         """The studies whose received images are no longer needed here, the longest ended first.
 
         The newest job ended longer than `retention_s` ago, as `committed`, as `delivered` where no destination is asked
-        for storage commitment, as `analysed` where the node has fetched it itself (an earlier scan), as `ignored`, or
+        for storage commitment, as `analysed` where the node has fetched it itself (a prior scan), as `ignored`, or
         as `refused` with its reports (if any) stored: these wait for nobody, and the sender has its images. Never what
         is `failed`, `held` or `cancelled`: a person decides. Never a study that receives or has anything on its way,
         nor one that was released.

@@ -1,4 +1,4 @@
-"""Whose a study is, kept for longer than its images: earlier scans of a patient are found by it.
+"""Whose a study is, kept for longer than its images: prior scans of a patient are found by it.
 
 Two studies are one patient's only where Patient ID and issuer are both the same, or both lack the issuer. An ID with
 its issuer and the same ID without one may be two people (IDs are counted up from 1 in every hospital): they stay apart,

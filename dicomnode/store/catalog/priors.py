@@ -1,4 +1,4 @@
-"""Earlier scans that the node has asked the PACS for, and the studies that wait for them. Times are UTC seconds."""
+"""Prior scans that the node has asked the PACS for, and the studies that wait for them. Times are UTC seconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _RESULT = ("analysed", "delivered", "committed")
 
 @dataclass(frozen=True)
 class Prior:
-    """An earlier scan at the PACS.
+    """A prior scan at the PACS.
 
     Attributes:
         patient_hash: of the patient for whose sake it is fetched.
@@ -41,7 +41,7 @@ class Prior:
 
 
 class Priors(Database):
-    """The earlier scans' part of the catalogue."""
+    """The prior scans' part of the catalogue."""
 
     def want_prior(self, prior: Prior) -> None:
         """Note that it is wanted, unless it is already so, or was fetched for this method a short while ago."""
@@ -72,33 +72,33 @@ class Priors(Database):
         return Prior(**{**row._mapping, "series_uids": tuple(row.series_uids.split("\\"))})
 
     def is_prior(self, study_uid: str) -> bool:
-        """Whether the node fetched this study itself: one that came unasked is nobody's earlier scan only."""
+        """Whether the node fetched this study itself: one that came unasked is nobody's prior scan only."""
         found = self.prior(study_uid)
         return found is not None and found.state in FETCHED
 
     # Who waits
 
     def await_priors(self, study_uid: str, prior_uids: Sequence[str]) -> None:
-        """Note for which earlier scans a study waits."""
+        """Note for which prior scans a study waits."""
         row = self._insert(awaited).on_conflict_do_nothing()
         with self._write() as connection:
             for prior_uid in prior_uids:
                 connection.execute(row, {"study_uid": study_uid, "prior_uid": prior_uid, "state": "awaited"})
 
     def awaited(self, study_uid: str) -> list[str]:
-        """The UIDs of the earlier scans that a study waits or has waited for."""
+        """The UIDs of the prior scans that a study waits or has waited for."""
         query = select(awaited.c.prior_uid).where(awaited.c.study_uid == study_uid).order_by(awaited.c.prior_uid)
         with self._read() as connection:
             return list(connection.execute(query).scalars())
 
     def mark_awaited(self, study_uid: str, prior_uid: str, state: AwaitedState) -> None:
-        """Note whether the study's result was made with this earlier scan."""
+        """Note whether the study's result was made with this prior scan."""
         mine = (awaited.c.study_uid == study_uid) & (awaited.c.prior_uid == prior_uid)
         with self._write() as connection:
             connection.execute(awaited.update().where(mine).values(state=state))
 
     def reopen_for_late_priors(self) -> list[str]:
-        """Let the studies whose result went out without an earlier scan that has come by now settle once more.
+        """Let the studies whose result went out without a prior scan that has come by now settle once more.
 
         Returns their UIDs.
         """
