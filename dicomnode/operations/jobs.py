@@ -47,11 +47,7 @@ def _flags(catalog: Catalog, job: Job, deliveries: list[Delivery]) -> list[str]:
     conflicts = len(catalog.conflicts(job.study_uid))
     warnings = sum(d.text == "warning" for d in deliveries)
     return [
-        *(
-            [f"{conflicts} images reuse a stored SOP Instance UID with different content (quarantined)"]
-            if conflicts
-            else []
-        ),
+        *([f"SOP Instance UIDs received again with different content: {conflicts} (quarantined)"] if conflicts else []),
         *([f"{warnings} objects stored with a warning"] if warnings else []),
         *(["prior scan, fetched for comparison"] if catalog.is_prior(job.study_uid) else []),
     ]

@@ -72,7 +72,7 @@ def decide_step(study_uid: str, generation: int) -> JobState:
     noted = work.catalog.note_routing(study_uid, generation, json.dumps(found.recorded()), now=time.time())
     decision = decision_of(noted)
     by = " and ".join(repr(name) for name in decision.taken_by) or "no rule"
-    log.info("study %s generation %d matched routing rule %s", study_uid, generation, by)
+    log.info("study %s generation %d: routing matched %s", study_uid, generation, by)
     action, now = decision.action, time.time()
     if action.hold and noted.released_at is None:
         reason = f"held by {by}: release with `dicomnode jobs release`"

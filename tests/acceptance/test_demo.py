@@ -29,7 +29,7 @@ def test_the_whole_way_on_a_synthetic_study(tmp_path: Path) -> None:
         "volume, ml",
         "5 years",
         "SYNTHETIC DEMO",
-        "every expected object",
+        "all expected objects",
     ):
         assert part in done.stdout, part
 

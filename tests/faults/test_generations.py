@@ -182,7 +182,7 @@ def test_case_12_other_content_under_a_taken_uid_is_quarantined_and_flagged(file
         assert pydicom.dcmread(kept[changed.SOPInstanceUID]).PixelData == pydicom.dcmread(files[3]).PixelData
         shown = jobs.details(station.config, UID, None)
         assert [c["sop_instance_uid"] for c in shown["conflicts"]] == [changed.SOPInstanceUID]
-        assert "1 images reuse a stored SOP Instance UID" in shown["flags"]
+        assert "SOP Instance UIDs received again with different content: 1" in shown["flags"]
         (row,) = jobs.overview(station.config, None, 10)
         assert row["flags"] == shown["flags"]
         quarantine = station.config.storage.spool / "quarantine" / f"{shown['conflicts'][0]['sha256']}.dcm"
