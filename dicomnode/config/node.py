@@ -125,7 +125,7 @@ class WorkerTable(ConfigTable):
 
 
 class LoggingTable(ConfigTable):
-    """Logs go to standard error, for journald or a container to keep."""
+    """Send logs to standard error, for journald or a container to keep."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="give 'debug', 'info', 'warning' or 'error'; only 'debug' may show patient data"

@@ -129,7 +129,7 @@ def echo(destination: Peer) -> float:
 
 
 def send(destination: Peer, paths: Sequence[Path], on_result: Callable[[Path, Sent], None] | None = None) -> list[Sent]:
-    """Stores files at a peer, in their order, and returns what the peer has stored.
+    """Store files at a peer, in their order, and return what the peer has stored.
 
     The first failure ends it; what was stored before has been told to `on_result`, one call for each object.
 

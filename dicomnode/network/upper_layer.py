@@ -37,7 +37,7 @@ class PduReception(Protocol):
     """One data set that is coming in."""
 
     def write(self, data: memoryview) -> None:
-        """Takes the next bytes; never fails: what went wrong is the answer's matter."""
+        """Take the next bytes; never fails: what went wrong is the answer's matter."""
 
     def finish(self) -> StoreAnswer:
         """All bytes are there: keep them, and say how it went."""
@@ -79,7 +79,7 @@ class UpperLayer(DULServiceProvider):
         self.socket: PollingSocket = PollingSocket(association, client_socket, self.wake)
 
     def _make_waiting(self) -> None:
-        """Takes this provider's place under the association, and lets both its threads wait for work."""
+        """Take this provider's place under the association, and let both its threads wait for work."""
         association, checkpoint = self._association, ReactorCheckpoint()
         self.to_user_queue = WakingQueue(checkpoint.wake)
         self.artim_timer.timeout = association.acse_timeout
@@ -164,7 +164,7 @@ class UpperLayer(DULServiceProvider):
         super()._read_pdu_data()
 
     def _is_taken(self, pdu: memoryview) -> bool:
-        """Takes the PDU if it is part of a C-STORE, or of a command that may become one."""
+        """Take the PDU if it is part of a C-STORE, or of a command that may become one."""
         if pdu[0] != _P_DATA_TF or self.state_machine.current_state != _DATA_TRANSFER:
             return False
         if self._assoc.dimse.message is not None:

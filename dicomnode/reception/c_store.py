@@ -72,7 +72,7 @@ class Reception:
             self._failed(error)
 
     def write(self, data: memoryview) -> None:
-        """Adds bytes of the data set."""
+        """Add bytes of the data set."""
         if self._incoming is not None:
             try:
                 self._incoming.write(data)

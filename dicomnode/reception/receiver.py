@@ -192,7 +192,7 @@ class Receiver:
             association.acceptor.supported_contexts = [*query_retrieve_scp.offered(), commitment.context()]
 
     def _is_admitted(self, association: Association) -> bool:
-        """Takes one of the places, if there is one left."""
+        """Take one of the places, if there is one left."""
         with self._admission:
             if len(self._admitted) >= self._settings.max_associations:
                 return False

@@ -21,7 +21,7 @@ _GAS_BELOW_HU = -965
 
 
 class Segmenter(Protocol):
-    """Finds the lungs. `name` and `version` stand in SEG and SR: together they say what made the mask."""
+    """Finds the lungs. `name` and `version` are in SEG and SR: together they say what made the mask."""
 
     @property
     def name(self) -> str: ...
