@@ -24,7 +24,7 @@ def test_a_free_port(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("callers", "says"),
-    [([], "answers as DICOMNODE: the node is running"), (["CT1"], "refuses DICOMNODE as a caller")],
+    [([], "answers as DICOMNODE: the node is running"), (["CT1"], "rejects DICOMNODE as a caller")],
     ids=["open", "not among the callers"],
 )
 def test_the_node_itself_has_the_port(tmp_path: Path, callers: list[str], says: str) -> None:

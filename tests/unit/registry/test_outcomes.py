@@ -48,7 +48,7 @@ def test_outcomes_by_patient_id_are_shifted_like_the_scans(node: Node) -> None:
         ("SECRET,,2020-01-01,,2020-01-02\n", "row 2, column transplant_date: is after death_date"),
         ("SECRET,,,2020-01-01,2020-01-02\n", "row 2, column transplant_date: is after last_contact_date"),
         ("P,,2020-01-01,,\n\nP,,2020-01-01,,\n", "row 4, the patient occurs in an earlier row"),
-        ("PAT-1,H,2019-12-31,,\n", "row 2, column death_date: lies before a scan of this patient"),
+        ("PAT-1,H,2019-12-31,,\n", "row 2, column death_date: is before a scan of this patient"),
         ("P,,2020-01-01,,\nSECRET,H,2020-01-01,\n", "row 3: 4 values for 5 columns"),
         ("P,,2020-01-01,,\nSECRET,H,2020-01-01,,,\n", "row 3: 6 values for 5 columns"),
         ('P,,2020-01-01,,\n"SECRET"1,H,2020-01-01,,\n', "line 3: not a CSV file"),
@@ -69,8 +69,8 @@ def test_what_training_would_refuse_is_refused_whole_and_names_no_patient(node: 
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        ("patient_id,died\nSECRET,2020-01-01\n", "Missing: death_date, last_contact_date; not known: column 2"),
-        ("SECRET,2020-01-01,,\nP,2020-01-01,,\n", "not known: column 1, 2, 3, 4"),
+        ("patient_id,died\nSECRET,2020-01-01\n", "Missing: death_date, last_contact_date; unknown: column 2"),
+        ("SECRET,2020-01-01,,\nP,2020-01-01,,\n", "unknown: column 1, 2, 3, 4"),
         ("patient_id,death_date,death_date,last_contact_date\nP,,,\n", "each once"),
         ("patient,issuer,death_date,last_contact_date\nP,,,\n", "patient_id and optionally issuer"),
         ("patient,death_date,last_contact_date\nSECRET,2020-01-01,\n", "row 2, column patient: is not a pseudonym"),

@@ -44,5 +44,5 @@ def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_bytes(b"short")
-    with pytest.raises(UsageError, match="holds 5 bytes"):
+    with pytest.raises(UsageError, match="has 5 bytes"):
         pseudonyms.load(tmp_path)

@@ -103,7 +103,7 @@ def test_routes_test_says_which_rule_and_why(site: tuple[Path, Path, list[Datase
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())
     assert str(images[0].StudyInstanceUID) in said
-    assert "taken by thin chest CT: analysed with 'default' (stat), results to pacs" in said
+    assert "matched by thin chest CT: analysed with 'default' (stat), results to pacs" in said
     assert "yes: in one series: SliceThickness is at most 1.5 (found: 1.25)" in said
     assert "matches, but an earlier rule applies" in said
 
