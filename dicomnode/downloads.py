@@ -72,7 +72,7 @@ def installed(folder: Path) -> dict[str, Installed]:
 
 
 def fetch(known: PublishedFile, folder: Path, mirror: str = "", progress: Progress | None = None) -> Installed:
-    """Download and install. A download that was cut off goes on where it ended; what is here and whole is left alone.
+    """Download and install. An interrupted download is resumed; an installed file is left alone.
 
     Args:
         known: what to fetch.
@@ -102,10 +102,10 @@ def fetch(known: PublishedFile, folder: Path, mirror: str = "", progress: Progre
     except (OSError, HTTPException) as e:
         why = e.reason if isinstance(e, urllib.error.URLError) else e
         raise PeerError(
-            f"{url}: no connection, or it was cut off ({why}). Run the same command again: it goes on where it ended. "
-            f"Without internet, carry the file here and {known.by_hand}."
+            f"{url}: no connection, or it was interrupted ({why}). Run the same command again to resume. "
+            f"Without internet, copy the file to this machine and {known.by_hand}."
         ) from e
-    return keep(known, part, folder, f"what {url} sent")
+    return keep(known, part, folder, f"the file from {url}")
 
 
 def keep(known: PublishedFile, part: Path, folder: Path, source: str) -> Installed:
@@ -124,8 +124,8 @@ def keep(known: PublishedFile, part: Path, folder: Path, source: str) -> Install
     if not found.startswith(known.prefix):
         part.unlink()
         raise WeightsError(
-            f"{source} has sha256 {found}, but that of {known.name} begins with {known.prefix}: it is damaged or "
-            "another file"
+            f"{source} has sha256 {found}, but {known.name} has one that begins with {known.prefix}: it is "
+            "damaged or the wrong file"
         )
     with part.open("rb") as file:
         os.fsync(file.fileno())
@@ -146,7 +146,7 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         raise
     with response:
         if response.status != HTTPStatus.PARTIAL_CONTENT:
-            have = 0  # a server that knows no ranges sends all of it again
+            have = 0  # a server without range requests sends all of it again
         length = response.headers.get("Content-Length")
         total = None if length is None else have + int(length)
         with part.open("ab" if have else "wb") as file:
@@ -156,4 +156,4 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
                 if progress:
                     progress(have, total)
     if total is not None and have < total:
-        raise ConnectionError(f"{have} of {total} bytes came")
+        raise ConnectionError(f"only {have} of {total} bytes received")

@@ -1,4 +1,4 @@
-"""The one tree of errors. Each class knows the exit code of the command line and whether trying again may help.
+"""The tree of errors. Each class knows the exit code of the command line and whether retrying may help.
 
 The message says what was wrong, with the value, and what to do. It never holds patient data: messages end in logs.
 """
@@ -20,7 +20,7 @@ class UsageError(DicomnodeError):
 
 
 class ConfigurationError(DicomnodeError):
-    """The configuration is wrong: which key, which value, and the cure."""
+    """The configuration is wrong. The message names key, value and cure."""
 
     exit_code = 2
 
@@ -58,28 +58,28 @@ class WeightsError(DicomnodeError):
 
 
 class SpoolError(DicomnodeError):
-    """The spool or its catalogue cannot take or give what was asked."""
+    """The spool or its catalogue failed."""
 
     exit_code = 5
     may_retry = True
 
 
 class DatabaseError(SpoolError):
-    """The database did not answer or was cut off: the same call may succeed later."""
+    """The database did not answer or the connection was lost: the same call may succeed later."""
 
 
 class PeerError(DicomnodeError):
-    """A peer could not be reached or failed in passing: trying again may help."""
+    """A peer could not be reached or failed temporarily: retrying may help."""
 
     exit_code = 6
     may_retry = True
 
 
 class PeerRejectedError(DicomnodeError):
-    """A peer refused for good (AE title not recognised, SOP class not supported): trying again will not help."""
+    """A peer refused permanently (AE title not recognised, SOP class not supported): retrying will not help."""
 
     exit_code = 6
 
 
 class AssociationRejectedError(PeerRejectedError):
-    """A peer refused a whole association for good: what holds for one object holds for all that were to go on it."""
+    """A peer refused an association permanently, and with it all objects to be sent on it."""

@@ -55,7 +55,7 @@ def configure(level: str, process: str) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
         # A tick that is late is skipped: the next one finds the same state.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        # A peer that is away is told by whoever wanted something of it, with its name; not as two errors besides.
+        # An unreachable peer is reported once, with its name, by the code that called it.
         logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
         # pydicom's warnings quote the values they complain of, and those can be a patient's name.
         logging.getLogger("pydicom").setLevel(logging.ERROR)
@@ -70,4 +70,4 @@ def log_unexpected(log: logging.Logger, error: BaseException, message: str, *arg
     """
     where = "".join(traceback.format_tb(error.__traceback__))
     log.error(f"{message}: {type(error).__name__}; at\n{where}", *args)
-    log.debug("its text: %s", error)
+    log.debug("error text: %s", error)

@@ -27,12 +27,12 @@ class SelectionTable(ConfigTable):
 
     modalities: tuple[str, ...] = Field(_RULES.modalities, min_length=1, description="give a list such as ['CT']")
     body_parts: Patterns = Field(
-        _RULES.body_parts, description=f"give a list of words for the chest, {PATTERNS}, or leave the key out"
+        _RULES.body_parts, description=f"give a list of words for the chest, {PATTERNS}, or omit the key"
     )
     other_body_parts: Patterns = Field(
         _RULES.other_body_parts, description=f"give a list of words for other parts of the body, {PATTERNS}"
     )
-    body_part_may_be_missing: bool = Field(True, description="give false to ask for a word for the chest, else true")
+    body_part_may_be_missing: bool = Field(True, description="give false to require a word for the chest, else true")
     max_degrees_from_axial: float = Field(
         _RULES.max_degrees_from_axial, ge=0, le=40, description="give an angle in degrees, 0 to 40"
     )
@@ -41,10 +41,10 @@ class SelectionTable(ConfigTable):
         _RULES.min_coverage_mm, ge=0, description="give the distance from the first slice to the last, in mm"
     )
     max_step_mm: float | None = Field(
-        None, gt=0, description="give the largest distance between slices, in mm; leave the key out for no limit"
+        None, gt=0, description="give the largest slice spacing, in mm; omit the key for no limit"
     )
     max_thickness_mm: float | None = Field(
-        None, gt=0, description="give the largest Slice Thickness, in mm; leave the key out for no limit"
+        None, gt=0, description="give the largest Slice Thickness, in mm; omit the key for no limit"
     )
     kernels: tuple[Family, ...] = Field(
         _RULES.kernels, min_length=1, description=f"give some of {', '.join(_RULES.kernels)}, the best first"
@@ -63,7 +63,7 @@ class SelectionTable(ConfigTable):
     @classmethod
     def _once(cls, value: tuple[Family, ...]) -> tuple[Family, ...]:
         if len(set(value)) < len(value):
-            raise ValueError("a family is named twice")
+            raise ValueError("a family is listed twice")
         return value
 
     @property
@@ -95,10 +95,10 @@ class AnalysisTable(ConfigTable):
     weights: Path = Field(Path("weights"), description="give the folder that holds the model bundles")
     bundle: str = Field("", description="give the name of a bundle's folder in `weights`, or '' for no risk")
     shadow_bundle: str = Field(
-        "", description="give the name of a candidate's folder in `weights`, which runs unseen beside `bundle`, or ''"
+        "", description="give the folder name, in `weights`, of a bundle to run in shadow of `bundle`, or ''"
     )
     allow_demo_bundles: bool = Field(
-        False, description="give true only to try things out: it serves bundles trained on synthetic data"
+        False, description="give true for demonstrations only: it allows bundles trained on synthetic data"
     )
     radiomics: bool = Field(True, description="give true to compute the radiomics features, else false")
     radiomics_filters: tuple[Literal["LoG", "Wavelet"], ...] = Field(
@@ -113,7 +113,7 @@ class AnalysisTable(ConfigTable):
     @classmethod
     def _with_lungmask(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("segmenter") == "classical":
-            raise ValueError("lobes need segmenter = 'lungmask': the classical segmenter knows none")
+            raise ValueError("lobes need segmenter = 'lungmask': the classical segmenter finds none")
         return value
 
     @field_validator("radiomics_log_sigma_mm")

@@ -39,20 +39,20 @@ class DestinationTable(ConfigTable):
     objects: tuple[ObjectName, ...] = Field(OBJECTS, description=f"give a list of some of: {', '.join(OBJECTS)}")
     refused_report: bool = Field(False, description="give true to send a short «not analysed: reason» report")
     concurrency: int = Field(1, ge=1, le=16, description="give the number of studies sent at once, 1 to 16")
-    timeout_s: float = Field(30, gt=0, description="give the seconds to wait for an answer")
-    retry_first_s: float = Field(10, gt=0, description="give the seconds before the first new attempt")
+    timeout_s: float = Field(30, gt=0, description="give the seconds to wait for a response")
+    retry_first_s: float = Field(10, gt=0, description="give the seconds before the first retry")
     retry_longest_s: float = Field(1800, gt=0, description="give the longest pause between attempts, in seconds")
     retry_for_s: float = Field(172800, ge=0, description="give the seconds after which delivery counts as failed")
     commitment: bool = Field(False, description="give true to ask this peer for storage commitment")
     commitment_timeout_s: float = Field(
-        3600, gt=0, description="give the seconds without a commitment report after which it is asked for again"
+        3600, gt=0, description="give the seconds to wait for a commitment report before requesting it again"
     )
 
     @field_validator("commitment")
     @classmethod
     def _committing(cls, value: bool) -> bool:
         if value and not cls.supports_commitment:
-            raise ValueError("this kind of destination knows no storage commitment: leave it false")
+            raise ValueError("this kind of destination has no storage commitment: leave it false")
         return value
 
     @property
@@ -92,19 +92,17 @@ class StowDestinationTable(DestinationTable):
         description="give the DICOMweb service's root, such as 'https://pacs.example/dicom-web', without credentials",
     )
     user: str = Field("", description="give the user name for basic authentication; the url must begin with https://")
-    password: str = Field("", pattern=_STANDS_AT, description=f"give where the password stands: {_PLACES}")
+    password: str = Field("", pattern=_STANDS_AT, description=f"give the place of the password: {_PLACES}")
     token: str = Field(
-        "", validate_default=True, pattern=_STANDS_AT, description=f"give where the bearer token stands: {_PLACES}"
+        "", validate_default=True, pattern=_STANDS_AT, description=f"give the place of the bearer token: {_PLACES}"
     )
-    ca_file: str = Field(
-        "", description="give the file with the certificates of the authorities to trust, or '' for the system's"
-    )
+    ca_file: str = Field("", description="give a file of trusted CA certificates, or '' for the system's")
 
     @field_validator("password", "token")
     @classmethod
     def _encrypted(cls, value: str, info: ValidationInfo) -> str:
         if value and not _is_private(info.data.get("url", "")):
-            raise ValueError("would go over the network in the clear: the url must begin with https://")
+            raise ValueError("would be sent unencrypted: the url must begin with https://")
         return value
 
     @field_validator("token")
@@ -112,7 +110,7 @@ class StowDestinationTable(DestinationTable):
     def _one_way_in(cls, value: str, info: ValidationInfo) -> str:
         user, password = bool(info.data.get("user")), bool(info.data.get("password"))
         if user != password or (value and user):
-            raise ValueError("user and password belong together, and exclude a token")
+            raise ValueError("give either user and password, or a token")
         return value
 
     def resolved(self, folder: Path) -> Self:

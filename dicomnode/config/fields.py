@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 def _ae_title(value: str) -> str:
     """PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, no control characters."""
     if not 1 <= len(value.strip()) <= 16 or "\\" in value or not value.isascii() or not value.isprintable():
-        raise ValueError("not an application entity title")
+        raise ValueError("not an AE title")
     return value.strip()
 
 

@@ -1,4 +1,4 @@
-"""Reads the file, and says what is wrong with it: every mistake, with key, value and cure."""
+"""Reading the file, and reporting every mistake in it with key, value and cure."""
 
 import difflib
 import tomllib
@@ -23,15 +23,13 @@ def load(path: Path) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigurationError(
-            f"{path}: there is no such file; copy {shipped('ae_config.toml')} and adapt it"
-        ) from None
+        raise ConfigurationError(f"{path}: no such file; copy {shipped('ae_config.toml')} and adapt it") from None
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigurationError(f"{path}: cannot be read as UTF-8 text ({type(e).__name__}): {e}") from None
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
-        raise ConfigurationError(f"{path}: this is not TOML: {e}; strings need quotes, true and false do not") from None
+        raise ConfigurationError(f"{path}: not valid TOML: {e}; strings need quotes, true and false do not") from None
     return parse(table, path)
 
 
@@ -70,9 +68,9 @@ def _message(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         name = str(error["loc"][-1])
         if name in place.of_other_kinds:
-            return f"{key}: is not for kind = {place.kind!r}: take it out, or change the kind"
+            return f"{key}: does not apply to kind = {place.kind!r}: remove it, or change the kind"
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"perhaps you meant {near[0]!r}" if near else f"known here: {', '.join(known)}"
+        hint = f"perhaps you meant {near[0]!r}" if near else f"known keys: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
     what = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":

@@ -29,14 +29,16 @@ class CallerTable(ConfigTable):
         False, description="give true to let this caller, named by its AE title, query and retrieve what the node holds"
     )
     move_to: str = Field(
-        "", pattern=r"^$|^.+:\d{1,5}$", description="give 'host:port' where this caller takes what C-MOVE sends to it"
+        "",
+        pattern=r"^$|^.+:\d{1,5}$",
+        description="give the 'host:port' at which this caller receives C-MOVE transfers",
     )
 
     @field_validator("query")
     @classmethod
     def _named(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("ae_title") == "*":
-            raise ValueError("query = true for any AE title would give images to everybody")
+            raise ValueError("query = true for any AE title would let anyone retrieve images")
         return value
 
     def peer(self, address: str, calling_ae: str, timeout_s: float, network_timeout_s: float) -> Peer:
@@ -62,7 +64,7 @@ class NodeTable(ConfigTable):
     port: Port = Field(11112, description="give a free TCP port from 1 to 65535 (below 1024 needs privileges)")
     check_called_ae: bool = Field(True, description="give true to accept only calls to our AE title, else false")
     callers: tuple[CallerTable, ...] = Field(
-        (), description="give [[node.callers]] tables; none means that anyone may send"
+        (), description="give [[node.callers]] tables; without any, anyone may send"
     )
     max_associations: int = Field(
         50, ge=1, le=900, description="give the number of associations per receiving process, from 1 to 900"
@@ -71,9 +73,11 @@ class NodeTable(ConfigTable):
         1, ge=1, le=16, description="give the number of receiving processes that share the port, 1 to 16"
     )
     max_pdu_bytes: int = Field(
-        1 << 20, ge=4096, le=1 << 20, description="give the largest PDU we take, in bytes: 4096 to 1048576"
+        1 << 20, ge=4096, le=1 << 20, description="give the largest PDU accepted, in bytes: 4096 to 1048576"
     )
-    network_timeout_s: float = Field(60, gt=0, description="give seconds of silence after which a caller is cut off")
+    network_timeout_s: float = Field(
+        60, gt=0, description="give the seconds of inactivity after which a caller is disconnected"
+    )
 
     @property
     def report_to(self) -> tuple[Peer, ...]:
@@ -102,23 +106,23 @@ class StorageTable(ConfigTable):
         description="give '' for SQLite files in `state`, or a URL that starts with postgresql://",
     )
     retention_days: float = Field(
-        7.0, ge=0, description="give the days for which a delivered study is kept at least after its last image"
+        7.0, ge=0, description="give the minimum days to keep a delivered study after its last image"
     )
     findings_days: float = Field(
-        3650.0, ge=0, description="give the days for which findings are kept to compare later scans with"
+        3650.0, ge=0, description="give the days to keep findings for comparison with later scans"
     )
     low_free_gb: float = Field(
         10.0, ge=0, description="give the free disk space, in GB, below which delivered studies are removed"
     )
     minimum_free_gb: float = Field(
-        2.0, ge=0, description="give the free disk space, in GB, below which nothing more is accepted"
+        2.0, ge=0, description="give the free disk space, in GB, below which images are no longer accepted"
     )
 
     @field_validator("minimum_free_gb")
     @classmethod
     def _marks(cls, value: float, info: ValidationInfo) -> float:
         if value > info.data.get("low_free_gb", value):
-            raise ValueError("is above low_free_gb: nothing would be removed before everything is refused")
+            raise ValueError("is above low_free_gb: images would be refused before any study is removed")
         return value
 
 
@@ -126,13 +130,16 @@ class SettleTable(ConfigTable):
     """When a study counts as complete."""
 
     release_s: float = Field(5, ge=0, description="give the seconds to wait after a complete study's last association")
-    quiet_s: float = Field(60, gt=0, description="give the seconds of silence after which an unclear study is taken")
-    tick_s: float = Field(1, gt=0, le=60, description="give the seconds between two looks, above 0 and up to 60")
+    quiet_s: float = Field(
+        60, gt=0, description="give the seconds without images after which a possibly incomplete study is processed"
+    )
+    tick_s: float = Field(1, gt=0, le=60, description="give the polling interval in seconds, above 0 and up to 60")
     count_at: str = Field(
-        "", description="give the name of a destination that gets the same images and counts them, or '' for none"
+        "",
+        description="give the name of a destination that receives the same images and can count them, or ''",
     )
     count_wait_s: float = Field(
-        300, ge=0, description="give the seconds that a study waits at most for images that the count promises"
+        300, ge=0, description="give the longest wait, in seconds, for images that this destination lists"
     )
 
 
@@ -143,14 +150,14 @@ class WorkerTable(ConfigTable):
     concurrency: int = Field(
         1, ge=1, le=16, description="give the number of studies a worker analyses at once, 1 to 16"
     )
-    drain_s: float = Field(30, ge=0, description="give the seconds that running work may take to stop")
+    drain_s: float = Field(30, ge=0, description="give the seconds that running work is allowed to finish")
     dead_after_s: float = Field(
-        60, ge=1, description="give the seconds of silence after which a worker's work goes to others, 1 or more"
+        60, ge=1, description="give the seconds without heartbeat after which a worker's work is reassigned, 1 or more"
     )
 
 
 class LoggingTable(ConfigTable):
-    """Logs go to standard error, for journald or a container to keep."""
+    """Send logs to standard error, for journald or a container to keep."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="give 'debug', 'info', 'warning' or 'error'; only 'debug' may show patient data"

@@ -28,14 +28,14 @@ class NotifyTable(ConfigTable):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$", description="give a name of letters, digits, '-' and '_'")
     kind: Literal["email", "webhook"] = Field(description="give 'email' or 'webhook'")
     events: tuple[Event, ...] = Field(("failed", "held"), min_length=1, description=f"give some of {', '.join(EVENTS)}")
-    url: str = Field("", pattern=r"^$|^https?://", description="give the webhook's address, with https:// where it can")
+    url: str = Field("", pattern=r"^$|^https?://", description="give the webhook's URL, with https:// if possible")
     to: tuple[str, ...] = Field((), description="give a list of e-mail addresses")
-    sender: str = Field("", description="give the e-mail address that stands under From")
+    sender: str = Field("", description="give the sender's e-mail address (From)")
     server: str = Field("", pattern=r"^$|^.+:\d{1,5}$", description="give the mail server as 'host:port'")
     security: Literal["tls", "starttls", "none"] = Field(
         "starttls", description="give 'tls', 'starttls', or 'none' (a relay on this machine)"
     )
-    user: str = Field("", description="give the user at the mail server, or '' for none")
+    user: str = Field("", description="give the user name on the mail server, or '' for none")
     secret_file: Path | None = Field(
         None, description="give the file that holds the mail server's password or the webhook's signing key"
     )
@@ -45,10 +45,10 @@ class NotifyTable(ConfigTable):
     patient_data: bool = Field(
         False, description=f"give true to allow ${', $'.join(sorted(PATIENT_NAMES))} in subject and template"
     )
-    timeout_s: float = Field(20, gt=0, description="give the seconds to wait for an answer")
-    retry_first_s: float = Field(10, gt=0, description="give the seconds before the second attempt")
+    timeout_s: float = Field(20, gt=0, description="give the seconds to wait for a response")
+    retry_first_s: float = Field(10, gt=0, description="give the seconds before the first retry")
     retry_longest_s: float = Field(1800, gt=0, description="give the longest pause between attempts, in seconds")
-    retry_for_s: float = Field(172_800, ge=0, description="give the seconds after which it is given up")
+    retry_for_s: float = Field(172_800, ge=0, description="give the seconds after which the message is dropped")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -70,15 +70,17 @@ class NotifyTable(ConfigTable):
         for key in ("subject", "template"):
             text = string.Template(getattr(self, key))
             if not text.is_valid():
-                raise ValueError(f"{self.name!r}: a '$' in {key} begins no name; write '$$' for a dollar sign")
+                raise ValueError(
+                    f"{self.name!r}: a '$' in {key} is not followed by a name; write '$$' for a dollar sign"
+                )
             unknown = sorted(set(text.get_identifiers()) - SAFE_NAMES - PATIENT_NAMES)
             if unknown:
                 known = ", ".join(sorted(SAFE_NAMES | PATIENT_NAMES))
-                raise ValueError(f"{self.name!r}: {key} names ${unknown[0]}; there are {known}")
+                raise ValueError(f"{self.name!r}: {key} names ${unknown[0]}; known are {known}")
         if self.patient_names and not self.patient_data:
             raise ValueError(
-                f"{self.name!r}: ${sorted(self.patient_names)[0]} is patient data; leave it out, or say patient_data = "
-                "true if all who get this may know"
+                f"{self.name!r}: ${sorted(self.patient_names)[0]} is patient data; remove it, or set patient_data = "
+                "true if every recipient may see it"
             )
         return self
 

@@ -25,21 +25,21 @@ class PriorsTable(RemoteTable):
     modalities: tuple[str, ...] = Field(("CT",), min_length=1, description="give a list such as ['CT']")
     body_parts: Patterns = Field(
         selection_rules.CHEST_WORDS,
-        description=f"give words for the chest in descriptions and body part, {PATTERNS}, or leave the key out",
+        description=f"give words for the chest in descriptions and body part, {PATTERNS}, or omit the key",
     )
     description_exclude: Patterns = Field((), description=f"give a list of patterns for descriptions, {PATTERNS}")
-    on_receipt: bool = Field(True, description="give true to fetch for a study that was received")
-    prefetch: bool = Field(True, description="give true to fetch for the patients on the worklist, before they come")
+    on_receipt: bool = Field(True, description="give true to fetch the priors of received studies")
+    prefetch: bool = Field(True, description="give true to prefetch the priors of patients on the worklist")
     quiet_hours: str = Field("", description="give the hours for prefetching, such as '19:00-06:00', or '' for all")
     studies_per_hour: int = Field(60, ge=1, description="give the largest number of studies fetched in an hour")
-    wait_s: float = Field(600, ge=0, description="give the seconds for which a study waits for its prior scans")
-    timeout_s: float = Field(30, gt=0, description="give the seconds to wait for an answer of the PACS")
-    retry_for_s: float = Field(86400, ge=0, description="give the seconds after which a fetch is not tried again")
-    send_results: bool = Field(False, description="give true to send results of fetched scans too, else false")
+    wait_s: float = Field(600, ge=0, description="give the seconds for which a study waits for its priors")
+    timeout_s: float = Field(30, gt=0, description="give the seconds to wait for a response of the PACS")
+    retry_for_s: float = Field(86400, ge=0, description="give the seconds after which a failed fetch is not retried")
+    send_results: bool = Field(False, description="give true to send the results of fetched priors too, else false")
 
     @field_validator("quiet_hours")
     @classmethod
     def _hours(cls, value: str) -> str:
         if value and _HOURS.fullmatch(value) is None:
-            raise ValueError("is no pair of times")
+            raise ValueError("is not a time range")
         return value

@@ -36,10 +36,10 @@ class ConditionTable(ConfigTable):
     equals: str = Field("", description="give the value that the attribute must have")
     one_of: tuple[str, ...] = Field((), description="give a list of values of which it must have one")
     matches: Pattern = Field("", description="give a regular expression, searched in the value without regard to case")
-    at_least: float | None = Field(None, description="give the least number (of an age: years)")
-    at_most: float | None = Field(None, description="give the largest number (of an age: years)")
+    at_least: float | None = Field(None, description="give the minimum (ages in years)")
+    at_most: float | None = Field(None, description="give the maximum (ages in years)")
     series: Literal["any", "all"] | None = Field(
-        None, description="give 'any' (one series has all of these), 'all' (every series), or leave it out: the study"
+        None, description="give 'any' (one series has all of these), 'all' (every series), or omit it: the whole study"
     )
 
     @model_validator(mode="after")
@@ -49,7 +49,7 @@ class ConditionTable(ConfigTable):
             raise ValueError("give exactly one of equals, one_of, matches, or a range (at_least, at_most)")
         low, high = self._limits
         if low is not None and high is not None and low > high:
-            raise ValueError(f"nothing is at least {low:g} and at most {high:g}: exchange them")
+            raise ValueError(f"at_least {low:g} is above at_most {high:g}: swap them")
         return self
 
     @property
@@ -72,22 +72,22 @@ class RouteTable(ConfigTable):
         (), description="give a list of our AE titles (node.ae_title, routing.ae_titles); none means any"
     )
     when: tuple[ConditionTable, ...] = Field(
-        (), description="give conditions such as { keyword = 'Modality', equals = 'CT' }; none takes every study"
+        (), description="give conditions such as { keyword = 'Modality', equals = 'CT' }; none matches every study"
     )
     analyse: str | None = Field(None, description=f"give '{DEFAULT_PROFILE}', or the name of a [[profile]]")
     results_to: tuple[str, ...] | None = Field(
-        None, min_length=1, description="give names of destinations for the results, or leave it out for all"
+        None, min_length=1, description="give names of destinations for the results, or omit the key for all"
     )
     forward_to: tuple[str, ...] = Field((), description="give names of destinations for the received images")
-    hold: bool = Field(False, description="give true to wait for `dicomnode jobs release`, then do the rest")
-    ignore: bool = Field(False, description="give true to do nothing; the images are kept until there is no room")
+    hold: bool = Field(False, description="give true to hold the study until `dicomnode jobs release`")
+    ignore: bool = Field(False, description="give true to ignore the study; its images are kept until space is needed")
     priority: Priority = Field("routine", description="give 'stat', 'routine' or 'research'")
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
         does = self.analyse is not None or bool(self.forward_to) or self.hold
         if self.ignore and does:
-            raise ValueError(f"rule {self.name!r}: ignore = true stands alone, without analyse, forward_to or hold")
+            raise ValueError(f"rule {self.name!r}: ignore = true cannot be combined with analyse, forward_to or hold")
         if not self.ignore and not does:
             raise ValueError(f"rule {self.name!r} does nothing: give analyse, forward_to, hold or ignore")
         if self.results_to is not None and self.analyse is None:
@@ -107,19 +107,22 @@ class RoutingTable(ConfigTable):
     """How the rules work together. Without any [[route]], every study is analysed and its results go everywhere."""
 
     ae_titles: tuple[AeTitle, ...] = Field(
-        (), description="give a list of more AE titles under which the node is called on the same port"
+        (), description="give a list of additional AE titles of this node, on the same port"
     )
     mode: Mode = Field(
         "first", description="give 'first' (the first rule that matches decides) or 'all' (all that match together)"
     )
     otherwise: Otherwise = Field(
-        "analyse", description="give 'analyse', 'ignore' or 'hold' for the studies that no rule takes"
+        "analyse", description="give 'analyse', 'ignore' or 'hold' for studies that match no rule"
     )
     routine_yields_s: float = Field(
-        900, ge=0, le=2_592_000, description="give the seconds for which routine studies let later 'stat' ones pass"
+        900,
+        ge=0,
+        le=2_592_000,
+        description="give the seconds for which later 'stat' studies may overtake a routine study",
     )
     research_yields_s: float = Field(
-        14_400, ge=0, le=2_592_000, description="give the seconds for which research studies let later ones pass"
+        14_400, ge=0, le=2_592_000, description="give the seconds for which later studies may overtake a research study"
     )
 
 
@@ -134,7 +137,7 @@ class ProfileTable(ConfigTable):
         None, pattern=r"^[0-9a-f]{64}$", description="give the SHA-256 of that file: 64 lower-case hex digits"
     )
     bundle: str | None = Field(None, description="give the name of a bundle's folder, or '' for no risk")
-    allow_demo_bundles: bool | None = Field(None, description="give true only to try things out")
+    allow_demo_bundles: bool | None = Field(None, description="give true for demonstrations only")
     radiomics: bool | None = Field(None, description="give true to compute the radiomics features, else false")
 
     @model_validator(mode="after")
@@ -170,8 +173,8 @@ class ProfileTable(ConfigTable):
 def check_names(routes: Sequence[RouteTable], others: Mapping[str, Any]) -> None:
     """Every destination, profile and AE title of ours that a rule names must be there.
 
-    `others` are the tables that stand before: "node", "destination", "profile", "routing"; one that is itself wrong is
-    lacking, and told by itself. Raises ValueError.
+    `others` are the tables validated before: "node", "destination", "profile", "routing"; one that is itself wrong is
+    missing, and reported separately. Raises ValueError.
     """
     if not {"node", "destination", "profile", "routing"} <= others.keys():
         return
@@ -185,11 +188,11 @@ def check_names(routes: Sequence[RouteTable], others: Mapping[str, Any]) -> None
             _known(route.name, "profile", route.analyse, profiles)
         if others["node"].check_called_ae:
             for name in route.called_ae:
-                _known(route.name, "AE title of this node", name, ours)
+                _known(route.name, "AE title", name, ours)
 
 
 def _known(rule: str, what: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"perhaps you meant {near[0]!r}" if near else f"there are: {', '.join(known) or 'none'}"
-        raise ValueError(f"rule {rule!r}: {name!r} is no {what}; {hint}")
+        hint = f"perhaps you meant {near[0]!r}" if near else f"known: {', '.join(known) or 'none'}"
+        raise ValueError(f"rule {rule!r}: there is no {what} {name!r}; {hint}")

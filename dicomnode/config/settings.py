@@ -51,10 +51,10 @@ class Config(ConfigTable):
         names = [d.name for d in value]
         doubled = sorted({n for n in names if names.count(n) > 1})
         if doubled:
-            raise ValueError(f"two destinations are named {doubled[0]!r}: give each a name of its own")
+            raise ValueError(f"two destinations are named {doubled[0]!r}: give each its own name")
         counted = info.data["settle"].count_at if "settle" in info.data else ""
         if counted and counted not in [d.name for d in value if d.peer is not None]:
-            raise ValueError(f"settle.count_at = {counted!r} names none of them that speaks DICOM")
+            raise ValueError(f"settle.count_at = {counted!r} is not the name of a DICOM destination")
         return value
 
     @field_validator("destination")
@@ -74,7 +74,7 @@ class Config(ConfigTable):
         names = [one.name for one in value]
         doubled = sorted({n for n in names if names.count(n) > 1})
         if doubled:
-            raise ValueError(f"two of them are named {doubled[0]!r}: give each a name of its own")
+            raise ValueError(f"two tables are named {doubled[0]!r}: give each its own name")
         return value
 
     @field_validator("route")
@@ -120,7 +120,7 @@ class Config(ConfigTable):
         for one in self.profile:
             if one.name == profile:
                 return one.applied_to(self.analysis)
-        raise ConfigurationError(f"profile {profile!r} is no longer configured: write it again, or retry the study")
+        raise ConfigurationError(f"profile {profile!r} is no longer configured: restore it, or retry the study")
 
     def on_device(self, device: str) -> Self:
         """The same with another compute device, for one worker. Raises ConfigurationError."""

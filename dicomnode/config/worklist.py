@@ -10,26 +10,28 @@ from dicomnode.config.remote import RemoteTable
 
 
 class WorklistTable(RemoteTable):
-    """A worklist provider (Modality Worklist, PS3.4 annex K). Without this table no order is asked for."""
+    """A worklist provider (Modality Worklist, PS3.4 annex K). Without this table no order is queried."""
 
     peer_name: ClassVar[str] = "worklist"
 
-    modality: str = Field("CT", max_length=16, description="give the modality to ask for, such as 'CT', or '' for all")
+    modality: str = Field("CT", max_length=16, description="give the modality to query, such as 'CT', or '' for all")
     station_ae_titles: tuple[AeTitle, ...] = Field(
-        (), description="give the scanners' AE titles as the worklist names them; an empty list asks for all stations"
+        (), description="give the scanners' AE titles as the worklist names them; an empty list queries all stations"
     )
-    days_before: int = Field(1, ge=0, le=30, description="give the days before today to ask for, 0 to 30")
-    days_after: int = Field(1, ge=0, le=30, description="give the days after today to ask for, 0 to 30")
-    every_s: float = Field(300, ge=1, description="give the seconds from one query of the whole list to the next")
-    on_receipt: bool = Field(True, description="give true to ask for a received study's order, false to only remember")
-    timeout_s: float = Field(10, gt=0, le=120, description="give the longest wait for an answer, seconds up to 120")
-    most: int = Field(2000, ge=1, description="give the number of answers after which a query is cancelled")
-    keep_days: int = Field(14, ge=1, description="give the days for which an order that was seen is remembered")
-    time_zone: str = Field("", description="give the RIS's time zone, such as 'Europe/Zurich'; '' is this machine's")
+    days_before: int = Field(1, ge=0, le=30, description="give the days before today to query, 0 to 30")
+    days_after: int = Field(1, ge=0, le=30, description="give the days after today to query, 0 to 30")
+    every_s: float = Field(300, ge=1, description="give the interval between queries of the whole list, in seconds")
+    on_receipt: bool = Field(
+        True, description="give true to query the order of a received study, false to use known orders only"
+    )
+    timeout_s: float = Field(10, gt=0, le=120, description="give the seconds to wait for a response, up to 120")
+    most: int = Field(2000, ge=1, description="give the number of responses after which a query is cancelled")
+    keep_days: int = Field(14, ge=1, description="give the days to remember an order after it was last listed")
+    time_zone: str = Field("", description="give the RIS's time zone, such as 'Europe/Zurich'; '' for this machine's")
 
     @field_validator("time_zone")
     @classmethod
     def _zone(cls, value: str) -> str:
         if value and value not in zoneinfo.available_timezones():
-            raise ValueError("this machine knows no such time zone")
+            raise ValueError("is not a time zone known on this machine")
         return value

@@ -147,7 +147,7 @@ def _look_up(table: WorklistTable, catalog: Catalog, image: Dataset) -> Linkage:
     try:
         fresh = worklist.ask(table, question)
     except (PeerError, PeerRejectedError) as e:
-        log.warning("the order of study %s is not known: %s", study.study_uid, e)
+        log.warning("the order of study %s could not be queried: %s", study.study_uid, e)
         unreachable = Linkage("unreachable", has_accession_number=linkage.has_accession_number)
         return unreachable if linkage.outcome == "not-found" else linkage
     catalog.remember_orders(fresh)

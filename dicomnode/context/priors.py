@@ -151,7 +151,7 @@ def want(
         wanted = Prior(scan.study_uid, mine, method, scan.series_uids, "wanted", None, now)
         if study is not None and study.instances:
             if study.state in _RESULT:
-                log.info("prior study %s is here and is analysed once more, with this method", scan.study_uid)
+                log.info("prior study %s is present and is analysed again with the current method", scan.study_uid)
                 catalog.want_prior(wanted)
                 catalog.mark_prior(scan.study_uid, "fetched")
                 catalog.reopen(scan.study_uid)
@@ -201,12 +201,12 @@ def look(
             wanted = _want_for(config, catalog, method, study_uid)
         except (PeerError, PeerRejectedError) as e:
             is_unknown, may_answer = True, isinstance(e, PeerError)
-            log.warning("prior scans of study %s are not known: %s", study_uid, e)
+            log.warning("priors of study %s could not be queried: %s", study_uid, e)
         except DicomnodeError:
             raise
         except Exception as e:  # noqa: BLE001  (whatever a PACS answers, the study goes on)
             is_unknown = True
-            logs.log_unexpected(log, e, "prior scans of study %s are not known", study_uid)
+            logs.log_unexpected(log, e, "priors of study %s could not be queried", study_uid)
     coming = [uid for uid in catalog.awaited(study_uid) if _is_coming(catalog, uid)]
     left = table.wait_s - waited
     if left > 0 and (coming or may_answer):

@@ -49,7 +49,9 @@ def ask(table: WorklistTable, question: Dataset) -> list[Order]:
     """
     found = find.find(table.peer, find.MODALITY_WORKLIST, question, within_s=table.timeout_s, most=table.most)
     if not found.is_complete:
-        log.warning("the worklist has more than %d answers to one query: narrow it, or raise worklist.most", table.most)
+        log.warning(
+            "the worklist returned more than %d responses to one query: narrow it, or raise worklist.most", table.most
+        )
     return list(_orders(found.answers, time.time()))
 
 
@@ -58,7 +60,7 @@ def _orders(answers: Iterable[bytes], seen_at: float) -> Iterator[Order]:
         try:
             yield worklist_query.order(answer, seen_at)
         except Exception as e:  # noqa: BLE001  (one item that cannot be read takes no other away)
-            logs.log_unexpected(log, e, "an item of the worklist cannot be read")
+            logs.log_unexpected(log, e, "skipped an unreadable worklist item")
 
 
 def today(table: WorklistTable, now: float) -> date:

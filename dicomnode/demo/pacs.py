@@ -20,7 +20,7 @@ from dicomnode.store.spool import folder_name
 
 
 class StoragePeer:
-    """Keeps what it gets as `folder/<SOP Instance UID>.dcm`, and commits to what it truly holds there.
+    """Keeps what it receives as `folder/<SOP Instance UID>.dcm`, and commits to what it really holds there.
 
     `report_to` are the requesters whose commitment reports go on a new association (as Orthanc does); others get the
     report on the association of their request (PS3.4 J.3.3).
@@ -61,7 +61,7 @@ class StoragePeer:
         return self.port
 
     def stop(self) -> None:
-        """Closes the port; running associations are aborted."""
+        """Close the port; running associations are aborted."""
         self._entity.shutdown()
 
     def _store(self, event: evt.Event) -> int:

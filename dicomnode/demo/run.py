@@ -48,7 +48,7 @@ tick_s = 0.5
 [analysis]
 weights = {weights}
 bundle = "{bundle}"
-allow_demo_bundles = true   # a bundle trained on phantoms: every object that it touches says so
+allow_demo_bundles = true   # a bundle trained on phantoms: every object made with it says so
 
 [[destination]]
 name = "pacs"
@@ -81,9 +81,11 @@ def run(out: Path, given: Path | None, pacs: str | None) -> int:
         else peers.parse(pacs)
     )
     if given is not None and not given.is_dir():
-        raise UsageError(f"{given}: there is no such folder")
+        raise UsageError(f"{given}: no such folder")
     if given is not None and given.resolve().is_relative_to(out.resolve()):
-        raise UsageError(f"--input {given} lies in --out {out}, which is cleared first: give another folder for --out")
+        raise UsageError(
+            f"--input {given} is inside --out {out}, which is cleared first: give another folder for --out"
+        )
     _clear(out)
     files = association.sendable(find_files(given)) if given is not None else None
     standing = StoragePeer(_PACS_AE, "127.0.0.1", 0, out / "pacs") if pacs is None else None
@@ -107,7 +109,7 @@ def _clear(out: Path) -> None:
     is_ours = path.is_file() and path.read_text("utf-8", "replace").startswith(_MADE_BY)
     if not is_ours and any(p.name != "pacs" for p in out.iterdir()):
         # Perhaps a node's own folder, with its spool.
-        raise UsageError(f"--out {out}: this folder holds something else than a demo; give a new one, or an empty one")
+        raise UsageError(f"--out {out}: this folder is not empty and not from a demo; give a new or empty one")
     for name in ("pacs", "study", "var"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in (FINDINGS, OVERLAY, "node.log"):
@@ -176,7 +178,7 @@ def _drive(
         files = demo_study.write(out / "study")
         bars.update(task, total=1, completed=1, note=f"{len(files)} images")
     if not files:
-        raise UsageError("there are no DICOM files to send")
+        raise UsageError("no DICOM files to send")
     task = bars.add_task("starting the node", total=None, note="")
     target = association.Peer("node", _NODE_AE, config.node.host, config.node.port, "DEMOSCANNER")
     _wait_for_node(target, node)
@@ -251,14 +253,14 @@ def _report(console: Console, outcomes: list[Outcome], config: Config, out: Path
         if outcome in analysed:
             arrived &= _objects(console, outcome, out / "pacs" if own_pacs else None)
     if not analysed:
-        console.print("No study held a chest CT that could be analysed.")
+        console.print("No study contained a suitable chest CT.")
         return 1 if not arrived else 3
     best = max(analysed, key=lambda o: o.findings.series.slices if o.findings and o.findings.series else 0)
     folder = results_folder(config.storage.results, best.job.study_uid, best.job.generation)
     for name in (FINDINGS, OVERLAY):
         shutil.copyfile(folder / name, out / name)
-    console.print(f"The PACS holds {'every' if arrived else 'NOT every'} expected object.")
-    console.print(f"Look at {(out / OVERLAY).resolve()}", soft_wrap=True)
+    console.print(f"The PACS holds {'all' if arrived else 'NOT all'} expected objects.")
+    console.print(f"See {(out / OVERLAY).resolve()}", soft_wrap=True)
     return 0 if arrived else 1
 
 

@@ -27,7 +27,7 @@ def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | Non
     if not (table.weights / name).is_dir():
         there = ", ".join(sorted(p.parent.name for p in table.weights.glob("*/model.toml"))) or "none"
         raise BundleError(
-            f"there is no bundle {name!r} in {table.weights} (there are: {there}): correct bundle, shadow_bundle or "
+            f"no bundle {name!r} in {table.weights} (available: {there}): correct bundle, shadow_bundle or "
             "weights in [analysis] or the profile"
         )
     from dicomnode.analysis.risk import load_bundle  # noqa: PLC0415  (torch: two seconds to import)

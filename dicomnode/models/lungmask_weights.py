@@ -20,7 +20,7 @@ KNOWN = (
     PublishedFile(
         "R231CovidWeb",
         "unet_r231covid-0de78a7e.pth",
-        "right and left lung, trained with pictures from the web",
+        "right and left lung, also trained on images from the web",
         *_LUNGMASK,
     ),
 )
@@ -31,7 +31,7 @@ def find(name: str) -> PublishedFile:
     for known in KNOWN:
         if name.lower() in (known.name.lower(), known.file.lower()):
             return known
-    raise UsageError(f"{name}: no such weights; known are {', '.join(k.name for k in KNOWN)}")
+    raise UsageError(f"{name}: no such weights; known: {', '.join(k.name for k in KNOWN)}")
 
 
 def install(file: Path, folder: Path) -> Installed:
@@ -47,7 +47,7 @@ def install(file: Path, folder: Path) -> Installed:
     try:
         shutil.copyfile(file, part)
     except OSError as e:
-        raise UsageError(f"{file}: cannot be copied to {folder} ({e.strerror})") from e
+        raise UsageError(f"{file}: cannot copy to {folder} ({e.strerror})") from e
     return keep(known, part, folder, str(file))
 
 
@@ -67,7 +67,7 @@ def verify(folder: Path) -> Iterator[WeightsVerdict]:
         if found == here.sha256:
             yield WeightsVerdict(name, True, f"sha256 {found}")
         else:
-            what = "is missing" if found is None else f"has sha256 {found}, installed was {here.sha256}"
+            what = "is missing" if found is None else f"has sha256 {found}, but {here.sha256} was installed"
             yield WeightsVerdict(name, False, f"{what}: fetch or install it again")
     from dicomnode.analysis.risk import load_bundle  # noqa: PLC0415  (imports torch)
 
@@ -77,4 +77,4 @@ def verify(folder: Path) -> Iterator[WeightsVerdict]:
         except BundleError as e:
             yield WeightsVerdict(path.parent.name, False, str(e))
         else:
-            yield WeightsVerdict(path.parent.name, True, f"{loaded.version}: hashes and golden case hold")
+            yield WeightsVerdict(path.parent.name, True, f"{loaded.version}: hashes and golden case verified")

@@ -78,7 +78,7 @@ def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> 
         return downloads.installed(folder)[lungmask_weights.find(path.name).file]
     except UsageError as e:
         raise WeightsError(
-            f"lungmask weights {e}; a file of another name needs its digest (lungmask_sha256, lungmask_lobe_sha256)"
+            f"lungmask weights {e}; a file with another name needs its digest (lungmask_sha256, lungmask_lobe_sha256)"
         ) from None
     except KeyError:
         raise WeightsError(

@@ -58,7 +58,7 @@ class Models:
         """
         name = profile or DEFAULT_PROFILE
         if name not in self._served:
-            raise ConfigurationError(f"no worker has loaded the profile {name!r}: configure it and start them again")
+            raise ConfigurationError(f"no worker has loaded the profile {name!r}: configure it and restart the workers")
         served = self._served[name]
         mark = _mark(served.table, served.table.bundle)
         if mark != served.mark:
@@ -80,9 +80,9 @@ class Models:
         try:
             self._shadow = build.model_bundle(self._table, name)
         except DicomnodeError as error:
-            log.error("the candidate %s does not load: none runs beside the served bundle: %s", name, error)
+            log.error("shadow bundle %s does not load and will not run: %s", name, error)
         except Exception as error:  # noqa: BLE001  (as above)
-            logs.log_unexpected(log, error, "the candidate %s does not load: none runs beside the served bundle", name)
+            logs.log_unexpected(log, error, "shadow bundle %s does not load and will not run", name)
 
 
 def _mark(table: AnalysisTable, name: str) -> _Mark:
@@ -104,13 +104,11 @@ def _with_new_bundle(served: _Served) -> Method:
     try:
         bundle = build.model_bundle(served.table)
     except DicomnodeError as error:
-        log.error("the bundle %s has changed and does not load: the one from before serves on: %s", name, error)
+        log.error("the changed bundle %s does not load; still serving the previous one: %s", name, error)
         return served.method
     except Exception as error:  # noqa: BLE001  (no study fails because somebody copies files)
-        logs.log_unexpected(
-            log, error, "the bundle %s has changed and does not load: the one from before serves on", name
-        )
+        logs.log_unexpected(log, error, "the changed bundle %s does not load; still serving the previous one", name)
         return served.method
     if bundle is not None:
-        log.info("bundle %s %s serves, sha256 %s", bundle.name, bundle.version, bundle.sha256)
+        log.info("now serving bundle %s %s, sha256 %s", bundle.name, bundle.version, bundle.sha256)
     return replace(served.method, bundle=bundle)

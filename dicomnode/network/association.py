@@ -56,11 +56,11 @@ _TRANSIENT = 2  # A-ASSOCIATE-RJ, result
 #: A-ASSOCIATE-RJ (source, reason) in words and with the cure, PS3.8 table 9-21.
 _REJECTIONS = {
     (1, 2): "it does not know the application context",
-    (1, 3): "it does not know our AE title {calling}: register it there with this machine's address",
+    (1, 3): "it does not know the calling AE title {calling}: register it there with this machine's address",
     (1, 7): "its AE title is not {called}: correct the destination's ae_title",
-    (2, 2): "it does not speak this protocol version",
-    (3, 1): "it is congested at the moment",
-    (3, 2): "it has too many associations at the moment",
+    (2, 2): "it does not support this protocol version",
+    (3, 1): "temporary congestion",
+    (3, 2): "too many associations at present",
 }
 
 
@@ -132,7 +132,7 @@ def echo(destination: Peer) -> float:
 
 
 def send(destination: Peer, paths: Sequence[Path], on_result: Callable[[Path, Sent], None] | None = None) -> list[Sent]:
-    """Stores files at a peer, in their order, and returns what the peer has stored.
+    """Store files at a peer, in their order, and return what the peer has stored.
 
     The first failure ends it; what was stored before has been told to `on_result`, one call for each object.
 
@@ -170,9 +170,7 @@ def _read_meta(path: Path) -> _File:
         meta: FileMetaDataset = read_file_meta_info(path)
         return _File(path, meta.MediaStorageSOPClassUID, str(meta.MediaStorageSOPInstanceUID), meta.TransferSyntaxUID)
     except (OSError, InvalidDicomError, AttributeError) as error:
-        raise PeerRejectedError(
-            f"cannot send {path}: it is no DICOM file that can be read ({type(error).__name__})"
-        ) from error
+        raise PeerRejectedError(f"cannot send {path}: not a readable DICOM file ({type(error).__name__})") from error
 
 
 def _proposals(files: Sequence[_File], destination: Peer) -> dict[tuple[UID, UID], None]:
@@ -217,7 +215,7 @@ def _store(association: Association, destination: Peer, file: _File, message_id:
         answer = association.send_c_store(_converted(file.path, syntax), msg_id=message_id)
     if "Status" not in answer:
         raise PeerError(
-            f"{destination} did not answer for {file.sop_instance_uid}: aborted, or silent for "
+            f"{destination} did not answer for {file.sop_instance_uid}: aborted, or no response within "
             f"{destination.dimse_timeout_s:g} s"
         )
     return _judge(destination, file, int(answer.Status), str(answer.get("ErrorComment", "")))
@@ -244,7 +242,7 @@ def _agreed_syntax(association: Association, destination: Peer, file: _File) -> 
             return syntax
     raise PeerRejectedError(
         f"{destination} does not accept {file.sop_class_uid.name} in {file.transfer_syntax.name}: "
-        "enable it there, or take the object off this destination"
+        "enable it there, or remove the object from this destination"
     )
 
 
@@ -260,10 +258,10 @@ def _judge(destination: Peer, file: _File, status: int, comment: str) -> Sent:
         log.warning("%s stored %s with warning 0x%04X", destination, file.sop_instance_uid, status)
         return Sent(file.sop_instance_uid, status, "warning")
     # The comment is the peer's free text and may name a patient.
-    log.debug("%s says of 0x%04X: %s", destination, status, comment)
+    log.debug("%s, status 0x%04X: %s", destination, status, comment)
     text = f"{destination} refused {file.sop_class_uid.name} {file.sop_instance_uid} with status 0x{status:04X}"
     if is_passing(status):
-        raise PeerError(f"{text}: it cannot store at the moment")
+        raise PeerError(f"{text}: temporarily unable to store")
     raise PeerRejectedError(f"{text}: see its log for the reason")
 
 
@@ -323,9 +321,7 @@ def connect(
             evt_handlers=[(evt.EVT_CONN_OPEN, _connected), *handlers],
         )
     except socket.gaierror as error:
-        raise PeerError(
-            f"{destination}: the host name is not known ({error.strerror}); correct the host or the DNS"
-        ) from error
+        raise PeerError(f"{destination}: unknown host name ({error.strerror}); correct host or DNS") from error
 
 
 def _failure(
@@ -341,7 +337,9 @@ def _failure(
     transport = association.dul.socket
     if isinstance(transport, RequestorSocket) and transport.failure is not None:
         why = transport.failure.strerror or "timed out"
-        return PeerError(f"{destination}: no connection ({why}); check host, port and firewall, and that it runs")
+        return PeerError(
+            f"{destination}: no connection ({why}); check host, port and firewall, and whether it is running"
+        )
     return PeerError(
         f"{destination} closed the connection or did not answer the association request within "
         f"{destination.acse_timeout_s:g} s; see its log"
@@ -358,7 +356,7 @@ def _rejection(destination: Peer, association: Association) -> PeerError | PeerR
     assert answer is not None
     assert answer.result_source is not None
     assert answer.diagnostic is not None
-    words = _REJECTIONS.get((int(answer.result_source), int(answer.diagnostic)), "it gives no reason: see its log")
+    words = _REJECTIONS.get((int(answer.result_source), int(answer.diagnostic)), "no reason given: see its log")
     text = words.format(calling=destination.calling_ae, called=destination.ae_title)
     message = f"{destination} rejected the association: {text}"
     return PeerError(message) if answer.result == _TRANSIENT else AssociationRejectedError(message)

@@ -57,7 +57,7 @@ def read_report(event_type: int | None, information: Dataset) -> Report:
         ValueError: it is no storage commitment report.
     """
     if event_type not in (ALL_COMMITTED, SOME_FAILED) or "TransactionUID" not in information:
-        raise ValueError(f"event type {event_type} or its data set is no storage commitment report")
+        raise ValueError(f"event type {event_type} or its data set is not a storage commitment report")
     failed = {
         str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or PROCESSING_FAILURE)
         for item in information.get("FailedSOPSequence") or ()

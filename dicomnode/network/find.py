@@ -36,10 +36,10 @@ STUDY_ROOT_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")
 
 #: Statuses that no second attempt changes, with the cure.
 FOR_GOOD = {
-    0xA801: "it does not know {calling} as a destination: register it there with this node's host and port",
-    0xA900: "the query does not suit its information model",
+    0xA801: "it does not know {calling} as a move destination: register it there with this node's host and port",
+    0xA900: "the query does not match its information model",
     0x0122: "it does not offer this service",
-    0x0124: "it does not allow {calling} to do this: give it the right there",
+    0x0124: "it does not authorise {calling}: grant the right there",
 }
 _PENDING = (0xFF00, 0xFF01)
 _SUCCESS, _CANCELLED = 0x0000, 0xFE00
@@ -89,7 +89,7 @@ def _ask(association: Association, peer: Peer, model: UID, identifier: Dataset, 
         code = status_of(status, peer)
         if code in _PENDING:
             if answer is None:
-                log.warning("%s gave an answer that cannot be read", peer)
+                log.warning("unreadable response from %s", peer)
             elif len(answers) < most:
                 answers.append(_as_file(answer, syntax))
             elif not is_cancelled:
@@ -128,7 +128,7 @@ def failure(peer: Peer, what: str, code: int) -> PeerError | PeerRejectedError:
 def _left(deadline: float, peer: Peer) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise PeerError(f"{peer} had not answered in full after {peer.dimse_timeout_s:g} s")
+        raise PeerError(f"{peer} did not complete its response within {peer.dimse_timeout_s:g} s")
     return left
 
 

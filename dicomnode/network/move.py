@@ -64,4 +64,4 @@ def follow(peer: Peer, what: str, responses: Iterator[tuple[Dataset, Dataset | N
         if code in (_SUCCESS, _SOME_FAILED):
             return Retrieved(completed, failed)
         raise find.failure(peer, what, code)
-    raise PeerError(f"{peer} ended the {what} without an answer")
+    raise PeerError(f"{peer} ended the {what} without a response")

@@ -106,9 +106,7 @@ def _store(server: StowServer, client: httpx.Client, path: Path) -> Sent:
         sop_instance_uid = str(read_file_meta_info(path).MediaStorageSOPInstanceUID)
         content = path.read_bytes()
     except (OSError, InvalidDicomError, AttributeError) as error:
-        raise PeerRejectedError(
-            f"cannot send {path}: it is no DICOM file that can be read ({type(error).__name__})"
-        ) from error
+        raise PeerRejectedError(f"cannot send {path}: not a readable DICOM file ({type(error).__name__})") from error
     boundary = uuid.uuid4().hex
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
     answer = _request(
@@ -130,12 +128,12 @@ def _judge(server: StowServer, answer: httpx.Response, sop_instance_uid: str) ->
     if reason is not None:
         text = f"{server} refused {sop_instance_uid} with failure reason 0x{reason:04X}"
         if is_passing(reason):
-            raise PeerError(f"{text}: it cannot store at the moment")
+            raise PeerError(f"{text}: temporarily unable to store")
         raise PeerRejectedError(f"{text}: see its log for the reason")
     _judge_status(server, answer, sop_instance_uid)
     warning = _of(said, _REFERENCED, sop_instance_uid, _WARNING)
     if warning is None and answer.status_code != httpx.codes.OK:
-        raise PeerError(f"{server} answered {answer.status_code} and did not say that it stored {sop_instance_uid}")
+        raise PeerError(f"{server} answered {answer.status_code} without confirming that it stored {sop_instance_uid}")
     if warning:
         log.warning("%s stored %s with warning 0x%04X", server, sop_instance_uid, warning)
     return Sent(sop_instance_uid, warning or 0, "warning" if warning else "stored")
@@ -146,11 +144,11 @@ def _judge_status(server: StowServer, answer: httpx.Response, what: str) -> None
     if answer.is_success:
         return
     # The body is the server's free text and may name a patient.
-    log.debug("%s says of %d: %s", server, status, answer.text[:500])
+    log.debug("%s, HTTP status %d: %s", server, status, answer.text[:500])
     text = f"{server} answered {what} with HTTP status {status} ({answer.reason_phrase})"
     if status in _PASSING_STATUSES or answer.is_server_error:
-        raise PeerError(f"{text}: it cannot do so at the moment")
-    cures = {401: "give user and password, or token", 403: "allow this user to store", 404: "correct the url"}
+        raise PeerError(f"{text}: temporarily unavailable")
+    cures = {401: "configure user and password, or token", 403: "allow this user to store", 404: "correct the url"}
     cure = "correct the url: redirects are not followed" if answer.is_redirect else cures.get(status, "see its log")
     raise PeerRejectedError(f"{text}: {cure}")
 
@@ -212,8 +210,8 @@ def _secret(server: StowServer, where: str) -> str:
             value = Path(place).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise PeerError(
-                f"{server}: {place} cannot be read ({type(error).__name__}): it holds the secret"
+                f"{server}: {place} cannot be read ({type(error).__name__}): it must hold the secret"
             ) from error
     if not value.strip():
-        raise PeerError(f"{server}: {where} is empty: put the password or token there")
+        raise PeerError(f"{server}: {where} is empty: it must hold the password or token")
     return value.strip()

@@ -37,7 +37,7 @@ class PduReception(Protocol):
     """One data set that is coming in."""
 
     def write(self, data: memoryview) -> None:
-        """Takes the next bytes; never fails: what went wrong is the answer's matter."""
+        """Take the next bytes; never fails: what went wrong is the answer's matter."""
 
     def finish(self) -> StoreAnswer:
         """All bytes are there: keep them, and say how it went."""
@@ -79,7 +79,7 @@ class UpperLayer(DULServiceProvider):
         self.socket: PollingSocket = PollingSocket(association, client_socket, self.wake)
 
     def _make_waiting(self) -> None:
-        """Takes this provider's place under the association, and lets both its threads wait for work."""
+        """Take this provider's place under the association, and let both its threads wait for work."""
         association, checkpoint = self._association, ReactorCheckpoint()
         self.to_user_queue = WakingQueue(checkpoint.wake)
         self.artim_timer.timeout = association.acse_timeout
@@ -143,7 +143,7 @@ class UpperLayer(DULServiceProvider):
             return None
         length = struct.unpack_from(">L", self._buffer, 2)[0]
         if length > LONGEST_PDU:
-            raise ProtocolError(f"a PDU of {length} bytes is announced, the longest read here is {LONGEST_PDU}")
+            raise ProtocolError(f"a PDU of {length} bytes was announced; the limit is {LONGEST_PDU}")
         if 6 + length > len(self._buffer):
             self._buffer = bytearray(self._buffer[:6]).ljust(6 + length, b"\0")
         pdu = memoryview(self._buffer)[: 6 + length]
@@ -164,7 +164,7 @@ class UpperLayer(DULServiceProvider):
         super()._read_pdu_data()
 
     def _is_taken(self, pdu: memoryview) -> bool:
-        """Takes the PDU if it is part of a C-STORE, or of a command that may become one."""
+        """Take the PDU if it is part of a C-STORE, or of a command that may become one."""
         if pdu[0] != _P_DATA_TF or self.state_machine.current_state != _DATA_TRANSFER:
             return False
         if self._assoc.dimse.message is not None:
@@ -172,7 +172,7 @@ class UpperLayer(DULServiceProvider):
         at = 6
         while at < len(pdu):
             if at + 6 > len(pdu):
-                raise ProtocolError("a presentation data value without its header")
+                raise ProtocolError("a presentation data value without a header")
             length, context_id, control = struct.unpack_from(">LBB", pdu, at)
             if length < 2 or at + 4 + length > len(pdu):
                 raise ProtocolError(f"a presentation data value of {length} bytes in a PDU of {len(pdu)}")
@@ -187,7 +187,7 @@ class UpperLayer(DULServiceProvider):
     def _is_store_command(self, pdu: memoryview, context_id: int, value: memoryview, *, last: bool) -> bool:
         """Collects a command set; one that is no C-STORE for us goes to pynetdicom, with the PDUs that it came in."""
         if self._reception is not None:
-            raise ProtocolError("a command before the end of the data set")
+            raise ProtocolError("a command within a data set")
         self._command += value
         if len(self._command) > LONGEST_PDU:
             raise ProtocolError("a command set without an end")
@@ -208,7 +208,7 @@ class UpperLayer(DULServiceProvider):
     def _data(self, context_id: int, value: memoryview, *, last: bool) -> None:
         request, reception = self._request, self._reception
         if request is None or reception is None or context_id != request.context_id:
-            raise ProtocolError("a data set without its command")
+            raise ProtocolError("a data set without a command")
         reception.write(value)
         if last:
             self._is_storing = True

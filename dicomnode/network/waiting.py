@@ -19,7 +19,7 @@ _LONGEST_WAIT_S = 0.2
 
 
 class PollingSocket(AssociationSocket):
-    """Waits without turning, reads whole PDUs with few system calls, knows no limit of 1,024 descriptors."""
+    """Waits without polling, reads whole PDUs with few system calls, and has no limit of 1,024 descriptors."""
 
     def __init__(self, association: Association, client_socket: socket.socket, wake: int) -> None:
         super().__init__(association, client_socket=client_socket)

@@ -64,7 +64,7 @@ def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[P
     if before and findings.status == "analysed" and findings.change is None:
         text = "no change reported: none of the --prior files is an analysed study dated before this one"
         console.print(text, highlight=False)
-    console.print(f"written to {out}", highlight=False)
+    console.print(f"results written to {out}", highlight=False)
     return 0 if findings.status == "analysed" else 3
 
 
@@ -73,7 +73,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--out {folder}: this folder cannot be made ({error.strerror})") from None
+        raise UsageError(f"--out {folder}: cannot create this folder ({error.strerror})") from None
 
 
 def _read(path: Path) -> Findings:
@@ -82,4 +82,4 @@ def _read(path: Path) -> Findings:
     except OSError as error:
         raise UsageError(f"--prior {path} cannot be read: {error.strerror}") from None
     except ValueError:
-        raise UsageError(f"--prior {path} is no findings.json that dicomnode wrote") from None
+        raise UsageError(f"--prior {path} is not a findings.json written by dicomnode") from None

@@ -62,7 +62,7 @@ def _folders(config: Config) -> Iterator[Result]:
         folder: Path = getattr(config.storage, key)
         nearest = next(p for p in (folder, *folder.parents) if p.exists())
         ok = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
-        cure = f"{nearest} is no folder that this user can write to: change its owner, or storage.{key}"
+        cure = f"{nearest} is not a folder that this user can write to: change its owner, or storage.{key}"
         yield Result(f"storage.{key}", ok, str(folder) if ok else cure)
 
 
@@ -77,14 +77,14 @@ def _disk(config: Config) -> Result:
 def _database(config: Config) -> Result:
     where = "PostgreSQL" if config.storage.database_url else "SQLite"
     if not config.storage.database_url and not config.storage.state.is_dir():
-        return Result("database", True, "SQLite; it is made at the first start")
+        return Result("database", True, "SQLite; will be created at the first start")
     try:
         Catalog.open(config.catalog_url).close()
     except SpoolError as e:
-        return Result("database", False, f"{where} does not open: {' '.join(str(e).split())}")
-    except Exception as e:  # noqa: BLE001  (whatever the driver raises, the person needs a line)
-        return Result("database", False, f"{where} does not open ({type(e).__name__}): check storage.database_url")
-    return Result("database", True, f"{where} opens")
+        return Result("database", False, f"cannot open {where}: {' '.join(str(e).split())}")
+    except Exception as e:  # noqa: BLE001  (whatever the driver raises, the user needs one line)
+        return Result("database", False, f"cannot open {where} ({type(e).__name__}): check storage.database_url")
+    return Result("database", True, f"{where} can be opened")
 
 
 def _port(config: Config) -> Result:
@@ -98,8 +98,8 @@ def _port(config: Config) -> Result:
             try:
                 association.echo(running)
             except AssociationRejectedError:
-                text = f"{node.host}:{node.port} refuses {node.ae_title} as a caller ([[node.callers]])"
-                return Result("port", True, f"{text}: the node is running, or another one has its port")
+                text = f"{node.host}:{node.port} rejects {node.ae_title} as a caller ([[node.callers]])"
+                return Result("port", True, f"{text}: this node, or another one, is running on this port")
             except DicomnodeError:
                 key = "node.port" if e.errno in (errno.EADDRINUSE, errno.EACCES) else "node.host"
                 return Result("port", False, f"{node.host}:{node.port} cannot be used ({e.strerror}): change {key}")
@@ -121,8 +121,10 @@ def _bundle(config: Config) -> Result:
     except DicomnodeError as e:
         return Result("bundle", False, str(e))
     if bundle is None:
-        return Result("bundle", True, "none configured: no risk is predicted")
-    return Result("bundle", True, f"{bundle.name} {bundle.version}, {bundle.intended_use}: hashes and golden case hold")
+        return Result("bundle", True, "none configured: no risk will be predicted")
+    return Result(
+        "bundle", True, f"{bundle.name} {bundle.version}, {bundle.intended_use}: hashes and golden case verified"
+    )
 
 
 def _candidate(config: Config) -> Iterator[Result]:
@@ -136,9 +138,9 @@ def _candidate(config: Config) -> Iterator[Result]:
         return
     assert bundle is not None
     if config.registry.record:
-        yield Result(what, True, f"{bundle.name} {bundle.version} reads each scan unseen")
+        yield Result(what, True, f"{bundle.name} {bundle.version} runs in shadow on each scan")
     else:
-        yield Result(what, False, f"{name} is never asked, because nothing is recorded: set registry.record = true")
+        yield Result(what, False, f"{name} never runs, as nothing is recorded: set registry.record = true")
 
 
 def _retraining(config: Config) -> Iterator[Result]:
@@ -152,7 +154,7 @@ def _retraining(config: Config) -> Iterator[Result]:
         return
     ok = table.settings.is_file() and config.registry.record
     cure = f"write {table.settings}, and set registry.record = true"
-    yield Result("retraining", ok, f"by {table.schedule}" if ok else cure)
+    yield Result("retraining", ok, f"scheduled: {table.schedule}" if ok else cure)
 
 
 def _peers(config: Config) -> Iterator[Result]:
@@ -171,7 +173,7 @@ def _profiles(config: Config) -> Iterator[Result]:
     for profile in config.profile:
         what = f"profile {profile.name}"
         if not any(rule.analyse == profile.name for rule in config.route):
-            yield Result(what, True, "no rule names it: it is not used")
+            yield Result(what, True, "not used by any rule")
             continue
         try:
             table = config.analysis_of(profile.name)
@@ -188,9 +190,9 @@ def _rules(config: Config) -> Iterator[Result]:
     callers = {caller.ae_title for caller in config.node.callers}
     for rule in config.route:
         if callers and "*" not in callers and rule.calling_ae and callers.isdisjoint(rule.calling_ae):
-            dead.setdefault(rule.name, "no caller of its calling_ae may send: see [[node.callers]]")
-        why = f"it can never take a study: {dead[rule.name]}" if rule.name in dead else ""
-        yield Result(f"rule {rule.name}", not why, why or "it can take studies; try it with `dicomnode routes test`")
+            dead.setdefault(rule.name, "none of its calling_ae may send: see [[node.callers]]")
+        why = f"can never apply: {dead[rule.name]}" if rule.name in dead else ""
+        yield Result(f"rule {rule.name}", not why, why or "can apply; try it with `dicomnode routes test`")
 
 
 def _notified(config: Config) -> Iterator[Result]:
@@ -200,12 +202,12 @@ def _notified(config: Config) -> Iterator[Result]:
         except DicomnodeError as e:
             yield Result(f"notify {to.name}", False, str(e))
         else:
-            yield Result(f"notify {to.name}", True, "answers; `dicomnode notify test` sends a message")
+            yield Result(f"notify {to.name}", True, "reachable; `dicomnode notify test` sends a message")
 
 
 def _spool(config: Config) -> Result:
     if not config.storage.database_url and not config.storage.state.is_dir():
-        return Result("spool", True, "nothing was received yet")
+        return Result("spool", True, "nothing received yet")
     try:
         catalog = Catalog.open(config.catalog_url)
     except DicomnodeError as e:
@@ -221,10 +223,12 @@ def _spool(config: Config) -> Result:
     finally:
         catalog.close()
     if not damaged:
-        return Result("spool", True, f"{good} files are what was received, by their digests")
+        return Result("spool", True, f"{good} files match their digests")
     named = ", ".join(damaged[:_NAMED]) + (" …" if len(damaged) > _NAMED else "")
     return Result(
-        "spool", False, f"{len(damaged)} of {good + len(damaged)} files are missing or damaged, send again: {named}"
+        "spool",
+        False,
+        f"{len(damaged)} of {good + len(damaged)} files are missing or damaged; send these images again: {named}",
     )
 
 

@@ -18,9 +18,9 @@ _ARRIVED = ("delivered", "committed")
 
 
 def overview(config: Config, state: str | None, limit: int) -> list[dict[str, Any]]:
-    """One row a job, the newest first."""
+    """Return one row for each job, newest first."""
     if state is not None and state not in get_args(JobState):
-        raise UsageError(f"{state!r} is no state of a job; there are: {', '.join(get_args(JobState))}")
+        raise UsageError(f"{state!r} is not a job state; states: {', '.join(get_args(JobState))}")
     catalog = _open(config)
     rows = []
     for job in catalog.jobs(state=cast("JobState | None", state), limit=limit):
@@ -47,13 +47,9 @@ def _flags(catalog: Catalog, job: Job, deliveries: list[Delivery]) -> list[str]:
     conflicts = len(catalog.conflicts(job.study_uid))
     warnings = sum(d.text == "warning" for d in deliveries)
     return [
-        *(
-            [f"{conflicts} images came with other content under a UID that was taken (in quarantine)"]
-            if conflicts
-            else []
-        ),
+        *([f"SOP Instance UIDs received again with different content: {conflicts} (quarantined)"] if conflicts else []),
         *([f"{warnings} objects stored with a warning"] if warnings else []),
-        *(["a prior scan, fetched to compare with"] if catalog.is_prior(job.study_uid) else []),
+        *(["prior scan, fetched for comparison"] if catalog.is_prior(job.study_uid) else []),
     ]
 
 
@@ -137,9 +133,9 @@ def _series(path: Path) -> list[dict[str, Any]]:
 
 
 def retry(config: Config, study_uid: str, generation: int | None) -> str:
-    """Run a job that has ended once more. Returns a sentence for the caller.
+    """Run an ended job again. Return a sentence for the caller.
 
-    Where only deliveries were lost, only they are tried again: the result stays the one that was made.
+    If only deliveries failed, only they are repeated: the result stays as it is.
 
     Raises:
         UsageError: there is no such job, it has not ended, or a newer generation has taken its place.
@@ -148,11 +144,11 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
     job = _find(catalog, study_uid, generation)
     newest = _study(catalog, study_uid).generation
     if job.generation < newest:
-        raise UsageError(f"generation {job.generation} is history: generation {newest} has taken its place")
+        raise UsageError(f"generation {job.generation} has been superseded by generation {newest}")
     if job.state not in _ENDED:
-        raise UsageError(f"the job is {job.state}: only one that has ended can be run again ({', '.join(_ENDED)})")
+        raise UsageError(f"the job is {job.state}: only an ended job can be retried ({', '.join(_ENDED)})")
     if not _study(catalog, study_uid).instances:
-        raise UsageError("the study was delivered and its images were removed to make room: send it again")
+        raise UsageError("the study was delivered and its images were removed to free space: send it again")
     lost = [d for d in catalog.deliveries(study_uid, job.generation) if d.state in ("failed", "rejected")]
     for d in lost:
         _pending_again(catalog, d)
@@ -160,13 +156,13 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
     queue = Queue(config)
     try:
         if job.state == "failed" and lost and made is not None:
-            catalog.set_state(study_uid, job.generation, made, "deliveries retried by hand", now=time.time())
+            catalog.set_state(study_uid, job.generation, made, "deliveries retried manually", now=time.time())
             queue.deliver(study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
             names = sorted({d.destination for d in lost})
             return f"{len(lost)} deliveries to {', '.join(names)} queued again"
         if not config.routes_studies:
             catalog.forget_routing(study_uid, job.generation)
-        catalog.set_state(study_uid, job.generation, "queued", "retried by hand", now=time.time())
+        catalog.set_state(study_uid, job.generation, "queued", "retried manually", now=time.time())
         return f"queued again as {queue.enqueue(study_uid, job.generation, again=True)}"
     finally:
         queue.close()
@@ -186,7 +182,7 @@ def _made(config: Config, catalog: Catalog, job: Job) -> JobState | None:
 
 
 def release(config: Config, study_uid: str) -> str:
-    """Let a study go on that a rule holds: what the rule decided is done now. Returns a sentence for the caller.
+    """Release a study that a rule holds, and do what the rule decided. Return a sentence for the caller.
 
     Raises:
         UsageError: there is no such job, or no rule holds it.
@@ -194,10 +190,10 @@ def release(config: Config, study_uid: str) -> str:
     catalog = _open(config)
     job = _find(catalog, study_uid, None)
     if job.state != "held":
-        raise UsageError(f"the job is {job.state}: only one that is held can be released")
+        raise UsageError(f"the job is {job.state}: only a held job can be released")
     if not catalog.release_held(study_uid, job.generation, now=time.time()):
-        raise UsageError(f"no rule holds it, but: {job.reason}; correct the images at their source and send them again")
-    catalog.set_state(study_uid, job.generation, "queued", "released by hand", now=time.time())
+        raise UsageError(f"not held by a rule: {job.reason}; correct the images at their source and send them again")
+    catalog.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
     queue = Queue(config)
     try:
         return f"released as {queue.release(study_uid, job.generation)}"
@@ -213,14 +209,14 @@ def _pending_again(catalog: Catalog, d: Delivery) -> None:
         d.object,
         "pending",
         status=None,
-        text="retried by hand",
+        text="retried manually",
         attempts=d.attempts,
         now=time.time(),
     )
 
 
 def cancel(config: Config, study_uid: str, generation: int | None) -> str:
-    """Cancel a job that has not ended; what was received is kept. Returns a sentence for the caller.
+    """Cancel a job that has not ended; received images are kept. Return a sentence for the caller.
 
     Raises:
         UsageError: there is no such job, or nothing of it is left to cancel.
@@ -233,14 +229,14 @@ def cancel(config: Config, study_uid: str, generation: int | None) -> str:
     finally:
         queue.close()
     if not live:
-        raise UsageError(f"the job is {job.state}: nothing of it is queued or running")
-    catalog.set_state(study_uid, job.generation, "cancelled", "cancelled by hand", now=time.time())
-    return f"cancelled; {live} queued or running parts were stopped, what was received is kept"
+        raise UsageError(f"the job is {job.state}: it has nothing queued or running")
+    catalog.set_state(study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
+    return f"cancelled; {live} queued or running workflows stopped, received images kept"
 
 
 def _open(config: Config) -> Catalog:
     if not config.storage.database_url and not config.storage.state.is_dir():
-        raise UsageError(f"{config.storage.state}: the node has not run with this configuration yet")
+        raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
     return Catalog.open(config.catalog_url)
 
 
@@ -250,14 +246,14 @@ def _find(catalog: Catalog, study_uid: str, generation: int | None) -> Job:
         generation = 0 if study is None else study.generation
     job = catalog.job(study_uid, generation)
     if job is None:
-        raise UsageError(f"{study_uid}: no such job; `dicomnode jobs list` shows those that there are")
+        raise UsageError(f"{study_uid}: no such job; see `dicomnode jobs list`")
     return job
 
 
 def _study(catalog: Catalog, study_uid: str) -> Study:
     study = catalog.study(study_uid)
     if study is None:
-        raise SpoolError(f"study {study_uid} has a job, but is not in the catalogue: the database was changed by hand")
+        raise SpoolError(f"study {study_uid} has a job but is not in the catalogue: the database was edited")
     return study
 
 

@@ -30,7 +30,7 @@ def _print_series(console: Console, findings: Findings) -> None:
             _short(r.series_uid), r.modality, str(r.slices), "\n".join(f"{x.code}: {x.text}" for x in r.reasons)
         )
     if not table.rows:
-        table.add_row("-", "-", "0", "no readable DICOM image was found")
+        table.add_row("-", "-", "0", "no readable DICOM image found")
     console.print(table)
 
 
@@ -67,7 +67,7 @@ def _print_numbers(console: Console, findings: Findings) -> None:
 
 
 def _print_change(console: Console, change: Change) -> None:
-    title = f"Change since study {_short(change.prior_study_uid)}, {change.interval_days:.0f} days before"
+    title = f"Change since study {_short(change.prior_study_uid)}, {change.interval_days:.0f} days earlier"
     table = Table("measure", "prior", "now", "change", "per year", title=title, title_justify="left")
     for name, d in change.measures.items():
         per_year = "-" if d.per_year is None else f"{d.per_year:+.2f}"
@@ -79,14 +79,14 @@ def _print_change(console: Console, change: Change) -> None:
 
 def _print_risk(console: Console, findings: Findings) -> None:
     assert findings.risk is not None
-    title = f"Predicted death from any cause (bundle {findings.risk.bundle}, {findings.risk.intended_use})"
+    title = f"Predicted risk of death, all causes (bundle {findings.risk.bundle}, {findings.risk.intended_use})"
     table = Table("within", "probability", "interval", title=title, title_justify="left")
     for h in findings.risk.horizons:
         years = f"{h.years} year{'s' * (h.years > 1)}"
         table.add_row(years, f"{100 * h.probability:.1f} %", f"{100 * h.lower:.1f} to {100 * h.upper:.1f} %")
     console.print(table)
     if findings.risk.intended_use == "synthetic-demo":
-        console.print("SYNTHETIC DEMO MODEL: trained on phantoms; these probabilities mean nothing for a patient.")
+        console.print("SYNTHETIC DEMO MODEL: trained on phantoms; these probabilities are meaningless for a patient.")
     console.print("Research use only; check the images first.")
 
 

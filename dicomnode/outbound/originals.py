@@ -34,7 +34,7 @@ def forward(peer: Destination, catalog: Catalog, study_uid: str, generation: int
             try:
                 waiting = _send(peer, catalog, waiting)
             except PeerError as e:
-                log.warning("%s did not take all images of study %s, will try again: %s", peer.name, study_uid, e)
+                log.warning("%s did not accept all images of study %s, will retry: %s", peer.name, study_uid, e)
                 return str(e)
     return None
 
@@ -71,11 +71,11 @@ def _send(peer: Destination, catalog: Catalog, waiting: list[Delivery]) -> list[
         for image in waiting[len(done) :]:
             catalog.note_attempt(image, "rejected", text=str(e), now=time.time())
         left = len(waiting) - len(done)
-        log.error("%s refuses %d images of study %s for good: %s", peer.name, left, waiting[0].study_uid, e)
+        log.error("%s permanently refuses %d images of study %s: %s", peer.name, left, waiting[0].study_uid, e)
         return []
     except PeerRejectedError as e:
         catalog.note_attempt(waiting[len(done)], "rejected", text=str(e), now=time.time())
-        log.error("%s refuses an image of study %s for good: %s", peer.name, waiting[0].study_uid, e)
+        log.error("%s permanently refuses an image of study %s: %s", peer.name, waiting[0].study_uid, e)
         return waiting[len(done) + 1 :]
     except PeerError as e:
         catalog.note_attempt(waiting[len(done)], "pending", text=str(e), now=time.time())

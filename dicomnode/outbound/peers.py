@@ -39,4 +39,4 @@ def find(text: str, path: Path) -> Destination:
         if table.name == text:
             return reach(table)
     names = ", ".join(d.name for d in config.destination) or "none"
-    raise UsageError(f"{text!r} is no destination of {path} (known: {names}); or name a peer as AET@HOST:PORT")
+    raise UsageError(f"{text!r} is not a destination in {path} (known: {names}) and not of the form AET@HOST:PORT")

@@ -67,12 +67,12 @@ class Reception:
                 named = (request.sop_class_uid, request.sop_instance_uid)
                 self._incoming = spool.receive(encode(*named, transfer_syntax))
             else:
-                self._why = "disk full below its mark"
+                self._why = "out of disk space"
         except SpoolError as error:
             self._failed(error)
 
     def write(self, data: memoryview) -> None:
-        """Adds bytes of the data set."""
+        """Add bytes of the data set."""
         if self._incoming is not None:
             try:
                 self._incoming.write(data)
@@ -120,7 +120,7 @@ class Reception:
         if self._is_resend(instance):
             return StoreAnswer(SUCCESS)
         self._catalog.note_conflict(instance)
-        text = f"SOP Instance UID {header.sop_instance_uid} is stored with other content"
+        text = f"SOP Instance UID {header.sop_instance_uid} is already stored with different content"
         return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
 
     def _is_resend(self, instance: Instance) -> bool:
@@ -134,7 +134,7 @@ class Reception:
 
     def _refuse(self, incoming: Incoming, status: int, code: str, text: str) -> StoreAnswer:
         path = self._spool.set_aside(incoming, code, text, time.time())
-        log.warning("answered 0x%04X: %s; kept as %s", status, text, path)
+        log.warning("answered 0x%04X: %s; quarantined as %s", status, text, path)
         return StoreAnswer(status, code)
 
 

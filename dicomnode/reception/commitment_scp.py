@@ -82,7 +82,7 @@ class CommitmentProvider:
         try:
             self._note(owed)
         except SpoolError as error:
-            log.error("cannot take storage commitment request %s: %s", owed.transaction_uid, error)
+            log.error("cannot process storage commitment request %s: %s", owed.transaction_uid, error)
             return PROCESSING_FAILURE, None
         answered = self._answers[association] = threading.Event()
         threading.Thread(
@@ -127,11 +127,11 @@ class CommitmentProvider:
         elif asked_on is not None:
             answer = _send(asked_on, self._judge(owed))
         else:
-            raise OSError("no report_to is configured for it any more")
+            raise OSError("its report_to is no longer configured")
         if "Status" not in answer:
-            raise OSError("it gave no answer")
+            raise OSError("no response")
         if answer.Status != SUCCESS:
-            raise OSError(f"it answered with status 0x{answer.Status:04X}")
+            raise OSError(f"answered with status 0x{answer.Status:04X}")
 
     def _judge(self, owed: OwedReport) -> Dataset:
         held, failed = [], []
@@ -196,7 +196,7 @@ class Reports(CommitmentProvider):
             try:
                 due = self._catalog.due_reports(time.time())
             except SpoolError as error:
-                log.warning("storage commitment reports have to wait: %s", error)
+                log.warning("storage commitment reports postponed: %s", error)
                 continue
             for owed in due:
                 if not self._stop.is_set():
@@ -212,7 +212,7 @@ class Reports(CommitmentProvider):
                 report.transaction_uid,
                 len(report.committed),
                 len(report.failed),
-                "" if known else "; nobody here has asked for it",
+                "" if known else "; not requested by this node",
             )
             return known
 

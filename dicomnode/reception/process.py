@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def run_receiver(
     settings: ReceiverSettings, spool_root: Path, state: Path, catalog_url: str, drain_s: float, stop: threading.Event
 ) -> None:
-    """Sweeps what dead receivers left, listens until `stop` is set, then ends within `drain_s` and a little.
+    """Sweep what dead receivers left, listen until `stop` is set, then end within `drain_s` and a little.
 
     `state`: the node's folder on this machine, for the locks of a shared port.
 
@@ -68,7 +68,7 @@ def _recover(spool: Spool, catalog: Catalog) -> None:
     lost = catalog.lose_associations(dead, time.time())
     if swept or lost:
         log.warning(
-            "a receiver died here: %d unfinished files removed, %d associations lost, %d images recorded again",
+            "a receiver had crashed: %d unfinished files removed, %d associations lost, %d images recorded again",
             swept,
             lost,
             restored,
@@ -77,7 +77,7 @@ def _recover(spool: Spool, catalog: Catalog) -> None:
 
 @contextmanager
 def shared_port(receiver: Receiver, settings: ReceiverSettings, state: Path) -> Iterator[None]:
-    """Starts a receiver whose port other receivers of this node listen on, and no other node.
+    """Start a receiver whose port other receivers of this node listen on, and no other node.
 
     The kernel lets every process of this user join such a port (SO_REUSEPORT), another node's too, and would deal the
     connections out between both. Each receiver of a node holds a lock in the node's folder; one that finds nobody
@@ -112,6 +112,6 @@ def _refuse_if_taken(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise SpoolError(
-                f"cannot listen on {host or '*'}:{port}: {error.strerror}, and not by this node; a second node would "
-                "share the connections out with it: change [node] port, or stop the other one"
+                f"cannot listen on {host or '*'}:{port}: {error.strerror}, and not by this node. Two nodes "
+                "on one port would each get some of the connections: change [node] port, or stop the other program"
             ) from error

@@ -82,7 +82,7 @@ class RetrieveProvider:
         except Exception as error:  # noqa: BLE001  (pynetdicom would log its text, and that may quote a patient's name)
             yield _refused(event, error), None
             return
-        log.info("%s found %d", _caller(event), found)
+        log.info("%s: C-FIND, %d matches", _caller(event), found)
 
     def _get(self, event: evt.Event) -> Iterator[Any]:
         try:
@@ -92,13 +92,13 @@ class RetrieveProvider:
             yield _refused(event, error), None
             return
         yield len(held)
-        log.info("%s gets %d objects of %s", _caller(event), len(held), _studies(held))
+        log.info("%s: C-GET, %d objects of %s", _caller(event), len(held), _studies(held))
         yield from _sub_operations(event, held)
 
     def _move(self, event: evt.Event) -> Iterator[Any]:
         peer = self._move_to.get(str(event.move_destination).strip())
         if peer is None:
-            log.warning("%s asked for a C-MOVE to %s, which is not configured", _caller(event), event.move_destination)
+            log.warning("%s requested a C-MOVE to %s, which is not configured", _caller(event), event.move_destination)
             yield None, None
             return
         try:
@@ -106,11 +106,11 @@ class RetrieveProvider:
         except Exception as error:  # noqa: BLE001  (as above)
             _refused(event, error)
             # pynetdicom answers 0xC514: a status of ours it would take only after having called the destination.
-            raise IdentifierError("see the line before") from None
+            raise IdentifierError("see the previous log line") from None
         yield peer.host, peer.port, {"peer": peer, "contexts": _proposals(held), "handlers": [_named(event)]}
         yield len(held)
         log.info(
-            "%s has %d objects of %s sent to %s", _caller(event), len(held), _studies(held), event.move_destination
+            "%s: C-MOVE, %d objects of %s to %s", _caller(event), len(held), _studies(held), event.move_destination
         )
         yield from _sub_operations(event, held)
 
@@ -172,9 +172,9 @@ def _named(event: evt.Event) -> EventHandlerType:
 
 def _refused(event: evt.Event, error: Exception) -> int:
     if not isinstance(error, IdentifierError | SpoolError):
-        logs.log_unexpected(log, error, "a query of %s failed", _caller(event))
+        logs.log_unexpected(log, error, "query from %s failed", _caller(event))
         return _UNABLE_TO_PROCESS
-    log.warning("a query of %s was refused: %s", _caller(event), error)
+    log.warning("query from %s refused: %s", _caller(event), error)
     return _DOES_NOT_MATCH if isinstance(error, IdentifierError) else _OUT_OF_RESOURCES
 
 

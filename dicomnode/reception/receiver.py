@@ -188,7 +188,7 @@ class Receiver:
             association.acceptor.supported_contexts = [*query_retrieve_scp.offered(), commitment.context()]
 
     def _is_admitted(self, association: Association) -> bool:
-        """Takes one of the places, if there is one left."""
+        """Take one of the places, if there is one left."""
         with self._admission:
             if len(self._admitted) >= self._settings.max_associations:
                 return False
@@ -201,16 +201,16 @@ class Receiver:
         settings = self._settings
         ours = (settings.ae_title, *settings.more_ae_titles)
         if settings.check_called_ae and called not in ours:
-            log.warning("refused %s at %s: it calls %s, this is %s", calling, address, called, " and ".join(ours))
+            log.warning("rejected %s at %s: called %s, but this is %s", calling, address, called, " and ".join(ours))
             return _CALLED_AE_NOT_RECOGNISED
         if settings.callers and not any(caller.admits(calling, address) for caller in settings.callers):
-            log.warning("refused %s at %s: no such pair among the callers", calling, address)
+            log.warning("rejected %s at %s: not in node.callers", calling, address)
             return _CALLING_AE_NOT_RECOGNISED
         if not self._has_space():
-            log.error("refused %s at %s: the spool's disk is full below its mark", calling, address)
+            log.error("rejected %s at %s: free disk space is below storage.minimum_free_gb", calling, address)
             return _LOCAL_LIMIT_EXCEEDED
         if not self._is_admitted(association):
-            log.warning("refused %s at %s: %d associations are open", calling, address, settings.max_associations)
+            log.warning("rejected %s at %s: %d associations are open", calling, address, settings.max_associations)
             return _LOCAL_LIMIT_EXCEEDED
         return None
 
@@ -218,7 +218,7 @@ class Receiver:
         try:
             return self._spool.free_bytes() >= self._settings.minimum_free_bytes
         except SpoolError:
-            log.exception("the spool does not answer")
+            log.exception("the spool is not accessible")
             return False
 
     def _ended(self, association: Association) -> None:
@@ -238,7 +238,7 @@ class Receiver:
             )
         except SpoolError:
             # It stays open in the catalogue until this process ends: the settle rule then waits for the silence.
-            log.exception("cannot note the end of association %d", association_id)
+            log.exception("cannot record the end of association %d", association_id)
         finally:
             del self._rows[association]
 

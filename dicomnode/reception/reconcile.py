@@ -40,8 +40,8 @@ class Reconciled:
 
     def __str__(self) -> str:
         return (
-            f"{self.adopted} complete files were not recorded and are now, {self.quarantined} unusable ones went to "
-            f"quarantine, {len(self.missing)} recorded images have no file"
+            f"recorded {self.adopted} complete files missing from the catalogue, quarantined {self.quarantined} "
+            f"unusable files, {len(self.missing)} recorded images have no file"
         )
 
 
@@ -50,7 +50,7 @@ def reconcile(spool: Spool, catalog: Catalog, read: Callable[[Path], Instance]) 
     missing = tuple(i.sop_instance_uid for i in all_instances(catalog) if not Path(i.path).is_file())
     adopted, quarantined = restore(spool, catalog, read)
     for uid in missing[:20]:
-        log.error("%s is recorded, but its file is gone from the spool: have it sent again", uid)
+        log.error("%s is recorded but missing from the spool: send it again", uid)
     return Reconciled(adopted, quarantined, missing)
 
 
@@ -95,8 +95,11 @@ def _adopt(
             spool.discard(path)  # a resend in another encoding
             return "known"
         catalog.note_conflict(instance)
-        code, text = "uid-taken", f"SOP Instance UID {instance.sop_instance_uid} is stored with other content"
-    log.warning("%s: %s; moved to the quarantine", path.name, text)
+        code, text = (
+            "uid-taken",
+            f"SOP Instance UID {instance.sop_instance_uid} is already stored with different content",
+        )
+    log.warning("%s: %s; quarantined", path.name, text)
     spool.quarantine(b"", path.read_bytes(), code, text, time.time())
     spool.discard(path)
     return "bad"

@@ -23,7 +23,7 @@ def split(content: bytes) -> tuple[bytes, bytes]:
         ValueError: it is no such file.
     """
     if content[128:132] != b"DICM" or len(content) < _META_START:
-        raise ValueError("it does not begin as a DICOM file")
+        raise ValueError("it does not start like a DICOM file")
     (length,) = struct.unpack_from("<L", content, _META_START - 4)
     return content[: _META_START + length], content[_META_START + length :]
 

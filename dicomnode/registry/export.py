@@ -54,7 +54,7 @@ def export(rows: RegistryRows, out: Path, progress: Callable[[int, int], None] |
     recorded = rows.registry_scans()
     scans = [s for s in recorded if not s.doubts]
     if not scans:
-        raise UsageError("the registry holds no scan: set registry.record = true, and let the node analyse some")
+        raise UsageError("the registry has no scans: set registry.record = true, and analyse some")
     out.mkdir(parents=True, exist_ok=True)
     (out / _BEGUN).touch()
     _remove_halves(out)
@@ -86,7 +86,7 @@ def _check_folder(out: Path) -> None:
     kept = {p.name for p in (out / volumes.FOLDER).iterdir()} if volumes.FOLDER in found else set()
     own = all(_OWN.fullmatch(n) or _HALF.fullmatch(n) for n in found) and all(map(_OWN_VOLUME.fullmatch, kept))
     if found and not (own and _BEGUN in found):
-        raise UsageError(f"{out} is not empty: give a new folder, so that no export is mixed with another")
+        raise UsageError(f"{out} is not empty: give a new folder, so that exports are not mixed")
 
 
 def _remove_halves(out: Path) -> None:

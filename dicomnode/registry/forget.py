@@ -42,11 +42,11 @@ def forget(folder: Path, rows: RegistryRows, patient: str, issuer: str, *, is_ps
     """
     patient = patient.strip()
     if not patient:
-        raise UsageError("there is no patient: give a Patient ID, or a pseudonym with --pseudonym")
+        raise UsageError("no patient given: give a Patient ID, or a pseudonym with --pseudonym")
     if is_pseudonym and not has_form(patient):
-        raise UsageError("this is no pseudonym (32 of 0-9 and a-f): correct it, or leave out --pseudonym")
+        raise UsageError("not a pseudonym (32 of 0-9 and a-f): correct it, or omit --pseudonym")
     if is_pseudonym and issuer:
-        raise UsageError("a pseudonym has no issuer: leave out --issuer, or --pseudonym")
+        raise UsageError("a pseudonym has no issuer: omit --issuer, or --pseudonym")
     names = load_pseudonyms(folder)
     name = patient if is_pseudonym else names.patient(patient_hash(patient.encode(), issuer.strip().encode()))
     # Before the rows that name them: where this is stopped in between, the next call finds what is left.

@@ -49,16 +49,16 @@ def import_outcomes(rows: RegistryRows, path: Path, names: Pseudonyms, now: floa
         found = list(_mistakes(row, date.today()))
         patient = _patient(row, names)
         if patient in outcomes:
-            found.append("the patient stood in an earlier row: give one row for each")
+            found.append("the patient occurs in an earlier row: give one row for each patient")
         if not found:
             outcomes[patient] = _outcome(row, patient, names, now)
             found += _against_scans(outcomes[patient], scanned.get(patient, ""))
         mistakes += [f"row {number}, {text}" for text in found]
     if mistakes:
         more = f"\n… and {len(mistakes) - _MOST_NAMED} more" if len(mistakes) > _MOST_NAMED else ""
-        raise UsageError(f"{path}: nothing was taken:\n" + "\n".join(mistakes[:_MOST_NAMED]) + more)
+        raise UsageError(f"{path}: nothing imported:\n" + "\n".join(mistakes[:_MOST_NAMED]) + more)
     if not outcomes:
-        raise UsageError(f"{path} has a header and no row: give at least one")
+        raise UsageError(f"{path} has no rows below its header: give at least one")
     return Imported(*rows.put_outcomes(list(outcomes.values())))
 
 
@@ -73,15 +73,15 @@ def _read(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     continue  # an empty line
                 if len(cells) != len(header):
                     raise UsageError(
-                        f"{path}, row {number}: {len(cells)} values for {len(header)} columns, nothing was taken: "
-                        "write one for each (a comma within a value needs quotes around it)"
+                        f"{path}, row {number}: {len(cells)} values for {len(header)} columns, nothing imported: "
+                        "give one for each (a comma within a value needs quotes around it)"
                     )
                 yield number, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as UTF-8 text ({type(error).__name__}): check the path") from None
     except csv.Error as error:  # its text holds nothing of the file
         raise UsageError(
-            f"{path}, line {reader.line_num}: this is no CSV ({error}): export it again as «CSV UTF-8»"
+            f"{path}, line {reader.line_num}: not a CSV file ({error}): export it again as «CSV UTF-8»"
         ) from None
 
 
@@ -94,8 +94,8 @@ def _check_header(path: Path, header: list[str]) -> None:
     if missing or unknown or not one_kind or len(set(header)) < len(header):
         raise UsageError(
             f"{path}, row 1: the first row must name the columns, each once: patient (pseudonyms), or patient_id and "
-            f"perhaps issuer; {', '.join(DATES[:2])}, and perhaps {DATES[2]}. Missing: {', '.join(missing) or 'none'}; "
-            f"not known: {'column ' + ', '.join(unknown) if unknown else 'none'}"
+            f"optionally issuer; {', '.join(DATES[:2])}, and optionally {DATES[2]}. "
+            f"Missing: {', '.join(missing) or 'none'}; unknown: {'column ' + ', '.join(unknown) if unknown else 'none'}"
         )
 
 
@@ -105,7 +105,7 @@ def _mistakes(row: Mapping[str, str], today: date) -> Iterator[str]:
     if not row[by]:
         yield f"column {by}: is empty: fill it in, or remove the row"
     elif by == "patient" and not is_pseudonym(row[by]):
-        yield "column patient: is no pseudonym (32 of 0-9 and a-f): for Patient IDs name the column patient_id"
+        yield "column patient: is not a pseudonym (32 of 0-9 and a-f): for Patient IDs, name the column patient_id"
     days: dict[str, date] = {}
     wrong = False
     for column in DATES:
@@ -126,9 +126,9 @@ def _day(text: str, today: date) -> date:
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        raise ValueError("is no day of the calendar: write it as 2024-03-31") from None
+        raise ValueError("is not a day of the calendar: write it as 2024-03-31") from None
     if not FIRST_DAY <= day <= today:
-        raise ValueError(f"{'lies in the future' if day > today else 'lies before 1900'}: correct it")
+        raise ValueError(f"{'is in the future' if day > today else 'is before 1900'}: correct it")
     return day
 
 
@@ -137,22 +137,20 @@ def _contradictions(days: Mapping[str, date]) -> Iterator[str]:
     end = death or contact
     if end is None:
         yield (
-            "column last_contact_date: is empty, and so is death_date: give one of them (a transplant alone does not "
-            "say how long the patient was followed)"
+            "column last_contact_date: is empty, as is death_date: give one of them (a transplant alone does not "
+            "define the follow-up)"
         )
         return
     if contact and contact > end:
-        yield "column last_contact_date: lies after death_date: correct one of them"
+        yield "column last_contact_date: is after death_date: correct one of them"
     if transplant and transplant > end:
         after = "death_date" if death else "last_contact_date"
-        yield f"column transplant_date: lies after {after}: correct one of them (a transplant is a contact)"
+        yield f"column transplant_date: is after {after}: correct one of them (a transplant is a contact)"
 
 
 def _against_scans(outcome: RegistryOutcome, latest_scan: str) -> Iterator[str]:
     if outcome.death_date and outcome.death_date < latest_scan:
-        yield (
-            "column death_date: lies before a scan of this patient in the registry: correct the date, or the patient"
-        )
+        yield ("column death_date: is before a scan of this patient in the registry: correct the date or the patient")
 
 
 def _patient(row: Mapping[str, str], names: Pseudonyms) -> str:

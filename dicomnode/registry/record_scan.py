@@ -53,7 +53,7 @@ def keep(
     try:
         return _keep(table, catalog, analysis, _shadow_risk(analysis, priors, shadow), now)
     except Exception as error:  # noqa: BLE001  (the analysis is done: its result goes out, whatever happens here)
-        _tell(error, "study %s is not in the registry", series.study_uid)
+        _tell(error, "study %s not recorded in the registry", series.study_uid)
         return False
 
 
@@ -64,14 +64,14 @@ def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Ri
     patient = one_patient({i.patient_hash for i in catalog.instances(study_uid)})
     if patient is None:
         # Under one pseudonym, the scans of many would be one patient's.
-        log.warning("study %s has no Patient ID, or more than one: it is not in the registry", study_uid)
+        log.warning("study %s not recorded in the registry: no Patient ID, or more than one", study_uid)
         return False
     names = load_pseudonyms(table.folder)
     path = table.folder / volume_name(names.scan(study_uid)) if table.volumes else None
     volume = "" if path is None else str(path)
     row = rows.row(findings, analysis.headers[0], patient, names, volume=volume, now=now)
     if row is None:
-        log.warning("study %s has no Study Date that can be used: it is not in the registry", study_uid)
+        log.warning("study %s not recorded in the registry: no usable Study Date", study_uid)
         return False
     # The row first: where the patient was forgotten, no voxel is written.
     if not catalog.put_scan(row, rows.risks(row, findings.risk, shadow, now)):
@@ -93,14 +93,14 @@ def _shadow_risk(analysis: Analysis, priors: Sequence[Findings], shadow: "Bundle
         before = latest_before(analysis.findings, priors)
         risk = predict(shadow, analysis.findings, analysis.headers[0], analysis.volume, analysis.labels, before)
     except Exception as error:  # noqa: BLE001  (the scan goes into the registry without the candidate's word)
-        _tell(error, "the candidate %s %s says nothing of this scan", shadow.name, shadow.version)
+        _tell(error, "shadow bundle %s %s gave no prediction for this scan", shadow.name, shadow.version)
         return None
-    log.info("the candidate %s %s ran in %.1f s", shadow.name, shadow.version, time.perf_counter() - start)
+    log.info("shadow bundle %s %s ran in %.1f s", shadow.name, shadow.version, time.perf_counter() - start)
     return risk
 
 
 def _tell(error: Exception, message: str, *args: object) -> None:
-    """Our errors say what a person needs and name no patient; somebody else's texts may."""
+    """Log an error: our own texts name no patient, but those of other libraries may."""
     if isinstance(error, DicomnodeError | OSError):
         log.error(f"{message}: %s", *args, error)
     else:

@@ -59,7 +59,7 @@ def retrain(config: Config, rows: RegistryRows, progress: Callable[[int, int], N
     settings = config.retraining.settings
     if not settings.is_file():
         raise UsageError(
-            f"{settings} is missing: write the settings of a run (docs/research/training.md), or change "
+            f"{settings} does not exist: write the settings of a run (docs/research/training.md), or change "
             "retraining.settings"
         )
     with _alone(config.retraining.folder) as lock:
@@ -67,7 +67,7 @@ def retrain(config: Config, rows: RegistryRows, progress: Callable[[int, int], N
         folder.mkdir()
         done = export(rows, folder / "registry", progress)
         if not done.outcomes:
-            raise UsageError("the registry holds no outcome of its patients: run `dicomnode registry import-outcomes`")
+            raise UsageError("the registry has no outcomes of its patients: run `dicomnode registry import-outcomes`")
         shutil.copyfile(settings, folder / "run.toml")
         current = config.analysis.weights / config.analysis.bundle if config.analysis.bundle else None
         _training(["run", str(folder / "run.toml")], folder, lock)
@@ -83,9 +83,7 @@ def _alone(folder: Path) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(
-                f"another retraining is at work in {folder}: wait until it has ended, or stop it first"
-            ) from None
+            raise UsageError(f"another retraining is running in {folder}: wait for it to end, or stop it") from None
         yield file.fileno()
 
 
@@ -118,11 +116,11 @@ class Retraining:
     def begin(self) -> bool:
         """Start one, unless the last is still at work."""
         if self._process is not None and self._process.poll() is None:
-            log.warning("the retraining before this one is still at work: this one is left out")
+            log.warning("the previous retraining is still running: skipping this one")
             return False
         # A session of its own, so that `stop` reaches whatever it starts.
         self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
-        log.info("a retraining has begun as process %d", self._process.pid)
+        log.info("retraining started as process %d", self._process.pid)
         return True
 
     def stop(self) -> None:

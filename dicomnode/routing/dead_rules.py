@@ -37,7 +37,7 @@ def dead_rules(rules: RuleSet, single_valued: Callable[[str], bool]) -> list[Dea
         earlier = rules.rules[:number] if rules.mode == "first" else ()
         by = next((one for one in earlier if covers(one, rule)), None)
         if by is not None:
-            found.append(Dead(rule.name, f"rule {by.name!r} stands before it and takes all that it would take"))
+            found.append(Dead(rule.name, f"rule {by.name!r} comes first and matches everything that it would match"))
     return found
 
 
@@ -79,7 +79,7 @@ def _contradiction(rule: Rule, single_valued: Callable[[str], bool]) -> str:
                 and _same_value(one, other)
                 and _apart(one, other)
             ):
-                return f"no study is as it asks: {other}, and {one}"
+                return f"contradictory conditions: {other}, and {one}"
     return ""
 
 

@@ -17,7 +17,7 @@ def decide_folder(source: Path, rules: RuleSet, calling: str, called: str) -> di
     """
     headers, _ = read_headers(find_files(source) if source.is_dir() else [source])
     if not headers:
-        raise UsageError(f"{source}: there is no DICOM file that can be read")
+        raise UsageError(f"{source}: no readable DICOM file")
     wanted = keywords(rules)
     found = studies(group(headers))
     return {

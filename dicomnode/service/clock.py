@@ -143,7 +143,7 @@ class Housekeeping:
                 continue  # another node on this database was quicker
             if held:
                 log.error(
-                    "study %s is held: its images name two patients; correct it and send it again", study.study_uid
+                    "study %s held: its images name two patients; correct the study and send it again", study.study_uid
                 )
                 continue
             log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
@@ -157,7 +157,7 @@ class Housekeeping:
         except SQLAlchemyError as e:
             # The text of a database error holds the row's values. The job is queued in the catalogue: `reconcile`
             # enqueues it, and the other studies do not wait for that.
-            log.warning("study %s is enqueued later: the queue's database said %s", study_uid, _name(e))
+            log.warning("study %s will be queued later: %s", study_uid, _name(e))
 
     def _heard(self, study: StudyIntake) -> StudyIntake:
         """The study as if its last image had come when this node began to listen, if it came before that."""
@@ -173,7 +173,7 @@ class Housekeeping:
         for study_uid, generation in self._queue.given_up():
             found = self._catalog.job(study_uid, generation)
             if found is not None and found.state in ("queued", "running"):
-                why = "the worker went down each time it took this study: see its log, then `dicomnode jobs retry`"
+                why = "the worker crashed each time it processed this study: see its log, then `dicomnode jobs retry`"
                 self._catalog.set_state(study_uid, generation, "failed", why, now=self._clock())
                 log.error("study %s generation %d failed: %s", study_uid, generation, why)
 
@@ -205,7 +205,7 @@ class Housekeeping:
             count = self._queue.resume_of(name)
             self._catalog.mark_reassigned(name)
             log.error(
-                "worker %s is dead (silent for %g s): others go on with its %d parts", name, self._dead_after_s, count
+                "worker %s missed its heartbeat for %g s; %d workflows reassigned", name, self._dead_after_s, count
             )
             moved += count
         versions = {worker.version for worker in self._catalog.workers("alive")}
@@ -213,14 +213,14 @@ class Housekeeping:
         if WORKFLOW_VERSION in versions:
             count = self._queue.adopt_orphans(versions)
             if count:
-                log.warning("%d parts of an older version were begun anew under version %s", count, WORKFLOW_VERSION)
+                log.warning("%d workflows of an older version restarted under version %s", count, WORKFLOW_VERSION)
             moved += count
         return moved
 
     def refresh_worklist(self) -> int:
         """Ask the RIS for the orders of these days. Returns how many there are."""
         count = worklist.refresh(self._config, self._catalog, self._clock())
-        log.info("the worklist has %d orders", count)
+        log.info("worklist: %d orders", count)
         return count
 
     def fetch_ahead(self) -> int:
@@ -236,7 +236,7 @@ class Housekeeping:
         """Settle anew what went out without a prior scan that has come by now. Returns the studies' UIDs."""
         reopened = self._catalog.reopen_for_late_priors()
         for study_uid in reopened:
-            log.info("study %s is analysed once more: a prior scan of its patient has come", study_uid)
+            log.info("study %s will be analysed again: a prior has arrived", study_uid)
         return reopened
 
     def perform_tasks(self) -> int:
@@ -250,7 +250,7 @@ class Housekeeping:
     def compare_spool(self) -> None:
         """Once after the start: the spool and the catalogue, compared in both directions."""
         found = reconcile(Spool(self._spool_root), self._catalog, read_instance)
-        log.log(logging.WARNING if found.trouble else logging.INFO, "spool and catalogue compared: %s", found)
+        log.log(logging.WARNING if found.trouble else logging.INFO, "compared spool and catalogue: %s", found)
 
 
 def _counts(config: Config) -> Counts | None:
@@ -260,16 +260,16 @@ def _counts(config: Config) -> Counts | None:
 
 
 def _guarded(tick: Callable[[], object]) -> Callable[[], bool]:
-    """A tick whose failure is said and forgotten: the next one finds the same state. Returns whether it went well."""
+    """Wrap a tick so that a failure is logged, and the next tick retries. Return whether it succeeded."""
 
     def run() -> bool:
         try:
             tick()
         except SQLAlchemyError as e:
             # The text of a database error holds the row's values.
-            log.warning("%s has to wait: the database said %s", tick.__name__, _name(e))
+            log.warning("%s postponed: %s", tick.__name__, _name(e))
         except DicomnodeError as e:
-            log.warning("%s has to wait: %s", tick.__name__, e)
+            log.warning("%s failed, will retry: %s", tick.__name__, e)
         except Exception as e:  # noqa: BLE001  (the clock goes on, whatever one tick met)
             logs.log_unexpected(log, e, "%s failed", tick.__name__)
         else:
@@ -282,5 +282,5 @@ def _guarded(tick: Callable[[], object]) -> Callable[[], bool]:
 def _name(error: SQLAlchemyError) -> str:
     cause = getattr(error, "orig", None) or error
     if type(cause).__name__ == "UndefinedTable" or "no such table" in str(cause):  # PostgreSQL, SQLite
-        return "that the queue is not there yet: the first worker makes it"
-    return type(cause).__name__
+        return "the queue does not exist yet; the first worker creates it"
+    return f"database error {type(cause).__name__}"

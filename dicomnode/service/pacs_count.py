@@ -85,7 +85,7 @@ class Counts:
         try:
             numbers = asked.answer.result()
         except DicomnodeError as error:
-            log.warning("the images of study %s could not be counted at the PACS: %s", study.study_uid, error)
+            log.warning("could not count the images of study %s at the PACS: %s", study.study_uid, error)
             return False
         return any(numbers.get(series.series_uid, 0) > series.instances for series in study.series)
 

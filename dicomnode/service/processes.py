@@ -39,7 +39,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     heart = worker.Heartbeat(catalog, lease, config.worker.dead_after_s)
     runtime.start(worker.Work(config, catalog.leased(lease, worker.exit_without_lease), models), executor_id=name)
     log.info(
-        "worker %d is ready: segmenter %s, bundle %s",
+        "worker %d ready: segmenter %s, bundle %s",
         index,
         config.analysis.segmenter,
         config.analysis.bundle or "none",
@@ -63,8 +63,8 @@ def prepare_folders(config: Config) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise SpoolError(
-                f"storage.{key} = {folder}: this folder cannot be made ({e.strerror}); change the path, or the rights "
-                "of the folder above it"
+                f"storage.{key} = {folder}: cannot create this folder ({e.strerror}); change the path, or the "
+                "permissions of its parent folder"
             ) from None
 
 

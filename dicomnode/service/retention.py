@@ -75,16 +75,16 @@ def make_room(room: Room, spool: Spool, results: Path, catalog: Catalog, now: fl
             removed.append(study.study_uid)
     short_gb = (room.low_free_bytes - spool.free_bytes()) / 1e9
     if removed:
-        log.info("%d delivered studies were removed to make room", len(removed))
+        log.info("%d delivered studies removed to free space", len(removed))
     if short_gb > 0:
-        log.warning("the spool's disk is %.1f GB below its mark, and nothing more may be removed", short_gb)
+        log.warning("the spool's disk is %.1f GB below storage.low_free_gb, and nothing more may be removed", short_gb)
     return removed
 
 
 def _remove(study: Study, spool: Spool, results: Path, catalog: Catalog) -> bool:
     if not catalog.release(study, lambda: spool.move_out(study.study_uid)):
         return False
-    log.info("study %s was delivered and is removed", study.study_uid)
+    log.info("study %s removed after delivery", study.study_uid)
     _delete_results(results, study.study_uid, keep=(FINDINGS,))
     spool.delete(folder_name(study.study_uid))
     return True

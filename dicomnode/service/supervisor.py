@@ -71,7 +71,7 @@ class Child:
         if code in _NEEDS_A_PERSON:
             pause = _LONGEST_PAUSE_S
         what = f"signal {-code}" if code < 0 else f"exit status {code}"
-        log.error("%s ended with %s; it is started again in %.0f s", self.name, what, pause)
+        log.error("%s ended with %s; restarting in %.0f s", self.name, what, pause)
         self._close()
         self.start_again_at = now + pause
 
@@ -83,7 +83,7 @@ class Child:
         try:
             self.process.wait(wait_s)
         except subprocess.TimeoutExpired:
-            log.warning("%s did not drain within %.0f s and is killed", self.name, wait_s)
+            log.warning("%s did not finish within %.0f s, killing it", self.name, wait_s)
             self.process.kill()
             self.process.wait()
         self._close()

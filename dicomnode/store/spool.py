@@ -64,7 +64,7 @@ class Incoming:
         self._put(memoryview(file_meta))
 
     def write(self, data: bytes | memoryview) -> None:
-        """Adds bytes of the data set."""
+        """Add bytes of the data set."""
         self._put(memoryview(data))
         self._digest.update(data)
 
@@ -140,7 +140,7 @@ class Spool:
                 raise _spool_error("make the folder", folder, error) from error
 
     def store(self, study_uid: str, series_uid: str, sop_instance_uid: str, file_meta: bytes, dataset: bytes) -> Stored:
-        """Writes one instance: `file_meta` (preamble, prefix, group 2) and the dataset's bytes as they were received.
+        """Write one instance: `file_meta` (preamble, prefix, group 2) and the dataset's bytes as they were received.
 
         The name holds the content's hash, so that two contents of one SOP Instance UID never meet in one file, however
         many associations and processes write at once, and the same content twice is the same file.
@@ -175,7 +175,7 @@ class Spool:
         return self.set_aside(incoming, code, text, now)
 
     def set_aside(self, incoming: Incoming, code: str, text: str, now: float) -> Path:
-        """Keeps in quarantine what was not accepted, with a `.json` beside it that says why (no patient data in it).
+        """Keep in quarantine what was not accepted, with a `.json` beside it that says why (no patient data in it).
 
         The name is the content's hash: a sender that tries the same bad object every minute fills no disk.
 
@@ -194,14 +194,14 @@ class Spool:
         return path
 
     def discard(self, path: Path) -> None:
-        """Removes a stored file that the catalogue did not take."""
+        """Remove a stored file that the catalogue did not take."""
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise _spool_error("remove", path, error) from error
 
     def move_out(self, study_uid: str) -> None:
-        """Takes a study out of `studies/` in one step: from now on the catalogue decides what becomes of it.
+        """Take a study out of `studies/` in one step: from now on the catalogue decides what becomes of it.
 
         Raises:
             SpoolError: it cannot be moved.
@@ -253,7 +253,7 @@ class Spool:
         return sorted(p for p in self._studies.iterdir() if p.is_dir())
 
     def sweep(self) -> int:
-        """Removes temporary files whose process has died; returns how many. Called when a receiver starts."""
+        """Remove temporary files whose process has died; return how many. Called when a receiver starts."""
         removed = 0
         for path in self._incoming.glob("*.part"):
             try:

@@ -85,10 +85,10 @@ def send_step(study_uid: str, generation: int, destination: str) -> str | None:
             sent = peer.send([Path(planned.path)])[0]
         except PeerRejectedError as e:
             work.catalog.note_attempt(planned, "rejected", text=str(e), now=time.time())
-            log.error("%s refuses %s of study %s for good: %s", destination, planned.object, study_uid, e)
+            log.error("%s permanently refuses %s of study %s: %s", destination, planned.object, study_uid, e)
         except PeerError as e:
             work.catalog.note_attempt(planned, "pending", text=str(e), now=time.time())
-            log.warning("%s did not take %s of study %s, will try again: %s", destination, planned.object, study_uid, e)
+            log.warning("%s did not accept %s of study %s, will retry: %s", destination, planned.object, study_uid, e)
             return str(e)
         else:
             work.catalog.note_attempt(planned, "delivered", status=sent.status, text=sent.outcome, now=time.time())
@@ -132,17 +132,17 @@ def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = 
                 work.catalog.note_attempt(
                     d, "rejected", status=d.status, text=f"stored, but storage commitment: {e}", now=time.time()
                 )
-            log.error("%s refuses storage commitment of study %s for good: %s", destination, study_uid, e)
+            log.error("%s permanently refuses storage commitment of study %s: %s", destination, study_uid, e)
             return None
         except PeerError as e:
             work.catalog.report_commitment(transaction_uid, [], {}, now=now)
-            return f"storage commitment could not be asked for: {e}"
+            return f"storage commitment request failed: {e}"
         if report is not None:
             work.catalog.report_commitment(transaction_uid, report.committed, report.failed, now=time.time())
     left = [
         d for d in _in_state(work.catalog, study_uid, generation, destination, "delivered", "pending") if d.kind == kind
     ]
-    return f"storage commitment of {len(left)} objects is awaited" if left else None
+    return f"waiting for storage commitment of {len(left)} objects" if left else None
 
 
 def _in_state(

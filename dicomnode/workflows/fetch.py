@@ -49,7 +49,7 @@ def search_step(order_key: str) -> list[str]:
     try:
         _, fetch = priors.want(settings, work.catalog, work.models.method().digest, patient, now, order.study_uid)
     except (PeerError, PeerRejectedError) as e:
-        log.warning("prior scans of a patient on the worklist are not known: %s", e)
+        log.warning("priors of a patient on the worklist could not be queried: %s", e)
         return []
     return fetch
 
@@ -80,7 +80,7 @@ def fetch_step(study_uid: str, asked_by: str, waited: float) -> str:
     try:
         done = _retrieve(work, table, prior)
     except PeerRejectedError as e:
-        log.error("the archive refuses to give prior study %s: %s", study_uid, e)
+        log.error("the archive refused to send prior study %s: %s", study_uid, e)
         work.catalog.mark_prior(study_uid, "refused", str(e))
         return "refused"
     except PeerError as e:
@@ -89,7 +89,7 @@ def fetch_step(study_uid: str, asked_by: str, waited: float) -> str:
         return _again(work.catalog, table, study_uid, f"none of {done.failed} images could be sent", waited)
     text = f"{done.failed} of {done.failed + done.completed} images could not be sent" if done.failed else None
     work.catalog.mark_prior(study_uid, "fetched", text)
-    log.info("prior study %s was fetched: %d images", study_uid, done.completed)
+    log.info("fetched prior study %s: %d images", study_uid, done.completed)
     return "fetched"
 
 
@@ -113,10 +113,10 @@ def _retrieve(work: Work, table: PriorsTable, prior: Prior) -> move.Retrieved:
 
 def _again(catalog: Catalog, table: PriorsTable, study_uid: str, why: str, waited: float) -> str:
     if waited >= table.retry_for_s:
-        log.error("prior study %s could not be fetched in %.0f s: %s", study_uid, waited, why)
+        log.error("could not fetch prior study %s within %.0f s: %s", study_uid, waited, why)
         catalog.mark_prior(study_uid, "failed", why)
         return "failed"
-    log.warning("prior study %s could not be fetched, will try again: %s", study_uid, why)
+    log.warning("could not fetch prior study %s, will retry: %s", study_uid, why)
     catalog.mark_prior(study_uid, "fetching", why)
     return "again"
 

@@ -34,7 +34,7 @@ def notify(name: str, event: dict[str, Any], attempt: int, waited: float) -> str
     if problem is None:
         return "told"
     if waited >= to.retry_for_s:
-        log.error("%s: given up after %.0f s, the event %s is not told", problem, waited, event["event_id"])
+        log.error("%s: gave up after %.0f s, event %s not sent", problem, waited, event["event_id"])
         return "given up"
     pause = backoff_s(to.retry_first_s, to.retry_longest_s, attempt, seed=f"{name} {event['event_id']}")
     enqueue(notify_call(name, event, attempt=attempt + 1, waited=waited, pause=pause))
@@ -51,7 +51,7 @@ def tell_step(name: str, event: dict[str, Any]) -> str | None:
         send(work.config, to, Event(**event), work.catalog)
     except (PeerError, PeerRejectedError, ConfigurationError) as e:
         # A refusal is tried again too: within `retry_for_s` a person may correct the address or the key.
-        log.warning("notification will be tried again: %s", e)
+        log.warning("notification failed, will retry: %s", e)
         return str(e)
-    log.info("%s was told that study %s is %s", name, event["study_uid"], event["state"])
+    log.info("notified %s: study %s is %s", name, event["study_uid"], event["state"])
     return None

@@ -27,7 +27,7 @@ from dicomnode.workflows.worker import RETRIES, Work, current
 log = logging.getLogger(__name__)
 
 #: What the node has fetched itself is analysed, whatever the rules say of the PACS that sent it.
-_FETCHED = RoutingDecision(("a prior scan, fetched to compare with",), ANALYSE)
+_FETCHED = RoutingDecision(("prior scan, fetched for comparison",), ANALYSE)
 
 
 @DBOS.workflow(name="route", max_recovery_attempts=MOST_RECOVERIES)
@@ -65,10 +65,10 @@ def decide_step(study_uid: str, generation: int) -> JobState:
     noted = work.catalog.note_routing(study_uid, generation, json.dumps(found.recorded()), now=time.time())
     decision = decision_of(noted)
     by = " and ".join(repr(name) for name in decision.taken_by) or "no rule"
-    log.info("study %s generation %d is taken by %s", study_uid, generation, by)
+    log.info("study %s generation %d: routing matched %s", study_uid, generation, by)
     action, now = decision.action, time.time()
     if action.hold and noted.released_at is None:
-        reason = f"held by {by}: `dicomnode jobs release` lets it go on"
+        reason = f"held by {by}: release with `dicomnode jobs release`"
         return work.catalog.set_state(study_uid, generation, "held", reason, now=now)
     if action.analyse is None and not action.forward_to:
         return work.catalog.set_state(study_uid, generation, "ignored", f"ignored by {by}", now=now)
@@ -90,7 +90,7 @@ def plan_step(study_uid: str, generation: int) -> tuple[list[str], int | None]:
     work.catalog.plan_originals(study_uid, generation, wanted, now=time.time())
     if action.analyse is None:
         return list(action.forward_to), None
-    work.config.analysis_of(action.analyse)  # a profile that is gone is told before the study waits for its turn
+    work.config.analysis_of(action.analyse)  # report a missing profile before the study is queued
     return list(action.forward_to), place(work, study_uid, generation)
 
 

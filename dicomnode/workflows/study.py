@@ -85,7 +85,7 @@ def priors_step(study_uid: str, generation: int, attempt: int, waited: float) ->
     digest = work.models.method().digest
     outlook = priors.look(work.config, work.catalog, digest, study_uid, generation, attempt, waited)
     if outlook.pause_s > 0 and attempt == 1:
-        work.catalog.set_state(study_uid, generation, "queued", "waits for prior scans", now=time.time())
+        work.catalog.set_state(study_uid, generation, "queued", "waiting for priors", now=time.time())
     return outlook.pause_s, list(outlook.wanted), route.place(work, study_uid, generation)
 
 
@@ -98,7 +98,7 @@ def analyse_step(study_uid: str, generation: int) -> str:
     work = current()
     state = work.catalog.set_state(study_uid, generation, "running", now=time.time())
     if state != "running":
-        log.info("study %s generation %d is %s: not analysed", study_uid, generation, state)
+        log.info("study %s generation %d is %s: skipped", study_uid, generation, state)
         return state
     files = [Path(i.path) for i in work.catalog.instances(study_uid)]
     folder = results_folder(work.config.storage.results, study_uid, generation)
@@ -143,7 +143,7 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     destinations = _receivers(work, study_uid, generation)
     everywhere = [d.name for d in destinations]
     if job.state in ("superseded", "cancelled"):
-        log.info("study %s generation %d is %s: its results are not delivered", study_uid, generation, job.state)
+        log.info("study %s generation %d is %s: results not delivered", study_uid, generation, job.state)
         return []
     if job.state in _ENCODED:  # this step was cut short after its last change, and the checkpoint may be gone
         return everywhere
@@ -244,7 +244,7 @@ def _plan(
 def refusal_reason(findings: Findings) -> str:
     """One line for the table of jobs: the codes of each kind of series, no patient data."""
     if not findings.rejected:
-        return "the study holds no readable series"
+        return "the study has no readable series"
     kinds = [f"{r.modality or 'no modality'}: {', '.join(x.code for x in r.reasons)}" for r in findings.rejected]
     return "; ".join(dict.fromkeys(kinds))
 

@@ -71,7 +71,7 @@ RETRIES: Final[dict[str, Any]] = {
 
 def exit_without_lease() -> NoReturn:
     """End this process at once: no `finally`, no thread that writes another line."""
-    log.critical("this worker was silent for too long and was declared dead: its work is with others, it ends here")
+    log.critical("this worker missed its heartbeat for too long: its work has been reassigned, exiting")
     logging.shutdown()
     os._exit(LOST_LEASE_STATUS)
 
@@ -87,7 +87,7 @@ def exit_after_drain() -> None:
     for thread in others:
         thread.join(max(0.0, deadline - time.monotonic()))
     if any(thread.is_alive() for thread in others):
-        log.warning("what still runs is left to the next start, or to another worker")
+        log.warning("exiting with work unfinished: the next start, or another worker, will repeat it")
         logging.shutdown()
         os._exit(0)
 
@@ -113,4 +113,4 @@ class Heartbeat:
                     exit_without_lease()
             except SpoolError as e:
                 # While the database is away nobody can declare anybody dead, and without it nothing is sent.
-                log.warning("no sign of life could be given: %s", e)
+                log.warning("heartbeat failed: %s", e)

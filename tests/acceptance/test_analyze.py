@@ -149,5 +149,5 @@ def test_a_folder_that_cannot_be_made_is_wrong_use(data: Path, tmp_path: Path) -
     (tmp_path / "file").touch()
     done = dicomnode("analyze", data / "lungmask_2slices", "--out", tmp_path / "file")
     assert done.returncode == 2
-    assert "this folder cannot be made" in done.stderr
+    assert "cannot create this folder" in done.stderr
     assert "Traceback" not in done.stderr

@@ -29,7 +29,7 @@ def test_the_whole_way_on_a_synthetic_study(tmp_path: Path) -> None:
         "volume, ml",
         "5 years",
         "SYNTHETIC DEMO",
-        "every expected object",
+        "all expected objects",
     ):
         assert part in done.stdout, part
 
@@ -62,7 +62,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "ae_config.toml").write_text("[node]\n")
     done = dicomnode("demo", "--out", tmp_path)
     assert done.returncode == 2
-    assert "holds something else than a demo" in done.stderr
+    assert "not empty and not from a demo" in done.stderr
     assert (tmp_path / "var" / "spool").is_dir()
     assert (tmp_path / "ae_config.toml").read_text() == "[node]\n"
 
@@ -79,4 +79,4 @@ def test_input_without_any_file_is_wrong_use(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = dicomnode("demo", "--out", tmp_path / "out", "--input", tmp_path / "empty")
     assert done.returncode == 2
-    assert "there are no DICOM files" in done.stderr
+    assert "no DICOM files to send" in done.stderr

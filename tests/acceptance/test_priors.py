@@ -111,7 +111,7 @@ def test_three_prior_scans_are_fetched_analysed_once_and_compared_with(
     for one in priors:
         shown = node.show(one.study_uid)
         assert (shown["state"], shown["generation"], shown["deliveries"]) == ("analysed", 1, [])
-        assert "a prior scan" in shown["flags"]
+        assert "prior scan" in shown["flags"]
         assert Counter(d.Modality for d in held(pacs, one.study_uid)) == {"CT": 78}  # no result was sent
     assert Counter(d.Modality for d in held(pacs, scans[NOW].study_uid)) == {"SEG": 1, "SR": 2, "OT": 1}
     assert node.show(scans[NOW].study_uid)["generation"] == 1
@@ -119,12 +119,12 @@ def test_three_prior_scans_are_fetched_analysed_once_and_compared_with(
     again = course(tmp_path / "again", "S1", [NOW])[NOW]
     new = scan(tmp_path / "new", "S1 the next", 0.75, "20260601", PatientID="S1", PatientName="Serial^Scans")
     assert again.study_uid == scans[NOW].study_uid
-    moved = node.log().count("was fetched")
+    moved = node.log().count("fetched prior study")
     assert moved == 3
     send(peer, node, new)
     assert node.ended(new.study_uid) == "delivered"
     assert findings(node, new.study_uid)["change"]["prior_study_uid"] == scans[NOW].study_uid
-    assert node.log().count("was fetched") == moved  # all are here, analysed with this method
+    assert node.log().count("fetched prior study") == moved  # all are here, analysed with this method
 
 
 def test_a_scan_of_another_patient_with_the_same_id_is_never_used(

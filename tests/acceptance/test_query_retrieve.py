@@ -219,7 +219,7 @@ def test_movescu_has_a_study_sent_to_a_configured_address(archive: Archive, peer
     got = [pydicom.dcmread(path) for path in tmp_path.iterdir()]
     expected = {one.SOPInstanceUID for one in archive.images["anna"]} | {"1.2.826.0.1.1"}
     assert {one.SOPInstanceUID for one in got} == expected
-    assert "has 6 objects" in until("the log", archive.node.log)
+    assert "C-MOVE, 6 objects" in until("the log", archive.node.log)
 
 
 @pytest.mark.parametrize("destination", ["STRANGER", "NOWHERE"])
@@ -261,5 +261,5 @@ def test_a_held_study_and_one_without_files_are_not_found(archive: Archive, peer
 
 def test_no_patient_data_in_the_log(archive: Archive) -> None:
     log = archive.node.log()
-    assert "found" in log
+    assert "C-FIND" in log
     assert not any(secret in log for secret in ("Änne", "Müller", "Yamada", "ID-1", "ID-2"))

@@ -138,7 +138,11 @@ def test_three_ae_titles_and_four_destinations(
     assert shown["routing"]["action"]["analyse"] is None
     assert not shown["results"]
     table = node.cli("jobs", "show", uid["node"]).stdout
-    for words in ("taken by chest: analysed with 'plain' (stat)", "originals forwarded to archive", "NO: called AE is"):
+    for words in (
+        "matched by chest: analysed with 'plain' (stat)",
+        "originals forwarded to archive",
+        "NO: called AE is",
+    ):
         assert words in " ".join(table.split()), table
 
     released = node.cli("jobs", "release", uid["hold"])

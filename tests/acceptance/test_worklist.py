@@ -189,7 +189,7 @@ def test_a_ris_that_is_away_delays_no_result(
         assert running.ended(uid) == "delivered"
         for report in reports(orthanc, uid):
             assert "ReferencedRequestSequence" not in report
-            assert "could not be asked" in text_of(report)
+            assert "could not be queried" in text_of(report)
         assert "the order of study" in running.log()
     finally:
         running.stop()

@@ -60,7 +60,7 @@ def test_case_01_a_late_slice_opens_a_new_generation_that_names_the_old_result(
     assert named.ReferencedSOPInstanceUID == old.SOPInstanceUID
     assert "PredecessorDocumentsSequence" not in old
     assert station.state(UID, 1) == "delivered"
-    with pytest.raises(UsageError, match="generation 2 has taken its place"):
+    with pytest.raises(UsageError, match="superseded by generation 2"):
         jobs.retry(station.config, UID, 1)
 
 
@@ -164,7 +164,7 @@ def test_a_resend_costs_nothing_and_a_change_elsewhere_delivers_nothing_twice(
     assert station.settle(UID) == 2
     shown = station.ended(UID, 2, "delivered")
     assert pacs.came == came  # the same series, the same result: what the PACS holds is still true
-    assert {d["text"] for d in shown["deliveries"]} == {"the same object as in generation 1"}
+    assert {d["text"] for d in shown["deliveries"]} == {"unchanged since generation 1"}
 
 
 def test_case_12_other_content_under_a_taken_uid_is_quarantined_and_flagged(files: list[Path], tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_case_12_other_content_under_a_taken_uid_is_quarantined_and_flagged(file
         assert pydicom.dcmread(kept[changed.SOPInstanceUID]).PixelData == pydicom.dcmread(files[3]).PixelData
         shown = jobs.details(station.config, UID, None)
         assert [c["sop_instance_uid"] for c in shown["conflicts"]] == [changed.SOPInstanceUID]
-        assert "1 images came with other content" in shown["flags"]
+        assert "SOP Instance UIDs received again with different content: 1" in shown["flags"]
         (row,) = jobs.overview(station.config, None, 10)
         assert row["flags"] == shown["flags"]
         quarantine = station.config.storage.spool / "quarantine" / f"{shown['conflicts'][0]['sha256']}.dcm"

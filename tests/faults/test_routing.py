@@ -245,14 +245,14 @@ def test_held_until_a_person_releases_it(files: list[Path], tmp_path: Path, site
         assert "dicomnode jobs release" in shown["reason"]
         assert archive.came == []
         assert station.catalog.releasable(2e9, 0.0) == []
-        with pytest.raises(UsageError, match="only one that has ended"):
+        with pytest.raises(UsageError, match="only an ended job"):
             jobs.retry(station.config, UID, None)
         without_rules = station.config.model_copy(update={"route": ()})  # the decision that was made counts
         assert jobs.release(without_rules, UID).startswith("released as study/")
         shown = station.ended(UID, 1, "delivered")
         assert shown["routing"]["released_at"]
         assert len(archive.came) == len(files)
-        with pytest.raises(UsageError, match="only one that is held"):
+        with pytest.raises(UsageError, match="only a held job"):
             jobs.release(station.config, UID)
 
 
@@ -267,7 +267,7 @@ def test_two_patients_are_held_and_no_rule_can_release_them(
         station.send(files, "HOLD")
         until("held", lambda: station.clock.settle() or station.catalog.job(UID, 1) is not None, 20)
         assert station.state(UID, 1) == "held"
-        with pytest.raises(UsageError, match="no rule holds it, but: two-patients"):
+        with pytest.raises(UsageError, match="not held by a rule: two-patients"):
             jobs.release(station.config, UID)
 
 

@@ -69,7 +69,7 @@ def test_a_task_is_claimed_when_its_study_is_here_and_completed_with_its_results
     files: list[Path], server: UpsServer, pacs: Pacs, make_station: MakeStation
 ) -> None:
     server.schedule(TASK, UID)
-    server.schedule("1.2.3.1", UID, code="110005")  # somebody else's kind of work
+    server.schedule("1.2.3.1", UID, code="110005")  # someone else's kind of work
     server.schedule("1.2.3.2", UID, state="CANCELED")
     station = make_station()
     with running(station):
@@ -85,7 +85,7 @@ def test_a_task_is_claimed_when_its_study_is_here_and_completed_with_its_results
         station.clock.perform_tasks()
         assert station.clock.perform_tasks() == 0
     assert server.state(TASK) == "COMPLETED"
-    assert server.told[TASK] == ["its images are being received", "it waits for its turn", "done"]
+    assert server.told[TASK] == ["its images are being received", "waiting in the queue", "done"]
     series = {str(d.SOPInstanceUID): (UID, str(d.SeriesInstanceUID), "PACS") for d in pacs.held()}
     assert len(series) == 3
     assert server.outputs(TASK) == series
@@ -174,7 +174,7 @@ def test_a_task_that_somebody_else_has_is_left_alone(
         station.clock.perform_tasks()
         (step,) = station.catalog.steps_of(UID)
         assert step.state == "dropped"
-        assert "somebody else" in str(step.reason)
+        assert "someone else" in str(step.reason)
         station.start_worker()
         station.ended(UID, 1, "delivered")
         assert station.clock.perform_tasks() == 0
@@ -193,7 +193,7 @@ def test_a_task_whose_study_never_comes_is_cancelled_with_a_reason(
         assert ups.tick(station.config, station.catalog, now + 601) == 1
     assert server.state(TASK) == "CANCELED"
     (told,) = server.tasks[TASK].ProcedureStepProgressInformationSequence
-    assert told.ReasonForCancellation == "its study did not come in time"
+    assert told.ReasonForCancellation == "its study did not arrive in time"
     assert told.ProcedureStepDiscontinuationReasonCodeSequence[0].CodeValue == "110513"
 
 
@@ -225,7 +225,7 @@ def test_the_node_creates_a_task_for_each_accepted_study_and_performs_it(
         (source,) = created.InputInformationSequence
         assert len(source.ReferencedSOPSequence) == len(files)
         uid = str(created.SOPInstanceUID)
-        assert server.told[uid] == ["it waits for its turn"]
+        assert server.told[uid] == ["waiting in the queue"]
         (step,) = station.catalog.steps_of(UID)
         del server.tasks[uid]  # and once more, as after a crash: the UID is the same
         set_back(station.catalog, replace(step, state="planned", told=None))
@@ -295,7 +295,7 @@ def test_claimed_tasks_go_on_while_the_worklist_cannot_be_asked(
         station.settle(UID)
         with pytest.raises(PeerRejectedError):
             station.clock.perform_tasks()
-    assert server.told[TASK][-1] == "it waits for its turn"
+    assert server.told[TASK][-1] == "waiting in the queue"
 
 
 def test_a_task_that_cannot_be_told_takes_no_other_away(
@@ -311,7 +311,7 @@ def test_a_task_that_cannot_be_told_takes_no_other_away(
         assert ups.tick(station.config, station.catalog, time.time()) == 0
         assert ups.tick(station.config, station.catalog, time.time() + 601) == 1
     assert (server.state(TASK), server.state("1.2.3.9")) == ("IN PROGRESS", "CANCELED")
-    assert "has to wait" in caplog.text
+    assert "postponed" in caplog.text
 
 
 def test_check_echoes_both_servers(tmp_path: Path, server: UpsServer) -> None:

@@ -18,7 +18,7 @@ _GAS_BELOW_HU = -965
 
 
 class Segmenter(Protocol):
-    """Finds the lungs. `name`, `version` and `family` stand in SEG and SR: together they say what made the mask."""
+    """Finds the lungs. `name`, `version` and `family` are in SEG and SR: together they say what made the mask."""
 
     @property
     def name(self) -> str: ...

@@ -118,7 +118,7 @@ def duplicate_positions(known: SeriesFacts) -> Reason | None:
     same = sum(s < SAME_POSITION_MM for s in known.stack.steps_mm) if known.stack else 0
     if same == 0:
         return None
-    return Reason("duplicate-positions", f"{same} slices share a position with another: several phases in one series?")
+    return Reason("duplicate-positions", f"Slices at the position of another: {same}; several phases in one series?")
 
 
 def missing_slices(known: SeriesFacts) -> Reason | None:
@@ -129,7 +129,7 @@ def missing_slices(known: SeriesFacts) -> Reason | None:
     if not gaps or (max(gaps) <= MAX_FILLED_GAP_MM and len(gaps) <= max(1, MAX_FILLED_GAPS * len(steps))):
         return None
     usual = f"the usual slice spacing is {np.median(steps):.2f} mm"
-    return Reason("missing-slices", f"Slices are missing: {len(gaps)} gaps, the largest {max(gaps):.2f} mm; {usual}.")
+    return Reason("missing-slices", f"Slices are missing (gaps: {len(gaps)}, largest {max(gaps):.2f} mm); {usual}.")
 
 
 def non_uniform(known: SeriesFacts) -> Reason | None:

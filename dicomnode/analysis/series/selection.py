@@ -262,7 +262,7 @@ def _unreadable_flags(unreadable: Sequence[Unreadable]) -> tuple[Flag, ...]:
     codes = ", ".join(f"{n} {code}" for code, n in sorted(counts.items()))
     # A text file beside the images is no reason to doubt the images; a damaged DICOM file may be one of them.
     severity: Severity = "info" if set(counts) == {"not-dicom"} else "warning"
-    return (Flag("unreadable-files", severity, f"{len(unreadable)} unreadable files ({codes})."),)
+    return (Flag("unreadable-files", severity, f"Unreadable files: {len(unreadable)} ({codes})."),)
 
 
 def _flags(chosen: Judged) -> tuple[Flag, ...]:
@@ -312,7 +312,7 @@ def _geometry_flags(chosen: Judged) -> list[Flag]:
         text = f"Gantry tilt {stack.tilt_degrees:.1f}°: the slices were resampled to an orthogonal grid."
         flags.append(Flag("tilt-resampled", "info", text))
     if stack.gaps_mm:
-        text = f"Slices are missing ({len(stack.gaps_mm)} gaps, the largest {max(stack.gaps_mm):.2f} mm); filled."
+        text = f"Slices are missing (gaps: {len(stack.gaps_mm)}, largest {max(stack.gaps_mm):.2f} mm); filled."
         flags.append(Flag("gaps-filled", "warning", f"{text[:-1]} by linear interpolation."))
     elif stack.deviation:
         text = f"Slice spacing varies by up to {stack.deviation:.0%}; the volume was resampled to uniform spacing."

@@ -21,7 +21,7 @@ INT16 = np.iinfo(np.int16)
 
 @contextmanager
 def reading(headers: Sequence[ImageHeader]) -> Iterator[Iterator[HuArray]]:
-    """Gives the images in HU, (row, column) as in the file, in the order given.
+    """Give the images in HU, (row, column) as in the file, in the order given.
 
     Iterating raises:
         RefusedError: an image cannot be read or decoded ("unreadable", "undecodable").

@@ -89,14 +89,14 @@ class MppsTick(ProcedureStepTick[MppsTable]):
         made = progress.results(self._config, self._catalog, step.study_uid, seen.generation)
         if seen.how == "done" and made:
             return mpps.completed(self._now, made), step.now("completed")
-        reason = seen.reason or "the results were removed before the server could be told"
+        reason = seen.reason or "the results were removed before the server could be updated"
         empty = derive("series of a discontinued step", step.step_uid)
         return mpps.discontinued(self._now, reason, seen.code, empty), step.now("canceled", reason=reason)
 
     def _taken(self, before: ProcedureStep, after: ProcedureStep, what: str, status: int) -> ProcedureStep:
         """The step as it is after the server's answer."""
         if is_good(status):
-            log.info("performed procedure step %s is %s", after.step_uid, after.state)
+            log.info("performed procedure step %s: %s", after.step_uid, after.state)
             return self._save(after)
         return self._refused(before, what, status)
 

@@ -17,11 +17,11 @@ from dicomnode.store.results_folder import report_files, results_folder
 _LATEST_S = 3600.0
 #: Procedure Step Progress in percent, and its description.
 PROGRESS: Final[dict[StudyState, tuple[int, str]]] = {
-    "receiving": (5, "its images are being received"),
-    "queued": (10, "it waits for its turn"),
-    "held": (10, "it is held: a person has to decide"),
-    "running": (30, "it is being analysed"),
-    "analysed": (80, "the results are on their way"),
+    "receiving": (5, "images are being received"),
+    "queued": (10, "waiting in the queue"),
+    "held": (10, "held: a person has to decide"),
+    "running": (30, "being analysed"),
+    "analysed": (80, "results are being delivered"),
 }
 #: DCM codes of PS3.16 CID 9300 «Procedure Discontinuation Reason».
 FAILED, UNSPECIFIED = ("110501", "DCM", "Equipment failure"), ("110513", "DCM", "Discontinued for unspecified reason")

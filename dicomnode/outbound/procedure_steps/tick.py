@@ -47,7 +47,7 @@ class ProcedureStepTick(ABC, Generic[Table]):
         except DicomnodeError:
             raise
         except Exception as e:  # noqa: BLE001  (one step that cannot be told takes no other away)
-            logs.log_unexpected(log, e, "%s %s has to wait", self.what, step.step_uid)
+            logs.log_unexpected(log, e, "%s %s postponed", self.what, step.step_uid)
             return False
 
     @abstractmethod
@@ -61,7 +61,7 @@ class ProcedureStepTick(ABC, Generic[Table]):
     def _begin(self, step: ProcedureStep) -> ProcedureStep:
         images = self._catalog.instances(step.study_uid)
         if not images:
-            return self._save(step.now("dropped", reason="its images were removed before the server could be told"))
+            return self._save(step.now("dropped", reason="its images were removed before the server could be updated"))
         return self._create(step, images, dcmread(images[0].path, stop_before_pixels=True))
 
     @abstractmethod
@@ -73,13 +73,13 @@ class ProcedureStepTick(ABC, Generic[Table]):
         given_up = status in FOR_GOOD or self._is_late(step)
         log.log(
             logging.ERROR if given_up else logging.WARNING,
-            "%s refuses %s %s (%s) with status 0x%04X: %s",
+            "%s refused %s %s (%s) with status 0x%04X: %s",
             self._peer, self.what, step.step_uid, message, status,
-            "given up" if given_up else "it will be tried again",
+            "given up" if given_up else "it will be retried",
         )  # fmt: skip
         if not given_up:
             return step
-        return self._save(step.now("dropped", reason=f"{message} is refused with status 0x{status:04X}"))
+        return self._save(step.now("dropped", reason=f"{message} refused with status 0x{status:04X}"))
 
     def _is_late(self, _step: ProcedureStep) -> bool:
         """Whether a step that is refused in passing is not told any more."""

@@ -39,7 +39,7 @@ _LIVE: tuple[JobState, ...] = (
 )  # fmt: skip
 #: The server's answers after which a task is no longer ours.
 _NOT_OURS = (ups.NOT_UPDATABLE, ups.WRONG_TRANSACTION, ups.UNKNOWN)
-_LATE = "its study did not come in time"
+_LATE = "its study did not arrive in time"
 
 
 def tick(config: Config, catalog: Catalog, now: float) -> int:
@@ -86,11 +86,11 @@ def find(table: UpsTable, catalog: Catalog, now: float) -> None:
         table.peer, ups.PULL, ups.question(table.workitem, table.label), within_s=table.timeout_s, most=table.most
     )
     if not found.is_complete:
-        log.warning("the UPS worklist has more than %d tasks: the others come when these are done", table.most)
+        log.warning("the UPS worklist has more than %d tasks: the rest follows when these are done", table.most)
     for answer in found.answers:
         task = _read(answer, table)
         if task is None:
-            log.debug("a task of the UPS worklist is not ours, or names no one study")
+            log.debug("skipped a task of the UPS worklist: not ours, or not for exactly one study")
             continue
         transaction = generate_uid(prefix=None)
         if catalog.note_step(
@@ -103,7 +103,7 @@ def _read(answer: bytes, table: UpsTable) -> ups.Task | None:
     try:
         return ups.task(query.read(answer), table.workitem, table.label)
     except Exception as e:  # noqa: BLE001  (one task that cannot be read takes no other away)
-        logs.log_unexpected(log, e, "a task of the UPS worklist cannot be read")
+        logs.log_unexpected(log, e, "skipped an unreadable task of the UPS worklist")
         return None
 
 
@@ -157,7 +157,7 @@ class UpsTick(ProcedureStepTick[UpsTable]):
                 self._association, self._peer, step.step_uid, step.transaction_uid, ups.progress(0, "claimed")
             )
         if ups.is_good(status):
-            log.info("UPS task %s is claimed", step.step_uid)
+            log.info("UPS task %s claimed", step.step_uid)
             return self._save(replace(step.now("in progress"), begun_at=self._now))
         if status in _NOT_OURS:
             return self._drop(step, status)
@@ -176,13 +176,13 @@ class UpsTick(ProcedureStepTick[UpsTable]):
             return self._save(replace(step, told=seen.text))
         if status in _NOT_OURS:
             return self._drop(step, status)
-        log.warning("%s does not take the progress of UPS task %s: 0x%04X", self._peer, step.step_uid, status)
+        log.warning("%s did not accept the progress of UPS task %s: 0x%04X", self._peer, step.step_uid, status)
         return self._save(replace(step, told=seen.text))  # the end matters more
 
     def _complete(self, step: ProcedureStep, seen: StudyProgress) -> ProcedureStep:
         made = progress.results(self._config, self._catalog, step.study_uid, seen.generation)
         if not made:
-            return self._cancel(step, "the node holds no results of its study: send its images again", progress.FAILED)
+            return self._cancel(step, "the node has no results of its study: send its images again", progress.FAILED)
         station, begun_at = self._config.node.ae_title, step.begun_at or self._now
         change = ups.completion(station, self._table.workitem, begun_at, max(begun_at, time.time()), made)
         return self._end(step.now("completed"), change, "COMPLETED")
@@ -198,12 +198,12 @@ class UpsTick(ProcedureStepTick[UpsTable]):
         if ups.is_good(status) or status == ups.NOT_UPDATABLE:
             status = ups.change_state(*mine, state)
             if ups.is_good(status):
-                log.info("UPS task %s is %s", step.step_uid, state)
+                log.info("UPS task %s: %s", step.step_uid, state)
                 return self._save(step)
         still = replace(step, state="in progress", reason=None)
         return self._drop(still, status) if status in _NOT_OURS else self._refused(still, state, status)
 
     def _drop(self, step: ProcedureStep, status: int) -> ProcedureStep:
-        why = "it is not known there any more" if status == ups.UNKNOWN else "somebody else has it or has ended it"
-        log.warning("UPS task %s is given up, status 0x%04X: %s", step.step_uid, status, why)
+        why = "it no longer exists there" if status == ups.UNKNOWN else "it was claimed or ended by someone else"
+        log.warning("UPS task %s dropped, status 0x%04X: %s", step.step_uid, status, why)
         return self._save(step.now("dropped", reason=f"status 0x{status:04X}: {why}"))

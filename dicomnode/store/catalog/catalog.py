@@ -64,7 +64,7 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
             return [run for run in connection.execute(runs).scalars() if not is_alive(run)]
 
     def lose_associations(self, receiver_runs: Sequence[str], now: float) -> int:
-        """Closes as «lost» the open associations of these receiving processes; returns how many."""
+        """Close as «lost» the open associations of these receiving processes; return how many."""
         chosen = associations.c.closed.is_(None) & associations.c.receiver_run.in_(receiver_runs)
         with self._write() as connection:
             return connection.execute(associations.update().where(chosen).values(closed="lost", closed_at=now)).rowcount
@@ -90,7 +90,7 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
                 connection.execute(column.table.update().where(column > now).values({column.name: now}))
 
     def settle(self, study_uid: str, now: float, held: str | None) -> Settled:
-        """Makes a receiving study a job of the next generation: `queued`, or `held` with the reason `held`.
+        """Make a receiving study a job of the next generation: `queued`, or `held` with the reason `held`.
 
         What earlier generations have not brought to its end becomes `superseded`: their live jobs, and the deliveries
         that wait; what a destination has stored stays told as it is.
@@ -107,7 +107,7 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
                 .values(state=state, generation=studies.c.generation + 1)
             )
             if changed.rowcount != 1:
-                raise SpoolError(f"study {study_uid} is not receiving: it was settled already or is unknown")
+                raise SpoolError(f"study {study_uid} is not receiving: already settled, or unknown")
             generation = connection.execute(select(studies.c.generation).where(mine)).scalar_one()
             supersede(connection, study_uid, generation, now)
             note_patient(connection, self._insert, study_uid)

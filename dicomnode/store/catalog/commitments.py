@@ -26,7 +26,7 @@ class Commitments(Ledger):
     def ask_commitment(
         self, transaction_uid: str, study_uid: str, generation: int, destination: str, *, now: float
     ) -> None:
-        """Notes a request before it is sent: the report may come at any time after that."""
+        """Note a request before it is sent: the report may come at any time after that."""
         row = commitments.insert().values(
             transaction_uid=transaction_uid,
             study_uid=study_uid,
@@ -48,7 +48,7 @@ class Commitments(Ledger):
     def report_commitment(
         self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int], *, now: float
     ) -> bool:
-        """Takes in a report: SOP Instance UIDs that the peer answers for, and those that it does not, with the reason.
+        """Take in a report: SOP Instance UIDs that the peer answers for, and those that it does not, with the reason.
 
         What failed becomes pending again, so that it is sent once more. A report that comes twice, late, or after its
         object was committed by another one takes nothing back. False: there was no such request.
@@ -68,7 +68,7 @@ class Commitments(Ledger):
             safe = mine & deliveries.c.sop_instance_uid.in_(committed)
             connection.execute(deliveries.update().where(safe).values(state="committed", updated_at=now))
             for uid, reason in failed.items():
-                text = f"stored, but not committed: failure reason 0x{reason:04X}"
+                text = f"stored but not committed: failure reason 0x{reason:04X}"
                 lost = mine & (deliveries.c.sop_instance_uid == uid)
                 connection.execute(deliveries.update().where(lost).values(state="pending", text=text, updated_at=now))
             conclude(connection, asked.study_uid, asked.generation, now)
@@ -82,7 +82,7 @@ class Commitments(Ledger):
         return None if row is None else Instance(**row._mapping)
 
     def owe_report(self, owed: OwedReport, *, now: float) -> None:
-        """Notes a report before its request is answered. The first attempt is the caller's. Asked again, it is new."""
+        """Note a report before its request is answered. The first attempt is the caller's. Asked again, it is new."""
         values = {"objects": json.dumps(owed.objects), "asked_at": now, "due_at": now + _FIRST_PAUSE_S, "attempts": 1}
         row = self._insert(owed_reports).values(
             transaction_uid=owed.transaction_uid, requester=owed.requester, **values

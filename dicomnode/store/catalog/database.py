@@ -119,8 +119,7 @@ def open_database(url: str) -> Engine:
         migrate.bring_up_to_date(engine)
     except (ArgumentError, ImportError) as error:
         raise SpoolError(
-            f"the catalogue's URL is not one that works here ({error}); "
-            "use sqlite:////absolute/path.db or postgresql+psycopg://…"
+            f"the catalogue's URL is not usable ({error}); use sqlite:////absolute/path.db or postgresql+psycopg://…"
         ) from error
     except SQLAlchemyError as error:
         raise database_error(error) from error

@@ -39,7 +39,7 @@ def note(
     reason: str | None,
     now: float,
 ) -> None:
-    """Notes that a job's state has changed, if that is an event: a commitment that follows a delivery is none."""
+    """Note that a job's state has changed, if that is an event: a commitment that follows a delivery is none."""
     if state not in TOLD or state == before or (state, before) == ("committed", "delivered"):
         return
     digest = hashlib.sha256(f"{study_uid} {generation} {state} {now!r}".encode()).hexdigest()[:32]

@@ -103,7 +103,7 @@ class Ledger(Events):
         attempts: int,
         now: float,
     ) -> None:
-        """Notes how a delivery stands: the peer's DIMSE status, if it gave one, and words.
+        """Note how a delivery stands: the peer's DIMSE status, if it gave one, and words.
 
         A superseded delivery changes only if its object arrived after all.
 
@@ -197,7 +197,7 @@ def planned_delivery(
         path,
         state="pending" if earlier is None else earlier.state,
         status=None if earlier is None else earlier.status,
-        text=None if earlier is None else f"the same object as in generation {earlier.generation}",
+        text=None if earlier is None else f"unchanged since generation {earlier.generation}",
         attempts=0,
         updated_at=now,
         commitment=commitment,
@@ -240,7 +240,7 @@ def _lost_in_words(lost: list[Delivery]) -> list[str]:
 
 
 def supersede(connection: Connection, study_uid: str, generation: int, now: float) -> None:
-    """Drops what earlier generations than `generation` have not brought to its end. The study is locked."""
+    """Drop what earlier generations than `generation` have not brought to its end. The study is locked."""
     older = (jobs.c.study_uid == study_uid) & (jobs.c.generation < generation) & jobs.c.state.in_(LIVE)
     reason = f"generation {generation} settled"
     connection.execute(jobs.update().where(older).values(state="superseded", reason=reason, updated_at=now))

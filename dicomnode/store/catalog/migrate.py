@@ -27,7 +27,7 @@ def bring_up_to_date(engine: Engine) -> None:
         found = _revision(connection)
         if found is not None and found > HEAD:
             raise SpoolError(
-                f"the catalogue has revision {found}, this dicomnode knows {HEAD}: use the one that made it"
+                f"the catalogue has revision {found}, but this dicomnode supports {HEAD}: use the version that made it"
             )
         if found != HEAD:
             _upgrade(connection)

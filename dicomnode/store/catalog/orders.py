@@ -37,7 +37,7 @@ class Orders(Database):
     """The worklist's part of the catalogue."""
 
     def remember_orders(self, seen: Sequence[Order]) -> None:
-        """Adds orders, and takes over what has changed of known ones."""
+        """Add orders, and take over what has changed of known ones."""
         insert = self._insert(orders)
         changed = {name: insert.excluded[name] for name in ("scheduled", "content", "seen_at")}
         with self._write() as connection:
@@ -46,7 +46,7 @@ class Orders(Database):
                 connection.execute(row.on_conflict_do_update(index_elements=["key"], set_=changed))
 
     def forget_orders(self, before: float) -> int:
-        """Removes those last seen before this time; returns how many."""
+        """Remove those last seen before this time; return how many."""
         with self._write() as connection:
             return connection.execute(orders.delete().where(orders.c.seen_at < before)).rowcount
 

@@ -45,7 +45,7 @@ class Recording(Database):
         self._new_rows = _NewRows(engine, self._insert_instance, self._touch_study) if self._is_sqlite else None
 
     def record(self, instance: Instance) -> Recorded:
-        """Notes an instance whose file is safe.
+        """Note an instance whose file is safe.
 
         `new`: its study is receiving (again). `same`: this SOP Instance UID with these bytes was here; it now counts as
         brought by this association (a resend heals an aborted one), and no new generation begins. `conflict`: the SOP

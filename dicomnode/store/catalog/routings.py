@@ -24,7 +24,7 @@ class Routings(Ledger):
             return sorted((row.calling_ae, row.called_ae) for row in connection.execute(query))
 
     def note_routing(self, study_uid: str, generation: int, decision: str, *, now: float) -> Routing:
-        """Notes a decision. One that a person has released stays as it is. Returns what stands now."""
+        """Note a decision. One that a person has released stays as it is. Returns what stands now."""
         mine = (routings.c.study_uid == study_uid) & (routings.c.generation == generation)
         row = {"study_uid": study_uid, "generation": generation, "decided_at": now, "decision": decision}
         with self._write() as connection:

@@ -51,8 +51,8 @@ def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 5
     assert done.stderr.splitlines() == [
-        f"dicomnode: storage.state = {tmp_path / 'file'}: this folder cannot be made (File exists); change the path, "
-        "or the rights of the folder above it"
+        f"dicomnode: storage.state = {tmp_path / 'file'}: cannot create this folder (File exists); change the path, "
+        "or the permissions of its parent folder"
     ]
 
 

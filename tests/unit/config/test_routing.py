@@ -118,17 +118,17 @@ MISTAKES = [
     ("no test", RULE + "when = [{ keyword = 'Modality' }]\nignore = true\n", ["exactly one of equals"]),
     ("two tests", RULE + "when = [{ keyword = 'Modality', equals = 'CT', matches = 'x' }]\nignore = true\n",
      ["exactly one of equals"]),
-    ("empty range", RULE + "when = [{ keyword = 'Rows', at_least = 3, at_most = 2 }]\nignore = true\n", ["exchange"]),
+    ("empty range", RULE + "when = [{ keyword = 'Rows', at_least = 3, at_most = 2 }]\nignore = true\n", ["swap"]),
     ("pattern", RULE + "when = [{ keyword = 'Modality', matches = '(' }]\nignore = true\n",
      ["not a regular expression"]),
     ("does nothing", RULE, ["rule 'a' does nothing"]),
-    ("ignores and does", RULE + "ignore = true\nhold = true\n", ["ignore = true stands alone"]),
+    ("ignores and does", RULE + "ignore = true\nhold = true\n", ["ignore = true cannot be combined"]),
     ("results of nothing", RULE + "forward_to = ['pacs']\nresults_to = ['pacs']\n", ["results_to needs analyse"]),
-    ("destination", RULE + "forward_to = ['pac']\n", ["rule 'a'", "'pac' is no destination", "'pacs'"]),
-    ("profile", RULE + "analyse = 'thin'\n", ["'thin' is no profile", "there are: default"]),
-    ("AE title", RULE + "called_ae = ['ILD']\nignore = true\n", ["'ILD' is no AE title of this node", "DICOMNODE"]),
+    ("destination", RULE + "forward_to = ['pac']\n", ["rule 'a'", "no destination 'pac'", "'pacs'"]),
+    ("profile", RULE + "analyse = 'thin'\n", ["no profile 'thin'", "known: default"]),
+    ("AE title", RULE + "called_ae = ['ILD']\nignore = true\n", ["no AE title 'ILD'", "DICOMNODE"]),
     ("priority", RULE + "ignore = true\npriority = 'urgent'\n", ["route[1].priority", "'urgent'", "'stat'"]),
-    ("two of one name", RULE + "ignore = true\n[[route]]\nname = 'a'\nignore = true\n", ["two of them are named 'a'"]),
+    ("two of one name", RULE + "ignore = true\n[[route]]\nname = 'a'\nignore = true\n", ["two tables are named 'a'"]),
     ("the default profile", "[[profile]]\nname = 'default'\n", ["[analysis] itself"]),
     ("mode", "[routing]\nmode = 'any'\n", ["routing.mode", "'any'"]),
     ("no address", MAIL.replace("to = ", "# to = "), ["'it'", "needs to"]),
@@ -170,8 +170,8 @@ def test_check_names_rules_that_can_never_match(tmp_path: Path) -> None:
     assert {name: r.ok for name, r in found.items()} == {
         "rule all CT": True, "rule late": False, "rule odd": False, "rule stranger": False, "profile unused": True,
     }  # fmt: skip
-    assert "rule 'all CT' stands before it" in found["rule late"].text
-    assert "no study is as it asks" in found["rule odd"].text
+    assert "rule 'all CT' comes first" in found["rule late"].text
+    assert "contradictory conditions" in found["rule odd"].text
     assert "[[node.callers]]" in found["rule stranger"].text
 
 

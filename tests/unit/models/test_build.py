@@ -15,7 +15,7 @@ def test_the_segmenter_runs_on_the_configured_device_and_no_other(tmp_path: Path
     weights.write_bytes(b"not looked at before the device")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     table = AnalysisTable(segmenter="lungmask", lungmask_weights=weights, lungmask_sha256=digest, device="cuda:99")
-    with pytest.raises(ConfigurationError, match="cuda:99: torch offers cpu"):
+    with pytest.raises(ConfigurationError, match="cuda:99: torch offers only cpu"):
         segmenters.make(table)
 
 
@@ -25,8 +25,8 @@ def test_a_bundle_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
         (tmp_path / name / "model.toml").touch()
     (tmp_path / "notes").mkdir()
     with pytest.raises(
-        BundleError, match=r"no bundle 'ild-2027' in .* \(there are: ild-2025, ild-2026\): correct bundle"
+        BundleError, match=r"no bundle 'ild-2027' in .* \(available: ild-2025, ild-2026\): correct bundle"
     ):
         build.model_bundle(AnalysisTable(weights=tmp_path, bundle="ild-2027"))
-    with pytest.raises(BundleError, match="there are: none"):
+    with pytest.raises(BundleError, match="available: none"):
         build.model_bundle(AnalysisTable(weights=tmp_path / "nowhere", bundle="ild-2027"))

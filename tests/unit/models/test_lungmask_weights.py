@@ -56,7 +56,7 @@ def test_fetch_verify_list(tmp_path: Path, server: Server) -> None:
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_cut_download_goes_on(tmp_path: Path, server: Server, ranges: bool) -> None:
     server.cut, server.ranges = 500_000, ranges
-    with pytest.raises(PeerError, match="goes on where it ended"):
+    with pytest.raises(PeerError, match="again to resume"):
         downloads.fetch(MINE, tmp_path, server.url)
     assert not (tmp_path / MINE.file).exists()
     assert downloads.installed(tmp_path) == {}
@@ -187,5 +187,5 @@ def test_the_lobes_have_weights_of_their_own(tmp_path: Path, monkeypatch: pytest
     assert made[0]["device"] == "cuda:1"
     assert made[0]["lobe_weights"] == lungmask.WeightsFile(file, "1" * 64)
     unknown = config.parse({"analysis": {**table, "lungmask_lobe_sha256": None}}, tmp_path / "c.toml").analysis
-    with pytest.raises(WeightsError, match="lobes.pth: no such weights; known are R231.* needs its digest"):
+    with pytest.raises(WeightsError, match="lobes.pth: no such weights; known: R231.* needs its digest"):
         segmenters.make(unknown)

@@ -96,7 +96,7 @@ def test_a_bundle_that_is_still_being_copied_is_tried_again(
 def test_a_candidate_that_does_not_load_stops_no_start(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
     (weights / "two" / "MODEL_CARD.md").write_text("changed")
     models = Models(served(weights, "two"))
-    assert "the candidate two does not load" in caplog.text
+    assert "shadow bundle two does not load" in caplog.text
     assert models.shadow() is None
     assert models.method().bundle is not None
 

@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_left_out(peer: Answering) -> None:
 
 def test_a_destination_that_the_peer_does_not_know_is_refused_for_good(peer: Answering) -> None:
     peer.move = lambda _event: iter([(None, None)])  # pynetdicom answers 0xA801
-    with pytest.raises(PeerRejectedError, match="does not know NODE as a destination"):
+    with pytest.raises(PeerRejectedError, match="does not know NODE as a move destination"):
         move.move(peer.destination, move.series("1.2", ["1.2.3", "1.2.4"]), "NODE")
     assert list(peer.asked[0].SeriesInstanceUID) == ["1.2.3", "1.2.4"]
 

@@ -158,7 +158,7 @@ def test_refused_for_good(archive: Archive, image: Path, status: int, body: byte
 def test_the_first_failure_ends_it_and_what_was_stored_is_told(archive: Archive, image: Path, tmp_path: Path) -> None:
     told: list[Path] = []
     (tmp_path / "no.dcm").write_bytes(b"no DICOM")
-    with pytest.raises(PeerRejectedError, match=r"no\.dcm: it is no DICOM file"):
+    with pytest.raises(PeerRejectedError, match=r"no\.dcm: not a readable DICOM file"):
         stow.send(
             stow.StowServer("a", archive.url), [image, tmp_path / "no.dcm", image], lambda path, _: told.append(path)
         )

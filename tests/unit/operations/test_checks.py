@@ -26,7 +26,7 @@ def test_a_free_port(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("callers", "says"),
-    [([], "answers as DICOMNODE: the node is running"), (["CT1"], "refuses DICOMNODE as a caller")],
+    [([], "answers as DICOMNODE: the node is running"), (["CT1"], "rejects DICOMNODE as a caller")],
     ids=["open", "not among the callers"],
 )
 def test_the_node_itself_has_the_port(tmp_path: Path, callers: list[str], says: str) -> None:
@@ -47,9 +47,9 @@ def test_the_node_itself_has_the_port(tmp_path: Path, callers: list[str], says: 
 @pytest.mark.parametrize(
     ("name", "record", "ok", "says"),
     [
-        ("demo-synthetic", "true", True, "reads each scan unseen"),
+        ("demo-synthetic", "true", True, "runs in shadow on each scan"),
         ("demo-synthetic", "false", False, "set registry.record = true"),
-        ("nowhere", "true", False, "there is no bundle 'nowhere'"),
+        ("nowhere", "true", False, "no bundle 'nowhere'"),
     ],
 )
 def test_a_candidate_loads_and_is_asked(tmp_path: Path, name: str, record: str, ok: bool, says: str) -> None:

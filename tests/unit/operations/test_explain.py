@@ -80,4 +80,4 @@ def test_a_folder_of_nothing(tmp_path: Path) -> None:
     status, text = run(tmp_path, "--json")
     assert (status, json.loads(text)["rows"]) == (3, [])
     status, text = run(tmp_path)
-    assert (status, text.strip()) == (3, "no readable DICOM image was found")
+    assert (status, text.strip()) == (3, "no readable DICOM image found")

@@ -33,7 +33,7 @@ def test_find_by_name_takes_all_settings(tmp_path: Path) -> None:
     )
     peer = _peer("pacs", path)
     assert (peer.calling_ae, peer.dimse_timeout_s, peer.preferred_syntax) == ("ME", 7, ImplicitVRLittleEndian)
-    with pytest.raises(UsageError, match=r"'orthanc' is no destination .*known: pacs"):
+    with pytest.raises(UsageError, match=r"'orthanc' is not a destination .*known: pacs"):
         peers.find("orthanc", path)
 
 

@@ -202,7 +202,7 @@ def test_watermark_refuses_associations_and_stores(start: Callable[..., Node], m
     with associated(node) as association:
         monkeypatch.setattr(node.spool, "free_bytes", lambda: 999)
         answer = association.send_c_store(ct())
-        assert (answer.Status, answer.ErrorComment) == (0xA700, "disk full below its mark")
+        assert (answer.Status, answer.ErrorComment) == (0xA700, "out of disk space")
     with associated(node) as association:
         assert rejection(association) == (2, 3, 2)
 

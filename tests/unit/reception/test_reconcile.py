@@ -115,7 +115,7 @@ def test_the_deep_check_finds_every_damage(
     for path in paths:
         catalog.record(read_instance(path))
     (result,) = [r for r in checks.run(settings, deep=True) if r.what == "spool"]
-    assert (result.ok, result.text) == (True, "3 files are what was received, by their digests")
+    assert (result.ok, result.text) == (True, "3 files match their digests")
     content = bytearray(paths[1].read_bytes())
     if damage == "a bit":
         content[-1] ^= 1

@@ -40,7 +40,7 @@ def test_without_settings_or_scans_nothing_begins(tmp_path: Path, catalog: Catal
     with pytest.raises(UsageError, match="write the settings"):
         retrain(settings, catalog)
     (tmp_path / "training.toml").write_text("")
-    with pytest.raises(UsageError, match="holds no scan"):
+    with pytest.raises(UsageError, match="has no scans"):
         retrain(settings, catalog)
 
 
@@ -49,7 +49,7 @@ def test_one_at_a_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     retraining._command = [sys.executable, "-c", "import signal; signal.pause()"]
     assert retraining.begin()
     assert not retraining.begin()
-    assert "still at work" in caplog.text
+    assert "still running" in caplog.text
     retraining.stop()
     assert retraining.begin()
     retraining.stop()
@@ -132,7 +132,7 @@ def test_by_hand_too_one_at_a_time(prepared: Path, end: signal.Signals) -> None:
     with by_hand(prepared) as first:
         until("training is at work", lambda: is_at_work(mark))
         with by_hand(prepared) as second:
-            assert "another retraining is at work" in second.communicate(timeout=120)[1]
+            assert "another retraining is running" in second.communicate(timeout=120)[1]
         assert second.returncode == 2
         first.send_signal(end)
         first.communicate()

@@ -48,7 +48,7 @@ SHADOWED = [
 
 @pytest.mark.parametrize(("wide", "narrow"), [s[1:] for s in SHADOWED], ids=[s[0] for s in SHADOWED])
 def test_a_rule_in_the_shadow_of_an_earlier_one(wide: Rule, narrow: Rule) -> None:
-    assert dead(wide, narrow) == {"b": "rule 'a' stands before it and takes all that it would take"}
+    assert dead(wide, narrow) == {"b": "rule 'a' comes first and matches everything that it would match"}
     assert dead(wide, narrow, mode="all") == {}
 
 
@@ -82,7 +82,7 @@ def test_a_rule_that_may_take_something(first: Rule, second: Rule) -> None:
     ],
 )
 def test_conditions_that_contradict_each_other(conditions: tuple[Condition, ...]) -> None:
-    assert dead(rule("a", *conditions))["a"].startswith("no study is as it asks: ")
+    assert dead(rule("a", *conditions))["a"].startswith("contradictory conditions: ")
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_routes_test_says_which_rule_and_why(site: tuple[Path, Path, list[Datase
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())
     assert str(images[0].StudyInstanceUID) in said
-    assert "taken by thin chest CT: analysed with 'default' (stat), results to pacs" in said
+    assert "matched by thin chest CT: analysed with 'default' (stat), results to pacs" in said
     assert "yes: in one series: SliceThickness is at most 1.5 (found: 1.25)" in said
     assert "matches, but an earlier rule applies" in said
 
@@ -128,4 +128,4 @@ def test_routes_test_under_a_title_that_is_not_ours(site: tuple[Path, Path, list
 def test_routes_test_of_nothing(site: tuple[Path, Path, list[Dataset]], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = CliRunner().invoke(app, ["routes", "test", str(tmp_path / "empty"), "-c", str(site[1])])
-    assert "there is no DICOM file" in str(done.exception)
+    assert "no readable DICOM file" in str(done.exception)

@@ -90,4 +90,4 @@ def test_before_the_first_worker_the_queue_is_said_to_be_missing(
     finally:
         queue.close()
         catalog.close()
-    assert "reconcile has to wait: the database said that the queue is not there yet" in caplog.text
+    assert "reconcile postponed: the queue does not exist yet" in caplog.text

@@ -13,6 +13,6 @@ def test_a_folder_that_cannot_be_made_is_named_with_its_key(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     settings = config.parse({"storage": {"state": "file/state"}}, tmp_path / "ae_config.toml")
     with pytest.raises(
-        SpoolError, match=r"storage\.state = .*/file/state: this folder cannot be made \(Not a directory\)"
+        SpoolError, match=r"storage\.state = .*/file/state: cannot create this folder \(Not a directory\)"
     ):
         prepare_folders(settings)

@@ -41,7 +41,7 @@ def test_a_lobe_that_was_removed_is_no_contradiction(gone: str) -> None:
         ("right_upper_lobe", "right_lower_lobe", "right lower lobe is not below the right upper lobe"),
         ("right_middle_lobe", "right_lower_lobe", "right middle lobe is not in front of the right lower lobe"),
         ("right_upper_lobe", "right_middle_lobe", "right middle lobe is not below the right upper lobe"),
-        ("right_upper_lobe", "left_upper_lobe", "most of the right upper lobe lies in the other lung"),
+        ("right_upper_lobe", "left_upper_lobe", "most of the right upper lobe is in the other lung"),
     ],
 )
 def test_numbers_that_mean_other_lobes_are_found_out(one: str, other: str, says: str) -> None:

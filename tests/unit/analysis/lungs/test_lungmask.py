@@ -207,5 +207,5 @@ def test_a_missing_file_names_the_cure(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_an_absent_device_is_refused(random_weights: Path, device: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"device {device}: torch offers cpu here"):
+    with pytest.raises(ConfigurationError, match=f"device {device}: torch offers only cpu"):
         LungmaskSegmenter(random_weights, digest(random_weights), device=device)

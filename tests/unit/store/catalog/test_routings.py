@@ -58,7 +58,7 @@ def test_originals_are_planned_once_and_not_again_where_they_have_arrived(catalo
     assert planned(catalog, 1) == {("a", "delivered"): 1, ("a", "superseded"): 1, ("b", "superseded"): 2}
     catalog.plan_originals("1.2", 2, [("a", True), ("b", False)], now=220.0)
     assert planned(catalog, 2) == {("a", "delivered"): 1, ("a", "pending"): 2, ("b", "pending"): 3}
-    assert catalog.deliveries("1.2", 2)[0].text == "the same object as in generation 1"
+    assert catalog.deliveries("1.2", 2)[0].text == "unchanged since generation 1"
 
 
 def test_a_thousand_lost_images_are_told_in_one_sentence(catalog: Catalog) -> None:

@@ -101,7 +101,7 @@ def test_fetched_weights_are_what_a_network_starts_with(tmp_path: Path, monkeypa
         assert torch.equal(net.get_parameter("conv1.weight"), whole.conv1.weight)
         server.content = b"another file"
         words[3] = str(tmp_path / "elsewhere")
-        with pytest.raises(WeightsError, match="damaged or another file"):
+        with pytest.raises(WeightsError, match="damaged or the wrong file"):
             CliRunner().invoke(commands.app, words, catch_exceptions=False)
 
 
