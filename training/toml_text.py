@@ -48,4 +48,4 @@ def _value(value: object) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's escapes are TOML's
     if isinstance(value, list):
         return "[" + ", ".join(_value(v) for v in value) + "]"
-    raise TypeError(f"{value!r} has no form in TOML here")
+    raise TypeError(f"{value!r} cannot be written as TOML here")

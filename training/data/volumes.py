@@ -22,6 +22,6 @@ def load_scan(path: Path) -> tuple[Volume, Labels]:
             spacing = tuple(float(v) for v in stored["spacing_mm"])
             origin = tuple(float(v) for v in stored["origin_mm"])
     except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UsageError(f"{path} is not a scan of a registry: {error}") from None
+        raise UsageError(f"{path} is not a registry volume: {error}") from None
     axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
     return Volume(hu, spacing, origin, axes, frames=()), labels  # type: ignore[arg-type]

@@ -100,11 +100,11 @@ def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings)
     wanted = [c for c in features if c.startswith(prefixes)] if settings.source == "registry" else []
     there, asked = registry.radiomics_spacing_mm, settings.radiomics_spacing_mm
     if there != asked and any(c.startswith("radiomics.") for c in wanted):
-        # Texture hangs on the resolution: a model that learns from one kind must not be asked with the other.
-        anew = "" if registry.by_node else ', or features.source = "volumes", which measures all anew'
+        # Texture depends on the resolution: a model fitted at one must not be applied at another.
+        anew = "" if registry.by_node else ', or set features.source = "volumes" to measure everything again'
         raise UsageError(
-            f"{registry.folder}: its radiomics were measured at {there:g} mm, and features.radiomics_spacing_mm is "
-            f"{asked:g}: set that to {there:g}{anew}"
+            f"{registry.folder}: its radiomics were measured at {there:g} mm, but features.radiomics_spacing_mm is "
+            f"{asked:g}: set it to {there:g}{anew}"
         )
     return features[wanted]
 
@@ -126,8 +126,8 @@ def _tasks(
             continue
         if not volume:
             raise UsageError(
-                f"{registry.folder}: the scan {scan} has no volume, and features.parquet lacks "
-                f"{' or '.join(prefixes)}* of it: export the registry with them, or set features.radiomics = false"
+                f"{registry.folder}: the scan {scan} has no volume, and features.parquet has no "
+                f"{' or '.join(prefixes)}* for it: export the registry with them, or set features.radiomics = false"
             )
         kept = path.stat()
         key = digest(spec, dicomnode.__version__, scan, str(volume), kept.st_size, kept.st_mtime_ns)
@@ -137,11 +137,11 @@ def _tasks(
 
 def _not_the_nodes(registry: Registry, settings: FeatureSettings, lacking: Mapping[str, int], scans: int) -> UsageError:
     """Why nothing is measured from the volumes of a node's registry, and what else can be done."""
-    why = "a node's volumes are cut to the lungs and give other numbers than the node measures when it serves"
+    why = "a node's volumes are cropped to the lungs and give different values from those the node measures in service"
     if settings.source == "volumes":
         return UsageError(f'{registry.folder}: features.source is "volumes": {why}: set features.source = "registry"')
-    missing = " and ".join(f"{prefix}* of {count}" for prefix, count in lacking.items() if count)
-    cure = "let the node measure them (analysis.radiomics and registry.record in ae_config.toml) and export again"
+    missing = " and ".join(f"{prefix}* for {count}" for prefix, count in lacking.items() if count)
+    cure = "let the node measure them (analysis.radiomics and registry.record in ae_config.toml), then export again"
     if not lacking["quantities."]:
         cure += ", or set features.radiomics = false"
     return UsageError(f"{registry.folder}: features.parquet lacks {missing} of {scans} scans, and {why}: {cure}")
@@ -173,7 +173,7 @@ def _measure_one(task: _FeatureTask) -> None:
     try:
         write_atomically(task.cached, json.dumps(measure(task.volume, task.radiomics), allow_nan=False))
     except DicomnodeError as error:
-        raise UsageError(f"{task.volume}: {error}: repair the volume, or take the scan out of the registry") from None
+        raise UsageError(f"{task.volume}: {error}: repair the volume or remove the scan from the registry") from None
 
 
 def measure(volume: Path, radiomics: Mapping[str, object] | None) -> dict[str, float]:

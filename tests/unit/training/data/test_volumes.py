@@ -22,5 +22,5 @@ def test_a_file_that_is_no_scan_is_refused(tmp_path: Path) -> None:
     half = content.index(b"hu.npy") + 400  # inside the compressed numbers
     (tmp_path / "flipped.npz").write_bytes(content[:half] + b"\xff" * 64 + content[half + 64 :])
     for name in ("odd.npz", "other.npz", "missing.npz", "empty.npz", "array.npz", "cut.npz", "flipped.npz"):
-        with pytest.raises(UsageError, match="is not a scan of a registry"):
+        with pytest.raises(UsageError, match="is not a registry volume"):
             load_scan(tmp_path / name)
