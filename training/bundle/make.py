@@ -34,12 +34,12 @@ from training.models.deep.settings import DeepSettings
 from training.models.stacking import Stack
 
 LIMITS = (
-    "research use only: not validated outside the population that it was trained on",
-    "trained for chest CT in systemic sclerosis; each scan's flags stand before its numbers",
+    "research use only: not validated outside the training population",
+    "trained for chest CT in systemic sclerosis; read each scan's flags before its numbers",
 )
 LIMITS_SYNTHETIC = (
     "trained on synthetic phantoms only: the numbers mean nothing for a patient",
-    "the synthetic registry's lungs are the phantom's true labels, not a segmenter's",
+    "the lung masks of the synthetic registry are the phantom's true labels, not a segmentation",
 )
 #: Of each arm, the file of a fold's model in the run, and its ending in the bundle.
 _NETWORK, _TABLE = "model.safetensors", "model.json"
@@ -79,7 +79,7 @@ class Run:
         name = _NETWORK if arm in DEEP_ARMS else _TABLE
         found = sorted((self.folder / "arms" / arm).glob(f"fold-*/{name}"), key=lambda p: int(p.parent.name[5:]))
         if not found:
-            raise UsageError(f"{self.folder / 'arms' / arm} holds no fold's {name}: run `training run` to its end")
+            raise UsageError(f"{self.folder / 'arms' / arm} has no {name} of any fold: let `training run` finish")
         return found
 
 
@@ -102,7 +102,7 @@ def make_bundle(
     """
     run = read_run(run_folder)
     if out.exists() and any(out.iterdir()) and not (out / "model.toml").is_file():
-        raise UsageError(f"{out} holds something that is no bundle: give another folder")
+        raise UsageError(f"{out} is not empty and not a bundle: give another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bundle-") as temporary:
         folder = Path(temporary) / "bundle"
@@ -134,16 +134,16 @@ def read_run(folder: Path) -> Run:
     """
     missing = [n for n in ("run.json", "ensemble.json", "cohort.parquet") if not (folder / n).is_file()]
     if missing:
-        raise UsageError(f"{folder} is no finished run ({', '.join(missing)} missing): make one with `training run`")
+        raise UsageError(f"{folder} is not a finished run ({', '.join(missing)} missing): run `training run`")
     content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     stored = Stack.from_dict(json.loads((folder / "ensemble.json").read_text(encoding="utf-8")))
     source = registry_folder.read(Path(content["settings"]["registry"]))
     if source.sha256 != content["fixed"]["sha256"]["registry"]:
-        raise UsageError(f"{source.folder} is not the registry that {folder} was made from: its tables have changed")
+        raise UsageError(f"{source.folder} is not the registry that {folder} was trained on: its tables have changed")
     if not stored.slope > 0:
         raise UsageError(
-            f"{folder}: the calibration's slope is {stored.slope:g}: the out-of-fold predictions do not tell who dies, "
-            "so there is no model to serve"
+            f"{folder}: the calibration slope is {stored.slope:g}: the out-of-fold predictions are not associated with "
+            "death, so there is no usable model"
         )
     kept = [(arm, weight) for arm, weight in zip(stored.arms, stored.weights, strict=True) if weight > 0]
     return Run(
@@ -200,9 +200,9 @@ def _manifest(
             "weights": dict(zip(run.stack.arms, run.stack.weights, strict=True)),
         },
         "population": {
-            "description": "synthetic phantoms (training synthetic); no patient"
+            "description": "synthetic phantoms (training synthetic), no patients"
             if run.synthetic
-            else "patients of the registry that the node exported",
+            else "patients in the registry exported by the node",
             "patients": int(run.cohort["patient"].nunique()),
             "scans": len(run.cohort),
             "deaths": int(deaths.sum()),

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 _DEMO = (
-    "**For demonstration only.** Trained on synthetic chest phantoms with a known truth. It shows how dicomnode serves "
-    "a model; its numbers mean nothing for a patient, and the node refuses it unless `analysis.allow_demo_bundles = "
-    "true`."
+    "**For demonstration only.** Trained on synthetic chest phantoms with known ground truth. It shows how dicomnode "
+    "runs a model; its numbers have no meaning for any patient, and the node refuses to load it unless "
+    "`analysis.allow_demo_bundles = true`."
 )
-_RESEARCH = "**Research use only.** No medical device; not for diagnosis or treatment. Check the images first."
+_RESEARCH = "**Research use only.** Not a medical device; not for diagnosis or treatment. Review the images first."
 
 
 def model_card(manifest: Mapping[str, Any]) -> str:
@@ -19,34 +19,35 @@ def model_card(manifest: Mapping[str, Any]) -> str:
 {_DEMO if manifest["intended_use"] == "synthetic-demo" else _RESEARCH}
 
 ## Model
-Predicts death from any cause within {_list(manifest["horizons_years"])} years of a chest CT, by discrete-time hazards over
-intervals that end at {_list(manifest["edges_years"][1:])} years.
+Predicts death from any cause within {_list(manifest["horizons_years"])} years of a chest CT, from discrete-time hazards over
+intervals ending at {_list(manifest["edges_years"][1:])} years.
 
 {_arms(manifest)}
 
-The arms' hazards are combined as logits: {_weights(manifest["ensemble"])}; weights and calibration come from out-of-fold
-predictions. The served probability is the mean over the fold models, its bounds their 2.5th and 97.5th percentile: they show
-how far models that were trained on other parts of the patients disagree, not the uncertainty of the image or of another
-population.
+The arms are combined on the logit of their hazards: {_weights(manifest["ensemble"])}. Weights and calibration were fitted to
+out-of-fold predictions. The reported probability is the mean over the fold models, its bounds are their 2.5th and 97.5th
+percentiles: they reflect disagreement between models trained on different subsets of patients, not uncertainty from the image
+or from a different population.
 
 ## Population
 {population["description"].capitalize()}: {population["patients"]} patients, {population["scans"]} scans, {population["deaths"]} of
-them followed by an observed death within {manifest["horizons_years"][-1]} years. Scans whose patient was lost before a horizon
-count as neither dead nor alive there. Folds are by patient.
+them followed by death within {manifest["horizons_years"][-1]} years. Scans censored before a horizon count as neither dead nor
+alive at that horizon. Folds are by patient.
 
 ## Evaluation
-Discrimination, calibration and their intervals by cross-validation: `report.md` beside this file, where the run has made one.
+For cross-validated discrimination and calibration with confidence intervals, see `report.md` beside this file, if the run
+wrote one.
 
 ## Limits
 {chr(10).join(f"- {limit}" for limit in manifest["limits"])}
 
-## How it was made
+## Provenance
 ```
 {manifest["created_by"]}
 ```
 Registry sha256 `{population["registry_sha256"]}`, split sha256 `{population["split_sha256"]}`,
-{", ".join(f"{k} {v}" for k, v in manifest["software"].items())}. Training on another machine gives slightly other weights
-(floating point); the golden case in the bundle tells whether a machine reproduces this model's predictions.
+{", ".join(f"{k} {v}" for k, v in manifest["software"].items())}. Training on another machine gives slightly different
+weights (floating point); the bundle's golden case checks whether a machine reproduces this model's predictions.
 """  # noqa: E501 (a paragraph of Markdown is one line)
 
 
@@ -59,7 +60,7 @@ def _arms(manifest: Mapping[str, Any]) -> str:
             lines.append(f"- `{arm['name']}`: {models} on {len(manifest['features'])} measured numbers.")
             continue
         spec = manifest["preprocessing"]
-        second = "; the latest prior scan is a second input" if arm["prior"] else ""
+        second = "; the most recent prior scan is a second input" if arm["prior"] else ""
         lines.append(
             f"- `{arm['name']}`: {models}, {arm['backbone']} on {spec['slices']} axial slices of the masked lungs "
             f"({spec['canvas'][1]} x {spec['canvas'][0]} pixels of {spec['spacing_mm']:g} mm, slab "
@@ -72,7 +73,7 @@ def _arms(manifest: Mapping[str, Any]) -> str:
 def _weights(ensemble: Mapping[str, Any]) -> str:
     shares = ", ".join(f"{weight:.3f} x {arm}" for arm, weight in ensemble["weights"].items())
     intercepts = ", ".join(f"{value:.3f}" for value in ensemble["intercepts"])
-    return f"{ensemble['slope']:.3f} x ({shares}), plus {intercepts} in the intervals"
+    return f"{ensemble['slope']:.3f} x ({shares}), plus intercepts {intercepts} by interval"
 
 
 def _list(numbers: list[float]) -> str:

@@ -1,4 +1,4 @@
-"""The `training` command. Every command writes to a new folder; errors are one line and an exit code."""
+"""The `training` command. Every command writes to a new folder; an error is one line and an exit status."""
 
 import json
 import os
@@ -22,8 +22,8 @@ app = typer.Typer(
     epilog="Example: training synthetic --patients 600 --out registry --radiomics && training run training-run.toml",
 )
 
-Out = Annotated[Path, typer.Option(help="New or empty folder to write to.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Out = Annotated[Path, typer.Option(help="Output folder; must be new or empty.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 DEMO_SEED = 20260101
 
@@ -33,10 +33,10 @@ def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     show: Annotated[
         bool | None,
-        typer.Option("--open/--no-open", help="Open the report in a browser. Default: on a desktop, not in scripts."),
+        typer.Option("--open/--no-open", help="Open the report in a browser (default: only on a desktop)."),
     ] = None,
 ) -> None:
-    """Write report.html, report.md and report.json into a run folder, print the page's path, and open it."""
+    """Write report.html, report.md and report.json to a run folder, and open the page."""
     from training.report.report import write
 
     page = write(run)
@@ -54,15 +54,14 @@ def _on_a_desktop() -> bool:
 @app.command(epilog="Example: training synthetic --patients 600 --out registry --radiomics")
 def synthetic(
     out: Out,
-    patients: Annotated[int, typer.Option(help="How many patients; three to four scans each.")] = 600,
+    patients: Annotated[int, typer.Option(help="Number of patients, with three to four scans each.")] = 600,
     seed: Seed = DEMO_SEED,
-    radiomics: Annotated[bool, typer.Option("--radiomics", help="Compute the radiomic features, too.")] = False,
-    volumes: Annotated[bool, typer.Option(help="Keep the lungs' voxels, for networks.")] = True,
+    radiomics: Annotated[bool, typer.Option("--radiomics", help="Also compute radiomic features.")] = False,
+    volumes: Annotated[bool, typer.Option(help="Keep the lungs' voxels; the networks need them.")] = True,
 ) -> None:
-    """Make a synthetic registry with a known truth: phantom scans, features, outcomes, censoring.
+    """Generate a synthetic registry with known ground truth: phantom scans, features, outcomes and censoring.
 
-    Broken off and started again, it goes on where it was. 600 patients with radiomics take about ten minutes on two
-    idle cores.
+    An interrupted run resumes where it stopped. 600 patients with radiomics take about ten minutes on two idle cores.
     """
     from training.synthetic.registry import Request, make_registry
 
@@ -74,13 +73,15 @@ def synthetic(
 
 @app.command(epilog="Example: training bundle --run run --out weights/ssc-ild-risk-1 --name ssc-ild-risk")
 def bundle(
-    run: Annotated[Path, typer.Option(help="Folder that `training run` made.")],
-    out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
-    name: Annotated[str, typer.Option(help="The model's name.")],
-    version: Annotated[str, typer.Option(help="The model's version.")] = "1",
-    networks: Annotated[int | None, typer.Option(min=1, help="Fold models kept of each network arm; all.")] = None,
+    run: Annotated[Path, typer.Option(help="Run folder, as written by `training run`.")],
+    out: Annotated[Path, typer.Option(help="Bundle folder; an existing bundle is replaced.")],
+    name: Annotated[str, typer.Option(help="Model name.")],
+    version: Annotated[str, typer.Option(help="Model version.")] = "1",
+    networks: Annotated[
+        int | None, typer.Option(min=1, help="Number of fold models to keep per network arm (default: all).")
+    ] = None,
 ) -> None:
-    """Make a bundle of a run: models, model.toml, golden case, model card. It replaces the run's own, elsewhere."""
+    """Package a run as a bundle (models, model.toml, golden case, model card), like the run's own, but in --out."""
     from training.bundle.make import make_bundle
 
     command = f"training bundle --run {run} --out {out} --name {name} --version {version}"
@@ -91,12 +92,12 @@ def bundle(
 
 @app.command("demo-bundle", epilog="Example: training demo-bundle --work demo-training --out weights/demo-synthetic")
 def demo_bundle(
-    out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
-    work: Annotated[Path, typer.Option(help="Folder for registry and run; what is finished there is used again.")],
+    out: Annotated[Path, typer.Option(help="Bundle folder; an existing bundle is replaced.")],
+    work: Annotated[Path, typer.Option(help="Working folder for registry and run; finished parts are reused.")],
 ) -> None:
-    """Make the shipped demonstration bundle: synthetic, run and bundle, in turn (about an hour on 2 cores).
+    """Rebuild the shipped demonstration bundle: synthetic, run and bundle in turn (about an hour on two cores).
 
-    On a machine with other work, set OMP_NUM_THREADS=1: torch's threads otherwise wait for one another.
+    On a busy machine, set OMP_NUM_THREADS=1; otherwise torch's threads wait for one another.
     """
     from training import demo
     from training.bundle.make import make_bundle
@@ -122,10 +123,10 @@ def demo_bundle(
 )
 def cohort(
     outcomes: Annotated[Path, typer.Option(help="CSV: patient, death_date, last_contact_date, transplant_date.")],
-    out: Annotated[Path, typer.Option(help="File to write; flow.json is written beside it.")],
+    out: Annotated[Path, typer.Option(help="Output file (Parquet); flow.json is written beside it.")],
     registry: Annotated[
         Path | None,
-        typer.Option(help="Registry folder; with --dicom, where a new one is made (default: `registry` beside --out)."),
+        typer.Option(help="Registry folder; with --dicom, the folder to create (default: `registry` beside --out)."),
     ] = None,
     covariates: Annotated[Path | None, typer.Option(help="CSV: patient, date, name, value, unit.")] = None,
     dicom: Annotated[
@@ -135,9 +136,11 @@ def cohort(
             "column `issuer` beside it where the images name an Issuer of Patient ID."
         ),
     ] = None,
-    transplant: Annotated[str, typer.Option(help="event, censor or ignore.")] = "censor",
+    transplant: Annotated[
+        str, typer.Option(help="How to treat a lung transplant: event, censor or ignore.")
+    ] = "censor",
 ) -> None:
-    """Join scans with outcomes: who is learnt from, how long each was followed, and why others are left out."""
+    """Join scans with outcomes: which scans are used, their follow-up, and why others are excluded."""
     from training.data import cohort as cohorts
     from training.data.from_dicom import make_registry
     from training.data.registry_folder import read
@@ -148,15 +151,17 @@ def cohort(
         raise UsageError(f"--out {out} is a folder: name a file in it, such as {out / 'cohort.parquet'}")
     if registry is None:
         if dicom is None:
-            raise UsageError("give --registry FOLDER, or --dicom FOLDER with scans that never went through the node")
+            raise UsageError("give --registry FOLDER, or --dicom FOLDER with scans that the node has not processed")
         registry = out.with_name("registry")
     if dicom is not None:
         with bars() as tell:
             made = make_registry(dicom, registry, outcomes, covariates, tell)
-        typer.echo(f"registry: {registry}; the key to its patients, to be kept apart from it: {registry}.key", err=True)
+        typer.echo(
+            f"registry: {registry}; its re-identification key, to be stored separately: {registry}.key", err=True
+        )
         outcomes, covariates = made.outcomes, made.covariates
         for reason in made.refused:
-            typer.echo(f"not in the registry: {reason}", err=True)
+            typer.echo(f"excluded from the registry: {reason}", err=True)
     stated = {"registry": registry, "outcomes": outcomes, "out": out.parent, "cohort": {"transplant": transplant}}
     settings = from_dict({**stated, **({} if covariates is None else {"covariates": covariates})}, "training cohort")
     found = make_cohort(settings, read(registry))
@@ -168,16 +173,17 @@ def cohort(
 @app.command(epilog="Example: training run run.toml")
 def run(
     toml: Annotated[
-        Path, typer.Argument(metavar="RUN.TOML", help="Settings; docs/research/training-run.toml explains them.")
+        Path, typer.Argument(metavar="RUN.TOML", help="Settings file, explained in docs/research/training-run.toml.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Run folder, in place of the file's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default: `out` in the settings).")] = None,
     until: Annotated[
-        str, typer.Option(help="Last step: cohort, splits, features, arms, ensemble, evaluation, report or bundle.")
+        str,
+        typer.Option(help="Last step to run: cohort, splits, features, arms, ensemble, evaluation, report or bundle."),
     ] = "bundle",
 ) -> None:
-    """Fit, judge and bundle models: splits, features, arms, ensemble, evaluation, report, bundle.
+    """Fit, evaluate and package models: cohort, splits, features, arms, ensemble, evaluation, report, bundle.
 
-    Stopped at any moment and started again, it goes on where it was.
+    It may be interrupted at any time; started again, it resumes where it stopped.
     """
     from training.run.run import run as run_all
     from training.run.settings import load
@@ -188,18 +194,20 @@ def run(
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     for warning in record["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"{folder}: done until {until}")
+    typer.echo(f"{folder}: finished up to {until}")
 
 
 @app.command(epilog="Example: training pretrained resnet18 densenet121 swin_t --to imagenet")
 def pretrained(
     backbones: Annotated[list[str], typer.Argument(metavar="BACKBONES", help="resnet18, densenet121, swin_t.")],
-    to: Annotated[Path, typer.Option(help="Folder to download to; a download that was cut off goes on.")],
-    mirror: Annotated[str, typer.Option(help="A URL of a folder with the same files, in place of torchvision's.")] = "",
+    to: Annotated[Path, typer.Option(help="Download folder; an interrupted download resumes.")],
+    mirror: Annotated[
+        str, typer.Option(help="Base URL of a mirror with the same files (default: torchvision's).")
+    ] = "",
 ) -> None:
-    """Download torchvision's ImageNet weights, compare them with their digest, print what a run's settings say of them.
+    """Download torchvision's ImageNet weights, verify their digests, and print the settings lines that use them.
 
-    Without internet: see where the message says that the file lies, carry it here, and name it in the settings.
+    Without internet access, the error message names the file's URL: copy the file here and name it in the settings.
     """
     from functools import partial
 

@@ -1,4 +1,4 @@
-"""The commands between a finished run and the node: compare, promote, rollback."""
+"""The commands between a finished run and the node: compare, promote and rollback."""
 
 import json
 from dataclasses import asdict
@@ -18,11 +18,11 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished r
 def compare(
     run: Run,
     current: Annotated[
-        Path | None, typer.Argument(metavar="BUNDLE", help="The bundle that serves now; leave it out if none does.")
+        Path | None, typer.Argument(metavar="BUNDLE", help="The bundle in service; omit it if there is none.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
-    """Say whether a run's bundle may take the place of the one that serves, and why (gate.json in the run).
+    """Decide whether a run's bundle may replace the one in service, with the reasons (gate.json in the run).
 
     Exit status: 0 it may, 3 it may not.
     """
@@ -34,27 +34,27 @@ def compare(
         typer.echo(json.dumps(asdict(verdict), indent=2))
     else:
         for check in verdict.checks:
-            typer.echo(f"{'holds ' if check.passed else 'FAILED'}  {check.name}: {check.text}")
-        typer.echo("the gate is passed" if verdict.passed else "the gate is not passed")
+            typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.text}")
+        typer.echo("gate passed" if verdict.passed else "gate failed")
     raise typer.Exit(0 if verdict.passed else 3)
 
 
 @app.command(epilog="Example: training promote run/ --to weights/")
 def promote(run: Run, to: Annotated[Path, typer.Option(help="The node's weights folder.")] = Path("weights")) -> None:
-    """Let a run's bundle serve as `current`. The node (analysis.bundle = "current") takes it with its next study.
+    """Put a run's bundle into service as `current`; the node (analysis.bundle = "current") loads it for its next study.
 
     Exit status: 3 if the gate was not passed.
     """
     from training.release import promotion
 
     done = promotion.promote(run, to)
-    typer.echo(f"{to / promotion.CURRENT} is {done.bundle} now; before: {done.before or 'nothing'}")
+    typer.echo(f"{to / promotion.CURRENT} is now {done.bundle} (previously {done.before or 'none'})")
 
 
 @app.command(epilog="Example: training rollback weights/")
 def rollback(weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", help="The node's weights folder.")]) -> None:
-    """Let the bundle from before the last promotion serve again."""
+    """Put the bundle from before the last promotion back into service."""
     from training.release import promotion
 
     done = promotion.rollback(weights)
-    typer.echo(f"{weights / promotion.CURRENT} is {done.bundle} again, in place of {done.before}")
+    typer.echo(f"{weights / promotion.CURRENT} is {done.bundle} again; {done.before} is out of service")

@@ -1,4 +1,4 @@
-"""The cohort: which scans are learnt from, the time from each to death or last contact, and why others are not.
+"""The cohort: which scans are used, the time from each to death or last contact, and why others are excluded.
 
 A scan knows only what was known on its day: its own features, a prior scan, covariates measured before.
 """
@@ -80,15 +80,13 @@ def build(
 
     exclude(frame["end"].isna(), "the patient has no row in the outcomes")
     _check_order(frame, outcomes)  # of all scans: one after a death is a mistake, also where a transplant excludes it
-    exclude(frame["date"] >= frame["transplanted"], "the scan was made on the day of a lung transplant or after it")
-    exclude(
-        ~frame["event"].astype(bool) & (frame["date"] == frame["end"]), "nothing is known after the day of the scan"
-    )
+    exclude(frame["date"] >= frame["transplanted"], "the scan was acquired on or after the day of a lung transplant")
+    exclude(~frame["event"].astype(bool) & (frame["date"] == frame["end"]), "no follow-up after the day of the scan")
     measured = registry.features.notna().any(axis=1).to_numpy()[frame.index.to_numpy()]
-    exclude((frame["volume"] == "") & ~measured, "the registry has neither features nor a volume of the scan")
+    exclude((frame["volume"] == "") & ~measured, "the registry has neither features nor a volume for the scan")
     if frame.empty:
         raise UsageError(
-            f"{outcomes.path} and {registry.folder}: no scan is left: " + "; ".join(f.reason for f in flow[1:])
+            f"{outcomes.path} and {registry.folder}: no scan remains: " + "; ".join(f.reason for f in flow[1:])
         )
     flow.append(FlowStep("cohort", frame["patient"].nunique(), len(frame), ""))
 
@@ -109,8 +107,8 @@ def _check_order(frame: pd.DataFrame, outcomes: csv_tables.CsvTable) -> None:
     first = wrong.iloc[0]
     row = int(first["row"])
     column = "death_date" if outcomes.columns["death_date"][row] is not None else "last_contact_date"
-    text = f"lies before the scan {first['scan']} of {first['date']:%Y-%m-%d}"
-    cure = "correct the date, or the scan's patient (a scan is a contact too); are both on the same shifted calendar?"
+    text = f"is before the scan {first['scan']} of {first['date']:%Y-%m-%d}"
+    cure = "correct the date or the scan's patient (a scan counts as a contact); do both have the same date shift?"
     raise outcomes.refuse(row, column, text, cure)
 
 

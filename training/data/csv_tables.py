@@ -54,7 +54,7 @@ def read(path: Path, columns: Mapping[str, Parse], optional: Mapping[str, Parse]
     """
     known = {**columns, **(optional or {})}
     if not path.is_file():
-        raise UsageError(f"{path} is missing: give a file with the columns {', '.join(columns)}")
+        raise UsageError(f"{path} does not exist: provide a CSV file with the columns {', '.join(columns)}")
     parsed: dict[str, list[object]] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -65,9 +65,9 @@ def read(path: Path, columns: Mapping[str, Parse], optional: Mapping[str, Parse]
             for number, cells in enumerate(reader, start=FIRST_ROW):
                 _take(path, number, header, cells, known, parsed)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} is not a CSV file in UTF-8 ({error}): export it again as «CSV UTF-8»") from None
+        raise UsageError(f"{path} is not a CSV file in UTF-8 ({error}): export it again as CSV UTF-8") from None
     if not parsed[header[0]]:
-        raise UsageError(f"{path} has a header and no row: give at least one")
+        raise UsageError(f"{path} has a header but no rows: add at least one")
     return CsvTable(path, parsed)
 
 
@@ -75,12 +75,12 @@ def _check_header(path: Path, header: list[str], needed: Mapping[str, Parse], kn
     for name in header:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            guess = f"perhaps you meant {near[0]!r}" if near else f"known are {', '.join(known)}"
-            raise UsageError(f"{path}, row 1: the column {name!r} is unknown: {guess}")
+            guess = f"perhaps you meant {near[0]!r}" if near else f"the known columns are {', '.join(known)}"
+            raise UsageError(f"{path}, row 1: unknown column {name!r}: {guess}")
         if header.count(name) > 1:
-            raise UsageError(f"{path}, row 1: the column {name!r} stands twice: leave one")
+            raise UsageError(f"{path}, row 1: the column {name!r} occurs twice: remove one")
     if missing := [name for name in needed if name not in header]:
-        raise UsageError(f"{path}, row 1: no column {', '.join(missing)}: the columns are {', '.join(known)}")
+        raise UsageError(f"{path}, row 1: missing column {', '.join(missing)}: the columns are {', '.join(known)}")
 
 
 def _take(
@@ -92,7 +92,7 @@ def _take(
     parsed: dict[str, list[object]],
 ) -> None:
     if len(cells) != len(header):
-        raise UsageError(f"{path}, row {number}: {len(cells)} values for {len(header)} columns: write one for each")
+        raise UsageError(f"{path}, row {number}: {len(cells)} values for {len(header)} columns: give one per column")
     for name, cell in zip(header, cells, strict=True):
         try:
             parsed[name].append(known[name](cell.strip()))
@@ -108,16 +108,16 @@ def day(text: str) -> date:
     try:
         found = date.fromisoformat(text)
     except ValueError:
-        raise ValueError("is no day of the calendar: write it as YYYY-MM-DD") from None
+        raise ValueError("is not a valid date: write it as YYYY-MM-DD") from None
     if found > date.today():
-        raise ValueError("lies in the future: correct the date")
+        raise ValueError("is in the future: correct the date")
     return found
 
 
 def name(text: str) -> str:
     """A pseudonym: it also becomes part of file names."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
-        raise ValueError("is no pseudonym: use up to 64 letters, digits, points, dashes and underscores")
+        raise ValueError("is not a valid pseudonym: use up to 64 letters, digits, dots, dashes and underscores")
     return text
 
 
@@ -131,7 +131,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
     def parse(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"is not known: use {', '.join(repr(c) for c in choices)}")
+            raise ValueError(f"is not allowed: use {', '.join(repr(c) for c in choices)}")
         return text
 
     return parse
@@ -144,9 +144,9 @@ def number(low: float, high: float) -> Callable[[str], float]:
         try:
             value = float(text)
         except ValueError:
-            raise ValueError("is no number: write it with a decimal point, without unit") from None
+            raise ValueError("is not a number: write it with a decimal point and without a unit") from None
         if not low <= value <= high:
-            raise ValueError(f"is not between {low:g} and {high:g}: correct it, or check the unit")
+            raise ValueError(f"is not between {low:g} and {high:g}: correct the value or check the unit")
         return value
 
     return parse

@@ -24,7 +24,7 @@ def _death_day(text: str) -> date:
     except ValueError as error:
         if text[:1].isdigit() and len(text) > 4:
             raise
-        cure = "find its date; if it cannot be known, leave this empty and give the last contact"
+        cure = "find the date; if it cannot be determined, leave this empty and give the last contact"
         raise ValueError(f"is a death without a date: {cure}") from error
 
 
@@ -65,19 +65,19 @@ def read_outcomes(path: Path, read: Reader = csv_tables.read) -> csv_tables.CsvT
     first: dict[object, int] = {}
     for index, who in enumerate(columns["patient"]):
         if who in first:
-            where = f"stands in row {first[who] + csv_tables.FIRST_ROW} already"
-            raise table.refuse(index, "patient", where, "each patient has one row, leave one of the two")
+            where = f"already occurs in row {first[who] + csv_tables.FIRST_ROW}"
+            raise table.refuse(index, "patient", where, "each patient has one row, remove one of the two")
         first[who] = index
         death, contact, transplant = (_date(columns[k][index]) for k in list(OUTCOMES)[1:])
         if death is None and contact is None:
-            cure = "give death_date, or last_contact_date when the patient was last known to live"
+            cure = "give death_date, or last_contact_date, the date last known alive"
             raise table.refuse(index, "last_contact_date", "is empty, and so is death_date", cure)
         if death and contact and contact > death:
-            raise table.refuse(index, "last_contact_date", f"lies after the death of {death}", "correct one of the two")
+            raise table.refuse(index, "last_contact_date", f"is after the death on {death}", "correct one of the two")
         end = death or contact
         if transplant and end and transplant > end:
-            cure = "correct one of the two (a transplant is a contact)"
-            raise table.refuse(index, "transplant_date", f"lies after the last date known, {end}", cure)
+            cure = "correct one of the two (a transplant counts as a contact)"
+            raise table.refuse(index, "transplant_date", f"is after the last known date, {end}", cure)
     return table
 
 
@@ -131,15 +131,15 @@ def read_covariates(path: Path, read: Reader = csv_tables.read) -> pd.DataFrame:
     ):
         if (str(name), str(unit)) not in UNITS:
             units = ", ".join(u for n, u in UNITS if n == name)
-            raise table.refuse(index, "unit", f"is no unit of {name}", f"use {units}")
+            raise table.refuse(index, "unit", f"is not a unit of {name}", f"use {units}")
         column, low, high = UNITS[str(name), str(unit)]
         if not low <= float(str(value)) <= high:
             range_ = f"is not between {low:g} and {high:g} {unit}"
-            raise table.refuse(index, "value", range_, "correct it, or name the unit that it is in")
+            raise table.refuse(index, "value", range_, "correct the value or state its unit")
         key = (columns["patient"][index], columns["date"][index], column)
         if key in seen:
-            where = f"is measured in row {seen[key] + csv_tables.FIRST_ROW} already, on the same day"
-            raise table.refuse(index, "name", where, "leave the better of the two")
+            where = f"was already measured on the same day in row {seen[key] + csv_tables.FIRST_ROW}"
+            raise table.refuse(index, "name", where, "keep the better of the two")
         seen[key] = index
         columns["column"].append(column)
     frame = pd.DataFrame(columns)

@@ -26,7 +26,7 @@ class Outcomes:
 
     def __post_init__(self) -> None:
         if self.years.shape != self.event.shape or self.years.ndim != 1:
-            raise ValueError(f"years {self.years.shape} and event {self.event.shape} must be equally long rows")
+            raise ValueError(f"years {self.years.shape} and event {self.event.shape} must have the same length")
         if not np.all(np.isfinite(self.years)) or np.any(self.years < 0):
             raise ValueError("years to death or last contact must be finite and not negative")
 

@@ -40,8 +40,8 @@ def assert_disjoint(patients: Sequence[str], *sides: Rows) -> None:
         for patient in {patients[row] for row in rows}:
             if seen.setdefault(patient, number) != number:
                 raise LeakageError(
-                    f"the patient {patient} stands on both sides of a split (sides {seen[patient]} and {number}): "
-                    "what would be measured is memory. Draw the split anew, and give each patient one pseudonym"
+                    f"the patient {patient} is on both sides of a split (sides {seen[patient]} and {number}): "
+                    "the evaluation would measure memory. Draw the split again, and give each patient one pseudonym"
                 )
 
 
@@ -67,12 +67,14 @@ class Nested:
         everyone = [p for fold in self.outer for p in fold]
         if len(everyone) != len(set(everyone)) or set(everyone) != set(patients):
             raise LeakageError(
-                "the outer folds do not hold each patient of the cohort exactly once: draw the split anew"
+                "the outer folds do not contain each patient of the cohort exactly once: draw the split again"
             )
         for fold, inner in zip(self.outer, self.inner, strict=True):
             trained = [p for part in inner for p in part]
             if len(trained) != len(set(trained)) or set(trained) != set(everyone) - set(fold):
-                raise LeakageError("inner folds do not hold each training patient exactly once: draw the split anew")
+                raise LeakageError(
+                    "inner folds do not contain each training patient exactly once: draw the split again"
+                )
 
     def fold(self, number: int, patients: Sequence[str]) -> tuple[Rows, Rows]:
         """(train, test) rows of an outer fold."""
@@ -111,10 +113,10 @@ class Nested:
             split = cls(stored["seed"], outer, inner)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
-                f"{path} is not the split of a run ({error}): delete the run folder and start anew"
+                f"{path} is not the split of a run ({error}): delete the run folder and start again"
             ) from None
         if split.sha256 != stored.get("sha256"):
-            raise LeakageError(f"{path} was changed since it was drawn (its sha256 differs): start the run anew")
+            raise LeakageError(f"{path} has been changed since it was drawn (its sha256 differs): start a new run")
         return split
 
 
@@ -131,11 +133,11 @@ def nested(patients: Sequence[str], event: NDArray[np.bool_], seed: int, outer: 
     """
     died = {p for p, e in zip(patients, event, strict=True) if e}
     everyone = set(patients)
-    for stratum, what in ((died, "died"), (everyone - died, "lived")):
+    for stratum, what in ((died, "died"), (everyone - died, "survived")):
         if len(stratum) < outer * inner:
             raise UsageError(
-                f"{len(stratum)} patients of the cohort {what}: {outer} outer times {inner} inner folds need at least "
-                f"{outer * inner}. Give fewer folds (splits.outer, splits.inner) or more patients"
+                f"{len(stratum)} patients of the cohort {what}, but {outer} outer x {inner} inner folds need at least "
+                f"{outer * inner}. Use fewer folds (splits.outer, splits.inner) or more patients"
             )
     rng = np.random.default_rng(seed)
     folds = _deal(everyone, died, outer, rng)
@@ -165,7 +167,7 @@ class Split:
 
     def __post_init__(self) -> None:
         everyone = [p for part in self.parts.values() for p in part]
-        assert len(everyone) == len(set(everyone)), "a patient stands on both sides of the split"
+        assert len(everyone) == len(set(everyone)), "a patient is on both sides of the split"
 
     def rows(self, part: str, patients: Sequence[str]) -> NDArray[np.intp]:
         """The indices of the scans whose patient belongs to `part`; `patients` names each scan's patient."""
@@ -195,7 +197,7 @@ def by_patient(
         fractions: of train, calibrate, test; they sum to 1.
     """
     if not np.isclose(sum(fractions), 1) or min(fractions) <= 0:
-        raise ValueError(f"fractions {fractions}: give three shares above 0 that sum to 1")
+        raise ValueError(f"fractions {fractions}: give three positive fractions that sum to 1")
     died = {p for p, e in zip(patients, event, strict=True) if e}
     rng = np.random.default_rng(seed)
     parts: dict[str, list[str]] = {name: [] for name in PARTS}

@@ -82,7 +82,7 @@ def kaplan_meier(outcomes: Outcomes) -> Curve:
         ValueError: there is no scan.
     """
     if not outcomes.years.size:
-        raise ValueError("no scan: there is no curve")
+        raise ValueError("there are no scans, so there is no curve")
     steps = _steps(outcomes, None)
     survival = _surviving(steps.deaths, steps.at_risk)[1:]
     alive = steps.at_risk - steps.deaths
@@ -137,7 +137,7 @@ def censoring_weights(
     reached = np.minimum(outcomes.years, horizon)
     if covariates is not None:
         if strata is not None:
-            raise ValueError("give strata or covariates, not both: a covariate may stand for the strata")
+            raise ValueError("give strata or covariates, not both: a covariate may code the strata")
         g = _cox_censoring_survival(outcomes, reached, np.asarray(covariates, np.float64))
     else:
         g = _stratified(outcomes, reached, counts, strata)
@@ -184,7 +184,7 @@ def cox(years: Floats, event: NDArray[np.bool_], x: Floats) -> Floats:
     years, event, x = years[order], event[order], x[order]
     # Rising backwards in time, the last scan of each time has the whole risk set behind it.
     last = np.searchsorted(-years, -years[event], side="right") - 1
-    beta = np.zeros(x.shape[1])
+    beta, spread = np.zeros(x.shape[1]), x.std(axis=0)
     for _ in range(_NEWTON_STEPS):
         risk = np.exp(x @ beta)
         s0 = np.cumsum(risk)[last]
@@ -194,8 +194,8 @@ def cox(years: Floats, event: NDArray[np.bool_], x: Floats) -> Floats:
         information = (second - mean[:, :, None] * mean[:, None, :]).sum(axis=0)
         step = np.linalg.lstsq(information, gradient, rcond=None)[0]
         beta = beta + step * min(1.0, 2.0 / max(1e-12, float(np.abs(step).max())))
-        if np.abs(beta).max() > _LARGEST_COEFFICIENT:
+        if np.abs(beta * spread).max() > _LARGEST_COEFFICIENT:
             break
         if np.abs(step).max() < _CONVERGED:
             return np.asarray(beta, np.float64)
-    raise ValueError("Cox's model of censoring finds no solution: give fewer covariates")
+    raise ValueError("the Cox model of censoring does not converge: use fewer covariates")

@@ -25,16 +25,20 @@ def checked_risks(cohort: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, 
     found = {}
     for arm, rows in predictions.groupby("arm", sort=False):
         if rows["scan"].duplicated().any() or set(rows["scan"]) != set(cohort["scan"]):
-            raise UsageError(f"{arm}: {len(rows)} predictions for {len(cohort)} scans: each scan needs exactly one")
+            raise UsageError(
+                f"{arm}: {len(rows)} predictions for {len(cohort)} scans: there must be exactly one per scan"
+            )
         twice = rows.groupby("patient")["fold"].nunique() > 1
         if twice.any():
-            raise UsageError(f"{arm}: {int(twice.sum())} patients stand in several folds: what is measured is memory")
+            raise UsageError(
+                f"{arm}: {int(twice.sum())} patients are in more than one fold: the evaluation would measure memory"
+            )
         ordered = rows.set_index("scan").loc[cohort["scan"]]
         if not (ordered["patient"].to_numpy() == cohort["patient"].to_numpy()).all():
-            raise UsageError(f"{arm}: a scan's patient is another one in the predictions than in the cohort")
+            raise UsageError(f"{arm}: a scan has a different patient in the predictions and in the cohort")
         risks = ordered[list(RISKS)].to_numpy(np.float64)
         if not np.isfinite(risks).all() or risks.min() < 0 or risks.max() > 1 or (np.diff(risks) < -1e-9).any():
-            raise UsageError(f"{arm}: risks must be probabilities that do not fall from year to year")
+            raise UsageError(f"{arm}: risks must be probabilities that do not decrease from year to year")
         found[str(arm)] = risks
     if not found:
         raise UsageError("there are no predictions")
@@ -48,7 +52,7 @@ def oracle_risks(cohort: pd.DataFrame, truth: pd.DataFrame) -> Floats:
         UsageError: the truth belongs to another registry.
     """
     if missing := set(cohort["scan"]) - set(truth["scan"]):
-        raise UsageError(f"truth.csv lacks {len(missing)} scans of the cohort: it belongs to another registry")
+        raise UsageError(f"truth.csv does not cover {len(missing)} scans of the cohort: it belongs to another registry")
     ordered = truth.set_index("scan").loc[cohort["scan"]]
     return np.asarray(ordered[[f"risk_{h}y" for h in HORIZONS_YEARS]], np.float64)
 
@@ -71,7 +75,7 @@ def vendors(cohort: pd.DataFrame) -> "pd.Series[str]":
 
 def parts_of(cohort: pd.DataFrame) -> list[tuple[str, str, NDArray[np.intp]]]:
     """(by, value, rows) for sex, age, scanner and kernel; unknown values are left out."""
-    ages = [f"below {_AGES[0]:g}", f"{_AGES[0]:g} to {_AGES[1]:g}", f"from {_AGES[1]:g}"]
+    ages = [f"under {_AGES[0]:g}", f"{_AGES[0]:g} to {_AGES[1]:g}", f"{_AGES[1]:g} and over"]
     age = cohort["age_years"].to_numpy(np.float64)
     by = {
         "sex": cohort["sex"].to_numpy(),

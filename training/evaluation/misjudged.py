@@ -19,7 +19,7 @@ HORIZON_YEARS = HORIZONS_YEARS[1]
 MOST = 10
 #: Around what tells of single scans in `report.md`.
 BEGIN, END = "<!-- single scans -->", "<!-- end of single scans -->"
-_LEFT_OUT = "The single scans stand in the run's own report alone."
+_LEFT_OUT = "Individual scans are listed only in the run's own report."
 
 
 def worst(cohort: pd.DataFrame, outcomes: Outcomes, risk: Floats) -> tuple[Misjudged, ...]:

@@ -196,7 +196,7 @@ class Evaluation:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise UsageError(
-                f"evaluation.json is not readable ({where}: {first['msg']}): delete it, then start `training run` again"
+                f"evaluation.json cannot be read ({where}: {first['msg']}): delete it and start `training run` again"
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation warns of: figures that few deaths carry, that are too good, or that show nothing learnt."""
+"""What an evaluation warns of: few deaths, implausibly good results, nothing learnt, poor calibration."""
 
 from collections.abc import Sequence
 
@@ -17,22 +17,26 @@ def warnings_of(
     found = []
     for at in horizons:
         if at.patients_died < _FEW_DEATHS:
-            counted = f"{at.deaths} scans of {at.patients_died} patients with a death"
-            found.append(f"{at.years} y: {counted}; below {_FEW_DEATHS} patients who died, figures are unsteady")
+            counted = f"only {at.patients_died} patients died ({at.deaths} scans)"
+            found.append(f"{at.years} y: {counted}; with fewer than {_FEW_DEATHS} deaths, estimates are unstable")
         followed = metrics.at_horizon(outcomes, at.years).weights.max(initial=0.0)
         if followed > 1 / _SMALLEST_G:
-            found.append(f"{at.years} y: a single scan stands for {followed:.0f}: few were followed so long")
+            found.append(
+                f"{at.years} y: the largest censoring weight is {followed:.0f}: few scans were followed this long"
+            )
     best = {o.years: o for o in oracles}
     for arm in arms:
         if all(h.auc.lower is not None and h.auc.lower <= 0.5 for h in arm.horizons):
-            cure = "give it more scans, more epochs or pre-trained weights, or leave it out"
-            found.append(f"{arm.arm}: AUC's interval reaches 0.5 at each horizon: it may have learnt nothing; {cure}")
+            cure = "add scans, epochs or pre-trained weights, or drop the arm"
+            found.append(
+                f"{arm.arm}: the AUC's interval includes 0.5 at every horizon, so it may have learnt nothing; {cure}"
+            )
         for h in arm.horizons:
             auc = h.auc.value
             if auc is not None and auc > _TOO_GOOD:
-                found.append(f"{arm.arm}, {h.years} y: AUC {auc:.3f} is too good to be true: look for leakage")
+                found.append(f"{arm.arm}, {h.years} y: AUC {auc:.3f} is implausibly high: check for leakage")
             if auc is not None and h.minus_oracle and h.minus_oracle.lower is not None and h.minus_oracle.lower > 0:
-                text = f"AUC {auc:.3f} is above the oracle's {best[h.years].auc.value:.3f}: look for leakage"
+                text = f"AUC {auc:.3f} exceeds the oracle's {best[h.years].auc.value:.3f}: check for leakage"
                 found.append(f"{arm.arm}, {h.years} y: {text}")
         slopes = [(h.years, h.calibration_slope.value) for h in arm.horizons]
         off = [
@@ -48,4 +52,4 @@ def warnings_of(
 def _beside(oracle: Oracle | None) -> str:
     if oracle is None or oracle.calibration_slope.value is None:
         return ""
-    return f" (the true risk's own: {oracle.calibration_slope.value:.2f})"
+    return f" (oracle: {oracle.calibration_slope.value:.2f})"

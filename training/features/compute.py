@@ -109,11 +109,11 @@ def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings)
     wanted = [c for c in features if c.startswith(prefixes)] if settings.source == "registry" else []
     there, asked = registry.radiomics_spacing_mm, settings.radiomics_spacing_mm
     if there != asked and any(c.startswith("radiomics.") for c in wanted):
-        # Texture hangs on the resolution: a model that learns from one kind must not be asked with the other.
-        anew = "" if registry.lungs_alone else ', or features.source = "volumes", which measures all anew'
+        # Texture depends on the resolution: a model fitted at one must not be applied at another.
+        anew = "" if registry.lungs_alone else ', or set features.source = "volumes" to measure everything again'
         raise UsageError(
-            f"{registry.folder}: its radiomics were measured at {there:g} mm, and features.radiomics_spacing_mm is "
-            f"{asked:g}: set that to {there:g}{anew}"
+            f"{registry.folder}: its radiomics were measured at {there:g} mm, but features.radiomics_spacing_mm is "
+            f"{asked:g}: set it to {there:g}{anew}"
         )
     return features[wanted]
 
@@ -135,8 +135,8 @@ def _tasks(
             continue
         if not volume:
             raise UsageError(
-                f"{registry.folder}: the scan {scan} has no volume, and features.parquet lacks "
-                f"{' or '.join(prefixes)}* of it: export the registry with them, or set features.radiomics = false"
+                f"{registry.folder}: the scan {scan} has no volume, and features.parquet has no "
+                f"{' or '.join(prefixes)}* for it: export the registry with them, or set features.radiomics = false"
             )
         kept = path.stat()
         key = digest(spec, dicomnode.__version__, scan, str(volume), kept.st_size, kept.st_mtime_ns)
@@ -146,10 +146,10 @@ def _tasks(
 
 def _unmeasurable(registry: Registry, settings: FeatureSettings, lacking: Mapping[str, int], scans: int) -> UsageError:
     """Why nothing is measured from volumes that are cut to the lungs, and what else can be done."""
-    why = "its volumes are cut to the lungs and give other numbers than the node measures when it serves"
+    why = "its volumes are cropped to the lungs and give different values from those the node measures in service"
     if settings.source == "volumes":
         return UsageError(f'{registry.folder}: features.source is "volumes": {why}: set features.source = "registry"')
-    missing = " and ".join(f"{prefix}* of {count}" for prefix, count in lacking.items() if count)
+    missing = " and ".join(f"{prefix}* for {count}" for prefix, count in lacking.items() if count)
     cure = _LET_MEASURE[str(registry.about["made_by"])]
     if not lacking["quantities."]:
         cure += ", or set features.radiomics = false"
@@ -182,7 +182,7 @@ def _measure_one(task: _FeatureTask) -> None:
     try:
         write_whole(task.cached, json.dumps(measure(task.volume, task.radiomics), allow_nan=False))
     except DicomnodeError as error:
-        raise UsageError(f"{task.volume}: {error}: repair the volume, or take the scan out of the registry") from None
+        raise UsageError(f"{task.volume}: {error}: repair the volume or remove the scan from the registry") from None
 
 
 def measure(volume: Path, radiomics: Mapping[str, object] | None) -> dict[str, float]:

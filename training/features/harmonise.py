@@ -67,7 +67,9 @@ def fit(
     features = keep(features, features.isna().mean().to_numpy() <= limits, "missing")
     features = keep(features, _varies(features.to_numpy()), "constant")
     if features.empty:
-        raise UsageError("no feature varies over the training scans: measure features, or choose other families")
+        raise UsageError(
+            "every feature is missing or constant over the training scans: measure features or choose other families"
+        )
     values = features.to_numpy(np.float64)
     acquired = np.array([not str(c).startswith(("change.", "covariates.")) for c in features])
     learnt = combat(values, batches, acquired) if combat_by else {}
@@ -79,7 +81,7 @@ def fit(
     if correlation < 1:
         scaled = keep(scaled, uncorrelated(scaled.to_numpy(), correlation), "correlated")
     if scaled.shape[1] == 0:
-        raise UsageError("no feature is stable over a patient's scans: lower radiomics.stability")
+        raise UsageError("no feature is repeatable over a patient's scans: lower radiomics.stability")
     return Choice(_only(harmoniser, list(scaled)), left_out)
 
 

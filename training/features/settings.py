@@ -12,14 +12,16 @@ class FeatureSettings(TomlTable):
 
     source: Literal["registry", "volumes"] = Field(
         "registry",
-        description="'registry': what the registry has, and the rest from the volumes (not from a node's, cut "
-        "to the lungs); 'volumes': all measured anew",
+        description="'registry': use the registry's features, measuring missing ones on the volumes (except a "
+        "node's, which are cropped to the lungs); 'volumes': measure everything again",
     )
-    radiomics: bool = Field(True, description="with PyRadiomics features (seconds a scan where they are measured here)")
+    radiomics: bool = Field(
+        True, description="include PyRadiomics features (seconds per scan where they are measured here)"
+    )
     radiomics_spacing_mm: float = Field(
         1.0,
         ge=0.5,
         le=6,
-        description="resolution of the radiomics, 0.5 to 6 mm; the node's is 1, a synthetic registry's 4",
+        description="resampling resolution of the radiomics, 0.5 to 6 mm; 1 in a node, 4 in a synthetic registry",
     )
-    workers: int = Field(0, ge=0, description="processes that measure; 0: one a core")
+    workers: int = Field(0, ge=0, description="number of measuring processes; 0: one per core")

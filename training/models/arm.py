@@ -42,7 +42,7 @@ class Data:
     def __post_init__(self) -> None:
         if not len(self.cohort) == len(self.features) == len(self.outcomes.years):
             counts = f"{len(self.cohort)}, {len(self.features)} and {len(self.outcomes.years)}"
-            raise ValueError(f"cohort, features and outcomes have {counts} rows: they must be the same scans")
+            raise ValueError(f"cohort, features and outcomes have {counts} rows: they must have the same scans")
 
     def hidden_outside(self, rows: Rows) -> "Data":
         """The same scans with the outcomes of all other rows unknown (censored on the day of the scan).

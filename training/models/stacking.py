@@ -132,7 +132,7 @@ def stack(predictions: Mapping[str, pd.DataFrame], outcomes: Outcomes) -> Stacke
     for name, frame in predictions.items():
         if not frame.reset_index(drop=True)[["scan", "patient", "fold"]].equals(first[["scan", "patient", "fold"]]):
             raise UsageError(
-                f"the predictions of {name} and {arms[0]} are not of the same scans and folds: delete them"
+                f"the predictions of {name} and {arms[0]} do not cover the same scans and folds: delete them"
             )
     risks = np.stack([frame[list(RISKS)].to_numpy(np.float64) for frame in predictions.values()])
     folds, patients = first["fold"].to_numpy(), first["patient"].to_list()

@@ -81,7 +81,7 @@ class RadiomicsArm:
         columns = [c for c in data.features if str(c).startswith(tuple(f"{f}." for f in self.settings.families))]
         if not columns:
             families = ", ".join(self.settings.families)
-            raise UsageError(f"there is no feature of the families {families}: see radiomics.families and [features]")
+            raise UsageError(f"there are no features of the families {families}: see radiomics.families and [features]")
         key = self._key(data, train, inner, columns, seed)
         done = _stored(folder / "fit.json", key)
         if done is None:
@@ -112,11 +112,11 @@ class RadiomicsArm:
                 assert_disjoint(data.patients, fit, validate)
             prepared = [self._prepared(data, fit, columns) for fit, _ in inner]
         for number, candidate in enumerate(candidates):
-            progress("Choosing a radiomics model", number, len(candidates))
+            progress("Selecting a radiomics model", number, len(candidates))
             if candidate.name not in scores:
                 scores[candidate.name] = _losses(candidate, data, prepared, inner, seed)
                 write_json(folder / "inner.json", {"key": key, "scores": scores})
-        progress("Choosing a radiomics model", len(candidates), len(candidates))
+        progress("Selecting a radiomics model", len(candidates), len(candidates))
         return scores
 
     def _prepared(self, data: Data, rows: Rows, columns: list[str]) -> "_Training":

@@ -94,7 +94,9 @@ def fit_cox(values: Floats, outcomes: Outcomes, penalizer: float) -> CoxPHFitter
                 return fitter.fit(frame, "years", "event", fit_options={"step_size": step_size})
             except (ConvergenceWarning, ConvergenceError):
                 continue
-    raise FitError(f"the Cox model with penalizer {penalizer:g} does not converge: let radiomics.models have others")
+    raise FitError(
+        f"the Cox model with penalizer {penalizer:g} does not converge: add other models to radiomics.models"
+    )
 
 
 def plain_cox(fitter: CoxPHFitter) -> dict[str, object]:

@@ -14,17 +14,20 @@ class RadiomicsSettings(TomlTable):
     families: tuple[Literal["quantities", "radiomics", "change", "covariates"], ...] = Field(
         ("quantities", "radiomics", "change"),
         min_length=1,
-        description="which features; with 'covariates' (age, sex, lung function) the node must be given them too",
+        description="feature families; with 'covariates' (age, sex, lung function), the node needs them too",
     )
     models: tuple[Literal["cox", "boosting", "network"], ...] = Field(
-        ("cox", "boosting", "network"), min_length=1, description="kinds of model that the inner folds choose from"
+        ("cox", "boosting", "network"), min_length=1, description="model types that the inner folds choose from"
     )
     correlation: float = Field(
-        0.95, gt=0, le=1, description="of two features with a higher absolute correlation, one is left out; 1: none"
+        0.95, gt=0, le=1, description="drop one of two features whose absolute correlation is higher; 1: keep all"
     )
     stability: float = Field(
-        0.3, ge=0, lt=1, description="features whose repeatability (ICC) over a patient's scans is lower are left out"
+        0.3,
+        ge=0,
+        lt=1,
+        description="drop features whose repeatability (ICC over a patient's scans) is lower; 0: keep all",
     )
     combat: tuple[Literal["manufacturer", "model", "kernel_family"], ...] = Field(
-        (), description=f"ComBat by these ({', '.join(BATCH_PARTS)}); empty: none"
+        (), description=f"batch variables of ComBat ({', '.join(BATCH_PARTS)}); empty: no ComBat"
     )

@@ -1,7 +1,8 @@
-"""The gate that a run's bundle passes before it may serve; its verdict, with the reasons, is `gate.json` in the run.
+"""The gate that a run's bundle must pass to go into service; its verdict, with the reasons, is `gate.json` in the run.
 
-The run is judged by its out-of-fold predictions, the serving bundle by what it says of the same scans. Where that one
-was trained on some of these patients it looks better than it is, so the gate is then harder to pass, never easier.
+The candidate is judged by its out-of-fold predictions, the bundle in service by its predictions for the same scans. If
+that one was trained on some of these patients, it looks better than it is, which makes the gate harder to pass, never
+easier.
 """
 
 import json
@@ -50,7 +51,7 @@ def compare(run: Path, current: Path | None, progress: ProgressCallback) -> Gate
     before = None if current is None or _not_yet(current) else load(current, allow_demo=True)
     if before is not None and settings.gate.horizon_years not in before.manifest.horizons_years:
         raise UsageError(
-            f"{current} says nothing of {settings.gate.horizon_years} years: set gate.horizon_years to one of "
+            f"{current} does not predict at {settings.gate.horizon_years} years: set gate.horizon_years to one of "
             f"{', '.join(map(str, before.manifest.horizons_years))}"
         )
     bundle_sha256 = ""
@@ -75,12 +76,12 @@ def _settings(run: Path) -> RunSettings:
     """The run's settings. Raises UsageError where the run has not come to its end."""
     needed = ("run.json", "cohort.parquet", "features.parquet", "predictions.parquet")
     if missing := [name for name in needed if not (run / name).is_file()]:
-        raise UsageError(f"{run} is no finished run ({', '.join(missing)} missing): make one with `training run`")
+        raise UsageError(f"{run} is not a finished run ({', '.join(missing)} missing): run `training run`")
     bundle_of(run)
     try:
         stored = json.loads((run / "run.json").read_text("utf-8"))["settings"]
     except (ValueError, LookupError, TypeError) as error:
-        raise UsageError(f"{run / 'run.json'} is no record of a run ({error!r}): make the run anew") from None
+        raise UsageError(f"{run / 'run.json'} is not the record of a run ({error!r}): start a new run") from None
     return from_dict(stored, str(run / "run.json"))
 
 
@@ -92,7 +93,7 @@ def _checks(
     run: Path, settings: RunSettings, data: Data, bundle: Bundle, before: Bundle | None, progress: ProgressCallback
 ) -> Iterator[GateCheck]:
     gate = settings.gate
-    yield GateCheck("bundle", True, "its digests and its golden case hold")
+    yield GateCheck("bundle", True, "digests and golden case verified")
     if before is not None:
         yield _same_use(bundle, before)
     predictions = pd.read_parquet(run / "predictions.parquet")
@@ -105,7 +106,7 @@ def _checks(
     if bundle.manifest.features:
         yield _measured(data, folds)
     if before is None:
-        text = f"nothing serves yet, so there is nothing to compare with; AUC at {gate.horizon_years} years"
+        text = f"no bundle is in service, so there is no comparison; AUC at {gate.horizon_years} years"
         yield GateCheck("discrimination", True, f"{text} {_auc(at, new):.3f}")
     else:
         column = list(before.manifest.horizons_years).index(gate.horizon_years)
@@ -119,24 +120,28 @@ def _aligned(predictions: pd.DataFrame, data: Data) -> pd.DataFrame:
 
 def _same_use(bundle: Bundle, before: Bundle) -> GateCheck:
     same = before.intended_use in (bundle.intended_use, "synthetic-demo")
-    text = f"intended use {bundle.intended_use}, of the serving bundle {before.intended_use}"
-    return GateCheck("intended use", same, text if same else f"{text}: phantoms do not replace patients")
+    text = f"intended use {bundle.intended_use}, in service {before.intended_use}"
+    return GateCheck(
+        "intended use",
+        same,
+        text if same else f"{text}: a model trained on phantoms must not replace one trained on patients",
+    )
 
 
 def _calibration(at: metrics.AtHorizon, risk: NDArray[np.float64], gate: GateSettings) -> Iterator[GateCheck]:
     slope = float(metrics.calibration_slope(at, risk))
     low, high = gate.calibration_slope
-    text = f"calibration slope at {gate.horizon_years} years {slope:.2f}, asked for {low:g} to {high:g}"
+    text = f"calibration slope at {gate.horizon_years} years {slope:.2f}, required {low:g} to {high:g}"
     yield GateCheck("calibration slope", low <= slope <= high, text)
     intercept = float(metrics.calibration_intercept(at, risk))
-    text = f"calibration in the large {intercept:+.2f} (logit), asked for at most {gate.calibration_intercept:g} off 0"
-    yield GateCheck("calibration in the large", abs(intercept) <= gate.calibration_intercept, text)
+    text = f"calibration-in-the-large {intercept:+.2f} (logit), required within ±{gate.calibration_intercept:g}"
+    yield GateCheck("calibration-in-the-large", abs(intercept) <= gate.calibration_intercept, text)
 
 
 def _parity(bundle: Bundle, data: Data, folds: Rows, by_arm: dict[str, pd.DataFrame]) -> GateCheck:
     predicted = {arm: frame[list(RISKS)].to_numpy(np.float64) for arm, frame in by_arm.items() if arm != "ensemble"}
     worst = node_predictions.largest_disagreement(bundle, data, folds, predicted)
-    text = f"asked as the node asks, the fold models differ from training by at most {worst:.2g}, allowed {_PARITY:g}"
+    text = f"applied as in the node, the fold models differ from training by at most {worst:.2g}, allowed {_PARITY:g}"
     return GateCheck("parity", worst <= _PARITY, text)
 
 
@@ -144,18 +149,18 @@ def _measured(data: Data, folds: Rows) -> GateCheck:
     """Whether the table that was learnt from holds what the node measures, as far as the kept volumes can tell."""
     rows = node_predictions.looked_at(data, folds)
     found = [one for row in rows for one in node_predictions.remeasured(data, row)]
-    left_out = "parts of the lungs and radiomics are not compared: a kept volume, cut to the lungs, may give others"
+    left_out = (
+        "lung regions and radiomics are not compared, as they may differ on a stored volume, cropped to the lungs"
+    )
     if not found:
-        return GateCheck(
-            "measured numbers", True, f"the features have no quantity of whole lungs to compare; {left_out}"
-        )
+        return GateCheck("measurements", True, f"no whole-lung quantity among the features to compare; {left_out}")
     worst = max(found, key=lambda one: one.difference)
     text = (
-        f"the quantities of {', '.join(node_predictions.WHOLE)}, measured anew on {len(rows)} scans, differ "
-        f"from the run's features by at most {worst.difference:.2g} of the value, allowed {_MEASURED:g} ({worst.name}: "
-        f"{worst.in_table:.6g}, anew {worst.measured:.6g}); {left_out}"
+        f"the quantities of {', '.join(node_predictions.WHOLE)}, re-measured on {len(rows)} scans, differ from "
+        f"the run's features by at most {worst.difference:.2g} of the value, allowed {_MEASURED:g} ({worst.name}: "
+        f"{worst.in_table:.6g}, re-measured {worst.measured:.6g}); {left_out}"
     )
-    return GateCheck("measured numbers", worst.difference <= _MEASURED, text)
+    return GateCheck("measurements", worst.difference <= _MEASURED, text)
 
 
 def _discrimination(data: Data, new: NDArray[np.float64], old: NDArray[np.float64], settings: RunSettings) -> GateCheck:
@@ -167,9 +172,9 @@ def _discrimination(data: Data, new: NDArray[np.float64], old: NDArray[np.float6
     drawn = metrics.at_horizon(data.outcomes, years, counts)
     low, high = metrics.interval(metrics.auc(drawn, new) - metrics.auc(drawn, old))
     text = (
-        f"AUC at {years} years {_auc(at, new):.3f}, of the serving bundle {_auc(at, old):.3f} on the same "
-        f"{len(new)} scans: {gain:+.3f} (95 % interval {low:+.3f} to {high:+.3f}), asked for at least 0 and for an "
-        f"interval that begins at -{gate.margin:g} or above"
+        f"AUC at {years} years {_auc(at, new):.3f}, in service {_auc(at, old):.3f} on the same {len(new)} scans: "
+        f"difference {gain:+.3f} (95 % interval {low:+.3f} to {high:+.3f}), required at least 0, with a lower bound "
+        f"of at least -{gate.margin:g}"
     )
     return GateCheck("discrimination", gain >= 0 and low >= -gate.margin, text)
 

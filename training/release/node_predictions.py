@@ -38,8 +38,8 @@ def risks(bundle: Bundle, data: Data, progress: ProgressCallback) -> NDArray[np.
             answers[number] = bundle.predict(scan.volume, scan.labels, scan.features, known, scan.scanner)
         except RefusedError as error:
             name = data.cohort["scan"].iloc[number]
-            raise UsageError(f"{bundle.folder} cannot read the scan {name}: {error.text}") from None
-        progress(f"Asking {bundle.name} {bundle.version}", done, len(rows))
+            raise UsageError(f"{bundle.folder} cannot be applied to the scan {name}: {error.text}") from None
+        progress(f"Applying {bundle.name} {bundle.version}", done, len(rows))
     return np.array([[h.probability for h in answers[row].horizons] for row in range(len(rows))])
 
 
@@ -52,7 +52,7 @@ def as_served(data: Data, row: int, prior: PriorScan | None = None) -> Question:
     path = data.volume(row)
     if path is None:
         name = data.cohort["scan"].iloc[row]
-        raise UsageError(f"the registry has no volume of the scan {name}: export one with registry.volumes = true")
+        raise UsageError(f"the registry has no volume for the scan {name}: export it with registry.volumes = true")
     volume, labels = read_volume(path)
     features = {str(name): float(value) for name, value in _finite(data, row)}
     scanner = {part: str(data.cohort[part].iloc[row]) for part in BATCH_PARTS}

@@ -63,7 +63,7 @@ def served(weights: Path) -> Path | None:
         return None
     if not (weights / name).is_dir():
         raise UsageError(
-            f"{weights / CURRENT} leads to {name}, which is gone: put that folder back, or run `training rollback "
+            f"{weights / CURRENT} points to {name}, which is missing: restore that folder or run `training rollback "
             f"{weights}`"
         )
     return weights / name
@@ -103,12 +103,12 @@ def rollback(weights: Path) -> Promotion:
         BundleError: the bundle from before does not load any more, or is another by now.
     """
     if not weights.is_dir():
-        raise UsageError(f"{weights} is no folder: give the node's weights folder")
+        raise UsageError(f"{weights} is not a folder: give the node's weights folder")
     with _locked(weights):
         now = _named(weights)
         standing = _standing(history(weights), now)
         if now is None or not standing or not standing[-1].before:
-            raise UsageError(f"{weights / HISTORY} knows of no bundle before {now or 'this'}")
+            raise UsageError(f"{weights / HISTORY} has no bundle before {now or 'this'}")
         last = standing[-1]
         return _serve(
             weights, "rolled back", _Known(last.before, last.before_sha256), _Known(now, last.bundle_sha256), ""
@@ -127,7 +127,7 @@ def history(weights: Path) -> list[Promotion]:
         try:
             found.append(Promotion(**json.loads(line)))
         except (TypeError, ValueError):
-            raise UsageError(f"{path}, line {number} is no promotion: repair the line or take it out") from None
+            raise UsageError(f"{path}, line {number} is not a promotion: repair or remove the line") from None
     return found
 
 
@@ -139,13 +139,13 @@ def bundle_of(run: Path) -> Path:
     """
     if not (run / "bundle" / "model.toml").is_file():
         raise UsageError(
-            f"{run} has no bundle: finish the run with `training run`, with make = true in [bundle] of its settings"
+            f"{run} has no bundle: finish the run with `training run` and make = true in [bundle] of its settings"
         )
     return run / "bundle"
 
 
 def _locked(weights: Path) -> AbstractContextManager[None]:
-    busy = f"{weights} is in use by another promotion or rollback: try again when that is done"
+    busy = f"{weights} is in use by another promotion or rollback: try again when it has finished"
     return alone(weights / ".lock", busy)
 
 
@@ -160,7 +160,7 @@ def _named(weights: Path) -> str | None:
         return None
     target = link.readlink() if link.is_symlink() else Path()
     if not target.name or (weights / target.parent).resolve() != weights.resolve():
-        raise UsageError(f"{link} is no link to a bundle beside it: remove it, then promote again")
+        raise UsageError(f"{link} is not a link to a bundle beside it: remove it and promote again")
     return target.name
 
 
@@ -188,25 +188,25 @@ def _consent(run: Path, weights: Path, bundle: Bundle, before: _Known) -> tuple[
         GateError, UsageError: see `promote`.
     """
     if bundle.sha256 == before.sha256:
-        raise UsageError(f"the bundle of {run} serves already, as {before.name}")
+        raise UsageError(f"the bundle of {run} is already in service, as {before.name}")
     compare = f"`training compare {run} {weights / CURRENT}`"
     found, gate_sha256 = verdict.read(run, compare)
     if not found.passed:
         failed = "; ".join(check.text for check in found.checks if not check.passed)
-        raise GateError(f"the gate refused this run: {failed}")
+        raise GateError(f"the run did not pass the gate: {failed}")
     if found.bundle_sha256 != bundle.sha256:
-        raise UsageError(f"{run / verdict.GATE} is about another bundle than {run / 'bundle'}: run {compare} again")
+        raise UsageError(f"{run / verdict.GATE} is about a different bundle from {run / 'bundle'}: run {compare} again")
     if not before.name and found.current_sha256:
         before = _lying(weights, found.current_sha256)
     if found.current_sha256 != before.sha256:
         raise UsageError(
-            f"{run / verdict.GATE} is a comparison with another bundle than the one that serves now "
+            f"{run / verdict.GATE} is a comparison with a different bundle from the one in service "
             f"({before.name or 'none'}): run {compare} again"
         )
     used = [p for p in _effective(history(weights), before.name) if p.gate_sha256 == gate_sha256]
     if used:
         raise UsageError(
-            f"{run / verdict.GATE} was used at {used[0].at}, and what it let serve was taken back: run {compare} again"
+            f"{run / verdict.GATE} was used at {used[0].at}, and that promotion was rolled back: run {compare} again"
         )
     return before, gate_sha256
 
@@ -224,8 +224,8 @@ def _serve(weights: Path, what: str, new: _Known, before: _Known, gate_sha256: s
     found = load(weights / new.name, allow_demo=True)
     if new.sha256 and found.sha256 != new.sha256:
         raise BundleError(
-            f"{weights / new.name} is another bundle than the one that was consented to: sha256 {found.sha256[:12]}…, "
-            f"expected {new.sha256[:12]}…. Put the right one in its place"
+            f"{weights / new.name} is not the bundle that passed the gate: sha256 {found.sha256[:12]}…, expected "
+            f"{new.sha256[:12]}…. Restore the right one"
         )
     done = Promotion(
         at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -49,7 +49,7 @@ def read(run: Path, cure: str) -> tuple[GateVerdict, str]:
     """
     path = run / GATE
     if not path.is_file():
-        raise UsageError(f"{path} is missing: run {cure} first")
+        raise UsageError(f"{path} does not exist: run {cure} first")
     text = path.read_bytes()
     try:
         return TypeAdapter(GateVerdict).validate_json(text), hashlib.sha256(text).hexdigest()
@@ -57,4 +57,4 @@ def read(run: Path, cure: str) -> tuple[GateVerdict, str]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         reason = f"{where}: {first['msg']}" if where else first["msg"]
-        raise UsageError(f"{path} is no verdict of the gate ({reason}): run {cure} again") from None
+        raise UsageError(f"{path} is not a verdict of the gate ({reason}): run {cure} again") from None

@@ -1,6 +1,6 @@
-"""What the checklists ask of the models: what they were given, how they were made, chosen and started.
+"""What the checklists ask about the models: predictors, architecture, initialisation, fitting and selection.
 
-Settings are those that were in force, defaults too; what each fold came to stands in its `fit.json`.
+Settings include defaults; the result of each fold is in its `fit.json`.
 """
 
 from collections import Counter
@@ -19,11 +19,11 @@ def predictors(facts: RunFacts) -> str:
         counts = ", ".join(f"{facts.features[family]} {family}" for family in families)
         offered = sum(facts.features[family] for family in families)
         kept = [offered - len(fit["left_out"]) for fit in facts.fits.get(_MEASURED, ()) if "left_out" in fit]
-        filtered = f" ({_range(kept)} kept by the filters of each fold)" if kept else ""
+        filtered = f" ({_range(kept)} retained by the filters within each fold)" if kept else ""
         found.append(f"{_MEASURED}: {counts}{filtered}")
     if facts.networks:
         spec = facts.networks.spec
-        prior = ", and those of the latest prior scan" if facts.networks.prior else ""
+        prior = ", and the same of the most recent prior scan" if facts.networks.prior else ""
         height, width = spec.canvas
         found.append(
             f"{', '.join(facts.network_arms)}: {spec.slices} axial slices of the masked lungs "
@@ -38,15 +38,15 @@ def missing(facts: RunFacts) -> str:
     families = _families(facts)
     if families:
         shares = ", ".join(f"{family} {facts.missing[family]:.2f} %" for family in families)
-        first = " (a first scan has no change)" if "change" in families else ""
+        first = " (first scans have no change)" if "change" in families else ""
         limits = f"more than {100 * MOST_MISSING:g} % (change: {100 * MOST_MISSING_CHANGE:g} %)"
         found.append(
-            f"{_MEASURED}: missing cells: {shares}{first}; a feature that {limits} of a fold's training scans lack is "
-            "left out, other gaps become the median of the fold's training scans"
+            f"{_MEASURED}: missing values: {shares}{first}; features missing in {limits} of a fold's training scans "
+            "are dropped, other gaps are imputed with the median of the fold's training scans"
         )
     if facts.networks:
-        alone = "; a scan without a prior is judged by itself" if facts.networks.prior else ""
-        found.append(f"{', '.join(facts.network_arms)}: every scan has its image{alone}")
+        alone = "; a scan without a prior is evaluated on its own" if facts.networks.prior else ""
+        found.append(f"{', '.join(facts.network_arms)}: no missing images{alone}")
     return "; ".join(found)
 
 
@@ -58,12 +58,14 @@ def models(facts: RunFacts) -> str:
         chosen = Counter(str(fit["chosen"]) for fit in fits if "chosen" in fit)
         epochs = [str(fit["best_epoch"]) for fit in fits if "best_epoch" in fit]
         if chosen:
-            found.append(f"{arm} (chosen: {', '.join(f'{k} in {n} of {len(fits)} folds' for k, n in chosen.items())})")
+            found.append(
+                f"{arm} (selected: {', '.join(f'{k} in {n} of {len(fits)} folds' for k, n in chosen.items())})"
+            )
         elif epochs:
             found.append(f"{arm} (slice encoder, attention over slices, hazards; best epochs {', '.join(epochs)})")
         else:
             found.append(arm)
-    joined = "; joined by weights on their hazards' logits" if facts.ensemble else ""
+    joined = "; combined as a weighted sum of hazard logits" if facts.ensemble else ""
     return f"arms: {', '.join(found)}{joined}"
 
 
@@ -76,7 +78,9 @@ def start(facts: RunFacts) -> str:
     if facts.networks:
         for arm in facts.network_arms:
             file = facts.networks.pretrained.get(arm)
-            found.append(f"{arm} starts " + (f"from ImageNet weights (sha256 {file.sha256})" if file else "at random"))
+            found.append(
+                f"{arm} initialised " + (f"from ImageNet weights (sha256 {file.sha256})" if file else "randomly")
+            )
     return "; ".join(found)
 
 
@@ -95,9 +99,9 @@ def training(facts: RunFacts) -> str:
         parts = f" in {s.accumulate} parts" if s.accumulate > 1 else ""
         fitted = sum(len(facts.fits.get(arm, ())) for arm in facts.network_arms)
         found.append(
-            f"networks{f' ({fitted} fitted)' if fitted else ''}: at most {s.epochs} epochs, ended after {s.patience} "
-            f"without a better validation likelihood; steps of {s.batch} scans{parts}; AdamW, one-cycle learning rate "
-            f"up to {rates}; weight decay {s.weight_decay:g}; augmentation: {changed}; precision of the forward pass "
+            f"networks{f' ({fitted} fitted)' if fitted else ''}: up to {s.epochs} epochs, stopped after {s.patience} "
+            f"without improvement of the validation likelihood; batches of {s.batch} scans{parts}; AdamW, one-cycle "
+            f"learning rate up to {rates}; weight decay {s.weight_decay:g}; augmentation: {changed}; forward pass in "
             f"{s.precision}"
         )
     return "; ".join(found)
@@ -108,13 +112,13 @@ def selection(facts: RunFacts) -> str:
     found = []
     if _MEASURED in facts.arms:
         found.append(
-            f"{_MEASURED}: of the candidates, that with the lowest mean loss over the inner folds, fitted anew on all "
-            "of the outer fold's training patients"
+            f"{_MEASURED}: the candidate with the lowest mean loss over the inner folds, refitted on all training "
+            "patients of the outer fold"
         )
     if facts.network_arms:
         found.append(
-            f"{', '.join(facts.network_arms)}: nothing is selected; fitted on the fit patients of the first inner "
-            "fold, whose validation patients tell the epoch to keep"
+            f"{', '.join(facts.network_arms)}: no selection; fitted on the first inner fold, whose validation patients "
+            "determine the epoch to keep"
         )
     return "; ".join(found)
 
@@ -124,7 +128,7 @@ def explained(facts: RunFacts) -> str:
     if not facts.network_arms:
         return ""
     shown = (
-        "attention over slices, shown beside the node's coronal picture; no proof of disease there, and not evaluated"
+        "attention over slices, shown beside the node's coronal view; not evidence of disease there, and not evaluated"
     )
     return f"{', '.join(facts.network_arms)}: {shown}"
 

@@ -1,4 +1,4 @@
-"""The items of TRIPOD+AI and CLAIM that software can fill, each with its value or «not available».
+"""The items of TRIPOD+AI and CLAIM that software can complete, each with its value or "not available".
 
 TRIPOD+AI: Collins et al. 2024, doi:10.1136/bmj-2023-078378. CLAIM, 2024 update: Tejani et al., doi:10.1148/ryai.240300.
 All other items (title, background, ethics, funding, interpretation …) are for people to write.
@@ -17,7 +17,7 @@ NOT_AVAILABLE = "not available"
 
 @dataclass(frozen=True)
 class Item:
-    """An item of a checklist, and what the run says to it."""
+    """An item of a checklist, and the run's answer."""
 
     number: str
     topic: str
@@ -34,35 +34,39 @@ def tripod_ai(facts: RunFacts) -> tuple[Item, ...]:
         ("9b", "Predictors", checklist_models.predictors(facts)),
         ("10", "Sample size", _events(facts)),
         ("11", "Missing data", checklist_models.missing(facts)),
-        ("12a", "Partition of the data", _partition(facts)),
+        ("12a", "Data partitioning", _partition(facts)),
         ("12b", "Handling of predictors", _handling(facts)),
-        ("12c", "Type of model, building, internal validation", checklist_models.models(facts)),
-        ("12d", "Heterogeneity between clusters", "subgroups by scanner vendor and kernel (see the table)"),
-        ("12e", "Measures of performance", _MEASURES),
+        ("12c", "Model type, building and internal validation", checklist_models.models(facts)),
+        ("12d", "Heterogeneity between clusters", "subgroups by scanner vendor and kernel (see table)"),
+        ("12e", "Performance measures", _MEASURES),
         ("12f", "Model updating", _calibrated(facts)),
         (
             "13",
             "Class imbalance",
-            "no resampling and no class weights: a likelihood with censoring; calibration is shown",
+            "no resampling or class weights: censored likelihood; calibration is reported",
         ),
-        ("14", "Fairness", "subgroups by sex and age (see the table); ancestry and income: not in the registry"),
-        ("15", "Output of the model", _output(facts)),
-        ("16", "Training against evaluation", "the same registry: out-of-fold predictions, no external data"),
+        (
+            "14",
+            "Fairness",
+            "subgroups by sex and age (see table); ethnicity and socioeconomic status not in the registry",
+        ),
+        ("15", "Model output", _output(facts)),
+        ("16", "Training versus evaluation", "same registry: out-of-fold predictions, no external data"),
         ("18f", "Code", _code(facts)),
-        ("20a", "Flow of participants", _flow(facts)),
+        ("20a", "Participant flow", _flow(facts)),
         ("20b", "Characteristics", "; ".join(f"{c.name}: {c.value}" for c in facts.characteristics)),
         ("21", "Participants and events in each analysis", _events(facts)),
         (
             "22",
-            "Full specification of the model",
+            "Full model specification",
             _specification(facts),
         ),
-        ("23a", "Performance with intervals, and in subgroups", _performance(facts)),
+        ("23a", "Performance with confidence intervals, overall and in subgroups", _performance(facts)),
         ("26", "Limitations", _limitations(facts)),
         (
             "27a",
-            "Poor or missing input at use",
-            "the node withholds the risk where lungs are in doubt, with the reason",
+            "Poor-quality or missing input in use",
+            "the node withholds the risk and states the reason if the lung segmentation is doubtful",
         ),
     )
     return _items(rows)
@@ -81,24 +85,28 @@ def claim(facts: RunFacts) -> tuple[Item, ...]:
         ("13", "Image acquisition", _named(facts, SCANNER, KERNEL, THICKNESS)),
         ("14", "Reference standard", _outcome(facts)),
         ("19", "Assignment to partitions", _partition(facts)),
-        ("20", "Level at which partitions are disjoint", "the patient; asserted at every step"),
+        ("20", "Level at which partitions are disjoint", "patient; verified at every step"),
         ("21", "Sample size", _events(facts)),
         ("22", "Model", checklist_models.models(facts)),
         ("23", "Software", _software(facts)),
-        ("24", "Initialisation of parameters", checklist_models.start(facts)),
+        ("24", "Parameter initialisation", checklist_models.start(facts)),
         ("25", "Training", checklist_models.training(facts)),
         ("26", "Selection of the final model", checklist_models.selection(facts)),
         ("27", "Ensembling", _ensemble(facts)),
-        ("28", "Measures of performance", _MEASURES),
-        ("29", "Uncertainty", f"95 % percentile intervals, {facts.evaluation.bootstrap} bootstrap draws of patients"),
-        ("30", "Robustness", "one scan a patient; censoring weights from a Cox model; subgroups (see the tables)"),
+        ("28", "Performance measures", _MEASURES),
+        (
+            "29",
+            "Uncertainty",
+            f"95 % percentile intervals, {facts.evaluation.bootstrap} patient-level bootstrap samples",
+        ),
+        ("30", "Robustness", "one scan per patient; censoring weights from a Cox model; subgroups (see tables)"),
         ("31", "Explainability", checklist_models.explained(facts)),
-        ("32", "Internal evaluation", "out-of-fold predictions of nested cross-validation"),
+        ("32", "Internal evaluation", "out-of-fold predictions in nested cross-validation"),
         ("33", "External evaluation", ""),
-        ("35", "Patients and scans left out", _flow(facts)),
+        ("35", "Excluded patients and scans", _flow(facts)),
         ("36", "Demographics", _named(facts, AGE, SEX)),
         ("37", "Performance", _performance(facts)),
-        ("38", "Diagnostic performance with its precision", _diagnostic(facts)),
+        ("38", "Diagnostic performance with confidence intervals", _diagnostic(facts)),
         ("39", "Failure analysis of incorrectly classified cases", _failures(facts)),
         ("40", "Limitations", _limitations(facts)),
         ("43", "Access to software", _code(facts)),
@@ -119,7 +127,7 @@ def _items(rows: Sequence[tuple[str, str, str]]) -> tuple[Item, ...]:
 def _source(facts: RunFacts) -> str:
     if not facts.registry:
         return ""
-    made = {"synthetic": "synthetic registry (phantoms, no patient)", "node": "registry of a dicomnode"}
+    made = {"synthetic": "synthetic registry (phantoms, no patients)", "node": "registry exported by a dicomnode"}
     by = str(facts.registry.get("made_by", ""))
     notes = facts.registry.get("notes", "")
     return made.get(by, by) + (f". {notes}" if isinstance(notes, str) and notes else "")
@@ -129,30 +137,32 @@ def _exclusions(facts: RunFacts) -> str:
     if not facts.flow:
         return ""
     reasons = [f"{s.reason} ({s.scans} scans)" for s in facts.flow if s.step == "excluded"]
-    return "left out: " + "; ".join(reasons) if reasons else "every scan of the registry with a known outcome"
+    return "excluded: " + "; ".join(reasons) if reasons else "all scans in the registry with a known outcome"
 
 
 def _preparation(facts: RunFacts) -> str:
     digests = facts.registry.get("algorithm_digest", "")
     stated = ", ".join(map(str, digests)) if isinstance(digests, list) else digests
-    return f"the node's own (dicomnode.analysis), algorithm digest {stated}" if stated else ""
+    return f"the node's own pipeline (dicomnode.analysis), algorithm digest {stated}" if stated else ""
 
 
 def _outcome(facts: RunFacts) -> str:
     transplant = {
         "event": "a lung transplant counts as death",
-        "censor": "a lung transplant ends observation",
+        "censor": "follow-up is censored at lung transplant",
         "ignore": "a lung transplant is ignored",
     }.get(str(facts.setting("cohort", "transplant")), "")
     horizons = ", ".join(str(h.years) for h in facts.evaluation.horizons)
-    text = f"death from any cause within {horizons} years of the scan; lost before a horizon: neither dead nor alive"
+    text = (
+        f"death from any cause within {horizons} years of the scan; censored before a horizon: neither dead nor alive"
+    )
     return f"{text}; {transplant}" if transplant else text
 
 
 def _events(facts: RunFacts) -> str:
     e = facts.evaluation
     by_year = "; ".join(
-        f"{h.years} y: {h.deaths} scans of {h.patients_died} patients with a death, {h.censored} scans censored before"
+        f"{h.years} y: {h.deaths} scans of {h.patients_died} patients followed by death, {h.censored} censored earlier"
         for h in e.horizons
     )
     return f"{e.patients} patients ({e.deaths} died), {e.scans} scans; {by_year}"
@@ -162,10 +172,10 @@ def _partition(facts: RunFacts) -> str:
     if not facts.split:
         return ""
     inner = facts.setting("splits", "inner")
-    within = f", {inner} inner folds in each" if inner else ""
+    within = f", {inner} inner folds within each" if inner else ""
     sizes = ", ".join(map(str, facts.split))
     digest = facts.run.get("split_sha256", "")
-    return f"{len(facts.split)} outer folds by patient, stratified by event ({sizes} patients){within}; sha256 {digest}"
+    return f"{len(facts.split)} outer folds by patient, stratified by death ({sizes} patients){within}; sha256 {digest}"
 
 
 def _handling(facts: RunFacts) -> str:
@@ -173,13 +183,13 @@ def _handling(facts: RunFacts) -> str:
     if combat is None or "radiomics" not in facts.arms:
         return ""
     harmonised = f"ComBat by {', '.join(combat)}" if combat else "no ComBat"
-    return f"scaling, correlation and stability filters inside the training fold; {harmonised}"
+    return f"scaling, correlation and repeatability filters within the training folds; {harmonised}"
 
 
 def _specification(facts: RunFacts) -> str:
     if not facts.setting("bundle", "make"):
         return ""
-    return "the bundle of this run: weights, preprocessing, order of features, calibration, hashes"
+    return "the bundle of this run: weights, preprocessing, feature order, calibration, hashes"
 
 
 def _calibrated(facts: RunFacts) -> str:
@@ -190,7 +200,7 @@ def _calibrated(facts: RunFacts) -> str:
 
 def _output(facts: RunFacts) -> str:
     years = ", ".join(f"{edge:g}" for edge in EDGES_YEARS[1:])
-    return f"probability of death by the end of years {years}; high from {facts.evaluation.threshold:g} (stated here)"
+    return f"probability of death by the end of years {years}; high risk from {facts.evaluation.threshold:g}"
 
 
 def _code(facts: RunFacts) -> str:
@@ -232,14 +242,14 @@ def interval(estimate: object) -> str:
 
 
 def _limitations(facts: RunFacts) -> str:
-    kept = [*(("synthetic phantoms: the numbers mean nothing for a patient",) if facts.synthetic else ())]
-    return "; ".join([*kept, "one registry, no external evaluation", *facts.warnings])
+    kept = [*(("synthetic phantoms: the numbers have no meaning for any patient",) if facts.synthetic else ())]
+    return "; ".join([*kept, "single registry, no external validation", *facts.warnings])
 
 
 def _pseudonyms(facts: RunFacts) -> str:
     if facts.synthetic:
-        return "no patient"
-    keys = {"node": "the key stays on the node", "training": "the key is kept apart from the registry"}
+        return "no patients"
+    keys = {"node": "the key remains on the node", "training": "the key is kept apart from the registry"}
     key = keys.get(str(facts.registry.get("made_by")))
     return f"pseudonyms by keyed hash, dates shifted per patient; {key}" if key else ""
 
@@ -258,15 +268,15 @@ def _ensemble(facts: RunFacts) -> str:
 
 
 def _failures(facts: RunFacts) -> str:
-    """CLAIM asks for the cases that were judged wrongly."""
+    """CLAIM asks for the misclassified cases."""
     of = facts.evaluation.misjudged
     parts = []
     for died, words in (
         (True, "deaths within {y} years with the lowest"),
-        (False, "survivors of {y} years with the highest"),
+        (False, "survivors beyond {y} years with the highest"),
     ):
         risks = [m.risk for m in of if m.died == died]
         if risks:
             named = words.format(y=HORIZON_YEARS)
             parts.append(f"the {len(risks)} {named} predicted risk ({min(risks):.3f} to {max(risks):.3f})")
-    return "; ".join(parts) + ": see the table of single scans" if parts else ""
+    return "; ".join(parts) + ": see the table of prediction errors" if parts else ""

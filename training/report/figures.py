@@ -119,8 +119,8 @@ def net_benefit(arm: ArmResult) -> str:
             where = [d.threshold for d in h.decision]
             model = [np.nan if d.model is None else d.model for d in h.decision]
             everyone = [np.nan if d.everyone is None else d.everyone for d in h.decision]
-            ax.plot(where, everyone, color=_GREY, linewidth=1, label="everybody")
-            ax.axhline(0, color="black", linewidth=1, label="nobody")
+            ax.plot(where, everyone, color=_GREY, linewidth=1, label="all high risk")
+            ax.axhline(0, color="black", linewidth=1, label="none high risk")
             ax.plot(where, model, color=_PRIMARY, label=arm.arm)
             top = max([0.05, *(v for v in model + everyone if np.isfinite(v))])
             ax.set(title=f"{h.years} y", xlabel="risk threshold", ylim=(-0.25 * top, 1.1 * top))
@@ -131,7 +131,7 @@ def net_benefit(arm: ArmResult) -> str:
 
 
 def risk_groups(arm: ArmResult) -> str:
-    """Kaplan and Meier's curves of thirds by predicted risk, with the numbers at risk."""
+    """Kaplan-Meier curves by third of predicted risk, with the numbers at risk."""
 
     def draw(axes: Sequence[Axes]) -> None:
         ax = axes[0]
@@ -152,7 +152,7 @@ def risk_groups(arm: ArmResult) -> str:
                     color=colour,
                     annotation_clip=False,
                 )
-        ax.set(xlim=(0, 5), ylim=(0, 1.02), xlabel="years from the scan; below: scans at risk", ylabel="survival")
+        ax.set(xlim=(0, 5), ylim=(0, 1.02), xlabel="years from scan (scans at risk below)", ylabel="survival")
         ax.legend(loc="lower left")
 
     return _drawn(1, 6.4, 4.0, draw)

@@ -108,7 +108,7 @@ def _content(facts: RunFacts) -> Content:
         "misjudged": report_tables.misjudged(facts),
     }
     return Content(
-        title=f"Evaluation of the run {facts.name}",
+        title=f"Evaluation of run {facts.name}",
         banner=_banner(facts),
         summary=_summary(facts, primary),
         tables=tables,
@@ -119,8 +119,8 @@ def _content(facts: RunFacts) -> Content:
 
 def _banner(facts: RunFacts) -> str:
     if facts.synthetic:
-        return "Synthetic registry: phantoms with a known truth. The numbers mean nothing for a patient."
-    return "Research use only. No medical device; not for diagnosis or treatment. No external evaluation."
+        return "Synthetic registry: phantoms with known ground truth. The numbers have no meaning for any patient."
+    return "Research use only. Not a medical device; not for diagnosis or treatment. No external validation."
 
 
 def _summary(facts: RunFacts, primary: ArmResult) -> tuple[str, ...]:
@@ -131,20 +131,21 @@ def _summary(facts: RunFacts, primary: ArmResult) -> tuple[str, ...]:
     ]
     for h in primary.horizons:
         oracle = f", {text_of(h.of_oracle)} of the oracle's" if h.of_oracle else ""
-        lines.append(f"{primary.arm}, {h.years} y: AUC {text_of(h.auc)}{oracle}; slope {text_of(h.calibration_slope)}")
+        slope = text_of(h.calibration_slope)
+        lines.append(f"{primary.arm}, {h.years} y: AUC {text_of(h.auc)}{oracle}; calibration slope {slope}")
     return tuple(lines)
 
 
 def _judged(primary: ArmResult) -> str:
-    """How far the predictions that are judged are independent of those whom they are about."""
-    arms = "Each arm judges a scan by a model that was not fitted on its patient."
+    """How independent the evaluated predictions are of the patients they concern."""
+    arms = "Each arm predicts a scan with a model that was not fitted on its patient."
     if primary.arm != ENSEMBLE:
         return arms
     return (
-        f"{arms} The ensemble's few numbers (a weight for each arm, slope, intercepts) are, for each fold, fitted on "
-        "the predictions of the other folds. Those come from arms that had this fold's patients, with their outcomes, "
-        "among their training patients: the usual cross-fitted stacking, independent but for these few numbers. The "
-        "node serves the mean of the fold models, which is not itself judged here."
+        f"{arms} The ensemble's few parameters (a weight per arm, slope, intercepts) are fitted, for each fold, to the "
+        "predictions of the other folds. The arms behind these were trained on this fold's patients and outcomes: this "
+        "is standard cross-fitted stacking, independent except for these few parameters. The node reports the mean of "
+        "the fold models, which itself is not evaluated here."
     )
 
 
@@ -154,7 +155,7 @@ def _steps(facts: RunFacts) -> str:
     unfinished = [n for n, s in steps.items() if s.get("state") != "done" and n not in ("report", "bundle")]
     if not steps:
         return "not available"
-    return "not finished: " + ", ".join(unfinished) if unfinished else "every step before the report is done"
+    return "incomplete: " + ", ".join(unfinished) if unfinished else "all steps before the report are complete"
 
 
 def _card(facts: RunFacts) -> tuple[tuple[str, str], ...]:
@@ -162,25 +163,25 @@ def _card(facts: RunFacts) -> tuple[tuple[str, str], ...]:
     items = {i.number: i.value for i in tripod_ai(facts)}
     weights = {i.number: i.value for i in claim(facts)}["27"]
     name, version = facts.setting("bundle", "name"), facts.setting("bundle", "version")
-    use = "demonstration only: synthetic phantoms" if facts.synthetic else "research only; no medical device"
+    use = "demonstration only: synthetic phantoms" if facts.synthetic else "research only; not a medical device"
     return (
         ("Name and version", f"{name} {version}" if name else "not available"),
         ("Intended use", use),
         (
             "Not for",
-            "diagnosis, treatment, triage, screening; other diseases, body parts or contrast-enhanced protocols",
+            "diagnosis, treatment, triage, screening; other diseases or body parts; contrast-enhanced protocols",
         ),
         (
             "Input",
-            "one chest CT, preprocessed by the node; measured features; the latest prior scan where there is one",
+            "one chest CT, preprocessed by the node; measured features; the most recent prior scan, if any",
         ),
         ("Output", items["15"]),
-        ("Models", f"{items['12c']}; weights of the ensemble: {weights}"),
+        ("Models", f"{items['12c']}; ensemble weights: {weights}"),
         ("Training population", items["5a"]),
         ("Participants and events", items["21"]),
-        ("Performance, out of fold", items["23a"]),
+        ("Out-of-fold performance", items["23a"]),
         ("Calibration", items["12f"]),
-        ("Limits", items["26"]),
+        ("Limitations", items["26"]),
         ("Software", items["18f"]),
-        ("Steps of the run", _steps(facts)),
+        ("Run steps", _steps(facts)),
     )

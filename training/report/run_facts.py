@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 #: Names of characteristics that the checklists ask for.
-AGE, SEX = "age at the first scan, years (patients)", "sex (patients)"
+AGE, SEX = "age at first scan, years (patients)", "sex (patients)"
 SCANNER, KERNEL, THICKNESS = "scanner (scans)", "kernel (scans)", "slice thickness, mm (scans)"
 
 
@@ -100,7 +100,7 @@ def read(folder: Path) -> RunFacts:
     """
     path = folder / "evaluation.json"
     if not path.is_file():
-        raise UsageError(f"{path} is missing: evaluate first, with `training run`")
+        raise UsageError(f"{path} does not exist: run the evaluation with `training run` first")
     run = _json(folder / "run.json")
     stored = folder / "cohort.parquet"
     cohort = pd.read_parquet(stored).rename(columns=former_names.COLUMNS) if stored.is_file() else None
@@ -176,7 +176,7 @@ def _characteristics(cohort: pd.DataFrame) -> tuple[Characteristic, ...]:
         Characteristic(AGE, _spread(age, 1)),
         Characteristic(SEX, _shares(first["sex"])),
         Characteristic("scans", f"{len(cohort)}"),
-        Characteristic("scans a patient", _spread(per_patient, 0)),
+        Characteristic("scans per patient", _spread(per_patient, 0)),
         Characteristic(SCANNER, _shares(vendors(cohort))),
         Characteristic(KERNEL, _shares(cohort["kernel_family"])),
         Characteristic(THICKNESS, _spread(thickness, 1)),

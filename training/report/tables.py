@@ -8,12 +8,12 @@ from training.evaluation.records import ArmResult, Estimate
 from training.report.checklists import interval
 from training.report.run_facts import RunFacts
 
-_NOT_MEASURED = "not measured"
+_NOT_MEASURED = "not estimable"
 
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """Figures of the study that this project carries into practice, on its own patients: context, no comparison."""
+    """Results of the study that this project puts into practice, in its own patients: context, not a comparison."""
 
     model: str
     auc: tuple[str, ...]
@@ -50,16 +50,16 @@ def auc(facts: RunFacts) -> ReportTable:
     e = facts.evaluation
     rows = [(a.arm, *(text_of(h.auc) for h in a.horizons), text_of(a.uno_c)) for a in e.arms]
     if e.oracle:
-        rows.append(("oracle (the true risk)", *(text_of(o.auc) for o in e.oracle), ""))
+        rows.append(("oracle (true risk)", *(text_of(o.auc) for o in e.oracle), ""))
     rows += [(p.model, *p.auc, "") for p in STUDY]
     return ReportTable(("AUC", *(f"{h.years} y" for h in e.horizons), "Uno's C, 5 y"), tuple(rows))
 
 
 _NAMES = {
-    "auc_one_scan": "AUC, one scan a patient",
-    "auc_adjusted": "AUC, adjusted censoring",
-    "minus_oracle": "AUC less the oracle's",
-    "of_oracle": "AUC over the oracle's",
+    "auc_one_scan": "AUC, one scan per patient",
+    "auc_adjusted": "AUC, covariate-adjusted censoring",
+    "minus_oracle": "AUC minus oracle AUC",
+    "of_oracle": "AUC relative to oracle AUC",
     "brier": "Brier score",
     "scaled_brier": "scaled Brier score",
     "calibration_slope": "calibration slope",
@@ -89,7 +89,7 @@ def calibration(facts: RunFacts) -> ReportTable:
     intercepts = [text_of(o.calibration_intercept) for o in facts.evaluation.oracle]
     if not slopes:
         return table
-    oracle = (("oracle (the true risk)", _NAMES["calibration_slope"], *slopes),)
+    oracle = (("oracle (true risk)", _NAMES["calibration_slope"], *slopes),)
     return ReportTable(table.head, (*table.rows, *oracle, ("", _NAMES["calibration_intercept"], *intercepts)))
 
 
@@ -99,10 +99,10 @@ def horizons(facts: RunFacts) -> ReportTable:
     primary = e.arm(e.primary)
     rows = (
         (
-            "scans followed by a death",
-            *(f"{h.deaths} ({100 * h.deaths / e.scans:.1f} %), of {h.patients_died} patients" for h in e.horizons),
+            "scans followed by death",
+            *(f"{h.deaths} ({100 * h.deaths / e.scans:.1f} %), in {h.patients_died} patients" for h in e.horizons),
         ),
-        ("scans censored before", *(f"{h.censored} ({100 * h.censored / e.scans:.1f} %)" for h in e.horizons)),
+        ("scans censored earlier", *(f"{h.censored} ({100 * h.censored / e.scans:.1f} %)" for h in e.horizons)),
         ("observed risk (Kaplan-Meier)", *(text_of(h.observed_risk) for h in e.horizons)),
         (f"mean predicted risk ({primary.arm})", *(f"{h.mean_risk:.3f}" for h in primary.horizons)),
     )
@@ -124,7 +124,7 @@ def subgroups(arm: ArmResult, years: Sequence[int]) -> ReportTable:
         (
             arm.arm,
             "scans",
-            "scans with a death (patients), by horizon",
+            "scans followed by death (patients), by horizon",
             *(f"AUC, {y} y" for y in years),
             f"predicted / observed risk, {years[len(years) // 2]} y",
         ),
@@ -133,10 +133,10 @@ def subgroups(arm: ArmResult, years: Sequence[int]) -> ReportTable:
 
 
 def misjudged(facts: RunFacts) -> ReportTable:
-    """Single scans, each with its pseudonym: for the run folder alone (see `training.evaluation.misjudged`)."""
+    """Individual scans, each with its pseudonym: for the run folder only (see `training.evaluation.misjudged`)."""
     rows = [
         (
-            f"died within {HORIZON_YEARS} y" if one.died else f"lived beyond {HORIZON_YEARS} y",
+            f"died within {HORIZON_YEARS} y" if one.died else f"alive at {HORIZON_YEARS} y",
             one.scan,
             f"{one.risk:.3f}",
             f"{one.time_years:.2f}",

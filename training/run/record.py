@@ -47,7 +47,7 @@ class Record:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             _rename_keys(content["fixed"])
             if other := _difference(content["fixed"], json.loads(json.dumps(fixed)), free):
-                raise UsageError(f"{folder} holds a run with another {other}: give a new run folder (out)")
+                raise UsageError(f"{folder} contains a run with a different {other}: choose a new run folder (out)")
         self.content = content
         self.content |= {"settings": dict(settings), "code": code(), "software": software()}
         self.content["starts"].append(

@@ -66,7 +66,7 @@ def run(settings: RunSettings, toml: str, progress: ProgressCallback, until: str
         LeakageError: a patient stands on both sides of a split.
     """
     if until not in (names := [step.name for step in STEPS]):
-        raise UsageError(f"the step {until!r} is unknown: use {', '.join(names)}")
+        raise UsageError(f"unknown step {until!r}: use {', '.join(names)}")
     tables = {"radiomics": settings.radiomics.model_dump(), "deep": settings.deep}
     arms = tuple(make_arm(name, tables) for name in settings.arms)
     registry = read_registry(settings.registry)
@@ -75,7 +75,7 @@ def run(settings: RunSettings, toml: str, progress: ProgressCallback, until: str
         if not _predictions(folder, name).is_file():
             check_files(name, tables)
     folder.mkdir(parents=True, exist_ok=True)
-    busy = f"{folder} is in use by a run that has not ended: wait for it, or give another out"
+    busy = f"{folder} is in use by another run: wait for it to end, or choose another out"
     with alone(folder / ".lock", busy):
         record = Record(folder, settings.model_dump(mode="json"), _fixed(settings, registry), _FREE)
         write_whole(folder / "run.toml", toml)
@@ -106,7 +106,7 @@ def _cohort(run_: _Run) -> None:
     path = run_.folder / "cohort.parquet"
     made = make_cohort(run_.settings, run_.registry)
     if path.is_file() and not cohort.load(path).equals(made.frame):
-        raise UsageError(f"{path} was made from other input or settings than those of this run: delete it")
+        raise UsageError(f"{path} was made from different input or settings: delete it")
     cohort.save(made, path)
     methods = run_.registry.scans["algorithm_digest"].nunique()
     if methods > 1:
@@ -128,12 +128,14 @@ def _features(run_: _Run) -> None:
     write_whole(run_.folder / "features.parquet", found.to_parquet(index=False))
     odd = suspicious(found.drop(columns="scan"), cohort.outcomes_of(frame))
     for one in odd:
-        run_.record.warn(f"{one.feature} alone tells {one.outcome} (AUC {one.auc:.3f}): was it made from the outcome?")
+        run_.record.warn(
+            f"{one.feature} alone predicts {one.outcome} (AUC {one.auc:.3f}): was it derived from the outcome?"
+        )
     naming = names_patients(found.drop(columns="scan"), frame["patient"].to_list())
     if naming:
         more = f" and {len(naming) - 3} more" if len(naming) > 3 else ""
         which = ", ".join(naming[:3]) + more
-        run_.record.warn(f"of one or two patients alone there is a value of {which}: does it tell who they are?")
+        run_.record.warn(f"only one or two patients have a value of {which}: does it identify them?")
     run_.record.put(
         suspicious_features=[asdict(one) for one in odd],
         naming_features=list(naming),
@@ -147,7 +149,7 @@ def read_data(folder: Path, registry: Path) -> Data:
     frame = cohort.load(folder / "cohort.parquet")
     found = pd.read_parquet(folder / "features.parquet")
     if found["scan"].to_list() != frame["scan"].to_list():
-        raise UsageError(f"{folder}: features.parquet and cohort.parquet are not of the same scans: start the run anew")
+        raise UsageError(f"{folder}: features.parquet and cohort.parquet do not have the same scans: start a new run")
     known = frame.drop(columns=["time_years", "event"])
     return Data(registry, known, found.drop(columns="scan"), cohort.outcomes_of(frame))
 
@@ -196,9 +198,9 @@ def seed_of(seed: int, arm: str, fold: int) -> int:
 def _checked(risks: NDArray[np.float64], count: int, stage: str) -> NDArray[np.float64]:
     shaped = risks.shape == (count, len(stacking.RISKS))
     if not shaped or not np.isfinite(risks).all() or risks.min() < 0 or risks.max() > 1:
-        raise DicomnodeError(f"{stage}: the predicted risks are not {count} rows of probabilities: report this")
+        raise DicomnodeError(f"{stage}: the predicted risks are not {count} rows of probabilities: please report this")
     if np.any(np.diff(risks, axis=1) < -1e-9):
-        raise DicomnodeError(f"{stage}: a predicted risk falls from one year to the next: report this")
+        raise DicomnodeError(f"{stage}: a predicted risk decreases from one year to the next: please report this")
     return risks
 
 

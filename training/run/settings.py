@@ -20,52 +20,62 @@ class CohortSettings(TomlTable):
     """`[cohort]`."""
 
     transplant: Transplant = Field(
-        "censor", description="a lung transplant is as bad as death ('event'), ends observation ('censor'), or 'ignore'"
+        "censor",
+        description="a lung transplant counts as death ('event'), ends follow-up ('censor'), or is ignored ('ignore')",
     )
 
 
 class SplitSettings(TomlTable):
     """`[splits]`."""
 
-    outer: int = Field(5, ge=2, le=20, description="folds that are predicted in turn, 2 to 20")
-    inner: int = Field(3, ge=2, le=10, description="folds inside each, where settings are chosen, 2 to 10")
+    outer: int = Field(5, ge=2, le=20, description="outer folds, each predicted in turn, 2 to 20")
+    inner: int = Field(3, ge=2, le=10, description="inner folds within each, for model selection, 2 to 10")
 
 
 class EvaluationSettings(TomlTable):
     """`[evaluation]`."""
 
-    bootstrap: int = Field(1000, ge=0, le=100_000, description="bootstrap samples of patients")
-    threshold: float = Field(0.2, gt=0, lt=1, description="risk from which a scan counts as high")
+    bootstrap: int = Field(1000, ge=0, le=100_000, description="patient-level bootstrap samples")
+    threshold: float = Field(0.2, gt=0, lt=1, description="risk at or above which a scan counts as high risk")
 
 
 class BundleSettings(TomlTable):
     """`[bundle]`."""
 
-    make: bool = Field(True, description="whether a bundle is made at the end")
-    name: str = Field("ssc-ild-risk", min_length=1, max_length=64, description="the model's name, 1 to 64 letters")
-    version: str = Field("1", min_length=1, max_length=32, description="the model's version")
+    make: bool = Field(True, description="whether to write a bundle at the end")
+    name: str = Field("ssc-ild-risk", min_length=1, max_length=64, description="model name, 1 to 64 characters")
+    version: str = Field("1", min_length=1, max_length=32, description="model version")
 
 
 class GateSettings(TomlTable):
-    """`[gate]`: what a bundle has to show before it may serve (`training compare`)."""
+    """`[gate]`: what a bundle must achieve before it may go into service (`training compare`)."""
 
-    horizon_years: Literal[1, 3, 5] = Field(3, description="the horizon that is judged: 1, 3 or 5 years")
+    horizon_years: Literal[1, 3, 5] = Field(3, description="horizon to be judged: 1, 3 or 5 years")
     margin: float = Field(
-        0.05, ge=0, le=1, description="how far below 0 the interval of the AUC's difference may begin, 0 to 1"
+        0.05,
+        ge=0,
+        le=1,
+        description="non-inferiority margin: how far below 0 the AUC difference's interval may reach, 0 to 1",
     )
-    calibration_slope: tuple[float, float] = Field((0.8, 1.25), description="lowest and highest slope, around 1")
-    calibration_intercept: float = Field(0.3, ge=0, description="largest distance of calibration in the large from 0")
+    calibration_slope: tuple[float, float] = Field(
+        (0.8, 1.25), description="lowest and highest acceptable slope, around 1"
+    )
+    calibration_intercept: float = Field(
+        0.3, ge=0, description="largest acceptable calibration-in-the-large, in absolute value"
+    )
 
 
 class RunSettings(TomlTable):
     """A run. Paths are relative to the TOML file's folder."""
 
-    registry: Path = Field(description="folder made by `dicomnode registry export` or `training synthetic`")
+    registry: Path = Field(
+        description="registry folder, as written by `dicomnode registry export` or `training synthetic`"
+    )
     outcomes: Path = Field(description="CSV: patient, death_date, last_contact_date, transplant_date")
     covariates: Path | None = Field(None, description="CSV: patient, date, name, value, unit")
     out: Path = Field(description="the run folder")
-    seed: int = Field(1, ge=0, description="of everything random")
-    arms: tuple[str, ...] = Field(("radiomics",), min_length=1, description="the models to fit and to combine")
+    seed: int = Field(1, ge=0, description="random seed")
+    arms: tuple[str, ...] = Field(("radiomics",), min_length=1, description="models to fit and combine")
     cohort: CohortSettings = CohortSettings()
     splits: SplitSettings = SplitSettings()
     features: FeatureSettings = FeatureSettings()
@@ -134,7 +144,7 @@ def from_dict(stored: Mapping[str, object], where: str) -> RunSettings:
     except ValidationError as error:
         raise UsageError("\n".join(f"{where}: {_message(dict(e))}" for e in error.errors())) from None
     if len(set(settings.arms)) < len(settings.arms):
-        raise UsageError(f"{where}: arms names one twice: {', '.join(settings.arms)}")
+        raise UsageError(f"{where}: arms contains a duplicate: {', '.join(settings.arms)}")
     return settings
 
 

@@ -63,10 +63,10 @@ class DeepArm:
             RefusedError: a scan has no lungs.
         """
         if not inner:
-            raise UsageError(f"{self.name} needs an inner pair of rows (fit, validate): its validation rows stop it")
+            raise UsageError(f"{self.name} needs an inner fold (fit, validate) for early stopping")
         fit, validate = inner[0]
         if set(fit) & set(validate) or not set(fit) | set(validate) <= set(train):
-            raise ValueError("the inner rows must be disjoint and lie in the training rows")
+            raise ValueError("the inner rows must be disjoint and a subset of the training rows")
         job = self._job(data, fit, validate, seed, progress)
         ranks = alone(self.settings.device)
         if not loop.finished(folder, job):
@@ -84,7 +84,7 @@ class DeepArm:
         if without := len(rows) - len(volumes):
             raise UsageError(
                 f"{without} of {len(rows)} scans have no stored volume, which {self.name} needs: export the registry "
-                "with volumes, leave these scans out of the cohort, or leave this arm out of run.arms"
+                "with volumes, exclude these scans from the cohort, or remove this arm from `arms`"
             )
         outcomes = data.outcomes
         for part, chosen in (("fit", fit), ("validation", validate)):
@@ -94,7 +94,7 @@ class DeepArm:
         prior = np.array([-1 if b is None else b for b in before], np.intp)
         years = data.cohort["years_since_prior"].to_numpy(np.float64, na_value=np.nan)
         if odd := int((~np.isfinite(years) & (prior >= 0)).sum()):
-            raise ValueError(f"{odd} scans have a prior scan without years since")
+            raise ValueError(f"{odd} scans have a prior scan but no interval to it")
         cache = self.settings.cache or data.registry / "prepared"
         return FitJob(
             backbone=self.name,
@@ -136,4 +136,4 @@ def _torchrun(folder: Path, processes: int, progress: ProgressCallback) -> None:
                 progress(what, int(done), int(total))
         code = process.wait()
     if code:
-        raise UsageError(f"{processes} processes could not fit the network together (status {code}): see {errors}")
+        raise UsageError(f"{processes} processes failed to fit the network (exit status {code}): see {errors}")

@@ -85,5 +85,5 @@ def _device(device: str, index: int) -> torch.device:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if index >= torch.cuda.device_count():
-        raise UsageError(f"deep.device is cuda and process {index} finds {torch.cuda.device_count()} GPUs: use fewer")
+        raise UsageError(f"deep.device is cuda, but process {index} finds {torch.cuda.device_count()} GPUs: use fewer")
     return torch.device("cuda", index)

@@ -59,7 +59,7 @@ def prepare_all(volumes: Sequence[Path], spec: Spec, cache: Path, workers: int, 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "spec.json").write_text(json.dumps(spec.to_dict(), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written ({error.strerror}): give deep.cache, a folder that can") from None
+        raise UsageError(f"{folder} is not writable ({error.strerror}): set deep.cache to a folder that is") from None
     files = tuple(_place(folder, volume) for volume in volumes)
     missing = [_CacheTask(v, f, spec) for v, f in dict(zip(volumes, files, strict=True)).items() if not f.is_file()]
     done = len(files) - len(missing)

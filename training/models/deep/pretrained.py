@@ -15,7 +15,7 @@ from dicomnode.analysis.risk.backbones import BACKBONES, models
 from dicomnode.downloads import PublishedFile
 from dicomnode.errors import UsageError
 
-_HOW = "Get it with `training pretrained {backbone} --to FOLDER`, which also says what to write here"
+_HOW = "Download it with `training pretrained {backbone} --to FOLDER`, which prints these settings"
 
 
 class PretrainedFile(BaseModel):
@@ -34,7 +34,7 @@ def published(backbone: str) -> PublishedFile:
         UsageError: the backbone is unknown.
     """
     if backbone not in BACKBONES:
-        raise UsageError(f"{backbone}: no such backbone; known are {', '.join(BACKBONES)}")
+        raise UsageError(f"{backbone}: unknown backbone: use {', '.join(BACKBONES)}")
     source, file = models.get_model_weights(backbone).IMAGENET1K_V1.url.rsplit("/", 1)
     by_hand = f"name it as deep.pretrained.{backbone}, with its sha256 (sha256sum FILE)"
     return PublishedFile(backbone, file, "ImageNet weights", source, by_hand)
@@ -70,7 +70,7 @@ def load_encoder(encoder: nn.Module, backbone: str, file: PretrainedFile) -> Non
         state = {_present_name(k): v for k, v in _tensors(file.path).items()}
         encoder.load_state_dict({k: v for k, v in state.items() if k in wanted})
     except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, AttributeError) as error:
-        raise UsageError(f"deep.pretrained.{backbone}: {file.path} is no {backbone} of torchvision: {error}") from None
+        raise UsageError(f"deep.pretrained.{backbone}: {file.path} is not torchvision's {backbone}: {error}") from None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

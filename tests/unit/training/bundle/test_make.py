@@ -237,7 +237,7 @@ def test_an_older_bundle_is_replaced_and_nothing_else(made: Made, tmp_path: Path
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is no finished run \(run.json, ensemble.json, cohort.parquet missing\)"):
+    with pytest.raises(UsageError, match=r"is not a finished run \(run.json, ensemble.json, cohort.parquet missing\)"):
         make_bundle(tmp_path, tmp_path / "out", name="x", version="1", created_by="a test")
 
 
@@ -245,7 +245,7 @@ def test_an_ensemble_that_tells_nothing_is_refused(made: Made, tmp_path: Path) -
     run = tmp_path / "run"
     shutil.copytree(made.run, run)
     rewrite(run / "ensemble.json", lambda c: c.update(slope=0.0))
-    with pytest.raises(UsageError, match="slope is 0: the out-of-fold predictions do not tell who dies"):
+    with pytest.raises(UsageError, match="slope is 0: the out-of-fold predictions are not associated with death"):
         make_bundle(run, tmp_path / "out", name="x", version="1", created_by="a test")
 
 

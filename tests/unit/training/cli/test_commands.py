@@ -1,4 +1,4 @@
-"""The `training` command: help with examples, and errors as one line with an exit code."""
+"""The `training` command: help with examples, and errors as one line with an exit status."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def test_the_commands_are_these() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["bundle", "--run", "nowhere", "--out", "b", "--name", "x"], 2, "nowhere is no finished run"),
+        (["bundle", "--run", "nowhere", "--out", "b", "--name", "x"], 2, "nowhere is not a finished run"),
         (["run", "nowhere.toml"], 2, "nowhere.toml cannot be read: No such file"),
         (["cohort", "--registry", "r", "--outcomes", "o", "--out", "c"], 2, "r/registry.toml is missing"),
         (

@@ -69,8 +69,8 @@ def test_the_flow_chart_names_every_exclusion_and_adds_up(tmp_path: Path) -> Non
     ]  # fmt: skip
     assert [s.reason for s in made.flow[1:4]] == [
         "the patient has no row in the outcomes",
-        "the scan was made on the day of a lung transplant or after it",
-        "nothing is known after the day of the scan",
+        "the scan was acquired on or after the day of a lung transplant",
+        "no follow-up after the day of the scan",
     ]
     # A death on the day of the scan is known; it stays.
     assert made.frame.set_index("scan").loc["D1", ["time_years", "event"]].to_list() == [0.0, True]
@@ -99,17 +99,17 @@ def test_a_scan_without_features_or_volume_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("outcomes", "message"),
     [
-        ("A,2010-06-01,,\n", "row 2, column death_date: '2010-06-01' lies before the scan A2 of 2011-01-01: correct"),
-        ("B,2013-01-01,,\nA,,2010-06-01,\n", "row 3, column last_contact_date: '2010-06-01' lies before the scan A2"),
-        ("A,2010-06-01,,2010-03-01\n", "row 2, column death_date: '2010-06-01' lies before the scan A2 of 2011-01-01"),
-        ("A,,2010-06-01,2010-03-01\n", "column last_contact_date: '2010-06-01' lies before the scan A2 of 2011-01-01"),
+        ("A,2010-06-01,,\n", "row 2, column death_date: '2010-06-01' is before the scan A2 of 2011-01-01: correct"),
+        ("B,2013-01-01,,\nA,,2010-06-01,\n", "row 3, column last_contact_date: '2010-06-01' is before the scan A2"),
+        ("A,2010-06-01,,2010-03-01\n", "row 2, column death_date: '2010-06-01' is before the scan A2 of 2011-01-01"),
+        ("A,,2010-06-01,2010-03-01\n", "column last_contact_date: '2010-06-01' is before the scan A2 of 2011-01-01"),
         ("A,,,\n", "row 2, column last_contact_date: '' is empty, and so is death_date: give death_date"),
-        ("A,yes,,\n", "row 2, column death_date: 'yes' is a death without a date: find its date"),
-        ("A,2012-13-01,,\n", "row 2, column death_date: '2012-13-01' is no day of the calendar"),
-        ("A,2012-01-01,,\nA,,2013-01-01,\n", "row 3, column patient: 'A' stands in row 2 already"),
-        ("A,2012-01-01,2012-02-01,\n", "column last_contact_date: '2012-02-01' lies after the death of 2012-01-01"),
-        ("A,,2012-01-01,2013-01-01\n", "column transplant_date: '2013-01-01' lies after the last date known, 2012"),
-        ("X,2012-01-01,,\n", "no scan is left: the patient has no row in the outcomes"),
+        ("A,yes,,\n", "row 2, column death_date: 'yes' is a death without a date: find the date"),
+        ("A,2012-13-01,,\n", "row 2, column death_date: '2012-13-01' is not a valid date"),
+        ("A,2012-01-01,,\nA,,2013-01-01,\n", "row 3, column patient: 'A' already occurs in row 2"),
+        ("A,2012-01-01,2012-02-01,\n", "column last_contact_date: '2012-02-01' is after the death on 2012-01-01"),
+        ("A,,2012-01-01,2013-01-01\n", "column transplant_date: '2013-01-01' is after the last known date, 2012"),
+        ("X,2012-01-01,,\n", "no scan remains: the patient has no row in the outcomes"),
     ],
 )
 def test_bad_outcomes_are_refused(tmp_path: Path, outcomes: str, message: str) -> None:
@@ -133,11 +133,17 @@ def test_covariates_are_the_latest_before_the_scan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("A,2010-01-01,fvc,2.5,litre", "column unit: 'litre' is no unit of fvc: use percent_predicted, l"),
-        ("A,2010-01-01,dlco,2.5,l", "column unit: 'l' is no unit of dlco: use percent_predicted, mmol/min/kPa"),
-        ("A,2010-01-01,fvc,75,l", "column value: '75.0' is not between 0.2 and 9.9 l: correct it, or name the unit"),
-        ("A,2010-01-01,kco,75,l", "column name: 'kco' is not known"),
-        ("A,2010-01-01,fvc,2,l\nA,2010-01-01,fvc,3,l", "row 3, column name: 'fvc' is measured in row 2 already"),
+        ("A,2010-01-01,fvc,2.5,litre", "column unit: 'litre' is not a unit of fvc: use percent_predicted, l"),
+        ("A,2010-01-01,dlco,2.5,l", "column unit: 'l' is not a unit of dlco: use percent_predicted, mmol/min/kPa"),
+        (
+            "A,2010-01-01,fvc,75,l",
+            "column value: '75.0' is not between 0.2 and 9.9 l: correct the value or state its unit",
+        ),
+        ("A,2010-01-01,kco,75,l", "column name: 'kco' is not allowed"),
+        (
+            "A,2010-01-01,fvc,2,l\nA,2010-01-01,fvc,3,l",
+            "row 3, column name: 'fvc' was already measured on the same day in row 2",
+        ),
     ],
 )
 def test_bad_covariates_are_refused(tmp_path: Path, row: str, message: str) -> None:

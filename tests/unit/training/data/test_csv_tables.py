@@ -30,20 +30,23 @@ def test_values_are_parsed_and_empty_ones_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (HEADER + "P1,2020-13-01,5,F\n", "t.csv, row 2, column seen: '2020-13-01' is no day of the calendar: write"),
+        (HEADER + "P1,2020-13-01,5,F\n", "t.csv, row 2, column seen: '2020-13-01' is not a valid date: write"),
         (HEADER + "P1,,5,F\nP2,1.2.2020,5,F\n", "row 3, column seen: '1.2.2020' is not a date: write it as YYYY-MM-DD"),
-        (HEADER + f"P1,{SOON},5,F\n", f"row 2, column seen: '{SOON}' lies in the future: correct"),
-        (HEADER + "P1,,130,F\n", "row 2, column age: '130' is not between 0 and 120: correct it, or check the unit"),
+        (HEADER + f"P1,{SOON},5,F\n", f"row 2, column seen: '{SOON}' is in the future: correct"),
+        (
+            HEADER + "P1,,130,F\n",
+            "row 2, column age: '130' is not between 0 and 120: correct the value or check the unit",
+        ),
         (HEADER + "P1,,nan,F\n", "row 2, column age: 'nan' is not between"),
-        (HEADER + "P1,,x,F\n", "row 2, column age: 'x' is no number: write it with a decimal point"),
-        (HEADER + "P1,,5,W\n", "row 2, column sex: 'W' is not known: use 'F', 'M'"),
-        (HEADER + "../x,,5,F\n", "row 2, column patient: '../x' is no pseudonym"),
-        (HEADER + "P1,5,F\n", "row 2: 3 values for 4 columns: write one for each"),
-        (HEADER, "has a header and no row"),
-        ("patient,seen,sex\nP1,,F\n", "row 1: no column age: the columns are patient, seen, age, sex"),
-        ("patient,seen,age,sex,agee\n", "row 1: the column 'agee' is unknown: perhaps you meant 'age'"),
-        ("patient,seen,age,sex,sex\n", "row 1: the column 'sex' stands twice"),
-        ("", "row 1: no column patient"),
+        (HEADER + "P1,,x,F\n", "row 2, column age: 'x' is not a number: write it with a decimal point"),
+        (HEADER + "P1,,5,W\n", "row 2, column sex: 'W' is not allowed: use 'F', 'M'"),
+        (HEADER + "../x,,5,F\n", "row 2, column patient: '../x' is not a valid pseudonym"),
+        (HEADER + "P1,5,F\n", "row 2: 3 values for 4 columns: give one per column"),
+        (HEADER, "has a header but no rows"),
+        ("patient,seen,sex\nP1,,F\n", "row 1: missing column age: the columns are patient, seen, age, sex"),
+        ("patient,seen,age,sex,agee\n", "row 1: unknown column 'agee': perhaps you meant 'age'"),
+        ("patient,seen,age,sex,sex\n", "row 1: the column 'sex' occurs twice"),
+        ("", "row 1: missing column patient"),
         ('patient,seen,age,sex\n"P1,,5,F\n', "is not a CSV file in UTF-8"),
     ],
 )
@@ -55,7 +58,7 @@ def test_a_fault_is_named_with_its_place_and_cure(tmp_path: Path, text: str, mes
 
 
 def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"t\.csv is missing: give a file with the columns patient, seen"):
+    with pytest.raises(UsageError, match=r"t\.csv does not exist: provide a CSV file with the columns patient, seen"):
         csv_tables.read(tmp_path / "t.csv", COLUMNS)
     (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00P")
     with pytest.raises(UsageError, match="is not a CSV file in UTF-8"):

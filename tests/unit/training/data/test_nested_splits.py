@@ -53,7 +53,7 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "splits.json").read_text())
     stored["outer"][0].append(stored["outer"][1].pop())
     (tmp_path / "splits.json").write_text(json.dumps(stored))
-    with pytest.raises(LeakageError, match="was changed since it was drawn"):
+    with pytest.raises(LeakageError, match="has been changed since it was drawn"):
         Nested.load(tmp_path / "splits.json")
     (tmp_path / "splits.json").write_text("{}")
     with pytest.raises(UsageError, match="is not the split of a run"):
@@ -61,7 +61,7 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_patient_on_both_sides_is_caught() -> None:
-    with pytest.raises(LeakageError, match="the patient B stands on both sides of a split"):
+    with pytest.raises(LeakageError, match="the patient B is on both sides of a split"):
         assert_disjoint(["A", "B", "B"], np.array([0, 1]), np.array([2]))
     assert_disjoint(["A", "B", "B"], np.array([0]), np.array([1, 2]))
     names, event = scans(40, 12)
@@ -69,12 +69,12 @@ def test_a_patient_on_both_sides_is_caught() -> None:
     twice = Nested(3, (good.outer[0], (*good.outer[1], good.outer[0][0])), good.inner)
     with pytest.raises(LeakageError, match="each patient of the cohort exactly once"):
         twice.check(names)
-    with pytest.raises(LeakageError, match="stands on both sides"):
+    with pytest.raises(LeakageError, match="is on both sides"):
         twice.inner_folds(1, names)
     inside = Nested(3, good.outer, ((*good.inner[0][:1], (*good.inner[0][1], good.outer[0][0])), good.inner[1]))
-    with pytest.raises(LeakageError, match="inner folds do not hold each training patient exactly once"):
+    with pytest.raises(LeakageError, match="inner folds do not contain each training patient exactly once"):
         inside.check(names)
-    with pytest.raises(LeakageError, match="stands on both sides"):
+    with pytest.raises(LeakageError, match="is on both sides"):
         inside.inner_folds(0, names)
     with pytest.raises(LeakageError, match="each patient of the cohort"):
         good.check([*names, "a patient who came later"])
@@ -82,5 +82,5 @@ def test_a_patient_on_both_sides_is_caught() -> None:
 
 def test_too_few_deaths_for_the_folds_are_refused() -> None:
     names, event = scans(40, 5)
-    with pytest.raises(UsageError, match="5 patients of the cohort died: 5 outer times 3 inner folds need at least 15"):
+    with pytest.raises(UsageError, match="5 patients of the cohort died, but 5 outer x 3 inner folds need at least 15"):
         nested(names, event, 1, 5, 3)

@@ -71,5 +71,5 @@ def test_impossible_times_are_refused(years: float) -> None:
 
 
 def test_unequal_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="equally long"):
+    with pytest.raises(ValueError, match="same length"):
         Outcomes(np.zeros(3), np.zeros(2, bool))

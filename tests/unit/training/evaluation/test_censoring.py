@@ -75,7 +75,7 @@ def test_without_losses_cox_weighs_all_alike() -> None:
 def test_covariates_that_separate_the_lost_are_refused() -> None:
     years = np.arange(1.0, 21)
     lost = years <= 10
-    with pytest.raises(ValueError, match="finds no solution"):
+    with pytest.raises(ValueError, match="does not converge"):
         cox(years, lost, -years[:, None])
     with pytest.raises(ValueError, match="not both"):
         censoring_weights(FOUR, 3, covariates=np.ones((4, 1)), strata=["a"] * 4)

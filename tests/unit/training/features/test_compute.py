@@ -84,7 +84,7 @@ def test_radiomics_of_another_resolution_are_not_taken_for_ours(registry: Regist
     measured = registry.features.assign(**{"radiomics.lungs.original_glcm_Contrast": 1.0})
     coarse = replace(registry, features=measured, about={**registry.about, "radiomics_spacing_mm": 4})
     asked = QUICK.model_copy(update={"radiomics": True})
-    with pytest.raises(UsageError, match="measured at 4 mm, and features.radiomics_spacing_mm is 1: set that to 4, or"):
+    with pytest.raises(UsageError, match="measured at 4 mm, but features.radiomics_spacing_mm is 1: set it to 4, or"):
         compute(cohort(coarse), coarse, asked, tmp_path, silent)
     compute(cohort(coarse), coarse, QUICK, tmp_path, silent)  # which does without them
     assert registry.radiomics_spacing_mm == 1
@@ -111,15 +111,15 @@ def test_nothing_is_measured_from_volumes_that_are_cut_to_the_lungs(
         (
             node,
             QUICK,
-            rf"lacks quantities\.\* of 2 of 3 scans, and its volumes are cut to the lungs .*: {cure}",
+            rf"lacks quantities\.\* for 2 of 3 scans, and its volumes are cropped to the lungs .*: {cure}",
         ),
-        (replace(node, features=measured), radiomics, r"radiomics\.\* of 3 of 3 .*or set features\.radiomics = false"),
+        (replace(node, features=measured), radiomics, r"radiomics\.\* for 3 of 3 .*or set features\.radiomics = false"),
         (
             whole,
             QUICK.model_copy(update={"source": "volumes"}),
             r'source is "volumes": .*set features\.source = "regis',
         ),
-        (whole, radiomics.model_copy(update={"radiomics_spacing_mm": 2.0}), "is 2: set that to 1$"),
+        (whole, radiomics.model_copy(update={"radiomics_spacing_mm": 2.0}), "is 2: set it to 1$"),
     ):
         with pytest.raises(UsageError, match=message):
             compute(cohort(read_), read_, settings, tmp_path / "cache", silent)
@@ -202,7 +202,7 @@ def test_radiomics_are_measured_where_the_registry_lacks_them(registry: Registry
 def test_a_scan_that_cannot_be_measured_is_named(registry: Registry, tmp_path: Path) -> None:
     frame = cohort(registry).assign(volume=["", "", "scans/A-2.npz"])
     with pytest.raises(
-        UsageError, match=r"the scan A-1 has no volume, and features\.parquet lacks quantities\.\* of it"
+        UsageError, match=r"the scan A-1 has no volume, and features\.parquet has no quantities\.\* for it"
     ):
         compute(frame, registry, QUICK, tmp_path, silent)
     np.savez(tmp_path / "empty.npz", hu=np.zeros((2, 2, 2), np.int16), labels=np.zeros((2, 2, 2), np.uint8),

@@ -111,8 +111,8 @@ def test_predictions_that_do_not_belong_together_are_refused() -> None:
     _, risks, outcomes = truth()
     tables = frames(risks, risks)
     shuffled = {**tables, "arm1": tables["arm1"].sample(frac=1, random_state=1)}
-    with pytest.raises(UsageError, match="arm1 and arm0 are not of the same scans and folds"):
+    with pytest.raises(UsageError, match="arm1 and arm0 do not cover the same scans and folds"):
         stack(shuffled, outcomes)
     leaky = {name: t.assign(fold=np.arange(SCANS) % 5) for name, t in tables.items()}
-    with pytest.raises(LeakageError, match="stands on both sides"):
+    with pytest.raises(LeakageError, match="is on both sides"):
         stack(leaky, outcomes)

@@ -133,7 +133,7 @@ def test_inner_folds_that_share_a_patient_are_refused(data: Data, folds: Folds, 
     train, _, inner = folds
     same = next(p for p in data.patients if data.patients.count(p) > 1)
     rows = np.flatnonzero(np.array(data.patients) == same)
-    with pytest.raises(LeakageError, match="stands on both sides"):
+    with pytest.raises(LeakageError, match="is on both sides"):
         make({}).fit(data, train, [(rows[:1], rows[1:])], tmp_path, 1, lambda *_: None)
     assert inner
 
@@ -153,7 +153,7 @@ def test_only_the_families_that_are_asked_for_are_used(data: Data, folds: Folds,
         "covariates.age_years", "covariates.sex_male"
     }  # fmt: skip
     bare = Data(data.registry, data.cohort, data.features[["quantities.lungs.mean_hu"]], data.outcomes)
-    with pytest.raises(UsageError, match="there is no feature of the families change"):
+    with pytest.raises(UsageError, match="there are no features of the families change"):
         fit(make({"families": ["change"]}), bare, folds, tmp_path / "none")
 
 

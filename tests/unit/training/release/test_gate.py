@@ -28,9 +28,9 @@ CONDITIONS = [
     "bundle",
     "intended use",
     "calibration slope",
-    "calibration in the large",
+    "calibration-in-the-large",
     "parity",
-    "measured numbers",
+    "measurements",
     "discrimination",
 ]
 PREDICTIONS = "predictions.parquet"
@@ -118,7 +118,7 @@ def serving(risks: Callable[[int], np.ndarray], monkeypatch: pytest.MonkeyPatch)
 def test_a_run_that_holds_passes(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checks = judged(copy, None)
     assert not failed(checks) and list(checks) == [name for name in CONDITIONS if name != "intended use"]
-    assert "nothing serves yet" in checks["discrimination"]["text"]
+    assert "no bundle is in service" in checks["discrimination"]["text"]
     serving(lambda scans: np.random.default_rng(1).random(scans), monkeypatch)
     checks = judged(copy, copy / "bundle")
     assert not failed(checks) and list(checks) == CONDITIONS
@@ -129,14 +129,14 @@ def test_a_run_that_holds_passes(copy: Path, monkeypatch: pytest.MonkeyPatch) ->
     [
         (lambda x: 3 * (x - x.mean()) + x.mean(), "calibration slope"),
         (lambda x: (x - x.mean()) / 3 + x.mean(), "calibration slope"),
-        (lambda x: x + 1, "calibration in the large"),
-        (lambda x: x - 1, "calibration in the large"),
+        (lambda x: x + 1, "calibration-in-the-large"),
+        (lambda x: x - 1, "calibration-in-the-large"),
     ],
 )
 def test_bad_calibration_fails(copy: Path, move: Callable[[np.ndarray], np.ndarray], condition: str) -> None:
     predict(copy, "ensemble", logits(move))
     checks = judged(copy, None)
-    assert condition in failed(checks) and set(failed(checks)) <= {"calibration slope", "calibration in the large"}
+    assert condition in failed(checks) and set(failed(checks)) <= {"calibration slope", "calibration-in-the-large"}
     assert "asked for" in checks[condition]["text"]
 
 
@@ -151,8 +151,8 @@ def test_a_table_that_was_not_measured_on_the_scans_fails(invented: Path) -> Non
     """Its predictions are the bundle's: that the bundle is asked with the same table does not make the table true."""
     set_gate(invented, **WIDE)
     checks = judged(invented, None)
-    assert failed(checks) == ["measured numbers"]
-    assert "quantities.lungs.haa_percent" in checks["measured numbers"]["text"]
+    assert failed(checks) == ["measurements"]
+    assert "quantities.lungs.haa_percent" in checks["measurements"]["text"]
 
 
 def test_one_odd_number_in_the_table_fails(copy: Path) -> None:
@@ -161,14 +161,17 @@ def test_one_odd_number_in_the_table_fails(copy: Path) -> None:
     table["quantities.right.mean_hu"] += 2
     table.to_parquet(path)
     checks = judged(copy, None)
-    assert failed(checks)[-1] == "measured numbers" and "quantities.right.mean_hu" in checks[failed(checks)[-1]]["text"]
+    assert failed(checks)[-1] == "measurements" and "quantities.right.mean_hu" in checks[failed(checks)[-1]]["text"]
 
 
 def test_phantoms_do_not_replace_patients(copy: Path, finished: Path) -> None:
     change(copy / "bundle", "^intended_use = .*$", 'intended_use = "synthetic-demo"')
     set_gate(copy, margin=1.0)
     checks = judged(copy, finished / "bundle")
-    assert "intended use" in failed(checks) and "phantoms do not replace patients" in checks["intended use"]["text"]
+    assert (
+        "intended use" in failed(checks)
+        and "must not replace one trained on patients" in checks["intended use"]["text"]
+    )
     assert set(failed(checks)) <= {"intended use", "discrimination"}
     assert "intended use" not in failed(judged(finished, copy / "bundle")), "the other way round is no harm"
 
@@ -178,7 +181,7 @@ def test_a_run_worse_than_what_serves_fails(copy: Path) -> None:
     set_gate(copy, margin=1.0)
     checks = judged(copy, copy / "bundle")
     assert failed(checks) == ["discrimination"]
-    assert "asked for at least 0" in checks["discrimination"]["text"]
+    assert "required at least 0" in checks["discrimination"]["text"]
 
 
 def test_a_gain_that_may_be_a_loss_fails(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +217,7 @@ def test_the_issue_s_commands_from_a_new_weights_folder_on(copy: Path, tmp_path:
     compared = CliRunner().invoke(
         commands.app, ["compare", str(copy), str(weights / "current")], catch_exceptions=False
     )
-    assert compared.exit_code == 0 and "nothing serves yet" in compared.stdout
+    assert compared.exit_code == 0 and "no bundle is in service" in compared.stdout
     promoted = CliRunner().invoke(commands.app, ["promote", str(copy), "--to", str(weights)], catch_exceptions=False)
     assert promoted.exit_code == 0 and "before: nothing" in promoted.stdout
     assert load(weights / "current", allow_demo=False).sha256 == load(copy / "bundle", allow_demo=False).sha256
@@ -225,13 +228,13 @@ def test_the_issue_s_commands_from_a_new_weights_folder_on(copy: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "nosuch", "weights/current"], "nosuch is no finished run (run.json, cohort.parquet, features"),
-        (["compare", "empty"], "empty is no finished run (run.json, cohort.parquet, features.parquet, predictions"),
-        (["compare", "split"], "split is no finished run (features.parquet, predictions.parquet missing): make one"),
-        (["compare", "fitted"], "fitted has no bundle: finish the run with `training run`, with make = true"),
-        (["compare", "damaged"], "damaged/run.json is no record of a run (JSONDecodeError"),
-        (["promote", "nosuch", "--to", "w"], "nosuch has no bundle: finish the run with `training run`, with make"),
-        (["rollback", "nosuch"], "nosuch is no folder: give the node's weights folder"),
+        (["compare", "nosuch", "weights/current"], "nosuch is not a finished run (run.json, cohort.parquet, features"),
+        (["compare", "empty"], "empty is not a finished run (run.json, cohort.parquet, features.parquet, predictions"),
+        (["compare", "split"], "split is not a finished run (features.parquet, predictions.parquet missing): run"),
+        (["compare", "fitted"], "fitted has no bundle: finish the run with `training run` and make = true"),
+        (["compare", "damaged"], "damaged/run.json is not the record of a run (JSONDecodeError"),
+        (["promote", "nosuch", "--to", "w"], "nosuch has no bundle: finish the run with `training run` and make"),
+        (["rollback", "nosuch"], "nosuch is not a folder: give the node's weights folder"),
     ],
 )
 def test_what_is_no_finished_run_is_said(
@@ -256,7 +259,7 @@ def test_a_promotion_without_the_gate_s_consent_is_refused_by_status_3(
     predict(copy, "radiomics", lambda risk: np.minimum(risk + 0.02, 1))
     assert failed(judged(copy, None)) == ["parity"]
     assert status(["promote", str(copy), "--to", str(tmp_path / "weights")], monkeypatch) == 3
-    assert "training: the gate refused this run: asked as the node asks" in capsys.readouterr().err
+    assert "training: the run did not pass the gate: applied as in the node" in capsys.readouterr().err
 
 
 def status(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:

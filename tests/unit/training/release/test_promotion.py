@@ -62,7 +62,7 @@ def test_promoted_twice_and_taken_back(weights: Path, two: tuple[promotion.Promo
     assert now_serving(weights) == "9"
     promotion.rollback(weights)
     assert now_serving(weights) == "8"
-    with pytest.raises(UsageError, match="knows of no bundle before"):
+    with pytest.raises(UsageError, match="has no bundle before"):
         promotion.rollback(weights)
     assert [p.what for p in promotion.history(weights)] == ["promoted", "promoted", "rolled back"]
     assert (weights / second.bundle / "model.toml").is_file()
@@ -75,27 +75,29 @@ def test_the_first_promotion_takes_the_place_of_a_bundle_that_lies_there(tmp_pat
     assert (now_serving(weights), done.before, done.before_sha256) == ("8", "demo-synthetic", read(DEMO).sha256)
     promotion.rollback(weights)
     assert promotion.served(weights) == weights / "demo-synthetic"
-    with pytest.raises(UsageError, match="knows of no bundle before demo-synthetic"):
+    with pytest.raises(UsageError, match="has no bundle before demo-synthetic"):
         promotion.rollback(weights)
 
 
 @pytest.mark.slow
 def test_refused_without_a_consent_to_this_step(tmp_path: Path, weights: Path) -> None:
-    with pytest.raises(GateError, match=r"the gate refused this run: AUC is lower by 0\.05"):
+    with pytest.raises(GateError, match=r"the run did not pass the gate: AUC is lower by 0\.05"):
         promotion.promote(run_folder(tmp_path / "a", "8", "", passed=False), weights)
     assert GateError.exit_code == 3
-    with pytest.raises(UsageError, match=r"another bundle than the one that serves now \(none\)"):
+    with pytest.raises(UsageError, match=r"a different bundle from the one in service \(none\)"):
         promotion.promote(run_folder(tmp_path / "b", "8", "ab" * 32), weights)
     other = run_folder(tmp_path / "c", "8", "")
     change(other / "bundle", '^version = ".*"$', 'version = "9"')
-    with pytest.raises(UsageError, match="about another bundle"):
+    with pytest.raises(UsageError, match="about a different bundle"):
         promotion.promote(other, weights)
     for text in ("", "{", "{}", '{"passed": "perhaps"}'):
         (other / verdict.GATE).write_text(text)
-        with pytest.raises(UsageError, match=r"gate\.json is no verdict of the gate"):
+        with pytest.raises(UsageError, match=r"gate\.json is not a verdict of the gate"):
             promotion.promote(other, weights)
     (other / verdict.GATE).unlink()
-    with pytest.raises(UsageError, match=rf"is missing: run `training compare {other} {weights / 'current'}` first"):
+    with pytest.raises(
+        UsageError, match=rf"does not exist: run `training compare {other} {weights / 'current'}` first"
+    ):
         promotion.promote(other, weights)
     with pytest.raises(UsageError, match=r"nosuch has no bundle: finish the run with `training run`"):
         promotion.promote(tmp_path / "nosuch", weights)
@@ -107,7 +109,7 @@ def test_what_serves_already_is_not_promoted(
     tmp_path: Path, weights: Path, two: tuple[promotion.Promotion, promotion.Promotion]
 ) -> None:
     consent(tmp_path / "b", two[1].bundle_sha256)
-    with pytest.raises(UsageError, match=f"serves already, as {two[1].bundle}"):
+    with pytest.raises(UsageError, match=f"is already in service, as {two[1].bundle}"):
         promotion.promote(tmp_path / "b", weights)
 
 
@@ -116,7 +118,7 @@ def test_a_consent_is_good_for_one_promotion(
     tmp_path: Path, weights: Path, two: tuple[promotion.Promotion, promotion.Promotion]
 ) -> None:
     promotion.rollback(weights)
-    with pytest.raises(UsageError, match=r"and what it let serve was taken back: run `training compare"):
+    with pytest.raises(UsageError, match=r"and that promotion was rolled back: run `training compare"):
         promotion.promote(tmp_path / "b", weights)
     promotion.promote(consent(tmp_path / "b", two[0].bundle_sha256), weights)
     assert now_serving(weights) == "9"
@@ -131,7 +133,7 @@ def test_the_way_back_goes_through_all_that_served(
     for version in ("9", "8"):
         promotion.rollback(weights)
         assert now_serving(weights) == version
-    with pytest.raises(UsageError, match="knows of no bundle before"):
+    with pytest.raises(UsageError, match="has no bundle before"):
         promotion.rollback(weights)
 
 
@@ -145,7 +147,7 @@ def test_another_bundle_under_a_consented_name_does_not_serve(tmp_path: Path, we
     name = f"demo-synthetic-8-{read(run / 'bundle').sha256[:8]}"
     shutil.copytree(run / "bundle", weights / name)
     relabel(weights / name)
-    with pytest.raises(BundleError, match=f"{name} is another bundle than the one that was consented to"):
+    with pytest.raises(BundleError, match=f"{name} is not the bundle that passed the gate"):
         promotion.promote(run, weights)
     assert promotion.served(weights) is None and not promotion.history(weights)
 
@@ -155,7 +157,7 @@ def test_a_rollback_does_not_serve_what_was_edited_since(
     weights: Path, two: tuple[promotion.Promotion, promotion.Promotion]
 ) -> None:
     relabel(weights / two[0].bundle)
-    with pytest.raises(BundleError, match="is another bundle than the one that was consented to"):
+    with pytest.raises(BundleError, match="is not the bundle that passed the gate"):
         promotion.rollback(weights)
     assert now_serving(weights) == "9" and len(promotion.history(weights)) == 2
 
@@ -189,7 +191,7 @@ def test_the_way_back_from_a_lost_folder(
     tmp_path: Path, weights: Path, two: tuple[promotion.Promotion, promotion.Promotion]
 ) -> None:
     (weights / two[1].bundle).rename(tmp_path / "lost")
-    with pytest.raises(UsageError, match=f"leads to {two[1].bundle}, which is gone.*training rollback"):
+    with pytest.raises(UsageError, match=f"leads to {two[1].bundle}, which is missing.*training rollback"):
         promotion.promote(tmp_path / "b", weights)
     assert promotion.rollback(weights).before == two[1].bundle
     assert now_serving(weights) == "8"
@@ -226,7 +228,7 @@ def test_a_current_that_is_no_link_beside_it_is_said(tmp_path: Path) -> None:
 
 def test_a_damaged_history_and_a_wrong_folder_are_said(tmp_path: Path) -> None:
     (tmp_path / promotion.HISTORY).write_text(json.dumps({"at": "2024"}) + "\n")
-    with pytest.raises(UsageError, match=r"promotions\.jsonl, line 1 is no promotion"):
+    with pytest.raises(UsageError, match=r"promotions\.jsonl, line 1 is not a promotion"):
         promotion.rollback(tmp_path)
     with pytest.raises(UsageError, match="nosuch is no folder"):
         promotion.rollback(tmp_path / "nosuch")

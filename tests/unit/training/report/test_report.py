@@ -168,11 +168,11 @@ def test_patients_are_described_once_at_their_first_scan_and_scans_as_scans(fold
     facts = run_facts.read(folder)
     found = {c.name: c.value for c in facts.characteristics}
     assert found["sex (patients)"] == "F: 1 (50 %); M: 1 (50 %)"
-    assert found["age at the first scan, years (patients)"].startswith("median 53.0")  # of 40 and 66
+    assert found["age at first scan, years (patients)"].startswith("median 53.0")  # of 40 and 66
     assert found["scanner (scans)"].startswith("Canon/Toshiba: 4 (80 %)")
     assert (found["patients"], found["scans"]) == ("2", "5")
     claim = {i.number: i.value for i in checklists.claim(facts)}
-    assert claim["36"].startswith("age at the first scan") and "sex (patients): F: 1" in claim["36"]
+    assert claim["36"].startswith("age at first scan") and "sex (patients): F: 1" in claim["36"]
     assert claim["13"].count("(scans)") == 3
 
 
@@ -184,8 +184,8 @@ def test_what_the_data_call_themselves_is_escaped(written: Path) -> None:
 def test_it_is_said_how_far_the_ensembles_judgement_is_independent(folder: Path, written: Path, evaluation) -> None:
     for name in ("report.html", "report.md"):
         text = unescape((written / name).read_text())
-        assert "Each arm judges a scan by a model that was not fitted on its patient." in text
-        assert "cross-fitted stacking" in text and "The node serves the mean of the fold models" in text
+        assert "Each arm predicts a scan with a model that was not fitted on its patient." in text
+        assert "cross-fitted stacking" in text and "The node reports the mean of the fold models" in text
         assert "have not seen" not in text
     # Without an ensemble there is nothing to add.
     alone = replace(evaluation[0], arms=evaluation[0].arms[:1], primary="radiomics")
@@ -218,11 +218,11 @@ def test_markdown_has_the_same_tables(written: Path, evaluation) -> None:
 def test_deaths_are_told_by_scan_and_by_patient(written: Path, evaluation) -> None:
     at = evaluation[0].horizons[1]
     assert at.patients_died < at.deaths
-    said = f"3 y: {at.deaths} scans of {at.patients_died} patients with a death, {at.censored} scans censored before"
+    said = f"3 y: {at.deaths} scans of {at.patients_died} patients followed by death, {at.censored} censored earlier"
     for name in ("report.md", "report.html"):
         text = (written / name).read_text()
         assert text.count(said) >= 3  # TRIPOD+AI 10 and 21, CLAIM 21
-        assert f"{at.deaths} ({100 * at.deaths / 240:.1f} %), of {at.patients_died} patients" in text
+        assert f"{at.deaths} ({100 * at.deaths / 240:.1f} %), in {at.patients_died} patients" in text
     women = [s for s in evaluation[0].arm("ensemble").subgroups if (s.by, s.value) == ("sex", "F")]
     assert " / ".join(f"{s.deaths} ({s.patients_died})" for s in women) in (written / "report.md").read_text()
 
@@ -233,7 +233,7 @@ def test_single_scans_that_were_judged_worst_stand_in_all_three_forms(written: P
     html, markdown = (written / "report.html").read_text(), (written / "report.md").read_text()
     for one in found:
         cells = (
-            "died within 3 y" if one.died else "lived beyond 3 y",
+            "died within 3 y" if one.died else "alive at 3 y",
             one.scan,
             f"{one.risk:.3f}",
             f"{one.time_years:.2f}",
@@ -242,7 +242,7 @@ def test_single_scans_that_were_judged_worst_stand_in_all_three_forms(written: P
         assert "".join(f"<td>{cell}</td>" for cell in cells) in html
     stated = json.loads((written / "report.json").read_text())
     assert [m["scan"] for m in stated["evaluation"]["misjudged"]] == [m.scan for m in found]
-    assert stated["model_card"]["Steps of the run"] == "every step before the report is done"
+    assert stated["model_card"]["Run steps"] == "all steps before the report are complete"
     # What goes into a bundle travels farther, and tells of nobody alone.
     shared = without_single_scans(markdown)
     assert not any(one.scan in shared for one in found) and "## Model card" in shared
@@ -253,7 +253,7 @@ def test_a_step_that_is_not_finished_is_named(folder: Path, monkeypatch: pytest.
     run = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**run, "steps": {"arms": {"state": "running"}}}))
     report.write(folder)
-    assert "**Steps of the run**: not finished: arms" in (folder / "report.md").read_text()
+    assert "**Run steps**: incomplete: arms" in (folder / "report.md").read_text()
 
 
 def test_the_same_run_makes_the_same_bytes(written: Path) -> None:
@@ -269,11 +269,11 @@ def test_checklists_state_what_the_run_knows(folder: Path) -> None:
     tripod = {i.number: i.value for i in checklists.tripod_ai(facts)}
     assert "2 outer folds by patient" in tripod["12a"] and "3 inner folds" in tripod["12a"] and "feed" in tripod["12a"]
     assert tripod["9b"] == "radiomics: 1 quantities, 1 change"
-    gaps = "radiomics: missing cells: quantities 0.00 %, change 50.00 % (a first scan has no change)"
+    gaps = "radiomics: missing values: quantities 0.00 %, change 50.00 % (first scans have no change)"
     assert tripod["11"].startswith(gaps) and "median of the fold's training scans" in tripod["11"]
-    assert tripod["12c"] == "arms: radiomics; joined by weights on their hazards' logits"
+    assert tripod["12c"] == "arms: radiomics; combined as a weighted sum of hazard logits"
     assert "ComBat by manufacturer" in tripod["12b"]
-    assert "ends observation" in tripod["8a"]
+    assert "censored at lung transplant" in tripod["8a"]
     assert "commit 0123abcd" in tripod["18f"] and "bundle" in tripod["22"]
     claim = {i.number: i.value for i in checklists.claim(facts)}
     assert claim["33"] == checklists.NOT_AVAILABLE
@@ -283,10 +283,9 @@ def test_checklists_state_what_the_run_knows(folder: Path) -> None:
     h = facts.evaluation.arm("ensemble").at(3)
     assert f"3 y: sensitivity {checklists.interval(h.sensitivity)}, specificity" in claim["38"]
     range_ = r"predicted risk \(0\.\d{3} to 0\.\d{3}\)"
-    said = (
-        f"the 10 deaths within 3 years with the lowest {range_}; the 10 survivors of 3 years with the highest {range_}"
-    )
-    assert re.fullmatch(f"{said}: see the table of single scans", claim["39"])
+    survivors = f"the 10 survivors beyond 3 years with the highest {range_}"
+    said = f"the 10 deaths within 3 years with the lowest {range_}; {survivors}"
+    assert re.fullmatch(f"{said}: see the table of prediction errors", claim["39"])
 
 
 def _fit(folder: Path, arm: str, fold: int, **content: object) -> None:
@@ -309,11 +308,11 @@ def test_checklists_tell_what_each_fold_came_to(folder: Path) -> None:
         )
     facts = run_facts.read(folder)
     tripod, claim = ({i.number: i.value for i in of(facts)} for of in (checklists.tripod_ai, checklists.claim))
-    assert tripod["9b"] == "radiomics: 1 quantities, 1 change (1 to 2 kept by the filters of each fold)"
+    assert tripod["9b"] == "radiomics: 1 quantities, 1 change (1 to 2 retained by the filters within each fold)"
     chosen = "cox penalizer=0.1 in 2 of 3 folds, network steps=15 decay=1 in 1 of 3 folds"
-    assert f"radiomics (chosen: {chosen})" in tripod["12c"] and claim["22"] == tripod["12c"]
+    assert f"radiomics (selected: {chosen})" in tripod["12c"] and claim["22"] == tripod["12c"]
     assert claim["25"] == "radiomics: cox, network: 2 candidates in each of 3 folds"
-    assert claim["26"].startswith("radiomics: of the candidates") and "networks" not in claim["26"]
+    assert claim["26"].startswith("radiomics: the candidate") and "networks" not in claim["26"]
     assert [fit["chosen"][:3] for fit in facts.fits["radiomics"]] == ["cox", "net", "cox"]
 
 
@@ -332,21 +331,24 @@ def test_checklists_tell_the_settings_in_force_of_networks(folder: Path, evaluat
     facts = run_facts.read(folder)
     tripod, claim = ({i.number: i.value for i in of(facts)} for of in (checklists.tripod_ai, checklists.claim))
     assert tripod["9b"] == (
-        "resnet18, swin_t: 24 axial slices of the masked lungs (256 x 208 pixels of 1.5 mm), and those of the latest "
-        "prior scan"
+        "resnet18, swin_t: 24 axial slices of the masked lungs (256 x 208 pixels of 1.5 mm), and the same of the most "
+        "recent prior scan"
     )
-    assert "every scan has its image; a scan without a prior is judged by itself" in tripod["11"]
+    assert "no missing images; a scan without a prior is evaluated on its own" in tripod["11"]
     assert tripod["12b"] == checklists.NOT_AVAILABLE, "networks are given no measured numbers"
     assert "resnet18 (slice encoder, attention over slices, hazards; best epochs 2, 3), swin_t" in tripod["12c"]
-    assert claim["24"] == f"seed 7; resnet18 starts from ImageNet weights (sha256 {'ab' * 32}); swin_t starts at random"
+    assert (
+        claim["24"]
+        == f"seed 7; resnet18 initialised from ImageNet weights (sha256 {'ab' * 32}); swin_t initialised randomly"
+    )
     for said in (
-        "networks (2 fitted): at most 3 epochs, ended after 8 without",
+        "networks (2 fitted): up to 3 epochs, stopped after 8 without",
         "steps of 16 scans; AdamW, one-cycle learning rate up to resnet18 0.0003, swin_t 0.0001; weight decay 0.02;",
         "augmentation: zoom 0.06, shift 0.04, brightness_hu 10.0, contrast 0.03, noise_hu 15.0, mirror False;",
         "precision of the forward pass auto",
     ):
         assert said in claim["25"]
-    assert "nothing is selected" in claim["26"] and "radiomics" not in claim["26"]
+    assert "no selection" in claim["26"] and "radiomics" not in claim["26"]
     assert claim["31"].startswith("resnet18, swin_t: attention over slices")
     # Settings that today's code does not know: nothing is guessed.
     run["settings"]["deep"] = {"colour": "blue"}
@@ -373,7 +375,7 @@ def test_a_report_on_patients_says_research_only(folder: Path, evaluation, monke
     (registry / "registry.toml").write_text('made_by = "node"\n')
     report.write(folder)
     text = (folder / "report.md").read_text()
-    assert "Research use only. No medical device" in text and "phantoms" not in text
+    assert "Research use only. Not a medical device" in text and "phantoms" not in text
 
 
 def test_an_evaluation_without_figures_makes_a_report(folder: Path, evaluation) -> None:
@@ -383,11 +385,11 @@ def test_an_evaluation_without_figures_makes_a_report(folder: Path, evaluation) 
     found = evaluate(cohort, table, type("Settings", (), {"bootstrap": 0, "threshold": 0.2})())
     (folder / "evaluation.json").write_text(found.to_json())
     text = report.write(folder).read_text()
-    assert "not measured" in text and not re.search(r"\bnan\b|None", text)
+    assert "not estimable" in text and not re.search(r"\bnan\b|None", text)
 
 
 def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="evaluate first"):
+    with pytest.raises(UsageError, match="run the evaluation"):
         report.write(tmp_path)
 
 

@@ -94,7 +94,9 @@ def test_a_finished_run_does_nothing_again_and_another_is_refused(finished: Path
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*.parquet")}
     other = toml.read_text().replace("outer = 2", "outer = 3")
     toml.with_name("other.toml").write_text(other)
-    with pytest.raises(UsageError, match=r"holds a run with another settings\.splits\.outer: give a new run folder"):
+    with pytest.raises(
+        UsageError, match=r"contains a run with a different settings\.splits\.outer: choose a new run folder"
+    ):
         run(load_settings(toml.with_name("other.toml")), other, lambda *_: None, "evaluation")
 
 
@@ -121,7 +123,7 @@ def test_a_run_goes_on_with_other_workers_and_from_another_place(tmp_path: Path)
         (f'device = "cuda"\n{other}', "device"),
         (f"processes = 2\n{other}", "processes"),
     ):
-        with pytest.raises(UsageError, match=rf"holds a run with another settings\.deep\.{name}:"):
+        with pytest.raises(UsageError, match=rf"contains a run with a different settings\.deep\.{name}:"):
             again("workers = 2", changed)
 
 
@@ -156,14 +158,14 @@ def test_input_that_changed_and_a_second_run_at_once_are_refused(tmp_path: Path)
     )
     assert holder.stdin is not None and holder.stdout is not None
     holder.stdout.readline()
-    with pytest.raises(UsageError, match="is in use by a run that has not ended"):
+    with pytest.raises(UsageError, match="is in use by another run"):
         run(load_settings(toml), "", lambda *_: None, "splits")
     holder.communicate(b"\n")
     outcomes.write_text("\n".join(outcomes.read_text().splitlines()[:-1]) + "\n")
-    with pytest.raises(UsageError, match=r"holds a run with another sha256\.outcomes"):
+    with pytest.raises(UsageError, match=r"contains a run with a different sha256\.outcomes"):
         run(load_settings(toml), "", lambda *_: None, "splits")
     (folder / "run.json").unlink()
-    with pytest.raises(UsageError, match=r"cohort\.parquet was made from other input or settings"):
+    with pytest.raises(UsageError, match=r"cohort\.parquet was made from different input or settings"):
         run(load_settings(toml), "", lambda *_: None, "splits")
 
 
@@ -211,7 +213,7 @@ def test_a_run_that_was_begun_under_the_former_name_of_a_setting_goes_on(tmp_pat
     run(load_settings(toml), toml.read_text(), lambda *_: None, "splits")
     assert record(folder)["fixed"]["settings"]["deep"] == {"prior": True, "spec": {"slices": 4}}
     toml.write_text(toml.read_text().replace("earlier = true", "prior = false"))
-    with pytest.raises(UsageError, match=r"holds a run with another settings.deep.prior"):
+    with pytest.raises(UsageError, match=r"contains a run with a different settings.deep.prior"):
         run(load_settings(toml), toml.read_text(), lambda *_: None, "splits")
 
 
@@ -298,7 +300,7 @@ def test_a_feature_made_from_the_outcome_is_reported(tmp_path: Path) -> None:
     folder = start(tmp_path, World(made.scans, features, made.outcomes, made.severity), until="features")
     kept = record(folder)
     assert {s["feature"] for s in kept["suspicious_features"]} == {"radiomics.lungs.planted"}
-    assert any("radiomics.lungs.planted alone tells death at any time (AUC 1.000)" in w for w in kept["warnings"])
+    assert any("radiomics.lungs.planted alone predicts death at any time (AUC 1.000)" in w for w in kept["warnings"])
     (tmp_path / "clean").mkdir()
     clean = record(start(tmp_path / "clean", made, until="features"))
     assert clean["suspicious_features"] == clean["naming_features"] == clean["warnings"] == []
@@ -335,7 +337,7 @@ def test_the_outcome_planted_in_one_patients_two_scans_helps_nobody(tmp_path: Pa
 
     kept = record(folder)
     assert kept["naming_features"] == ["radiomics.lungs.planted"]
-    assert any("a value of radiomics.lungs.planted: does it tell who they are" in w for w in kept["warnings"])
+    assert any("a value of radiomics.lungs.planted: does it identify them" in w for w in kept["warnings"])
 
 
 def test_a_patient_on_both_sides_stops_the_run(tmp_path: Path) -> None:
@@ -372,7 +374,7 @@ def test_the_seed_of_a_fold_hangs_on_arm_and_fold_alone() -> None:
         (np.full((9, 5), np.nan), "not 9 rows of probabilities"),
         (np.full((9, 4), 0.5), "not 9 rows of probabilities"),
         (np.full((9, 5), 1.5), "not 9 rows of probabilities"),
-        (np.tile([0.5, 0.4, 0.4, 0.4, 0.4], (9, 1)), "falls from one year to the next"),
+        (np.tile([0.5, 0.4, 0.4, 0.4, 0.4], (9, 1)), "decreases from one year to the next"),
     ],
 )
 def test_what_is_no_prediction_is_not_taken(risks: np.ndarray, message: str) -> None:

@@ -61,7 +61,7 @@ def test_all_paths_are_absolute_and_beside_the_file(tmp_path: Path, monkeypatch:
     [
         ("sed = 1", {}, "run.toml: sed: unknown key: perhaps you meant 'seed'"),
         ("", {"splits": "outr = 5"}, "splits.outr: unknown key: perhaps you meant 'outer'"),
-        ("", {"splits": "outer = 1"}, "splits.outer: 1: Input should be greater than or equal to 2: folds that are"),
+        ("", {"splits": "outer = 1"}, "splits.outer: 1: Input should be greater than or equal to 2: outer folds, each"),
         (
             "",
             {"cohort": "transplant = 'end'"},
@@ -69,7 +69,7 @@ def test_all_paths_are_absolute_and_beside_the_file(tmp_path: Path, monkeypatch:
         ),
         ("", {"radiomics": "families = []"}, "radiomics.families: []:"),
         ("", {"radiomics": "models = ['forest']"}, "radiomics.models.0: 'forest': Input should be 'cox'"),
-        ("arms = ['radiomics', 'radiomics']", {}, "run.toml: arms names one twice: radiomics, radiomics"),
+        ("arms = ['radiomics', 'radiomics']", {}, "run.toml: arms contains a duplicate: radiomics, radiomics"),
         ("seed = ", {}, "run.toml is not TOML"),
         ("arms = ['radiomics']", {"deep": "epoch = 3"}, "run.toml: deep.epoch: Extra inputs are not permitted"),
     ],
@@ -84,6 +84,6 @@ def test_missing_ones_are_all_named(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("seed = 1\n")
     with pytest.raises(UsageError) as refused:
         load(tmp_path / "run.toml")
-    assert "registry: is missing: folder made by" in str(refused.value) and "out: is missing" in str(refused.value)
+    assert "registry: is missing: registry folder" in str(refused.value) and "out: is missing" in str(refused.value)
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         load(tmp_path / "none.toml")

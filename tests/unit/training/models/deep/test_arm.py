@@ -251,7 +251,7 @@ def test_a_job_is_the_same_wherever_its_files_lie(data: Data, tmp_path: Path) ->
 
 def test_a_scan_without_volume_is_refused(data: Data, tmp_path: Path) -> None:
     table = data.cohort.assign(volume=["", *data.cohort["volume"][1:]])
-    with pytest.raises(UsageError, match=r"1 of 16 scans have no stored volume.*leave this arm out"):
+    with pytest.raises(UsageError, match=r"1 of 16 scans have no stored volume.*remove this arm"):
         fitted(dataclasses.replace(data, cohort=table), tmp_path)
 
 
@@ -299,7 +299,7 @@ def test_wrong_settings_are_refused_with_the_key(settings: dict[str, object], me
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"deep\.device is cuda and process 0 finds 0 GPUs"):
+    with pytest.raises(UsageError, match=r"deep\.device is cuda, but process 0 finds 0 GPUs"):
         alone("cuda")
 
 

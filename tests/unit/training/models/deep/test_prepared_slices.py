@@ -103,5 +103,5 @@ def test_a_scan_without_lungs_is_refused(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"cannot be written .*give deep\.cache"):
+    with pytest.raises(UsageError, match=r"is not writable .*set deep\.cache"):
         prepare_all(volumes(tmp_path), SPEC, tmp_path / "file", 1, quiet)

@@ -63,7 +63,7 @@ def test_another_file_than_expected_is_refused(tmp_path: Path) -> None:
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
     file = stored(tmp_path / "w.pth", models.resnet18(weights=None).state_dict())
-    with pytest.raises(UsageError, match=r"is no swin_t of torchvision"):
+    with pytest.raises(UsageError, match=r"is not torchvision's swin_t"):
         load_encoder(encoder("swin_t")[0], "swin_t", file)
 
 
@@ -71,7 +71,7 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(b"no weights at all")
     file = PretrainedFile(path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    with pytest.raises(UsageError, match="is no resnet18 of torchvision"):
+    with pytest.raises(UsageError, match="is not torchvision's resnet18"):
         load_encoder(encoder("resnet18")[0], "resnet18", file)
     with pytest.raises(UsageError, match=r"No such file.*training pretrained resnet18"):
         load_encoder(encoder("resnet18")[0], "resnet18", file.model_copy(update={"path": tmp_path / "gone"}))
@@ -106,5 +106,5 @@ def test_fetched_weights_are_what_a_network_starts_with(tmp_path: Path, monkeypa
 
 
 def test_an_unknown_backbone_is_named() -> None:
-    with pytest.raises(UsageError, match="resnet19: no such backbone; known are resnet18"):
+    with pytest.raises(UsageError, match="resnet19: unknown backbone: use resnet18"):
         CliRunner().invoke(commands.app, ["pretrained", "resnet19", "--to", "x"], catch_exceptions=False)
