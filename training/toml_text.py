@@ -7,7 +7,7 @@ import numpy as np
 
 
 def to_toml(table: Mapping[str, object]) -> str:
-    """A mapping of plain values, lists, tables of such, and lists of tables of plain values, as TOML 1.0.
+    """Return a mapping of plain values, lists, tables of such, and lists of tables of plain values, as TOML 1.0.
 
     Raises:
         TypeError: a value has no such form.

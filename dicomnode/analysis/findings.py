@@ -251,7 +251,7 @@ class Findings:
 
     @classmethod
     def from_json(cls, text: str) -> "Findings":
-        """The findings that `to_json` wrote.
+        """Return the findings that `to_json` wrote.
 
         Raises:
             KeyError, TypeError: the text is not such a file.

@@ -27,7 +27,7 @@ app.add_typer(notify.app, name="notify")
 
 
 def main() -> None:
-    """The entry point, and the one place where errors become messages and exit statuses."""
+    """Run the command line: the one place where errors become messages and exit statuses."""
     try:
         app(prog_name="dicomnode")
     except DicomnodeError as e:
@@ -57,4 +57,4 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """A DICOM node that reads systemic-sclerosis lung disease from chest CT. Research use only."""
+    """A DICOM node that reads systemic-sclerosis lung disease from chest CT. Research use only."""  # noqa: D401  (the help)

@@ -18,14 +18,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 
 def load(path: Path) -> "Config":
-    """The configuration. Raises ConfigurationError."""
+    """Return the configuration. Raises ConfigurationError."""
     from dicomnode import config
 
     return config.load(path)
 
 
 def configure(path: Path, process: str) -> "Config":
-    """The configuration, for a process that runs on and logs under the name `process`."""
+    """Return the configuration, for a process that runs on and logs under the name `process`."""
     from dicomnode import logs
 
     config = load(path)
@@ -34,7 +34,10 @@ def configure(path: Path, process: str) -> "Config":
 
 
 def find_peer(text: str, path: Path) -> "Outbound":
-    """A destination by its name in the file at `path`, or as AET@HOST:PORT. Raises UsageError, ConfigurationError."""
+    """Return a destination by its name in the file at `path`, or as AET@HOST:PORT.
+
+    Raises UsageError, ConfigurationError.
+    """
     from dicomnode.outbound.peers import find
 
     return find(text, path)

@@ -62,7 +62,7 @@ class DestinationTable(ConfigTable):
     @field_validator(*_OF_KIND, mode="wrap")
     @classmethod
     def _of_kind(cls, value: str | int, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> str | int:
-        """The address of its kind must be there, the other kind's must not."""
+        """Check that the address of its kind is there, and that the other kind's is not."""
         kind, given = info.data.get("kind", "dicom"), value not in ("", 0)
         if _OF_KIND[info.field_name or ""] != kind:
             if given:
@@ -95,7 +95,7 @@ class DestinationTable(ConfigTable):
         return value
 
     def resolved(self, folder: Path) -> Self:
-        """The same with its files' paths made absolute against `folder`."""
+        """Return the same with its files' paths made absolute against `folder`."""
         files = {
             key: f"file:{folder / value.removeprefix('file:')}"
             for key, value in (("password", self.password), ("token", self.token))

@@ -83,7 +83,7 @@ def _choices(error: dict[str, Any]) -> list[str]:
 
 
 def _known_fields(location: tuple[str | int, ...]) -> tuple[list[str], str]:
-    """The keys known in the table that `location` lies in, and the description (the cure) of the named one."""
+    """Return the keys known in the table that `location` lies in, and the description (the cure) of the named one."""
     table: type[BaseModel] = Config
     cure = ""
     for part in (p for p in location if isinstance(p, str)):

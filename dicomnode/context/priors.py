@@ -66,7 +66,7 @@ class PriorsWait:
 
 
 def peer(config: Config, table: PriorsTable) -> association.Peer:
-    """The sender's record of the PACS."""
+    """Return the sender's record of the PACS."""
     return association.Peer(
         "priors",
         table.ae_title,
@@ -81,7 +81,7 @@ def peer(config: Config, table: PriorsTable) -> association.Peer:
 
 
 def search(config: Config, table: PriorsTable, patient: Dataset, before: str, but: str) -> list[ArchivedScan]:
-    """The earlier chest CTs that the PACS lists for a patient, the latest first, at most `priors.most`.
+    """Return the earlier chest CTs that the PACS lists for a patient, the latest first, at most `priors.most`.
 
     Args:
         patient: undecoded data set of an image or of an order: its patient's ID, issuer and character set.
@@ -113,7 +113,10 @@ def search(config: Config, table: PriorsTable, patient: Dataset, before: str, bu
 
 
 def suitable(study_description: str, series: Sequence[Dataset], table: PriorsTable) -> tuple[str, ...]:
-    """The UIDs of the series to fetch: of a wanted modality, with a word for the chest in any of their descriptions."""
+    """Return the UIDs of the series to fetch.
+
+    They are of a wanted modality, with a word for the chest in any of their descriptions.
+    """
     chosen = []
     for one in series:
         keywords = ("SeriesDescription", "BodyPartExamined", "ProtocolName")
@@ -194,7 +197,9 @@ def _is_known(config: Config, catalog: Catalog, study_uid: str, method: str) -> 
 def look(
     config: Config, catalog: Catalog, method: str, study_uid: str, generation: int, attempt: int, waited: float
 ) -> PriorsWait:
-    """What a study has to wait for; where it need not, or must not any longer, the doubts are noted for its report.
+    """Return what a study has to wait for.
+
+    Where it need not wait, or must not any longer, the doubts are noted for its report.
 
     The PACS is asked at the first attempt, and again while it has not answered. `waited`: seconds since then.
 
@@ -270,6 +275,6 @@ def _note(config: Config, catalog: Catalog, study_uid: str, generation: int, is_
 
 
 def doubts(folder: Path) -> tuple[str, ...]:
-    """The codes (of `surroundings.FLAGS`) that `look` has noted in the generation's results folder."""
+    """Return the codes (of `surroundings.FLAGS`) that `look` has noted in the generation's results folder."""
     noted = folder / _NOTED
     return tuple(json.loads(noted.read_text("utf-8"))) if noted.is_file() else ()

@@ -37,7 +37,7 @@ class StoragePeer:
         self._provider = commitment_scp.CommitmentProvider(ae_title, self._missing, report_to or {})
 
     def start(self) -> int:
-        """Listens; returns the port.
+        """Listen; returns the port.
 
         Raises:
             SpoolError: the address cannot be bound or the folder not made.
@@ -62,7 +62,7 @@ class StoragePeer:
         return self.port
 
     def stop(self) -> None:
-        """Closes the port; running associations are aborted."""
+        """Close the port; running associations are aborted."""
         self._entity.shutdown()
 
     def _store(self, event: evt.Event) -> int:

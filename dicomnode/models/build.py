@@ -20,7 +20,7 @@ _SEGMENTER_KEYS = ("segmenter", "weights", "lungmask_weights", "lungmask_sha256"
 
 
 def segmenter(table: AnalysisTable) -> Segmenter:
-    """The configured segmenter.
+    """Return the configured segmenter.
 
     Raises:
         WeightsError: the weights are missing or not the expected file.
@@ -46,7 +46,7 @@ def segmenter(table: AnalysisTable) -> Segmenter:
 
 
 def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> downloads.Installed:
-    """The file itself with its given digest, or the published file of that name that was installed in `folder`."""
+    """Return the file itself with its given digest, or the published file of that name installed in `folder`."""
     if sha256 is not None:
         return downloads.Installed(path, sha256)
     try:
@@ -70,7 +70,7 @@ def _model_name(file: Path) -> str:
 
 
 def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | None":
-    """The configured bundle, or the one called `name`, hashes and golden case checked; None for "".
+    """Return the configured bundle, or the one called `name`, hashes and golden case checked; None for "".
 
     Raises:
         BundleError: it is missing, damaged, not allowed, does not reproduce its golden case, or needs radiomics that
@@ -99,7 +99,7 @@ def method(table: AnalysisTable, segments: Segmenter | None = None) -> Method:
 
 
 def profiles(config: Config, default: Method) -> dict[str, Method]:
-    """The methods of the profiles that rules name. One that segments as [analysis] does shares its network."""
+    """Return the methods of the profiles that rules name. One that segments as [analysis] does shares its network."""
     made: dict[str, Method] = {}
     for name in dict.fromkeys(r.analyse for r in config.route if r.analyse not in (None, DEFAULT_PROFILE)):
         assert name is not None

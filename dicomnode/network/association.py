@@ -129,7 +129,7 @@ def echo(destination: Peer) -> float:
 
 
 def send(destination: Peer, paths: Sequence[Path], on_result: Callable[[Path, Sent], None] | None = None) -> list[Sent]:
-    """Stores files at a peer, in their order, and returns what the peer has stored.
+    """Store files at a peer, in their order, and return what the peer has stored.
 
     The first failure ends it; what was stored before has been told to `on_result`, one call for each object.
 
@@ -182,7 +182,7 @@ def _proposals(files: Sequence[_File], destination: Peer) -> dict[tuple[UID, UID
 
 
 def _syntaxes(file: _File, destination: Peer) -> list[UID]:
-    """What the file may go in, the best first."""
+    """Return what the file may go in, the best first."""
     if file.transfer_syntax not in _CONVERTIBLE:
         return [file.transfer_syntax]
     preferred = [UID(destination.preferred_syntax)] if destination.preferred_syntax else []
@@ -190,7 +190,7 @@ def _syntaxes(file: _File, destination: Peer) -> list[UID]:
 
 
 def _batches(files: Sequence[_File], destination: Peer) -> Iterator[list[_File]]:
-    """The files in their order, cut where an association would need more than 128 contexts."""
+    """Yield the files in their order, cut where an association would need more than 128 contexts."""
     batch: list[_File] = []
     proposed: set[tuple[UID, UID]] = set()
     for file in files:
@@ -221,7 +221,7 @@ def _store(association: Association, destination: Peer, file: _File, message_id:
 
 
 def _converted(path: Path, syntax: UID) -> Dataset:
-    """The file in the other uncompressed syntax, read back: pynetdicom sends a data set as it was read."""
+    """Return the file in the other uncompressed syntax, read back: pynetdicom sends a data set as it was read."""
     dataset = dcmread(path)
     dataset.file_meta.TransferSyntaxUID = syntax
     converted = BytesIO()
@@ -271,7 +271,7 @@ def associated(
     handlers: Sequence[EventHandlerType] = (),
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Iterator[Association]:
-    """An established association, released at the end and aborted where something failed.
+    """Yield an established association, released at the end and aborted where something failed.
 
     `roles`: SOP classes for which we are the provider (PS3.7 D.3.3.4).
 

@@ -41,7 +41,7 @@ _LONGEST_REQUEST = 32_768
 
 
 def disable_nagle(association: Association) -> None:
-    """Sends small packets of an association at once."""
+    """Send small packets of an association at once."""
     wrapped = association.dul.socket
     if wrapped is not None and wrapped.socket is not None:
         wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -103,7 +103,7 @@ class RequestorEntity(ApplicationEntity):
 
 
 def _take_up_rejection(association: Association) -> None:
-    """A rejection that came before pynetdicom's thread looked whether it is connected.
+    """Take in a rejection that came before pynetdicom's thread looked whether it is connected.
 
     The thread that reads closes the connection at a rejection; the one that asked then finds it closed, takes that for
     a connection that never was, and leaves the answer in the queue: «not now» instead of «never».
@@ -154,7 +154,7 @@ def readable(sock: socket.socket, timeout_s: float) -> bool:
 
 
 def has_request(sock: socket.socket, timeout_s: float) -> bool:
-    """Waits until a whole association request stands in the socket's buffer; False where it does not come.
+    """Wait until a whole association request stands in the socket's buffer; False where it does not come.
 
     An association is two more threads and some milliseconds of the one core that Python has: half-open connections
     shall not get one. What is no request, or too long to be an honest one, counts as whole: it is answered by an abort.
@@ -183,7 +183,7 @@ class _Handler(RequestHandler):
     server: "DicomServer"
 
     def handle(self) -> None:
-        """Waits for the request, runs the association, tells that it has ended."""
+        """Wait for the request, runs the association, tells that it has ended."""
         server = self.server
         try:
             if has_request(self.request, server.open_timeout_s):
@@ -255,7 +255,7 @@ class DicomServer(ThreadedAssociationServer):
         return True
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
-        """A failed connection goes to the log instead of standard error, and does not end the server."""
+        """Log a failed connection, which does not end the server, instead of writing to standard error."""
         log.warning("connection from %s failed", client_address[0], exc_info=True)
 
     def shutdown(self) -> None:

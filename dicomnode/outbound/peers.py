@@ -19,7 +19,7 @@ _ADDRESS = re.compile(r"(?P<ae>[^@\\]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
 
 
 def to_peer(destination: DestinationTable, config: Config) -> association.Peer:
-    """The sender's record of a configured destination."""
+    """Return the sender's record of a configured destination."""
     return association.Peer(
         name=destination.name,
         ae_title=destination.ae_title,
@@ -49,7 +49,7 @@ def outbound(destination: DestinationTable, config: Config) -> Outbound:
 
 
 def echo(peer: Outbound) -> float:
-    """A sign of life: the seconds that it took.
+    """Ask for a sign of life; return the seconds that it took.
 
     Raises:
         PeerError, PeerRejectedError: there was none; see `association.echo` and `stow.echo`.
@@ -73,7 +73,7 @@ def send(
 
 
 def parse(text: str) -> DestinationTable:
-    """A destination from AET@HOST:PORT.
+    """Return a destination from AET@HOST:PORT.
 
     Raises:
         UsageError: the text is not of that form.
@@ -85,7 +85,7 @@ def parse(text: str) -> DestinationTable:
 
 
 def find(text: str, path: Path) -> Outbound:
-    """The peer that `text` names; the configuration file is needed for a destination's name only.
+    """Return the peer that `text` names; the configuration file is needed for a destination's name only.
 
     Raises:
         UsageError: neither of the two forms.

@@ -89,7 +89,7 @@ def export(rows: RegistryRows, out: Path, progress: Callable[[int, int], None] |
 
 
 def _check_folder(out: Path) -> None:
-    """Raises UsageError unless the folder is new, empty, or what a stopped export has left and nobody has touched."""
+    """Raise UsageError unless the folder is new, empty, or what a stopped export has left and nobody has touched."""
     found = {p.name for p in out.iterdir()} if out.exists() else set()
     volumes = {p.name for p in (out / "volumes").iterdir()} if "volumes" in found else set()
     own = all(map(_OWN.fullmatch, found)) and all(map(_OWN_VOLUME.fullmatch, volumes))
@@ -99,7 +99,7 @@ def _check_folder(out: Path) -> None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A name to write under; the file takes its place when it is whole."""
+    """Yield a name to write under; the file takes its place when it is whole."""
     temporary = path.with_name(f".{path.name}.part")
     yield temporary
     temporary.replace(path)
@@ -113,7 +113,7 @@ def _counted(scans: Sequence[RegistryScan], progress: Callable[[int, int], None]
 
 
 def _known_alive(outcome: RegistryOutcome, latest_scan: str) -> RegistryOutcome:
-    """A scan is a contact, and so is a transplant: a survivor's scan after the import must not contradict it."""
+    """Take a scan or a transplant for a contact: a survivor's scan after the import must not contradict it."""
     if outcome.death_date:
         return outcome
     last = max(outcome.last_contact_date, outcome.transplant_date, latest_scan)
@@ -121,7 +121,7 @@ def _known_alive(outcome: RegistryOutcome, latest_scan: str) -> RegistryOutcome:
 
 
 def _with_volume(scan: RegistryScan, out: Path) -> RegistryScan:
-    """The scan with a copy of its volume under `out`; without one where none is kept (any more).
+    """Return the scan with a copy of its volume under `out`; without one where none is kept (any more).
 
     A link would let who works with the export change the node's own file. The copy's time says nothing of the
     analysis, whose day would give away by how much the patient's dates are shifted. It follows from the content: what

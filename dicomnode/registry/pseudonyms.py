@@ -42,7 +42,7 @@ class Pseudonyms:
         return 1 + int.from_bytes(self._digest("shift", patient)[:8], "big") % _MOST_DAYS
 
     def shifted(self, day: date, patient: str) -> date:
-        """A date on the patient's own calendar."""
+        """Return a date on the patient's own calendar."""
         return day - timedelta(days=self.shift_days(patient))
 
     def _digest(self, use: str, text: str) -> bytes:
@@ -55,7 +55,7 @@ def is_pseudonym(text: str) -> bool:
 
 
 def load(folder: Path) -> Pseudonyms:
-    """The key in `folder`; made there at first use, by whichever process comes first.
+    """Return the key in `folder`; made there at first use, by whichever process comes first.
 
     Raises:
         UsageError: the file is no key, or cannot be read or made.

@@ -29,7 +29,7 @@ _THICKNESS_MM = (0.01, 100.0)
 def row(
     findings: Findings, header: Dataset, patient_hash: str, names: Pseudonyms, *, volume: str, now: float
 ) -> RegistryScan | None:
-    """The registry's row of an analysed scan. None: the study has no usable date, so it has no place in time.
+    """Return the registry's row of an analysed scan. None: the study has no usable date, so it has no place in time.
 
     Args:
         findings: of an analysed study.
@@ -69,7 +69,7 @@ def row(
 
 
 def risks(scan: RegistryScan, served: Risk | None, shadow: Risk | None, now: float) -> Iterator[RegistryRisk]:
-    """What the served bundle and the candidate beside it said of the scan."""
+    """Yield what the served bundle and the candidate beside it said of the scan."""
     for risk, is_served in ((served, True), (shadow, False)):
         if risk is not None:
             yield RegistryRisk(
@@ -85,7 +85,10 @@ def risks(scan: RegistryScan, served: Risk | None, shadow: Risk | None, now: flo
 
 
 def _shifted(series: ChosenSeries, patient: str, names: Pseudonyms, now: float) -> date | None:
-    """The study's date on the patient's calendar; None where it has none, one before 1900 or one still to come."""
+    """Return the study's date on the patient's calendar.
+
+    None where it has none, one before 1900 or one still to come.
+    """
     studied = studied_at(series)
     # A day of grace: the scanner's clock is in its own time zone.
     tomorrow = datetime.fromtimestamp(now, UTC).date() + timedelta(days=1)
@@ -106,7 +109,7 @@ def _sex(header: Dataset) -> str:
 
 
 def lungs_alone(volume: Volume, labels: Labels) -> tuple[NDArray[np.int16], Labels, tuple[float, float, float]]:
-    """The box around the lungs, `OUTSIDE_HU` outside of them: nothing of face or body is kept.
+    """Return the box around the lungs, `OUTSIDE_HU` outside of them: nothing of face or body is kept.
 
     Returns:
         Hounsfield units and labels of the box, (z, y, x), and the box's origin in the patient (x, y, z), mm.

@@ -44,7 +44,7 @@ def note(folder: Path, image: Path, codes: Sequence[str], order: Dataset | None)
 
 
 def noted(findings: Findings, codes: Sequence[str], order: bytes = b"") -> Findings:
-    """The findings with these flags in place of those that an earlier call added.
+    """Return the findings with these flags in place of those that an earlier call added.
 
     Args:
         codes: of `FLAGS`, in any order.

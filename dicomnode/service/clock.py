@@ -161,7 +161,7 @@ class Housekeeping:
             log.warning("study %s is enqueued later: the queue's database said %s", study_uid, _name(e))
 
     def _heard(self, study: StudyIntake) -> StudyIntake:
-        """The study as if its last image had come when this node began to listen, if it came before that."""
+        """Return the study as if its last image had come when this node began to listen, if it came before that."""
         return replace(study, last_seen=max(study.last_seen, self._since))
 
     def reconcile(self) -> None:
@@ -263,7 +263,10 @@ def _counts(config: Config) -> Counts | None:
 
 
 def _guarded(tick: Callable[[], object]) -> Callable[[], bool]:
-    """A tick whose failure is said and forgotten: the next one finds the same state. Returns whether it went well."""
+    """Return a tick whose failure is said and forgotten: the next one finds the same state.
+
+    Returns whether it went well.
+    """
 
     def run() -> bool:
         try:

@@ -4,5 +4,5 @@ from pathlib import Path
 
 
 def results_folder(results: Path, study_uid: str, generation: int) -> Path:
-    """The folder of one generation under `results` (`storage.results`)."""
+    """Return the folder of one generation under `results` (`storage.results`)."""
     return results / study_uid / f"g{generation}"

@@ -38,7 +38,10 @@ class Stored:
 
 
 def folder_name(uid: str) -> str:
-    """A UID as one path component. What the network calls a UID may be anything: all but a true UID is hashed."""
+    """Return a UID as one path component.
+
+    What the network calls a UID may be anything: all but a true UID is hashed.
+    """
     if len(uid) <= _UID_LENGTH and _SAFE_UID.fullmatch(uid):
         return uid
     return "x" + hashlib.sha256(uid.encode("utf-8", "surrogateescape")).hexdigest()[:40]
@@ -63,7 +66,7 @@ class Incoming:
         self._put(memoryview(file_meta))
 
     def write(self, data: bytes | memoryview) -> None:
-        """Adds bytes of the data set."""
+        """Add bytes of the data set."""
         self._put(memoryview(data))
         self._digest.update(data)
 
@@ -83,7 +86,7 @@ class Incoming:
 
     @contextmanager
     def dataset(self) -> Iterator[BinaryIO]:
-        """The data set's bytes, for reading, once all are written."""
+        """Yield the data set's bytes, for reading, once all are written."""
         self._file.seek(self._meta_size)
         reader = io.BufferedReader(self._file)
         try:
@@ -116,8 +119,9 @@ class Incoming:
 
 
 class Spool:
-    """`incoming/` (temporary), `studies/<study>/<series>/`, `quarantine/` and `leaving/` (what is being removed) under
-    one root, in one file system.
+    """The folders of received files under one root, in one file system.
+
+    They are `incoming/` (temporary), `studies/<study>/<series>/`, `quarantine/` and `leaving/` (what is being removed).
 
     Raises:
         SpoolError: a folder cannot be made.
@@ -139,7 +143,7 @@ class Spool:
                 raise _spool_error("make the folder", folder, error) from error
 
     def store(self, study_uid: str, series_uid: str, sop_instance_uid: str, file_meta: bytes, dataset: bytes) -> Stored:
-        """Writes one instance: `file_meta` (preamble, prefix, group 2) and the dataset's bytes as they were received.
+        """Write one instance: `file_meta` (preamble, prefix, group 2) and the dataset's bytes as they were received.
 
         The name holds the content's hash, so that two contents of one SOP Instance UID never meet in one file, however
         many associations and processes write at once, and the same content twice is the same file.
@@ -152,7 +156,7 @@ class Spool:
         return self.keep(incoming, study_uid, series_uid, sop_instance_uid)
 
     def receive(self, file_meta: bytes) -> Incoming:
-        """A data set begins to come in.
+        """Begin to take in a data set.
 
         Raises:
             SpoolError: disk full, no permission.
@@ -174,7 +178,7 @@ class Spool:
         return self.set_aside(incoming, code, text, now)
 
     def set_aside(self, incoming: Incoming, code: str, text: str, now: float) -> Path:
-        """Keeps in quarantine what was not accepted, with a `.json` beside it that says why (no patient data in it).
+        """Keep in quarantine what was not accepted, with a `.json` beside it that says why (no patient data in it).
 
         The name is the content's hash: a sender that tries the same bad object every minute fills no disk.
 
@@ -193,14 +197,14 @@ class Spool:
         return path
 
     def discard(self, path: Path) -> None:
-        """Removes a stored file that the catalogue did not take."""
+        """Remove a stored file that the catalogue did not take."""
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise _spool_error("remove", path, error) from error
 
     def move_out(self, study_uid: str) -> None:
-        """Takes a study out of `studies/` in one step: from now on the catalogue decides what becomes of it.
+        """Take a study out of `studies/` in one step: from now on the catalogue decides what becomes of it.
 
         Raises:
             SpoolError: it cannot be moved.
@@ -232,11 +236,11 @@ class Spool:
             raise _spool_error("move", self._leaving / name, error) from error
 
     def moved_out(self, before: float) -> list[str]:
-        """The names of the folders that `move_out` moved before this time, and that nobody has deleted."""
+        """Return the names of the folders that `move_out` moved before this time, and that nobody has deleted."""
         return sorted(path.name for path in self._leaving.iterdir() if path.stat().st_ctime < before)
 
     def delete(self, name: str) -> None:
-        """Deletes what was moved out.
+        """Delete what was moved out.
 
         Raises:
             SpoolError: it cannot be deleted.
@@ -248,11 +252,14 @@ class Spool:
             raise _spool_error("delete", self._leaving / name, error) from error
 
     def study_folders(self) -> list[Path]:
-        """The folders of the studies; a folder's name is the study's UID, or a hash where that is no plain one."""
+        """Return the folders of the studies.
+
+        A folder's name is the study's UID, or a hash where that is no plain one.
+        """
         return sorted(p for p in self._studies.iterdir() if p.is_dir())
 
     def sweep(self) -> int:
-        """Removes temporary files whose process has died; returns how many. Called when a receiver starts."""
+        """Remove temporary files whose process has died; return how many. Called when a receiver starts."""
         removed = 0
         for path in self._incoming.glob("*.part"):
             try:
@@ -277,7 +284,7 @@ class Spool:
 
 
 def _make_folder(folder: Path) -> None:
-    """Makes a folder and its parents; each new name is on the disk (fsync of its parent) when this returns."""
+    """Make a folder and its parents; each new name is on the disk (fsync of its parent) when this returns."""
     if folder.is_dir():
         return
     _make_folder(folder.parent)

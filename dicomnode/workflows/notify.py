@@ -64,7 +64,7 @@ def tell_step(name: str, event: dict[str, Any]) -> str | None:
 
 
 def register_queues(config: Config) -> None:
-    """A queue for each receiver."""
+    """Register a queue for each receiver."""
     for to in config.notify:
         DBOS.register_queue(
             notify_queue(to.name), global_concurrency=1, polling_interval_sec=POLL_S, on_conflict="always_update"

@@ -31,17 +31,20 @@ _PRIORITY_EPOCH = 1_735_689_600
 
 
 def study_id(study_uid: str, generation: int, run: int = 1) -> str:
-    """The workflow's ID: enqueueing the same study and generation twice is harmless. A retry by hand is a new run."""
+    """Return the workflow's ID: enqueueing the same study and generation twice is harmless.
+
+    A retry by hand is a new run.
+    """
     return f"study/{study_uid}/{generation}/{run}"
 
 
 def route_id(study_uid: str, generation: int, run: int = 1) -> str:
-    """The ID of the workflow that decides on a study and starts what is to be done."""
+    """Return the ID of the workflow that decides on a study and starts what is to be done."""
     return f"{study_id(study_uid, generation, run)}/route"
 
 
 def study_priority(priority: Priority, arrived_at: float, routing: RoutingTable) -> int:
-    """The place of a study in the queue of analyses: the least goes first.
+    """Return the place of a study in the queue of analyses: the least goes first.
 
     It is the time until which the study lets more urgent ones pass, so it ages by standing still: a stat study goes
     before every research study that came within `research_yields_s` before it, and behind the older ones. Nothing
@@ -54,24 +57,24 @@ def study_priority(priority: Priority, arrived_at: float, routing: RoutingTable)
 def delivery_id(
     study_uid: str, generation: int, run: int, destination: str, attempt: int, kind: Kind = "results"
 ) -> str:
-    """The ID of the workflow that is one attempt to deliver."""
+    """Return the ID of the workflow that is one attempt to deliver."""
     # No destination's name has a '~'.
     whose = destination if kind == "results" else f"{destination}~{kind}"
     return f"{study_id(study_uid, generation, run)}/{whose}/{attempt}"
 
 
 def notify_queue(name: str) -> str:
-    """The queue of one receiver of notifications."""
+    """Return the queue of one receiver of notifications."""
     return f"notify-{name}"
 
 
 def notify_id(name: str, event_id: str, attempt: int) -> str:
-    """The ID of the workflow that is one attempt to tell of an event."""
+    """Return the ID of the workflow that is one attempt to tell of an event."""
     return f"notify/{name}/{event_id}/{attempt}"
 
 
 def delivery_queue(destination: str) -> str:
-    """The queue of one destination."""
+    """Return the queue of one destination."""
     return f"deliver-{destination}"
 
 

@@ -85,7 +85,7 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
 
 
 def _entry(headers: Iterable[ImageHeader], method: Method, names: Pseudonyms, out: Path) -> dict[str, object]:
-    """A study's row and features, or why it has none; its volume is written."""
+    """Return a study's row and features, or why it has none; write its volume."""
     analysis = analyse(list(dict.fromkeys(h.path for h in headers)), method)
     findings = analysis.findings
     if findings.status == "refused" or findings.series is None or analysis.volume is None:
@@ -139,7 +139,7 @@ def _day(text_: str) -> date | None:
 
 
 def _readable(column: str, value: float | None) -> float | str:
-    """The value, or none where the registry would not read it again: some scanners write a thickness of 0."""
+    """Return the value, or none where the registry would not read it again: some scanners write a thickness of 0."""
     try:
         SCANS[column]("" if value is None else str(value))
     except ValueError:

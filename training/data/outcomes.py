@@ -69,7 +69,7 @@ def hazards(risk: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def hazard_logits(risk: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits of `hazards`, kept within those of a millionth."""
+    """Return the logits of `hazards`, kept within those of a millionth; both (..., intervals)."""
     h = np.clip(hazards(risk), 1e-6, 1 - 1e-6)
     return np.log(h) - np.log1p(-h)
 

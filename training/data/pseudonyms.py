@@ -29,11 +29,11 @@ class Pseudonyms:
     key: bytes
 
     def patient(self, patient_id: str) -> str:
-        """The pseudonym of a Patient ID."""
+        """Return the pseudonym of a Patient ID."""
         return "P" + self._keyed("patient", patient_id).hex()[:16]
 
     def read_patient(self, text: str) -> str:
-        """The pseudonym of a Patient ID in a table; a parser for `training.data.csv_tables`.
+        """Return the pseudonym of a Patient ID in a table; a parser for `training.data.csv_tables`.
 
         Raises:
             ValueError: it is empty.
@@ -41,11 +41,11 @@ class Pseudonyms:
         return self.patient(_patient_id(text))
 
     def scan(self, series_uid: str, part: str) -> str:
-        """The pseudonym of a series, or of a part of one."""
+        """Return the pseudonym of a series, or of a part of one."""
         return "S" + self._keyed("scan", series_uid, part).hex()[:16]
 
     def shifted(self, patient_id: str, day: date) -> date:
-        """The day on the patient's shifted calendar: intervals stay as they are."""
+        """Return the day on the patient's shifted calendar: intervals stay as they are."""
         number = int.from_bytes(self._keyed("shift", patient_id)[:8], "big")
         return day - timedelta(days=1 + number % LONGEST_SHIFT_DAYS)
 
@@ -54,7 +54,9 @@ class Pseudonyms:
 
 
 def of_file(path: Path) -> Pseudonyms:
-    """The pseudonyms by a key file (64 hexadecimal digits), which is made, for its owner alone, where there is none.
+    """Return the pseudonyms by a key file (64 hexadecimal digits).
+
+    It is made, for its owner alone, where there is none.
 
     Raises:
         UsageError: the file holds no key.

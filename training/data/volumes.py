@@ -11,7 +11,9 @@ from dicomnode.errors import UsageError
 
 
 def load_scan(path: Path) -> tuple[Volume, Labels]:
-    """A stored scan and its lung labels. The labels are those in the registry, for a synthetic one the phantom's truth.
+    """Read a stored scan, HU, and its lung labels, both (z, y, x).
+
+    The labels are those in the registry, for a synthetic one the phantom's truth.
 
     Raises:
         UsageError: the file is missing or is not such a scan.

@@ -37,7 +37,10 @@ def make_scan(folder: Path, scan: SyntheticScan, *, radiomics: bool, volume: boo
 
 
 def scan_phantom(scan: SyntheticScan) -> Phantom:
-    """The image of a scan: disease from its severity, noise and kernel from its scanner, breath and voxels its own."""
+    """Return the image of a scan.
+
+    Disease comes from its severity, noise and kernel from its scanner; breath and voxels are its own.
+    """
     rng = np.random.default_rng([scan.seed, 3])
     z, yx = float(rng.uniform(*SLICE_STEP_MM)), float(rng.uniform(*IN_PLANE_MM))
     usual, fibrosis = Disease.of_severity(scan.severity), scan.patient.fibrosis
@@ -61,12 +64,12 @@ def scan_phantom(scan: SyntheticScan) -> Phantom:
 
 
 def volume_name(scan: SyntheticScan) -> str:
-    """The path of a scan's volume in its registry."""
+    """Return the path of a scan's volume in its registry."""
     return f"scans/{scan.scan}.npz"
 
 
 def radiomics_settings() -> Mapping[str, Any]:
-    """The node's settings at the registry's resolution."""
+    """Return the node's settings at the registry's resolution."""
     from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS  # noqa: PLC0415 (imports PyRadiomics)
 
     return {

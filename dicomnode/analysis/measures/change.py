@@ -34,7 +34,7 @@ def studied_at(series: ChosenSeries) -> datetime | None:
 
 
 def before(findings: Findings, earlier: Sequence[Findings]) -> list[tuple[datetime, Findings]]:
-    """The analysed `earlier` findings that lie before `findings`, with their moments, the oldest first.
+    """Return the analysed `earlier` findings that lie before `findings`, with their moments, the oldest first.
 
     Findings of the same study, of the same moment or later, refused ones, and ones without a date are left out.
     """
@@ -53,13 +53,13 @@ def before(findings: Findings, earlier: Sequence[Findings]) -> list[tuple[dateti
 
 
 def latest_before(findings: Findings, earlier: Sequence[Findings]) -> Findings | None:
-    """The latest of the analysed `earlier` findings that lies before `findings`; None where there is none."""
+    """Return the latest of the analysed `earlier` findings that lies before `findings`; None where there is none."""
     found = before(findings, earlier)
     return found[-1][1] if found else None
 
 
 def compare(findings: Findings, earlier: Sequence[Findings]) -> Change | None:
-    """The change since the latest earlier scan.
+    """Return the change since the latest earlier scan.
 
     Args:
         findings: of this scan.

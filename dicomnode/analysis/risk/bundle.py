@@ -97,7 +97,8 @@ class Bundle:
         """Probability of death within each horizon, with bounds; none falls with time; lower <= probability <= upper.
 
         Args:
-            volume, labels: the scan.
+            volume: the scan, HU.
+        labels: its lungs, (z, y, x), 0 background, 1 right, 2 left.
             features: measured numbers by the names of `tabular.features_of`; what the model does not use is passed
                 over.
             earlier: of the patient's latest earlier scan; not used where another bundle has seen that one.
@@ -181,7 +182,7 @@ def _blamed(folder: Path) -> Iterator[None]:
 
 
 def _opened(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
-    """The bundle, and the files that are no models, as they were when their digests were checked."""
+    """Return the bundle, and the files that are no models, as they were when their digests were checked."""
     # A link may be moved to another bundle at any moment: all files have to be of one.
     folder = folder.resolve()
     text = _bytes(folder / "model.toml")

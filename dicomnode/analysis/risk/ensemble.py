@@ -39,7 +39,7 @@ class Ensemble(BaseModel):
 
 
 def hazard_logits(risks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits of h_k = (risk_k - risk_(k-1)) / (1 - risk_(k-1)); intervals along the last axis."""
+    """Return the logits of h_k = (risk_k - risk_(k-1)) / (1 - risk_(k-1)); both (..., intervals), risks cumulative."""
     before = np.concatenate([np.zeros_like(risks[..., :1]), risks[..., :-1]], axis=-1)
     hazards = np.clip((risks - before) / np.maximum(1 - before, 1e-12), _LEAST, _MOST)
     return np.log(hazards) - np.log1p(-hazards)

@@ -145,7 +145,7 @@ def _table_risks(arm: Tables, scan: Question) -> NDArray[np.float64]:
 
 
 def _doubts(tables: tuple[Tables, ...], scan: Question) -> tuple[Flag, ...]:
-    """What the tabular models lack.
+    """Return what the tabular models lack.
 
     Raises:
         RefusedError: features-missing, where a measured number is not there: an average in its place would be a guess.
@@ -178,7 +178,7 @@ def _doubts(tables: tuple[Tables, ...], scan: Question) -> tuple[Flag, ...]:
 
 
 def read(folder: Path, manifest: Manifest, sha256: str) -> FoldModels:
-    """The models of a bundle whose digests are checked.
+    """Return the models of a bundle whose digests are checked.
 
     Raises:
         ValueError: the preprocessing spec does not fit.

@@ -29,7 +29,7 @@ FAILED, UNSPECIFIED = ("110501", "DCM", "Equipment failure"), ("110513", "DCM", 
 
 
 def provider(name: str, table: UpsTable | MppsTable, config: Config) -> Peer:
-    """The sender's record of a configured server."""
+    """Return the sender's record of a configured server."""
     calling, seconds = table.calling_ae_title or config.node.ae_title, table.timeout_s
     return Peer(name, table.ae_title, table.host, table.port, calling, seconds, seconds, seconds, seconds)
 
@@ -77,7 +77,7 @@ def _on_their_way(catalog: Catalog, study_uid: str, generation: int) -> bool:
 
 
 def results(config: Config, catalog: Catalog, study_uid: str, generation: int) -> list[Reference]:
-    """The objects that were made of a study; none where they were removed since, or it was only forwarded."""
+    """Return the objects that were made of a study; none where they were removed since, or it was only forwarded."""
     titles = {d.name: d.ae_title for d in config.destination if d.kind == "dicom"}
     stored: dict[str, list[str]] = {}
     for delivery in catalog.deliveries(study_uid, generation):

@@ -25,7 +25,7 @@ class Commitments(Ledger):
     def ask_commitment(
         self, transaction_uid: str, study_uid: str, generation: int, destination: str, *, now: float
     ) -> None:
-        """Notes a request before it is sent: the report may come at any time after that."""
+        """Note a request before it is sent: the report may come at any time after that."""
         row = commitments.insert().values(
             transaction_uid=transaction_uid,
             study_uid=study_uid,
@@ -47,7 +47,7 @@ class Commitments(Ledger):
     def report_commitment(
         self, transaction_uid: str, committed: Sequence[str], failed: Mapping[str, int], *, now: float
     ) -> bool:
-        """Takes in a report: SOP Instance UIDs that the peer answers for, and those that it does not, with the reason.
+        """Take in a report: SOP Instance UIDs that the peer answers for, and those that it does not, with the reason.
 
         What failed becomes pending again, so that it is sent once more. A report that comes twice, late, or after its
         object was committed by another one takes nothing back. False: there was no such request.
@@ -74,14 +74,14 @@ class Commitments(Ledger):
         return True
 
     def held_instance(self, sop_instance_uid: str) -> Instance | None:
-        """What the node answers for when it is asked for storage commitment itself."""
+        """Return what the node answers for when it is asked for storage commitment itself."""
         query = select(instances).where(instances.c.sop_instance_uid == sop_instance_uid)
         with self._read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else Instance(**row._mapping)
 
     def owe_report(self, owed: OwedReport, *, now: float) -> None:
-        """Notes a report before its request is answered. The first attempt is the caller's. Asked again, it is new."""
+        """Note a report before its request is answered. The first attempt is the caller's. Asked again, it is new."""
         values = {"objects": json.dumps(owed.objects), "asked_at": now, "due_at": now + _FIRST_PAUSE_S, "attempts": 1}
         row = self._insert(owed_reports).values(
             transaction_uid=owed.transaction_uid, requester=owed.requester, **values
@@ -90,7 +90,7 @@ class Commitments(Ledger):
             connection.execute(row.on_conflict_do_update(index_elements=["transaction_uid", "requester"], set_=values))
 
     def due_reports(self, now: float) -> list[OwedReport]:
-        """The reports whose next attempt is due. It is the caller's: nobody else is given it."""
+        """Return the reports whose next attempt is due. It is the caller's: nobody else is given it."""
         table = owed_reports.c
         # A time far ahead was noted before the clock was set back.
         is_due = (table.due_at <= now) | (table.due_at > now + _LONGEST_PAUSE_S)

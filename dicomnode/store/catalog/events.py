@@ -25,7 +25,7 @@ class Events(Database):
             return [Event(**row._mapping) for row in rows]
 
     def forget_event(self, event_id: str) -> None:
-        """It was handed over."""
+        """Forget an event that was handed over."""
         with self._write() as connection:
             connection.execute(events.delete().where(events.c.event_id == event_id))
 
@@ -39,7 +39,7 @@ def note(
     reason: str | None,
     now: float,
 ) -> None:
-    """Notes that a job's state has changed, if that is an event: a commitment that follows a delivery is none."""
+    """Note that a job's state has changed, if that is an event: a commitment that follows a delivery is none."""
     if state not in TOLD or state == before or (state, before) == ("committed", "delivered"):
         return
     digest = hashlib.sha256(f"{study_uid} {generation} {state} {now!r}".encode()).hexdigest()[:32]

@@ -84,7 +84,7 @@ class RegistryRows(Database):
     """The registry's part of the catalogue."""
 
     def put_scan(self, scan: RegistryScan, risks: Iterable[RegistryRisk] = ()) -> bool:
-        """Notes a scan, in place of what was noted of it before. False: the patient was forgotten, nothing is noted."""
+        """Note a scan, in place of what was noted of it before. False: the patient was forgotten, nothing is noted."""
         with self._write() as connection:
             if _is_forgotten(connection, scan.patient):
                 return False
@@ -101,7 +101,7 @@ class RegistryRows(Database):
         return [RegistryScan(**{**row, "features": json.loads(row["features"])}) for row in rows]
 
     def latest_scan_dates(self) -> dict[str, str]:
-        """The date of each patient's latest scan, shifted as all of the patient's are."""
+        """Return the date of each patient's latest scan, shifted as all of the patient's are."""
         latest = func.max(registry_scans.c.date).label("latest")
         query = select(registry_scans.c.patient, latest).group_by(registry_scans.c.patient)
         with self._read() as connection:
@@ -118,7 +118,7 @@ class RegistryRows(Database):
         ]
 
     def put_outcomes(self, outcomes: Sequence[RegistryOutcome]) -> tuple[int, int]:
-        """Notes outcomes, all or none, each in place of the patient's earlier one; forgotten patients are left out.
+        """Note outcomes, all or none, each in place of the patient's earlier one; forgotten patients are left out.
 
         Returns how many were noted, and how many of those belong to a patient with a scan.
         """
@@ -139,7 +139,7 @@ class RegistryRows(Database):
             return [RegistryOutcome(**row) for row in connection.execute(query).mappings()]
 
     def leave_registry(self, patient: str, now: float) -> LeftRegistry:
-        """Removes all rows of a patient, and keeps the patient's next scans out."""
+        """Remove all rows of a patient, and keeps the patient's next scans out."""
         with self._write() as connection:
             mine = registry_scans.c.patient == patient
             volumes = connection.execute(select(registry_scans.c.volume).where(mine)).scalars().all()
