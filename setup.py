@@ -15,6 +15,7 @@ class BuildWithShipped(build_py):
     """Copies them into a built package; an editable install finds them in the repository."""
 
     def run(self) -> None:
+        """Build, then copy what is shipped."""
         super().run()
         if self.editable_mode:
             return

@@ -61,7 +61,7 @@ class Installed:
 
 
 def installed(folder: Path) -> dict[str, Installed]:
-    """What was installed in the folder, by file name."""
+    """Return what was installed in the folder, by file name."""
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         return {name: Installed(folder / name, str(sha256)) for name, sha256 in record.items()}

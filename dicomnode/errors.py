@@ -1,6 +1,9 @@
 """The tree of errors. Each class knows the exit code of the command line and whether retrying may help.
 
 The message says what was wrong, with the value, and what to do. It never holds patient data: messages end in logs.
+
+The workflow engine pickles the error of a step that failed, by the name of its class: these keep their names and their
+module, or what is queued cannot be taken up again.
 """
 
 from typing import ClassVar
@@ -37,6 +40,9 @@ class RefusedError(DicomnodeError):
         super().__init__(text)
         self.code = code
         self.text = text
+
+    def __reduce__(self) -> tuple[type["RefusedError"], tuple[str, str]]:
+        return type(self), (self.code, self.text)
 
 
 class GateError(DicomnodeError):

@@ -52,7 +52,7 @@ class SourceGrid:
     shape: tuple[int, int]
 
     def sample(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The voxels of `array` (z, y, x) nearest to the source images' own, as (frame, y, x)."""
+        """Return the labels of `array` (z, y, x) nearest to the source images' own voxels, as (frame, y, x)."""
         sampled = np.empty((len(self.z), *self.shape), np.uint8)
         for frame, starts in enumerate(zip(self.z, self.y, self.x, strict=True)):
             z, y, x = (int(np.floor(start + 0.5)) for start in starts)
@@ -94,7 +94,7 @@ class Volume:
         return tuple(dict.fromkeys(f.path for f in self.frames))
 
     def to_source(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """An array (z, y, x) as it lies on the source images, in their rows and columns: (frame, row, column).
+        """Return an array (z, y, x) as it lies on the source images, in their rows and columns: (frame, row, column).
 
         The frames are those of `frames`. Of a resampled volume, each source voxel takes the nearest voxel's value.
         """

@@ -276,7 +276,7 @@ class Findings:
 
     @classmethod
     def from_json(cls, text: str) -> "Findings":
-        """The findings that `to_json` wrote, in this version or an earlier one.
+        """Return the findings that `to_json` wrote, in this version or an earlier one.
 
         Raises:
             ValueError: the text is not such a file.
@@ -290,7 +290,7 @@ class Findings:
 
 
 def _under_todays_keys(read: Any) -> Any:
-    """Findings as read, whose change may stand under the keys that it had before `_TODAYS_KEYS`."""
+    """Return findings as read, whose change may stand under the keys that it had before `_TODAYS_KEYS`."""
     change = read.get("change") if isinstance(read, dict) else None
     if not isinstance(change, dict):
         return read
@@ -305,7 +305,7 @@ def _renamed(read: Any) -> Any:
 
 
 def _former(change: Change) -> dict[str, Any]:
-    """A change under the keys that it had before `_TODAYS_KEYS`: the UIDs of what was sent derive from these."""
+    """Return a change under the keys that it had before `_TODAYS_KEYS`: the UIDs of what was sent derive from these."""
     former = {today: key for key, today in _TODAYS_KEYS.items()}
     d = {former.get(k, k): v for k, v in asdict(change).items()}
     return {**d, "measures": {k: {former.get(n, n): x for n, x in v.items()} for k, v in d["measures"].items()}}

@@ -101,7 +101,7 @@ class Analysis:
 
     @property
     def lobes_in_source(self) -> NDArray[np.uint8] | None:
-        """Lobes likewise; None where there are none."""
+        """Lobes likewise, (frame, row, column), numbers as in `regions.LOBES`; None where there are none."""
         return None if self.lobes is None else self._in_source(self.lobes)
 
     def _in_source(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -164,7 +164,7 @@ def analyse(
 def segment(
     files: Sequence[Path], segmenter: lungs.Segmenter, rules: Rules = DEFAULT_RULES, progress: Progress | None = None
 ) -> "Segmented | Analysis":
-    """The first half of `analyse`, up to the labels, for which no bundle is needed; or the refused analysis."""
+    """Run the first half of `analyse`, up to the labels (no bundle is needed), or up to the refusal."""
     watch = _Stopwatch(progress)
     with watch.stage("load"):
         headers, unreadable = read_headers(files)
@@ -191,7 +191,7 @@ def segment(
 def measure(
     segmented: "Segmented", method: Method, progress: Progress | None = None, priors: Sequence[Findings] = ()
 ) -> Analysis:
-    """The second half of `analyse`, with the method whose segmenter made the labels."""
+    """Run the second half of `analyse`, with the method whose segmenter made the labels."""
     watch = _Stopwatch(progress)
     watch.seconds |= segmented.seconds
     findings = _measure(segmented, method, watch)
@@ -209,7 +209,10 @@ def measure(
 
 
 def _select(series: Sequence[Series], unreadable: Sequence[Unreadable], rules: Rules) -> Selection:
-    """The selection over everything that was given: a folder may hold several studies, and only one can be meant."""
+    """Select over everything that was given.
+
+    A folder may hold several studies, and only one can be meant.
+    """
     by_study = studies(series)
     if len(by_study) <= 1:
         return select(series, unreadable, rules)
@@ -261,7 +264,7 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
 def _with_risk(
     findings: Findings, bundle: "Bundle", header: Dataset, segmented: Segmented, before: Findings | None
 ) -> Findings:
-    """The findings with the bundle's risk, or with a flag that says why there is none."""
+    """Return the findings with the bundle's risk, or with a flag that says why there is none."""
     if doubts := [f.code for f in findings.flags if f.severity == "error"]:
         why = f"the lung segmentation is doubtful ({', '.join(doubts)})"
     else:
@@ -319,5 +322,5 @@ def _refused(selection: Selection, error: RefusedError | None = None) -> Finding
 
 
 def with_encode_time(findings: Findings, seconds: float) -> Findings:
-    """The findings with the time that encoding the reports took."""
+    """Return the findings with the time that encoding the reports took."""
     return replace(findings, timings_s={**findings.timings_s, "encode": round(seconds, 3)})

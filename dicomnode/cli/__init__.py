@@ -58,4 +58,4 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """A DICOM node that quantifies systemic sclerosis lung disease on chest CT. Research use only."""
+    """A DICOM node that quantifies systemic sclerosis lung disease on chest CT. Research use only."""  # noqa: D401  (the help)

@@ -61,11 +61,11 @@ class DestinationTable(ConfigTable):
         return None
 
     def called_as(self, _ae_title: str) -> Self:
-        """The same, called under our AE title where its kind calls by AE titles and it names none of its own."""
+        """Return the same, called under our AE title where its kind calls by AE titles and it names none of its own."""
         return self
 
     def resolved(self, _folder: Path) -> Self:
-        """The same with its files' paths made absolute against the configuration's folder."""
+        """Return the same with its files' paths made absolute against the configuration's folder."""
         return self
 
 
@@ -114,7 +114,7 @@ class StowDestinationTable(DestinationTable):
         return value
 
     def resolved(self, folder: Path) -> Self:
-        """The same with its files' paths made absolute against `folder`."""
+        """Return the same with its files' paths made absolute against `folder`."""
         files = {
             key: f"file:{folder / value.removeprefix('file:')}"
             for key, value in (("password", self.password), ("token", self.token))
@@ -131,7 +131,7 @@ def _is_private(url: str) -> bool:
 
 
 def _kind_of(value: Any) -> str:
-    """The kind that a table of the file, or a record, is of."""
+    """Return the kind that a table of the file, or a record, is of."""
     is_table = isinstance(value, dict)
     return str(value.get("kind", _DEFAULT_KIND) if is_table else getattr(value, "kind", _DEFAULT_KIND))
 

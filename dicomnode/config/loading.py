@@ -145,7 +145,7 @@ def _place(location: tuple[str | int, ...]) -> _Place:
 
 
 def _of_kinds(tables: list[type[BaseModel]]) -> dict[str, type[BaseModel]]:
-    """The tables by their kind, where there are several kinds."""
+    """Return the tables by their kind, where there are several kinds."""
     return {get_args(t.model_fields["kind"].annotation)[0]: t for t in tables} if len(tables) > 1 else {}
 
 

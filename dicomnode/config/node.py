@@ -42,7 +42,7 @@ class CallerTable(ConfigTable):
         return value
 
     def peer(self, address: str, calling_ae: str, timeout_s: float, network_timeout_s: float) -> Peer:
-        """The caller as one that we call, at `address` ("host:port"), under our AE title `calling_ae`."""
+        """Return the caller as one that we call, at `address` ("host:port"), under our AE title `calling_ae`."""
         host, _, port = address.rpartition(":")
         return Peer(
             name=f"caller {self.ae_title}",

@@ -85,7 +85,7 @@ class NotifyTable(ConfigTable):
         return self
 
     def resolved(self, folder: Path) -> Self:
-        """The same with its path made absolute against `folder`."""
+        """Return the same with its path made absolute against `folder`."""
         return self if self.secret_file is None else self.model_copy(update={"secret_file": folder / self.secret_file})
 
     @property

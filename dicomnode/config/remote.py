@@ -28,7 +28,7 @@ class RemoteTable(ConfigTable):
     timeout_s: float = Field(30, gt=0, description="give the seconds to wait for an answer")
 
     def called_as(self, ae_title: str) -> Self:
-        """The same, called under our AE title `ae_title` where it names none of its own."""
+        """Return the same, called under our AE title `ae_title` where it names none of its own."""
         return self if self.calling_ae_title else self.model_copy(update={"calling_ae_title": ae_title})
 
     @property

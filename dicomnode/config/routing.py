@@ -165,7 +165,7 @@ class ProfileTable(ConfigTable):
             raise ConfigurationError(f"profile {self.name!r}: {what}") from None
 
     def resolved(self, folder: Path) -> Self:
-        """The same with its path made absolute against `folder`."""
+        """Return the same with its path made absolute against `folder`."""
         weights = self.lungmask_weights
         return self if weights is None else self.model_copy(update={"lungmask_weights": folder / weights})
 

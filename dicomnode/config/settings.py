@@ -114,7 +114,7 @@ class Config(ConfigTable):
         return bool(self.route) or self.routing.otherwise != "analyse"
 
     def analysis_of(self, profile: str) -> AnalysisTable:
-        """The table [analysis] as the named profile varies it. Raises ConfigurationError."""
+        """Return the table [analysis] as the named profile varies it. Raises ConfigurationError."""
         if profile == DEFAULT_PROFILE:
             return self.analysis
         for one in self.profile:
@@ -123,7 +123,7 @@ class Config(ConfigTable):
         raise ConfigurationError(f"profile {profile!r} is no longer configured: restore it, or retry the study")
 
     def on_device(self, device: str) -> Self:
-        """The same with another compute device, for one worker. Raises ConfigurationError."""
+        """Return the same with another compute device, for one worker. Raises ConfigurationError."""
         try:
             analysis = AnalysisTable.model_validate({**self.analysis.model_dump(), "device": device})
         except ValidationError:
@@ -131,7 +131,7 @@ class Config(ConfigTable):
         return self.model_copy(update={"analysis": analysis})
 
     def resolved(self, folder: Path) -> Self:
-        """The same with every path made absolute against `folder`."""
+        """Return the same with every path made absolute against `folder`."""
         storage = self.storage.model_copy(
             update={k: folder / getattr(self.storage, k) for k in ("spool", "results", "state")}
         )

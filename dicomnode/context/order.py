@@ -75,7 +75,7 @@ class Linkage:
 
 
 def match(study: Identity, orders: Sequence[Order]) -> Linkage:
-    """The order that the study answers, if there is exactly one.
+    """Return the order that the study answers, if there is exactly one.
 
     An order of the study's UID, or of its Accession Number, that does not agree with the rest is a contradiction: the
     RIS or the scanner is wrong about somebody, and nobody here can tell which.
@@ -98,7 +98,7 @@ def match(study: Identity, orders: Sequence[Order]) -> Linkage:
 
 
 def decide(config: Config, catalog: Catalog, image: Path, folder: Path) -> Linkage | None:
-    """The order of the study that `image` (its path) is from; None where no worklist is configured.
+    """Return the order of the study that `image` (its path) is from; None where no worklist is configured.
 
     Args:
         folder: the generation's results, where the decision is kept.
@@ -118,7 +118,7 @@ def decide(config: Config, catalog: Catalog, image: Path, folder: Path) -> Linka
 
 
 def decided(folder: Path) -> Dataset | None:
-    """The worklist's item that `decide` linked for the generation whose results lie in `folder`, undecoded."""
+    """Return the worklist's item that `decide` linked for the generation whose results lie in `folder`, undecoded."""
     kept = _kept(folder)
     return None if kept is None else kept.order
 

@@ -14,7 +14,7 @@ _ENDED: tuple[JobState, ...] = ("analysed", "delivered", "committed", "refused",
 
 
 def prior_findings(catalog: Catalog, config: Config, study_uid: str) -> list[Findings]:
-    """What this node found in the same patient's other studies, later ones included, in the order of their UIDs.
+    """Return what this node found in the same patient's other studies, later ones included, in the order of their UIDs.
 
     Of each study the newest result counts; one that was refused, cancelled or is not yet there is left out. Whose a
     study is: `store.catalog.patients`.
@@ -27,7 +27,10 @@ def prior_findings(catalog: Catalog, config: Config, study_uid: str) -> list[Fin
 
 
 def newest_findings(catalog: Catalog, config: Config, study_uid: str) -> Findings | None:
-    """The newest generation's findings that have come to their end; None where it was refused, or nothing was found."""
+    """Return the newest generation's findings that have come to their end.
+
+    None where it was refused, or nothing was found.
+    """
     study = catalog.study(study_uid)
     for generation in range(0 if study is None else study.generation, 0, -1):
         job = catalog.job(study_uid, generation)

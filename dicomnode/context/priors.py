@@ -69,7 +69,7 @@ class PriorsWait:
 
 
 def search(table: PriorsTable, patient: Dataset, before: str, but: str) -> list[ArchivedScan]:
-    """The prior chest CTs that the PACS lists for a patient, the latest first, at most `priors.most`.
+    """Return the prior chest CTs that the PACS lists for a patient, the latest first, at most `priors.most`.
 
     Args:
         patient: undecoded data set of an image or of an order: its patient's ID, issuer and character set.
@@ -101,7 +101,10 @@ def search(table: PriorsTable, patient: Dataset, before: str, but: str) -> list[
 
 
 def suitable(study_description: str, series: Sequence[Dataset], table: PriorsTable) -> tuple[str, ...]:
-    """The UIDs of the series to fetch: of a wanted modality, with a word for the chest in any of their descriptions."""
+    """Return the UIDs of the series to fetch.
+
+    They are of a wanted modality, with a word for the chest in any of their descriptions.
+    """
     chosen = []
     for one in series:
         keywords = ("SeriesDescription", "BodyPartExamined", "ProtocolName")
@@ -182,7 +185,9 @@ def _is_known(config: Config, catalog: Catalog, study_uid: str, method: str) -> 
 def look(
     config: Config, catalog: Catalog, method: str, study_uid: str, generation: int, attempt: int, waited: float
 ) -> PriorsWait:
-    """What a study has to wait for; where it need not, or must not any longer, the doubts are noted for its report.
+    """Return what a study has to wait for.
+
+    Where it need not wait, or must not any longer, the doubts are noted for its report.
 
     The PACS is asked at the first attempt, and again while it has not answered. `waited`: seconds since then.
 
@@ -258,6 +263,6 @@ def _note(config: Config, catalog: Catalog, study_uid: str, generation: int, is_
 
 
 def doubts(folder: Path) -> tuple[str, ...]:
-    """The codes (of `surroundings.FLAGS`) that `look` has noted in the generation's results folder."""
+    """Return the codes (of `surroundings.FLAGS`) that `look` has noted in the generation's results folder."""
     noted = folder / PRIORS
     return tuple(json.loads(noted.read_text("utf-8"))) if noted.is_file() else ()

@@ -42,7 +42,7 @@ def refresh(config: Config, catalog: Catalog, now: float) -> int:
 
 
 def ask(table: WorklistTable, question: Dataset) -> list[Order]:
-    """The orders that the RIS answers with.
+    """Return the orders that the RIS answers with.
 
     Raises:
         PeerError, PeerRejectedError: it did not answer within `worklist.timeout_s`, or refused.
@@ -64,7 +64,7 @@ def _orders(answers: Iterable[bytes], seen_at: float) -> Iterator[Order]:
 
 
 def today(table: WorklistTable, now: float) -> date:
-    """The RIS's date at `now` (UTC seconds)."""
+    """Return the RIS's date at `now` (UTC seconds)."""
     return datetime.fromtimestamp(now, _zone(table)).date()
 
 
@@ -73,7 +73,7 @@ def _zone(table: WorklistTable) -> tzinfo | None:
 
 
 def overview(catalog: Catalog, day: date) -> Iterator[dict[str, object]]:
-    """A day's orders for a person to read, each with what the node holds of its study and of its patient."""
+    """Yield a day's orders for a person to read, each with what the node holds of its study and of its patient."""
     for order in catalog.orders_between(f"{day:%Y%m%d}", f"{day:%Y%m%d}"):
         item = find.read(order.content)
         held = [

@@ -37,7 +37,7 @@ def of_days(first: date, last: date, modality: str, station: str) -> Dataset:
 
 
 def of_study(image: Dataset) -> Dataset | None:
-    """What is asked for an image: by its Accession Number, else by its patient; None where it has neither."""
+    """Return what is asked for an image: by its Accession Number, else by its patient; None where it has neither."""
     identifier = _identifier()
     for keyword in ("AccessionNumber", "PatientID"):
         value = str(image.get(keyword) or "").strip()
@@ -62,7 +62,7 @@ def _identifier() -> Dataset:
 
 
 def order(answer: bytes, seen_at: float) -> Order:
-    """What the node keeps of an answer (`find.Found`).
+    """Return what the node keeps of an answer (`find.Found`).
 
     Answers that are steps of one order (same patient, study, Accession Number and procedure) get one key.
     """

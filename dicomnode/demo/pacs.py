@@ -36,7 +36,7 @@ class StoragePeer:
         self._provider = commitment_scp.CommitmentProvider(self._missing, report_to)
 
     def start(self) -> int:
-        """Listens; returns the port.
+        """Listen; returns the port.
 
         Raises:
             SpoolError: the address cannot be bound or the folder not made.

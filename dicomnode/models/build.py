@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | None":
-    """The configured bundle, or the one called `name`, hashes and golden case checked; None for "".
+    """Return the configured bundle, or the one called `name`, hashes and golden case checked; None for "".
 
     Raises:
         BundleError: it is missing, damaged, not allowed, does not reproduce its golden case, or needs radiomics that
@@ -44,7 +44,7 @@ def method(table: AnalysisTable, segments: Segmenter | None = None) -> Method:
 
 
 def profiles(config: Config, default: Method) -> dict[str, Method]:
-    """The methods of the profiles that rules name. One that segments as [analysis] does shares its network."""
+    """Return the methods of the profiles that rules name. One that segments as [analysis] does shares its network."""
     made: dict[str, Method] = {}
     for name in dict.fromkeys(r.analyse for r in config.route if r.analyse not in (None, DEFAULT_PROFILE)):
         assert name is not None

@@ -27,7 +27,7 @@ KNOWN = (
 
 
 def find(name: str) -> PublishedFile:
-    """The published file of this name (or file name). Raises UsageError."""
+    """Return the published file of this name (or file name). Raises UsageError."""
     for known in KNOWN:
         if name.lower() in (known.name.lower(), known.file.lower()):
             return known

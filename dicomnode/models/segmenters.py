@@ -71,7 +71,7 @@ SEGMENTERS: Final[Mapping[SegmenterName, SegmenterFactory]] = {"classical": _cla
 
 
 def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> downloads.Installed:
-    """The file itself with its given digest, or the published file of that name that was installed in `folder`."""
+    """Return the file itself with its digest, or the published file of that name that was installed in `folder`."""
     if sha256 is not None:
         return downloads.Installed(path, sha256)
     try:

@@ -38,7 +38,7 @@ class Models:
     """The configured models: a method for each profile that a rule names, and the candidate in the shadow."""
 
     def __init__(self, config: Config) -> None:
-        """Raises WeightsError, BundleError, ConfigurationError: what is configured cannot be served."""
+        """Raise WeightsError, BundleError, ConfigurationError: what is configured cannot be served."""
         table = config.analysis
         self._table = table
         self._shadow_mark: _Mark = None
@@ -51,7 +51,7 @@ class Models:
             self._served[name] = _Served(profile, _mark(profile, profile.bundle), method)
 
     def method(self, profile: str | None = None) -> Method:
-        """A profile's method, with the bundle that lies in the weights folder now, or the last one that loaded.
+        """Return a profile's method, with the bundle that lies in the weights folder now, or the last one that loaded.
 
         Raises:
             ConfigurationError: this worker knows no profile of that name.
@@ -67,7 +67,7 @@ class Models:
         return served.method
 
     def shadow(self) -> "Bundle | None":
-        """The candidate that runs unseen beside the default profile's bundle; None where there is none that loads."""
+        """Return the candidate that runs unseen beside the default profile's bundle; None where none loads."""
         mark = _mark(self._table, self._table.shadow_bundle)
         if mark != self._shadow_mark:
             self._load_shadow(mark)
@@ -99,7 +99,7 @@ def _mark(table: AnalysisTable, name: str) -> _Mark:
 
 
 def _with_new_bundle(served: _Served) -> Method:
-    """The method with the bundle as it is now, or unchanged where that one does not load."""
+    """Return the method with the bundle as it is now, or unchanged where that one does not load."""
     name = served.table.bundle
     try:
         bundle = build.model_bundle(served.table)

@@ -183,7 +183,7 @@ def _proposals(files: Sequence[_File], destination: Peer) -> dict[tuple[UID, UID
 
 
 def _syntaxes(file: _File, destination: Peer) -> list[UID]:
-    """What the file may go in, the best first."""
+    """Return what the file may go in, the best first."""
     if file.transfer_syntax not in _CONVERTIBLE:
         return [file.transfer_syntax]
     preferred = [UID(destination.preferred_syntax)] if destination.preferred_syntax else []
@@ -191,7 +191,7 @@ def _syntaxes(file: _File, destination: Peer) -> list[UID]:
 
 
 def _batches(files: Sequence[_File], destination: Peer) -> Iterator[list[_File]]:
-    """The files in their order, cut where an association would need more than 128 contexts."""
+    """Yield the files in their order, cut where an association would need more than 128 contexts."""
     batch: list[_File] = []
     proposed: set[tuple[UID, UID]] = set()
     for file in files:
@@ -222,7 +222,7 @@ def _store(association: Association, destination: Peer, file: _File, message_id:
 
 
 def _converted(path: Path, syntax: UID) -> Dataset:
-    """The file in the other uncompressed syntax, read back: pynetdicom sends a data set as it was read."""
+    """Return the file in the other uncompressed syntax, read back: pynetdicom sends a data set as it was read."""
     dataset = dcmread(path)
     dataset.file_meta.TransferSyntaxUID = syntax
     converted = BytesIO()
@@ -272,7 +272,7 @@ def associated(
     handlers: Sequence[EventHandlerType] = (),
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Iterator[Association]:
-    """An established association, released at the end and aborted where something failed.
+    """Yield an established association, released at the end and aborted where something failed.
 
     `roles`: SOP classes for which we are the provider (PS3.7 D.3.3.4).
 
@@ -298,7 +298,7 @@ def connect(
     handlers: Sequence[EventHandlerType] = (),
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Association:
-    """An association as it came out of its request: established or not. The one way out of the node (see `Peer`).
+    """Request an association: the one way out of the node (see `Peer`). Returns it whether established or not.
 
     For `associated`, and for pynetdicom's C-MOVE, which judges for itself.
 

@@ -41,7 +41,10 @@ class StoreAnswer:
 
 
 def store_request(command: bytes, context_id: int) -> StoreRequest | None:
-    """The request in an encoded command set (Implicit VR Little Endian); None if it is anything but a whole one."""
+    """Return the request in an encoded command set (Implicit VR Little Endian).
+
+    None if it is anything but a whole one.
+    """
     values: dict[int, bytes] = {}
     at = 0
     while at + 8 <= len(command):
@@ -60,7 +63,7 @@ def store_request(command: bytes, context_id: int) -> StoreRequest | None:
 
 
 def store_response(request: StoreRequest, answer: StoreAnswer, longest: int) -> bytes:
-    """The C-STORE-RSP as P-DATA-TF PDUs (PS3.8 9.3.5); `longest`: the peer's maximum length, 0 for no limit."""
+    """Return the C-STORE-RSP as P-DATA-TF PDUs (PS3.8 9.3.5); `longest`: the peer's maximum length, 0 for no limit."""
     comment = answer.comment.encode("ascii", "replace")[:_LONGEST_COMMENT]
     elements = b"".join(
         (

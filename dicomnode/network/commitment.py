@@ -44,14 +44,14 @@ class Report:
 
 
 def context() -> PresentationContext:
-    """The receiver's context: SCP for those who ask us, and SCU for a peer that comes with its report."""
+    """Return the receiver's context: SCP for those who ask us, and SCU for a peer that comes with its report."""
     made = build_context(STORAGE_COMMITMENT)
     made.scu_role, made.scp_role = True, True
     return made
 
 
 def read_report(event_type: int | None, information: Dataset) -> Report:
-    """A report as it came.
+    """Return a report as it came.
 
     Raises:
         ValueError: it is no storage commitment report.
@@ -123,7 +123,7 @@ def _asked(transaction_uid: str, objects: Sequence[tuple[str, str]]) -> Dataset:
 
 
 def item(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
-    """An item of the sequences that name objects."""
+    """Return an item of the sequences that name objects."""
     item = Dataset()
     item.ReferencedSOPClassUID = sop_class_uid
     item.ReferencedSOPInstanceUID = sop_instance_uid

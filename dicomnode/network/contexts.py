@@ -70,7 +70,7 @@ DOCUMENTS: tuple[UID, ...] = (
 
 
 def accepted() -> list[PresentationContext]:
-    """The presentation contexts of the receiver: verification, images, documents."""
+    """Return the presentation contexts of the receiver: verification, images, documents."""
     return [
         build_context(VERIFICATION, [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian]),
         *(build_context(sop_class, [*UNCOMPRESSED, *COMPRESSED]) for sop_class in IMAGES),

@@ -102,12 +102,12 @@ def _ask(association: Association, peer: Peer, model: UID, identifier: Dataset, 
 
 
 def read(answer: bytes) -> Dataset:
-    """An answer as a data set whose elements have not been decoded yet."""
+    """Return an answer as a data set whose elements have not been decoded yet."""
     return dcmread(BytesIO(answer))
 
 
 def status_of(status: Dataset, peer: Peer) -> int:
-    """The status of a response.
+    """Return the status of a response.
 
     Raises:
         PeerError: there is none, because the peer fell silent or aborted.
@@ -118,7 +118,7 @@ def status_of(status: Dataset, peer: Peer) -> int:
 
 
 def failure(peer: Peer, what: str, code: int) -> PeerError | PeerRejectedError:
-    """The error that a final status other than success stands for."""
+    """Return the error that a final status other than success stands for."""
     message = f"{peer} answered the {what} with status 0x{code:04X}"
     if code in FOR_GOOD:
         return PeerRejectedError(f"{message}: {FOR_GOOD[code].format(calling=peer.calling_ae)}")

@@ -20,7 +20,7 @@ def matches(keys: Sequence[DataElement], entity: Dataset) -> bool:
 
 
 def values(dataset: Dataset, keyword: str) -> list[str]:
-    """An element's values as text; none where it is absent or empty."""
+    """Return an element's values as text; none where it is absent or empty."""
     return _values(dataset.get(Tag(keyword)))
 
 

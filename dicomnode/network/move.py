@@ -29,7 +29,7 @@ class Retrieved:
 
 
 def series(study_uid: str, series_uids: Sequence[str]) -> Dataset:
-    """The identifier of some series of a study; a list of UIDs is allowed (PS3.4 C.4.2.2.1)."""
+    """Return the identifier of some series of a study; a list of UIDs is allowed (PS3.4 C.4.2.2.1)."""
     identifier = Dataset()
     identifier.QueryRetrieveLevel = "SERIES"
     identifier.StudyInstanceUID = study_uid
@@ -50,6 +50,7 @@ def move(peer: Peer, identifier: Dataset, to: str) -> Retrieved:
 
 
 def patient(peer: Peer) -> Peer:
+    """Return the peer with time enough for a retrieval, in which it may be silent for long."""
     return replace(peer, dimse_timeout_s=_SILENCE_S, network_timeout_s=_SILENCE_S)
 
 

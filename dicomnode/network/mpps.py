@@ -27,7 +27,7 @@ State = Literal["COMPLETED", "DISCONTINUED"]
 
 
 def contexts() -> list[PresentationContext]:
-    """The one context."""
+    """Return the one presentation context."""
     return [build_context(MPPS, _SYNTAXES)]
 
 
@@ -49,7 +49,7 @@ def update(association: Association, peer: Peer, step_uid: str, change: Dataset)
 
 
 def begun(image: Dataset, step_uid: str, station: str, at: float) -> Dataset:
-    """A step that is IN PROGRESS (PS3.4 table F.7.2-1, N-CREATE), of no scheduled one.
+    """Return a step that is IN PROGRESS (PS3.4 table F.7.2-1, N-CREATE), of no scheduled one.
 
     Args:
         image: header of an image of the study: its patient, study and order.
@@ -97,14 +97,17 @@ _EMPTY_SEQUENCES = (
 
 
 def completed(at: float, made: Sequence[Reference]) -> Dataset:
-    """The change that ends a step with these objects, at least one."""
+    """Return the change that ends a step with these objects, at least one."""
     change = _ended("COMPLETED", at)
     change.PerformedSeriesSequence = [_series(objects[0].series_uid, objects) for objects in by_series(made)]
     return change
 
 
 def discontinued(at: float, reason: str, code: tuple[str, str, str], series_uid: str) -> Dataset:
-    """The change that ends a step without objects; a series has to be there all the same (PS3.4 table F.7.2-1)."""
+    """Return the change that ends a step without objects.
+
+    A series has to be there all the same (PS3.4 table F.7.2-1).
+    """
     change = _ended("DISCONTINUED", at)
     change.PerformedSeriesSequence = [_series(series_uid, [])]
     change.CommentsOnThePerformedProcedureStep = reason

@@ -6,7 +6,7 @@ from pydicom.dataset import Dataset
 
 
 def studies(patient: Dataset, first: date, last: date, modality: str) -> Dataset | None:
-    """The question for a patient's studies of these days; modality "" for any.
+    """Return the question for a patient's studies of these days; modality "" for any.
 
     `patient` gives Patient ID and character set; None where the ID is empty or would be a wild card.
     """
@@ -26,7 +26,7 @@ def studies(patient: Dataset, first: date, last: date, modality: str) -> Dataset
 
 
 def series(study_uid: str) -> Dataset:
-    """The question for the series of a study."""
+    """Return the question for the series of a study."""
     identifier = Dataset()
     identifier.QueryRetrieveLevel = "SERIES"
     identifier.StudyInstanceUID = study_uid

@@ -65,7 +65,7 @@ class StowServer:
 
 
 def echo(server: StowServer) -> float:
-    """A search for a study that nobody has (QIDO-RS): seconds from the connection to the answer.
+    """Return a search for a study that nobody has (QIDO-RS): seconds from the connection to the answer.
 
     Raises:
         PeerError: no connection, or the server is not well.
@@ -154,7 +154,7 @@ def _judge_status(server: StowServer, answer: httpx.Response, what: str) -> None
 
 
 def _said(answer: httpx.Response) -> dict[str, Any]:
-    """The store response's dataset; empty where there is none that can be read."""
+    """Return the store response's dataset; empty where there is none that can be read."""
     try:
         said = answer.json()
     except ValueError:
@@ -164,7 +164,7 @@ def _said(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _of(said: dict[str, Any], sequence: str, sop_instance_uid: str, tag: str) -> int | None:
-    """A value of the object's item in a sequence of the response; None where the object is not in it."""
+    """Return a value of the object's item in a sequence of the response; None where the object is not in it."""
     items = (said.get(sequence) or {}).get("Value") or []
     for item in items:
         # One object was sent: an item that does not name it can only mean it.

@@ -103,7 +103,7 @@ class RequestorEntity(ApplicationEntity):
 
 
 def _take_up_rejection(association: Association) -> None:
-    """A rejection that came before pynetdicom's thread looked whether it is connected.
+    """Take in a rejection that came before pynetdicom's thread looked whether it is connected.
 
     The thread that reads closes the connection at a rejection; the one that asked then finds it closed, takes that for
     a connection that never was, and leaves the answer in the queue: «not now» instead of «never».
@@ -255,7 +255,7 @@ class DicomServer(ThreadedAssociationServer):
         return True
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
-        """A failed connection goes to the log instead of standard error, and does not end the server."""
+        """Log a failed connection, which does not end the server, instead of writing to standard error."""
         log.warning("connection from %s failed", client_address[0], exc_info=True)
 
     def shutdown(self) -> None:

@@ -43,7 +43,7 @@ class PduReception(Protocol):
         """All bytes are there: keep them, and say how it went."""
 
     def abandon(self) -> None:
-        """The rest will not come."""
+        """End an object of which the rest will not come."""
 
 
 #: Called for each C-STORE request, before its data set.
@@ -98,14 +98,14 @@ class UpperLayer(DULServiceProvider):
         return True
 
     def close(self) -> None:
-        """The association has ended: what was coming in is given up."""
+        """Give up what was coming in: the association has ended."""
         if self._reception is not None:
             self._reception.abandon()
             self._reception = None
         os.close(self.wake)
 
     def _read_pdu_data(self) -> None:
-        """The next PDU, and those behind it while a data set comes in: pynetdicom's loop has its price."""
+        """Read the next PDU, and those behind it while a data set comes in: pynetdicom's loop has its price."""
         self._read_one()
         while self._reception is not None and self.to_provider_queue.empty() and self.socket.ready:
             self._read_one()
@@ -137,7 +137,7 @@ class UpperLayer(DULServiceProvider):
         self.event_queue.put(event)
 
     def _pdu(self) -> memoryview | None:
-        """A whole PDU with its header, in the buffer; None if the peer has closed."""
+        """Return a whole PDU with its header, in the buffer; None if the peer has closed."""
         deadline = time.monotonic() + self._seconds()
         if self.socket.read(memoryview(self._buffer)[:6], deadline) < 6:
             return None
@@ -159,7 +159,7 @@ class UpperLayer(DULServiceProvider):
         return seconds
 
     def _hand_over(self, pdu: bytes | memoryview) -> None:
-        """pynetdicom decodes it and does what it asks."""
+        """Let pynetdicom decode it and do what it asks."""
         self.socket.give_back(pdu)
         super()._read_pdu_data()
 
@@ -185,7 +185,7 @@ class UpperLayer(DULServiceProvider):
         return True
 
     def _is_store_command(self, pdu: memoryview, context_id: int, value: memoryview, *, last: bool) -> bool:
-        """Collects a command set; one that is no C-STORE for us goes to pynetdicom, with the PDUs that it came in."""
+        """Collect a command set; one that is no C-STORE for us goes to pynetdicom, with the PDUs that it came in."""
         if self._reception is not None:
             raise ProtocolError("a command within a data set")
         self._command += value
@@ -220,5 +220,5 @@ class UpperLayer(DULServiceProvider):
             self.socket.send(store_response(request, answer, longest))
 
     def idle_timer_expired(self) -> bool:
-        """An association that waits for our slow disk is not silent."""
+        """Return whether the peer is silent: an association that waits for our slow disk is not."""
         return not self._is_storing and bool(super().idle_timer_expired())

@@ -58,7 +58,7 @@ class Task:
 
 
 def contexts(*, may_create: bool) -> list[PresentationContext]:
-    """The contexts of a performer, and of one that creates tasks."""
+    """Return the contexts of a performer, and of one that creates tasks."""
     return [build_context(one, _SYNTAXES) for one in ((PULL, PUSH) if may_create else (PULL,))]
 
 
@@ -87,7 +87,10 @@ def question(workitem: Workitem, label: str) -> Dataset:
 
 
 def task(answer: Dataset, workitem: Workitem, label: str) -> Task | None:
-    """The task of an answer; None where it is not ours (not every server matches all keys) or names no one study."""
+    """Return the task of an answer.
+
+    None where it is not ours (not every server matches all keys) or names no one study.
+    """
     codes = [(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in _items(answer)]
     if str(answer.get("ProcedureStepState") or "SCHEDULED") != "SCHEDULED":
         return None
@@ -145,7 +148,7 @@ def _is_offered(association: Association, sop_class: UID) -> bool:
 
 
 def progress(percent: int, text: str) -> Dataset:
-    """The change that tells how far a task is."""
+    """Return the change that tells how far a task is."""
     now, change = Dataset(), Dataset()
     now.ProcedureStepProgress, now.ProcedureStepProgressDescription = str(percent), text
     change.ProcedureStepProgressInformationSequence = [now]
@@ -153,7 +156,7 @@ def progress(percent: int, text: str) -> Dataset:
 
 
 def cancellation(reason: str, at: float, code: tuple[str, str, str]) -> Dataset:
-    """What a task must have before it is CANCELED (PS3.4 table CC.2.5-3, final state)."""
+    """Return what a task must have before it is CANCELED (PS3.4 table CC.2.5-3, final state)."""
     now, change = Dataset(), Dataset()
     now.ProcedureStepCancellationDateTime = moment(at)
     now.ReasonForCancellation = reason
@@ -165,8 +168,9 @@ def cancellation(reason: str, at: float, code: tuple[str, str, str]) -> Dataset:
 def completion(
     station: str, workitem: Workitem, begun_at: float, ended_at: float, made: Sequence[Reference]
 ) -> Dataset:
-    """What a task must have before it is COMPLETED (PS3.4 table CC.2.5-3, final state): what was done, and what came
-    of it. `station` is our AE title.
+    """Return what a task must have before it is COMPLETED (PS3.4 table CC.2.5-3, final state).
+
+    It is what was done, and what came of it. `station` is our AE title.
     """
     performed, change = Dataset(), progress(100, "done")
     performed.PerformedStationNameCodeSequence = [coded((station, "L", station))]
@@ -195,14 +199,14 @@ def _retrieval(ae_title: str) -> Dataset:
 
 
 def referenced(one: Reference) -> Dataset:
-    """An item of a Referenced SOP Sequence."""
+    """Return an item of a Referenced SOP Sequence."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = one.sop_class_uid, one.sop_instance_uid
     return item
 
 
 def by_series(objects: Sequence[Reference]) -> list[list[Reference]]:
-    """The objects of each series."""
+    """Return the objects of each series."""
     series: dict[str, list[Reference]] = {}
     for one in objects:
         series.setdefault(one.series_uid, []).append(one)
@@ -210,7 +214,7 @@ def by_series(objects: Sequence[Reference]) -> list[list[Reference]]:
 
 
 def coded(code: tuple[str, str, str]) -> Dataset:
-    """An item of a code sequence."""
+    """Return an item of a code sequence."""
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code
     return item
@@ -222,7 +226,7 @@ def moment(at: float) -> str:
 
 
 def scheduled(image: Dataset, images: Sequence[Reference], workitem: Workitem, label: str, at: float) -> Dataset:
-    """A new task for the study of these images (PS3.4 table CC.2.5-3, N-CREATE); `image` gives the patient."""
+    """Return a new task for the study of these images (PS3.4 table CC.2.5-3, N-CREATE); `image` gives the patient."""
     task = of_patient(image)
     task.ProcedureStepState, task.TransactionUID = "SCHEDULED", None
     task.ScheduledProcedureStepPriority, task.InputReadinessState = "MEDIUM", "READY"
@@ -264,8 +268,9 @@ _PATIENT = ("SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatient
 
 
 def of_patient(image: Dataset) -> Dataset:
-    """Whose a step is, as an image of the study says it, byte for byte where its header has not been looked at and
-    names its VRs; what lacks is empty.
+    """Return whose a step is, as an image of the study says it; what lacks is empty.
+
+    It is byte for byte the image's where its header has not been looked at and names its VRs.
     """
     made = Dataset()
     for keyword in _PATIENT:

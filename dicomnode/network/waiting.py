@@ -47,7 +47,7 @@ class PollingSocket(AssociationSocket):
             return False
 
     def read(self, view: memoryview, deadline: float) -> int:
-        """Fills `view` from the socket; returns how much came before the peer closed.
+        """Fill `view` from the socket; return how much came before the peer closed.
 
         Raises:
             OSError: the connection failed, or the deadline (monotonic clock) passed.
@@ -65,18 +65,18 @@ class PollingSocket(AssociationSocket):
         return done
 
     def give_back(self, data: bytes | memoryview) -> None:
-        """The next `recv`s return these bytes."""
+        """Put bytes back: the next `recv`s return them."""
         self._again += data
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """pynetdicom's way to read: only what was given back."""
+        """Read only what was given back: this is how pynetdicom reads."""
         given = self._again[:nr_bytes]
         del self._again[:nr_bytes]
         return given
 
 
 def set_timeout(sock: socket.socket | None, seconds: float) -> None:
-    """A receive or send that stalls for `seconds` fails, while the socket stays blocking for everybody else."""
+    """Let a receive or send that stalls for `seconds` fail, while the socket stays blocking for everybody else."""
     if sock is not None:
         timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
@@ -91,6 +91,7 @@ class WakingQueue(Queue[Any]):
         self._wake = wake
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put an item in, and wake who waits for it."""
         super().put(item, block, timeout)
         self._wake()
 
@@ -113,6 +114,6 @@ class ReactorCheckpoint(threading.Event):
         self._work.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Returns when there is something to do, or a timer to look at, and the thread may go on."""
+        """Return when there is something to do, or a timer to look at, and the thread may go on."""
         self._work.acquire(timeout=_LONGEST_WAIT_S)
         return super().wait(timeout)

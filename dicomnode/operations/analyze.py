@@ -21,7 +21,7 @@ from dicomnode.store.results_folder import FINDINGS, OVERLAY, report_file
 
 
 def shipped_table() -> AnalysisTable:
-    """What is right for a first look: the bundle that comes with the program, which marks every object it touches.
+    """Return the settings for a first look, with the shipped bundle, which marks every object it touches.
 
     Raises:
         FileNotFoundError: this installation has no such bundle.

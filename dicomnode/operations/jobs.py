@@ -43,7 +43,7 @@ def overview(config: Config, state: str | None, limit: int) -> list[dict[str, An
 
 
 def _flags(catalog: Catalog, job: Job, deliveries: list[Delivery]) -> list[str]:
-    """What a person should know of a job that its state does not say."""
+    """Return what a person should know of a job that its state does not say."""
     conflicts = len(catalog.conflicts(job.study_uid))
     warnings = sum(d.text == "warning" for d in deliveries)
     return [
@@ -82,7 +82,7 @@ def details(config: Config, study_uid: str, generation: int | None) -> dict[str,
 
 
 def _deliveries(deliveries: list[Delivery]) -> list[dict[str, Any]]:
-    """A row for each object of a result; received images of one destination that fared alike share a row."""
+    """Return a row for each object of a result; received images of one destination that fared alike share a row."""
     alike: dict[tuple[object, ...], list[Delivery]] = {}
     for d in deliveries:
         object_ = d.object if d.kind == "results" else "originals"
@@ -103,7 +103,7 @@ def _deliveries(deliveries: list[Delivery]) -> list[dict[str, Any]]:
 
 
 def _routing(noted: Routing | None) -> dict[str, Any]:
-    """What the rules decided, and why; {} where none were asked."""
+    """Return what the rules decided, and why; {} where none were asked."""
     if noted is None:
         return {}
     released = "" if noted.released_at is None else _text(noted.released_at)
@@ -169,7 +169,7 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
 
 
 def _made(config: Config, catalog: Catalog, job: Job) -> JobState | None:
-    """The state of a job of which only deliveries were lost; None if its result itself was not made."""
+    """Return the state of a job of which only deliveries were lost; None if its result itself was not made."""
     noted = catalog.routing(job.study_uid, job.generation)
     if noted is not None and json.loads(noted.decision)["action"]["analyse"] is None:
         return "routed"

@@ -40,7 +40,7 @@ def forward(peer: Destination, catalog: Catalog, study_uid: str, generation: int
 
 
 def _batches(catalog: Catalog, study_uid: str, generation: int, destination: str) -> Iterator[list[Delivery]]:
-    """What is pending, by SOP class: where the peer takes none of a class, one association is enough to know."""
+    """Yield what is pending, by SOP class: where the peer takes none of a class, one association is enough to know."""
     pending = [
         d
         for d in catalog.deliveries(study_uid, generation)

@@ -11,7 +11,7 @@ _ADDRESS = re.compile(r"(?P<ae>[^@\\]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
 
 
 def parse(text: str) -> DicomDestinationTable:
-    """A destination from AET@HOST:PORT.
+    """Return a destination from AET@HOST:PORT.
 
     Raises:
         UsageError: the text is not of that form.
@@ -25,7 +25,7 @@ def parse(text: str) -> DicomDestinationTable:
 
 
 def find(text: str, path: Path) -> Destination:
-    """The peer that `text` names; the configuration file is needed for a destination's name only.
+    """Return the peer that `text` names; the configuration file is needed for a destination's name only.
 
     Raises:
         UsageError: neither of the two forms.

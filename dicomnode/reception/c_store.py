@@ -56,8 +56,10 @@ class Reception:
         has_space: Callable[[], bool],
         association_id: Callable[[], int],
     ) -> None:
-        """`sop_class_uid` and `transfer_syntax` are those of the presentation context; `association_id` is asked once
-        there is something to record."""
+        """Begin an object; `sop_class_uid` and `transfer_syntax` are those of the presentation context.
+
+        `association_id` is asked once there is something to record.
+        """
         self._request, self._sop_class, self._syntax = request, sop_class_uid, transfer_syntax
         self._spool, self._catalog, self._association_id = spool, catalog, association_id
         self._incoming: Incoming | None = None
@@ -81,7 +83,7 @@ class Reception:
                 self._failed(error)
 
     def abandon(self) -> None:
-        """The association has ended in the middle."""
+        """Give up the object: the association has ended in the middle of it."""
         if self._incoming is not None:
             self._incoming.discard()
 

@@ -91,10 +91,10 @@ class CommitmentProvider:
         return SUCCESS, None
 
     def _note(self, owed: OwedReport) -> None:
-        """Called before the request is answered."""
+        """Keep a request; called before it is answered."""
 
     def _brought(self, owed: OwedReport) -> None:
-        """Called when the requester has accepted its report."""
+        """Note that the requester has accepted its report."""
 
     def _pdu_sent(self, event: evt.Event) -> None:
         # DIMSE is synchronous here: the first data PDU sent after an N-ACTION holds its answer.
@@ -178,7 +178,7 @@ class Reports(CommitmentProvider):
             self._thread.start()
 
     def stop(self, wait_s: float) -> None:
-        """An attempt that has begun may end within `wait_s`; else the next process makes another one."""
+        """Stop; an attempt that has begun may end within `wait_s`, else the next process makes another one."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(wait_s)

@@ -73,7 +73,7 @@ class QueryHoldings:
                 yield study.study_uid, read_header(Path(path))
 
     def instances(self, study_uid: str) -> list[Held]:
-        """A study's images, and the results that stand."""
+        """Return a study's images, and the results that stand."""
         images = [
             Held(i.study_uid, i.series_uid, i.sop_class_uid, i.sop_instance_uid, i.modality, Path(i.path))
             for i in self._catalog.instances(study_uid)
@@ -100,7 +100,7 @@ class QueryHoldings:
 
 
 def read_header(path: Path) -> Dataset:
-    """The elements of `KEYS` in a file; none where it has gone or cannot be read."""
+    """Return the elements of `KEYS` in a file; none where it has gone or cannot be read."""
     try:
         return _read_header(path, path.stat().st_mtime_ns)
     except (OSError, InvalidDicomError):
@@ -115,5 +115,5 @@ def _read_header(path: Path, _changed: int) -> Dataset:
 
 
 def patient_of(header: Dataset) -> tuple[str, ...]:
-    """What makes two patients one: Patient ID and its issuer."""
+    """Return what makes two patients one: Patient ID and its issuer."""
     return tuple("".join(values(header, keyword)) for keyword in ("PatientID", "IssuerOfPatientID"))

@@ -50,13 +50,13 @@ def run_receiver(
 
 
 def _allow_descriptors() -> None:
-    """The usual limit of 1,024 is less than the connections that a port scan or a busy morning may open."""
+    """Raise the limit of open files: the usual 1,024 is less than a port scan or a busy morning may open."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _recover(spool: Spool, catalog: Catalog) -> None:
-    """What a receiver that died has left, or a power cut has taken.
+    """Put right what a receiver that died has left, or a power cut has taken.
 
     Rows that a power cut can take were brought by an association that the catalogue still holds open: its end would
     have been committed behind them, and that commit waits for the disk. They are restored before anybody can send other

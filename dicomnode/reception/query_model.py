@@ -28,7 +28,7 @@ class IdentifierError(ValueError):
 
 
 def find(identifier: Dataset, root: Root, holdings: QueryHoldings, ae_title: str) -> Iterator[Dataset]:
-    """The answers to a C-FIND, one for each entity of the identifier's level.
+    """Yield the answers to a C-FIND, one for each entity of the identifier's level.
 
     Raises:
         IdentifierError: no level, or a unique key of an upper level is missing.
@@ -44,7 +44,7 @@ def find(identifier: Dataset, root: Root, holdings: QueryHoldings, ae_title: str
 
 
 def retrieve(identifier: Dataset, root: Root, holdings: QueryHoldings) -> list[Held]:
-    """The instances that a C-MOVE or C-GET asks for, by the unique keys alone (PS3.4 C.4.2.2.1).
+    """Return the instances that a C-MOVE or C-GET asks for, by the unique keys alone (PS3.4 C.4.2.2.1).
 
     Raises:
         IdentifierError: no level, or a unique key of its own or of an upper level is missing.
@@ -131,7 +131,7 @@ def _series(held: list[Held]) -> Iterator[Dataset]:
 
 
 def _answer(entity: Dataset, keys: list[DataElement], level: Level, ae_title: str) -> Dataset:
-    """What was asked for, empty where the entity has none."""
+    """Return what was asked for, empty where the entity has none."""
     answer = Dataset()
     if "SpecificCharacterSet" in entity:
         answer.SpecificCharacterSet = entity.SpecificCharacterSet

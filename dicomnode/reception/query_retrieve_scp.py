@@ -47,7 +47,7 @@ Result = tuple[int, Dataset | None]
 
 
 def offered() -> list[PresentationContext]:
-    """The contexts of a caller that may query, those of the receiver included.
+    """Return the contexts of a caller that may query, those of the receiver included.
 
     In the storage contexts it may be SCP as well: C-GET brings the objects on the same association.
     """
@@ -119,7 +119,7 @@ class MovingEntity(ApplicationEntity):
     """An application entity that listens, and opens the associations of C-MOVE's sub-operations by `connect`."""
 
     def associate(self, *_address: Any, **kwargs: Any) -> Association:
-        """Called by pynetdicom with what `RetrieveProvider` has yielded."""
+        """Take what `RetrieveProvider` has yielded."""
         return connect(kwargs["peer"], kwargs["contexts"], kwargs["handlers"])
 
 
@@ -132,7 +132,10 @@ def _sub_operations(event: evt.Event, held: list[Held]) -> Iterator[Result]:
 
 
 def _object(one: Held) -> Dataset:
-    """The object as it is in its file; where that cannot be read, its UIDs, which pynetdicom counts as failed."""
+    """Return the object as it is in its file.
+
+    Where that cannot be read, its UIDs, which pynetdicom counts as failed.
+    """
     try:
         return dcmread(one.path)
     except (OSError, InvalidDicomError) as error:

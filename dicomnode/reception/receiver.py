@@ -49,7 +49,7 @@ class PermittedCaller:
     address: str = ""
 
     def admits(self, ae_title: str, address: str) -> bool:
-        """An AE title is no authentication; with an address it is at least not enough to know the name."""
+        """Say whether this caller is meant; an AE title is no authentication: with an address, it does not suffice."""
         if self.ae_title not in ("*", ae_title.strip()):
             return False
         return not self.address or ipaddress.ip_address(address) in ipaddress.ip_network(self.address, strict=False)
@@ -112,7 +112,7 @@ class Receiver:
         self._reports = Reports(catalog, settings.report_to)
 
     def start(self) -> int:
-        """Listens; returns the port.
+        """Listen; returns the port.
 
         Raises:
             SpoolError: the address cannot be bound (in use, not this machine's, no right to a port below 1024).
@@ -150,7 +150,7 @@ class Receiver:
         return port
 
     def stop(self, grace_s: float) -> None:
-        """Accepts nothing new; running associations may finish for `grace_s`, then they are aborted.
+        """Accept nothing new; running associations may finish for `grace_s`, then they are aborted.
 
         Takes at most `grace_s` and four seconds.
         """
@@ -243,7 +243,7 @@ class Receiver:
             del self._rows[association]
 
     def _association_id(self, association: Association) -> int:
-        """The association's row, made at its first C-STORE: monitoring by C-ECHO would fill the table."""
+        """Return the association's row, made at its first C-STORE: monitoring by C-ECHO would fill the table."""
         found = self._rows.get(association)
         if found is None:
             requestor, called_ae = association.requestor, _request(association).called_ae_title.strip()
@@ -267,7 +267,7 @@ class Receiver:
 
 
 def _request(association: Association) -> A_ASSOCIATE:
-    """The A-ASSOCIATE request, which has come before any of our handlers is called."""
+    """Return the A-ASSOCIATE request, which has come before any of our handlers is called."""
     request = association.requestor.primitive
     assert request is not None
     return request

@@ -81,7 +81,7 @@ def _unclear(study: StudyIntake) -> str | None:
 
 
 def _main_series(series: tuple[SeriesIntake, ...]) -> SeriesIntake | None:
-    """The CT series with the most slices; a multi-frame instance is as good as a whole series of slices."""
+    """Return the CT series with the most slices; a multi-frame instance is as good as a whole series of slices."""
     ct = [one for one in series if one.sop_class_uids & (_MULTI_FRAME | {_CT_IMAGE})]
     return max(ct, key=lambda one: (bool(one.sop_class_uids & _MULTI_FRAME), one.instances), default=None)
 

@@ -29,7 +29,7 @@ def split(content: bytes) -> tuple[bytes, bytes]:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 that the catalogue should have: of the dataset's bytes.
+    """Return the SHA-256 that the catalogue should have: of the dataset's bytes.
 
     Raises:
         OSError: the file cannot be read.
@@ -39,7 +39,7 @@ def digest(path: Path) -> str:
 
 
 def read_instance(path: Path) -> Instance:
-    """What the receiver would have recorded, but for the association: nobody knows which it was.
+    """Return what the receiver would have recorded, but for the association: nobody knows which it was.
 
     Raises:
         ValueError: the file is no instance.

@@ -103,7 +103,7 @@ def _counted(scans: Sequence[RegistryScan], progress: Callable[[int, int], None]
 
 
 def _known_alive(outcome: RegistryOutcome, latest_scan: str) -> RegistryOutcome:
-    """A scan is a contact, and so is a transplant: a survivor's scan after the import must not contradict it."""
+    """Take a scan or a transplant for a contact: a survivor's scan after the import must not contradict it."""
     if outcome.death_date:
         return outcome
     last = max(outcome.last_contact_date, outcome.transplant_date, latest_scan)

@@ -86,7 +86,7 @@ def _read(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
-    """Raises UsageError. The names of unknown columns are not repeated: without a header, they are a patient's row."""
+    """Raise UsageError. The names of unknown columns are not repeated: without a header, they are a patient's row."""
     known = {"patient", "patient_id", "issuer", *DATES}
     missing = [name for name in DATES[:2] if name not in header]
     unknown = [str(number) for number, name in enumerate(header, start=1) if name not in known]
@@ -100,7 +100,7 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 
 def _mistakes(row: Mapping[str, str], today: date) -> Iterator[str]:
-    """What is wrong within a row: `column NAME: what, and the cure`."""
+    """Yield what is wrong within a row: `column NAME: what, and the cure`."""
     by = "patient" if "patient" in row else "patient_id"
     if not row[by]:
         yield f"column {by}: is empty: fill it in, or remove the row"
@@ -120,7 +120,7 @@ def _mistakes(row: Mapping[str, str], today: date) -> Iterator[str]:
 
 
 def _day(text: str, today: date) -> date:
-    """Raises ValueError("what is wrong: the cure")."""
+    """Raise ValueError("what is wrong: the cure")."""
     if not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
         raise ValueError("is not a date: write it as 2024-03-31")
     try:

@@ -84,7 +84,7 @@ def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Ri
 
 
 def _shadow_risk(analysis: Analysis, priors: Sequence[Findings], shadow: "Bundle | None") -> Risk | None:
-    """What the candidate says; None where there is none, where no risk may be given, or where it fails."""
+    """Return what the candidate says; None where there is none, where no risk may be given, or where it fails."""
     doubtful = any(f.severity == "error" for f in analysis.findings.flags)
     if shadow is None or doubtful or analysis.volume is None or analysis.labels is None:
         return None

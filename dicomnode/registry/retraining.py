@@ -88,7 +88,7 @@ def _alone(folder: Path) -> Iterator[int]:
 
 
 def _training(arguments: Sequence[str], folder: Path, lock: int) -> None:
-    """A command of the training package, which the node never imports. Status 3: compared, and not good enough."""
+    """Run a command of the training package, which the node never imports. Status 3: compared, and not good enough."""
     command = [sys.executable, "-m", "training", *arguments]
     # It holds the lock too: where only this process is killed, no other begins beside what goes on.
     with (

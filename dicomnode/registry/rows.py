@@ -38,7 +38,7 @@ def row(
 
 
 def risks(scan: RegistryScan, served: Risk | None, shadow: Risk | None, now: float) -> Iterator[RegistryRisk]:
-    """What the served bundle and the candidate beside it said of the scan."""
+    """Yield what the served bundle and the candidate beside it said of the scan."""
     for risk, is_served in ((served, True), (shadow, False)):
         if risk is not None:
             yield RegistryRisk(

@@ -181,7 +181,7 @@ PRIVATE = (
 
 
 def item(code: Code) -> Dataset:
-    """The code as an item of a code sequence (PS3.3 8.8)."""
+    """Return the code as an item of a code sequence (PS3.3 8.8)."""
     dataset = Dataset()
     dataset.CodeValue = code.value
     dataset.CodingSchemeDesignator = code.scheme_designator
@@ -190,7 +190,7 @@ def item(code: Code) -> Dataset:
 
 
 def scheme_identification() -> Dataset:
-    """The item of Coding Scheme Identification Sequence that names the private scheme (PS3.3 C.12.1)."""
+    """Return the item of Coding Scheme Identification Sequence that names the private scheme (PS3.3 C.12.1)."""
     dataset = Dataset()
     dataset.CodingSchemeDesignator = SCHEME
     dataset.CodingSchemeUID = SCHEME_UID
@@ -201,7 +201,7 @@ def scheme_identification() -> Dataset:
 
 
 def published() -> str:
-    """The text of docs/radiologist/private-codes.md: the private codes, as this module has them."""
+    """Return the text of docs/radiologist/private-codes.md: the private codes, as this module has them."""
     rows = "".join(f"| `{code.value}` | {code.meaning} |\n" for code in PRIVATE)
     return (
         "# Private codes\n\n"

@@ -22,7 +22,7 @@ def encode(
     context: Context,
     lobes_in_source: NDArray[np.uint8] | None = None,
 ) -> Dataset:
-    """The segmentation object of one analysis.
+    """Return the segmentation object of one analysis.
 
     Args:
         headers: the source images without pixel data, in the order of the frames; or one enhanced multi-frame image, or
@@ -112,7 +112,7 @@ def _describe(number: int, structure: Structure, header: Dataset, lungs: Lungs) 
 
 
 def _places(headers: Sequence[Dataset], spacing_mm: tuple[float, float, float]) -> list[Dataset]:
-    """The headers with nothing but geometry; what highdicom insists on and the source lacks is filled in."""
+    """Return the headers with nothing but geometry; what highdicom insists on and the source lacks is filled in."""
     frame_of_reference = uids.frame_of_reference(str(headers[0].SeriesInstanceUID))
     places = [source.placeholder(header, frame_of_reference) for header in headers]
     for place in places:
@@ -122,7 +122,10 @@ def _places(headers: Sequence[Dataset], spacing_mm: tuple[float, float, float]) 
 
 
 def _joined(parts: Sequence[Dataset]) -> Dataset:
-    """The image whose parts these are: highdicom takes one multi-frame image. Their shared groups are the same."""
+    """Return the image whose parts these are: highdicom takes one multi-frame image.
+
+    Their shared groups are the same.
+    """
     frames = [groups for part in parts for groups in part.PerFrameFunctionalGroupsSequence]
     whole = parts[0]
     # Taken out first: a placeholder shares its elements with the header that it was made from.

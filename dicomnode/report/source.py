@@ -50,7 +50,9 @@ def carry_over(source: Dataset, target: Dataset, extra: Sequence[str] = ()) -> N
 
 
 def placeholder(header: Dataset, frame_of_reference_uid: str | None = None) -> Dataset:
-    """The header without patient, study and free text: what highdicom may see, so that it decodes nothing it must not.
+    """Return the header without patient, study and free text.
+
+    That is what highdicom may see, so that it decodes nothing it must not.
 
     Args:
         frame_of_reference_uid: used where the header has no Frame of Reference UID; without it none is set.
@@ -69,7 +71,7 @@ def placeholder(header: Dataset, frame_of_reference_uid: str | None = None) -> D
 
 
 def uids_of(header: Dataset) -> Dataset:
-    """The four UIDs by which a report refers to an image."""
+    """Return the four UIDs by which a report refers to an image."""
     bare = Dataset()
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         bare[keyword] = header[keyword]
@@ -82,7 +84,7 @@ def names_its_order(header: Dataset) -> bool:
 
 
 def requests(header: Dataset, order: Dataset | None = None) -> list[Dataset]:
-    """The items of Referenced Request Sequence (PS3.3 C.17.2): the orders that the source images answer.
+    """Return the items of Referenced Request Sequence (PS3.3 C.17.2): the orders that the source images answer.
 
     They come from Request Attributes Sequence, and what is not in there from the image itself. An image without any
     sign of an order gives none.
@@ -97,7 +99,9 @@ def requests(header: Dataset, order: Dataset | None = None) -> list[Dataset]:
 
 
 def procedures(header: Dataset, order: Dataset | None = None) -> list[Dataset]:
-    """The codes of the performed, else of the requested procedure, as the source has them, else as the order has them.
+    """Return the codes of the performed, else of the requested procedure.
+
+    As the source has them, else as the order has them.
 
     An item that lacks value, scheme or meaning is no code and is left out; so is one of the order's whose meaning needs
     a character set, because our object has the source's.
@@ -121,7 +125,7 @@ def add_accession_number(target: Dataset, order: Dataset) -> None:
 
 
 def order_bytes(order: Dataset, header: Dataset) -> bytes:
-    """What the reports take from an order, encoded: another order, or a changed one, gives other bytes."""
+    """Return what the reports take from an order, encoded: another order, or a changed one, gives other bytes."""
     content = DicomBytesIO()
     content.is_implicit_VR, content.is_little_endian = False, True
     items = [*requests(header, order), *procedures(header, order)]
@@ -131,7 +135,10 @@ def order_bytes(order: Dataset, header: Dataset) -> bytes:
 
 
 def patient_key(header: Dataset) -> tuple[bytes, ...]:
-    """The bytes that tell this patient from others: Patient ID and its issuer; without an ID, the study instead."""
+    """Return the bytes that tell this patient from others.
+
+    Patient ID and its issuer; without an ID, the study instead.
+    """
     patient_id = text_bytes(header, "PatientID")
     if not patient_id:
         return (b"study", str(header.StudyInstanceUID).encode())
@@ -139,7 +146,7 @@ def patient_key(header: Dataset) -> tuple[bytes, ...]:
 
 
 def text_bytes(header: Dataset, keyword: str) -> bytes:
-    """The bytes of a text element as they came, without the padding at the end; empty where it is absent."""
+    """Return the bytes of a text element as they came, without the padding at the end; empty where it is absent."""
     element = _read(header, _tag(keyword))
     if element is None or not element.value:
         return b""
@@ -210,7 +217,10 @@ def _items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
 
 
 def _raw_element(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement | None:
-    """The element with its bytes untouched, ready for Explicit VR Little Endian; None where there is nothing in it."""
+    """Return the element with its bytes untouched, ready for Explicit VR Little Endian.
+
+    None where there is nothing in it.
+    """
     element = _read(dataset, tag)
     if element is None:
         return None
@@ -229,7 +239,7 @@ def _raw_element(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement
 
 
 def _padded(value: bytes, vr: str) -> bytes:
-    """The value at an even length. Padding is no part of a value, and text is padded with a space (PS3.5 6.2).
+    """Return the value at an even length. Padding is no part of a value, and text is padded with a space (PS3.5 6.2).
 
     Some writers pad text with NUL, which validators report as an error of our object.
     """
@@ -259,7 +269,7 @@ def _keep_bytes(dataset: Dataset) -> None:
 
 
 def _read(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement | None:
-    """The element as pydicom holds it: getting it in any other way would decode it."""
+    """Return the element as pydicom holds it: getting it in any other way would decode it."""
     return dataset.get_item(tag) if tag in dataset else None
 
 

@@ -58,7 +58,10 @@ def _times(dataset: Dataset, header: Dataset, context: Context) -> None:
 
 
 def _zone(header: Dataset, created: datetime) -> timezone:
-    """The source's time zone where it states one: it then holds for every date and time of our object (C.12.1.1.8)."""
+    """Return the source's time zone where it states one.
+
+    It then holds for every date and time of our object (C.12.1.1.8).
+    """
     stated = source.text_bytes(header, "TimezoneOffsetFromUTC").decode("ascii", "replace")
     try:
         offset = datetime.strptime(stated, "%z").utcoffset()

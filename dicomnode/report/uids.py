@@ -25,7 +25,7 @@ Structure = Literal[
 
 
 def derive(*parts: str | bytes) -> str:
-    """The UID of these parts. Each part is hashed by itself, so ("a", "bc") and ("ab", "c") differ."""
+    """Return the UID of these parts. Each part is hashed by itself, so ("a", "bc") and ("ab", "c") differ."""
     hashed = [hashlib.sha256(p if isinstance(p, bytes) else p.encode()).digest() for p in parts]
     digest = hashlib.sha256(b"".join(hashed)).digest()
     # Version and variant bits make it a UUID in form; which version is of no consequence to DICOM.

@@ -34,7 +34,9 @@ _SPELT = str.maketrans(
 
 
 def plain(text: str) -> str:
-    """The text in printable ASCII: common signs are spelt out, accents dropped, what is left becomes a question mark.
+    """Return the text in printable ASCII.
+
+    Common signs are spelt out, accents dropped, what is left becomes a question mark.
 
     The objects keep the source's Specific Character Set (PS3.3 C.12.1.1.2). ASCII letters have the same codes in every
     character set that DICOM allows, so our own text needs no encoding that could fail.
@@ -50,7 +52,7 @@ def is_demo(findings: Findings) -> bool:
 
 
 def describe(label: str, findings: Findings) -> str:
-    """What a list of series shows, at most 64 characters (VR LO) for labels of at most 8."""
+    """Return what a list of series shows, at most 64 characters (VR LO) for labels of at most 8."""
     return f"{label}: {DEMO}, research use only" if is_demo(findings) else f"{label}: research use only"
 
 
@@ -60,7 +62,7 @@ def warnings(findings: Findings) -> tuple[str, ...]:
 
 
 def change_line(change: Change) -> str:
-    """The change in one line, the measures first that readers of interstitial disease follow."""
+    """Return the change in one line, the measures first that readers of interstitial disease follow."""
     named = (
         ("haa_percent", "HAA", "%", ".1f"),
         ("lower_third_rim.haa_percent", "HAA basal rim", "%", ".1f"),

@@ -52,7 +52,7 @@ class AnalysisCheckpoint:
 
     @classmethod
     def of(cls, analysis: Analysis) -> "AnalysisCheckpoint":
-        """The checkpoint of an analysed study."""
+        """Return the checkpoint of an analysed study."""
         if analysis.volume is None or analysis.labels is None:
             raise ValueError("a refused study has nothing to encode")
         return cls(
@@ -76,7 +76,7 @@ class AnalysisCheckpoint:
 
     @classmethod
     def restore(cls, folder: Path) -> "AnalysisCheckpoint":
-        """The checkpoint that `save` wrote into `folder`."""
+        """Return the checkpoint that `save` wrote into `folder`."""
         with np.load(folder / LABELS) as file:
             labels, lobes = file["labels"], file.get("lobes")
         return cls(
@@ -96,13 +96,16 @@ class AnalysisCheckpoint:
 def context(
     made_at: float, station_name: str = "", previous: Findings | None = None, order: Dataset | None = None
 ) -> Context:
-    """The circumstances of a result that was made (or first asked for) at `made_at`, seconds since 1970."""
+    """Return the circumstances of a result that was made (or first asked for) at `made_at`, seconds since 1970."""
     serial, created = station_name or "offline", datetime.fromtimestamp(made_at, UTC)
     return Context(created, dicomnode.__version__, serial, station_name, previous=previous, order=order)
 
 
 def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
-    """The image that gives a result's reports patient, study and order; None where the study has lost its images."""
+    """Return the image that gives a result's reports patient, study and order.
+
+    None where the study has lost its images.
+    """
     sources = folder / SOURCES
     if sources.exists():
         return Path(json.loads(sources.read_text("utf-8"))[0])

@@ -23,7 +23,7 @@ class Dead:
 
 
 def dead_rules(rules: RuleSet, single_valued: Callable[[str], bool]) -> list[Dead]:
-    """The rules that never take anything, in their order.
+    """Return the rules that never take anything, in their order.
 
     Args:
         single_valued: whether the attribute of a keyword has one value at most (VM 1, PS3.6).

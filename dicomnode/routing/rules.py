@@ -173,7 +173,7 @@ class RoutingDecision:
 
     @classmethod
     def of(cls, recorded: Mapping[str, Any]) -> Self:
-        """The decision that `recorded` wrote."""
+        """Return the decision that `recorded` wrote."""
         action = dict(recorded["action"])
         results_to = action["results_to"]
         action["results_to"] = None if results_to is None else tuple(results_to)
@@ -270,7 +270,10 @@ def _holds(condition: Condition, series: SeriesFacts) -> bool:
 
 
 def to_number(value: str) -> float | None:
-    """A value as a number: DS, IS, binary, dates as YYYYMMDD; ages (PS3.5 6.2, VR AS) in years. None if it is none."""
+    """Return a value as a number: DS, IS, binary, dates as YYYYMMDD; ages (PS3.5 6.2, VR AS) in years.
+
+    None if it is none.
+    """
     age = _AGE.fullmatch(value.strip())
     if age is not None:
         return int(age[1]) * _DAYS[age[2].upper()] / 365.25

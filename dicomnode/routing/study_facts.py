@@ -13,14 +13,14 @@ from dicomnode.routing.rules import RuleSet, SeriesFacts, StudyFacts
 
 
 def keywords(rules: RuleSet) -> frozenset[str]:
-    """The attributes that the rules ask for."""
+    """Return the attributes that the rules ask for."""
     return frozenset(c.keyword for rule in rules.rules for c in rule.conditions)
 
 
 def facts(
     study_uid: str, paths: Sequence[Path], callers: Collection[tuple[str, str]], wanted: Collection[str]
 ) -> StudyFacts:
-    """The facts of one study. Of an enhanced multi-frame image, each frame's attributes count (`headers`).
+    """Return the facts of one study. Of an enhanced multi-frame image, each frame's attributes count (`headers`).
 
     A file that cannot be read is left out: it has nothing that a rule could look at. Where rules look at AE titles
     alone, no file is opened, and the study has no series.
@@ -31,7 +31,7 @@ def facts(
 def of_headers(
     study_uid: str, headers: Sequence[ImageHeader], callers: Collection[tuple[str, str]], wanted: Collection[str]
 ) -> StudyFacts:
-    """The same of headers that have been read."""
+    """Return the same of headers that have been read."""
     by_series: dict[str, list[Dataset]] = defaultdict(list)
     for header in headers:
         by_series[string(header.dataset, "SeriesInstanceUID")].append(header.dataset)
@@ -45,7 +45,7 @@ def _series(series_uid: str, datasets: Sequence[Dataset], wanted: Sequence[str])
 
 
 def _values(dataset: Dataset, keyword: str) -> list[str]:
-    """The values of one attribute as text, in the file's character set; [] where it is absent or empty."""
+    """Return the values of one attribute as text, in the file's character set; [] where it is absent or empty."""
     if keyword not in dataset:
         return []
     try:

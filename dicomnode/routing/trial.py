@@ -10,7 +10,9 @@ from dicomnode.routing.study_facts import keywords, of_headers
 
 
 def decide_folder(source: Path, rules: RuleSet, calling: str, called: str) -> dict[str, RoutingDecision]:
-    """The decision on each study of a folder (or of one file), by Study Instance UID, had it come on one association.
+    """Return the decision on each study of a folder (or of one file), by Study Instance UID.
+
+    It is as if the folder had come on one association.
 
     Raises:
         UsageError: there is no DICOM file.

@@ -160,7 +160,7 @@ class Housekeeping:
             log.warning("study %s will be queued later: %s", study_uid, _name(e))
 
     def _heard(self, study: StudyIntake) -> StudyIntake:
-        """The study as if its last image had come when this node began to listen, if it came before that."""
+        """Return the study as if its last image had come when this node began to listen, if it came before that."""
         return replace(study, last_seen=max(study.last_seen, self._since))
 
     def reconcile(self) -> None:

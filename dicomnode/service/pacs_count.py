@@ -28,7 +28,9 @@ Numbers = Mapping[str, int]
 
 
 def listed(peer: Peer, study_uid: str) -> Numbers:
-    """Number of Series Related Instances (0020,1209) of each series of a study, where the PACS gives it.
+    """Return the number of images of each series of a study.
+
+    It is Number of Series Related Instances (0020,1209), where the PACS gives it.
 
     Raises:
         PeerError, PeerRejectedError: the PACS did not answer, or refused.

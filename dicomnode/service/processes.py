@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def receive(config: Config, stop: threading.Event) -> None:
-    """The receiving process, until `stop` is set."""
+    """Run the receiving process until `stop` is set."""
     prepare_folders(config)
     storage = config.storage
     run_receiver(
@@ -26,7 +26,7 @@ def receive(config: Config, stop: threading.Event) -> None:
 
 
 def work(config: Config, index: int, stop: threading.Event) -> None:
-    """A worker, until `stop` is set. `index` tells the workers of one host apart, and stays the same over restarts."""
+    """Run a worker until `stop` is set. `index` tells the workers of one host apart, the same over restarts."""
     from dicomnode.models.serving import Models  # noqa: PLC0415
     from dicomnode.workflows import runtime, worker  # noqa: PLC0415  (torch, which the receiving process must not load)
     from dicomnode.workflows.queue import WORKFLOW_VERSION  # noqa: PLC0415
@@ -69,7 +69,7 @@ def prepare_folders(config: Config) -> None:
 
 
 def receiver_settings(config: Config) -> ReceiverSettings:
-    """The receiver's record of the configuration."""
+    """Return the receiver's record of the configuration."""
     node = config.node
     return ReceiverSettings(
         ae_title=node.ae_title,
@@ -91,7 +91,7 @@ def receiver_settings(config: Config) -> ReceiverSettings:
 
 
 def stopper(*, supervised: bool) -> threading.Event:
-    """An event that SIGTERM and SIGINT set, and the end of standard input for a supervised child."""
+    """Return an event that SIGTERM and SIGINT set, and the end of standard input for a supervised child."""
     stop = threading.Event()
 
     def handle(_signal: int, _frame: FrameType | None) -> None:

@@ -103,7 +103,7 @@ def _delete_results(results: Path, study_uid: str, keep: Collection[str]) -> Non
 
 
 def _finish(spool: Spool, catalog: Catalog) -> None:
-    """What a crash left between moving and deleting."""
+    """Delete what a crash left between moving and deleting."""
     for name in spool.moved_out(time.time() - _CRASHED_S):
         # A folder's name is its study's UID; a strange UID was hashed, and such a study is kept.
         study = catalog.study(name)

@@ -22,7 +22,7 @@ def same_patient(one: str, other: str) -> bool:
 
 
 def whose(item: Dataset) -> str:
-    """The patient hash of a data set whose elements have not been decoded yet."""
+    """Return the patient hash of a data set whose elements have not been decoded yet."""
     return patient_hash(_raw(item, _PATIENT_ID), _raw(item, _ISSUER_OF_PATIENT_ID))
 
 

@@ -105,7 +105,7 @@ class Delivery:
 
 
 def original(sop_instance_uid: str) -> str:
-    """The `object` of a delivery that forwards a received image."""
+    """Return the `object` of a delivery that forwards a received image."""
     return _ORIGINAL + sop_instance_uid
 
 

@@ -23,15 +23,15 @@ SOURCES: Final = "sources.json"
 
 
 def results_folder(results: Path, study_uid: str, generation: int) -> Path:
-    """The folder of one generation under `results` (`storage.results`)."""
+    """Return the folder of one generation under `results` (`storage.results`)."""
     return results / study_uid / f"g{generation}"
 
 
 def report_file(folder: Path, name: str) -> Path:
-    """The file of a report; `name` is an object's name of the configuration, or "refusal"."""
+    """Return the file of a report; `name` is an object's name of the configuration, or "refusal"."""
     return folder / f"{name}.dcm"
 
 
 def report_files(folder: Path) -> list[Path]:
-    """The reports that lie in a generation's folder, sorted by name; none where there is no such folder."""
+    """Return the reports that lie in a generation's folder, sorted by name; none where there is no such folder."""
     return sorted(folder.glob("*.dcm"))

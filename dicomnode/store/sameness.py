@@ -15,7 +15,10 @@ _PIXEL_DATA = 0x7FE00010
 
 
 def same_content(a: Path, b: Path) -> bool:
-    """True if both files hold the same attributes and the same pixels. False too where either cannot be decoded."""
+    """Return whether both files hold the same attributes and the same pixels.
+
+    False too where either cannot be decoded.
+    """
     try:
         x, y = dcmread(a), dcmread(b)
         return _same_attributes(x, y) and _same_pixels(x, y)

@@ -39,7 +39,10 @@ class Stored:
 
 
 def folder_name(uid: str) -> str:
-    """A UID as one path component. What the network calls a UID may be anything: all but a true UID is hashed."""
+    """Return a UID as one path component.
+
+    What the network calls a UID may be anything: all but a true UID is hashed.
+    """
     if len(uid) <= _UID_LENGTH and _SAFE_UID.fullmatch(uid):
         return uid
     return "x" + hashlib.sha256(uid.encode("utf-8", "surrogateescape")).hexdigest()[:40]
@@ -84,7 +87,7 @@ class Incoming:
 
     @contextmanager
     def dataset(self) -> Iterator[BinaryIO]:
-        """The data set's bytes, for reading, once all are written."""
+        """Yield the data set's bytes, for reading, once all are written."""
         self._file.seek(self._meta_size)
         reader = io.BufferedReader(self._file)
         try:
@@ -117,8 +120,9 @@ class Incoming:
 
 
 class Spool:
-    """`incoming/` (temporary), `studies/<study>/<series>/`, `quarantine/` and `leaving/` (what is being removed) under
-    one root, in one file system.
+    """The folders of received files under one root, in one file system.
+
+    They are `incoming/` (temporary), `studies/<study>/<series>/`, `quarantine/` and `leaving/` (what is being removed).
 
     Raises:
         SpoolError: a folder cannot be made.
@@ -153,7 +157,7 @@ class Spool:
         return self.keep(incoming, study_uid, series_uid, sop_instance_uid)
 
     def receive(self, file_meta: bytes) -> Incoming:
-        """A data set begins to come in.
+        """Begin to take in a data set.
 
         Raises:
             SpoolError: disk full, no permission.
@@ -233,11 +237,11 @@ class Spool:
             raise _spool_error("move", self._leaving / name, error) from error
 
     def moved_out(self, before: float) -> list[str]:
-        """The names of the folders that `move_out` moved before this time, and that nobody has deleted."""
+        """Return the names of the folders that `move_out` moved before this time, and that nobody has deleted."""
         return sorted(path.name for path in self._leaving.iterdir() if path.stat().st_ctime < before)
 
     def delete(self, name: str) -> None:
-        """Deletes what was moved out.
+        """Delete what was moved out.
 
         Raises:
             SpoolError: it cannot be deleted.
@@ -249,7 +253,10 @@ class Spool:
             raise _spool_error("delete", self._leaving / name, error) from error
 
     def study_folders(self) -> list[Path]:
-        """The folders of the studies; a folder's name is the study's UID, or a hash where that is no plain one."""
+        """Return the folders of the studies.
+
+        A folder's name is the study's UID, or a hash where that is no plain one.
+        """
         return sorted(p for p in self._studies.iterdir() if p.is_dir())
 
     def sweep(self) -> int:

@@ -69,7 +69,7 @@ def enqueue(call: Call) -> None:
 
 
 def study_id(study_uid: str, generation: int, run: int = 1) -> str:
-    """The workflow's ID: enqueueing the same study and generation twice is harmless. A retry by hand is a new run."""
+    """Return the ID: enqueueing the same study and generation twice is harmless. A retry by hand is a new run."""
     return f"study/{study_uid}/{generation}/{run}"
 
 
@@ -104,7 +104,7 @@ def study_later_call(
 
 
 def study_priority(priority: Priority, arrived_at: float, routing: RoutingTable) -> int:
-    """The place of a study in the queue of analyses: the least goes first.
+    """Return the place of a study in the queue of analyses: the least goes first.
 
     It is the time until which the study lets more urgent ones pass, so it ages by standing still: a stat study goes
     before every research study that came within `research_yields_s` before it, and behind the older ones. Nothing
@@ -128,14 +128,14 @@ def route_call(study_uid: str, generation: int, run: int) -> Call:
 
 
 def delivery_queue(destination: str) -> str:
-    """The queue of one destination."""
+    """Return the queue of one destination."""
     return f"deliver-{destination}"
 
 
 def delivery_id(
     study_uid: str, generation: int, run: int, destination: str, attempt: int, kind: Kind = "results"
 ) -> str:
-    """The ID of the workflow that is one attempt to deliver."""
+    """Return the ID of the workflow that is one attempt to deliver."""
     # No destination's name has a '~'.
     whose = destination if kind == "results" else f"{destination}~{kind}"
     return f"{study_id(study_uid, generation, run)}/{whose}/{attempt}"
@@ -197,7 +197,7 @@ def fetch_call(study_uid: str, asked_by: str, *, attempt: int = 1, waited: float
 
 
 def notify_queue(name: str) -> str:
-    """The queue of one receiver of notifications."""
+    """Return the queue of one receiver of notifications."""
     return f"notify-{name}"
 
 

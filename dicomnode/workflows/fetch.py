@@ -39,7 +39,7 @@ def prefetch_patient(order_key: str, asked_by: str) -> int:
 
 @DBOS.step(name="search", **RETRIES)
 def search_step(order_key: str) -> list[str]:
-    """The UIDs of the scans to be fetched for an order's patient; none while the PACS does not answer."""
+    """Return the UIDs of the scans to be fetched for an order's patient; none while the PACS does not answer."""
     work = current()
     settings, order = work.config, work.catalog.order(order_key)
     if settings.worklist is None or settings.priors is None or order is None:

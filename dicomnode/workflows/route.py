@@ -96,25 +96,25 @@ def plan_step(study_uid: str, generation: int) -> tuple[list[str], int | None]:
 
 @DBOS.step(name="forward-only", **RETRIES)
 def settle_step(study_uid: str, generation: int) -> str:
-    """A study that is forwarded and not analysed: its job ends with its deliveries."""
+    """Settle the job of a study that is forwarded and not analysed: it ends with its deliveries."""
     catalog, now = current().catalog, time.time()
     catalog.set_state(study_uid, generation, "routed", "forwarded, not analysed", now=now)
     return catalog.conclude(study_uid, generation, now=now)
 
 
 def decision_of(noted: Routing) -> RoutingDecision:
-    """The decision that stands in the catalogue."""
+    """Return the decision that stands in the catalogue."""
     return RoutingDecision.of(json.loads(noted.decision))
 
 
 def action_of(work: Work, study_uid: str, generation: int) -> Action:
-    """What is to be done with a generation of a study; without rules it is analysed, for all destinations."""
+    """Return what is to be done with a generation of a study; without rules it is analysed, for all destinations."""
     noted = work.catalog.routing(study_uid, generation)
     return ANALYSE if noted is None else decision_of(noted).action
 
 
 def place(work: Work, study_uid: str, generation: int) -> int | None:
-    """The study's place in the queue of analyses; None where no rule was asked."""
+    """Return the study's place in the queue of analyses; None where no rule was asked."""
     noted = work.catalog.routing(study_uid, generation)
     if noted is None:
         return None

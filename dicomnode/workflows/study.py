@@ -115,7 +115,7 @@ def analyse_step(study_uid: str, generation: int) -> str:
 
 
 def _marked(work: Work, analysis: Analysis) -> Analysis:
-    """The analysis with a mark at each prior scan whose reports the destinations do not have."""
+    """Return the analysis with a mark at each prior scan whose reports the destinations do not have."""
     trend = tuple(
         replace(point, stays_here=fetch.stays_here(work.config, work.catalog, point.study_uid))
         for point in analysis.findings.trend
@@ -172,7 +172,7 @@ def _receivers(work: Work, study_uid: str, generation: int) -> list[DestinationT
 
 
 def _context(work: Work, study_uid: str, generation: int) -> Context:
-    """The circumstances of a generation's result.
+    """Return the circumstances of a generation's result.
 
     The same result as an earlier generation's (nothing that was measured has changed) gets the same UIDs, so it must
     be the same bytes: its time and its predecessor are those of the generation that came to it first.
@@ -190,7 +190,7 @@ def _context(work: Work, study_uid: str, generation: int) -> Context:
 
 
 def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None:
-    """What the newest earlier generation found of which a destination holds anything."""
+    """Return what the newest earlier generation found of which a destination holds anything."""
     for earlier in range(generation - 1, 0, -1):
         if any(d.state in ("delivered", "committed") for d in work.catalog.deliveries(study_uid, earlier)):
             return _findings(work, study_uid, earlier)

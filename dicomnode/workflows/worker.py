@@ -48,7 +48,7 @@ def begin(work: Work) -> None:
 
 
 def current() -> Work:
-    """The work of this process."""
+    """Return the work of this process."""
     if _work is None:
         raise RuntimeError("the worker was not started: call runtime.start() first")
     return _work
@@ -77,7 +77,7 @@ def exit_without_lease() -> NoReturn:
 
 
 def exit_after_drain() -> None:
-    """The last call of a worker that has drained: a step that still runs does not outlive it.
+    """End a worker that has drained: a step that still runs does not outlive it.
 
     It would go on for as long as its analysis takes, and its workflow would fail for want of the engine. The next start
     runs it again, as after a kill.

@@ -59,10 +59,10 @@ class Station:
         self.receiver.start()
         self._running = False
 
-    def start_worker(self) -> None:
-        self.lease = self.catalog.register_worker("test", WORKFLOW_VERSION)
+    def start_worker(self, name: str = "test") -> None:
+        self.lease = self.catalog.register_worker(name, WORKFLOW_VERSION)
         leased = self.catalog.leased(self.lease, _lost)
-        runtime.start(worker.Work(self.config, leased, Models(self.config)), executor_id="test")
+        runtime.start(worker.Work(self.config, leased, Models(self.config)), executor_id=name)
         self._running = True
         self.clock.reconcile()  # what settled before there was a queue
 

@@ -52,7 +52,7 @@ def question(folder: Path, tables: Sequence[TabularModel], settings: Mapping[str
 
 
 def answered(golden: Golden, bundle: Bundle) -> Golden:
-    """The golden case with the bundle's answer, and with a prior scan where the networks take one.
+    """Return the golden case with the bundle's answer, and with a prior scan where the networks take one.
 
     The prior scan's codes are half of its own: a change, and one that any network can have.
     """
@@ -66,7 +66,10 @@ def answered(golden: Golden, bundle: Bundle) -> Golden:
 
 
 def _features(phantom: Phantom, tables: Sequence[TabularModel], settings: Mapping[str, Any] | None) -> dict[str, float]:
-    """What the models take: measured, and the training population's median of what a phantom has not (age, lobes)."""
+    """Return what the models take.
+
+    It is measured, or the training population's median of what a phantom has not (age, lobes).
+    """
     texture = {} if settings is None else extract.by_region(phantom.volume, phantom.labels, settings)[0]
     measured = names_of(quantify.by_region(phantom.volume, phantom.labels), texture)
     found: dict[str, float] = {}

@@ -71,7 +71,7 @@ class Run:
         return LIMITS_SYNTHETIC if self.synthetic else LIMITS
 
     def models(self, arm: str) -> list[Path]:
-        """The fold models of an arm.
+        """Return the fold models of an arm.
 
         Raises:
             UsageError: there is none.
@@ -127,7 +127,7 @@ def make_bundle(
 
 
 def read_run(folder: Path) -> Run:
-    """What a bundle takes from a run folder.
+    """Return what a bundle takes from a run folder.
 
     Raises:
         UsageError: the run is not finished, or its registry is gone or another one by now.

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 @contextmanager
 def bars(count: ProgressColumn | None = None) -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar for each stage, named by what it does.
+    """Yield a bar for each stage, named by what it does.
 
     Args:
         count: how what is done is written; default: "3/8".

@@ -113,7 +113,7 @@ def _check_order(frame: pd.DataFrame, outcomes: csv_tables.CsvTable) -> None:
 
 
 def _prior(frame: pd.DataFrame) -> tuple[list[str], list[float]]:
-    """The latest scan of the same patient on an earlier day ("" if none) and the years since; frame is sorted."""
+    """Return the same patient's latest scan of an earlier day ("" if none) and the years since; frame is sorted."""
     names: list[str] = []
     years: list[float] = []
     for _, group in frame.groupby("patient", sort=False):
@@ -126,7 +126,7 @@ def _prior(frame: pd.DataFrame) -> tuple[list[str], list[float]]:
 
 
 def _covariates(frame: pd.DataFrame, covariates: pd.DataFrame | None) -> pd.DataFrame:
-    """The latest value of each covariate in the year up to the day of the scan; NaN if there is none."""
+    """Return the latest value of each covariate in the year up to the day of the scan; NaN if there is none."""
     found = pd.DataFrame(index=frame.index)
     if covariates is None:
         return found
@@ -150,7 +150,7 @@ def save(cohort: Cohort, path: Path) -> None:
 
 
 def load(path: Path) -> pd.DataFrame:
-    """The frame that `save` wrote.
+    """Return the frame that `save` wrote.
 
     Raises:
         UsageError: the file is missing or no cohort.
@@ -165,7 +165,7 @@ def load(path: Path) -> pd.DataFrame:
 
 
 def flow_lines(flow: Sequence[FlowStep]) -> list[str]:
-    """The flow chart as text, a line a box."""
+    """Return the flow chart as text, a line a box."""
     words = {"registry": "in the registry", "excluded": "excluded", "cohort": "in the cohort"}
     return [
         f"{s.patients:6d} patients {s.scans:6d} scans {words[s.step]}" + (f": {s.reason}" if s.reason else "")

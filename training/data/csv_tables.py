@@ -31,12 +31,12 @@ class CsvTable:
         return len(next(iter(self.columns.values())))
 
     def refuse(self, index: int, column: str, wrong: str, cure: str) -> UsageError:
-        """The error that says what is wrong with one value; `index` counts from 0."""
+        """Return the error that says what is wrong with one value; `index` counts from 0."""
         return refusal(self.path, index + FIRST_ROW, column, self.columns[column][index], wrong, cure)
 
 
 def refusal(path: Path, row: int, column: str, value: object, wrong: str, cure: str) -> UsageError:
-    """The error of one value in a file."""
+    """Return the error of one value in a file."""
     shown = value.isoformat() if isinstance(value, date) else "" if value is None else value
     return UsageError(f"{path}, row {row}, column {column}: {str(shown)!r} {wrong}: {cure}")
 
@@ -102,7 +102,7 @@ def _take(
 
 
 def day(text: str) -> date:
-    """A date as YYYY-MM-DD that is not in the future."""
+    """Return a date as YYYY-MM-DD that is not in the future."""
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
         raise ValueError("is not a date: write it as YYYY-MM-DD")
     try:
@@ -115,7 +115,7 @@ def day(text: str) -> date:
 
 
 def name(text: str) -> str:
-    """A pseudonym: it also becomes part of file names."""
+    """Return a pseudonym: it also becomes part of file names."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
         raise ValueError("is not a valid pseudonym: use up to 64 letters, digits, dots, dashes and underscores")
     return text
@@ -138,7 +138,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def number(low: float, high: float) -> Callable[[str], float]:
-    """A number within limits, both included."""
+    """Return a number within limits, both included."""
 
     def parse(text: str) -> float:
         try:

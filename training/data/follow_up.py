@@ -86,7 +86,7 @@ def _date(value: object) -> date | None:
 
 
 def ends(outcomes: csv_tables.CsvTable, transplant: Transplant) -> pd.DataFrame:
-    """The end of each patient's observation.
+    """Return the end of each patient's observation.
 
     Returns:
         Index patient; `end` (datetime64), `event` (bool), `known_until` (datetime64: the death or last contact, which

@@ -9,5 +9,5 @@ DEEP = {"earlier": "prior"}
 
 
 def deep_of_today(table: Mapping[str, object]) -> dict[str, object]:
-    """A table `[deep]` under the keys of today. Where it has both keys, the former one stays, to be refused."""
+    """Return a table `[deep]` under the keys of today. Where it has both keys, the former one stays, to be refused."""
     return {key if DEEP.get(key, key) in table else DEEP[key]: value for key, value in table.items()}

@@ -120,7 +120,7 @@ def _patients(series: Sequence[Series]) -> dict[str, str]:
 
 
 def _issuers(patients: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """The issuer's text by the hash of each study's one patient."""
+    """Return the issuer's text by the hash of each study's one patient."""
     return {one: of_study[one] for of_study in patients if (one := one_patient(of_study)) is not None}
 
 
@@ -130,7 +130,7 @@ def _patient(dataset: Dataset) -> tuple[str, str]:
 
 
 def _entry(series: Sequence[Series], patient: str | None, method: Method, names: Pseudonyms, out: Path) -> object:
-    """A study's row and features, or why it has none; its volume is written."""
+    """Return a study's row and features, or why it has none; write its volume."""
     analysis = analyse(list(dict.fromkeys(h.path for s in series for h in s.headers)), method)
     findings = analysis.findings
     if findings.status == "refused" or analysis.volume is None or analysis.labels is None:

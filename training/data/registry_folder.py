@@ -120,7 +120,7 @@ def _check_scans(table: csv_tables.CsvTable, folder: Path) -> None:
 
 
 def _read_features(path: Path, scans: "pd.Series[str]") -> pd.DataFrame:
-    """The features in the order of `scans`."""
+    """Return the features in the order of `scans`."""
     if not path.is_file():
         return pd.DataFrame(index=range(len(scans)))
     try:

@@ -77,14 +77,17 @@ class Nested:
                 )
 
     def fold(self, number: int, patients: Sequence[str]) -> tuple[Rows, Rows]:
-        """(train, test) rows of an outer fold."""
+        """Return the indices of the scans, (scans,), of an outer fold: to train on, to test."""
         test = _rows(self.outer[number], patients)
         train = np.setdiff1d(np.arange(len(patients)), test).astype(np.intp)
         assert_disjoint(patients, train, test)
         return train, test
 
     def inner_folds(self, number: int, patients: Sequence[str]) -> list[tuple[Rows, Rows]]:
-        """(fit, validate) rows of each inner fold of an outer fold; all lie in its training rows."""
+        """Return the indices of the scans, (scans,), of each inner fold of an outer one: to fit, to validate.
+
+        All lie in the outer fold's training rows.
+        """
         train, test = self.fold(number, patients)
         pairs = []
         for part in self.inner[number]:
@@ -100,7 +103,7 @@ class Nested:
 
     @classmethod
     def load(cls, path: Path) -> "Nested":
-        """The split that `save` wrote.
+        """Return the split that `save` wrote.
 
         Raises:
             UsageError: the file is no such split.
@@ -124,9 +127,11 @@ def nested(patients: Sequence[str], event: NDArray[np.bool_], seed: int, outer: 
     """Nested folds of patients, stratified by whether any of their scans is followed by an observed death.
 
     Args:
-        patients, event: per scan.
+        patients: whose each scan is.
+        event: (scans,), whether a death was observed after it.
         seed: of the shuffles.
-        outer, inner: how many folds, at least 2.
+        outer: how many outer folds, at least 2.
+        inner: how many inner folds, at least 2.
 
     Raises:
         UsageError: too few patients died for that many folds.
@@ -170,7 +175,7 @@ class Split:
         assert len(everyone) == len(set(everyone)), "a patient is on both sides of the split"
 
     def rows(self, part: str, patients: Sequence[str]) -> NDArray[np.intp]:
-        """The indices of the scans whose patient belongs to `part`; `patients` names each scan's patient."""
+        """Return the indices, (scans,), of those scans whose patient, named by `patients`, belongs to `part`."""
         return _rows(self.parts[part], patients)
 
     @property
@@ -192,7 +197,8 @@ def by_patient(
     """Split patients into `PARTS`, stratified by whether any of their scans is followed by an observed death.
 
     Args:
-        patients, event: per scan.
+        patients: whose each scan is.
+        event: (scans,), whether a death was observed after it.
         seed: of the shuffle.
         fractions: of train, calibrate, test; they sum to 1.
     """

@@ -69,14 +69,14 @@ def _steps(outcomes: Outcomes, counts: Floats | None) -> _Steps:
 
 
 def _surviving(leaving: Floats, at_risk: Floats) -> Floats:
-    """The running product of what stays, shape (..., 1 + times): it begins with 1."""
+    """Return the running product of what stays, shape (..., 1 + times): it begins with 1."""
     share = np.divide(leaving, at_risk, out=np.zeros_like(leaving), where=at_risk > 0)
     product = np.cumprod(1 - share, axis=-1)
     return np.concatenate([np.ones((*product.shape[:-1], 1)), product], axis=-1)
 
 
 def kaplan_meier(outcomes: Outcomes) -> Curve:
-    """The survival of scans' patients from the scan on.
+    """Return the survival of scans' patients from the scan on.
 
     Raises:
         ValueError: there is no scan.
@@ -95,14 +95,17 @@ def kaplan_meier(outcomes: Outcomes) -> Curve:
 
 
 def kaplan_meier_risk(outcomes: Outcomes, horizon: float, counts: Floats | None = None) -> Floats:
-    """The observed risk of death by the horizon: 1 minus Kaplan and Meier's survival, shape (...)."""
+    """Return the observed risk of death by the horizon: 1 minus Kaplan and Meier's survival, shape (...)."""
     steps = _steps(outcomes, counts)
     index = int(np.searchsorted(steps.times, horizon, side="right"))
     return 1 - _surviving(steps.deaths, steps.at_risk)[..., index]
 
 
 def censoring_survival(outcomes: Outcomes, at: Floats, counts: Floats | None = None) -> Floats:
-    """G at the times `at` (times,), by Kaplan and Meier with censoring as the event: shape (..., times)."""
+    """Return G, the share (0 to 1) not censored by the times `at` (times,), years: shape (..., times).
+
+    It is Kaplan and Meier's estimate with censoring as the event.
+    """
     steps = _steps(outcomes, counts)
     survival = _surviving(steps.lost, steps.at_risk - steps.deaths)
     return survival[..., np.searchsorted(steps.times, at, side="right")]

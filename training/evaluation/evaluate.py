@@ -46,9 +46,14 @@ class EvaluationOptions(Protocol):
     """The settings of an evaluation: draws of the bootstrap, and the risk from which a scan counts as high."""
 
     @property
-    def bootstrap(self) -> int: ...
+    def bootstrap(self) -> int:
+        """How many draws."""
+        ...
+
     @property
-    def threshold(self) -> float: ...
+    def threshold(self) -> float:
+        """From which risk on, 0 to 1, a scan counts as high."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,17 @@ class _Scans:
     drawn: tuple[AtHorizon, ...]
 
     def estimate(self, metric: Callable[[AtHorizon, Floats], Floats], risk: Floats) -> Estimate:
+        """Return a metric of the risks, (scans of the cohort,), with its interval."""
         values = self.draws(metric, risk)
         return estimate(float(metric(self.whole, risk[self.rows])), values)
 
     def draws(self, metric: Callable[[AtHorizon, Floats], Floats], risk: Floats) -> Floats:
+        """Return a metric of the risks, (scans of the cohort,), in each draw of the bootstrap, (draws,)."""
         return np.concatenate([metric(part, risk[self.rows]) for part in self.drawn] or [np.empty(0)])
 
 
 def estimate(value: float, draws: Floats) -> Estimate:
-    """A value with its interval; what is not a number becomes None."""
+    """Return a value with the interval of its draws, (draws,); what is not a number becomes None."""
     lower, upper = metrics.interval(draws)
     known = [v if np.isfinite(v) else None for v in (value, lower, upper)]
     return Estimate(known[0], known[1], known[2]) if known[0] is not None else Estimate(None, None, None)
@@ -149,7 +156,7 @@ def evaluate(
 def _scans(
     outcomes: Outcomes, rows: NDArray[np.intp], years: int, counts: Floats, covariates: Floats | None = None
 ) -> _Scans:
-    """Scans at a horizon with the bootstrap's draws; a draw that takes none of them is left out."""
+    """Return the scans at a horizon with the bootstrap's draws; a draw that takes none of them is left out."""
     chosen, drawn = outcomes[rows], counts[:, rows]
     drawn = drawn[drawn.any(axis=1)]
     given = None if covariates is None else covariates[rows]

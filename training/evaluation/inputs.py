@@ -46,7 +46,7 @@ def checked_risks(cohort: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, 
 
 
 def oracle_risks(cohort: pd.DataFrame, truth: pd.DataFrame) -> Floats:
-    """The generator's own risks (scans, horizons), in the order of the cohort.
+    """Return the generator's own risks (scans, horizons), in the order of the cohort.
 
     Raises:
         UsageError: the truth belongs to another registry.
@@ -58,7 +58,7 @@ def oracle_risks(cohort: pd.DataFrame, truth: pd.DataFrame) -> Floats:
 
 
 def censoring_covariates(cohort: pd.DataFrame, risks: Floats) -> Floats:
-    """What loss to follow-up may depend on: age, sex, and the predicted three-year risk (scans, 3)."""
+    """Return what loss to follow-up may depend on: age, sex, and the predicted three-year risk (scans, 3)."""
     age = cohort["age_years"].to_numpy(np.float64)
     age = np.where(np.isfinite(age), age, np.nanmean(age)) if np.isfinite(age).any() else np.zeros(len(age))
     risk = np.clip(risks[:, HORIZONS_YEARS[1] - 1], 1e-3, 1 - 1e-3)
@@ -74,7 +74,7 @@ def vendors(cohort: pd.DataFrame) -> "pd.Series[str]":
 
 
 def parts_of(cohort: pd.DataFrame) -> list[tuple[str, str, NDArray[np.intp]]]:
-    """(by, value, rows) for sex, age, scanner and kernel; unknown values are left out."""
+    """Return (by, value, indices of the rows) for sex, age, scanner and kernel; unknown values are left out."""
     ages = [f"under {_AGES[0]:g}", f"{_AGES[0]:g} to {_AGES[1]:g}", f"{_AGES[1]:g} and over"]
     age = cohort["age_years"].to_numpy(np.float64)
     by = {

@@ -48,7 +48,15 @@ def at_horizon(
     strata: Sequence[object] | None = None,
     covariates: Floats | None = None,
 ) -> AtHorizon:
-    """The scans at a horizon. `counts`, `strata` and `covariates` are those of `censoring_weights`."""
+    """Take the scans at a horizon, years.
+
+    Args:
+        outcomes: of the scans.
+        horizon: years.
+        counts: as `censoring_weights` takes them, (..., scans).
+        strata: as `censoring_weights` takes them, of each scan.
+        covariates: as `censoring_weights` takes them, (scans, covariates).
+    """
     weights = censoring_weights(outcomes, horizon, counts, strata=strata, covariates=covariates)
     taken = np.ones(len(outcomes.years)) if counts is None else counts
     return AtHorizon(outcomes, horizon, status_at(outcomes, horizon)[0], taken, weights)
@@ -59,7 +67,10 @@ def _share(part: Floats, whole: Floats) -> Floats:
 
 
 def auc(at: AtHorizon, risk: Floats) -> Floats:
-    """Cumulative/dynamic AUC (Uno et al. 2007; Hung and Chiang 2010, doi:10.1002/cjs.10046); ties count half."""
+    """Compute the cumulative/dynamic AUC (Uno et al. 2007; Hung and Chiang 2010, doi:10.1002/cjs.10046).
+
+    Ties count half. `risk` is (scans,), 0 to 1; the result has the shape of `at.weights` without its last axis.
+    """
     order = np.argsort(risk, kind="stable")
     first = np.flatnonzero(np.diff(risk[order], prepend=-np.inf) > TIED)
     cases = np.add.reduceat((at.weights * at.dead)[..., order], first, axis=-1)
@@ -69,7 +80,7 @@ def auc(at: AtHorizon, risk: Floats) -> Floats:
 
 
 def roc(at: AtHorizon, risk: Floats) -> tuple[Floats, Floats]:
-    """(false, true) positive rates from (0, 0) to (1, 1) as the threshold falls; of one row of weights."""
+    """Return (false, true) positive rates from (0, 0) to (1, 1) as the threshold falls; of one row of weights."""
     order = np.argsort(-risk, kind="stable")
     last = np.append(np.flatnonzero(np.diff(-risk[order]) > TIED), len(risk) - 1)
     rates = []
@@ -80,7 +91,9 @@ def roc(at: AtHorizon, risk: Floats) -> tuple[Floats, Floats]:
 
 
 def uno_c(outcomes: Outcomes, risk: Floats, tau: float, counts: Floats | None = None) -> Floats:
-    """Uno's C up to `tau` years (Uno et al. 2011, doi:10.1002/sim.4154): ordered right among comparable pairs.
+    """Compute Uno's C up to `tau` years (Uno et al. 2011, doi:10.1002/sim.4154): ordered right among comparable pairs.
+
+    `risk` is (scans,), 0 to 1, `counts` (..., scans); the result has the shape of `counts` without its last axis.
 
     A death before `tau` is compared with everybody who lived longer, or was censored at the same time.
     """
@@ -102,21 +115,29 @@ def uno_c(outcomes: Outcomes, risk: Floats, tau: float, counts: Floats | None = 
 
 
 def brier(at: AtHorizon, risk: Floats) -> Floats:
-    """Brier score with IPCW (Graf et al. 1999): 0 is perfect."""
+    """Compute the Brier score with IPCW (Graf et al. 1999): 0 is perfect.
+
+    `risk` is (scans,), 0 to 1; the result has the shape of `at.weights` without its last axis.
+    """
     return _share((at.weights * (at.dead - risk) ** 2).sum(axis=-1), at.counts.sum(axis=-1))
 
 
 def scaled_brier(at: AtHorizon, risk: Floats) -> Floats:
-    """1 minus the Brier score over that of telling everybody Kaplan and Meier's risk: 1 is perfect, 0 no better."""
+    """Compute 1 minus the Brier score over that of telling everybody Kaplan and Meier's risk.
+
+    1 is perfect, 0 no better. `risk` is (scans,), 0 to 1; the result has the shape of `at.weights` without its last
+    axis.
+    """
     observed = kaplan_meier_risk(at.outcomes, at.horizon, at.counts)[..., None]
     nobody_told = _share((at.weights * (at.dead - observed) ** 2).sum(axis=-1), at.counts.sum(axis=-1))
     return 1 - _share(brier(at, risk), nobody_told)
 
 
 def calibration_slope(at: AtHorizon, risk: Floats) -> Floats:
-    """Slope of a logistic model of death on the logit of the risk, weighted by IPCW: 1 is right, below 1 too extreme.
+    """Fit the slope of a logistic model of death on the logit of the risk, weighted by IPCW.
 
-    NaN also where risks separate the dead from the living, so that no slope is steep enough.
+    1 is right, below 1 too extreme. `risk` is (scans,), 0 to 1; the result has the shape of `at.weights` without its
+    last axis. NaN also where risks separate the dead from the living, so that no slope is steep enough.
     """
     z, y, weights = _known(at, risk)
     a, b = np.zeros(at.weights.shape[:-1]), np.ones(at.weights.shape[:-1])
@@ -137,7 +158,10 @@ def calibration_slope(at: AtHorizon, risk: Floats) -> Floats:
 
 
 def calibration_intercept(at: AtHorizon, risk: Floats) -> Floats:
-    """Calibration in the large: the shift of the logits, at slope 1, that makes the mean risk right: 0 if it is."""
+    """Fit calibration in the large: the shift of the logits, at slope 1, that makes the mean risk right: 0 if it is.
+
+    `risk` is (scans,), 0 to 1; the result has the shape of `at.weights` without its last axis.
+    """
     z, y, weights = _known(at, risk)
     a = np.zeros(at.weights.shape[:-1])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # where there is no solution: answered with NaN
@@ -172,19 +196,27 @@ def _expit(z: Floats) -> Floats:
 
 
 def sensitivity(at: AtHorizon, risk: Floats, threshold: float) -> Floats:
-    """The share of those who die by the horizon whose risk is at least `threshold`."""
+    """Compute the share of those who die by the horizon whose risk is at least `threshold`.
+
+    `risk` is (scans,), 0 to 1; the result has the shape of `at.weights` without its last axis.
+    """
     cases = at.weights * at.dead
     return _share((cases * (risk >= threshold)).sum(axis=-1), cases.sum(axis=-1))
 
 
 def specificity(at: AtHorizon, risk: Floats, threshold: float) -> Floats:
-    """The share of those who live beyond the horizon whose risk is below `threshold`."""
+    """Compute the share of those who live beyond the horizon whose risk is below `threshold`.
+
+    `risk` is (scans,), 0 to 1; the result has the shape of `at.weights` without its last axis.
+    """
     controls = at.weights * ~at.dead
     return _share((controls * (risk < threshold)).sum(axis=-1), controls.sum(axis=-1))
 
 
 def net_benefit(at: AtHorizon, risk: Floats, threshold: float) -> Floats:
-    """True positives a scan, less false positives at the odds of the threshold (Vickers and Elkin 2006).
+    """Compute true positives a scan, less false positives at the odds of the threshold (Vickers and Elkin 2006).
+
+    `risk` is (scans,), 0 to 1; the result has the shape of `at.weights` without its last axis.
 
     The unit is deaths rightly foreseen per scan (doi:10.1177/0272989X06295361). Nobody called high risk gives 0.
     """
@@ -212,10 +244,11 @@ class CalibrationGroup:
 def calibration_groups(
     outcomes: Outcomes, risk: Floats, horizon: float, counts: Floats, groups: int = 10
 ) -> tuple[CalibrationGroup, ...]:
-    """Groups of equal size by predicted risk (fewer where risks are tied), for a plot.
+    """Return groups of equal size by predicted risk (fewer where risks are tied), for a plot.
 
     Args:
-        outcomes, risk: of the scans.
+        outcomes: of the scans.
+        risk: (scans,), 0 to 1.
         horizon: years.
         counts: of a bootstrap, (repeats, scans), for the intervals.
         groups: how many.
@@ -244,7 +277,7 @@ def bootstrap_counts(patients: Sequence[str], repeats: int, seed: int) -> Floats
 
 
 def interval(values: Floats) -> tuple[float, float]:
-    """2.5th and 97.5th percentile of the bootstrap's values; draws without a value (NaN) are left out."""
+    """Return the 2.5th and 97.5th percentile of the bootstrap's values, (draws,); those that are NaN are left out."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return float("nan"), float("nan")

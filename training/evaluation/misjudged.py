@@ -44,5 +44,5 @@ def worst(cohort: pd.DataFrame, outcomes: Outcomes, risk: Floats) -> tuple[Misju
 
 
 def without_single_scans(markdown: str) -> str:
-    """A `report.md` without what it tells of single scans."""
+    """Return a `report.md` without what it tells of single scans."""
     return re.sub(f"{BEGIN}.*?{END}", _LEFT_OUT, markdown, flags=re.DOTALL)

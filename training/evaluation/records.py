@@ -120,7 +120,7 @@ class ArmResult:
     risk_groups: tuple[RiskGroup, ...]
 
     def at(self, years: int) -> HorizonResult:
-        """The result at a horizon of the evaluation."""
+        """Return the result at a horizon of the evaluation."""
         return next(h for h in self.horizons if h.years == years)
 
 
@@ -173,7 +173,7 @@ class Evaluation:
     warnings: tuple[str, ...]
 
     def arm(self, name: str) -> ArmResult:
-        """The result of an arm; KeyError if there is none."""
+        """Return the result of an arm; KeyError if there is none."""
         for result in self.arms:
             if result.arm == name:
                 return result
@@ -185,7 +185,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, text: str) -> "Evaluation":
-        """The evaluation that `to_json` wrote.
+        """Return the evaluation that `to_json` wrote.
 
         Raises:
             UsageError: the text is no such evaluation.

@@ -13,7 +13,7 @@ _FEW_DEATHS, _TOO_GOOD, _SMALLEST_G, _SLOPES = 100, 0.98, 0.1, (0.85, 1.15)
 def warnings_of(
     outcomes: Outcomes, horizons: Sequence[AtYears], oracles: Sequence[Oracle], arms: Sequence[ArmResult]
 ) -> tuple[str, ...]:
-    """What a reader must know before the figures: few deaths, long weights, nothing learnt, too good, off."""
+    """Return what a reader must know before the figures: few deaths, long weights, nothing learnt, too good, off."""
     found = []
     for at in horizons:
         if at.patients_died < _FEW_DEATHS:

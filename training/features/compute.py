@@ -72,7 +72,7 @@ def radiomics_settings(settings: FeatureSettings) -> Mapping[str, object] | None
 def compute(
     cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings, cache: Path, progress: ProgressCallback
 ) -> pd.DataFrame:
-    """The features of a cohort's scans.
+    """Return the features of a cohort's scans.
 
     Args:
         cohort: the cohort's frame.
@@ -103,7 +103,7 @@ def compute(
 
 
 def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings) -> pd.DataFrame:
-    """What the registry has and the settings want, in the cohort's order."""
+    """Return what the registry has and the settings want, in the cohort's order."""
     features = registry.features.set_axis(registry.scans["scan"].to_list()).reindex(cohort["scan"])
     prefixes = ("quantities.", "radiomics.") if settings.radiomics else ("quantities.",)
     wanted = [c for c in features if c.startswith(prefixes)] if settings.source == "registry" else []
@@ -121,7 +121,7 @@ def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings)
 def _tasks(
     cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings, cache: Path, stored: pd.DataFrame
 ) -> list[_FeatureTask]:
-    """The scans that the registry does not answer for."""
+    """Return the scans that the registry does not answer for."""
     spec = radiomics_settings(settings)
     prefixes = ("quantities.",) if spec is None else ("quantities.", "radiomics.")
     has = {p: stored[[c for c in stored if c.startswith(p)]].notna().any(axis=1).to_numpy() for p in prefixes}
@@ -218,7 +218,10 @@ def changes(cohort: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
 
 
 def covariates(cohort: pd.DataFrame) -> pd.DataFrame:
-    """The cohort's own numbers as features: age (years), sex (1 male, 0 female), lung function; indexed by scan."""
+    """Return the cohort's own numbers as features, indexed by scan.
+
+    They are age (years), sex (1 male, 0 female) and lung function.
+    """
     sex = cohort["sex"].map({"M": 1.0, "F": 0.0})
     found = {"age_years": cohort["age_years"], "sex_male": sex}
     found |= {name: cohort[name] for name in _LUNG_FUNCTION if name in cohort}

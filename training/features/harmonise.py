@@ -210,7 +210,10 @@ def intraclass_correlation(values: Floats, patients: Sequence[str]) -> Floats:
 
 
 def uncorrelated(values: Floats, highest: float) -> NDArray[np.bool_]:
-    """Which columns stay when, of each pair with a higher absolute correlation, that nearer to all others goes."""
+    """Choose the columns of (scans, features) that stay: (features,), true for each.
+
+    Of each pair with a higher absolute correlation, that nearer to all others goes.
+    """
     deviations = values - values.mean(axis=0)
     norms = np.sqrt((deviations**2).sum(axis=0))
     deviations = deviations / np.where(norms > 0, norms, 1.0)

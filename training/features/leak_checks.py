@@ -1,5 +1,7 @@
-"""Features that know too much: one that alone separates the dead from the living was probably made from the outcome.
-One that says something of a patient or two alone, and of nobody else, tells who they are, and so what became of them.
+"""Features that know too much.
+
+One that alone separates the dead from the living was probably made from the outcome. One that says something of a
+patient or two alone, and of nobody else, tells who they are, and so what became of them.
 
 Looks at all outcomes, but decides nothing: what it finds stands in the run's record and report, for a person to judge.
 """

@@ -45,7 +45,7 @@ class Data:
             raise ValueError(f"cohort, features and outcomes have {counts} rows: they must have the same scans")
 
     def hidden_outside(self, rows: Rows) -> "Data":
-        """The same scans with the outcomes of all other rows unknown (censored on the day of the scan).
+        """Return the same scans with the outcomes of all other rows unknown (censored on the day of the scan).
 
         What is not there cannot leak: an arm that looks at rows it should not sees nothing.
         """
@@ -59,12 +59,12 @@ class Data:
         return tuple(self.cohort["patient"])
 
     def volume(self, row: int) -> Path | None:
-        """The stored volume of a row (see `registry_format.volumes.read_volume`); None where the registry has none."""
+        """Load the stored volume of a row (see `registry_format.volumes.read_volume`); None where there is none."""
         name = str(self.cohort["volume"].iloc[row])
         return self.registry / name if name else None
 
     def prior(self, row: int) -> int | None:
-        """The row of the same patient's latest prior scan; None where there is none."""
+        """Return the row of the same patient's latest prior scan; None where there is none."""
         scan = str(self.cohort["prior_scan"].iloc[row])
         return int(np.flatnonzero(self.cohort["scan"].to_numpy() == scan)[0]) if scan else None
 

@@ -7,7 +7,7 @@ from training.models.arm import ARMS, DEEP_ARMS, Arm
 
 
 def make_arm(name: str, settings: Mapping[str, Mapping[str, object]]) -> Arm:
-    """The arm of a name, with its table of the run's settings: `radiomics`, or `deep` for the networks.
+    """Return the arm of a name, with its table of the run's settings: `radiomics`, or `deep` for the networks.
 
     Raises:
         UsageError: the name or a setting is unknown, or a setting's value does not fit.

@@ -66,7 +66,7 @@ class Stack:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Stack":
-        """The stack that `to_dict` wrote."""
+        """Return the stack that `to_dict` wrote."""
         rows = (tuple(stored["weights"]), float(stored["slope"]), tuple(stored["intercepts"]))
         return cls(tuple(stored["arms"]), *rows)
 
@@ -147,7 +147,7 @@ def stack(predictions: Mapping[str, pd.DataFrame], outcomes: Outcomes) -> Stacke
 
 
 def table(arm: str, scans: pd.DataFrame, risks: NDArray[np.float64]) -> pd.DataFrame:
-    """A predictions table of one arm; `scans` has scan, patient, fold, risks are (scans, intervals)."""
+    """Return a predictions table of one arm; `scans` has scan, patient, fold, risks are (scans, intervals)."""
     named = pd.DataFrame(risks, columns=list(RISKS), index=scans.index)
     found = pd.concat([scans[["scan", "patient", "fold"]], named], axis=1)
     found.insert(0, "arm", arm)

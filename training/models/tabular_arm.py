@@ -30,7 +30,7 @@ from training.progress_type import ProgressCallback
 
 
 def make(table: Mapping[str, object]) -> "RadiomicsArm":
-    """The arm with the settings of a table.
+    """Return the arm with the settings of a table.
 
     Raises:
         UsageError: a setting is unknown or does not fit.
@@ -103,7 +103,10 @@ class RadiomicsArm:
         key: str,
         progress: ProgressCallback,
     ) -> dict[str, list[float]]:
-        """The loss of each candidate on each inner fold (none if it fails); what inner.json has is not repeated."""
+        """Return the loss of each candidate on each inner fold (none if it fails).
+
+        What inner.json has is not repeated.
+        """
         candidates = [c for c in CANDIDATES if c.kind in self.settings.models]
         stored = _stored(folder / "inner.json", key) or {"scores": {}}
         scores: dict[str, list[float]] = stored["scores"]
@@ -152,7 +155,7 @@ class _Training:
 
 
 def _fit(candidate: Candidate, data: Data, training: _Training, seed: int) -> dict[str, object]:
-    """The content of model.json."""
+    """Return the content of model.json."""
     return {
         "format": tabular.FORMAT,
         "edges_years": list(EDGES_YEARS),
@@ -199,7 +202,7 @@ def _batches(data: Data, rows: Rows, by: Sequence[str]) -> list[str]:
 
 
 def _stored(path: Path, key: str) -> dict[str, Any] | None:
-    """What a call with the same key has left; None where there is nothing or it is another call's."""
+    """Return what a call with the same key has left; None where there is nothing or it is another call's."""
     if not path.is_file():
         return None
     stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

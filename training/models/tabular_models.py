@@ -75,7 +75,9 @@ def fit(candidate: Candidate, values: Floats, outcomes: Outcomes, seed: int) -> 
 
 
 def fit_cox(values: Floats, outcomes: Outcomes, penalizer: float) -> CoxPHFitter:
-    """Proportional hazards with a quadratic penalty; what happens after the last edge does not count.
+    """Fit proportional hazards with a quadratic penalty to values (scans, features).
+
+    What happens after the last edge does not count.
 
     Raises:
         FitError: it does not converge.
@@ -109,7 +111,11 @@ def plain_cox(fitter: CoxPHFitter) -> dict[str, object]:
 
 
 def person_periods(values: Floats, outcomes: Outcomes) -> tuple[Floats, Floats, Floats]:
-    """One row for each scan and interval begun: (features and the interval's number, target, weight)."""
+    """Make one row for each scan and interval begun, from values (scans, features).
+
+    Returns:
+        Features and the interval's number, (rows, features + 1); targets, 0 or 1, and weights, both (rows,).
+    """
     targets, weights = interval_targets(outcomes)
     scan, interval = np.nonzero(weights > 0)
     rows = np.column_stack([values[scan], interval.astype(np.float64)])
@@ -119,7 +125,7 @@ def person_periods(values: Floats, outcomes: Outcomes) -> tuple[Floats, Floats, 
 def fit_boosting(
     values: Floats, outcomes: Outcomes, trees: int, leaves: int, seed: int
 ) -> HistGradientBoostingClassifier:
-    """Gradient boosting of the discrete hazard on person-periods."""
+    """Fit gradient boosting of the discrete hazard to the person-periods of values (scans, features)."""
     model = HistGradientBoostingClassifier(
         learning_rate=_LEARNING_RATE,
         max_iter=trees,
@@ -134,7 +140,10 @@ def fit_boosting(
 
 
 def plain_boosting(model: HistGradientBoostingClassifier) -> dict[str, object]:
-    """The trees' nodes. scikit-learn keeps them in private attributes: the parity test notices when they change."""
+    """Return the trees' nodes.
+
+    scikit-learn keeps them in private attributes: the parity test notices when they change.
+    """
     trees = []
     for (predictor,) in model._predictors:
         nodes = predictor.nodes
@@ -152,7 +161,7 @@ def plain_boosting(model: HistGradientBoostingClassifier) -> dict[str, object]:
 
 
 def fit_network(values: Floats, outcomes: Outcomes, steps: int, decay: float, seed: int) -> nn.Sequential:
-    """A small logistic-hazard network in double precision, so that numpy repeats it."""
+    """Fit a small logistic-hazard network to values (scans, features), in double precision for numpy to repeat."""
     targets, weights = (torch.from_numpy(a).double() for a in interval_targets(outcomes))
     inputs = torch.from_numpy(values)
     with torch.random.fork_rng(devices=[]):

@@ -73,7 +73,7 @@ def compare(run: Path, current: Path | None, progress: ProgressCallback) -> Gate
 
 
 def _settings(run: Path) -> RunSettings:
-    """The run's settings. Raises UsageError where the run has not come to its end."""
+    """Return the run's settings. Raises UsageError where the run has not come to its end."""
     needed = ("run.json", "cohort.parquet", "features.parquet", "predictions.parquet")
     if missing := [name for name in needed if not (run / name).is_file()]:
         raise UsageError(f"{run} is not a finished run ({', '.join(missing)} missing): run `training run`")

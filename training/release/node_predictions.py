@@ -44,7 +44,7 @@ def risks(bundle: Bundle, data: Data, progress: ProgressCallback) -> NDArray[np.
 
 
 def as_served(data: Data, row: int, prior: PriorScan | None = None) -> Question:
-    """A scan of the cohort in the form that a bundle takes it in.
+    """Return a scan of the cohort in the form that a bundle takes it in.
 
     Raises:
         UsageError: the registry keeps no volume of it.
@@ -68,7 +68,7 @@ def _prior(data: Data, row: int, risk: Risk) -> PriorScan:
 
 
 def looked_at(data: Data, folds: Rows) -> list[int]:
-    """The rows that parity looks at: a first scan of a patient in each fold."""
+    """Return the rows that parity looks at: a first scan of a patient in each fold."""
     return [
         next(int(row) for row in np.flatnonzero(folds == fold) if data.prior(int(row)) is None)
         for fold in np.unique(folds)
@@ -112,7 +112,7 @@ class Remeasured:
 
 
 def remeasured(data: Data, row: int) -> Iterator[Remeasured]:
-    """The quantities of `WHOLE` of a scan, those that the table has.
+    """Yield the quantities of `WHOLE` of a scan, those that the table has.
 
     Raises:
         UsageError: the registry keeps no volume of it.

@@ -53,7 +53,7 @@ class _Known:
 
 
 def served(weights: Path) -> Path | None:
-    """The folder that `current` means; None where nothing was promoted yet.
+    """Return the folder that `current` means; None where nothing was promoted yet.
 
     Raises:
         UsageError: `current` is no link to a folder beside it, or leads nowhere.
@@ -116,7 +116,7 @@ def rollback(weights: Path) -> Promotion:
 
 
 def history(weights: Path) -> list[Promotion]:
-    """The promotions and rollbacks, the oldest first.
+    """Return the promotions and rollbacks, the oldest first.
 
     Raises:
         UsageError: a line is none.
@@ -132,7 +132,7 @@ def history(weights: Path) -> list[Promotion]:
 
 
 def bundle_of(run: Path) -> Path:
-    """The folder of a run's bundle.
+    """Return the folder of a run's bundle.
 
     Raises:
         UsageError: the run has none.
@@ -150,7 +150,7 @@ def _locked(weights: Path) -> AbstractContextManager[None]:
 
 
 def _named(weights: Path) -> str | None:
-    """The name that `current` leads to, by one step: what lies there may be a link to another disk, or be gone.
+    """Return the name that `current` leads to, by one step: what lies there may be a link to another disk, or be gone.
 
     Raises:
         UsageError: `current` is no link to a name beside it.
@@ -165,13 +165,13 @@ def _named(weights: Path) -> str | None:
 
 
 def _effective(lines: Sequence[Promotion], now: str | None) -> list[Promotion]:
-    """The steps that were not cut off: what they brought served when the next one began, or serves now."""
+    """Return the steps that were not cut off: what they brought served when the next one began, or serves now."""
     following = [*(line.before for line in lines[1:]), now]
     return [line for line, then in zip(lines, following, strict=False) if line.bundle == then]  # of none, none
 
 
 def _standing(lines: Sequence[Promotion], now: str | None) -> list[Promotion]:
-    """The promotions that were not taken back; the last one brought what serves now."""
+    """Return the promotions that were not taken back; the last one brought what serves now."""
     standing: list[Promotion] = []
     for line in _effective(lines, now):
         if line.what == "promoted":
@@ -182,7 +182,7 @@ def _standing(lines: Sequence[Promotion], now: str | None) -> list[Promotion]:
 
 
 def _consent(run: Path, weights: Path, bundle: Bundle, before: _Known) -> tuple[_Known, str]:
-    """What the bundle takes the place of, and the verdict's digest.
+    """Return what the bundle takes the place of, and the verdict's digest.
 
     Raises:
         GateError, UsageError: see `promote`.
@@ -212,7 +212,7 @@ def _consent(run: Path, weights: Path, bundle: Bundle, before: _Known) -> tuple[
 
 
 def _lying(weights: Path, sha256: str) -> _Known:
-    """The bundle of this digest in the weights folder; none where there is no such one."""
+    """Return the bundle of this digest in the weights folder; none where there is no such one."""
     for manifest in sorted(weights.glob("*/model.toml")):
         if sha256_of(manifest) == sha256:
             return _Known(manifest.parent.name, load(manifest.parent, allow_demo=True).sha256)

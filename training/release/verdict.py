@@ -38,7 +38,7 @@ def write(run: Path, verdict: GateVerdict) -> None:
 
 
 def read(run: Path, cure: str) -> tuple[GateVerdict, str]:
-    """The verdict in a run, and the file's SHA-256.
+    """Return the verdict in a run, and the file's SHA-256.
 
     Args:
         run: the run's folder.

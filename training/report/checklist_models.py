@@ -12,7 +12,7 @@ _MEASURED = "radiomics"
 
 
 def predictors(facts: RunFacts) -> str:
-    """What each arm sees; of the measured numbers only the families that the arm was given."""
+    """Return what each arm sees; of the measured numbers only the families that the arm was given."""
     found = []
     families = _families(facts)
     if families:
@@ -70,7 +70,7 @@ def models(facts: RunFacts) -> str:
 
 
 def start(facts: RunFacts) -> str:
-    """What the parameters were before the first step."""
+    """Return what the parameters were before the first step."""
     seed = facts.setting("seed")
     if seed is None:
         return ""
@@ -134,7 +134,7 @@ def explained(facts: RunFacts) -> str:
 
 
 def _families(facts: RunFacts) -> list[str]:
-    """The families of features that the arm on measured numbers is given, as far as the scans have them."""
+    """Return the families of features that the arm on measured numbers is given, as far as the scans have them."""
     given = (facts.setting(_MEASURED, "families") or ()) if _MEASURED in facts.arms else ()
     return [family for family in given if family in facts.features]
 

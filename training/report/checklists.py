@@ -232,7 +232,7 @@ def _diagnostic(facts: RunFacts) -> str:
 
 
 def interval(estimate: object) -> str:
-    """An estimate as text: value (lower to upper), three decimals."""
+    """Return an estimate as text: value (lower to upper), three decimals."""
     values = [getattr(estimate, name) for name in ("value", "lower", "upper")]
     if values[0] is None:
         return NOT_AVAILABLE

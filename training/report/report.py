@@ -159,7 +159,7 @@ def _steps(facts: RunFacts) -> str:
 
 
 def _card(facts: RunFacts) -> tuple[tuple[str, str], ...]:
-    """The model card: what, on whom, how well, where not."""
+    """Return the model card: what, on whom, how well, where not."""
     items = {i.number: i.value for i in tripod_ai(facts)}
     weights = {i.number: i.value for i in claim(facts)}["27"]
     name, version = facts.setting("bundle", "name"), facts.setting("bundle", "version")

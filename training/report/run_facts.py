@@ -85,7 +85,7 @@ class RunFacts:
         return (*map(str, self.run.get("warnings", ())), *self.evaluation.warnings)
 
     def setting(self, *keys: str) -> Any:
-        """A value of the run's settings; None if it has none of that name."""
+        """Return a value of the run's settings; None if it has none of that name."""
         value: Any = self.run.get("settings", {})
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -145,7 +145,7 @@ def _features(path: Path) -> tuple[dict[str, int], dict[str, float]]:
 
 
 def _fits(arm: Path) -> tuple[Mapping[str, Any], ...]:
-    """What an arm wrote down in each fold that is done."""
+    """Return what an arm wrote down in each fold that is done."""
     found = sorted(arm.glob("fold-*/fit.json"), key=lambda path: int(path.parent.name.removeprefix("fold-")))
     return tuple(_json(path) for path in found)
 

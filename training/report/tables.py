@@ -94,7 +94,7 @@ def calibration(facts: RunFacts) -> ReportTable:
 
 
 def horizons(facts: RunFacts) -> ReportTable:
-    """What became of the scans by each horizon, and what was predicted."""
+    """Return what became of the scans by each horizon, and what was predicted."""
     e = facts.evaluation
     primary = e.arm(e.primary)
     rows = (

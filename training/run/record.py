@@ -89,7 +89,7 @@ def _rename_keys(fixed: Mapping[str, Any]) -> None:
 
 
 def _difference(stored: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str], within: str = "") -> str:
-    """The name of the first thing that differs and is not free, "" if none."""
+    """Return the name of the first thing that differs and is not free, "" if none."""
     for key in sorted({*stored, *now}):
         name, a, b = within + key, stored.get(key), now.get(key)
         if a == b or any(fnmatchcase(name, pattern) for pattern in free):
@@ -102,7 +102,7 @@ def _difference(stored: Mapping[str, Any], now: Mapping[str, Any], free: Sequenc
 
 
 def software() -> dict[str, str]:
-    """The versions that make a result."""
+    """Return the versions that make a result."""
     found = {"dicomnode": dicomnode.__version__, "python": platform.python_version(), "platform": platform.platform()}
     for name in _LIBRARIES:
         try:
@@ -113,7 +113,7 @@ def software() -> dict[str, str]:
 
 
 def code() -> dict[str, object]:
-    """The git commit of this package's own working tree, and whether files differ from it; empty without one."""
+    """Return the git commit of this package's own working tree, and whether files differ from it; empty without one."""
     folder = Path(__file__).parents[1]
     if shutil.which("git") is None or not (folder.parent / ".git").exists():
         return {}

@@ -87,7 +87,7 @@ def run(settings: RunSettings, toml: str, progress: ProgressCallback, until: str
 
 
 def _fixed(settings: RunSettings, registry: Registry) -> dict[str, object]:
-    """What may not change between the starts of one run."""
+    """Return what may not change between the starts of one run."""
     paths = {"registry", "outcomes", "covariates", "out"}
     files = {"outcomes": settings.outcomes, "covariates": settings.covariates}
     digests = {k: sha256_of(v) for k, v in files.items() if v is not None and v.is_file()}
@@ -96,7 +96,7 @@ def _fixed(settings: RunSettings, registry: Registry) -> dict[str, object]:
 
 
 def make_cohort(settings: RunSettings, registry: Registry) -> cohort.Cohort:
-    """The cohort of a run's registry, outcomes and covariates; see `training.data.cohort.build`."""
+    """Return the cohort of a run's registry, outcomes and covariates; see `training.data.cohort.build`."""
     outcomes = follow_up.read_outcomes(settings.outcomes)
     covariates = None if settings.covariates is None else follow_up.read_covariates(settings.covariates)
     return cohort.build(registry, outcomes, covariates, settings.cohort.transplant)
@@ -145,7 +145,7 @@ def _features(run_: _Run) -> None:
 
 
 def read_data(folder: Path, registry: Path) -> Data:
-    """The scans of a run folder, with all outcomes."""
+    """Return the scans of a run folder, with all outcomes."""
     frame = cohort.load(folder / "cohort.parquet")
     found = pd.read_parquet(folder / "features.parquet")
     if found["scan"].to_list() != frame["scan"].to_list():
@@ -160,7 +160,7 @@ def _arms(run_: _Run) -> None:
 
 
 def _predictions(folder: Path, arm: str) -> Path:
-    """What an arm leaves when it has predicted every scan."""
+    """Return what an arm leaves when it has predicted every scan."""
     return folder / "arms" / arm / "predictions.parquet"
 
 
@@ -191,7 +191,7 @@ def _prefixed(progress: ProgressCallback, stage: str) -> ProgressCallback:
 
 
 def seed_of(seed: int, arm: str, fold: int) -> int:
-    """The seed of an arm's fold: its own, so that another arm in the run changes nothing."""
+    """Return the seed of an arm's fold: its own, so that another arm in the run changes nothing."""
     return int(digest(seed, arm, fold)[:8], 16)
 
 

@@ -134,7 +134,7 @@ def _placed_deep(table: dict[str, object], folder: Path) -> dict[str, object]:
 
 
 def from_dict(stored: Mapping[str, object], where: str) -> RunSettings:
-    """Settings from plain values; `where` names their place in messages.
+    """Read settings from plain values; `where` names their place in messages.
 
     Raises:
         UsageError: a key is unknown or missing, or a value does not fit.

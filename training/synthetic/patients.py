@@ -102,25 +102,25 @@ class SyntheticScan:
 
 
 def severity_at(patient: Patient, years: float | Floats) -> Floats:
-    """Severity at `years`, 0 to 1."""
+    """Return the severity, 0 to 1, at `years` after the first scan, in their shape."""
     return np.asarray(np.clip(patient.severity + patient.progression * np.asarray(years), 0, 1), np.float64)
 
 
 def cumulative_hazard(patient: Patient, years: float | Floats) -> Floats:
-    """Hazard of death up to `years`, by the midpoint rule on steps of half a month."""
+    """Return the cumulative hazard of death up to `years`, in their shape; midpoint rule on steps of half a month."""
     person = _PER_AGE_YEAR * (patient.age + _MIDDLES - 55) + _MALE * (patient.sex == "M")
     disease = _PER_SEVERITY * severity_at(patient, _MIDDLES) + _PER_PROGRESSION * patient.progression
     return np.asarray(np.interp(years, _EDGES, _cumulated(_BASE_HAZARD * np.exp(disease + person))))
 
 
 def true_risk(patient: Patient, scan_years: float, horizon: float) -> float:
-    """The probability of death within `horizon` years of a scan, given that the patient lives at the scan."""
+    """Return the probability of death within `horizon` years of a scan, given that the patient lives at the scan."""
     before, after = cumulative_hazard(patient, np.array([scan_years, scan_years + horizon]))
     return 1 - float(np.exp(before - after))
 
 
 def draw_patient(number: int, rng: np.random.Generator) -> Patient:
-    """A patient with a death time from its hazard, an end of contact that depends on it, and maybe a transplant."""
+    """Draw a patient: a death time from its hazard, an end of contact that depends on it, and maybe a transplant."""
     severity = float(rng.beta(*_SEVERITY_BETA))
     patient = Patient(
         patient=f"S{number:04d}",
@@ -166,7 +166,10 @@ def draw_scans(patient: Patient, rng: np.random.Generator) -> list[SyntheticScan
 
 
 def draw(patients: int, seed: int) -> tuple[list[Patient], list[SyntheticScan]]:
-    """The patients of a registry and their scans, patient by patient in time. More patients do not change the first."""
+    """Return the patients of a registry and their scans, patient by patient in time.
+
+    More patients do not change the first.
+    """
     drawn, scans = [], []
     for number in range(patients):
         rng = np.random.default_rng([seed, number])

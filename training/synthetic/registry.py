@@ -120,7 +120,7 @@ def _claim(out: Path, request: Request) -> None:
 
 
 def _stated(request: Request) -> str:
-    """The request as a TOML inline table."""
+    """Return the request as a TOML inline table."""
     return in_toml(asdict(request))
 
 
@@ -168,7 +168,7 @@ def _end_with_parent() -> None:
 
 
 def _read_log(path: Path) -> Iterator[tuple[str, Features]]:
-    """The complete lines of the log; one that a kill has cut is removed."""
+    """Yield the complete lines of the log; one that a kill has cut is removed."""
     if not path.is_file():
         return
     whole = path.read_bytes()

@@ -38,7 +38,10 @@ def make_scan(folder: Path, scan: SyntheticScan, *, radiomics: bool, volume: boo
 
 
 def scan_phantom(scan: SyntheticScan) -> Phantom:
-    """The image of a scan: disease from its severity, noise and kernel from its scanner, breath and voxels its own."""
+    """Return the image of a scan.
+
+    Disease comes from its severity, noise and kernel from its scanner; breath and voxels are its own.
+    """
     rng = np.random.default_rng([scan.seed, 3])
     z, yx = float(rng.uniform(*SLICE_STEP_MM)), float(rng.uniform(*IN_PLANE_MM))
     usual, fibrosis = Disease.of_severity(scan.severity), scan.patient.fibrosis
@@ -62,7 +65,7 @@ def scan_phantom(scan: SyntheticScan) -> Phantom:
 
 
 def radiomics_settings() -> Mapping[str, Any]:
-    """The node's settings at the registry's resolution."""
+    """Return the node's settings at the registry's resolution."""
     from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS  # noqa: PLC0415 (imports PyRadiomics)
 
     return {

@@ -36,11 +36,15 @@ class BodyGrid:
 
     @property
     def voxel_ml(self) -> float:
+        """Volume of one voxel, millilitres."""
         return math.prod(self.spacing_mm) / 1000.0
 
 
 def shrink(volume: Volume) -> BodyGrid:
-    """Means over blocks of about 2 mm; an incomplete last block is left out here and belongs to its neighbour later."""
+    """Average blocks of about 2 mm: (z, y, x), HU.
+
+    An incomplete last block is left out here and belongs to its neighbour later.
+    """
     z, y, x = (
         max(1, min(round(WORKING_MM / mm), size)) for mm, size in zip(volume.spacing_mm, volume.hu.shape, strict=True)
     )
@@ -50,7 +54,10 @@ def shrink(volume: Volume) -> BodyGrid:
 
 
 def distance(mask: Mask, spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Millimetres from each voxel's centre to the nearest voxel of the mask (0 inside; far away where it is empty)."""
+    """Measure the millimetres from each voxel's centre to the nearest voxel of the mask, both (z, y, x).
+
+    0 inside; far away where the mask is empty. `spacing_mm` is (z, y, x).
+    """
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     image.SetSpacing(spacing_mm[::-1])
     signed = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
@@ -59,7 +66,11 @@ def distance(mask: Mask, spacing_mm: tuple[float, float, float]) -> NDArray[np.f
 
 
 def air_inside(grid: BodyGrid) -> tuple[Mask, float]:
-    """Air that body surrounds in its axial slice, or body and the edge of the image; and the x index of the middle."""
+    """Find the air, (z, y, x), that body surrounds in its axial slice, or body and the edge of the image.
+
+    Returns:
+        The mask, of the grid's shape, and the x index of the body's middle.
+    """
     # Opened: in thin room air single voxels are as low by noise.
     nothing = np.asarray(ndimage.binary_opening(grid.hu <= OUT_OF_FIELD_HU, IN_PLANE))
     air = (grid.hu < AIR_BELOW_HU) & ~nothing
@@ -102,7 +113,7 @@ def _at_the_edge(grid: BodyGrid, air: Mask, nothing: Mask, body: Mask) -> tuple[
 
 
 def _walled_by_body(air: Mask, edge: Mask, tissue_at_edge: Mask, body: Mask) -> Mask:
-    """The components of `air` beside which most of the tissue on the edge is body."""
+    """Return the components of `air` beside which most of the tissue on the edge is body."""
     components, n = ndimage.label(air)
     if n == 0:
         return air
@@ -116,7 +127,7 @@ def _walled_by_body(air: Mask, edge: Mask, tissue_at_edge: Mask, body: Mask) -> 
 
 
 def largest(mask: Mask) -> Mask:
-    """The largest connected component."""
+    """Return the largest connected component of a mask (z, y, x)."""
     components, _ = ndimage.label(mask)
     sizes = np.bincount(components.ravel())
     sizes[0] = 0

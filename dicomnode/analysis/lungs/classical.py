@@ -77,8 +77,11 @@ class ClassicalSegmenter:
 
 
 def _airways(grid: BodyGrid, air: Mask, midline: float) -> Mask:
-    """Lumen of trachea and bronchi. A threshold near the lung's own density shows the walls longest; where it breaks
-    the lung into crumbs that join the airways, the plain threshold is taken."""
+    """Find the lumen of trachea and bronchi.
+
+    A threshold near the lung's own density shows the walls longest; where it breaks the lung into crumbs that join the
+    airways, the plain threshold is taken.
+    """
     median_hu = np.median(grid.hu[air]) if air.any() else 0.0
     for threshold_hu in (min(AIR_BELOW_HU, median_hu + ABOVE_LUNG_HU), AIR_BELOW_HU):
         lumen = _narrow_chain(grid, air & (grid.hu < threshold_hu), midline)
@@ -88,7 +91,10 @@ def _airways(grid: BodyGrid, air: Mask, midline: float) -> Mask:
 
 
 def _narrow_chain(grid: BodyGrid, air: Mask, midline: float) -> Mask:
-    """The longest chain of air near the midline whose area is small in every axial slice: airways, if long enough."""
+    """Return the longest chain of air near the midline whose area is small in every axial slice.
+
+    Airways, if long enough.
+    """
     planes, n = ndimage.label(air, IN_PLANE)
     areas_cm2 = np.bincount(planes.ravel(), minlength=n + 1) * (grid.spacing_mm[1] * grid.spacing_mm[2] / 100.0)
     small = areas_cm2 < AIRWAY_CM2
@@ -150,7 +156,10 @@ def _parted(grid: BodyGrid, lung_air: Mask, midline: float) -> tuple[NDArray[np.
 
 
 def _grow(grid: BodyGrid, air: Mask, markers: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The markers grown through the air that they are connected with, lowest HU first: they meet at walls and septa."""
+    """Return the markers grown through the air that they are connected with, lowest HU first.
+
+    They meet at walls and septa.
+    """
     components, n = ndimage.label(air)
     reached = np.zeros(n + 1, dtype=bool)
     reached[components[markers > 0]] = True
@@ -220,7 +229,7 @@ def _refine(volume: Volume, grid: BodyGrid, coarse: NDArray[np.uint8]) -> Labels
 
 
 def _fine_box(mask: NDArray[np.uint8], factors: tuple[int, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """The box of the mask at full resolution; an incomplete last block belongs to the block before it."""
+    """Return the box of the mask at full resolution; an incomplete last block belongs to the block before it."""
     ((*box,),) = ndimage.find_objects((mask > 0).view(np.uint8))
     return tuple(
         slice(part.start * factor, full if part.stop == small else part.stop * factor)

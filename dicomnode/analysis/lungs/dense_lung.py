@@ -47,7 +47,7 @@ class _Fan:
 
 
 def add(grid: BodyGrid, labels: NDArray[np.uint8], midline: float) -> NDArray[np.uint8]:
-    """The labels with dense lung added between aerated lung and ribs.
+    """Return the labels with dense lung added between aerated lung and ribs.
 
     Args:
         grid: the shrunken volume.
@@ -88,7 +88,7 @@ def _fan(grid: BodyGrid, middle_y: float, middle_x: float) -> _Fan:
 
 
 def _outermost_lung(labels: NDArray[np.uint8], fan: _Fan) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """The step at which each ray (z, ray) leaves the last aerated lung, -1 where it meets none; and which lung."""
+    """Return the step at which each ray (z, ray) leaves the last aerated lung (-1: it meets none), and which lung."""
     on_rays = np.where(fan.in_image, labels[:, fan.rows, fan.columns], 0)
     lung = (on_rays == 1) | (on_rays == 2)
     last = lung.shape[2] - 1 - lung[:, :, ::-1].argmax(axis=2)
@@ -97,7 +97,9 @@ def _outermost_lung(labels: NDArray[np.uint8], fan: _Fan) -> tuple[NDArray[np.in
 
 
 def _ribs(grid: BodyGrid, fan: _Fan, outermost: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The step at which each ray (z, ray) meets the inner side of the rib cage; -1 where no bone lies beyond the lung.
+    """Return the step at which each ray (z, ray) meets the inner side of the rib cage.
+
+    -1 where no bone lies beyond the lung.
 
     Ribs are oblique, and a slice shows only parts of them: those of the height of a rib and its gap are looked at
     together, and the inner quarter of what neighbouring rays see is taken, so that a shoulder blade does not count.

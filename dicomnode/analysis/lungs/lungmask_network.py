@@ -115,7 +115,10 @@ def _memory_kept() -> Iterator[None]:
 
 
 def filled(labels: NDArray[np.uint8], lungs: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Labels extended over the lungs of another network and cut off outside of them, as lungmask's fill model does."""
+    """Extend labels over the lungs of another network, as lungmask's fill model does, and cut them off outside of them.
+
+    Both are (z, y, x), of one shape; so is the result, with the numbers of `labels`.
+    """
     spare = int(labels.max()) + 1
     joined = np.where((labels == 0) & (lungs > 0), spare, labels)
     joined[lungs == 0] = 0
@@ -167,7 +170,7 @@ class _Joined(nn.Module):
 
 
 def _state(weights: Path, classes: int) -> dict[str, torch.Tensor]:
-    """The file's tensors. Only tensors: lungmask itself would run code that a file brings along."""
+    """Return the file's tensors. Only tensors: lungmask itself would run code that a file brings along."""
     try:
         state: dict[str, torch.Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
         found = len(state["last.bias"])

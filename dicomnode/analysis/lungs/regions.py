@@ -54,7 +54,7 @@ def thirds(labels: Labels) -> NDArray[np.uint8]:
 
 
 def rim(volume: Volume, labels: Labels) -> Mask:
-    """Voxels (z, y, x) of the lungs within `RIM_MM` of their lung's surface."""
+    """Return the mask (z, y, x) of the lungs' voxels within `RIM_MM` of their lung's surface."""
     steps = [min(max(1, round(_GRID_MM / mm)), n) for mm, n in zip(volume.spacing_mm, labels.shape, strict=True)]
     z, y, x = (mm * step for mm, step in zip(volume.spacing_mm, steps, strict=True))
     coarse = labels[tuple(slice(step // 2, None, step) for step in steps)]

@@ -21,13 +21,19 @@ class Segmenter(Protocol):
     """Finds the lungs. `name`, `version` and `family` are in SEG and SR: together they say what made the mask."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is called, for SEG and SR."""
+        ...
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """Which version of it, weights included, for SEG and SR."""
+        ...
 
     @property
-    def family(self) -> SegmenterFamily: ...
+    def family(self) -> SegmenterFamily:
+        """What kind of algorithm it is, for SEG and SR."""
+        ...
 
     def __call__(self, volume: Volume) -> Labels:
         """Labels (z, y, x) of the volume's shape: 0 background, 1 right lung, 2 left lung.
@@ -38,12 +44,15 @@ class Segmenter(Protocol):
         ...
 
     def lobes(self, volume: Volume, lungs: Labels) -> NDArray[np.uint8] | None:
-        """The lobes of the `lungs` that it labelled, (z, y, x), numbers as in `regions.LOBES`; None: it knows none."""
+        """Return the lobes of the `lungs` that it labelled, (z, y, x), numbers as in `regions.LOBES`.
+
+        None: it knows none.
+        """
         ...
 
 
 def volumes(volume: Volume, labels: Labels) -> VolumeMl:
-    """Lung volumes: labelled voxels times voxel volume."""
+    """Return the lung volumes in ml: labelled voxels, (z, y, x), times voxel volume."""
     right, left = (int(np.count_nonzero(labels == side)) * volume.voxel_ml for side in (RIGHT, LEFT))
     return VolumeMl(total=right + left, left=left, right=right)
 

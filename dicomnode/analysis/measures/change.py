@@ -34,7 +34,7 @@ def studied_at(series: ChosenSeries) -> datetime | None:
 
 
 def before(findings: Findings, priors: Sequence[Findings]) -> list[tuple[datetime, Findings]]:
-    """The analysed ones of `priors` that lie before `findings`, with their moments, the oldest first.
+    """Return the analysed ones of `priors` that lie before `findings`, with their moments, the oldest first.
 
     Findings of the same study, of the same moment or later, refused ones, and ones without a date are left out.
     """
@@ -53,13 +53,13 @@ def before(findings: Findings, priors: Sequence[Findings]) -> list[tuple[datetim
 
 
 def latest_before(findings: Findings, priors: Sequence[Findings]) -> Findings | None:
-    """The latest of the analysed `priors` that lies before `findings`; None where there is none."""
+    """Return the latest of the analysed `priors` that lies before `findings`; None where there is none."""
     found = before(findings, priors)
     return found[-1][1] if found else None
 
 
 def compare(findings: Findings, priors: Sequence[Findings]) -> Change | None:
-    """The change since the latest prior scan.
+    """Return the change since the latest prior scan.
 
     Args:
         findings: of this scan.

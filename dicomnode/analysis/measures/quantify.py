@@ -92,7 +92,7 @@ def _counts(volume: Volume, labels: Labels) -> NDArray[np.int64]:
 
 
 def _histogram(hu: HuArray) -> NDArray[np.int64]:
-    """Counts of all 65536 values of int16; index 0 is -32768."""
+    """Count each of the 65,536 values of int16; index 0 is -32768."""
     if hu.dtype != np.int16:
         raise TypeError(f"HU must be int16, not {hu.dtype}")
     # Two's complement seen as unsigned: a view, where an offset would copy a whole lung to a wider type.

@@ -7,7 +7,7 @@ from dicomnode.analysis.measures.change import before, doubts, studied_at
 
 
 def trend(findings: Findings, priors: Sequence[Findings]) -> tuple[TrendPoint, ...]:
-    """The prior scans of the same patient, the oldest first; empty where none lies before this one.
+    """Return the prior scans of the same patient, the oldest first; empty where none lies before this one.
 
     Args:
         findings: of this scan.

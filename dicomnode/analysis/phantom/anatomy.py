@@ -29,20 +29,23 @@ class Body:
 
 
 def cage(z: Floats | float) -> tuple[Floats, Floats, Floats]:
-    """Half width, half depth and centre y of the inner chest wall at height z."""
+    """Return half width, half depth and centre y, mm, of the inner chest wall, in the shape of the heights z, mm."""
     up = np.clip((single(z) + 40) / 172, 0, 1)
     shape = np.sqrt(1 - 0.84 * up * up)
     return single(129 * shape), single(86 * (0.25 + 0.75 * shape)), single(9 * up * up)
 
 
 def cage_distance(x: Floats, y: Floats, z: Floats | float) -> Floats:
-    """Distance to the inner chest wall."""
+    """Return the distance to the inner chest wall.
+
+    Coordinates in mm, of shapes that broadcast together; the result has the joint shape, mm, negative inside.
+    """
     a, b, centre = cage(z)
     return ellipse(x, y - centre, a, b)
 
 
 def diaphragm_z(x: Floats, y: Floats, side: int, raised: float) -> Floats:
-    """Height of the dome of one side (-1 right, 1 left); the right stands higher."""
+    """Return the height of one dome (-1 right, 1 left), mm, in the joint shape of x and y, mm; the right is higher."""
     top = (-70.0 if side < 0 else -80.0) + raised
     return single(top - (x - side * 60) ** 2 / 200 - (y + 10) ** 2 / 170)
 
@@ -53,7 +56,10 @@ def _diaphragm_distance(x: Floats, y: Floats, z: Floats | float, side: int, rais
 
 
 def heart_distance(x: Floats, y: Floats, z: Floats | float, size: float) -> Floats:
-    """Distance to the heart with its pericardium: an ellipsoid whose apex points left, forward and down."""
+    """Return the distance to the heart with its pericardium: an ellipsoid whose apex points left, forward and down.
+
+    Coordinates in mm, of shapes that broadcast together; the result has the joint shape, mm, negative inside.
+    """
     turn = np.float32(np.deg2rad(38))
     dx, dy, dz = x - 23, y + 30, single(z + 46)
     along = dx * np.cos(turn) - dy * np.sin(turn) - 0.25 * dz
@@ -70,13 +76,18 @@ def _mediastinum_half(y: Floats, z: Floats | float, side: int) -> Floats:
 
 
 def spine_y(z: Floats | float) -> Floats:
-    """Centre of the vertebral body: the thoracic kyphosis."""
+    """Return the centre y of the vertebral body, mm, at heights z, mm, in their shape: the thoracic kyphosis."""
     t = single(z) / 130
     return single(58 + 9 * t - 10 * t * t)
 
 
 def lung_distance(x: Floats, y: Floats, z: Floats | float, side: int, body: Body) -> Floats:
-    """Distance to one lung (-1 right, 1 left): chest wall, less mediastinum, spine, heart, diaphragm; rounded apex."""
+    """Return the distance to one lung (-1 right, 1 left).
+
+    It is the chest wall, less mediastinum, spine, heart and diaphragm, with a rounded apex.
+
+    Coordinates in mm, of shapes that broadcast together; the result has the joint shape, mm, negative inside.
+    """
     side_x = x * side
     d = smooth_max(cage_distance(x, y, z) + 1.5, _mediastinum_half(y, z, side) - side_x, 14)
     spine = single(25 - np.hypot(x, (y - spine_y(z)) * 0.9))
@@ -88,7 +99,7 @@ def lung_distance(x: Floats, y: Floats, z: Floats | float, side: int, body: Body
 
 
 def lung_vessels(rng: np.random.Generator, side: int, body: Body, count: int = 850) -> Tubes:
-    """The vessel tree of one lung, from the hilum to `count` points spread through the lung."""
+    """Return the vessel tree of one lung, from the hilum to `count` points spread through the lung."""
     leaves: list[Floats] = []
     while len(leaves) < count:
         z = rng.uniform(-140, 120, 4000).astype(np.float32)
@@ -101,7 +112,7 @@ def lung_vessels(rng: np.random.Generator, side: int, body: Body, count: int = 8
 
 
 def bronchi_beside(vessels: Tubes, side: int) -> Tubes:
-    """A bronchus beside each larger artery: the pairs that a reader looks for."""
+    """Return a bronchus beside each larger artery: the pairs that a reader looks for."""
     large = vessels.radius > 1.5
     offset = np.array([0.5, 0.75, -0.45 * side], np.float32)
     shift = offset * (2.1 * vessels.radius[large, None])
@@ -173,7 +184,7 @@ def rib_part(x: Floats, y: Floats, z: float, distance: Floats, phase: float) -> 
 
 
 def vertebra(x: Floats, y: Floats, z: float, voxel: float) -> list[tuple[Floats, float]]:
-    """What is painted of the spine at height z, in order: (coverage, HU)."""
+    """Return what is painted of the spine at height z, in order: (coverage, HU)."""
     centre = float(spine_y(z))
     phase = (z / 26.0) % 1.0
     disc = phase < 0.2

@@ -28,7 +28,10 @@ class Disease:
 
     @classmethod
     def of_severity(cls, severity: float) -> "Disease":
-        """The usual course (severity 0 to 1): ground glass first, then reticulation, honeycombing, loss of volume."""
+        """Return the usual course (severity 0 to 1).
+
+        Ground glass comes first, then reticulation, honeycombing, loss of volume.
+        """
         return cls(
             ground_glass=min(1.0, 0.9 * severity),
             reticulation=min(1.0, max(0.0, 1.1 * (severity - 0.12))),
@@ -96,7 +99,10 @@ class LungPainter:
     def _extent(
         extent: float, level: float, depth: Floats, falls_off_mm: float, uneven: NDArray[np.floating]
     ) -> Floats:
-        """The part of each voxel that a change fills: from the basal periphery inwards and upwards as it grows."""
+        """Return the part of each voxel that a change fills.
+
+        It goes from the basal periphery inwards and upwards as it grows.
+        """
         if extent == 0:
             return np.zeros_like(depth)
         near = 0.62 * level + 0.5 * np.exp(-depth / falls_off_mm) + uneven

@@ -59,7 +59,7 @@ def chest(
     scanner: PhantomScanner | None = None,
     person: int | None = None,
 ) -> Phantom:
-    """A chest phantom.
+    """Make a chest phantom.
 
     Args:
         seed: what differs from scan to scan (noise), and the person unless `person` is given. Same arguments,
@@ -105,7 +105,10 @@ def _person(rng: np.random.Generator, disease: Disease) -> anatomy.Body:
 
 
 def _paint(grid: PhantomGrid, body: anatomy.Body, disease: Disease, person: int) -> tuple[Floats, Labels, Floats]:
-    """The noiseless image (HU), the labels, and how many lung voxels are ground glass, reticulation, honeycombing."""
+    """Paint the noiseless image (HU) and the labels.
+
+    Also counted: the lung voxels that are ground glass, reticulation, honeycombing.
+    """
     shape = (len(grid.z), len(grid.y), len(grid.x))
     # A generator for each purpose: how much one draws hangs on the disease, and must not move what the others draw.
     vessels = {side: anatomy.lung_vessels(np.random.default_rng([person, 4 + side]), side, body) for side in (-1, 1)}
@@ -144,7 +147,7 @@ def _paint(grid: PhantomGrid, body: anatomy.Body, disease: Disease, person: int)
 
 
 def _thickened(tubes: Tubes) -> Tubes:
-    """The outer surface of an airway whose lumen is given: a wall of a fifth of its radius, 0.5 to 1.4 mm."""
+    """Return the outer surface of an airway whose lumen is given: a wall of a fifth of its radius, 0.5 to 1.4 mm."""
     return Tubes(tubes.start, tubes.end, tubes.radius + np.clip(0.22 * tubes.radius, 0.5, 1.4))
 
 

@@ -15,12 +15,15 @@ Floats = NDArray[np.float32]
 
 
 def single(values: object) -> Floats:
-    """As a single-precision array: NumPy's types lose the precision where the values keep it."""
+    """Return the numbers in their shape as single precision: NumPy's own rules of types would widen them."""
     return np.asarray(values, np.float32)
 
 
 def ellipse(x: Floats, y: Floats, a: Floats | float, b: Floats | float) -> Floats:
-    """Approximate distance to an ellipse with half axes `a`, `b` around the origin; exact to first order on it."""
+    """Approximate the distance to an ellipse with half axes `a`, `b` around the origin; exact to first order on it.
+
+    All in mm, of shapes that broadcast together; the result has the joint shape, negative inside.
+    """
     u, v = x / a, y / b
     k = np.sqrt(u * u + v * v) + 1e-6
     gradient = np.sqrt((u / a) ** 2 + (v / b) ** 2) + 1e-6
@@ -28,23 +31,26 @@ def ellipse(x: Floats, y: Floats, a: Floats | float, b: Floats | float) -> Float
 
 
 def cover(distance: NDArray[np.floating], voxel: float) -> Floats:
-    """The part (0 to 1) of a voxel of edge `voxel` that lies inside the shape."""
+    """Return the part (0 to 1) of a voxel of edge `voxel` that lies inside the shape."""
     return single(np.clip(0.5 - distance / voxel, 0.0, 1.0))
 
 
 def mix(image: Floats, part: Floats, hu: Floats | float) -> Floats:
-    """`image` with `part` (0 to 1) of each voxel filled by `hu`."""
+    """Return `image`, HU, of any shape, with `part` (0 to 1, the same shape) of each voxel filled by `hu`."""
     return image + part * (hu - image)
 
 
 def smooth_max(a: Floats, b: Floats, radius: float) -> Floats:
-    """The intersection of two shapes with its edge rounded by about `radius` (polynomial smooth maximum)."""
+    """Return the intersection of two bodies, by distances in mm of one shape, its edge rounded by about `radius`.
+
+    It is the polynomial smooth maximum.
+    """
     h = np.clip(radius - np.abs(a - b), 0.0, None)
     return single(np.maximum(a, b) + h * h / (4 * radius))
 
 
 def rise(t: Floats) -> Floats:
-    """0 below 0, 1 above 1, smooth between (smoothstep)."""
+    """Return, in the shape of `t`, 0 below 0, 1 above 1, smooth between (smoothstep)."""
     t = np.clip(t, 0.0, 1.0)
     return single(t * t * (3 - 2 * t))
 
@@ -68,7 +74,7 @@ class SmoothNoise:
         self._z, self._y, self._x = (_spline_weights(axis, cell, first, count) for axis in axes)
 
     def plane(self, index: int) -> Floats:
-        """The field on slice `index` of the grid, (y, x)."""
+        """Return the field on slice `index` of the grid, (y, x)."""
         first, last = self._z.indptr[index : index + 2]
         plane = np.zeros(self._lattice.shape[1:], np.float32)
         for weight, knot in zip(self._z.data[first:last], self._z.indices[first:last], strict=True):
@@ -86,7 +92,7 @@ class Tubes:
 
 
 def grow_tree(root: Floats, leaves: Floats, leaf_radius: float, step: float = 9.0) -> Tubes:
-    """A tree from `root` (3,) to the points `leaves` (n, 3): each joins the nearest point of what has grown so far.
+    """Grow a tree from `root` (3,) to the points `leaves` (n, 3): each joins the nearest point grown so far.
 
     A parent's radius follows Murray's law with exponent 2.7 (Murray 1926; 2.7 to 3 is found in lungs).
     """

@@ -89,7 +89,12 @@ def with_filters(filters: Sequence[str], sigma_mm: Sequence[float]) -> dict[str,
 def by_region(
     volume: Volume, labels: Labels, settings: Mapping[str, Any] = DEFAULT_SETTINGS
 ) -> tuple[dict[str, dict[str, float]], dict[str, RefusedError]]:
-    """`extract` of "lungs" (both together), "right" and "left"; and why of a region there are none.
+    """Run `extract` on "lungs" (both together), "right" and "left"; and say why of a region there are no features.
+
+    Args:
+        volume: the scan, HU.
+        labels: (z, y, x), 0 background, 1 right, 2 left.
+        settings: PyRadiomics' own.
 
     Raises:
         ConfigurationError: PyRadiomics does not accept the settings.
@@ -134,7 +139,9 @@ def extract(volume: Volume, mask: Mask, settings: Mapping[str, Any] = DEFAULT_SE
 
 
 def extract_image(image: sitk.Image, mask: sitk.Image, settings: Mapping[str, Any]) -> dict[str, float]:
-    """PyRadiomics' features by its own names (`original_glcm_Contrast`), without its diagnostics.
+    """Compute PyRadiomics' features by its own names (`original_glcm_Contrast`), without its diagnostics.
+
+    `image` and `mask` have the same shape; the region is where the mask has the settings' label.
 
     The values are stock PyRadiomics' to 1e-6 (relative) or better. They are computed by this package's own loops where
     these cover the settings and the image (see `_covered`), otherwise by stock PyRadiomics.
@@ -173,7 +180,10 @@ def _refusing() -> Iterator[None]:
 
 
 def _parts(settings: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """The settings for the original image, and those for the filtered ones: without the shape, which is the mask's."""
+    """Return the settings for the original image, and those for the filtered ones.
+
+    The latter are without the shape, which is the mask's.
+    """
     images = settings.get("imageType") or {}
     if "Original" not in images or len(images) == 1:
         return settings, None
@@ -258,7 +268,7 @@ def _fast(extractor: RadiomicsFeatureExtractor, values: Values, inside: Solid, g
 
 
 def _extractor(settings: Mapping[str, Any]) -> RadiomicsFeatureExtractor:
-    """An extractor of its own for each call: it keeps state while it works."""
+    """Return an extractor of its own for each call: it keeps state while it works."""
     return copy.deepcopy(_validated(json.dumps(settings)))
 
 

@@ -13,12 +13,12 @@ Floats = NDArray[np.float64]
 def compute(
     values: NDArray[np.int64], counts: NDArray[np.int64], bins: NDArray[np.int64], voxel_mm3: float, shift: float
 ) -> dict[str, float]:
-    """All 18 features.
+    """Compute all 18 first-order features.
 
     Args:
-        values: the different intensities, ascending.
-        counts: how many voxels have each.
-        bins: how many voxels lie in each bin that is not empty.
+        values: (intensities,), the different ones, ascending, HU.
+        counts: (intensities,), how many voxels have each.
+        bins: (bins,), how many voxels lie in each bin that is not empty.
         voxel_mm3: volume of a voxel.
         shift: added to the intensities for Energy, Total Energy and RMS (`voxelArrayShift`).
     """

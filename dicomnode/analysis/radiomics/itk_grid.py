@@ -31,15 +31,15 @@ class ItkGrid:
 
     @classmethod
     def of(cls, image: sitk.Image) -> "ItkGrid":
-        """The grid of an image."""
+        """Return the grid of an image."""
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
     def frame(self) -> sitk.Image:
-        """An image of one voxel with this geometry: enough to ask ITK for coordinates."""
+        """Return an image of one voxel with this geometry: enough to ask ITK for coordinates."""
         return self._placed(sitk.Image(1, 1, 1, sitk.sitkUInt8))
 
     def image(self, array: Values | Solid) -> sitk.Image:
-        """The array (z, y, x) as an image on this grid."""
+        """Return the array (z, y, x) as an image on this grid."""
         return self._placed(sitk.GetImageFromArray(array))
 
     def _placed(self, image: sitk.Image) -> sitk.Image:
@@ -75,9 +75,10 @@ def resampling_grid(
 
 
 def resample(values: Values, inside: Solid, old: ItkGrid, new: ItkGrid, interpolator: str) -> tuple[Values, Solid]:
-    """Image (by the interpolator) and mask (by the nearest voxel) on a new grid of the same direction.
+    """Resample an image (z, y, x), HU, by the interpolator, and its mask by the nearest voxel, to a new grid.
 
-    With "sitkLinear" and axes along the patient's, values are computed inside of the mask only and are 0 elsewhere.
+    The grid has the same direction. With "sitkLinear" and axes along the patient's, values are computed inside of the
+    mask only and are 0 elsewhere.
     """
     if interpolator == "sitkLinear" and old.direction == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0):
         return _linear(values, inside, *_coordinates(old, new))
@@ -111,7 +112,10 @@ def _coordinates(old: ItkGrid, new: ItkGrid) -> tuple[Floats, Floats, Floats]:
 
 @compiled
 def _nearest(positions: Floats, length: int) -> NDArray[np.int64]:
-    """The nearest voxel, the upper one of two; -1 outside of the image, whose border voxels end half a voxel out."""
+    """Return the nearest voxel, the upper one of two.
+
+    -1 outside of the image, whose border voxels end half a voxel out.
+    """
     nearest = np.minimum(np.floor(positions + 0.5), length - 1)
     return np.where((positions >= -0.5) & (positions < length - 0.5), nearest, -1.0).astype(np.int64)
 

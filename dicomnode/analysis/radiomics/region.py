@@ -44,7 +44,7 @@ class Region:
 
 
 def prepare(values: Values, inside: Solid, grid: ItkGrid, setting: Mapping[str, Any]) -> Region:
-    """The region where a mask is 1.
+    """Return the region where a mask is 1.
 
     Args:
         values: (z, y, x), whole numbers of 8 or 16 bits.

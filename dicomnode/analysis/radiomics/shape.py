@@ -168,7 +168,7 @@ def _diameters(along_x: tuple[Counts, Counts], along_y: tuple[Counts, Counts], s
 
 @compiled
 def _widest(lowest: Counts, highest: Counts, row_mm: float, column_mm: float) -> tuple[float, Counts]:
-    """The largest distance in any plane, and the vertices (plane, row, column) of the planes' convex hulls.
+    """Return the largest distance in any plane, and the vertices (plane, row, column) of the planes' convex hulls.
 
     Args:
         lowest, highest: (plane, row), the outermost columns of each row; empty rows have lowest > highest.

@@ -46,7 +46,14 @@ class Matrices:
 
 
 def start(levels: Levels, count: int, alpha: int, threads: Executor) -> "Pending":
-    """Start to count; `alpha` is GLDM's largest difference between dependent neighbours."""
+    """Start to count.
+
+    Args:
+        levels: (z, y, x), grey levels from 1, 0 outside of the region.
+        count: how many levels there are.
+        alpha: GLDM's largest difference between dependent neighbours.
+        threads: where the counting is done.
+    """
     depth, height, width = levels.shape
     flat = levels.ravel()
     steps = np.array([(z * height + y) * width + x for z, y, x in DIRECTIONS])
@@ -68,7 +75,7 @@ class Pending:
     zones: Future[tuple[Levels, NDArray[np.int32]]]
 
     def result(self) -> Matrices:
-        """The matrices, when all threads are done."""
+        """Return the matrices, when all threads are done."""
         glcm, glrlm, gldm, ngtdm = zip(*(slab.result() for slab in self.slabs), strict=True)
         return Matrices(sum(glcm), sum(glrlm), sum(gldm), sum(ngtdm), *self.zones.result())
 
@@ -150,7 +157,10 @@ def _zones(flat: Levels, steps: Counts) -> tuple[Levels, NDArray[np.int32]]:
 
 
 def lines_with_two(levels: Levels, direction: int) -> bool:
-    """Whether any line along a direction meets the region twice: PyRadiomics drops GLRLM's other directions."""
+    """Say whether any line along a direction meets the region of levels (z, y, x) twice, 0 outside.
+
+    PyRadiomics drops GLRLM's other directions.
+    """
     step = np.array(DIRECTIONS[direction])
     voxels = np.argwhere(levels)
     axis = int(np.flatnonzero(step)[0])

@@ -34,7 +34,9 @@ BACKBONES = ("resnet18", "densenet121", "swin_t")
 
 
 def encoder(name: str) -> tuple[nn.Module, int]:
-    """A 2-D encoder without its classifier, randomly initialised: images (n, 3, height, width) to features (n, width).
+    """Return a 2-D encoder without its classifier, randomly initialised.
+
+    It takes images (n, 3, height, width) to features (n, width).
 
     Returns:
         The encoder and its feature width.

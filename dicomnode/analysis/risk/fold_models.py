@@ -175,7 +175,7 @@ def _doubts(tables: tuple[Tables, ...], scan: Question) -> tuple[Flag, ...]:
 
 
 def read(folder: Path, manifest: Manifest, sha256: str) -> FoldModels:
-    """The models of a bundle whose digests are checked.
+    """Return the models of a bundle whose digests are checked.
 
     Raises:
         ValueError: the preprocessing spec does not fit.

@@ -52,7 +52,7 @@ def check(bundle: Bundle, contents: Mapping[str, bytes]) -> None:
 
 
 def answer(bundle: Bundle, golden: Golden, stored: bytes) -> Risk:
-    """What a bundle says of its golden case.
+    """Return what a bundle says of its golden case.
 
     Args:
         bundle: to be asked.
@@ -69,7 +69,7 @@ def answer(bundle: Bundle, golden: Golden, stored: bytes) -> Risk:
 
 
 def parse(text: bytes, place: Path) -> Golden:
-    """The golden case's description from golden.json; `place` names the file in messages.
+    """Return the golden case's description from golden.json; `place` names the file in messages.
 
     Raises:
         BundleError: it does not fit.
@@ -83,7 +83,7 @@ def parse(text: bytes, place: Path) -> Golden:
 
 
 def scan(golden: Golden, stored: bytes, place: Path) -> tuple[Volume, Labels]:
-    """The golden case's scan, stored as arrays so that it does not hang on a version of the phantom.
+    """Return the golden case's scan, stored as arrays so that it does not hang on a version of the phantom.
 
     Raises:
         BundleError: `stored` is no safetensors of `hu` (z, y, x; int16) and `labels` (the same shape, uint8).

@@ -59,7 +59,7 @@ def _as_bundle_error(folder: Path) -> Iterator[None]:
 
 
 def _read_files(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
-    """The bundle, and the files that are no models, as they were when their digests were checked."""
+    """Return the bundle, and the files that are no models, as they were when their digests were checked."""
     # A link may be moved to another bundle at any moment: all files have to be of one.
     folder = folder.resolve()
     text = _bytes(folder / "model.toml")

@@ -56,7 +56,7 @@ class ChangeHead(nn.Module):
         nn.init.zeros_(self.hazard.bias)
 
     def forward(self, codes: Tensor, prior: Tensor, years: Tensor) -> Tensor:
-        """What the change adds to the hazard logits (scans, intervals); 0 for a scan without a prior.
+        """Return what the change adds to the hazard logits (scans, intervals); 0 for a scan without a prior.
 
         Args:
             codes: of the scans, (scans, CODE_WIDTH).
@@ -111,7 +111,7 @@ class HazardNet(nn.Module):
 
 
 def normalised(value: _Value) -> _Value:
-    """What an encoder is given for a prepared value (0 to 1)."""
+    """Return what an encoder is given for prepared values (0 to 1), of any shape."""
     return (value - _MEAN) / _SD
 
 
@@ -123,12 +123,12 @@ def encode(net: nn.Module, slices: Tensor) -> Tensor:
 
 
 def risk(logits: Tensor) -> Tensor:
-    """Probability of death by the end of each interval (the last axis), from hazard logits. Never falls along it."""
+    """Return the probability of death by the end of each interval from hazard logits, both (..., intervals)."""
     return 1 - torch.exp(torch.cumsum(nn.functional.logsigmoid(-logits), dim=-1))
 
 
 def horizon_indices(edges_years: Sequence[float], horizons_years: Sequence[int]) -> list[int]:
-    """The interval that ends at each horizon; `edges_years` starts with 0.
+    """Return the interval that ends at each horizon; `edges_years` starts with 0.
 
     Raises:
         ValueError: edges do not rise from 0, or a horizon is no edge.

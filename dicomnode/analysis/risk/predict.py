@@ -24,13 +24,14 @@ _UNITS_A_YEAR: Final = {"D": DAYS_A_YEAR, "W": DAYS_A_YEAR / 7, "M": 12.0, "Y": 
 def predict(
     bundle: "Bundle", findings: Findings, header: Dataset, volume: Volume, labels: Labels, before: Findings | None
 ) -> Risk:
-    """What a bundle predicts for an analysed scan.
+    """Return what a bundle predicts for an analysed scan.
 
     Args:
         bundle: the bundle.
         findings: of the scan, with measurements and change, risk or not.
         header: of one of its images: age and sex, where the bundle takes them.
-        volume, labels: of the scan.
+        volume: of the scan, HU.
+        labels: of the scan, (z, y, x), 0 background, 1 right, 2 left.
         before: findings of the patient's latest prior scan (`change.latest_before`).
 
     Raises:

@@ -52,12 +52,12 @@ class Spec:
                 raise ValueError(f"preprocessing spec: {name} is {getattr(self, name)}: {cure}")
 
     def to_dict(self) -> dict[str, float | int | list[int] | list[float]]:
-        """The spec as plain values, for TOML."""
+        """Return the spec as plain values, for TOML."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> "Spec":
-        """The spec that `to_dict` wrote.
+        """Return the spec that `to_dict` wrote.
 
         Raises:
             ValueError: a key is unknown or missing, or a value does not fit.
@@ -74,7 +74,7 @@ class Spec:
 
 
 def prepare(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.float32]:
-    """The network's input: the lungs alone, at the spec's resolution, nearly whatever the source's was.
+    """Return the network's input: the lungs alone, at the spec's resolution, nearly whatever the source's was.
 
     HU are clipped to the window and set to `outside_hu` outside the lungs at full resolution; then each axis is
     resampled with a triangle filter as wide as the coarser of the two grids: linear interpolation where the source is

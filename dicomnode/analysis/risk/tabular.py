@@ -39,7 +39,7 @@ class Predictor(Protocol):
     """From harmonised values to risk."""
 
     def risk(self, values: Floats) -> Floats:
-        """Cumulative risk at the end of each interval, (scans, intervals), from (scans, features)."""
+        """Return the cumulative risk at the end of each interval, (scans, intervals), from (scans, features)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Cox:
     baseline: Floats
 
     def risk(self, values: Floats) -> Floats:
-        """See `Predictor`."""
+        """Return the cumulative risk at the end of each interval, (scans, intervals), from (scans, features)."""
         return -np.expm1(-np.exp(values @ self.coefficients)[:, None] * self.baseline)
 
 
@@ -65,7 +65,7 @@ class Tree:
     value: Floats
 
     def leaf_values(self, values: Floats) -> Floats:
-        """The value of the leaf that each row of (rows, features) ends in."""
+        """Return the value of the leaf that each row of (rows, features) ends in."""
         node = np.zeros(len(values), np.intp)
         while (inner := np.flatnonzero(self.feature[node] >= 0)).size:
             at = node[inner]
@@ -83,7 +83,7 @@ class Boosting:
     intervals: int
 
     def risk(self, values: Floats) -> Floats:
-        """See `Predictor`."""
+        """Return the cumulative risk at the end of each interval, (scans, intervals), from (scans, features)."""
         logits = np.empty((len(values), self.intervals))
         for interval in range(self.intervals):
             rows = np.column_stack([values, np.full(len(values), float(interval))])
@@ -98,14 +98,14 @@ class TabularNetwork:
     layers: tuple[tuple[Floats, Floats], ...]
 
     def risk(self, values: Floats) -> Floats:
-        """See `Predictor`."""
+        """Return the cumulative risk at the end of each interval, (scans, intervals), from (scans, features)."""
         for number, (weight, bias) in enumerate(self.layers):
             values = (np.maximum(values, 0) if number else values) @ weight.T + bias
         return risk_of_logits(values)
 
 
 def risk_of_logits(logits: Floats) -> Floats:
-    """Cumulative risk from the logits of the discrete hazards: 1 - prod(1 - h), along the last axis."""
+    """Return the cumulative risk of the logits of discrete hazards h, 1 - prod(1 - h); both (..., intervals)."""
     return -np.expm1(np.cumsum(-np.logaddexp(0, logits), axis=-1))
 
 
@@ -186,7 +186,7 @@ class TabularModel:
 
 
 def batch_name(by: Sequence[str], scan: Mapping[str, object]) -> str:
-    """The batch of a scan: its parts in one case, joined; "" where nothing of it is known."""
+    """Return the batch of a scan: its parts in one case, joined; "" where nothing of it is known."""
     parts = [str(scan.get(part) or "").strip().casefold() for part in by]
     return "|".join(parts) if any(p not in ("", "unknown") for p in parts) else ""
 
@@ -229,7 +229,7 @@ def read(path: Path) -> TabularModel:
 
 
 def from_dict(stored: Mapping[str, Any]) -> TabularModel:
-    """A model from the content of its JSON.
+    """Return a model from the content of its JSON.
 
     Raises:
         ValueError, LookupError, TypeError, AttributeError, OverflowError: it is none.

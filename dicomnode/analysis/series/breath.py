@@ -25,7 +25,7 @@ KEYWORDS = ("ImageComments", "SeriesDescription", "AcquisitionProtocolDescriptio
 
 
 def of(dataset: Dataset) -> Breath:
-    """What the first text says that names one of the two and not the other («INSP/EXP» says nothing)."""
+    """Return what the first text says that names one of the two and not the other («INSP/EXP» says nothing)."""
     for keyword in KEYWORDS:
         words = plain(text(dataset, keyword))
         out, into = bool(EXPIRATION.search(words)), bool(INSPIRATION.search(words))

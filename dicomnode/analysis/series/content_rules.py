@@ -81,7 +81,7 @@ def image_types(known: SeriesFacts) -> tuple[Reason, ...]:
 
 
 def not_chest(known: SeriesFacts) -> Reason | None:
-    """The body part, as far as the descriptions name it."""
+    """Refuse another body part, as far as the descriptions name it."""
     # What names the series itself outweighs the study's; Body Part Examined is often a scanner's default.
     first = known.datasets[0]
     for keyword in ("SeriesDescription", "ProtocolName", "BodyPartExamined", "StudyDescription"):
@@ -97,7 +97,7 @@ def not_chest(known: SeriesFacts) -> Reason | None:
 
 
 def description(known: SeriesFacts) -> Reason | None:
-    """The site's own patterns for Series Description."""
+    """Refuse by the site's own patterns for Series Description."""
     words = text(known.datasets[0], "SeriesDescription").lower()
     include, exclude = known.rules.description_include, known.rules.description_exclude
     if pattern := next((p for p in exclude if re.search(p, words)), None):
@@ -108,7 +108,7 @@ def description(known: SeriesFacts) -> Reason | None:
 
 
 def kernel(known: SeriesFacts) -> Reason | None:
-    """The kernel's family."""
+    """Refuse by the kernel's family."""
     family = kernels.family_of(known.datasets[0])
     if family in known.rules.kernels:
         return None
@@ -124,7 +124,7 @@ def contrast(known: SeriesFacts) -> Reason | None:
 
 
 def too_few_slices(known: SeriesFacts) -> Reason | None:
-    """Number of images."""
+    """Refuse a series of too few images."""
     slices, least = len(known.series.headers), known.rules.min_slices
     return (
         None
@@ -155,6 +155,6 @@ def too_thick(known: SeriesFacts) -> Reason | None:
 
 
 def _matches(patterns: Sequence[str], words: str) -> str:
-    """The text that one of the patterns found, "" if none did."""
+    """Return the text that one of the patterns found, "" if none did."""
     found = (re.search(p, words) for p in patterns)
     return next((m[0].strip() for m in found if m), "")

@@ -50,7 +50,7 @@ class Plane:
 
     @property
     def normal(self) -> Vector:
-        """Unit vector across the plane, pointing to the head (for an axial image)."""
+        """Unit vector (x, y, z) across the plane, pointing to the head (for an axial image)."""
         n = np.cross(self.along_row, self.along_column)
         return n if n[2] >= 0 else -n
 
@@ -122,7 +122,7 @@ class SliceStack:
 
 
 def numbers(dataset: Dataset, keyword: str, count: int) -> Vector | None:
-    """The `count` finite numbers of a DS element; None where there are not exactly so many."""
+    """Return the finite numbers of a DS element, shape (count,); None where there are not exactly so many."""
     try:
         values = np.array([float(v) for v in strings(dataset, keyword)])
     except ValueError:
@@ -131,7 +131,7 @@ def numbers(dataset: Dataset, keyword: str, count: int) -> Vector | None:
 
 
 def plane(dataset: Dataset) -> Plane | None:
-    """The plane of an image; None without a position, or without two orthogonal unit vectors as orientation."""
+    """Return the plane of an image; None without a position, or without two orthogonal unit vectors as orientation."""
     position, orientation = numbers(dataset, "ImagePositionPatient", 3), numbers(dataset, "ImageOrientationPatient", 6)
     if position is None or orientation is None:
         return None
@@ -146,7 +146,7 @@ def plane(dataset: Dataset) -> Plane | None:
 
 
 def stack(planes: Sequence[Plane]) -> SliceStack:
-    """The stack that the planes form along the normal of the first of them."""
+    """Return the stack that the planes form along the normal of the first of them."""
     normal = planes[0].normal
     points = np.array([p.position for p in planes])
     along = points @ normal
@@ -161,7 +161,9 @@ def stack(planes: Sequence[Plane]) -> SliceStack:
 
 
 def degrees_from_axial(image: Plane) -> float:
-    """The largest angle of rows, columns and normal from the patient's axes, each taken to the nearest in-plane axis.
+    """Return the largest angle of rows, columns and normal from the patient's axes, in degrees.
+
+    Each is taken to the nearest in-plane axis.
 
     0 for any axial image, however it is flipped or turned by quarter turns; 90 for a coronal or sagittal one.
     """

@@ -93,7 +93,7 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def read_headers(paths: Iterable[Path]) -> tuple[list[ImageHeader], list[Unreadable]]:
-    """The headers of the files that are DICOM, in the order given, and the others with their reasons.
+    """Return the headers of the files that are DICOM, in the order given, and the others with their reasons.
 
     An enhanced multi-frame CT gives one header for each of its frames.
     """
@@ -131,7 +131,7 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 
 def strings(dataset: Dataset, keyword: str) -> list[str]:
-    """The values of a string element, stripped; [] where it is absent or empty. The element stays raw.
+    """Return the values of a string element, stripped; [] where it is absent or empty. The element stays raw.
 
     Text is read as Latin-1: the callers compare ASCII words, numbers and UIDs only.
     """
@@ -148,12 +148,12 @@ def strings(dataset: Dataset, keyword: str) -> list[str]:
 
 
 def string(dataset: Dataset, keyword: str) -> str:
-    """The first value of a string element, "" where there is none."""
+    """Return the first value of a string element, "" where there is none."""
     return next(iter(strings(dataset, keyword)), "")
 
 
 def number(dataset: Dataset, keyword: str) -> int | None:
-    """The value of an element of VR US, None where it is absent or empty. The element stays raw."""
+    """Return the value of an element of VR US, None where it is absent or empty. The element stays raw."""
     element = _element(dataset, keyword)
     if isinstance(element, RawDataElement):
         raw = element.value or b""
@@ -162,7 +162,10 @@ def number(dataset: Dataset, keyword: str) -> int | None:
 
 
 def identifier(dataset: Dataset, keyword: str) -> bytes:
-    """The bytes of an identifier without its padding, b"" where it is absent: for comparing, in any character set."""
+    """Return the bytes of an identifier without its padding, b"" where it is absent.
+
+    They are for comparing, in any character set.
+    """
     element = _element(dataset, keyword)
     value = None if element is None else element.value
     return (value if isinstance(value, bytes) else str(value or "").encode()).strip(b" \0")
@@ -232,7 +235,7 @@ def _parse(path: Path, file: BinaryIO) -> ImageHeader | Reason:
 
 
 def _set_syntax(dataset: FileDataset) -> None:
-    """A file without File Meta Information was read by guessing its native syntax: the guess is written down."""
+    """Write down the native syntax that was guessed for a file without File Meta Information."""
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         native = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian

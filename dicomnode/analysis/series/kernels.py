@@ -55,7 +55,7 @@ PHILIPS: dict[str, Family] = {
 
 
 def name(dataset: Dataset) -> str:
-    """The Convolution Kernel as one text ("Br40f 3"), "" where there is none."""
+    """Return the Convolution Kernel as one text ("Br40f 3"), "" where there is none."""
     return " ".join(strings(dataset, "ConvolutionKernel")).strip()
 
 
@@ -67,7 +67,10 @@ def vendor(manufacturer: str) -> str:
 
 
 def family(manufacturer: str, kernel: str) -> Family:
-    """The family of a kernel name as `name` gives it, by the rules of its manufacturer; of others, only plain words."""
+    """Return the family of a kernel name as `name` gives it, by the rules of its manufacturer.
+
+    Of others, only plain words count.
+    """
     made_by, word = vendor(manufacturer), (kernel.split() or [""])[0].upper()
     if made_by == "Siemens":
         found = re.fullmatch(r"[BIQ][A-Z]?(\d\d)[A-Z]?", word)
@@ -84,7 +87,7 @@ def family(manufacturer: str, kernel: str) -> Family:
 
 
 def family_of(dataset: Dataset) -> Family:
-    """The family of the kernel that a header names."""
+    """Return the family of the kernel that a header names."""
     return family(string(dataset, "Manufacturer"), name(dataset))
 
 

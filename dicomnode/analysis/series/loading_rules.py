@@ -56,7 +56,7 @@ def duplicate_instances(known: SeriesFacts) -> Reason | None:
 
 
 def missing_attributes(known: SeriesFacts) -> Reason | None:
-    """What decoding needs."""
+    """Refuse images that lack what decoding needs."""
     needed = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
     missing = [k for k in needed if any(number(d, k) is None for d in known.datasets)]
     missing += ["PhotometricInterpretation"] * any(not string(d, "PhotometricInterpretation") for d in known.datasets)
@@ -75,7 +75,7 @@ def not_monochrome2(known: SeriesFacts) -> Reason | None:
 
 
 def no_rescale(known: SeriesFacts) -> Reason | None:
-    """The way to Hounsfield units."""
+    """Refuse images without a way to Hounsfield units."""
     for keyword in ("RescaleSlope", "RescaleIntercept"):
         values = [geometry.numbers(d, keyword, 1) for d in known.datasets]
         if any(v is None or (keyword == "RescaleSlope" and v[0] == 0) for v in values):
@@ -84,7 +84,7 @@ def no_rescale(known: SeriesFacts) -> Reason | None:
 
 
 def not_hu(known: SeriesFacts) -> Reason | None:
-    """The unit of the rescaled values."""
+    """Refuse rescaled values in another unit than HU."""
     # PS3.3 C.11.1.1.2: US means unspecified, which older CT writes for HU.
     other = next((t for d in known.datasets if (t := string(d, "RescaleType")) not in ("", "HU", "US")), None)
     return Reason("not-hu", f"Rescale Type is {other}: the values are not Hounsfield units.") if other else None
@@ -133,7 +133,7 @@ def missing_slices(known: SeriesFacts) -> Reason | None:
 
 
 def non_uniform(known: SeriesFacts) -> Reason | None:
-    """Steps too uneven to resample."""
+    """Refuse steps too uneven to resample."""
     stack = known.stack
     if stack is not None and stack.off_line_mm > MAX_OFF_LINE_MM:
         off = f"up to {stack.off_line_mm:.1f} mm off"
@@ -173,7 +173,7 @@ def mixed_frames_of_reference(known: SeriesFacts) -> Reason | None:
 
 
 def unsupported_syntax(known: SeriesFacts) -> Reason | None:
-    """A decoder."""
+    """Refuse what no decoder reads."""
     for uid in {d.file_meta.TransferSyntaxUID for d in known.datasets}:
         try:
             decodable = get_decoder(uid).is_available

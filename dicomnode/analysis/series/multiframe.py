@@ -41,7 +41,7 @@ GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
 def read(path: Path, syntax: UID) -> tuple[Dataset, list[Dataset]]:
-    """The multi-frame image without its pixels, and a flat data set for each frame, in the order of the file.
+    """Return the multi-frame image without its pixels, and a flat data set for each frame, in the order of the file.
 
     Raises:
         ValueError, KeyError: there are no functional groups, or not one item for each frame.
@@ -58,7 +58,7 @@ def read(path: Path, syntax: UID) -> tuple[Dataset, list[Dataset]]:
 
 
 def flatten(image: Dataset) -> list[Dataset]:
-    """A flat data set for each frame of an enhanced image, in the order of the frames.
+    """Return a flat data set for each frame of an enhanced image, in the order of the frames.
 
     Raises:
         ValueError, KeyError: there are no functional groups, or not one item for each frame.

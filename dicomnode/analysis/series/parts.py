@@ -63,7 +63,7 @@ Group = tuple[str, list[ImageHeader]]
 
 
 def split(series: Series) -> tuple[Series, ...]:
-    """The parts of a series, each to be judged by itself; the series alone where it is one scan.
+    """Return the parts of a series, each to be judged by itself; the series alone where it is one scan.
 
     Identical copies of an image (same place, same pixels) are left out and counted. Reads pixels only of images that
     lie where another does.
@@ -74,7 +74,7 @@ def split(series: Series) -> tuple[Series, ...]:
 
 
 def _by_image(headers: Sequence[ImageHeader]) -> list[Group]:
-    """A multi-frame image is a part of its own: a segmentation refers to one such image.
+    """Make each multi-frame image a part of its own: a segmentation refers to one such image.
 
     A concatenation is one image that was sent in several files (PS3.3 C.7.6.16.2.2.4).
     """
@@ -208,7 +208,7 @@ def _positions(headers: Sequence[ImageHeader]) -> tuple[float, ...] | None:
 
 
 def _places(headers: Sequence[ImageHeader]) -> list[int]:
-    """A number for each image: the same for images at the same position."""
+    """Return a number for each image: the same for images at the same position."""
     positions = np.array(_positions(headers))
     order = np.argsort(positions, kind="stable")
     numbers = np.empty(len(headers), int)

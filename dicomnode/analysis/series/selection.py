@@ -144,7 +144,7 @@ class Selection:
 
 
 def group(headers: Iterable[ImageHeader]) -> list[Series]:
-    """The headers by study and Series Instance UID, in the order in which the series first appear."""
+    """Return the headers by study and Series Instance UID, in the order in which the series first appear."""
     found: dict[tuple[str, str], list[ImageHeader]] = {}
     for h in headers:
         key = string(h.dataset, "StudyInstanceUID"), string(h.dataset, "SeriesInstanceUID")
@@ -157,7 +157,7 @@ def group(headers: Iterable[ImageHeader]) -> list[Series]:
 
 
 def studies(series: Iterable[Series]) -> dict[str, list[Series]]:
-    """The series by Study Instance UID."""
+    """Return the series by Study Instance UID."""
     found: dict[str, list[Series]] = {}
     for s in series:
         found.setdefault(s.study_uid, []).append(s)
@@ -167,7 +167,7 @@ def studies(series: Iterable[Series]) -> dict[str, list[Series]]:
 def select(
     series: Sequence[Series], unreadable: Sequence[Unreadable] = (), limits: Rules = selection_rules.DEFAULT
 ) -> Selection:
-    """The best suitable series of one study, or the best part of one (`parts`).
+    """Return the best suitable series of one study, or the best part of one (`parts`).
 
     Raises:
         ValueError: the series are of more than one study (see `studies`).
@@ -208,7 +208,7 @@ def _rejected(judged: Judged) -> RejectedSeries:
 
 
 def _parts(series: Series) -> tuple[Series, ...]:
-    """The scans of a CT series; anything else stays whole, and is not looked into."""
+    """Return the scans of a CT series; anything else stays whole, and is not looked into."""
     is_ct = all(string(h.dataset, "SOPClassUID") in (content_rules.CT_IMAGE, *ENHANCED_CT) for h in series.headers)
     return parts.split(series) if is_ct else (series,)
 

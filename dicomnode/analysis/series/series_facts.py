@@ -27,7 +27,7 @@ class SeriesFacts:
 
 
 def facts(series: Series, limits: Rules = rules.DEFAULT) -> SeriesFacts:
-    """The geometry of a series, computed once for all rules."""
+    """Return the geometry of a series, computed once for all rules."""
     planes = tuple(geometry.plane(h.dataset) for h in series.headers)
     known = [p for p in planes if p is not None]
     return SeriesFacts(series, planes, geometry.stack(known) if known and len(known) == len(planes) else None, limits)

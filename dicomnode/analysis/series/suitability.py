@@ -59,7 +59,7 @@ def reasons(known: SeriesFacts) -> tuple[Reason, ...]:
 
 
 def _tilt_beside(found: tuple[Reason, ...], known: SeriesFacts) -> tuple[Reason, ...]:
-    """A tilt alone is resampled and refuses nothing; beside other reasons the reader should know of it too."""
+    """Mention a tilt beside other reasons; alone, it is resampled and refuses nothing."""
     codes = {r.code for r in found}
     if not found or known.stack is None or not known.stack.tilted or codes & {"gantry-tilt", "not-axial"}:
         return ()
@@ -68,7 +68,7 @@ def _tilt_beside(found: tuple[Reason, ...], known: SeriesFacts) -> tuple[Reason,
 
 
 def reasons_against_loading(known: SeriesFacts) -> tuple[Reason, ...]:
-    """The reasons why the pixels of the series cannot become one regular volume in Hounsfield units."""
+    """Return the reasons why the pixels of the series cannot become one regular volume in Hounsfield units."""
     return _first_failed(known) or _failed(LOADING, known)
 
 

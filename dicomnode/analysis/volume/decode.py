@@ -76,9 +76,10 @@ def _refusing(header: ImageHeader) -> Iterator[None]:
 
 
 def hounsfield(dataset: Dataset, stored: NDArray[np.integer]) -> HuArray:
-    """Stored values in HU: rescaled (PS3.3 C.11.1.1), rounded, clipped to int16, padding at most -1024.
+    """Convert stored values to HU: rescaled (PS3.3 C.11.1.1), rounded, clipped to int16, padding at most -1024.
 
-    Pixel Padding Value and Pixel Padding Range Limit (PS3.3 C.7.5.1.1.2) are stored values, before rescaling.
+    `stored` may have any shape, such as (frame, row, column); the result has the same. Pixel Padding Value and Pixel
+    Padding Range Limit (PS3.3 C.7.5.1.1.2) are stored values, before rescaling.
     """
     slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
     if slope == 1 and intercept.is_integer() and abs(intercept) < 1 << 30:
@@ -95,7 +96,7 @@ def hounsfield(dataset: Dataset, stored: NDArray[np.integer]) -> HuArray:
 
 
 def _stored(dataset: Dataset, value: object) -> int | None:
-    """A padding value as a stored value: some writers give it in the other signedness than the pixels."""
+    """Return a padding value as a stored value: some writers give it in the other signedness than the pixels."""
     if not isinstance(value, int):
         return None
     bits = int(dataset.BitsAllocated)

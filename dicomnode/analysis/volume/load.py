@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 
 def load(series: Series, progress: Progress | None = None, limits: Rules = selection_rules.DEFAULT) -> Volume:
-    """The volume of a series of CT images, single ones or the frames of an enhanced CT.
+    """Return the volume (z, y, x), HU, of a series of CT images, single ones or the frames of an enhanced CT.
 
     `progress` is called with (slices done, slices in all), in this thread.
 
@@ -64,7 +64,10 @@ def load(series: Series, progress: Progress | None = None, limits: Rules = selec
 
 
 def turn(image: NDArray[np.int16], in_plane: InPlane) -> NDArray[np.int16]:
-    """A source image (row, column) turned to (y, x): transposed first, then flipped. `Volume.to_source` undoes it."""
+    """Return a source image (row, column), HU, turned to (y, x): transposed first, then flipped.
+
+    `Volume.to_source` undoes it.
+    """
     if in_plane.transposed:
         image = image.T
     return image[:: -1 if in_plane.flip_y else 1, :: -1 if in_plane.flip_x else 1]
@@ -77,7 +80,7 @@ def _in_plane(plane: Plane) -> InPlane:
 
 
 def _axes(plane: Plane, in_plane: InPlane) -> tuple[Vector, Vector]:
-    """The unit vectors along which y and x grow after turning."""
+    """Return the unit vectors along which y and x grow after turning."""
     y, x = (plane.along_row, plane.along_column) if in_plane.transposed else (plane.along_column, plane.along_row)
     return (-y if in_plane.flip_y else y), (-x if in_plane.flip_x else x)
 
@@ -89,7 +92,7 @@ def _origin(
     shape: tuple[int, ...],
     spacing: tuple[float, float],
 ) -> Vector:
-    """The centre of voxel [0, 0, 0]: a flipped axis starts where the source image ends."""
+    """Return the centre of voxel [0, 0, 0]: a flipped axis starts where the source image ends."""
     flips = (in_plane.flip_y, in_plane.flip_x)
     extents = [axis * (n - 1) * s * flip for axis, n, s, flip in zip(axes, shape, spacing, flips, strict=True)]
     return lowest.position - extents[0] - extents[1]

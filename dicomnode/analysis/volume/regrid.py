@@ -34,7 +34,7 @@ class TargetGrid:
 
 
 def plan(stack: SliceStack, shifts: NDArray[np.float64], image_shape: tuple[int, int], *, spread: bool) -> TargetGrid:
-    """The smallest grid that holds all of a stack.
+    """Return the smallest grid that holds all of a stack.
 
     Args:
         stack: of the images.
@@ -57,7 +57,10 @@ def plan(stack: SliceStack, shifts: NDArray[np.float64], image_shape: tuple[int,
 
 
 def fill(grid: TargetGrid, images: Iterable[HuArray]) -> HuArray:
-    """The volume on the grid, from the turned images, feet first. What no image covers is padding."""
+    """Return the volume (z, y, x), HU, on the grid, from the turned images (y, x), feet first.
+
+    What no image covers is padding.
+    """
     hu = np.full(grid.shape, PADDING_HU, np.int16)
     below: HuArray | None = None
     z_below = 0.0
@@ -74,7 +77,10 @@ def fill(grid: TargetGrid, images: Iterable[HuArray]) -> HuArray:
 
 
 def _place(image: HuArray, start: tuple[float, float], shape: tuple[int, ...]) -> HuArray:
-    """The image shifted to `start` (y, x) on a larger plane; voxels that are not between two of its own are padding."""
+    """Return the image (y, x) shifted to `start` (y, x) on a larger plane.
+
+    Voxels that are not between two of its own are padding.
+    """
     for axis, (at, size) in enumerate(zip(start, shape, strict=True)):
         image = _shift(image, axis, at, size)
     return image

@@ -46,7 +46,7 @@ class StowDestination:
         return f"at {self.server.url}"
 
     def echo(self) -> float:
-        """A query for nothing. See `stow.echo`."""
+        """Return a query for nothing. See `stow.echo`."""
         return stow.echo(self.server)
 
     def send(self, paths: Sequence[Path], on_result: Callable[[Path, Sent], None] | None = None) -> list[Sent]:

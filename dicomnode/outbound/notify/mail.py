@@ -66,7 +66,10 @@ def _connected(to: NotifyTable) -> Iterator[smtplib.SMTP]:
 
 @contextmanager
 def _judged(to: NotifyTable) -> Iterator[None]:
-    """smtplib's errors as ours. Their texts are the server's and may quote what we sent: only the codes are told."""
+    """Raise errors of smtplib as ours.
+
+    Their texts are the server's and may quote what we sent: only the codes are told.
+    """
     try:
         yield
     except smtplib.SMTPRecipientsRefused as e:

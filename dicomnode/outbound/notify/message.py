@@ -33,12 +33,12 @@ class Message:
 
 
 def kind(event: Event) -> Kind:
-    """The word by which [[notify]] asks for it."""
+    """Return the word by which [[notify]] asks for it."""
     return _KINDS[event.state]
 
 
 def message(event: Event, to: NotifyTable, node: str, patient: Mapping[str, str]) -> Message:
-    """The message to one receiver.
+    """Return the message to one receiver.
 
     Args:
         node: the node's AE title.

@@ -24,12 +24,15 @@ def send(config: Config, to: NotifyTable, event: Event, catalog: Catalog | None)
 
 
 def find(config: Config, name: str) -> NotifyTable | None:
-    """The receiver of this name."""
+    """Return the receiver of notifications of this name."""
     return next((n for n in config.notify if n.name == name), None)
 
 
 def _patient(to: NotifyTable, event: Event, catalog: Catalog | None) -> Mapping[str, str]:
-    """What the texts name of the study's images, from one of them; "" where that is absent, or they have left."""
+    """Return what the texts name of the study's images, from one of them.
+
+    "" where that is absent, or the images have left.
+    """
     empty = dict.fromkeys(to.patient_names, "")
     images = catalog.instances(event.study_uid) if catalog is not None and empty else []
     if not images:

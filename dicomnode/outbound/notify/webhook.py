@@ -45,7 +45,7 @@ def send(to: NotifyTable, message: Message) -> None:
 
 
 def signature(key: bytes, body: bytes, timestamp: str) -> Mapping[str, str]:
-    """The two headers by which the receiver knows that we sent this, and when."""
+    """Return the two headers by which the receiver knows that we sent this, and when."""
     digest = hmac.new(key, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
     return {"X-Dicomnode-Timestamp": timestamp, "X-Dicomnode-Signature": f"sha256={digest}"}
 

@@ -94,7 +94,7 @@ class MppsTick(ProcedureStepTick[MppsTable]):
         return mpps.discontinued(self._now, reason, seen.code, empty), step.now("canceled", reason=reason)
 
     def _taken(self, before: ProcedureStep, after: ProcedureStep, what: str, status: int) -> ProcedureStep:
-        """The step as it is after the server's answer."""
+        """Return the step as it is after the server's answer."""
         if is_good(status):
             log.info("performed procedure step %s: %s", after.step_uid, after.state)
             return self._save(after)

@@ -70,7 +70,7 @@ def _on_their_way(catalog: Catalog, study_uid: str, generation: int) -> bool:
 
 
 def results(config: Config, catalog: Catalog, study_uid: str, generation: int) -> list[Reference]:
-    """The objects that were made of a study; none where they were removed since, or it was only forwarded."""
+    """Return the objects that were made of a study; none where they were removed since, or it was only forwarded."""
     titles = {d.name: d.peer.ae_title for d in config.destination if d.peer is not None}
     stored: dict[str, list[str]] = {}
     for delivery in catalog.deliveries(study_uid, generation):

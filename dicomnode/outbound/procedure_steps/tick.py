@@ -69,7 +69,7 @@ class ProcedureStepTick(ABC, Generic[Table]):
         """N-CREATE of a step about these images, of one of which the header is."""
 
     def _refused(self, step: ProcedureStep, message: str, status: int) -> ProcedureStep:
-        """The step as it stands after the server has not taken a message about it."""
+        """Return the step as it stands after the server has not taken a message about it."""
         given_up = status in FOR_GOOD or self._is_late(step)
         log.log(
             logging.ERROR if given_up else logging.WARNING,

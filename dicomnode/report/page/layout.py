@@ -121,7 +121,7 @@ def _image(axes: Axes, view: View) -> None:
 
 
 def _relevance(axes: Axes, coronal: Axes, views: Views, relevance: tuple[SliceRelevance, ...]) -> None:
-    """A bar for each slice that the networks looked at, at its height in the coronal picture beside it."""
+    """Draw a bar for each slice that the networks looked at, at its height in the coronal picture beside it."""
     top_mm, bottom_mm = views.coronal_z_mm
     last_row = views.coronal.hu.shape[0] - 1
     heights = np.array([one.z_mm for one in relevance])

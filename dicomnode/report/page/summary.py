@@ -18,7 +18,7 @@ from dicomnode.report.page.views import Views
 
 
 def picture(views: Views, findings: Findings) -> NDArray[np.uint8]:
-    """The page, shape (row, column, RGB). Nothing in it tells who the patient is.
+    """Return the page, shape (row, column, RGB). Nothing in it tells who the patient is.
 
     Where prior scans are known, it is taller by a strip that shows the numbers over time.
 
@@ -44,7 +44,7 @@ def _pixels(size_inches: tuple[float, float], draw: Callable[[Figure], None]) ->
 
 
 def encode(headers: Sequence[Dataset], picture: NDArray[np.uint8], findings: Findings, context: Context) -> Dataset:
-    """The page as an 8-bit RGB Secondary Capture image.
+    """Return the page as an 8-bit RGB Secondary Capture image.
 
     Args:
         picture: shape (row, column, RGB).

@@ -55,7 +55,7 @@ def _panels(findings: Findings) -> list[tuple[str, list[tuple[list[float | None]
 
 
 def _risks(findings: Findings) -> list[tuple[list[float | None], str]]:
-    """A line for each horizon, only of the scans that the same bundle has judged."""
+    """Return a line for each horizon, only of the scans that the same bundle has judged."""
     if findings.risk is None:
         return []
     judged = [p.horizons if p.bundle_sha256 == findings.risk.bundle_sha256 else () for p in findings.trend]
@@ -98,7 +98,7 @@ def _dress(axes: Axes, times: Sequence[float], findings: Findings) -> None:
 
 
 def _dated(times: Sequence[float]) -> list[int]:
-    """The scans whose dates are written: the first and this one, and of the others those that have room."""
+    """Return the scans whose dates are written: the first and this one, and of the others those that have room."""
     width = -1.24 * times[0]
     shown = {0, len(times) - 1}
     for k in range(len(times) - 2, 0, -1):

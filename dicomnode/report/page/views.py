@@ -53,7 +53,7 @@ class Views:
 
     @classmethod
     def load(cls, path: Path) -> "Views":
-        """The views that `save` wrote.
+        """Return the views that `save` wrote.
 
         Raises:
             KeyError, ValueError: the file is not such a file.
@@ -68,7 +68,7 @@ class Views:
 
 
 def choose(volume: Volume, labels: Labels) -> Views:
-    """The coronal slice with most lung, the axial slice half way up the lungs, and one an eighth of the way up.
+    """Return the coronal slice with most lung, the axial slice half way up the lungs, and one an eighth of the way up.
 
     Args:
         labels: shape (z, y, x) of the volume; without any lung the middle slices are taken.

@@ -62,17 +62,20 @@ def document(
 
 
 def text(name: Code, value: str) -> TextContentItem:
-    """A text item for the Qualitative Evaluations container."""
+    """Return a text item for the Qualitative Evaluations container."""
     return TextContentItem(name=name, value=plain(value), relationship_type="CONTAINS")
 
 
 def summary(outcome: Code) -> CodeContentItem:
-    """The outcome as (111065, DCM, Summary of Analyses). Codes stand before texts: rows 13 and 14 of TID 1500."""
+    """State the outcome as (111065, DCM, Summary of Analyses).
+
+    Codes stand before texts: rows 13 and 14 of TID 1500.
+    """
     return CodeContentItem(name=codes.SUMMARY_OF_ANALYSES, value=outcome, relationship_type="CONTAINS")
 
 
 def preamble(findings: Findings) -> list[ContentItem]:
-    """What stands before any number: limits of use, then the doubts about this result, the worst first."""
+    """Return what stands before any number: limits of use, then the doubts about this result, the worst first."""
     rank = ("error", "warning", "info")
     flags = sorted(findings.flags, key=lambda flag: rank.index(flag.severity))
     return [
@@ -149,7 +152,7 @@ def _report_procedures(report: Dataset, procedures: Sequence[Dataset]) -> None:
 
 
 def _previous(kind: Kind, study_uid: str, context: Context) -> list[Dataset]:
-    """The report that this one replaces: the same kind, or the refusal where the study was refused before."""
+    """Return the report that this one replaces: the same kind, or the refusal where the study was refused before."""
     earlier = context.previous
     if earlier is None:
         return []

@@ -16,7 +16,7 @@ from dicomnode.report.wording import plain
 
 
 def encode(headers: Sequence[Dataset], findings: Findings, seg: Dataset, context: Context) -> Dataset:
-    """The measurements of one analysis, each group referring to its segments in `seg`.
+    """Return the measurements of one analysis, each group referring to its segments in `seg`.
 
     Raises:
         ValueError: the findings hold no lungs, or no quantities of them.

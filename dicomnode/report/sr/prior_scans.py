@@ -27,7 +27,9 @@ def listed(findings: Findings) -> list[hd.sr.ContentItem]:
 
 
 def evidence(findings: Findings) -> list[Dataset]:
-    """References to the prior scans' measurement reports, which are of other studies: Pertinent Other Evidence.
+    """Return references to the prior scans' measurement reports.
+
+    They are of other studies: Pertinent Other Evidence.
 
     A report that stays in the node is not named: nobody who reads the reference could open it.
     """

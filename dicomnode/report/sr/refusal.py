@@ -13,7 +13,7 @@ from dicomnode.report.sr import frame
 
 
 def encode(header: Dataset, findings: Findings, context: Context) -> Dataset:
-    """The refusal of one study.
+    """Return the refusal of one study.
 
     Args:
         header: any image of the study; it gives patient, study and order.

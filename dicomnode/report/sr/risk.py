@@ -16,7 +16,7 @@ from dicomnode.report.wording import plain
 
 
 def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> Dataset:
-    """The risk of one analysis, with lower and upper bound of each horizon.
+    """Return the risk of one analysis, with lower and upper bound of each horizon.
 
     Raises:
         ValueError: the findings hold no risk, or a horizon that has no code.

@@ -43,7 +43,7 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
     # Associations
 
     def begin_association(self, receiver_run: str, calling_ae: str, called_ae: str, address: str, now: float) -> int:
-        """A new open association; `receiver_run` names the receiving process (`processes.current()`)."""
+        """Note a new open association; `receiver_run` names the receiving process (`process_names.current()`)."""
         row = associations.insert().values(
             receiver_run=receiver_run, calling_ae=calling_ae, called_ae=called_ae, address=address, opened_at=now
         )
@@ -53,6 +53,7 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
         return int(key[0])
 
     def end_association(self, association_id: int, how: Closed, now: float) -> None:
+        """Note how an association ended; a second call changes nothing."""
         chosen = (associations.c.id == association_id) & associations.c.closed.is_(None)
         with self._write() as connection:
             connection.execute(associations.update().where(chosen).values(closed=how, closed_at=now))
@@ -72,7 +73,7 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
     # Instances and studies
 
     def unsettled(self, now: float) -> list[StudyIntake]:
-        """What `settle.decide` needs, for every study that is receiving, the longest silent first.
+        """Return what `settle.decide` needs, for every study that is receiving, the longest silent first.
 
         Times later than `now` (the clock was set back) are first pulled back to `now`, in the database.
         """
@@ -120,12 +121,13 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
         return Settled(study_uid, generation)
 
     def study(self, study_uid: str) -> Study | None:
+        """Return the study; None where nothing of it has come."""
         with self._read() as connection:
             row = connection.execute(select(studies).where(studies.c.study_uid == study_uid)).one_or_none()
         return None if row is None else Study(**row._mapping)
 
     def studies(self, limit: int, state: StudyState | None = None) -> list[Study]:
-        """The newest studies first."""
+        """Return studies, the newest first."""
         query = select(studies).order_by(studies.c.last_seen.desc()).limit(limit)
         if state is not None:
             query = query.where(studies.c.state == state)
@@ -133,19 +135,20 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
             return [Study(**row._mapping) for row in connection.execute(query)]
 
     def instances(self, study_uid: str) -> list[Instance]:
+        """Return the study's instances by SOP Instance UID."""
         query = select(instances).where(instances.c.study_uid == study_uid).order_by(instances.c.sop_instance_uid)
         with self._read() as connection:
             return [Instance(**row._mapping) for row in connection.execute(query)]
 
     def instances_after(self, sop_instance_uid: str, limit: int) -> list[Instance]:
-        """A page of all instances, by SOP Instance UID, from the one after `sop_instance_uid` ("" for the first)."""
+        """Return a page of all instances by SOP Instance UID, from the one after `sop_instance_uid` ("": the first)."""
         query = select(instances).where(instances.c.sop_instance_uid > sop_instance_uid)
         with self._read() as connection:
             rows = connection.execute(query.order_by(instances.c.sop_instance_uid).limit(limit))
             return [Instance(**row._mapping) for row in rows]
 
     def releasable(self, now: float, retention_s: float) -> list[Study]:
-        """The studies whose received images are no longer needed here, the longest ended first.
+        """Return the studies whose received images are no longer needed here, the longest ended first.
 
         The newest job ended longer than `retention_s` ago, as `committed`, as `delivered` where no destination is asked
         for storage commitment, as `analysed` where the node has fetched it itself (a prior scan), as `ignored`, or

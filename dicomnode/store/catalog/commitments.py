@@ -75,7 +75,7 @@ class Commitments(Ledger):
         return True
 
     def held_instance(self, sop_instance_uid: str) -> Instance | None:
-        """What the node answers for when it is asked for storage commitment itself."""
+        """Return what the node answers for when it is asked for storage commitment itself."""
         query = select(instances).where(instances.c.sop_instance_uid == sop_instance_uid)
         with self._read() as connection:
             row = connection.execute(query).one_or_none()
@@ -91,7 +91,7 @@ class Commitments(Ledger):
             connection.execute(row.on_conflict_do_update(index_elements=["transaction_uid", "requester"], set_=values))
 
     def due_reports(self, now: float) -> list[OwedReport]:
-        """The reports whose next attempt is due. It is the caller's: nobody else is given it."""
+        """Return the reports whose next attempt is due. It is the caller's: nobody else is given it."""
         table = owed_reports.c
         # A time far ahead was noted before the clock was set back.
         is_due = (table.due_at <= now) | (table.due_at > now + _LONGEST_PAUSE_S)

@@ -63,7 +63,7 @@ class Database:
         return cls(open_database(url))
 
     def leased(self, lease: Lease, lost: Callable[[], NoReturn]) -> Self:
-        """The same database for the holder of `lease`; `lost` is called where the lease is no longer valid."""
+        """Return the same database for the holder of `lease`; `lost` is called where the lease is no longer valid."""
         view = copy.copy(self)
         view._lease, view._lost = lease, lost
         return view
@@ -100,7 +100,7 @@ class Database:
 
 
 def open_database(url: str) -> Engine:
-    """An engine on a database whose tables exist and are up to date.
+    """Return an engine on a database whose tables exist and are up to date.
 
     Raises:
         SpoolError: the database cannot be reached, or was made by a newer dicomnode.
@@ -127,7 +127,7 @@ def open_database(url: str) -> Engine:
 
 
 def database_error(error: SQLAlchemyError) -> SpoolError:
-    """The driver's own words, without the statement and its values."""
+    """Return the driver's own words, without the statement and its values."""
     cause = getattr(error, "orig", None)
     text = failure_text(cause or type(error).__name__)
     cut_off = isinstance(error, DBAPIError) and error.connection_invalidated
@@ -136,7 +136,7 @@ def database_error(error: SQLAlchemyError) -> SpoolError:
 
 
 def failure_text(cause: object) -> str:
-    """What a person is told when the database fails."""
+    """Return what a person is told when the database fails."""
     return f"the catalogue's database failed: {cause}; check its disk, URL and rights"
 
 

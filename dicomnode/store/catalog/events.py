@@ -25,7 +25,7 @@ class Events(Database):
             return [Event(**row._mapping) for row in rows]
 
     def forget_event(self, event_id: str) -> None:
-        """It was handed over."""
+        """Forget an event that was handed over."""
         with self._write() as connection:
             connection.execute(events.delete().where(events.c.event_id == event_id))
 

@@ -24,13 +24,13 @@ class HoldingsRows(Database):
             return [Study(**row._mapping) for row in connection.execute(query.order_by(studies.c.study_uid))]
 
     def sample(self, study_uid: str) -> str | None:
-        """The path of any image of a study; None where it has none."""
+        """Return the path of any image of a study; None where it has none."""
         query = select(instances.c.path).where(instances.c.study_uid == study_uid).limit(1)
         with self._read() as connection:
             return connection.execute(query).scalar()
 
     def standing_generation(self, study_uid: str) -> int | None:
-        """The newest generation whose results stand."""
+        """Return the newest generation whose results stand."""
         mine = (jobs.c.study_uid == study_uid) & jobs.c.state.in_(_STANDING)
         query = select(jobs.c.generation).where(mine).order_by(jobs.c.generation.desc()).limit(1)
         with self._read() as connection:

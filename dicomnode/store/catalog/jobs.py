@@ -20,7 +20,7 @@ class Ledger(Events):
     def set_state(
         self, study_uid: str, generation: int, state: JobState, reason: str | None = None, *, now: float
     ) -> JobState:
-        """Sets a job's state and returns the state it has now.
+        """Set a job's state and return the state it has now.
 
         `superseded` is final, and `cancelled` yields only to `queued`: the answer tells a worker that comes too late.
 
@@ -32,7 +32,7 @@ class Ledger(Events):
             return _set_state(connection, study_uid, generation, state, reason, now)
 
     def jobs(self, state: JobState | None = None, limit: int = 1000) -> list[Job]:
-        """The last changed first."""
+        """Return the jobs, the last changed first."""
         query = select(jobs).order_by(jobs.c.updated_at.desc()).limit(limit)
         if state is not None:
             query = query.where(jobs.c.state == state)
@@ -61,7 +61,7 @@ class Ledger(Events):
         now: float,
         commitment: bool = False,
     ) -> None:
-        """A pending delivery. Planned twice (a workflow that ran again) it stays as it is; another object replaces it.
+        """Plan a delivery. Planned twice (a workflow that ran again) it stays as it is; another object replaces it.
 
         Where an earlier generation has brought this very object to the destination, there is nothing left to do.
         """
@@ -186,7 +186,10 @@ def planned_delivery(
     now: float,
     commitment: bool,
 ) -> Delivery:
-    """A delivery as it is planned: pending, or as it stands where an `earlier` generation has brought this object."""
+    """Return a delivery as it is planned.
+
+    Pending, or as it stands where an `earlier` generation has brought this object.
+    """
     return Delivery(
         study_uid,
         generation,
@@ -228,7 +231,7 @@ def conclude(connection: Connection, study_uid: str, generation: int, now: float
 
 
 def _lost_in_words(lost: list[Delivery]) -> list[str]:
-    """A sentence for each result; one for the thousand images that a destination refuses for the same reason."""
+    """Return a sentence for each result; one for the thousand images that a destination refuses for the same reason."""
     words = [f"{d.object} to {d.destination}: {d.text}" for d in lost if d.kind == "results"]
     first: dict[str, Delivery] = {}
     count: dict[str, int] = {}

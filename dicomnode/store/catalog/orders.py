@@ -51,7 +51,7 @@ class Orders(Database):
             return connection.execute(orders.delete().where(orders.c.seen_at < before)).rowcount
 
     def orders_like(self, patient_hash: str, study_uid: str, accession_number: str) -> list[Order]:
-        """The orders of a patient ID (whoever issued it), of a study, or of an accession number (unless it is "")."""
+        """Return the orders of a Patient ID (whoever issued it), a study, or an Accession Number (unless it is "")."""
         patient = orders.c.patient_hash.startswith(patient_hash[:PATIENT_ID_DIGITS])
         like = patient | (orders.c.study_uid == study_uid)
         if accession_number:
@@ -66,14 +66,14 @@ class Orders(Database):
         return None if row is None else Order(**row._mapping)
 
     def orders_between(self, first: str, last: str) -> list[Order]:
-        """The orders scheduled from `first` to `last` (both "YYYYMMDD"), the earliest first."""
+        """Return the orders scheduled from `first` to `last` (both "YYYYMMDD"), the earliest first."""
         day = orders.c.scheduled.between(first, f"{last} 999999")
         with self._read() as connection:
             rows = connection.execute(select(orders).where(day).order_by(orders.c.scheduled, orders.c.key))
             return [Order(**row._mapping) for row in rows]
 
     def studies_of_patient(self, patient_hash: str) -> list[tuple[Study, str]]:
-        """The settled studies of a patient ID (whoever issued it), each with its patient hash."""
+        """Return the settled studies of a patient ID (whoever issued it), each with its patient hash."""
         chosen = patients.c.patient_hash.startswith(patient_hash[:PATIENT_ID_DIGITS])
         query = select(studies, patients.c.patient_hash).join(patients, patients.c.study_uid == studies.c.study_uid)
         with self._read() as connection:

@@ -27,7 +27,7 @@ class Patients(Database):
     """The patients' part of the catalogue."""
 
     def other_studies(self, study_uid: str) -> list[str]:
-        """The UIDs of the same patient's other settled studies, also of those whose images have been removed."""
+        """Return the UIDs of the same patient's other settled studies, also of those whose images have been removed."""
         of_patient = select(patients.c.patient_hash).where(patients.c.study_uid == study_uid).scalar_subquery()
         others = (patients.c.patient_hash == of_patient) & (patients.c.study_uid != study_uid)
         with self._read() as connection:
@@ -35,7 +35,7 @@ class Patients(Database):
             return list(connection.execute(query).scalars())
 
     def long_removed(self, before: float) -> list[str]:
-        """The UIDs of studies without images since `before` whose findings are still kept."""
+        """Return the UIDs of studies without images since `before` whose findings are still kept."""
         gone = (studies.c.instances == 0) & (studies.c.last_seen <= before)
         with self._read() as connection:
             query = select(studies.c.study_uid).join(patients, patients.c.study_uid == studies.c.study_uid).where(gone)

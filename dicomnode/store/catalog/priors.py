@@ -59,7 +59,7 @@ class Priors(Database):
             connection.execute(priors.update().where(mine).values(state=state, text=text))
 
     def forget_prior(self, study_uid: str) -> None:
-        """It is not wanted any more."""
+        """Forget an earlier scan that is not wanted any more."""
         with self._write() as connection:
             connection.execute(priors.delete().where(priors.c.study_uid == study_uid))
 
@@ -86,7 +86,7 @@ class Priors(Database):
                 connection.execute(row, {"study_uid": study_uid, "prior_uid": prior_uid, "state": "awaited"})
 
     def awaited(self, study_uid: str) -> list[str]:
-        """The UIDs of the prior scans that a study waits or has waited for."""
+        """Return the UIDs of the prior scans that a study waits or has waited for."""
         query = select(awaited.c.prior_uid).where(awaited.c.study_uid == study_uid).order_by(awaited.c.prior_uid)
         with self._read() as connection:
             return list(connection.execute(query).scalars())

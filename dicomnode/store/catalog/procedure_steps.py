@@ -42,7 +42,7 @@ class ProcedureStep:
     begun_at: float | None = None
 
     def now(self, state: StepState, *, reason: str | None = None) -> "ProcedureStep":
-        """The same in another state."""
+        """Return the same in another state."""
         return replace(self, state=state, reason=reason or self.reason)
 
 

@@ -75,7 +75,7 @@ class Recording(Database):
             return "same"
 
     def note_conflict(self, instance: Instance) -> None:
-        """Flags a conflict where a person looks: at the study that holds the first one, and at the one named now."""
+        """Flag a conflict where a person looks: at the study that holds the first one, and at the one named now."""
         mine = instances.c.sop_instance_uid == instance.sop_instance_uid
         with self._write() as connection:
             first = connection.execute(select(instances.c.study_uid).where(mine)).scalars().all()
@@ -84,7 +84,7 @@ class Recording(Database):
                 connection.execute(self._insert_conflict, vars(row))
 
     def conflicts(self, study_uid: str) -> list[Conflict]:
-        """The oldest first."""
+        """Return the conflicts, the oldest first."""
         query = select(conflicts).where(conflicts.c.study_uid == study_uid).order_by(conflicts.c.received_at)
         with self._read() as connection:
             return [Conflict(**row._mapping) for row in connection.execute(query)]
@@ -138,7 +138,7 @@ class _NewRows:
 
 
 def _plain(statement: Insert) -> tuple[str, dict[str, Any]]:
-    """The statement as the driver takes it, and the values that SQLAlchemy would add."""
+    """Return the statement as the driver takes it, and the values that SQLAlchemy would add."""
     compiled = statement.compile(dialect=sqlite.dialect(paramstyle="named"))
     return str(compiled), compiled.params
 

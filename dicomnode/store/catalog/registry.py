@@ -101,7 +101,7 @@ class RegistryRows(Database):
         return [RegistryScan(**{**row, "features": json.loads(row["features"])}) for row in rows]
 
     def latest_scan_dates(self) -> dict[str, str]:
-        """The date of each patient's latest scan, shifted as all of the patient's are."""
+        """Return the date of each patient's latest scan, shifted as all of the patient's are."""
         latest = func.max(registry_scans.c.date).label("latest")
         query = select(registry_scans.c.patient, latest).group_by(registry_scans.c.patient)
         with self._read() as connection:

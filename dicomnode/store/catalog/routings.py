@@ -13,7 +13,7 @@ class Routings(Ledger):
     """The routing's part of the catalogue."""
 
     def callers(self, study_uid: str) -> list[tuple[str, str]]:
-        """(calling AE title, called AE title) of the associations that brought the study's images last."""
+        """Return (calling AE title, called AE title) of the associations that brought the study's images last."""
         query = (
             select(associations.c.calling_ae, associations.c.called_ae)
             .join_from(instances, associations)
@@ -50,7 +50,7 @@ class Routings(Ledger):
             connection.execute(routings.delete().where(mine))
 
     def release_held(self, study_uid: str, generation: int, *, now: float) -> bool:
-        """A person lets go on what a rule held. False: no rule has held it."""
+        """Let a study go on that a rule held, as a person wishes. False: no rule has held it."""
         mine = (routings.c.study_uid == study_uid) & (routings.c.generation == generation)
         with self._write() as connection:
             return connection.execute(routings.update().where(mine).values(released_at=now)).rowcount == 1
@@ -58,7 +58,7 @@ class Routings(Ledger):
     def plan_originals(
         self, study_uid: str, generation: int, destinations: Iterable[tuple[str, bool]], *, now: float
     ) -> int:
-        """A delivery of each received image to each of (destination, whether it is asked for commitment).
+        """Return a delivery of each received image to each of (destination, whether it is asked for commitment).
 
         As `plan_delivery`: planned twice they stay, and what an earlier generation has brought is not brought again.
         Returns how many are planned now. All in one transaction: a study may have thousands of images.

@@ -20,7 +20,10 @@ class Workers(Database):
         return cast(func.extract("epoch", func.clock_timestamp()), Float)
 
     def register_worker(self, name: str, version: str) -> Lease:
-        """A new lease. It ends an older one of the same name: a worker that was started again follows its dead self."""
+        """Return a new lease.
+
+        It ends an older one of the same name: a worker that was started again follows its dead self.
+        """
         row = self._insert(workers).values(name=name, epoch=1, version=version, state="alive", beat_at=self._now)
         again = {"epoch": workers.c.epoch + 1, "version": version, "state": "alive", "beat_at": self._now}
         with self._write() as connection:
@@ -29,7 +32,7 @@ class Workers(Database):
         return Lease(name, epoch)
 
     def beat(self, lease: Lease) -> bool:
-        """A sign of life; False where the lease is no longer valid."""
+        """Give a sign of life; False where the lease is no longer valid."""
         mine = (workers.c.name == lease.name) & (workers.c.epoch == lease.epoch)
         with self._write() as connection:
             return connection.execute(workers.update().where(mine).values(beat_at=self._now)).rowcount == 1
@@ -45,7 +48,7 @@ class Workers(Database):
             return list(connection.execute(select(workers.c.name).where(workers.c.state == "dead")).scalars())
 
     def mark_reassigned(self, name: str) -> None:
-        """The work of this dead worker has been given to others."""
+        """Note that the work of this dead worker has been given to others."""
         mine = (workers.c.name == name) & (workers.c.state == "dead")
         with self._write() as connection:
             connection.execute(workers.update().where(mine).values(state="gone"))

@@ -78,7 +78,7 @@ class DeepArm:
         return FittedNetwork(loop.load_network(folder, job).to(ranks.device), job, ranks)
 
     def _job(self, data: Data, fit: Rows, validate: Rows, seed: int, progress: ProgressCallback) -> FitJob:
-        """The job over all scans of `data`; whose outcomes are looked at, its rows say."""
+        """Return the job over all scans of `data`; whose outcomes are looked at, its rows say."""
         rows = range(len(data.cohort))
         volumes = [volume for row in rows if (volume := data.volume(row)) is not None]
         if without := len(rows) - len(volumes):
@@ -110,7 +110,7 @@ class DeepArm:
 
 
 def make(name: str, table: Mapping[str, object]) -> DeepArm:
-    """The arm of a backbone with the table `[deep]` of run.toml.
+    """Return the arm of a backbone with the table `[deep]` of run.toml.
 
     Raises:
         UsageError: a key is unknown or a value does not fit.

@@ -38,7 +38,9 @@ class Augmentation(BaseModel):
 
 
 def augmented(slices: Tensor, spec: Spec, how: Augmentation, generator: torch.Generator) -> Tensor:
-    """Changed slices, same shape: (scans, slices, height, width), 0 to 1. What lies outside the lungs stays there.
+    """Return changed slices of the same shape: (scans, slices, height, width), 0 to 1.
+
+    What lies outside the lungs stays there.
 
     Args:
         slices: prepared by `spec`.
@@ -81,7 +83,10 @@ def _moved(image: Tensor, place: Tensor, side: Tensor, how: Augmentation) -> Ten
 
 
 def generator(device: torch.device, *seeds: int) -> torch.Generator:
-    """A generator of its own for a seed, an epoch, a step: a resumed run draws what an uninterrupted one draws."""
+    """Return a generator of its own for a seed, an epoch, a step.
+
+    So a resumed run draws what an uninterrupted one draws.
+    """
     mixed = 0
     for seed in seeds:
         mixed = (mixed * 1_000_003 + seed + 1) % (2**62)

@@ -26,7 +26,7 @@ class Ranks:
         return self.rank == 0
 
     def wrapped(self, net: nn.Module) -> nn.Module:
-        """The network on the device; of several, its gradients become the mean over the processes."""
+        """Return the network on the device; of several, its gradients become the mean over the processes."""
         net = net.to(self.device)
         if self.world == 1:
             return net
@@ -39,7 +39,7 @@ class Ranks:
         return net.no_sync() if isinstance(net, DistributedDataParallel) and not last else nullcontext()
 
     def agreed(self, value: float) -> float:
-        """The first process's value, in all of them."""
+        """Return the first process's value, in all of them."""
         if self.world == 1:
             return value
         shared: Tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -47,7 +47,7 @@ class Ranks:
         return float(shared)
 
     def summed(self, value: float) -> float:
-        """The sum over the processes, in all of them."""
+        """Return the sum over the processes, in all of them."""
         if self.world == 1:
             return value
         shared: Tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -66,7 +66,7 @@ def alone(device: str) -> Ranks:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """The processes that torchrun started (it sets RANK, LOCAL_RANK, WORLD_SIZE): gloo on CPUs, NCCL on GPUs.
+    """Yield the processes that torchrun started (it sets RANK, LOCAL_RANK, WORLD_SIZE): gloo on CPUs, NCCL on GPUs.
 
     Raises:
         UsageError: there is no such device.

@@ -63,7 +63,7 @@ def finished(folder: Path, job: FitJob) -> bool:
 
 
 def load_network(folder: Path, job: FitJob) -> HazardNet:
-    """The network that `fit` wrote, in single precision, ready to predict."""
+    """Return the network that `fit` wrote, in single precision, ready to predict."""
     net = HazardNet(job.backbone, INTERVALS, prior=job.settings.prior)
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / WEIGHTS).items()})
     return net.eval()
@@ -120,10 +120,13 @@ def gradients(
 
     Args:
         net: as `Ranks.wrapped` gave it.
-        rows: of all processes' scans, in one order; this process works on each `world`-th.
-        slices: prepared, of this process's scans and then of their priors (`_files`).
+        job: the fit.
+        rows: (scans,), of all processes' scans, in one order; this process works on each `world`-th.
+        slices: (scans, slices, height, width), 0 to 1, of this process's scans, then of their priors (`_files`).
         moment: epoch and step, for the augmentation.
+        ranks: the processes.
         precision: of the forward pass; float16 wants the scaler.
+        scaler: of the loss.
 
     Returns:
         The sum of the losses of this process's scans.
@@ -154,7 +157,7 @@ def gradients(
 
 
 def forward_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """The precision of the forward pass; see `DeepSettings.precision`."""
+    """Return the precision of the forward pass; see `DeepSettings.precision`."""
     if wanted != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
     if device.type == "cpu":
@@ -165,7 +168,7 @@ def forward_precision(wanted: str, device: torch.device) -> torch.dtype:
 
 
 def start(job: FitJob) -> HazardNet:
-    """The network before its first step: its hazards start at the observed base rate."""
+    """Return the network before its first step: its hazards start at the observed base rate."""
     net = HazardNet(job.backbone, INTERVALS, prior=job.settings.prior)
     if file := job.settings.pretrained.get(job.backbone):
         load_encoder(net.encoder, job.backbone, file)
@@ -179,7 +182,7 @@ def start(job: FitJob) -> HazardNet:
 
 
 def _groups(job: FitJob, epoch: int, world: int) -> list[Rows]:
-    """The epoch's steps: the rows shuffled and cut into nearly equal parts, none too small for the processes."""
+    """Return the epoch's steps: the rows shuffled and cut into nearly equal parts, none too small for the processes."""
     order = np.random.default_rng([job.seed, epoch]).permutation(job.fit)
     return np.array_split(order, max(1, min(math.ceil(len(order) / job.settings.batch), len(order) // world)))
 
@@ -192,7 +195,7 @@ def _steps(job: FitJob, epoch: int, ranks: Ranks) -> Iterator[tuple[Rows, Tensor
 
 
 def with_priors(job: FitJob, rows: Rows) -> Rows:
-    """The rows, and after them those of their prior scans, where these are an input."""
+    """Return the rows, and after them those of their prior scans, where these are an input."""
     before = job.prior[rows]
     return np.concatenate([rows, before[before >= 0]]) if job.settings.prior else rows
 

@@ -44,8 +44,10 @@ class FitJob:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all that decides the network's weights; not over what only decides how fast they come, or where
-        files lie: those with ImageNet weights are known by their own digest.
+        """SHA-256 over all that decides the network's weights.
+
+        Not over what only decides how fast they come, or where files lie: those with ImageNet weights are known by
+        their own digest.
         """
         settings = self.settings.model_dump(
             mode="json", exclude={"workers": True, "cache": True, "pretrained": {"__all__": {"path"}}}
@@ -81,7 +83,7 @@ class FitJob:
 
     @classmethod
     def load(cls, folder: Path) -> "FitJob":
-        """The job that `save` wrote."""
+        """Return the job that `save` wrote."""
         described = json.loads((folder / "job.json").read_text("utf-8"))
         with np.load(folder / "job.npz", allow_pickle=False) as stored:
             return cls(

@@ -36,12 +36,12 @@ class Prepared:
     files: tuple[Path, ...]
 
     def read(self, rows: Iterable[int]) -> Tensor:
-        """Prepared slices of some scans: (scans, slices, height, width), float32, 0 to 1."""
+        """Return the prepared slices of some scans: (scans, slices, height, width), float32, 0 to 1."""
         return torch.from_numpy(np.stack([np.load(self.files[row]) for row in rows]))
 
 
 def spec_hash(spec: Spec) -> str:
-    """The name of a spec's folder."""
+    """Return the name of a spec's folder."""
     return hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -71,7 +71,10 @@ def prepare_all(volumes: Sequence[Path], spec: Spec, cache: Path, workers: int, 
 
 
 def batches(prepared: Prepared, groups: Sequence[Rows]) -> Iterator[Tensor]:
-    """The slices of each group of rows, in turn; the next ones are read while the last is used."""
+    """Yield the slices of each group of rows, in turn: (scans, slices, height, width), 0 to 1.
+
+    The next ones are read while the last is used.
+    """
     with ThreadPoolExecutor(_AHEAD) as ahead:
         waiting: deque[Future[Tensor]] = deque()
         for rows in groups:

@@ -28,7 +28,7 @@ class PretrainedFile(BaseModel):
 
 
 def published(backbone: str) -> PublishedFile:
-    """The file with ImageNet weights that torchvision names for a backbone.
+    """Return the file with ImageNet weights that torchvision names for a backbone.
 
     Raises:
         UsageError: the backbone is unknown.
@@ -82,5 +82,5 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _present_name(key: str) -> str:
-    """torchvision's DenseNet files are older than its present names: "denselayer1.norm.1" is "denselayer1.norm1"."""
+    """Return the present name: DenseNet's files are older than it, "denselayer1.norm.1" is "denselayer1.norm1"."""
     return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", key)

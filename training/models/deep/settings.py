@@ -86,7 +86,7 @@ class DeepSettings(BaseModel):
 
 
 def read(table: Mapping[str, object]) -> DeepSettings:
-    """The settings in a table of run.toml.
+    """Return the settings in a table of run.toml.
 
     Raises:
         UsageError: a key is unknown or a value does not fit.
