@@ -23,23 +23,23 @@ WORDS = {
 }
 
 
-def _texts(source: str) -> Iterator[tuple[int, str]]:
-    """Line and text of every string that is not a docstring."""
-    tree = ast.parse(source)
+def _texts(path: Path) -> Iterator[tuple[str, str]]:
+    """Place and text of every string that is not a docstring."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     first = (node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and node.body)
     docstrings = {id(statement.value) for statement in first if isinstance(statement, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-            yield node.lineno, node.value
+            yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[tuple[str, str]]:
+    return [text for path in sorted(ROOT.rglob("*.py")) for text in _texts(path)]
 
 
 @pytest.mark.parametrize("pattern", WORDS)
-def test_messages_use_the_words_of_the_field(pattern: str) -> None:
-    found = [
-        f"{path.relative_to(ROOT)}:{line}: {text!r} (say: {WORDS[pattern]})"
-        for path in sorted(ROOT.rglob("*.py"))
-        for line, text in _texts(path.read_text(encoding="utf-8"))
-        if re.search(pattern, text)
-    ]
+def test_messages_use_the_words_of_the_field(pattern: str, texts: list[tuple[str, str]]) -> None:
+    found = [f"{place}: {text!r} (say: {WORDS[pattern]})" for place, text in texts if re.search(pattern, text)]
     assert not found
