@@ -1,7 +1,8 @@
 """What every part of the suite shares: the public test data, the real peers, the marks."""
 
 import os
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from hypothesis import settings
 from pynetdicom.transport import AssociationSocket
 
 from tests.helpers import prerequisites
+from tests.helpers.databases import PostgreSQL
 from tests.helpers.prerequisites import ROOT
 
 # An example that takes long says something about the machine, not about the code.
@@ -91,3 +93,18 @@ def peer() -> Callable[[str, str], str]:
             absent(str(error))
 
     return find
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(peer: Callable[[str, str], str]) -> Iterator[PostgreSQL]:
+    """One server for all tests; `url` gives each its own schema.
+
+    Not below pytest's temporary folder, which another run of pytest closes to PostgreSQL's user when it starts.
+    """
+    peer("initdb", "postgresql")
+    with tempfile.TemporaryDirectory(prefix="dicomnode-pg-") as folder:
+        server = PostgreSQL(Path(folder)).start()
+        try:
+            yield server
+        finally:
+            server.stop()

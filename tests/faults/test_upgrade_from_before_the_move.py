@@ -18,16 +18,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.acceptance.running import free_port, until
-from tests.databases import PostgreSQL, postgresql_server
-from tests.receivers import Webhook
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.operations import jobs
 from tests.conftest import ROOT
 from tests.faults.station import Pacs, Station, running
+from tests.helpers.databases import PostgreSQL
+from tests.helpers.ports import free_port
+from tests.helpers.receivers import Webhook
+from tests.helpers.waiting import until
 
-__all__ = ["postgresql_server"]
 STATE = ROOT / "tests" / "fixtures" / "before_the_move" / "state.tar.xz"
 #: The worker that was killed after an analysis comes back; the other two do not.
 WORKER = "hospital-0"

@@ -12,14 +12,14 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, 
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from tests.acceptance.running import free_port
-from tests.scanners import wait_until
 
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import SpoolError
 from dicomnode.network.association import Peer, echo, send
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from dicomnode.network.transport import RequestorEntity
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import until
 
 
 class Requester:
@@ -169,7 +169,7 @@ def test_a_report_that_cannot_be_brought_is_told_with_the_cause(
     status, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
     assert status.Status == 0x0000
     association.release()
-    wait_until(lambda: "cannot report storage commitment" in caplog.text)
+    until("the warning", lambda: "cannot report storage commitment" in caplog.text)
     archive.stop()
     (told,) = (r for r in caplog.records if "cannot report storage commitment" in r.message)
     assert told.levelname == "WARNING"

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.registry_node import Node
 
 from dicomnode.analysis.pipeline import Analysis, analyse
 from dicomnode.registry.export import export
@@ -16,7 +15,8 @@ from dicomnode.registry.key import KEY_FILE
 from dicomnode.registry_format.rows import SCAN_COLUMNS
 from dicomnode.registry_format.volumes import OUTSIDE_HU, read_volume
 from dicomnode.store.catalog.catalog import Catalog
-from tests import serial_scans
+from tests.helpers import serial_scans
+from tests.helpers.registry_node import Node
 from training.data import cohort, follow_up, from_dicom, registry_folder
 from training.synthetic.registry import Request
 from training.synthetic.registry import make_registry as make_synthetic

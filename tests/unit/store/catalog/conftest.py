@@ -1,28 +1,12 @@
 """The catalogue on each database that it runs on: a SQLite file, a PostgreSQL server."""
 
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dicomnode.store.catalog.catalog import Catalog
-from tests.helpers.databases import PostgreSQL, fresh_url
-
-
-@pytest.fixture(scope="session")
-def postgresql_server(peer: Callable[[str, str], str]) -> Iterator[PostgreSQL]:
-    """One server for all tests; `url` gives each its own schema.
-
-    Not below pytest's temporary folder, which another run of pytest closes to PostgreSQL's user when it starts.
-    """
-    peer("initdb", "postgresql")
-    with tempfile.TemporaryDirectory(prefix="dicomnode-pg-") as folder:
-        server = PostgreSQL(Path(folder)).start()
-        try:
-            yield server
-        finally:
-            server.stop()
+from tests.helpers.databases import fresh_url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
