@@ -40,7 +40,7 @@ def warnings_of(
                 found.append(f"{arm.arm}, {h.years} y: {text}")
         slopes = [(h.years, h.calibration_slope.value) for h in arm.horizons]
         off = [
-            f"{s:.2f} at {y} y{_beside(best.get(y))}"
+            f"{s:.2f} at {y} y{_oracle_slope(best.get(y))}"
             for y, s in slopes
             if s is not None and not _SLOPES[0] <= s <= _SLOPES[1]
         ]
@@ -49,7 +49,7 @@ def warnings_of(
     return tuple(found)
 
 
-def _beside(oracle: Oracle | None) -> str:
+def _oracle_slope(oracle: Oracle | None) -> str:
     if oracle is None or oracle.calibration_slope.value is None:
         return ""
     return f" (oracle: {oracle.calibration_slope.value:.2f})"

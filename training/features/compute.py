@@ -107,13 +107,13 @@ def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings)
     features = registry.features.set_axis(registry.scans["scan"].to_list()).reindex(cohort["scan"])
     prefixes = ("quantities.", "radiomics.") if settings.radiomics else ("quantities.",)
     wanted = [c for c in features if c.startswith(prefixes)] if settings.source == "registry" else []
-    there, asked = registry.radiomics_spacing_mm, settings.radiomics_spacing_mm
-    if there != asked and any(c.startswith("radiomics.") for c in wanted):
+    registry_mm, settings_mm = registry.radiomics_spacing_mm, settings.radiomics_spacing_mm
+    if registry_mm != settings_mm and any(c.startswith("radiomics.") for c in wanted):
         # Texture depends on the resolution: a model fitted at one must not be applied at another.
         anew = "" if registry.lungs_alone else ', or set features.source = "volumes" to measure everything again'
         raise UsageError(
-            f"{registry.folder}: its radiomics were measured at {there:g} mm, but features.radiomics_spacing_mm is "
-            f"{asked:g}: set it to {there:g}{anew}"
+            f"{registry.folder}: its radiomics were measured at {registry_mm:g} mm, but features.radiomics_spacing_mm "
+            f"is {settings_mm:g}: set it to {registry_mm:g}{anew}"
         )
     return features[wanted]
 

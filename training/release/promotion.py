@@ -45,7 +45,7 @@ class Promotion:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _BundleRef:
     """A bundle in the weights folder: its folder's name and its digest; both "" for none."""
 
     name: str = ""
@@ -83,7 +83,7 @@ def promote(run: Path, weights: Path) -> Promotion:
     weights.mkdir(parents=True, exist_ok=True)
     with _locked(weights):
         now = served(weights)
-        before = _Known() if now is None else _Known(now.name, load(now, allow_demo=True).sha256)
+        before = _BundleRef() if now is None else _BundleRef(now.name, load(now, allow_demo=True).sha256)
         bundle = load(bundle_of(run), allow_demo=True)
         before, gate_sha256 = _consent(run, weights, bundle, before)
         name = f"{bundle.name}-{bundle.version}-{bundle.sha256[:8]}"
@@ -92,7 +92,7 @@ def promote(run: Path, weights: Path) -> Promotion:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.copytree(run / "bundle", temporary)
             temporary.rename(weights / name)
-        return _serve(weights, "promoted", _Known(name, bundle.sha256), before, gate_sha256)
+        return _serve(weights, "promoted", _BundleRef(name, bundle.sha256), before, gate_sha256)
 
 
 def rollback(weights: Path) -> Promotion:
@@ -106,12 +106,16 @@ def rollback(weights: Path) -> Promotion:
         raise UsageError(f"{weights} is not a folder: give the node's weights folder")
     with _locked(weights):
         now = _named(weights)
-        standing = _standing(history(weights), now)
+        standing = _not_rolled_back(history(weights), now)
         if now is None or not standing or not standing[-1].before:
             raise UsageError(f"{weights / HISTORY} has no bundle before {now or 'this'}")
         last = standing[-1]
         return _serve(
-            weights, "rolled back", _Known(last.before, last.before_sha256), _Known(now, last.bundle_sha256), ""
+            weights,
+            "rolled back",
+            _BundleRef(last.before, last.before_sha256),
+            _BundleRef(now, last.bundle_sha256),
+            "",
         )
 
 
@@ -170,7 +174,7 @@ def _effective(lines: Sequence[Promotion], now: str | None) -> list[Promotion]:
     return [line for line, then in zip(lines, following, strict=False) if line.bundle == then]  # of none, none
 
 
-def _standing(lines: Sequence[Promotion], now: str | None) -> list[Promotion]:
+def _not_rolled_back(lines: Sequence[Promotion], now: str | None) -> list[Promotion]:
     """Return the promotions that were not taken back; the last one brought what serves now."""
     standing: list[Promotion] = []
     for line in _effective(lines, now):
@@ -181,7 +185,7 @@ def _standing(lines: Sequence[Promotion], now: str | None) -> list[Promotion]:
     return standing if standing and standing[-1].bundle == now else []
 
 
-def _consent(run: Path, weights: Path, bundle: Bundle, before: _Known) -> tuple[_Known, str]:
+def _consent(run: Path, weights: Path, bundle: Bundle, before: _BundleRef) -> tuple[_BundleRef, str]:
     """Return what the bundle takes the place of, and the verdict's digest.
 
     Raises:
@@ -197,7 +201,7 @@ def _consent(run: Path, weights: Path, bundle: Bundle, before: _Known) -> tuple[
     if found.bundle_sha256 != bundle.sha256:
         raise UsageError(f"{run / verdict.GATE} is about a different bundle from {run / 'bundle'}: run {compare} again")
     if not before.name and found.current_sha256:
-        before = _lying(weights, found.current_sha256)
+        before = _find_bundle(weights, found.current_sha256)
     if found.current_sha256 != before.sha256:
         raise UsageError(
             f"{run / verdict.GATE} is a comparison with a different bundle from the one in service "
@@ -211,15 +215,15 @@ def _consent(run: Path, weights: Path, bundle: Bundle, before: _Known) -> tuple[
     return before, gate_sha256
 
 
-def _lying(weights: Path, sha256: str) -> _Known:
+def _find_bundle(weights: Path, sha256: str) -> _BundleRef:
     """Return the bundle of this digest in the weights folder; none where there is no such one."""
     for manifest in sorted(weights.glob("*/model.toml")):
         if sha256_of(manifest) == sha256:
-            return _Known(manifest.parent.name, load(manifest.parent, allow_demo=True).sha256)
-    return _Known()
+            return _BundleRef(manifest.parent.name, load(manifest.parent, allow_demo=True).sha256)
+    return _BundleRef()
 
 
-def _serve(weights: Path, what: str, new: _Known, before: _Known, gate_sha256: str) -> Promotion:
+def _serve(weights: Path, what: str, new: _BundleRef, before: _BundleRef, gate_sha256: str) -> Promotion:
     """Let `current` mean `new`, if that is still the bundle of its digest ("" in a history of long ago: any)."""
     found = load(weights / new.name, allow_demo=True)
     if new.sha256 and found.sha256 != new.sha256:

@@ -32,7 +32,7 @@ _STYLE = {
 }
 
 
-def _drawn(columns: int, width: float, height: float, draw: Callable[[Sequence[Axes]], None]) -> str:
+def _as_svg(columns: int, width: float, height: float, draw: Callable[[Sequence[Axes]], None]) -> str:
     with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # its stub wants literal types for the keys
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -73,7 +73,7 @@ def auc_by_horizon(evaluation: Evaluation, published: Sequence[tuple[str, Sequen
         ax.grid(visible=False, axis="x")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
-    return _drawn(1, 8.2, 3.3, draw)
+    return _as_svg(1, 8.2, 3.3, draw)
 
 
 def roc(evaluation: Evaluation) -> str:
@@ -91,7 +91,7 @@ def roc(evaluation: Evaluation) -> str:
         axes[0].set_ylabel("sensitivity")
         axes[-1].legend(loc="lower right", fontsize=8)
 
-    return _drawn(len(evaluation.horizons), 9.4, 3.4, draw)
+    return _as_svg(len(evaluation.horizons), 9.4, 3.4, draw)
 
 
 def calibration(arm: ArmResult) -> str:
@@ -108,7 +108,7 @@ def calibration(arm: ArmResult) -> str:
             ax.set(title=f"{h.years} y", xlabel="predicted risk", xlim=(0, most * 1.05), ylim=(0, most * 1.05))
         axes[0].set_ylabel("observed risk")
 
-    return _drawn(len(arm.horizons), 9.4, 3.2, draw)
+    return _as_svg(len(arm.horizons), 9.4, 3.2, draw)
 
 
 def net_benefit(arm: ArmResult) -> str:
@@ -127,7 +127,7 @@ def net_benefit(arm: ArmResult) -> str:
         axes[0].set_ylabel("net benefit")
         axes[-1].legend(loc="upper right", fontsize=8)
 
-    return _drawn(len(arm.horizons), 9.4, 3.0, draw)
+    return _as_svg(len(arm.horizons), 9.4, 3.0, draw)
 
 
 def risk_groups(arm: ArmResult) -> str:
@@ -155,4 +155,4 @@ def risk_groups(arm: ArmResult) -> str:
         ax.set(xlim=(0, 5), ylim=(0, 1.02), xlabel="years from scan (scans at risk below)", ylabel="survival")
         ax.legend(loc="lower left")
 
-    return _drawn(1, 6.4, 4.0, draw)
+    return _as_svg(1, 6.4, 4.0, draw)

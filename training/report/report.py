@@ -127,7 +127,7 @@ def _summary(facts: RunFacts, primary: ArmResult) -> tuple[str, ...]:
     e = facts.evaluation
     lines = [
         f"{e.scans} scans of {e.patients} patients, {e.deaths} of whom died; median follow-up "
-        f"{e.median_follow_up_years:.1f} years after a scan. {_judged(primary)}"
+        f"{e.median_follow_up_years:.1f} years after a scan. {_independence(primary)}"
     ]
     for h in primary.horizons:
         oracle = f", {text_of(h.of_oracle)} of the oracle's" if h.of_oracle else ""
@@ -136,7 +136,7 @@ def _summary(facts: RunFacts, primary: ArmResult) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _judged(primary: ArmResult) -> str:
+def _independence(primary: ArmResult) -> str:
     """How independent the evaluated predictions are of the patients they concern."""
     arms = "Each arm predicts a scan with a model that was not fitted on its patient."
     if primary.arm != ENSEMBLE:

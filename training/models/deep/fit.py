@@ -131,16 +131,16 @@ def gradients(
     Returns:
         The sum of the losses of this process's scans.
     """
-    mine = rows[ranks.rank :: ranks.world]
-    targets, weights = (torch.from_numpy(a).to(ranks.device) for a in interval_targets(job.outcomes[mine]))
-    years = torch.from_numpy(job.years[mine]).float().to(ranks.device)
-    before = np.flatnonzero(job.prior[mine] >= 0)
+    own_rows = rows[ranks.rank :: ranks.world]
+    targets, weights = (torch.from_numpy(a).to(ranks.device) for a in interval_targets(job.outcomes[own_rows]))
+    years = torch.from_numpy(job.years[own_rows]).float().to(ranks.device)
+    before = np.flatnonzero(job.prior[own_rows] >= 0)
     changed = slices.to(ranks.device)
     if net.training:
         drawing = generator(ranks.device, job.seed, *moment, ranks.rank)
         changed = augmented(changed, job.settings.spec, job.settings.augmentation, drawing)
-    now, prior = changed[: len(mine)], changed[len(mine) :]
-    parts = np.array_split(np.arange(len(mine)), min(job.settings.accumulate, len(mine)))
+    now, prior = changed[: len(own_rows)], changed[len(own_rows) :]
+    parts = np.array_split(np.arange(len(own_rows)), min(job.settings.accumulate, len(own_rows)))
     total = 0.0
     for part in parts:
         followed = np.flatnonzero(np.isin(before, part))
@@ -190,8 +190,8 @@ def _groups(job: FitJob, epoch: int, world: int) -> list[Rows]:
 def _steps(job: FitJob, epoch: int, ranks: Ranks) -> Iterator[tuple[Rows, Tensor]]:
     """(rows of all processes, prepared slices of this one's) for each step of an epoch."""
     groups = _groups(job, epoch, ranks.world)
-    mine = [with_priors(job, rows[ranks.rank :: ranks.world]) for rows in groups]
-    yield from zip(groups, batches(job.scans, mine), strict=True)
+    own_rows = [with_priors(job, rows[ranks.rank :: ranks.world]) for rows in groups]
+    yield from zip(groups, batches(job.scans, own_rows), strict=True)
 
 
 def with_priors(job: FitJob, rows: Rows) -> Rows:

@@ -343,9 +343,9 @@ def test_checklists_tell_the_settings_in_force_of_networks(folder: Path, evaluat
     )
     for said in (
         "networks (2 fitted): up to 3 epochs, stopped after 8 without",
-        "steps of 16 scans; AdamW, one-cycle learning rate up to resnet18 0.0003, swin_t 0.0001; weight decay 0.02;",
+        "batches of 16 scans; AdamW, one-cycle learning rate up to resnet18 0.0003, swin_t 0.0001; weight decay 0.02;",
         "augmentation: zoom 0.06, shift 0.04, brightness_hu 10.0, contrast 0.03, noise_hu 15.0, mirror False;",
-        "precision of the forward pass auto",
+        "forward pass in auto",
     ):
         assert said in claim["25"]
     assert "no selection" in claim["26"] and "radiomics" not in claim["26"]
