@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dicomnode.analysis.risk.manifest import seal_of
 
+_LIST = re.compile(r"(?<= = )\[\n((?:    .*,\n)*)\]")
+
 
 def change(bundle: Path, old: str, new: str) -> None:
     """Another text in place of what the expression `old` finds first in model.toml, and a seal that fits."""
@@ -15,11 +17,19 @@ def change(bundle: Path, old: str, new: str) -> None:
 
 
 def edit(bundle: Path, old: str, new: str) -> None:
-    """Another text in place of what the expression `old` finds first in model.toml. The seal stays as it was."""
+    """Another text in place of what the expression `old` finds first in model.toml. The seal stays as it was.
+
+    A list is one line to the expression, as it is to a person: its writer gives each entry a line of its own.
+    """
     manifest = bundle / "model.toml"
-    text, count = re.subn(old, lambda _: new, manifest.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
+    found = _LIST.sub(_on_one_line, manifest.read_text(encoding="utf-8"))
+    text, count = re.subn(old, lambda _: new, found, count=1, flags=re.MULTILINE)
     assert count == 1, f"{old} is not in {manifest}"
     manifest.write_text(text, encoding="utf-8")
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    return "[" + ", ".join(line.strip().removesuffix(",") for line in found[1].splitlines()) + "]"
 
 
 def seal(bundle: Path) -> None:
