@@ -58,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         result = CliRunner().invoke(commands.app, ["cohort", *arguments, "--out", "run/cohort.parquet"])
     assert result.exit_code == 0, result.output
-    assert "not in the registry: study" in result.output and "no suitable chest CT" in result.output
+    assert "excluded from the registry: study" in result.output and "no suitable chest CT" in result.output
     assert "2 scans in the cohort" in result.output
     return folder
 

@@ -231,7 +231,7 @@ def test_an_older_bundle_is_replaced_and_nothing_else(made: Made, tmp_path: Path
     assert not (out / "older.safetensors").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(UsageError, match="holds something that is no bundle"):
+    with pytest.raises(UsageError, match="is not empty and not a bundle"):
         make_bundle(made.run, tmp_path / "mine", name="t", version="7", created_by="a test")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "mine"], "no temporary folder is left"
 

@@ -191,7 +191,7 @@ def test_the_way_back_from_a_lost_folder(
     tmp_path: Path, weights: Path, two: tuple[promotion.Promotion, promotion.Promotion]
 ) -> None:
     (weights / two[1].bundle).rename(tmp_path / "lost")
-    with pytest.raises(UsageError, match=f"leads to {two[1].bundle}, which is missing.*training rollback"):
+    with pytest.raises(UsageError, match=f"points to {two[1].bundle}, which is missing.*training rollback"):
         promotion.promote(tmp_path / "b", weights)
     assert promotion.rollback(weights).before == two[1].bundle
     assert now_serving(weights) == "8"
@@ -218,11 +218,11 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
 
 def test_a_current_that_is_no_link_beside_it_is_said(tmp_path: Path) -> None:
     (tmp_path / "current").mkdir()
-    with pytest.raises(UsageError, match="no link"):
+    with pytest.raises(UsageError, match="is not a link"):
         promotion.served(tmp_path)
     (tmp_path / "current").rmdir()
     (tmp_path / "current").symlink_to("/elsewhere/bundle")
-    with pytest.raises(UsageError, match="no link to a bundle beside it"):
+    with pytest.raises(UsageError, match="is not a link to a bundle beside it"):
         promotion.served(tmp_path)
 
 
@@ -230,5 +230,5 @@ def test_a_damaged_history_and_a_wrong_folder_are_said(tmp_path: Path) -> None:
     (tmp_path / promotion.HISTORY).write_text(json.dumps({"at": "2024"}) + "\n")
     with pytest.raises(UsageError, match=r"promotions\.jsonl, line 1 is not a promotion"):
         promotion.rollback(tmp_path)
-    with pytest.raises(UsageError, match="nosuch is no folder"):
+    with pytest.raises(UsageError, match="nosuch is not a folder"):
         promotion.rollback(tmp_path / "nosuch")
