@@ -28,6 +28,9 @@ def run(source: Path, out: Path, table: AnalysisTable | None, earlier: Sequence[
     """Analyse `source` into `out` and print what was found. Returns the exit status: 0 analysed, 3 refused.
 
     Args:
+        source: a file or a folder of DICOM files.
+        out: folder of what is written.
+        table: the configuration's [analysis]; None for the defaults.
         earlier: findings.json of the patient's other scans, to tell the change since the latest one before this.
     """
     console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up

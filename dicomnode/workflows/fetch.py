@@ -30,8 +30,12 @@ def enqueue(study_uid: str, asked_by: str, *, attempt: int = 1, waited: float = 
     """Queue an attempt to fetch an earlier scan, which begins after `pause` seconds. Called by workflows.
 
     Args:
+        study_uid: the earlier scan's.
         asked_by: ID of the workflow that asks: the same call twice is one attempt. What "prefetch/…" asks for keeps to
             the quiet hours.
+        attempt: counts from 1.
+        waited: seconds since the first attempt was queued.
+        pause: seconds.
     """
     options: EnqueueOptions = {
         "queue_name": FETCH_QUEUE,
