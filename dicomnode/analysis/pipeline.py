@@ -94,6 +94,9 @@ class Analysis:
         """Labels in the source images' own rows and columns, (frame, row, column). Only of an analysed study.
 
         The frames are in the order of `headers`; of multi-frame images, all their frames in their own order.
+
+        Raises:
+            ValueError: the study was refused.
         """
         if self.labels is None:
             raise ValueError("a refused study has no labels")

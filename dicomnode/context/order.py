@@ -101,6 +101,9 @@ def decide(config: Config, catalog: Catalog, image: Path, folder: Path) -> Linka
     """Return the order of the study that `image` (its path) is from; None where no worklist is configured.
 
     Args:
+        config: the node's.
+        catalog: the node's.
+        image: path of an image of the study.
         folder: the generation's results, where the decision is kept.
 
     Raises:

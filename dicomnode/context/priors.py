@@ -72,6 +72,8 @@ def search(table: PriorsTable, patient: Dataset, before: str, but: str) -> list[
     """Return the prior chest CTs that the PACS lists for a patient, the latest first, at most `priors.most`.
 
     Args:
+        config: the node's.
+        table: its [priors].
         patient: undecoded data set of an image or of an order: its patient's ID, issuer and character set.
         before: "YYYYMMDD HHMMSS"; a scan of this moment or later is no prior scan, or two could wait for each other.
         but: UID of the study itself.

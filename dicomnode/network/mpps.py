@@ -53,6 +53,7 @@ def begun(image: Dataset, step_uid: str, station: str, at: float) -> Dataset:
 
     Args:
         image: header of an image of the study: its patient, study and order.
+        step_uid: the step's own SOP Instance UID.
         station: our AE title.
         at: when it began, UTC seconds; told in this machine's time, with its offset.
     """

@@ -33,6 +33,9 @@ def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[P
     """Analyse `source` into `out` and print what was found. Returns the exit status: 0 analysed, 3 refused.
 
     Args:
+        source: a file or a folder of DICOM files.
+        out: folder for the results.
+        table: the configuration's [analysis]; None for the defaults.
         priors: findings.json of the patient's other scans, for the change since the latest one before this.
     """
     console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up

@@ -30,6 +30,7 @@ def encode(
         labels_in_source: shape (frame, row, column), 0 background, 1 right lung, 2 left lung, in the source's own rows
             and columns (`Volume.to_source`).
         findings: of these images, with `lungs` and `series`; each lung and lobe of its quantities becomes a segment.
+        context: the result's circumstances.
         lobes_in_source: likewise, numbers as in `regions.LOBES`; needed where the findings have lobes.
 
     Raises:

@@ -33,6 +33,8 @@ def carry_over(source: Dataset, target: Dataset, extra: Sequence[str] = ()) -> N
     written as Explicit VR Little Endian.
 
     Args:
+        source: header of an image of the study.
+        target: the object that is made.
         extra: keywords of further elements to carry over (the order of an image: Request Attributes Sequence).
     """
     # pydicom does this when it writes, except in a dataset that is marked as written before (below).
@@ -55,6 +57,7 @@ def placeholder(header: Dataset, frame_of_reference_uid: str | None = None) -> D
     That is what highdicom may see, so that it decodes nothing it must not.
 
     Args:
+        header: of a source image.
         frame_of_reference_uid: used where the header has no Frame of Reference UID; without it none is set.
     """
     bare = Dataset()
@@ -90,6 +93,7 @@ def requests(header: Dataset, order: Dataset | None = None) -> list[Dataset]:
     sign of an order gives none.
 
     Args:
+        header: of a source image.
         order: the worklist's item of the study, for an image that does not name its order.
     """
     named = [item for item in _items(header, "RequestAttributesSequence") if _names_an_order(item)]

@@ -46,6 +46,7 @@ def note(folder: Path, image: Path, codes: Sequence[str], order: Dataset | None)
     """Write what is known of order and priors into the findings of the generation whose results are in `folder`.
 
     Args:
+        folder: the generation's results.
         image: the path of the image that the reports take patient and study from.
         codes: doubts about order and priors, from `FLAGS`.
         order: the worklist item that was linked, undecoded.
@@ -60,6 +61,7 @@ def noted(findings: Findings, codes: Sequence[str], order: bytes = b"") -> Findi
     """Return the findings with these flags in place of those of an earlier call.
 
     Args:
+        findings: what the analysis found.
         codes: of `FLAGS`, in any order.
         order: what the reports take from the worklist; b"" for nothing.
     """

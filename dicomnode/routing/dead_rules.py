@@ -26,6 +26,7 @@ def dead_rules(rules: RuleSet, single_valued: Callable[[str], bool]) -> list[Dea
     """Return the rules that never take anything, in their order.
 
     Args:
+        rules: all of them, in their order.
         single_valued: whether the attribute of a keyword has one value at most (VM 1, PS3.6).
     """
     found = []

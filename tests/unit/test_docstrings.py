@@ -59,6 +59,19 @@ def _public(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, ast.ClassDef | 
                     yield inner, node
 
 
+def _raised(node: ast.FunctionDef) -> set[str]:
+    """The names of the exceptions that the function itself raises, not those of functions within it."""
+    found: set[str] = set()
+    todo: list[ast.AST] = list(node.body)
+    while todo:
+        one = todo.pop()
+        if isinstance(one, ast.Raise) and isinstance(one.exc, ast.Call) and isinstance(one.exc.func, ast.Name):
+            found.add(one.exc.func.id)
+        if not isinstance(one, ast.FunctionDef | ast.Lambda):
+            todo.extend(ast.iter_child_nodes(one))
+    return found
+
+
 def _annotations(node: ast.FunctionDef) -> list[ast.expr]:
     arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     found = [a.annotation for a in arguments if a.annotation is not None]
@@ -93,6 +106,19 @@ def test_every_array_has_its_axes_in_the_docstring() -> None:
 
 def test_every_array_has_its_meaning_in_the_docstring() -> None:
     assert [f.place for f in _all() if not MEANING.search(f.docstring)] == []
+
+
+def test_what_a_function_raises_stands_in_its_docstring() -> None:
+    """Of commands the reader is whoever types them: their errors are messages."""
+    silent = []
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if "cli" in path.parts:
+                continue
+            for node, _ in _public(ast.parse(path.read_text("utf-8"))):
+                said = ast.get_docstring(node) or ""
+                silent += [f"{path.name}:{node.lineno} {node.name}: {e}" for e in _raised(node) if e not in said]
+    assert silent == []
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,8 @@ def make_bundle(
     Args:
         run_folder: made by `training run`.
         out: folder of the bundle.
-        name, version: of the model.
+        name: of the model.
+        version: of the model.
         created_by: the command that made it.
         networks: how many fold models of each deep arm are kept, all if None. One of resnet18 is 22 MB; with fewer, the
             interval shows less of the models' disagreement, and the model says how many there are.

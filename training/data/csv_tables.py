@@ -102,7 +102,7 @@ def _take(
 
 
 def day(text: str) -> date:
-    """Return a date as YYYY-MM-DD that is not in the future."""
+    """Return a date as YYYY-MM-DD that is not in the future; ValueError says what is wrong, and the cure."""
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
         raise ValueError("is not a date: write it as YYYY-MM-DD")
     try:
@@ -115,7 +115,7 @@ def day(text: str) -> date:
 
 
 def name(text: str) -> str:
-    """Return a pseudonym: it also becomes part of file names."""
+    """Return a pseudonym, which also becomes part of file names; ValueError says what is wrong, and the cure."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
         raise ValueError("is not a valid pseudonym: use up to 64 letters, digits, dots, dashes and underscores")
     return text

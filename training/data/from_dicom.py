@@ -57,8 +57,9 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
     Args:
         dicom: DICOM files, in any order and depth.
         out: a new folder, or one that an earlier call has begun.
-        outcomes, covariates: as `training.data.follow_up` says, but by Patient ID (and issuer) and true dates: see
+        outcomes: as `training.data.follow_up` says, but by Patient ID (and issuer) and true dates: see
             `clinic_tables`.
+        covariates: likewise; None for none.
         progress: told about each study.
 
     Raises:

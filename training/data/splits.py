@@ -201,6 +201,9 @@ def by_patient(
         event: (scans,), whether a death was observed after it.
         seed: of the shuffle.
         fractions: of train, calibrate, test; they sum to 1.
+
+    Raises:
+        ValueError: the fractions do not sum to 1, or one is not above 0.
     """
     if not np.isclose(sum(fractions), 1) or min(fractions) <= 0:
         raise ValueError(f"fractions {fractions}: give three positive fractions that sum to 1")

@@ -177,7 +177,8 @@ def cox(years: Floats, event: NDArray[np.bool_], x: Floats) -> Floats:
     """Coefficients of Cox's proportional hazards model, ties by Breslow, by Newton's method.
 
     Args:
-        years, event: (scans,).
+        years: (scans,), observed.
+        event: (scans,), whether what is modelled happened then.
         x: (scans, covariates), each centred and of SD about 1; a constant one gets the coefficient 0 (least squares).
 
     Raises:

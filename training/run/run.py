@@ -145,7 +145,11 @@ def _features(run_: _Run) -> None:
 
 
 def read_data(folder: Path, registry: Path) -> Data:
-    """Return the scans of a run folder, with all outcomes."""
+    """Return the scans of a run folder, with all outcomes.
+
+    Raises:
+        UsageError: its files are not of the same scans.
+    """
     frame = cohort.load(folder / "cohort.parquet")
     found = pd.read_parquet(folder / "features.parquet")
     if found["scan"].to_list() != frame["scan"].to_list():

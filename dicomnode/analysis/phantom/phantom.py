@@ -66,11 +66,15 @@ def chest(
             same arrays (for one numpy release).
         shape: (z, y, x). 300 mm in z and 350 mm in x hold the whole chest; less cuts it off as a scanner would.
         spacing_mm: (z, y, x).
-        disease, scanner: default to none, and to a neutral kernel.
+        disease: none by default.
+        scanner: one with a neutral kernel by default.
         person: the seed of the anatomy, for serial scans of one person.
 
     Returns:
         Volume with axes as `arrays` says, `frames` empty and its origin such that (0, 0, 0) mm is the array's middle.
+
+    Raises:
+        ValueError: an axis has fewer than 8 voxels, or a spacing is not above 0.
     """
     disease, scanner = disease or Disease(), scanner or PhantomScanner()
     if min(shape) < 8 or min(spacing_mm) <= 0:

@@ -56,7 +56,8 @@ def resampling_grid(
 
     Args:
         grid: the image's.
-        first, size: the mask's bounding box, voxels, (x, y, z).
+        first: (x, y, z), the first voxel of the mask's bounding box.
+        size: (x, y, z), the box's extent, voxels.
         wanted: spacing, mm, (x, y, z); 0 keeps the image's.
         pad: voxels around the box.
     """

@@ -56,6 +56,7 @@ def compute(solid: Solid, spacing: Spacing, features: Sequence[str]) -> dict[str
     Args:
         solid: (z, y, x), 1 inside and 0 outside, with a border of zeros one voxel wide.
         spacing: (z, y, x), mm.
+        features: the names wanted.
     """
     states, positions, moments, lowest_x, highest_x, lowest_y, highest_y = _scan(solid)
     area, volume = _mesh(states, positions, spacing)
@@ -171,8 +172,10 @@ def _widest(lowest: Counts, highest: Counts, row_mm: float, column_mm: float) ->
     """Return the largest distance in any plane, and the vertices (plane, row, column) of the planes' convex hulls.
 
     Args:
-        lowest, highest: (plane, row), the outermost columns of each row; empty rows have lowest > highest.
-        row_mm, column_mm: distances between rows and columns.
+        lowest: (plane, row), the first column of each row.
+        highest: (plane, row), the last one; empty rows have lowest > highest.
+        row_mm: distance between rows.
+        column_mm: distance between columns.
     """
     planes, rows = lowest.shape
     corners = np.empty((2 * planes * rows, 3), np.int64)

@@ -93,7 +93,7 @@ class Bundle:
 
         Args:
             volume: the scan, HU.
-        labels: its lungs, (z, y, x), 0 background, 1 right, 2 left.
+            labels: its lungs, (z, y, x), 0 background, 1 right, 2 left.
             features: measured numbers by the names of `tabular.features_of`; what the model does not use is passed
                 over.
             prior: of the patient's latest prior scan; not used where another bundle has seen that one.

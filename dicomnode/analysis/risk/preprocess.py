@@ -91,6 +91,7 @@ def prepare(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.float32]:
 
     Raises:
         RefusedError: no-lungs, when no voxel is labelled.
+        ValueError: labels and volume differ in shape.
     """
     if labels.shape != volume.hu.shape:
         raise ValueError(f"labels {labels.shape} and volume {volume.hu.shape} differ in shape")

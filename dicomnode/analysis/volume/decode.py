@@ -39,6 +39,7 @@ def image(header: ImageHeader, opened: Dataset | None = None) -> HuArray:
     """One image in HU, (row, column) as in the file. Raises as `reading` does.
 
     Args:
+        header: of the image, or of one frame.
         opened: the whole file of a multi-frame image, so that it is read once for all its frames.
     """
     with _refusing(header):

@@ -41,6 +41,8 @@ def message(event: Event, to: NotifyTable, node: str, patient: Mapping[str, str]
     """Return the message to one receiver.
 
     Args:
+        event: what is told.
+        to: the receiver.
         node: the node's AE title.
         patient: values of the attributes that the texts name (`NotifyTable.patient_names`), "" where they are absent.
     """

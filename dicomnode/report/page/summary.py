@@ -47,7 +47,10 @@ def encode(headers: Sequence[Dataset], picture: NDArray[np.uint8], findings: Fin
     """Return the page as an 8-bit RGB Secondary Capture image.
 
     Args:
+        headers: the source images without pixel data; the first gives patient, study and order.
         picture: shape (row, column, RGB).
+        findings: of these images.
+        context: the result's circumstances.
 
     Raises:
         ValueError: the picture has another shape or type.

@@ -71,6 +71,7 @@ def choose(volume: Volume, labels: Labels) -> Views:
     """Return the coronal slice with most lung, the axial slice half way up the lungs, and one an eighth of the way up.
 
     Args:
+        volume: the scan, HU.
         labels: shape (z, y, x) of the volume; without any lung the middle slices are taken.
 
     Raises:

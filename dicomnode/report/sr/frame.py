@@ -29,7 +29,10 @@ def document(
     """One structured report.
 
     Args:
+        kind: which report it is.
         headers: images of the study; the first one gives patient, study and order, and all of them are evidence.
+        findings: of these images.
+        context: the result's circumstances.
         groups: measurement groups; a report without any (a refusal) has no Imaging Measurements container.
         evaluations: content items of the Qualitative Evaluations container, which the template puts last.
         evidence: further evidence (our own segmentation).

@@ -19,6 +19,7 @@ def encode(header: Dataset, findings: Findings, context: Context) -> Dataset:
         header: any image of the study; it gives patient, study and order.
         findings: with status "refused". A series that was chosen and then failed makes the outcome «failed»,
             otherwise it is «not attempted».
+        context: the result's circumstances.
 
     Raises:
         ValueError: the findings are not a refusal.

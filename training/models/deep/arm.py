@@ -61,6 +61,7 @@ class DeepArm:
         Raises:
             UsageError: a scan has no volume, no death to learn from, or a setting does not fit this machine.
             RefusedError: a scan has no lungs.
+            ValueError: the inner rows overlap, or do not lie in the training rows.
         """
         if not inner:
             raise UsageError(f"{self.name} needs an inner fold (fit, validate) for early stopping")
