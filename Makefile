@@ -57,10 +57,15 @@ unit: $(VENV)/.installed-test ## the tests of tests/unit that are not marked slo
 	$(PYTEST) tests/unit -m "not slow" $(PARALLEL) -q $(PYTEST_ARGS)
 
 test: $(VENV)/.installed-test peers check ## every check and every test (installs the peers on Debian, as root)
-	$(PYTEST) -m "not alone" $(PARALLEL) $(PYTEST_ARGS)
-	$(PYTEST) -m alone $(PYTEST_ARGS)
+	@failed=""; \
+	$(PYTEST) tests/unit -m "not alone" $(PARALLEL) --cov --cov-report= $(PYTEST_ARGS) || failed="$$failed tests/unit"; \
+	echo "branch coverage of dicomnode by tests/unit: $$($(BIN)/coverage report --format=total) %"; \
+	$(PYTEST) tests/acceptance tests/faults tests/parity -m "not alone" $(PARALLEL) $(PYTEST_ARGS) \
+		|| failed="$$failed tests/acceptance,faults,parity"; \
+	$(PYTEST) tests -m alone $(PYTEST_ARGS) || failed="$$failed alone"; \
+	if [ -n "$$failed" ]; then echo "FAILED:$$failed (see above)"; exit 1; fi
 
-coverage: $(VENV)/.installed-test ## branch coverage of the node by `make unit`: prints the figure, writes htmlcov/
+coverage: $(VENV)/.installed-test ## branch coverage of the node by `make unit`, by file, and as pages in htmlcov/
 	$(PYTEST) tests/unit -m "not slow" $(PARALLEL) -q --cov --cov-report=html --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 load: $(VENV)/.installed-test ## 10,000 associations with one receiver: its memory before and after (some minutes)

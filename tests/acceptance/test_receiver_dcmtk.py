@@ -14,6 +14,7 @@ from pydicom.filereader import dcmread
 
 from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.store.catalog.catalog import Catalog
+from tests.helpers.ports import free_port
 from tests.helpers.waiting import until
 
 Peer = Callable[[str, str], str]
@@ -35,10 +36,7 @@ class Node:
     """A receiving process."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.folder = folder
+        self.folder, self.port = folder, free_port()
         self.process = self.start()
 
     def start(self) -> "subprocess.Popen[bytes]":

@@ -122,7 +122,7 @@ def run(
         "arms": list(arms),
         "splits": {"outer": 2, "inner": 2},
         "radiomics": {"models": ["cox"], "correlation": 1.0, "stability": 0.0},
-        "deep": {**TABLE, "epochs": 2, "batch": 4, **deep},
+        "deep": {**TABLE, "epochs": 2, "batch": 2, **deep},
     }
     (folder / "run.toml").write_text(tomli_w.dumps(settings), "utf-8")
     read = load(folder / "run.toml")

@@ -126,6 +126,7 @@ def by_hand(path: Path) -> "Iterator[subprocess.Popen[str]]":
                 os.killpg(running.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_by_hand_too_one_at_a_time(prepared: Path, end: signal.Signals) -> None:
     mark, lock = prepared.with_name("mark"), prepared.parent / "retraining" / ".lock"

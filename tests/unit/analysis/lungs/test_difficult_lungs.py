@@ -12,6 +12,7 @@ from dicomnode.analysis.lungs import segmenter
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.phantom.phantom import Disease, chest
 
+pytestmark = pytest.mark.slow
 SHAPE, SPACING_MM = (120, 200, 200), (2.5, 1.8, 1.8)
 
 

@@ -100,6 +100,7 @@ def test_a_new_sqlite_file_opened_at_once(tmp_path: Path) -> None:
         assert [process.exitcode for process in openers] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_several_starters_at_once(url: str) -> None:
     method = multiprocessing.get_context("spawn")
     barrier = method.Barrier(3)

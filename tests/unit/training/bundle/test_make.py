@@ -38,6 +38,7 @@ from training.bundle.make import make_bundle
 from training.evaluation.misjudged import BEGIN, END
 from training.models.stacking import RISKS, Stack
 
+pytestmark = pytest.mark.slow  # the networks of its run take half a minute to fit
 torch.set_num_threads(1)
 NETWORK, TABLE = "resnet18-0.safetensors", "radiomics-0.json"
 
@@ -488,7 +489,6 @@ def test_the_device_uid_follows_the_bundle(made: Made, small: Bundle) -> None:
     assert uid[0] != uid[1] == uid[2]
 
 
-@pytest.mark.slow
 def test_a_node_serves_it(small: Bundle, tmp_path: Path) -> None:
     """From DICOM files to a risk: the node measures by the names that the model knows."""
     scan = chest(3, shape=(60, 96, 96), spacing_mm=(5.0, 4.0, 4.0)).volume
