@@ -21,6 +21,8 @@ def write_whole(path: Path, content: Content, *, durable: bool = True) -> None:
     missing. If anything fails, nothing is left behind.
 
     Args:
+        path: of the file.
+        content: bytes, text (as UTF-8), or what writes into the open file.
         durable: return only when file and name are on the disk. Without it, a power cut may lose the file or leave it
             empty: for what is made again with no loss.
 

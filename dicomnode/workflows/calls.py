@@ -15,7 +15,7 @@ from dicomnode.routing.rules import Priority
 from dicomnode.store.records import Kind
 
 STUDY_QUEUE = "studies"
-#: Look-ups of earlier scans for patients on the worklist, and the fetching of earlier scans.
+#: Look-ups of prior scans for patients on the worklist, and the fetching of prior scans.
 PREFETCH_QUEUE, FETCH_QUEUE = "prefetches", "fetches"
 #: Where studies wait for the rules to decide on them: seconds, while an analysis takes minutes.
 ROUTE_QUEUE = "routes"
@@ -87,11 +87,15 @@ def study_call(study_uid: str, generation: int, run: int, *, priority: int | Non
 def study_later_call(
     study_uid: str, generation: int, run: int, *, attempt: int, waited: float, pause: float, priority: int | None
 ) -> Call:
-    """Look once more, after `pause` seconds, whether a study's earlier scans have come, and then analyse it.
+    """Look once more, after `pause` seconds, whether a study's priors have come, and then analyse it.
 
     Args:
+        study_uid, generation: the job.
+        run: counts the retries by hand, from 1.
         attempt: which look this is, from 2.
         waited: seconds for which the study has been put off so far.
+        pause: seconds.
+        priority: the place in the queue, see `study_priority`.
     """
     return Call(
         STUDY_QUEUE,
@@ -155,7 +159,13 @@ def deliver_call(
     """Send a study's objects to one destination, after `pause` seconds (`deliver.deliver`).
 
     Args:
+        study_uid, generation: the job.
+        run: counts the retries by hand, from 1.
+        destination: its name in the configuration.
+        kind: results, or the received images.
+        attempt: counts from 1.
         waited: seconds between the attempts so far.
+        pause: seconds.
     """
     return Call(
         delivery_queue(destination),
@@ -171,18 +181,21 @@ def deliver_call(
 
 
 def prefetch_call(order_key: str, day: str) -> Call:
-    """Look for the earlier scans of a patient on the worklist, once a `day`, "YYYYMMDD" (`fetch.prefetch_patient`)."""
+    """Look for the prior scans of a patient on the worklist, once a `day`, "YYYYMMDD" (`fetch.prefetch_patient`)."""
     own_id = f"prefetch/{order_key}/{day}"
     return Call(PREFETCH_QUEUE, "prefetch", own_id, (order_key, own_id))
 
 
 def fetch_call(study_uid: str, asked_by: str, *, attempt: int = 1, waited: float = 0.0, pause: float = 0.0) -> Call:
-    """Fetch an earlier scan, after `pause` seconds (`fetch.fetch`).
+    """Fetch a prior scan, after `pause` seconds (`fetch.fetch`).
 
     Args:
+        study_uid: the prior's.
         asked_by: ID of the workflow that asks: the same call twice is one attempt. What "prefetch/…" asks for keeps to
             the quiet hours.
+        attempt: counts from 1.
         waited: seconds between the attempts so far.
+        pause: seconds.
     """
     return Call(
         FETCH_QUEUE,
@@ -207,8 +220,11 @@ def notify_call(
     """Tell one receiver of an event, after `pause` seconds (`notify.notify`).
 
     Args:
+        name: the receiver's in the configuration.
         event: the fields of a `store.records.Event`.
+        attempt: counts from 1.
         waited: seconds between the attempts so far.
+        pause: seconds.
     """
     return Call(
         notify_queue(name),

@@ -28,6 +28,7 @@ def or_failed(study_uid: str, generation: int, what: str, steps: Callable[[], T]
     """Run a part of a study's workflow; whatever goes wrong in it, the job fails with the reason.
 
     Args:
+        study_uid, generation: the job.
         what: what has failed, for the log: "study … generation … <what>".
         steps: calls the steps.
 
