@@ -90,7 +90,8 @@ def study_later_call(
     """Look once more, after `pause` seconds, whether a study's priors have come, and then analyse it.
 
     Args:
-        study_uid, generation: the job.
+        study_uid: the study's.
+        generation: of the study, from 1.
         run: counts the retries by hand, from 1.
         attempt: which look this is, from 2.
         waited: seconds for which the study has been put off so far.
@@ -159,7 +160,8 @@ def deliver_call(
     """Send a study's objects to one destination, after `pause` seconds (`deliver.deliver`).
 
     Args:
-        study_uid, generation: the job.
+        study_uid: the study's.
+        generation: of the study, from 1.
         run: counts the retries by hand, from 1.
         destination: its name in the configuration.
         kind: results, or the received images.

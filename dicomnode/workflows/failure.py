@@ -28,7 +28,8 @@ def or_failed(study_uid: str, generation: int, what: str, steps: Callable[[], T]
     """Run a part of a study's workflow; whatever goes wrong in it, the job fails with the reason.
 
     Args:
-        study_uid, generation: the job.
+        study_uid: the study's.
+        generation: of the study, from 1.
         what: what has failed, for the log: "study … generation … <what>".
         steps: calls the steps.
 
