@@ -19,7 +19,7 @@ app = typer.Typer()
 def analyze(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A folder of DICOM files, or one file.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    config: Annotated[
+    config_file: Annotated[
         Path | None,
         typer.Option("--config", "-c", help="Use this file's [analysis] table. Default: the shipped demo settings."),
     ] = None,
@@ -40,13 +40,13 @@ def analyze(
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
     priors = [*(prior or ()), *(earlier or ())]
-    raise SystemExit(offline.run(source, out, None if config is None else load(config).analysis, priors))
+    raise SystemExit(offline.run(source, out, None if config_file is None else load(config_file).analysis, priors))
 
 
 @app.command()
 def explain(
     source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of DICOM files, or one file.")],
-    config: Annotated[
+    config_file: Annotated[
         Path | None,
         typer.Option("--config", "-c", help="Use this file's selection rules. Default: built in."),
     ] = None,
@@ -65,7 +65,7 @@ def explain(
 
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
-    found = explaining.explain(source, DEFAULT if config is None else load(config).analysis.selection.rules)
+    found = explaining.explain(source, DEFAULT if config_file is None else load(config_file).analysis.selection.rules)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
     else:

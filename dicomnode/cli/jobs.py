@@ -12,7 +12,7 @@ app = typer.Typer(help="List and manage jobs: what was received, analysed and de
 
 @app.command("list")
 def jobs_list(
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
     state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 50,
     as_json: JsonOption = False,
@@ -23,7 +23,7 @@ def jobs_list(
     """
     from dicomnode.operations import jobs
 
-    rows = jobs.overview(load(config), state, limit)
+    rows = jobs.overview(load(config_file), state, limit)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -52,7 +52,7 @@ GenerationOption = Annotated[int | None, typer.Option(help="Generation. Default:
 @app.command("show")
 def jobs_show(
     study_uid: StudyArgument,
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
     generation: GenerationOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,7 +62,7 @@ def jobs_show(
     """
     from dicomnode.operations import jobs
 
-    shown = jobs.details(load(config), study_uid, generation)
+    shown = jobs.details(load(config_file), study_uid, generation)
     if as_json:
         typer.echo(json.dumps(shown, indent=2))
         return
@@ -92,19 +92,19 @@ def _show_routing(routing: dict[str, Any]) -> None:
 
 
 @app.command("release")
-def jobs_release(study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
+def jobs_release(study_uid: StudyArgument, config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     """Release a study that a routing rule has held.
 
     Example: dicomnode jobs release 1.2.840.113619.2.55.3.4
     """
     from dicomnode.operations import jobs
 
-    typer.echo(jobs.release(load(config), study_uid))
+    typer.echo(jobs.release(load(config_file), study_uid))
 
 
 @app.command("retry")
 def jobs_retry(
-    study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
+    study_uid: StudyArgument, config_file: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
 ) -> None:
     """Run a failed, refused or cancelled job again.
 
@@ -114,12 +114,12 @@ def jobs_retry(
     """
     from dicomnode.operations import jobs
 
-    typer.echo(jobs.retry(load(config), study_uid, generation))
+    typer.echo(jobs.retry(load(config_file), study_uid, generation))
 
 
 @app.command("cancel")
 def jobs_cancel(
-    study_uid: StudyArgument, config: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
+    study_uid: StudyArgument, config_file: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
 ) -> None:
     """Cancel a job that has not ended. Received images are kept.
 
@@ -127,4 +127,4 @@ def jobs_cancel(
     """
     from dicomnode.operations import jobs
 
-    typer.echo(jobs.cancel(load(config), study_uid, generation))
+    typer.echo(jobs.cancel(load(config_file), study_uid, generation))

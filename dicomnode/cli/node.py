@@ -35,20 +35,20 @@ def demo(
 
 
 @app.command()
-def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def serve(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the node: receive, analyse and deliver studies.
 
     Example: dicomnode serve --config ae_config.toml
     """
     from dicomnode.service import processes, supervisor
 
-    settings = configure(config, "serve")
-    supervisor.serve(settings, config, processes.stopper(supervised=False))
+    config = configure(config_file, "serve")
+    supervisor.serve(config, config_file, processes.stopper(supervised=False))
 
 
 @app.command()
 def work(
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
     index: Annotated[int, typer.Option(help="Number of this worker on its machine; keep it across restarts.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1 for this worker. Default: as configured.")] = "",
     supervised: Supervised = False,
@@ -61,24 +61,24 @@ def work(
     """
     from dicomnode.service import processes
 
-    settings = configure(config, f"worker-{index}")
+    config = configure(config_file, f"worker-{index}")
     if device:
-        settings = settings.on_device(device)
-    processes.work(settings, index, processes.stopper(supervised=supervised))
+        config = config.on_device(device)
+    processes.work(config, index, processes.stopper(supervised=supervised))
 
 
 @app.command(hidden=True)
-def receive(config: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
+def receive(config_file: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
     """Run a single receiver process (`serve` starts it)."""
     from dicomnode.service import processes
 
-    settings = configure(config, "receiver")
-    processes.receive(settings, processes.stopper(supervised=supervised))
+    config = configure(config_file, "receiver")
+    processes.receive(config, processes.stopper(supervised=supervised))
 
 
 @app.command()
 def check(
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
     deep: Annotated[bool, typer.Option("--deep", help="Also read every received file and verify its digest.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -90,7 +90,7 @@ def check(
     """
     from dicomnode.operations import checks
 
-    results = checks.run(load(config), deep=deep)
+    results = checks.run(load(config_file), deep=deep)
     if as_json:
         typer.echo(json.dumps([{"what": r.what, "ok": r.ok, "text": r.text} for r in results], indent=2))
     else:
@@ -101,7 +101,7 @@ def check(
 @app.command()
 def echo(
     peer: Annotated[str, typer.Argument(metavar="PEER", help="Name of a configured destination, or AET@HOST:PORT.")],
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Test the connection to a peer.
 
@@ -109,7 +109,7 @@ def echo(
 
     Example: dicomnode echo ORTHANC@127.0.0.1:4242
     """
-    seconds = find_peer(peer, config).echo()
+    seconds = find_peer(peer, config_file).echo()
     typer.echo(f"{peer} answered in {1000 * seconds:.0f} ms")
 
 
@@ -122,7 +122,7 @@ def send(
             metavar="FILES", help="DICOM files or folders; other files in a folder are skipped.", exists=True
         ),
     ],
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Send DICOM files to a peer (C-STORE or STOW-RS).
 
@@ -138,5 +138,5 @@ def send(
         raise UsageError(f"{', '.join(map(str, files))}: no DICOM files to send")
     with Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("sending", total=len(paths))
-        sent = find_peer(peer, config).send(paths, lambda _path, _sent: bar.advance(task))
+        sent = find_peer(peer, config_file).send(paths, lambda _path, _sent: bar.advance(task))
     typer.echo(f"{peer} stored {len(sent)} of {len(paths)} objects")

@@ -18,7 +18,7 @@ def _notify() -> None:
 @app.command("test")
 def notify_test(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a [[notify]] table.")],
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Send one test message, without retries.
 
@@ -32,11 +32,11 @@ def notify_test(
     from dicomnode.outbound.notify.sending import find, send
     from dicomnode.store.records import Event
 
-    settings = load(config)
-    to = find(settings, name)
+    config = load(config_file)
+    to = find(config, name)
     if to is None:
-        known = ", ".join(n.name for n in settings.notify) or "none"
-        raise UsageError(f"{config} has no [[notify]] table named {name!r} (known: {known})")
+        known = ", ".join(n.name for n in config.notify) or "none"
+        raise UsageError(f"{config_file} has no [[notify]] table named {name!r} (known: {known})")
     event = Event(uuid.uuid4().hex, "0.0", 0, "failed", "this is a test", time.time())
-    send(settings, to, event, None)
+    send(config, to, event, None)
     typer.echo(f"{name} accepted the test message {event.event_id}")

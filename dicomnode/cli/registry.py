@@ -24,7 +24,7 @@ app = typer.Typer(help="Manage the pseudonymised training registry.", no_args_is
 
 @app.command("export")
 def registry_export(
-    out: Annotated[Path, typer.Option(help="New or empty folder.")], config: ConfigOption = DEFAULT_CONFIG
+    out: Annotated[Path, typer.Option(help="New or empty folder.")], config_file: ConfigOption = DEFAULT_CONFIG
 ) -> None:
     """Export the registry for `training cohort`. The key stays on the node.
 
@@ -34,7 +34,7 @@ def registry_export(
 
     from dicomnode.registry.export import export
 
-    with _opened(load(config)) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
+    with _opened(load(config_file)) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("scans", total=None)
         done = export(catalog, out, lambda now, total: bar.update(task, completed=now, total=total))
     typer.echo(
@@ -45,7 +45,7 @@ def registry_export(
 
 @app.command("import-outcomes")
 def registry_import_outcomes(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file.")], config: ConfigOption = DEFAULT_CONFIG
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file.")], config_file: ConfigOption = DEFAULT_CONFIG
 ) -> None:
     """Import outcomes from a CSV file.
 
@@ -57,9 +57,9 @@ def registry_import_outcomes(
     from dicomnode.registry.key import load_pseudonyms
     from dicomnode.registry.outcomes import import_outcomes
 
-    settings = load(config)
-    with _opened(settings) as catalog:
-        done = import_outcomes(catalog, file, load_pseudonyms(settings.registry.folder), time.time())
+    config = load(config_file)
+    with _opened(config) as catalog:
+        done = import_outcomes(catalog, file, load_pseudonyms(config.registry.folder), time.time())
     typer.echo(f"{done.noted} outcomes imported, {done.with_scan} of them of patients with a scan in the registry")
 
 
@@ -68,7 +68,7 @@ def registry_forget(
     patient: Annotated[str, typer.Argument(metavar="PATIENT", help="Patient ID, or a pseudonym with --pseudonym.")],
     issuer: Annotated[str, typer.Option(help="Issuer of Patient ID, if the images name one.")] = "",
     pseudonym: Annotated[bool, typer.Option("--pseudonym", help="PATIENT is a pseudonym.")] = False,
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Remove a patient, and exclude future scans. Earlier exports are not changed.
 
@@ -78,9 +78,9 @@ def registry_forget(
     """
     from dicomnode.registry.forget import forget
 
-    settings = load(config)
-    with _opened(settings) as catalog:
-        done = forget(settings.registry.folder, catalog, patient, issuer, is_pseudonym=pseudonym, now=time.time())
+    config = load(config_file)
+    with _opened(config) as catalog:
+        done = forget(config.registry.folder, catalog, patient, issuer, is_pseudonym=pseudonym, now=time.time())
     if done.nothing:
         hint = "correct the pseudonym" if pseudonym else "correct the Patient ID, or name its issuer with --issuer"
         typer.echo(
@@ -96,7 +96,7 @@ def registry_forget(
 
 
 @app.command("shadow")
-def registry_shadow(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def registry_shadow(config_file: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Compare shadow bundles with the served one on the same scans.
 
     Example: dicomnode registry shadow --json
@@ -105,7 +105,7 @@ def registry_shadow(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption =
 
     from dicomnode.registry.shadow import compare
 
-    with _opened(load(config)) as catalog:
+    with _opened(load(config_file)) as catalog:
         rows = compare(catalog.registry_risks())
     if as_json:
         typer.echo(json.dumps([asdict(r) for r in rows], indent=2))
@@ -129,7 +129,7 @@ def registry_shadow(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption =
 
 
 @app.command("retrain")
-def registry_retrain(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def registry_retrain(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     """Export, train and compare with the served bundle. Nothing is promoted.
 
     The run's settings are those of retraining.settings.
@@ -140,13 +140,13 @@ def registry_retrain(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     from dicomnode.registry.retraining import retrain
 
-    settings = load(config)
+    config = load(config_file)
     os.nice(19)  # patients' studies go first
     # Raised as an exception, it ends the training process too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with _opened(settings) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
+    with _opened(config) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("scans", total=None)
-        run = retrain(settings, catalog, lambda now, total: bar.update(task, completed=now, total=total))
+        run = retrain(config, catalog, lambda now, total: bar.update(task, completed=now, total=total))
     typer.echo(f"{run}: see gate.json, or `training compare`; `training promote {run}` puts its bundle into service")
 
 

@@ -23,7 +23,7 @@ def _routes() -> None:
 @app.command("test")
 def routes_test(
     source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of DICOM files, or one file.")],
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
     calling: Annotated[str, typer.Option(help="AE title of the sender.")] = "",
     called: Annotated[str, typer.Option(help="AE title that the sender calls. Default: node.ae_title.")] = "",
     as_json: JsonOption = False,
@@ -36,11 +36,11 @@ def routes_test(
 
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
-    settings = load(config)
-    ours = (settings.node.ae_title, *settings.routing.ae_titles)
-    if called and settings.node.check_called_ae and called not in ours:
+    config = load(config_file)
+    ours = (config.node.ae_title, *config.routing.ae_titles)
+    if called and config.node.check_called_ae and called not in ours:
         raise UsageError(f"--called {called}: the node would reject the association; its AE titles: {', '.join(ours)}")
-    decisions = trial.decide_folder(source, settings.rules, calling, called or settings.node.ae_title)
+    decisions = trial.decide_folder(source, config.rules, calling, called or config.node.ae_title)
     if as_json:
         rows = [{"study_uid": uid, **_json(decision)} for uid, decision in decisions.items()]
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))

@@ -16,7 +16,7 @@ app = typer.Typer(help="Download, install and verify third-party segmentation we
 
 
 @app.command("list")
-def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def weights_list(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     """List known weights and the digests of installed ones.
 
     Example: dicomnode weights list --config ae_config.toml
@@ -24,7 +24,7 @@ def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from dicomnode import downloads
     from dicomnode.models import lungmask_weights
 
-    here = downloads.installed(load(config).analysis.weights)
+    here = downloads.installed(load(config_file).analysis.weights)
     table(
         ["name", "file", "segments", "installed, sha256"],
         [[k.name, k.file, k.what, here[k.file].sha256 if k.file in here else "no"] for k in lungmask_weights.KNOWN],
@@ -34,7 +34,7 @@ def weights_list(config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command("fetch")
 def weights_fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAMES", help="R231, LTRCLobes, R231CovidWeb.")],
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
     mirror: Annotated[str | None, typer.Option(help="URL of a folder that holds the same files.")] = None,
 ) -> None:
     """Download weights. An interrupted download is resumed.
@@ -46,15 +46,15 @@ def weights_fetch(
     from dicomnode import downloads
     from dicomnode.models import lungmask_weights
 
-    settings = load(config)
+    config = load(config_file)
     wanted = [lungmask_weights.find(name) for name in names]
     with Progress(
         "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), disable=not sys.stderr.isatty()
     ) as bar:
         for known in wanted:
             show = partial(_advance, bar, bar.add_task(known.name, total=None))
-            address = settings.weights.mirror if mirror is None else mirror
-            done = downloads.fetch(known, settings.analysis.weights, address, show)
+            address = config.weights.mirror if mirror is None else mirror
+            done = downloads.fetch(known, config.analysis.weights, address, show)
             typer.echo(f"{known.name} installed: {done.path}, sha256 {done.sha256}")
 
 
@@ -63,7 +63,7 @@ def weights_install(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILES", help="Weights files, with their published names.", exists=True)
     ],
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Install weights files that were copied to this machine.
 
@@ -73,14 +73,14 @@ def weights_install(
     """
     from dicomnode.models import lungmask_weights
 
-    folder = load(config).analysis.weights
+    folder = load(config_file).analysis.weights
     for file in files:
         done = lungmask_weights.install(file, folder)
         typer.echo(f"installed {done.path}, sha256 {done.sha256}")
 
 
 @app.command("verify")
-def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def weights_verify(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     """Verify installed weights and bundles: digests and golden cases.
 
     Exit status: 0 all verified (or nothing installed), 4 a check failed.
@@ -89,7 +89,7 @@ def weights_verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """
     from dicomnode.models import lungmask_weights
 
-    folder = load(config).analysis.weights
+    folder = load(config_file).analysis.weights
     verdicts = list(lungmask_weights.verify(folder))
     if not verdicts:
         typer.echo(f"nothing installed in {folder}")

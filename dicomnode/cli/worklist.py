@@ -15,7 +15,7 @@ app = typer.Typer()
 
 @app.command("worklist")
 def worklist(
-    config: ConfigOption = DEFAULT_CONFIG,
+    config_file: ConfigOption = DEFAULT_CONFIG,
     day: Annotated[
         datetime | None,
         typer.Option(
@@ -37,14 +37,14 @@ def worklist(
     from dicomnode.context import worklist as orders
     from dicomnode.store.catalog.catalog import Catalog
 
-    settings = load(config)
-    if settings.worklist is None:
-        raise UsageError(f"{config} has no [worklist] table: see ae_config.toml")
-    if not settings.storage.database_url and not settings.storage.state.is_dir():
-        raise UsageError(f"{settings.storage.state}: the node has never run with this configuration")
-    catalog = Catalog.open(settings.catalog_url)
+    config = load(config_file)
+    if config.worklist is None:
+        raise UsageError(f"{config_file} has no [worklist] table: see ae_config.toml")
+    if not config.storage.database_url and not config.storage.state.is_dir():
+        raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
+    catalog = Catalog.open(config.catalog_url)
     try:
-        asked = day.date() if day else orders.today(settings.worklist, time.time())
+        asked = day.date() if day else orders.today(config.worklist, time.time())
         rows = list(orders.overview(catalog, asked))
     finally:
         catalog.close()

@@ -91,16 +91,16 @@ def run(out: Path, given: Path | None, pacs: str | None) -> int:
     standing = StoragePeer(_PACS_AE, "127.0.0.1", 0, out / "pacs") if pacs is None else None
     if standing is not None:
         peer = peer.model_copy(update={"port": standing.start()})
-    settings = _configure(out / "ae_config.toml", peer)
+    config = _configure(out / "ae_config.toml", peer)
     node = _start_node(out)
     try:
         with _bars(console) as bars:
-            outcomes = _drive(bars, settings, node, files, out)
+            outcomes = _drive(bars, config, node, files, out)
     finally:
         _stop_node(node)
         if standing is not None:
             standing.stop()
-    return _report(console, outcomes, settings, out, standing is not None)
+    return _report(console, outcomes, config, out, standing is not None)
 
 
 def _clear(out: Path) -> None:

@@ -41,13 +41,13 @@ def prefetch_patient(order_key: str, asked_by: str) -> int:
 def search_step(order_key: str) -> list[str]:
     """Return the UIDs of the scans to be fetched for an order's patient; none while the PACS does not answer."""
     work = current()
-    settings, order = work.config, work.catalog.order(order_key)
-    if settings.worklist is None or settings.priors is None or order is None:
+    config, order = work.config, work.catalog.order(order_key)
+    if config.worklist is None or config.priors is None or order is None:
         return []
     patient = find.read(order.content)
-    now = f"{worklist.today(settings.worklist, time.time()):%Y%m%d} 240000"
+    now = f"{worklist.today(config.worklist, time.time()):%Y%m%d} 240000"
     try:
-        _, fetch = priors.want(settings, work.catalog, work.models.method().digest, patient, now, order.study_uid)
+        _, fetch = priors.want(config, work.catalog, work.models.method().digest, patient, now, order.study_uid)
     except (PeerError, PeerRejectedError) as e:
         log.warning("priors of a patient on the worklist could not be queried: %s", e)
         return []
@@ -103,11 +103,11 @@ def _is_wanted(catalog: Catalog, prior: Prior) -> bool:
 
 
 def _retrieve(work: Work, table: PriorsTable, prior: Prior) -> move.Retrieved:
-    settings = work.config
+    config = work.config
     archive, identifier = table.peer, move.series(prior.study_uid, prior.series_uids)
     if table.retrieve == "move":
-        return move.move(archive, identifier, settings.node.ae_title)
-    spool, minimum = Spool(settings.storage.spool), int(settings.storage.minimum_free_gb * 1e9)
+        return move.move(archive, identifier, config.node.ae_title)
+    spool, minimum = Spool(config.storage.spool), int(config.storage.minimum_free_gb * 1e9)
     return c_get.get(archive, identifier, spool, work.catalog, minimum)
 
 
