@@ -157,7 +157,7 @@ def test_a_slice_weighs_as_its_arm_does_in_the_answer(
 def test_a_number_that_was_not_measured_withholds_the_risk(made: Made) -> None:
     scan = asked(made, "P0-0")
     features = {k: v for k, v in scan.features.items() if not k.startswith("quantities.lungs.haa")}
-    with pytest.raises(RefusedError, match=r"not measured: quantities\.lungs\.haa_percent") as refused:
+    with pytest.raises(RefusedError, match=r"not be measured: quantities\.lungs\.haa_percent") as refused:
         made.bundle.predict(scan.volume, scan.labels, features)
     assert refused.value.code == "features-missing"
     with pytest.raises(RefusedError):
