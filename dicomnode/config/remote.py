@@ -25,7 +25,7 @@ class RemoteTable(ConfigTable):
     host: str = Field(min_length=1, description="give the peer's host name or address")
     port: Port = Field(description="give the peer's TCP port, 1 to 65535")
     calling_ae_title: AeTitle = Field("", description="give the AE title to call with (default: the node's)")
-    timeout_s: float = Field(30, gt=0, description="give the seconds to wait for an answer")
+    timeout_s: float = Field(30, gt=0, description="give the seconds to wait for a response")
 
     def called_as(self, ae_title: str) -> Self:
         """Return the same, called under our AE title `ae_title` where it names none of its own."""

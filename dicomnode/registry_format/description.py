@@ -5,12 +5,13 @@ issuers with one Patient ID are one patient in it, and nothing in the folder tel
 whoever made it, so it can be made anew.
 """
 
-import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
+
+import tomli_w
 
 import dicomnode
 from dicomnode.errors import UsageError
@@ -44,7 +45,7 @@ def write_description(
         made_by: its writer.
         algorithm_digests: of all scans, in any order, repeated or not.
         notes: for a person.
-        more: further keys; numbers, texts, lists, and flat tables of these.
+        more: further keys.
     """
     content: dict[str, object] = {
         "format": FORMAT,
@@ -55,14 +56,7 @@ def write_description(
         "notes": notes,
         **(more or {}),
     }
-    write_whole(folder / NAME, "".join(f"{key} = {in_toml(value)}\n" for key, value in content.items()).encode())
-
-
-def in_toml(value: object) -> str:
-    """Write a number, a text, a list or a flat table of these in one line."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k} = {in_toml(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)  # JSON's numbers, texts and lists of these are TOML's
+    write_whole(folder / NAME, tomli_w.dumps(content))
 
 
 def read_description(folder: Path) -> dict[str, object]:
@@ -74,7 +68,7 @@ def read_description(folder: Path) -> dict[str, object]:
     path = folder / NAME
     if not path.is_file():
         cure = f"give a folder made by {', '.join(_MAKERS.values())}"
-        raise UsageError(f"{path} is missing, so this is no registry: {cure}")
+        raise UsageError(f"{path} is missing, so this is not a registry: {cure}")
     try:
         about = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not TOML, not UTF-8

@@ -87,7 +87,7 @@ def load(path: Path, lost: str) -> Pseudonyms:
         )
     if len(key) != _KEY_BYTES:
         raise UsageError(
-            f"{path} holds {len(key)} bytes, a key has {_KEY_BYTES}: put the right file back from its copy; where "
+            f"{path} holds {len(key)} bytes, a key has {_KEY_BYTES}: restore the file from its copy; if "
             f"there is none, {lost}"
         )
     return Pseudonyms(key)

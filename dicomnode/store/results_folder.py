@@ -5,7 +5,7 @@ findings.json   what the analysis found; stays when the rest is removed
 *.dcm           the reports, each under its object's name
 overlay.png     the summary's picture
 order.json      the order that was linked, or that none was
-priors.json     doubts about earlier scans
+priors.json     doubts about prior scans
 labels.npz, views.npz, sources.json    the checkpoint between analysis and encoding; removed after it
 ```
 """

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import threading
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -17,12 +18,14 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 
+import tomli_w
+
 import dicomnode
 from dicomnode.errors import UsageError
 from dicomnode.files import write_whole
 from dicomnode.registry_format import volumes
 from dicomnode.registry_format.description import NAME as DESCRIPTION
-from dicomnode.registry_format.description import in_toml, write_description
+from dicomnode.registry_format.description import read_description, write_description
 from dicomnode.registry_format.rows import OUTCOME_COLUMNS, SCAN_COLUMNS, ScanRow
 from dicomnode.registry_format.tables import write_csv, write_features
 from training.data.outcomes import DAYS_PER_YEAR, HORIZONS_YEARS
@@ -99,7 +102,7 @@ def make_registry(
 def _finished(out: Path, request: Request) -> bool:
     if not (out / DESCRIPTION).is_file():
         return False
-    if f"request = {_stated(request)}" not in (out / DESCRIPTION).read_text(encoding="utf-8").splitlines():
+    if read_description(out).get("request") != tomllib.loads(_stated(request)):
         raise UsageError(f"{out} holds another registry: give a new folder, so that none is overwritten")
     return True
 
@@ -108,10 +111,11 @@ def _claim(out: Path, request: Request) -> None:
     """Refuse a folder of something else, so that nothing is overwritten."""
     begun = out / _UNFINISHED
     if begun.is_file():
-        if begun.read_text(encoding="utf-8") != _stated(request):
-            raise UsageError(f"{out} was begun with {begun.read_text(encoding='utf-8')}: repeat that, or a new folder")
         if (out / _OLD_VOLUMES).is_dir():
             raise UsageError(f"{out} was begun by an older version, in another format: give a new folder")
+        if begun.read_text(encoding="utf-8") != _stated(request):
+            settings = ", ".join(begun.read_text(encoding="utf-8").split("\n")).strip(", ")
+            raise UsageError(f"{out} was begun with {settings}: use the same settings, or a new folder")
         return
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty: give a new folder, so that no registry is overwritten")
@@ -120,8 +124,8 @@ def _claim(out: Path, request: Request) -> None:
 
 
 def _stated(request: Request) -> str:
-    """Return the request as a TOML inline table."""
-    return in_toml(asdict(request))
+    """Return the request as TOML."""
+    return tomli_w.dumps(asdict(request))
 
 
 def _compute(

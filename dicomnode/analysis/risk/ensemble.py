@@ -55,12 +55,12 @@ def combined(
 
 
 def hazards(risks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the discrete hazards h_k = (risk_k - risk_(k-1)) / (1 - risk_(k-1)); intervals along the last axis."""
+    """Return the discrete hazards h_k = (risk_k - risk_(k-1)) / (1 - risk_(k-1)); both (..., intervals)."""
     before = np.concatenate([np.zeros_like(risks[..., :1]), risks[..., :-1]], axis=-1)
     return (risks - before) / np.maximum(1 - before, 1e-12)
 
 
 def hazard_logits(risks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the logits of `hazards`, kept within those of a millionth: 0 and 1 have none."""
+    """Return the logits of `hazards`, kept within those of a millionth (0 and 1 have none); both (..., intervals)."""
     h = np.clip(hazards(risks), _LEAST, _MOST)
     return np.log(h) - np.log1p(-h)

@@ -55,4 +55,4 @@ class StowDestination:
 
     def request_commitment(self, _transaction_uid: str, _objects: Sequence[tuple[str, str]]) -> NoReturn:
         """DICOMweb has no such request."""
-        raise PeerRejectedError(f"{self} knows no storage commitment: set commitment = false")
+        raise PeerRejectedError(f"{self} does not support storage commitment: set commitment = false")

@@ -59,7 +59,7 @@ class Priors(Database):
             connection.execute(priors.update().where(mine).values(state=state, text=text))
 
     def forget_prior(self, study_uid: str) -> None:
-        """Forget an earlier scan that is not wanted any more."""
+        """Forget a prior scan that is no longer wanted."""
         with self._write() as connection:
             connection.execute(priors.delete().where(priors.c.study_uid == study_uid))
 

@@ -158,26 +158,26 @@ MISTAKES = [
     (
         "DICOM key for STOW",
         STOW + 'ae_title = "A"\n',
-        ["destination[1].ae_title", "not for kind = 'stow'", "take it out"],
+        ["destination[1].ae_title", "does not apply to kind = 'stow'", "remove it"],
     ),
     (
         "STOW key for DICOM",
         PACS + 'url = "https://h"\n',
-        ["destination[1].url", "not for kind = 'dicom'", "change the kind"],
+        ["destination[1].url", "does not apply to kind = 'dicom'", "change the kind"],
     ),
     ("key of no kind", STOW + 'urll = "u"\n', ["destination[1].urll: unknown key", "perhaps you meant 'url'"]),
     ("STOW without its url", STOW.partition("url")[0], ["destination[1].url: is missing", "DICOMweb service's root"]),
     (
         "commitment by DICOMweb",
         STOW + "commitment = true\n",
-        ["destination[1].commitment", "knows no storage commitment"],
+        ["destination[1].commitment", "has no storage commitment"],
     ),
     (
         "secret in the clear",
         STOW.replace("https", "http") + 'token = "env:T"\n',
-        ["destination[1].token", "in the clear"],
+        ["destination[1].token", "sent unencrypted"],
     ),
-    ("half a log-in", STOW + 'user = "u"\n', ["destination[1].token", "belong together"]),
+    ("half a log-in", STOW + 'user = "u"\n', ["destination[1].token", "give either user and password, or a token"]),
     ("tiny PDU", "[node]\nmax_pdu_bytes = 100\n", ["node.max_pdu_bytes", "100", "4096"]),
 ]
 

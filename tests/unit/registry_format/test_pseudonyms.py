@@ -91,8 +91,8 @@ def test_the_key_is_on_the_disk_before_a_pseudonym_is_given(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"holds 0 bytes, a key has 32: put the right file back .*; where there is none, remove it all"),
-        (b"short", r"holds 5 bytes, a key has 32: put the right file back"),
+        (b"", r"holds 0 bytes, a key has 32: restore the file .*; if there is none, remove it all"),
+        (b"short", r"holds 5 bytes, a key has 32: restore the file"),
         (b"0a" * 32 + b"\n", "an older version made from DICOM files, .*: make the registry anew, under a new name"),
     ],
 )

@@ -94,7 +94,7 @@ def test_no_change_is_measured_between_two_patients(written: Written) -> None:
     folder = written.folders["training"]
     frame = cohort.build(registry_folder.read(folder), follow_up.read_outcomes(folder / "outcomes.csv")).frame
     assert len(frame) == 3
-    assert frame["earlier_scan"].to_list() == [""] * 3
+    assert frame["prior_scan"].to_list() == [""] * 3
 
 
 def test_drawn_patients_are_told_apart(written: Written) -> None:
@@ -134,7 +134,9 @@ def test_what_is_stored_was_measured_on_the_whole_image(written: Written) -> Non
     assert len(written.analyses) == len(table) == 3
     means = {a.findings.quantities["rim"].mean_hu for a in written.analyses.values()}
     assert set(table["quantities.rim.mean_hu"]) == means
-    assert all(a.volume is not None and a.volume.hu.shape == serial_scans.SHAPE for a in written.analyses.values())
+    assert all(
+        a.volume is not None and a.volume.hu.shape == serial_scans.COARSE.shape for a in written.analyses.values()
+    )
 
 
 @pytest.mark.parametrize("writer", WRITERS)

@@ -150,7 +150,8 @@ def test_findings_keep_their_change_in_json() -> None:
 
 def test_a_change_under_its_former_keys_is_read_and_keeps_its_version() -> None:
     """`findings.json` is kept for ten years, and the UIDs of the reports that were sent derive from the version."""
-    followed = replace(cases.analysed(), change=cases.changed(), trend=cases.scanned_before(2))
+    flags = (Flag("change-scanner", "warning", "Another scanner: A, now B."),)  # the words of then
+    followed = replace(cases.analysed(), change=replace(cases.changed(), flags=flags), trend=cases.scanned_before(2))
     former = followed.to_json().replace('"prior', '"earlier')
     assert former.count('"earlier"') == len(cases.changed().measures) and former.count('"earlier_') == 5
     assert Findings.from_json(former) == followed

@@ -92,7 +92,7 @@ def test_a_third_kind_is_found_asked_and_sent_to_by_its_name(tmp_path: Path) -> 
 @pytest.mark.usefixtures("third_kind")
 def test_a_third_kind_that_is_no_dicom_peer_is_nothing_that_only_such_a_peer_can_be(tmp_path: Path) -> None:
     assert receiver_settings(config.load(write(tmp_path))).move_to == ()
-    with pytest.raises(ConfigurationError, match=r"settle.count_at = 'share' names none of them that speaks DICOM"):
+    with pytest.raises(ConfigurationError, match=r"settle.count_at = 'share' is not the name of a DICOM destination"):
         config.load(write(tmp_path, settle='count_at = "share"'))
 
 
@@ -100,14 +100,14 @@ def test_a_third_kind_that_is_no_dicom_peer_is_nothing_that_only_such_a_peer_can
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ("port = 104\n", "destination[1].port: is not for kind = 'folder': take it out, or change the kind"),
+        ("port = 104\n", "destination[1].port: does not apply to kind = 'folder': remove it, or change the kind"),
         (
             "commitment = true\n",
-            "destination[1].commitment = True: this kind of destination knows no storage commitment",
+            "destination[1].commitment = True: this kind of destination has no storage commitment",
         ),
         ('[[destination]]\nname = "a"\nkind = "fodler"\n', "perhaps you meant 'folder'; give 'dicom' (C-STORE to"),
         ('[[destination]]\nname = "a"\nkind = "x"\n', "or 'folder' (files copied to folder)"),
-        ("[[destination]]\nfolder = 'x'\n", "destination[2].folder: is not for kind = 'dicom'"),
+        ("[[destination]]\nfolder = 'x'\n", "destination[2].folder: does not apply to kind = 'dicom'"),
     ],
 )
 def test_mistakes_with_a_third_kind_are_told_as_with_the_others(tmp_path: Path, more: str, says: str) -> None:
@@ -135,5 +135,5 @@ def test_no_other_code_asks_what_kind_a_destination_is() -> None:
 
 def test_dicomweb_refuses_commitment_for_good() -> None:
     web = destinations.reach(StowDestinationTable(name="web", url="https://h/dicom-web"))
-    with pytest.raises(PeerRejectedError, match=r"web \(https://h/dicom-web\) knows no storage commitment"):
+    with pytest.raises(PeerRejectedError, match=r"web \(https://h/dicom-web\) does not support storage commitment"):
         web.request_commitment("1.2.3", [])

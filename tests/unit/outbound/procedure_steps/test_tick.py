@@ -51,7 +51,7 @@ def test_one_step_that_cannot_be_told_takes_no_other_away(caplog: pytest.LogCapt
     tick = Tick({"1": ValueError("Secret^Name"), "2": 0, "3": 0x0110})
     assert tick.advance_all([(step(uid), SEEN) for uid in ("1", "2", "3")]) == 1
     assert [(s.step_uid, s.state) for s in tick.saved] == [("2", "in progress")]
-    assert "step 1 has to wait: ValueError" in caplog.text
+    assert "step 1 postponed: ValueError" in caplog.text
     assert "Secret" not in "".join(r.message for r in caplog.records if r.levelname != "DEBUG")
 
 
@@ -65,9 +65,9 @@ def test_a_server_that_does_not_answer_ends_the_tick() -> None:
 @pytest.mark.parametrize(
     ("status", "now", "saved", "says"),
     [
-        (0x0110, 100.0, [], "it will be tried again"),
-        (0x0110, 101.0, ["N-CREATE is refused with status 0x0110"], "given up"),
-        (0x0122, 100.0, ["N-CREATE is refused with status 0x0122"], "given up"),
+        (0x0110, 100.0, [], "it will be retried"),
+        (0x0110, 101.0, ["N-CREATE refused with status 0x0110"], "given up"),
+        (0x0122, 100.0, ["N-CREATE refused with status 0x0122"], "given up"),
     ],
     ids=["in passing", "in passing, too late", "for good"],
 )
@@ -78,10 +78,10 @@ def test_what_is_refused(
     assert tick.advance_all([(step(), SEEN)]) == len(saved)
     assert [s.reason for s in tick.saved] == saved
     assert {s.state for s in tick.saved} <= {"dropped"}
-    assert f"mpps (IT at h:104) refuses step 1.2 (N-CREATE) with status 0x{status:04X}: {says}" in caplog.text
+    assert f"mpps (IT at h:104) refused step 1.2 (N-CREATE) with status 0x{status:04X}: {says}" in caplog.text
 
 
 def test_a_step_without_images_is_dropped() -> None:
     tick = Tick({})
-    assert tick._begin(step()).reason == "its images were removed before the server could be told"
+    assert tick._begin(step()).reason == "its images were removed before the server could be updated"
     assert [s.state for s in tick.saved] == ["dropped"]

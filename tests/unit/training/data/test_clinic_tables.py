@@ -40,7 +40,7 @@ def test_a_row_without_a_patient_is_refused_and_no_message_names_one(tmp_path: P
     header = "patient,death_date,last_contact_date,transplant_date\n"
     for rows, message in (
         (",2020-05-01,,\n", "row 2, column patient: '' is empty: give the Patient ID"),
-        ("SECRET,2020-05-99,,\n", "row 2, column death_date: '2020-05-99' is no day"),
+        ("SECRET,2020-05-99,,\n", "row 2, column death_date: '2020-05-99' is not a valid date"),
         ("SECRET,1020-05-09,,\n", "row 2, column death_date: '1020-05-09' lies before 1900: correct it"),
     ):
         (tmp_path / "in.csv").write_text(header + rows)

@@ -102,7 +102,9 @@ def test_a_wrong_description_is_refused(folder: Path, text: str, message: str) -
 
 
 def test_a_folder_that_is_no_registry_names_the_cure(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="so this is no registry: give a folder made by `dicomnode registry export`"):
+    with pytest.raises(
+        UsageError, match="so this is not a registry: give a folder made by `dicomnode registry export`"
+    ):
         read(tmp_path)
     (folder / "features.parquet").write_text("no parquet")
     with pytest.raises(UsageError, match="is not a Parquet file"):

@@ -356,7 +356,7 @@ def test_a_patient_on_both_sides_stops_the_run(tmp_path: Path) -> None:
 
 def test_steps_and_arms_must_be_known(tmp_path: Path) -> None:
     toml = settings_toml(tmp_path)
-    with pytest.raises(UsageError, match="the step 'fit' is unknown: use cohort, splits, features, arms"):
+    with pytest.raises(UsageError, match="unknown step 'fit': use cohort, splits, features, arms"):
         run(load_settings(toml), "", lambda *_: None, "fit")
     toml = settings_toml(tmp_path, top='arms = ["vgg"]')
     with pytest.raises(UsageError, match="arms: 'vgg' is unknown: use radiomics, resnet18"):
