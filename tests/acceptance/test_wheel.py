@@ -86,7 +86,7 @@ def test_the_demo(installed: Run, tmp_path: Path) -> None:
     """Node, migrations, queue, worker, PACS: all from the wheel."""
     done = installed("dicomnode", "demo", "--out", tmp_path / "demo-out")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "The PACS holds every expected object." in done.stdout
+    assert "The PACS holds all expected objects." in done.stdout
 
 
 def test_who_has_no_configuration_is_told_where_the_example_lies(installed: Run) -> None:

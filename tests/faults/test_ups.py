@@ -85,7 +85,7 @@ def test_a_task_is_claimed_when_its_study_is_here_and_completed_with_its_results
         station.clock.perform_tasks()
         assert station.clock.perform_tasks() == 0
     assert server.state(TASK) == "COMPLETED"
-    assert server.told[TASK] == ["its images are being received", "waiting in the queue", "done"]
+    assert server.told[TASK] == ["images are being received", "waiting in the queue", "done"]
     series = {str(d.SOPInstanceUID): (UID, str(d.SeriesInstanceUID), "PACS") for d in pacs.held()}
     assert len(series) == 3
     assert server.outputs(TASK) == series
