@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
-from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.findings import Findings, SegmenterFamily
 from dicomnode.analysis.lungs.regions import LOBES
 from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
@@ -47,6 +47,7 @@ class Stub:
     case: str
     name: str = "lungmask-stub"
     version: str = "1"
+    family: SegmenterFamily = "network"
 
     def __call__(self, volume: Volume) -> Labels:
         gone = {"left lung": RIGHT, "right lung": LEFT}.get(self.case, 0)

@@ -1,5 +1,6 @@
 """The layout of the packages: every module has a layer, and hardly any lies loose at the top."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -37,3 +38,21 @@ def test_a_new_loose_module_breaks_the_contract(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "dicomnode.loose" in done.stdout
+
+
+def test_no_class_has_the_name_of_another() -> None:
+    """In a traceback, a search or an import line a name alone has to say which class it is."""
+    places: dict[str, list[str]] = {}
+    for path in [*(ROOT / "dicomnode").rglob("*.py"), *(ROOT / "training").rglob("*.py")]:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_the_configuration_is_called_config() -> None:
+    for path in (ROOT / "dicomnode").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.arg) and node.annotation is not None and "Config" in ast.unparse(node.annotation):
+                of_the_file = ast.unparse(node.annotation).strip("'\"").removeprefix("config.") == "Config"
+                assert not of_the_file or node.arg == "config", f"{path}:{node.lineno}: call it config"

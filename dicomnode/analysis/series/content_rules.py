@@ -10,7 +10,7 @@ from dicomnode.analysis.findings import Reason
 from dicomnode.analysis.series import geometry, kernels
 from dicomnode.analysis.series.headers import string, strings, text
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
-from dicomnode.analysis.series.series_facts import SeriesFacts
+from dicomnode.analysis.series.series_facts import KnownSeries
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 #: What technologists write into Contrast/Bolus Agent when they gave none.
@@ -30,7 +30,7 @@ def has_contrast(images: Iterable[Dataset]) -> bool:
     return any(not NO_AGENT.search(agent) for agent in agents)
 
 
-def not_ct(known: SeriesFacts) -> Reason | None:
+def not_ct(known: KnownSeries) -> Reason | None:
     """Modality."""
     modality, taken = known.series.modality, known.rules.modalities
     if modality == "" or modality in taken:
@@ -38,7 +38,7 @@ def not_ct(known: SeriesFacts) -> Reason | None:
     return Reason("not-ct", f"Modality is {modality}, not {' or '.join(taken)}.")
 
 
-def enhanced_ct(known: SeriesFacts) -> Reason | None:
+def enhanced_ct(known: KnownSeries) -> Reason | None:
     """Multi-frame images whose frames could not be told apart."""
     whole = [h.dataset for h in known.series.headers if h.frame_number is None]
     if any(string(d, "SOPClassUID") in ENHANCED_CT or string(d, "NumberOfFrames") not in ("", "1") for d in whole):
@@ -46,21 +46,21 @@ def enhanced_ct(known: SeriesFacts) -> Reason | None:
     return None
 
 
-def not_ct_image(known: SeriesFacts) -> Reason | None:
+def not_ct_image(known: KnownSeries) -> Reason | None:
     """SOP class."""
     found = (string(d, "SOPClassUID") for d in known.datasets)
     other = next((uid for uid in found if uid != CT_IMAGE and uid not in ENHANCED_CT), None)
     return Reason("not-ct-image", f"SOP Class UID {other} is not CT Image Storage.") if other else None
 
 
-def no_modality(known: SeriesFacts) -> Reason | None:
+def no_modality(known: KnownSeries) -> Reason | None:
     """Modality must be there."""
     if known.series.modality:
         return None
     return Reason("no-modality", f"Modality is missing: it must be {' or '.join(known.rules.modalities)}.")
 
 
-def image_types(known: SeriesFacts) -> tuple[Reason, ...]:
+def image_types(known: KnownSeries) -> tuple[Reason, ...]:
     """Values of Image Type that exclude the series, or that are required and missing."""
     found = [strings(d, "ImageType") for d in known.datasets]
     reasons = []
@@ -80,7 +80,7 @@ def image_types(known: SeriesFacts) -> tuple[Reason, ...]:
     return tuple(reasons)
 
 
-def not_chest(known: SeriesFacts) -> Reason | None:
+def not_chest(known: KnownSeries) -> Reason | None:
     """Refuse another body part, as far as the descriptions name it."""
     # What names the series itself outweighs the study's; Body Part Examined is often a scanner's default.
     first = known.datasets[0]
@@ -96,7 +96,7 @@ def not_chest(known: SeriesFacts) -> Reason | None:
     return Reason("not-chest", "No description names the chest, which the selection rules require.")
 
 
-def description(known: SeriesFacts) -> Reason | None:
+def description(known: KnownSeries) -> Reason | None:
     """Refuse by the site's own patterns for Series Description."""
     words = text(known.datasets[0], "SeriesDescription").lower()
     include, exclude = known.rules.description_include, known.rules.description_exclude
@@ -107,7 +107,7 @@ def description(known: SeriesFacts) -> Reason | None:
     return None
 
 
-def kernel(known: SeriesFacts) -> Reason | None:
+def kernel(known: KnownSeries) -> Reason | None:
     """Refuse by the kernel's family."""
     family = kernels.family_of(known.datasets[0])
     if family in known.rules.kernels:
@@ -116,14 +116,14 @@ def kernel(known: SeriesFacts) -> Reason | None:
     return Reason("kernel-refused", f"Kernel {name} belongs to the family {family}, which is excluded.")
 
 
-def contrast(known: SeriesFacts) -> Reason | None:
+def contrast(known: KnownSeries) -> Reason | None:
     """Contrast medium."""
     if known.rules.contrast != "refused" or not has_contrast(known.datasets):
         return None
     return Reason("contrast-refused", "The series is contrast-enhanced; such series are excluded.")
 
 
-def too_few_slices(known: SeriesFacts) -> Reason | None:
+def too_few_slices(known: KnownSeries) -> Reason | None:
     """Refuse a series of too few images."""
     slices, least = len(known.series.headers), known.rules.min_slices
     return (
@@ -133,7 +133,7 @@ def too_few_slices(known: SeriesFacts) -> Reason | None:
     )
 
 
-def coverage(known: SeriesFacts) -> Reason | None:
+def coverage(known: KnownSeries) -> Reason | None:
     """Extent from feet to head."""
     least = known.rules.min_coverage_mm
     if known.stack is None or known.stack.coverage_mm >= least:
@@ -143,7 +143,7 @@ def coverage(known: SeriesFacts) -> Reason | None:
     )
 
 
-def too_thick(known: SeriesFacts) -> Reason | None:
+def too_thick(known: KnownSeries) -> Reason | None:
     """Distance between slices, and their thickness."""
     most = known.rules.max_step_mm
     if most is not None and known.stack is not None and known.stack.step_mm > most + 0.005:

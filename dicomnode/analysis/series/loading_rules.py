@@ -16,10 +16,10 @@ from dicomnode.analysis.series.geometry import (
     SMALL_DEVIATION,
 )
 from dicomnode.analysis.series.headers import ImageHeader, number, string
-from dicomnode.analysis.series.series_facts import SeriesFacts
+from dicomnode.analysis.series.series_facts import KnownSeries
 
 
-def not_axial(known: SeriesFacts) -> Reason | None:
+def not_axial(known: KnownSeries) -> Reason | None:
     """Orientation."""
     worst = max((geometry.degrees_from_axial(p) for p in known.planes if p is not None), default=0.0)
     limit = known.rules.max_degrees_from_axial
@@ -28,13 +28,13 @@ def not_axial(known: SeriesFacts) -> Reason | None:
     return Reason("not-axial", f"The images are {worst:.0f}° off axial (limit {limit:.0f}°).")
 
 
-def truncated(known: SeriesFacts) -> Reason | None:
+def truncated(known: KnownSeries) -> Reason | None:
     """Bytes of the pixels."""
     short = [h for h in known.series.headers if h.missing_bytes > 0]
     return _named(short, "truncated", "lack pixel data, truncated in transfer or on disk") if short else None
 
 
-def incomplete_concatenation(known: SeriesFacts) -> Reason | None:
+def incomplete_concatenation(known: KnownSeries) -> Reason | None:
     """All parts of one image that was sent in several files (PS3.3 C.7.6.16.2.2.4)."""
     parts = {number(d, "InConcatenationNumber") for d in known.datasets if string(d, "ConcatenationUID")}
     total = max((number(d, "InConcatenationTotalNumber") or 0 for d in known.datasets), default=0)
@@ -44,7 +44,7 @@ def incomplete_concatenation(known: SeriesFacts) -> Reason | None:
     return Reason("concatenation-incomplete", text)
 
 
-def duplicate_instances(known: SeriesFacts) -> Reason | None:
+def duplicate_instances(known: KnownSeries) -> Reason | None:
     """One UID, one image."""
     seen: set[tuple[str, int | None]] = set()
     for h in known.series.headers:
@@ -55,7 +55,7 @@ def duplicate_instances(known: SeriesFacts) -> Reason | None:
     return None
 
 
-def missing_attributes(known: SeriesFacts) -> Reason | None:
+def missing_attributes(known: KnownSeries) -> Reason | None:
     """Refuse images that lack what decoding needs."""
     needed = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
     missing = [k for k in needed if any(number(d, k) is None for d in known.datasets)]
@@ -63,7 +63,7 @@ def missing_attributes(known: SeriesFacts) -> Reason | None:
     return Reason("missing-attributes", f"Missing in some or all images: {', '.join(missing)}.") if missing else None
 
 
-def not_monochrome2(known: SeriesFacts) -> Reason | None:
+def not_monochrome2(known: KnownSeries) -> Reason | None:
     """Photometric interpretation."""
     # CT Image Storage allows MONOCHROME1, but HU with inverted display is nearly always a converter's mistake.
     for d in known.datasets:
@@ -74,7 +74,7 @@ def not_monochrome2(known: SeriesFacts) -> Reason | None:
     return None
 
 
-def no_rescale(known: SeriesFacts) -> Reason | None:
+def no_rescale(known: KnownSeries) -> Reason | None:
     """Refuse images without a way to Hounsfield units."""
     for keyword in ("RescaleSlope", "RescaleIntercept"):
         values = [geometry.numbers(d, keyword, 1) for d in known.datasets]
@@ -83,14 +83,14 @@ def no_rescale(known: SeriesFacts) -> Reason | None:
     return None
 
 
-def not_hu(known: SeriesFacts) -> Reason | None:
+def not_hu(known: KnownSeries) -> Reason | None:
     """Refuse rescaled values in another unit than HU."""
     # PS3.3 C.11.1.1.2: US means unspecified, which older CT writes for HU.
     other = next((t for d in known.datasets if (t := string(d, "RescaleType")) not in ("", "HU", "US")), None)
     return Reason("not-hu", f"Rescale Type is {other}: the values are not Hounsfield units.") if other else None
 
 
-def no_geometry(known: SeriesFacts) -> Reason | None:
+def no_geometry(known: KnownSeries) -> Reason | None:
     """Position and orientation."""
     without = [h for h, p in zip(known.series.headers, known.planes, strict=True) if p is None]
     if not without:
@@ -98,14 +98,14 @@ def no_geometry(known: SeriesFacts) -> Reason | None:
     return _named(without, "no-geometry", "lack a usable Image Position (Patient) or Image Orientation (Patient)")
 
 
-def no_pixel_spacing(known: SeriesFacts) -> Reason | None:
+def no_pixel_spacing(known: KnownSeries) -> Reason | None:
     """Pixel spacing."""
     found = ((h, geometry.numbers(h.dataset, "PixelSpacing", 2)) for h in known.series.headers)
     without = [h for h, spacing in found if spacing is None or (spacing <= 0).any()]
     return _named(without, "no-pixel-spacing", "lack a usable Pixel Spacing") if without else None
 
 
-def gantry_tilt(known: SeriesFacts) -> Reason | None:
+def gantry_tilt(known: KnownSeries) -> Reason | None:
     """Tilt beyond what a gantry can do; less is resampled."""
     if known.stack is None or known.stack.tilt_degrees <= MAX_TILT_DEGREES:
         return None
@@ -113,7 +113,7 @@ def gantry_tilt(known: SeriesFacts) -> Reason | None:
     return Reason("gantry-tilt", f"{tilt}; at most {MAX_TILT_DEGREES:.0f}° can be resampled.")
 
 
-def duplicate_positions(known: SeriesFacts) -> Reason | None:
+def duplicate_positions(known: KnownSeries) -> Reason | None:
     """One image at each position (identical copies have been left out by `parts`)."""
     same = sum(s < SAME_POSITION_MM for s in known.stack.steps_mm) if known.stack else 0
     if same == 0:
@@ -121,7 +121,7 @@ def duplicate_positions(known: SeriesFacts) -> Reason | None:
     return Reason("duplicate-positions", f"Slices at the position of another: {same}; several phases in one series?")
 
 
-def missing_slices(known: SeriesFacts) -> Reason | None:
+def missing_slices(known: KnownSeries) -> Reason | None:
     """Gaps too large to fill."""
     if known.stack is None:
         return None
@@ -132,7 +132,7 @@ def missing_slices(known: SeriesFacts) -> Reason | None:
     return Reason("missing-slices", f"Slices are missing (gaps: {len(gaps)}, largest {max(gaps):.2f} mm); {usual}.")
 
 
-def non_uniform(known: SeriesFacts) -> Reason | None:
+def non_uniform(known: KnownSeries) -> Reason | None:
     """Refuse steps too uneven to resample."""
     stack = known.stack
     if stack is not None and stack.off_line_mm > MAX_OFF_LINE_MM:
@@ -145,7 +145,7 @@ def non_uniform(known: SeriesFacts) -> Reason | None:
     return Reason("non-uniform", f"Slice spacing varies from {min(near):.2f} to {max(near):.2f} mm; {limit}.")
 
 
-def mixed_orientation(known: SeriesFacts) -> Reason | None:
+def mixed_orientation(known: KnownSeries) -> Reason | None:
     """One orientation."""
     found = [np.concatenate([p.along_row, p.along_column]) for p in known.planes if p is not None]
     if all(np.allclose(o, found[0], atol=1e-3) for o in found):
@@ -153,7 +153,7 @@ def mixed_orientation(known: SeriesFacts) -> Reason | None:
     return Reason("mixed-orientation", "The images have different orientations.")
 
 
-def mixed_size(known: SeriesFacts) -> Reason | None:
+def mixed_size(known: KnownSeries) -> Reason | None:
     """One size of image and of pixel."""
     sizes = {(number(d, "Rows"), number(d, "Columns")) for d in known.datasets}
     if len(sizes) > 1:
@@ -164,7 +164,7 @@ def mixed_size(known: SeriesFacts) -> Reason | None:
     return Reason("mixed-size", "The images have different values of Pixel Spacing.")
 
 
-def mixed_frames_of_reference(known: SeriesFacts) -> Reason | None:
+def mixed_frames_of_reference(known: KnownSeries) -> Reason | None:
     """One frame of reference."""
     found = {string(d, "FrameOfReferenceUID") for d in known.datasets}
     if len(found) == 1:
@@ -172,7 +172,7 @@ def mixed_frames_of_reference(known: SeriesFacts) -> Reason | None:
     return Reason("mixed-frames-of-reference", f"The images have {len(found)} different Frame of Reference UIDs.")
 
 
-def unsupported_syntax(known: SeriesFacts) -> Reason | None:
+def unsupported_syntax(known: KnownSeries) -> Reason | None:
     """Refuse what no decoder reads."""
     for uid in {d.file_meta.TransferSyntaxUID for d in known.datasets}:
         try:

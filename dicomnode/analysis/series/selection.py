@@ -37,7 +37,7 @@ from dicomnode.analysis.series.headers import (
 )
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.selection_rules import Rules
-from dicomnode.analysis.series.series_facts import SeriesFacts, facts
+from dicomnode.analysis.series.series_facts import KnownSeries, facts
 
 __all__ = [
     "ImageHeader",
@@ -61,7 +61,7 @@ THICK_STEP_MM = 3.0
 class Judged:
     """One series, or one part of it, with what was found against it and what it is ranked by."""
 
-    known: SeriesFacts
+    known: KnownSeries
     reasons: tuple[Reason, ...]
 
     @property

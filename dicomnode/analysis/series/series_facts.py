@@ -12,7 +12,7 @@ from dicomnode.analysis.series.selection_rules import Rules
 
 
 @dataclass(frozen=True)
-class SeriesFacts:
+class KnownSeries:
     """What the rules of suitability look at. `stack` is None unless every image has a plane."""
 
     series: Series
@@ -26,8 +26,8 @@ class SeriesFacts:
         return [h.dataset for h in self.series.headers]
 
 
-def facts(series: Series, limits: Rules = rules.DEFAULT) -> SeriesFacts:
+def facts(series: Series, limits: Rules = rules.DEFAULT) -> KnownSeries:
     """Return the geometry of a series, computed once for all rules."""
     planes = tuple(geometry.plane(h.dataset) for h in series.headers)
     known = [p for p in planes if p is not None]
-    return SeriesFacts(series, planes, geometry.stack(known) if known and len(known) == len(planes) else None, limits)
+    return KnownSeries(series, planes, geometry.stack(known) if known and len(known) == len(planes) else None, limits)

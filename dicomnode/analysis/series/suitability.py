@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 
 from dicomnode.analysis.findings import Reason
 from dicomnode.analysis.series import content_rules, loading_rules
-from dicomnode.analysis.series.series_facts import SeriesFacts, facts
+from dicomnode.analysis.series.series_facts import KnownSeries, facts
 
-__all__ = ["SeriesFacts", "facts", "reasons", "reasons_against_loading"]
+__all__ = ["KnownSeries", "facts", "reasons", "reasons_against_loading"]
 
-Rule = Callable[[SeriesFacts], Reason | None]
+Rule = Callable[[KnownSeries], Reason | None]
 
 FUNDAMENTAL: tuple[Rule, ...] = (content_rules.not_ct, content_rules.enhanced_ct, content_rules.not_ct_image)
 CONTENT: tuple[Rule, ...] = (
@@ -46,7 +46,7 @@ LOADING: tuple[Rule, ...] = (
 )
 
 
-def reasons(known: SeriesFacts) -> tuple[Reason, ...]:
+def reasons(known: KnownSeries) -> tuple[Reason, ...]:
     """Every reason not to analyse the series. What is no CT image at all gets that one reason only."""
     fundamental = _first_failed(known)
     if fundamental:
@@ -58,7 +58,7 @@ def reasons(known: SeriesFacts) -> tuple[Reason, ...]:
     return found + _tilt_beside(found, known)
 
 
-def _tilt_beside(found: tuple[Reason, ...], known: SeriesFacts) -> tuple[Reason, ...]:
+def _tilt_beside(found: tuple[Reason, ...], known: KnownSeries) -> tuple[Reason, ...]:
     """Mention a tilt beside other reasons; alone, it is resampled and refuses nothing."""
     codes = {r.code for r in found}
     if not found or known.stack is None or not known.stack.tilted or codes & {"gantry-tilt", "not-axial"}:
@@ -67,14 +67,14 @@ def _tilt_beside(found: tuple[Reason, ...], known: SeriesFacts) -> tuple[Reason,
     return (Reason("gantry-tilt", text),)
 
 
-def reasons_against_loading(known: SeriesFacts) -> tuple[Reason, ...]:
+def reasons_against_loading(known: KnownSeries) -> tuple[Reason, ...]:
     """Return the reasons why the pixels of the series cannot become one regular volume in Hounsfield units."""
     return _first_failed(known) or _failed(LOADING, known)
 
 
-def _first_failed(known: SeriesFacts) -> tuple[Reason, ...]:
+def _first_failed(known: KnownSeries) -> tuple[Reason, ...]:
     return next(((r,) for rule in FUNDAMENTAL if (r := rule(known)) is not None), ())
 
 
-def _failed(rules: Sequence[Rule], known: SeriesFacts) -> tuple[Reason, ...]:
+def _failed(rules: Sequence[Rule], known: KnownSeries) -> tuple[Reason, ...]:
     return tuple(r for rule in rules if (r := rule(known)) is not None)
