@@ -99,8 +99,8 @@ def demo_bundle(
 
     On a busy machine, set OMP_NUM_THREADS=1; otherwise torch's threads wait for one another.
     """
-    from training import demo
     from training.bundle.make import make_bundle
+    from training.run import demo
 
     registry = work / "registry"
     synthetic(registry, demo.PATIENTS, demo.SEED)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from training import demo
 from training.models.deep import settings as deep_settings
 from training.progress_type import ProgressCallback
+from training.run import demo
 from training.run.settings import RunSettings
 
 
