@@ -54,7 +54,7 @@ check: $(VENV)/.installed-test ## ruff, mypy, import-linter (about a minute)
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-test ## the tests of tests/unit that are not marked slow (minutes, no peers needed)
-	$(PYTEST) tests/unit -m "not slow" $(PARALLEL) -q $(PYTEST_ARGS)
+	$(PYTEST) tests/unit/training tests/unit -m "not slow" $(PARALLEL) -q $(PYTEST_ARGS)
 
 # Branch coverage costs time, so it is taken of the quick tests of the node. The rest begins with the files that take
 # longest: no process shall be left with one of them at the end.
@@ -69,7 +69,7 @@ test: $(VENV)/.installed-test peers check ## every check and every test (install
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed (see above)"; exit 1; fi
 
 coverage: $(VENV)/.installed-test ## branch coverage of the node by `make unit`, by file, and as pages in htmlcov/
-	$(PYTEST) tests/unit -m "not slow" $(PARALLEL) -q --cov --cov-report=html --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(PYTEST) tests/unit/training tests/unit -m "not slow" $(PARALLEL) -q --cov --cov-report=html --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 load: $(VENV)/.installed-test ## 10,000 associations with one receiver: its memory before and after (some minutes)
 	DICOMNODE_LOAD=10000 $(BIN)/python -m pytest -s tests/faults/test_load.py
