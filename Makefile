@@ -11,8 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
 	ojph_compress:openjph-tools openssl:openssl ip:iproute2
 
-# Tests run in as many processes as there are cores, a file's tests in one of them (their fixtures are made once).
-WORKERS ?= $(shell nproc)
+# Tests run in one process more than there are cores, since they often wait; a file's tests in one of them, so that their
+# fixtures are made once.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 

@@ -148,6 +148,7 @@ def test_it_is_quiet() -> None:
     script = """
 import logging
 logging.basicConfig(level=logging.DEBUG)
+logging.getLogger("numba").setLevel(logging.INFO)  # its compiler, where nothing has been compiled yet
 import numpy as np
 from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.radiomics.extract import extract
