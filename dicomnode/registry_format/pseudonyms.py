@@ -16,6 +16,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from dicomnode.errors import UsageError
+from dicomnode.files import make_folder, sync_folder
 
 _KEY_BYTES = 32
 #: Dates move back by 1 to so many days: the years too are then not those of the records.
@@ -95,7 +96,7 @@ def load(path: Path, lost: str) -> Pseudonyms:
 
 def _make(path: Path) -> None:
     """Make the key file: whole or not at all, and there for good when a pseudonym is first given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -108,8 +109,4 @@ def _make(path: Path) -> None:
             path.hardlink_to(temporary)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
