@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 # program:package pairs of the peers that the acceptance tests talk to
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
-	ojph_compress:openjph-tools openssl:openssl ip:iproute2
+	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd
 
 # Tests run in one process more than there are cores, since they often wait; a file's tests in one of them, so that their
 # fixtures are made once.
@@ -97,6 +97,7 @@ peers: ## other people's DICOM programs that the tests talk to (installed on Deb
 	@PATH="$$PATH:/usr/sbin"; missing=""; \
 	for p in $(PEERS); do command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; done; \
 	test -f /usr/share/java/pixelmed.jar || missing="$$missing pixelmed-apps"; \
+	ls /usr/lib/*/rsyslog/lmnsd_ossl.so >/dev/null 2>&1 || missing="$$missing rsyslog-openssl"; \
 	test -d /usr/share/orthanc/plugins || missing="$$missing orthanc-dicomweb"; \
 	test -x /usr/lib/postgresql/15/bin/initdb || command -v initdb >/dev/null || missing="$$missing postgresql"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
