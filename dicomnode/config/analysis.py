@@ -101,6 +101,10 @@ class AnalysisTable(ConfigTable):
         False, description="give true for demonstrations only: it allows bundles trained on synthetic data"
     )
     radiomics: bool = Field(True, description="give true to compute the radiomics features, else false")
+    radiomics_preparation: Literal["pyradiomics", "ibsi"] = Field(
+        "pyradiomics",
+        description="give 'pyradiomics', or 'ibsi' to prepare image and mask for the features as IBSI asks",
+    )
     radiomics_filters: tuple[Literal["LoG", "Wavelet"], ...] = Field(
         (), description="give some of 'LoG' and 'Wavelet' for features of filtered images too (minutes), else []"
     )
@@ -114,6 +118,13 @@ class AnalysisTable(ConfigTable):
     def _with_lungmask(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("segmenter") == "classical":
             raise ValueError("lobes need segmenter = 'lungmask': the classical segmenter finds none")
+        return value
+
+    @field_validator("radiomics_filters")
+    @classmethod
+    def _unfiltered(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value and info.data.get("radiomics_preparation") == "ibsi":
+            raise ValueError("must be [] where radiomics_preparation = 'ibsi': filtered images are PyRadiomics' alone")
         return value
 
     @field_validator("radiomics_log_sigma_mm")

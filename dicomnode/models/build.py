@@ -33,13 +33,15 @@ def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | Non
     from dicomnode.analysis.risk import load_bundle  # noqa: PLC0415  (torch: two seconds to import)
 
     found = load_bundle.load(table.weights / name, allow_demo=table.allow_demo_bundles)
-    found.check_radiomics(extract.DEFAULT_SETTINGS if table.radiomics else None)
+    settings = extract.with_preparation(extract.DEFAULT_SETTINGS, table.radiomics_preparation)
+    found.check_radiomics(settings if table.radiomics else None)
     return found
 
 
 def method(table: AnalysisTable, segments: Segmenter | None = None) -> Method:
     """All of it, with the segmenter that is at hand or else the configured one."""
-    settings = extract.with_filters(table.radiomics_filters, table.radiomics_log_sigma_mm) if table.radiomics else None
+    filtered = extract.with_filters(table.radiomics_filters, table.radiomics_log_sigma_mm)
+    settings = extract.with_preparation(filtered, table.radiomics_preparation) if table.radiomics else None
     return Method(segments or segmenters.make(table), settings, model_bundle(table), table.selection.rules)
 
 

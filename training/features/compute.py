@@ -63,10 +63,12 @@ def radiomics_settings(settings: FeatureSettings) -> Mapping[str, object] | None
         return None
     from dicomnode.analysis.radiomics.extract import (  # noqa: PLC0415  (a second, and only where measured)
         DEFAULT_SETTINGS,
+        with_preparation,
     )
 
     spacing = settings.radiomics_spacing_mm
-    return {**DEFAULT_SETTINGS, "setting": {**DEFAULT_SETTINGS["setting"], "resampledPixelSpacing": [spacing] * 3}}
+    plain = {**DEFAULT_SETTINGS, "setting": {**DEFAULT_SETTINGS["setting"], "resampledPixelSpacing": [spacing] * 3}}
+    return with_preparation(plain, settings.radiomics_preparation)
 
 
 def compute(
@@ -107,6 +109,7 @@ def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings)
     features = registry.features.set_axis(registry.scans["scan"].to_list()).reindex(cohort["scan"])
     prefixes = ("quantities.", "radiomics.") if settings.radiomics else ("quantities.",)
     wanted = [c for c in features if c.startswith(prefixes)] if settings.source == "registry" else []
+    wanted = [c for c in wanted if not c.startswith("radiomics.") or _is_prepared(c, settings.radiomics_preparation)]
     registry_mm, settings_mm = registry.radiomics_spacing_mm, settings.radiomics_spacing_mm
     if registry_mm != settings_mm and any(c.startswith("radiomics.") for c in wanted):
         # Texture depends on the resolution: a model fitted at one must not be applied at another.
@@ -116,6 +119,12 @@ def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings)
             f"is {settings_mm:g}: set it to {registry_mm:g}{anew}"
         )
     return features[wanted]
+
+
+def _is_prepared(column: str, preparation: str) -> bool:
+    """Whether `radiomics.<region>.<feature>` is of this preparation, which stands at the feature's beginning."""
+    is_ibsi = column.split(".")[2].startswith("ibsi")
+    return is_ibsi == (preparation == "ibsi")
 
 
 def _tasks(

@@ -24,4 +24,8 @@ class FeatureSettings(TomlTable):
         le=6,
         description="resampling resolution of the radiomics, 0.5 to 6 mm; 1 in a node, 4 in a synthetic registry",
     )
+    radiomics_preparation: Literal["pyradiomics", "ibsi"] = Field(
+        "pyradiomics",
+        description="how image and mask are prepared: by PyRadiomics, or as IBSI asks; the node must do the same",
+    )
     workers: int = Field(0, ge=0, description="number of measuring processes; 0: one per core")

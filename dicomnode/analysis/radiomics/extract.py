@@ -32,6 +32,7 @@ with warnings.catch_warnings():
 
     from dicomnode.analysis.radiomics import (
         first_order,
+        ibsi,
         texture,
         texture_matrices,
     )
@@ -42,10 +43,11 @@ with warnings.catch_warnings():
         shape as shape_features,
     )
 
-#: PyRadiomics' parameter file for whole lungs: 107 features of the original image, close to IBSI's reference settings
-#: for CT: 1 mm, bins of 25 HU, re-segmented to [-1000, 400] HU (the intensities; the shape keeps the mask inside the
-#: bounding box of what is left). Linear, because splines overshoot at the pleura and at vessels, where lung CT is
-#: steepest. Kurtosis is IBSI's plus 3.
+#: PyRadiomics' parameter file for whole lungs: 107 features of the original image, with the parameters of IBSI's
+#: configuration C for CT but at 1 mm: bins of 25 HU, re-segmented to [-1000, 400] HU (the intensities; the shape keeps
+#: the mask inside the bounding box of what is left). PyRadiomics prepares image and mask in ways of its own, so of
+#: IBSI's 102 consensus values on the CT phantom it meets 20; prepared as IBSI asks (`with_preparation`), all of them.
+#: Linear, because splines overshoot at the pleura and at vessels, where lung CT is steepest. Kurtosis is IBSI's plus 3.
 DEFAULT_SETTINGS: Mapping[str, Any] = {
     "imageType": {"Original": {}},
     "featureClass": {
@@ -86,6 +88,17 @@ def with_filters(filters: Sequence[str], sigma_mm: Sequence[float]) -> dict[str,
     return {**DEFAULT_SETTINGS, "imageType": images}
 
 
+def with_preparation(settings: Mapping[str, Any], preparation: str) -> dict[str, Any]:
+    """Return the settings with the way in which image and mask are prepared for the features.
+
+    Args:
+        settings: a parameter file of PyRadiomics as a mapping, with or without a preparation.
+        preparation: "pyradiomics", or one of `ibsi.PREPARATIONS`; it becomes a key that PyRadiomics does not know.
+    """
+    plain = {key: value for key, value in settings.items() if key != "preparation"}
+    return plain if preparation == "pyradiomics" else {**plain, "preparation": preparation}
+
+
 def by_region(
     volume: Volume, labels: Labels, settings: Mapping[str, Any] = DEFAULT_SETTINGS
 ) -> tuple[dict[str, dict[str, float]], dict[str, RefusedError]]:
@@ -114,7 +127,8 @@ def extract(volume: Volume, mask: Mask, settings: Mapping[str, Any] = DEFAULT_SE
     Args:
         volume: the volume, HU.
         mask: bool (z, y, x) of the volume's shape.
-        settings: a parameter file of PyRadiomics as a mapping (imageType, featureClass, setting).
+        settings: a parameter file of PyRadiomics as a mapping (imageType, featureClass, setting), and with
+            `preparation` one that is prepared as IBSI asks (`ibsi`).
 
     Raises:
         ConfigurationError, RefusedError: as `extract_image`.
@@ -128,6 +142,8 @@ def extract(volume: Volume, mask: Mask, settings: Mapping[str, Any] = DEFAULT_SE
     )
     inside = mask.view(np.uint8)
     with _quiet(), _refusing():
+        if "preparation" in settings:
+            return _as_ibsi(settings, volume.hu, inside, grid)
         original, filtered = _parts(settings)
         extractor = _extractor(original)
         if not _covered(extractor, volume.hu.dtype):
@@ -144,13 +160,17 @@ def extract_image(image: sitk.Image, mask: sitk.Image, settings: Mapping[str, An
     `image` and `mask` have the same shape; the region is where the mask has the settings' label.
 
     The values are stock PyRadiomics' to 1e-6 (relative) or better. They are computed by this package's own loops where
-    these cover the settings and the image (see `_covered`), otherwise by stock PyRadiomics.
+    these cover the settings and the image (see `_covered`), otherwise by stock PyRadiomics. With `preparation` in the
+    settings they are PyRadiomics' formulas on a region that is prepared as IBSI asks, and named `ibsi_glcm_Contrast`.
 
     Raises:
-        ConfigurationError: PyRadiomics does not accept the settings.
+        ConfigurationError: PyRadiomics does not accept the settings, or the preparation cannot be had with them.
         RefusedError: `radiomics-region`, the mask is empty or too small for the features.
     """
     with _quiet(), _refusing():
+        if "preparation" in settings:
+            inside = sitk.GetArrayFromImage(mask) == settings.get("setting", {}).get("label", 1)
+            return _as_ibsi(settings, sitk.GetArrayFromImage(image), inside.view(np.uint8), ItkGrid.of(image))
         extractor = _extractor(settings)
         values = sitk.GetArrayViewFromImage(image)
         if image.GetDimension() == 3 and image.IsSameImageGeometryAs(mask) and _covered(extractor, values.dtype):
@@ -235,6 +255,27 @@ def _covered(extractor: RadiomicsFeatureExtractor, values: np.dtype[Any]) -> boo
     )
 
 
+def _as_ibsi(settings: Mapping[str, Any], values: Values, inside: Solid, grid: ItkGrid) -> dict[str, float]:
+    """Features of a region prepared as IBSI asks; the own loops or none."""
+    preparation = settings["preparation"]
+    if preparation not in ibsi.PREPARATIONS:
+        known = ", ".join(ibsi.PREPARATIONS)
+        raise ConfigurationError(f"the radiomics preparation {preparation!r} is unknown: give one of {known}, or none")
+    extractor = _extractor(with_preparation(settings, "pyradiomics"))
+    planes, extractor.settings["force2D"] = extractor.settings["force2D"], False
+    if not _covered(extractor, values.dtype) or extractor.settings.get("resegmentShape"):
+        raise ConfigurationError(
+            f"the radiomics preparation {preparation!r} is there for original images of whole HU alone, with bins of "
+            "4 HU or more, without filters, normalisation, weights or other distances than 1: change those settings, "
+            "or omit it"
+        )
+    setting = {"voxelArrayShift": 0, "gldm_a": 0, **extractor.settings}
+    region = ibsi.prepare(values, inside, grid, setting, ibsi.PREPARATIONS[preparation])
+    found = _features(extractor, region, setting, in_plane=bool(planes))
+    # PyRadiomics begins with the kind of image. Other values under the same name would end up in one column.
+    return {name.replace("original", preparation, 1): value for name, value in found.items()}
+
+
 def _deprecated(feature_class: str, names: Sequence[str]) -> bool:
     known = getFeatureClasses()[feature_class].getFeatureNames()
     return any(known.get(name, True) for name in names)
@@ -243,13 +284,24 @@ def _deprecated(feature_class: str, names: Sequence[str]) -> bool:
 def _fast(extractor: RadiomicsFeatureExtractor, values: Values, inside: Solid, grid: ItkGrid) -> dict[str, float]:
     """All classes from one preparation, on as many threads as there are cores."""
     setting = {"resegmentShape": False, "voxelArrayShift": 0, "gldm_a": 0, **extractor.settings}
-    region = radiomics_region.prepare(values, inside, grid, setting)
+    return _features(extractor, radiomics_region.prepare(values, inside, grid, setting), setting)
+
+
+def _features(
+    extractor: RadiomicsFeatureExtractor,
+    region: radiomics_region.Region,
+    setting: Mapping[str, Any],
+    *,
+    in_plane: bool = False,
+) -> dict[str, float]:
     wanted = {name: features or [] for name, features in extractor.enabledFeatures.items()}
     found: dict[str, dict[str, float]] = {}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         textures = wanted.keys() & texture.CLASSES
         if textures:
-            counting = texture_matrices.start(region.levels, region.level_count, int(setting["gldm_a"]), threads)
+            counting = texture_matrices.start(
+                region.levels, region.level_count, int(setting["gldm_a"]), threads, in_plane=in_plane
+            )
         if "shape" in wanted:
             shape = threads.submit(shape_features.compute, region.solid, region.spacing_mm, wanted["shape"])
         for name in wanted.keys() & {"firstorder"}:

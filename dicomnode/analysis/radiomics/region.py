@@ -55,8 +55,8 @@ def prepare(values: Values, inside: Solid, grid: ItkGrid, setting: Mapping[str, 
     Raises:
         ValueError: as PyRadiomics, where the mask is empty or too small.
     """
-    values, inside = _fixed(values), _fixed(inside)
-    first, size = _bounding_box(inside)
+    values, inside = fixed(values), fixed(inside)
+    first, size = bounding_box(inside)
     if setting["resampledPixelSpacing"] is not None and setting["interpolator"] is not None:
         wanted = resampling_grid(grid, first, size, setting["resampledPixelSpacing"], setting["padDistance"])
         if wanted is not None:
@@ -65,17 +65,25 @@ def prepare(values: Values, inside: Solid, grid: ItkGrid, setting: Mapping[str, 
     return _discretised(values, inside, grid, setting)
 
 
-def _fixed(array: _Array) -> _Array:
-    """Contiguous and read-only: one type for the compiled loops, whoever made the array."""
+def fixed(array: _Array) -> _Array:
+    """Make an array (z, y, x) contiguous and read-only: one type for the compiled loops, whoever made the array."""
     array = np.ascontiguousarray(array).view()
     array.flags.writeable = False
     return array
 
 
-def _bounding_box(inside: Solid) -> tuple[Counts, Counts]:
-    """First voxel and size, (x, y, z)."""
+def bounding_box(inside: Solid, *, may_be_all: bool = False) -> tuple[Counts, Counts]:
+    """Return the first voxel and the size, (x, y, z), of the region where a mask is not 0.
+
+    Args:
+        inside: (z, y, x), 0 or 1.
+        may_be_all: whether every voxel may be inside.
+
+    Raises:
+        ValueError: it is 0 everywhere, or nowhere, unless the latter may be.
+    """
     planes, rows = np.any(inside, axis=(1, 2)), np.any(inside, axis=0)
-    if not np.any(planes) or np.all(inside):
+    if not np.any(planes) or (not may_be_all and np.all(inside)):
         raise ValueError("no voxel is segmented, or all are")
     spans = [np.flatnonzero(line)[[0, -1]] for line in (np.any(rows, axis=0), np.any(rows, axis=1), planes)]
     return np.array([a for a, _ in spans]), np.array([b - a + 1 for a, b in spans])

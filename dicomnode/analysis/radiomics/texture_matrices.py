@@ -21,6 +21,7 @@ Counts = NDArray[np.int64]
 
 #: One of each pair of opposite directions to the 26 neighbours, as steps in (z, y, x).
 DIRECTIONS = tuple((z, y, x) for z in (0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1) if (z, y, x) > (0, 0, 0))
+_IN_PLANE = 4  # the first of them stay in the plane
 #: Slabs are shared among the threads: several for each, so that all end at about the same time.
 _SLABS = 8
 
@@ -45,7 +46,7 @@ class Matrices:
     zone_size: NDArray[np.int32]
 
 
-def start(levels: Levels, count: int, alpha: int, threads: Executor) -> "Pending":
+def start(levels: Levels, count: int, alpha: int, threads: Executor, *, in_plane: bool = False) -> "Pending":
     """Start to count.
 
     Args:
@@ -53,10 +54,11 @@ def start(levels: Levels, count: int, alpha: int, threads: Executor) -> "Pending
         count: how many levels there are.
         alpha: GLDM's largest difference between dependent neighbours.
         threads: where the counting is done.
+        in_plane: neighbours are those of the same plane z; each matrix is that of all planes together (IBSI: 2.5D).
     """
     depth, height, width = levels.shape
     flat = levels.ravel()
-    steps = np.array([(z * height + y) * width + x for z, y, x in DIRECTIONS])
+    steps = np.array([(z * height + y) * width + x for z, y, x in DIRECTIONS[: _IN_PLANE if in_plane else None]])
     edges = np.linspace(1, depth - 1, _SLABS + 1).astype(int)
     zones = threads.submit(_zones, flat.copy(), steps)
     slabs = [

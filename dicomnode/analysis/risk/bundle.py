@@ -78,7 +78,8 @@ class Bundle:
         if json.loads(json.dumps(settings)) != needed:
             raise BundleError(
                 f"the bundle {self.name!r} was trained with other radiomics settings than this node's (model.toml, "
-                "radiomics), so that features would not be comparable. Train it with features.radiomics_spacing_mm = 1"
+                "radiomics), so that features would not be comparable. Train it with features.radiomics_spacing_mm = 1 "
+                "and with features.radiomics_preparation as analysis.radiomics_preparation is here"
             )
 
     def predict(

@@ -132,6 +132,11 @@ MISTAKES = [
         "[storage]\nlow_free_gb = 1\nminimum_free_gb = 2\n",
         ["storage.minimum_free_gb", "above low_free_gb", "no longer accepted"],
     ),
+    (
+        "filters with the IBSI preparation",
+        "[analysis]\nradiomics_preparation = 'ibsi'\nradiomics_filters = ['LoG']\n",
+        ["radiomics_filters", "must be []"],
+    ),
     ("LoG without width", "[analysis]\nradiomics_log_sigma_mm = [0.0]\n", ["radiomics_log_sigma_mm", "0.5 to 20 mm"]),
     (
         "a count by nobody",

@@ -20,7 +20,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.phantom.phantom import chest
 from dicomnode.analysis.pipeline import Method, analyse
-from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS
+from dicomnode.analysis.radiomics.extract import DEFAULT_SETTINGS, with_preparation
 from dicomnode.analysis.risk import fold_models
 from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.ensemble import Ensemble
@@ -471,8 +471,9 @@ def test_a_node_without_the_model_s_radiomics_refuses_it(made: Made) -> None:
     with pytest.raises(BundleError, match=r"switched off: set analysis\.radiomics = true"):
         made.bundle.check_radiomics(None)
     coarse = {**DEFAULT_SETTINGS, "setting": {**DEFAULT_SETTINGS["setting"], "resampledPixelSpacing": [3, 3, 3]}}
-    with pytest.raises(BundleError, match="other radiomics settings"):
-        made.bundle.check_radiomics(coarse)
+    for others in (coarse, with_preparation(DEFAULT_SETTINGS, "ibsi")):
+        with pytest.raises(BundleError, match="other radiomics settings"):
+            made.bundle.check_radiomics(others)
 
 
 def test_the_node_does_not_start_with_a_model_whose_radiomics_are_switched_off(small: Bundle) -> None:

@@ -199,6 +199,30 @@ def test_radiomics_are_measured_where_the_registry_lacks_them(registry: Registry
     assert spec is not None and json.loads(json.dumps(spec))["setting"]["resampledPixelSpacing"] == [6, 6, 6]
 
 
+def test_radiomics_of_another_preparation_are_not_taken_for_ours(registry: Registry, tmp_path: Path) -> None:
+    """A node whose setting changed has recorded both."""
+    both = registry.features.assign(
+        **{
+            "quantities.lungs.mean_hu": -800.0,
+            "radiomics.lungs.original_glcm_Contrast": 1.0,
+            "radiomics.lungs.ibsi_glcm_Contrast": 2.0,
+        }
+    )
+    for preparation, value in (("pyradiomics", 1.0), ("ibsi", 2.0)):
+        settings = FeatureSettings.model_validate({"radiomics_preparation": preparation, "workers": 1})
+        known = compute(cohort(registry), replace(registry, features=both), settings, tmp_path, silent)
+        textures = [c for c in known if c.startswith("radiomics.")]
+        assert len(textures) == 1 and (known[textures[0]] == value).all()
+
+
+def test_radiomics_are_measured_in_the_preparation_asked_for(registry: Registry, tmp_path: Path) -> None:
+    settings = FeatureSettings(radiomics_spacing_mm=6, radiomics_preparation="ibsi", workers=1)
+    found = compute(cohort(registry), registry, settings, tmp_path, silent)
+    textures = [c for c in found if c.startswith("radiomics.")]
+    assert len(textures) == 3 * 107 and all(".ibsi_" in c for c in textures)
+    assert found[textures].notna().all(axis=None)
+
+
 def test_a_scan_that_cannot_be_measured_is_named(registry: Registry, tmp_path: Path) -> None:
     frame = cohort(registry).assign(volume=["", "", "scans/A-2.npz"])
     with pytest.raises(
