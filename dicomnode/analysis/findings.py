@@ -123,7 +123,7 @@ class Quantities:
 class Radiomics:
     """PyRadiomics features by region, and the parameter file as a mapping.
 
-    Stock PyRadiomics accepts the mapping and repeats the features with it.
+    Stock PyRadiomics accepts the mapping and repeats the features with it, unless it has `preparation`.
     """
 
     settings: Mapping[str, Any]
