@@ -255,6 +255,9 @@ class Findings:
     #: SHA-256 over what the node added from worklist and PACS (the order, doubts about order and prior scans); "" if
     #: nothing. UIDs are derived from it too.
     surroundings_digest: str = ""
+    #: The highest Series Number among the study's images: ours follow it, so that the images open first. Not part of
+    #: `version`: what else lies in the study does not change the result.
+    highest_series_number: int = 0
 
     @property
     def version(self) -> tuple[str, ...]:

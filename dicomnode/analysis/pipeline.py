@@ -6,6 +6,7 @@ analyze` and the training module all call this.
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from dicomnode.analysis.measures import change, quantify, trend
 from dicomnode.analysis.radiomics import extract
 from dicomnode.analysis.risk import predict
 from dicomnode.analysis.series import content_rules, geometry, kernels
-from dicomnode.analysis.series.headers import string
+from dicomnode.analysis.series.headers import ImageHeader, string
 from dicomnode.analysis.series.selection import (
     Selection,
     Series,
@@ -121,7 +122,7 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Segmented:
-    """A study half way: its volume, labels and lobes, doubts about the lobes, and the seconds that it took."""
+    """A study half way: its volume, labels and lobes, doubts about the lobes, seconds taken, highest Series Number."""
 
     selection: Selection
     series: Series
@@ -130,6 +131,7 @@ class Segmented:
     lobes: NDArray[np.uint8] | None
     flags: tuple[Flag, ...]
     seconds: Mapping[str, float]
+    highest_series_number: int
 
 
 class _Stopwatch:
@@ -171,23 +173,31 @@ def segment(
     watch = _Stopwatch(progress)
     with watch.stage("load"):
         headers, unreadable = read_headers(files)
+        highest = _highest_series_number(headers)
         selection = _select(group(headers), unreadable, rules)
         if selection.chosen is None:
-            return Analysis(_refused(selection))
+            return Analysis(_refused(selection, highest))
         try:
             report = None if progress is None else lambda i, n: progress("load", i / n)
             volume = load(selection.chosen, report, rules)
         except RefusedError as e:
-            return Analysis(_refused(selection, e))
+            return Analysis(_refused(selection, highest, e))
     try:
         with watch.stage("segment"):
             labels = segmenter(volume)
             parts = segmenter.lobes(volume, labels)
             flags = () if parts is None else lobes.check(labels, parts)
     except RefusedError as e:
-        return Analysis(_refused(selection, e))
+        return Analysis(_refused(selection, highest, e))
     return Segmented(
-        selection, selection.chosen, volume, labels, None if flags else parts, selection.flags + flags, watch.seconds
+        selection,
+        selection.chosen,
+        volume,
+        labels,
+        None if flags else parts,
+        selection.flags + flags,
+        watch.seconds,
+        highest,
     )
 
 
@@ -261,6 +271,7 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
         software_version=dicomnode.__version__,
         input_digest=input_digest(series),
         algorithm_digest=method.digest,
+        highest_series_number=segmented.highest_series_number,
     )
 
 
@@ -313,7 +324,20 @@ def _kernel(series: Series) -> str:
     return kernel if isinstance(kernel, str) else "\\".join(str(k) for k in kernel or ())
 
 
-def _refused(selection: Selection, error: RefusedError | None = None) -> Findings:
+_MADE_OF_IMAGES = frozenset({"SR", "SEG", "OT", "DOC", "KO", "PR", "REG", "RTSTRUCT", "RTDOSE", "RTPLAN"})
+
+
+def _highest_series_number(headers: Sequence[ImageHeader]) -> int:
+    """Return the highest Series Number (VR IS) of images, 0 where none has one that is a number.
+
+    What was made of images, our own reports among it, does not count: else each new version would begin higher.
+    """
+    images = (h.dataset for h in headers if string(h.dataset, "Modality") not in _MADE_OF_IMAGES)
+    texts = {string(dataset, "SeriesNumber").strip() for dataset in images}
+    return max((int(text) for text in texts if re.fullmatch(r"[0-9]{1,10}", text)), default=0)
+
+
+def _refused(selection: Selection, highest: int, error: RefusedError | None = None) -> Findings:
     """Refused findings; a series that was chosen and then failed joins the rejected ones with its reason."""
     rejected = selection.rejected
     if error is not None and selection.chosen is not None:
@@ -321,7 +345,14 @@ def _refused(selection: Selection, error: RefusedError | None = None) -> Finding
         reason = Reason(error.code, error.text)
         failed = RejectedSeries(series.series_uid, series.modality, len(series.headers), (reason,), series.part)
         rejected = (failed, *rejected)
-    return Findings("refused", None, rejected, selection.flags, software_version=dicomnode.__version__)
+    return Findings(
+        "refused",
+        None,
+        rejected,
+        selection.flags,
+        software_version=dicomnode.__version__,
+        highest_series_number=highest,
+    )
 
 
 def with_encode_time(findings: Findings, seconds: float) -> Findings:

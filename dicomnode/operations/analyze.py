@@ -61,7 +61,9 @@ def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[P
             write_whole(out / FINDINGS, findings.to_json().encode())
         else:
             bar.update(task, description="encode")
-            encode.encode(encode.AnalysisCheckpoint.of(analysis), encode.context(time.time()), out)
+            highest = analysis.findings.highest_series_number
+            how_made = encode.context(time.time(), highest_series_number=highest)
+            encode.encode(encode.AnalysisCheckpoint.of(analysis), how_made, out)
             findings = Findings.from_json((out / FINDINGS).read_text("utf-8"))
     findings_table(console, findings)
     if before and findings.status == "analysed" and findings.change is None:

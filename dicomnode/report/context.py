@@ -23,6 +23,7 @@ class Context:
         station_name: this node's name (VR SH, at most 16 characters), or empty.
         institution: where this node stands (VR LO), or empty.
         previous: the findings of the earlier result that this one replaces. The reports name it as predecessor.
+        highest_series_number: of the study's images; ours follow it.
         order: the worklist's item of this study, undecoded, where the images do not say which order they answer.
 
     Raises:
@@ -36,6 +37,7 @@ class Context:
     institution: str = ""
     previous: Findings | None = None
     order: Dataset | None = None
+    highest_series_number: int = 0
 
     def __post_init__(self) -> None:
         if self.created.utcoffset() is None:
@@ -50,8 +52,19 @@ class Kind:
     series_number: int
     label: str
 
+    def number_after(self, highest: int) -> int:
+        """Return the Series Number in a study whose own go up to `highest`.
 
-# A fixed block of numbers, high enough to stand below the scanner's own series in every list.
+        Viewers open the series with the lowest number first, and that has to be the images. Where a fixed block is not
+        high enough, ours begin at the next full thousand; where that would not fit into an IS (2^31 - 1), they stay.
+        """
+        thousands = -(-(highest + 1) // _BLOCK) * _BLOCK
+        moved = max(thousands - _FIRST_BLOCK, 0)
+        return self.series_number + moved if self.series_number + moved <= _LARGEST_IS else self.series_number
+
+
+_FIRST_BLOCK, _BLOCK, _LARGEST_IS = 9000, 1000, (1 << 31) - 1
+# A block of numbers, high enough to stand below the scanner's own series in most lists.
 SEGMENTATION = Kind("segmentation", 9001, "Lungs")
 MEASUREMENTS = Kind("measurements", 9002, "Measures")
 RISK = Kind("risk", 9003, "Risk")

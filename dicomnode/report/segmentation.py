@@ -6,6 +6,7 @@ import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.valuerep import DSfloat
 
 from dicomnode.analysis.arrays import LEFT, Labels
 from dicomnode.analysis.findings import Findings, Lungs
@@ -69,6 +70,7 @@ def encode(
     )
     if "NumberOfFrames" in first:
         _refer_to_parts(seg, headers)
+    _state_the_step(seg, findings.series.spacing_mm[0])
     _name_dimensions(seg, uids.dimension_organization(sop_uid))
     seg.BodyPartExamined = "CHEST"
     stamp.finish(seg, SEGMENTATION, first, findings, context)
@@ -168,6 +170,17 @@ def _measures(header: Dataset, spacing_mm: tuple[float, float, float]) -> hd.Pix
         slice_thickness=float(thickness) if thickness else spacing_mm[0],
         spacing_between_slices=spacing_mm[0],
     )
+
+
+def _state_the_step(seg: Dataset, step_mm: float) -> None:
+    """Give the distance between slices wherever the pixels' size stands.
+
+    highdicom leaves it out where the slices are tilted or uneven, and an enhanced source may lack it: readers then take
+    Slice Thickness for it, and with it another volume.
+    """
+    for groups in (*seg.SharedFunctionalGroupsSequence, *seg.PerFrameFunctionalGroupsSequence):
+        for measures in groups.get("PixelMeasuresSequence", ()):
+            measures.SpacingBetweenSlices = DSfloat(step_mm, auto_format=True)
 
 
 def _name_dimensions(seg: Dataset, uid: str) -> None:

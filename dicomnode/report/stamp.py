@@ -22,7 +22,7 @@ def finish(dataset: Dataset, kind: Kind, header: Dataset, findings: Findings, co
     Sequence instead (`source.requests`).
     """
     dataset.SeriesDescription = describe(kind.label, findings)
-    dataset.SeriesNumber = kind.series_number
+    dataset.SeriesNumber = kind.number_after(context.highest_series_number)
     _equipment(dataset, context)
     contribution = Dataset()
     contribution.PurposeOfReferenceCodeSequence = [codes.item(codes.PROCESSING_EQUIPMENT)]

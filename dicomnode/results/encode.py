@@ -94,11 +94,22 @@ class AnalysisCheckpoint:
 
 
 def context(
-    made_at: float, station_name: str = "", previous: Findings | None = None, order: Dataset | None = None
+    made_at: float,
+    station_name: str = "",
+    previous: Findings | None = None,
+    order: Dataset | None = None,
+    highest_series_number: int = 0,
 ) -> Context:
     """Return the circumstances of a result that was made (or first asked for) at `made_at`, seconds since 1970."""
-    serial, created = station_name or "offline", datetime.fromtimestamp(made_at, UTC)
-    return Context(created, dicomnode.__version__, serial, station_name, previous=previous, order=order)
+    return Context(
+        datetime.fromtimestamp(made_at, UTC),
+        dicomnode.__version__,
+        station_name or "offline",
+        station_name,
+        previous=previous,
+        order=order,
+        highest_series_number=highest_series_number,
+    )
 
 
 def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:

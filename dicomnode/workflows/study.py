@@ -175,18 +175,19 @@ def _context(work: Work, study_uid: str, generation: int) -> Context:
     """Return the circumstances of a generation's result.
 
     The same result as an earlier generation's (nothing that was measured has changed) gets the same UIDs, so it must
-    be the same bytes: its time and its predecessor are those of the generation that came to it first.
+    be the same bytes: its time, predecessor and series numbers are those of the generation that came to it first.
     """
     found = _findings(work, study_uid, generation)
-    first = generation
+    first, result = generation, found
     for earlier in range(generation - 1, 0, -1):
         before = _findings(work, study_uid, earlier)
         if found is not None and before is not None and before.version == found.version:
-            first = earlier
+            first, result = earlier, before
     previous = _predecessor(work, study_uid, first)
     made_at = _job(work.catalog, study_uid, first).created_at
     folder = results_folder(work.config.storage.results, study_uid, generation)
-    return encode.context(made_at, work.config.node.ae_title, previous, order.decided(folder))
+    highest = 0 if result is None else result.highest_series_number
+    return encode.context(made_at, work.config.node.ae_title, previous, order.decided(folder), highest)
 
 
 def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None:

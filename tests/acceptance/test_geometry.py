@@ -13,6 +13,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import generate_uid
@@ -140,6 +141,67 @@ def test_a_concatenation(
     assert_valid(tmp_path / "out", peer("dciodvfy", "dicom3tools"))
 
 
+def uneven(datasets: list[Dataset]) -> list[Dataset]:
+    """Every fourth slice a little off, and a thickness that is not the step."""
+    for number, d in enumerate(datasets):
+        x, y, z = (float(v) for v in d.ImagePositionPatient)
+        d.ImagePositionPatient = [x, y, z + 0.4 * (number % 4 == 1)]
+        d.SliceThickness = "1.0"
+    return datasets
+
+
+def thin_with_gaps(datasets: list[Dataset]) -> list[Dataset]:
+    for d in datasets:
+        d.SliceThickness = "1.0"
+    return datasets
+
+
+def overlapping(datasets: list[Dataset]) -> list[Dataset]:
+    for d in datasets:
+        d.SliceThickness = "10"
+    return datasets
+
+
+def enhanced_without_step(datasets: list[Dataset]) -> list[Dataset]:
+    image = by_hand(thin_with_gaps(datasets))
+    for groups in (*image.SharedFunctionalGroupsSequence, *image.PerFrameFunctionalGroupsSequence):
+        for measures in groups.get("PixelMeasuresSequence", ()):
+            measures.SliceThickness = "1.0"
+            if "SpacingBetweenSlices" in measures:
+                del measures.SpacingBetweenSlices
+    return [image]
+
+
+@pytest.mark.parametrize("change", [uneven, thin_with_gaps, overlapping, enhanced_without_step])
+def test_another_reader_finds_the_volume_that_the_report_states(
+    data: Path, tmp_path: Path, peer: Callable[[str, str], str], change: Callable[[list[Dataset]], list[Dataset]]
+) -> None:
+    """dcmqi takes the distance between slices from the object; where it is missing, Slice Thickness."""
+    write(change(coarse(data)), tmp_path / "in")
+    volume_ml = analyse(tmp_path / "in", tmp_path / "out")["lungs"]["volume_ml"]
+    command = [peer("segimage2itkimage", "dcmqi"), "--inputDICOM", str(tmp_path / "out" / "seg.dcm")]
+    subprocess.run([*command, "--outputDirectory", str(tmp_path), "-t", "nrrd"], check=True, capture_output=True)
+    for number, side in ((1, "right"), (2, "left")):
+        mask = sitk.ReadImage(str(tmp_path / f"{number}.nrrd"))
+        theirs = np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(mask.GetSpacing()) / 1000
+        assert theirs == pytest.approx(volume_ml[side], rel=1e-3)
+
+
+def test_the_images_open_first(data: Path, tmp_path: Path) -> None:
+    """Their Series Number is the lowest, whatever it is; a report that was there before does not count."""
+    datasets = coarse(data)
+    for d in datasets:
+        d.SeriesNumber = "30026"
+    write(datasets, tmp_path / "in")
+    analyse(tmp_path / "in", tmp_path / "out")
+    ours = {p.stem: int(pydicom.dcmread(p).SeriesNumber) for p in (tmp_path / "out").glob("*.dcm")}
+    assert ours == {"seg": 31001, "measurements": 31002, "summary": 31004}
+    for path in (tmp_path / "out").glob("*.dcm"):
+        path.rename(tmp_path / "in" / f"ours-{path.name}")
+    analyse(tmp_path / "in", tmp_path / "again")
+    assert {int(pydicom.dcmread(p).SeriesNumber) for p in (tmp_path / "again").glob("*.dcm")} == set(ours.values())
+
+
 def tilted(datasets: list[Dataset]) -> tuple[list[Dataset], NDArray[np.float64]]:
     """The chest as a tilted gantry would have scanned it, and the straight voxel coordinates of each pixel."""
     volume = np.stack([d.pixel_array for d in datasets]).astype(np.float32)
@@ -178,6 +240,10 @@ def test_gantry_tilt(
     inside = (place[0] > 2) & (place[0] < len(datasets) - 3)
     for label in (1, 2):
         assert dice((ours == label) & inside, (truth == label) & inside) > 0.95
+    seg = pydicom.dcmread(tmp_path / "out" / "seg.dcm", stop_before_pixels=True)
+    [measures] = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    voxel_ml = float(np.prod([*measures.PixelSpacing, measures.SpacingBetweenSlices])) / 1000
+    assert np.count_nonzero(ours) * voxel_ml == pytest.approx(found["lungs"]["volume_ml"]["total"], rel=0.01)
     # The bound tells a mask in its place from one that is a pixel off.
     shifted = np.roll(ours, 1, axis=1)
     assert dice((ours > 0) & inside, (truth > 0) & inside) > dice((shifted > 0) & inside, (truth > 0) & inside) + 0.02

@@ -1,10 +1,12 @@
 """What other people's programs say about our objects: dicom3tools, PixelMed, DCMTK, dcmqi, SimpleITK."""
 
+import html
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -92,6 +94,21 @@ def test_dsrdump_reads_the_reports(written: Written, kind: str, peer: Peer) -> N
     assert errors(text) == []
     assert "Research use only; check the images first." in text
     assert "Imaging Measurement Report" in text
+
+
+@pytest.mark.parametrize(("kind", "values"), [("measurements", 17), ("risk", 9)])
+def test_dsr2html_prints_every_number_with_its_name(written: Written, kind: str, values: int, peer: Peer) -> None:
+    """A number in a continuous container is printed bare."""
+    page = said([peer("dsr2html", "dcmtk"), written[kind]])
+    names = {item.ConceptNameCodeSequence[0].CodeMeaning for item in numbers(pydicom.dcmread(written[kind]))}
+    assert len(names) >= values
+    assert [name for name in names if f"<b>{html.escape(name, quote=False)}:</b>" not in page] == []
+
+
+def numbers(item: Dataset) -> list[Dataset]:
+    """Every NUM item below an item."""
+    below = [n for child in item.get("ContentSequence", ()) for n in numbers(child)]
+    return [item, *below] if item.get("ValueType") == "NUM" else below
 
 
 @pytest.mark.slow

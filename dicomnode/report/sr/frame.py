@@ -133,7 +133,19 @@ def _root(
     qualities = ContainerContentItem(name=codes.QUALITATIVE_EVALUATIONS, relationship_type="CONTAINS")
     qualities.ContentSequence = hd.sr.ContentSequence(evaluations)
     root.ContentSequence.append(qualities)
+    _separate(root)
     return root
+
+
+def _separate(item: Dataset) -> None:
+    """Mark every container as a list of separate statements (PS3.3 C.18.8).
+
+    Of continuous text, which highdicom makes of all of them, readers such as dsr2html print the values without names.
+    """
+    if item.ValueType == "CONTAINER":
+        item.ContinuityOfContent = "SEPARATE"
+    for child in item.get("ContentSequence", ()):
+        _separate(child)
 
 
 def _report_procedures(report: Dataset, procedures: Sequence[Dataset]) -> None:

@@ -53,6 +53,22 @@ def test_kinds_have_numbers_and_names_of_their_own() -> None:
     assert len({kind.series_number for kind in KINDS}) == len({kind.name for kind in KINDS}) == len(KINDS)
 
 
+@pytest.mark.parametrize(
+    ("highest", "number"),
+    [
+        (0, 9002),
+        (8999, 9002),
+        (9000, 10002),
+        (9999, 10002),
+        (30026, 31002),
+        (2147483647, 9002),
+        (2147480000, 2147481002),
+    ],
+)
+def test_series_numbers_follow_the_study_s(highest: int, number: int) -> None:
+    assert context.MEASUREMENTS.number_after(highest) == number
+
+
 def test_a_time_without_zone_is_refused() -> None:
     naive = cases.CONTEXT.created.replace(tzinfo=None)
     with pytest.raises(ValueError, match="without a time zone"):
