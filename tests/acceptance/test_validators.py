@@ -99,10 +99,10 @@ def test_dsrdump_reads_the_reports(written: Written, kind: str, peer: Peer) -> N
 @pytest.mark.parametrize(("kind", "values"), [("measurements", 17), ("risk", 9)])
 def test_dsr2html_prints_every_number_with_its_name(written: Written, kind: str, values: int, peer: Peer) -> None:
     """A number in a continuous container is printed bare."""
-    page = said([peer("dsr2html", "dcmtk"), written[kind]])
+    page = html.unescape(said([peer("dsr2html", "dcmtk"), written[kind]]))
     names = {item.ConceptNameCodeSequence[0].CodeMeaning for item in numbers(pydicom.dcmread(written[kind]))}
     assert len(names) >= values
-    assert [name for name in names if f"<b>{html.escape(name, quote=False)}:</b>" not in page] == []
+    assert [name for name in names if f"<b>{name}:</b>" not in page] == []
 
 
 def numbers(item: Dataset) -> list[Dataset]:
