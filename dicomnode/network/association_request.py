@@ -5,7 +5,7 @@ pynetdicom ends in a traceback, or keeps its threads for half a minute, where PS
 | what comes | PS3.8 | here |
 |---|---|---|
 | protocol version with more bits than bit 0 | 9.3.2: only bit 0 is tested | taken; without bit 0 rejected (1, 2, 2) |
-| AE title padded with NUL | – | as with spaces |
+| AE title padded with NUL | 9.3.2: with spaces | as with spaces |
 | AE title blank, or with control or non-ASCII characters | 9.3.2 | rejected: not recognised (1, 1, 3 and 1, 1, 7) |
 | another application context | 7.1.1.2 | rejected (1, 1, 2) |
 | unknown items and sub-items | 9.3.1: ignored | ignored |

@@ -41,12 +41,12 @@ class Lobby:
         return whose
 
     def leave(self, connection: socket.socket) -> None:
-        """The connection has become an association, or has ended. Nothing happens if it is not here."""
+        """Let go a connection that has become an association, or has ended. It need not be here."""
         with self._lock:
             self._forget(connection)
 
     def renew(self, connection: socket.socket, wrapped: socket.socket) -> None:
-        """The connection goes on as another socket (TLS takes the descriptor of the first)."""
+        """Go on with another socket for a connection: TLS takes the descriptor of the first."""
         with self._lock:
             address = self._addresses.pop(connection, None)
             if address is not None:

@@ -85,7 +85,7 @@ class Messages:
             self._end()
 
     def close(self) -> None:
-        """The association has ended."""
+        """Forget what was coming in: the association has ended."""
         self._data = bytearray()
         self._give_back()
 
@@ -111,6 +111,6 @@ class Messages:
             message.command_set = decode(BytesIO(command.encoded()), True, True)
             message.data_set, message.context_id = BytesIO(data), context_id
             primitive = message.message_to_primitive()
-        except Exception as error:  # pynetdicom may raise anything at what it did not expect
+        except Exception as error:  # noqa: BLE001  (pynetdicom may raise anything at what it did not expect)
             raise ProtocolError(f"command 0x{command.kind:04X} cannot be read ({type(error).__name__})") from None
         self._association.dimse.msg_queue.put((context_id, primitive))

@@ -265,13 +265,13 @@ class DicomServer(ThreadedAssociationServer):
         return True
 
     def settle(self, association: Association) -> None:
-        """The association has its place: its connection is no longer one that waits."""
+        """Let an association's connection out of the lobby: it has its place."""
         wrapped = association.dul.socket
         if wrapped is not None and wrapped.socket is not None:
             self.lobby.leave(wrapped.socket)
 
     def shutdown_request(self, request: Any) -> None:
-        """Closes a connection, also one for which no thread could be started."""
+        """Close a connection, also one for which no thread could be started."""
         self.connections.discard(request)
         self.lobby.leave(request)
         super().shutdown_request(request)

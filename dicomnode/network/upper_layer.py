@@ -1,8 +1,8 @@
 """The upper layer of an incoming association (PS3.8): pynetdicom's state machine, without its polling and its copies.
 
 - A C-STORE goes from the socket into the spool fragment by fragment, and is answered here, in the network thread: the
-  peer waits for the answer, and there is nothing else to do meanwhile. Every other message is put together here too, and
-  then takes pynetdicom's own way.
+  peer waits for the answer, and there is nothing else to do meanwhile. Every other message is put together by hand too
+  (`network.messages`), and then takes pynetdicom's own way.
 - Whatever a peer can make grow has an end (docs/admin/limits.md): PDUs, command sets, identifiers, messages that wait.
 - A request for an association is read by hand before pynetdicom sees it (`network.association_request`).
 - A PDU that has begun has to end: a peer that sends a byte a minute is cut off by a deadline, not by a silence.

@@ -32,6 +32,7 @@ from dicomnode.reception.admission import Admission, CallerLimits
 from dicomnode.reception.c_store import Reception
 from dicomnode.reception.commitment_scp import Reports
 from dicomnode.reception.holdings import QueryHoldings
+from dicomnode.reception.quarantine import Quarantine
 from dicomnode.reception.query_retrieve_scp import MovingEntity, RetrieveProvider
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
@@ -118,11 +119,11 @@ class ReceiverSettings:
 
     @property
     def per_address(self) -> CallerLimits:
-        """What one address may have."""
+        """Return what one address may have."""
         return CallerLimits(self.max_per_address or -(-self.max_associations * 4 // 5), self.per_minute)
 
     def limits(self, caller: PermittedCaller | None) -> CallerLimits:
-        """What a caller may have, one AE title at one address."""
+        """Return what a caller may have, one AE title at one address."""
         mine, usual = caller or PermittedCaller("*"), self.per_address
         return CallerLimits(mine.max_associations or usual.at_once, mine.per_minute or usual.per_minute)
 
@@ -137,6 +138,7 @@ class Receiver:
         self._run = process_names.current()
         self._rows: dict[Association, int] = {}
         self._admission = Admission(settings.max_associations, settings.per_address)
+        self._quarantine = Quarantine(spool, settings.quarantine_bytes)
         self._server: DicomServer | None = None
         self._entity = _entity(settings)
         self._reports = Reports(catalog, settings.report_to)
@@ -291,6 +293,8 @@ class Receiver:
             UID(context.transfer_syntax[0]),
             self._spool,
             self._catalog,
+            quarantine=self._quarantine,
+            largest=self._settings.largest_object_bytes,
             has_space=self._has_space,
             association_id=lambda: self._association_id(association),
         )

@@ -64,9 +64,11 @@ def test_a_request_is_read() -> None:
         struct.pack("<HHLL", 0, 0x0100, 4, 0x0030) + struct.pack("<HHLH", 0, 0x0800, 2, 0x0101),
         b"".join(struct.pack("<HHL", 0, number, 0) for number in range(1000)),
     ],
-    ids=["no data set", "no instance", "no class", "unknown", "unknown 2", "answer to a cancel", "answer without status",
-         "no destination", "no event", "class is no UID", "long AE title", "cut", "too long", "empty", "no command",
-         "no data set type", "long number", "1000 elements"],
+    ids=[
+        *("no data set", "no instance", "no class", "unknown", "unknown 2", "answer to a cancel"),
+        *("answer without status", "no destination", "no event", "class is no UID", "long AE title", "cut"),
+        *("too long", "empty", "no command", "no data set type", "long number", "1000 elements"),
+    ],
 )  # fmt: skip
 def test_what_is_no_command_is_refused_without_a_word_of_it(content: bytes) -> None:
     with pytest.raises(ProtocolError) as raised:
