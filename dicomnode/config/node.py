@@ -33,6 +33,12 @@ class CallerTable(ConfigTable):
         pattern=r"^$|^.+:\d{1,5}$",
         description="give the 'host:port' at which this caller receives C-MOVE transfers",
     )
+    max_associations: int = Field(
+        0, ge=0, le=900, description="give this caller's associations at a time, or 0 for as many as any address"
+    )
+    max_associations_per_minute: int = Field(
+        0, ge=0, description="give this caller's new associations a minute, or 0 for as many as any address"
+    )
 
     @field_validator("query")
     @classmethod
@@ -68,6 +74,12 @@ class NodeTable(ConfigTable):
     )
     max_associations: int = Field(
         50, ge=1, le=900, description="give the number of associations per receiving process, from 1 to 900"
+    )
+    max_associations_per_address: int = Field(
+        0, ge=0, le=900, description="give the number that one address may have, or 0 for four fifths of them"
+    )
+    max_associations_per_minute: int = Field(
+        6000, ge=1, description="give the new associations that one address may open in a minute, at least 1"
     )
     receivers: int = Field(
         1, ge=1, le=16, description="give the number of receiving processes that share the port, 1 to 16"
@@ -116,6 +128,13 @@ class StorageTable(ConfigTable):
     )
     minimum_free_gb: float = Field(
         2.0, ge=0, description="give the free disk space, in GB, below which images are no longer accepted"
+    )
+
+    quarantine_gb: float = Field(
+        5.0, ge=0, description="give the size of the quarantine, in GB; the oldest refused objects go first"
+    )
+    largest_object_gb: float = Field(
+        4.0, gt=0, description="give the size, in GB, above which a received object is refused"
     )
 
     @field_validator("minimum_free_gb")

@@ -1,13 +1,16 @@
 """Attribute matching of queries (PS3.4 C.2.2.2): single value, list of UIDs, universal, wild card, range. Pure."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 _RANGES = frozenset({"DA", "TM", "DT"})
+_PADDING = " \0"
 _WITH_WILD_CARDS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 
 
@@ -31,10 +34,14 @@ def _values(element: DataElement | None) -> list[str]:
 
 
 def _matches(key: DataElement, element: DataElement | None) -> bool:
+    if key.VR == "SQ":
+        return True
     wanted = _values(key)
-    if key.VR == "SQ" or not wanted or wanted == ["*"]:
+    if not wanted or wanted == ["*"]:
         return True
     found = _values(element)
+    if key.VR == "UI":  # a list may be long
+        return not {one.strip(_PADDING) for one in wanted}.isdisjoint(one.strip(_PADDING) for one in found)
     return any(_equal(key.VR, one, value) for one in wanted for value in found)
 
 
@@ -51,8 +58,37 @@ def _equal(vr: str, wanted: str, value: str) -> bool:
 
 
 def _like(pattern: str, value: str) -> bool:
-    parts = [{"*": ".*", "?": "."}.get(letter, re.escape(letter)) for letter in pattern]
-    return re.fullmatch("".join(parts), value, re.DOTALL) is not None
+    """Match with wild cards in one pass over the value, however many there are: a pattern is a stranger's program.
+
+    A set of bits says up to which letters of the pattern the value read so far may stand for.
+    """
+    if "*" not in pattern and "?" not in pattern:
+        return pattern == value
+    steps, anything, stays, end = _compiled(pattern)
+    reached = 1
+    for letter in value:
+        reached = (reached & steps.get(letter, anything)) << 1 | reached & stays
+        if not reached:
+            return False
+    return bool(reached & end)
+
+
+@lru_cache(maxsize=64)
+def _compiled(pattern: str) -> tuple[dict[str, int], int, int, int]:
+    """Of the pattern without its stars: where each letter may stand, where any, where a star is, and the end."""
+    letters: dict[str, int] = defaultdict(int)
+    anything = stays = 0
+    bit = 1
+    for letter in pattern:
+        if letter == "*":
+            stays |= bit
+            continue
+        if letter == "?":
+            anything |= bit
+        else:
+            letters[letter] |= bit
+        bit <<= 1
+    return {letter: bits | anything for letter, bits in letters.items()}, anything, stays, bit
 
 
 def _in_range(wanted: str, value: str) -> bool:

@@ -29,12 +29,16 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
 
+from dicomnode.network.lobby import Lobby
 from dicomnode.network.upper_layer import Begin, UpperLayer
 
 log = logging.getLogger(__name__)
 
 #: Connections of one process, those without an association included.
 MOST_CONNECTIONS = 3000
+#: Connections that wait for their association may fill the places of so many addresses (`Lobby`).
+_ADDRESSES = 3
+_TELL_S = 60.0
 _PDU_HEADER, _A_ASSOCIATE_RQ = 6, 0x01  # type, reserved, length: PS3.8 9.3.1
 #: 128 presentation contexts with 16 transfer syntaxes each take 90 kB; the usual request is a tenth.
 _LONGEST_REQUEST = 32_768
@@ -169,10 +173,11 @@ def has_request(sock: socket.socket, timeout_s: float) -> bool:
             if len(start) < wanted:
                 return False
             kind, length = struct.unpack_from(">BxL", start)
-            if wanted > _PDU_HEADER or kind != _A_ASSOCIATE_RQ or length > _LONGEST_REQUEST:
+            whole = _PDU_HEADER + length
+            if wanted == whole or kind != _A_ASSOCIATE_RQ or length > _LONGEST_REQUEST:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
                 return True
-            wanted += length
+            wanted = whole
     except OSError:
         return False  # reset by the peer
 
@@ -191,7 +196,6 @@ class _Handler(RequestHandler):
             else:
                 log.debug("connection from %s closed without a request", self.client_address[0])
         finally:
-            server.connections.discard(self.request)
             server.shutdown_request(self.request)
 
     def _associate(self) -> None:
@@ -227,6 +231,7 @@ class DicomServer(ThreadedAssociationServer):
         *,
         open_timeout_s: float,
         network_timeout_s: float,
+        waiting: int,
         begin: Begin,
         ended: Callable[[Association], None],
         evt_handlers: list[Any],
@@ -237,6 +242,8 @@ class DicomServer(ThreadedAssociationServer):
         self.begin = begin
         self.ended = ended
         self.connections: set[socket.socket] = set()
+        self.lobby = Lobby(waiting, _ADDRESSES * waiting)
+        self._told_at = -_TELL_S
         self._share_port = share_port
         super().__init__(entity, address, title, contexts, evt_handlers=evt_handlers, request_handler=_Handler)
 
@@ -249,10 +256,31 @@ class DicomServer(ThreadedAssociationServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Each connection costs a thread: there is an end to it, far above any honest use."""
         if len(self.connections) >= MOST_CONNECTIONS:
-            log.warning("closed a connection from %s: %d are open", client_address[0], MOST_CONNECTIONS)
+            self._tell("closed a connection from %s: %d are open", client_address[0], MOST_CONNECTIONS)
             return False
         self.connections.add(request)
+        closed = self.lobby.enter(request, client_address[0])
+        if closed is not None:
+            self._tell("closed the oldest connection from %s that waits for its association: too many do", closed)
         return True
+
+    def settle(self, association: Association) -> None:
+        """Let an association's connection out of the lobby: it has its place."""
+        wrapped = association.dul.socket
+        if wrapped is not None and wrapped.socket is not None:
+            self.lobby.leave(wrapped.socket)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection, also one for which no thread could be started."""
+        self.connections.discard(request)
+        self.lobby.leave(request)
+        super().shutdown_request(request)
+
+    def _tell(self, text: str, *arguments: object) -> None:
+        """Log what a flood brings about, once a minute."""
+        if time.monotonic() - self._told_at >= _TELL_S:
+            self._told_at = time.monotonic()
+            log.warning(text, *arguments)
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
         """Log a failed connection, which does not end the server, instead of writing to standard error."""

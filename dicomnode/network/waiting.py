@@ -12,17 +12,21 @@ from queue import Queue
 from typing import Any
 
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
 #: Both threads of an association look at their timers at least so often.
 _LONGEST_WAIT_S = 0.2
+#: Fragments of answers that wait to be sent, of 256 kB at most.
+_MOST_TO_SEND = 16
 
 
 class PollingSocket(AssociationSocket):
     """Waits without polling, reads whole PDUs with few system calls, and has no limit of 1,024 descriptors."""
 
-    def __init__(self, association: Association, client_socket: socket.socket, wake: int) -> None:
+    def __init__(self, association: Association, client_socket: socket.socket, wake: int, send_s: float) -> None:
         super().__init__(association, client_socket=client_socket)
+        self.send_s = send_s
         self._wake = wake
         self._again = bytearray()
         self._poll = select.poll()
@@ -64,6 +68,23 @@ class PollingSocket(AssociationSocket):
                 raise TimeoutError("the PDU did not end in time")
         return done
 
+    def read_some(self, buffer: bytearray) -> int:
+        """Read what is there, at most what the buffer holds; return how much, 0 once the peer has closed."""
+        assert self.socket is not None
+        return self.socket.recv_into(buffer)
+
+    def send(self, bytestream: bytes) -> None:
+        """Send all of it; a peer that does not take it in time has gone."""
+        deadline, rest = time.monotonic() + self.send_s, memoryview(bytestream)
+        try:
+            assert self.socket is not None
+            while rest:
+                rest = rest[self.socket.send(rest) :]
+                if rest and time.monotonic() > deadline:
+                    raise TimeoutError
+        except (OSError, AssertionError):
+            self.event_queue.put("Evt17")  # transport connection closed
+
     def give_back(self, data: bytes | memoryview) -> None:
         """Put bytes back: the next `recv`s return them."""
         self._again += data
@@ -94,6 +115,33 @@ class WakingQueue(Queue[Any]):
         """Put an item in, and wake who waits for it."""
         super().put(item, block, timeout)
         self._wake()
+
+
+class SendQueue(WakingQueue):
+    """What we send: who answers faster than the peer reads waits, so that memory does not grow with the answers."""
+
+    def __init__(self, wake: Callable[[], None], is_sending: Callable[[], bool]) -> None:
+        super().__init__(wake)
+        self._is_sending = is_sending
+        self._room = threading.Condition(self.mutex)
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put an item in.
+
+        Raises:
+            ConnectionError: nobody sends any more.
+        """
+        if isinstance(item, P_DATA):
+            with self._room:
+                while self._qsize() >= _MOST_TO_SEND:
+                    if not self._is_sending():
+                        raise ConnectionError("the association has ended")
+                    self._room.wait(_LONGEST_WAIT_S)
+        super().put(item, block, timeout)
+
+    def _get(self) -> Any:
+        self._room.notify()
+        return super()._get()
 
 
 class ReactorCheckpoint(threading.Event):

@@ -14,13 +14,23 @@ from dicomnode.network.association import Peer, associated
 from dicomnode.network.commands import StoreRequest
 from dicomnode.network.move import Retrieved, follow, patient
 from dicomnode.reception.c_store import Reception
+from dicomnode.reception.quarantine import Quarantine
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
 
 
-def get(peer: Peer, identifier: Dataset, spool: Spool, catalog: Catalog, minimum_free_bytes: int) -> Retrieved:
-    """C-GET into the spool.
+def get(
+    peer: Peer,
+    identifier: Dataset,
+    spool: Spool,
+    catalog: Catalog,
+    *,
+    minimum_free_bytes: int,
+    quarantine_bytes: int,
+    largest: int,
+) -> Retrieved:
+    """C-GET into the spool; the sizes are as in `receiver.ReceiverSettings`.
 
     Raises:
         PeerError, PeerRejectedError: as `move`.
@@ -28,6 +38,7 @@ def get(peer: Peer, identifier: Dataset, spool: Spool, catalog: Catalog, minimum
     storage = [one for one in contexts.accepted() if one.abstract_syntax != contexts.VERIFICATION]
     proposed = [build_context(find.STUDY_ROOT_GET, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]), *storage]
     roles = [build_role(UID(str(one.abstract_syntax)), scp_role=True) for one in storage]
+    quarantine = Quarantine(spool, quarantine_bytes)
     row = catalog.begin_association(process_names.current(), peer.ae_title, peer.calling_ae, peer.host, time.time())
 
     def store(event: evt.Event) -> int:
@@ -48,6 +59,8 @@ def get(peer: Peer, identifier: Dataset, spool: Spool, catalog: Catalog, minimum
             UID(context.transfer_syntax),
             spool,
             catalog,
+            quarantine=quarantine,
+            largest=largest,
             has_space=has_space,
             association_id=lambda: row,
         )

@@ -7,10 +7,13 @@ again, and `Catalog.record` calls it «same» or, if only the file had come abou
 | status | when (PS3.4 table B.2-1, PS3.7 annex C) | bytes kept |
 |---|---|---|
 | 0x0000 | safe on disk and recorded, also when it was here before | spool |
-| 0xA700 out of resources | free space below the mark, the disk or the catalogue failed: try again | no |
+| 0xA700 out of resources | free space below the mark, disk or the catalogue failed; it is too large | no |
 | 0xA900 does not match SOP class | class or instance UID of dataset, request and context differ | quarantine |
-| 0xC000 cannot understand | the header cannot be parsed or lacks a UID | quarantine |
+| 0xC000 cannot understand | the header cannot be parsed, or lacks a UID, or a UID is none | quarantine |
 | 0xC001 cannot understand | another content has this SOP Instance UID; the first is kept, never replaced | quarantine |
+
+The quarantine has an end (`reception.quarantine`). A UID is digits and dots of at most 64 characters; what is none is
+quoted nowhere.
 
 0xC001 is a failure on purpose: a success or a warning would let the sender delete a copy that is not in the study.
 """
@@ -27,7 +30,9 @@ from dicomnode import logs
 from dicomnode.errors import SpoolError
 from dicomnode.network.commands import StoreAnswer, StoreRequest
 from dicomnode.network.file_meta import encode
-from dicomnode.reception.header import HeaderError, InstanceHeader, parse
+from dicomnode.network.uids import is_uid, shown
+from dicomnode.reception.header import HeaderError, InstanceHeader, InvalidUidError, parse
+from dicomnode.reception.quarantine import Quarantine
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.store.sameness import same_content
@@ -40,6 +45,8 @@ OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 UID_TAKEN = 0xC001
+#: How often the free space is looked at while an object comes in, bytes.
+_LOOK_EVERY = 64 << 20
 
 
 class Reception:
@@ -53,21 +60,25 @@ class Reception:
         spool: Spool,
         catalog: Catalog,
         *,
+        quarantine: Quarantine,
+        largest: int,
         has_space: Callable[[], bool],
         association_id: Callable[[], int],
     ) -> None:
         """Begin an object; `sop_class_uid` and `transfer_syntax` are those of the presentation context.
 
-        `association_id` is asked once there is something to record.
+        More than `largest` bytes are refused. `association_id` is asked once there is something to record.
         """
         self._request, self._sop_class, self._syntax = request, sop_class_uid, transfer_syntax
         self._spool, self._catalog, self._association_id = spool, catalog, association_id
+        self._quarantine, self._largest, self._has_space = quarantine, largest, has_space
+        self._size, self._look_at = 0, min(_LOOK_EVERY, largest)
         self._incoming: Incoming | None = None
         self._why = "cannot store now"
         try:
             if has_space():
-                named = (request.sop_class_uid, request.sop_instance_uid)
-                self._incoming = spool.receive(encode(*named, transfer_syntax))
+                named = [uid if is_uid(uid) else "" for uid in (request.sop_class_uid, request.sop_instance_uid)]
+                self._incoming = spool.receive(encode(named[0], named[1], transfer_syntax))
             else:
                 self._why = "out of disk space"
         except SpoolError as error:
@@ -81,6 +92,23 @@ class Reception:
             except SpoolError as error:
                 self._incoming = None
                 self._failed(error)
+            self._size += len(data)
+            if self._size > self._look_at:
+                self._look()
+
+    def _look(self) -> None:
+        """Refuse an object without an end, before the disk is full of it."""
+        self._look_at = min(self._size + _LOOK_EVERY, self._largest)
+        if self._size > self._largest:
+            self._why = "larger than this node takes"
+        elif self._has_space():
+            return
+        else:
+            self._why = "out of disk space"
+        if self._incoming is not None:
+            log.error("cannot store %s: %s", shown(self._request.sop_instance_uid), self._why)
+            self._incoming.discard()
+            self._incoming = None
 
     def abandon(self) -> None:
         """Give up the object: the association has ended in the middle of it."""
@@ -96,21 +124,21 @@ class Reception:
         except SpoolError as error:
             self._failed(error)
         except Exception as error:  # noqa: BLE001  (whatever one image does: it is answered, and the next one may come)
-            logs.log_unexpected(log, error, "cannot store %s", self._request.sop_instance_uid)
+            logs.log_unexpected(log, error, "cannot store %s", shown(self._request.sop_instance_uid))
         self._incoming.discard()
         return StoreAnswer(OUT_OF_RESOURCES, self._why)
 
     def _failed(self, error: SpoolError) -> None:
-        log.error("cannot store %s: %s", self._request.sop_instance_uid, error)
+        log.error("cannot store %s: %s", shown(self._request.sop_instance_uid), error)
 
     def _judge(self, incoming: Incoming) -> StoreAnswer:
-        request = self._request
         try:
-            with incoming.dataset() as dataset:
-                header = parse(dataset, self._syntax)
+            header = self._header(incoming)
+        except InvalidUidError as error:
+            return self._refuse(incoming, CANNOT_UNDERSTAND, "invalid-uid", str(error))
         except HeaderError as error:
             return self._refuse(incoming, CANNOT_UNDERSTAND, "unreadable-header", str(error))
-        named = (request.sop_class_uid, request.sop_instance_uid)
+        named = (self._request.sop_class_uid, self._request.sop_instance_uid)
         if (header.sop_class_uid, header.sop_instance_uid) != named or named[0] != self._sop_class:
             text = "SOP class or instance UID of dataset, request and context differ"
             return self._refuse(incoming, DOES_NOT_MATCH, "uid-mismatch", text)
@@ -125,6 +153,14 @@ class Reception:
         text = f"SOP Instance UID {header.sop_instance_uid} is already stored with different content"
         return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
 
+    def _header(self, incoming: Incoming) -> InstanceHeader:
+        if not (is_uid(self._request.sop_class_uid) and is_uid(self._request.sop_instance_uid)):
+            raise InvalidUidError("a UID of the request is not digits and dots of at most 64 characters")
+        with incoming.dataset() as dataset:
+            header = parse(dataset, self._syntax)
+        header.require_uids()
+        return header
+
     def _is_resend(self, instance: Instance) -> bool:
         """Whether this is the image that we hold, in another encoding: ours is kept, this association brought it."""
         held = self._catalog.held_instance(instance.sop_instance_uid)
@@ -135,8 +171,9 @@ class Reception:
         return True
 
     def _refuse(self, incoming: Incoming, status: int, code: str, text: str) -> StoreAnswer:
-        path = self._spool.set_aside(incoming, code, text, time.time())
-        log.warning("answered 0x%04X: %s; quarantined as %s", status, text, path)
+        path = self._quarantine.set_aside(incoming, code, text, time.time())
+        where = f"quarantined as {path}" if path else "not kept: it is too large for the quarantine, or that is full"
+        log.warning("answered 0x%04X: %s; %s", status, text, where)
         return StoreAnswer(status, code)
 
 

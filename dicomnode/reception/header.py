@@ -1,19 +1,20 @@
 """The few values that the node needs of a dataset before it answers, read from the bytes as received."""
 
+import math
 import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO
 
-from pydicom.filereader import data_element_generator
-from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from dicomnode.network.contexts import COMPRESSED, UNCOMPRESSED
+from dicomnode.network.uids import is_uid
+from dicomnode.reception.scan import LONG_VRS, SHORT_VRS, HeaderError, inflates_within_bounds, scan
 from dicomnode.store.identity import patient_hash
+
+__all__ = ["HeaderError", "InstanceHeader", "InvalidUidError", "parse"]
 
 _IMAGE_TYPE = 0x00080008
 _SOP_CLASS_UID = 0x00080016
@@ -25,22 +26,24 @@ _STUDY_INSTANCE_UID = 0x0020000D
 _SERIES_INSTANCE_UID = 0x0020000E
 _IMAGE_POSITION = 0x00200032
 _IMAGE_ORIENTATION = 0x00200037
-_WANTED: list[BaseTag | int] = [
+_WANTED = frozenset((
     _IMAGE_TYPE, _SOP_CLASS_UID, _SOP_INSTANCE_UID, _MODALITY, _PATIENT_ID, _ISSUER_OF_PATIENT_ID, _STUDY_INSTANCE_UID,
     _SERIES_INSTANCE_UID, _IMAGE_POSITION, _IMAGE_ORIENTATION,
-]  # fmt: skip
+))  # fmt: skip
 
 #: What stands in front of the pixels is shorter, but for very long sequences.
 _HEAD = 1 << 15
 _PLAIN = frozenset({*UNCOMPRESSED, *COMPRESSED} - {ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
 _ELEMENT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<L")
-# PS3.5 7.1.2: these have a length of 16 bits, those one of 32 bits behind two reserved bytes.
-_SHORT_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_16)
-_LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
+#: Longest values that the catalogue is given, characters; of what is longer, nobody would find the end.
+_LONGEST_MODALITY, _LONGEST_IMAGE_TYPE = 16, 1024
 
 
-class HeaderError(ValueError):
-    """The dataset cannot be parsed, or lacks what no instance may lack."""
+_LARGEST_COSINE = 2.0  # 1 and what rounding adds
+
+
+class InvalidUidError(HeaderError):
+    """A UID is none (PS3.5 section 9.1)."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,18 @@ class InstanceHeader:
     image_type: str
     orientation: str
     slice_position: float | None
+
+    def require_uids(self) -> None:
+        """Check what must name an object, its series and its study.
+
+        Raises:
+            InvalidUidError: one of them is not digits and dots of at most 64 characters.
+        """
+        names = {"SOP Class": self.sop_class_uid, "SOP Instance": self.sop_instance_uid}
+        names |= {"Study Instance": self.study_uid, "Series Instance": self.series_uid}
+        for name, value in names.items():
+            if not is_uid(value):
+                raise InvalidUidError(f"{name} UID is not digits and dots of at most 64 characters")
 
 
 def parse(dataset: bytes | BinaryIO, transfer_syntax: UID) -> InstanceHeader:
@@ -80,9 +95,9 @@ def parse(dataset: bytes | BinaryIO, transfer_syntax: UID) -> InstanceHeader:
         sop_instance_uid=uids[_SOP_INSTANCE_UID],
         study_uid=uids[_STUDY_INSTANCE_UID],
         series_uid=uids[_SERIES_INSTANCE_UID],
-        modality=_text(values.get(_MODALITY)),
+        modality=_text(values.get(_MODALITY))[:_LONGEST_MODALITY],
         patient_hash=patient_hash(values.get(_PATIENT_ID) or b"", values.get(_ISSUER_OF_PATIENT_ID) or b""),
-        image_type=_text(values.get(_IMAGE_TYPE)),
+        image_type=_text(values.get(_IMAGE_TYPE))[:_LONGEST_IMAGE_TYPE],
         orientation=orientation,
         slice_position=slice_position,
     )
@@ -98,35 +113,15 @@ def _raw_values(dataset: BinaryIO, transfer_syntax: UID) -> Mapping[int, bytes]:
     if quick is not None:
         return quick
     dataset.seek(start)
-    try:
-        if transfer_syntax == DeflatedExplicitVRLittleEndian:
-            dataset = BytesIO(zlib.decompress(dataset.read(), wbits=-zlib.MAX_WBITS))  # PS3.5 A.5: no zlib header
-        elements = data_element_generator(
-            dataset,
-            is_implicit_VR=transfer_syntax.is_implicit_VR,
-            is_little_endian=transfer_syntax.is_little_endian,
-            stop_when=lambda tag, _vr, _length: tag > _IMAGE_ORIENTATION,
-            specific_tags=_WANTED,
-        )
-        return {int(element.tag): element.value for element in elements if isinstance(element.value, bytes)}
-    # What pydicom raises on bytes that are no dataset is anything from struct.error to RecursionError.
-    except (
-        ValueError,
-        EOFError,
-        OSError,
-        struct.error,
-        zlib.error,
-        KeyError,
-        NotImplementedError,
-        RecursionError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise HeaderError(f"the dataset cannot be parsed as {transfer_syntax.name}: {type(error).__name__}") from error
+    if transfer_syntax == DeflatedExplicitVRLittleEndian:
+        inflates_within_bounds(dataset)  # all of it, for everybody who will read it
+        dataset.seek(start)
+    found = scan(dataset, transfer_syntax, _WANTED, _IMAGE_ORIENTATION)
+    return {tag: value for tag, (_, value) in found.items()}
 
 
 def _plain_values(head: bytes, transfer_syntax: UID) -> dict[int, bytes] | None:
-    """Return the same by hand, a tenth of pydicom's 0.2 ms; None where anything is unusual: pydicom looks at that."""
+    """Return the same by hand, a tenth of the time of `scan`; None where anything is unusual."""
     values: dict[int, bytes] = {}
     at = 0
     while at + 12 <= len(head):
@@ -135,10 +130,10 @@ def _plain_values(head: bytes, transfer_syntax: UID) -> dict[int, bytes] | None:
         if tag > _IMAGE_ORIENTATION:
             return values
         at += 8
-        if transfer_syntax == ImplicitVRLittleEndian or vr in _LONG_VRS:
+        if transfer_syntax == ImplicitVRLittleEndian or vr in LONG_VRS:
             at += 4 * (transfer_syntax != ImplicitVRLittleEndian)
             (length,) = _LENGTH.unpack_from(head, at - 4)
-        elif vr not in _SHORT_VRS:
+        elif vr not in SHORT_VRS:
             return None
         if at + length > len(head) or (tag in _WANTED and vr == b"SQ"):
             return None
@@ -161,6 +156,8 @@ def _geometry(values: Mapping[int, bytes]) -> tuple[str, float | None]:
         (a, b, c, d, e, f), (x, y, z) = cosines, position
     except ValueError:
         return "", None  # no image plane, or none that can be read: the settle rule waits instead of judging
+    if not all(abs(cosine) <= _LARGEST_COSINE for cosine in cosines) or not all(map(math.isfinite, position)):
+        return "", None
     normal = (b * f - c * e, c * d - a * f, a * e - b * d)
     along = x * normal[0] + y * normal[1] + z * normal[2]
-    return "\\".join(f"{cosine:.3f}" for cosine in cosines), along
+    return "\\".join(f"{cosine:.3f}" for cosine in cosines), along if math.isfinite(along) else None

@@ -18,13 +18,21 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from dicomnode.errors import SpoolError
 from dicomnode.network import commitment, contexts
 from dicomnode.network.association import Peer
+from dicomnode.network.association_request import (
+    CALLED_AE_NOT_RECOGNISED,
+    CALLING_AE_NOT_RECOGNISED,
+    Rejection,
+)
 from dicomnode.network.commands import StoreRequest
 from dicomnode.network.transport import DicomServer
-from dicomnode.network.upper_layer import LONGEST_PDU
+from dicomnode.network.uids import printable
+from dicomnode.network.upper_layer import LONGEST_PDU, UpperLayer
 from dicomnode.reception import query_retrieve_scp
+from dicomnode.reception.admission import Admission, CallerLimits
 from dicomnode.reception.c_store import Reception
 from dicomnode.reception.commitment_scp import Reports
 from dicomnode.reception.holdings import QueryHoldings
+from dicomnode.reception.quarantine import Quarantine
 from dicomnode.reception.query_retrieve_scp import MovingEntity, RetrieveProvider
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
@@ -32,10 +40,11 @@ from dicomnode.store.spool import Spool
 
 log = logging.getLogger(__name__)
 
-# A-ASSOCIATE-RJ: result, source, reason (PS3.8 table 9-21).
-_CALLING_AE_NOT_RECOGNISED = (1, 1, 3)
-_CALLED_AE_NOT_RECOGNISED = (1, 1, 7)
-_LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+# A-ASSOCIATE-RJ: result, source, reason (PS3.8 table 9-21). Both pass: a sender may try again.
+_TEMPORARY_CONGESTION: Rejection = (2, 3, 1)
+_LOCAL_LIMIT_EXCEEDED: Rejection = (2, 3, 2)
+#: Connections of one address that may wait for their association, beside the number that may have one.
+_MORE_WAITING = 50
 _POLL_S = 0.05
 #: Associations that were aborted end within this, and so does a report under way, or they are left to the next start.
 _ENDING_S = 2.0
@@ -43,10 +52,15 @@ _ENDING_S = 2.0
 
 @dataclass(frozen=True)
 class PermittedCaller:
-    """A peer that may call: its AE title ("*" = any), and its address (`192.0.2.7`, `192.0.2.0/24`; empty = any)."""
+    """A peer that may call: its AE title ("*" = any), and its address (`192.0.2.7`, `192.0.2.0/24`; empty = any).
+
+    `max_associations` at once and `per_minute` new ones; 0: as its address may have.
+    """
 
     ae_title: str
     address: str = ""
+    max_associations: int = 0
+    per_minute: int = 0
 
     def admits(self, ae_title: str, address: str) -> bool:
         """Say whether this caller is meant; an AE title is no authentication: with an address, it does not suffice."""
@@ -65,11 +79,15 @@ class ReceiverSettings:
         check_called_ae: refuse peers that call another AE title than `ae_title` and `more_ae_titles`.
         callers: who may call; empty = everyone.
         max_associations: more are refused. Connections that have not asked for an association don't count.
+        max_per_address: how many of them one address may have; 0: four fifths.
+        per_minute: new associations that one address may open in a minute.
         max_pdu: largest PDU that peers may send, bytes, at most `LONGEST_PDU`.
         network_timeout_s: an association that says nothing for so long is aborted.
         acse_timeout_s: wait for the peer's side of opening and closing an association.
         dimse_timeout_s: wait for a DIMSE message that is due.
         minimum_free_bytes: below it, nothing new is accepted.
+        quarantine_bytes: refused objects are kept up to this; the oldest go first.
+        largest_object_bytes: a larger object is refused.
         share_port: other receiving processes listen on the same port.
         report_to: callers whose storage commitment reports go on an association of our own.
         queriers: who may query and retrieve; empty = nobody.
@@ -83,17 +101,31 @@ class ReceiverSettings:
     check_called_ae: bool = True
     callers: tuple[PermittedCaller, ...] = ()
     max_associations: int = 64
+    max_per_address: int = 0
+    per_minute: int = 6000
     max_pdu: int = LONGEST_PDU
     network_timeout_s: float = 60.0
     acse_timeout_s: float = 30.0
     dimse_timeout_s: float = 30.0
     minimum_free_bytes: int = 5_000_000_000
+    quarantine_bytes: int = 5_000_000_000
+    largest_object_bytes: int = 4_000_000_000
     share_port: bool = False
     report_to: tuple[Peer, ...] = ()
     queriers: tuple[PermittedCaller, ...] = ()
     move_to: tuple[Peer, ...] = ()
     results: Path | None = None
     more_ae_titles: tuple[str, ...] = ()
+
+    @property
+    def per_address(self) -> CallerLimits:
+        """Return what one address may have."""
+        return CallerLimits(self.max_per_address or -(-self.max_associations * 4 // 5), self.per_minute)
+
+    def limits(self, caller: PermittedCaller | None) -> CallerLimits:
+        """Return what a caller may have, one AE title at one address."""
+        mine, usual = caller or PermittedCaller("*"), self.per_address
+        return CallerLimits(mine.max_associations or usual.at_once, mine.per_minute or usual.per_minute)
 
 
 class Receiver:
@@ -105,8 +137,8 @@ class Receiver:
         self._catalog = catalog
         self._run = process_names.current()
         self._rows: dict[Association, int] = {}
-        self._admitted: set[Association] = set()
-        self._admission = threading.Lock()
+        self._admission = Admission(settings.max_associations, settings.per_address)
+        self._quarantine = Quarantine(spool, settings.quarantine_bytes)
         self._server: DicomServer | None = None
         self._entity = _entity(settings)
         self._reports = Reports(catalog, settings.report_to)
@@ -130,6 +162,7 @@ class Receiver:
                 [*contexts.accepted(), commitment.context()],
                 open_timeout_s=settings.acse_timeout_s,
                 network_timeout_s=settings.network_timeout_s,
+                waiting=settings.max_associations + _MORE_WAITING,
                 begin=self._begin,
                 ended=self._ended,
                 evt_handlers=[
@@ -182,36 +215,37 @@ class Receiver:
             association.acse.send_reject(*rejection)
             association.kill()
             return
+        if isinstance(association._server, DicomServer):
+            association._server.settle(association)
         calling, address = _request(association).calling_ae_title, association.requestor.address
         if any(querier.admits(calling, address) for querier in self._settings.queriers):
             # Everybody else is spared the contexts' price, and refused what he may not have.
             association.acceptor.supported_contexts = [*query_retrieve_scp.offered(), commitment.context()]
 
-    def _is_admitted(self, association: Association) -> bool:
-        """Take one of the places, if there is one left."""
-        with self._admission:
-            if len(self._admitted) >= self._settings.max_associations:
-                return False
-            self._admitted.add(association)
-            return True
-
-    def _rejection(self, association: Association) -> tuple[int, int, int] | None:
+    def _rejection(self, association: Association) -> Rejection | None:
         request, address = _request(association), association.requestor.address
-        calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
-        settings = self._settings
+        calling, called = printable(request.calling_ae_title.strip()), printable(request.called_ae_title.strip())
+        settings, provider = self._settings, association.dul
+        if isinstance(provider, UpperLayer) and provider.refusal is not None:
+            log.warning(
+                "rejected %s at %s: its request is against PS3.8, reason %s", calling, address, provider.refusal
+            )
+            return provider.refusal
         ours = (settings.ae_title, *settings.more_ae_titles)
         if settings.check_called_ae and called not in ours:
             log.warning("rejected %s at %s: called %s, but this is %s", calling, address, called, " and ".join(ours))
-            return _CALLED_AE_NOT_RECOGNISED
-        if settings.callers and not any(caller.admits(calling, address) for caller in settings.callers):
+            return CALLED_AE_NOT_RECOGNISED
+        caller = next((one for one in settings.callers if one.admits(calling, address)), None)
+        if settings.callers and caller is None:
             log.warning("rejected %s at %s: not in node.callers", calling, address)
-            return _CALLING_AE_NOT_RECOGNISED
+            return CALLING_AE_NOT_RECOGNISED
         if not self._has_space():
             log.error("rejected %s at %s: free disk space is below storage.minimum_free_gb", calling, address)
             return _LOCAL_LIMIT_EXCEEDED
-        if not self._is_admitted(association):
-            log.warning("rejected %s at %s: %d associations are open", calling, address, settings.max_associations)
-            return _LOCAL_LIMIT_EXCEEDED
+        refused = self._admission.admit(association, calling, address, settings.limits(caller))
+        if refused is not None:
+            log.warning("rejected %s at %s: %s", calling, address, refused.text)
+            return _TEMPORARY_CONGESTION if refused.is_rate else _LOCAL_LIMIT_EXCEEDED
         return None
 
     def _has_space(self) -> bool:
@@ -222,14 +256,12 @@ class Receiver:
             return False
 
     def _ended(self, association: Association) -> None:
-        with self._admission:
-            was_admitted = association in self._admitted
-            self._admitted.discard(association)
-        if not was_admitted:
+        if not self._admission.leave(association):
             return
         association_id = self._rows.get(association)
         how = "released" if association.is_released else "aborted"
-        log.info("association with %s at %s %s", association.requestor.ae_title, association.requestor.address, how)
+        calling = printable(association.requestor.ae_title.strip())
+        log.info("association with %s at %s %s", calling, association.requestor.address, how)
         if association_id is None:
             return
         try:
@@ -261,6 +293,8 @@ class Receiver:
             UID(context.transfer_syntax[0]),
             self._spool,
             self._catalog,
+            quarantine=self._quarantine,
+            largest=self._settings.largest_object_bytes,
             has_space=self._has_space,
             association_id=lambda: self._association_id(association),
         )

@@ -7,7 +7,7 @@ import socket
 import threading
 from types import FrameType
 
-from dicomnode.config import Config
+from dicomnode.config import CallerTable, Config
 from dicomnode.errors import SpoolError
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
@@ -77,17 +77,25 @@ def receiver_settings(config: Config) -> ReceiverSettings:
         host=node.host,
         port=node.port,
         check_called_ae=node.check_called_ae,
-        callers=tuple(PermittedCaller(c.ae_title, c.address) for c in node.callers),
+        callers=tuple(_permitted(c) for c in node.callers),
         max_associations=node.max_associations,
+        max_per_address=node.max_associations_per_address,
+        per_minute=node.max_associations_per_minute,
         max_pdu=node.max_pdu_bytes,
         network_timeout_s=node.network_timeout_s,
         minimum_free_bytes=int(config.storage.minimum_free_gb * 1e9),
+        quarantine_bytes=int(config.storage.quarantine_gb * 1e9),
+        largest_object_bytes=int(config.storage.largest_object_gb * 1e9),
         share_port=node.receivers > 1,
         report_to=node.report_to,
-        queriers=tuple(PermittedCaller(c.ae_title, c.address) for c in node.callers if c.query),
+        queriers=tuple(_permitted(c) for c in node.callers if c.query),
         move_to=config.move_to,
         results=config.storage.results,
     )
+
+
+def _permitted(caller: CallerTable) -> PermittedCaller:
+    return PermittedCaller(caller.ae_title, caller.address, caller.max_associations, caller.max_associations_per_minute)
 
 
 def stopper(*, supervised: bool) -> threading.Event:

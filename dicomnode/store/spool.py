@@ -173,15 +173,16 @@ class Spool:
         return Stored(path, sha256, incoming.size)
 
     def quarantine(self, file_meta: bytes, dataset: bytes, code: str, text: str, now: float) -> Path:
-        """As `set_aside`, of bytes that are at hand."""
+        """As `set_aside`, of bytes that are at hand, whose sender may have heard success."""
         incoming = self.receive(file_meta)
         incoming.write(dataset)
-        return self.set_aside(incoming, code, text, now)
+        return self.set_aside(incoming, code, text, now, was_refused=False)
 
-    def set_aside(self, incoming: Incoming, code: str, text: str, now: float) -> Path:
+    def set_aside(self, incoming: Incoming, code: str, text: str, now: float, *, was_refused: bool = True) -> Path:
         """Keep in quarantine what was not accepted, with a `.json` beside it that says why (no patient data in it).
 
-        The name is the content's hash: a sender that tries the same bad object every minute fills no disk.
+        The name is the content's hash: a sender that tries the same bad object every minute fills no disk. What
+        `was_refused`, its sender still has: it may go when the quarantine is full (`reception.quarantine`).
 
         Raises:
             SpoolError: disk full, no permission.
@@ -193,7 +194,7 @@ class Spool:
         except SpoolError:
             if not path.exists():  # else another association brought the same and was faster
                 raise
-        reason = {"code": code, "text": text, "at": now, "sha256": sha256, "size": size}
+        reason = {"code": code, "text": text, "at": now, "sha256": sha256, "size": size, "was_refused": was_refused}
         self.receive(json.dumps(reason, indent=1).encode()).move_to(path.with_suffix(".json"))
         return path
 

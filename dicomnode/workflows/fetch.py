@@ -107,8 +107,16 @@ def _retrieve(work: Work, table: PriorsTable, prior: Prior) -> move.Retrieved:
     archive, identifier = table.peer, move.series(prior.study_uid, prior.series_uids)
     if table.retrieve == "move":
         return move.move(archive, identifier, config.node.ae_title)
-    spool, minimum = Spool(config.storage.spool), int(config.storage.minimum_free_gb * 1e9)
-    return c_get.get(archive, identifier, spool, work.catalog, minimum)
+    storage = config.storage
+    return c_get.get(
+        archive,
+        identifier,
+        Spool(storage.spool),
+        work.catalog,
+        minimum_free_bytes=int(storage.minimum_free_gb * 1e9),
+        quarantine_bytes=int(storage.quarantine_gb * 1e9),
+        largest=int(storage.largest_object_gb * 1e9),
+    )
 
 
 def _again(catalog: Catalog, table: PriorsTable, study_uid: str, why: str, waited: float) -> str:

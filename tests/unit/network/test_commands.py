@@ -1,5 +1,6 @@
 """C-STORE's command sets by hand, compared with pynetdicom's."""
 
+import contextlib
 import struct
 
 import pytest
@@ -10,7 +11,8 @@ from pynetdicom.dimse_messages import C_STORE_RQ, C_STORE_RSP
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
 
-from dicomnode.network.commands import StoreAnswer, StoreRequest, store_request, store_response
+from dicomnode.network.association_request import ProtocolError
+from dicomnode.network.commands import Command, StoreAnswer, StoreRequest, read_command, store_response
 
 REQUEST = StoreRequest(3, 7, CTImageStorage, "1.2.3.4")
 
@@ -31,31 +33,72 @@ def command(**changes: object) -> bytes:
     return bytes(value[1:])
 
 
+def raw(elements: dict[int, bytes]) -> bytes:
+    """A command set of these elements, whatever they are."""
+    return b"".join(struct.pack("<HHL", 0, number, len(value)) + value for number, value in elements.items())
+
+
 def test_a_request_is_read() -> None:
-    assert store_request(command(), 3) == REQUEST
+    assert read_command(command(), 3) == REQUEST
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        command(CommandField=0x0030),
         command(CommandDataSetType=0x0101),
         command(AffectedSOPInstanceUID=""),
         command(AffectedSOPClassUID=""),
+        command(CommandField=0x0002),
+        command(CommandField=0x7FFF),
+        command(CommandField=0x8FFF),
+        command(CommandField=0x8001),
+        command(CommandField=0x0021),
+        command(CommandField=0x0100),
+        command(CommandField=0x0020).replace(b"1.2.840.10008.5.1.4.1.1.2", b"ZZPATIENT^SECRET".ljust(25)),
+        raw({0x0002: b"1.2", 0x0100: b"\x20\0", 0x0110: b"\1\0", 0x0600: b"A" * 17, 0x0800: b"\1\0"}),
         command()[:-1],
         command() + b"\0",
         b"",
         b"\x08\x00\x16\x00\x02\x00\x00\x001 ",
+        struct.pack("<HHLH", 0, 0x0100, 2, 0x0001),
+        struct.pack("<HHLL", 0, 0x0100, 4, 0x0030) + struct.pack("<HHLH", 0, 0x0800, 2, 0x0101),
+        b"".join(struct.pack("<HHL", 0, number, 0) for number in range(1000)),
     ],
-    ids=["C-ECHO", "no data set", "no instance", "no class", "cut", "too long", "empty", "no command"],
-)
-def test_anything_else_is_left_to_pynetdicom(content: bytes) -> None:
-    assert store_request(content, 3) is None
+    ids=[
+        *("no data set", "no instance", "no class", "unknown", "unknown 2", "answer to a cancel"),
+        *("answer without status", "no destination", "no event", "class is no UID", "long AE title", "cut"),
+        *("too long", "empty", "no command", "no data set type", "long number", "1000 elements"),
+    ],
+)  # fmt: skip
+def test_what_is_no_command_is_refused_without_a_word_of_it(content: bytes) -> None:
+    with pytest.raises(ProtocolError) as raised:
+        read_command(content, 3)
+    assert "SECRET" not in str(raised.value)
+
+
+def test_the_uids_of_a_request_to_store_are_for_others_to_judge() -> None:
+    request = read_command(command().replace(b"1.2.3.4", b"../../x"), 3)
+    assert isinstance(request, StoreRequest)
+    assert request.sop_instance_uid == "../../x"
+    assert b"../../x" not in store_response(request, StoreAnswer(0xC000), 0)
+
+
+def test_another_command_is_written_again_with_what_is_known_of_it() -> None:
+    content = command(CommandField=0x0020, AffectedSOPClassUID="1.2.840.10008.5.1.4.1.2.2.1")
+    content += struct.pack("<HHL", 0, 0x0902, 5000) + b"x" * 5000
+    read = read_command(content, 3)
+    assert isinstance(read, Command)
+    assert (read.kind, read.sop_class_uid, read.has_data) == (0x0020, "1.2.840.10008.5.1.4.1.2.2.1", True)
+    again = read_command(read.encoded(), 3)
+    assert isinstance(again, Command)
+    assert dict(again.elements) == dict(read.elements)
+    assert len(read.encoded()) < 200
 
 
 @given(st.binary(max_size=300))
-def test_rubbish_raises_nothing(content: bytes) -> None:
-    store_request(content, 1)
+def test_rubbish_raises_nothing_else(content: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        read_command(content, 1)
 
 
 @pytest.mark.parametrize(
