@@ -1,9 +1,19 @@
-"""Files that a reader sees whole or not at all, folders that outlive a power cut, digests, and what is shipped."""
+"""Files that a reader sees whole or not at all, folders that outlive a power cut, names on disk, digests.
+
+**Names.** What came from the network or out of a database becomes a path only through `name_of` (one component) and
+`inside` (below a root). Both the spool and the results are named so, whatever a peer calls a UID.
+
+**Rights.** Every folder made here is its owner's alone (0700) and every file too (0600), whatever the umask: they hold
+patients' data. `private_umask` says the same to libraries that make files themselves.
+"""
 
 import errno
 import hashlib
 import os
+import re
 import secrets
+import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -11,14 +21,104 @@ from typing import BinaryIO
 #: The content of a file, text as UTF-8, or what writes it into the open file.
 Content = bytes | str | Callable[[BinaryIO], object]
 
+#: Rights of what we make: the owner's alone.
+FOLDER_MODE, FILE_MODE = 0o700, 0o600
+
 _PACKAGE = Path(__file__).resolve().parent
+#: A UID as PS3.5 section 9.1 has it, but that leading zeros are let pass: many devices write them.
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_UID_LENGTH = 64
+
+
+class OutsideRootError(PermissionError):
+    """A path leads out of the folder that it must stay in: nothing is written or deleted there."""
+
+    def __init__(self, path: Path, root: Path) -> None:
+        super().__init__(
+            errno.EACCES, f"it leads out of {root}: a link there, or a name that is none; remove it", str(path)
+        )
+
+
+def name_of(text: str) -> str:
+    """Return what the network or a database calls something as the name of one file or folder.
+
+    A true UID stays as it is; anything else (a path, "..", a line, 70 kB) becomes "x" and 40 digits of its SHA-256.
+    """
+    if len(text) <= _UID_LENGTH and _UID.fullmatch(text):
+        return text
+    try:
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        content = text.encode("utf-8", "surrogatepass")
+    return "x" + hashlib.sha256(content).hexdigest()[:40]
+
+
+def inside(root: Path, *names: str) -> Path:
+    """Return the path of `names` below `root`, once it is certain that it lies there; links are followed.
+
+    Raises:
+        OutsideRootError: a name is no single component, or a link leads out of `root` (or back to it).
+    """
+    path = root.joinpath(*names)
+    if any(n in ("", ".", "..") or "/" in n or "\0" in n for n in names):
+        raise OutsideRootError(path, root)
+    real, real_root = os.path.realpath(path), os.path.realpath(root)
+    if os.path.commonpath((real, real_root)) != real_root or real == real_root:
+        raise OutsideRootError(path, root)
+    return path
+
+
+def within(root: Path, path: Path) -> Path:
+    """Return `path`, as `inside` does, where it stands whole in a database. Raises OutsideRootError."""
+    try:
+        return inside(root, *path.relative_to(root).parts)
+    except ValueError:
+        raise OutsideRootError(path, root) from None
+
+
+def remove_tree(root: Path, *names: str) -> None:
+    """Delete a folder below `root` with all that is in it; links in it are removed, never followed. None there: fine.
+
+    Raises:
+        OutsideRootError: as `inside`, or the folder is a link itself.
+        OSError: it cannot be deleted.
+    """
+    path = inside(root, *names)
+    if path.is_symlink():
+        raise OutsideRootError(path, root)
+    if path.is_dir():
+        shutil.rmtree(path)
+
+
+def private_umask() -> None:
+    """Let everything that this process makes, libraries too, be its user's alone. Every command begins with it."""
+    os.umask(0o077)
+
+
+def tighten(path: Path) -> None:
+    """Take the rights of all others from a folder or file of ours that was made with them. None there: fine.
+
+    Raises:
+        OSError: it belongs to another user.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return
+    if mode & 0o077:
+        path.chmod(mode & ~0o077)
+
+
+def private_opener(path: str, flags: int) -> int:
+    """For `open(..., opener=private_opener)`: a file that is made is its owner's alone, whatever the umask."""
+    return os.open(path, flags, FILE_MODE)
 
 
 def write_whole(path: Path, content: Content, *, durable: bool = True) -> None:
     """Write a file so that a reader sees all of it or, under this name, what was there before; also after a crash.
 
-    It is written beside its place, under a name that nobody else uses, and renamed. Folders are made where they are
-    missing. If anything fails, nothing is left behind.
+    It is written beside its place, under a name that nobody else uses, and renamed: a link under this name is replaced,
+    not followed. Folders are made where they are missing. If anything fails, nothing is left behind.
 
     Args:
         path: of the file.
@@ -32,7 +132,7 @@ def write_whole(path: Path, content: Content, *, durable: bool = True) -> None:
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=private_opener) as file:
             if callable(content):
                 content(file)
             else:
@@ -49,11 +149,11 @@ def write_whole(path: Path, content: Content, *, durable: bool = True) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents; each new name is on the disk (fsync of its parent) when this returns."""
+    """Make a folder and its parents, for their owner alone; each new name is on the disk when this returns."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(FOLDER_MODE, exist_ok=True)
     sync_folder(folder.parent)
 
 

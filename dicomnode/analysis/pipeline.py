@@ -149,7 +149,11 @@ class _Stopwatch:
 
 
 def analyse(
-    files: Sequence[Path], method: Method, progress: Progress | None = None, priors: Sequence[Findings] = ()
+    files: Sequence[Path],
+    method: Method,
+    progress: Progress | None = None,
+    priors: Sequence[Findings] = (),
+    memory_bytes: int | None = None,
 ) -> Analysis:
     """Analyse the chest CT among `files` (in any order; one study's, or several of which one has a suitable series).
 
@@ -158,16 +162,21 @@ def analyse(
         method: segmenter, radiomics settings, bundle.
         progress: called at the start of a stage, and while the images load, with the stage's name and a fraction.
         priors: findings of other scans of the same patient, in any order; later ones are not looked at.
+        memory_bytes: what the analysis may use: a series that would take more is refused by its headers.
 
     Returns:
         The analysis; refused (`findings.status`) where no series is suitable, with the reasons.
     """
-    segmented = segment(files, method.segmenter, method.rules, progress)
+    segmented = segment(files, method.segmenter, method.rules, progress, memory_bytes)
     return segmented if isinstance(segmented, Analysis) else measure(segmented, method, progress, priors)
 
 
 def segment(
-    files: Sequence[Path], segmenter: lungs.Segmenter, rules: Rules = DEFAULT_RULES, progress: Progress | None = None
+    files: Sequence[Path],
+    segmenter: lungs.Segmenter,
+    rules: Rules = DEFAULT_RULES,
+    progress: Progress | None = None,
+    memory_bytes: int | None = None,
 ) -> "Segmented | Analysis":
     """Run the first half of `analyse`, up to the labels (no bundle is needed), or up to the refusal."""
     watch = _Stopwatch(progress)
@@ -179,7 +188,7 @@ def segment(
             return Analysis(_refused(selection, highest))
         try:
             report = None if progress is None else lambda i, n: progress("load", i / n)
-            volume = load(selection.chosen, report, rules)
+            volume = load(selection.chosen, report, rules, memory_bytes)
         except RefusedError as e:
             return Analysis(_refused(selection, highest, e))
     try:

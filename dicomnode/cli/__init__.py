@@ -8,6 +8,7 @@ import typer
 from dicomnode import __version__
 from dicomnode.cli import analysis, jobs, node, notify, registry, routes, weights, worklist
 from dicomnode.errors import DicomnodeError, UsageError
+from dicomnode.files import private_umask
 
 app = typer.Typer(
     help="A DICOM node that quantifies systemic sclerosis lung disease on chest CT. Research use only.",
@@ -29,6 +30,7 @@ app.add_typer(notify.app, name="notify")
 
 def main() -> None:
     """Run the command line: the one place where errors become messages and exit statuses."""
+    private_umask()  # patients' data are written by nearly every command
     try:
         app(prog_name="dicomnode")
     except DicomnodeError as e:

@@ -31,16 +31,37 @@ def analyze(
 ) -> None:
     """Analyse a study without network or database.
 
+    It runs under the limits of [worker]: a study that takes more memory or time is refused as too large.
+
     Exit status: 0 analysed, 2 usage or configuration error, 3 refused (findings.json says why).
 
     Example: dicomnode analyze ~/scans/case-7 --out case-7-results
     """
-    from dicomnode.operations import analyze as offline
+    from dicomnode.config.node import WorkerTable
+    from dicomnode.operations import limited
 
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
     priors = [*(prior or ()), *(earlier or ())]
-    raise SystemExit(offline.run(source, out, None if config_file is None else load(config_file).analysis, priors))
+    config = None if config_file is None else load(config_file)
+    limits = (WorkerTable() if config is None else config.worker).limits
+
+    # Each imports the analysis for itself: what is forked must not have begun threads.
+    def work() -> int:
+        from dicomnode.operations import analyze
+
+        return analyze.run(source, out, None if config is None else config.analysis, priors, limits.memory_bytes)
+
+    def over(why: str) -> int:
+        from dicomnode.operations import analyze
+
+        return analyze.refused(out, why)
+
+    try:
+        status = limited.run(work, limits, over)
+    except MemoryError:
+        status = over("its analysis needs more memory than there is (worker.memory_gb)")
+    raise SystemExit(status)
 
 
 @app.command()

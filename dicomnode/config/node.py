@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from dicomnode.config.fields import AeTitle, ConfigTable, Network, Port
+from dicomnode.limits import GB, SHARE, Limits, machine_memory_bytes
 from dicomnode.network.association import Peer
 
 #: A requester waits for its storage commitment report, and asks again; images may take longer to be stored.
@@ -173,6 +174,20 @@ class WorkerTable(ConfigTable):
     dead_after_s: float = Field(
         60, ge=1, description="give the seconds without heartbeat after which a worker's work is reassigned, 1 or more"
     )
+    memory_gb: float = Field(
+        0,
+        ge=0,
+        description="give the GB of memory that one analysis may use; 0 for its share of 3/4 of the machine's",
+    )
+    analysis_s: float = Field(3600, ge=10, description="give the seconds that one analysis may take, 10 or more")
+
+    @property
+    def limits(self) -> Limits:
+        """Of one analysis."""
+        if self.memory_gb:
+            return Limits(int(self.memory_gb * GB), self.analysis_s)
+        together = max(1, self.processes) * self.concurrency
+        return Limits(int(machine_memory_bytes() * SHARE / together), self.analysis_s)
 
 
 class LoggingTable(ConfigTable):

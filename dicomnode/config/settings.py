@@ -104,6 +104,12 @@ class Config(ConfigTable):
         return self.storage.database_url or f"sqlite:///{self.storage.state / 'queue.sqlite'}"
 
     @property
+    def private_folders(self) -> tuple[Path, ...]:
+        """The folders that hold patients' data, or the key to them: nobody else may look into them."""
+        storage = self.storage
+        return storage.spool, storage.results, storage.state, self.registry.folder, self.retraining.folder
+
+    @property
     def rules(self) -> RuleSet:
         """The rules of routing."""
         return RuleSet(tuple(r.rule for r in self.route), self.routing.mode, self.routing.otherwise)

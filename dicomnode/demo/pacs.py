@@ -11,12 +11,11 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import EventHandlerType
 
 from dicomnode.errors import SpoolError
-from dicomnode.files import write_whole
+from dicomnode.files import name_of, write_whole
 from dicomnode.network import commitment, contexts
 from dicomnode.network.association import Peer
 from dicomnode.network.transport import disable_nagle
 from dicomnode.reception import commitment_scp
-from dicomnode.store.spool import folder_name
 
 
 class StoragePeer:
@@ -70,7 +69,7 @@ class StoragePeer:
         return 0x0000
 
     def _path(self, sop_instance_uid: str) -> Path:
-        return self.folder / f"{folder_name(sop_instance_uid)}.dcm"
+        return self.folder / f"{name_of(sop_instance_uid)}.dcm"
 
     def _missing(self, sop_class_uid: str, sop_instance_uid: str) -> int | None:
         try:

@@ -4,6 +4,7 @@
 |---|---|---|
 | 200, or 202 that names the object as referenced | PS3.18 table 10.5.3-1 | stored (also with a warning reason) |
 | no connection, certificate not trusted, time-out | | passing |
+| an answer that is too large, too slow (`bounded_http`) or no store response by its form | | passing |
 | 408, 425, 429, 5xx | RFC 9110, 6585, 8470 | passing |
 | 200, 202 or 409 that names the object as failed | PS3.18 table I.2-2 | as that status of a C-STORE (`sender`) |
 | every other 3xx and 4xx (401, 403, 404, 413, 415 …) | RFC 9110 | for good |
@@ -12,6 +13,7 @@ Each object is a request of its own: what a server says of one must not stop the
 proxies of the environment are not used: where patients' data goes is said by the configuration alone.
 """
 
+import json
 import logging
 import os
 import ssl
@@ -19,6 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,9 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.network import bounded_http
 from dicomnode.network.association import Sent, is_passing
+from dicomnode.network.bounded_http import Answer
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +80,7 @@ def echo(server: StowServer) -> float:
     query = {"StudyInstanceUID": _NO_STUDY, "limit": "1"}
     with _client(server) as client:
         answer = _request(server, client, "GET", params=query, headers={"Accept": _DICOM_JSON})
-    if answer.status_code not in (405, 501):  # a server may take objects and answer no queries
+    if answer.status not in (405, 501):  # a server may take objects and answer no queries
         _judge_status(server, answer, "the query")
     return time.perf_counter() - started
 
@@ -122,30 +127,35 @@ def _store(server: StowServer, client: httpx.Client, path: Path) -> Sent:
     return _judge(server, answer, sop_instance_uid)
 
 
-def _judge(server: StowServer, answer: httpx.Response, sop_instance_uid: str) -> Sent:
-    said = _said(answer)
-    reason = _of(said, _FAILED, sop_instance_uid, _REASON)
+def _judge(server: StowServer, answer: Answer, sop_instance_uid: str) -> Sent:
+    try:
+        said = _said(answer)
+        reason = _of(said, _FAILED, sop_instance_uid, _REASON)
+        warning = _of(said, _REFERENCED, sop_instance_uid, _WARNING)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        # What stands in it is not repeated: it is the server's text.
+        text = f"{server} answered {answer.status} with what is no store response ({type(error).__name__})"
+        raise PeerError(f"{text}: not known whether it has stored {sop_instance_uid}") from None
     if reason is not None:
         text = f"{server} refused {sop_instance_uid} with failure reason 0x{reason:04X}"
         if is_passing(reason):
             raise PeerError(f"{text}: temporarily unable to store")
         raise PeerRejectedError(f"{text}: see its log for the reason")
     _judge_status(server, answer, sop_instance_uid)
-    warning = _of(said, _REFERENCED, sop_instance_uid, _WARNING)
-    if warning is None and answer.status_code != httpx.codes.OK:
-        raise PeerError(f"{server} answered {answer.status_code} without confirming that it stored {sop_instance_uid}")
+    if warning is None and answer.status != httpx.codes.OK:
+        raise PeerError(f"{server} answered {answer.status} without confirming that it stored {sop_instance_uid}")
     if warning:
         log.warning("%s stored %s with warning 0x%04X", server, sop_instance_uid, warning)
     return Sent(sop_instance_uid, warning or 0, "warning" if warning else "stored")
 
 
-def _judge_status(server: StowServer, answer: httpx.Response, what: str) -> None:
-    status = answer.status_code
+def _judge_status(server: StowServer, answer: Answer, what: str) -> None:
+    status = answer.status
     if answer.is_success:
         return
     # The body is the server's free text and may name a patient.
-    log.debug("%s, HTTP status %d: %s", server, status, answer.text[:500])
-    text = f"{server} answered {what} with HTTP status {status} ({answer.reason_phrase})"
+    log.debug("%s, HTTP status %d: %s", server, status, answer.content[:500])
+    text = f"{server} answered {what} with HTTP status {status} ({_phrase(status)})"
     if status in _PASSING_STATUSES or answer.is_server_error:
         raise PeerError(f"{text}: temporarily unavailable")
     cures = {401: "configure user and password, or token", 403: "allow this user to store", 404: "correct the url"}
@@ -153,14 +163,36 @@ def _judge_status(server: StowServer, answer: httpx.Response, what: str) -> None
     raise PeerRejectedError(f"{text}: {cure}")
 
 
-def _said(answer: httpx.Response) -> dict[str, Any]:
-    """Return the store response's dataset; empty where there is none that can be read."""
+def _phrase(status: int) -> str:
+    """Return the standard's word for a status: the server's own is text that it may choose."""
     try:
-        said = answer.json()
+        return HTTPStatus(status).phrase
     except ValueError:
+        return "not a status of HTTP"
+
+
+def _said(answer: Answer) -> dict[str, Any]:
+    """Return the store response's dataset; empty where the answer is none, such as a page of a proxy.
+
+    Raises:
+        ValueError, RecursionError: it says that it is JSON, or looks like it, and is not.
+    """
+    text = answer.content.strip()
+    if not text or ("json" not in answer.content_type and text[:1] not in (b"{", b"[")):
         return {}
+    if "json" not in answer.content_type and not answer.is_success:
+        try:
+            said = json.loads(text)
+        except (ValueError, RecursionError):
+            return {}
+    else:
+        said = json.loads(text)
     first = said[0] if isinstance(said, list) and said else said
-    return first if isinstance(first, dict) else {}
+    if first == [] or (not answer.is_success and not isinstance(first, dict)):
+        return {}
+    if not isinstance(first, dict):
+        raise ValueError("no data set")  # noqa: TRY004  (of a value, not of an argument)
+    return first
 
 
 def _of(said: dict[str, Any], sequence: str, sop_instance_uid: str, tag: str) -> int | None:
@@ -171,8 +203,16 @@ def _of(said: dict[str, Any], sequence: str, sop_instance_uid: str, tag: str) ->
         if _value(item, _INSTANCE) in (sop_instance_uid, None):
             default = _PROCESSING_FAILURE if sequence == _FAILED else 0
             value = _value(item, tag)
-            return default if value is None else int(value)
+            return default if value is None else _status(value)
     return None
+
+
+def _status(value: object) -> int:
+    """Return a reason, VR US. Raises ValueError."""
+    number = int(value) if isinstance(value, int | float | str) else -1
+    if not 0 <= number <= 0xFFFF:
+        raise ValueError("not an unsigned short")
+    return number
 
 
 def _value(item: dict[str, Any], tag: str) -> Any:
@@ -180,13 +220,9 @@ def _value(item: dict[str, Any], tag: str) -> Any:
     return values[0]
 
 
-def _request(server: StowServer, client: httpx.Client, method: str, **arguments: Any) -> httpx.Response:
-    try:
-        return client.request(method, f"{server.url.rstrip('/')}/studies", **arguments)
-    except httpx.TimeoutException as error:
-        raise PeerError(f"{server} did not answer within {server.timeout_s:g} s") from error
-    except httpx.TransportError as error:
-        raise PeerError(f"{server}: no connection ({error}); check url, firewall and certificates") from error
+def _request(server: StowServer, client: httpx.Client, method: str, **arguments: Any) -> Answer:
+    url = f"{server.url.rstrip('/')}/studies"
+    return bounded_http.ask(client, method, url, str(server), server.timeout_s, **arguments)
 
 
 def _client(server: StowServer) -> httpx.Client:

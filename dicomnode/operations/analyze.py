@@ -8,11 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dicomnode.analysis.findings import Findings
+import dicomnode
+from dicomnode.analysis.findings import Findings, Reason, RejectedSeries
 from dicomnode.analysis.pipeline import analyse
 from dicomnode.analysis.series.selection import find_files
 from dicomnode.config import OBJECTS, AnalysisTable
 from dicomnode.errors import UsageError
+from dicomnode.files import make_folder as make_private
 from dicomnode.files import shipped, write_whole
 from dicomnode.models.build import method
 from dicomnode.operations.terminal import findings_table
@@ -29,7 +31,24 @@ def shipped_table() -> AnalysisTable:
     return AnalysisTable(weights=shipped("weights"), bundle="demo-synthetic", allow_demo_bundles=True)
 
 
-def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[Path] = ()) -> int:
+def refused(out: Path, why: str) -> int:
+    """Leave the findings of a study that broke a limit, and print them. Returns the exit status, 3."""
+    reason = Reason("too-large", f"The study is too large: {why}.")
+    findings = Findings(
+        "refused", None, (RejectedSeries("", "", 0, (reason,)),), software_version=dicomnode.__version__
+    )
+    write_whole(out / FINDINGS, findings.to_json().encode())
+    findings_table(Console(markup=False, emoji=False), findings)
+    return 3
+
+
+def run(
+    source: Path,
+    out: Path,
+    table: AnalysisTable | None,
+    priors: Sequence[Path] = (),
+    memory_bytes: int | None = None,
+) -> int:
     """Analyse `source` into `out` and print what was found. Returns the exit status: 0 analysed, 3 refused.
 
     Args:
@@ -37,6 +56,7 @@ def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[P
         out: folder for the results.
         table: the configuration's [analysis]; None for the defaults.
         priors: findings.json of the patient's other scans, for the change since the latest one before this.
+        memory_bytes: what the analysis may use.
     """
     console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up
     before = [_read(path) for path in priors]
@@ -55,7 +75,7 @@ def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[P
         task = bar.add_task("preparing", total=None)
         files = find_files(source) if source.is_dir() else [source]
         how = method(table or shipped_table())
-        analysis = analyse(files, how, lambda stage, _: bar.update(task, description=stage), before)
+        analysis = analyse(files, how, lambda stage, _: bar.update(task, description=stage), before, memory_bytes)
         if analysis.findings.status == "refused":
             findings = analysis.findings
             write_whole(out / FINDINGS, findings.to_json().encode())
@@ -76,7 +96,7 @@ def run(source: Path, out: Path, table: AnalysisTable | None, priors: Sequence[P
 def make_folder(folder: Path) -> None:
     """Make the folder that `--out` names where it is missing. Raises UsageError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise UsageError(f"--out {folder}: cannot create this folder ({error.strerror})") from None
 

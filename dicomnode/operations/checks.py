@@ -64,6 +64,9 @@ def _folders(config: Config) -> Iterator[Result]:
         ok = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
         cure = f"{nearest} is not a folder that this user can write to: change its owner, or storage.{key}"
         yield Result(f"storage.{key}", ok, str(folder) if ok else cure)
+    loose = [str(f) for f in config.private_folders if f.is_dir() and f.stat().st_mode & 0o077]
+    cure = "other users may read patients' data there: chmod 0700, or start the node as the owner, which does that"
+    yield Result("rights", not loose, f"{', '.join(loose)}: {cure}" if loose else "folders are this user's alone")
 
 
 def _disk(config: Config) -> Result:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
+from dicomnode import logs
+from dicomnode.errors import AssociationRejectedError, DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.network.association import Sent
 from dicomnode.outbound.destinations import Destination
 from dicomnode.store.catalog.catalog import Catalog
@@ -52,6 +53,11 @@ def _batches(catalog: Catalog, study_uid: str, generation: int, destination: str
             yield one_class[start : start + _BATCH]
 
 
+def unexpected(error: Exception) -> str:
+    """Say of a failure that nobody foresaw what a person may read: its text may quote what was sent or answered."""
+    return f"sending failed ({type(error).__name__}: see the worker's log), will retry"
+
+
 def _send(peer: Destination, catalog: Catalog, waiting: list[Delivery]) -> list[Delivery]:
     """Send images on one association, as far as it goes. Returns those that are still to be sent after a refusal.
 
@@ -80,5 +86,12 @@ def _send(peer: Destination, catalog: Catalog, waiting: list[Delivery]) -> list[
     except PeerError as e:
         catalog.note_attempt(waiting[len(done)], "pending", text=str(e), now=time.time())
         raise
+    except DicomnodeError:
+        raise
+    except Exception as e:  # noqa: BLE001  (whatever a peer's answer provoked: told, and tried again)
+        logs.log_unexpected(log, e, "%s: sending an image of study %s failed", peer.name, waiting[0].study_uid)
+        if len(done) < len(waiting):
+            catalog.note_attempt(waiting[len(done)], "pending", text=unexpected(e), now=time.time())
+        raise PeerError(unexpected(e)) from None
     log.info("%s stored %d images of study %s", peer.name, len(done), waiting[0].study_uid)
     return []

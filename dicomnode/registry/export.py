@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from dicomnode.errors import UsageError
-from dicomnode.files import write_whole
+from dicomnode.files import make_folder, write_whole
 from dicomnode.registry_format import volumes
 from dicomnode.registry_format.description import NAME as DESCRIPTION
 from dicomnode.registry_format.description import write_description
@@ -55,7 +55,7 @@ def export(rows: RegistryRows, out: Path, progress: Callable[[int, int], None] |
     scans = [s for s in recorded if not s.doubts]
     if not scans:
         raise UsageError("the registry has no scans: set registry.record = true, and analyse some")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / _BEGUN).touch()
     _remove_halves(out)
     placed = [_with_volume(scan, out) for scan in _counted(scans, progress)]
@@ -118,7 +118,7 @@ def _with_volume(scan: RegistryScan, out: Path) -> RegistryScan:
     training has cached of another content of this name and size is not taken for this one's.
     """
     try:
-        content = Path(scan.volume).read_bytes() if scan.volume else b""
+        content = Path(scan.volume).read_bytes() if volumes.is_volume(Path(scan.volume)) else b""
     except FileNotFoundError:
         content = b""
     if not content:

@@ -1,5 +1,6 @@
 """A patient who is to leave the registry."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,10 @@ from dicomnode.errors import UsageError
 from dicomnode.registry.key import load_pseudonyms
 from dicomnode.registry_format.identity import patient_hash
 from dicomnode.registry_format.pseudonyms import is_pseudonym as has_form
+from dicomnode.registry_format.volumes import FOLDER, is_volume
 from dicomnode.store.catalog.registry import RegistryRows
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,21 @@ def forget(folder: Path, rows: RegistryRows, patient: str, issuer: str, *, is_ps
     names = load_pseudonyms(folder)
     name = patient if is_pseudonym else names.patient(patient_hash(patient.encode(), issuer.strip().encode()))
     # Before the rows that name them: where this is stopped in between, the next call finds what is left.
-    removed = _remove(s.volume for s in rows.registry_scans() if s.patient == name and s.volume)
+    removed = _remove(folder, (s.volume for s in rows.registry_scans() if s.patient == name and s.volume))
     left = rows.leave_registry(name, now)
-    return Forgotten(left.scans, left.outcomes, removed + _remove(left.volumes))
+    return Forgotten(left.scans, left.outcomes, removed + _remove(folder, left.volumes))
 
 
-def _remove(volumes: Iterable[str]) -> int:
-    there = [path for volume in volumes if (path := Path(volume)).exists()]
-    for path in there:
-        path.unlink(missing_ok=True)
-    return len(there)
+def _remove(folder: Path, volumes: Iterable[str]) -> int:
+    """Delete files of volumes, as rows name them: one that is no volume of a registry stays, and is told."""
+    removed = 0
+    for volume in volumes:
+        path = Path(volume)
+        if not is_volume(path):
+            log.error("a row of the registry names as its volume what is none: not removed")
+            continue
+        # The registry's folder may have been moved since the row was written.
+        for place in {path, folder / FOLDER / path.name}:
+            removed += place.exists()
+            place.unlink(missing_ok=True)
+    return removed

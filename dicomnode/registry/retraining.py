@@ -25,6 +25,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, UsageError
+from dicomnode.files import make_folder
 from dicomnode.registry.export import export
 from dicomnode.store.catalog.registry import RegistryRows
 
@@ -64,7 +65,7 @@ def retrain(config: Config, rows: RegistryRows, progress: Callable[[int, int], N
         )
     with _alone(config.retraining.folder) as lock:
         folder = config.retraining.folder / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        folder.mkdir()
+        make_folder(folder)
         done = export(rows, folder / "registry", progress)
         if not done.outcomes:
             raise UsageError("the registry has no outcomes of its patients: run `dicomnode registry import-outcomes`")
@@ -78,7 +79,7 @@ def retrain(config: Config, rows: RegistryRows, progress: Callable[[int, int], N
 @contextmanager
 def _alone(folder: Path) -> Iterator[int]:
     """Hold the lock of the folder, and give its descriptor. Raises UsageError: another retraining holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / ".lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,6 +5,7 @@ The file holds `hu` (int16) and `labels` (uint8; 1 right, 2 left), both (z, y, x
 """
 
 import io
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,11 +21,17 @@ from dicomnode.files import write_whole
 #: Stands outside the lungs: air, which no preprocessing looks at.
 OUTSIDE_HU = -1024
 FOLDER = "volumes"
+_VOLUME = re.compile(r"[0-9a-f]{32}\.npz")
 
 
 def volume_name(scan: str) -> str:
     """Give the path of a scan's volume below its registry."""
     return f"{FOLDER}/{scan}.npz"
+
+
+def is_volume(path: Path) -> bool:
+    """Tell whether a path that stands in a row names a volume: anything else is neither read nor deleted."""
+    return path.parent.name == FOLDER and _VOLUME.fullmatch(path.name) is not None and not path.is_symlink()
 
 
 def lungs_alone(volume: Volume, labels: Labels) -> tuple[NDArray[np.int16], Labels, tuple[float, float, float]]:
@@ -80,7 +87,7 @@ def read_volume(path: Path) -> tuple[Volume, Labels]:
         UsageError: the file is missing or is not such a scan.
     """
     try:
-        with path.open("rb") as file, np.load(file) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             hu, labels = stored["hu"], stored["labels"]
             spacing = tuple(float(v) for v in stored["spacing_mm"])
             origin = tuple(float(v) for v in stored["origin_mm"])

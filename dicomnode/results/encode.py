@@ -21,7 +21,7 @@ import dicomnode
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, with_encode_time
 from dicomnode.config import ObjectName
-from dicomnode.files import write_whole
+from dicomnode.files import make_folder, write_whole
 from dicomnode.report import gc_pause, segmentation
 from dicomnode.report.context import Context
 from dicomnode.report.page import summary, views
@@ -65,11 +65,13 @@ class AnalysisCheckpoint:
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint's files into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         arrays = {"labels": self.labels_in_source}
         if self.lobes_in_source is not None:
             arrays["lobes"] = self.lobes_in_source
-        np.savez_compressed(folder / LABELS, allow_pickle=False, **arrays)
+        write_whole(
+            folder / LABELS, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays), durable=False
+        )
         self.views.save(folder / VIEWS)
         write_whole(folder / SOURCES, json.dumps([str(p) for p in self.sources]).encode())
         write_whole(folder / FINDINGS, self.findings.to_json().encode())
@@ -77,7 +79,7 @@ class AnalysisCheckpoint:
     @classmethod
     def restore(cls, folder: Path) -> "AnalysisCheckpoint":
         """Return the checkpoint that `save` wrote into `folder`."""
-        with np.load(folder / LABELS) as file:
+        with np.load(folder / LABELS, allow_pickle=False) as file:
             labels, lobes = file["labels"], file.get("lobes")
         return cls(
             Findings.from_json((folder / FINDINGS).read_text("utf-8")),

@@ -9,6 +9,7 @@ from types import FrameType
 
 from dicomnode.config import CallerTable, Config
 from dicomnode.errors import SpoolError
+from dicomnode.files import make_folder, tighten
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
@@ -29,6 +30,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     """Run a worker until `stop` is set. `index` tells the workers of one host apart, the same over restarts."""
     from dicomnode.models.serving import Models  # noqa: PLC0415
     from dicomnode.workflows import runtime, worker  # noqa: PLC0415  (torch, which the receiving process must not load)
+    from dicomnode.workflows.analyst import Analyst  # noqa: PLC0415
     from dicomnode.workflows.queue import WORKFLOW_VERSION  # noqa: PLC0415
 
     prepare_folders(config)
@@ -37,7 +39,9 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     name = f"{socket.gethostname()}-{index}"
     lease = catalog.register_worker(name, WORKFLOW_VERSION)
     heart = worker.Heartbeat(catalog, lease, config.worker.dead_after_s)
-    runtime.start(worker.Work(config, catalog.leased(lease, worker.exit_without_lease), models), executor_id=name)
+    analyst = Analyst(config, lease)
+    leased = catalog.leased(lease, worker.exit_without_lease)
+    runtime.start(worker.Work(config, leased, models, analyst), executor_id=name)
     log.info(
         "worker %d ready: segmenter %s, bundle %s",
         index,
@@ -46,13 +50,14 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     )
     stop.wait()
     runtime.stop(config.worker.drain_s)
+    analyst.close()
     heart.stop()
     catalog.close()
     worker.exit_after_drain()
 
 
 def prepare_folders(config: Config) -> None:
-    """Make the folders of the configuration where they are missing.
+    """Make the folders of the configuration where they are missing, and take other users' rights from those there.
 
     Raises:
         SpoolError: one cannot be made.
@@ -60,12 +65,19 @@ def prepare_folders(config: Config) -> None:
     for key in ("spool", "results", "state"):
         folder = getattr(config.storage, key)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as e:
             raise SpoolError(
                 f"storage.{key} = {folder}: cannot create this folder ({e.strerror}); change the path, or the "
                 "permissions of its parent folder"
             ) from None
+    for folder in config.private_folders:
+        try:
+            tighten(folder)
+        except OSError as e:
+            log.warning(
+                "other users may read %s, and its rights cannot be changed (%s): chmod 0700", folder, e.strerror
+            )
 
 
 def receiver_settings(config: Config) -> ReceiverSettings:

@@ -8,16 +8,18 @@ back if the catalogue did not forget it after all.
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from dicomnode.errors import DatabaseError, SpoolError
+from dicomnode.files import inside, name_of, remove_tree
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Study
 from dicomnode.store.results_folder import FINDINGS
-from dicomnode.store.spool import Spool, folder_name
+from dicomnode.store.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +66,14 @@ def make_room(room: Room, spool: Spool, results: Path, catalog: Catalog, now: fl
     _finish(spool, catalog)
     for study_uid in catalog.long_removed(now - room.findings_s):
         catalog.forget_patient(study_uid)
-        _delete_results(results, study_uid, keep=())
+        _done(study_uid, partial(_delete_results, results, study_uid, keep=()))
     removed: list[str] = []
     if spool.free_bytes() >= room.low_free_bytes:
         return removed
     for study in catalog.releasable(now, room.retention_s):
         if spool.free_bytes() >= room.low_free_bytes:
             break
-        if study.instances and _remove(study, spool, results, catalog):
+        if study.instances and _done(study.study_uid, partial(_remove, study, spool, results, catalog)):
             removed.append(study.study_uid)
     short_gb = (room.low_free_bytes - spool.free_bytes()) / 1e9
     if removed:
@@ -86,20 +88,31 @@ def _remove(study: Study, spool: Spool, results: Path, catalog: Catalog) -> bool
         return False
     log.info("study %s removed after delivery", study.study_uid)
     _delete_results(results, study.study_uid, keep=(FINDINGS,))
-    spool.delete(folder_name(study.study_uid))
+    spool.delete(name_of(study.study_uid))
     return True
 
 
-def _delete_results(results: Path, study_uid: str, keep: Collection[str]) -> None:
-    folder = results / study_uid
-    if folder.parent != results or not folder.is_dir():
-        return
+def _done(study_uid: str, remove: Callable[[], bool]) -> bool:
+    """Whether it was removed: what cannot be (a link in its place, another's file) holds up no other study."""
+    try:
+        return remove()
+    except DatabaseError:
+        raise
+    except (SpoolError, OSError) as error:
+        log.error("study %s cannot be removed: %s", study_uid, error)
+        return False
+
+
+def _delete_results(results: Path, study_uid: str, keep: Collection[str]) -> bool:
+    name = name_of(study_uid)
     if not keep:
-        shutil.rmtree(folder)
-        return
-    for path in folder.glob("*/*"):
-        if path.name not in keep:
-            path.unlink()
+        remove_tree(results, name)
+        return True
+    for folder in inside(results, name).glob("*"):
+        for path in inside(results, name, folder.name).glob("*"):
+            if path.name not in keep:
+                path.unlink()
+    return True
 
 
 def _finish(spool: Spool, catalog: Catalog) -> None:
@@ -107,7 +120,10 @@ def _finish(spool: Spool, catalog: Catalog) -> None:
     for name in spool.moved_out(time.time() - _CRASHED_S):
         # A folder's name is its study's UID; a strange UID was hashed, and such a study is kept.
         study = catalog.study(name)
-        if study is not None and not study.instances:
-            spool.delete(name)
-        else:
-            spool.move_back(name)
+        gone = study is not None and not study.instances
+        _done(name, partial(_move_on, spool.delete if gone else spool.move_back, name))
+
+
+def _move_on(move: Callable[[str], None], name: str) -> bool:
+    move(name)
+    return True

@@ -6,6 +6,7 @@ findings.json   what the analysis found; stays when the rest is removed
 overlay.png     the summary's picture
 order.json      the order that was linked, or that none was
 priors.json     doubts about prior scans
+attempt.json    stands while the study is analysed
 labels.npz, views.npz, sources.json    the checkpoint between analysis and encoding; removed after it
 ```
 """
@@ -13,7 +14,10 @@ labels.npz, views.npz, sources.json    the checkpoint between analysis and encod
 from pathlib import Path
 from typing import Final
 
+from dicomnode.files import inside, name_of
+
 FINDINGS: Final = "findings.json"
+ATTEMPT: Final = "attempt.json"
 OVERLAY: Final = "overlay.png"
 ORDER: Final = "order.json"
 PRIORS: Final = "priors.json"
@@ -23,8 +27,12 @@ SOURCES: Final = "sources.json"
 
 
 def results_folder(results: Path, study_uid: str, generation: int) -> Path:
-    """Return the folder of one generation under `results` (`storage.results`)."""
-    return results / study_uid / f"g{generation}"
+    """Return the folder of one generation under `results` (`storage.results`).
+
+    Raises:
+        OutsideRootError: a link leads out of `results`.
+    """
+    return inside(results, name_of(study_uid), f"g{int(generation)}")
 
 
 def report_file(folder: Path, name: str) -> Path:

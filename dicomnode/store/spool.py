@@ -10,7 +10,6 @@ import io
 import itertools
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -23,8 +22,6 @@ from dicomnode import files
 from dicomnode.errors import SpoolError
 from dicomnode.store import process_names
 
-_SAFE_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-_UID_LENGTH = 64  # PS3.5 section 9.1
 #: Temporary files of another machine can't be judged by process; none takes a day to write.
 _FOREIGN_TEMPORARY_S = 86_400.0
 
@@ -36,16 +33,6 @@ class Stored:
     path: Path
     sha256: str
     size: int
-
-
-def folder_name(uid: str) -> str:
-    """Return a UID as one path component.
-
-    What the network calls a UID may be anything: all but a true UID is hashed.
-    """
-    if len(uid) <= _UID_LENGTH and _SAFE_UID.fullmatch(uid):
-        return uid
-    return "x" + hashlib.sha256(uid.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
 class Incoming:
@@ -61,7 +48,7 @@ class Incoming:
         self._digest = hashlib.sha256()
         self.size = 0
         try:
-            self._file = temporary.open("x+b", buffering=0)
+            self._file = open(temporary, "x+b", 0, opener=files.private_opener)  # noqa: SIM115  (closed by us)
         except OSError as error:
             raise _spool_error("write", temporary, error) from error
         self._put(memoryview(file_meta))
@@ -166,9 +153,9 @@ class Spool:
 
     def keep(self, incoming: Incoming, study_uid: str, series_uid: str, sop_instance_uid: str) -> Stored:
         """As `store`, of bytes that have been written already."""
-        folder = self._studies / folder_name(study_uid) / folder_name(series_uid)
+        folder = self._studies / files.name_of(study_uid) / files.name_of(series_uid)
         sha256 = incoming.sha256
-        path = folder / f"{folder_name(sop_instance_uid)}-{sha256[:16]}.dcm"
+        path = folder / f"{files.name_of(sop_instance_uid)}-{sha256[:16]}.dcm"
         incoming.move_to(path)
         return Stored(path, sha256, incoming.size)
 
@@ -199,9 +186,13 @@ class Spool:
         return path
 
     def discard(self, path: Path) -> None:
-        """Remove a stored file that the catalogue did not take."""
+        """Remove a stored file that the catalogue did not take.
+
+        Raises:
+            SpoolError: it cannot be removed, or does not lie in the spool.
+        """
         try:
-            path.unlink(missing_ok=True)
+            files.within(self.root, path).unlink(missing_ok=True)
         except OSError as error:
             raise _spool_error("remove", path, error) from error
 
@@ -211,7 +202,7 @@ class Spool:
         Raises:
             SpoolError: it cannot be moved.
         """
-        source, target = self._studies / folder_name(study_uid), self._leaving / folder_name(study_uid)
+        source, target = self._studies / files.name_of(study_uid), self._leaving / files.name_of(study_uid)
         try:
             source.rename(target)
             files.sync_folder(self._leaving)
@@ -227,13 +218,13 @@ class Spool:
             SpoolError: it cannot be moved.
         """
         try:
-            for path in sorted((self._leaving / name).glob("*/*.dcm")):
+            for path in sorted(files.inside(self._leaving, name).glob("*/*.dcm")):
                 # File by file: newer images of the study may have made its folder again.
                 target = self._studies / path.relative_to(self._leaving)
                 files.make_folder(target.parent)
                 path.rename(target)
                 files.sync_folder(target.parent)
-            shutil.rmtree(self._leaving / name)
+            files.remove_tree(self._leaving, name)
         except OSError as error:
             raise _spool_error("move", self._leaving / name, error) from error
 
@@ -248,8 +239,7 @@ class Spool:
             SpoolError: it cannot be deleted.
         """
         try:
-            if (self._leaving / name).exists():
-                shutil.rmtree(self._leaving / name)
+            files.remove_tree(self._leaving, name)
         except OSError as error:
             raise _spool_error("delete", self._leaving / name, error) from error
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from dbos import DBOS
 from pydicom.uid import generate_uid
 
+from dicomnode import logs
 from dicomnode.config import DestinationTable
-from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.outbound import destinations, originals
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
@@ -90,6 +91,13 @@ def send_step(study_uid: str, generation: int, destination: str) -> str | None:
             work.catalog.note_attempt(planned, "pending", text=str(e), now=time.time())
             log.warning("%s did not accept %s of study %s, will retry: %s", destination, planned.object, study_uid, e)
             return str(e)
+        except DicomnodeError:
+            raise  # the catalogue's: the step is tried again
+        except Exception as e:  # noqa: BLE001  (whatever a peer's answer provoked: told, and tried again)
+            logs.log_unexpected(log, e, "%s: sending %s of study %s failed", destination, planned.object, study_uid)
+            problem = originals.unexpected(e)
+            work.catalog.note_attempt(planned, "pending", text=problem, now=time.time())
+            return problem
         else:
             work.catalog.note_attempt(planned, "delivered", status=sent.status, text=sent.outcome, now=time.time())
             log.info("%s stored %s of study %s (0x%04X)", destination, planned.object, study_uid, sent.status)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from dbos import DBOSClient, WorkflowHandle, WorkflowStatus
 
 from dicomnode.config import Config
+from dicomnode.store.catalog.database import make_private
 from dicomnode.store.records import Event, Kind
 from dicomnode.workflows.calls import (
     Call,
@@ -20,6 +21,7 @@ from dicomnode.workflows.calls import (
     study_call,
     study_id,
 )
+from dicomnode.workflows.serializer import install
 
 #: Workflows of another version are left alone by a worker: raise it when steps change their order or meaning.
 WORKFLOW_VERSION = "4"
@@ -35,7 +37,11 @@ class Queue:
 
     def __init__(self, config: Config) -> None:
         self._routes_studies = config.routes_studies
-        self._client = DBOSClient(system_database_url=config.queue_url, lazy=True, retry_connection_errors=False)
+        if not config.storage.database_url and config.storage.state.is_dir():
+            make_private(str(config.storage.state / "queue.sqlite"))
+        self._client = DBOSClient(
+            system_database_url=config.queue_url, lazy=True, retry_connection_errors=False, serializer=install()
+        )
 
     def enqueue(self, study_uid: str, generation: int, *, again: bool = False) -> str:
         """Enqueue a study, for the rules where there are any, and return the workflow's ID.

@@ -6,6 +6,7 @@ from typing import Any
 from dbos import DBOS, DBOSConfig
 
 from dicomnode.config import Config
+from dicomnode.store.catalog.database import make_private
 from dicomnode.workflows import deliver, fetch, notify, route, study, worker
 from dicomnode.workflows.calls import (
     FETCH_QUEUE,
@@ -16,6 +17,7 @@ from dicomnode.workflows.calls import (
     notify_queue,
 )
 from dicomnode.workflows.queue import POLL_S, WORKFLOW_VERSION
+from dicomnode.workflows.serializer import install
 from dicomnode.workflows.worker import Work
 
 #: Importing a module registers its workflows; this worker runs these.
@@ -25,6 +27,8 @@ WORKFLOWS = (study.study, route.route, deliver.deliver, fetch.prefetch_patient, 
 def start(work: Work, executor_id: str) -> None:
     """Start taking work from the queues, and take up again what this executor had begun before it was killed."""
     worker.begin(work)
+    if not work.config.storage.database_url:
+        make_private(str(work.config.storage.state / "queue.sqlite"))
     settings: DBOSConfig = {
         "name": "dicomnode",
         "system_database_url": work.config.queue_url,
@@ -33,6 +37,7 @@ def start(work: Work, executor_id: str) -> None:
         "enable_otlp": False,
         "log_level": "WARNING",
         "notification_listener_polling_interval_sec": POLL_S,
+        "serializer": install(),
     }
     DBOS(config=settings)
     DBOS.launch()

@@ -12,25 +12,21 @@ each step asks the catalogue, and the catalogue's answer is final.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from dbos import DBOS
 
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.pipeline import Analysis, analyse
 from dicomnode.config import DestinationTable
 from dicomnode.context import order, priors
-from dicomnode.context.prior_findings import prior_findings
-from dicomnode.errors import SpoolError
-from dicomnode.files import write_whole
-from dicomnode.registry import record_scan
+from dicomnode.errors import RefusedError, SpoolError
 from dicomnode.report.context import Context
 from dicomnode.results import encode, reader_flags
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Job
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows import fetch, route
+from dicomnode.workflows.analysing import analyse_study, refuse
 from dicomnode.workflows.calls import deliver_call, enqueue, fetch_call, study_id, study_later_call
 from dicomnode.workflows.failure import Ended, or_failed
 from dicomnode.workflows.queue import MOST_RECOVERIES
@@ -100,27 +96,12 @@ def analyse_step(study_uid: str, generation: int) -> str:
     if state != "running":
         log.info("study %s generation %d is %s: skipped", study_uid, generation, state)
         return state
-    files = [Path(i.path) for i in work.catalog.instances(study_uid)]
-    folder = results_folder(work.config.storage.results, study_uid, generation)
-    log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
-    others = prior_findings(work.catalog, work.config, study_uid)
-    method = work.models.method(route.action_of(work, study_uid, generation).analyse)
-    analysis = _marked(work, analyse(files, method, priors=others))
-    if analysis.findings.status == "analysed":
-        record_scan.keep(work.config.registry, work.catalog, analysis, others, work.models.shadow(), now=time.time())
-        encode.AnalysisCheckpoint.of(analysis).save(folder)
-    else:
-        write_whole(folder / FINDINGS, analysis.findings.to_json().encode())
-    return analysis.findings.status
-
-
-def _marked(work: Work, analysis: Analysis) -> Analysis:
-    """Return the analysis with a mark at each prior scan whose reports the destinations do not have."""
-    trend = tuple(
-        replace(point, stays_here=fetch.stays_here(work.config, work.catalog, point.study_uid))
-        for point in analysis.findings.trend
-    )
-    return replace(analysis, findings=replace(analysis.findings, trend=trend))
+    try:
+        if work.analyst is not None:
+            return work.analyst.analyse(study_uid, generation)
+        return analyse_study(work, study_uid, generation)
+    except RefusedError as error:
+        return refuse(work, study_uid, generation, error)
 
 
 @DBOS.step(name="link", **RETRIES)

@@ -11,13 +11,16 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from dicomnode.config import Config
 from dicomnode.errors import DatabaseError, SpoolError
 from dicomnode.models.serving import Models
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
+
+if TYPE_CHECKING:
+    from dicomnode.workflows.analyst import Analyst
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +34,19 @@ _LAST_STEPS_S = 0.5
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker needs to do its work. `catalog` is leased (`Catalog.leased`)."""
+    """What a worker needs to do its work.
+
+    Attributes:
+        config: of the node.
+        catalog: leased (`Catalog.leased`).
+        models: what is served.
+        analyst: who analyses under limits; None: this process does, under none.
+    """
 
     config: Config
     catalog: Catalog
     models: Models
+    analyst: "Analyst | None" = None
 
 
 _work: Work | None = None

@@ -40,7 +40,6 @@ def question(folder: Path, tables: Sequence[TabularModel], settings: Mapping[str
         scanner=PhantomScanner(noise_hu=10.0),
     )
     save_file({"hu": torch.from_numpy(phantom.volume.hu), "labels": torch.from_numpy(phantom.labels)}, folder / SCAN)
-    (folder / SCAN).chmod(0o644)  # safetensors writes for its owner alone; the node may run as another
     return Golden(
         scan=SCAN,
         spacing_mm=_SPACING,

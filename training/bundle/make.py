@@ -123,8 +123,16 @@ def make_bundle(
         load(folder, allow_demo=True)
         if out.exists():
             shutil.rmtree(out)
+        _share(folder)
         folder.rename(out)
     return load(out, allow_demo=True)
+
+
+def _share(folder: Path) -> None:
+    """Let others read a bundle: it holds no patient's data, and the node may run as another user than who trains."""
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def read_run(folder: Path) -> Run:

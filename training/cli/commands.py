@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode.errors import DicomnodeError, UsageError
+from dicomnode.files import private_umask
 from training.cli import gate
 from training.cli.bars import bars
 
@@ -230,6 +231,7 @@ app.add_typer(gate.app)
 
 def main() -> None:
     """Entry point: the one catch of dicomnode's errors."""
+    private_umask()  # cohorts and registries are patients' data
     try:
         app()
     except DicomnodeError as error:

@@ -31,6 +31,7 @@ from pydicom.valuerep import TEXT_VR_DELIMS
 
 from dicomnode.analysis.findings import Reason
 from dicomnode.analysis.series import multiframe
+from dicomnode.analysis.series.inflate import InflatedTooLargeError
 
 #: Elements above this size (private blobs of some vendors) stay on the disk.
 DEFER_BYTES = 65536
@@ -201,6 +202,8 @@ def _read(path: Path) -> ImageHeader | Reason:
             return _parse(path, file)
     except OSError as error:
         return Reason("unreadable", f"The file cannot be read: {error.strerror}.")
+    except InflatedTooLargeError as error:
+        return Reason("too-large", f"The file is refused: {error}.")
     except zlib.error:
         return Reason("truncated", "The deflated data set cannot be inflated: the file is truncated or damaged.")
     except Exception as error:  # noqa: BLE001 - whatever a damaged file provokes in the parser must not stop the rest

@@ -16,20 +16,30 @@ from dicomnode.analysis.series import geometry, selection_rules, suitability
 from dicomnode.analysis.series.geometry import Plane, Vector
 from dicomnode.analysis.series.headers import ImageHeader, Series, number, string
 from dicomnode.analysis.series.selection_rules import Rules
-from dicomnode.analysis.volume import decode, regrid
+from dicomnode.analysis.volume import decode, regrid, size
 from dicomnode.errors import RefusedError
 
 Progress = Callable[[int, int], None]
 
 
-def load(series: Series, progress: Progress | None = None, limits: Rules = selection_rules.DEFAULT) -> Volume:
+def load(
+    series: Series,
+    progress: Progress | None = None,
+    limits: Rules = selection_rules.DEFAULT,
+    memory_bytes: int | None = None,
+) -> Volume:
     """Return the volume (z, y, x), HU, of a series of CT images, single ones or the frames of an enhanced CT.
 
-    `progress` is called with (slices done, slices in all), in this thread.
+    Args:
+        series: of CT images.
+        progress: called with (slices done, slices in all), in this thread.
+        limits: what makes a series suitable.
+        memory_bytes: what the analysis may use.
 
     Raises:
         RefusedError: the series is no axial stack in HU (the codes of `suitability`), has one slice only
-            ("too-few-slices"), or an image cannot be read or decoded ("unreadable", "undecodable").
+            ("too-few-slices"), is larger than the memory allows ("too-large": nothing was decoded), or an image cannot
+            be read or decoded ("unreadable", "undecodable").
     """
     known = suitability.facts(series, limits)
     for reason in suitability.reasons_against_loading(known):
@@ -44,10 +54,12 @@ def load(series: Series, progress: Progress | None = None, limits: Rules = selec
     in_plane = _in_plane(planes[0])
     axes = _axes(planes[0], in_plane)
     spacing, shape = _spacing(headers[0].dataset, in_plane), _shape(headers[0].dataset, in_plane)
+    size.check((len(headers), *shape), memory_bytes)
     origin = _origin(planes[0], in_plane, axes, shape, spacing)
     grid = None
     if stack.tilted or not stack.uniform:
         grid = regrid.plan(stack, _shifts(planes, axes, spacing), shape, spread=not stack.uniform)
+        size.check(grid.shape, memory_bytes)
         origin = origin + sum(axis * n * s for axis, n, s in zip(axes, grid.first, spacing, strict=True))
     with decode.reading(headers) as images:
         turned = _turned(images, in_plane, len(headers), progress)

@@ -2,19 +2,25 @@
 
 import logging
 import smtplib
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
 from email.utils import formatdate
-from typing import NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from dicomnode.config import NotifyTable
 from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.network.bounded_http import Deadline
 from dicomnode.outbound.notify.message import Message
 from dicomnode.outbound.notify.secret import secret
 
 log = logging.getLogger(__name__)
+
+#: Of all that a mail server says in one conversation.
+_MOST_REPLY_BYTES = 1 << 18
+_MOST_TIMEOUTS = 6
 
 
 def send(to: NotifyTable, message: Message) -> None:
@@ -43,16 +49,67 @@ def reachable(to: NotifyTable) -> None:
         server.noop()
 
 
+class _Bounded:
+    """A server's replies: so many bytes in all, and no more."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._left = file, _MOST_REPLY_BYTES
+
+    def readline(self, size: int) -> bytes:
+        line = self._file.readline(size)
+        self._left -= len(line)
+        if self._left < 0:
+            raise smtplib.SMTPServerDisconnected("it does not stop talking")
+        return line
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Conversation(smtplib.SMTP):
+    """Bounded in time by `deadline`, and in the size of what the server says."""
+
+    def __init__(self, deadline: Deadline, host: str, port: int, timeout_s: float, **more: Any) -> None:
+        self._deadline = deadline
+        super().__init__(host, port, timeout=timeout_s, **more)
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None:
+            assert self.sock is not None
+            self.file = _Bounded(self.sock.makefile("rb"))
+        return super().getreply()
+
+
+class _Mail(_Conversation):
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        made = socket.create_connection((host, port), timeout)
+        self._deadline.watch(made)
+        return made
+
+
+class _MailOverTls(_Conversation, smtplib.SMTP_SSL):
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        made = socket.create_connection((host, port), timeout)
+        self._deadline.watch(made)  # before TLS begins: a handshake may be slow too
+        return self.context.wrap_socket(made, server_hostname=host)
+
+
 @contextmanager
 def _connected(to: NotifyTable) -> Iterator[smtplib.SMTP]:
+    # A conversation has about ten replies, each of which may take as long as the time-out allows once or twice.
+    with Deadline(_MOST_TIMEOUTS * to.timeout_s) as deadline:
+        yield from _talking(to, deadline)
+
+
+def _talking(to: NotifyTable, deadline: Deadline) -> Iterator[smtplib.SMTP]:
     host, _, port = to.server.rpartition(":")
     password = secret(to).decode() if to.user else ""
     with _judged(to):
         if to.security == "tls":
             context = ssl.create_default_context()
-            server: smtplib.SMTP = smtplib.SMTP_SSL(host.strip("[]"), int(port), timeout=to.timeout_s, context=context)
+            server: smtplib.SMTP = _MailOverTls(deadline, host.strip("[]"), int(port), to.timeout_s, context=context)
         else:
-            server = smtplib.SMTP(host.strip("[]"), int(port), timeout=to.timeout_s)
+            server = _Mail(deadline, host.strip("[]"), int(port), to.timeout_s)
     try:
         with _judged(to):
             if to.security == "starttls":

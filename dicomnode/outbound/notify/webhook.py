@@ -9,11 +9,13 @@ import hmac
 import json
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import httpx
 
 from dicomnode.config import NotifyTable
 from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.network.bounded_http import Answer, ask
 from dicomnode.outbound.notify.message import Message
 from dicomnode.outbound.notify.secret import secret
 
@@ -33,13 +35,15 @@ def send(to: NotifyTable, message: Message) -> None:
     headers = {"Content-Type": "application/json", "Idempotency-Key": message.key}
     headers |= signature(secret(to), body, str(int(time.time())))
     try:
-        answer = httpx.post(to.url, content=body, headers=headers, timeout=to.timeout_s, follow_redirects=False)
-    except (httpx.TransportError, httpx.InvalidURL) as e:
-        raise PeerError(f"the webhook {to.name!r} cannot be reached ({type(e).__name__})") from None
+        answer = _ask(to, "POST", content=body, headers=headers)
+    except PeerError as e:
+        # The message of a failure may hold the address, and an address a key.
+        cause = type(e.__cause__).__name__ if e.__cause__ is not None else "the answer is too large, or cannot be read"
+        raise PeerError(f"the webhook {to.name!r} cannot be reached ({cause})") from None
     if answer.is_success:
         return
-    text = f"the webhook {to.name!r} answered {answer.status_code}"
-    if answer.status_code in _PASSING or answer.is_server_error:
+    text = f"the webhook {to.name!r} answered {answer.status}"
+    if answer.status in _PASSING or answer.is_server_error:
         raise PeerError(text)
     raise PeerRejectedError(f"{text}: correct its url or its key")
 
@@ -54,6 +58,13 @@ def reachable(to: NotifyTable) -> None:
     """Whether the server answers at all, whatever it says. Raises PeerError, ConfigurationError."""
     secret(to)
     try:
-        httpx.head(to.url, timeout=to.timeout_s, follow_redirects=False)
-    except (httpx.TransportError, httpx.InvalidURL) as e:
-        raise PeerError(f"no connection ({type(e).__name__}): check url, proxy and certificate") from None
+        _ask(to, "HEAD")
+    except PeerError as e:
+        cause = type(e.__cause__ or e).__name__
+        raise PeerError(f"no connection ({cause}): check url, proxy and certificate") from None
+
+
+def _ask(to: NotifyTable, method: str, **arguments: Any) -> Answer:
+    # A site may reach its webhooks through a proxy of the environment, unlike a destination of patients' images.
+    with httpx.Client(timeout=to.timeout_s, follow_redirects=False) as client:
+        return ask(client, method, to.url, f"the webhook {to.name!r}", to.timeout_s, **arguments)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import HuArray, Labels, Volume
+from dicomnode.files import write_whole
 
 _MARGIN_MM: Final = 30.0
 
@@ -49,7 +50,7 @@ class Views:
             arrays[f"{key}_labels"] = view.labels
             arrays[f"{key}_spacing_mm"] = np.array(view.spacing_mm)
             arrays[f"{key}_name"] = np.array(view.name)
-        np.savez_compressed(path, allow_pickle=False, **arrays)
+        write_whole(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays), durable=False)
 
     @classmethod
     def load(cls, path: Path) -> "Views":

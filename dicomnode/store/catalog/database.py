@@ -1,11 +1,13 @@
 """How the catalogue's database is opened and written: SQLite (one machine) or PostgreSQL (several)."""
 
 import copy
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import psycopg
@@ -14,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
 
 from dicomnode.errors import DatabaseError, SpoolError
+from dicomnode.files import FILE_MODE, tighten
 from dicomnode.store.catalog import migrate
 from dicomnode.store.catalog.tables import workers
 from dicomnode.store.records import Lease
@@ -108,6 +111,7 @@ def open_database(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
+            make_private(parsed.database)
             engine = create_engine(parsed, connect_args={"timeout": BUSY_S}, pool_size=16, max_overflow=64)
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
@@ -124,6 +128,24 @@ def open_database(url: str) -> Engine:
     except SQLAlchemyError as error:
         raise database_error(error) from error
     return engine
+
+
+def make_private(path: str | None) -> None:
+    """Make a SQLite file its owner's alone: SQLite gives the -wal and -shm beside it the same rights.
+
+    Raises:
+        SpoolError: it cannot be made.
+    """
+    if not path or path == ":memory:":
+        return
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE))
+        for suffix in ("", "-wal", "-shm"):
+            tighten(Path(path + suffix))
+    except PermissionError:
+        pass  # another user's: opening it tells more
+    except OSError as error:
+        raise SpoolError(failure_text(error)) from error
 
 
 def database_error(error: SQLAlchemyError) -> SpoolError:

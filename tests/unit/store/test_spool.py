@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from dicomnode import files as files_module
 from dicomnode.errors import SpoolError
-from dicomnode.store.spool import Incoming, Spool, folder_name
+from dicomnode.files import name_of
+from dicomnode.store.spool import Incoming, Spool
 
 META, DATA = b"\0" * 128 + b"DICM", b"dataset"
 
@@ -59,7 +60,7 @@ def test_strange_uids_are_hashed(spool: Spool, uid: str) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text())
 def test_any_uid_is_one_component(uid: str) -> None:
-    name = folder_name(uid)
+    name = name_of(uid)
     assert name not in {"", ".", ".."}
     assert "/" not in name
     assert len(name) <= 64

@@ -1,0 +1,120 @@
+"""The analysis of one study and what it leaves in the results folder: in the worker's child process (`analyst`).
+
+Whatever a study does to its analysis, it ends in an answer: analysed, or refused with a reason.
+"""
+
+import json
+import logging
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dicomnode
+from dicomnode.analysis.findings import Findings, Reason, RejectedSeries
+from dicomnode.analysis.pipeline import Analysis, analyse
+from dicomnode.context.prior_findings import prior_findings
+from dicomnode.errors import RefusedError
+from dicomnode.files import write_whole
+from dicomnode.limits import boot_id, oom_kills
+from dicomnode.registry import record_scan
+from dicomnode.results import encode
+from dicomnode.store.results_folder import ATTEMPT, FINDINGS, results_folder
+from dicomnode.workflows import fetch, route
+from dicomnode.workflows.worker import Work
+
+log = logging.getLogger(__name__)
+
+#: So often the analysis may end without an answer, or take the worker with it for want of memory.
+TRIES = 2
+
+
+def analyse_study(work: Work, study_uid: str, generation: int) -> str:
+    """Select and analyse; leaves a checkpoint in the results folder. Returns "analysed" or "refused".
+
+    Raises:
+        RefusedError: there is not the memory for it ("too-large").
+    """
+    files = [Path(i.path) for i in work.catalog.instances(study_uid)]
+    folder = results_folder(work.config.storage.results, study_uid, generation)
+    log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
+    others = prior_findings(work.catalog, work.config, study_uid)
+    method = work.models.method(route.action_of(work, study_uid, generation).analyse)
+    try:
+        found = analyse(files, method, priors=others, memory_bytes=work.config.worker.limits.memory_bytes)
+        analysis = _marked(work, found)
+        if analysis.findings.status == "analysed":
+            record_scan.keep(
+                work.config.registry, work.catalog, analysis, others, work.models.shadow(), now=time.time()
+            )
+            encode.AnalysisCheckpoint.of(analysis).save(folder)
+        else:
+            write_whole(folder / FINDINGS, analysis.findings.to_json().encode())
+    except MemoryError as error:
+        raise too_large("its analysis needs more memory than there is (worker.memory_gb)") from error
+    except RuntimeError as error:
+        if "alloc" not in str(error):  # torch's and OpenMP's way of saying so
+            raise
+        raise too_large("its analysis needs more memory than there is (worker.memory_gb)") from error
+    return analysis.findings.status
+
+
+def _marked(work: Work, analysis: Analysis) -> Analysis:
+    """Return the analysis with a mark at each prior scan whose reports the destinations do not have."""
+    trend = tuple(
+        replace(point, stays_here=fetch.stays_here(work.config, work.catalog, point.study_uid))
+        for point in analysis.findings.trend
+    )
+    return replace(analysis, findings=replace(analysis.findings, trend=trend))
+
+
+def too_large(why: str) -> RefusedError:
+    """Return the refusal of a study that broke a limit."""
+    return RefusedError("too-large", f"The study is too large: {why}.")
+
+
+def refuse(work: Work, study_uid: str, generation: int, error: RefusedError) -> str:
+    """Leave the findings of a study that was refused as a whole: each series bears the reason. Returns "refused"."""
+    images = work.catalog.instances(study_uid)
+    series = Counter((i.series_uid, i.modality) for i in images)
+    reasons = (Reason(error.code, error.text),)
+    rejected = tuple(RejectedSeries(uid, modality, count, reasons) for (uid, modality), count in series.items())
+    findings = Findings("refused", None, rejected, software_version=dicomnode.__version__)
+    folder = results_folder(work.config.storage.results, study_uid, generation)
+    write_whole(folder / FINDINGS, findings.to_json().encode())
+    log.error("study %s generation %d: %s", study_uid, generation, error.text)
+    return "refused"
+
+
+class Attempt:
+    """A note that an analysis has begun, kept until it ends: by it a study is known that takes the worker with it.
+
+    A worker that ended otherwise (a kill, a power cut, a restart) says nothing of the study: only what the kernel has
+    ended for want of memory since then counts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / ATTEMPT
+
+    def begin(self) -> None:
+        """Note it. Raises RefusedError ("too-large"): the kernel has ended the worker at this study too often."""
+        lost, before = 0, self._read()
+        kills, boot = oom_kills(), boot_id()
+        if before:
+            lost = int(before["lost"]) + (before["boot"] == boot and before["kills"] < kills)
+        if lost >= TRIES:
+            self.end()
+            raise too_large(f"its analysis has ended the worker {lost} times for want of memory")
+        write_whole(self._path, json.dumps({"lost": lost, "kills": kills, "boot": boot}))
+
+    def end(self) -> None:
+        """Forget it: the analysis has come to an end."""
+        self._path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(self._path.read_text("utf-8"))
+            return {"lost": int(found["lost"]), "kills": int(found["kills"]), "boot": found["boot"]}
+        return {}

@@ -1,0 +1,258 @@
+"""The processes in which a worker analyses: they keep the models warm, and are ended where a study breaks a limit.
+
+    worker ──┬── analyst    one study at a time; as many of them as `worker.concurrency`
+             └── …          the next study finds it as it was, with its models
+
+The worker asks over a socket, a line of JSON for each study, and watches memory and time meanwhile (`limits`). An
+analyst that is ended costs the study that did it, and nobody else anything: another one is started at once. It ends by
+itself when the worker does, however that ends.
+"""
+
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from dicomnode import logs
+from dicomnode.config import Config
+from dicomnode.errors import DicomnodeError, RefusedError, SpoolError
+from dicomnode.limits import LOOK_S, Limits, Watch, confine, resident_bytes
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Lease
+from dicomnode.store.results_folder import results_folder
+from dicomnode.workflows.analysing import TRIES, Attempt, analyse_study, too_large
+from dicomnode.workflows.serializer import JsonSerializer
+from dicomnode.workflows.worker import LOST_LEASE_STATUS, Work, exit_without_lease
+
+log = logging.getLogger(__name__)
+
+#: Of an analyst that has not said yet that its models are loaded.
+_START_S = 600.0
+#: An analyst that keeps more than this part of the limit between two studies is replaced: the next has less room.
+_KEPT = 3
+_PIECE = 1 << 16
+
+
+class _DiedError(Exception):
+    """An analyst ended without an answer."""
+
+
+class _BrokenError(Exception):
+    """An analyst broke a limit and was ended."""
+
+
+class _Process:
+    """One analyst, as the worker sees it."""
+
+    def __init__(self, config: Config, lease: Lease) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "dicomnode.workflows.analyst", str(theirs.fileno())]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        self._said = b""
+        self._is_ready = False
+        self._say({"config": config.model_dump_json(), "name": lease.name, "epoch": lease.epoch})
+
+    def ask(self, study_uid: str, generation: int, limits: Limits) -> dict[str, Any]:
+        """Return the answer. Raises _DiedError, _BrokenError; DicomnodeError: it could not begin its work."""
+        if not self._is_ready:
+            started = self._heard(Limits(limits.memory_bytes, _START_S))
+            if "error" in started:
+                self.end()
+                raise _error(started)
+            self._is_ready = True
+        self._say({"study_uid": study_uid, "generation": generation})
+        return self._heard(limits)
+
+    def _say(self, message: dict[str, Any]) -> None:
+        try:
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            return  # it has died: `_heard` sees that
+
+    def _heard(self, limits: Limits) -> dict[str, Any]:
+        watch, waiting = Watch(self._process.pid, limits), select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        while b"\n" not in self._said:
+            if waiting.poll(LOOK_S * 1000):
+                try:
+                    piece = self._socket.recv(_PIECE)
+                except OSError:
+                    piece = b""
+                if not piece:
+                    raise _DiedError(self.end())
+                self._said += piece
+                continue
+            broken = watch.breach()
+            if broken is not None:
+                self.end()
+                raise _BrokenError(broken)
+        line, _, self._said = self._said.partition(b"\n")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def end(self) -> str:
+        """End it; say how it ended, if that was before."""
+        try:
+            status = self._process.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        self._socket.close()
+        if status == LOST_LEASE_STATUS:
+            exit_without_lease()
+        return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+    def leave(self) -> None:
+        """Let it end by itself, as it does when nobody talks to it any more."""
+        self._socket.close()
+        self._process.wait()
+
+
+class Analyst:
+    """A worker's analysts; safe to share between threads."""
+
+    def __init__(self, config: Config, lease: Lease) -> None:
+        self._config, self._lease, self._limits = config, lease, config.worker.limits
+        self._lock = threading.Lock()
+        self._idle = [self._start()]
+
+    def analyse(self, study_uid: str, generation: int) -> str:
+        """Have a study analysed; it waits for nobody. Returns "analysed" or "refused".
+
+        Raises:
+            RefusedError: the study broke a limit ("too-large"), or its analysis died each time ("analysis-died").
+            DicomnodeError: as `analysing.analyse_study`.
+        """
+        attempt = Attempt(results_folder(self._config.storage.results, study_uid, generation))
+        attempt.begin()
+        how = ""
+        for _ in range(TRIES):
+            process = self._take()
+            try:
+                answer = process.ask(study_uid, generation, self._limits)
+            except _BrokenError as error:
+                self._replace()
+                attempt.end()
+                raise too_large(str(error)) from None
+            except _DiedError as error:
+                how = str(error)
+                log.error("the analysis of study %s died (%s)", study_uid, how)
+                self._replace()
+                continue
+            if answer["leaves"]:
+                process.leave()
+                self._replace()
+            else:
+                self._give_back(process)
+            attempt.end()
+            if "error" in answer:
+                raise _error(answer)
+            return str(answer["status"])
+        attempt.end()
+        why = "an image provokes a fault in a decoder, or memory ran out"
+        text = f"The analysis of the study died {TRIES} times ({how}): {why}."
+        raise RefusedError("analysis-died", text)
+
+    def close(self) -> None:
+        """Let those end that have nothing to do; the others end with this process."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.leave()
+
+    def _start(self) -> _Process:
+        return _Process(self._config, self._lease)
+
+    def _take(self) -> _Process:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return self._start()
+
+    def _give_back(self, process: _Process) -> None:
+        with self._lock:
+            self._idle.append(process)
+
+    def _replace(self) -> None:
+        """Begin another one, so that it has its models by the time that a study comes."""
+        self._give_back(self._start())
+
+
+def _error(answer: dict[str, Any]) -> DicomnodeError:
+    error = JsonSerializer().deserialize(answer["error"])
+    if isinstance(error, DicomnodeError):
+        return error
+    return SpoolError(f"the analysis failed ({type(error).__name__}): see the worker's log")
+
+
+# The other side
+
+
+def main() -> None:
+    """Analyse what the worker asks for, until it ends."""
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, signal.SIG_IGN)  # a service manager tells all processes; the worker decides what is ended
+    os.umask(0o077)
+    asked = socket.socket(fileno=int(sys.argv[1]))
+    with asked.makefile("rb") as lines:
+        first = json.loads(lines.readline() or b"null")
+        threading.Thread(target=_end_with_worker, args=(asked,), daemon=True).start()
+        if first is not None:
+            _serve(asked, lines, Config.model_validate_json(first["config"]), Lease(first["name"], first["epoch"]))
+
+
+def _serve(asked: socket.socket, lines: Any, config: Config, lease: Lease) -> None:
+    logs.configure(config.logging.level, "analysis")
+    limits = config.worker.limits
+    tables = [config.analysis, *(config.analysis_of(profile.name) for profile in config.profile)]
+    confine(limits, reserves=any(table.device != "cpu" for table in tables))
+    try:
+        from dicomnode.models.serving import Models  # noqa: PLC0415  (torch: not in a process that only watches)
+
+        catalog = Catalog.open(config.catalog_url).leased(lease, _exit_without_lease)
+        work = Work(config, catalog, Models(config))
+    except Exception as error:  # noqa: BLE001  (whatever it is, the worker has to know)
+        _answer(asked, {"error": JsonSerializer().serialize(error)})
+        return
+    _answer(asked, {"ready": True})
+    for line in lines:
+        asked_for = json.loads(line)
+        answer = _analysed(work, asked_for["study_uid"], asked_for["generation"])
+        leaves = "too-large" in answer.get("error", "") or resident_bytes(os.getpid()) > limits.memory_bytes / _KEPT
+        _answer(asked, {**answer, "leaves": leaves})
+
+
+def _analysed(work: Work, study_uid: str, generation: int) -> dict[str, Any]:
+    try:
+        return {"status": analyse_study(work, study_uid, generation)}
+    except DicomnodeError as error:
+        return {"error": JsonSerializer().serialize(error)}
+    except Exception as error:  # noqa: BLE001  (this study fails visibly, the worker goes on)
+        logs.log_unexpected(log, error, "study %s generation %d: its analysis failed", study_uid, generation)
+        return {"error": JsonSerializer().serialize(error)}
+
+
+def _answer(asked: socket.socket, message: dict[str, Any]) -> None:
+    asked.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _end_with_worker(asked: socket.socket) -> None:
+    ended = select.poll()
+    ended.register(asked, select.POLLRDHUP)
+    ended.poll()
+    os._exit(0)
+
+
+def _exit_without_lease() -> Any:
+    os._exit(LOST_LEASE_STATUS)
+
+
+if __name__ == "__main__":
+    main()
