@@ -100,6 +100,12 @@ class AnalysisTable(ConfigTable):
     allow_demo_bundles: bool = Field(
         False, description="give true for demonstrations only: it allows bundles trained on synthetic data"
     )
+    require_signed_bundles: bool = Field(
+        False, description="give true to serve only bundles that are signed with a key of trusted_keys"
+    )
+    trusted_keys: tuple[Path, ...] = Field(
+        (), description="give a list of files with public keys, such as ['keys/research.pub']"
+    )
     radiomics: bool = Field(True, description="give true to compute the radiomics features, else false")
     radiomics_filters: tuple[Literal["LoG", "Wavelet"], ...] = Field(
         (), description="give some of 'LoG' and 'Wavelet' for features of filtered images too (minutes), else []"
@@ -114,6 +120,13 @@ class AnalysisTable(ConfigTable):
     def _with_lungmask(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("segmenter") == "classical":
             raise ValueError("lobes need segmenter = 'lungmask': the classical segmenter finds none")
+        return value
+
+    @field_validator("trusted_keys")
+    @classmethod
+    def _someone(cls, value: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        if info.data.get("require_signed_bundles") and not value:
+            raise ValueError("is empty: require_signed_bundles = true needs the public keys of those who may sign")
         return value
 
     @field_validator("radiomics_log_sigma_mm")

@@ -63,8 +63,7 @@ def _listening(config: Config) -> Iterator[Exposure]:
 
 def _takes_plain_dicom(config: Config) -> bool:
     """Whether a port without TLS is open; the one place that knows how TLS is configured."""
-    tls: object = getattr(config, "tls", None) or getattr(config.node, "tls", None)
-    return tls is None or bool(getattr(tls, "plain", True))
+    return bool(getattr(config.node, "plain", True))
 
 
 def _is_beyond_this_machine(host: str) -> bool:
