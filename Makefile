@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-training \
-	demo-bundle clean
+	sbom demo-bundle clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,10 @@ bench: $(VENV)/.installed-test ## time, CPU, memory against the stock ways, into
 
 bench-training: $(VENV)/.installed-test ## features, training steps and data loading, scans a second (five minutes)
 	$(BIN)/python -m tests.benchmarks.training
+
+SBOM ?= build/sbom.cdx.json
+sbom: $(VENV)/.installed-test ## the bill of materials (CycloneDX) of what is installed here and runs, into build/
+	$(BIN)/python -m tests.helpers.sbom $(SBOM)
 
 # Where they cannot be installed their tests skip and name the package (with CI=true: fail).
 peers: ## other people's DICOM programs that the tests talk to (installed on Debian, as root)

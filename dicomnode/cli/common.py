@@ -1,6 +1,7 @@
 """Options and helpers shared by several commands."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,8 +41,8 @@ def find_peer(text: str, path: Path) -> "Destination":
     return find(text, path)
 
 
-def table(columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table."""
+def table(columns: list[str], rows: list[list[str]], red: Sequence[bool] = ()) -> None:
+    """Print a table; on a terminal the rows that `red` marks, one entry for each, are in that colour."""
     from rich.console import Console
     from rich.table import Table
 
@@ -50,6 +51,6 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     for number, column in enumerate(columns):
         # The first column is usually a UID, which people copy: keep it on one line where there is room.
         made.add_column(column, overflow="fold", no_wrap=number == 0 and console.width >= _WIDE)
-    for row in rows:
-        made.add_row(*row)
+    for row, is_red in zip(rows, red or [False] * len(rows), strict=True):
+        made.add_row(*row, style="bold red" if is_red else None)
     console.print(made)

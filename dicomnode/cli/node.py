@@ -1,7 +1,9 @@
 """The node: run it, check it, test its peers."""
 
 import json
+import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,7 @@ from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, confi
 from dicomnode.errors import UsageError
 
 app = typer.Typer()
+log = logging.getLogger(__name__)
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
@@ -40,9 +43,12 @@ def serve(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode serve --config ae_config.toml
     """
+    from dicomnode.operations import exposure
     from dicomnode.service import processes, supervisor
 
     config = configure(config_file, "serve")
+    for one in exposure.find(config, config_file):
+        log.warning("NOT SAFE (%s): %s", one.what, one.text)
     supervisor.serve(config, config_file, processes.stopper(supervised=False))
 
 
@@ -80,22 +86,25 @@ def receive(config_file: ConfigOption = DEFAULT_CONFIG, supervised: Supervised =
 def check(
     config_file: ConfigOption = DEFAULT_CONFIG,
     deep: Annotated[bool, typer.Option("--deep", help="Also read every received file and verify its digest.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="A warning counts as a failed check.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check configuration, folders, disk, weights and peers.
+    """Check configuration, folders, disk, weights, peers, and what is left open to others.
 
-    Exit status: 0 no problem found, 1 a check failed, 2 usage or configuration error.
+    Exit status: 0 no problem found (warnings aside), 1 a check failed, 2 usage or configuration error.
 
     Example: dicomnode check --config ae_config.toml --deep
     """
     from dicomnode.operations import checks
 
-    results = checks.run(load(config_file), deep=deep)
+    results = checks.run(load(config_file), deep=deep, file=config_file)
     if as_json:
-        typer.echo(json.dumps([{"what": r.what, "ok": r.ok, "text": r.text} for r in results], indent=2))
+        typer.echo(json.dumps([asdict(r) for r in results], indent=2))
     else:
-        table(["", "what", ""], [["ok" if r.ok else "FAILED", r.what, r.text] for r in results])
-    raise SystemExit(0 if all(r.ok for r in results) else 1)
+        words = ["FAILED" if not r.ok else "WARNING" if r.warning else "ok" for r in results]
+        rows = [[word, r.what, r.text] for word, r in zip(words, results, strict=True)]
+        table(["", "what", ""], rows, red=[word != "ok" for word in words])
+    raise SystemExit(0 if all(r.ok and not (strict and r.warning) for r in results) else 1)
 
 
 @app.command()

@@ -80,22 +80,37 @@ def weights_install(
 
 
 @app.command("verify")
-def weights_verify(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Verify installed weights and bundles: digests and golden cases.
+def weights_verify(
+    config_file: ConfigOption = DEFAULT_CONFIG,
+    key: Annotated[
+        list[Path], typer.Option(help="Public key; each bundle must be signed with one of those given.", exists=True)
+    ] = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Verify installed weights and bundles: digests, golden cases, signatures.
+
+    Signatures are verified with the keys given; without any, with analysis.trusted_keys if
+    analysis.require_signed_bundles is set.
 
     Exit status: 0 all verified (or nothing installed), 4 a check failed.
 
     Example: dicomnode weights verify --config ae_config.toml
     """
     from dicomnode.models import lungmask_weights
+    from dicomnode.models.build import trusted_keys
 
-    folder = load(config_file).analysis.weights
-    verdicts = list(lungmask_weights.verify(folder))
+    analysis = load(config_file).analysis
+    folder = analysis.weights
+    trusted = trusted_keys(analysis.model_copy(update=_demanded(key)))
+    verdicts = list(lungmask_weights.verify(folder, trusted))
     if not verdicts:
         typer.echo(f"nothing installed in {folder}")
         return
     table(["", "what", ""], [["ok" if v.ok else "FAILED", v.name, v.text] for v in verdicts])
     raise SystemExit(0 if all(v.ok for v in verdicts) else 4)
+
+
+def _demanded(keys: list[Path]) -> dict[str, object]:
+    return {"require_signed_bundles": True, "trusted_keys": tuple(keys)} if keys else {}
 
 
 def _advance(bar: "Progress", task: "TaskID", have: int, total: int | None) -> None:

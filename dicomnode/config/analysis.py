@@ -100,6 +100,12 @@ class AnalysisTable(ConfigTable):
     allow_demo_bundles: bool = Field(
         False, description="give true for demonstrations only: it allows bundles trained on synthetic data"
     )
+    require_signed_bundles: bool = Field(
+        False, description="give true to serve only bundles that are signed with a key of trusted_keys"
+    )
+    trusted_keys: tuple[Path, ...] = Field(
+        (), description="give a list of files with public keys, such as ['keys/research.pub']"
+    )
     radiomics: bool = Field(True, description="give true to compute the radiomics features, else false")
     radiomics_preparation: Literal["pyradiomics", "ibsi"] = Field(
         "pyradiomics",
@@ -125,6 +131,13 @@ class AnalysisTable(ConfigTable):
     def _unfiltered(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if value and info.data.get("radiomics_preparation") == "ibsi":
             raise ValueError("must be [] where radiomics_preparation = 'ibsi': filtered images are PyRadiomics' alone")
+        return value
+
+    @field_validator("trusted_keys")
+    @classmethod
+    def _someone(cls, value: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        if info.data.get("require_signed_bundles") and not value:
+            raise ValueError("is empty: require_signed_bundles = true needs the public keys of those who may sign")
         return value
 
     @field_validator("radiomics_log_sigma_mm")

@@ -54,10 +54,15 @@ def _toml_types(value: Any) -> Any:
     if isinstance(value, dict):
         paths = {"spool", "results", "state", "weights", "lungmask_weights", "lungmask_lobe_weights", "secret_file"}
         paths |= {"folder", "settings"}
-        return {k: Path(v) if k in paths and isinstance(v, str) else _toml_types(v) for k, v in value.items()}
+        lists = {k: tuple(map(_path, v)) for k, v in value.items() if k == "trusted_keys" and isinstance(v, list)}
+        return {k: _path(v) if k in paths else _toml_types(v) for k, v in value.items()} | lists
     if isinstance(value, list):
         return tuple(_toml_types(v) for v in value)
     return value
+
+
+def _path(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) else _toml_types(value)
 
 
 def _message(error: dict[str, Any]) -> str:

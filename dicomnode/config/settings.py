@@ -145,6 +145,7 @@ class Config(ConfigTable):
         analysis = self.analysis.model_copy(
             update={
                 "weights": folder / self.analysis.weights,
+                "trusted_keys": tuple(folder / key for key in self.analysis.trusted_keys),
                 **{k: None if file is None else folder / file for k, file in files.items()},
             }
         )

@@ -12,14 +12,16 @@ from dicomnode.routing.rules import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
     from dicomnode.analysis.risk.bundle import Bundle
+    from dicomnode.analysis.risk.signature import TrustedKey
 
 
 def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | None":
     """Return the configured bundle, or the one called `name`, hashes and golden case checked; None for "".
 
     Raises:
-        BundleError: it is missing, damaged, not allowed, does not reproduce its golden case, or needs radiomics that
-            are switched off.
+        BundleError: it is missing, damaged, not allowed, not signed as demanded, does not reproduce its golden case, or
+            needs radiomics that are switched off.
+        ConfigurationError: a trusted key cannot be read.
     """
     name = table.bundle if name is None else name
     if not name:
@@ -32,10 +34,17 @@ def model_bundle(table: AnalysisTable, name: str | None = None) -> "Bundle | Non
         )
     from dicomnode.analysis.risk import load_bundle  # noqa: PLC0415  (torch: two seconds to import)
 
-    found = load_bundle.load(table.weights / name, allow_demo=table.allow_demo_bundles)
+    found = load_bundle.load(table.weights / name, allow_demo=table.allow_demo_bundles, trusted=trusted_keys(table))
     settings = extract.with_preparation(extract.DEFAULT_SETTINGS, table.radiomics_preparation)
     found.check_radiomics(settings if table.radiomics else None)
     return found
+
+
+def trusted_keys(table: AnalysisTable) -> "list[TrustedKey] | None":
+    """Return whose signature a bundle must bear; None where none is demanded. Raises ConfigurationError."""
+    from dicomnode.analysis.risk import signature  # noqa: PLC0415  (its package imports torch)
+
+    return [signature.read_key(path) for path in table.trusted_keys] if table.require_signed_bundles else None
 
 
 def method(table: AnalysisTable, segments: Segmenter | None = None) -> Method:

@@ -4,13 +4,17 @@
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dicomnode.downloads import Installed, PublishedFile, installed, keep
 from dicomnode.errors import BundleError, UsageError
 from dicomnode.files import sha256_of
+
+if TYPE_CHECKING:
+    from dicomnode.analysis.risk.signature import TrustedKey
 
 _LUNGMASK = ("https://github.com/JoHof/lungmask/releases/download/v0.0/", "use `dicomnode weights install`")
 
@@ -60,8 +64,11 @@ class WeightsVerdict:
     text: str
 
 
-def verify(folder: Path) -> Iterator[WeightsVerdict]:
-    """Compare all that is installed with its digests; recompute each bundle's golden case."""
+def verify(folder: Path, trusted: "Sequence[TrustedKey] | None" = None) -> Iterator[WeightsVerdict]:
+    """Compare all that is installed with its digests; recompute each bundle's golden case.
+
+    `trusted`: whose signature each bundle must bear; None: it needs none.
+    """
     for name, here in sorted(installed(folder).items()):
         found = sha256_of(here.path) if here.path.is_file() else None
         if found == here.sha256:
@@ -69,12 +76,16 @@ def verify(folder: Path) -> Iterator[WeightsVerdict]:
         else:
             what = "is missing" if found is None else f"has sha256 {found}, but {here.sha256} was installed"
             yield WeightsVerdict(name, False, f"{what}: fetch or install it again")
-    from dicomnode.analysis.risk import load_bundle  # noqa: PLC0415  (imports torch)
+    from dicomnode.analysis.risk import load_bundle, signature  # noqa: PLC0415  (imports torch)
 
     for path in sorted(folder.glob("*/model.toml")):
         try:
-            loaded = load_bundle.load(path.parent, allow_demo=True)
+            loaded = load_bundle.load(path.parent, allow_demo=True, trusted=trusted)
+            signed = signature.read(path.parent)
         except BundleError as e:
             yield WeightsVerdict(path.parent.name, False, str(e))
         else:
-            yield WeightsVerdict(path.parent.name, True, f"{loaded.version}: hashes and golden case verified")
+            whose = "not signed" if signed is None else f"signature {signed.key} not checked: give --key"
+            if trusted is not None and signed is not None:
+                whose = f"signed with the trusted key {signed.key}"
+            yield WeightsVerdict(path.parent.name, True, f"{loaded.version}: hashes and golden case verified; {whose}")

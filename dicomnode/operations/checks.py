@@ -15,6 +15,7 @@ from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolErro
 from dicomnode.models import segmenters
 from dicomnode.models.build import model_bundle
 from dicomnode.network import association
+from dicomnode.operations import exposure
 from dicomnode.outbound.destinations import Destination, reach
 from dicomnode.outbound.destinations.dicom import DicomDestination
 from dicomnode.outbound.notify import mail, webhook
@@ -31,15 +32,28 @@ _NAMED = 20
 
 @dataclass(frozen=True)
 class Result:
-    """One thing that was looked at; `text` says what is there, or what is wrong and what to do."""
+    """One thing that was looked at; `text` says what is there, or what is wrong and what to do.
+
+    `warning`: it works, and leaves something open.
+    """
 
     what: str
     ok: bool
     text: str
+    warning: bool = False
 
 
-def run(config: Config, *, deep: bool = False) -> list[Result]:
-    """Look at everything; a failure does not stop the rest. `deep` reads every file of the spool."""
+def run(config: Config, *, deep: bool = False, file: Path | None = None) -> list[Result]:
+    """Look at everything; a failure does not stop the rest.
+
+    Args:
+        config: the configuration.
+        deep: read every file of the spool.
+        file: the configuration's own, which may hold secrets.
+
+    Returns:
+        What was looked at; what works but is left open (`exposure`) is a warning.
+    """
     return [
         *_folders(config),
         _disk(config),
@@ -54,6 +68,7 @@ def run(config: Config, *, deep: bool = False) -> list[Result]:
         *_rules(config),
         *_notified(config),
         *([_spool(config)] if deep else []),
+        *(Result(one.what, True, one.text, warning=True) for one in exposure.find(config, file)),
     ]
 
 

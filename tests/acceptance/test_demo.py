@@ -2,10 +2,12 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
 
+from tests.conftest import ROOT
 from tests.helpers.running import Orthanc, dicomnode
 
 
@@ -34,10 +36,14 @@ def test_the_whole_way_on_a_synthetic_study(tmp_path: Path) -> None:
         assert part in done.stdout, part
 
 
-def test_given_input_goes_to_a_real_pacs(data: Path, orthanc: Orthanc, tmp_path: Path) -> None:
-    peer = f"{orthanc.ae_title}@127.0.0.1:{orthanc.port}"
+def test_given_input_goes_to_a_real_pacs_under_the_system_call_filter_of_the_unit(
+    data: Path, orthanc: Orthanc, peer: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    peer("systemd-analyze", "systemd")
+    pacs = f"{orthanc.ae_title}@127.0.0.1:{orthanc.port}"
     source = data / "chest_tiny_cip" / "ct-64Dicom"
-    done = dicomnode("demo", "--out", tmp_path / "out", "--input", source, "--pacs", peer)
+    unit = ROOT / "deploy" / "dicomnode.service"
+    done = dicomnode("demo", "--out", tmp_path / "out", "--input", source, "--pacs", pacs, under=unit)
     assert done.returncode == 0, done.stdout + done.stderr
     study_uid = pydicom.dcmread(next(source.glob("*.dcm")), stop_before_pixels=True).StudyInstanceUID
     assert len(orthanc.study(study_uid)) == 4

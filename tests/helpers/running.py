@@ -21,9 +21,20 @@ ROOT = Path(__file__).resolve().parents[2]
 ENDED = ("delivered", "refused", "failed", "held", "cancelled")
 
 
-def dicomnode(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run the command line."""
-    command = [sys.executable, "-W", "error::DeprecationWarning:dicomnode", "-m", "dicomnode", *map(str, arguments)]
+def dicomnode(
+    *arguments: str | Path, timeout: float = 300, under: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line; `under`: a systemd unit, whose system-call filter then holds for it."""
+    confined = [] if under is None else [sys.executable, "-m", "tests.helpers.confined", str(under)]
+    command = [
+        *confined,
+        sys.executable,
+        "-W",
+        "error::DeprecationWarning:dicomnode",
+        "-m",
+        "dicomnode",
+        *map(str, arguments),
+    ]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 

@@ -226,6 +226,30 @@ def pretrained(
         typer.echo(tomli_w.dumps({"deep": {"pretrained": {name: found}}}))
 
 
+@app.command(epilog="Example: training keygen keys/research --passphrase")
+def keygen(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Private key; the public one is written as FILE.pub.")],
+    passphrase: Annotated[bool, typer.Option("--passphrase", help="Ask for a passphrase that encrypts it.")] = False,
+) -> None:
+    """Make a key pair for signing bundles. Keep FILE secret; give FILE.pub to the sites that serve your bundles."""
+    from training.bundle import signing
+
+    secret = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True) if passphrase else ""
+    typer.echo(f"{file}{signing.PUBLIC_SUFFIX}: key {signing.make_key(file, secret)}")
+
+
+@app.command(epilog="Example: training sign weights/ssc-ild-risk-1 --key keys/research")
+def sign(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.", exists=True, file_okay=False)],
+    key: Annotated[Path, typer.Option(help="Private key, as written by `training keygen`.")],
+) -> None:
+    """Sign a bundle: write model.sig into its folder. The bundle must load; an older signature is replaced."""
+    from training.bundle import signing
+
+    secret = typer.prompt("Passphrase", hide_input=True) if signing.needs_passphrase(key) else ""
+    typer.echo(f"{bundle}: signed with key {signing.sign(bundle, key, secret)}")
+
+
 app.add_typer(gate.app)
 
 

@@ -7,6 +7,7 @@ model.toml          what the model is, how its input is made, digests of every o
 *.safetensors       networks (half precision), and the golden case's scan
 *.json              tabular models, and golden.json: the golden case's features, expected risk, tolerance
 MODEL_CARD.md       for people
+model.sig           whose it is (see `signature`); only where somebody has signed it
 ```
 """
 

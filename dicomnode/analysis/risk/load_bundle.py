@@ -2,28 +2,35 @@
 
 import hashlib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from dicomnode.analysis.risk import fold_models, golden_case
+from dicomnode.analysis.risk import fold_models, golden_case, signature
 from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.manifest import Manifest, first_error, seal_of
 from dicomnode.analysis.risk.preprocess import Spec
+from dicomnode.analysis.risk.signature import TrustedKey
 from dicomnode.errors import BundleError, DicomnodeError
 
 
-def load(folder: Path, *, allow_demo: bool) -> Bundle:
+def load(folder: Path, *, allow_demo: bool, trusted: Sequence[TrustedKey] | None = None) -> Bundle:
     """Read a bundle, check every digest, and let it reproduce its golden case.
 
+    Args:
+        folder: the bundle's.
+        allow_demo: whether a demonstration may serve.
+        trusted: whose signature it must bear; None: it needs none.
+
     Raises:
-        BundleError: a file is missing or changed, model.toml does not fit, the golden case comes out differently, or
-            the bundle is a demonstration and `allow_demo` is False; whatever else goes wrong with it is one, too.
+        BundleError: a file is missing or changed, model.toml does not fit, the golden case comes out differently, the
+            signature is missing or nobody's who is trusted, or the bundle is a demonstration and `allow_demo` is False;
+            whatever else goes wrong with it is one, too.
     """
     with _as_bundle_error(folder):
-        bundle, contents = _read_files(folder)
+        bundle, contents = _read_files(folder, trusted)
         if bundle.intended_use == "synthetic-demo" and not allow_demo:
             raise BundleError(
                 f"the bundle {bundle.name!r} in {folder} was trained on synthetic phantoms and is for demonstration "
@@ -58,11 +65,13 @@ def _as_bundle_error(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_files(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
+def _read_files(folder: Path, trusted: Sequence[TrustedKey] | None = None) -> tuple[Bundle, dict[str, bytes]]:
     """Return the bundle, and the files that are no models, as they were when their digests were checked."""
     # A link may be moved to another bundle at any moment: all files have to be of one.
     folder = folder.resolve()
     text = _bytes(folder / "model.toml")
+    if trusted is not None:
+        signature.verify(folder, text, trusted)
     try:
         stored = tomllib.loads(text.decode("utf-8"))
         manifest = Manifest.model_validate(stored)
@@ -76,7 +85,7 @@ def _read_files(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
             f"{folder / 'model.toml'} was changed after it was written: its seal does not match its content. Copy the "
             "bundle again from its source, or make it again with `training bundle`"
         )
-    if odd := sorted({path.name for path in folder.iterdir()} - {"model.toml", *manifest.files}):
+    if odd := sorted({path.name for path in folder.iterdir()} - {"model.toml", signature.FILE, *manifest.files}):
         raise BundleError(f"{folder} contains {', '.join(odd[:3])}, which model.toml does not list: remove it")
     models = {name for arm in manifest.arms for name in arm.models}
     contents = {}
