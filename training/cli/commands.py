@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from dicomnode import logs
 from dicomnode.errors import DicomnodeError, UsageError
 from training.cli import gate
 from training.cli.bars import bars
@@ -230,6 +231,7 @@ app.add_typer(gate.app)
 
 def main() -> None:
     """Entry point: the one catch of dicomnode's errors."""
+    logs.configure("warning", "training")
     try:
         app()
     except DicomnodeError as error:
