@@ -1,20 +1,206 @@
-"""Logging to standard error: one line an event, UTC. Patient data may show at debug level only."""
+"""Logging to standard error: one line an event, UTC. Patient data may show at debug level only.
 
+What holds for every line, whoever wrote it and in whichever thread:
+
+- Control characters are escaped and long lines cut: nobody forges a line by a UID, an AE title or an answer.
+- Of an exception its type and its place are told, never its text: somebody else's may quote what it was given.
+- Of a library's line its own words are told (the literals in its source), never the values that it put in between.
+- A dead thread, a failed finaliser and an unexpected end go the same way (`configure` sets Python's three hooks).
+- The same trouble is told once a minute, with the number of lines that were left out.
+"""
+
+import atexit
 import logging
+import os
+import re
 import sys
+import threading
 import time
 import traceback
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType, TracebackType
+from typing import IO, Any
+
+log = logging.getLogger(__name__)
 
 _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
+#: Longer words are cut: characters, before escaping.
+LONGEST = 2_000
+#: The same trouble is told once in so many seconds ...
+WINDOW_S = 60.0
+#: ... and one place in the code tells of so many different troubles in that time.
+MOST_OF_ONE_PLACE = 30
+_OURS = ("dicomnode", "training", "__main__")
+# C0, DEL, C1, the separators that some viewers break lines at, what turns the direction of text, lone surrogates.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_PLACEHOLDER = re.compile(r"%(\(\w+\))?[-#0 +]*[\d*]*(\.[\d*]+)?[a-zA-Z]")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_UID_LENGTH = 64  # PS3.5 section 9.1
 
-class _WithoutTexts(logging.Formatter):
-    """Where an exception came from, without its text: somebody else's may quote what it was given."""
+
+def escaped(text: str, longest: int = LONGEST) -> str:
+    """Return text as a part of one line: control characters escaped, cut behind `longest` characters."""
+    cut = text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), cut)
+
+
+def uid(text: str) -> str:
+    """Return what a peer calls a UID as it may be logged: a name or an ID that stands in its place is not repeated."""
+    if len(text) <= _UID_LENGTH and _UID.fullmatch(text):
+        return text
+    return f"(not a UID: {len(text)} characters)"
+
+
+class _Formatter(logging.Formatter):
+    """One record as one line, followed by the frames of its exception. `quiet`: without anybody's values."""
+
+    def __init__(self, process: str, *, quiet: bool) -> None:
+        super().__init__(
+            f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {escaped(process)} %(name)s: %(message)s",
+            datefmt="%Y-%m-%dT%H:%M:%S",
+        )
+        self.converter = time.gmtime
+        self._quiet = quiet
+
+    def words(self, record: logging.LogRecord) -> str:
+        """Return what the record says, as a part of one line."""
+        if self._quiet and record.name.partition(".")[0] not in _OURS:
+            return escaped(_literals(record))
+        return escaped(record.getMessage())
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and below it the frames."""
+        return self.line(record, self.words(record))
+
+    def line(self, record: logging.LogRecord, words: str) -> str:
+        """Return the record's line with these words."""
+        record.message, record.asctime = words, self.formatTime(record, self.datefmt)
+        text = self.formatMessage(record)
+        if record.exc_info and record.exc_info[0] is not None:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
 
     def formatException(self, ei: _Raised) -> str:  # noqa: N802  (logging's name)
-        where = "".join(traceback.format_tb(ei[2]))
-        return f"{where}{ei[0].__name__}" if ei[0] is not None else where
+        """Return where an exception came from and its type; its text only where that may be seen."""
+        if ei[1] is None:
+            return ""
+        if not self._quiet:
+            lines = "".join(traceback.format_exception(ei[1])).rstrip().split("\n")
+            return "\n".join(f"  {escaped(line)}" for line in lines)
+        return "\n".join(_types(ei[1]))
+
+
+def _types(error: BaseException) -> Iterator[str]:
+    """Yield the frames and the types of an exception and of what caused it, the newest first."""
+    seen: set[int] = set()
+    chained: BaseException | None = error
+    while chained is not None and id(chained) not in seen:
+        seen.add(id(chained))
+        frames = "".join(traceback.format_tb(chained.__traceback__)).rstrip()
+        if frames:
+            yield frames
+        yield f"  {type(chained).__name__}" + (" from" if chained is not error else "")
+        chained = chained.__cause__ or (None if chained.__suppress_context__ else chained.__context__)
+
+
+def _literals(record: logging.LogRecord) -> str:
+    """Return the words of a library's line that stand as literals in the code which logged it."""
+    code = _caller(record)
+    words = {one for one in code.co_consts if isinstance(one, str)} if code is not None else set()
+    if not isinstance(record.msg, str):
+        return "(words withheld)"
+    if record.msg in words:
+        return _PLACEHOLDER.sub("…", record.msg).replace("%%", "%") if record.args else record.msg
+    found = []
+    at = 0
+    for part in sorted(words, key=lambda part: (record.msg.find(part), -len(part))):
+        start = record.msg.find(part, at)
+        if len(part.strip()) > 2 and start >= 0:
+            found.append(part.strip())
+            at = start + len(part)
+    return " … ".join(found) or "(words withheld)"
+
+
+def _caller(record: logging.LogRecord) -> CodeType | None:
+    """Return the code that is logging this record: it is still on the stack."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_lineno == record.lineno and frame.f_code.co_filename == record.pathname:
+            return frame.f_code
+        frame = frame.f_back
+    return None
+
+
+class _Handler(logging.StreamHandler[Any]):
+    """Writes lines to standard error; of the same trouble one a minute."""
+
+    def __init__(self, formatter: _Formatter, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(sys.stderr)
+        self.formatter: _Formatter = formatter
+        self._clock = clock
+        self._told: dict[tuple[object, ...], list[Any]] = {}  # trouble -> [since, left out, record, words]
+        self._places: dict[tuple[object, ...], int] = {}
+        self._timer: threading.Timer | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, or count it."""
+        try:
+            self._tell_left_out(self._clock() - WINDOW_S)
+            words = self.formatter.words(record)
+            if record.levelno < logging.WARNING or self._is_news(record, words):
+                self._put(self.formatter.line(record, words))
+        except Exception as error:  # noqa: BLE001  (a log line never ends what it tells of)
+            self._put(f"a log line of {escaped(record.name)} could not be written: {type(error).__name__}")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        """Say nothing: Python's own would print the values."""
+
+    def flush_left_out(self) -> None:
+        """Tell what was left out so far."""
+        self.acquire()
+        try:
+            self._timer = None
+            self._tell_left_out(float("inf"))
+        finally:
+            self.release()
+
+    def _is_news(self, record: logging.LogRecord, words: str) -> bool:
+        place = (record.name, record.pathname, record.lineno)
+        trouble: tuple[object, ...] = (*place, words)
+        if trouble not in self._told and self._places.get(place, 0) >= MOST_OF_ONE_PLACE:
+            trouble = (*place, None)
+        if trouble in self._told:
+            self._told[trouble][1] += 1
+            if self._timer is None:
+                self._timer = threading.Timer(WINDOW_S, self.flush_left_out)
+                self._timer.daemon = True
+                self._timer.start()
+            return False
+        self._told[trouble] = [self._clock(), 0, record, words]
+        self._places[place] = self._places.get(place, 0) + 1
+        return True
+
+    def _tell_left_out(self, before: float) -> None:
+        for trouble, (since, left_out, record, words) in list(self._told.items()):
+            if since > before:
+                break  # they stand in the order of their time
+            del self._told[trouble]
+            place = trouble[:-1]
+            self._places[place] = self._places.get(place, 1) - 1
+            if not self._places[place]:
+                del self._places[place]
+            if left_out:
+                like = "this" if trouble[-1] is not None else "these"
+                again = logging.makeLogRecord({**vars(record), "exc_info": None, "created": time.time(), "msecs": 0})
+                self._put(self.formatter.line(again, f"{words} ({left_out} more lines like {like} were left out)"))
+
+    def _put(self, line: str) -> None:
+        try:
+            self.stream.write(line + "\n")
+            self.stream.flush()
+        except (OSError, ValueError):  # nobody reads any more
+            pass
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
@@ -25,13 +211,8 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
 
 def configure(level: str, process: str) -> None:
     """Set up logging for this process. `process` names it in each line (receiver, worker-0, …)."""
-    handler = logging.StreamHandler(sys.stderr)
     quiet = level != "debug"
-    formatter = (_WithoutTexts if quiet else logging.Formatter)(
-        f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {process} %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
-    )
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
+    handler = _Handler(_Formatter(process, quiet=quiet))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -40,34 +221,103 @@ def configure(level: str, process: str) -> None:
     engine.handlers[:], engine.propagate = [handler], False
     if quiet:
         engine.filters[:] = [_is_no_cancellation]
-        # pynetdicom, pydicom and the scheduler log whole messages and values: those of ours say what a person needs.
-        for name in (
-            "pynetdicom",
-            "pydicom",
-            "highdicom",
-            "alembic.runtime.plugins",
-            "dbos",
-            "radiomics",
-            "matplotlib",
-            "PIL",
-            "httpx",
-        ):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        # A tick that is late is skipped: the next one finds the same state.
-        logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        # An unreachable peer is reported once, with its name, by the code that called it.
-        logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
-        # pydicom's warnings quote the values they complain of, and those can be a patient's name.
-        logging.getLogger("pydicom").setLevel(logging.ERROR)
-        logging.captureWarnings(True)
-        logging.getLogger("py.warnings").setLevel(logging.ERROR)
+        _quieten_libraries()
+    atexit.unregister(_flush)
+    atexit.register(_flush, handler)
+    sys.excepthook, threading.excepthook, sys.unraisablehook = _on_end, _on_thread, _on_unraisable
+
+
+def _quieten_libraries() -> None:
+    # pynetdicom, pydicom and the scheduler log whole messages and values: those of ours say what a person needs.
+    for name in (
+        "pynetdicom",
+        "pydicom",
+        "highdicom",
+        "alembic.runtime.plugins",
+        "dbos",
+        "radiomics",
+        "matplotlib",
+        "PIL",
+        "httpx",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # A tick that is late is skipped: the next one finds the same state.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    # An unreachable peer is reported once, with its name, by the code that called it.
+    logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
+    # pydicom's warnings quote the values they complain of, and those can be a patient's name.
+    logging.getLogger("pydicom").setLevel(logging.ERROR)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+
+
+def _flush(handler: _Handler) -> None:
+    handler.flush_left_out()
+
+
+def _on_end(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("dicomnode").critical("ended unexpectedly", exc_info=(kind, error, frames))
+
+
+def _on_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is None or issubclass(args.exc_type, SystemExit):
+        return
+    name = args.thread.name if args.thread is not None else "unknown"
+    raised = (args.exc_type, args.exc_value, args.exc_traceback)
+    logging.getLogger("dicomnode").error("thread %s died", name, exc_info=raised)
+
+
+def _on_unraisable(args: "sys.UnraisableHookArgs") -> None:
+    error = args.exc_value
+    raised = None if error is None else (type(error), error, error.__traceback__)
+    logging.getLogger("dicomnode").error("an exception that nobody could take", exc_info=raised)
 
 
 def log_unexpected(log: logging.Logger, error: BaseException, message: str, *args: object) -> None:
-    """Log an unexpected error: where it came from at error level, its text at debug level only.
+    """Log an unexpected error with its type and where it came from; its text shows at debug level only."""
+    log.error(f"{message}: {type(error).__name__}; at", *args, exc_info=error)
 
-    The text of somebody else's exception may quote what it was given, a patient's name for instance.
+
+#: What a child may print beside its log lines: where Python or the system ended it.
+_HARMLESS = re.compile(
+    rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z |Traceback \(most recent call last\):$|Fatal Python error: "
+    rb"|(Current t|T)hread 0x[0-9a-f]+|terminate called |(free|malloc|double free|corrupted)\b[\w ():!/-]*$"
+)
+_FRAME = re.compile(rb'  File "[^"]*", line \d+')
+_LONGEST_LINE = 1 << 16
+
+
+def pass_on(stream: IO[bytes], name: str) -> threading.Thread:
+    """Pass a child's standard error on to ours, in a thread that ends with it.
+
+    Its log lines were made by `configure` there. What else comes (a library in C, Python itself) may quote patient
+    data: it is counted, and shown at debug level only.
     """
-    where = "".join(traceback.format_tb(error.__traceback__))
-    log.error(f"{message}: {type(error).__name__}; at\n{where}", *args)
-    log.debug("error text: %s", error)
+
+    def run() -> None:
+        with stream:
+            for line, is_harmless in _judged(stream):
+                if is_harmless:
+                    os.write(sys.stderr.fileno(), line)
+                else:
+                    log.warning("%s printed a line of %d bytes that is none of ours: left out", name, len(line))
+                    log.debug("%s: %s", name, line.decode(errors="replace").rstrip())
+
+    thread = threading.Thread(target=run, name=f"stderr-{name}", daemon=True)
+    thread.start()
+    return thread
+
+
+def _judged(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield the lines, and whether each is one of ours (or says only where a process ended)."""
+    is_last_word = after_frame = False
+    while line := stream.readline(_LONGEST_LINE):
+        # The command line's message, perhaps of several lines, is the last that a process says.
+        is_last_word = is_last_word or line.startswith(b"dicomnode: ")
+        is_frame = _FRAME.match(line) is not None
+        is_code = after_frame and line.startswith(b"    ")
+        is_type = re.fullmatch(rb"  \w+( from)?\n", line) is not None
+        yield line, is_last_word or is_frame or is_code or is_type or _HARMLESS.match(line) is not None
+        after_frame = is_frame or (is_code and line.strip(b" ~^\n") == b"")

@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dicomnode import __version__
+from dicomnode import __version__, logs
 from dicomnode.cli import analysis, jobs, node, notify, registry, routes, weights, worklist
 from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import private_umask
@@ -31,6 +31,7 @@ app.add_typer(notify.app, name="notify")
 def main() -> None:
     """Run the command line: the one place where errors become messages and exit statuses."""
     private_umask()  # patients' data are written by nearly every command
+    logs.configure("warning", "dicomnode")
     try:
         app(prog_name="dicomnode")
     except DicomnodeError as e:
@@ -44,7 +45,8 @@ def main() -> None:
 
 def fail(error: DicomnodeError) -> NoReturn:
     """Print the message and leave with the error's exit status."""
-    print(f"dicomnode: {error}", file=sys.stderr)  # noqa: T201
+    lines = "\n".join(logs.escaped(line) for line in str(error).split("\n"))
+    print(f"dicomnode: {lines}", file=sys.stderr)  # noqa: T201
     raise SystemExit(error.exit_code)
 
 

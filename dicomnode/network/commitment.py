@@ -16,6 +16,7 @@ from pynetdicom import evt
 from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicomnode import logs
 from dicomnode.errors import PeerError, PeerRejectedError, SpoolError
 from dicomnode.network import association as sender
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
@@ -75,7 +76,7 @@ def handle_report(event: evt.Event, take: Callable[[Report], bool]) -> tuple[int
     try:
         kept = take(report)
     except SpoolError as error:
-        log.error("cannot keep storage commitment %s: %s", report.transaction_uid, error)
+        log.error("cannot keep storage commitment %s: %s", logs.uid(report.transaction_uid), error)
         return PROCESSING_FAILURE, None
     # pynetdicom wants the pair: a bare status breaks the answer.
     return (SUCCESS if kept else INVALID_ARGUMENT), None

@@ -124,12 +124,12 @@ class Reception:
         except SpoolError as error:
             self._failed(error)
         except Exception as error:  # noqa: BLE001  (whatever one image does: it is answered, and the next one may come)
-            logs.log_unexpected(log, error, "cannot store %s", shown(self._request.sop_instance_uid))
+            logs.log_unexpected(log, error, "cannot store %s", logs.uid(self._request.sop_instance_uid))
         self._incoming.discard()
         return StoreAnswer(OUT_OF_RESOURCES, self._why)
 
     def _failed(self, error: SpoolError) -> None:
-        log.error("cannot store %s: %s", shown(self._request.sop_instance_uid), error)
+        log.error("cannot store %s: %s", logs.uid(self._request.sop_instance_uid), error)
 
     def _judge(self, incoming: Incoming) -> StoreAnswer:
         try:
@@ -150,7 +150,7 @@ class Reception:
         if self._is_resend(instance):
             return StoreAnswer(SUCCESS)
         self._catalog.note_conflict(instance)
-        text = f"SOP Instance UID {header.sop_instance_uid} is already stored with different content"
+        text = f"SOP Instance UID {logs.uid(header.sop_instance_uid)} is already stored with different content"
         return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
 
     def _header(self, incoming: Incoming) -> InstanceHeader:

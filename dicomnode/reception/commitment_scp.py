@@ -82,7 +82,7 @@ class CommitmentProvider:
         try:
             self._note(owed)
         except SpoolError as error:
-            log.error("cannot process storage commitment request %s: %s", owed.transaction_uid, error)
+            log.error("cannot process storage commitment request %s: %s", logs.uid(owed.transaction_uid), error)
             return PROCESSING_FAILURE, None
         answered = self._answers[association] = threading.Event()
         threading.Thread(
@@ -113,9 +113,10 @@ class CommitmentProvider:
             self._send(owed, asked_on)
             self._brought(owed)
         except (OSError, RuntimeError, ValueError, SpoolError, PeerError, PeerRejectedError) as error:
-            log.warning("cannot report storage commitment %s to %s: %s", owed.transaction_uid, owed.requester, error)
+            owed_uid = logs.uid(owed.transaction_uid)
+            log.warning("cannot report storage commitment %s to %s: %s", owed_uid, owed.requester, error)
         except Exception as error:  # noqa: BLE001  (a thread's last line)
-            logs.log_unexpected(log, error, "cannot report storage commitment %s", owed.transaction_uid)
+            logs.log_unexpected(log, error, "cannot report storage commitment %s", logs.uid(owed.transaction_uid))
 
     def _send(self, owed: OwedReport, asked_on: Association | None) -> None:
         requester = self._report_to.get(owed.requester)
@@ -209,7 +210,7 @@ class Reports(CommitmentProvider):
             )
             log.info(
                 "storage commitment %s: %d committed, %d not%s",
-                report.transaction_uid,
+                logs.uid(report.transaction_uid),
                 len(report.committed),
                 len(report.failed),
                 "" if known else "; not requested by this node",

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dicomnode import logs
 from dicomnode.config import Config
 from dicomnode.registry.retraining import Retraining, trigger
 from dicomnode.retry import backoff_s
@@ -49,7 +50,9 @@ class Child:
     def start(self) -> None:
         """Start the process; its standard input is the line by which it notices that we are gone."""
         command = [sys.executable, "-m", "dicomnode", *self.arguments, "--supervised"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert self.process.stderr is not None
+        logs.pass_on(self.process.stderr, self.name)
         self.started_at = time.monotonic()
         log.info("%s started as process %d", self.name, self.process.pid)
 

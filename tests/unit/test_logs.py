@@ -1,6 +1,13 @@
 """Patient data stays out of the logs."""
 
+import asyncio
+import gc
+import io
 import logging
+import os
+import subprocess
+import sys
+import threading
 import warnings
 
 import pytest
@@ -16,8 +23,10 @@ def _restore() -> object:
     root = logging.getLogger()
     engine = logging.getLogger("dbos")
     before = (root.handlers[:], root.level, engine.handlers[:], engine.filters[:], engine.propagate)
+    hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook)
     yield
     root.handlers[:], root.level, engine.handlers[:], engine.filters[:], engine.propagate = before
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
     logging.captureWarnings(False)
 
 
@@ -82,3 +91,171 @@ def test_a_cancelled_workflow_is_no_error(capsys: pytest.CaptureFixture[str]) ->
     text = capsys.readouterr().err
     assert "Cancelled" not in text
     assert text.count("Exception encountered") == 1
+
+
+NAME = "Doe^Jane"
+
+
+def test_nobody_forges_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "receiver")
+    forged = (
+        "1.2\n2026-01-01T00:00:00.000Z INFO    receiver dicomnode: all is well\x1b[2J\x9b1m\u2028\u202e\r\udcff\x7f"
+    )
+    logging.getLogger("dicomnode.x").warning("rejected %s", forged)
+    text = capsys.readouterr().err
+    assert len(text.splitlines()) == 1
+    assert text[:-1].isprintable()
+    assert r"\n2026" in text
+    assert r"\x1b[2J" in text
+
+
+def test_a_long_line_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "receiver")
+    logging.getLogger("dicomnode.x").warning("rejected %s", "9" * 70_000)
+    assert len(capsys.readouterr().err) < logs.LONGEST + 200
+
+
+def test_what_is_no_uid_is_not_repeated() -> None:
+    assert logs.uid("1.2.840.10008.1.1") == "1.2.840.10008.1.1"
+    for bad in (NAME, "1.2.3 ", "1..2", "1.2\n3", "1" * 65, ""):
+        assert logs.uid(bad) == f"(not a UID: {len(bad)} characters)"
+
+
+def _log_as_a_library() -> None:
+    library = logging.getLogger("sqlalchemy.pool")
+    library.error("Exception during reset of %s or similar", NAME)
+    library.error(f"cannot take {NAME} from the pool")
+    library.error(ValueError(NAME))
+    library.error(NAME + " is unknown")
+    library.error("bad %s %d", *[NAME])  # arguments that do not fit
+
+
+def test_a_library_s_values_are_left_out_and_its_own_words_told(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "worker-0")
+    _log_as_a_library()
+    text = capsys.readouterr().err
+    assert "Doe" not in text
+    assert "Exception during reset of … or similar" in text
+    assert "cannot take … from the pool" in text
+    assert len(text.splitlines()) == 5
+
+
+def test_a_line_that_cannot_be_made_shows_no_values(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "worker-0")
+    logging.getLogger("dicomnode.x").error("bad %s %d", *[NAME])
+    text = capsys.readouterr().err
+    assert "could not be written: TypeError" in text
+    assert "Doe" not in text
+
+
+def test_what_caused_an_exception_is_told_by_its_type(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "worker-0")
+    try:
+        try:
+            raise KeyError(NAME)
+        except KeyError as error:
+            raise ValueError(NAME) from error
+    except ValueError:
+        logging.getLogger("dicomnode.x").exception("failed")
+    text = capsys.readouterr().err
+    assert "ValueError" in text
+    assert "KeyError from" in text
+    assert "Doe" not in text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_last_words_of_threads_finalisers_and_loops_are_types(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "receiver")
+
+    def die() -> None:
+        raise ValueError(NAME)
+
+    class Bad:
+        def __del__(self) -> None:
+            raise LookupError(NAME)
+
+    thread = threading.Thread(target=die, name="association")
+    thread.start()
+    thread.join()
+    bad = Bad()
+    del bad
+    gc.collect()
+
+    async def forget() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(die)
+        loop.call_exception_handler({"message": f"lost {NAME}", "exception": OSError(NAME)})
+        await asyncio.sleep(0)
+
+    asyncio.run(forget())
+    text = capsys.readouterr().err
+    assert "thread association died" in text
+    for kind in ("ValueError", "LookupError", "OSError"):
+        assert kind in text
+    assert "Doe" not in text
+
+
+def test_an_unexpected_end_shows_no_text() -> None:
+    program = "from dicomnode import logs; logs.configure('info', 'x'); raise ValueError('^'.join(('Doe', 'Jane')))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ended unexpectedly" in done.stderr
+    assert "ValueError" in done.stderr
+    assert "Doe^Jane" not in done.stderr
+
+
+def test_the_same_trouble_is_told_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    handler = logs._Handler(logs._Formatter("serve", quiet=True), clock=lambda: now[0])
+    log = logging.Logger("dicomnode.clock")
+    log.addHandler(handler)
+    for second in range(200):
+        now[0] = second / 2
+        for tick in ("settle", "reconcile"):
+            log.warning("%s failed, will retry: %s", tick, "the database failed")
+        log.info("association %d", second)
+    handler.flush_left_out()
+    text = capsys.readouterr().err
+    assert text.count("association") == 200
+    told = [line for line in text.splitlines() if "settle failed" in line]
+    assert len(told) == 4  # at 0 s and at 60 s, and each time what was left out
+    counts = [int(line.rpartition("(")[2].split()[0]) for line in told if "left out" in line]
+    assert sum(counts) + 2 == 200
+
+
+def test_one_place_tells_of_so_many_different_troubles(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = logs._Handler(logs._Formatter("receiver", quiet=True))
+    log = logging.Logger("dicomnode.receiver")
+    log.addHandler(handler)
+    for number in range(5_000):
+        log.warning("rejected AE%d", number)
+    assert len(handler._told) <= logs.MOST_OF_ONE_PLACE + 1
+    handler.flush_left_out()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == logs.MOST_OF_ONE_PLACE + 2
+    assert "(4969 more lines like these were left out)" in lines[-1]
+
+
+def test_of_a_child_s_standard_error_only_our_lines_pass(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "serve")
+    reader, writer = os.pipe()
+    thread = logs.pass_on(os.fdopen(reader, "rb"), "worker-0")
+    ours = b"2026-01-01T00:00:00.000Z ERROR   worker-0 dicomnode: no\n"
+    ours += b'  File "x.py", line 3, in f\n    f(y)\n  ValueError\n'
+    with os.fdopen(writer, "wb") as child:
+        child.write(ours)
+        child.write(b"gdcm: bad value Doe^Jane\n    Doe^Jane\n  Doe^Jane\nValueError: Doe^Jane\n")
+        child.write(b"dicomnode: the port is taken\nsecond line\n")
+    thread.join(10)
+    text = capfd.readouterr().err
+    assert "Doe" not in text
+    assert ours.decode() in text
+    assert "dicomnode: the port is taken\nsecond line\n" in text
+    assert "worker-0 printed a line of" in text
+
+
+def test_a_stream_that_nobody_reads_stops_nobody() -> None:
+    handler = logs._Handler(logs._Formatter("serve", quiet=True))
+    handler.setStream(io.StringIO())
+    handler.stream.close()
+    handler.emit(logging.makeLogRecord({"name": "dicomnode", "msg": "x", "levelno": logging.ERROR}))

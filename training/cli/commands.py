@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from dicomnode import logs
 from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import private_umask
 from training.cli import gate
@@ -256,6 +257,7 @@ app.add_typer(gate.app)
 def main() -> None:
     """Entry point: the one catch of dicomnode's errors."""
     private_umask()  # cohorts and registries are patients' data
+    logs.configure("warning", "training")
     try:
         app()
     except DicomnodeError as error:
