@@ -9,6 +9,7 @@ from types import FrameType
 
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError
+from dicomnode.network.identities import identity
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
@@ -71,20 +72,24 @@ def prepare_folders(config: Config) -> None:
 def receiver_settings(config: Config) -> ReceiverSettings:
     """Return the receiver's record of the configuration."""
     node = config.node
+    callers = tuple(PermittedCaller(c.ae_title, c.address, tuple(map(identity, c.certificates))) for c in node.callers)
     return ReceiverSettings(
         ae_title=node.ae_title,
         more_ae_titles=config.routing.ae_titles,
         host=node.host,
         port=node.port,
+        plain=node.plain,
+        tls_port=node.tls_port,
+        tls=config.tls_files,
         check_called_ae=node.check_called_ae,
-        callers=tuple(PermittedCaller(c.ae_title, c.address) for c in node.callers),
+        callers=callers,
         max_associations=node.max_associations,
         max_pdu=node.max_pdu_bytes,
         network_timeout_s=node.network_timeout_s,
         minimum_free_bytes=int(config.storage.minimum_free_gb * 1e9),
         share_port=node.receivers > 1,
-        report_to=node.report_to,
-        queriers=tuple(PermittedCaller(c.ae_title, c.address) for c in node.callers if c.query),
+        report_to=node.report_to(config.tls_files),
+        queriers=tuple(caller for caller, table in zip(callers, node.callers, strict=True) if table.query),
         move_to=config.move_to,
         results=config.storage.results,
     )
