@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode import __version__, logs
-from dicomnode.cli import analysis, jobs, node, notify, registry, routes, weights, worklist
+from dicomnode.cli import analysis, jobs, node, notify, registry, routes, tls, weights, worklist
 from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import private_umask
 
@@ -26,6 +26,7 @@ app.add_typer(registry.app, name="registry")
 app.add_typer(weights.app, name="weights")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")
+app.add_typer(tls.app, name="tls")
 
 
 def main() -> None:

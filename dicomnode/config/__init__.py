@@ -22,6 +22,7 @@ from dicomnode.config.remote import RemoteTable
 from dicomnode.config.routing import ProfileTable, RouteTable, RoutingTable
 from dicomnode.config.settings import Config
 from dicomnode.config.steps import MppsTable, UpsTable
+from dicomnode.config.tls import TlsTable
 from dicomnode.config.worklist import WorklistTable
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "SettleTable",
     "StorageTable",
     "StowDestinationTable",
+    "TlsTable",
     "TransferSyntaxName",
     "UpsTable",
     "WeightsTable",

@@ -77,6 +77,10 @@ class DicomDestinationTable(RemoteTable, DestinationTable):
     kind: Literal["dicom"] = Field(_DEFAULT_KIND, description="C-STORE to ae_title, host and port")
     transfer_syntax: TransferSyntaxName = Field("explicit-le", description="give 'explicit-le' or 'implicit-le'")
 
+    def resolved(self, folder: Path) -> Self:
+        """Return the same with its files' paths made absolute against `folder`."""
+        return self.files_resolved(folder)
+
     @property
     def peer(self) -> Peer:
         """How it is reached."""

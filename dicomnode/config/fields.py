@@ -2,9 +2,12 @@
 
 import ipaddress
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from dicomnode.network.identities import identity
 
 
 def _ae_title(value: str) -> str:
@@ -27,12 +30,26 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _path(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) and value else value
+
+
+def _identity(value: str) -> str:
+    identity(value)
+    return value
+
+
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Patterns = tuple[Pattern, ...]
 PATTERNS = "regular expressions in lower case, such as ['lung', 'thin']"
 
+#: A file; relative paths are resolved against the configuration's folder.
+File = Annotated[Path, BeforeValidator(_path)]
+#: What a certificate has to show, as `dicomnode tls show` prints it.
+Identities = tuple[Annotated[str, AfterValidator(_identity)], ...]
+IDENTITIES = "a list such as ['sha256:9F:3A:…'], ['DNS:ct1.hospital.example'] or ['CN:CT 1'] (see `dicomnode tls show`)"
 Network = Annotated[str, AfterValidator(_network)]
 
 

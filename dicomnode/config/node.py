@@ -5,9 +5,11 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from dicomnode.config.fields import AeTitle, ConfigTable, Network, Port
+from dicomnode.config.fields import IDENTITIES, AeTitle, ConfigTable, Identities, Network, Port
 from dicomnode.limits import GB, SHARE, Limits, machine_memory_bytes
 from dicomnode.network.association import Peer
+from dicomnode.network.identities import identity
+from dicomnode.network.tls import Security, TlsFiles
 
 #: A requester waits for its storage commitment report, and asks again; images may take longer to be stored.
 _REPORT_S, _MOVE_S = 10.0, 30.0
@@ -20,7 +22,9 @@ class CallerTable(ConfigTable):
     address: Network = Field(
         "0.0.0.0/0", description="give an address or a network, such as '10.1.2.3' or '10.1.0.0/16'"
     )
-
+    certificates: Identities = Field(
+        (), description=f"give the certificates that prove this caller, {IDENTITIES}; it then has to call by TLS"
+    )
     report_to: str = Field(
         "",
         pattern=r"^$|^.+:\d{1,5}$",
@@ -40,6 +44,7 @@ class CallerTable(ConfigTable):
     max_associations_per_minute: int = Field(
         0, ge=0, description="give this caller's new associations a minute, or 0 for as many as any address"
     )
+    tls: bool = Field(False, description="give true if this caller's report_to and move_to speak TLS")
 
     @field_validator("query")
     @classmethod
@@ -48,8 +53,18 @@ class CallerTable(ConfigTable):
             raise ValueError("query = true for any AE title would let anyone retrieve images")
         return value
 
-    def peer(self, address: str, calling_ae: str, timeout_s: float, network_timeout_s: float) -> Peer:
-        """Return the caller as one that we call, at `address` ("host:port"), under our AE title `calling_ae`."""
+    def peer(
+        self, address: str, calling_ae: str, timeout_s: float, network_timeout_s: float, files: TlsFiles | None
+    ) -> Peer:
+        """Return the caller as one that we call.
+
+        Args:
+            address: "host:port".
+            calling_ae: our AE title.
+            timeout_s: for the association and each answer.
+            network_timeout_s: for any byte.
+            files: of TLS. What proves the caller proves it here too; one without `certificates` has to prove its host.
+        """
         host, _, port = address.rpartition(":")
         return Peer(
             name=f"caller {self.ae_title}",
@@ -60,6 +75,7 @@ class CallerTable(ConfigTable):
             acse_timeout_s=timeout_s,
             dimse_timeout_s=timeout_s,
             network_timeout_s=network_timeout_s,
+            security=Security(files, tuple(map(identity, self.certificates))) if self.tls and files else None,
         )
 
 
@@ -69,6 +85,10 @@ class NodeTable(ConfigTable):
     ae_title: AeTitle = Field("DICOMNODE", description="give this node's AE title: 1 to 16 plain characters")
     host: str = Field("127.0.0.1", description="give the address to listen on; '0.0.0.0' listens on every interface")
     port: Port = Field(11112, description="give a free TCP port from 1 to 65535 (below 1024 needs privileges)")
+    plain: bool = Field(True, description="give false to close `port`, so that everybody has to call by TLS")
+    tls_port: Port | None = Field(
+        None, description="give the port for DICOM TLS, such as 2762, or omit the key; it needs the table [tls]"
+    )
     check_called_ae: bool = Field(True, description="give true to accept only calls to our AE title, else false")
     callers: tuple[CallerTable, ...] = Field(
         (), description="give [[node.callers]] tables; without any, anyone may send"
@@ -92,18 +112,41 @@ class NodeTable(ConfigTable):
         60, gt=0, description="give the seconds of inactivity after which a caller is disconnected"
     )
 
-    @property
-    def report_to(self) -> tuple[Peer, ...]:
-        """The callers whose storage commitment reports go on an association of our own."""
+    @field_validator("callers")
+    @classmethod
+    def _proved_or_not(cls, value: tuple[CallerTable, ...], info: ValidationInfo) -> tuple[CallerTable, ...]:
+        proved = {c.ae_title for c in value if c.certificates}
+        if proved and info.data.get("tls_port", 1) is None:
+            raise ValueError(f"{min(proved)!r} can prove its certificates by TLS only: give node.tls_port")
+        for caller in value:
+            if caller.ae_title in proved and not caller.certificates:
+                raise ValueError(
+                    f"{caller.ae_title!r} stands with and without certificates, and could be had without: give all "
+                    "its tables `certificates`"
+                )
+        return value
+
+    @field_validator("tls_port")
+    @classmethod
+    def _another_port(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is None and not info.data.get("plain", True):
+            raise ValueError("plain = false needs tls_port: otherwise the node listens on no port")
+        if value is not None and info.data.get("plain", True) and value == info.data.get("port"):
+            raise ValueError("is node.port, which is without TLS")
+        return value
+
+    def report_to(self, files: TlsFiles | None) -> tuple[Peer, ...]:
+        """Return the callers whose storage commitment reports go on an association of our own."""
         return tuple(
-            c.peer(c.report_to, self.ae_title, _REPORT_S, self.network_timeout_s) for c in self.callers if c.report_to
+            c.peer(c.report_to, self.ae_title, _REPORT_S, self.network_timeout_s, files)
+            for c in self.callers
+            if c.report_to
         )
 
-    @property
-    def move_to(self) -> tuple[Peer, ...]:
-        """The callers that C-MOVE may send to."""
+    def move_to(self, files: TlsFiles | None) -> tuple[Peer, ...]:
+        """Return the callers that C-MOVE may send to."""
         return tuple(
-            c.peer(c.move_to, self.ae_title, _MOVE_S, self.network_timeout_s) for c in self.callers if c.move_to
+            c.peer(c.move_to, self.ae_title, _MOVE_S, self.network_timeout_s, files) for c in self.callers if c.move_to
         )
 
 

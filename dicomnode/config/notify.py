@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from dicomnode.config.fields import ConfigTable
 
-Event = Literal["delivered", "failed", "refused", "held"]
+Event = Literal["delivered", "failed", "refused", "held", "certificate"]
 EVENTS: tuple[Event, ...] = get_args(Event)
 #: What every template may name. No patient data: a study is named by its UID.
 SAFE_NAMES = frozenset({"event", "study_uid", "generation", "reason", "node", "at", "id"})
@@ -16,6 +16,11 @@ SAFE_NAMES = frozenset({"event", "study_uid", "generation", "reason", "node", "a
 PATIENT_NAMES = frozenset({"PatientName", "PatientID", "AccessionNumber", "StudyDate", "StudyDescription"})
 
 SUBJECT = "dicomnode: study $event"
+#: Of events of the node itself: those of the configuration speak of a study.
+NODE_SUBJECT = "dicomnode: $event of $node"
+NODE_TEMPLATE = """$node, $at: $reason
+Details: dicomnode check
+"""
 TEMPLATE = """$node: study $study_uid (generation $generation) is $event, $at.
 $reason
 Details: dicomnode jobs show $study_uid
@@ -27,7 +32,9 @@ class NotifyTable(ConfigTable):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$", description="give a name of letters, digits, '-' and '_'")
     kind: Literal["email", "webhook"] = Field(description="give 'email' or 'webhook'")
-    events: tuple[Event, ...] = Field(("failed", "held"), min_length=1, description=f"give some of {', '.join(EVENTS)}")
+    events: tuple[Event, ...] = Field(
+        ("failed", "held", "certificate"), min_length=1, description=f"give some of {', '.join(EVENTS)}"
+    )
     url: str = Field("", pattern=r"^$|^https?://", description="give the webhook's URL, with https:// if possible")
     to: tuple[str, ...] = Field((), description="give a list of e-mail addresses")
     sender: str = Field("", description="give the sender's e-mail address (From)")

@@ -15,9 +15,11 @@ from dicomnode.config.registry import RegistryTable, RetrainingTable
 from dicomnode.config.remote import RemoteTable
 from dicomnode.config.routing import ProfileTable, RouteTable, RoutingTable, check_names
 from dicomnode.config.steps import MppsTable, UpsTable
+from dicomnode.config.tls import TlsTable
 from dicomnode.config.worklist import WorklistTable
 from dicomnode.errors import ConfigurationError
 from dicomnode.network.association import Peer
+from dicomnode.network.tls import TlsFiles
 from dicomnode.routing.rules import DEFAULT_PROFILE, RuleSet
 
 Named = ProfileTable | RouteTable | NotifyTable
@@ -26,6 +28,7 @@ Named = ProfileTable | RouteTable | NotifyTable
 class Config(ConfigTable):
     """The whole file. `folder` is where the file lies: relative paths have been resolved against it."""
 
+    tls: TlsTable | None = None
     node: NodeTable = NodeTable()
     storage: StorageTable = StorageTable()
     settle: SettleTable = SettleTable()
@@ -68,6 +71,29 @@ class Config(ConfigTable):
     def _asked_as_the_node(cls, value: RemoteTable | None, info: ValidationInfo) -> RemoteTable | None:
         return value.called_as(info.data["node"].ae_title) if value is not None and "node" in info.data else value
 
+    @field_validator("node")
+    @classmethod
+    def _can_speak_tls(cls, value: NodeTable, info: ValidationInfo) -> NodeTable:
+        if "tls" in info.data and info.data["tls"] is None:
+            if value.tls_port is not None:
+                raise ValueError(f"tls_port = {value.tls_port} needs certificate, key and ca_file in the table [tls]")
+            for caller in value.callers:
+                if caller.tls or caller.certificates:
+                    raise ValueError(f"caller {caller.ae_title!r} by TLS needs the table [tls]")
+        return value
+
+    @field_validator("destination")
+    @classmethod
+    def _destinations_secured(cls, value: tuple[Destination, ...], info: ValidationInfo) -> tuple[Destination, ...]:
+        if "tls" not in info.data:
+            return value
+        return tuple(d.secured_by(info.data["tls"]) if isinstance(d, RemoteTable) else d for d in value)
+
+    @field_validator("worklist", "priors", "ups", "mpps")
+    @classmethod
+    def _secured(cls, value: RemoteTable | None, info: ValidationInfo) -> RemoteTable | None:
+        return value.secured_by(info.data["tls"]) if value is not None and "tls" in info.data else value
+
     @field_validator("profile", "route", "notify")
     @classmethod
     def _each_named_once(cls, value: tuple[Named, ...]) -> tuple[Named, ...]:
@@ -91,7 +117,19 @@ class Config(ConfigTable):
     @property
     def move_to(self) -> tuple[Peer, ...]:
         """Where a C-MOVE that is asked of the node may send to."""
-        return (*(d.peer for d in self.destination if d.peer is not None), *self.node.move_to)
+        return (*(d.peer for d in self.destination if d.peer is not None), *self.node.move_to(self.tls_files))
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The files of [tls]."""
+        return self.tls.files if self.tls is not None else None
+
+    @property
+    def all_tls_files(self) -> tuple[TlsFiles, ...]:
+        """The files of [tls], and those that single peers have in their place."""
+        shared = (self.tls_files,) if self.tls_files is not None else ()
+        peers = [*self.remotes, *(d for d in self.destination if isinstance(d, RemoteTable))]
+        return tuple(dict.fromkeys([*shared, *(p.security.files for p in peers if p.security is not None)]))
 
     @property
     def catalog_url(self) -> str:
@@ -157,7 +195,16 @@ class Config(ConfigTable):
         retraining = self.retraining.model_copy(
             update={k: folder / getattr(self.retraining, k) for k in ("settings", "folder")}
         )
-        tables = {"storage": storage, "analysis": analysis, "registry": registry, "retraining": retraining}
+        tables: dict[str, ConfigTable] = {
+            "storage": storage,
+            "analysis": analysis,
+            "registry": registry,
+            "retraining": retraining,
+        }
+        asked = {name: getattr(self, name) for name in ("worklist", "priors", "ups", "mpps")}
+        tables |= {name: table.files_resolved(folder) for name, table in asked.items() if table is not None}
+        if self.tls is not None:
+            tables["tls"] = self.tls.resolved(folder)
         return self.model_copy(update={**tables, **lists})
 
 

@@ -8,6 +8,7 @@ What the peer answered decides, never what was sent:
 | 0xBxxx | PS3.4 table B.2-1 (coercion, elements discarded) | stored, with a warning |
 | 0x0001, 0x0107, 0x0116 | PS3.7 annex C.4 (warnings of the general kind) | stored, with a warning |
 | no connection, A-ABORT, silence | PS3.8 | passing |
+| no TLS connection: a certificate that has expired, is not trusted, not the expected one | PS3.15 B.12 | passing |
 | 0xA7xx out of resources | PS3.4 table B.2-1 | passing |
 | 0x0110 processing failure, 0x0213 resource limitation, 0x0210 duplicate message ID | PS3.7 annex C.5 | passing |
 | every other status (0xA9xx, 0xCxxx, 0x0122 SOP class not supported, 0x0124 not authorised…) | both | for good |
@@ -20,6 +21,7 @@ What the peer answered decides, never what was sent:
 
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,8 +40,11 @@ from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicomnode.errors import AssociationRejectedError, PeerError, PeerRejectedError
+from dicomnode.errors import AssociationRejectedError, ConfigurationError, PeerError, PeerRejectedError
+from dicomnode.network import tls
 from dicomnode.network.contexts import VERIFICATION
+from dicomnode.network.tls import Security
+from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.transport import RequestorEntity, RequestorSocket, disable_nagle
 
 log = logging.getLogger(__name__)
@@ -79,6 +84,7 @@ class Peer:
         max_pdu: largest PDU we accept, bytes; 0 = no limit.
         preferred_syntax: the UID of the uncompressed syntax that uncompressed files shall go in where the peer takes
             it; by default, a file goes in its own where the peer takes that. Compressed files go as they are.
+        security: TLS, or None.
     """
 
     name: str
@@ -92,6 +98,7 @@ class Peer:
     network_timeout_s: float = 120.0
     max_pdu: int = 0
     preferred_syntax: str | None = None
+    security: Security | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.ae_title} at {self.host}:{self.port})"
@@ -303,8 +310,13 @@ def connect(
     For `associated`, and for pynetdicom's C-MOVE, which judges for itself.
 
     Raises:
-        PeerError: the host name is not known.
+        PeerError: the host name is not known, or our certificate for TLS cannot be used.
     """
+    try:
+        secured = (tls.client_context(destination.security), destination.host) if destination.security else None
+    except ConfigurationError as error:
+        # It passes: a delivery waits until somebody has corrected the file.
+        raise PeerError(f"{destination}: no TLS connection: {error}") from None
     entity = RequestorEntity(destination.calling_ae)
     entity.connection_timeout = destination.connect_timeout_s
     entity.acse_timeout = destination.acse_timeout_s
@@ -318,6 +330,7 @@ def connect(
             destination.ae_title,
             max_pdu=destination.max_pdu,
             ext_neg=list(roles),
+            tls_args=secured,
             evt_handlers=[(evt.EVT_CONN_OPEN, _connected), *handlers],
         )
     except socket.gaierror as error:
@@ -335,11 +348,13 @@ def _failure(
         names = (f"{UID(str(one.abstract_syntax)).name} in {one.transfer_syntax[0].name}" for one in contexts)
         return AssociationRejectedError(f"{destination} accepts none of: {', '.join(names)}; enable it there")
     transport = association.dul.socket
-    if isinstance(transport, RequestorSocket) and transport.failure is not None:
-        why = transport.failure.strerror or "timed out"
-        return PeerError(
-            f"{destination}: no connection ({why}); check host, port and firewall, and whether it is running"
-        )
+    failure = transport.failure if isinstance(transport, RequestorSocket) else None
+    if destination.security is not None and isinstance(failure, ssl.SSLError | ConnectionResetError):
+        return PeerError(f"{destination}: no TLS connection: {tls.explain(failure)}")
+    if failure is not None:
+        why = failure.strerror or "timed out"
+        whether = "it is running" if destination.security is None else "it is running and speaks TLS on this port"
+        return PeerError(f"{destination}: no connection ({why}); check host, port and firewall, and whether {whether}")
     return PeerError(
         f"{destination} closed the connection or did not answer the association request within "
         f"{destination.acse_timeout_s:g} s; see its log"
@@ -349,6 +364,9 @@ def _failure(
 def _connected(event: evt.Event) -> None:
     # Nagle's algorithm holds each small packet back: 38-55 images/s instead of 208-233.
     disable_nagle(event.assoc)
+    wrapped = event.assoc.dul.socket
+    if wrapped is not None and isinstance(wrapped.socket, TlsSocket):
+        wrapped.socket.settimeout(event.assoc.network_timeout)
 
 
 def _rejection(destination: Peer, association: Association) -> PeerError | PeerRejectedError:

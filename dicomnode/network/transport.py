@@ -4,6 +4,7 @@
   and pynetdicom keeps an association thread for the whole ACSE time-out after such a probe.
 - `poll` in place of `select`: with more than 1,024 open descriptors `select` fails for every association.
 - TCP_NODELAY: a DIMSE response is a small packet, and Nagle's algorithm holds it back up to 40 ms.
+- TLS begins in the connection's own thread: a silent client keeps nobody waiting but itself.
 - Several processes may listen on one port: one Python process uses hardly more than one core.
 - Every association tells when it has ended, by whatever way it ended.
 
@@ -29,7 +30,10 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket, RequestHandler, ThreadedAssociationServer
 
+from dicomnode.errors import ConfigurationError
+from dicomnode.network import tls
 from dicomnode.network.lobby import Lobby
+from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.upper_layer import Begin, UpperLayer
 
 log = logging.getLogger(__name__)
@@ -133,11 +137,34 @@ class RequestorSocket(AssociationSocket):
             return False
         try:
             return readable(self.socket, 0.0)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            self._note(error)
             self.event_queue.put("Evt17")  # transport connection closed
             return False
 
+    def recv(self, nr_bytes: int) -> bytearray:
+        """As pynetdicom's; notes why it failed."""
+        try:
+            return super().recv(nr_bytes)
+        except OSError as error:
+            self._note(error)
+            raise
+
+    def _note(self, error: BaseException) -> None:
+        # With TLS 1.3 a peer refuses our certificate only after the handshake, by an alert.
+        if isinstance(error, ssl.SSLError):
+            self.failure = error
+
+    def _note_last_words(self) -> None:
+        """Take in the alert of a peer that has closed before our request was sent."""
+        if self.failure is None and isinstance(self.socket, TlsSocket) and self._is_connected:
+            try:
+                self.socket.readable(0.0)
+            except (OSError, ValueError) as error:
+                self._note(error)
+
     def _shutdown_socket(self) -> None:
+        self._note_last_words()
         # Called where `connect` handles the error, which it only logs.
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
@@ -149,9 +176,9 @@ class RequestorSocket(AssociationSocket):
 
 
 def readable(sock: socket.socket, timeout_s: float) -> bool:
-    """Whether a read would not block. TLS may hold bytes that the kernel has given up already."""
-    if isinstance(sock, ssl.SSLSocket) and sock.pending():
-        return True
+    """Whether a read would not block."""
+    if isinstance(sock, TlsSocket):
+        return sock.readable(timeout_s)
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(timeout_s * 1000))
@@ -167,19 +194,27 @@ def has_request(sock: socket.socket, timeout_s: float) -> bool:
     wanted = _PDU_HEADER
     try:
         while True:
-            # The kernel wakes us when so much is there, and not at every byte.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
-            start = sock.recv(wanted, socket.MSG_PEEK) if readable(sock, max(until - time.monotonic(), 0.0)) else b""
+            start = _peek(sock, wanted, max(until - time.monotonic(), 0.0))
             if len(start) < wanted:
                 return False
             kind, length = struct.unpack_from(">BxL", start)
             whole = _PDU_HEADER + length
             if wanted == whole or kind != _A_ASSOCIATE_RQ or length > _LONGEST_REQUEST:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+                if not isinstance(sock, TlsSocket):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
                 return True
             wanted = whole
     except OSError:
         return False  # reset by the peer
+
+
+def _peek(sock: socket.socket, count: int, timeout_s: float) -> bytes:
+    """Return the next bytes, which remain to be read: all of them, or b"" or fewer if they do not come in time."""
+    if isinstance(sock, TlsSocket):
+        return sock.peek(count, timeout_s)
+    # The kernel wakes us when so much is there, and not at every byte.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+    return sock.recv(count, socket.MSG_PEEK) if readable(sock, timeout_s) else b""
 
 
 class _Handler(RequestHandler):
@@ -188,15 +223,46 @@ class _Handler(RequestHandler):
     server: "DicomServer"
 
     def handle(self) -> None:
-        """Wait for the request, run the association, report that it has ended."""
+        """Wait for the handshake and the request, run the association, report that it has ended."""
         server = self.server
         try:
-            if has_request(self.request, server.open_timeout_s):
+            if server.security is not None and not self._is_secured(server.security):
+                return
+            if has_request(self.request, server.open_timeout_s) and not self._wants_tls():
                 self._associate()
             else:
                 log.debug("connection from %s closed without a request", self.client_address[0])
         finally:
             server.shutdown_request(self.request)
+
+    def _is_secured(self, security: tls.ReloadingContext) -> bool:
+        """Handshake, here in the connection's own thread and within the time that a request has."""
+        server, address = self.server, self.client_address[0]
+        try:
+            context = security.current()
+            plain = self.request
+            made = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            server.connections.discard(plain)
+            server.connections.add(made)
+            server.lobby.renew(plain, made)
+            self.request = made
+            made.settimeout(server.open_timeout_s)
+            made.do_handshake()
+        except ConnectionError:
+            log.debug("connection from %s closed before the TLS handshake", address)
+        except OSError as error:
+            tls.report_failure(address, tls.explain(error))
+        except ConfigurationError as error:
+            log.error("TLS: %s", error)
+        else:
+            return True
+        return False
+
+    def _wants_tls(self) -> bool:
+        if isinstance(self.request, TlsSocket) or not tls.speaks_tls(_peek(self.request, 2, 0.0)):
+            return False
+        tls.report_failure(self.client_address[0], "it speaks TLS on the port without: let it call node.tls_port")
+        return True
 
     def _associate(self) -> None:
         server = self.server
@@ -215,7 +281,10 @@ class _Handler(RequestHandler):
 
 
 class DicomServer(ThreadedAssociationServer):
-    """The listening socket of a receiver. `ended` is called once for each association, in a thread of its own."""
+    """The listening socket of a receiver. `ended` is called once for each association, in a thread of its own.
+
+    `security`: every connection has to begin with TLS.
+    """
 
     # Else closing the server waits for every association.
     daemon_threads = True
@@ -236,10 +305,12 @@ class DicomServer(ThreadedAssociationServer):
         ended: Callable[[Association], None],
         evt_handlers: list[Any],
         share_port: bool = False,
+        security: tls.ReloadingContext | None = None,
     ) -> None:
         self.open_timeout_s = open_timeout_s
         self.network_timeout_s = network_timeout_s
         self.begin = begin
+        self.security = security
         self.ended = ended
         self.connections: set[socket.socket] = set()
         self.lobby = Lobby(waiting, _ADDRESSES * waiting)

@@ -3,7 +3,6 @@
 import os
 import select
 import socket
-import ssl
 import struct
 import threading
 import time
@@ -14,6 +13,8 @@ from typing import Any
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
+
+from dicomnode.network.tls_socket import TlsSocket
 
 #: Both threads of an association look at their timers at least so often.
 _LONGEST_WAIT_S = 0.2
@@ -39,13 +40,15 @@ class PollingSocket(AssociationSocket):
         sock = self.socket
         if sock is None or not self._is_connected or not self.event_queue.empty():
             return False  # what has happened comes before what is next
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        secured = sock if isinstance(sock, TlsSocket) else None
+        if secured is not None and secured.pending():
             return True
         try:
             found = [descriptor for descriptor, _ in self._poll.poll(_LONGEST_WAIT_S * 1000)]
             if self._wake in found:
                 os.eventfd_read(self._wake)
-            return sock.fileno() in found
+            # A readable TLS connection may have no byte for us.
+            return sock.fileno() in found and (secured is None or secured.readable(0.0))
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed
             return False
@@ -98,7 +101,9 @@ class PollingSocket(AssociationSocket):
 
 def set_timeout(sock: socket.socket | None, seconds: float) -> None:
     """Let a receive or send that stalls for `seconds` fail, while the socket stays blocking for everybody else."""
-    if sock is not None:
+    if isinstance(sock, TlsSocket):
+        sock.settimeout(seconds)  # the kernel's time-outs do not end a TLS read
+    elif sock is not None:
         timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)

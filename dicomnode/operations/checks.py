@@ -6,6 +6,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydicom.datadict import dictionary_VM
@@ -15,6 +16,8 @@ from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolErro
 from dicomnode.models import segmenters
 from dicomnode.models.build import model_bundle
 from dicomnode.network import association
+from dicomnode.network.certificates import inspect, read
+from dicomnode.network.tls import Security
 from dicomnode.operations import exposure
 from dicomnode.outbound.destinations import Destination, reach
 from dicomnode.outbound.destinations.dicom import DicomDestination
@@ -58,7 +61,8 @@ def run(config: Config, *, deep: bool = False, file: Path | None = None) -> list
         *_folders(config),
         _disk(config),
         _database(config),
-        _port(config),
+        *_ports(config),
+        *_tls(config),
         _segmenter(config),
         _bundle(config),
         *_candidate(config),
@@ -105,24 +109,47 @@ def _database(config: Config) -> Result:
     return Result("database", True, f"{where} can be opened")
 
 
-def _port(config: Config) -> Result:
+def _ports(config: Config) -> Iterator[Result]:
+    node = config.node
+    if node.plain:
+        yield _port(config, node.port, "port", None)
+    if node.tls_port is not None and config.tls is not None:
+        own = config.tls.files
+        try:
+            shown = tuple(one for one in read(own.certificate)[0].identities if one.kind == "sha256")
+        except DicomnodeError:
+            return  # `_tls` says so
+        yield _port(config, node.tls_port, "tls_port", Security(own, shown))
+
+
+def _port(config: Config, port: int, key: str, security: Security | None) -> Result:
     node = config.node
     with socket.socket(socket.AF_INET6 if ":" in node.host else socket.AF_INET) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            s.bind((node.host, node.port))
+            s.bind((node.host, port))
         except OSError as e:
-            running = association.Peer("self", node.ae_title, node.host, node.port, node.ae_title)
+            running = association.Peer("self", node.ae_title, node.host, port, node.ae_title, security=security)
             try:
                 association.echo(running)
             except AssociationRejectedError:
-                text = f"{node.host}:{node.port} rejects {node.ae_title} as a caller ([[node.callers]])"
-                return Result("port", True, f"{text}: this node, or another one, is running on this port")
+                text = f"{node.host}:{port} rejects {node.ae_title} as a caller ([[node.callers]])"
+                return Result(key, True, f"{text}: this node, or another one, is running on this port")
             except DicomnodeError:
-                key = "node.port" if e.errno in (errno.EADDRINUSE, errno.EACCES) else "node.host"
-                return Result("port", False, f"{node.host}:{node.port} cannot be used ({e.strerror}): change {key}")
-            return Result("port", True, f"{node.host}:{node.port} answers as {node.ae_title}: the node is running")
-    return Result("port", True, f"{node.host}:{node.port} is free")
+                cure = f"node.{key}" if e.errno in (errno.EADDRINUSE, errno.EACCES) else "node.host"
+                return Result(key, False, f"{node.host}:{port} cannot be used ({e.strerror}): change {cure}")
+            return Result(key, True, f"{node.host}:{port} answers as {node.ae_title}: the node is running")
+    return Result(key, True, f"{node.host}:{port} is free")
+
+
+def _tls(config: Config) -> Iterator[Result]:
+    for files in config.all_tls_files:
+        found = inspect(files, datetime.now(UTC))
+        wrong = [one for one in found if not one.ok]
+        yield from (Result("tls", False, one.text) for one in wrong)
+        if not wrong:
+            first = min(one.until for one in found if one.until is not None)
+            yield Result("tls", True, f"{files.certificate}, its key and CAs can be used until {first:%Y-%m-%d}")
 
 
 def _segmenter(config: Config) -> Result:

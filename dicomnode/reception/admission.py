@@ -49,7 +49,10 @@ class Admission:
             for whose, most in ((caller, limits.at_once), (address, self._per_address.at_once)):
                 if self._taken[whose] >= most:
                     return NotAdmitted(f"it has {most} associations open, its limit", is_rate=False)
-            wanted: dict[tuple[str, str] | str, int] = {caller: limits.per_minute, address: self._per_address.per_minute}
+            wanted: dict[tuple[str, str] | str, int] = {
+                caller: limits.per_minute,
+                address: self._per_address.per_minute,
+            }
             slow = self._rates.take(wanted)
             if slow is not None:
                 return NotAdmitted(f"more than {slow} associations in a minute", is_rate=True)

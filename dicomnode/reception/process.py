@@ -77,7 +77,7 @@ def _recover(spool: Spool, catalog: Catalog) -> None:
 
 @contextmanager
 def shared_port(receiver: Receiver, settings: ReceiverSettings, state: Path) -> Iterator[None]:
-    """Start a receiver whose port other receivers of this node listen on, and no other node.
+    """Start a receiver whose ports other receivers of this node listen on, and no other node.
 
     The kernel lets every process of this user join such a port (SO_REUSEPORT), another node's too, and would deal the
     connections out between both. Each receiver of a node holds a lock in the node's folder; one that finds nobody
@@ -86,13 +86,17 @@ def shared_port(receiver: Receiver, settings: ReceiverSettings, state: Path) -> 
     Raises:
         SpoolError: another program listens on the port.
     """
-    with (state / f"port-{settings.port}.lock").open("ab") as ours:
-        with (state / f"port-{settings.port}.starting").open("ab") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            if _is_free(ours):
-                _refuse_if_taken(settings.host, settings.port)
+    with ExitStack() as held:
+        ours = {port: held.enter_context((state / f"port-{port}.lock").open("ab")) for port in settings.ports}
+        with ExitStack() as starting:
+            for port in sorted(ours):  # in one order, so that no two wait for each other
+                turn = starting.enter_context((state / f"port-{port}.starting").open("ab"))
+                fcntl.flock(turn, fcntl.LOCK_EX)
+                if _is_free(ours[port]):
+                    _refuse_if_taken(settings.host, port)
             receiver.start()
-            fcntl.flock(ours, fcntl.LOCK_SH)
+            for lock in ours.values():
+                fcntl.flock(lock, fcntl.LOCK_SH)
         yield
 
 

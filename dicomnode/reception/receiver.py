@@ -7,16 +7,18 @@ import ipaddress
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.uid import UID
 from pynetdicom import _config, evt
 from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicomnode.errors import SpoolError
-from dicomnode.network import commitment, contexts
+from dicomnode.network import commitment, contexts, tls
 from dicomnode.network.association import Peer
 from dicomnode.network.association_request import (
     CALLED_AE_NOT_RECOGNISED,
@@ -24,6 +26,9 @@ from dicomnode.network.association_request import (
     Rejection,
 )
 from dicomnode.network.commands import StoreRequest
+from dicomnode.network.identities import Identity
+from dicomnode.network.tls import TlsFiles, report_failure
+from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.transport import DicomServer
 from dicomnode.network.uids import printable
 from dicomnode.network.upper_layer import LONGEST_PDU, UpperLayer
@@ -55,18 +60,35 @@ class PermittedCaller:
     """A peer that may call: its AE title ("*" = any), and its address (`192.0.2.7`, `192.0.2.0/24`; empty = any).
 
     `max_associations` at once and `per_minute` new ones; 0: as its address may have.
+    `certificates`: its certificate has to show one of these.
     """
 
     ae_title: str
     address: str = ""
     max_associations: int = 0
     per_minute: int = 0
+    certificates: tuple[Identity, ...] = ()
 
-    def admits(self, ae_title: str, address: str) -> bool:
+    def admits(self, ae_title: str, address: str, shown: frozenset[Identity] = frozenset()) -> bool:
         """Say whether this caller is meant; an AE title is no authentication: with an address, it does not suffice."""
         if self.ae_title not in ("*", ae_title.strip()):
             return False
+        if self.certificates and shown.isdisjoint(self.certificates):
+            return False
         return not self.address or ipaddress.ip_address(address) in ipaddress.ip_network(self.address, strict=False)
+
+
+def admitting(
+    callers: Iterable[PermittedCaller], ae_title: str, address: str, shown: frozenset[Identity] = frozenset()
+) -> PermittedCaller | None:
+    """Return which of these is calling, or None. `shown`: what its verified certificate shows.
+
+    An AE title to which certificates belong has to be proved by one of them: that any AE title may call from this
+    address does not suffice.
+    """
+    callers = tuple(callers)
+    named = [caller for caller in callers if caller.ae_title == ae_title.strip() and caller.certificates]
+    return next((caller for caller in named or callers if caller.admits(ae_title, address, shown)), None)
 
 
 @dataclass(frozen=True)
@@ -75,7 +97,9 @@ class ReceiverSettings:
 
     Attributes:
         host: address to bind; "" is every address of the machine.
-        port: 0 takes a free one.
+        port: 0 takes a free one; `tls_port` too, None = no TLS.
+        plain: whether to listen on `port`, without TLS.
+        tls: the files of TLS.
         check_called_ae: refuse peers that call another AE title than `ae_title` and `more_ae_titles`.
         callers: who may call; empty = everyone.
         max_associations: more are refused. Connections that have not asked for an association don't count.
@@ -116,6 +140,15 @@ class ReceiverSettings:
     move_to: tuple[Peer, ...] = ()
     results: Path | None = None
     more_ae_titles: tuple[str, ...] = ()
+    plain: bool = True
+    tls_port: int | None = None
+    tls: TlsFiles | None = None
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports to listen on."""
+        plain = (self.port,) if self.plain else ()
+        return plain if self.tls_port is None else (*plain, self.tls_port)
 
     @property
     def per_address(self) -> CallerLimits:
@@ -139,25 +172,50 @@ class Receiver:
         self._rows: dict[Association, int] = {}
         self._admission = Admission(settings.max_associations, settings.per_address)
         self._quarantine = Quarantine(spool, settings.quarantine_bytes)
-        self._server: DicomServer | None = None
+        self._servers: list[DicomServer] = []
         self._entity = _entity(settings)
         self._reports = Reports(catalog, settings.report_to)
 
     def start(self) -> int:
-        """Listen; returns the port.
+        """Listen; returns the port, that without TLS if there are two (`ports`).
 
         Raises:
             SpoolError: the address cannot be bound (in use, not this machine's, no right to a port below 1024).
+            ConfigurationError: the files of TLS cannot be used.
         """
         settings = self._settings
         # Its standard handlers format every PDU for a log that nobody reads: they cost a tenth of the throughput.
         _config.LOG_HANDLER_LEVEL = "none"
         holdings = QueryHoldings(self._catalog, settings.results)
         retrieval = RetrieveProvider(settings.ae_title, holdings, settings.move_to)
+        security = None if settings.tls is None else tls.ReloadingContext(settings.tls, server=True)
+        if security is not None and settings.tls_port is not None:
+            security.current()
+        handlers = [(evt.EVT_REQUESTED, self._requested), *self._reports.handlers, *retrieval.handlers]
+        if settings.plain:
+            self._servers.append(self._listening(settings.port, handlers, None))
+        if settings.tls_port is not None:
+            self._servers.append(self._listening(settings.tls_port, handlers, security))
+        self._reports.start()
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="dicom-accept", daemon=True).start()
+            with_tls = "" if server.security is None else ", with TLS"
+            log.info("listening as %s on port %d%s", settings.ae_title, server.server_address[1], with_tls)
+        return self.ports[0]
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports that it listens on, that of TLS last."""
+        return [int(server.server_address[1]) for server in self._servers]
+
+    def _listening(
+        self, port: int, handlers: list[EventHandlerType], security: tls.ReloadingContext | None
+    ) -> DicomServer:
+        settings = self._settings
         try:
-            server = DicomServer(
+            return DicomServer(
                 self._entity,
-                (settings.host or "0.0.0.0", settings.port),  # noqa: S104 - "" says: every address
+                (settings.host or "0.0.0.0", port),  # noqa: S104 - "" says: every address
                 settings.ae_title,
                 [*contexts.accepted(), commitment.context()],
                 open_timeout_s=settings.acse_timeout_s,
@@ -165,32 +223,30 @@ class Receiver:
                 waiting=settings.max_associations + _MORE_WAITING,
                 begin=self._begin,
                 ended=self._ended,
-                evt_handlers=[
-                    (evt.EVT_REQUESTED, self._requested),
-                    *self._reports.handlers,
-                    *retrieval.handlers,
-                ],
+                evt_handlers=handlers,
                 share_port=settings.share_port,
+                security=security,
             )
         except OSError as error:
-            where = f"{settings.host or '*'}:{settings.port}"
-            raise SpoolError(f"cannot listen on {where}: {error.strerror}; change [node] host or port") from error
-        self._server = server
-        self._reports.start()
-        threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="dicom-accept", daemon=True).start()
-        port = int(server.server_address[1])
-        log.info("listening as %s on port %d", settings.ae_title, port)
-        return port
+            self._close()
+            where, key = f"{settings.host or '*'}:{port}", "port" if security is None else "tls_port"
+            raise SpoolError(f"cannot listen on {where}: {error.strerror}; change [node] host or {key}") from error
+
+    def _close(self) -> None:
+        for server in self._servers:
+            server.server_close()
+        self._servers.clear()
 
     def stop(self, grace_s: float) -> None:
         """Accept nothing new; running associations may finish for `grace_s`, then they are aborted.
 
         Takes at most `grace_s` and four seconds.
         """
-        if self._server is None:
+        if not self._servers:
             return
-        self._server.shutdown()
-        self._server = None
+        for server in self._servers:
+            server.shutdown()
+        self._servers.clear()
         deadline = time.monotonic() + grace_s
         while self._running() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
@@ -218,7 +274,7 @@ class Receiver:
         if isinstance(association._server, DicomServer):
             association._server.settle(association)
         calling, address = _request(association).calling_ae_title, association.requestor.address
-        if any(querier.admits(calling, address) for querier in self._settings.queriers):
+        if admitting(self._settings.queriers, calling, address, _shown(association)) is not None:
             # Everybody else is spared the contexts' price, and refused what he may not have.
             association.acceptor.supported_contexts = [*query_retrieve_scp.offered(), commitment.context()]
 
@@ -235,9 +291,13 @@ class Receiver:
         if settings.check_called_ae and called not in ours:
             log.warning("rejected %s at %s: called %s, but this is %s", calling, address, called, " and ".join(ours))
             return CALLED_AE_NOT_RECOGNISED
-        caller = next((one for one in settings.callers if one.admits(calling, address)), None)
+        shown = _shown(association)
+        caller = admitting(settings.callers, calling, address, shown)
         if settings.callers and caller is None:
-            log.warning("rejected %s at %s: not in node.callers", calling, address)
+            if admitting([replace(one, certificates=()) for one in settings.callers], calling, address) is not None:
+                report_failure(address, f"its certificate, or the lack of one, does not prove {calling} (node.callers)")
+            else:
+                log.warning("rejected %s at %s: not in node.callers", calling, address)
             return CALLING_AE_NOT_RECOGNISED
         if not self._has_space():
             log.error("rejected %s at %s: free disk space is below storage.minimum_free_gb", calling, address)
@@ -305,6 +365,13 @@ def _request(association: Association) -> A_ASSOCIATE:
     request = association.requestor.primitive
     assert request is not None
     return request
+
+
+def _shown(association: Association) -> frozenset[Identity]:
+    """Return what the peer's certificate shows; nothing without TLS."""
+    transport = association.dul.socket
+    connection = None if transport is None else transport.socket
+    return connection.identities if isinstance(connection, TlsSocket) else frozenset()
 
 
 def _entity(settings: ReceiverSettings) -> MovingEntity:

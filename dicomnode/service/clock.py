@@ -25,6 +25,7 @@ from dicomnode.outbound.procedure_steps import mpps, ups
 from dicomnode.reception.reconcile import reconcile
 from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.reception.spooled import read_instance
+from dicomnode.service import certificates
 from dicomnode.service.pacs_count import Counts, listed
 from dicomnode.service.retention import CarefulClock, Room, make_room
 from dicomnode.store.catalog.catalog import Catalog
@@ -41,6 +42,8 @@ EVENTS_S = 2.0
 _EVENTS_AT_ONCE = 200
 #: How often the room on the disk is looked at.
 ROOM_S = 10.0
+#: How often the certificates are looked at.
+CERTIFICATES_S = 60.0
 #: How often the worklist is looked through for patients whose prior scans may be fetched.
 PREFETCH_S = 20.0
 #: How often studies are looked for that went out without a prior scan which has come since.
@@ -75,6 +78,7 @@ class Housekeeping:
         self._since = clock()
         self._enqueued: set[tuple[str, int, float]] = set()
         self._fetched_ahead: set[tuple[str, str]] = set()
+        self._certificates_told: set[str] = set()
         self._counts = _counts(config)
         self._scheduler = BackgroundScheduler(timezone="UTC")
         self._stopping = threading.Event()
@@ -89,6 +93,8 @@ class Housekeeping:
         self._every(EVENTS_S, self.hand_over)
         self._every(min(RECONCILE_S, self._dead_after_s / 4), self.recover)
         self._scheduler.add_job(self._compare_first)
+        if self._config.all_tls_files:
+            self._every(CERTIFICATES_S, self.tell_certificates, at_once=True)
         if self._config.worklist is not None:
             self._every(self._config.worklist.every_s, self.refresh_worklist, at_once=True)
         if self._config.priors is not None:
@@ -189,6 +195,17 @@ class Housekeeping:
                     self._queue.notify(to.name, event)
             self._catalog.forget_event(event.event_id)
         return len(events)
+
+    def tell_certificates(self) -> int:
+        """Log and enqueue a notification of each certificate that expires soon, once. Returns how many are new."""
+        new = [e for e in certificates.events(self._config, self._clock()) if e.event_id not in self._certificates_told]
+        for event in new:
+            for to in self._notify:
+                if kind(event) in to.events:
+                    self._queue.notify(to.name, event)
+            log.warning("TLS: %s", event.reason)
+            self._certificates_told.add(event.event_id)
+        return len(new)
 
     def make_room(self) -> list[str]:
         """Remove what was delivered long enough ago while the disk is short of room. Returns the studies' UIDs."""

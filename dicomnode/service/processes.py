@@ -10,6 +10,7 @@ from types import FrameType
 from dicomnode.config import CallerTable, Config
 from dicomnode.errors import SpoolError
 from dicomnode.files import make_folder, tighten
+from dicomnode.network.identities import identity
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
@@ -88,6 +89,9 @@ def receiver_settings(config: Config) -> ReceiverSettings:
         more_ae_titles=config.routing.ae_titles,
         host=node.host,
         port=node.port,
+        plain=node.plain,
+        tls_port=node.tls_port,
+        tls=config.tls_files,
         check_called_ae=node.check_called_ae,
         callers=tuple(_permitted(c) for c in node.callers),
         max_associations=node.max_associations,
@@ -99,7 +103,7 @@ def receiver_settings(config: Config) -> ReceiverSettings:
         quarantine_bytes=int(config.storage.quarantine_gb * 1e9),
         largest_object_bytes=int(config.storage.largest_object_gb * 1e9),
         share_port=node.receivers > 1,
-        report_to=node.report_to,
+        report_to=node.report_to(config.tls_files),
         queriers=tuple(_permitted(c) for c in node.callers if c.query),
         move_to=config.move_to,
         results=config.storage.results,
@@ -107,7 +111,13 @@ def receiver_settings(config: Config) -> ReceiverSettings:
 
 
 def _permitted(caller: CallerTable) -> PermittedCaller:
-    return PermittedCaller(caller.ae_title, caller.address, caller.max_associations, caller.max_associations_per_minute)
+    return PermittedCaller(
+        caller.ae_title,
+        caller.address,
+        caller.max_associations,
+        caller.max_associations_per_minute,
+        tuple(map(identity, caller.certificates)),
+    )
 
 
 def stopper(*, supervised: bool) -> threading.Event:

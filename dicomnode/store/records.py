@@ -125,12 +125,15 @@ class Routing:
 
 @dataclass(frozen=True)
 class Event:
-    """A job has come to a state of which somebody may want to know; `event_id` stays the same, however often told."""
+    """A job has come to a state of which somebody may want to know; `event_id` stays the same, however often told.
+
+    "certificate" is of the node itself and names no study: a file of TLS needs to be replaced.
+    """
 
     event_id: str
     study_uid: str
     generation: int
-    state: JobState
+    state: JobState | Literal["certificate"]
     reason: str | None
     at: float
 

@@ -53,5 +53,6 @@ def tell_step(name: str, event: dict[str, Any]) -> str | None:
         # A refusal is tried again too: within `retry_for_s` a person may correct the address or the key.
         log.warning("notification failed, will retry: %s", e)
         return str(e)
-    log.info("notified %s: study %s is %s", name, event["study_uid"], event["state"])
+    about = f"study {event['study_uid']} is" if event["study_uid"] else "the node:"
+    log.info("notified %s: %s %s", name, about, event["state"])
     return None

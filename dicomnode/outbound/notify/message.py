@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from string import Template
 
 from dicomnode.config import NotifyTable
+from dicomnode.config.notify import NODE_SUBJECT, NODE_TEMPLATE
 from dicomnode.config.notify import Event as Kind
 from dicomnode.store.records import Event
 
@@ -16,6 +17,7 @@ _KINDS: Mapping[str, Kind] = {
     "failed": "failed",
     "refused": "refused",
     "held": "held",
+    "certificate": "certificate",
 }
 
 
@@ -56,6 +58,7 @@ def message(event: Event, to: NotifyTable, node: str, patient: Mapping[str, str]
         "id": event.event_id,
     }
     named = {**fields, **patient}
+    texts = (to.subject, to.template) if event.study_uid else (NODE_SUBJECT, NODE_TEMPLATE)
     # A line break in an e-mail's subject would begin a new header.
-    subject = " ".join(Template(to.subject).substitute(named).split())
-    return Message(f"{event.event_id}.{to.name}", subject, Template(to.template).substitute(named), fields)
+    subject = " ".join(Template(texts[0]).substitute(named).split())
+    return Message(f"{event.event_id}.{to.name}", subject, Template(texts[1]).substitute(named), fields)

@@ -34,7 +34,7 @@ def _patient(to: NotifyTable, event: Event, catalog: Catalog | None) -> Mapping[
     "" where that is absent, or the images have left.
     """
     empty = dict.fromkeys(to.patient_names, "")
-    images = catalog.instances(event.study_uid) if catalog is not None and empty else []
+    images = catalog.instances(event.study_uid) if catalog is not None and empty and event.study_uid else []
     if not images:
         return empty
     with warnings.catch_warnings():

@@ -55,7 +55,7 @@ def test_the_receiver_gets_peers_to_report_to_and_to_move_to(tmp_path: Path) -> 
         '[[destination]]\nname = "web"\nkind = "stow"\nurl = "https://h"\n'
     )
     loaded = load(tmp_path, NODE + "network_timeout_s = 50\n" + callers + destinations)
-    assert loaded.node.report_to == (Peer("caller CT", "CT", "ct", 104, "ME", 10, 10, 10, 50),)
+    assert loaded.node.report_to(None) == (Peer("caller CT", "CT", "ct", 104, "ME", 10, 10, 10, 50),)
     pacs, reader = loaded.move_to
     assert reader == Peer("caller READER", "READER", "::1", 105, "ME", 10, 30, 30, 50)
     assert (pacs.name, pacs.port, pacs.calling_ae) == ("pacs", 106, "ALIAS")

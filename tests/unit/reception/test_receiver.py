@@ -310,7 +310,7 @@ def test_stop_lets_a_running_association_finish(start: Callable[..., Node]) -> N
     with associated(node) as association:
         stopping = threading.Thread(target=node.receiver.stop, args=(10.0,))
         stopping.start()
-        until("the receiver stopped", lambda: node.receiver._server is None, 10)
+        until("the receiver stopped", lambda: not node.receiver._servers, 10)
         assert association.send_c_store(ct()).Status == 0x0000
         with associated(node) as late:
             assert not late.is_established
