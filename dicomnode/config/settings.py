@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from dicomnode.config.analysis import AnalysisTable, WeightsTable
+from dicomnode.config.audit import AuditTable
 from dicomnode.config.destination import Destination
 from dicomnode.config.fields import ConfigTable
 from dicomnode.config.node import LoggingTable, NodeTable, SettleTable, StorageTable, WorkerTable
@@ -40,6 +41,7 @@ class Config(ConfigTable):
     registry: RegistryTable = RegistryTable()
     retraining: RetrainingTable = RetrainingTable()
     logging: LoggingTable = LoggingTable()
+    audit: AuditTable = AuditTable()
     worklist: WorklistTable | None = None
     priors: PriorsTable | None = None
     ups: UpsTable | None = None
@@ -151,6 +153,7 @@ class Config(ConfigTable):
             update={k: folder / getattr(self.retraining, k) for k in ("settings", "folder")}
         )
         tables = {"storage": storage, "analysis": analysis, "registry": registry, "retraining": retraining}
+        tables["audit"] = self.audit.resolved(folder)
         return self.model_copy(update={**tables, **lists})
 
 

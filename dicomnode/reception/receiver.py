@@ -21,7 +21,7 @@ from dicomnode.network.association import Peer
 from dicomnode.network.commands import StoreRequest
 from dicomnode.network.transport import DicomServer
 from dicomnode.network.upper_layer import LONGEST_PDU
-from dicomnode.reception import query_retrieve_scp
+from dicomnode.reception import audited, query_retrieve_scp
 from dicomnode.reception.c_store import Reception
 from dicomnode.reception.commitment_scp import Reports
 from dicomnode.reception.holdings import QueryHoldings
@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 _CALLING_AE_NOT_RECOGNISED = (1, 1, 3)
 _CALLED_AE_NOT_RECOGNISED = (1, 1, 7)
 _LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+_WHY = {
+    _CALLING_AE_NOT_RECOGNISED: "calling AE title or address not recognised",
+    _CALLED_AE_NOT_RECOGNISED: "called AE title not recognised",
+    _LOCAL_LIMIT_EXCEEDED: "local limit exceeded",
+}
 _POLL_S = 0.05
 #: Associations that were aborted end within this, and so does a report under way, or they are left to the next start.
 _ENDING_S = 2.0
@@ -179,6 +184,7 @@ class Receiver:
         association = event.assoc
         rejection = self._rejection(association)
         if rejection is not None:
+            audited.refused(_request(association).calling_ae_title, association.requestor.address, _WHY[rejection])
             association.acse.send_reject(*rejection)
             association.kill()
             return
