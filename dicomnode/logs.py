@@ -132,7 +132,7 @@ def _caller(record: logging.LogRecord) -> CodeType | None:
     return None
 
 
-class _Handler(logging.StreamHandler[Any]):
+class _OneStream(logging.StreamHandler[Any]):
     """Writes lines to standard error; of the same trouble one a minute."""
 
     def __init__(self, formatter: _Formatter, clock: Callable[[], float] = time.monotonic) -> None:
@@ -212,7 +212,7 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
 def configure(level: str, process: str) -> None:
     """Set up logging for this process. `process` names it in each line (receiver, worker-0, …)."""
     quiet = level != "debug"
-    handler = _Handler(_Formatter(process, quiet=quiet))
+    handler = _OneStream(_Formatter(process, quiet=quiet))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -251,7 +251,7 @@ def _quieten_libraries() -> None:
     logging.getLogger("py.warnings").setLevel(logging.ERROR)
 
 
-def _flush(handler: _Handler) -> None:
+def _flush(handler: _OneStream) -> None:
     handler.flush_left_out()
 
 

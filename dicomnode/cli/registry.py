@@ -32,10 +32,13 @@ def registry_export(
     """
     from rich.progress import Progress
 
+    from dicomnode.operations.audited import note_export
     from dicomnode.registry.export import export
 
-    with _opened(load(config_file)) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
+    config = load(config_file)
+    with _opened(config) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("scans", total=None)
+        note_export(config, str(out.absolute()), {"what": "pseudonymised registry"})
         done = export(catalog, out, lambda now, total: bar.update(task, completed=now, total=total))
     typer.echo(
         f"{out}: {done.scans} scans of {done.patients} patients, {done.volumes} volumes, {done.outcomes} outcomes; "
@@ -54,11 +57,13 @@ def registry_import_outcomes(
 
     Example: dicomnode registry import-outcomes outcomes.csv
     """
+    from dicomnode.operations.audited import note_command
     from dicomnode.registry.key import load_pseudonyms
     from dicomnode.registry.outcomes import import_outcomes
 
     config = load(config_file)
     with _opened(config) as catalog:
+        note_command(config, "registry import-outcomes", {"file": str(file.absolute())})
         done = import_outcomes(catalog, file, load_pseudonyms(config.registry.folder), time.time())
     typer.echo(f"{done.noted} outcomes imported, {done.with_scan} of them of patients with a scan in the registry")
 
@@ -76,10 +81,12 @@ def registry_forget(
 
     Example: dicomnode registry forget 12345 --issuer HOSPITAL
     """
+    from dicomnode.operations.audited import note_command
     from dicomnode.registry.forget import forget
 
     config = load(config_file)
     with _opened(config) as catalog:
+        note_command(config, "registry forget", {"patient": patient, "issuer": issuer})
         done = forget(config.registry.folder, catalog, patient, issuer, is_pseudonym=pseudonym, now=time.time())
     if done.nothing:
         hint = "correct the pseudonym" if pseudonym else "correct the Patient ID, or name its issuer with --issuer"
@@ -138,6 +145,7 @@ def registry_retrain(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     """
     from rich.progress import Progress
 
+    from dicomnode.operations.audited import note_command
     from dicomnode.registry.retraining import retrain
 
     config = load(config_file)
@@ -146,6 +154,7 @@ def registry_retrain(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _opened(config) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("scans", total=None)
+        note_command(config, "registry retrain", {"folder": str(config.retraining.folder)})
         run = retrain(config, catalog, lambda now, total: bar.update(task, completed=now, total=total))
     typer.echo(f"{run}: see gate.json, or `training compare`; `training promote {run}` puts its bundle into service")
 

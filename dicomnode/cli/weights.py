@@ -45,8 +45,10 @@ def weights_fetch(
 
     from dicomnode import downloads
     from dicomnode.models import lungmask_weights
+    from dicomnode.operations.audited import note_command
 
     config = load(config_file)
+    note_command(config, "weights fetch", {"names": " ".join(names)})
     wanted = [lungmask_weights.find(name) for name in names]
     with Progress(
         "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), disable=not sys.stderr.isatty()
@@ -72,8 +74,11 @@ def weights_install(
     Example: dicomnode weights install /media/usb/unet_r231-d5d2fc3d.pth
     """
     from dicomnode.models import lungmask_weights
+    from dicomnode.operations.audited import note_command
 
-    folder = load(config_file).analysis.weights
+    config = load(config_file)
+    folder = config.analysis.weights
+    note_command(config, "weights install", {"files": " ".join(map(str, files))})
     for file in files:
         done = lungmask_weights.install(file, folder)
         typer.echo(f"installed {done.path}, sha256 {done.sha256}")

@@ -5,6 +5,7 @@ Descriptions of the fields are written as the cure that a person needs when the 
 """
 
 from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTable
+from dicomnode.config.audit import AuditTable
 from dicomnode.config.destination import (
     OBJECTS,
     DestinationTable,
@@ -28,6 +29,7 @@ from dicomnode.config.worklist import WorklistTable
 __all__ = [
     "OBJECTS",
     "AnalysisTable",
+    "AuditTable",
     "CallerTable",
     "Config",
     "DestinationTable",

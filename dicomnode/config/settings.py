@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from dicomnode.config.analysis import AnalysisTable, WeightsTable
+from dicomnode.config.audit import AuditTable
 from dicomnode.config.destination import Destination
 from dicomnode.config.fields import ConfigTable
 from dicomnode.config.node import LoggingTable, NodeTable, SettleTable, StorageTable, WorkerTable
@@ -43,6 +44,7 @@ class Config(ConfigTable):
     registry: RegistryTable = RegistryTable()
     retraining: RetrainingTable = RetrainingTable()
     logging: LoggingTable = LoggingTable()
+    audit: AuditTable = AuditTable()
     worklist: WorklistTable | None = None
     priors: PriorsTable | None = None
     ups: UpsTable | None = None
@@ -200,6 +202,7 @@ class Config(ConfigTable):
             "analysis": analysis,
             "registry": registry,
             "retraining": retraining,
+            "audit": self.audit.resolved(folder),
         }
         asked = {name: getattr(self, name) for name in ("worklist", "priors", "ups", "mpps")}
         tables |= {name: table.files_resolved(folder) for name, table in asked.items() if table is not None}

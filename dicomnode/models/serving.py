@@ -6,11 +6,13 @@ new studies are read with that one, and it stands in their reports. A bundle tha
 
 import logging
 import os
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dicomnode import logs
 from dicomnode.analysis.pipeline import Method
+from dicomnode.audit import messages, trail
 from dicomnode.config import AnalysisTable, Config
 from dicomnode.errors import ConfigurationError, DicomnodeError
 from dicomnode.models import build
@@ -111,4 +113,6 @@ def _with_new_bundle(served: _Served) -> Method:
         return served.method
     if bundle is not None:
         log.info("now serving bundle %s %s, sha256 %s", bundle.name, bundle.version, bundle.sha256)
+        details = {"version": bundle.version, "sha256": bundle.sha256}
+        trail.note(messages.alert, time.time(), messages.SOFTWARE_CONFIGURATION, f"bundle {bundle.name}", details)
     return replace(served.method, bundle=bundle)

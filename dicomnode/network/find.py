@@ -22,8 +22,11 @@ from pydicom.filereader import dcmread
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 
+from dicomnode.audit import messages, trail
+from dicomnode.audit.messages import AuditPeer
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network.association import Peer, associated
 
@@ -81,6 +84,9 @@ def _ask(association: Association, peer: Peer, model: UID, identifier: Dataset, 
     association.dimse_timeout = _left(deadline, peer)
     answers: list[bytes] = []
     is_cancelled = False
+    asked = encode(identifier, syntax.is_implicit_VR, syntax.is_little_endian) or b""
+    whom = AuditPeer(peer.ae_title, peer.host)
+    trail.note(messages.query, time.time(), whom, str(model), asked, str(syntax), incoming=False)
     try:
         responses = association.send_c_find(identifier, model, msg_id=_MESSAGE_ID)
     except ValueError:

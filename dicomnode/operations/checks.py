@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,6 +72,7 @@ def run(config: Config, *, deep: bool = False, file: Path | None = None) -> list
         *_profiles(config),
         *_rules(config),
         *_notified(config),
+        *_audit(config),
         *([_spool(config)] if deep else []),
         *(Result(one.what, True, one.text, warning=True) for one in exposure.find(config, file)),
     ]
@@ -248,6 +250,35 @@ def _notified(config: Config) -> Iterator[Result]:
             yield Result(f"notify {to.name}", False, str(e))
         else:
             yield Result(f"notify {to.name}", True, "reachable; `dicomnode notify test` sends a message")
+
+
+def _audit(config: Config) -> Iterator[Result]:
+    table = config.audit
+    sink = table.sink(socket.gethostname())
+    if sink is None:
+        yield Result("audit", True, 'no audit trail is kept: set [audit] to = "tls", "udp" or "file"')
+        return
+    try:
+        sink.check()
+    except DicomnodeError as e:
+        yield Result("audit", False, str(e))
+    else:
+        yield Result("audit", True, f"{sink} can be reached")
+    if not config.storage.database_url and not config.storage.state.is_dir():
+        return
+    try:
+        catalog = Catalog.open(config.catalog_url)
+    except DicomnodeError:
+        return  # told above
+    try:
+        count, oldest = catalog.audit_backlog()
+    finally:
+        catalog.close()
+    waits_s = 0.0 if oldest is None else time.time() - oldest
+    text = f"{count} messages wait, the oldest for {waits_s:.0f} s"
+    ok = waits_s <= table.warn_after_s and count < table.most_waiting / 2
+    cure = f"{text}: see why the syslog server does not take them; beyond audit.most_waiting they are dropped"
+    yield Result("audit outbox", ok, text if ok else cure)
 
 
 def _spool(config: Config) -> Result:

@@ -8,6 +8,7 @@ from typing import Any, cast, get_args
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
+from dicomnode.operations.audited import note_command
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, Job, JobState, Routing, Study
 from dicomnode.store.results_folder import FINDINGS, results_folder
@@ -149,6 +150,7 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
         raise UsageError(f"the job is {job.state}: only an ended job can be retried ({', '.join(_ENDED)})")
     if not _study(catalog, study_uid).instances:
         raise UsageError("the study was delivered and its images were removed to free space: send it again")
+    note_command(config, "jobs retry", {"generation": str(job.generation)}, study_uid)
     lost = [d for d in catalog.deliveries(study_uid, job.generation) if d.state in ("failed", "rejected")]
     for d in lost:
         _pending_again(catalog, d)
@@ -191,6 +193,7 @@ def release(config: Config, study_uid: str) -> str:
     job = _find(catalog, study_uid, None)
     if job.state != "held":
         raise UsageError(f"the job is {job.state}: only a held job can be released")
+    note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid)
     if not catalog.release_held(study_uid, job.generation, now=time.time()):
         raise UsageError(f"not held by a rule: {job.reason}; correct the images at their source and send them again")
     catalog.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
@@ -223,6 +226,7 @@ def cancel(config: Config, study_uid: str, generation: int | None) -> str:
     """
     catalog = _open(config)
     job = _find(catalog, study_uid, generation)
+    note_command(config, "jobs cancel", {"generation": str(job.generation)}, study_uid)
     queue = Queue(config)
     try:
         live = queue.cancel(study_uid, job.generation)

@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from dicomnode.audit.messages import AuditPeer
 from dicomnode.config import Config, DicomDestinationTable, load
 from dicomnode.errors import UsageError
 from dicomnode.outbound.destinations import Destination, reach
@@ -22,6 +24,16 @@ def parse(text: str) -> DicomDestinationTable:
     return DicomDestinationTable(
         name="peer", ae_title=match["ae"], host=match["host"].strip("[]"), port=int(match["port"])
     )
+
+
+def audit_peer(config: Config, destination: str) -> AuditPeer:
+    """Return a destination as the audit trail names it; its name alone where it is no longer configured."""
+    for table in config.destination:
+        if table.name == destination:
+            if isinstance(table, DicomDestinationTable):
+                return AuditPeer(table.ae_title, table.host)
+            return AuditPeer(table.url, urlsplit(table.url).hostname or "")
+    return AuditPeer(destination, "")
 
 
 def find(text: str, path: Path) -> Destination:

@@ -71,7 +71,9 @@ def _level(identifier: Dataset, root: Root) -> Level:
     for level in LEVELS if root == "patient" else LEVELS[1:]:
         if level == stated:
             return level
-    raise IdentifierError(f"{stated or 'an empty value'} is not a Query/Retrieve Level of the {root} root model")
+    # What is no level at all may be a name.
+    shown = stated if stated in LEVELS else "the value of QueryRetrieveLevel"
+    raise IdentifierError(f"{shown} is not a level of the {root} root model")
 
 
 def _require_keys(identifier: Dataset, root: Root, level: Level, *, upper_only: bool) -> None:

@@ -29,10 +29,11 @@ from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode import logs
+from dicomnode.audit.messages import AuditPeer
 from dicomnode.errors import SpoolError
 from dicomnode.network import contexts
 from dicomnode.network.association import Peer, connect
-from dicomnode.reception import query_model
+from dicomnode.reception import audited, query_model
 from dicomnode.reception.holdings import Held, QueryHoldings
 from dicomnode.reception.query_model import PATIENT_ROOT, STUDY_ROOT, IdentifierError
 
@@ -72,6 +73,7 @@ class RetrieveProvider:
 
     def _find(self, event: evt.Event) -> Iterator[Result]:
         found = 0
+        audited.queried(event)
         try:
             for answer in query_model.find(event.identifier, _root(event), self._holdings, self._ae_title):
                 if event.is_cancelled:
@@ -93,7 +95,7 @@ class RetrieveProvider:
             return
         yield len(held)
         log.info("%s: C-GET, %d objects of %s", _caller(event), len(held), _studies(held))
-        yield from _sub_operations(event, held)
+        yield from _sub_operations(event, held, None)
 
     def _move(self, event: evt.Event) -> Iterator[Any]:
         peer = self._move_to.get(str(event.move_destination).strip())
@@ -112,7 +114,7 @@ class RetrieveProvider:
         log.info(
             "%s: C-MOVE, %d objects of %s to %s", _caller(event), len(held), _studies(held), event.move_destination
         )
-        yield from _sub_operations(event, held)
+        yield from _sub_operations(event, held, AuditPeer(peer.ae_title, peer.host))
 
 
 class MovingEntity(ApplicationEntity):
@@ -123,12 +125,19 @@ class MovingEntity(ApplicationEntity):
         return connect(kwargs["peer"], kwargs["contexts"], kwargs["handlers"])
 
 
-def _sub_operations(event: evt.Event, held: list[Held]) -> Iterator[Result]:
-    for one in held:
-        if event.is_cancelled:
-            yield _CANCELLED, None
-            return
-        yield _PENDING, _object(one)
+def _sub_operations(event: evt.Event, held: list[Held], to: AuditPeer | None) -> Iterator[Result]:
+    audited.retrieved(event, held, to, ended=False)
+    tried = 0
+    try:
+        for one in held:
+            if event.is_cancelled:
+                yield _CANCELLED, None
+                return
+            yield _PENDING, _object(one)
+            tried += 1
+    finally:
+        # pynetdicom leaves the generator where it stands when the association ends.
+        audited.retrieved(event, held[:tried], to, ended=True, failed=tried < len(held))
 
 
 def _object(one: Held) -> Dataset:

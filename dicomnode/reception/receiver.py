@@ -32,7 +32,7 @@ from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.transport import DicomServer
 from dicomnode.network.uids import printable
 from dicomnode.network.upper_layer import LONGEST_PDU, UpperLayer
-from dicomnode.reception import query_retrieve_scp
+from dicomnode.reception import audited, query_retrieve_scp
 from dicomnode.reception.admission import Admission, CallerLimits
 from dicomnode.reception.c_store import Reception
 from dicomnode.reception.commitment_scp import Reports
@@ -50,6 +50,12 @@ _TEMPORARY_CONGESTION: Rejection = (2, 3, 1)
 _LOCAL_LIMIT_EXCEEDED: Rejection = (2, 3, 2)
 #: Connections of one address that may wait for their association, beside the number that may have one.
 _MORE_WAITING = 50
+_WHY = {
+    CALLING_AE_NOT_RECOGNISED: "calling AE title or address not recognised",
+    CALLED_AE_NOT_RECOGNISED: "called AE title not recognised",
+    _TEMPORARY_CONGESTION: "too many associations a minute",
+    _LOCAL_LIMIT_EXCEEDED: "local limit exceeded",
+}
 _POLL_S = 0.05
 #: Associations that were aborted end within this, and so does a report under way, or they are left to the next start.
 _ENDING_S = 2.0
@@ -268,6 +274,11 @@ class Receiver:
         association = event.assoc
         rejection = self._rejection(association)
         if rejection is not None:
+            audited.refused(
+                _request(association).calling_ae_title,
+                association.requestor.address,
+                _WHY.get(rejection, "request against PS3.8"),
+            )
             association.acse.send_reject(*rejection)
             association.kill()
             return

@@ -13,6 +13,7 @@ from dicomnode.files import make_folder, tighten
 from dicomnode.network.identities import identity
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
+from dicomnode.service import audit
 from dicomnode.store.catalog.catalog import Catalog
 
 log = logging.getLogger(__name__)
@@ -22,9 +23,10 @@ def receive(config: Config, stop: threading.Event) -> None:
     """Run the receiving process until `stop` is set."""
     prepare_folders(config)
     storage = config.storage
-    run_receiver(
-        receiver_settings(config), storage.spool, storage.state, config.catalog_url, config.worker.drain_s, stop
-    )
+    with audit.receiving(config):
+        run_receiver(
+            receiver_settings(config), storage.spool, storage.state, config.catalog_url, config.worker.drain_s, stop
+        )
 
 
 def work(config: Config, index: int, stop: threading.Event) -> None:
@@ -37,6 +39,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     prepare_folders(config)
     models = Models(config)
     catalog = Catalog.open(config.catalog_url)
+    audit.begin(config, catalog)
     name = f"{socket.gethostname()}-{index}"
     lease = catalog.register_worker(name, WORKFLOW_VERSION)
     heart = worker.Heartbeat(catalog, lease, config.worker.dead_after_s)

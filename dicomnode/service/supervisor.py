@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicomnode import logs
+from dicomnode.audit import messages, trail
 from dicomnode.config import Config
 from dicomnode.registry.retraining import Retraining, trigger
 from dicomnode.retry import backoff_s
+from dicomnode.service import audit
 from dicomnode.service.clock import Housekeeping
 from dicomnode.service.processes import prepare_folders
 from dicomnode.store.catalog.catalog import Catalog
@@ -101,6 +103,10 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
     """Run the node until `stop` is set. `path` is the configuration file, which the children read for themselves."""
     prepare_folders(config)
     catalog = Catalog.open(config.catalog_url)
+    audit.begin(config, catalog)
+    trail.note(messages.activity, time.time(), started=True)
+    audit.noted_configuration(config, path)
+    sender = audit.Sender(config, catalog)
     queue = Queue(config)
     housekeeping = Housekeeping(config, catalog, queue)
     retraining = Retraining(path)
@@ -113,6 +119,7 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
     for child in (*receivers, *workers):
         child.start()
     housekeeping.start()
+    sender.start()
     try:
         while not stop.wait(0.2):
             for child in (*receivers, *workers):
@@ -123,6 +130,9 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
         retraining.stop()
         drain([*receivers, *workers], config.worker.drain_s)
         queue.close()
+        trail.note(messages.activity, time.time(), started=False)
+        sender.stop()
+        trail.begin(None)
         catalog.close()
         log.info("stopped")
 

@@ -15,6 +15,8 @@ so that one which waits for its time holds no place in that queue. The state sta
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dbos import DBOS
@@ -24,6 +26,7 @@ from dicomnode import logs
 from dicomnode.config import DestinationTable
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.outbound import destinations, originals
+from dicomnode.outbound.peers import audit_peer
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, DeliveryState, Kind
@@ -77,6 +80,21 @@ def _table(destination: str) -> DestinationTable:
 @DBOS.step(name="send", **RETRIES)
 def send_step(study_uid: str, generation: int, destination: str) -> str | None:
     """Send what the destination has not yet accepted. Returns None when all is settled, else the passing failure."""
+    with _told(study_uid, generation, destination):
+        return _send(study_uid, generation, destination)
+
+
+@contextmanager
+def _told(study_uid: str, generation: int, destination: str) -> Iterator[None]:
+    """Put what is delivered meanwhile into the audit trail, as one transfer."""
+    work = current()
+    try:
+        yield
+    finally:
+        work.catalog.tell_sent(study_uid, generation, destination, audit_peer(work.config, destination), time.time())
+
+
+def _send(study_uid: str, generation: int, destination: str) -> str | None:
     work = current()
     peer = destinations.reach(_table(destination))
     for planned in work.catalog.deliveries(study_uid, generation):
@@ -109,7 +127,8 @@ def forward_step(study_uid: str, generation: int, destination: str) -> str | Non
     """Send the received images that the destination has not yet accepted. Returns as `send_step`."""
     work = current()
     peer = destinations.reach(_table(destination))
-    return originals.forward(peer, work.catalog, study_uid, generation)
+    with _told(study_uid, generation, destination):
+        return originals.forward(peer, work.catalog, study_uid, generation)
 
 
 @DBOS.step(name="commit", **RETRIES)

@@ -1,10 +1,11 @@
 """The kill campaign: processes of a running node are killed at random moments while studies arrive.
 
-    python -m tests.faults.campaign --kills 300 --seed 7 --database both --out /tmp/campaign
+    python -m tests.faults.campaign --kills 300 --seed 7 --database both --audit --out /tmp/campaign
 
 Killed with SIGKILL: the receiver, the worker, the clock, the senders, and the database server where it is PostgreSQL.
 At the end: every acknowledged image must be there as it was sent, and every study's results must be in the PACS, each
-object once, byte for byte what an undisturbed run makes of the same files.
+object once, byte for byte what an undisturbed run makes of the same files. With `--audit`, every acknowledged image and
+every delivered object must also be in the audit trail.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ from typing import Any
 from dicomnode import config
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import analyse
+from dicomnode.audit import trail
+from dicomnode.audit.messages import AuditPeer
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.models.build import method
 from dicomnode.reception.spooled import digest, split
@@ -84,6 +88,8 @@ class Verdict:
     replaced: int = 0
     sent_twice: int = 0
     seconds: float = 0.0
+    events: int = 0
+    events_twice: int = 0
     faults: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -93,6 +99,7 @@ class Verdict:
             f"{self.studies} studies in {self.generations} generations, {self.acknowledged} acknowledged images",
             f"{self.objects} objects in the PACS, each once; {self.replaced} of them are earlier results that a newer "
             f"generation has replaced; {self.sent_twice} came more than once, with the same bytes",
+            *([f"{self.events} audit events, {self.events_twice} of them sent twice"] if self.events else []),
             *(f"FAULT: {fault}" for fault in self.faults),
             "verdict: " + ("nothing lost, nothing doubled, nothing changed" if not self.faults else "FAILED"),
         ]
@@ -112,10 +119,11 @@ class Campaign:
         pause_s: float,
         say: Callable[[str], None],
         most: int = 10_000,
+        audit: bool = False,
     ) -> None:
         self.folder, self.source, self.say = folder, source, say
         self.random = random.Random(seed)
-        self.pause_s, self.most = pause_s, most
+        self.pause_s, self.most, self.audit = pause_s, most, audit
         self.verdict = Verdict()
         self.began = time.monotonic()
         self.pacs = WatchfulPacs(folder / "pacs")
@@ -153,6 +161,9 @@ host = "127.0.0.1"
 port = {self.pacs.port}
 retry_first_s = 0.3
 retry_longest_s = 2
+[audit]
+to = "{"file" if self.audit else "off"}"
+file = "audit.log"
 """
 
     def run(self, kills: int) -> Verdict:
@@ -268,6 +279,7 @@ retry_longest_s = 2
     def _finish(self, patience_s: float = 240) -> None:
         catalog = Catalog.open(self.config.catalog_url)
         deadline = time.monotonic() + patience_s
+        states: dict[str, Any] = {}
         try:
             while time.monotonic() < deadline:
                 for name, process in list(self.sending.items()):
@@ -275,13 +287,29 @@ retry_longest_s = 2
                         process.join()
                         del self.sending[name]
                 states = {name: catalog.study(study_uid(name)) for name in self.names}
-                if not self.sending and all(s is not None and s.state in _ENDED for s in states.values()):
+                ended = not self.sending and all(s is not None and s.state in _ENDED for s in states.values())
+                if ended and self._is_told(catalog):
                     return
                 time.sleep(0.5)
             left = {name: s.state if s else "unknown" for name, s in states.items() if not s or s.state not in _ENDED}
             self.verdict.faults.append(f"not at an end after {patience_s:.0f} s: {left}, sending {list(self.sending)}")
         finally:
             catalog.close()
+
+    def _is_told(self, catalog: Catalog) -> bool:
+        """Whether the audit trail has nothing left to tell."""
+        if not self.audit:
+            return True
+        with catalog._read() as connection:
+            is_open = connection.exec_driver_sql("SELECT count(*) FROM associations WHERE closed IS NULL").scalar_one()
+        if is_open or catalog.audit_backlog()[0]:
+            return False
+        # What a killed worker has delivered is told by the clock, after minutes.
+        for uid, generation, destination in catalog.sent_untold(time.time() - 5):
+            trail.begin(self.config.audit.source("DICOMNODE"))
+            catalog.tell_sent(uid, generation, destination, AuditPeer("PACS", "127.0.0.1"), time.time())
+            trail.begin(None)
+        return not catalog.sent_untold(time.time()) and not catalog.audit_backlog()[0]
 
     # Judgement
 
@@ -297,6 +325,8 @@ retry_longest_s = 2
                 self.verdict.faults.append(f"the PACS holds {uid}, which no generation of a study has delivered")
             for uid in sorted(self.pacs.changed):
                 self.verdict.faults.append(f"{uid} came a second time with other content")
+            if self.audit:
+                self._judge_audit(catalog)
             self.verdict.objects = len(held)
             self.verdict.replaced = len(held & expected.keys() - self._newest(catalog))
             self.verdict.sent_twice = sum(1 for n in self.pacs.came.values() if n > 1)
@@ -321,6 +351,39 @@ retry_longest_s = 2
                     self.verdict.faults.append(f"study {name}: acknowledged image {uid} is not in the catalogue")
                 elif digest(Path(held[uid].path)) != held[uid].sha256:
                     self.verdict.faults.append(f"study {name}: the file of acknowledged image {uid} is damaged")
+
+    def _judge_audit(self, catalog: Catalog) -> None:
+        """Every acknowledged image and every delivered object is in the trail, and no event is missing."""
+        lines = (self.folder / "audit.log").read_text(encoding="utf-8").splitlines()
+        events = {line.split('sequenceId="')[1].split('"')[0]: line for line in lines}
+        self.verdict.events, self.verdict.events_twice = len(events), len(lines) - len(events)
+        told: Counter[tuple[str, str]] = Counter()
+        for line in events.values():
+            message = ET.fromstring(line[line.index("<AuditMessage") :])
+            if message.find("EventIdentification/EventID").attrib["csd-code"] != "110104":  # type: ignore[union-attr]
+                continue
+            ours = [p for p in message.iter("ActiveParticipant") if p.attrib["UserID"] == "AETITLE=DICOMNODE"]
+            is_incoming = ours[0].find("RoleIDCode").attrib["csd-code"] == "110152"  # type: ignore[union-attr]
+            uid = next(message.iter("ParticipantObjectIdentification")).attrib["ParticipantObjectID"]
+            count = sum(int(c.attrib["NumberOfInstances"]) for c in message.iter("SOPClass"))
+            told["in" if is_incoming else "out", uid] += count
+        for name in self.names:
+            uid = study_uid(name)
+            path = self._acknowledged(name)
+            acknowledged = len(set(path.read_text().split("\n")[:-1])) if path.exists() else 0
+            study = catalog.study(uid)
+            generations = range(1, 1 + (study.generation if study else 0))
+            sent = {
+                (d.sop_instance_uid, d.generation)
+                for g in generations
+                for d in catalog.deliveries(uid, g)
+                if d.state in _ENDED and d.status is not None and not (d.text or "").startswith("unchanged")
+            }
+            for direction, least in (("in", acknowledged), ("out", len(sent))):
+                if told[direction, uid] < least:
+                    self.verdict.faults.append(
+                        f"study {name}: {told[direction, uid]} of {least} instances ({direction}) are told"
+                    )
 
     def _judge_results(self, catalog: Catalog, name: str) -> dict[str, str]:
         """Compare a study's newest results with an undisturbed run; all objects that its generations delivered."""
@@ -382,6 +445,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pause", type=float, default=1.5, help="seconds between two kills, on average")
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
+    parser.add_argument("--audit", action="store_true", help="keep an audit trail, and judge it too")
     parser.add_argument("--out", type=Path, default=None, help="keep everything here; else a temporary folder")
     given = parser.parse_args()
     databases = ["sqlite", "postgresql"] if given.database == "both" else [given.database]
@@ -402,6 +466,7 @@ def main() -> int:
                 postgresql=database == "postgresql",
                 pause_s=given.pause,
                 say=lambda line: print(line, flush=True),
+                audit=given.audit,
             )
             verdict = campaign.run(given.kills // len(databases))
             print(f"{database}: {verdict}", flush=True)

@@ -11,7 +11,7 @@ import pydicom
 from pynetdicom import AE
 
 from dicomnode import config, logs
-from dicomnode.service import processes
+from dicomnode.service import audit, processes
 from dicomnode.service.clock import Housekeeping
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import Queue
@@ -45,7 +45,10 @@ def work(path: Path, log: Path) -> None:
 def tick(path: Path, log: Path) -> None:
     """The clock."""
     settings = _settings(path, log, "clock")
-    Housekeeping(settings, Catalog.open(settings.catalog_url), Queue(settings)).start()
+    catalog = Catalog.open(settings.catalog_url)
+    audit.begin(settings, catalog)
+    Housekeeping(settings, catalog, Queue(settings)).start()
+    audit.Sender(settings, catalog).start()
     threading.Event().wait()
 
 

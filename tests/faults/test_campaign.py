@@ -16,9 +16,12 @@ def test_a_dozen_kills_lose_nothing_and_double_nothing(
     if database == "postgresql":
         peer("initdb", "postgresql")
     source = data / SCAN
-    campaign = Campaign(tmp_path, source, seed, postgresql=database == "postgresql", pause_s=1.0, most=1, say=print)
+    campaign = Campaign(
+        tmp_path, source, seed, postgresql=database == "postgresql", pause_s=1.0, most=1, say=print, audit=True
+    )
     verdict = campaign.run(6)
     print(verdict)
     assert verdict.faults == []
     assert verdict.studies >= 1
+    assert verdict.events >= 4  # begun and transferred, in and out
     assert verdict.acknowledged >= 27

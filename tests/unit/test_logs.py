@@ -206,7 +206,7 @@ def test_an_unexpected_end_shows_no_text() -> None:
 
 def test_the_same_trouble_is_told_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    handler = logs._Handler(logs._Formatter("serve", quiet=True), clock=lambda: now[0])
+    handler = logs._OneStream(logs._Formatter("serve", quiet=True), clock=lambda: now[0])
     log = logging.Logger("dicomnode.clock")
     log.addHandler(handler)
     for second in range(200):
@@ -224,7 +224,7 @@ def test_the_same_trouble_is_told_once_a_minute(capsys: pytest.CaptureFixture[st
 
 
 def test_one_place_tells_of_so_many_different_troubles(capsys: pytest.CaptureFixture[str]) -> None:
-    handler = logs._Handler(logs._Formatter("receiver", quiet=True))
+    handler = logs._OneStream(logs._Formatter("receiver", quiet=True))
     log = logging.Logger("dicomnode.receiver")
     log.addHandler(handler)
     for number in range(5_000):
@@ -255,7 +255,7 @@ def test_of_a_child_s_standard_error_only_our_lines_pass(capfd: pytest.CaptureFi
 
 
 def test_a_stream_that_nobody_reads_stops_nobody() -> None:
-    handler = logs._Handler(logs._Formatter("serve", quiet=True))
+    handler = logs._OneStream(logs._Formatter("serve", quiet=True))
     handler.setStream(io.StringIO())
     handler.stream.close()
     handler.emit(logging.makeLogRecord({"name": "dicomnode", "msg": "x", "levelno": logging.ERROR}))

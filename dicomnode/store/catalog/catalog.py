@@ -3,14 +3,18 @@
 Times are UTC seconds, given by the caller.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
+from dicomnode.audit import messages, trail
 from dicomnode.errors import SpoolError
 from dicomnode.registry_format.identity import count_patients
+from dicomnode.store.catalog import audit
+from dicomnode.store.catalog.audit import PatientHeader
 from dicomnode.store.catalog.commitments import Commitments
 from dicomnode.store.catalog.events import note
 from dicomnode.store.catalog.holdings import HoldingsRows
@@ -54,9 +58,7 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
 
     def end_association(self, association_id: int, how: Closed, now: float) -> None:
         """Note how an association ended; a second call changes nothing."""
-        chosen = (associations.c.id == association_id) & associations.c.closed.is_(None)
-        with self._write() as connection:
-            connection.execute(associations.update().where(chosen).values(closed=how, closed_at=now))
+        self._end((associations.c.id == association_id) & associations.c.closed.is_(None), how, now)
 
     def dead_receivers(self, is_alive: Callable[[str], bool]) -> list[str]:
         """Receiving processes that have died and left associations open; `is_alive` is asked with their names."""
@@ -66,9 +68,17 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
 
     def lose_associations(self, receiver_runs: Sequence[str], now: float) -> int:
         """Close as «lost» the open associations of these receiving processes; return how many."""
-        chosen = associations.c.closed.is_(None) & associations.c.receiver_run.in_(receiver_runs)
+        return self._end(associations.c.closed.is_(None) & associations.c.receiver_run.in_(receiver_runs), "lost", now)
+
+    def _end(self, chosen: ColumnElement[bool], how: Closed, now: float) -> int:
+        patients: dict[str, PatientHeader] = {}
+        if trail.source() is not None:
+            with self._read() as connection:
+                patients = audit.patients_brought(connection, chosen)
         with self._write() as connection:
-            return connection.execute(associations.update().where(chosen).values(closed="lost", closed_at=now)).rowcount
+            outcome = messages.SUCCESS if how == "released" else messages.MINOR
+            audit.tell_received(connection, chosen, patients, outcome, now)
+            return connection.execute(associations.update().where(chosen).values(closed=how, closed_at=now)).rowcount
 
     # Instances and studies
 
@@ -186,9 +196,13 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
             & (studies.c.generation == study.generation)
             & (studies.c.last_seen == study.last_seen)
         )
+        patient = self.patient_header(study.study_uid)
         with self._write() as connection:
             if connection.execute(studies.update().where(unchanged).values(instances=0)).rowcount != 1:
                 return False
+            audit.keep_count(connection, self._insert, instances.c.study_uid == study.study_uid, patient)
+            why = "images removed after delivery to free space"
+            audit.tell_removed(connection, study.study_uid, patient, why, time.time())
             connection.execute(instances.delete().where(instances.c.study_uid == study.study_uid))
             move_out()
             return True

@@ -159,7 +159,9 @@ def database_error(error: SQLAlchemyError) -> SpoolError:
 
 def failure_text(cause: object) -> str:
     """Return what a person is told when the database fails."""
-    return f"the catalogue's database failed: {cause}; check its disk, URL and rights"
+    # The lines below the first quote the row: «Key (study_uid)=(…) already exists».
+    first = next(iter(str(cause).splitlines()), type(cause).__name__)
+    return f"the catalogue's database failed: {first}; check its disk, URL and rights"
 
 
 def _prepare_postgresql(connection: psycopg.Connection[tuple[object, ...]], _record: Any) -> None:

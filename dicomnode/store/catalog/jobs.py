@@ -3,6 +3,7 @@
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from dicomnode.errors import SpoolError
+from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
 from dicomnode.store.catalog.tables import deliveries, jobs, studies
 from dicomnode.store.records import Delivery, DeliveryState, Job, JobState
@@ -12,7 +13,7 @@ LIVE: tuple[JobState, ...] = ("queued", "held", "running", "analysed", "routed")
 _ARRIVED = ("delivered", "committed")
 
 
-class Ledger(Events):
+class Ledger(AuditRows, Events):
     """The jobs' and deliveries' part of the catalogue."""
 
     # Jobs
@@ -27,9 +28,14 @@ class Ledger(Events):
         Raises:
             SpoolError: there is no such job.
         """
+        patient = self.patient_header(study_uid) if state == "running" else None
         with self._write() as connection:
             lock_study(connection, study_uid)
-            return _set_state(connection, study_uid, generation, state, reason, now)
+            before = connection.execute(select(jobs.c.state).where(_job_key(study_uid, generation))).scalar()
+            found = _set_state(connection, study_uid, generation, state, reason, now)
+            if patient is not None and found == "running" != before:
+                tell_accessed(connection, study_uid, patient, now)
+            return found
 
     def jobs(self, state: JobState | None = None, limit: int = 1000) -> list[Job]:
         """Return the jobs, the last changed first."""
@@ -117,6 +123,8 @@ class Ledger(Events):
         values = {"state": state, "status": status, "text": text, "attempts": attempts, "updated_at": now}
         with self._write() as connection:
             if connection.execute(deliveries.update().where(changeable).values(values)).rowcount == 1:
+                if state == "delivered":
+                    tally_sent(connection, self._insert, mine, now)
                 return
             planned = connection.execute(select(func.count()).select_from(deliveries).where(mine)).scalar_one()
         if not planned:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from dicomnode.errors import SpoolError
 
 #: The newest revision in `migrations/versions`; a test compares.
-HEAD = "0008"
+HEAD = "0009"
 #: Names the lock under which PostgreSQL changes the tables. SQLite's writers take turns anyway.
 _ADVISORY_LOCK = 0x6469636F
 

@@ -5,11 +5,13 @@ its issuer and the same ID without one may be two people (IDs are counted up fro
 because a change against somebody else's scan is worse than none.
 """
 
+import time
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from dicomnode.registry_format.identity import one_patient
+from dicomnode.store.catalog.audit import PatientHeader, tell_removed
 from dicomnode.store.catalog.database import Database
 from dicomnode.store.catalog.tables import instances, patients, studies
 
@@ -45,3 +47,5 @@ class Patients(Database):
         """No later scan is compared with this study any more."""
         with self._write() as connection:
             connection.execute(patients.delete().where(patients.c.study_uid == study_uid))
+            why = "findings removed after storage.findings_days"
+            tell_removed(connection, study_uid, PatientHeader(), why, time.time())

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import Insert
 
 from dicomnode.errors import DatabaseError
+from dicomnode.store.catalog.audit import keep_count
 from dicomnode.store.catalog.database import BUSY_S, Database, failure_text
 from dicomnode.store.catalog.tables import conflicts, instances, studies
 from dicomnode.store.records import Conflict, Instance
@@ -64,6 +65,7 @@ class Recording(Database):
             # Equal bytes have equal study and series UIDs.
             if connection.execute(select(instances.c.sha256).where(chosen)).scalar_one() != instance.sha256:
                 return "conflict"
+            keep_count(connection, self._insert, chosen & (instances.c.association_id != instance.association_id), None)
             connection.execute(
                 instances.update()
                 .where(chosen)

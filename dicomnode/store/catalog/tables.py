@@ -64,6 +64,8 @@ instances = Table(
     Column("slice_position", Float),
 )
 Index("instances_study", instances.c.study_uid)
+#: By it is counted what an association has brought.
+Index("instances_association", instances.c.association_id)
 
 # Outlives the instances: prior findings of a patient are found by it.
 patients = Table(
@@ -159,6 +161,35 @@ events = Table(
     Column("at", Float, nullable=False),
 )
 Index("events_at", events.c.at)
+
+#: Audit messages on their way to the syslog server; what was sent stays for a while.
+audit_outbox = Table(
+    "audit_outbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("message_id", String(32), unique=True),
+    Column("event", String(8), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("xml", Text, nullable=False),
+    Column("sent_at", Float),
+    sqlite_autoincrement=True,
+)
+Index("audit_outbox_sent", audit_outbox.c.sent_at, audit_outbox.c.id)
+
+#: Instances that were transferred, and are not told of in the outbox yet.
+audit_tallies = Table(
+    "audit_tallies",
+    metadata,
+    Column("channel", String, primary_key=True),
+    Column("study_uid", String, primary_key=True),
+    Column("sop_class_uid", String, primary_key=True),
+    Column("instances", Integer, nullable=False),
+    Column("first_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("patient_id", String, nullable=False),
+    Column("patient_name", String, nullable=False),
+)
 
 workers = Table(
     "workers",

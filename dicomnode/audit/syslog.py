@@ -1,0 +1,221 @@
+"""Audit messages to a syslog server: RFC 5424 over TLS (RFC 5425), over UDP (RFC 5426), or into a file.
+
+Syslog has no answers. Over TLS each batch has a connection of its own, which is closed in order: only when the server
+has closed its side too, and so has read all there was, the batch counts as sent. Over UDP only a port that nobody
+listens on is noticed. A message that is sent again bears the same `sequenceId`.
+"""
+
+import os
+import select
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from dicomnode import files
+from dicomnode.audit.messages import clean
+from dicomnode.errors import PeerError
+
+#: Facility 10 (security), severity 5 (notice).
+_PRIORITY = 85
+_MSGID = "DICOM+RFC3881"  # PS3.15 A.6
+_MOST_SEQUENCE = 2**31 - 1
+#: How long a host that is there takes to say that nobody listens.
+_ICMP_S = 0.02
+_LARGEST_DATAGRAM = 65_000
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message that waits: its number in the outbox, UTC seconds since 1970, its XML."""
+
+    number: int
+    at: float
+    xml: str
+
+
+class Sink(Protocol):
+    """Where messages go. As text it is its address."""
+
+    def send(self, batch: Sequence[Outgoing]) -> int:
+        """Send a batch; returns how many of it, from its start, are safe there.
+
+        Raises:
+            PeerError: none is; the message says why.
+        """
+
+    def check(self) -> None:
+        """Reach it, and send nothing. Raises PeerError."""
+
+
+def frame(message: Outgoing, host: str) -> bytes:
+    """Return a syslog message (RFC 5424 section 6), whose text begins with a byte order mark as UTF-8 has to."""
+    moment = datetime.fromtimestamp(message.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    sequence = (message.number - 1) % _MOST_SEQUENCE + 1
+    name = "".join(c if c.isascii() and c.isprintable() and c != " " else "-" for c in host)[:255] or "-"
+    header = f'<{_PRIORITY}>1 {moment} {name} dicomnode {os.getpid()} {_MSGID} [meta sequenceId="{sequence}"] '
+    return header.encode() + b"\xef\xbb\xbf" + message.xml.encode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class TlsSink:
+    """RFC 5425: octet counting over mutual TLS, 1.2 at least (BCP 195).
+
+    Attributes:
+        host: name or address, which the server's certificate has to bear.
+        port: its TCP port; 6514 is the standard's.
+        ca_file: trusted certificates; None: the system's.
+        certificate: ours, with its chain; None: we show none.
+        key: its private key; None: it stands in the certificate's file.
+        timeout_s: for each step.
+        own_name: this host, as it is named in the messages.
+    """
+
+    host: str
+    port: int
+    ca_file: Path | None
+    certificate: Path | None
+    key: Path | None
+    timeout_s: float
+    own_name: str
+
+    def __str__(self) -> str:
+        return f"syslog server {self.host}:{self.port} (TLS)"
+
+    def send(self, batch: Sequence[Outgoing]) -> int:
+        """Send the whole batch, or raise PeerError: see `Sink`."""
+        content = b"".join(b"%d %s" % (len(one), one) for one in (frame(m, self.own_name) for m in batch))
+        try:
+            with socket.create_connection((self.host, self.port), self.timeout_s) as raw:
+                connection = self._context().wrap_socket(raw, server_hostname=self.host)
+                connection.settimeout(self.timeout_s)
+                connection.sendall(content)
+                self._close_in_order(connection)
+        except ssl.SSLCertVerificationError as error:
+            raise PeerError(f"{self}: its certificate is refused: {clean(error.verify_message)}") from error
+        except (OSError, ValueError) as error:
+            raise PeerError(f"{self}: {_reason(error)}") from error
+        return len(batch)
+
+    def check(self) -> None:
+        """Connect and close. Raises PeerError."""
+        self.send(())
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key)
+        return context
+
+    def _close_in_order(self, connection: ssl.SSLSocket) -> None:
+        """Say that no more comes, and wait until the server has read all and closed its side too.
+
+        A server that dies with bytes unread makes its system reset the connection: OSError.
+        """
+        deadline = time.monotonic() + self.timeout_s
+        plain = connection
+        try:
+            connection.unwrap()
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return
+        except ssl.SSLError as error:
+            # It closed its side without a close_notify, as many do.
+            if "EOF" not in str(error) and "KRB5_S_INIT" not in str(error) and "SHUTDOWN" not in str(error).upper():
+                raise
+        while time.monotonic() < deadline:
+            try:
+                if not plain.recv(4096):
+                    return
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ValueError):
+                return
+        raise TimeoutError("the connection was not closed in order")
+
+
+@dataclass(frozen=True)
+class UdpSink:
+    """RFC 5426: one datagram for each message. What the network loses is lost."""
+
+    host: str
+    port: int
+    own_name: str
+
+    def __str__(self) -> str:
+        return f"syslog server {self.host}:{self.port} (UDP)"
+
+    def send(self, batch: Sequence[Outgoing]) -> int:
+        """Send until the server's host says that nobody listens: see `Sink`."""
+        done = 0
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind, protocol) as s:
+                s.connect(address)
+                for message in batch:
+                    s.send(frame(message, self.own_name)[:_LARGEST_DATAGRAM])
+                    # The error of a datagram comes with the next call: without waiting it would be told of another.
+                    select.select([s], [], [], _ICMP_S)
+                    _raise_error_of(s)
+                    done += 1
+        except OSError as error:
+            if not done:
+                raise PeerError(f"{self}: {_reason(error)}") from error
+        return done
+
+    def check(self) -> None:
+        """Look the name up. Raises PeerError."""
+        self.send(())
+
+
+@dataclass(frozen=True)
+class FileSink:
+    """A file with one message a line, durable when `send` returns. Whoever collects it rotates it (by renaming)."""
+
+    path: Path
+    own_name: str
+
+    def __str__(self) -> str:
+        return f"file {self.path}"
+
+    def send(self, batch: Sequence[Outgoing]) -> int:
+        """Append the batch, or raise PeerError: see `Sink`."""
+        content = b"".join(frame(message, self.own_name) + b"\n" for message in batch)
+        try:
+            files.make_folder(self.path.parent)
+            is_new = not self.path.exists()
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                size = os.fstat(descriptor).st_size
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                    content = b"\n" + content  # a kill or a full disk has cut the last line off
+                while content:
+                    content = content[os.write(descriptor, content) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if is_new:
+                files.sync_folder(self.path.parent)
+        except OSError as error:
+            raise PeerError(f"{self}: {_reason(error)}; check the disk and the folder's owner") from error
+        return len(batch)
+
+    def check(self) -> None:
+        """Open it. Raises PeerError."""
+        self.send(())
+
+
+def _raise_error_of(s: socket.socket) -> None:
+    if error := s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(error, os.strerror(error))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"the TLS connection failed ({clean(error.reason or type(error).__name__)})"
+    if isinstance(error, OSError) and error.strerror:
+        return clean(error.strerror)
+    return "timed out" if isinstance(error, TimeoutError) else type(error).__name__

@@ -1,0 +1,46 @@
+"""What a person does by a command, for the audit trail."""
+
+import time
+from collections.abc import Mapping
+
+from dicomnode.audit import messages
+from dicomnode.audit.messages import AuditMessage, AuditStudy, os_user
+from dicomnode.config import Config
+from dicomnode.files import make_folder
+from dicomnode.store.catalog.catalog import Catalog
+
+
+def note_command(config: Config, command: str, details: Mapping[str, str] | None = None, study_uid: str = "") -> None:
+    """Note a command that changes something, before it does: a Security Alert, Use of Restricted Function.
+
+    Raises:
+        SpoolError: the catalogue failed; the command is not carried out.
+    """
+    source = config.audit.source(config.node.ae_title)
+    if source is None:
+        return
+    kind = messages.SOFTWARE_CONFIGURATION if command.startswith("weights") else messages.RESTRICTED
+    study = AuditStudy(study_uid) if study_uid else None
+    what = f"dicomnode {command}"
+    _keep(config, messages.alert(source, time.time(), kind, what, details or {}, user=os_user(), study=study))
+
+
+def note_export(config: Config, target: str, details: Mapping[str, str]) -> None:
+    """Note that the registry is exported to a folder.
+
+    Raises:
+        SpoolError: the catalogue failed; nothing is exported.
+    """
+    source = config.audit.source(config.node.ae_title)
+    if source is not None:
+        _keep(config, messages.export(source, time.time(), os_user(), target, details))
+
+
+def _keep(config: Config, message: AuditMessage) -> None:
+    if not config.storage.database_url:
+        make_folder(config.storage.state)
+    catalog = Catalog.open(config.catalog_url)
+    try:
+        catalog.audit(message)
+    finally:
+        catalog.close()

@@ -1,0 +1,70 @@
+"""Where audit messages go: framing, files that were cut off, servers that go away."""
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from dicomnode.audit.syslog import FileSink, Outgoing, TlsSink, UdpSink, frame
+from dicomnode.errors import PeerError
+from tests.helpers.ports import free_port
+
+ONE = Outgoing(7, 1_780_000_000.0, "<AuditMessage>Müller</AuditMessage>")
+
+
+def test_a_message_is_one_of_rfc_5424() -> None:
+    header, _, text = frame(ONE, "node 1").partition(b"\xef\xbb\xbf")
+    priority, moment, host, program, _, message_id, data = header.split(b" ", 6)
+    assert priority == b"<85>1"
+    assert (moment, host, program, message_id) == (
+        b"2026-05-28T20:26:40.000Z",
+        b"node-1",
+        b"dicomnode",
+        b"DICOM+RFC3881",
+    )
+    assert data == b'[meta sequenceId="7"] '
+    assert text.decode() == ONE.xml
+
+
+def test_the_sequence_wraps_as_the_rfc_says() -> None:
+    assert b'sequenceId="1"' in frame(Outgoing(2**31, 0, ""), "n")
+
+
+def test_a_file_holds_one_message_a_line_and_its_last_line_is_mended(tmp_path: Path) -> None:
+    sink = FileSink(tmp_path / "audit" / "audit.log", "n")
+    assert sink.send([ONE, ONE]) == 2
+    assert sink.path.stat().st_mode & 0o777 == 0o600
+    with sink.path.open("ab") as file:
+        file.write(b"<85>1 cut o")
+    sink.send([ONE])
+    lines = sink.path.read_bytes().split(b"\n")
+    assert [line.endswith(b"</AuditMessage>") for line in lines] == [True, True, False, True, False]
+    assert lines[-1] == b""
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "audit").write_text("a file")
+    with pytest.raises(PeerError, match="check the disk"):
+        FileSink(tmp_path / "audit" / "audit.log", "n").send([ONE])
+
+
+def test_a_port_that_nobody_listens_on_keeps_the_datagrams() -> None:
+    with pytest.raises(PeerError, match="refused"):
+        UdpSink("127.0.0.1", free_port(), "n").send([ONE, ONE])
+
+
+def test_a_server_that_resets_the_connection_has_taken_nothing() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def close_at_once() -> None:
+        connection, _ = listener.accept()
+        connection.close()
+
+    thread = threading.Thread(target=close_at_once)
+    thread.start()
+    port = listener.getsockname()[1]
+    with pytest.raises(PeerError, match="TLS"):
+        TlsSink("127.0.0.1", port, None, None, None, 5, "n").send([ONE])
+    thread.join()
+    listener.close()
