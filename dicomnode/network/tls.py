@@ -11,6 +11,7 @@ What a peer's certificate must show beyond a trusted CA: `dicomnode.network.iden
 import logging
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -237,6 +238,16 @@ def speaks_tls(start: bytes) -> bool:
     return start[:2] == b"\x16\x03"
 
 
+_listeners: list[Callable[[str, str], None]] = []
+
+
+def tell_failures(listener: Callable[[str, str], None]) -> None:
+    """Call `listener` with the address and the reason of each connection that TLS refuses: the audit trail's alert."""
+    _listeners[:] = [listener]
+
+
 def report_failure(address: str, why: str) -> None:
     """Tell of a connection that TLS has refused: the one place for all of them."""
     log.warning("TLS: refused %s: %s", address, why)
+    for listener in _listeners:
+        listener(address, why)

@@ -11,6 +11,7 @@ from pynetdicom.dimse_primitives import C_FIND
 from dicomnode.audit import messages, trail
 from dicomnode.audit.journal import Refusals
 from dicomnode.audit.messages import AuditPeer, AuditStudy
+from dicomnode.network import tls
 from dicomnode.reception.holdings import Held
 from dicomnode.store.catalog.audit import read_patient
 
@@ -21,6 +22,7 @@ def begin(told: Refusals | None) -> None:
     """Set what says which refusals are told by themselves."""
     global _told  # noqa: PLW0603
     _told = told
+    tls.tell_failures(lambda address, why: refused("", address, f"TLS: {why}"))
 
 
 def refused(calling_ae: str, address: str, why: str) -> None:

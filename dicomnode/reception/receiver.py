@@ -27,7 +27,7 @@ from dicomnode.network.association_request import (
 )
 from dicomnode.network.commands import StoreRequest
 from dicomnode.network.identities import Identity
-from dicomnode.network.tls import TlsFiles, report_failure
+from dicomnode.network.tls import TlsFiles
 from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.transport import DicomServer
 from dicomnode.network.uids import printable
@@ -306,7 +306,11 @@ class Receiver:
         caller = admitting(settings.callers, calling, address, shown)
         if settings.callers and caller is None:
             if admitting([replace(one, certificates=()) for one in settings.callers], calling, address) is not None:
-                report_failure(address, f"its certificate, or the lack of one, does not prove {calling} (node.callers)")
+                log.warning(
+                    "rejected %s at %s: its certificate, or the lack of one, does not prove it (node.callers)",
+                    calling,
+                    address,
+                )
             else:
                 log.warning("rejected %s at %s: not in node.callers", calling, address)
             return CALLING_AE_NOT_RECOGNISED
