@@ -307,9 +307,9 @@ class Receiver:
         if settings.callers and caller is None:
             if admitting([replace(one, certificates=()) for one in settings.callers], calling, address) is not None:
                 log.warning(
-                    "rejected %s at %s: its certificate, or the lack of one, does not prove it (node.callers)",
-                    calling,
+                    "TLS: refused %s: its certificate, or the lack of one, does not prove %s (node.callers)",
                     address,
+                    calling,
                 )
             else:
                 log.warning("rejected %s at %s: not in node.callers", calling, address)
