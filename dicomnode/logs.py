@@ -34,6 +34,8 @@ MOST_OF_ONE_PLACE = 30
 _OURS = ("dicomnode", "training", "__main__")
 # C0, DEL, C1, the separators that some viewers break lines at, what turns the direction of text, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+#: The attribute of a record that holds the frames of an error.
+_WHERE = "dicomnode_where"
 _PLACEHOLDER = re.compile(r"%(\(\w+\))?[-#0 +]*[\d*]*(\.[\d*]+)?[a-zA-Z]")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH = 64  # PS3.5 section 9.1
@@ -77,6 +79,8 @@ class _Formatter(logging.Formatter):
         """Return the record's line with these words."""
         record.message, record.asctime = words, self.formatTime(record, self.datefmt)
         text = self.formatMessage(record)
+        if where := getattr(record, _WHERE, ""):
+            text += f"\n{where}"
         if record.exc_info and record.exc_info[0] is not None:
             text += "\n" + self.formatException(record.exc_info)
         return text
@@ -277,7 +281,9 @@ def _on_unraisable(args: "sys.UnraisableHookArgs") -> None:
 
 def log_unexpected(log: logging.Logger, error: BaseException, message: str, *args: object) -> None:
     """Log an unexpected error with its type and where it came from; its text shows at debug level only."""
-    log.error(f"{message}: {type(error).__name__}; at", *args, exc_info=error)
+    # Not `exc_info`: whatever other handler there is would show the text.
+    log.error(f"{message}: {type(error).__name__}; at", *args, extra={_WHERE: "\n".join(_types(error))})
+    log.debug("error text: %s", error)
 
 
 #: What a child may print beside its log lines: where Python or the system ended it.
