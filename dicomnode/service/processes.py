@@ -9,7 +9,7 @@ from types import FrameType
 
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError
-from dicomnode.files import make_folder, tighten
+from dicomnode.files import FOLDER_MODE, tighten
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
@@ -65,7 +65,7 @@ def prepare_folders(config: Config) -> None:
     for key in ("spool", "results", "state"):
         folder = getattr(config.storage, key)
         try:
-            make_folder(folder)
+            folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         except OSError as e:
             raise SpoolError(
                 f"storage.{key} = {folder}: cannot create this folder ({e.strerror}); change the path, or the "
