@@ -3,11 +3,15 @@
 `findings.json` outlives the images (`retention`), so that a follow-up after a year still finds its predecessor.
 """
 
+import logging
+
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import JobState
 from dicomnode.store.results_folder import FINDINGS, results_folder
+
+log = logging.getLogger(__name__)
 
 #: Jobs that have found what they could find. A failed one may only have failed to deliver.
 _ENDED: tuple[JobState, ...] = ("analysed", "delivered", "committed", "refused", "failed")
@@ -36,9 +40,20 @@ def newest_findings(catalog: Catalog, config: Config, study_uid: str) -> Finding
         job = catalog.job(study_uid, generation)
         if job is None or job.state not in _ENDED:
             continue
-        path = results_folder(config.storage.results, study_uid, generation) / FINDINGS
-        if not path.is_file():
-            continue
-        findings = Findings.from_json(path.read_text("utf-8"))
+        try:
+            path = results_folder(config.storage.results, study_uid, generation) / FINDINGS
+            if not path.is_file():
+                continue
+        except OSError as error:
+            log.error("study %s is left out as a prior: %s", study_uid, error)
+            return None
+        try:
+            findings = Findings.from_json(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            # One study's file must not stop the later studies of its patient.
+            log.error(
+                "study %s is left out as a prior: its findings cannot be read (%s)", study_uid, type(error).__name__
+            )
+            return None
         return findings if findings.status == "analysed" else None
     return None

@@ -227,7 +227,11 @@ def _want_for(config: Config, catalog: Catalog, method: str, study_uid: str) -> 
     image = next((i for i in catalog.instances(study_uid) if i.modality == "CT"), None)
     if image is None:
         return []
-    before = _studied_at(pydicom.dcmread(image.path, stop_before_pixels=True))
+    try:
+        before = _studied_at(pydicom.dcmread(image.path, stop_before_pixels=True))
+    except Exception as error:  # noqa: BLE001  (whatever a damaged header provokes: the analysis says so)
+        logs.log_unexpected(log, error, "study %s: no priors are looked for", study_uid)
+        return []
     if not _DAY.match(before):
         return []  # without its own date, nothing is earlier
     # Read once more: what has been looked at is decoded.

@@ -14,8 +14,7 @@ from dicomnode.analysis.pipeline import analyse
 from dicomnode.analysis.series.selection import find_files
 from dicomnode.config import OBJECTS, AnalysisTable
 from dicomnode.errors import UsageError
-from dicomnode.files import make_folder as make_private
-from dicomnode.files import shipped, write_whole
+from dicomnode.files import FOLDER_MODE, shipped, write_whole
 from dicomnode.models.build import method
 from dicomnode.operations.terminal import findings_table
 from dicomnode.results import encode
@@ -96,7 +95,7 @@ def run(
 def make_folder(folder: Path) -> None:
     """Make the folder that `--out` names where it is missing. Raises UsageError."""
     try:
-        make_private(folder)
+        folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {folder}: cannot create this folder ({error.strerror})") from None
 

@@ -25,7 +25,11 @@ from dicomnode.outbound.procedure_steps import mpps, ups
 from dicomnode.reception.reconcile import reconcile
 from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.reception.spooled import read_instance
+<<<<<<< ours
 from dicomnode.service import certificates
+=======
+from dicomnode.retry import backoff_s
+>>>>>>> theirs
 from dicomnode.service.pacs_count import Counts, listed
 from dicomnode.service.retention import CarefulClock, Room, make_room
 from dicomnode.store.catalog.catalog import Catalog
@@ -40,6 +44,8 @@ RECONCILE_S = 15.0
 #: How often events are handed to those who want to be told.
 EVENTS_S = 2.0
 _EVENTS_AT_ONCE = 200
+#: A tick that finds the database away is left out for so long, longer and longer.
+_AWAY_FIRST_S, _AWAY_LONGEST_S = 1.0, 10.0
 #: How often the room on the disk is looked at.
 ROOM_S = 10.0
 #: How often the certificates are looked at.
@@ -114,7 +120,8 @@ class Housekeeping:
     def _compare_first(self) -> None:
         # A power cut may have taken the last rows of images: before they are restored, nothing settles without them,
         # and no study is removed as if it had not gone on.
-        while not _guarded(self.compare_spool)():
+        compare = _guarded(self.compare_spool)
+        while not compare():
             if self._stopping.wait(self._tick_s):
                 return
         self._every(self._tick_s, self.settle)
@@ -135,27 +142,35 @@ class Housekeeping:
         now = self._clock()
         # A clock that was set back must not make the silence begin in the future.
         self._since = min(self._since, now)
-        queued = []
+        queued: list[tuple[str, int]] = []
         for study in self._catalog.unsettled(now):
-            decision = decide(self._heard(study), now, self._rule)
-            if not decision.settled or (self._counts is not None and self._counts.lacks(self._heard(study), now)):
-                continue
-            held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
             try:
-                settled = self._catalog.settle(study.study_uid, now, held)
+                queued.extend(self._settle(study, now))
             except DatabaseError:
                 raise
-            except SpoolError:
-                continue  # another node on this database was quicker
-            if held:
-                log.error(
-                    "study %s held: its images name two patients; correct the study and send it again", study.study_uid
-                )
-                continue
-            log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
-            queued.append((settled.study_uid, settled.generation))
-            self._enqueue(settled.study_uid, settled.generation)
+            except Exception as e:  # noqa: BLE001  (one study that cannot be judged holds up no other)
+                logs.log_unexpected(log, e, "study %s cannot be settled", study.study_uid)
         return queued
+
+    def _settle(self, study: StudyIntake, now: float) -> list[tuple[str, int]]:
+        decision = decide(self._heard(study), now, self._rule)
+        if not decision.settled or (self._counts is not None and self._counts.lacks(self._heard(study), now)):
+            return []
+        held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
+        try:
+            settled = self._catalog.settle(study.study_uid, now, held)
+        except DatabaseError:
+            raise
+        except SpoolError:
+            return []  # another node on this database was quicker
+        if held:
+            log.error(
+                "study %s held: its images name two patients; correct the study and send it again", study.study_uid
+            )
+            return []
+        log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
+        self._enqueue(settled.study_uid, settled.generation)
+        return [(settled.study_uid, settled.generation)]
 
     def _enqueue(self, study_uid: str, generation: int) -> None:
         try:
@@ -276,20 +291,38 @@ def _counts(config: Config) -> Counts | None:
     return None if peer is None else Counts(partial(listed, peer), config.settle.count_wait_s)
 
 
-def _guarded(tick: Callable[[], object]) -> Callable[[], bool]:
-    """Wrap a tick so that a failure is logged, and the next tick retries. Return whether it succeeded."""
+def _guarded(tick: Callable[[], object], steady: Callable[[], float] = time.monotonic) -> Callable[[], bool]:
+    """Wrap a tick so that a failure is logged, and a later tick retries. Return whether it succeeded.
+
+    While the database is away, ticks are left out, more and more of them: it is asked less often, and the log says so
+    a few times a minute at most.
+    """
+    failures, again_at = 0, 0.0
+
+    def away() -> None:
+        nonlocal failures, again_at
+        failures += 1
+        again_at = steady() + backoff_s(_AWAY_FIRST_S, _AWAY_LONGEST_S, failures, seed=tick.__name__)
 
     def run() -> bool:
+        nonlocal failures
+        if steady() < again_at:
+            return False
         try:
             tick()
         except SQLAlchemyError as e:
             # The text of a database error holds the row's values.
             log.warning("%s postponed: %s", tick.__name__, _name(e))
+            away()
+        except DatabaseError as e:
+            log.warning("%s failed, will retry: %s", tick.__name__, e)
+            away()
         except DicomnodeError as e:
             log.warning("%s failed, will retry: %s", tick.__name__, e)
         except Exception as e:  # noqa: BLE001  (the clock goes on, whatever one tick met)
             logs.log_unexpected(log, e, "%s failed", tick.__name__)
         else:
+            failures = 0
             return True
         return False
 

@@ -9,8 +9,12 @@ from types import FrameType
 
 from dicomnode.config import CallerTable, Config
 from dicomnode.errors import SpoolError
+<<<<<<< ours
 from dicomnode.files import make_folder, tighten
 from dicomnode.network.identities import identity
+=======
+from dicomnode.files import FOLDER_MODE, tighten
+>>>>>>> theirs
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
 from dicomnode.service import audit
@@ -69,7 +73,7 @@ def prepare_folders(config: Config) -> None:
     for key in ("spool", "results", "state"):
         folder = getattr(config.storage, key)
         try:
-            make_folder(folder)
+            folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         except OSError as e:
             raise SpoolError(
                 f"storage.{key} = {folder}: cannot create this folder ({e.strerror}); change the path, or the "

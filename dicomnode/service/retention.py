@@ -63,23 +63,26 @@ def make_room(room: Room, spool: Spool, results: Path, catalog: Catalog, now: fl
     Raises:
         SpoolError: spool or catalogue failed.
     """
-    _finish(spool, catalog)
+    failures = _Failures()
+    _finish(spool, catalog, failures)
     for study_uid in catalog.long_removed(now - room.findings_s):
         catalog.forget_patient(study_uid)
-        _done(study_uid, partial(_delete_results, results, study_uid, keep=()))
+        failures.done(study_uid, partial(_delete_results, results, study_uid, keep=()))
     removed: list[str] = []
     if spool.free_bytes() >= room.low_free_bytes:
+        failures.tell()
         return removed
     for study in catalog.releasable(now, room.retention_s):
         if spool.free_bytes() >= room.low_free_bytes:
             break
-        if study.instances and _done(study.study_uid, partial(_remove, study, spool, results, catalog)):
+        if study.instances and failures.done(study.study_uid, partial(_remove, study, spool, results, catalog)):
             removed.append(study.study_uid)
     short_gb = (room.low_free_bytes - spool.free_bytes()) / 1e9
     if removed:
         log.info("%d delivered studies removed to free space", len(removed))
     if short_gb > 0:
         log.warning("the spool's disk is %.1f GB below storage.low_free_gb, and nothing more may be removed", short_gb)
+    failures.tell()
     return removed
 
 
@@ -92,15 +95,27 @@ def _remove(study: Study, spool: Spool, results: Path, catalog: Catalog) -> bool
     return True
 
 
-def _done(study_uid: str, remove: Callable[[], bool]) -> bool:
-    """Whether it was removed: what cannot be (a link in its place, another's file) holds up no other study."""
-    try:
-        return remove()
-    except DatabaseError:
-        raise
-    except (SpoolError, OSError) as error:
-        log.error("study %s cannot be removed: %s", study_uid, error)
-        return False
+class _Failures:
+    """What cannot be removed (a link in its place, another's file) holds up no other study, and is told at the end."""
+
+    def __init__(self) -> None:
+        self._first: SpoolError | None = None
+
+    def done(self, study_uid: str, remove: Callable[[], bool]) -> bool:
+        """Whether it was removed."""
+        try:
+            return remove()
+        except DatabaseError:
+            raise
+        except (SpoolError, OSError) as error:
+            log.error("study %s cannot be removed: %s", study_uid, error)
+            self._first = self._first or (error if isinstance(error, SpoolError) else SpoolError(str(error)))
+            return False
+
+    def tell(self) -> None:
+        """Raise the first of them: SpoolError."""
+        if self._first is not None:
+            raise self._first
 
 
 def _delete_results(results: Path, study_uid: str, keep: Collection[str]) -> bool:
@@ -115,13 +130,13 @@ def _delete_results(results: Path, study_uid: str, keep: Collection[str]) -> boo
     return True
 
 
-def _finish(spool: Spool, catalog: Catalog) -> None:
+def _finish(spool: Spool, catalog: Catalog, failures: _Failures) -> None:
     """Delete what a crash left between moving and deleting."""
     for name in spool.moved_out(time.time() - _CRASHED_S):
         # A folder's name is its study's UID; a strange UID was hashed, and such a study is kept.
         study = catalog.study(name)
         gone = study is not None and not study.instances
-        _done(name, partial(_move_on, spool.delete if gone else spool.move_back, name))
+        failures.done(name, partial(_move_on, spool.delete if gone else spool.move_back, name))
 
 
 def _move_on(move: Callable[[str], None], name: str) -> bool:

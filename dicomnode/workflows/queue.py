@@ -3,6 +3,7 @@
 No analysis is imported here.
 """
 
+import re
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
@@ -30,6 +31,15 @@ MOST_RECOVERIES = 20
 #: A worker looks into its queues so often: the longest that an idle worker leaves a study waiting.
 POLL_S = 0.25
 _LIVE = ["ENQUEUED", "PENDING", "DELAYED"]
+
+
+_STUDY_ID = re.compile(r"study/(.+?)/(\d+)/(\d+)(/.*)?", re.DOTALL)
+
+
+def named_study(workflow_id: str) -> tuple[str, int, int] | None:
+    """Return study UID, generation and run of which an ID speaks; None of another's. A UID may be anything."""
+    found = _STUDY_ID.fullmatch(workflow_id)
+    return None if found is None else (found[1], int(found[2]), int(found[3]))
 
 
 class Queue:
@@ -84,7 +94,8 @@ class Queue:
         before = self._client.list_workflows(
             workflow_id_prefix=f"study/{study_uid}/{generation}/", load_input=False, load_output=False
         )
-        return 1 + max((int(w.workflow_id.split("/")[3]) for w in before), default=0)
+        runs = (named_study(w.workflow_id) for w in before)
+        return 1 + max((run for _, of, run in filter(None, runs) if of == generation), default=0)
 
     def cancel(self, study_uid: str, generation: int) -> int:
         """Cancel what is queued or running of a study's generation, deliveries included. Returns how many workflows."""
@@ -102,7 +113,7 @@ class Queue:
         found = self._client.list_workflows(
             status="MAX_RECOVERY_ATTEMPTS_EXCEEDED", load_input=False, load_output=False, workflow_id_prefix="study/"
         )
-        return [(w.workflow_id.split("/")[1], int(w.workflow_id.split("/")[2])) for w in found]
+        return [(uid, generation) for uid, generation, _ in filter(None, (named_study(w.workflow_id) for w in found))]
 
     def resume_of(self, executor_id: str) -> int:
         """Give what a dead worker had begun to the others, who go on at its last step. Returns how many workflows."""

@@ -16,14 +16,15 @@ from pathlib import Path
 
 from dbos import DBOS
 
+from dicomnode import logs
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import DestinationTable
 from dicomnode.context import order, priors
-from dicomnode.errors import RefusedError, SpoolError
+from dicomnode.errors import DicomnodeError, RefusedError, SpoolError
 from dicomnode.report.context import Context
 from dicomnode.results import encode, reader_flags
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Job
+from dicomnode.store.records import Instance, Job
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows import fetch, route
 from dicomnode.workflows.analysing import analyse_study, refuse
@@ -34,6 +35,8 @@ from dicomnode.workflows.worker import RETRIES, Work, current
 
 log = logging.getLogger(__name__)
 
+#: So many of a refused study's images are tried for its report.
+_LOOKED_AT = 5
 #: States of a job whose results are written.
 _ENCODED = ("analysed", "delivered", "committed")
 
@@ -110,10 +113,16 @@ def link_step(study_uid: str, generation: int) -> None:
     work = current()
     folder = results_folder(work.config.storage.results, study_uid, generation)
     image = encode.source_image(folder, work.catalog.instances(study_uid))
-    if image is not None and not work.catalog.is_prior(study_uid):
+    if image is None or work.catalog.is_prior(study_uid):
+        return
+    try:
         linkage = order.decide(work.config, work.catalog, image, folder)
         codes = (*priors.doubts(folder), *(() if linkage is None else linkage.flags))
         reader_flags.note(folder, image, codes, None if linkage is None else linkage.order)
+    except (DicomnodeError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001  (an image that cannot be read has no order; its refusal says why)
+        logs.log_unexpected(log, error, "study %s generation %d: no order is linked", study_uid, generation)
 
 
 @DBOS.step(name="encode", **RETRIES)
@@ -195,15 +204,26 @@ def _refuse(
     findings = Findings.from_json((folder / FINDINGS).read_text("utf-8"))
     wanting = [d for d in destinations if d.refused_report]
     sources = work.catalog.instances(study_uid)
-    if wanting and sources:
-        report = encode.encode_refusal(findings, Path(sources[0].path), context, folder)
-        for destination in wanting:
-            _plan(work, study_uid, generation, destination, [report])
+    report = _refusal_report(findings, sources, context, folder) if wanting else None
+    for destination in wanting if report is not None else ():
+        _plan(work, study_uid, generation, destination, [o for o in (report,) if o is not None])
     reason = refusal_reason(findings)
     state = work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
     log.info("study %s generation %d is %s: %s", study_uid, generation, state, reason)
     work.catalog.conclude(study_uid, generation, now=time.time())  # forwarded images may have been lost meanwhile
-    return [d.name for d in wanting] if state == "refused" else []
+    return [d.name for d in wanting] if state == "refused" and report is not None else []
+
+
+def _refusal_report(
+    findings: Findings, sources: Sequence[Instance], context: Context, folder: Path
+) -> encode.ResultObject | None:
+    """Return the report, with the patient of the first image that can be read; None where none can."""
+    for source in sources[:_LOOKED_AT]:
+        try:
+            return encode.encode_refusal(findings, Path(source.path), context, folder)
+        except Exception as error:  # noqa: BLE001  (a damaged image provokes anything)
+            logs.log_unexpected(log, error, "no refusal report from %s", source.sop_instance_uid[:64])
+    return None
 
 
 def _plan(

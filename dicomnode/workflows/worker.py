@@ -118,10 +118,15 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
+        failures = 0
         while not self._stop.wait(self._pause_s):
             try:
                 if not self._catalog.beat(self._lease):
                     exit_without_lease()
+                failures = 0
             except SpoolError as e:
+                failures += 1
+                if failures & (failures - 1):
+                    continue  # the first, second, fourth …: the same trouble needs no line at each beat
                 # While the database is away nobody can declare anybody dead, and without it nothing is sent.
                 log.warning("heartbeat failed: %s", e)

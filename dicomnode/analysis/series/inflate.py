@@ -11,6 +11,9 @@ import pydicom.filereader
 
 #: No CT comes near: an enhanced one of 1,000 frames of 512 x 512 has half of it. Inflated bytes of one file.
 MOST_BYTES: Final = 1 << 30
+#: Deflate packs no more bytes than this into one (RFC 1951: 258 in two bits).
+_MOST_RATIO: Final = 1032
+_PIECE: Final = 1 << 20
 
 
 class InflatedTooLargeError(ValueError):
@@ -28,14 +31,19 @@ class _Bounded:
 
     @staticmethod
     def decompress(data: bytes, wbits: int = zlib.MAX_WBITS) -> bytes:
-        inflating = zlib.decompressobj(wbits)
-        found = inflating.decompress(data, MOST_BYTES)
-        if inflating.unconsumed_tail:
+        if len(data) * _MOST_RATIO > MOST_BYTES:
+            _count(data, wbits)
+        return zlib.decompress(data, wbits)
+
+
+def _count(data: bytes, wbits: int) -> None:
+    """Raise InflatedTooLargeError where it is too large, without keeping any of it."""
+    inflating, found, rest = zlib.decompressobj(wbits), 0, data
+    while rest and not inflating.eof:
+        found += len(inflating.decompress(rest, _PIECE))
+        rest = inflating.unconsumed_tail
+        if found > MOST_BYTES:
             raise InflatedTooLargeError
-        found += inflating.flush(1 << 16)
-        if not inflating.eof:
-            raise zlib.error("incomplete or truncated stream")
-        return found
 
 
 pydicom.filereader.zlib = _Bounded  # type: ignore[attr-defined, assignment]

@@ -47,9 +47,16 @@ def image(header: ImageHeader, opened: Dataset | None = None) -> HuArray:
         decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
         if header.frame_number is None:
             stored, _ = decoder.as_array(dataset, raw=True)
-            return hounsfield(dataset, stored)
+            return hounsfield(dataset, _one(dataset, stored))
         stored, _ = decoder.as_array(dataset, raw=True, index=header.frame_number - 1)
-        return hounsfield(header.dataset, stored)
+        return hounsfield(header.dataset, _one(dataset, stored))
+
+
+def _one(dataset: Dataset, stored: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Return one frame's stored values. Raises ValueError: the pixels are not the image that the header claims."""
+    if stored.shape != (dataset.Rows, dataset.Columns):
+        raise ValueError("the pixels are not one image of Rows and Columns")
+    return stored
 
 
 def _open(header: ImageHeader) -> Dataset:
