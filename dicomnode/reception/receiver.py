@@ -21,7 +21,7 @@ from dicomnode.errors import SpoolError
 from dicomnode.network import commitment, contexts, tls
 from dicomnode.network.association import Peer
 from dicomnode.network.commands import StoreRequest
-from dicomnode.network.identities import Identity
+from dicomnode.network.identities import CertificateIdentity
 from dicomnode.network.tls import TlsFiles, report_failure
 from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.transport import DicomServer
@@ -55,9 +55,9 @@ class PermittedCaller:
 
     ae_title: str
     address: str = ""
-    certificates: tuple[Identity, ...] = ()
+    certificates: tuple[CertificateIdentity, ...] = ()
 
-    def admits(self, ae_title: str, address: str, shown: frozenset[Identity] = frozenset()) -> bool:
+    def admits(self, ae_title: str, address: str, shown: frozenset[CertificateIdentity] = frozenset()) -> bool:
         """Say whether this caller is meant; an AE title is no authentication: with an address, it does not suffice."""
         if self.ae_title not in ("*", ae_title.strip()):
             return False
@@ -67,7 +67,7 @@ class PermittedCaller:
 
 
 def admitted(
-    callers: Iterable[PermittedCaller], ae_title: str, address: str, shown: frozenset[Identity] = frozenset()
+    callers: Iterable[PermittedCaller], ae_title: str, address: str, shown: frozenset[CertificateIdentity] = frozenset()
 ) -> bool:
     """Say whether one of these is calling. `shown`: what its verified certificate shows.
 
@@ -333,7 +333,7 @@ def _request(association: Association) -> A_ASSOCIATE:
     return request
 
 
-def _shown(association: Association) -> frozenset[Identity]:
+def _shown(association: Association) -> frozenset[CertificateIdentity]:
     """Return what the peer's certificate shows; nothing without TLS."""
     transport = association.dul.socket
     connection = None if transport is None else transport.socket
