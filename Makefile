@@ -80,8 +80,9 @@ bench-receive: $(VENV)/.installed-test peers ## how fast images come in, beside 
 
 KILLS ?= 300
 SEED ?= 1
-faults: $(VENV)/.installed-test peers ## KILLS=300 SIGKILLs over every process of a node, on both databases (20 minutes)
-	$(BIN)/python -m tests.faults.campaign --kills $(KILLS) --seed $(SEED) --audit
+TLS ?=
+faults: $(VENV)/.installed-test peers ## KILLS=300 SIGKILLs over every process of a node, on both databases (20 minutes; TLS=1: by TLS)
+	$(BIN)/python -m tests.faults.campaign --kills $(KILLS) --seed $(SEED) --audit $(if $(TLS),--tls)
 
 bench-catalog: $(VENV)/.installed-test peers ## 100,000 studies in the catalogue: tick, `jobs`, the way to a worker
 	$(BIN)/python -m tests.benchmarks.catalog

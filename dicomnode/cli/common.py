@@ -15,6 +15,7 @@ DEFAULT_CONFIG = Path("ae_config.toml")
 #: Columns of a terminal with room for a UID (64) and the columns beside it.
 _WIDE = 150
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Configuration file.")]
+TlsOption = Annotated[bool, typer.Option("--tls", help="Call AET@HOST:PORT by TLS, with the files of [tls].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -34,11 +35,11 @@ def configure(path: Path, process: str) -> "Config":
     return config
 
 
-def find_peer(text: str, path: Path) -> "Destination":
+def find_peer(text: str, path: Path, *, tls: bool = False) -> "Destination":
     """Find a destination by its configured name or as AET@HOST:PORT. Raises UsageError, ConfigurationError."""
     from dicomnode.outbound.peers import find
 
-    return find(text, path)
+    return find(text, path, tls=tls)
 
 
 def table(columns: list[str], rows: list[list[str]], red: Sequence[bool] = ()) -> None:

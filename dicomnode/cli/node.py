@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, configure, find_peer, load, table
+from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, TlsOption, configure, find_peer, load, table
 from dicomnode.errors import UsageError
 
 app = typer.Typer()
@@ -111,6 +111,7 @@ def check(
 def echo(
     peer: Annotated[str, typer.Argument(metavar="PEER", help="Name of a configured destination, or AET@HOST:PORT.")],
     config_file: ConfigOption = DEFAULT_CONFIG,
+    tls: TlsOption = False,
 ) -> None:
     """Test the connection to a peer.
 
@@ -118,7 +119,7 @@ def echo(
 
     Example: dicomnode echo ORTHANC@127.0.0.1:4242
     """
-    seconds = find_peer(peer, config_file).echo()
+    seconds = find_peer(peer, config_file, tls=tls).echo()
     typer.echo(f"{peer} answered in {1000 * seconds:.0f} ms")
 
 
@@ -132,6 +133,7 @@ def send(
         ),
     ],
     config_file: ConfigOption = DEFAULT_CONFIG,
+    tls: TlsOption = False,
 ) -> None:
     """Send DICOM files to a peer (C-STORE or STOW-RS).
 
@@ -147,5 +149,5 @@ def send(
         raise UsageError(f"{', '.join(map(str, files))}: no DICOM files to send")
     with Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("sending", total=len(paths))
-        sent = find_peer(peer, config_file).send(paths, lambda _path, _sent: bar.advance(task))
+        sent = find_peer(peer, config_file, tls=tls).send(paths, lambda _path, _sent: bar.advance(task))
     typer.echo(f"{peer} stored {len(sent)} of {len(paths)} objects")

@@ -87,7 +87,9 @@ class NodeTable(ConfigTable):
     port: Port = Field(11112, description="give a free TCP port from 1 to 65535 (below 1024 needs privileges)")
     plain: bool = Field(True, description="give false to close `port`, so that everybody has to call by TLS")
     tls_port: Port | None = Field(
-        None, description="give the port for DICOM TLS, such as 2762, or omit the key; it needs the table [tls]"
+        None,
+        validate_default=True,
+        description="give the port for DICOM TLS, such as 2762, or omit the key; it needs the table [tls]",
     )
     check_called_ae: bool = Field(True, description="give true to accept only calls to our AE title, else false")
     callers: tuple[CallerTable, ...] = Field(

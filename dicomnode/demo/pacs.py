@@ -14,6 +14,7 @@ from dicomnode.errors import SpoolError
 from dicomnode.files import name_of, write_whole
 from dicomnode.network import commitment, contexts
 from dicomnode.network.association import Peer
+from dicomnode.network.tls import ReloadingContext
 from dicomnode.network.transport import disable_nagle
 from dicomnode.reception import commitment_scp
 
@@ -22,14 +23,23 @@ class StoragePeer:
     """Keeps what it receives as `folder/<SOP Instance UID>.dcm`, and commits to what it really holds there.
 
     `report_to` are the requesters whose commitment reports go on a new association (as Orthanc does); others get the
-    report on the association of their request (PS3.4 J.3.3).
+    report on the association of their request (PS3.4 J.3.3). `security`: everybody has to call by TLS.
     """
 
-    def __init__(self, ae_title: str, host: str, port: int, folder: Path, report_to: Iterable[Peer] = ()) -> None:
+    def __init__(
+        self,
+        ae_title: str,
+        host: str,
+        port: int,
+        folder: Path,
+        report_to: Iterable[Peer] = (),
+        security: ReloadingContext | None = None,
+    ) -> None:
         self.ae_title = ae_title
         self.host = host
         self.port = port
         self.folder = folder
+        self._security = security
         self._entity = ApplicationEntity(ae_title)
         self._entity.maximum_pdu_size = 0
         self._provider = commitment_scp.CommitmentProvider(self._missing, report_to)
@@ -49,7 +59,11 @@ class StoragePeer:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             server = self._entity.start_server(
-                (self.host, self.port), block=False, contexts=offered, evt_handlers=handlers
+                (self.host, self.port),
+                block=False,
+                contexts=offered,
+                evt_handlers=handlers,
+                ssl_context=None if self._security is None else self._security.current(),
             )
         except OSError as error:
             raise SpoolError(

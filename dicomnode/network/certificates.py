@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from dicomnode.errors import ConfigurationError
-from dicomnode.network.identities import KINDS, Identity
+from dicomnode.network.identities import KINDS, CertificateIdentity
 from dicomnode.network.tls import ReloadingContext, TlsFiles
 
 #: So long before a certificate expires it is told of.
@@ -30,7 +30,7 @@ class CertificateFacts:
     not_after: datetime
     key: str
     is_ca: bool
-    identities: tuple[Identity, ...]
+    identities: tuple[CertificateIdentity, ...]
 
     @property
     def sha256(self) -> str:
@@ -89,17 +89,19 @@ def _facts(certificate: x509.Certificate) -> CertificateFacts:
     )
 
 
-def _identities(certificate: x509.Certificate) -> Iterator[Identity]:
-    yield Identity("sha256", certificate.fingerprint(SHA256()).hex())
+def _identities(certificate: x509.Certificate) -> Iterator[CertificateIdentity]:
+    yield CertificateIdentity("sha256", certificate.fingerprint(SHA256()).hex())
     for one in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
-        yield Identity("CN", str(one.value))
+        yield CertificateIdentity("CN", str(one.value))
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return
-    yield from (Identity("DNS", name.lower().rstrip(".")) for name in names.get_values_for_type(x509.DNSName))
-    yield from (Identity("IP", str(address)) for address in names.get_values_for_type(x509.IPAddress))
-    yield from (Identity("URI", uri) for uri in names.get_values_for_type(x509.UniformResourceIdentifier))
+    yield from (
+        CertificateIdentity("DNS", name.lower().rstrip(".")) for name in names.get_values_for_type(x509.DNSName)
+    )
+    yield from (CertificateIdentity("IP", str(address)) for address in names.get_values_for_type(x509.IPAddress))
+    yield from (CertificateIdentity("URI", uri) for uri in names.get_values_for_type(x509.UniformResourceIdentifier))
 
 
 def inspect(files: TlsFiles, now: datetime) -> list[TlsFinding]:

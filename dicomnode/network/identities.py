@@ -17,7 +17,7 @@ _SHA256_DIGITS = 64
 
 
 @dataclass(frozen=True)
-class Identity:
+class CertificateIdentity:
     """One property of a certificate, normalised so that two equal ones compare equal."""
 
     kind: Kind
@@ -27,13 +27,13 @@ class Identity:
         return f"{self.kind}:{self.value}"
 
 
-def identity(text: str) -> Identity:
+def identity(text: str) -> CertificateIdentity:
     """Parse an identity. Raises ValueError with what is wrong."""
     word, colon, value = text.partition(":")
     kind = next((k for k in KINDS if k.lower() == word.strip().lower()), None)
     if kind is None or not colon or not value.strip():
         raise ValueError(f"{text!r} is not of the form sha256:…, DNS:…, IP:…, URI:… or CN:…")
-    return Identity(kind, _normal(kind, value.strip()))
+    return CertificateIdentity(kind, _normal(kind, value.strip()))
 
 
 def _normal(kind: Kind, value: str) -> str:
@@ -52,19 +52,19 @@ def _normal(kind: Kind, value: str) -> str:
     return value
 
 
-def identities_of(sock: ssl.SSLSocket) -> frozenset[Identity]:
+def identities_of(sock: ssl.SSLSocket) -> frozenset[CertificateIdentity]:
     """Return what the peer's verified certificate shows: fingerprint, alternative names, common name."""
     der = sock.getpeercert(binary_form=True)
     if der is None:
         return frozenset()
-    found = {Identity("sha256", hashlib.sha256(der).hexdigest())}
+    found = {CertificateIdentity("sha256", hashlib.sha256(der).hexdigest())}
     shown = cast("dict[str, Any]", sock.getpeercert() or {})
     named = [(_ALTERNATIVE_NAMES.get(kind), value) for kind, value in shown.get("subjectAltName", ())]
     named += [("CN", value) for part in shown.get("subject", ()) for key, value in part if key == "commonName"]
     for kind, value in named:
         if kind is not None:
             try:
-                found.add(Identity(kind, _normal(kind, value)))
+                found.add(CertificateIdentity(kind, _normal(kind, value)))
             except ValueError:
                 continue  # an odd name identifies nobody
     return frozenset(found)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dicomnode.errors import ConfigurationError
-from dicomnode.network.identities import Identity
+from dicomnode.network.identities import CertificateIdentity
 from dicomnode.network.tls_socket import MISMATCH, TlsContext
 
 log = logging.getLogger(__name__)
@@ -67,13 +67,13 @@ class Security:
     """TLS towards one peer: our files, and what its certificate must be. Without `expected` it must name the host."""
 
     files: TlsFiles
-    expected: tuple[Identity, ...] = ()
+    expected: tuple[CertificateIdentity, ...] = ()
 
 
 class ReloadingContext:
     """The context of some files: made anew when they have changed, the former one where that fails."""
 
-    def __init__(self, files: TlsFiles, *, server: bool, expected: tuple[Identity, ...] = ()) -> None:
+    def __init__(self, files: TlsFiles, *, server: bool, expected: tuple[CertificateIdentity, ...] = ()) -> None:
         self._files, self._server, self._expected = files, server, expected
         self._context: TlsContext | None = None
         self._seen: object = None
@@ -125,7 +125,7 @@ def _state(path: Path) -> tuple[int, ...] | str:
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
-def _context(files: TlsFiles, expected: tuple[Identity, ...], *, server: bool) -> TlsContext:
+def _context(files: TlsFiles, expected: tuple[CertificateIdentity, ...], *, server: bool) -> TlsContext:
     context = TlsContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)

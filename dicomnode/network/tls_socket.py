@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from dicomnode.network.identities import Identity, identities_of
+from dicomnode.network.identities import CertificateIdentity, identities_of
 
 #: The header of a PDU: what a look at the connection takes in, so that its reader has it in one piece.
 _LOOK = 6
@@ -27,7 +27,7 @@ class TlsSocket(ssl.SSLSocket):
     _is_ended = False
 
     #: Of the verified peer, after the handshake.
-    identities: frozenset[Identity] = frozenset()
+    identities: frozenset[CertificateIdentity] = frozenset()
 
     def do_handshake(self, block: bool = False) -> None:
         """Handshake, within the socket's time-out as a whole, and take in who the peer is.
@@ -106,4 +106,4 @@ class TlsContext(ssl.SSLContext):
     """A context whose sockets are `TlsSocket`s; `expected`: one of these the peer's certificate has to show."""
 
     sslsocket_class = TlsSocket
-    expected: tuple[Identity, ...] = ()
+    expected: tuple[CertificateIdentity, ...] = ()

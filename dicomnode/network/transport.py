@@ -238,18 +238,19 @@ class _Handler(RequestHandler):
     def _is_secured(self, security: tls.ReloadingContext) -> bool:
         """Handshake, here in the connection's own thread and within the time that a request has."""
         server, address = self.server, self.client_address[0]
+        until, plain = time.monotonic() + server.open_timeout_s, self.request
+        if not self._speaks(plain):
+            log.debug("connection from %s closed without a TLS handshake", address)
+            return False
         try:
             context = security.current()
-            plain = self.request
             made = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
             server.connections.discard(plain)
             server.connections.add(made)
             server.lobby.renew(plain, made)
             self.request = made
-            made.settimeout(server.open_timeout_s)
+            made.settimeout(max(until - time.monotonic(), 0.001))
             made.do_handshake()
-        except ConnectionError:
-            log.debug("connection from %s closed before the TLS handshake", address)
         except OSError as error:
             tls.report_failure(address, tls.explain(error))
         except ConfigurationError as error:
@@ -258,8 +259,19 @@ class _Handler(RequestHandler):
             return True
         return False
 
+    def _speaks(self, plain: socket.socket) -> bool:
+        """Wait for a first byte: what probes the port leaves no line in the log."""
+        try:
+            return bool(_peek(plain, 1, self.server.open_timeout_s))
+        except OSError:
+            return False
+
     def _wants_tls(self) -> bool:
-        if isinstance(self.request, TlsSocket) or not tls.speaks_tls(_peek(self.request, 2, 0.0)):
+        """Whether what came on the port without TLS is a TLS handshake; `has_request` has seen its bytes."""
+        try:
+            if isinstance(self.request, TlsSocket) or not tls.speaks_tls(self.request.recv(2, socket.MSG_PEEK)):
+                return False
+        except OSError:
             return False
         tls.report_failure(self.client_address[0], "it speaks TLS on the port without: let it call node.tls_port")
         return True

@@ -89,7 +89,7 @@ def _ca(folder: Path) -> tuple[x509.Certificate, _PrivateKey]:
     except FileNotFoundError:
         raise UsageError(f"{folder} holds no ca.crt and ca.key: run `dicomnode tls ca {folder}` first") from None
     except (ValueError, TypeError):
-        raise UsageError(f"{folder}/ca.crt or ca.key is no PEM file without a password") from None
+        raise UsageError(f"{folder}/ca.crt or ca.key cannot be read as PEM without a password") from None
     assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
     return ca, key
 

@@ -36,8 +36,10 @@ def audit_peer(config: Config, destination: str) -> AuditPeer:
     return AuditPeer(destination, "")
 
 
-def find(text: str, path: Path) -> Destination:
-    """Return the peer that `text` names; the configuration file is needed for a destination's name only.
+def find(text: str, path: Path, *, tls: bool = False) -> Destination:
+    """Return the peer that `text` names; the configuration file is needed for a destination's name, and for TLS.
+
+    `tls`: call AET@HOST:PORT by TLS, with the files of [tls]; a destination says so itself.
 
     Raises:
         UsageError: neither of the two forms.
@@ -45,7 +47,11 @@ def find(text: str, path: Path) -> Destination:
     """
     if "@" in text:
         config = load(path) if path.is_file() else Config()
-        return reach(parse(text).called_as(config.node.ae_title))
+        called = parse(text).called_as(config.node.ae_title).model_copy(update={"tls": tls})
+        try:
+            return reach(called.secured_by(config.tls))
+        except ValueError:
+            raise UsageError(f"--tls needs the table [tls] in {path}: certificate, key and ca_file") from None
     config = load(path)
     for table in config.destination:
         if table.name == text:

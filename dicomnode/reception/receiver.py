@@ -26,7 +26,7 @@ from dicomnode.network.association_request import (
     Rejection,
 )
 from dicomnode.network.commands import StoreRequest
-from dicomnode.network.identities import Identity
+from dicomnode.network.identities import CertificateIdentity
 from dicomnode.network.tls import TlsFiles
 from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.transport import DicomServer
@@ -73,9 +73,9 @@ class PermittedCaller:
     address: str = ""
     max_associations: int = 0
     per_minute: int = 0
-    certificates: tuple[Identity, ...] = ()
+    certificates: tuple[CertificateIdentity, ...] = ()
 
-    def admits(self, ae_title: str, address: str, shown: frozenset[Identity] = frozenset()) -> bool:
+    def admits(self, ae_title: str, address: str, shown: frozenset[CertificateIdentity] = frozenset()) -> bool:
         """Say whether this caller is meant; an AE title is no authentication: with an address, it does not suffice."""
         if self.ae_title not in ("*", ae_title.strip()):
             return False
@@ -85,7 +85,7 @@ class PermittedCaller:
 
 
 def admitting(
-    callers: Iterable[PermittedCaller], ae_title: str, address: str, shown: frozenset[Identity] = frozenset()
+    callers: Iterable[PermittedCaller], ae_title: str, address: str, shown: frozenset[CertificateIdentity] = frozenset()
 ) -> PermittedCaller | None:
     """Return which of these is calling, or None. `shown`: what its verified certificate shows.
 
@@ -382,7 +382,7 @@ def _request(association: Association) -> A_ASSOCIATE:
     return request
 
 
-def _shown(association: Association) -> frozenset[Identity]:
+def _shown(association: Association) -> frozenset[CertificateIdentity]:
     """Return what the peer's certificate shows; nothing without TLS."""
     transport = association.dul.socket
     connection = None if transport is None else transport.socket

@@ -25,11 +25,8 @@ from dicomnode.outbound.procedure_steps import mpps, ups
 from dicomnode.reception.reconcile import reconcile
 from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.reception.spooled import read_instance
-<<<<<<< ours
-from dicomnode.service import certificates
-=======
 from dicomnode.retry import backoff_s
->>>>>>> theirs
+from dicomnode.service import certificates
 from dicomnode.service.pacs_count import Counts, listed
 from dicomnode.service.retention import CarefulClock, Room, make_room
 from dicomnode.store.catalog.catalog import Catalog

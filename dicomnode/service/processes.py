@@ -9,12 +9,8 @@ from types import FrameType
 
 from dicomnode.config import CallerTable, Config
 from dicomnode.errors import SpoolError
-<<<<<<< ours
-from dicomnode.files import make_folder, tighten
-from dicomnode.network.identities import identity
-=======
 from dicomnode.files import FOLDER_MODE, tighten
->>>>>>> theirs
+from dicomnode.network.identities import identity
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
 from dicomnode.service import audit

@@ -5,6 +5,7 @@ process per association. Writes its tables into `docs/evidence/benchmarks-receiv
 """
 
 import argparse
+import atexit
 import json
 import os
 import platform
@@ -18,13 +19,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
 import pydicom
 from pydicom.uid import generate_uid
 
+from dicomnode.network.tls import TlsFiles
 from dicomnode.store.catalog.catalog import Catalog
+from tests.helpers.certificates import Authority, toml
 from tests.helpers.ports import free_port
 from tests.helpers.prerequisites import ROOT, check_or_exit, dicom_files, program
 
@@ -70,6 +74,26 @@ class Receiver:
     environment: dict[str, str]
     processes: int = 1
     associations: tuple[int, ...] = (1, 4, 8)
+    tls: bool = False
+
+
+@cache
+def _authority() -> Authority:
+    """RSA keys of 3072 bits, which is what `dicomnode tls` makes."""
+    authority = Authority(Path(tempfile.mkdtemp(prefix="bench-tls-")), "rsa")
+    atexit.register(shutil.rmtree, authority.folder)
+    return authority
+
+
+@cache
+def _files(name: str) -> TlsFiles:
+    return _authority().files(name)
+
+
+def _by_tls(name: str) -> list[str]:
+    """DCMTK's options for TLS with a certificate."""
+    files = _files(name)
+    return ["+tls", str(files.key), str(files.certificate), "+cf", str(files.ca_file)]
 
 
 def slices(folder: Path, count: int) -> list[Path]:
@@ -86,11 +110,13 @@ def slices(folder: Path, count: int) -> list[Path]:
     return made
 
 
-def _ours(processes: int) -> Receiver:
+def _ours(processes: int, *, with_tls: bool = False) -> Receiver:
     def command(port: int, folder: Path) -> list[str]:
         path = folder / "ae_config.toml"
         receivers = f"receivers = {processes}\n" if processes > 1 else ""
-        path.write_text(f'[node]\nae_title = "SCP"\nport = {port}\n{receivers}[storage]\nminimum_free_gb = 0.1\n')
+        listening = f"plain = false\ntls_port = {port}\n" if with_tls else f"port = {port}\n"
+        more = toml(_files("node")) if with_tls else ""
+        path.write_text(f'[node]\nae_title = "SCP"\n{listening}{receivers}[storage]\nminimum_free_gb = 0.1\n{more}')
         return [sys.executable, "-m", "dicomnode", "receive", "--config", str(path)]
 
     def count(folder: Path) -> int:
@@ -100,14 +126,24 @@ def _ours(processes: int) -> Receiver:
         finally:
             catalog.close()
 
-    return Receiver(f"dicomnode, {processes} receiving process{'es' * (processes > 1)}", command, count, {}, processes)
+    name = f"dicomnode, {processes} receiving process{'es' * (processes > 1)}{', TLS' * with_tls}"
+    return Receiver(name, command, count, {}, processes, tls=with_tls)
 
 
-def _storescp(name: str, environment: dict[str, str], *arguments: str, associations: tuple[int, ...]) -> Receiver:
+def _storescp(
+    name: str,
+    environment: dict[str, str],
+    *arguments: str,
+    associations: tuple[int, ...],
+    with_tls: bool = False,
+) -> Receiver:
     def command(port: int, folder: Path) -> list[str]:
-        return [program("storescp", "dcmtk"), "--fork", "-aet", "SCP", "-od", str(folder), *arguments, str(port)]
+        more = [*arguments, *(_by_tls("storescp") if with_tls else [])]
+        return [program("storescp", "dcmtk"), "--fork", "-aet", "SCP", "-od", str(folder), *more, str(port)]
 
-    return Receiver(name, command, lambda f: sum(1 for _ in f.iterdir()), environment, associations=associations)
+    return Receiver(
+        name, command, lambda f: sum(1 for _ in f.iterdir()), environment, associations=associations, tls=with_tls
+    )
 
 
 def _orthanc() -> Receiver:
@@ -135,9 +171,15 @@ def _plain() -> Receiver:
 RECEIVERS = {
     "ours1": _ours(1),
     "ours2": _ours(2),
+    "ours1tls": _ours(1, with_tls=True),
+    "ours2tls": _ours(2, with_tls=True),
     "tuned": _storescp(
         "DCMTK storescp, TCP_NODELAY=1, PDU of 128 KiB", {"TCP_NODELAY": "1"}, "--max-pdu", "131072",
         associations=(1, 4, 8),
+    ),
+    "tunedtls": _storescp(
+        "DCMTK storescp, as above, TLS", {"TCP_NODELAY": "1"}, "--max-pdu", "131072",
+        associations=(1, 4, 8), with_tls=True,
     ),
     "default": _storescp("DCMTK storescp, as it comes", {}, associations=(1, 4, 8)),
     "orthanc": _orthanc(),
@@ -197,7 +239,9 @@ def running(receiver: Receiver, folder: Path, port: int) -> Iterator[list[subpro
     try:
         deadline = time.monotonic() + 60
         while subprocess.run(
-            ["/usr/bin/echoscu", "-aec", "SCP", "127.0.0.1", str(port)], capture_output=True, check=False
+            ["/usr/bin/echoscu", *(_by_tls("sender") if receiver.tls else []), "-aec", "SCP", "127.0.0.1", str(port)],
+            capture_output=True,
+            check=False,
         ).returncode:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{receiver.name} does not answer")
@@ -219,12 +263,21 @@ def measure(receiver: Receiver, associations: int, files: list[Path], folder: Pa
         RuntimeError: an image was refused or is not there.
     """
     port = free_port()
+    secured = _by_tls("sender") if receiver.tls else []
     with running(receiver, folder, port) as processes:
         watch = Watch(processes)
         start = time.perf_counter()
         senders = [
             subprocess.Popen(
-                [program("storescu", "dcmtk"), "-aec", "SCP", "127.0.0.1", str(port), *files[i::associations]],
+                [
+                    program("storescu", "dcmtk"),
+                    *secured,
+                    "-aec",
+                    "SCP",
+                    "127.0.0.1",
+                    str(port),
+                    *files[i::associations],
+                ],
                 env=PACE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -324,7 +377,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     lines = measured_in(given.folder, given.only, given, keep=True)
     if given.memory is not None:
-        in_memory = [key for key in given.only if key in ("ours1", "ours2", "tuned")]
+        in_memory = [key for key in given.only if key in ("ours1", "ours2", "ours1tls", "tuned", "tunedtls")]
         lines += measured_in(given.memory, in_memory, given, keep=False)
     scheduling = "normal priority" if os.sched_getscheduler(0) == os.SCHED_OTHER else "real-time priority"
     lines = [

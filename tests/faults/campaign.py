@@ -35,6 +35,7 @@ from dicomnode.audit import trail
 from dicomnode.audit.messages import AuditPeer
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.models.build import method
+from dicomnode.network.tls import ReloadingContext
 from dicomnode.reception.spooled import digest, split
 from dicomnode.results import encode
 from dicomnode.service.processes import prepare_folders
@@ -42,6 +43,7 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import results_folder
 from tests.faults import roles
 from tests.faults.studies import make_study, study_uid
+from tests.helpers.certificates import Authority, fingerprint, toml
 from tests.helpers.databases import PostgreSQL
 from tests.helpers.ports import free_port
 from tests.helpers.prerequisites import check_or_exit, data_folder
@@ -60,8 +62,8 @@ _ENDED = ("delivered", "committed")
 class WatchfulPacs(StoragePeer):
     """A PACS that notices when an object comes again with other content."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__("PACS", "127.0.0.1", free_port(), folder)
+    def __init__(self, folder: Path, security: ReloadingContext | None) -> None:
+        super().__init__("PACS", "127.0.0.1", free_port(), folder, security=security)
         self.came: Counter[str] = Counter()
         self.changed: set[str] = set()
 
@@ -116,6 +118,7 @@ class Campaign:
         seed: int,
         *,
         postgresql: bool,
+        tls: bool = False,
         pause_s: float,
         say: Callable[[str], None],
         most: int = 10_000,
@@ -126,7 +129,11 @@ class Campaign:
         self.pause_s, self.most, self.audit = pause_s, most, audit
         self.verdict = Verdict()
         self.began = time.monotonic()
-        self.pacs = WatchfulPacs(folder / "pacs")
+        hospital = Authority(folder / "tls") if tls else None
+        names = ("node", "scanner", "pacs")
+        node, scanner, pacs = (None if hospital is None else hospital.files(name) for name in names)
+        self.tls, self.scanner = node, scanner
+        self.pacs = WatchfulPacs(folder / "pacs", None if pacs is None else ReloadingContext(pacs, server=True))
         self.database = PostgreSQL(folder / "postgresql").start() if postgresql else None
         self.port = free_port()
         self.path = folder / "ae_config.toml"
@@ -142,9 +149,16 @@ class Campaign:
 
     def _toml(self) -> str:
         url = "" if self.database is None else self.database.url
+        listening = f"port = {self.port}"
+        secured = certificates = ""
+        if self.tls is not None and self.scanner is not None:
+            listening = f"plain = false\ntls_port = {self.port}"
+            proof = f'certificates = ["{fingerprint(self.scanner.certificate)}"]'
+            certificates = toml(self.tls) + f'[[node.callers]]\nae_title = "SCANNER"\n{proof}\n'
+            secured = "tls = true"
         return f"""
 [node]
-port = {self.port}
+{listening}
 [settle]
 release_s = 0.3
 quiet_s = 20
@@ -161,6 +175,8 @@ host = "127.0.0.1"
 port = {self.pacs.port}
 retry_first_s = 0.3
 retry_longest_s = 2
+{secured}
+{certificates}
 [audit]
 to = "{"file" if self.audit else "off"}"
 file = "audit.log"
@@ -198,7 +214,8 @@ file = "audit.log"
         self.processes[role] = process
 
     def _start_sender(self, name: str) -> None:
-        arguments = (self.port, self.folder / "scans" / name, self._acknowledged(name), self.folder / "sender.log")
+        scans, log = self.folder / "scans" / name, self.folder / "sender.log"
+        arguments = (self.port, scans, self._acknowledged(name), log, self.scanner)
         process = self.fork.Process(target=roles.send, args=arguments, name=name)
         process.start()
         self.sending[name] = process
@@ -446,6 +463,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=1.5, help="seconds between two kills, on average")
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--audit", action="store_true", help="keep an audit trail, and judge it too")
+    parser.add_argument("--tls", action="store_true", help="scanners, node and PACS speak TLS")
     parser.add_argument("--out", type=Path, default=None, help="keep everything here; else a temporary folder")
     given = parser.parse_args()
     databases = ["sqlite", "postgresql"] if given.database == "both" else [given.database]
@@ -464,6 +482,7 @@ def main() -> int:
                 source,
                 given.seed,
                 postgresql=database == "postgresql",
+                tls=given.tls,
                 pause_s=given.pause,
                 say=lambda line: print(line, flush=True),
                 audit=given.audit,

@@ -11,6 +11,7 @@ import pydicom
 from pynetdicom import AE
 
 from dicomnode import config, logs
+from dicomnode.network.tls import Security, TlsFiles, client_context
 from dicomnode.service import audit, processes
 from dicomnode.service.clock import Housekeeping
 from dicomnode.store.catalog.catalog import Catalog
@@ -52,23 +53,24 @@ def tick(path: Path, log: Path) -> None:
     threading.Event().wait()
 
 
-def send(port: int, folder: Path, acknowledged: Path, log: Path) -> None:
+def send(port: int, folder: Path, acknowledged: Path, log: Path, files: TlsFiles | None) -> None:
     """A scanner: sends the folder until every image has been answered with success, whatever happens meanwhile.
 
     Each acknowledged SOP Instance UID is a line of `acknowledged`. A killed scanner knows nothing: it begins again.
     """
     _output(log)
     paths = sorted(folder.glob("*.dcm"))
-    while not _send_all(port, paths, acknowledged):
+    while not _send_all(port, paths, acknowledged, files):
         time.sleep(_AGAIN_S)
 
 
-def _send_all(port: int, paths: list[Path], acknowledged: Path) -> bool:
+def _send_all(port: int, paths: list[Path], acknowledged: Path, files: TlsFiles | None) -> bool:
     first = pydicom.dcmread(paths[0], stop_before_pixels=True)
     scanner = AE("SCANNER")
     scanner.acse_timeout = scanner.dimse_timeout = scanner.network_timeout = 20
     scanner.add_requested_context(first.SOPClassUID, first.file_meta.TransferSyntaxUID)
-    association = scanner.associate("127.0.0.1", port, ae_title="DICOMNODE")
+    secured = None if files is None else (client_context(Security(files)), "127.0.0.1")
+    association = scanner.associate("127.0.0.1", port, ae_title="DICOMNODE", tls_args=secured)
     if not association.is_established:
         return False
     complete = True

@@ -9,15 +9,23 @@ from tests.faults.campaign import SCAN, Campaign
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("database", "seed"), [("sqlite", 11), ("postgresql", 12)])
+@pytest.mark.parametrize(("database", "seed", "tls"), [("sqlite", 11, True), ("postgresql", 12, False)])
 def test_a_dozen_kills_lose_nothing_and_double_nothing(
-    data: Path, peer: Callable[[str, str], str], tmp_path: Path, database: str, seed: int
+    data: Path, peer: Callable[[str, str], str], tmp_path: Path, database: str, seed: int, tls: bool
 ) -> None:
     if database == "postgresql":
         peer("initdb", "postgresql")
     source = data / SCAN
     campaign = Campaign(
-        tmp_path, source, seed, postgresql=database == "postgresql", pause_s=1.0, most=1, say=print, audit=True
+        tmp_path,
+        source,
+        seed,
+        postgresql=database == "postgresql",
+        tls=tls,
+        pause_s=1.0,
+        most=1,
+        say=print,
+        audit=True,
     )
     verdict = campaign.run(6)
     print(verdict)

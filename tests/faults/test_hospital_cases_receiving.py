@@ -23,6 +23,8 @@ from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.store.spool import Spool
+from tests.helpers.certificates import Authority, toml
+from tests.helpers.ports import free_port
 from tests.helpers.receiving import Receiving
 from tests.helpers.scanners import associated, ct, rejection, store_bytes
 from tests.helpers.waiting import until
@@ -208,6 +210,37 @@ def test_case_08_port_probes_leave_no_trace(node: Receiving, peer: Peer) -> None
         node.connect().close()
     until("the threads gone", lambda: node.threads() <= 3 and node.descriptors() <= descriptors, 10)
     assert len(node.log().splitlines()) == lines
+
+
+def test_case_09_silent_clients_do_not_block_the_tls_port(tmp_path: Path, peer: Peer) -> None:
+    """300 connections to the TLS port that say nothing, or begin a handshake and stop: an echo by TLS is answered."""
+    hospital = Authority(tmp_path / "ca")
+    files, scanner = hospital.files("node"), hospital.files("scanner")
+    port = free_port()
+    node = Receiving(
+        tmp_path / "node", node=f"plain = false\ntls_port = {port}\n", storage="minimum_free_gb = 0.01\n" + toml(files)
+    )
+    command = [peer("echoscu", "dcmtk"), "+tls", str(scanner.key), str(scanner.certificate), "+cf"]
+    command += [str(scanner.ca_file), "-aec", "NODE", "127.0.0.1", str(port)]
+    silent = []
+    try:
+        subprocess.run(command, check=True, timeout=60)
+        until("the threads gone", lambda: node.threads() <= 3, 10)
+        descriptors = node.descriptors()
+        for number in range(300):
+            silent.append(socket.create_connection(("127.0.0.1", port), timeout=60))
+            if number % 2:
+                silent[-1].sendall(b"\x16\x03\x01\x02\x00\x01\x00")
+        start = time.monotonic()
+        subprocess.run(command, check=True, timeout=60)
+        assert time.monotonic() - start < 5
+        for one in silent:
+            one.close()
+        until("the threads gone", lambda: node.threads() <= 3 and node.descriptors() <= descriptors, 20)
+    finally:
+        for one in silent:
+            one.close()
+        node.stop()
 
 
 def test_case_10_a_disk_slower_than_the_senders_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ class Receiving:
         def listens() -> bool:
             assert process.poll() is None, self.log()
             return any(
-                c.status == psutil.CONN_LISTEN and c.laddr.port == self.port
+                c.status == psutil.CONN_LISTEN and c.laddr.port == (self.config.node.tls_port or self.port)
                 for c in psutil.Process(process.pid).net_connections("tcp")
             )
 

@@ -59,7 +59,7 @@ def storescu_process(program: str, port: int, folder: Path) -> subprocess.Comple
 class Node:
     """`dicomnode serve`, in a folder of its own."""
 
-    def __init__(self, folder: Path, destinations: str, extra: str = "") -> None:
+    def __init__(self, folder: Path, destinations: str, extra: str = "", listening: str = "") -> None:
         self.folder, self.port = folder, free_port()
         folder.mkdir(parents=True, exist_ok=True)
         self.config_path = folder / "ae_config.toml"
@@ -67,6 +67,7 @@ class Node:
             f"""
 [node]
 port = {self.port}
+{listening}
 [settle]
 release_s = 0.5
 quiet_s = 4
@@ -169,7 +170,7 @@ allow_demo_bundles = true
 class Orthanc:
     """A running Orthanc: the DICOM side by AE title and port, the REST side by `get`."""
 
-    def __init__(self, folder: Path, program: str) -> None:
+    def __init__(self, folder: Path, program: str, more: dict[str, Any] | None = None) -> None:
         self.folder, self.ae_title = folder, "ORTHANC"
         self.port, self.http = free_port(), free_port()
         settings = json.loads((ROOT / "deploy" / "orthanc.json").read_text())
@@ -178,6 +179,7 @@ class Orthanc:
             "IndexDirectory": str(folder / "storage"),
             "HttpPort": self.http,
             "DicomPort": self.port,
+            **(more or {}),
         }
         (folder / "orthanc.json").write_text(json.dumps(settings))
         with (folder / "orthanc.log").open("wb") as log:

@@ -18,7 +18,7 @@ from pynetdicom.sop_class import Verification
 from dicomnode.errors import ConfigurationError, PeerError
 from dicomnode.network import tls
 from dicomnode.network.association import Peer, echo
-from dicomnode.network.identities import Identity, identity
+from dicomnode.network.identities import CertificateIdentity, identity
 from dicomnode.network.tls import ReloadingContext, Security, TlsFiles
 from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.transport import has_request
@@ -49,7 +49,7 @@ def client(hospital: Authority) -> TlsFiles:
 class Pair:
     """Both ends of a TLS connection."""
 
-    def __init__(self, server: ReloadingContext, client: ssl.SSLContext) -> None:
+    def __init__(self, server: ReloadingContext, client: ssl.SSLContext, session: ssl.SSLSession | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             near = socket.create_connection(listener.getsockname())
             far, _ = listener.accept()
@@ -62,7 +62,7 @@ class Pair:
         thread.start()
         near.settimeout(20)
         try:
-            self.theirs = client.wrap_socket(near, server_hostname="localhost")
+            self.theirs = client.wrap_socket(near, server_hostname="localhost", session=session)
         except OSError:
             near.close()
             thread.join()
@@ -110,6 +110,24 @@ def test_modern_tls_with_aead_alone(server: TlsFiles, client: TlsFiles, connect:
     assert cipher is not None and "GCM" in cipher[0] and cipher[0].startswith("ECDHE")
     assert pair.theirs.compression() is None
     assert pair.theirs.session is None or not pair.theirs.session.has_ticket
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_session_is_resumed(server: TlsFiles, client: TlsFiles, version: ssl.TLSVersion) -> None:
+    """A certificate that was revoked since, or has expired, would come in by an old session."""
+    calling = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    calling.load_cert_chain(client.certificate, client.key)
+    calling.load_verify_locations(client.ca_file)
+    calling.maximum_version = version
+    listening = ReloadingContext(server, server=True)
+    session = None
+    for _ in range(2):
+        pair = Pair(listening, calling, session)
+        pair.ours.sendall(b"x")
+        assert pair.theirs.recv(1) == b"x"
+        assert not pair.theirs.session_reused
+        session = pair.theirs.session
+        pair.close()
 
 
 @pytest.mark.parametrize(
@@ -217,14 +235,14 @@ def test_what_a_certificate_shows(hospital: Authority, server: TlsFiles, connect
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("SHA256:" + ":".join(["AB"] * 32), Identity("sha256", "ab" * 32)),
-        ("dns:Host.Example.", Identity("DNS", "host.example")),
-        ("IP:2001:DB8::0001", Identity("IP", "2001:db8::1")),
-        ("CN: CT 1 ", Identity("CN", "CT 1")),
-        ("URI:urn:x:y", Identity("URI", "urn:x:y")),
+        ("SHA256:" + ":".join(["AB"] * 32), CertificateIdentity("sha256", "ab" * 32)),
+        ("dns:Host.Example.", CertificateIdentity("DNS", "host.example")),
+        ("IP:2001:DB8::0001", CertificateIdentity("IP", "2001:db8::1")),
+        ("CN: CT 1 ", CertificateIdentity("CN", "CT 1")),
+        ("URI:urn:x:y", CertificateIdentity("URI", "urn:x:y")),
     ],
 )
-def test_identities_are_compared_by_what_they_mean(text: str, wanted: Identity) -> None:
+def test_identities_are_compared_by_what_they_mean(text: str, wanted: CertificateIdentity) -> None:
     assert identity(text) == wanted
 
 

@@ -11,13 +11,15 @@ from dicomnode.network import association
 from dicomnode.network.association import Peer
 from dicomnode.operations import checks
 from tests.conftest import ROOT
+from tests.helpers.certificates import Authority, toml
 from tests.helpers.ports import free_port
 
 
 def port_of(tmp_path: Path, port: int) -> checks.Result:
     path = tmp_path / "ae_config.toml"
     path.write_text(f'[node]\nport = {port}\n[storage]\nstate = "s"\n')
-    return checks._port(config.load(path))
+    (found,) = checks._ports(config.load(path))
+    return found
 
 
 def test_a_free_port(tmp_path: Path) -> None:
@@ -85,3 +87,18 @@ def test_peers_are_asked_just_as_the_node_asks_them(tmp_path: Path, monkeypatch:
         (what, True, "answered C-ECHO in 12 ms") for what in ("destination pacs", *tables)
     ]
     assert asked == [loaded.destination[0].peer, *(table.peer for table in loaded.remotes)]
+
+
+def test_certificates_are_checked(tmp_path: Path) -> None:
+    hospital = Authority(tmp_path / "ca")
+    path = tmp_path / "ae_config.toml"
+    path.write_text(f"[node]\nplain = false\ntls_port = {free_port()}\n" + toml(hospital.files("node")))
+    found = [r for r in checks.run(config.load(path)) if r.what in ("port", "tls_port", "tls")]
+    assert [(r.what, r.ok) for r in found] == [("tls_port", True), ("tls", True)]
+    assert "can be used until" in found[1].text
+    soon = hospital.files("soon", days=20)
+    soon.key.chmod(0o644)
+    path.write_text(f"[node]\ntls_port = {free_port()}\n" + toml(soon))
+    wrong = [r.text for r in checks.run(config.load(path)) if r.what == "tls"]
+    assert len(wrong) == 2
+    assert "in 19 days: replace it before" in wrong[0] and "chmod 600" in wrong[1]

@@ -7,6 +7,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomnode.errors import UsageError
 from dicomnode.network.association import Peer
+from dicomnode.network.tls import Security, TlsFiles
 from dicomnode.outbound import peers
 from dicomnode.outbound.destinations.dicom import DicomDestination
 
@@ -51,3 +52,13 @@ def _peer(text: str, path: Path) -> Peer:
     found = peers.find(text, path)
     assert isinstance(found, DicomDestination)
     return found.peer
+
+
+def test_an_address_by_tls(tmp_path: Path) -> None:
+    path = tmp_path / "ae_config.toml"
+    with pytest.raises(UsageError, match=r"--tls needs the table \[tls\]"):
+        peers.find("A@h:1", path, tls=True)
+    path.write_text('[tls]\ncertificate = "a"\nkey = "b"\nca_file = "c"\n')
+    found = peers.find("A@h:1", path, tls=True)
+    assert isinstance(found, DicomDestination)
+    assert found.peer.security == Security(TlsFiles(tmp_path / "a", tmp_path / "b", tmp_path / "c"))
