@@ -34,9 +34,16 @@ def registry_export(
 
     from dicomnode.registry.export import export
 
-    with _opened(load(config_file)) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
+    config = load(config_file)
+    with _opened(config) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("scans", total=None)
-        done = export(catalog, out, lambda now, total: bar.update(task, completed=now, total=total))
+        done = export(
+            catalog,
+            out,
+            lambda now, total: bar.update(task, completed=now, total=total),
+            disease=config.registry.disease,
+            site=config.registry.site,
+        )
     typer.echo(
         f"{out}: {done.scans} scans of {done.patients} patients, {done.volumes} volumes, {done.outcomes} outcomes; "
         f"{done.doubtful} scans with doubtful lung segmentation were excluded"

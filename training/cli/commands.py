@@ -139,6 +139,9 @@ def cohort(
     transplant: Annotated[
         str, typer.Option(help="How to treat a lung transplant: event, censor or ignore.")
     ] = "censor",
+    disease: Annotated[str, typer.Option(help="With --dicom: disease of the patients, for report and bundle.")] = "",
+    source: Annotated[str, typer.Option(help="With --dicom: where the scans come from, and their licence.")] = "",
+    site: Annotated[list[str] | None, typer.Option(help="With --dicom: the hospital; may be repeated.")] = None,
 ) -> None:
     """Join scans with outcomes: which scans are used, their follow-up, and why others are excluded."""
     from training.data import cohort as cohorts
@@ -155,7 +158,8 @@ def cohort(
         registry = out.with_name("registry")
     if dicom is not None:
         with bars() as tell:
-            made = make_registry(dicom, registry, outcomes, covariates, tell)
+            of = {"disease": disease, "source": source, "sites": site or []}
+            made = make_registry(dicom, registry, outcomes, covariates, tell, of)
         typer.echo(
             f"registry: {registry}; its re-identification key, to be stored separately: {registry}.key", err=True
         )

@@ -73,6 +73,11 @@ class Registry:
         return self.about["made_by"] == "synthetic"
 
     @property
+    def imported(self) -> bool:
+        """Whether its numbers come from a table that somebody else has measured (`training import`)."""
+        return self.about["made_by"] == "import"
+
+    @property
     def lungs_alone(self) -> bool:
         """Whether its volumes are cut to the lungs, with -1024 HU around them: nothing can be measured on these."""
         return holds_lungs_alone(self.about)

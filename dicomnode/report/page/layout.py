@@ -211,7 +211,10 @@ def _risk(figure: Figure, findings: Findings) -> None:
     axes.fill_between(years, percent[:, 1], percent[:, 2], color=_LEFT, alpha=0.22, linewidth=0)
     axes.plot(years, percent[:, 0], color=_LEFT, marker="o", markersize=5, linewidth=1.8)
     highest = max(float(percent.max()), 10.0)
-    for horizon, (value, lower, upper) in zip(horizons, percent[1:], strict=True):
+    # There is room for the numbers of five horizons; of more, for those of the first, the middle and the last.
+    shown = range(len(horizons)) if len(horizons) <= 5 else (0, len(horizons) // 2, len(horizons) - 1)
+    for index in shown:
+        horizon, (value, lower, upper) = horizons[index], percent[1 + index]
         label = f"{value:.0f} %\n{lower:.0f} to {upper:.0f}"
         axes.text(
             horizon.years,
