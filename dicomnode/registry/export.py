@@ -51,7 +51,8 @@ def export(
 ) -> Exported:
     """Write the registry to the new or empty folder `out`; `progress(done, total)` follows the volumes.
 
-    `disease` and `site` are stated in registry.toml. A folder in which an export was stopped is gone on with: it holds in the end what a new one would.
+    `disease` and `site` are stated in registry.toml. A folder in which an export was stopped is gone on with: it holds
+    in the end what a new one would.
 
     Raises:
         UsageError: the folder holds something else, the registry is empty, or pyarrow is not installed.

@@ -87,7 +87,9 @@ def read_description(folder: Path) -> dict[str, object]:
     if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
         raise UsageError(f"{path}: sites is {sites!r}: write a list of texts")
     if not isinstance(about.get("covariates", {}), dict) or not isinstance(about.get("radiomics_settings", ""), str):
-        raise UsageError(f"{path}: covariates must be a table, radiomics_settings a text: make it with `training import`")
+        raise UsageError(
+            f"{path}: covariates must be a table, radiomics_settings a text: make it with `training import`"
+        )
     if about.get("made_by") not in _MAKERS:
         known = ", ".join(map(repr, _MAKERS))
         raise UsageError(f"{path}: made_by is {about.get('made_by')!r}: it must be one of {known}")

@@ -85,8 +85,9 @@ def _features(phantom: Phantom, tables: Sequence[TabularModel], settings: Mappin
     It is measured, or the training population's median of what a phantom has not (age, lobes).
     """
     # Settings that are not stated are no settings to measure by: the medians stand in.
-    unmeasured = settings is None or "imageType" not in settings
-    texture = {} if unmeasured else extract.by_region(phantom.volume, phantom.labels, settings)[0]
+    texture: dict[str, dict[str, float]] = {}
+    if settings is not None and "imageType" in settings:
+        texture = extract.by_region(phantom.volume, phantom.labels, settings)[0]
     measured = names_of(quantify.by_region(phantom.volume, phantom.labels), texture)
     found: dict[str, float] = {}
     for model in tables:

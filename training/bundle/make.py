@@ -78,7 +78,9 @@ class Run:
             return LIMITS_SYNTHETIC
         disease = self.provenance.disease
         of = f"trained on patients with {disease} alone" if disease else "the disease of its patients is not stated"
-        tables = ("trained on a table of measurements: the node serves it only if it measures the same in the same way",)
+        tables = (
+            "trained on a table of measurements: the node serves it only if it measures the same in the same way",
+        )
         return (LIMITS[0], of, *(tables if self.imported else ()), *LIMITS[1:])
 
     def models(self, arm: str) -> list[Path]:

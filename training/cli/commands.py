@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode.errors import DicomnodeError, UsageError
-from training.cli import gate
+from training.cli import gate, imports
 from training.cli.bars import bars
 
 app = typer.Typer(
@@ -168,8 +168,12 @@ def cohort(
             typer.echo(f"excluded from the registry: {reason}", err=True)
     stated = {"registry": registry, "outcomes": outcomes, "out": out.parent, "cohort": {"transplant": transplant}}
     settings = from_dict({**stated, **({} if covariates is None else {"covariates": covariates})}, "training cohort")
-    found = make_cohort(settings, read(registry))
+    found, matched = make_cohort(settings, read(registry))
     cohorts.save(found, out)
+    for line in matched.lines:
+        typer.echo(line)
+    for warning in matched.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     for line in cohorts.flow_lines(found.flow):
         typer.echo(line)
 
@@ -230,6 +234,7 @@ def pretrained(
 
 
 app.add_typer(gate.app)
+app.add_typer(imports.app)
 
 
 def main() -> None:

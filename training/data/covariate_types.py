@@ -1,7 +1,7 @@
-"""Which covariates there are: age, sex and lung function always, others as a registry or a run's settings declare them.
+"""Which covariates there are: age, sex and lung function always, others as registry or settings declare them.
 
-A declaration has type, unit and range, or categories (`dicomnode.analysis.risk.covariates`); it goes into the bundle, by
-which the node judges what it is given.
+A declaration has type, unit and range, or categories (`dicomnode.analysis.risk.covariates`); it goes into the bundle,
+by which the node judges what it is given.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,7 +51,7 @@ def _number(name: str, unit: str, low: float, high: float) -> Covariate:
 #: Those that need no declaration.
 BUILT_IN: Mapping[str, Covariate] = {
     "age_years": _number("age_years", "years", 1, 120),
-    "sex_male": _number("sex_male", "1 male, 0 female", 0, 1),
+    "sex_male": _number("sex_male", "(1 male, 0 female)", 0, 1),
     "fvc_percent_predicted": _number("fvc_percent_predicted", "% predicted", 10, 200),
     "fvc_l": _number("fvc_l", "l", 0.2, 9.9),
     "dlco_percent_predicted": _number("dlco_percent_predicted", "% predicted", 5, 200),

@@ -129,7 +129,7 @@ def read_covariates(path: Path, read: Reader = csv_tables.read, free: Sequence[C
     columns["column"], columns["value"] = [], []
     by_name = {one.name: one for one in free}
     seen: dict[tuple[object, ...], int] = {}
-    for index, name in enumerate(table.columns["name"]):
+    for index in range(len(table)):
         column, value = _measurement(table, index, by_name)
         key = (columns["patient"][index], columns["date"][index], column)
         if key in seen:

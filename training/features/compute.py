@@ -21,7 +21,6 @@ import pandas as pd
 
 import dicomnode
 from dicomnode.analysis.measures.change import FOLLOWED, FOLLOWED_BY_REGION, per_year
-from dicomnode.analysis.risk.covariates import PREFIX as COVARIATE
 from dicomnode.analysis.risk.covariates import Covariate, encoded
 from dicomnode.errors import DicomnodeError, RefusedError, UsageError
 from dicomnode.files import write_whole
@@ -150,7 +149,9 @@ def _is_prepared(column: str, preparation: str) -> bool:
 def _tasks(
     cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings, cache: Path, stored: pd.DataFrame
 ) -> list[_FeatureTask]:
-    """Return the scans that the registry does not answer for."""
+    """Return the scans that the registry does not answer for; of an imported table none can be measured."""
+    if registry.imported:
+        return []
     spec = radiomics_settings(settings)
     prefixes = ("quantities.",) if spec is None else ("quantities.", "radiomics.")
     has = {p: stored[[c for c in stored if c.startswith(p)]].notna().any(axis=1).to_numpy() for p in prefixes}
@@ -255,7 +256,7 @@ def covariates(cohort: pd.DataFrame, declared: Sequence[Covariate] | None = None
     if declared is None:
         declared = of_cohort(cohort, ())
     given = cohort.assign(sex_male=cohort["sex"].map({"M": 1.0, "F": 0.0}))
-    found = {}
+    found: dict[str, list[float]] = {}
     for one in declared:
         rows = [_encoded(one, value) for value in given[one.name]]
         found |= {name: [row.get(name, np.nan) for row in rows] for name in one.features}

@@ -45,12 +45,13 @@ def text_of(estimate: Estimate | None) -> str:
 
 
 def auc(facts: RunFacts) -> ReportTable:
-    """Laid out like the study's: each model by horizon, and the study's own figures below where its disease and horizons are these."""
+    """Laid out like the study's, with its own figures below where its disease and horizons are these."""
     e = facts.evaluation
     rows = [(a.arm, *(text_of(h.auc) for h in a.horizons), text_of(a.uno_c)) for a in e.arms]
     if e.oracle:
         rows.append(("oracle (true risk)", *(text_of(o.auc) for o in e.oracle), ""))
-    rows += [(p.model, *p.auc, "") for p in STUDY]
+    if facts.published:
+        rows += [(p.model, *p.auc, "") for p in STUDY]
     head = ("AUC", *(f"{h.years} y" for h in e.horizons), f"Uno's C, {e.horizons[-1].years} y")
     return ReportTable(head, tuple(rows))
 

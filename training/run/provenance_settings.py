@@ -34,8 +34,8 @@ def of_run(settings: ProvenanceSettings, about: Mapping[str, object]) -> Provena
         own, given = getattr(stated, name), getattr(settings, name)
         if own and given and own != given:
             raise UsageError(
-                f"provenance.{name}: {given!r}, but the registry states {own!r}: remove it from the settings, or correct "
-                "registry.toml"
+                f"provenance.{name}: {given!r}, but the registry states {own!r}: remove it from the settings, or "
+                "correct registry.toml"
             )
         found[name] = own or given
     return Provenance(**found, dates=stated.dates)

@@ -18,6 +18,7 @@ from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import sha256_of, write_whole
 from dicomnode.registry_format.description import NAME as DESCRIPTION
 from training.data import cohort, covariate_types, follow_up, splits
+from training.data.matching import Matching, matching
 from training.data.outcomes import HORIZONS_YEARS
 from training.data.registry_folder import Registry
 from training.data.registry_folder import read as read_registry
@@ -26,11 +27,12 @@ from training.features import compute
 from training.features.leak_checks import names_patients, suspicious
 from training.files import alone, digest, write_json
 from training.models import stacking
-from training.models.arm import Arm, Data
+from training.models.arm import DEEP_ARMS, Arm, Data
 from training.models.registry import check_files, make_arm
 from training.progress_type import ProgressCallback
-from training.run.record import Record
+from training.run import volume_digests
 from training.run.provenance_settings import of_run
+from training.run.record import Record
 from training.run.settings import RunSettings, defaults
 
 #: Settings that may change when a finished run is started again: only what hangs on them is then done anew.
@@ -122,27 +124,41 @@ def free_covariates(settings: RunSettings, registry: Registry) -> tuple[Covariat
     Raises:
         UsageError: a declaration does not fit, or they contradict each other.
     """
-    own = covariate_types.declared(registry.about.get("covariates", {}), f"{registry.folder / DESCRIPTION}: covariates")
+    stored = registry.about.get("covariates", {})
+    assert isinstance(stored, dict), "read_description has seen to it"
+    own = covariate_types.declared(stored, f"{registry.folder / DESCRIPTION}: covariates")
     return covariate_types.joined(own, covariate_types.declared(settings.covariate_types, "covariate_types"))
 
 
-def make_cohort(settings: RunSettings, registry: Registry) -> cohort.Cohort:
-    """Return the cohort of a run's registry, outcomes and covariates; see `training.data.cohort.build`."""
+def make_cohort(settings: RunSettings, registry: Registry) -> tuple[cohort.Cohort, Matching]:
+    """Return the cohort of a run's tables (`training.data.cohort.build`), and how they match."""
     outcomes = follow_up.read_outcomes(settings.outcomes)
     free = free_covariates(settings, registry)
     covariates = None if settings.covariates is None else follow_up.read_covariates(settings.covariates, free=free)
-    return cohort.build(registry, outcomes, covariates, settings.cohort.transplant)
+    found = matching(registry, outcomes, covariates, free)
+    return cohort.build(registry, outcomes, covariates, settings.cohort.transplant), found
 
 
 def _cohort(run_: _Run) -> None:
     path = run_.folder / "cohort.parquet"
-    made = make_cohort(run_.settings, run_.registry)
+    made, found = make_cohort(run_.settings, run_.registry)
     if path.is_file() and not cohort.load(path).equals(made.frame):
         raise UsageError(f"{path} was made from different input or settings: delete it")
     cohort.save(made, path)
+    write_json(run_.folder / "matching.json", asdict(found))
+    for text in found.warnings:
+        run_.record.warn(text)
     methods = run_.registry.scans["algorithm_digest"].nunique()
     if methods > 1:
         run_.record.warn(f"the registry's features come from {methods} versions of the method (algorithm_digest)")
+
+
+def _hash_volumes(run_: _Run) -> None:
+    """Of the volumes that the run reads: the networks' and those that are measured here."""
+    frame = cohort.load(run_.folder / "cohort.parquet")
+    reads = any(arm.name in DEEP_ARMS for arm in run_.arms) or not run_.registry.lungs_alone
+    volumes = frame["volume"].to_list() if reads else []
+    run_.record.put(volumes=volume_digests.record(run_.folder, run_.registry.folder, volumes, run_.progress))
 
 
 def _splits(run_: _Run) -> None:
@@ -157,7 +173,10 @@ def _splits(run_: _Run) -> None:
 def _features(run_: _Run) -> None:
     frame = cohort.load(run_.folder / "cohort.parquet")
     declared = covariate_types.of_cohort(frame, free_covariates(run_.settings, run_.registry))
-    found = compute.compute(frame, run_.registry, run_.settings.features, run_.folder / "measured", run_.progress, declared)
+    _hash_volumes(run_)
+    found = compute.compute(
+        frame, run_.registry, run_.settings.features, run_.folder / "measured", run_.progress, declared
+    )
     write_whole(run_.folder / "features.parquet", found.to_parquet(index=False))
     odd = suspicious(found.drop(columns="scan"), cohort.outcomes_of(frame), run_.settings.horizons)
     for one in odd:
@@ -193,6 +212,7 @@ def read_data(folder: Path, registry: Path, horizons: Sequence[int] = HORIZONS_Y
 
 
 def _arms(run_: _Run) -> None:
+    _hash_volumes(run_)  # again: a run that goes on must not go on with others
     for arm in run_.arms:
         run_.record.step(f"arms/{arm.name}", "", _predictions(run_.folder, arm.name), partial(_arm, run_, arm))
 

@@ -145,9 +145,7 @@ def check(declared: Iterable[Covariate], features: Mapping[str, float], needed: 
 
 
 def _out_of_range(one: Covariate) -> RefusedError:
-    return RefusedError(
-        "covariate-out-of-range", f"{one.name} is outside what the model was made for: {one.described}"
-    )
+    return RefusedError("covariate-out-of-range", f"{one.name} is outside what the model was made for: {one.described}")
 
 
 def _is_word(text: str) -> bool:
