@@ -27,6 +27,10 @@ def analyze(
         list[Path] | None,
         typer.Option(metavar="FILE", help="findings.json of a prior scan, for the change report (repeatable)."),
     ] = None,
+    covariates: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML with what the bundle takes beside the image, such as fvc_l = 2.9."),
+    ] = None,
     earlier: Annotated[list[Path] | None, typer.Option(hidden=True)] = None,  # the former name of --prior
 ) -> None:
     """Analyse a study without network or database.
@@ -40,7 +44,8 @@ def analyze(
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
     priors = [*(prior or ()), *(earlier or ())]
-    raise SystemExit(offline.run(source, out, None if config_file is None else load(config_file).analysis, priors))
+    table = None if config_file is None else load(config_file).analysis
+    raise SystemExit(offline.run(source, out, table, priors, covariates))
 
 
 @app.command()

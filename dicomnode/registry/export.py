@@ -77,7 +77,7 @@ def export(
     if outcomes:
         write_csv(out / "outcomes.csv", OUTCOME_COLUMNS, map(asdict, outcomes))
     notes = "dates are shifted by patient; ages above 89 are 90; voxels outside the lungs are not kept"
-    stated = {"disease": disease, "sites": [site] if site else [], "source": "clinical scans received by a dicomnode"}
+    stated = {"disease": disease, "sites": [site] if site else []}
     write_description(out, "node", (s.algorithm_digest for s in placed), notes, {k: v for k, v in stated.items() if v})
     (out / _BEGUN).unlink(missing_ok=True)
     return Exported(

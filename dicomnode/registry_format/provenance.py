@@ -11,8 +11,11 @@ _SYSTEMIC_SCLEROSIS = frozenset(
         *("systemic sclerosis", "systemic sclerosis ild", "systemic scleroderma", "scleroderma", "ssc", "ssc ild"),
         *("systemic sclerosis associated interstitial lung disease", "systemic sclerosis interstitial lung disease"),
         *("systemic sclerosis with interstitial lung disease", "scleroderma ild", "ild in systemic sclerosis"),
+        "systemic sclerosis imitated by phantoms",
     }
 )
+#: Of phantoms.
+_IMITATED = "systemic sclerosis, imitated by phantoms"
 NOT_STATED = "not stated"
 _DATES = {
     "node": "shifted by patient",
@@ -20,6 +23,8 @@ _DATES = {
     "synthetic": "drawn",
     "import": "shifted by patient",
 }
+#: Where nothing else is stated, the registry's writer tells it.
+_SOURCES = {"node": "clinical scans received by a dicomnode", "synthetic": "phantoms drawn by `training synthetic`"}
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,8 @@ class Provenance:
         made_by = str(about.get("made_by", ""))
         sites = about.get("sites", ())
         return cls(
-            disease=str(about.get("disease", "") or ("systemic sclerosis" if made_by == "synthetic" else "")),
-            source=str(about.get("source", "")),
+            disease=str(about.get("disease", "") or (_IMITATED if made_by == "synthetic" else "")),
+            source=str(about.get("source", "") or _SOURCES.get(made_by, "")),
             sites=tuple(map(str, sites)) if isinstance(sites, list | tuple) else (str(sites),),
             period=str(about.get("period", "")),
             dates=str(about.get("dates", "") or _DATES.get(made_by, "")),

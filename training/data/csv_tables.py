@@ -72,6 +72,8 @@ def read(path: Path, columns: Mapping[str, Parse], optional: Mapping[str, Parse]
     parsed: dict[str, list[object]] = {}
     header, rows = cells_of(path)
     _check_header(path, header, columns, known)
+    if not rows:
+        raise UsageError(f"{path} has a header but no rows: add at least one")
     parsed = {name: [] for name in header}
     for number, cells in enumerate(rows, start=FIRST_ROW):
         _take(path, number, header, cells, known, parsed)
@@ -102,7 +104,7 @@ def cells_of(path: Path) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a CSV file, as text.
 
     Raises:
-        UsageError: it is no CSV file in UTF-8 with commas, or has no rows.
+        UsageError: it is no CSV file in UTF-8 with commas.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -118,8 +120,6 @@ def cells_of(path: Path) -> tuple[list[str], list[list[str]]]:
                     f"{path}, row 1: its columns are separated by {what}, not by commas: save it as «CSV UTF-8» with "
                     "commas, and numbers with a decimal point"
                 )
-    if header and not rows:
-        raise UsageError(f"{path} has a header but no rows: add at least one")
     return header, rows
 
 

@@ -144,6 +144,12 @@ def classify(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], a
         UsageError: a column is unknown, doubled or missing, with the cure.
     """
     names = [name.strip() for name in header]
+    if not any(map(PYRADIOMICS.fullmatch, names)) and any(
+        PYRADIOMICS.fullmatch(c.strip()) for r in rows for c in r[:2]
+    ):
+        raise UsageError(
+            f"{path}: the features stand in rows: the table is transposed: write a row a scan (pandas: frame.T)"
+        )
     _check_names(path, names, rows, asked)
     found = _Sorting(path, asked)
     for at, name in enumerate(names):
@@ -153,7 +159,10 @@ def classify(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], a
     if "patient" not in found.roles:
         raise UsageError(f"{path}, row 1: no column of patients: name it with --patient COLUMN")
     if not found.features:
-        raise _no_features(path, rows)
+        raise UsageError(
+            f"{path}, row 1: no column is a measurement: PyRadiomics' names (original_firstorder_Mean) are known, "
+            "others are listed under `features` (--columns)"
+        )
     return Columns(found.roles, found.unit, found.features, found.covariates, found.settings, tuple(found.passed_over))
 
 
@@ -258,15 +267,4 @@ def _unknown(path: Path, names: Sequence[str]) -> UsageError:
         f'FILE): [covariates.{first}] column = {names[0]!r}, type = "number", unit = "…", range = [low, high] (or type '
         f'= "category", categories = [...]); or features = [{names[0]!r}] if it was measured on the image; or ignore = '
         f"[{names[0]!r}]{hint}"
-    )
-
-
-def _no_features(path: Path, rows: Sequence[Sequence[str]]) -> UsageError:
-    if any(PYRADIOMICS.fullmatch(cell.strip()) for row in rows for cell in row[:2]):
-        return UsageError(
-            f"{path}: the features stand in rows: the table is transposed: write a row a scan (pandas: frame.T)"
-        )
-    return UsageError(
-        f"{path}, row 1: no column is a measurement: PyRadiomics' names (original_firstorder_Mean) are known, others "
-        "are listed under `features` (--columns)"
     )

@@ -73,10 +73,11 @@ def import_table(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not empty: give a new folder, so that no registry is overwritten")
     table = read_wide(features, asked)
+    keys = _keys(table)
     measured = import_values.measurements(table)
     follow_up = ends(table, outcomes, asked)
     names = pseudonyms.load(out.with_name(f"{out.name}.key"), f"remove it and {out}, and import the table anew")
-    scans = _scans(table, names)
+    scans = _scans(table, keys, names)
     covariates = _covariates(table, scans)
     stated = _radiomics_settings(table, settings)
     out.mkdir(parents=True, exist_ok=True)
@@ -116,35 +117,44 @@ def read_wide(path: Path, asked: Asked) -> WideTable:
     return WideTable(path, tuple(name.strip() for name in header), tuple(map(tuple, rows)), columns)
 
 
-def _scans(table: WideTable, names: Pseudonyms) -> list[dict[str, object]]:
-    """Return the rows of scans.csv, in the table's order."""
-    roles = table.columns.roles
+def _keys(table: WideTable) -> list[tuple[str, str]]:
+    """Return patient, and scan or else day, of each row: what tells the rows apart.
+
+    Raises:
+        UsageError: two rows are of one scan.
+    """
     patients = table.parsed("patient", csv_tables.words, needed=True)
     own = table.parsed("scan", csv_tables.words, needed=True)
-    days = scan_days(table)
-    more = {
-        "age_years": table.parsed("age_years", import_values.age),
-        "sex": table.parsed("sex", import_values.sex),
-        "slice_thickness_mm": table.parsed("slice_thickness_mm", import_values.thickness),
-        **{role: table.parsed(role, csv_tables.words) for role in ("manufacturer", "model", "kernel")},
-    }
-    found: list[dict[str, object]] = []
-    first: dict[tuple[object, ...], int] = {}
-    for index, (who, scan, day) in enumerate(zip(patients, own, days, strict=True)):
-        key = (who, scan) if scan is not None else (who, day)
+    first: dict[tuple[str, str], int] = {}
+    for index, (who, scan, day) in enumerate(zip(patients, own, scan_days(table), strict=True)):
+        key = (str(who), str(day if scan is None else scan))
         if key in first:
             where = f"has a row already, row {first[key] + csv_tables.FIRST_ROW}"
             if table.has("date") or table.has("scan"):
                 cure = "each scan has one row: remove one of the two (several regions of one scan cannot be told apart)"
             else:
                 cure = "name the scans' dates (--date) or their names (--scan), or keep one row a patient"
-            raise table.refuse(index, roles["patient"], where, cure)
+            raise table.refuse(index, table.columns.roles["patient"], where, cure)
         first[key] = index
-        patient = names.patient(clinic_tables.text_hash(str(who), ""))
+    return list(first)
+
+
+def _scans(table: WideTable, keys: Sequence[tuple[str, str]], names: Pseudonyms) -> list[dict[str, object]]:
+    """Return the rows of scans.csv, in the table's order."""
+    days = scan_days(table)
+    more: dict[str, Sequence[object]] = {
+        "age_years": table.parsed("age_years", import_values.age),
+        "sex": table.parsed("sex", import_values.sex),
+        "slice_thickness_mm": table.parsed("slice_thickness_mm", import_values.thickness),
+        **{role: table.parsed(role, csv_tables.words) for role in ("manufacturer", "model", "kernel")},
+    }
+    found: list[dict[str, object]] = []
+    for index, (key, day) in enumerate(zip(keys, days, strict=True)):
+        patient = names.patient(clinic_tables.text_hash(key[0], ""))
         found.append(
             {
                 "patient": patient,
-                "scan": names.scan(json.dumps([str(part) for part in key])),
+                "scan": names.scan(json.dumps(key)),
                 "date": _shifted(day, patient, names, table.has("date")),
                 **{name: values[index] for name, values in more.items()},
             }

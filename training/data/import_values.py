@@ -91,7 +91,9 @@ class WideTable:
 
 
 def check_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Refuse rows that are longer or shorter than the header."""
+    """Refuse a table without rows, or with rows that are longer or shorter than the header."""
+    if header and not rows:
+        raise UsageError(f"{path} has a header but no rows: add at least one")
     for number, cells in enumerate(rows, start=csv_tables.FIRST_ROW):
         if len(cells) != len(header):
             raise UsageError(

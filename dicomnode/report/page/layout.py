@@ -20,7 +20,7 @@ from dicomnode.report.page.style import RULE as _RULE
 from dicomnode.report.page.style import TEXT as _TEXT
 from dicomnode.report.page.style import write as _write
 from dicomnode.report.page.views import View, Views
-from dicomnode.report.wording import DEMO, is_demo, plain
+from dicomnode.report.wording import DEMO, is_demo, made_from, plain
 
 DPI: Final = 100
 SIZE_INCHES: Final = (10.24, 12.80)
@@ -258,7 +258,12 @@ def _provenance(figure: Figure, findings: Findings) -> None:
         f"Series {s.series_uid}",
         f"{s.slices} slices, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z), kernel {plain(s.kernel) or 'not stated'}",
         f"Segmentation: {plain(lungs.segmenter)} {plain(lungs.segmenter_version)}. Risk model: {model}.",
-        "Computed automatically, without human review. Not validated outside systemic sclerosis.",
+        " ".join(
+            (
+                "Computed automatically, without human review. Not validated outside systemic sclerosis.",
+                *made_from(findings),
+            )
+        ),
     )
     _rule(figure, 0.115, 0.03, 0.97)
     for k, line in enumerate(lines):
