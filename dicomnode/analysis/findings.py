@@ -159,6 +159,7 @@ class Risk:
         slice_relevance: feet first; empty where no network looked at slices.
         scan_codes: by network, the numbers that it remembers this scan by, for the patient's next scan.
         flags: doubts about this prediction alone; they stand among the findings' flags too.
+        disease: of the patients that the model was made from; "": not stated, or phantoms.
     """
 
     bundle: str
@@ -170,6 +171,7 @@ class Risk:
     slice_relevance: tuple[SliceRelevance, ...] = ()
     scan_codes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
+    disease: str = ""
 
 
 #: A change's former keys and those of today: findings.json is kept for ten years.

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +58,8 @@ class Method:
     radiomics_settings: Mapping[str, Any] | None
     bundle: "Bundle | None"
     rules: Rules = DEFAULT_RULES
+    #: Of the one patient who is analysed, by name, as the bundle declares them: `dicomnode analyze --covariates`.
+    covariates: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -68,6 +70,7 @@ class Method:
             "radiomics": None if self.radiomics_settings is None else dict(self.radiomics_settings),
             "bundle": None if self.bundle is None else self.bundle.sha256,
             "selection": asdict(self.rules),
+            **({"covariates": dict(self.covariates)} if self.covariates else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -223,7 +226,7 @@ def measure(
     if method.bundle is not None:
         with watch.stage("risk"):
             before = change.latest_before(findings, priors)
-            findings = _with_risk(findings, method.bundle, headers[0], segmented, before)
+            findings = _with_risk(findings, method.bundle, headers[0], segmented, before, method.covariates)
     for stage in ("radiomics", "risk"):
         watch.seconds.setdefault(stage, 0.0)
     findings = replace(findings, trend=trend.trend(findings, priors), timings_s=watch.seconds)
@@ -285,14 +288,19 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
 
 
 def _with_risk(
-    findings: Findings, bundle: "Bundle", header: Dataset, segmented: Segmented, before: Findings | None
+    findings: Findings,
+    bundle: "Bundle",
+    header: Dataset,
+    segmented: Segmented,
+    before: Findings | None,
+    given: Mapping[str, float | str],
 ) -> Findings:
     """Return the findings with the bundle's risk, or with a flag that says why there is none."""
     if doubts := [f.code for f in findings.flags if f.severity == "error"]:
         why = f"the lung segmentation is doubtful ({', '.join(doubts)})"
     else:
         try:
-            risk = predict.predict(bundle, findings, header, segmented.volume, segmented.labels, before)
+            risk = predict.predict(bundle, findings, header, segmented.volume, segmented.labels, before, given)
             return replace(findings, risk=risk, flags=(*findings.flags, *risk.flags))
         except RefusedError as e:
             why = str(e)

@@ -27,6 +27,10 @@ def analyze(
         list[Path] | None,
         typer.Option(metavar="FILE", help="findings.json of a prior scan, for the change report (repeatable)."),
     ] = None,
+    covariates: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML with what the bundle takes beside the image, such as fvc_l = 2.9."),
+    ] = None,
     earlier: Annotated[list[Path] | None, typer.Option(hidden=True)] = None,  # the former name of --prior
 ) -> None:
     """Analyse a study without network or database.
@@ -50,7 +54,8 @@ def analyze(
     def work() -> int:
         from dicomnode.operations import analyze
 
-        return analyze.run(source, out, None if config is None else config.analysis, priors, limits.memory_bytes)
+        table = None if config is None else config.analysis
+        return analyze.run(source, out, table, priors, limits.memory_bytes, covariates)
 
     def over(why: str) -> int:
         from dicomnode.operations import analyze

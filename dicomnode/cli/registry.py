@@ -39,7 +39,13 @@ def registry_export(
     with _opened(config) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("scans", total=None)
         note_export(config, str(out.absolute()), {"what": "pseudonymised registry"})
-        done = export(catalog, out, lambda now, total: bar.update(task, completed=now, total=total))
+        done = export(
+            catalog,
+            out,
+            lambda now, total: bar.update(task, completed=now, total=total),
+            disease=config.registry.disease,
+            site=config.registry.site,
+        )
     typer.echo(
         f"{out}: {done.scans} scans of {done.patients} patients, {done.volumes} volumes, {done.outcomes} outcomes; "
         f"{done.doubtful} scans with doubtful lung segmentation were excluded"

@@ -15,6 +15,10 @@ class RegistryTable(ConfigTable):
     folder: Path = Field(
         Path("var/registry"), description="give the folder for the registry's key and volumes; it never leaves the node"
     )
+    disease: str = Field(
+        "", description="give the disease of the patients whose scans are kept, for reports and bundles; '': not stated"
+    )
+    site: str = Field("", description="give the hospital's name, for reports and bundles; '': not stated")
 
 
 class RetrainingTable(ConfigTable):

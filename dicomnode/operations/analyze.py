@@ -2,7 +2,9 @@
 
 import sys
 import time
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import dicomnode
 from dicomnode.analysis.findings import Findings, Reason, RejectedSeries
-from dicomnode.analysis.pipeline import analyse
+from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.analysis.series.selection import find_files
 from dicomnode.config import OBJECTS, AnalysisTable
 from dicomnode.errors import UsageError
@@ -47,6 +49,7 @@ def run(
     table: AnalysisTable | None,
     priors: Sequence[Path] = (),
     memory_bytes: int | None = None,
+    covariates: Path | None = None,
 ) -> int:
     """Analyse `source` into `out` and print what was found. Returns the exit status: 0 analysed, 3 refused.
 
@@ -56,9 +59,11 @@ def run(
         table: the configuration's [analysis]; None for the defaults.
         priors: findings.json of the patient's other scans, for the change since the latest one before this.
         memory_bytes: what the analysis may use.
+        covariates: TOML with what the bundle takes of the patient beside the image, `name = value`; None for nothing.
     """
     console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up
     before = [_read(path) for path in priors]
+    given = {} if covariates is None else _covariates(covariates)
     make_folder(out)
     # An earlier run's results must not be taken for this one's.
     for path in (*(report_file(out, name) for name in OBJECTS), out / OVERLAY):
@@ -74,6 +79,9 @@ def run(
         task = bar.add_task("preparing", total=None)
         files = find_files(source) if source.is_dir() else [source]
         how = method(table or shipped_table())
+        if covariates is not None:
+            _check_known(covariates, given, how)
+            how = replace(how, covariates=given)
         analysis = analyse(files, how, lambda stage, _: bar.update(task, description=stage), before, memory_bytes)
         if analysis.findings.status == "refused":
             findings = analysis.findings
@@ -90,6 +98,27 @@ def run(
         console.print(text, highlight=False)
     console.print(f"results written to {out}", highlight=False)
     return 0 if findings.status == "analysed" else 3
+
+
+def _covariates(path: Path) -> dict[str, float | str]:
+    try:
+        stored = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"--covariates {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--covariates {path} is not TOML: {error}") from None
+    for name, value in stored.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise UsageError(f"--covariates {path}: {name}: write a number, or a category in quotes")
+    return stored
+
+
+def _check_known(path: Path, given: Mapping[str, float | str], how: Method) -> None:
+    declared = () if how.bundle is None else how.bundle.manifest.covariates
+    names = [one.name for one in declared]
+    if odd := sorted(set(given) - set(names)):
+        takes = ", ".join(f"{one.name} ({one.described})" for one in declared) or "none"
+        raise UsageError(f"--covariates {path}: the bundle does not take {', '.join(odd)}; it takes: {takes}")
 
 
 def make_folder(folder: Path) -> None:

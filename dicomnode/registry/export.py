@@ -41,10 +41,18 @@ class Exported:
     outcomes: int
 
 
-def export(rows: RegistryRows, out: Path, progress: Callable[[int, int], None] | None = None) -> Exported:
+def export(
+    rows: RegistryRows,
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    disease: str = "",
+    site: str = "",
+) -> Exported:
     """Write the registry to the new or empty folder `out`; `progress(done, total)` follows the volumes.
 
-    A folder in which an export was stopped is gone on with: it holds in the end what a new one would.
+    `disease` and `site` are stated in registry.toml. A folder in which an export was stopped is gone on with: it holds
+    in the end what a new one would.
 
     Raises:
         UsageError: the folder holds something else, the registry is empty, or pyarrow is not installed.
@@ -69,7 +77,8 @@ def export(rows: RegistryRows, out: Path, progress: Callable[[int, int], None] |
     if outcomes:
         write_csv(out / "outcomes.csv", OUTCOME_COLUMNS, map(asdict, outcomes))
     notes = "dates are shifted by patient; ages above 89 are 90; voxels outside the lungs are not kept"
-    write_description(out, "node", (s.algorithm_digest for s in placed), notes)
+    stated = {"disease": disease, "sites": [site] if site else []}
+    write_description(out, "node", (s.algorithm_digest for s in placed), notes, {k: v for k, v in stated.items() if v})
     (out / _BEGUN).unlink(missing_ok=True)
     return Exported(
         scans=len(scans),

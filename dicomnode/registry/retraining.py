@@ -66,7 +66,8 @@ def retrain(config: Config, rows: RegistryRows, progress: Callable[[int, int], N
     with _alone(config.retraining.folder) as lock:
         folder = config.retraining.folder / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         make_folder(folder)
-        done = export(rows, folder / "registry", progress)
+        of = config.registry
+        done = export(rows, folder / "registry", progress, disease=of.disease, site=of.site)
         if not done.outcomes:
             raise UsageError("the registry has no outcomes of its patients: run `dicomnode registry import-outcomes`")
         shutil.copyfile(settings, folder / "run.toml")

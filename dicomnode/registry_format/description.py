@@ -23,11 +23,12 @@ FORMAT = 2
 _READABLE = (1, 2)
 #: The resolution of a node's radiomics; registry.toml states it where it is another.
 RADIOMICS_SPACING_MM = 1.0
-MadeBy = Literal["node", "training", "synthetic"]
+MadeBy = Literal["node", "training", "synthetic", "import"]
 _MAKERS = {
     "node": "`dicomnode registry export`",
     "training": "`training cohort --dicom`",
     "synthetic": "`training synthetic`",
+    "import": "`training import`",
 }
 
 
@@ -79,6 +80,16 @@ def read_description(folder: Path) -> dict[str, object]:
     spacing = about.get("radiomics_spacing_mm", RADIOMICS_SPACING_MM)
     if isinstance(spacing, bool) or not isinstance(spacing, int | float) or not spacing > 0:
         raise UsageError(f"{path}: radiomics_spacing_mm is {spacing!r}: it must be a number of mm above 0")
+    for key in ("disease", "source", "period", "dates"):
+        if not isinstance(about.get(key, ""), str):
+            raise UsageError(f"{path}: {key} is {about[key]!r}: write a text in quotes")
+    sites = about.get("sites", [])
+    if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
+        raise UsageError(f"{path}: sites is {sites!r}: write a list of texts")
+    if not isinstance(about.get("covariates", {}), dict) or not isinstance(about.get("radiomics_settings", ""), str):
+        raise UsageError(
+            f"{path}: covariates must be a table, radiomics_settings a text: make it with `training import`"
+        )
     if about.get("made_by") not in _MAKERS:
         known = ", ".join(map(repr, _MAKERS))
         raise UsageError(f"{path}: made_by is {about.get('made_by')!r}: it must be one of {known}")

@@ -139,16 +139,22 @@ CHANGE = {
     ),
 }
 DAY = Code("d", "UCUM", "day")
+
+
 # Horizon and bound are part of the concept: viewers drop modifiers, and PixelMed's validator reports errors for the
 # uncertainty items of TID 310.
-MORTALITY = {
-    years: (
-        _private(f"MORT{years}Y", f"Probability of all-cause death within {years} year{'s' if years > 1 else ''}"),
-        _private(f"MORT{years}Y_LOW", f"Lower bound, all-cause death within {years} year{'s' if years > 1 else ''}"),
-        _private(f"MORT{years}Y_HIGH", f"Upper bound, all-cause death within {years} year{'s' if years > 1 else ''}"),
+def mortality(years: int) -> tuple[Code, Code, Code]:
+    """Return the codes of a horizon's probability and of its lower and upper bound; the bundle declares the horizon."""
+    within = f"{years} year{'s' if years > 1 else ''}"
+    return (
+        _private(f"MORT{years}Y", f"Probability of all-cause death within {within}"),
+        _private(f"MORT{years}Y_LOW", f"Lower bound, all-cause death within {within}"),
+        _private(f"MORT{years}Y_HIGH", f"Upper bound, all-cause death within {within}"),
     )
-    for years in (1, 3, 5)
-}
+
+
+#: Of the horizons that a run takes where its settings state none.
+MORTALITY = {years: mortality(years) for years in (1, 3, 5)}
 INTERVAL = _private("INTERVAL", "Definition of lower and upper bound")
 FLAG = _private("QUALITYFLAG", "Quality flag on input or result")
 REASON = _private("REFUSALREASON", "Reason for not analysing")

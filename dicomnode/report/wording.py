@@ -58,7 +58,14 @@ def describe(label: str, findings: Findings) -> str:
 
 def warnings(findings: Findings) -> tuple[str, ...]:
     """Return the sentences that a reader must see before any number."""
-    return (*((f"{DEMO}.",) if is_demo(findings) else ()), RESEARCH_USE, LIMITS)
+    return (*((f"{DEMO}.",) if is_demo(findings) else ()), RESEARCH_USE, LIMITS, *made_from(findings))
+
+
+def made_from(findings: Findings) -> tuple[str, ...]:
+    """Say whose disease the risk model was made from, where its bundle states it."""
+    if findings.risk is None or not findings.risk.disease:
+        return ()
+    return (f"The risk model was made from patients with {plain(findings.risk.disease)}.",)
 
 
 def change_line(change: Change) -> str:

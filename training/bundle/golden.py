@@ -13,6 +13,7 @@ from dicomnode.analysis.phantom.phantom import Disease, Phantom, PhantomScanner,
 from dicomnode.analysis.radiomics import extract
 from dicomnode.analysis.risk import golden_case
 from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.covariates import Covariate
 from dicomnode.analysis.risk.manifest import Golden, GoldenHorizon
 from dicomnode.analysis.risk.tabular import TabularModel, names_of
 
@@ -21,13 +22,19 @@ SCAN = "golden.safetensors"
 _SEED, _SEVERITY, _SHAPE, _SPACING = 7, 0.45, (46, 50, 64), (6.0, 5.0, 5.0)
 
 
-def question(folder: Path, tables: Sequence[TabularModel], settings: Mapping[str, Any] | None) -> Golden:
+def question(
+    folder: Path,
+    tables: Sequence[TabularModel],
+    settings: Mapping[str, Any] | None,
+    declared: Sequence[Mapping[str, Any]] = (),
+) -> Golden:
     """Store the golden scan in `folder`, and measure what the tabular models take of it.
 
     Args:
         folder: the bundle's.
         tables: the models.
         settings: PyRadiomics' parameter file, None where no model takes radiomics.
+        declared: the covariates that the models take.
 
     Returns:
         The golden case without an answer.
@@ -44,7 +51,7 @@ def question(folder: Path, tables: Sequence[TabularModel], settings: Mapping[str
         scan=SCAN,
         spacing_mm=_SPACING,
         recipe=f"phantom.chest: seed {_SEED}, shape {_SHAPE}, severity {_SEVERITY}, noise 10 HU",
-        features=_features(phantom, tables, settings) if tables else {},
+        features=_features(phantom, tables, settings) | _reference(tables, declared) if tables else {},
         expected=(),
         tolerance=TOLERANCE,
     )
@@ -64,12 +71,22 @@ def answered(golden: Golden, bundle: Bundle) -> Golden:
     return whole.model_copy(update={"expected": expected})
 
 
+def _reference(tables: Sequence[TabularModel], declared: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return each category's reference: medians of its indicators would be no patient's."""
+    taken = {name for model in tables for name in model.harmoniser.features}
+    covariates = [Covariate.model_validate(one) for one in declared]
+    return {name: 0.0 for one in covariates if one.type == "category" for name in one.features if name in taken}
+
+
 def _features(phantom: Phantom, tables: Sequence[TabularModel], settings: Mapping[str, Any] | None) -> dict[str, float]:
     """Return what the models take.
 
     It is measured, or the training population's median of what a phantom has not (age, lobes).
     """
-    texture = {} if settings is None else extract.by_region(phantom.volume, phantom.labels, settings)[0]
+    # Settings that are not stated are no settings to measure by: the medians stand in.
+    texture: dict[str, dict[str, float]] = {}
+    if settings is not None and "imageType" in settings:
+        texture = extract.by_region(phantom.volume, phantom.labels, settings)[0]
     measured = names_of(quantify.by_region(phantom.volume, phantom.labels), texture)
     found: dict[str, float] = {}
     for model in tables:

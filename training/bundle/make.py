@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,17 @@ import tomli_w
 
 from dicomnode.analysis.risk import golden_case, tabular
 from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.covariates import Covariate
 from dicomnode.analysis.risk.load_bundle import load, read
 from dicomnode.analysis.risk.manifest import Golden, seal_of
 from dicomnode.analysis.risk.tabular import TabularModel
 from dicomnode.errors import UsageError
 from dicomnode.files import sha256_of
+from dicomnode.registry_format.provenance import Provenance
 from training.bundle import golden
 from training.bundle.model_card import model_card
 from training.data import registry_folder
-from training.data.outcomes import EDGES_YEARS, HORIZONS_YEARS
+from training.data.outcomes import HORIZONS_YEARS
 from training.evaluation.misjudged import without_single_scans
 from training.models.arm import DEEP_ARMS
 from training.models.deep import settings as deep_settings
@@ -35,7 +37,7 @@ from training.models.stacking import Stack
 
 LIMITS = (
     "research use only: not validated outside the training population",
-    "trained for chest CT in systemic sclerosis; read each scan's flags before its numbers",
+    "read each scan's flags before its numbers",
 )
 LIMITS_SYNTHETIC = (
     "trained on synthetic phantoms only: the numbers mean nothing for a patient",
@@ -56,6 +58,8 @@ class Run:
         cohort: `cohort.parquet`.
         deep: settings of the networks.
         synthetic: whether the registry's scans are phantoms.
+        imported: whether its numbers come from somebody's table.
+        provenance: who the patients are.
     """
 
     folder: Path
@@ -64,11 +68,20 @@ class Run:
     cohort: pd.DataFrame
     deep: DeepSettings
     synthetic: bool
+    imported: bool
+    provenance: Provenance
 
     @property
     def limits(self) -> tuple[str, ...]:
         """What the model cannot do, for people."""
-        return LIMITS_SYNTHETIC if self.synthetic else LIMITS
+        if self.synthetic:
+            return LIMITS_SYNTHETIC
+        disease = self.provenance.disease
+        of = f"trained on patients with {disease} alone" if disease else "the disease of its patients is not stated"
+        tables = (
+            "trained on a table of measurements: the node serves it only if it measures the same in the same way",
+        )
+        return (LIMITS[0], of, *(tables if self.imported else ()), *LIMITS[1:])
 
     def models(self, arm: str) -> list[Path]:
         """Return the fold models of an arm.
@@ -117,7 +130,7 @@ def make_bundle(
             (folder / "report.md").write_text(report, encoding="utf-8")
         (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
         # The golden answer needs the bundle, the bundle the golden file's digest: a first reading gives the answer.
-        asked = golden.question(folder, tables, settings)
+        asked = golden.question(folder, tables, settings, manifest["covariates"])
         _write(folder, manifest, asked)
         _write(folder, manifest, golden.answered(asked, read(folder)))
         load(folder, allow_demo=True)
@@ -158,11 +171,19 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         content=content,
-        stack=Stack(tuple(a for a, _ in kept), tuple(w for _, w in kept), stored.slope, stored.intercepts),
+        stack=replace(stored, arms=tuple(a for a, _ in kept), weights=tuple(w for _, w in kept)),
         cohort=pd.read_parquet(folder / "cohort.parquet"),
         deep=deep_settings.read(content["settings"]["deep"]),
         synthetic=source.synthetic,
+        imported=source.imported,
+        provenance=_provenance(content, source.about),
     )
+
+
+def _provenance(content: Mapping[str, Any], about: Mapping[str, object]) -> Provenance:
+    """Return what the run has written down; of a run of an older version what its registry says."""
+    stored = content.get("provenance")
+    return Provenance.of(about) if stored is None else Provenance(**{**stored, "sites": tuple(stored["sites"])})
 
 
 def _copy_arm(run: Run, arm: str, folder: Path, networks: int | None) -> dict[str, Any]:
@@ -190,19 +211,24 @@ def _manifest(
     run: Run, arms: list[dict[str, Any]], tables: list[TabularModel], settings: dict[str, Any] | None
 ) -> dict[str, Any]:
     features = list(dict.fromkeys(name for model in tables for name in model.harmoniser.features))
-    horizon = HORIZONS_YEARS[-1]
-    deaths = run.cohort["event"] & (run.cohort["time_years"] <= horizon)
+    declared = [Covariate.model_validate(one) for one in run.content.get("covariates", ())]  # none in older runs
+    of = run.provenance
+    horizons = run.content["settings"].get("horizons") or HORIZONS_YEARS  # older runs know none
+    deaths = run.cohort["event"] & (run.cohort["time_years"] <= horizons[-1])
     manifest = {
         "format": 3,
         "name": "",
         "version": "",
         "intended_use": "synthetic-demo" if run.synthetic else "research",
-        "horizons_years": list(HORIZONS_YEARS),
-        "edges_years": list(EDGES_YEARS),
+        "horizons_years": list(horizons),
+        "edges_years": list(run.stack.edges),
         "limits": list(run.limits),
         "created_by": "",
         "radiomics": "" if settings is None else json.dumps(settings, sort_keys=True),
         "features": features,
+        "covariates": [
+            one.model_dump(mode="json", exclude_none=True) for one in declared if set(one.features) & set(features)
+        ],
         "ensemble": {
             "slope": run.stack.slope,
             "intercepts": list(run.stack.intercepts),
@@ -211,12 +237,19 @@ def _manifest(
         "population": {
             "description": "synthetic phantoms (training synthetic), no patients"
             if run.synthetic
-            else "patients in the registry exported by the node",
+            else f"patients with {of.disease}"
+            if of.disease
+            else "patients of a disease that is not stated",
             "patients": int(run.cohort["patient"].nunique()),
             "scans": len(run.cohort),
             "deaths": int(deaths.sum()),
             "registry_sha256": run.content["fixed"]["sha256"]["registry"],
             "split_sha256": run.content["split_sha256"],
+            "disease": of.disease,
+            "source": of.source,
+            "sites": list(of.sites),
+            "period": of.period,
+            "dates": of.dates,
         },
         "software": dict(run.content["software"]),
         "arms": arms,

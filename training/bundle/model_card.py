@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dicomnode.analysis.risk.covariates import Covariate
+from dicomnode.registry_format.provenance import Provenance
+
 _DEMO = (
     "**For demonstration only.** Trained on synthetic chest phantoms with known ground truth. It shows how dicomnode "
     "runs a model; its numbers have no meaning for any patient, and the node refuses to load it unless "
@@ -30,9 +33,12 @@ percentiles: they reflect disagreement between models trained on different subse
 or from a different population.
 
 ## Population
-{population["description"].capitalize()}: {population["patients"]} patients, {population["scans"]} scans, {population["deaths"]} of
+{population["description"][:1].upper() + population["description"][1:]}: {population["patients"]} patients, {population["scans"]} scans, {population["deaths"]} of
 them followed by death within {manifest["horizons_years"][-1]} years. Scans censored before a horizon count as neither dead nor
 alive at that horizon. Folds are by patient.
+
+{_provenance(population)}
+{_covariates(manifest)}
 
 ## Evaluation
 For cross-validated discrimination and calibration with confidence intervals, see `report.md` beside this file, if the run
@@ -68,6 +74,22 @@ def _arms(manifest: Mapping[str, Any]) -> str:
             f"slices{second}."
         )
     return "\n".join(lines)
+
+
+def _provenance(population: Mapping[str, Any]) -> str:
+    known = {key: population.get(key, "") for key in ("disease", "source", "period", "dates")}
+    of = Provenance(**known, sites=tuple(population.get("sites", ())))
+    return "\n".join(f"- {name}: {value}" for name, value in of.lines)
+
+
+def _covariates(manifest: Mapping[str, Any]) -> str:
+    """Return what the node must be given beside the image, with units and ranges."""
+    declared = [Covariate.model_validate(one) for one in manifest.get("covariates", ())]
+    if not declared:
+        return ""
+    without = {"refuse": "without it no risk is given", "median": "if unknown, the training median stands in"}
+    lines = [f"- `{one.name}`: {one.described}; {without[one.missing]}." for one in declared]
+    return "\n## Covariates\nBeside the image the model takes:\n" + "\n".join(lines) + "\n"
 
 
 def _weights(ensemble: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import typer
 from dicomnode import logs
 from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import private_umask
-from training.cli import gate
+from training.cli import gate, imports
 from training.cli.bars import bars
 
 app = typer.Typer(
@@ -141,6 +141,9 @@ def cohort(
     transplant: Annotated[
         str, typer.Option(help="How to treat a lung transplant: event, censor or ignore.")
     ] = "censor",
+    disease: Annotated[str, typer.Option(help="With --dicom: disease of the patients, for report and bundle.")] = "",
+    source: Annotated[str, typer.Option(help="With --dicom: where the scans come from, and their licence.")] = "",
+    site: Annotated[list[str] | None, typer.Option(help="With --dicom: the hospital; may be repeated.")] = None,
 ) -> None:
     """Join scans with outcomes: which scans are used, their follow-up, and why others are excluded."""
     from training.data import cohort as cohorts
@@ -157,7 +160,8 @@ def cohort(
         registry = out.with_name("registry")
     if dicom is not None:
         with bars() as tell:
-            made = make_registry(dicom, registry, outcomes, covariates, tell)
+            of = {"disease": disease, "source": source, "sites": site or []}
+            made = make_registry(dicom, registry, outcomes, covariates, tell, of)
         typer.echo(
             f"registry: {registry}; its re-identification key, to be stored separately: {registry}.key", err=True
         )
@@ -166,8 +170,12 @@ def cohort(
             typer.echo(f"excluded from the registry: {reason}", err=True)
     stated = {"registry": registry, "outcomes": outcomes, "out": out.parent, "cohort": {"transplant": transplant}}
     settings = from_dict({**stated, **({} if covariates is None else {"covariates": covariates})}, "training cohort")
-    found = make_cohort(settings, read(registry))
+    found, matched = make_cohort(settings, read(registry))
     cohorts.save(found, out)
+    for line in matched.lines:
+        typer.echo(line)
+    for warning in matched.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     for line in cohorts.flow_lines(found.flow):
         typer.echo(line)
 
@@ -252,6 +260,7 @@ def sign(
 
 
 app.add_typer(gate.app)
+app.add_typer(imports.app)
 
 
 def main() -> None:

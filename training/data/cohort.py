@@ -15,7 +15,7 @@ from dicomnode.errors import UsageError
 from dicomnode.files import write_whole
 from training.data import csv_tables, former_names
 from training.data.follow_up import Transplant, ends
-from training.data.outcomes import DAYS_PER_YEAR, Outcomes
+from training.data.outcomes import DAYS_PER_YEAR, HORIZONS_YEARS, Outcomes, edges_of
 from training.data.registry_folder import Registry
 
 #: A measurement of lung function counts for scans up to this long after it.
@@ -50,9 +50,10 @@ class Cohort:
         return outcomes_of(self.frame)
 
 
-def outcomes_of(frame: pd.DataFrame) -> Outcomes:
-    """Time and event of each row of a cohort's frame."""
-    return Outcomes(frame["time_years"].to_numpy(np.float64), frame["event"].to_numpy(np.bool_))
+def outcomes_of(frame: pd.DataFrame, horizons: Sequence[int] = HORIZONS_YEARS) -> Outcomes:
+    """Time and event of each row of a cohort's frame, in intervals up to the last of the horizons (years)."""
+    years, event = frame["time_years"].to_numpy(np.float64), frame["event"].to_numpy(np.bool_)
+    return Outcomes(years, event, edges_of(horizons))
 
 
 def build(
@@ -126,7 +127,7 @@ def _prior(frame: pd.DataFrame) -> tuple[list[str], list[float]]:
 
 
 def _covariates(frame: pd.DataFrame, covariates: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the latest value of each covariate in the year up to the day of the scan; NaN if there is none."""
+    """Return the latest value of each covariate in the year up to the day of the scan; NaN or "" if there is none."""
     found = pd.DataFrame(index=frame.index)
     if covariates is None:
         return found
@@ -139,7 +140,9 @@ def _covariates(frame: pd.DataFrame, covariates: pd.DataFrame | None) -> pd.Data
             by="patient",
             tolerance=pd.Timedelta(days=COVARIATE_DAYS),
         )
-        found[str(column)] = latest.set_index("index")["value"].reindex(frame.index)
+        value = latest.set_index("index")["value"].reindex(frame.index)
+        words = values["value"].map(lambda v: isinstance(v, str)).any()
+        found[str(column)] = value.fillna("").astype(str) if words else value.astype("float64")
     return found
 
 

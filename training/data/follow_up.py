@@ -3,14 +3,17 @@
 All dates are on the registry's shifted calendar: the same constant was added to every date of a patient.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
+from dicomnode.analysis.risk.covariates import Covariate
 from training.data import csv_tables
+from training.data.covariate_types import LUNG_FUNCTION
 
 #: What a lung transplant is: the end (as bad as death), the end of observation, or nothing.
 Transplant = Literal["event", "censor", "ignore"]
@@ -37,16 +40,9 @@ OUTCOMES: Mapping[str, csv_tables.Parse] = {
 COVARIATES: Mapping[str, csv_tables.Parse] = {
     "patient": csv_tables.name,
     "date": csv_tables.day,
-    "name": csv_tables.one_of("fvc", "dlco"),
-    "value": csv_tables.number(0, 1000),
+    "name": csv_tables.words,
+    "value": csv_tables.words,
     "unit": csv_tables.words,
-}
-#: (name, unit) -> the cohort's column and the plausible range; a value outside is most likely in another unit.
-UNITS: Mapping[tuple[str, str], tuple[str, float, float]] = {
-    ("fvc", "percent_predicted"): ("fvc_percent_predicted", 10, 200),
-    ("fvc", "l"): ("fvc_l", 0.2, 9.9),
-    ("dlco", "percent_predicted"): ("dlco_percent_predicted", 5, 200),
-    ("dlco", "mmol/min/kPa"): ("dlco_mmol_min_kpa", 0.3, 20),
 }
 
 
@@ -113,35 +109,74 @@ def ends(outcomes: csv_tables.CsvTable, transplant: Transplant) -> pd.DataFrame:
     return frame.set_index(pd.Index(outcomes.columns["patient"], name="patient"))
 
 
-def read_covariates(path: Path, read: Reader = csv_tables.read) -> pd.DataFrame:
+def read_covariates(path: Path, read: Reader = csv_tables.read, free: Sequence[Covariate] = ()) -> pd.DataFrame:
     """`covariates.csv`: one measurement a row; `read` as in `read_outcomes`.
 
+    Args:
+        path: the file.
+        read: reads it.
+        free: what the registry or the run's settings declare beside lung function.
+
     Returns:
-        patient, date, column (the cohort's, such as `fvc_percent_predicted`), value.
+        patient, date, column (the cohort's, such as `fvc_percent_predicted`), value (a number, or a category's word).
 
     Raises:
-        UsageError: a unit is unknown, a value is implausible in its unit, a measurement of one day stands twice.
+        UsageError: a name or a unit is unknown, a value is implausible in its unit, a measurement of one day stands
+            twice.
     """
     table = read(path, COVARIATES)
-    columns: dict[str, list[object]] = {k: list(table.columns[k]) for k in ("patient", "date", "value")}
-    columns["column"] = []
+    columns: dict[str, list[object]] = {k: list(table.columns[k]) for k in ("patient", "date")}
+    columns["column"], columns["value"] = [], []
+    by_name = {one.name: one for one in free}
     seen: dict[tuple[object, ...], int] = {}
-    for index, (name, unit, value) in enumerate(
-        zip(*(table.columns[k] for k in ("name", "unit", "value")), strict=True)
-    ):
-        if (str(name), str(unit)) not in UNITS:
-            units = ", ".join(u for n, u in UNITS if n == name)
-            raise table.refuse(index, "unit", f"is not a unit of {name}", f"use {units}")
-        column, low, high = UNITS[str(name), str(unit)]
-        if not low <= float(str(value)) <= high:
-            range_ = f"is not between {low:g} and {high:g} {unit}"
-            raise table.refuse(index, "value", range_, "correct the value or state its unit")
+    for index in range(len(table)):
+        column, value = _measurement(table, index, by_name)
         key = (columns["patient"][index], columns["date"][index], column)
         if key in seen:
             where = f"was already measured on the same day in row {seen[key] + csv_tables.FIRST_ROW}"
             raise table.refuse(index, "name", where, "keep the better of the two")
         seen[key] = index
         columns["column"].append(column)
+        columns["value"].append(value)
     frame = pd.DataFrame(columns)
     frame["date"] = pd.to_datetime(frame["date"])
-    return frame.astype({"value": "float64"})
+    return frame if free else frame.astype({"value": "float64"})
+
+
+def _measurement(table: csv_tables.CsvTable, index: int, free: Mapping[str, Covariate]) -> tuple[str, object]:
+    """Return the covariate that a row measures, and its value in the covariate's own unit."""
+    name, unit, text = (str(table.columns[k][index]) for k in ("name", "unit", "value"))
+    if name in free:
+        return name, _free_value(table, index, free[name])
+    units = {u: one for (n, u), one in LUNG_FUNCTION.items() if n == name}
+    if not units:
+        known = ", ".join(map(repr, [*dict.fromkeys(n for n, _ in LUNG_FUNCTION), *free]))
+        raise table.refuse(index, "name", "is not allowed", f"use {known}, or declare it ([covariate_types.NAME])")
+    if unit not in units:
+        raise table.refuse(index, "unit", f"is not a unit of {name}", f"use {', '.join(units)}")
+    value, one = _number(table, index, text), units[unit]
+    if not one.low <= value <= one.high:
+        other = [u for u, its in units.items() if u != unit and its.low <= value <= its.high]
+        cure = "correct the value or state its unit" + (f" (is it {' or '.join(other)}?)" if other else "")
+        raise table.refuse(index, "value", f"is not between {one.low:g} and {one.high:g} {unit}", cure)
+    return one.column, value * one.factor
+
+
+def _free_value(table: csv_tables.CsvTable, index: int, one: Covariate) -> object:
+    unit, text = str(table.columns["unit"][index]), str(table.columns["value"][index])
+    if unit and unit != one.unit:
+        cure = f"write {one.unit}, or nothing" if one.unit else "leave it empty"
+        raise table.refuse(index, "unit", f"is not the declared unit of {one.name}", cure)
+    value = text if one.type == "category" else _number(table, index, text)
+    if not one.accepts(value):
+        cure = "correct the value, or its declaration"
+        raise table.refuse(index, "value", f"is not {one.name} as declared ({one.described})", cure)
+    return value
+
+
+def _number(table: csv_tables.CsvTable, index: int, text: str) -> float:
+    try:
+        return csv_tables.number(-math.inf, math.inf)(text)
+    except ValueError as error:
+        wrong, _, cure = str(error).partition(": ")
+        raise table.refuse(index, "value", wrong, cure) from None

@@ -48,7 +48,14 @@ class Made:
     refused: tuple[str, ...]
 
 
-def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | None, progress: ProgressCallback) -> Made:
+def make_registry(
+    dicom: Path,
+    out: Path,
+    outcomes: Path,
+    covariates: Path | None,
+    progress: ProgressCallback,
+    stated: Mapping[str, object] | None = None,
+) -> Made:
     """Analyse every study in `dicom` into the registry folder `out`. Broken off, it goes on where it was.
 
     The lungs are found by the classical segmenter. Patients and scans get pseudonyms and shifted dates by the key in
@@ -61,6 +68,7 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
             `clinic_tables`.
         covariates: likewise; None for none.
         progress: told about each study.
+        stated: who the patients are (`registry_format.provenance`), for registry.toml.
 
     Raises:
         UsageError: the tables do not fit (told before any scan is analysed), a folder is wrong, or nothing in it can be
@@ -99,7 +107,7 @@ def make_registry(dicom: Path, out: Path, outcomes: Path, covariates: Path | Non
     refused = tuple(f"study {uid}: {entry['refused']}" for uid, entry in entries if "refused" in entry)
     if not analysed:
         raise UsageError(f"{dicom}: none of {len(found)} studies can be analysed: " + "; ".join(refused[:5]))
-    _write_tables(out, method, analysed)
+    _write_tables(out, method, analysed, stated or {})
     return Made(tables["outcomes"], tables.get("covariates"), refused)
 
 
@@ -154,10 +162,12 @@ def _today() -> date:
     return datetime.now(UTC).date()
 
 
-def _write_tables(out: Path, method: Method, entries: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+def _write_tables(
+    out: Path, method: Method, entries: Sequence[Mapping[str, Mapping[str, Any]]], stated: Mapping[str, object]
+) -> None:
     (out / DESCRIPTION).unlink(missing_ok=True)  # until the tables are those of this call
     entries = sorted(entries, key=lambda e: [str(e["row"][k]) for k in ("patient", "date", "scan")])
     write_features(out / "features.parquet", {str(e["row"]["scan"]): e["features"] for e in entries})
     write_csv(out / "scans.csv", SCAN_COLUMNS, (e["row"] for e in entries))
     notes = "analysed by `training cohort --dicom`; pseudonyms and shifted dates by the key beside this folder"
-    write_description(out, "training", [method.digest], notes)
+    write_description(out, "training", [method.digest], notes, {k: v for k, v in stated.items() if v})

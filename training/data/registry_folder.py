@@ -15,6 +15,7 @@ from dicomnode.registry_format.description import (
     holds_lungs_alone,
     read_description,
 )
+from dicomnode.registry_format.provenance import Provenance
 from dicomnode.registry_format.rows import MM_RANGE, SCAN_COLUMNS
 from training.data import csv_tables
 
@@ -73,6 +74,16 @@ class Registry:
         return self.about["made_by"] == "synthetic"
 
     @property
+    def imported(self) -> bool:
+        """Whether its numbers come from a table that somebody else has measured (`training import`)."""
+        return self.about["made_by"] == "import"
+
+    @property
+    def provenance(self) -> Provenance:
+        """Who the patients are, as registry.toml states it."""
+        return Provenance.of(self.about)
+
+    @property
     def lungs_alone(self) -> bool:
         """Whether its volumes are cut to the lungs, with -1024 HU around them: nothing can be measured on these."""
         return holds_lungs_alone(self.about)
@@ -115,7 +126,11 @@ def _check_scans(table: csv_tables.CsvTable, folder: Path) -> None:
             raise table.refuse(index, "scan", where, "each scan has one row, leave one of the two")
         first[scan] = index
     for index, volume in enumerate(table.columns["volume"]):
-        if volume and not (folder / str(volume)).is_file():
+        path = folder / str(volume)
+        if volume and path.is_symlink() and not path.exists():
+            wrong = f"is a link to {path.readlink()}, which does not exist"
+            raise table.refuse(index, "volume", wrong, "copy the files that the links stand for (cp -L)")
+        if volume and not path.is_file():
             raise table.refuse(index, "volume", "is no file", "copy the whole registry, or leave the column empty")
 
 

@@ -4,7 +4,7 @@ All draws of the bootstrap are computed at once, as counts of scans (see `metric
 oracle, is judged on the same draws: their differences are paired.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training.data.outcomes import HORIZONS_YEARS, Outcomes
+from training.data.outcomes import HORIZONS_YEARS, Outcomes, middle_of
 from training.evaluation import metrics
 from training.evaluation.censoring import Floats, kaplan_meier, kaplan_meier_risk
 from training.evaluation.inputs import censoring_covariates, checked_risks, oracle_risks, parts_of
 from training.evaluation.metrics import AtHorizon, at_horizon
-from training.evaluation.misjudged import HORIZON_YEARS, worst
+from training.evaluation.misjudged import worst
 from training.evaluation.records import (
     FORMAT,
     ArmResult,
@@ -37,7 +37,6 @@ PRIMARY = "ensemble"
 FEWEST_IN_SUBGROUP = 10
 _ROWS_AT_ONCE = 125
 _THRESHOLDS = np.round(np.arange(0.02, 0.605, 0.02), 2)
-_CURVE_YEARS = np.round(np.arange(0, 61) / 12, 4)
 _ROC_POINTS = 150
 _SEED = 20260101
 
@@ -86,39 +85,43 @@ def evaluate(
     predictions: pd.DataFrame,
     settings: EvaluationOptions,
     truth: pd.DataFrame | None = None,
+    horizons_years: Sequence[int] = HORIZONS_YEARS,
 ) -> Evaluation:
     """Judge out-of-fold predictions.
 
     Args:
         cohort: scan, patient, time_years, event, age_years, sex, manufacturer, kernel_family, date.
-        predictions: arm, scan, patient, fold, risk_1 to risk_5; each arm predicts every scan of the cohort once.
+        predictions: arm, scan, patient, fold, risk_1, risk_2, … up to the last horizon; each arm predicts every scan of
+            the cohort once.
         settings: bootstrap and threshold.
         truth: of a synthetic registry, for the oracle: scan, risk_1y, risk_3y, risk_5y.
+        horizons_years: at which risks are judged; no oracle where the truth lacks one of them.
 
     Raises:
         UsageError: predictions are missing, doubled, no probabilities, fall with the year, or put a patient in two
             folds.
     """
     cohort = cohort.reset_index(drop=True)
-    arms = checked_risks(cohort, predictions)
+    arms = checked_risks(cohort, predictions, horizons_years)
     outcomes = Outcomes(cohort["time_years"].to_numpy(np.float64), cohort["event"].to_numpy(np.bool_))
     counts = metrics.bootstrap_counts(cohort["patient"].tolist(), settings.bootstrap, _SEED)
     primary = PRIMARY if PRIMARY in arms else next(iter(arms))
-    adjusting = censoring_covariates(cohort, arms[primary])
-    oracle_risk = None if truth is None else oracle_risks(cohort, truth)
+    adjusting = censoring_covariates(cohort, arms[primary], horizons_years)
+    oracle_risk = None if truth is None else oracle_risks(cohort, truth, horizons_years)
     everyone = np.arange(len(cohort))
     first_scans = np.flatnonzero(~cohort.sort_values(["date", "scan"])["patient"].duplicated().sort_index())
     patients = pd.factorize(cohort["patient"])[0]
+    middle = middle_of(horizons_years)
     horizons, oracles, groups = [], [], parts_of(cohort)
     by_arm: dict[str, list[HorizonResult]] = {name: [] for name in arms}
     subgroups: dict[str, list[Subgroup]] = {name: [] for name in arms}
-    for years in HORIZONS_YEARS:
+    for index, years in enumerate(horizons_years):
         all_scans = _scans(outcomes, everyone, years, counts)
         one_scan = _scans(outcomes, first_scans, years, counts)
         adjusted = _scans(outcomes, everyone, years, counts, adjusting)
         parts = [(by, value, _scans(outcomes, rows, years, counts)) for by, value, rows in groups]
         horizons.append(_at_years(all_scans, patients))
-        oracle = None if oracle_risk is None else oracle_risk[:, HORIZONS_YEARS.index(years)]
+        oracle = None if oracle_risk is None else oracle_risk[:, index]
         if oracle is not None:
             judged = (metrics.auc, metrics.calibration_slope, metrics.calibration_intercept)
             oracles.append(Oracle(years, *(all_scans.estimate(metric, oracle) for metric in judged)))
@@ -129,10 +132,10 @@ def evaluate(
     results = tuple(
         ArmResult(
             arm=name,
-            uno_c=_uno_c(outcomes, risks[:, -1], counts),
+            uno_c=_uno_c(outcomes, risks[:, -1], counts, horizons_years[-1]),
             horizons=tuple(by_arm[name]),
             subgroups=tuple(subgroups[name]),
-            risk_groups=_risk_groups(outcomes, risks[:, HORIZONS_YEARS[1] - 1]),
+            risk_groups=_risk_groups(outcomes, risks[:, middle - 1], horizons_years[-1]),
         )
         for name, risks in arms.items()
     )
@@ -148,7 +151,7 @@ def evaluate(
         horizons=tuple(horizons),
         oracle=tuple(oracles),
         arms=results,
-        misjudged=worst(cohort, outcomes, arms[primary][:, HORIZON_YEARS - 1]),
+        misjudged=worst(cohort, outcomes, arms[primary][:, middle - 1], middle),
         warnings=warnings_of(outcomes, horizons, oracles, results),
     )
 
@@ -239,8 +242,8 @@ def _decision(at: AtHorizon, risk: Floats, threshold: float) -> NetBenefit:
     return NetBenefit(threshold, model, everyone)
 
 
-def _uno_c(outcomes: Outcomes, risk: Floats, counts: Floats) -> Estimate:
-    tau = float(HORIZONS_YEARS[-1])
+def _uno_c(outcomes: Outcomes, risk: Floats, counts: Floats, last: int) -> Estimate:
+    tau = float(last)
     return estimate(float(metrics.uno_c(outcomes, risk, tau)), metrics.uno_c(outcomes, risk, tau, counts))
 
 
@@ -261,8 +264,9 @@ def _subgroup(by: str, value: str, scans: _Scans, risk: Floats, patients: NDArra
     )
 
 
-def _risk_groups(outcomes: Outcomes, risk: Floats) -> tuple[RiskGroup, ...]:
-    """Thirds by predicted risk, lowest first; fewer where risks are tied."""
+def _risk_groups(outcomes: Outcomes, risk: Floats, last: int) -> tuple[RiskGroup, ...]:
+    """Thirds by predicted risk, lowest first; fewer where risks are tied. Curves end with the last horizon."""
+    months = np.round(np.arange(12 * last + 1) / 12, 4)
     of = np.searchsorted(np.quantile(risk, [1 / 3, 2 / 3]), risk, side="left")
     found = []
     for number, name in enumerate(("lowest third", "middle third", "highest third")):
@@ -271,12 +275,12 @@ def _risk_groups(outcomes: Outcomes, risk: Floats) -> tuple[RiskGroup, ...]:
             continue
         chosen = outcomes[rows]
         curve = kaplan_meier(chosen)
-        points = [curve.at(float(y)) for y in _CURVE_YEARS]
+        points = [curve.at(float(y)) for y in months]
         # Beyond the last scan, and where nobody is left, Greenwood's interval is not known: it is drawn as the curve.
         survival, lower, upper = (tuple(float(p[k] if np.isfinite(p[k]) else p[0]) for p in points) for k in range(3))
-        at_risk = tuple(int((chosen.years >= y).sum()) for y in _CURVE_YEARS)
+        at_risk = tuple(int((chosen.years >= y).sum()) for y in months)
         ends = float(risk[rows].min()), float(risk[rows].max())
-        found.append(RiskGroup(name, len(rows), *ends, tuple(_CURVE_YEARS.tolist()), survival, lower, upper, at_risk))
+        found.append(RiskGroup(name, len(rows), *ends, tuple(months.tolist()), survival, lower, upper, at_risk))
     return tuple(found)
 
 

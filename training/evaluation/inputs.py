@@ -1,26 +1,31 @@
 """What an evaluation starts from: predictions that fit the cohort, the oracle's risks, and parts of the cohort."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from dicomnode.analysis.series import kernels
 from dicomnode.errors import UsageError
-from training.data.outcomes import HORIZONS_YEARS
+from training.data.outcomes import HORIZONS_YEARS, middle_of
 from training.evaluation.censoring import Floats
 
-RISKS = tuple(f"risk_{year}" for year in range(1, 6))
+RISKS = tuple(f"risk_{year}" for year in range(1, HORIZONS_YEARS[-1] + 1))
 _AGES = (50.0, 65.0)
 
 
-def checked_risks(cohort: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Floats]:
-    """Each arm's risks (scans, 5), in the order of the cohort.
+def checked_risks(
+    cohort: pd.DataFrame, predictions: pd.DataFrame, horizons: Sequence[int] = HORIZONS_YEARS
+) -> dict[str, Floats]:
+    """Each arm's risks by the end of each year up to the last horizon (scans, years), in the order of the cohort.
 
     Raises:
         UsageError: predictions are missing, doubled, no probabilities, fall with the year, or put a patient in two
             folds.
     """
-    if missing := {"arm", "scan", "patient", "fold", *RISKS} - set(predictions):
+    columns = [f"risk_{year}" for year in range(1, max(horizons) + 1)]
+    if missing := {"arm", "scan", "patient", "fold", *columns} - set(predictions):
         raise UsageError(f"the predictions have no column {', '.join(sorted(missing))}")
     found = {}
     for arm, rows in predictions.groupby("arm", sort=False):
@@ -36,7 +41,7 @@ def checked_risks(cohort: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, 
         ordered = rows.set_index("scan").loc[cohort["scan"]]
         if not (ordered["patient"].to_numpy() == cohort["patient"].to_numpy()).all():
             raise UsageError(f"{arm}: a scan has a different patient in the predictions and in the cohort")
-        risks = ordered[list(RISKS)].to_numpy(np.float64)
+        risks = ordered[columns].to_numpy(np.float64)
         if not np.isfinite(risks).all() or risks.min() < 0 or risks.max() > 1 or (np.diff(risks) < -1e-9).any():
             raise UsageError(f"{arm}: risks must be probabilities that do not decrease from year to year")
         found[str(arm)] = risks
@@ -45,23 +50,26 @@ def checked_risks(cohort: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, 
     return found
 
 
-def oracle_risks(cohort: pd.DataFrame, truth: pd.DataFrame) -> Floats:
-    """Return the generator's own risks (scans, horizons), in the order of the cohort.
+def oracle_risks(cohort: pd.DataFrame, truth: pd.DataFrame, horizons: Sequence[int] = HORIZONS_YEARS) -> Floats | None:
+    """Return the generator's own risks (scans, horizons), in the order of the cohort; None where it keeps no such ones.
 
     Raises:
         UsageError: the truth belongs to another registry.
     """
     if missing := set(cohort["scan"]) - set(truth["scan"]):
         raise UsageError(f"truth.csv does not cover {len(missing)} scans of the cohort: it belongs to another registry")
+    columns = [f"risk_{h}y" for h in horizons]
+    if not set(columns) <= set(truth):
+        return None
     ordered = truth.set_index("scan").loc[cohort["scan"]]
-    return np.asarray(ordered[[f"risk_{h}y" for h in HORIZONS_YEARS]], np.float64)
+    return np.asarray(ordered[columns], np.float64)
 
 
-def censoring_covariates(cohort: pd.DataFrame, risks: Floats) -> Floats:
-    """Return what loss to follow-up may depend on: age, sex, and the predicted three-year risk (scans, 3)."""
+def censoring_covariates(cohort: pd.DataFrame, risks: Floats, horizons: Sequence[int] = HORIZONS_YEARS) -> Floats:
+    """Return what loss to follow-up may depend on: age, sex, the predicted risk at the middle horizon (scans, 3)."""
     age = cohort["age_years"].to_numpy(np.float64)
     age = np.where(np.isfinite(age), age, np.nanmean(age)) if np.isfinite(age).any() else np.zeros(len(age))
-    risk = np.clip(risks[:, HORIZONS_YEARS[1] - 1], 1e-3, 1 - 1e-3)
+    risk = np.clip(risks[:, middle_of(horizons) - 1], 1e-3, 1 - 1e-3)
     return np.stack([age, (cohort["sex"] == "M").to_numpy(np.float64), np.log(risk / (1 - risk))], axis=1)
 
 

@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training.data.outcomes import HORIZONS_YEARS, Outcomes
+from training.data.outcomes import HORIZONS_YEARS, Outcomes, middle_of
 from training.evaluation.censoring import Floats
 from training.evaluation.records import Misjudged
 
-#: Years after the scan at which a prediction is held against what became of the patient.
-HORIZON_YEARS = HORIZONS_YEARS[1]
 #: So many of each kind.
 MOST = 10
 #: Around what tells of single scans in `report.md`.
@@ -22,7 +20,9 @@ BEGIN, END = "<!-- single scans -->", "<!-- end of single scans -->"
 _LEFT_OUT = "Individual scans are listed only in the run's own report."
 
 
-def worst(cohort: pd.DataFrame, outcomes: Outcomes, risk: Floats) -> tuple[Misjudged, ...]:
+def worst(
+    cohort: pd.DataFrame, outcomes: Outcomes, risk: Floats, years: int = middle_of(HORIZONS_YEARS)
+) -> tuple[Misjudged, ...]:
     """Deaths within the horizon with the lowest risk, then survivors beyond it with the highest, the worst first.
 
     Each patient stands once among the deaths, and once among the survivors, with the scan that was judged worst.
@@ -31,8 +31,9 @@ def worst(cohort: pd.DataFrame, outcomes: Outcomes, risk: Floats) -> tuple[Misju
         cohort: scan, patient.
         outcomes: of its scans.
         risk: predicted, at the horizon: (scans,).
+        years: the horizon, at which a prediction is held against what became of the patient.
     """
-    died = outcomes.event & (outcomes.years <= HORIZON_YEARS)
+    died = outcomes.event & (outcomes.years <= years)
     scans, patients = cohort["scan"].to_numpy(), cohort["patient"].to_numpy()
 
     def chosen(which: NDArray[np.bool_], badness: Floats, died: bool) -> list[Misjudged]:
@@ -40,7 +41,7 @@ def worst(cohort: pd.DataFrame, outcomes: Outcomes, risk: Floats) -> tuple[Misju
         ranked = pd.Series(patients[order], index=order)[which[order]].drop_duplicates()
         return [Misjudged(str(scans[i]), died, float(risk[i]), float(outcomes.years[i])) for i in ranked.index[:MOST]]
 
-    return (*chosen(died, 1 - risk, True), *chosen(outcomes.years > HORIZON_YEARS, risk, False))
+    return (*chosen(died, 1 - risk, True), *chosen(outcomes.years > years, risk, False))
 
 
 def without_single_scans(markdown: str) -> str:

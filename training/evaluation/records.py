@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 
 from dicomnode.errors import UsageError
+from training.data.outcomes import middle_of
 from training.evaluation.metrics import CalibrationGroup
 
 FORMAT = 3
@@ -171,6 +172,11 @@ class Evaluation:
     arms: tuple[ArmResult, ...]
     misjudged: tuple[Misjudged, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def middle_years(self) -> int:
+        """The horizon that stands for all where there is room for one; `misjudged` is of it."""
+        return middle_of([h.years for h in self.horizons])
 
     def arm(self, name: str) -> ArmResult:
         """Return the result of an arm; KeyError if there is none."""

@@ -11,7 +11,7 @@ here are older synthetic registries, which hold whole phantoms.
 import json
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,11 @@ import pandas as pd
 
 import dicomnode
 from dicomnode.analysis.measures.change import FOLLOWED, FOLLOWED_BY_REGION, per_year
-from dicomnode.errors import DicomnodeError, UsageError
+from dicomnode.analysis.risk.covariates import Covariate, encoded
+from dicomnode.errors import DicomnodeError, RefusedError, UsageError
 from dicomnode.files import write_whole
 from dicomnode.registry_format.volumes import read_volume
+from training.data.covariate_types import of_cohort
 from training.data.outcomes import DAYS_PER_YEAR
 from training.data.registry_folder import Registry
 from training.features.settings import FeatureSettings
@@ -36,15 +38,15 @@ CHANGES: Mapping[str, str] = {
     **{f"change.{name}": f"quantities.lungs.{name}" for name in FOLLOWED},
     **{f"change.{region}.haa_percent": f"quantities.{region}.haa_percent" for region in FOLLOWED_BY_REGION},
 }
-#: Of the cohort's columns, those that may serve as features, beside the lung function that it holds.
-COVARIATE = "covariates."
+#: Stands for PyRadiomics' settings where whoever brought a table did not say them: no node has these.
+RADIOMICS_NOT_STATED: Mapping[str, object] = {"settings": "not stated"}
 #: How a registry comes to hold what it lacks, by its writer.
 _LET_MEASURE = {
     "node": "let the node measure them (analysis.radiomics and registry.record in ae_config.toml) and export again",
     "training": "make the registry anew with `training cohort --dicom`",
+    "import": "add them to the table and import it again",
     "synthetic": "make it anew with `training synthetic --radiomics`, and set features.radiomics_spacing_mm = 4",
 }
-_LUNG_FUNCTION = ("fvc_percent_predicted", "fvc_l", "dlco_percent_predicted", "dlco_mmol_min_kpa")
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,24 @@ def radiomics_settings(settings: FeatureSettings) -> Mapping[str, object] | None
     return with_preparation(plain, settings.radiomics_preparation)
 
 
+def radiomics_settings_of(registry: Registry, settings: FeatureSettings) -> Mapping[str, object] | None:
+    """Return PyRadiomics' settings behind the features of a run, None without radiomics.
+
+    Of an imported table they are what the registry states of it, not the node's; it may state none (`NOT_STATED`).
+    """
+    if not settings.radiomics or not registry.imported:
+        return radiomics_settings(settings)
+    stated = registry.about.get("radiomics_settings")
+    return json.loads(stated) if isinstance(stated, str) and stated else RADIOMICS_NOT_STATED
+
+
 def compute(
-    cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings, cache: Path, progress: ProgressCallback
+    cohort: pd.DataFrame,
+    registry: Registry,
+    settings: FeatureSettings,
+    cache: Path,
+    progress: ProgressCallback,
+    declared: Sequence[Covariate] | None = None,
 ) -> pd.DataFrame:
     """Return the features of a cohort's scans.
 
@@ -82,6 +100,7 @@ def compute(
         settings: which, and whether the registry's own are taken.
         cache: folder of measured scans, one file each; may be shared between runs.
         progress: told about each scan.
+        declared: the covariates that the cohort has (`covariate_types.of_cohort`); None: age, sex and lung function.
 
     Returns:
         A row a scan in the cohort's order: `scan`, then float64 columns by name: quantities.*, radiomics.*, change.*
@@ -100,7 +119,7 @@ def compute(
     ).T
     features = measured.reindex(index=cohort["scan"], columns=sorted({*stored.columns, *measured.columns}))
     features = features.astype(np.float64).fillna(stored.set_axis(cohort["scan"].to_list()))
-    features = pd.concat([features, changes(cohort, features), covariates(cohort)], axis=1)
+    features = pd.concat([features, changes(cohort, features), covariates(cohort, declared)], axis=1)
     return features.rename_axis("scan").reset_index()
 
 
@@ -130,7 +149,9 @@ def _is_prepared(column: str, preparation: str) -> bool:
 def _tasks(
     cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings, cache: Path, stored: pd.DataFrame
 ) -> list[_FeatureTask]:
-    """Return the scans that the registry does not answer for."""
+    """Return the scans that the registry does not answer for; of an imported table none can be measured."""
+    if registry.imported:
+        return []
     spec = radiomics_settings(settings)
     prefixes = ("quantities.",) if spec is None else ("quantities.", "radiomics.")
     has = {p: stored[[c for c in stored if c.startswith(p)]].notna().any(axis=1).to_numpy() for p in prefixes}
@@ -226,13 +247,24 @@ def changes(cohort: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, index=features.index)
 
 
-def covariates(cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return the cohort's own numbers as features, indexed by scan.
+def covariates(cohort: pd.DataFrame, declared: Sequence[Covariate] | None = None) -> pd.DataFrame:
+    """Return the cohort's own covariates as features, encoded as the node encodes them; indexed by scan.
 
-    They are age (years), sex (1 male, 0 female) and lung function.
+    Age (years) and sex (`sex_male`: 1 male, 0 female) are always there. A value outside its declared range counts as
+    missing: `dicomnode` would give no risk.
     """
-    sex = cohort["sex"].map({"M": 1.0, "F": 0.0})
-    found = {"age_years": cohort["age_years"], "sex_male": sex}
-    found |= {name: cohort[name] for name in _LUNG_FUNCTION if name in cohort}
-    named = pd.DataFrame({f"{COVARIATE}{k}": v.to_numpy(np.float64) for k, v in found.items()})
-    return named.set_axis(cohort["scan"].to_list())
+    if declared is None:
+        declared = of_cohort(cohort, ())
+    given = cohort.assign(sex_male=cohort["sex"].map({"M": 1.0, "F": 0.0}))
+    found: dict[str, list[float]] = {}
+    for one in declared:
+        rows = [_encoded(one, value) for value in given[one.name]]
+        found |= {name: [row.get(name, np.nan) for row in rows] for name in one.features}
+    return pd.DataFrame(found, index=cohort["scan"].to_list(), dtype=np.float64)
+
+
+def _encoded(one: Covariate, value: object) -> Mapping[str, float]:
+    try:
+        return encoded((one,), {one.name: value})
+    except RefusedError:
+        return {}

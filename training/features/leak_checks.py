@@ -34,9 +34,11 @@ class Suspicion:
     auc: float
 
 
-def suspicious(features: pd.DataFrame, outcomes: Outcomes) -> tuple[Suspicion, ...]:
+def suspicious(
+    features: pd.DataFrame, outcomes: Outcomes, horizons: Sequence[int] = HORIZONS_YEARS
+) -> tuple[Suspicion, ...]:
     """Features with an AUC above `HIGHEST_AUC` for death by a horizon, among scans known there, or for death at all."""
-    asked = {f"death within {years} years": status_at(outcomes, years) for years in HORIZONS_YEARS}
+    asked = {f"death within {years} years": status_at(outcomes, years) for years in horizons}
     asked["death at any time"] = (outcomes.event, np.ones_like(outcomes.event))
     found = []
     for outcome, (dead, known) in asked.items():

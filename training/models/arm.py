@@ -51,7 +51,7 @@ class Data:
         """
         years, event = np.zeros_like(self.outcomes.years), np.zeros_like(self.outcomes.event)
         years[rows], event[rows] = self.outcomes.years[rows], self.outcomes.event[rows]
-        return replace(self, outcomes=Outcomes(years, event))
+        return replace(self, outcomes=Outcomes(years, event, self.outcomes.edges))
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ class Fitted(Protocol):
     """An arm that has learnt."""
 
     def predict(self, rows: Rows) -> NDArray[np.float64]:
-        """Cumulative risk of death at the end of years 1 to 5 (`training.data.outcomes.EDGES_YEARS[1:]`): (rows, 5)."""
+        """Cumulative risk of death at the end of each interval of `Outcomes.edges`: (rows, intervals)."""
 
 
 class Arm(Protocol):

@@ -29,7 +29,14 @@ from training.data.outcomes import EDGES_YEARS, Outcomes, interval_targets
 from training.data.splits import assert_disjoint
 
 NAME = "ensemble"
-RISKS = tuple(f"risk_{edge:g}" for edge in EDGES_YEARS[1:])
+
+
+def risk_names(edges: Sequence[float]) -> tuple[str, ...]:
+    """Return the columns of a predictions table: the cumulative risk at the end of each interval."""
+    return tuple(f"risk_{edge:g}" for edge in edges[1:])
+
+
+RISKS = risk_names(EDGES_YEARS)
 #: Holds numbers in place that the data say nothing about, such as the intercept of an interval without a death.
 _RIDGE = 1e-3
 
@@ -43,12 +50,14 @@ class Stack:
         weights: not negative, sum 1.
         slope: of calibration, not negative.
         intercepts: of each interval, added to the logit of its hazard.
+        edges: the ends of the intervals, years.
     """
 
     arms: tuple[str, ...]
     weights: tuple[float, ...]
     slope: float
     intercepts: tuple[float, ...]
+    edges: tuple[float, ...] = EDGES_YEARS
 
     def risk(self, risks: Floats) -> Floats:
         """Cumulative risk of the ensemble (scans, intervals) from that of the arms (arms, scans, intervals)."""
@@ -61,14 +70,14 @@ class Stack:
             "weights": list(self.weights),
             "slope": self.slope,
             "intercepts": list(self.intercepts),
-            "edges_years": list(EDGES_YEARS),
+            "edges_years": list(self.edges),
         }
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Stack":
         """Return the stack that `to_dict` wrote."""
         rows = (tuple(stored["weights"]), float(stored["slope"]), tuple(stored["intercepts"]))
-        return cls(tuple(stored["arms"]), *rows)
+        return cls(tuple(stored["arms"]), *rows, tuple(map(float, stored.get("edges_years", EDGES_YEARS))))
 
 
 def fit(arms: Sequence[str], risks: Floats, outcomes: Outcomes) -> Stack:
@@ -99,7 +108,7 @@ def fit(arms: Sequence[str], risks: Floats, outcomes: Outcomes) -> Stack:
     mix, intercepts = found.x[:count], found.x[count:]
     slope = float(mix.sum())
     shares = mix / slope if slope > 0 else np.full(count, 1 / count)
-    return Stack(tuple(arms), tuple(shares.tolist()), slope, tuple(intercepts.tolist()))
+    return Stack(tuple(arms), tuple(shares.tolist()), slope, tuple(intercepts.tolist()), outcomes.edges)
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,7 @@ def stack(predictions: Mapping[str, pd.DataFrame], outcomes: Outcomes) -> Stacke
     """Combine the arms' out-of-fold predictions.
 
     Args:
-        predictions: of each arm: scan, patient, fold, risk_1 to risk_5; the same scans in the same order.
+        predictions: of each arm: scan, patient, fold, `risk_names`; the same scans in the same order.
         outcomes: of the scans.
 
     Raises:
@@ -134,7 +143,7 @@ def stack(predictions: Mapping[str, pd.DataFrame], outcomes: Outcomes) -> Stacke
             raise UsageError(
                 f"the predictions of {name} and {arms[0]} do not cover the same scans and folds: delete them"
             )
-    risks = np.stack([frame[list(RISKS)].to_numpy(np.float64) for frame in predictions.values()])
+    risks = np.stack([frame[list(risk_names(outcomes.edges))].to_numpy(np.float64) for frame in predictions.values()])
     folds, patients = first["fold"].to_numpy(), first["patient"].to_list()
     combined: Floats = np.empty(risks.shape[1:])
     stacks = {}
@@ -143,12 +152,14 @@ def stack(predictions: Mapping[str, pd.DataFrame], outcomes: Outcomes) -> Stacke
         assert_disjoint(patients, inside, outside)
         stacks[int(fold)] = fit(arms, risks[:, outside], outcomes[outside])
         combined[inside] = stacks[int(fold)].risk(risks[:, inside])
-    return Stacked(fit(arms, risks, outcomes), stacks, table(NAME, first, combined))
+    return Stacked(fit(arms, risks, outcomes), stacks, table(NAME, first, combined, outcomes.edges))
 
 
-def table(arm: str, scans: pd.DataFrame, risks: NDArray[np.float64]) -> pd.DataFrame:
+def table(
+    arm: str, scans: pd.DataFrame, risks: NDArray[np.float64], edges: Sequence[float] = EDGES_YEARS
+) -> pd.DataFrame:
     """Return a predictions table of one arm; `scans` has scan, patient, fold, risks are (scans, intervals)."""
-    named = pd.DataFrame(risks, columns=list(RISKS), index=scans.index)
+    named = pd.DataFrame(risks, columns=list(risk_names(edges)), index=scans.index)
     found = pd.concat([scans[["scan", "patient", "fold"]], named], axis=1)
     found.insert(0, "arm", arm)
     return found.reset_index(drop=True)

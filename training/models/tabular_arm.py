@@ -50,7 +50,7 @@ class FittedRadiomics:
     data: Data
 
     def predict(self, rows: Rows) -> NDArray[np.float64]:
-        """Cumulative risk at the end of years 1 to 5: (rows, 5)."""
+        """Cumulative risk at the end of each interval: (rows, intervals)."""
         harmoniser = self.model.harmoniser
         values = self.data.features[list(harmoniser.features)].to_numpy(np.float64)[rows]
         return self.model.risk(values, _batches(self.data, rows, harmoniser.combat_by))
@@ -142,7 +142,9 @@ class RadiomicsArm:
         seen.update(data.outcomes.years[train].tobytes() + data.outcomes.event[train].tobytes())
         scans = data.cohort["scan"].to_numpy()
         rows = [scans[r].tolist() for r in (train, *(side for pair in inner for side in pair))]
-        return digest(self.settings.model_dump(), columns, rows, seed, seen.hexdigest(), [c.name for c in CANDIDATES])
+        edges = () if data.outcomes.edges == EDGES_YEARS else (data.outcomes.edges,)  # folds of older runs stay known
+        kinds = [c.name for c in CANDIDATES]
+        return digest(self.settings.model_dump(), columns, rows, seed, seen.hexdigest(), kinds, *edges)
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _fit(candidate: Candidate, data: Data, training: _Training, seed: int) -> di
     """Return the content of model.json."""
     return {
         "format": tabular.FORMAT,
-        "edges_years": list(EDGES_YEARS),
+        "edges_years": list(data.outcomes.edges),
         **training.choice.harmoniser.to_dict(),
         "predictor": tabular_models.fit(candidate, training.values, data.outcomes[training.rows], seed),
     }

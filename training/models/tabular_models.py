@@ -4,7 +4,7 @@ The plain numbers are those of `dicomnode.analysis.risk.tabular`, which computes
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,7 @@ def fit(candidate: Candidate, values: Floats, outcomes: Outcomes, seed: int) -> 
     """
     settings = candidate.settings
     if candidate.kind == "cox":
-        return plain_cox(fit_cox(values, outcomes, settings["penalizer"]))
+        return plain_cox(fit_cox(values, outcomes, settings["penalizer"]), outcomes.edges)
     if candidate.kind == "boosting":
         return plain_boosting(fit_boosting(values, outcomes, int(settings["trees"]), int(settings["leaves"]), seed))
     return plain_network(fit_network(values, outcomes, int(settings["steps"]), settings["decay"], seed))
@@ -82,7 +82,7 @@ def fit_cox(values: Floats, outcomes: Outcomes, penalizer: float) -> CoxPHFitter
     Raises:
         FitError: it does not converge.
     """
-    last = EDGES_YEARS[-1]
+    last = outcomes.edges[-1]
     frame = pd.DataFrame(values, columns=[f"x{i}" for i in range(values.shape[1])])
     frame["years"] = np.clip(outcomes.years, _HALF_A_DAY, last)
     frame["event"] = outcomes.event & (outcomes.years <= last)
@@ -101,11 +101,11 @@ def fit_cox(values: Floats, outcomes: Outcomes, penalizer: float) -> CoxPHFitter
     )
 
 
-def plain_cox(fitter: CoxPHFitter) -> dict[str, object]:
+def plain_cox(fitter: CoxPHFitter, edges: Sequence[float] = EDGES_YEARS) -> dict[str, object]:
     """Coefficients and the baseline's cumulative hazard at the edges, with lifelines' centring worked in."""
     coefficients = fitter.params_.to_numpy(np.float64)
     stored = fitter.baseline_cumulative_hazard_
-    at = np.interp(EDGES_YEARS[1:], [0.0, *stored.index], [0.0, *stored.iloc[:, 0]])
+    at = np.interp(edges[1:], [0.0, *stored.index], [0.0, *stored.iloc[:, 0]])
     centre = float(fitter._norm_mean.to_numpy(np.float64) @ coefficients)
     return {"kind": "cox", "coefficients": coefficients.tolist(), "baseline": (at * np.exp(-centre)).tolist()}
 

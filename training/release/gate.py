@@ -19,7 +19,7 @@ from dicomnode.analysis.risk.load_bundle import load
 from dicomnode.errors import BundleError, UsageError
 from training.evaluation import metrics
 from training.models.arm import Data, Rows
-from training.models.stacking import RISKS
+from training.models.stacking import risk_names
 from training.progress_type import ProgressCallback
 from training.release import node_predictions, verdict
 from training.release.promotion import CURRENT, bundle_of
@@ -47,7 +47,7 @@ def compare(run: Path, current: Path | None, progress: ProgressCallback) -> Gate
         BundleError: the serving bundle does not load.
     """
     settings = _settings(run)
-    data = read_data(run, settings.registry)
+    data = read_data(run, settings.registry, settings.horizons)
     before = None if current is None or _not_yet(current) else load(current, allow_demo=True)
     if before is not None and settings.gate.horizon_years not in before.manifest.horizons_years:
         raise UsageError(
@@ -98,7 +98,7 @@ def _checks(
         yield _same_use(bundle, before)
     predictions = pd.read_parquet(run / "predictions.parquet")
     by_arm = {str(arm): _aligned(of, data) for arm, of in predictions.groupby("arm")}
-    new = by_arm["ensemble"][RISKS[gate.horizon_years - 1]].to_numpy(np.float64)
+    new = by_arm["ensemble"][f"risk_{gate.horizon_years}"].to_numpy(np.float64)
     at = metrics.at_horizon(data.outcomes, gate.horizon_years)
     yield from _calibration(at, new, gate)
     folds = by_arm["ensemble"]["fold"].to_numpy(np.intp)
@@ -139,7 +139,8 @@ def _calibration(at: metrics.AtHorizon, risk: NDArray[np.float64], gate: GateSet
 
 
 def _parity(bundle: Bundle, data: Data, folds: Rows, by_arm: dict[str, pd.DataFrame]) -> GateCheck:
-    predicted = {arm: frame[list(RISKS)].to_numpy(np.float64) for arm, frame in by_arm.items() if arm != "ensemble"}
+    columns = list(risk_names(data.outcomes.edges))
+    predicted = {arm: frame[columns].to_numpy(np.float64) for arm, frame in by_arm.items() if arm != "ensemble"}
     worst = node_predictions.largest_disagreement(bundle, data, folds, predicted)
     text = f"applied as in the node, the fold models differ from training by at most {worst:.2g}, allowed {_PARITY:g}"
     return GateCheck("parity", worst <= _PARITY, text)

@@ -7,8 +7,7 @@ All other items (title, background, ethics, funding, interpretation …) are for
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.data.outcomes import EDGES_YEARS
-from training.evaluation.misjudged import HORIZON_YEARS
+from training.data.outcomes import edges_of
 from training.report import checklist_models
 from training.report.run_facts import AGE, KERNEL, SCANNER, SEX, THICKNESS, RunFacts
 
@@ -127,10 +126,16 @@ def _items(rows: Sequence[tuple[str, str, str]]) -> tuple[Item, ...]:
 def _source(facts: RunFacts) -> str:
     if not facts.registry:
         return ""
-    made = {"synthetic": "synthetic registry (phantoms, no patients)", "node": "registry exported by a dicomnode"}
+    made = {
+        "synthetic": "synthetic registry (phantoms, no patients)",
+        "node": "registry exported by a dicomnode",
+        "training": "registry made from DICOM files",
+        "import": "a table of measurements, imported",
+    }
     by = str(facts.registry.get("made_by", ""))
     notes = facts.registry.get("notes", "")
-    return made.get(by, by) + (f". {notes}" if isinstance(notes, str) and notes else "")
+    known = "; ".join(f"{name.lower()}: {value}" for name, value in facts.provenance.lines)
+    return f"{made.get(by, by)}; {known}" + (f". {notes}" if isinstance(notes, str) and notes else "")
 
 
 def _exclusions(facts: RunFacts) -> str:
@@ -141,6 +146,9 @@ def _exclusions(facts: RunFacts) -> str:
 
 
 def _preparation(facts: RunFacts) -> str:
+    if facts.registry.get("made_by") == "import":
+        stated = facts.registry.get("radiomics_settings") or "not stated"
+        return f"measured elsewhere; PyRadiomics settings: {stated}"
     digests = facts.registry.get("algorithm_digest", "")
     stated = ", ".join(map(str, digests)) if isinstance(digests, list) else digests
     return f"the node's own pipeline (dicomnode.analysis), algorithm digest {stated}" if stated else ""
@@ -199,7 +207,7 @@ def _calibrated(facts: RunFacts) -> str:
 
 
 def _output(facts: RunFacts) -> str:
-    years = ", ".join(f"{edge:g}" for edge in EDGES_YEARS[1:])
+    years = ", ".join(f"{edge:g}" for edge in edges_of([h.years for h in facts.evaluation.horizons])[1:])
     return f"probability of death by the end of years {years}; high risk from {facts.evaluation.threshold:g}"
 
 
@@ -249,7 +257,11 @@ def _limitations(facts: RunFacts) -> str:
 def _pseudonyms(facts: RunFacts) -> str:
     if facts.synthetic:
         return "no patients"
-    keys = {"node": "the key remains on the node", "training": "the key is kept apart from the registry"}
+    keys = {
+        "node": "the key remains on the node",
+        "training": "the key is kept apart from the registry",
+        "import": "the key is kept apart from the registry",
+    }
     key = keys.get(str(facts.registry.get("made_by")))
     return f"pseudonyms by keyed hash, dates shifted per patient; {key}" if key else ""
 
@@ -277,6 +289,6 @@ def _failures(facts: RunFacts) -> str:
     ):
         risks = [m.risk for m in of if m.died == died]
         if risks:
-            named = words.format(y=HORIZON_YEARS)
+            named = words.format(y=facts.evaluation.middle_years)
             parts.append(f"the {len(risks)} {named} predicted risk ({min(risks):.3f} to {max(risks):.3f})")
     return "; ".join(parts) + ": see the table of prediction errors" if parts else ""

@@ -135,11 +135,12 @@ def risk_groups(arm: ArmResult) -> str:
 
     def draw(axes: Sequence[Axes]) -> None:
         ax = axes[0]
+        last = round(max((group.years[-1] for group in arm.risk_groups), default=5.0))
         for number, (group, colour) in enumerate(zip(arm.risk_groups, _RISK_COLOURS, strict=False)):
             ax.fill_between(group.years, group.lower, group.upper, step="post", color=colour, alpha=0.15, linewidth=0)
             label = f"{group.name}: risk {group.lowest_risk:.2f} to {group.highest_risk:.2f}"
             ax.step(group.years, group.survival, where="post", color=colour, label=label)
-            for year in range(6):
+            for year in range(0, last + 1, 1 + last // 10):
                 index = min(year * 12, len(group.at_risk) - 1)
                 ax.annotate(
                     str(group.at_risk[index]),
@@ -152,7 +153,7 @@ def risk_groups(arm: ArmResult) -> str:
                     color=colour,
                     annotation_clip=False,
                 )
-        ax.set(xlim=(0, 5), ylim=(0, 1.02), xlabel="years from scan (scans at risk below)", ylabel="survival")
+        ax.set(xlim=(0, last), ylim=(0, 1.02), xlabel="years from scan (scans at risk below)", ylabel="survival")
         ax.legend(loc="lower left")
 
     return _as_svg(1, 6.4, 4.0, draw)

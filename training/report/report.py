@@ -69,7 +69,8 @@ def _json(facts: RunFacts, content: Content) -> str:
         "flow": [asdict(step) for step in facts.flow],
         "characteristics": [asdict(c) for c in facts.characteristics],
         "warnings": list(facts.warnings),
-        "published": [asdict(p) for p in STUDY],
+        "published": [asdict(p) for p in STUDY if facts.published],
+        "provenance": dict(facts.provenance.lines),
         "model_card": dict(content.card),
         "checklists": {name: [asdict(i) for i in items] for name, items in content.checklists.items()},
         "software": facts.run.get("software"),
@@ -83,7 +84,7 @@ def _plots(facts: RunFacts) -> dict[str, Markup]:
     evaluation = facts.evaluation
     primary = evaluation.arm(evaluation.primary)
     drawn = {
-        "auc": figures.auc_by_horizon(evaluation, [(p.model, p.points) for p in STUDY if p.points]),
+        "auc": figures.auc_by_horizon(evaluation, [(p.model, p.points) for p in STUDY if p.points and facts.published]),
         "roc": figures.roc(evaluation),
         "calibration": figures.calibration(primary),
         "net_benefit": figures.net_benefit(primary),
@@ -178,6 +179,7 @@ def _card(facts: RunFacts) -> tuple[tuple[str, str], ...]:
         ("Output", items["15"]),
         ("Models", f"{items['12c']}; ensemble weights: {weights}"),
         ("Training population", items["5a"]),
+        *facts.provenance.lines,
         ("Participants and events", items["21"]),
         ("Out-of-fold performance", items["23a"]),
         ("Calibration", items["12f"]),

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dicomnode.errors import UsageError
+from dicomnode.registry_format.provenance import Provenance
 from training.data import former_names
 from training.data.cohort import FlowStep
 from training.evaluation.inputs import vendors
@@ -78,6 +79,19 @@ class RunFacts:
     def synthetic(self) -> bool:
         """Whether no patient stands behind the numbers."""
         return self.registry.get("made_by") == "synthetic" or bool(self.evaluation.oracle)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Who the patients are, as the run wrote it down, else as its registry says."""
+        stored = self.run.get("provenance")
+        if stored is None:
+            return Provenance.of(self.registry)
+        return Provenance(**{**stored, "sites": tuple(stored["sites"])})
+
+    @property
+    def published(self) -> bool:
+        """Whether the study's results may stand beside these: its disease and its horizons."""
+        return self.provenance.systemic_sclerosis and [h.years for h in self.evaluation.horizons] == [1, 3, 5]
 
     @property
     def warnings(self) -> tuple[str, ...]:

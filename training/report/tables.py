@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.evaluation.misjudged import HORIZON_YEARS
 from training.evaluation.records import ArmResult, Estimate
 from training.report.checklists import interval
 from training.report.run_facts import RunFacts
@@ -46,13 +45,15 @@ def text_of(estimate: Estimate | None) -> str:
 
 
 def auc(facts: RunFacts) -> ReportTable:
-    """Laid out like the study's: each model by horizon, and the study's own figures below."""
+    """Laid out like the study's, with its own figures below where its disease and horizons are these."""
     e = facts.evaluation
     rows = [(a.arm, *(text_of(h.auc) for h in a.horizons), text_of(a.uno_c)) for a in e.arms]
     if e.oracle:
         rows.append(("oracle (true risk)", *(text_of(o.auc) for o in e.oracle), ""))
-    rows += [(p.model, *p.auc, "") for p in STUDY]
-    return ReportTable(("AUC", *(f"{h.years} y" for h in e.horizons), "Uno's C, 5 y"), tuple(rows))
+    if facts.published:
+        rows += [(p.model, *p.auc, "") for p in STUDY]
+    head = ("AUC", *(f"{h.years} y" for h in e.horizons), f"Uno's C, {e.horizons[-1].years} y")
+    return ReportTable(head, tuple(rows))
 
 
 _NAMES = {
@@ -134,14 +135,15 @@ def subgroups(arm: ArmResult, years: Sequence[int]) -> ReportTable:
 
 def misjudged(facts: RunFacts) -> ReportTable:
     """Individual scans, each with its pseudonym: for the run folder only (see `training.evaluation.misjudged`)."""
+    years = facts.evaluation.middle_years
     rows = [
         (
-            f"died within {HORIZON_YEARS} y" if one.died else f"alive at {HORIZON_YEARS} y",
+            f"died within {years} y" if one.died else f"alive at {years} y",
             one.scan,
             f"{one.risk:.3f}",
             f"{one.time_years:.2f}",
         )
         for one in facts.evaluation.misjudged
     ]
-    head = ("", "scan", f"predicted risk, {HORIZON_YEARS} y", "years to death or last contact")
+    head = ("", "scan", f"predicted risk, {years} y", "years to death or last contact")
     return ReportTable(head, tuple(rows))

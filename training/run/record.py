@@ -28,7 +28,12 @@ class Record:
     """The content of a run folder's `run.json`, on disk after every change."""
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Any], fixed: Mapping[str, Any], free: Sequence[str] = ()
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        fixed: Mapping[str, Any],
+        free: Sequence[str] = (),
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the record of a run folder, or begin one.
 
@@ -37,6 +42,7 @@ class Record:
             settings: all settings, as plain values.
             fixed: what may not change between the starts of one run: settings and digests of the input.
             free: names in `fixed`, such as "settings.deep.workers", that may change all the same; "*" is any key.
+            defaults: of `fixed`, by the same keys, for what a run begun by an older version does not have.
 
         Raises:
             UsageError: the folder holds another run.
@@ -46,6 +52,7 @@ class Record:
         if self._path.is_file():
             content = json.loads(self._path.read_text(encoding="utf-8"))
             _rename_keys(content["fixed"])
+            _fill_in(content["fixed"], json.loads(json.dumps(defaults or {})))
             if other := _difference(content["fixed"], json.loads(json.dumps(fixed)), free):
                 raise UsageError(f"{folder} contains a run with a different {other}: choose a new run folder (out)")
         self.content = content
@@ -86,6 +93,14 @@ def _rename_keys(fixed: Mapping[str, Any]) -> None:
     """Give the settings of a run that an older version began the names of today."""
     if deep := fixed["settings"].get("deep"):
         fixed["settings"]["deep"] = former_names.deep_of_today(deep)
+
+
+def _fill_in(stored: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    for key, value in defaults.items():
+        if isinstance(value, dict) and isinstance(stored.get(key), dict):
+            _fill_in(stored[key], value)
+        else:
+            stored.setdefault(key, value)
 
 
 def _difference(stored: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str], within: str = "") -> str:

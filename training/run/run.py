@@ -4,7 +4,7 @@ cohort → splits → features → arms → ensemble → evaluation → report �
 it was: a step that is done is not repeated, an arm goes on inside its fold.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dicomnode.analysis.risk.covariates import Covariate
 from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import sha256_of, write_whole
-from training.data import cohort, follow_up, splits
+from dicomnode.registry_format.description import NAME as DESCRIPTION
+from training.data import cohort, covariate_types, follow_up, splits
+from training.data.matching import Matching, matching
+from training.data.outcomes import HORIZONS_YEARS
 from training.data.registry_folder import Registry
 from training.data.registry_folder import read as read_registry
 from training.data.splits import Nested, assert_disjoint
@@ -23,18 +27,22 @@ from training.features import compute
 from training.features.leak_checks import names_patients, suspicious
 from training.files import alone, digest, write_json
 from training.models import stacking
-from training.models.arm import Arm, Data
+from training.models.arm import DEEP_ARMS, Arm, Data
 from training.models.registry import check_files, make_arm
 from training.progress_type import ProgressCallback
+from training.run import volume_digests
+from training.run.provenance_settings import of_run
 from training.run.record import Record
-from training.run.settings import RunSettings
+from training.run.settings import RunSettings, defaults
 
 #: Settings that may change when a finished run is started again: only what hangs on them is then done anew.
-_LATE = ("evaluation", "bundle", "gate")
+_LATE = ("evaluation", "bundle", "gate", "provenance")
 #: Those that change no number: how many share the work, and where files lie (what they hold has a digest).
 _FREE = tuple(
     f"settings.{name}" for name in ("features.workers", "deep.workers", "deep.cache", "deep.pretrained.*.path")
 )
+#: Settings that a run begun by an older version does not know: there they had the value that is the default today.
+_DEFAULTS = {"settings": defaults()}
 
 
 @dataclass(frozen=True)
@@ -77,13 +85,28 @@ def run(settings: RunSettings, toml: str, progress: ProgressCallback, until: str
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"{folder} is in use by another run: wait for it to end, or choose another out"
     with alone(folder / ".lock", busy):
-        record = Record(folder, settings.model_dump(mode="json"), _fixed(settings, registry), _FREE)
+        record = Record(folder, settings.model_dump(mode="json"), _fixed(settings, registry), _FREE, _DEFAULTS)
+        _state_provenance(settings, registry, record)
         write_whole(folder / "run.toml", toml)
         run_ = _Run(folder, settings, registry, record, arms, progress)
         for step in STEPS[: names.index(until) + 1]:
             key = digest(*(getattr(settings, name).model_dump() for name in step.settings))
             record.step(step.name, key, folder / step.output, partial(step.work, run_))
     return folder
+
+
+_UNSTATED = "neither the registry nor the settings state"
+
+
+def _state_provenance(settings: RunSettings, registry: Registry, record: Record) -> None:
+    """Write down who the patients are; ask, where neither the registry nor the settings say."""
+    found = of_run(settings.provenance, registry.about)
+    record.content["warnings"] = [text for text in record.content["warnings"] if not text.startswith(_UNSTATED)]
+    lacking = [name for name in ("disease", "source", "sites") if not getattr(found, name)]
+    if lacking and not registry.synthetic:
+        keys = ", ".join(f"provenance.{name}" for name in lacking)
+        record.warn(f"{_UNSTATED} {', '.join(lacking)}: state it ({keys})")
+    record.put(provenance=asdict(found))
 
 
 def _fixed(settings: RunSettings, registry: Registry) -> dict[str, object]:
@@ -95,22 +118,47 @@ def _fixed(settings: RunSettings, registry: Registry) -> dict[str, object]:
     return {"settings": stable, "sha256": {"registry": registry.sha256, **digests}}
 
 
-def make_cohort(settings: RunSettings, registry: Registry) -> cohort.Cohort:
-    """Return the cohort of a run's registry, outcomes and covariates; see `training.data.cohort.build`."""
+def free_covariates(settings: RunSettings, registry: Registry) -> tuple[Covariate, ...]:
+    """Return what registry and settings declare beside age, sex and lung function.
+
+    Raises:
+        UsageError: a declaration does not fit, or they contradict each other.
+    """
+    stored = registry.about.get("covariates", {})
+    assert isinstance(stored, dict), "read_description has seen to it"
+    own = covariate_types.declared(stored, f"{registry.folder / DESCRIPTION}: covariates")
+    return covariate_types.joined(own, covariate_types.declared(settings.covariate_types, "covariate_types"))
+
+
+def make_cohort(settings: RunSettings, registry: Registry) -> tuple[cohort.Cohort, Matching]:
+    """Return the cohort of a run's tables (`training.data.cohort.build`), and how they match."""
     outcomes = follow_up.read_outcomes(settings.outcomes)
-    covariates = None if settings.covariates is None else follow_up.read_covariates(settings.covariates)
-    return cohort.build(registry, outcomes, covariates, settings.cohort.transplant)
+    free = free_covariates(settings, registry)
+    covariates = None if settings.covariates is None else follow_up.read_covariates(settings.covariates, free=free)
+    found = matching(registry, outcomes, covariates, free)
+    return cohort.build(registry, outcomes, covariates, settings.cohort.transplant), found
 
 
 def _cohort(run_: _Run) -> None:
     path = run_.folder / "cohort.parquet"
-    made = make_cohort(run_.settings, run_.registry)
+    made, found = make_cohort(run_.settings, run_.registry)
     if path.is_file() and not cohort.load(path).equals(made.frame):
         raise UsageError(f"{path} was made from different input or settings: delete it")
     cohort.save(made, path)
+    write_json(run_.folder / "matching.json", asdict(found))
+    for text in found.warnings:
+        run_.record.warn(text)
     methods = run_.registry.scans["algorithm_digest"].nunique()
     if methods > 1:
         run_.record.warn(f"the registry's features come from {methods} versions of the method (algorithm_digest)")
+
+
+def _hash_volumes(run_: _Run) -> None:
+    """Of the volumes that the run reads: the networks' and those that are measured here."""
+    frame = cohort.load(run_.folder / "cohort.parquet")
+    reads = any(arm.name in DEEP_ARMS for arm in run_.arms) or not run_.registry.lungs_alone
+    volumes = frame["volume"].to_list() if reads else []
+    run_.record.put(volumes=volume_digests.record(run_.folder, run_.registry.folder, volumes, run_.progress))
 
 
 def _splits(run_: _Run) -> None:
@@ -124,9 +172,13 @@ def _splits(run_: _Run) -> None:
 
 def _features(run_: _Run) -> None:
     frame = cohort.load(run_.folder / "cohort.parquet")
-    found = compute.compute(frame, run_.registry, run_.settings.features, run_.folder / "measured", run_.progress)
+    declared = covariate_types.of_cohort(frame, free_covariates(run_.settings, run_.registry))
+    _hash_volumes(run_)
+    found = compute.compute(
+        frame, run_.registry, run_.settings.features, run_.folder / "measured", run_.progress, declared
+    )
     write_whole(run_.folder / "features.parquet", found.to_parquet(index=False))
-    odd = suspicious(found.drop(columns="scan"), cohort.outcomes_of(frame))
+    odd = suspicious(found.drop(columns="scan"), cohort.outcomes_of(frame), run_.settings.horizons)
     for one in odd:
         run_.record.warn(
             f"{one.feature} alone predicts {one.outcome} (AUC {one.auc:.3f}): was it derived from the outcome?"
@@ -139,13 +191,14 @@ def _features(run_: _Run) -> None:
     run_.record.put(
         suspicious_features=[asdict(one) for one in odd],
         naming_features=list(naming),
-        radiomics_settings=compute.radiomics_settings(run_.settings.features),
+        radiomics_settings=compute.radiomics_settings_of(run_.registry, run_.settings.features),
+        covariates=[one.model_dump(mode="json") for one in declared],
         sha256={name: sha256_of(run_.folder / f"{name}.parquet") for name in ("cohort", "features")},
     )
 
 
-def read_data(folder: Path, registry: Path) -> Data:
-    """Return the scans of a run folder, with all outcomes.
+def read_data(folder: Path, registry: Path, horizons: Sequence[int] = HORIZONS_YEARS) -> Data:
+    """Return the scans of a run folder, with all outcomes; `horizons` (years) are those of its settings.
 
     Raises:
         UsageError: its files are not of the same scans.
@@ -155,10 +208,11 @@ def read_data(folder: Path, registry: Path) -> Data:
     if found["scan"].to_list() != frame["scan"].to_list():
         raise UsageError(f"{folder}: features.parquet and cohort.parquet do not have the same scans: start a new run")
     known = frame.drop(columns=["time_years", "event"])
-    return Data(registry, known, found.drop(columns="scan"), cohort.outcomes_of(frame))
+    return Data(registry, known, found.drop(columns="scan"), cohort.outcomes_of(frame, horizons))
 
 
 def _arms(run_: _Run) -> None:
+    _hash_volumes(run_)  # again: a run that goes on must not go on with others
     for arm in run_.arms:
         run_.record.step(f"arms/{arm.name}", "", _predictions(run_.folder, arm.name), partial(_arm, run_, arm))
 
@@ -170,7 +224,7 @@ def _predictions(folder: Path, arm: str) -> Path:
 
 def _arm(run_: _Run, arm: Arm) -> None:
     """Fit an arm on each outer fold's training part and predict the rest."""
-    data = read_data(run_.folder, run_.registry.folder)
+    data = read_data(run_.folder, run_.registry.folder, run_.settings.horizons)
     drawn = Nested.load(run_.folder / "splits.json")
     drawn.check(data.patients)
     tables = []
@@ -183,9 +237,9 @@ def _arm(run_: _Run, arm: Arm) -> None:
         stage = f"{arm.name}, fold {number + 1} of {len(drawn.outer)}"
         progress = _prefixed(run_.progress, f"{arm.name} {number + 1}/{len(drawn.outer)}")
         fitted = arm.fit(data.hidden_outside(train), train, inner, folder, seed, progress)
-        risks = _checked(fitted.predict(test), len(test), stage)
+        risks = _checked(fitted.predict(test), len(test), stage, len(data.outcomes.edges) - 1)
         scans = data.cohort.iloc[test][["scan", "patient"]].assign(fold=number)
-        tables.append(stacking.table(arm.name, scans, risks))
+        tables.append(stacking.table(arm.name, scans, risks, data.outcomes.edges))
     found = pd.concat(tables).set_index("scan").loc[data.cohort["scan"]].reset_index()
     write_whole(_predictions(run_.folder, arm.name), found[list(tables[0])].to_parquet(index=False))
 
@@ -199,8 +253,10 @@ def seed_of(seed: int, arm: str, fold: int) -> int:
     return int(digest(seed, arm, fold)[:8], 16)
 
 
-def _checked(risks: NDArray[np.float64], count: int, stage: str) -> NDArray[np.float64]:
-    shaped = risks.shape == (count, len(stacking.RISKS))
+def _checked(
+    risks: NDArray[np.float64], count: int, stage: str, intervals: int = len(stacking.RISKS)
+) -> NDArray[np.float64]:
+    shaped = risks.shape == (count, intervals)
     if not shaped or not np.isfinite(risks).all() or risks.min() < 0 or risks.max() > 1:
         raise DicomnodeError(f"{stage}: the predicted risks are not {count} rows of probabilities: please report this")
     if np.any(np.diff(risks, axis=1) < -1e-9):
@@ -211,7 +267,7 @@ def _checked(risks: NDArray[np.float64], count: int, stage: str) -> NDArray[np.f
 def _ensemble(run_: _Run) -> None:
     frame = cohort.load(run_.folder / "cohort.parquet")
     found = {n: pd.read_parquet(_predictions(run_.folder, n)) for n in run_.settings.arms}
-    stacked = stacking.stack(found, cohort.outcomes_of(frame))
+    stacked = stacking.stack(found, cohort.outcomes_of(frame, run_.settings.horizons))
     write_json(run_.folder / "ensemble.json", stacked.to_dict())
     whole = pd.concat([*found.values(), stacked.predictions], ignore_index=True)
     write_whole(run_.folder / "predictions.parquet", whole.to_parquet(index=False))
@@ -224,7 +280,7 @@ def _evaluation(run_: _Run) -> None:
     predictions = pd.read_parquet(run_.folder / "predictions.parquet")
     known = run_.registry.folder / "truth.csv"  # of a synthetic registry, for the oracle alone
     truth = pd.read_csv(known) if run_.registry.synthetic and known.is_file() else None
-    found = evaluate(frame, predictions, run_.settings.evaluation, truth)
+    found = evaluate(frame, predictions, run_.settings.evaluation, truth, run_.settings.horizons)
     write_whole(run_.folder / "evaluation.json", found.to_json())
 
 
@@ -262,6 +318,6 @@ STEPS = (
     RunStep("arms", "arms", _arms),
     RunStep("ensemble", "predictions.parquet", _ensemble),
     RunStep("evaluation", "evaluation.json", _evaluation, ("evaluation",)),
-    RunStep("report", "report.html", _report, ("evaluation",)),
-    RunStep("bundle", "bundle", _bundle, ("evaluation", "bundle")),
+    RunStep("report", "report.html", _report, ("evaluation", "provenance")),
+    RunStep("bundle", "bundle", _bundle, ("evaluation", "bundle", "provenance")),
 )

@@ -4,15 +4,17 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from dicomnode.errors import UsageError
-from training.data import former_names
+from training.data import covariate_types, former_names
 from training.data.follow_up import Transplant
+from training.data.outcomes import HORIZONS_YEARS, LAST_HORIZON_YEARS, middle_of
 from training.features.settings import FeatureSettings
 from training.models.tabular_settings import RadiomicsSettings
+from training.run.provenance_settings import ProvenanceSettings
 from training.toml_table import TomlTable
 
 
@@ -50,7 +52,7 @@ class BundleSettings(TomlTable):
 class GateSettings(TomlTable):
     """`[gate]`: what a bundle must achieve before it may go into service (`training compare`)."""
 
-    horizon_years: Literal[1, 3, 5] = Field(3, description="horizon to be judged: 1, 3 or 5 years")
+    horizon_years: int = Field(3, ge=1, description="horizon to be judged, one of `horizons`; default: the middle one")
     margin: float = Field(
         0.05,
         ge=0,
@@ -73,9 +75,18 @@ class RunSettings(TomlTable):
     )
     outcomes: Path = Field(description="CSV: patient, death_date, last_contact_date, transplant_date")
     covariates: Path | None = Field(None, description="CSV: patient, date, name, value, unit")
+    covariate_types: dict[str, object] = Field(
+        {}, description="covariates beside age, sex and lung function: a table each, with type, unit and range"
+    )
+    provenance: ProvenanceSettings = ProvenanceSettings()
     out: Path = Field(description="the run folder")
     seed: int = Field(1, ge=0, description="random seed")
     arms: tuple[str, ...] = Field(("radiomics",), min_length=1, description="models to fit and combine")
+    horizons: tuple[Annotated[int, Field(ge=1, le=LAST_HORIZON_YEARS)], ...] = Field(
+        HORIZONS_YEARS,
+        min_length=1,
+        description=f"years after the scan for which the risk is given: whole, rising, 1 to {LAST_HORIZON_YEARS}",
+    )
     cohort: CohortSettings = CohortSettings()
     splits: SplitSettings = SplitSettings()
     features: FeatureSettings = FeatureSettings()
@@ -86,10 +97,28 @@ class RunSettings(TomlTable):
     bundle: BundleSettings = BundleSettings()
     gate: GateSettings = GateSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _judged_in_the_middle(cls, table: object) -> object:
+        """Where only `horizons` is stated, the gate judges at the middle one of them."""
+        if not isinstance(table, dict) or not isinstance(horizons := table.get("horizons"), list | tuple):
+            return table
+        gate = table.get("gate", {})
+        whole = horizons and all(isinstance(years, int) for years in horizons)
+        if not whole or not isinstance(gate, dict) or "horizon_years" in gate:
+            return table
+        return {**table, "gate": {**gate, "horizon_years": middle_of(horizons)}}
+
     @field_validator("deep")
     @classmethod
     def _todays_keys(cls, table: dict[str, object]) -> dict[str, object]:
         return former_names.deep_of_today(table)
+
+
+def defaults() -> dict[str, Any]:
+    """Return the defaults of all settings that decide what a run is."""
+    paths = {"registry", "outcomes", "covariates", "out", "deep"}
+    return RunSettings(registry=Path(), outcomes=Path(), out=Path()).model_dump(mode="json", exclude=paths)
 
 
 def load(path: Path, out: Path | None = None) -> RunSettings:
@@ -143,6 +172,18 @@ def from_dict(stored: Mapping[str, object], where: str) -> RunSettings:
         settings = RunSettings.model_validate(stored)
     except ValidationError as error:
         raise UsageError("\n".join(f"{where}: {_message(dict(e))}" for e in error.errors())) from None
+    horizons = settings.horizons
+    if list(horizons) != sorted(set(horizons)):
+        raise UsageError(f"{where}: horizons: {list(horizons)}: give each year once, rising")
+    if settings.gate.horizon_years not in horizons:
+        raise UsageError(
+            f"{where}: gate.horizon_years: {settings.gate.horizon_years} is not one of the horizons "
+            f"({', '.join(map(str, horizons))}): choose one of them"
+        )
+    try:
+        covariate_types.declared(settings.covariate_types, "covariate_types")
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
     if len(set(settings.arms)) < len(settings.arms):
         raise UsageError(f"{where}: arms contains a duplicate: {', '.join(settings.arms)}")
     return settings

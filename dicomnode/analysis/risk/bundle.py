@@ -102,7 +102,7 @@ class Bundle:
             scanner: `tabular.BATCH_PARTS` by name.
 
         Raises:
-            RefusedError: no-lungs, or features-missing.
+            RefusedError: no-lungs, features-missing, covariate-missing or covariate-out-of-range.
         """
         answer = self.models.answer(Question(volume, labels, features or {}, scanner or {}, prior))
         members = answer.risks[:, horizon_indices(self.manifest.edges_years, self.manifest.horizons_years)]
@@ -124,6 +124,7 @@ class Bundle:
             slice_relevance=self._relevance(volume, labels, answer.attention),
             scan_codes=answer.codes,
             flags=answer.flags,
+            disease=self.manifest.population.disease if self.intended_use == "research" else "",
         )
 
     def _relevance(

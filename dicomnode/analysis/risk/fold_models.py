@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dicomnode.analysis.findings import Flag
 from dicomnode.analysis.risk import tabular
+from dicomnode.analysis.risk.covariates import PREFIX, Covariate, check
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.manifest import Manifest, NetworkArm
 from dicomnode.analysis.risk.network import CODE_WIDTH, HazardNet, risk
@@ -41,13 +42,17 @@ class Tables:
 
 @dataclass(frozen=True)
 class FoldModels:
-    """The models of a bundle, loaded. `sha256` is the bundle's: codes of a prior scan must be of the same."""
+    """The models of a bundle, loaded. `sha256` is the bundle's: codes of a prior scan must be of the same.
+
+    `covariates` are declared by the bundle; older ones declare none, and what is not known is the training's median.
+    """
 
     sha256: str
     spec: Spec | None
     networks: tuple[Networks, ...]
     tables: tuple[Tables, ...]
     ensemble: Ensemble
+    covariates: tuple[Covariate, ...] = ()
 
     @property
     def members(self) -> int:
@@ -77,9 +82,9 @@ class FoldModels:
         """Ask every member.
 
         Raises:
-            RefusedError: no-lungs, or features-missing.
+            RefusedError: no-lungs, features-missing, covariate-missing or covariate-out-of-range.
         """
-        flags = _doubts(self.tables, scan)
+        flags = _doubts(self.tables, scan, self.covariates)
         looks = self._looks(scan)
         risks = self._risks(scan, looks)
         members = {name: found[np.arange(self.members) % len(found)] for name, found in risks.items()}
@@ -143,21 +148,23 @@ def _table_risks(arm: Tables, scan: Question) -> NDArray[np.float64]:
     return np.stack([model.predict(scan.features, batch)[0] for model, batch in zip(arm.models, by, strict=True)])
 
 
-def _doubts(tables: tuple[Tables, ...], scan: Question) -> tuple[Flag, ...]:
+def _doubts(tables: tuple[Tables, ...], scan: Question, declared: tuple[Covariate, ...]) -> tuple[Flag, ...]:
     """Return flags for what the tabular models lack.
 
     Raises:
-        RefusedError: features-missing, where a measured number is not there: an average in its place would be a guess.
+        RefusedError: features-missing, where a measured number is not there: an average in its place would be a guess;
+            covariate-missing or covariate-out-of-range, by what the bundle declares.
     """
     models = [model for arm in tables for model in arm.models]
     needed = {name for model in models for name in model.harmoniser.features}
     given = {name for name, value in scan.features.items() if np.isfinite(value)}
     # A first scan has no change; training knew such scans too.
     lacking = sorted(name for name in needed - given if not name.startswith("change."))
-    measured = [name for name in lacking if not name.startswith("covariates.")]
+    measured = [name for name in lacking if not name.startswith(PREFIX)]
     if measured:
         shown = ", ".join(measured[:3]) + (f" and {len(measured) - 3} more" if len(measured) > 3 else "")
         raise RefusedError("features-missing", f"the model needs features that could not be measured: {shown}")
+    check(declared, scan.features, needed)
     flags = []
     if lacking:
         text = f"Values not known were replaced by the median of the training population: {', '.join(lacking)}."
@@ -190,7 +197,7 @@ def read(folder: Path, manifest: Manifest, sha256: str) -> FoldModels:
         else:
             models = tuple(_table(folder / name, manifest) for name in arm.models)
             tables.append(Tables(arm.name, models))
-    return FoldModels(sha256, spec, tuple(networks), tuple(tables), manifest.ensemble)
+    return FoldModels(sha256, spec, tuple(networks), tuple(tables), manifest.ensemble, manifest.covariates)
 
 
 def _net(path: Path, arm: NetworkArm, intervals: int) -> HazardNet:

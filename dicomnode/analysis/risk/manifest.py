@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field,
 
 from dicomnode.analysis.findings import IntendedUse
 from dicomnode.analysis.risk.backbones import BACKBONES
+from dicomnode.analysis.risk.covariates import PREFIX, Covariate
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.network import horizon_indices
 
@@ -59,6 +60,11 @@ class Population(_Record):
 
     Attributes:
         deaths: scans followed by an observed death within the longest horizon.
+        disease: of the patients, as the registry states it; "": not stated, as in older bundles.
+        source: where the data come from; "": not stated.
+        sites: the hospitals; empty: not stated.
+        period: years of the scans; "": not stated.
+        dates: what the registry's dates are.
     """
 
     description: str
@@ -67,6 +73,11 @@ class Population(_Record):
     deaths: int
     registry_sha256: Digest
     split_sha256: Digest
+    disease: str = ""
+    source: str = ""
+    sites: tuple[str, ...] = ()
+    period: str = ""
+    dates: str = ""
 
 
 class Manifest(_Record):
@@ -79,6 +90,7 @@ class Manifest(_Record):
         preprocessing: the networks' input; None without networks.
         radiomics: PyRadiomics' parameter file as JSON, where a tabular arm takes radiomics; else "".
         features: all that the tabular arms take, by name; empty without such an arm.
+        covariates: types, units and ranges of the covariates among them; empty in older bundles.
     """
 
     format: Literal[3]
@@ -94,6 +106,7 @@ class Manifest(_Record):
     files: dict[FileName, Digest]
     radiomics: str = ""
     features: tuple[str, ...] = ()
+    covariates: tuple[Covariate, ...] = ()
     preprocessing: dict[str, object] | None = None
     ensemble: Ensemble
     population: Population
@@ -123,6 +136,11 @@ class Manifest(_Record):
             raise ValueError(f"arms {names} and ensemble.weights {weights} must name the same arms, each once")
         if len(self.ensemble.intercepts) != len(self.edges_years) - 1:
             raise ValueError(f"ensemble.intercepts needs {len(self.edges_years) - 1} numbers, one for each interval")
+        declared = [name for one in self.covariates for name in one.features]
+        if len(set(declared)) < len(declared):
+            raise ValueError("covariates declares one of them twice")
+        if declared and (odd := {n for n in self.features if n.startswith(PREFIX)} - set(declared)):
+            raise ValueError(f"covariates does not declare {', '.join(sorted(odd)[:3])}, which features lists")
         kinds = {arm.kind for arm in self.arms}
         if ("network" in kinds) != (self.preprocessing is not None):
             raise ValueError("preprocessing is required with a network arm, and not allowed otherwise")

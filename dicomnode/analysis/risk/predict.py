@@ -1,6 +1,7 @@
 """From the findings of a scan to the question that a bundle is asked: the served one, or one that runs beside it."""
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -9,6 +10,7 @@ from pydicom import Dataset
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.analysis.measures.change import DAYS_A_YEAR, studied_at
+from dicomnode.analysis.risk.covariates import encoded
 from dicomnode.analysis.risk.queries import PriorScan
 from dicomnode.analysis.risk.tabular import features_of
 from dicomnode.analysis.series.headers import string
@@ -22,7 +24,13 @@ _UNITS_A_YEAR: Final = {"D": DAYS_A_YEAR, "W": DAYS_A_YEAR / 7, "M": 12.0, "Y": 
 
 
 def predict(
-    bundle: "Bundle", findings: Findings, header: Dataset, volume: Volume, labels: Labels, before: Findings | None
+    bundle: "Bundle",
+    findings: Findings,
+    header: Dataset,
+    volume: Volume,
+    labels: Labels,
+    before: Findings | None,
+    given: Mapping[str, float | str] | None = None,
 ) -> Risk:
     """Return what a bundle predicts for an analysed scan.
 
@@ -33,14 +41,17 @@ def predict(
         volume: of the scan, HU.
         labels: of the scan, (z, y, x), 0 background, 1 right, 2 left.
         before: findings of the patient's latest prior scan (`change.latest_before`).
+        given: covariates of the patient by name, as the bundle declares them; they go before the header's.
 
     Raises:
-        RefusedError: no-lungs; features-missing.
+        RefusedError: no-lungs; features-missing; covariate-missing; covariate-out-of-range.
     """
     assert findings.series is not None
     series = findings.series
     scanner = {"manufacturer": series.manufacturer, "model": series.manufacturer_model}
     features = features_of(findings) | covariates(findings, header)
+    if given:
+        features |= encoded(bundle.manifest.covariates, given)
     return bundle.predict(
         volume, labels, features, _prior(findings, before), scanner | {"kernel_family": series.kernel_family}
     )

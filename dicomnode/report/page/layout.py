@@ -20,7 +20,7 @@ from dicomnode.report.page.style import RULE as _RULE
 from dicomnode.report.page.style import TEXT as _TEXT
 from dicomnode.report.page.style import write as _write
 from dicomnode.report.page.views import View, Views
-from dicomnode.report.wording import DEMO, is_demo, plain
+from dicomnode.report.wording import DEMO, is_demo, made_from, plain
 
 DPI: Final = 100
 SIZE_INCHES: Final = (10.24, 12.80)
@@ -211,7 +211,10 @@ def _risk(figure: Figure, findings: Findings) -> None:
     axes.fill_between(years, percent[:, 1], percent[:, 2], color=_LEFT, alpha=0.22, linewidth=0)
     axes.plot(years, percent[:, 0], color=_LEFT, marker="o", markersize=5, linewidth=1.8)
     highest = max(float(percent.max()), 10.0)
-    for horizon, (value, lower, upper) in zip(horizons, percent[1:], strict=True):
+    # There is room for the numbers of five horizons; of more, for those of the first, the middle and the last.
+    shown = range(len(horizons)) if len(horizons) <= 5 else (0, len(horizons) // 2, len(horizons) - 1)
+    for index in shown:
+        horizon, (value, lower, upper) = horizons[index], percent[1 + index]
         label = f"{value:.0f} %\n{lower:.0f} to {upper:.0f}"
         axes.text(
             horizon.years,
@@ -255,7 +258,12 @@ def _provenance(figure: Figure, findings: Findings) -> None:
         f"Series {s.series_uid}",
         f"{s.slices} slices, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z), kernel {plain(s.kernel) or 'not stated'}",
         f"Segmentation: {plain(lungs.segmenter)} {plain(lungs.segmenter_version)}. Risk model: {model}.",
-        "Computed automatically, without human review. Not validated outside systemic sclerosis.",
+        " ".join(
+            (
+                "Computed automatically, without human review. Not validated outside systemic sclerosis.",
+                *made_from(findings),
+            )
+        ),
     )
     _rule(figure, 0.115, 0.03, 0.97)
     for k, line in enumerate(lines):

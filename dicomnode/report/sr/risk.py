@@ -19,14 +19,11 @@ def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> 
     """Return the risk of one analysis, with lower and upper bound of each horizon.
 
     Raises:
-        ValueError: the findings hold no risk, or a horizon that has no code.
+        ValueError: the findings hold no risk.
     """
     risk = findings.risk
     if risk is None:
         raise ValueError("no risk to encode: the findings have none")
-    unknown = [h.years for h in risk.horizons if h.years not in codes.MORTALITY]
-    if unknown:
-        raise ValueError(f"there is no code for a horizon of {unknown} years, only for {list(codes.MORTALITY)}")
     interval = risk.interval or "The model does not define its interval."
     return frame.document(
         RISK,
@@ -67,5 +64,5 @@ def _measurements(horizon: Horizon) -> list[hd.sr.Measurement]:
     values = (horizon.probability, horizon.lower, horizon.upper)
     return [
         hd.sr.Measurement(code, round(100.0 * value, 1), codes.PERCENT)
-        for code, value in zip(codes.MORTALITY[horizon.years], values, strict=True)
+        for code, value in zip(codes.mortality(horizon.years), values, strict=True)
     ]

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from dicomnode.analysis.risk.network import HazardNet, risk
 from dicomnode.errors import UsageError
-from training.data.outcomes import EDGES_YEARS
 from training.models.arm import Data, Rows
 from training.models.deep import fit as loop
 from training.models.deep import settings as deep_settings
@@ -35,7 +34,7 @@ class FittedNetwork:
     ranks: Ranks
 
     def predict(self, rows: Rows) -> NDArray[np.float64]:
-        """Cumulative risk at the end of years 1 to 5: (rows, 5)."""
+        """Cumulative risk at the end of each interval: (rows, intervals)."""
         found = loop.logits(self.net, self.job, rows, self.ranks.device)
         return risk(found.double()).numpy()
 
@@ -89,8 +88,9 @@ class DeepArm:
             )
         outcomes = data.outcomes
         for part, chosen in (("fit", fit), ("validation", validate)):
-            if not (outcomes.event[chosen] & (outcomes.years[chosen] <= EDGES_YEARS[-1])).any():
-                raise UsageError(f"no death within {EDGES_YEARS[-1]:g} years among {len(chosen)} {part} scans")
+            last = outcomes.edges[-1]
+            if not (outcomes.event[chosen] & (outcomes.years[chosen] <= last)).any():
+                raise UsageError(f"no death within {last:g} years among {len(chosen)} {part} scans")
         before = [data.prior(row) if self.settings.prior else None for row in rows]
         prior = np.array([-1 if b is None else b for b in before], np.intp)
         years = data.cohort["years_since_prior"].to_numpy(np.float64, na_value=np.nan)

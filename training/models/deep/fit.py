@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dicomnode.analysis.risk.network import HazardNet
 from dicomnode.files import write_whole
-from training.data.outcomes import EDGES_YEARS, interval_targets, negative_log_likelihood
+from training.data.outcomes import interval_targets, negative_log_likelihood
 from training.models.arm import Rows
 from training.models.deep.augment import augmented, generator
 from training.models.deep.distributed import Ranks
@@ -29,7 +29,6 @@ from training.models.deep.random_start import start_at_random
 from training.progress_type import ProgressCallback
 
 WEIGHTS, REPORT, CHECKPOINT = "model.safetensors", "fit.json", "checkpoint.pt"
-INTERVALS = len(EDGES_YEARS) - 1
 _EVALUATED_AT_ONCE = 8
 
 
@@ -64,7 +63,7 @@ def finished(folder: Path, job: FitJob) -> bool:
 
 def load_network(folder: Path, job: FitJob) -> HazardNet:
     """Return the network that `fit` wrote, in single precision, ready to predict."""
-    net = HazardNet(job.backbone, INTERVALS, prior=job.settings.prior)
+    net = HazardNet(job.backbone, job.intervals, prior=job.settings.prior)
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / WEIGHTS).items()})
     return net.eval()
 
@@ -169,7 +168,7 @@ def forward_precision(wanted: str, device: torch.device) -> torch.dtype:
 
 def start(job: FitJob) -> HazardNet:
     """Return the network before its first step: its hazards start at the observed base rate."""
-    net = HazardNet(job.backbone, INTERVALS, prior=job.settings.prior)
+    net = HazardNet(job.backbone, job.intervals, prior=job.settings.prior)
     if file := job.settings.pretrained.get(job.backbone):
         load_encoder(net.encoder, job.backbone, file)
     else:

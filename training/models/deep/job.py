@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.files import write_whole
-from training.data.outcomes import Outcomes
+from training.data.outcomes import EDGES_YEARS, Outcomes
 from training.models.arm import Rows
 from training.models.deep.prepared_slices import Prepared
 from training.models.deep.settings import DeepSettings
@@ -43,6 +43,11 @@ class FitJob:
     validate: Rows
 
     @property
+    def intervals(self) -> int:
+        """How many intervals the hazard has."""
+        return len(self.outcomes.edges) - 1
+
+    @property
     def digest(self) -> str:
         """SHA-256 over all that decides the network's weights.
 
@@ -60,6 +65,8 @@ class FitJob:
         hashed = hashlib.sha256("\n".join(parts).encode())
         for array in arrays:
             hashed.update(np.ascontiguousarray(array).tobytes())
+        if self.outcomes.edges != EDGES_YEARS:  # networks of older runs stay known
+            hashed.update(str(self.outcomes.edges).encode())
         return hashed.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -68,6 +75,7 @@ class FitJob:
             "backbone": self.backbone,
             "seed": self.seed,
             "settings": self.settings.model_dump(mode="json"),
+            "edges": list(self.outcomes.edges),
             "files": [str(file) for file in self.scans.files],
         }
         write_whole(folder / "job.json", json.dumps(described, indent=1))
@@ -93,7 +101,7 @@ class FitJob:
                 scans=Prepared(tuple(Path(name) for name in described["files"])),
                 prior=stored["prior"],
                 years=stored["years"],
-                outcomes=Outcomes(stored["time"], stored["event"]),
+                outcomes=Outcomes(stored["time"], stored["event"], tuple(described.get("edges", EDGES_YEARS))),
                 fit=stored["fit"],
                 validate=stored["validate"],
             )

@@ -137,7 +137,7 @@ def test_covariates_are_the_latest_before_the_scan(tmp_path: Path) -> None:
         ("A,2010-01-01,dlco,2.5,l", "column unit: 'l' is not a unit of dlco: use percent_predicted, mmol/min/kPa"),
         (
             "A,2010-01-01,fvc,75,l",
-            "column value: '75.0' is not between 0.2 and 9.9 l: correct the value or state its unit",
+            "column value: '75' is not between 0.2 and 9.9 l: correct the value or state its unit",
         ),
         ("A,2010-01-01,kco,75,l", "column name: 'kco' is not allowed"),
         (

@@ -31,7 +31,10 @@ def test_values_are_parsed_and_empty_ones_are_none(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (HEADER + "P1,2020-13-01,5,F\n", "t.csv, row 2, column seen: '2020-13-01' is not a valid date: write"),
-        (HEADER + "P1,,5,F\nP2,1.2.2020,5,F\n", "row 3, column seen: '1.2.2020' is not a date: write it as YYYY-MM-DD"),
+        (
+            HEADER + "P1,,5,F\nP2,1.2.2020,5,F\n",
+            "row 3, column seen: '1.2.2020' is not a date (day and month cannot be told apart): write it as YYYY-MM-DD",
+        ),
         (HEADER + f"P1,{SOON},5,F\n", f"row 2, column seen: '{SOON}' is in the future: correct"),
         (
             HEADER + "P1,,130,F\n",

@@ -53,7 +53,7 @@ def make(clinic: Path) -> None:
             "SECRET-1,2015-01-01,fvc,2.5,litre\n",
             "row 2, column unit: 'litre' is not a unit of fvc",
         ),
-        ("lung.csv", COVARIATES, "SECRET-1,2015-01-01,fvc,75,l\n", "row 2, column value: '75.0' is not between"),
+        ("lung.csv", COVARIATES, "SECRET-1,2015-01-01,fvc,75,l\n", "row 2, column value: '75' is not between"),
         ("clinic.csv", OUTCOMES, "SECRET-1,1018-04-01,,\n", "row 2, column death_date: '1018-04-01' lies before 1900"),
     ],
 )
