@@ -1,6 +1,8 @@
 """Where audit messages go: framing, files that were cut off, servers that go away."""
 
 import socket
+import ssl
+import struct
 import threading
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from dicomnode.audit.syslog import FileSink, Outgoing, TlsSink, UdpSink, frame
 from dicomnode.errors import PeerError
 from tests.helpers.ports import free_port
+from tests.helpers.syslog_server import make_certificates
 
 ONE = Outgoing(7, 1_780_000_000.0, "<AuditMessage>Müller</AuditMessage>")
 
@@ -66,5 +69,45 @@ def test_a_server_that_resets_the_connection_has_taken_nothing() -> None:
     port = listener.getsockname()[1]
     with pytest.raises(PeerError, match="TLS"):
         TlsSink("127.0.0.1", port, None, None, None, 5, "n").send([ONE])
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    make_certificates(tmp_path / "tls")
+    return tmp_path / "tls"
+
+
+@pytest.mark.parametrize(("reads_all", "says_so"), [(True, True), (True, False), (False, False)])
+def test_a_batch_counts_when_the_server_has_read_it_all(certificates: Path, *, reads_all: bool, says_so: bool) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "peer.pem", certificates / "peer.key")
+    listener = socket.create_server(("127.0.0.1", 0))
+    got: list[bytes] = []
+
+    def serve() -> None:
+        raw, _ = listener.accept()
+        with context.wrap_socket(raw, server_side=True, suppress_ragged_eofs=True) as connection:
+            if not reads_all:
+                # What lies unread when a process dies makes its system reset the connection.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return
+            while data := connection.recv(65_536):
+                got.append(data)
+            if says_so:
+                connection.unwrap()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    port = listener.getsockname()[1]
+    sink = TlsSink("127.0.0.1", port, certificates / "ca.pem", None, None, 10, "n")
+    if reads_all:
+        assert sink.send([ONE] * 50) == 50
+        content = b"".join(got)
+        assert content == b"".join(b"%d %s" % (len(f), f) for f in [frame(ONE, "n")] * 50)
+    else:
+        with pytest.raises(PeerError):
+            sink.send([ONE] * 2_000)
     thread.join()
     listener.close()

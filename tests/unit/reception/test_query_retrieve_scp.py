@@ -1,7 +1,9 @@
 """Query/Retrieve in this process: what DCMTK's programs do not show."""
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from pydicom.dataset import Dataset
@@ -9,13 +11,18 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import build_role, evt
 from pynetdicom.ae import ApplicationEntity
 
+from dicomnode.audit import trail
+from dicomnode.audit.journal import Refusals
+from dicomnode.audit.messages import AuditMessage, AuditSource
 from dicomnode.errors import SpoolError
 from dicomnode.network.association import Peer
 from dicomnode.network.contexts import VERIFICATION
+from dicomnode.reception import audited
 from dicomnode.reception.query_model import STUDY_ROOT
 from dicomnode.reception.receiver import PermittedCaller, Receiver, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
+from tests.helpers.audit_schema import faults
 from tests.helpers.scanners import associated, ct
 from tests.helpers.waiting import until
 
@@ -188,3 +195,46 @@ def test_others_are_not_offered_it(node: Node, calling: str) -> None:
     association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
     assert [context.abstract_syntax for context in association.accepted_contexts] == [VERIFICATION]
     association.release()
+
+
+@pytest.fixture
+def told() -> Iterator[list[AuditMessage]]:
+    """What is noted for the audit trail outside the catalogue."""
+    kept: list[AuditMessage] = []
+    trail.begin(AuditSource("node", "NODE"), kept.append)
+    yield kept
+    trail.begin(None)
+
+
+def test_queries_retrievals_and_refusals_are_audited(node: Node, told: list[AuditMessage]) -> None:
+    entity = ApplicationEntity("READER")
+    entity.add_requested_context(FIND)
+    association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
+    list(association.send_c_find(identifier(PatientName="Sm*th"), FIND))
+    association.release()
+    move(node, "PEER", StudyInstanceUID="1.2")
+    assert not entity.associate("127.0.0.1", node.port, ae_title="NOBODY").is_established
+    until("the refusal noted", lambda: len(told) >= 4)
+    assert [message.event for message in told] == ["110112", "110102", "110104", "110113"]
+    assert [fault for message in told for fault in faults(message.xml)] == []
+    query, begun, ended, refused = (ElementTree.fromstring(message.xml) for message in told)
+    asked = query.findtext(".//ParticipantObjectQuery")
+    assert asked is not None
+    assert b"Sm*th" in base64.b64decode(asked)
+    for transfer in (begun, ended):
+        users = {p.attrib["UserID"]: p.attrib["UserIsRequestor"] for p in transfer.iter("ActiveParticipant")}
+        assert users == {"AETITLE=NODE": "true", "AETITLE=PEER": "false"}
+        assert [c.attrib["NumberOfInstances"] for c in transfer.iter("SOPClass")] == ["4"]
+    assert "AETITLE=READER" in {p.attrib["UserID"] for p in refused.iter("ActiveParticipant")}
+
+
+def test_a_flood_of_refusals_is_counted(node: Node, told: list[AuditMessage]) -> None:
+    counted: list[int] = []
+    audited.begin(Refusals(counted.append, most=3))
+    try:
+        for _ in range(10):
+            audited.refused("X", "192.0.2.1", "why")
+    finally:
+        audited.begin(None)
+    assert len(told) == 3
+    assert counted == [1, 2, 3, 4, 5, 6, 7]
