@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-training \
-	sbom demo-bundle clean
+	fuzz sbom demo-bundle clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,13 @@ TLS ?=
 faults: $(VENV)/.installed-test peers ## KILLS=300 SIGKILLs over every process of a node, on both databases (20 minutes; TLS=1: by TLS)
 	$(BIN)/python -m tests.faults.campaign --kills $(KILLS) --seed $(SEED) --audit $(if $(TLS),--tls)
 
+RUNS ?= 100000
+MINUTES ?= 30
+ASSOCIATIONS ?= 5000
+fuzz: $(VENV)/.installed-test ## SEED=1: RUNS=100000 odd inputs in process, ASSOCIATIONS=5000 to a running node, MINUTES=30 at most each
+	$(BIN)/python -m tests.fuzz --seed $(SEED) --runs $(RUNS) --minutes $(MINUTES)
+	$(BIN)/python -m tests.fuzz --seed $(SEED) --node $(ASSOCIATIONS) --minutes $(MINUTES)
+
 bench-catalog: $(VENV)/.installed-test peers ## 100,000 studies in the catalogue: tick, `jobs`, the way to a worker
 	$(BIN)/python -m tests.benchmarks.catalog
 
@@ -114,4 +121,4 @@ demo-bundle: install ## rebuild the shipped demo bundle (an hour; weights/demo-s
 	OMP_NUM_THREADS=1 $(BIN)/training demo-bundle --work demo-training --out weights/demo-synthetic
 
 clean: ## remove .venv and everything that was made
-	rm -rf $(VENV) build htmlcov .coverage demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build fuzz-out htmlcov .coverage demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -189,12 +189,12 @@ def _digest(header: ImageHeader) -> bytes:
         with warnings.catch_warnings():
             # As in `headers`: odd values are judged later.
             warnings.filterwarnings("ignore", module=r"pydicom\.")
-            dataset = dcmread(header.path, force=True)
-    except OSError:
+            stored = dcmread(header.path, force=True).get_item("PixelData")  # raw: nothing of it is decoded
+    except Exception:  # noqa: BLE001 - whatever a damaged file provokes in the parser: the judgement is made elsewhere
         return b""
-    if "PixelData" not in dataset:
+    if stored is None or not isinstance(stored.value, bytes):
         return b""
-    found = hashlib.sha256(dataset.PixelData)
+    found = hashlib.sha256(stored.value)
     found.update(header.dataset.file_meta.TransferSyntaxUID.encode())
     for keyword in SAME_IN_COPIES:
         found.update(f"{keyword}={identifier(header.dataset, keyword)!r}".encode())
