@@ -9,10 +9,14 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO, Final, cast
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
@@ -20,6 +24,8 @@ from dicomnode import logs
 from dicomnode.errors import PeerError, PeerRejectedError, SpoolError
 from dicomnode.network import association as sender
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from dicomnode.network.scan import ITEM, Walk
+from dicomnode.network.uids import is_uid
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +35,16 @@ SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110  # PS3.7 annex C
 _NO_SUCH_EVENT = 0x0113
 INVALID_ARGUMENT = 0x0115
-#: Statuses of an N-ACTION that another attempt may change, PS3.7 annex C: processing failure, resource limitation.
-_PASSING = frozenset({PROCESSING_FAILURE, 0x0213})
+RESOURCE_LIMITATION = 0x0213
+#: Statuses of an N-ACTION that another attempt may change.
+_PASSING = frozenset({PROCESSING_FAILURE, RESOURCE_LIMITATION})
+#: Objects of one transaction: several times the largest study.
+MOST_OBJECTS: Final = 20_000
+_MOST_ELEMENTS = 8 * MOST_OBJECTS
+_TRANSACTION, _REASON = 0x00081195, 0x00081197
+_CLASS, _INSTANCE = 0x00081150, 0x00081155
+_FAILED, _REFERENCED = 0x00081198, 0x00081199
+_IN_ITEM = 2  # level of what is in an item of a sequence of the data set
 #: A peer that answers on the requesting association does so at once.
 _LINGER_S = 1.0
 
@@ -44,35 +58,91 @@ class Report:
     failed: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class Named:
+    """What a request or report names: (SOP class UID, SOP Instance UID)s, and those that failed with their reasons."""
+
+    transaction_uid: str
+    objects: tuple[tuple[str, str], ...]
+    failed: Mapping[str, int]
+
+
+class TooManyObjectsError(ValueError):
+    """More objects than are looked after in one transaction."""
+
+
 def context() -> PresentationContext:
     """Return the receiver's context: SCP for those who ask us, and SCU for a peer that comes with its report."""
-    made = build_context(STORAGE_COMMITMENT)
+    made = proposal()
     made.scu_role, made.scp_role = True, True
     return made
 
 
-def read_report(event_type: int | None, information: Dataset) -> Report:
-    """Return a report as it came.
+def proposal() -> PresentationContext:
+    """Return the context that we propose."""
+    # Not deflated: what a megabyte becomes is not worth it.
+    return build_context(STORAGE_COMMITMENT, [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+
+
+def read_named(data: BinaryIO | None, syntax: UID) -> Named:
+    """Read the data set of an N-ACTION or N-EVENT-REPORT.
 
     Raises:
-        ValueError: it is no storage commitment report.
+        TooManyObjectsError: more than `MOST_OBJECTS`.
+        ValueError: it is none, or names what is no UID.
     """
-    if event_type not in (ALL_COMMITTED, SOME_FAILED) or "TransactionUID" not in information:
-        raise ValueError(f"event type {event_type} or its data set is not a storage commitment report")
-    failed = {
-        str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or PROCESSING_FAILURE)
-        for item in information.get("FailedSOPSequence") or ()
-    }
-    named = [str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence") or ()]
-    return Report(str(information.TransactionUID), tuple(uid for uid in named if uid not in failed), failed)
+    transaction, items, failed = "", list[tuple[str, str]](), dict[str, int]()
+    data = data or BytesIO()
+    data.seek(0)  # pynetdicom leaves it at its end
+    walk = Walk(data, syntax, _MOST_ELEMENTS)
+    sequence, current = 0, dict[int, bytes]()
+
+    def take() -> None:
+        if current:
+            instance = _uid(current.get(_INSTANCE, b""))
+            if sequence == _FAILED:
+                failed[instance] = int.from_bytes(current.get(_REASON, b""), "little") or PROCESSING_FAILURE
+            else:
+                items.append((_uid(current.get(_CLASS, b"1")), instance))
+            current.clear()
+        if len(items) + len(failed) > MOST_OBJECTS:
+            raise TooManyObjectsError(f"more than {MOST_OBJECTS} objects in one transaction")
+
+    for element in walk:
+        if element.level == 0 or element.tag == ITEM:
+            take()
+        if element.level == 0:
+            sequence = element.tag if element.tag in (_REFERENCED, _FAILED) else 0
+            if element.tag == _TRANSACTION:
+                transaction = _uid(walk.value())
+        if sequence and element.level < _IN_ITEM:
+            walk.enter()
+        elif sequence and element.level == _IN_ITEM and element.tag in (_CLASS, _INSTANCE, _REASON):
+            current[element.tag] = walk.value()
+    take()
+    if not transaction:
+        raise ValueError("no Transaction UID")
+    return Named(transaction, tuple(items), failed)
+
+
+def _uid(value: bytes) -> str:
+    text = value.decode("latin-1").strip(" \0")
+    if not is_uid(text):
+        raise ValueError("what should be a UID is none")
+    return text
 
 
 def handle_report(event: evt.Event, take: Callable[[Report], bool]) -> tuple[int, Dataset | None]:
     """Answer an N-EVENT-REPORT: success only when `take` has kept it, so that the peer may try again."""
-    try:
-        report = read_report(event.event_type, event.event_information)
-    except (ValueError, AttributeError):
+    if event.event_type not in (ALL_COMMITTED, SOME_FAILED):
         return _NO_SUCH_EVENT, None
+    try:
+        named = read_named(cast(N_EVENT_REPORT, event.request).EventInformation, UID(event.context.transfer_syntax))
+    except ValueError as error:
+        log.warning("a storage commitment report that cannot be read: %s", error)
+        return INVALID_ARGUMENT, None
+    committed = tuple(instance for _, instance in named.objects if instance not in named.failed)
+    report = Report(named.transaction_uid, committed, named.failed)
     try:
         kept = take(report)
     except SpoolError as error:
@@ -103,7 +173,7 @@ def request(destination: sender.Peer, transaction_uid: str, objects: Sequence[tu
         return handle_report(event, take)
 
     handlers: list[EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, on_report)]
-    with sender.associated(destination, [build_context(STORAGE_COMMITMENT)], handlers) as association:
+    with sender.associated(destination, [proposal()], handlers) as association:
         status, _ = association.send_n_action(
             _asked(transaction_uid, objects), REQUEST_COMMITMENT, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
         )

@@ -7,7 +7,7 @@ token buckets: one minute's number may come at once, then they come as fast as t
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 #: Buckets that are remembered; the one that was used longest ago is full again anyway.
@@ -49,11 +49,7 @@ class Admission:
             for whose, most in ((caller, limits.at_once), (address, self._per_address.at_once)):
                 if self._taken[whose] >= most:
                     return NotAdmitted(f"it has {most} associations open, its limit", is_rate=False)
-            wanted: dict[tuple[str, str] | str, int] = {
-                caller: limits.per_minute,
-                address: self._per_address.per_minute,
-            }
-            slow = self._rates.take(wanted)
+            slow = self._rates.take({caller: limits.per_minute, address: self._per_address.per_minute})
             if slow is not None:
                 return NotAdmitted(f"more than {slow} associations in a minute", is_rate=True)
             self._places[who] = (caller, address)
@@ -78,7 +74,7 @@ class _Rates:
         self._clock = clock
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # tokens, and when
 
-    def take(self, wanted: dict[tuple[str, str] | str, int]) -> int | None:
+    def take(self, wanted: Mapping[tuple[str, str] | str, int]) -> int | None:
         """Take one token from each, or none: then the rate that is exceeded."""
         now = self._clock()
         left = {}

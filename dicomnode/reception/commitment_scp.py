@@ -10,15 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
+from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_ACTION
 from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
-from pynetdicom.presentation import build_context, build_role
+from pynetdicom.presentation import build_role
 
 from dicomnode import logs
 from dicomnode.errors import PeerError, PeerRejectedError, SpoolError
@@ -28,11 +31,16 @@ from dicomnode.network.commitment import (
     INVALID_ARGUMENT,
     PROCESSING_FAILURE,
     REQUEST_COMMITMENT,
+    RESOURCE_LIMITATION,
     SOME_FAILED,
     SUCCESS,
+    Named,
     Report,
+    TooManyObjectsError,
     handle_report,
     item,
+    proposal,
+    read_named,
 )
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from dicomnode.store.catalog.catalog import Catalog
@@ -44,6 +52,8 @@ NO_SUCH_OBJECT = 0x0112  # Failure Reason (0008,1197), PS3.3 C.14
 CLASS_INSTANCE_CONFLICT = 0x0119
 _NO_SUCH_ACTION = 0x0123  # PS3.7 annex C
 _ANSWER_SENT_S = 10.0
+#: Reports under way at once, of all requesters; it is refused in passing beyond.
+_MOST_REPORTS = 16
 #: How often the node looks for reports whose next attempt is due.
 _LOOK_S = 5.0
 
@@ -61,6 +71,8 @@ class CommitmentProvider:
         self._report_to = {requester.ae_title: requester for requester in report_to}
         # The requester's turn comes when the answer to its N-ACTION is on its way.
         self._answers: dict[Association, threading.Event] = {}
+        self._places = threading.BoundedSemaphore(_MOST_REPORTS)
+        self._judging = threading.Lock()
 
     @property
     def handlers(self) -> list[EventHandlerType]:
@@ -70,25 +82,34 @@ class CommitmentProvider:
     def _commit(self, event: evt.Event) -> tuple[int, Dataset | None]:
         if event.action_type != REQUEST_COMMITMENT:
             return _NO_SUCH_ACTION, None
-        association, asked = event.assoc, event.action_information
         try:
-            objects = tuple(
-                (str(one.ReferencedSOPClassUID), str(one.ReferencedSOPInstanceUID))
-                for one in asked.ReferencedSOPSequence
-            )
-            owed = OwedReport(str(asked.TransactionUID), association.requestor.ae_title.strip(), objects)
-        except AttributeError:
+            asked = read_named(cast(N_ACTION, event.request).ActionInformation, UID(event.context.transfer_syntax))
+        except TooManyObjectsError:
+            return RESOURCE_LIMITATION, None
+        except ValueError:
             return INVALID_ARGUMENT, None
+        return self._take_on(event.assoc, asked), None
+
+    def _take_on(self, association: Association, asked: Named) -> int:
+        """Begin to answer a request; return the status of the N-ACTION."""
+        if not asked.objects:
+            return INVALID_ARGUMENT
+        owed = OwedReport(asked.transaction_uid, association.requestor.ae_title.strip(), asked.objects)
+        # Each report is a thread, which waits for its answer: one who asks on without an end shall not have them all.
+        if not self._places.acquire(blocking=False):
+            log.warning("refused storage commitment %s: too many reports are under way", logs.uid(owed.transaction_uid))
+            return RESOURCE_LIMITATION
         try:
             self._note(owed)
         except SpoolError as error:
+            self._places.release()
             log.error("cannot process storage commitment request %s: %s", logs.uid(owed.transaction_uid), error)
-            return PROCESSING_FAILURE, None
+            return PROCESSING_FAILURE
         answered = self._answers[association] = threading.Event()
         threading.Thread(
             target=self._report, args=(association, answered, owed), name="commitment", daemon=True
         ).start()
-        return SUCCESS, None
+        return SUCCESS
 
     def _note(self, owed: OwedReport) -> None:
         """Keep a request; called before it is answered."""
@@ -103,9 +124,12 @@ class CommitmentProvider:
             answered.set()
 
     def _report(self, association: Association, answered: threading.Event, owed: OwedReport) -> None:
-        answered.wait(_ANSWER_SENT_S)
-        self._answers.pop(association, None)
-        self._bring(owed, association)
+        try:
+            answered.wait(_ANSWER_SENT_S)
+            self._answers.pop(association, None)
+            self._bring(owed, association)
+        finally:
+            self._places.release()
 
     def _bring(self, owed: OwedReport, asked_on: Association | None) -> None:
         """One attempt; whatever happens to it, the requester can ask again."""
@@ -123,7 +147,7 @@ class CommitmentProvider:
         if requester is not None:
             # The association's requestor is by default an SCU: we ask for the SCP's role (PS3.7 D.3.3.4).
             role: SCP_SCU_RoleSelectionNegotiation = build_role(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
-            with associated(requester, [build_context(STORAGE_COMMITMENT)], roles=[role]) as association:
+            with associated(requester, [proposal()], roles=[role]) as association:
                 answer = _send(association, self._judge(owed))
         elif asked_on is not None:
             answer = _send(asked_on, self._judge(owed))
@@ -135,6 +159,10 @@ class CommitmentProvider:
             raise OSError(f"answered with status 0x{answer.Status:04X}")
 
     def _judge(self, owed: OwedReport) -> Dataset:
+        with self._judging:  # one long report at a time in memory
+            return self._judged(owed)
+
+    def _judged(self, owed: OwedReport) -> Dataset:
         held, failed = [], []
         for sop_class_uid, sop_instance_uid in owed.objects:
             judged = item(sop_class_uid, sop_instance_uid)

@@ -10,8 +10,8 @@ from typing import BinaryIO
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicomnode.network.contexts import COMPRESSED, UNCOMPRESSED
+from dicomnode.network.scan import LONG_VRS, SHORT_VRS, HeaderError, inflates_within_bounds, scan
 from dicomnode.network.uids import is_uid
-from dicomnode.reception.scan import LONG_VRS, SHORT_VRS, HeaderError, inflates_within_bounds, scan
 from dicomnode.store.identity import patient_hash
 
 __all__ = ["HeaderError", "InstanceHeader", "InvalidUidError", "parse"]

@@ -10,12 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 
 from dicomnode.network.matching import values
+from dicomnode.network.uids import is_uid
+from dicomnode.reception.held_header import read_elements
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import report_files, results_folder
 
@@ -37,7 +37,7 @@ KEYS: Final[dict[Level, tuple[str, ...]]] = {
     ),
 }  # fmt: skip
 LEVELS: Final[tuple[Level, ...]] = ("PATIENT", "STUDY", "SERIES", "IMAGE")
-_READ: Final = [Tag(keyword) for keywords in KEYS.values() for keyword in keywords] + [Tag("SpecificCharacterSet")]
+_READ: Final = frozenset(Tag(keyword) for keywords in KEYS.values() for keyword in keywords)
 #: About 13 kB each: the receiving process stays small.
 _KEPT_HEADERS: Final = 4_000
 
@@ -55,8 +55,22 @@ class Held:
 
     @property
     def header(self) -> Dataset:
-        """What queries can ask for of it; empty where its file has gone."""
-        return read_header(self.path)
+        """What queries can ask for of it; where its file cannot be read, what the catalogue knows."""
+        known = Dataset()
+        known.Modality = self.modality if is_code(self.modality) else ""
+        return _named(
+            known,
+            read_header(self.path),
+            StudyInstanceUID=self.study_uid,
+            SeriesInstanceUID=self.series_uid,
+            SOPClassUID=self.sop_class_uid,
+            SOPInstanceUID=self.sop_instance_uid,
+        )
+
+    @property
+    def can_be_sent(self) -> bool:
+        """Whether a peer could be told its name; what older versions took may have none."""
+        return is_uid(self.sop_class_uid) and is_uid(self.sop_instance_uid)
 
 
 class QueryHoldings:
@@ -70,7 +84,7 @@ class QueryHoldings:
         for study in self._catalog.held_studies(study_uids):
             path = self._catalog.sample(study.study_uid)
             if path is not None:
-                yield study.study_uid, read_header(Path(path))
+                yield study.study_uid, _named(Dataset(), read_header(Path(path)), StudyInstanceUID=study.study_uid)
 
     def instances(self, study_uid: str) -> list[Held]:
         """Return a study's images, and the results that stand."""
@@ -88,30 +102,37 @@ class QueryHoldings:
             return
         for path in report_files(results_folder(self._results, study_uid, generation)):
             header = read_header(path)
-            if header.get("SOPInstanceUID"):
-                yield Held(
-                    study_uid,
-                    str(header.SeriesInstanceUID),
-                    str(header.SOPClassUID),
-                    str(header.SOPInstanceUID),
-                    str(header.Modality),
-                    path,
-                )
+            names = [header.get(keyword) for keyword in ("SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")]
+            if all(names):
+                series, sop_class, instance = map(str, names)
+                yield Held(study_uid, series, sop_class, instance, str(header.get("Modality") or ""), path)
 
 
 def read_header(path: Path) -> Dataset:
     """Return the elements of `KEYS` in a file; none where it has gone or cannot be read."""
     try:
         return _read_header(path, path.stat().st_mtime_ns)
-    except (OSError, InvalidDicomError):
+    except OSError:
         return Dataset()
 
 
 @lru_cache(maxsize=_KEPT_HEADERS)
 def _read_header(path: Path, _changed: int) -> Dataset:
-    header = dcmread(path, specific_tags=_READ, stop_before_pixels=True)
-    header.decode()  # here, and not in several threads at once
-    return header
+    return read_elements(path, _READ)
+
+
+def _named(known: Dataset, header: Dataset, **uids: str) -> Dataset:
+    """Return a header that has these UIDs, as far as they are any."""
+    known.update(header)
+    for keyword, uid in uids.items():
+        if keyword not in known and is_uid(uid):
+            setattr(known, keyword, uid)
+    return known
+
+
+def is_code(text: str) -> bool:
+    """Say whether this is a value of VR CS (PS3.5 6.2)."""
+    return len(text) <= 16 and all("A" <= c <= "Z" or c in "0123456789_ " for c in text)
 
 
 def patient_of(header: Dataset) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicomnode.network.matching import matches, values
-from dicomnode.reception.holdings import KEYS, LEVELS, Held, Level, QueryHoldings, patient_of
+from dicomnode.reception.holdings import KEYS, LEVELS, Held, Level, QueryHoldings, is_code, patient_of
 
 Root = Literal["patient", "study"]
 #: Find, move, get (PS3.4 C.6.1.3 and C.6.2.3).
@@ -23,6 +23,10 @@ _UNIQUE: dict[Level, str] = {
 }
 
 
+#: Keys of an identifier: UIDs of a list, values of another key, characters of a value.
+MOST_UIDS, _MOST_VALUES, _LONGEST_KEY = 10_000, 100, 1024
+
+
 class IdentifierError(ValueError):
     """The identifier does not fit its SOP class. The text names no value: it may be a patient's."""
 
@@ -31,15 +35,17 @@ def find(identifier: Dataset, root: Root, holdings: QueryHoldings, ae_title: str
     """Yield the answers to a C-FIND, one for each entity of the identifier's level.
 
     Raises:
-        IdentifierError: no level, or a unique key of an upper level is missing.
+        IdentifierError: no level, or a unique key of an upper level is missing, or a key is beyond all bounds.
         SpoolError: the catalogue failed.
     """
     level = _level(identifier, root)
     _require_keys(identifier, root, level, upper_only=True)
+    _require_bounds(identifier)
     keys = [e for e in identifier if e.keyword in _known(level)]
     asked = {e.keyword for e in keys}
+    unique = _UNIQUE[level]
     for entity in _entities(identifier, level, holdings, asked):
-        if matches(keys, entity):
+        if entity.get(unique) is not None and matches(keys, entity):
             yield _answer(entity, keys, level, ae_title)
 
 
@@ -52,6 +58,7 @@ def retrieve(identifier: Dataset, root: Root, holdings: QueryHoldings) -> list[H
     """
     level = _level(identifier, root)
     _require_keys(identifier, root, level, upper_only=False)
+    _require_bounds(identifier)
     patient = values(identifier, "PatientID")
     series, instances = (set(values(identifier, _UNIQUE[below])) for below in ("SERIES", "IMAGE"))
     found: list[Held] = []
@@ -61,7 +68,9 @@ def retrieve(identifier: Dataset, root: Root, holdings: QueryHoldings) -> list[H
         found += [
             one
             for one in holdings.instances(study_uid)
-            if (not series or one.series_uid in series) and (not instances or one.sop_instance_uid in instances)
+            if one.can_be_sent
+            and (not series or one.series_uid in series)
+            and (not instances or one.sop_instance_uid in instances)
         ]
     return found
 
@@ -71,9 +80,7 @@ def _level(identifier: Dataset, root: Root) -> Level:
     for level in LEVELS if root == "patient" else LEVELS[1:]:
         if level == stated:
             return level
-    # What is no level at all may be a name.
-    shown = stated if stated in LEVELS else "the value of QueryRetrieveLevel"
-    raise IdentifierError(f"{shown} is not a level of the {root} root model")
+    raise IdentifierError(f"its Query/Retrieve Level is none of the {root} root model's")
 
 
 def _require_keys(identifier: Dataset, root: Root, level: Level, *, upper_only: bool) -> None:
@@ -84,6 +91,17 @@ def _require_keys(identifier: Dataset, root: Root, level: Level, *, upper_only: 
             raise IdentifierError(f"{_UNIQUE[above]} needs one value at level {level}")
     if not upper_only and not values(identifier, _UNIQUE[level]):
         raise IdentifierError(f"{_UNIQUE[level]} needs a value to retrieve at level {level}")
+
+
+def _require_bounds(identifier: Dataset) -> None:
+    for element in identifier:
+        if element.VR != "SQ":
+            asked = values(identifier, element.keyword) if element.keyword else []
+            most = MOST_UIDS if element.VR == "UI" else _MOST_VALUES
+            if len(asked) > most or any(len(value) > _LONGEST_KEY for value in asked):
+                raise IdentifierError(
+                    f"{element.keyword} has more than {most} values, or one of more than {_LONGEST_KEY} characters"
+                )
 
 
 def _known(level: Level) -> set[str]:
@@ -117,15 +135,17 @@ def _study(holdings: QueryHoldings, study_uid: str, header: Dataset, asked: set[
     study.update(header)
     if counted & asked:
         held = holdings.instances(study_uid)
-        study.ModalitiesInStudy = sorted({one.modality for one in held} - {""})
+        study.ModalitiesInStudy = sorted({one.modality for one in held if is_code(one.modality)} - {""})
         study.NumberOfStudyRelatedSeries = len({one.series_uid for one in held})
         study.NumberOfStudyRelatedInstances = len(held)
     return study
 
 
 def _series(held: list[Held]) -> Iterator[Dataset]:
-    for series_uid in dict.fromkeys(one.series_uid for one in held):
-        members = [one for one in held if one.series_uid == series_uid]
+    by_series: dict[str, list[Held]] = {}
+    for one in held:
+        by_series.setdefault(one.series_uid, []).append(one)
+    for members in by_series.values():
         series = Dataset()
         series.update(members[0].header)
         series.NumberOfSeriesRelatedInstances = len(members)

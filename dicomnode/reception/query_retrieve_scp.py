@@ -5,7 +5,7 @@ configured addresses only, so that nobody can have images sent to himself under 
 
 | status | when (PS3.4 tables C.4-1 to C.4-3) |
 |---|---|
-| 0xA700 | the catalogue does not answer |
+| 0xA700 | the catalogue does not answer; or more matches than `MOST_ANSWERS` |
 | 0xA801 | the move destination is not configured, or cannot be reached |
 | 0xA900 | the identifier has no level, or lacks the unique key of its own or of an upper level (C-MOVE: 0xC514) |
 | 0xC000 | anything else, such as an identifier that cannot be read (C-MOVE: 0xC514) |
@@ -14,17 +14,18 @@ configured addresses only, so that nobody can have images sent to himself under 
 
 import logging
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_FIND
+from pynetdicom.dsutils import encode
 from pynetdicom.events import EventHandlerType
 from pynetdicom.presentation import PresentationContext, build_context
 
@@ -33,7 +34,10 @@ from dicomnode.audit.messages import AuditPeer
 from dicomnode.errors import SpoolError
 from dicomnode.network import contexts
 from dicomnode.network.association import Peer, connect
+from dicomnode.network.scan import HeaderError, Walk
+from dicomnode.network.uids import printable
 from dicomnode.reception import audited, query_model
+from dicomnode.reception.held_header import syntax_of
 from dicomnode.reception.holdings import Held, QueryHoldings
 from dicomnode.reception.query_model import PATIENT_ROOT, STUDY_ROOT, IdentifierError
 
@@ -43,6 +47,10 @@ _PENDING, _CANCELLED = 0xFF00, 0xFE00
 _OUT_OF_RESOURCES, _DOES_NOT_MATCH, _UNABLE_TO_PROCESS = 0xA700, 0xA900, 0xC000
 _UNCOMPRESSED: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _MOST_CONTEXTS: Final = 128
+#: Of one query; then the caller hears that it was too many.
+MOST_ANSWERS: Final = 10_000
+#: Of an identifier, bytes and elements, nested ones included.
+_LONGEST_IDENTIFIER, _MOST_ELEMENTS = 1 << 20, 1000
 
 Result = tuple[int, Dataset | None]
 
@@ -75,9 +83,16 @@ class RetrieveProvider:
         found = 0
         audited.queried(event)
         try:
-            for answer in query_model.find(event.identifier, _root(event), self._holdings, self._ae_title):
+            for answer in query_model.find(_identifier(event), _root(event), self._holdings, self._ae_title):
                 if event.is_cancelled:
                     yield _CANCELLED, None
+                    return
+                if not _can_be_encoded(answer):
+                    log.warning("%s: an answer is left out, which cannot be encoded", _caller(event))
+                    continue
+                if found == MOST_ANSWERS:
+                    log.warning("%s: C-FIND cut off after %d matches", _caller(event), found)
+                    yield _OUT_OF_RESOURCES, None
                     return
                 found += 1
                 yield _PENDING, answer
@@ -88,7 +103,7 @@ class RetrieveProvider:
 
     def _get(self, event: evt.Event) -> Iterator[Any]:
         try:
-            held = query_model.retrieve(event.identifier, _root(event), self._holdings)
+            held = query_model.retrieve(_identifier(event), _root(event), self._holdings)
         except Exception as error:  # noqa: BLE001  (as above)
             yield 1
             yield _refused(event, error), None
@@ -100,20 +115,19 @@ class RetrieveProvider:
     def _move(self, event: evt.Event) -> Iterator[Any]:
         peer = self._move_to.get(str(event.move_destination).strip())
         if peer is None:
-            log.warning("%s requested a C-MOVE to %s, which is not configured", _caller(event), event.move_destination)
+            where = printable(str(event.move_destination))
+            log.warning("%s requested a C-MOVE to %s, which is not configured", _caller(event), where)
             yield None, None
             return
         try:
-            held = query_model.retrieve(event.identifier, _root(event), self._holdings)
+            held = query_model.retrieve(_identifier(event), _root(event), self._holdings)
         except Exception as error:  # noqa: BLE001  (as above)
             _refused(event, error)
             # pynetdicom answers 0xC514: a status of ours it would take only after having called the destination.
             raise IdentifierError("see the previous log line") from None
         yield peer.host, peer.port, {"peer": peer, "contexts": _proposals(held), "handlers": [_named(event)]}
         yield len(held)
-        log.info(
-            "%s: C-MOVE, %d objects of %s to %s", _caller(event), len(held), _studies(held), event.move_destination
-        )
+        log.info("%s: C-MOVE, %d objects of %s to %s", _caller(event), len(held), _studies(held), peer.ae_title)
         yield from _sub_operations(event, held, AuditPeer(peer.ae_title, peer.host))
 
 
@@ -147,7 +161,7 @@ def _object(one: Held) -> Dataset:
     """
     try:
         return dcmread(one.path)
-    except (OSError, InvalidDicomError) as error:
+    except Exception as error:  # noqa: BLE001  (pydicom raises anything at what is none: it costs this object alone)
         log.warning("%s cannot be sent: its file cannot be read (%s)", one.sop_instance_uid, type(error).__name__)
         missing = Dataset()
         missing.SOPClassUID, missing.SOPInstanceUID = one.sop_class_uid, one.sop_instance_uid
@@ -166,8 +180,9 @@ def _proposals(held: list[Held]) -> list[PresentationContext]:
 
 def _syntax(path: Path) -> UID:
     try:
-        return UID(read_file_meta_info(path).TransferSyntaxUID)
-    except (OSError, InvalidDicomError, AttributeError):
+        with path.open("rb") as file:
+            return syntax_of(file)
+    except (OSError, HeaderError):
         return ExplicitVRLittleEndian
 
 
@@ -190,13 +205,32 @@ def _refused(event: evt.Event, error: Exception) -> int:
     return _DOES_NOT_MATCH if isinstance(error, IdentifierError) else _OUT_OF_RESOURCES
 
 
+def _identifier(event: evt.Event) -> Dataset:
+    """Return the identifier, once it is certain that it is small, in length and in elements.
+
+    Raises:
+        IdentifierError: it is not.
+    """
+    data = cast(C_FIND, event.request).Identifier or BytesIO()
+    data.seek(0)
+    if len(data.getbuffer()) > _LONGEST_IDENTIFIER:
+        raise IdentifierError(f"it is longer than {_LONGEST_IDENTIFIER} bytes")
+    for _ in Walk(data, UID(event.context.transfer_syntax), _MOST_ELEMENTS):
+        pass
+    return event.identifier
+
+
+def _can_be_encoded(answer: Dataset) -> bool:
+    return encode(answer, False, True) is not None
+
+
 def _root(event: evt.Event) -> query_model.Root:
     return "patient" if event.context.abstract_syntax in PATIENT_ROOT else "study"
 
 
 def _caller(event: evt.Event) -> str:
     requestor = event.assoc.requestor
-    return f"{requestor.ae_title.strip()} at {requestor.address}"
+    return f"{printable(requestor.ae_title.strip())} at {requestor.address}"
 
 
 def _studies(held: list[Held]) -> str:
