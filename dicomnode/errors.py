@@ -2,8 +2,8 @@
 
 The message says what was wrong, with the value, and what to do. It never holds patient data: messages end in logs.
 
-The workflow engine pickles the error of a step that failed, by the name of its class: these keep their names and their
-module, or what is queued cannot be taken up again.
+The workflow engine keeps the error of a step that failed by the name of its class (`workflows.serializer`): these keep
+their names and their module, or what is queued cannot be taken up again.
 """
 
 from typing import ClassVar

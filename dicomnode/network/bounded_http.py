@@ -25,7 +25,7 @@ _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """What a server answered. `content`: unpacked."""
 
     status: int
@@ -92,7 +92,7 @@ class Deadline:
             self.watch(info["return_value"].get_extra_info("socket"))
 
 
-def ask(client: httpx.Client, method: str, url: str, who: str, timeout_s: float, **arguments: Any) -> Answer:
+def ask(client: httpx.Client, method: str, url: str, who: str, timeout_s: float, **arguments: Any) -> HttpAnswer:
     """Send a request and return the answer.
 
     Args:
@@ -114,7 +114,7 @@ def ask(client: httpx.Client, method: str, url: str, who: str, timeout_s: float,
         try:
             with client.stream(method, url, headers=headers, extensions=extensions, **arguments) as answer:
                 content = _content(answer, who)
-                return Answer(
+                return HttpAnswer(
                     answer.status_code, answer.reason_phrase, content, answer.headers.get("Content-Type", "").lower()
                 )
         except httpx.TimeoutException as error:
@@ -123,7 +123,7 @@ def ask(client: httpx.Client, method: str, url: str, who: str, timeout_s: float,
             if deadline.passed:
                 raise PeerError(f"{who} did not finish its answer within {total_s:.0f} s") from error
             if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
-                raise PeerError(f"{who} answered what is no HTTP ({type(error).__name__})") from error
+                raise PeerError(f"{who} answered what is not HTTP ({type(error).__name__})") from error
             raise PeerError(f"{who}: no connection ({error}); check url, firewall and certificates") from error
 
 

@@ -32,7 +32,7 @@ from pydicom.filereader import read_file_meta_info
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import bounded_http
 from dicomnode.network.association import Sent, is_passing
-from dicomnode.network.bounded_http import Answer
+from dicomnode.network.bounded_http import HttpAnswer
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _store(server: StowServer, client: httpx.Client, path: Path) -> Sent:
     return _judge(server, answer, sop_instance_uid)
 
 
-def _judge(server: StowServer, answer: Answer, sop_instance_uid: str) -> Sent:
+def _judge(server: StowServer, answer: HttpAnswer, sop_instance_uid: str) -> Sent:
     try:
         said = _said(answer)
         reason = _of(said, _FAILED, sop_instance_uid, _REASON)
@@ -149,7 +149,7 @@ def _judge(server: StowServer, answer: Answer, sop_instance_uid: str) -> Sent:
     return Sent(sop_instance_uid, warning or 0, "warning" if warning else "stored")
 
 
-def _judge_status(server: StowServer, answer: Answer, what: str) -> None:
+def _judge_status(server: StowServer, answer: HttpAnswer, what: str) -> None:
     status = answer.status
     if answer.is_success:
         return
@@ -171,7 +171,7 @@ def _phrase(status: int) -> str:
         return "not a status of HTTP"
 
 
-def _said(answer: Answer) -> dict[str, Any]:
+def _said(answer: HttpAnswer) -> dict[str, Any]:
     """Return the store response's dataset; empty where the answer is none, such as a page of a proxy.
 
     Raises:
@@ -220,7 +220,7 @@ def _value(item: dict[str, Any], tag: str) -> Any:
     return values[0]
 
 
-def _request(server: StowServer, client: httpx.Client, method: str, **arguments: Any) -> Answer:
+def _request(server: StowServer, client: httpx.Client, method: str, **arguments: Any) -> HttpAnswer:
     url = f"{server.url.rstrip('/')}/studies"
     return bounded_http.ask(client, method, url, str(server), server.timeout_s, **arguments)
 

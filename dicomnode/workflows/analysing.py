@@ -15,6 +15,7 @@ from typing import Any
 import dicomnode
 from dicomnode.analysis.findings import Findings, Reason, RejectedSeries
 from dicomnode.analysis.pipeline import Analysis, analyse
+from dicomnode.analysis.volume.size import too_large
 from dicomnode.context.prior_findings import prior_findings
 from dicomnode.errors import RefusedError
 from dicomnode.files import write_whole
@@ -68,11 +69,6 @@ def _marked(work: Work, analysis: Analysis) -> Analysis:
         for point in analysis.findings.trend
     )
     return replace(analysis, findings=replace(analysis.findings, trend=trend))
-
-
-def too_large(why: str) -> RefusedError:
-    """Return the refusal of a study that broke a limit."""
-    return RefusedError("too-large", f"The study is too large: {why}.")
 
 
 def refuse(work: Work, study_uid: str, generation: int, error: RefusedError) -> str:

@@ -20,13 +20,14 @@ import threading
 from typing import Any
 
 from dicomnode import logs
+from dicomnode.analysis.volume.size import died, too_large
 from dicomnode.config import Config
-from dicomnode.errors import DicomnodeError, RefusedError, SpoolError
+from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.limits import LOOK_S, Limits, Watch, confine, resident_bytes
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
 from dicomnode.store.results_folder import results_folder
-from dicomnode.workflows.analysing import TRIES, Attempt, analyse_study, too_large
+from dicomnode.workflows.analysing import TRIES, Attempt, analyse_study
 from dicomnode.workflows.serializer import JsonSerializer
 from dicomnode.workflows.worker import LOST_LEASE_STATUS, Work, exit_without_lease
 
@@ -156,9 +157,7 @@ class Analyst:
                 raise _error(answer)
             return str(answer["status"])
         attempt.end()
-        why = "an image provokes a fault in a decoder, or memory ran out"
-        text = f"The analysis of the study died {TRIES} times ({how}): {why}."
-        raise RefusedError("analysis-died", text)
+        raise died(TRIES, how)
 
     def close(self) -> None:
         """Let those end that have nothing to do; the others end with this process."""

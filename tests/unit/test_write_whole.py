@@ -30,12 +30,6 @@ def test_a_format_that_puts_its_ending_to_names_writes_under_the_given_one(tmp_p
     assert (tmp_path / "array").stat().st_mode & 0o777 == 0o600
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def full(_descriptor: int) -> None:
     raise OSError(28, "No space left on device")
 

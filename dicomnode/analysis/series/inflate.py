@@ -23,7 +23,7 @@ class InflatedTooLargeError(ValueError):
         super().__init__(f"the deflated data set is larger than {MOST_BYTES >> 30} GB")
 
 
-class _Bounded:
+class _BoundedZlib:
     """What pydicom uses of zlib."""
 
     error = zlib.error
@@ -46,4 +46,4 @@ def _count(data: bytes, wbits: int) -> None:
             raise InflatedTooLargeError
 
 
-pydicom.filereader.zlib = _Bounded  # type: ignore[attr-defined, assignment]
+pydicom.filereader.zlib = _BoundedZlib  # type: ignore[attr-defined, assignment]

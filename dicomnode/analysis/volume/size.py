@@ -32,3 +32,14 @@ def check(shape: Sequence[int], memory_bytes: int | None) -> None:
     raise RefusedError(
         "too-large", f"The volume has {size} voxels: its analysis takes {need / _GB:.1f} GB at least{limit}."
     )
+
+
+def too_large(why: str) -> RefusedError:
+    """Return the refusal of a study that broke a limit while it was analysed."""
+    return RefusedError("too-large", f"The study is too large: {why}.")
+
+
+def died(times: int, how: str) -> RefusedError:
+    """Return the refusal of a study at which the analysing process died so many times."""
+    why = "an image provokes a fault in a decoder, or memory ran out"
+    return RefusedError("analysis-died", f"The analysis of the study died {times} times ({how}): {why}.")

@@ -49,7 +49,7 @@ def reachable(to: NotifyTable) -> None:
         server.noop()
 
 
-class _Bounded:
+class _Replies:
     """A server's replies: so many bytes in all, and no more."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -76,7 +76,7 @@ class _Conversation(smtplib.SMTP):
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None:
             assert self.sock is not None
-            self.file = _Bounded(self.sock.makefile("rb"))
+            self.file = _Replies(self.sock.makefile("rb"))
         return super().getreply()
 
 

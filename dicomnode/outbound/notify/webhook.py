@@ -15,7 +15,7 @@ import httpx
 
 from dicomnode.config import NotifyTable
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.network.bounded_http import Answer, ask
+from dicomnode.network.bounded_http import HttpAnswer, ask
 from dicomnode.outbound.notify.message import Message
 from dicomnode.outbound.notify.secret import secret
 
@@ -64,7 +64,7 @@ def reachable(to: NotifyTable) -> None:
         raise PeerError(f"no connection ({cause}): check url, proxy and certificate") from None
 
 
-def _ask(to: NotifyTable, method: str, **arguments: Any) -> Answer:
+def _ask(to: NotifyTable, method: str, **arguments: Any) -> HttpAnswer:
     # A site may reach its webhooks through a proxy of the environment, unlike a destination of patients' images.
     with httpx.Client(timeout=to.timeout_s, follow_redirects=False) as client:
         return ask(client, method, to.url, f"the webhook {to.name!r}", to.timeout_s, **arguments)

@@ -13,7 +13,7 @@ import pytest
 
 from dicomnode.config import NotifyTable
 from dicomnode.errors import PeerError
-from dicomnode.network.bounded_http import MOST_BYTES, Answer, ask
+from dicomnode.network.bounded_http import MOST_BYTES, HttpAnswer, ask
 from dicomnode.outbound.notify import mail
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -40,7 +40,7 @@ def server(talk: Callable[[socket.socket], None]) -> Iterator[int]:
             thread.join(10)
 
 
-def said(talk: Callable[[socket.socket], None], timeout_s: float = 5.0) -> Answer:
+def said(talk: Callable[[socket.socket], None], timeout_s: float = 5.0) -> HttpAnswer:
     def heard(caller: socket.socket) -> None:
         caller.recv(65536)
         talk(caller)
@@ -93,7 +93,7 @@ def test_a_slow_drip_ends_when_the_time_is_over(head: bytes) -> None:
 
 
 def test_what_is_no_http_is_told() -> None:
-    with pytest.raises(PeerError, match="no HTTP"):
+    with pytest.raises(PeerError, match="not HTTP"):
         said(lambda c: c.sendall(b"SSH-2.0-x\r\n\r\n"))
 
 

@@ -1,5 +1,6 @@
 """The node's start after a power cut: first the spool is compared, then the ticks begin."""
 
+import itertools
 import threading
 import time
 from dataclasses import replace
@@ -91,3 +92,20 @@ def test_before_the_first_worker_the_queue_is_said_to_be_missing(
         queue.close()
         catalog.close()
     assert "reconcile postponed: the queue does not exist yet" in caplog.text
+
+
+def test_while_the_database_is_away_ticks_are_left_out_more_and_more() -> None:
+    now, asked = [0.0], []
+
+    def tick() -> None:
+        asked.append(now[0])
+        if now[0] < 300:
+            raise DatabaseError("away")
+
+    guarded = _guarded(tick, lambda: now[0])
+    for now[0] in range(600):
+        guarded()
+    away = [at for at in asked if at < 300]
+    assert len(away) < 70  # of 300
+    assert all(later - earlier <= 11 for earlier, later in itertools.pairwise(away))
+    assert asked[-200:] == list(range(400, 600))  # and at every tick once it is back

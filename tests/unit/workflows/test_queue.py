@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dicomnode.config import RoutingTable
 from dicomnode.routing.rules import PRIORITIES, Priority
+from dicomnode.workflows import queue
 from dicomnode.workflows.calls import delivery_id, study_id, study_priority
 
 ROUTING = RoutingTable(routine_yields_s=900, research_yields_s=14_400)
@@ -45,3 +46,18 @@ def test_research_gets_its_turn_while_stat_studies_come_faster_than_they_are_don
 def test_deliveries_of_results_and_of_originals_are_different_work() -> None:
     assert delivery_id("1.2", 1, 1, "pacs", 1) == f"{study_id('1.2', 1)}/pacs/1"
     assert delivery_id("1.2", 1, 1, "pacs", 1, "originals") == f"{study_id('1.2', 1)}/pacs~originals/1"
+
+
+@pytest.mark.parametrize(
+    ("workflow_id", "study"),
+    [
+        ("study/1.2/3/4", ("1.2", 3, 4)),
+        ("study/1.2/3/4/~waits/2", ("1.2", 3, 4)),
+        ("study/../../etc/1/2/route", ("../../etc", 1, 2)),
+        ("study//tmp/x\n/1/2", ("/tmp/x\n", 1, 2)),
+        ("study/x/y", None),
+        ("fetch/1.2/1/1", None),
+    ],
+)
+def test_the_study_of_an_id_is_found_whatever_its_uid(workflow_id: str, study: tuple[str, int, int] | None) -> None:
+    assert queue.named_study(workflow_id) == study

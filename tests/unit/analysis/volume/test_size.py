@@ -68,7 +68,9 @@ def test_pixels_that_are_not_the_image_of_the_header_are_refused(tmp_path: Path)
     from dicomnode.analysis.volume.decode import image
 
     dataset = cases.synthetic(1)[0]
-    dataset.PixelData = np.zeros((4, dataset.Rows, dataset.Columns), np.int16).tobytes()
+    dataset.update({"Rows": 8, "Columns": 8, "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15})
+    dataset.update({"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "PixelRepresentation": 1})
+    dataset.add_new("PixelData", "OW", np.zeros((4, 8, 8), np.int16).tobytes())
     path = tmp_path / "long.dcm"
     path.write_bytes(cases.to_bytes(dataset))
     (header,), _ = read_headers([path])
