@@ -90,8 +90,10 @@ class TlsSink:
         """Send the whole batch, or raise PeerError: see `Sink`."""
         content = b"".join(b"%d %s" % (len(one), one) for one in (frame(m, self.own_name) for m in batch))
         try:
-            with socket.create_connection((self.host, self.port), self.timeout_s) as raw:
-                connection = self._context().wrap_socket(raw, server_hostname=self.host)
+            with (
+                socket.create_connection((self.host, self.port), self.timeout_s) as raw,
+                self._context().wrap_socket(raw, server_hostname=self.host) as connection,
+            ):
                 connection.settimeout(self.timeout_s)
                 connection.sendall(content)
                 self._close_in_order(connection)
