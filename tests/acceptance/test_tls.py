@@ -229,14 +229,20 @@ def test_query_and_retrieve_by_tls(
     keys = ["-S", "-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}"]
     found = run("findscu", *by(known.reader), *keys, *ward.address("READER"))
     assert found.returncode == 0 and study in found.stdout + found.stderr
+    # DCMTK's movescu has no TLS: ours asks, DCMTK's storescp and Orthanc are moved to, and Orthanc asks by itself.
+    reader = Peer("node", "DICOMNODE", "127.0.0.1", ward.tls_port, "READER", security=Security(known.reader))
+    asked = Dataset()
+    asked.QueryRetrieveLevel, asked.StudyInstanceUID = "STUDY", study
     with storescp(peer("storescp", "dcmtk"), tmp_path / "moved", known.reader, ward.move_port) as kept:
-        moved = run("movescu", *by(known.reader), *keys, "-aem", "READER", *ward.address("READER"))
-        assert moved.returncode == 0, moved.stderr
-        count = len(list(kept.iterdir()))
-    (tmp_path / "got").mkdir()
-    got = run("getscu", *by(known.reader), *keys, "-od", tmp_path / "got", *ward.address("READER"))
-    assert got.returncode == 0, got.stderr
-    assert len(list((tmp_path / "got").iterdir())) == count == len(ct_series())
+        moved = move.move(reader, asked, "READER")
+        assert (moved.completed, moved.failed) == (len(ct_series()), 0)
+        assert len(list(kept.iterdir())) == moved.completed
+    query = {"Level": "Study", "Query": {"StudyInstanceUID": study}}
+    client = ward.orthanc.client
+    made = client.post("/modalities/dicomnode/query", json=query).raise_for_status().json()["ID"]
+    assert len(client.get(f"/queries/{made}/answers").raise_for_status().json()) == 1
+    client.post(f"/queries/{made}/answers/0/retrieve", content="ORTHANC").raise_for_status()
+    until("Orthanc has it", lambda: len(ward.orthanc.study(study)) >= len(ct_series()), 30)
 
 
 def test_orthanc_is_asked_and_moves_by_tls(ward: Ward, known: Certificates, tmp_path: Path) -> None:
