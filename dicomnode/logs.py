@@ -42,7 +42,6 @@ def configure(level: str, process: str) -> None:
         engine.filters[:] = [_is_no_cancellation]
         # pynetdicom, pydicom and the scheduler log whole messages and values: those of ours say what a person needs.
         for name in (
-            "pynetdicom",
             "pydicom",
             "highdicom",
             "alembic.runtime.plugins",
@@ -57,6 +56,8 @@ def configure(level: str, process: str) -> None:
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         # An unreachable peer is reported once, with its name, by the code that called it.
         logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
+        # What it cannot decode it quotes, and a name sent as a UID is a patient's: `network` says what it was.
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
         # pydicom's warnings quote the values they complain of, and those can be a patient's name.
         logging.getLogger("pydicom").setLevel(logging.ERROR)
         logging.captureWarnings(True)
