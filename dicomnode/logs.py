@@ -234,7 +234,6 @@ def configure(level: str, process: str) -> None:
 def _quieten_libraries() -> None:
     # pynetdicom, pydicom and the scheduler log whole messages and values: those of ours say what a person needs.
     for name in (
-        "pynetdicom",
         "pydicom",
         "highdicom",
         "alembic.runtime.plugins",
@@ -249,6 +248,8 @@ def _quieten_libraries() -> None:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     # An unreachable peer is reported once, with its name, by the code that called it.
     logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
+    # What it cannot decode it quotes, and a name sent as a UID is a patient's: `network` says what it was.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     # pydicom's warnings quote the values they complain of, and those can be a patient's name.
     logging.getLogger("pydicom").setLevel(logging.ERROR)
     logging.captureWarnings(True)

@@ -84,9 +84,8 @@ def _decoded(tag: BaseTag, vr: bytes, value: bytes, syntax: UID, encodings: Sequ
     raw = RawDataElement(tag, vr.decode("ascii") or None, len(value), value, 0, implicit, little)
     try:
         element = convert_raw_data_element(raw, encoding=list(encodings))
-        if element.VR == "UI" and not all(
-            map(is_uid, element.value if element.VM > 1 else [str(element.value or "1")])
-        ):
+        uids = element.value if element.VM > 1 else [str(element.value or "1")]
+        if element.VR == "UI" and not all(map(is_uid, uids)):
             return None
         written = DicomBytesIO()
         written.is_little_endian, written.is_implicit_VR = True, False

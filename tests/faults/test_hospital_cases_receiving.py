@@ -157,11 +157,15 @@ def test_case_06_more_than_1024_open_descriptors(tmp_path: Path, peer: Peer) -> 
         pytest.skip(f"this machine allows {hard} descriptors (ulimit -Hn)")
     # The receiver raises its own limit: it is started under the usual low one.
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
-    node = Receiving(tmp_path / "node")
+    node = Receiving(tmp_path / "node", node="max_associations = 900")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     connections = []
     try:
-        connections = [node.connect() for _ in range(1200)]
+        # From two addresses: one alone may not keep so many waiting.
+        connections = [
+            socket.create_connection(("127.0.0.1", node.port), 60, source_address=(f"127.0.0.{2 + n % 2}", 0))
+            for n in range(1200)
+        ]
         until("1200 descriptors open", lambda: node.descriptors() > 1200, 10)
         assert min(node.echo_s(peer("echoscu", "dcmtk")) for _ in range(5)) < 1.0
         files = [str(save(tmp_path, big_ct(number))) for number in (1, 2)]

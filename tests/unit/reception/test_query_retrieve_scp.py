@@ -2,14 +2,20 @@
 
 import base64
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import build_role, evt
 from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
 
 from dicomnode.audit import trail
 from dicomnode.audit.journal import Refusals
@@ -238,3 +244,56 @@ def test_a_flood_of_refusals_is_counted(node: Node, told: list[AuditMessage]) ->
         audited.begin(None)
     assert len(told) == 3
     assert counted == [1, 2, 3, 4, 5, 6, 7]
+
+
+def poison(node: Node, path: Path) -> None:
+    """What an older version may have stored: values with an unknown VR, a UID of 70 kB, a letter without a code."""
+    raw = path.read_bytes()
+    for wrong in (
+        raw.replace(b"\x10\x00\x10\x00PN", b"\x10\x00\x10\x00ZZ"),
+        raw.replace(b"\x20\x00\x0d\x00UI\x04\x001.2\0", b"\x20\x00\x0d\x00UN\0\0\x70\x11\x01\x00" + b"1." * 35_000),
+        raw.replace(b"Secret^Name", b"\x1b$)\xff\xfe\xff\xff\xff\xff\xff\xff"),
+        raw[:200],
+        raw.replace(b"\x08\x00\x18\x00UI", b"\x08\x00\x18\x00UI\xff\xff"),
+    ):
+        assert wrong != raw
+        path.write_bytes(wrong)
+        with asked(node) as association:
+            for level, uid in (("STUDY", ""), ("SERIES", "1.2"), ("IMAGE", "1.2")):
+                identifier = Dataset()
+                identifier.QueryRetrieveLevel, identifier.StudyInstanceUID = level, uid
+                identifier.PatientName = ""
+                if level == "IMAGE":
+                    identifier.SeriesInstanceUID, identifier.SOPInstanceUID = "1.2.3", ""
+                answers = list(association.send_c_find(identifier, FIND))
+                assert answers[-1][0].Status == 0x0000
+                assert len(answers) - 1 >= (3 if level == "IMAGE" else 1)
+
+
+@contextmanager
+def asked(node: Node) -> Iterator[Association]:
+    entity = ApplicationEntity("READER")
+    entity.add_requested_context(FIND)
+    association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
+    assert association.is_established
+    yield association
+    association.release()
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_an_object_that_cannot_be_read_costs_no_other_its_answer(node: Node, which: int) -> None:
+    poison(node, Path(node.catalog.instances("1.2")[which].path))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "changes", [{"PatientName": "*a" * 1000}, {"StudyInstanceUID": ["1.2"] * 10_001}, {"QueryRetrieveLevel": "ZZ\nTOP"}]
+)
+def test_a_query_beyond_all_bounds_is_refused(node: Node, changes: dict[str, object]) -> None:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "STUDY"
+    for keyword, value in changes.items():
+        identifier.add(DataElement(Tag(keyword), dictionary_VR(keyword), value, validation_mode=IGNORE))
+    with asked(node) as association:
+        ((status, _),) = association.send_c_find(identifier, FIND)
+        assert status.Status == 0xA900
