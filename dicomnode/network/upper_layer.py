@@ -15,11 +15,13 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from queue import Queue
+from contextlib import suppress
+from queue import Empty, Queue
 from typing import Any, Protocol, cast
 
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
 
 from dicomnode.network.association_request import LONGEST_REQUEST, ProtocolError, Rejection, read_request
 from dicomnode.network.commands import Command, StoreAnswer, StoreRequest, read_command, store_response
@@ -61,6 +63,18 @@ class PduReception(Protocol):
 Begin = Callable[[Association, StoreRequest], PduReception]
 
 
+class _States(StateMachine):
+    """PS3.8 table 9-10; what we wanted to send on a connection that is about to close is dropped and ends no thread."""
+
+    def do_action(self, event: str) -> None:
+        """Do what the table says."""
+        if (event, self.current_state) in TRANSITION_TABLE:
+            super().do_action(event)
+        else:
+            with suppress(Empty):
+                self.dul.to_provider_queue.get_nowait()  # the event is of its first item, which would come again
+
+
 class UpperLayer(DULServiceProvider):
     """Reads the PDUs of one association. `begin` is asked for a reception at each C-STORE."""
 
@@ -71,6 +85,7 @@ class UpperLayer(DULServiceProvider):
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.to_provider_queue = SendQueue(lambda: os.eventfd_write(self.wake, 1), self.is_alive)
         self._run_loop_delay = 0.0
+        self.state_machine = _States(self)
         self._association = association
         self._begin = begin
         self._open_until, self._pdu_s = time.monotonic() + open_s, pdu_s
@@ -98,6 +113,10 @@ class UpperLayer(DULServiceProvider):
         association.dul = self
         association._reactor_checkpoint = checkpoint
         association.dimse.msg_queue = WakingQueue(checkpoint.wake)
+
+    def _process_recv_primitive(self) -> bool:
+        """Make an event of what we want to send, once all that has happened is dealt with: else it comes twice."""
+        return not self.event_queue.empty() or bool(super()._process_recv_primitive())
 
     def stop_dul(self) -> bool:
         """As pynetdicom's, which turns until this thread has ended."""

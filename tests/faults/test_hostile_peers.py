@@ -40,7 +40,7 @@ def unharmed(node: Receiving) -> Iterator[None]:
     over, times = threading.Event(), list[float]()
 
     def echo() -> None:
-        while not over.wait(0.2):
+        while not times or not over.wait(0.2):
             began = time.monotonic()
             assert raw.echo(node.port) == 0x0000
             times.append(time.monotonic() - began)
