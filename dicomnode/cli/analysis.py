@@ -44,8 +44,8 @@ def analyze(
     if not source.exists():
         raise UsageError(f"{source}: no such file or folder")
     priors = [*(prior or ()), *(earlier or ())]
-    table = None if config_file is None else load(config_file).analysis
-    raise SystemExit(offline.run(source, out, table, priors, covariates))
+    settings = None if config_file is None else load(config_file).analysis
+    raise SystemExit(offline.run(source, out, settings, priors, covariates))
 
 
 @app.command()
