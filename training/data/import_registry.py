@@ -30,7 +30,7 @@ from training.data.import_values import WideTable
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportSummary:
     """What was written.
 
     Attributes:
@@ -53,7 +53,7 @@ class Imported:
 
 def import_table(
     features: Path, outcomes: Path | None, out: Path, asked: Asked, known: Provenance, settings: Path | None
-) -> Imported:
+) -> ImportSummary:
     """Write the registry folder `out` from a table of features.
 
     Args:
@@ -93,7 +93,7 @@ def import_table(
     spacing = _spacing(stated)
     declared = tuple(table.columns.covariates.values())
     _describe(out, table, known, declared, stated, spacing)
-    return Imported(
+    return ImportSummary(
         scans=len(scans),
         patients=len({row["patient"] for row in scans}),
         features=tuple(measured),

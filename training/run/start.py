@@ -9,7 +9,7 @@ import numpy as np
 import tomli_w
 
 from dicomnode.files import write_whole
-from training.data.import_registry import Imported
+from training.data.import_registry import ImportSummary
 from training.data.matching import Matching
 from training.data.registry_folder import read
 from training.files import write_json
@@ -20,7 +20,7 @@ from training.run.settings import from_dict
 _FOLDS = ((5, 3), (5, 2), (4, 2), (3, 2), (2, 2))
 
 
-def begin(registry: Path, made: Imported, horizons: Sequence[int]) -> tuple[Path, Matching]:
+def begin(registry: Path, made: ImportSummary, horizons: Sequence[int]) -> tuple[Path, Matching]:
     """Write `run.toml` and `matching.json` into an imported registry, by what it holds.
 
     Returns:
@@ -41,7 +41,7 @@ def begin(registry: Path, made: Imported, horizons: Sequence[int]) -> tuple[Path
     return registry / "run.toml", found
 
 
-def _settings(registry: Path, made: Imported, horizons: Sequence[int]) -> dict[str, object]:
+def _settings(registry: Path, made: ImportSummary, horizons: Sequence[int]) -> dict[str, object]:
     radiomics = any(name.startswith("radiomics.") for name in made.features)
     families = [f for f in ("quantities", "radiomics") if any(name.startswith(f"{f}.") for name in made.features)]
     features: dict[str, object] = {"radiomics": radiomics}

@@ -258,12 +258,8 @@ def _provenance(figure: Figure, findings: Findings) -> None:
         f"Series {s.series_uid}",
         f"{s.slices} slices, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z), kernel {plain(s.kernel) or 'not stated'}",
         f"Segmentation: {plain(lungs.segmenter)} {plain(lungs.segmenter_version)}. Risk model: {model}.",
-        " ".join(
-            (
-                "Computed automatically, without human review. Not validated outside systemic sclerosis.",
-                *made_from(findings),
-            )
-        ),
+        "Computed automatically, without human review. Not validated outside systemic sclerosis.",
+        *made_from(findings),
     )
     _rule(figure, 0.115, 0.03, 0.97)
     for k, line in enumerate(lines):

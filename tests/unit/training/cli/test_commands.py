@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from training.cli import commands
 
-COMMANDS = ("synthetic", "bundle", "demo-bundle", "report", "cohort", "run", "compare", "promote", "rollback")
+COMMANDS = ("synthetic", "import", "bundle", "demo-bundle", "report", "cohort", "run", "compare", "promote", "rollback")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -12,7 +12,7 @@ from dicomnode.errors import UsageError
 from dicomnode.registry_format.provenance import Provenance
 from training.data import cohort, follow_up, registry_folder
 from training.data.import_columns import read_asked
-from training.data.import_registry import Imported, import_table
+from training.data.import_registry import ImportSummary, import_table
 from training.data.matching import matching
 from training.run.start import begin
 
@@ -57,7 +57,7 @@ def imported(
     known: Provenance = KNOWN,
     settings: str = "",
     index: bool = True,
-) -> Imported:
+) -> ImportSummary:
     def written(name: str, content: pd.DataFrame | str | bytes) -> Path:
         path = folder / name
         if isinstance(content, pd.DataFrame):
