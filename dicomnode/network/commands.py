@@ -119,7 +119,10 @@ class Command:
 
     def encoded(self) -> bytes:
         """Return the command set in its order (Implicit VR Little Endian)."""
-        body = b"".join(_element(number, value, b"\0") for number, value in sorted(self.elements.items()))
+        body = b"".join(
+            _element(number, value, b" " if number in _TITLES else b"\0")
+            for number, value in sorted(self.elements.items())
+        )
         return _element(_GROUP_LENGTH, struct.pack("<L", len(body))) + body
 
 

@@ -95,6 +95,13 @@ def test_another_command_is_written_again_with_what_is_known_of_it() -> None:
     assert len(read.encoded()) < 200
 
 
+def test_an_ae_title_of_odd_length_is_padded_with_a_space() -> None:
+    content = {0x0002: b"1.2", 0x0100: b"\x21\0", 0x0110: b"\1\0", 0x0600: b"NOWHERE", 0x0800: b"\1\0"}
+    read = read_command(raw(content), 1)
+    assert isinstance(read, Command)
+    assert b"NOWHERE " in read.encoded()
+
+
 @given(st.binary(max_size=300))
 def test_rubbish_raises_nothing_else(content: bytes) -> None:
     with contextlib.suppress(ProtocolError):
