@@ -10,6 +10,11 @@ import pydicom
 import pytest
 from pynetdicom import AE
 
+from dicomnode import config
+from dicomnode.audit.messages import os_user
+from dicomnode.operations import checks
+from dicomnode.service.audit import Sender
+from dicomnode.store.catalog.catalog import Catalog
 from tests.faults.studies import make_study, study_uid
 from tests.helpers.audit_schema import faults
 from tests.helpers.running import Node, dicomnode
@@ -147,21 +152,25 @@ def test_a_server_with_a_foreign_certificate_gets_nothing_and_check_says_so(tmp_
     made.config_path.write_text(
         made.config_path.read_text().replace(f"{server.folder}/ca.pem", f"{tmp_path}/other/ca.pem")
     )
-    done = dicomnode("check", "--config", made.config_path, "--json")
-    assert "its certificate is refused" in done.stdout
+    (result, *_) = checks._audit(config.load(made.config_path))
+    assert not result.ok
+    assert "its certificate is refused" in result.text
     assert server.lines() == []
 
 
 def test_commands_that_change_things_are_told_with_their_user(tmp_path: Path, server: Rsyslog) -> None:
+    made = node(tmp_path / "node", server, "tls")
+    assert dicomnode("registry", "forget", "P-17", "--config", made.config_path).returncode == 3
     server.start()
-    made = node(tmp_path / "node", server, "tls").start()
-    try:
-        assert dicomnode("registry", "forget", "P-17", "--config", made.config_path).returncode == 3
-        until("the command told", lambda: events(server)["110113"] == 2)
-    finally:
-        made.stop()
-    alerts = [m for m in messages(server).values() if code(m) == "110113"]
-    users = {p.attrib["UserID"] for m in alerts for p in m.iter("ActiveParticipant")}
-    things = {o.attrib["ParticipantObjectID"] for m in alerts for o in m.iter("ParticipantObjectIdentification")}
-    assert "dicomnode registry forget" in things
-    assert any(not user.startswith("AETITLE=") for user in users)
+    catalog = Catalog.open(made.config.catalog_url)
+    sink = made.config.audit.sink("here")
+    assert sink is not None
+    assert Sender(made.config, catalog).send(sink) == 1
+    assert Sender(made.config, catalog).send(sink) == 0
+    catalog.close()
+    until("the command told", lambda: events(server)["110113"] == 1)
+    (told,) = messages(server).values()
+    users = {p.attrib["UserID"]: p.attrib["UserIsRequestor"] for p in told.iter("ActiveParticipant")}
+    things = {o.attrib["ParticipantObjectID"] for o in told.iter("ParticipantObjectIdentification")}
+    assert things == {"dicomnode registry forget"}
+    assert users == {os_user(): "true", "AETITLE=DICOMNODE": "false"}
