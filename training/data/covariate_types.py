@@ -107,3 +107,21 @@ def of_cohort(cohort: pd.DataFrame, free: Iterable[Covariate]) -> tuple[Covariat
     """Return the declarations of the covariates that a cohort has."""
     own = [one for name, one in BUILT_IN.items() if name in cohort or name == "sex_male"]
     return (*own, *(one for one in free if one.name in cohort))
+
+
+def gaps(features: pd.DataFrame, declared: Iterable[Covariate]) -> tuple[str, ...]:
+    """Say of which covariates scans have no value, though the node will give no risk without one.
+
+    Args:
+        features: of the cohort's scans, by name.
+        declared: those that the cohort has.
+    """
+    found = []
+    for one in declared:
+        missing = int(features[list(one.features)].isna().any(axis=1).sum())
+        if missing and one.missing == "refuse":
+            found.append(
+                f"{missing} of {len(features)} scans have no {one.name}: judged here with the training median, "
+                'they would get no risk from the node (missing = "median" in its declaration allows it)'
+            )
+    return tuple(found)

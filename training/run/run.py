@@ -178,6 +178,9 @@ def _features(run_: _Run) -> None:
         frame, run_.registry, run_.settings.features, run_.folder / "measured", run_.progress, declared
     )
     write_whole(run_.folder / "features.parquet", found.to_parquet(index=False))
+    if "covariates" in run_.settings.radiomics.families:
+        for text in covariate_types.gaps(found, declared):
+            run_.record.warn(text)
     odd = suspicious(found.drop(columns="scan"), cohort.outcomes_of(frame), run_.settings.horizons)
     for one in odd:
         run_.record.warn(
