@@ -35,7 +35,7 @@ class HeaderError(ValueError):
     """The dataset cannot be parsed, or lacks what no instance may lack. The text quotes no value."""
 
 
-class _Reader(Protocol):
+class _Source(Protocol):
     """Bytes in their order."""
 
     def read(self, count: int) -> bytes:
@@ -131,7 +131,7 @@ class Walk:
 
     def __init__(self, dataset: BinaryIO, syntax: UID, most: int = MOST_ELEMENTS) -> None:
         is_deflated = syntax == DeflatedExplicitVRLittleEndian
-        self._reader: _Reader = _Inflated(dataset) if is_deflated else _Plain(dataset)
+        self._reader: _Source = _Inflated(dataset) if is_deflated else _Plain(dataset)
         self._name, self._most = syntax.name, most
         self._is_implicit, self._order = bool(syntax.is_implicit_VR), "<" if syntax.is_little_endian else ">"
         # Of what is gone into: its end (None: a delimiter), and how what surrounds it is encoded.
