@@ -71,9 +71,9 @@ class PermittedCaller:
 
     ae_title: str
     address: str = ""
+    certificates: tuple[CertificateIdentity, ...] = ()
     max_associations: int = 0
     per_minute: int = 0
-    certificates: tuple[CertificateIdentity, ...] = ()
 
     def admits(self, ae_title: str, address: str, shown: frozenset[CertificateIdentity] = frozenset()) -> bool:
         """Say whether this caller is meant; an AE title is no authentication: with an address, it does not suffice."""

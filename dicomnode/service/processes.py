@@ -117,9 +117,9 @@ def _permitted(caller: CallerTable) -> PermittedCaller:
     return PermittedCaller(
         caller.ae_title,
         caller.address,
+        tuple(map(identity, caller.certificates)),
         caller.max_associations,
         caller.max_associations_per_minute,
-        tuple(map(identity, caller.certificates)),
     )
 
 
