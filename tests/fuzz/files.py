@@ -15,7 +15,7 @@ import httpx
 
 from dicomnode import config
 from dicomnode.analysis.risk import load_bundle
-from dicomnode.analysis.series.selection import group, read_headers, select
+from dicomnode.analysis.series.selection import group, read_headers, select, studies
 from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.volume.load import load
 from dicomnode.config.notify import NotifyTable
@@ -235,9 +235,8 @@ def slices() -> Iterator[Run]:
             for series in group(headers):
                 with suppress(RefusedError):
                     load(series, limits=_RULES)
-            by_study = {s.headers[0].dataset.get("StudyInstanceUID") for s in group(headers)}
-            if len(by_study) == 1:
-                select(group(headers), unreadable, _RULES)
+            for of_one in studies(group(headers)).values():
+                select(of_one, unreadable, _RULES)
 
         yield run
 

@@ -1,5 +1,6 @@
 """Associations against a running node over TCP: it answers an echo all the while, and holds what it held before."""
 
+import re
 import socket
 import tempfile
 import time
@@ -110,7 +111,7 @@ def tracebacks(log: str) -> list[str]:
             is_open = True
         elif is_open and line.startswith("  File "):
             place = " ".join(line.split()[1:4])
-        elif is_open and not line.startswith(" "):
+        elif is_open and re.match(r"[A-Za-z_][\w.]*(: |$)", line):  # other threads' lines may stand between
             is_open = False
             found[f"{line[:200]} ({place})"] = None
     return list(found)
