@@ -155,7 +155,7 @@ def classify(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], a
     for at, name in enumerate(names):
         found.take(at, name, names)
     if found.unknown:
-        raise _unknown(path, found.unknown)
+        raise UsageError(_unknown(path, found.unknown))
     if "patient" not in found.roles:
         raise UsageError(f"{path}, row 1: no column of patients: name it with --patient COLUMN")
     if not found.features:
@@ -255,14 +255,14 @@ def _check_names(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]
             )
 
 
-def _unknown(path: Path, names: Sequence[str]) -> UsageError:
+def _unknown(path: Path, names: Sequence[str]) -> str:
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     first = re.sub("[^a-z0-9]+", "_", names[0].casefold()).strip("_") or "name"
     again = [
         name for name in names if re.fullmatch(r".+\.[0-9]+", name) and PYRADIOMICS.fullmatch(name.rpartition(".")[0])
     ]
     hint = f". {again[0]!r} is how pandas names a column that occurs twice: remove one" if again else ""
-    return UsageError(
+    return (
         f"{path}, row 1: unknown column {', '.join(map(repr, names[:4]))}{more}: say in a file what it is (--columns "
         f'FILE): [covariates.{first}] column = {names[0]!r}, type = "number", unit = "…", range = [low, high] (or type '
         f'= "category", categories = [...]); or features = [{names[0]!r}] if it was measured on the image; or ignore = '

@@ -91,7 +91,7 @@ class WideTable:
 
 
 def check_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Refuse a table without rows, or with rows that are longer or shorter than the header."""
+    """Raise UsageError for a table without rows, or with rows that are longer or shorter than the header."""
     if header and not rows:
         raise UsageError(f"{path} has a header but no rows: add at least one")
     for number, cells in enumerate(rows, start=csv_tables.FIRST_ROW):
@@ -103,28 +103,28 @@ def check_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def sex(text: str) -> str:
-    """F, M or O; other codes are refused, since 1 and 2 mean either."""
+    """Return F, M or O; ValueError for other codes, since 1 and 2 mean either."""
     if (found := _SEX.get(text.casefold())) is None:
         raise ValueError("is not allowed: write F, M or O")
     return found
 
 
 def event(text: str) -> bool:
-    """Whether a death was observed."""
+    """Tell whether a death was observed; ValueError says what is wrong, and the cure."""
     if (found := _EVENT.get(text.casefold())) is None:
         raise ValueError("is no event: write 1 where the death was observed, 0 where follow-up ended alive")
     return found
 
 
 def scan_day(text: str) -> date:
-    """Return the day of a scan."""
+    """Return the day of a scan; ValueError says what is wrong, and the cure."""
     if (day := csv_tables.day(text)) < FIRST_DAY:
         raise ValueError(f"lies before {FIRST_DAY.year}: correct it")
     return day
 
 
 def duration(unit: str) -> Callable[[str], timedelta]:
-    """Return a parser of times in this unit."""
+    """Return a parser of times in this unit; its ValueError says what is wrong, and the cure."""
 
     def parse(text: str) -> timedelta:
         years = csv_tables.number(-math.inf, math.inf)(text) * _DAYS[unit] / _DAYS["years"]
@@ -136,7 +136,7 @@ def duration(unit: str) -> Callable[[str], timedelta]:
 
 
 def age(text: str) -> float:
-    """Age in years; above 89 it is 90, as in every registry."""
+    """Return the age in years, 90 for all above 89; ValueError says what is wrong, and the cure."""
     years = csv_tables.number(-math.inf, math.inf)(text)
     if years == 0:
         raise ValueError("is no age of a patient who had a CT: leave it empty where it is not known")
@@ -146,12 +146,12 @@ def age(text: str) -> float:
 
 
 def thickness(text: str) -> float:
-    """Slice thickness, mm."""
+    """Return the slice thickness, mm; ValueError says what is wrong, and the cure."""
     return csv_tables.number(*MM_RANGE)(text)
 
 
 def measurements(table: WideTable) -> dict[str, NDArray[np.float64]]:
-    """Return each feature's values, NaN where the cell is empty.
+    """Return each feature's values, (scans,), NaN where the cell is empty.
 
     Raises:
         UsageError: a value is no finite number, a column is empty, or a placeholder stands among measurements.
@@ -189,7 +189,7 @@ def lung_function(table: WideTable, column: str) -> list[float | None]:
     """Return a column of lung function in its own unit.
 
     Raises:
-        UsageError: a value is implausible in its unit.
+        UsageError: a value is implausible in its unit (of the cell's parser: ValueError).
     """
     name, unit = MEASURED[column]
     one = LUNG_FUNCTION[name, unit]
@@ -211,7 +211,7 @@ def free(table: WideTable, at: int) -> list[float | str | None]:
     """Return the values of a declared covariate.
 
     Raises:
-        UsageError: a value is outside the declared range, or no declared category.
+        UsageError: a value is outside the declared range, or no declared category (of the cell's parser: ValueError).
     """
     one = table.columns.covariates[at]
 

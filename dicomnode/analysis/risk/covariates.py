@@ -105,7 +105,7 @@ def encoded(declared: Iterable[Covariate], given: Mapping[str, object]) -> dict[
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             continue
         if not one.accepts(value):
-            raise _out_of_range(one)
+            raise RefusedError("covariate-out-of-range", _outside(one))
         found |= one.encoded(value)
     return found
 
@@ -138,14 +138,14 @@ def check(declared: Iterable[Covariate], features: Mapping[str, float], needed: 
         else:
             fits = all(value in (0.0, 1.0) for value in known) and sum(known) <= 1
         if not fits:
-            raise _out_of_range(one)
+            raise RefusedError("covariate-out-of-range", _outside(one))
     if lacking:
         named = "; ".join(f"{one.name} ({one.described})" for one in lacking)
         raise RefusedError("covariate-missing", f"the model needs covariates that are not known: {named}")
 
 
-def _out_of_range(one: Covariate) -> RefusedError:
-    return RefusedError("covariate-out-of-range", f"{one.name} is outside what the model was made for: {one.described}")
+def _outside(one: Covariate) -> str:
+    return f"{one.name} is outside what the model was made for: {one.described}"
 
 
 def _is_word(text: str) -> bool:

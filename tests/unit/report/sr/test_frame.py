@@ -239,15 +239,20 @@ def test_what_cannot_be_encoded_is_refused() -> None:
     seg = segmentation.encode(headers, cases.boxes(), FINDINGS, cases.CONTEXT)
     with pytest.raises(ValueError, match="have none"):
         risk.encode(headers, cases.analysed(), cases.CONTEXT)
-    with pytest.raises(ValueError, match="horizon of \\[2\\] years"):
-        odd = dataclasses.replace(cases.risk(), horizons=(Horizon(2, 0.1, 0.0, 0.2),))
-        risk.encode(headers, cases.analysed(predicted=odd), cases.CONTEXT)
     with pytest.raises(ValueError, match="no quantities of the lungs"):
         measurements.encode(headers, dataclasses.replace(FINDINGS, quantities={}), seg, cases.CONTEXT)
     with pytest.raises(ValueError, match="have no lungs"):
         measurements.encode(headers, cases.refused(), seg, cases.CONTEXT)
     with pytest.raises(ValueError, match="the findings are analysed"):
         refusal.encode(headers[0], FINDINGS, cases.CONTEXT)
+
+
+def test_a_horizon_is_named_as_its_bundle_declares_it() -> None:
+    odd = dataclasses.replace(cases.risk(), horizons=(Horizon(2, 0.1, 0.0, 0.2), Horizon(10, 0.3, 0.2, 0.4)))
+    document = risk.encode(cases.synthetic(), cases.analysed(predicted=odd), cases.CONTEXT)
+    expected = [("MORT2Y", 10.0), ("MORT2Y_LOW", 0.0), ("MORT2Y_HIGH", 20.0)]
+    expected += [("MORT10Y", 30.0), ("MORT10Y_LOW", 20.0), ("MORT10Y_HIGH", 40.0)]
+    assert [(concept, value) for concept, value, _ in numbers(document)] == expected
 
 
 def test_change_is_measured_named_and_its_doubts_are_said() -> None:

@@ -27,9 +27,10 @@ def keys(model: type[BaseModel], prefix: str = "") -> set[str]:
 
 def test_the_example_shows_every_key_with_its_default() -> None:
     text = EXAMPLE.read_text(encoding="utf-8").replace("# covariates =", "covariates =")
-    stored = tomllib.loads(text)
-    shown = {f"{k}.{i}" for k, v in stored.items() if isinstance(v, dict) and k != "deep" for i in v}
-    shown |= {k for k, v in stored.items() if not isinstance(v, dict) or k == "deep"}
+    text = text.replace("# covariate_types =", "covariate_types =")
+    stored, free = tomllib.loads(text), ("deep", "covariate_types")
+    shown = {f"{k}.{i}" for k, v in stored.items() if isinstance(v, dict) and k not in free for i in v}
+    shown |= {k for k, v in stored.items() if not isinstance(v, dict) or k in free}
     assert shown == keys(RunSettings)
     bare = RunSettings.model_validate({k: stored[k] for k in ("registry", "outcomes", "out", "covariates")})
     assert from_dict({k: v for k, v in stored.items() if k != "deep"}, "example") == bare  # deep: see test_deep_arm
