@@ -37,6 +37,7 @@ LONGEST_COMMAND = 1 << 18
 #: Fragments in a row that bring nothing; one to end a data set is usual.
 _MOST_EMPTY = 1024
 _A_ASSOCIATE_RQ, _P_DATA_TF = 0x01, 0x04
+_A_ABORT, _BY_PROVIDER, _ABORT_REASONS = 0x07, 2, frozenset({0, 1, 2, 4, 5, 6})
 _RELEASE_OR_ABORT, _THEIR_LENGTH = (0x05, 0x06, 0x07), 4
 _COMMAND, _LAST = 0x01, 0x02  # message control header, PS3.8 E.2
 _AWAITING_REQUEST = "Sta2"  # states of PS3.8 table 9-10
@@ -73,6 +74,14 @@ class _States(StateMachine):
         else:
             with suppress(Empty):
                 self.dul.to_provider_queue.get_nowait()  # the event is of its first item, which would come again
+
+
+def _known_abort(pdu: bytes) -> bytes:
+    """Return an A-ABORT whose source and reason are among those of PS3.8 9.3.8: pynetdicom raises at others."""
+    source, reason = pdu[8:]
+    if source != _BY_PROVIDER:
+        return pdu[:8] + bytes(2)
+    return pdu if reason in _ABORT_REASONS else pdu[:9] + bytes(1)
 
 
 class UpperLayer(DULServiceProvider):
@@ -214,6 +223,8 @@ class UpperLayer(DULServiceProvider):
             self.artim_timer.timeout = _CLOSING_S  # its next start is when the connection is to close
         elif len(whole) != 6 + _THEIR_LENGTH:
             raise ProtocolError(f"a PDU of type 0x{pdu[0]:02X} with {len(whole) - 6} bytes")
+        elif pdu[0] == _A_ABORT:
+            whole = _known_abort(whole)
         self.socket.give_back(whole)
         super()._read_pdu_data()
 

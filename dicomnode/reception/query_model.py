@@ -135,10 +135,18 @@ def _study(holdings: QueryHoldings, study_uid: str, header: Dataset, asked: set[
     study.update(header)
     if counted & asked:
         held = holdings.instances(study_uid)
-        study.ModalitiesInStudy = sorted({one.modality for one in held if is_code(one.modality)} - {""})
-        study.NumberOfStudyRelatedSeries = len({one.series_uid for one in held})
-        study.NumberOfStudyRelatedInstances = len(held)
+        modalities = sorted({one.modality for one in held if is_code(one.modality)} - {""})
+        _set(study, "ModalitiesInStudy", modalities)
+        _set(study, "NumberOfStudyRelatedSeries", len({one.series_uid for one in held}))
+        _set(study, "NumberOfStudyRelatedInstances", len(held))
     return study
+
+
+def _set(dataset: Dataset, keyword: str, value: object) -> None:
+    """Set an element with its own VR: one that is there already has whatever VR a sender gave it."""
+    if keyword in dataset:
+        del dataset[keyword]
+    setattr(dataset, keyword, value)
 
 
 def _series(held: list[Held]) -> Iterator[Dataset]:
@@ -148,7 +156,7 @@ def _series(held: list[Held]) -> Iterator[Dataset]:
     for members in by_series.values():
         series = Dataset()
         series.update(members[0].header)
-        series.NumberOfSeriesRelatedInstances = len(members)
+        _set(series, "NumberOfSeriesRelatedInstances", len(members))
         yield series
 
 
@@ -163,6 +171,10 @@ def _answer(entity: Dataset, keys: list[DataElement], level: Level, ae_title: st
     assert unique is not None
     if unique in entity:
         answer[unique] = entity[unique]
-    answer.QueryRetrieveLevel, answer.RetrieveAETitle = level, ae_title
-    answer.InstanceAvailability = "ONLINE"
+    for keyword, value in (
+        ("QueryRetrieveLevel", level),
+        ("RetrieveAETitle", ae_title),
+        ("InstanceAvailability", "ONLINE"),
+    ):
+        _set(answer, keyword, value)
     return answer

@@ -11,8 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 
-import httpx
-
 from dicomnode import config
 from dicomnode.analysis.risk import load_bundle
 from dicomnode.analysis.series.selection import group, read_headers, select, studies
@@ -21,6 +19,7 @@ from dicomnode.analysis.volume.load import load
 from dicomnode.config.notify import NotifyTable
 from dicomnode.errors import BundleError, ConfigurationError, PeerError, PeerRejectedError, RefusedError, UsageError
 from dicomnode.network import stow
+from dicomnode.network.bounded_http import HttpAnswer
 from dicomnode.operations.explain import explain
 from dicomnode.outbound.notify import webhook
 from dicomnode.outbound.notify.message import Message
@@ -264,7 +263,7 @@ def _stow_case(rng: Random) -> bytes:
 
 def _stow(case: bytes) -> None:
     if case:
-        answer = httpx.Response(_STATUSES[case[0] % len(_STATUSES)], content=case[1:])
+        answer = HttpAnswer(_STATUSES[case[0] % len(_STATUSES)], "", case[1:], "application/dicom+json")
         stow._judge(stow.StowServer("archive", "http://127.0.0.1"), answer, _UID)
 
 

@@ -77,8 +77,7 @@ def association() -> Iterator[Run]:
     On a running node its two threads would take turns; here this function does.
     """
     with receiver() as made:
-        server = made._server
-        assert server is not None
+        server = made._servers[0]
         # Each association gets a copy of all contexts, which takes longer than all the rest: a few will do.
         server.contexts = [c for c in server.contexts if c.abstract_syntax in _OFFERED]
         yield lambda case: _converse(server, case)
