@@ -42,7 +42,7 @@ _FREE = tuple(
     f"settings.{name}" for name in ("features.workers", "deep.workers", "deep.cache", "deep.pretrained.*.path")
 )
 #: Settings that a run begun by an older version does not know: there they had the value that is the default today.
-_DEFAULTS = {"settings": defaults()}
+_DEFAULTS = {"settings": {name: value for name, value in defaults().items() if name not in _LATE}}
 
 
 @dataclass(frozen=True)
