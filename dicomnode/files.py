@@ -10,13 +10,14 @@ patients' data. `private_umask` says the same to libraries that make files thems
 import errno
 import hashlib
 import os
-import re
 import secrets
 import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+from dicomnode.uids import is_uid
 
 #: The content of a file, text as UTF-8, or what writes it into the open file.
 Content = bytes | str | Callable[[BinaryIO], object]
@@ -25,9 +26,6 @@ Content = bytes | str | Callable[[BinaryIO], object]
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 
 _PACKAGE = Path(__file__).resolve().parent
-#: A UID as PS3.5 section 9.1 has it, but that leading zeros are let pass: many devices write them.
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-_UID_LENGTH = 64
 
 
 class OutsideRootError(PermissionError):
@@ -44,7 +42,7 @@ def name_of(text: str) -> str:
 
     A true UID stays as it is; anything else (a path, "..", a line, 70 kB) becomes "x" and 40 digits of its SHA-256.
     """
-    if len(text) <= _UID_LENGTH and _UID.fullmatch(text):
+    if is_uid(text):
         return text
     try:
         content = text.encode("utf-8", "surrogateescape")

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import IO, Any
 
+from dicomnode.uids import is_uid
+
 log = logging.getLogger(__name__)
 
 _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -37,8 +39,8 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-
 #: The attribute of a record that holds the frames of an error.
 _WHERE = "dicomnode_where"
 _PLACEHOLDER = re.compile(r"%(\(\w+\))?[-#0 +]*[\d*]*(\.[\d*]+)?[a-zA-Z]")
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-_UID_LENGTH = 64  # PS3.5 section 9.1
+#: Longer AE titles are cut: characters.
+_LONGEST_TITLE = 64
 
 
 def escaped(text: str, longest: int = LONGEST) -> str:
@@ -49,9 +51,12 @@ def escaped(text: str, longest: int = LONGEST) -> str:
 
 def uid(text: str) -> str:
     """Return what a peer calls a UID as it may be logged: a name or an ID that stands in its place is not repeated."""
-    if len(text) <= _UID_LENGTH and _UID.fullmatch(text):
-        return text
-    return f"(not a UID: {len(text)} characters)"
+    return text if is_uid(text) else f"(not a UID: {len(text)} characters)"
+
+
+def printable(title: str) -> str:
+    """Return an AE title that a peer claims as a part of one line of ASCII: looks like no other title."""
+    return escaped(title, _LONGEST_TITLE).encode("ascii", "backslashreplace").decode()
 
 
 class _Formatter(logging.Formatter):

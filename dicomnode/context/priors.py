@@ -31,6 +31,7 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
 from dicomnode.store.identity import same_patient, whose
 from dicomnode.store.results_folder import PRIORS, results_folder
+from dicomnode.uids import is_uid
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def search(table: PriorsTable, patient: Dataset, before: str, but: str) -> list[
     scans: list[ArchivedScan] = []
     for studied_at, study in reversed(dated):
         uid = str(study.get("StudyInstanceUID") or "")
-        if len(scans) == table.most or uid in ("", but) or studied_at >= before:
+        if len(scans) == table.most or uid == but or not is_uid(uid) or studied_at >= before:
             continue
         listed = [find.read(a) for a in _find(table, pacs_queries.series(uid), _MOST_SERIES)]
         chosen = suitable(str(study.get("StudyDescription") or ""), listed, table)
@@ -113,8 +114,9 @@ def suitable(study_description: str, series: Sequence[Dataset], table: PriorsTab
         words = plain(" ".join([study_description, *(str(one.get(k) or "") for k in keywords)]))
         wanted = any(_matches(p, words) for p in table.body_parts)
         refused = any(_matches(p, words) for p in table.description_exclude)
-        if str(one.get("Modality") or "") in table.modalities and wanted and not refused:
-            chosen.append(str(one.SeriesInstanceUID))
+        uid = str(one.get("SeriesInstanceUID") or "")
+        if str(one.get("Modality") or "") in table.modalities and wanted and not refused and is_uid(uid):
+            chosen.append(uid)
     return tuple(chosen)
 
 

@@ -40,6 +40,7 @@ from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicomnode import logs
 from dicomnode.errors import AssociationRejectedError, ConfigurationError, PeerError, PeerRejectedError
 from dicomnode.network import tls
 from dicomnode.network.contexts import VERIFICATION
@@ -215,14 +216,14 @@ def _batches(files: Sequence[_File], destination: Peer) -> Iterator[list[_File]]
 def _store(association: Association, destination: Peer, file: _File, message_id: int) -> Sent:
     syntax = _agreed_syntax(association, destination, file)
     if not association.is_established:
-        raise PeerError(f"{destination} closed the association before {file.sop_instance_uid} was sent")
+        raise PeerError(f"{destination} closed the association before {logs.uid(file.sop_instance_uid)} was sent")
     if syntax == file.transfer_syntax:
         answer = association.send_c_store(file.path, msg_id=message_id)
     else:
         answer = association.send_c_store(_converted(file.path, syntax), msg_id=message_id)
     if "Status" not in answer:
         raise PeerError(
-            f"{destination} did not answer for {file.sop_instance_uid}: aborted, or no response within "
+            f"{destination} did not answer for {logs.uid(file.sop_instance_uid)}: aborted, or no response within "
             f"{destination.dimse_timeout_s:g} s"
         )
     return _judge(destination, file, int(answer.Status), str(answer.get("ErrorComment", "")))
@@ -262,11 +263,12 @@ def _judge(destination: Peer, file: _File, status: int, comment: str) -> Sent:
     if status == 0x0000:
         return Sent(file.sop_instance_uid, status, "stored")
     if status >> 12 == 0xB or status in _GENERAL_WARNINGS:
-        log.warning("%s stored %s with warning 0x%04X", destination, file.sop_instance_uid, status)
+        log.warning("%s stored %s with warning 0x%04X", destination, logs.uid(file.sop_instance_uid), status)
         return Sent(file.sop_instance_uid, status, "warning")
     # The comment is the peer's free text and may name a patient.
     log.debug("%s, status 0x%04X: %s", destination, status, comment)
-    text = f"{destination} refused {file.sop_class_uid.name} {file.sop_instance_uid} with status 0x{status:04X}"
+    what = f"{file.sop_class_uid.name} {logs.uid(file.sop_instance_uid)}"
+    text = f"{destination} refused {what} with status 0x{status:04X}"
     if is_passing(status):
         raise PeerError(f"{text}: temporarily unable to store")
     raise PeerRejectedError(f"{text}: see its log for the reason")

@@ -25,7 +25,7 @@ from dicomnode.errors import PeerError, PeerRejectedError, SpoolError
 from dicomnode.network import association as sender
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from dicomnode.network.scan import ITEM, Walk
-from dicomnode.network.uids import is_uid
+from dicomnode.uids import is_uid
 
 log = logging.getLogger(__name__)
 

@@ -29,6 +29,7 @@ import httpx
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
+from dicomnode import logs
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import bounded_http
 from dicomnode.network.association import Sent, is_passing
@@ -128,6 +129,7 @@ def _store(server: StowServer, client: httpx.Client, path: Path) -> Sent:
 
 
 def _judge(server: StowServer, answer: HttpAnswer, sop_instance_uid: str) -> Sent:
+    shown = logs.uid(sop_instance_uid)
     try:
         said = _said(answer)
         reason = _of(said, _FAILED, sop_instance_uid, _REASON)
@@ -135,17 +137,17 @@ def _judge(server: StowServer, answer: HttpAnswer, sop_instance_uid: str) -> Sen
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
         # What stands in it is not repeated: it is the server's text.
         text = f"{server} answered {answer.status} with what is no store response ({type(error).__name__})"
-        raise PeerError(f"{text}: not known whether it has stored {sop_instance_uid}") from None
+        raise PeerError(f"{text}: not known whether it has stored {shown}") from None
     if reason is not None:
-        text = f"{server} refused {sop_instance_uid} with failure reason 0x{reason:04X}"
+        text = f"{server} refused {shown} with failure reason 0x{reason:04X}"
         if is_passing(reason):
             raise PeerError(f"{text}: temporarily unable to store")
         raise PeerRejectedError(f"{text}: see its log for the reason")
-    _judge_status(server, answer, sop_instance_uid)
+    _judge_status(server, answer, shown)
     if warning is None and answer.status != httpx.codes.OK:
-        raise PeerError(f"{server} answered {answer.status} without confirming that it stored {sop_instance_uid}")
+        raise PeerError(f"{server} answered {answer.status} without confirming that it stored {shown}")
     if warning:
-        log.warning("%s stored %s with warning 0x%04X", server, sop_instance_uid, warning)
+        log.warning("%s stored %s with warning 0x%04X", server, shown, warning)
     return Sent(sop_instance_uid, warning or 0, "warning" if warning else "stored")
 
 

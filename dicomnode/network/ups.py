@@ -16,6 +16,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode.network.association import Peer
 from dicomnode.network.find import status_of
+from dicomnode.uids import is_uid
 
 PUSH, PULL = UID("1.2.840.10008.5.1.4.34.6.1"), UID("1.2.840.10008.5.1.4.34.6.3")
 
@@ -89,7 +90,7 @@ def question(workitem: Workitem, label: str) -> Dataset:
 def task(answer: Dataset, workitem: Workitem, label: str) -> Task | None:
     """Return the task of an answer.
 
-    None where it is not ours (not every server matches all keys) or names no one study.
+    None where it is not ours (not every server matches all keys) or names no one study by a UID.
     """
     codes = [(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in _items(answer)]
     if str(answer.get("ProcedureStepState") or "SCHEDULED") != "SCHEDULED":
@@ -99,7 +100,7 @@ def task(answer: Dataset, workitem: Workitem, label: str) -> Task | None:
     named = {str(i.get("StudyInstanceUID") or "") for i in answer.get("InputInformationSequence") or []} - {""}
     studies = named or {str(answer.get("StudyInstanceUID") or "")} - {""}
     step_uid = str(answer.get("SOPInstanceUID") or "")
-    return Task(step_uid, studies.pop()) if step_uid and len(studies) == 1 else None
+    return Task(step_uid, *studies) if len(studies) == 1 and all(map(is_uid, (step_uid, *studies))) else None
 
 
 def _items(answer: Dataset) -> Sequence[Dataset]:

@@ -30,13 +30,13 @@ from dicomnode import logs
 from dicomnode.errors import SpoolError
 from dicomnode.network.commands import StoreAnswer, StoreRequest
 from dicomnode.network.file_meta import encode
-from dicomnode.network.uids import is_uid, shown
 from dicomnode.reception.header import HeaderError, InstanceHeader, InvalidUidError, parse
 from dicomnode.reception.quarantine import Quarantine
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.store.sameness import same_content
 from dicomnode.store.spool import Incoming, Spool, Stored
+from dicomnode.uids import is_uid
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Reception:
         else:
             self._why = "out of disk space"
         if self._incoming is not None:
-            log.error("cannot store %s: %s", shown(self._request.sop_instance_uid), self._why)
+            log.error("cannot store %s: %s", logs.uid(self._request.sop_instance_uid), self._why)
             self._incoming.discard()
             self._incoming = None
 

@@ -11,8 +11,8 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from dicomnode.network.contexts import COMPRESSED, UNCOMPRESSED
 from dicomnode.network.scan import LONG_VRS, SHORT_VRS, HeaderError, inflates_within_bounds, scan
-from dicomnode.network.uids import is_uid
 from dicomnode.store.identity import patient_hash
+from dicomnode.uids import is_uid
 
 __all__ = ["HeaderError", "InstanceHeader", "InvalidUidError", "parse"]
 

@@ -18,7 +18,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicomnode.network.scan import HeaderError, scan
-from dicomnode.network.uids import is_uid
+from dicomnode.uids import is_uid
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from dicomnode.network.matching import values
-from dicomnode.network.uids import is_uid
 from dicomnode.reception.held_header import read_elements
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import report_files, results_folder
+from dicomnode.uids import is_uid
 
 Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
 #: The keys of each level that can be matched and returned: the required and unique ones, and what people look for.
@@ -52,6 +52,7 @@ class Held:
     sop_instance_uid: str
     modality: str
     path: Path
+    size: int | None = None  # bytes, where it was recorded
 
     @property
     def header(self) -> Dataset:
@@ -89,7 +90,7 @@ class QueryHoldings:
     def instances(self, study_uid: str) -> list[Held]:
         """Return a study's images, and the results that stand."""
         images = [
-            Held(i.study_uid, i.series_uid, i.sop_class_uid, i.sop_instance_uid, i.modality, Path(i.path))
+            Held(i.study_uid, i.series_uid, i.sop_class_uid, i.sop_instance_uid, i.modality, Path(i.path), i.size)
             for i in self._catalog.instances(study_uid)
         ]
         return [*images, *self._of_results(study_uid)]

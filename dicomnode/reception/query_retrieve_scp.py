@@ -35,7 +35,6 @@ from dicomnode.errors import SpoolError
 from dicomnode.network import contexts
 from dicomnode.network.association import Peer, connect
 from dicomnode.network.scan import HeaderError, Walk
-from dicomnode.network.uids import printable
 from dicomnode.reception import audited, query_model
 from dicomnode.reception.held_header import syntax_of
 from dicomnode.reception.holdings import Held, QueryHoldings
@@ -115,7 +114,7 @@ class RetrieveProvider:
     def _move(self, event: evt.Event) -> Iterator[Any]:
         peer = self._move_to.get(str(event.move_destination).strip())
         if peer is None:
-            where = printable(str(event.move_destination))
+            where = logs.printable(str(event.move_destination))
             log.warning("%s requested a C-MOVE to %s, which is not configured", _caller(event), where)
             yield None, None
             return
@@ -157,15 +156,25 @@ def _sub_operations(event: evt.Event, held: list[Held], to: AuditPeer | None) ->
 def _object(one: Held) -> Dataset:
     """Return the object as it is in its file.
 
-    Where that cannot be read, its UIDs, which pynetdicom counts as failed.
+    Where that cannot be read, or is not whole, its UIDs, which pynetdicom counts as failed.
     """
     try:
-        return dcmread(one.path)
+        return _read(one)
     except Exception as error:  # noqa: BLE001  (pydicom raises anything at what is none: it costs this object alone)
-        log.warning("%s cannot be sent: its file cannot be read (%s)", one.sop_instance_uid, type(error).__name__)
+        name = logs.uid(one.sop_instance_uid)
+        log.warning("%s cannot be sent: its file cannot be read (%s)", name, type(error).__name__)
         missing = Dataset()
         missing.SOPClassUID, missing.SOPInstanceUID = one.sop_class_uid, one.sop_instance_uid
         return missing
+
+
+def _read(one: Held) -> Dataset:
+    if one.size not in (None, one.path.stat().st_size):
+        raise EOFError  # pydicom takes what is there, and the peer would take it for all
+    dataset = dcmread(one.path)
+    if (dataset.SOPClassUID, dataset.SOPInstanceUID) != (one.sop_class_uid, one.sop_instance_uid):
+        raise ValueError  # pynetdicom would name it so in its last answer, or fail at that
+    return dataset
 
 
 def _proposals(held: list[Held]) -> list[PresentationContext]:
@@ -230,7 +239,7 @@ def _root(event: evt.Event) -> query_model.Root:
 
 def _caller(event: evt.Event) -> str:
     requestor = event.assoc.requestor
-    return f"{printable(requestor.ae_title.strip())} at {requestor.address}"
+    return f"{logs.printable(requestor.ae_title.strip())} at {requestor.address}"
 
 
 def _studies(held: list[Held]) -> str:

@@ -17,6 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
+from dicomnode import logs
 from dicomnode.errors import SpoolError
 from dicomnode.network import commitment, contexts, tls
 from dicomnode.network.association import Peer
@@ -30,7 +31,6 @@ from dicomnode.network.identities import CertificateIdentity
 from dicomnode.network.tls import TlsFiles
 from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.transport import DicomServer
-from dicomnode.network.uids import printable
 from dicomnode.network.upper_layer import LONGEST_PDU, UpperLayer
 from dicomnode.reception import audited, query_retrieve_scp
 from dicomnode.reception.admission import Admission, CallerLimits
@@ -291,7 +291,10 @@ class Receiver:
 
     def _rejection(self, association: Association) -> Rejection | None:
         request, address = _request(association), association.requestor.address
-        calling, called = printable(request.calling_ae_title.strip()), printable(request.called_ae_title.strip())
+        calling, called = (
+            logs.printable(request.calling_ae_title.strip()),
+            logs.printable(request.called_ae_title.strip()),
+        )
         settings, provider = self._settings, association.dul
         if isinstance(provider, UpperLayer) and provider.refusal is not None:
             log.warning(
@@ -335,7 +338,7 @@ class Receiver:
             return
         association_id = self._rows.get(association)
         how = "released" if association.is_released else "aborted"
-        calling = printable(association.requestor.ae_title.strip())
+        calling = logs.printable(association.requestor.ae_title.strip())
         log.info("association with %s at %s %s", calling, association.requestor.address, how)
         if association_id is None:
             return

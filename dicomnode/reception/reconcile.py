@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dicomnode import logs
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.store.sameness import same_content
@@ -50,7 +51,7 @@ def reconcile(spool: Spool, catalog: Catalog, read: Callable[[Path], Instance]) 
     missing = tuple(i.sop_instance_uid for i in all_instances(catalog) if not Path(i.path).is_file())
     adopted, quarantined = restore(spool, catalog, read)
     for uid in missing[:20]:
-        log.error("%s is recorded but missing from the spool: send it again", uid)
+        log.error("%s is recorded but missing from the spool: send it again", logs.uid(uid))
     return Reconciled(adopted, quarantined, missing)
 
 

@@ -222,7 +222,7 @@ def _refusal_report(
         try:
             return encode.encode_refusal(findings, Path(source.path), context, folder)
         except Exception as error:  # noqa: BLE001  (a damaged image provokes anything)
-            logs.log_unexpected(log, error, "no refusal report from %s", source.sop_instance_uid[:64])
+            logs.log_unexpected(log, error, "no refusal report from %s", logs.uid(source.sop_instance_uid))
     return None
 
 

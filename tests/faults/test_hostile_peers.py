@@ -7,8 +7,10 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pynetdicom.dsutils import encode
@@ -32,18 +34,43 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiving]:
     made.kill()
 
 
+@dataclass(frozen=True)
+class Clocks:
+    """Seconds: on the wall, of the node's processor time, and idle of each core of the machine."""
+
+    wall: float
+    node: float
+    idle: float
+
+    @classmethod
+    def read(cls, node: Receiving) -> "Clocks":
+        cores = psutil.cpu_count() or 1
+        return cls(time.monotonic(), node.processor_s(), psutil.cpu_times().idle / cores)
+
+    def since(self, before: "Clocks") -> "Clocks":
+        return Clocks(self.wall - before.wall, self.node - before.node, self.idle - before.idle)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the node let an echo wait for a second: it worked all that time, or waited while cores were idle.
+
+        Where others have the cores, a second of the node's takes longer on the wall.
+        """
+        return self.wall >= 1.0 and (self.node >= 1.0 or self.idle >= self.wall / 2)
+
+
 @contextmanager
 def unharmed(node: Receiving) -> Iterator[None]:
-    """Echoes are answered within a second all the while; afterwards everything is where it was."""
+    """Every echo is answered within a second all the while; afterwards everything is where it was."""
     until("quiet", lambda: node.threads() <= 4, 10)
     memory, descriptors = node.memory(), node.descriptors()
-    over, times = threading.Event(), list[float]()
+    over, echoes = threading.Event(), list[Clocks]()
 
     def echo() -> None:
-        while not times or not over.wait(0.2):
-            began = time.monotonic()
+        while not echoes or not over.wait(0.2):
+            began = Clocks.read(node)
             assert raw.echo(node.port) == 0x0000
-            times.append(time.monotonic() - began)
+            echoes.append(Clocks.read(node).since(began))
 
     thread = threading.Thread(target=echo)
     thread.start()
@@ -52,14 +79,21 @@ def unharmed(node: Receiving) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-    assert times
-    # The machine may have other things to do, but not all the time.
-    assert sorted(times)[len(times) // 4] < 1.0
+    assert echoes
+    assert [one for one in echoes if one.is_late] == []
     assert node.memory() - memory < _MOST_MEMORY
     until("the threads gone", lambda: node.threads() <= 4, 20)
     until("the descriptors closed", lambda: node.descriptors() <= descriptors + 1, 10)
     assert not list((node.config.storage.spool / "incoming").iterdir())
     assert "Traceback" not in node.log()
+
+
+@pytest.mark.parametrize(
+    ("wall", "busy", "idle", "is_late"),
+    [(0.9, 0.9, 0.9, False), (1.1, 1.05, 0.0, True), (1.1, 0.0, 1.0, True), (4.0, 0.8, 0.5, False)],
+)
+def test_only_the_load_of_others_excuses_an_echo(wall: float, busy: float, idle: float, is_late: bool) -> None:
+    assert Clocks(wall, busy, idle).is_late is is_late
 
 
 def test_requests_without_a_body_leave_nothing(node: Receiving) -> None:
@@ -84,7 +118,7 @@ def test_three_hundred_half_open_connections_are_not_three_hundred_threads(node:
 
 def test_callers_that_are_rejected_and_stay_do_not_fill_the_node(node: Receiving) -> None:
     with unharmed(node), ExitStack() as stack:
-        for _ in range(150):
+        for _ in range(80):
             connection = stack.enter_context(node.connect())
             connection.sendall(raw.request({1: (VERIFICATION, [ExplicitVRLittleEndian])}, called="OTHER"))
         until("the rejected gone", lambda: node.threads() < 30, 10)

@@ -85,6 +85,11 @@ class Receiving:
         """Resident bytes of all processes."""
         return sum(psutil.Process(p.pid).memory_info().rss for p in self.processes)
 
+    def processor_s(self) -> float:
+        """Seconds of a core that all processes have taken so far."""
+        times = [psutil.Process(p.pid).cpu_times() for p in self.processes]
+        return float(sum(one.user + one.system for one in times))
+
     def threads(self) -> int:
         return sum(psutil.Process(p.pid).num_threads() for p in self.processes)
 

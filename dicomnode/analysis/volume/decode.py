@@ -10,6 +10,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
+from dicomnode import logs
 from dicomnode.analysis.arrays import HuArray
 from dicomnode.analysis.series.headers import ImageHeader, string
 from dicomnode.errors import RefusedError
@@ -69,7 +70,7 @@ def _open(header: ImageHeader) -> Dataset:
 @contextmanager
 def _refusing(header: ImageHeader) -> Iterator[None]:
     """Errors of reading and decoding become refusals that name the image."""
-    uid = string(header.dataset, "SOPInstanceUID")
+    uid = logs.uid(string(header.dataset, "SOPInstanceUID"))
     try:
         yield
     except (RefusedError, MemoryError):

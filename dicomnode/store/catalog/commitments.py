@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import ColumnElement, select
 
+from dicomnode import logs
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.jobs import Ledger, conclude, lock_study
 from dicomnode.store.catalog.tables import commitments, deliveries, instances, owed_reports
@@ -101,7 +102,7 @@ class Commitments(Ledger):
         for row in found:
             owed = OwedReport(row.transaction_uid, row.requester, tuple((a, b) for a, b in json.loads(row.objects)))
             if now - row.asked_at > _GIVE_UP_S:
-                log.error("gave up storage commitment report %s to %s", owed.transaction_uid, owed.requester)
+                log.error("gave up storage commitment report %s to %s", logs.uid(owed.transaction_uid), owed.requester)
                 self.report_brought(owed)
                 continue
             seed = f"{owed.transaction_uid} {owed.requester}"

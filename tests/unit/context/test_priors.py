@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from dicomnode.config import Config, PriorsTable, WorklistTable
@@ -42,6 +44,12 @@ def series(**attributes: object) -> Dataset:
     return made
 
 
+def named(one: Dataset) -> Dataset:
+    """A series whose UID is a patient's name."""
+    one["SeriesInstanceUID"] = DataElement("SeriesInstanceUID", "UI", "Doe^Jane", validation_mode=IGNORE)
+    return one
+
+
 SUITABLE = [
     ("CT thorax", series(), True),
     ("", series(BodyPartExamined="CHEST"), True),
@@ -52,6 +60,8 @@ SUITABLE = [
     ("CT thorax", series(Modality="SR"), False),
     ("CT thorax", series(Modality="SEG"), False),
     ("CT thorax", series(SeriesDescription="Dose report"), False),
+    ("CT thorax", named(series()), False),
+    ("CT thorax", series(SeriesInstanceUID=""), False),
 ]
 
 
@@ -63,7 +73,8 @@ def test_series_of_the_chest_are_fetched(study: str, one: Dataset, expected: boo
 
 def listed(uid: str, day: str, **attributes: object) -> Dataset:
     made = Dataset()
-    made.PatientID, made.IssuerOfPatientID, made.StudyInstanceUID = "PAT-0001", "HOSPITAL", uid
+    made.add(DataElement("StudyInstanceUID", "UI", uid, validation_mode=IGNORE))
+    made.PatientID, made.IssuerOfPatientID = "PAT-0001", "HOSPITAL"
     made.StudyDate, made.StudyTime, made.StudyDescription = day, "101500", "CT thorax"
     for keyword, value in attributes.items():
         setattr(made, keyword, value)
@@ -88,6 +99,7 @@ def test_the_latest_of_this_patient_but_not_the_study_itself(archive: Answering,
         listed("1.2.3", "20260101"),
         listed("1.2.5", "20250301"),
         listed("1.2.4", "20230301"),
+        listed("Doe^Jane", "20250401"),
         listed("1.2.7", "20260101", StudyTime="101112"),  # not earlier: the two would wait for each other
         listed("1.2.9", "20240301", IssuerOfPatientID="ELSEWHERE"),
         listed("1.2.8", "20240302", PatientID="PAT-00010"),

@@ -1,5 +1,7 @@
 """Attribute matching, PS3.4 C.2.2.2, as a table."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,3 +84,42 @@ def test_a_value_without_wild_cards_matches_itself_alone(text: str) -> None:
     assert matches(list(dataset("StudyID", "*" + text[1:])), entity)
     if not set(text) & set("*?"):
         assert not matches(list(dataset("StudyID", text)), dataset("StudyID", text + "X"))
+
+
+def naive(pattern: str, value: str) -> bool:
+    """PS3.4 C.2.2.2.4, letter by letter and slowly."""
+    if not pattern:
+        return not value
+    if pattern[0] == "*":
+        return naive(pattern[1:], value) or (bool(value) and naive(pattern, value[1:]))
+    return bool(value) and pattern[0] in ("?", value[0]) and naive(pattern[1:], value[1:])
+
+
+@given(st.text("AB*?", min_size=1, max_size=8), st.text("AB", min_size=1, max_size=8))
+def test_wild_cards_match_as_a_naive_matcher_does(pattern: str, value: str) -> None:
+    assert matches(list(dataset("StudyID", pattern)), dataset("StudyID", value)) is naive(pattern, value)
+
+
+@pytest.mark.parametrize("between", ["*A", "*?", "**", "*A?"])
+def test_a_thousand_stars_cost_one_pass_over_the_value(between: str) -> None:
+    key = list(dataset("StudyDescription", between * 1000 + "B"))
+    entity = dataset("StudyDescription", "A" * 5000)
+
+    def steps() -> int:
+        """Lines of Python that the matching takes."""
+        count = 0
+
+        def count_line(_frame: object, event: str, _argument: object) -> object:
+            nonlocal count
+            count += event == "line"
+            return count_line
+
+        before = sys.gettrace()
+        sys.settrace(count_line)  # type: ignore[arg-type]
+        try:
+            assert not matches(key, entity)
+        finally:
+            sys.settrace(before)
+        return count
+
+    assert steps() < 50_000

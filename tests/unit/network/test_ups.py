@@ -4,6 +4,7 @@ from io import BytesIO
 
 import pydicom
 import pytest
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import decode, encode
@@ -28,10 +29,12 @@ def answer(
     made.InputInformationSequence = []
     for uid in inputs:
         item = Dataset()
-        item.StudyInstanceUID = uid
+        with disable_value_validation():
+            item.StudyInstanceUID = uid
         made.InputInformationSequence.append(item)
     made.StudyInstanceUID, made.ProcedureStepLabel = study, label
-    made.ProcedureStepState, made.SOPInstanceUID = state, step_uid
+    with disable_value_validation():
+        made.ProcedureStepState, made.SOPInstanceUID = state, step_uid
     return made
 
 
@@ -49,6 +52,8 @@ CASES = [
     ("another label", answer(label="liver"), OURS, "lungs", None),
     ("no answer to the question", answer(state="COMPLETED"), OURS, "", None),
     ("without a UID", answer(step_uid=""), OURS, "", None),
+    ("a name for its UID", answer(step_uid="Doe^Jane"), OURS, "", None),
+    ("a name for its study", answer(inputs=("Doe^Jane",)), OURS, "", None),
 ]
 
 

@@ -1,7 +1,9 @@
 """Query/Retrieve in this process: what DCMTK's programs do not show."""
 
 import base64
-from collections.abc import Iterator
+import socket
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,6 +18,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import build_role, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
 
 from dicomnode.audit import trail
 from dicomnode.audit.journal import Refusals
@@ -28,6 +31,7 @@ from dicomnode.reception.query_model import STUDY_ROOT
 from dicomnode.reception.receiver import PermittedCaller, Receiver, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
+from tests.helpers import raw_peer as raw
 from tests.helpers.audit_schema import faults
 from tests.helpers.scanners import associated, ct
 from tests.helpers.waiting import until
@@ -131,6 +135,99 @@ def test_a_file_that_has_gone_is_a_failure_of_its_own(node: Node) -> None:
 def test_a_move_that_cannot_be_made(node: Node, destination: str, keys: dict[str, object], status: int) -> None:
     assert move(node, destination, **keys)[-1].Status == status
     assert node.stored == []
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def no_preamble(path: Path) -> None:
+    path.write_bytes(b"no DICOM, but somebody's letter")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def nested(path: Path) -> None:
+    sequence = struct.pack("<HH2s2xLHHL", 0x20, 0x9222, b"SQ", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
+    path.write_bytes(path.read_bytes() + sequence * 10_000)
+
+
+def odd_value(path: Path) -> None:
+    data = path.read_bytes()
+    assert data.count(b"1.2.3.1\0") == 2
+    path.write_bytes(data[: data.rindex(b"1.2.3.1\0")] + b"\xff^Name\\\0" + data[data.rindex(b"1.2.3.1\0") + 8 :])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("damage", [Path.unlink, emptied, no_preamble, cut, nested, odd_value])
+def test_an_object_that_cannot_be_read_costs_only_itself(
+    node: Node, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(node.catalog.instances("1.2")[0].path)
+    assert path.name.startswith("1.2.3.1-")
+    damage(path)
+    node.stored.clear()
+    last = move(node, "PEER", StudyInstanceUID="1.2")[-1]
+    counts = (last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations)
+    assert (last.Status, counts) == (0xB000, (2, 2))  # the peer takes no 1.2.3.3
+    assert [uid for uid, *_ in node.stored if uid != "1.2.3.1"] == ["1.2.3.2", "1.2.3.3", "1.2.3.4"]
+    got: list[str] = []
+    last = get(node, got)
+    counts = (last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations)
+    assert (last.Status, counts, sorted(got)) == (0xB000, (3, 1), ["1.2.3.2", "1.2.3.3", "1.2.3.4"])
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("dicomnode")]
+    assert sum("1.2.3.1 cannot be sent: its file cannot be read" in line for line in told) == 2
+    assert not [line for line in told if "Name" in line or "letter" in line]
+
+
+def get(node: Node, got: list[str]) -> Dataset:
+    """The last answer of a C-GET of the study, and the instances that came."""
+
+    def store(event: evt.Event) -> int:
+        got.append(str(event.request.AffectedSOPInstanceUID))
+        return 0x0000
+
+    entity = ApplicationEntity("READER")
+    entity.add_requested_context(GET)
+    entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    association = entity.associate(
+        "127.0.0.1",
+        node.port,
+        ae_title="NODE",
+        ext_neg=[build_role(CTImageStorage, scu_role=True, scp_role=True)],
+        evt_handlers=[(evt.EVT_C_STORE, store)],
+    )
+    last = list(association.send_c_get(identifier(StudyInstanceUID="1.2"), GET))[-1][0]
+    association.release()
+    return last
+
+
+def test_a_peer_that_does_not_read_holds_its_answers_back(node: Node) -> None:
+    with associated(node) as association:
+        assert association.send_c_store(ct(6, EncapsulatedDocument=bytes(64 << 20))).Status == 0
+    role = struct.pack(">H", len(CTImageStorage)) + CTImageStorage.encode() + b"\1\1"
+    sent = raw.request(
+        {1: (GET, [ExplicitVRLittleEndian]), 3: (CTImageStorage, [ExplicitVRLittleEndian])},
+        calling="READER",
+        user=raw.item(0x54, role),
+    )
+    asked = raw.command({0x0002: GET.encode(), 0x0100: b"\x10\0", 0x0110: b"\1\0", 0x0700: b"\0\0", 0x0800: b"\0\0"})
+    which = identifier(QueryRetrieveLevel="IMAGE", StudyInstanceUID="1.2", SeriesInstanceUID="1.2.3")
+    which.SOPInstanceUID = "1.2.3.6"
+    with socket.create_connection(("127.0.0.1", node.port), timeout=60) as connection:
+        connection.sendall(sent)
+        assert raw.kind(connection) == raw.ACCEPTED
+        connection.sendall(raw.pdata((1, 3, asked), (1, 2, encode(which, False, True) or b"")))
+        (serving,) = node.receiver._running()
+        waiting = serving.dul.to_provider_queue
+        until("all that may wait waits", lambda: waiting.qsize() >= 16, 20)
+        most = came = 0
+        while came < 64 << 20:
+            most = max(most, waiting.qsize())
+            came += len(connection.recv(1 << 20))
+        assert most == 16
 
 
 def test_who_may_query_may_still_send_and_gets_on_the_same_association(node: Node) -> None:

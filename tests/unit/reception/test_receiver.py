@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from pydicom.filereader import dcmread
-from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import build_context
 
@@ -21,6 +22,7 @@ from dicomnode.reception.receiver import PermittedCaller, Receiver, ReceiverSett
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance, StudyIntake
 from dicomnode.store.spool import Spool
+from tests.helpers import raw_peer as raw
 from tests.helpers.scanners import associated, ct, rejection, store_bytes
 from tests.helpers.waiting import until
 
@@ -403,3 +405,31 @@ def test_contexts_are_answered_one_by_one(start: Callable[..., Node]) -> None:
     association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
     assert [context.abstract_syntax for context in association.accepted_contexts] == [CTImageStorage]
     association.release()
+
+
+@pytest.mark.parametrize("largest", [100_000, 90 << 20])
+def test_an_object_beyond_the_largest_is_refused_while_it_comes_in(
+    start: Callable[..., Node], largest: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = start(largest_object_bytes=largest)
+    request = raw.command(
+        {0x0002: CTImageStorage.encode(), 0x0100: b"\1\0", 0x0110: b"\1\0", 0x0800: b"\0\0", 0x1000: b"1.2.3.1"}
+    )
+    fragment = raw.pdata((1, 0, bytes(16_000)))
+    with raw.associated(node.port, {1: (CTImageStorage, [ExplicitVRLittleEndian])}) as connection:
+        connection.sendall(raw.pdata((1, 3, request)))
+        for at in range(0, largest - 16_000, 16_000):
+            connection.sendall(fragment)
+            assert at or until("coming in", lambda: node.files("incoming"), 10)
+        assert node.files("incoming")
+        connection.sendall(fragment * 2)  # and not its end
+        until("given up", lambda: not node.files("incoming"), 10)
+        assert "cannot store 1.2.3.1: larger than this node takes" in caplog.text
+        connection.sendall(fragment * 10 + raw.pdata((1, 2, b"")))
+        kind, answer = raw.read(connection)
+        assert kind == raw.DATA
+        assert struct.pack("<HHLH", 0, 0x0900, 2, 0xA700) in answer
+        assert b"larger than this node takes" in answer
+        assert node.files("incoming") == node.files("studies") == node.files("quarantine") == []
+    with associated(node) as association:  # the next one may come
+        assert association.send_c_store(ct()).Status == 0x0000
