@@ -6,6 +6,8 @@ files keeps the full SHA-256 of each as it was at installation.
 
 import json
 import os
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -22,6 +24,17 @@ Progress = Callable[[int, int | None], None]
 _RECORD = "installed.json"
 _CHUNK = 1 << 20
 _SILENCE_S = 60
+#: Within this a download must end, whatever the server does: a network of 500 MB at 80 kB/s.
+TOTAL_S = 2 * 3600.0
+#: No published network comes near.
+MOST_BYTES = 1 << 30
+#: Nobody resumes a download after so long.
+_STALE_S = 7 * 86_400
+_LONGEST_REASON = 80
+
+
+class _BadAnswerError(Exception):
+    """What came is not part of the file: nothing of it is kept."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,7 @@ class PublishedFile:
         what: what it is for, in words.
         source: the URL of the publisher's folder.
         by_hand: what to do with a file that was carried here, where there is no internet.
+        most_bytes: it is not larger; no more is read.
     """
 
     name: str
@@ -45,6 +59,7 @@ class PublishedFile:
     what: str
     source: str
     by_hand: str
+    most_bytes: int = MOST_BYTES
 
     @property
     def prefix(self) -> str:
@@ -81,8 +96,9 @@ def fetch(known: PublishedFile, folder: Path, mirror: str = "", progress: Progre
         progress: called after each piece.
 
     Raises:
-        PeerError: the server did not answer or the connection was cut; the part that came is kept.
-        PeerRejectedError: the server does not have the file.
+        PeerError: the server did not answer, the connection was cut, or the whole took too long; the part that came is
+            kept for a week.
+        PeerRejectedError: the server does not have the file, or answered what cannot be it; nothing is kept.
         WeightsError: what came has another digest; it was removed.
     """
     url = (mirror or known.source).rstrip("/") + "/" + known.file
@@ -93,14 +109,20 @@ def fetch(known: PublishedFile, folder: Path, mirror: str = "", progress: Progre
         return here
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{known.file}.part"
+    _sweep(folder)
     try:
-        _download(url, part, progress)
+        _in_time(lambda stop: _download(url, part, known.most_bytes, progress, stop))
     except urllib.error.HTTPError as e:
+        e.close()
+        said = f"{e.code} {_short(e.reason)}"
         if e.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise PeerError(f"{url}: the server answered {e.code} {e.reason}; try again later") from e
-        raise PeerRejectedError(f"{url}: the server answered {e.code} {e.reason}; check the mirror's address") from e
-    except (OSError, HTTPException) as e:
-        why = e.reason if isinstance(e, urllib.error.URLError) else e
+            raise PeerError(f"{url}: the server answered {said}; try again later") from e
+        raise PeerRejectedError(f"{url}: the server answered {said}; check the mirror's address") from e
+    except _BadAnswerError as e:
+        part.unlink(missing_ok=True)
+        raise PeerRejectedError(f"{url}: {e}; nothing of it was kept. Check the mirror's address") from e
+    except (OSError, HTTPException, ValueError) as e:
+        why = _short(e.reason if isinstance(e, urllib.error.URLError) else e)
         raise PeerError(
             f"{url}: no connection, or it was interrupted ({why}). Run the same command again to resume. "
             f"Without internet, copy the file to this machine and {known.by_hand}."
@@ -131,29 +153,88 @@ def keep(known: PublishedFile, part: Path, folder: Path, source: str) -> Install
         os.fsync(file.fileno())
     record = {name: one.sha256 for name, one in installed(folder).items()} | {known.file: found}
     part.replace(folder / known.file)
+    (folder / f"{known.file}.part").unlink(missing_ok=True)
     write_whole(folder / _RECORD, json.dumps(record, indent=2, sort_keys=True) + "\n")
     return Installed(folder / known.file, found)
 
 
-def _download(url: str, part: Path, progress: Progress | None) -> None:
+def _sweep(folder: Path) -> None:
+    """Remove what downloads of long ago have left."""
+    for part in folder.glob("*.part"):
+        if part.is_file() and part.stat().st_mtime < time.time() - _STALE_S:
+            part.unlink(missing_ok=True)
+
+
+def _in_time(work: Callable[[threading.Event], None]) -> None:
+    """Run `work` for at most `TOTAL_S`; then it is told to stop, and left alone.
+
+    In a thread, because a socket's time-out bounds the silence between two bytes only: a server could take for ever by
+    its greeting alone, within urllib and TLS.
+
+    Raises:
+        TimeoutError: it did not end; else what `work` raises.
+    """
+    stop, failed = threading.Event(), list[BaseException]()
+
+    def run() -> None:
+        try:
+            work(stop)
+        except BaseException as error:  # noqa: BLE001  (raised by the caller)
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="download", daemon=True)
+    thread.start()
+    try:
+        thread.join(TOTAL_S)
+    finally:
+        stop.set()
+    if thread.is_alive():
+        raise TimeoutError(f"it took longer than {TOTAL_S:.0f} s")
+    if failed:
+        raise failed[0]
+
+
+def _download(url: str, part: Path, most: int, progress: Progress | None, stop: threading.Event) -> None:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310  (checked)
     try:
         response = urllib.request.urlopen(request, timeout=_SILENCE_S)  # noqa: S310
     except urllib.error.HTTPError as e:
         if e.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            e.close()
             return  # all of it is here already: the digest decides
         raise
     with response:
         if response.status != HTTPStatus.PARTIAL_CONTENT:
             have = 0  # a server without range requests sends all of it again
-        length = response.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
+        elif not response.headers.get("Content-Range", "").strip().startswith(f"bytes {have}-"):
+            raise _BadAnswerError("the server answered with another part of the file than was asked for")
+        total = _total(response.headers.get("Content-Length"), have, most)
         with part.open("ab" if have else "wb") as file:
-            while piece := response.read(_CHUNK):
-                file.write(piece)
+            # read1: what has come, not a whole piece, for which a slow server could take its time.
+            while (piece := response.read1(_CHUNK)) and not stop.is_set():
                 have += len(piece)
+                if have > most:
+                    raise _BadAnswerError(f"the server sent more than {most} bytes, so it is not this file")
+                file.write(piece)
                 if progress:
                     progress(have, total)
     if total is not None and have < total:
         raise ConnectionError(f"only {have} of {total} bytes received")
+
+
+def _total(length: str | None, have: int, most: int) -> int | None:
+    """Return the size that the file will have; None where the server does not tell."""
+    if length is None:
+        return None
+    if not (length.isascii() and length.isdigit() and len(length) < 20):
+        raise _BadAnswerError(f"the server told a length that is none ({_short(length)})")
+    total = have + int(length)
+    if total > most:
+        raise _BadAnswerError(f"the server wants to send {total} bytes, the file has at most {most}")
+    return total
+
+
+def _short(text: object) -> str:
+    """Return a server's words as they may stand in a message."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))[:_LONGEST_REASON]

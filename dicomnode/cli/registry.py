@@ -171,7 +171,7 @@ def _opened(config: "Config") -> "Iterator[Catalog]":
     from dicomnode.store.catalog.catalog import Catalog
 
     prepare_folders(config)
-    catalog = Catalog.open(config.catalog_url)
+    catalog = Catalog.open(config.catalog_url, config.storage.state)
     try:
         yield catalog
     finally:

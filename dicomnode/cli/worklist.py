@@ -42,7 +42,7 @@ def worklist(
         raise UsageError(f"{config_file} has no [worklist] table: see ae_config.toml")
     if not config.storage.database_url and not config.storage.state.is_dir():
         raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
-    catalog = Catalog.open(config.catalog_url)
+    catalog = Catalog.open(config.catalog_url, config.storage.state)
     try:
         asked = day.date() if day else orders.today(config.worklist, time.time())
         rows = list(orders.overview(catalog, asked))

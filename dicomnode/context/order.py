@@ -26,7 +26,7 @@ from dicomnode.network import find
 from dicomnode.report import source
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
-from dicomnode.store.identity import same_patient, whose
+from dicomnode.store.identity import same_patient
 from dicomnode.store.results_folder import ORDER
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def _look_up(table: WorklistTable, catalog: Catalog, image: Dataset) -> Linkage:
     if source.names_its_order(image):
         return Linkage("named")
     study = Identity(
-        whose(image),
+        catalog.patient_key.whose(image),
         str(image.StudyInstanceUID),
         str(image.get("AccessionNumber") or "").strip(),
     )
@@ -148,7 +148,7 @@ def _look_up(table: WorklistTable, catalog: Catalog, image: Dataset) -> Linkage:
     if linkage.outcome == "linked" or not table.on_receipt or question is None:
         return linkage
     try:
-        fresh = worklist.ask(table, question)
+        fresh = worklist.ask(table, question, catalog.patient_key)
     except (PeerError, PeerRejectedError) as e:
         log.warning("the order of study %s could not be queried: %s", study.study_uid, e)
         unreachable = Linkage("unreachable", has_accession_number=linkage.has_accession_number)

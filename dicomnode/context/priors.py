@@ -150,7 +150,7 @@ def want(
     """
     assert config.priors is not None
     coming, fetch = [], []
-    mine, now = whose(patient), time.time()
+    mine, now = catalog.patient_key.whose(patient), time.time()
     for scan in search(config.priors, patient, before, study_uid):
         if _is_known(config, catalog, scan.study_uid, method):
             continue

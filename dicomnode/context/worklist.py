@@ -15,6 +15,7 @@ from dicomnode.network import find
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
 from dicomnode.store.identity import same_patient
+from dicomnode.store.patient_key import PatientKey
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +36,13 @@ def refresh(config: Config, catalog: Catalog, now: float) -> int:
     first, last = day - timedelta(days=table.days_before), day + timedelta(days=table.days_after)
     found: list[Order] = []
     for station in table.station_ae_titles or ("",):
-        found += ask(table, worklist_query.of_days(first, last, table.modality, station))
+        found += ask(table, worklist_query.of_days(first, last, table.modality, station), catalog.patient_key)
     catalog.remember_orders(found)
     catalog.forget_orders(now - table.keep_days * 86_400)
     return len({order.key for order in found})
 
 
-def ask(table: WorklistTable, question: Dataset) -> list[Order]:
+def ask(table: WorklistTable, question: Dataset, key: PatientKey) -> list[Order]:
     """Return the orders that the RIS answers with.
 
     Raises:
@@ -52,13 +53,13 @@ def ask(table: WorklistTable, question: Dataset) -> list[Order]:
         log.warning(
             "the worklist returned more than %d responses to one query: narrow it, or raise worklist.most", table.most
         )
-    return list(_orders(found.answers, time.time()))
+    return list(_orders(found.answers, key, time.time()))
 
 
-def _orders(answers: Iterable[bytes], seen_at: float) -> Iterator[Order]:
+def _orders(answers: Iterable[bytes], key: PatientKey, seen_at: float) -> Iterator[Order]:
     for answer in answers:
         try:
-            yield worklist_query.order(answer, seen_at)
+            yield worklist_query.order(answer, key, seen_at)
         except Exception as e:  # noqa: BLE001  (one item that cannot be read takes no other away)
             logs.log_unexpected(log, e, "skipped an unreadable worklist item")
 

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from dicomnode.network import find
 from dicomnode.store.catalog.orders import Order
 from dicomnode.store.identity import whose
+from dicomnode.store.patient_key import PatientKey
 
 #: What an answer shall hold besides the keys, all empty: universal matching (PS3.4 C.2.2.2.3).
 _WANTED = (
@@ -61,7 +62,7 @@ def _identifier() -> Dataset:
     return identifier
 
 
-def order(answer: bytes, seen_at: float) -> Order:
+def order(answer: bytes, key: PatientKey, seen_at: float) -> Order:
     """Return what the node keeps of an answer (`find.Found`).
 
     Answers that are steps of one order (same patient, study, Accession Number and procedure) get one key.
@@ -73,8 +74,8 @@ def order(answer: bytes, seen_at: float) -> Order:
     study_uid = _text(item, "StudyInstanceUID")
     parts = (patient, study_uid, accession, procedure)
     return Order(
-        key=hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest(),
-        patient_hash=patient,
+        key=key.order(hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()),
+        patient_hash=key.keyed(patient),
         study_uid=study_uid,
         accession_number=accession,
         scheduled=f"{_text(steps[0], 'ScheduledProcedureStepStartDate')} "

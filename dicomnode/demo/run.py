@@ -210,7 +210,7 @@ def _must_run(node: subprocess.Popen[bytes]) -> None:
 
 def _follow(bars: Progress, config: Config, node: subprocess.Popen[bytes]) -> list[Outcome]:
     """Watch the catalogue until every study has ended."""
-    catalog = Catalog.open(config.catalog_url)
+    catalog = Catalog.open(config.catalog_url, config.storage.state)
     tasks: dict[str, TaskID] = {}
     deadline = time.monotonic() + _PATIENCE_S
     try:

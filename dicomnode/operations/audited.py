@@ -39,7 +39,7 @@ def note_export(config: Config, target: str, details: Mapping[str, str]) -> None
 def _keep(config: Config, message: AuditMessage) -> None:
     if not config.storage.database_url:
         make_folder(config.storage.state)
-    catalog = Catalog.open(config.catalog_url)
+    catalog = Catalog.open(config.catalog_url, config.storage.state)
     try:
         catalog.audit(message)
     finally:

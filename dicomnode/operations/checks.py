@@ -103,7 +103,7 @@ def _database(config: Config) -> Result:
     if not config.storage.database_url and not config.storage.state.is_dir():
         return Result("database", True, "SQLite; will be created at the first start")
     try:
-        Catalog.open(config.catalog_url).close()
+        Catalog.open(config.catalog_url, config.storage.state).close()
     except SpoolError as e:
         return Result("database", False, f"cannot open {where}: {' '.join(str(e).split())}")
     except Exception as e:  # noqa: BLE001  (whatever the driver raises, the user needs one line)
@@ -267,7 +267,7 @@ def _audit(config: Config) -> Iterator[Result]:
     if not config.storage.database_url and not config.storage.state.is_dir():
         return
     try:
-        catalog = Catalog.open(config.catalog_url)
+        catalog = Catalog.open(config.catalog_url, config.storage.state)
     except DicomnodeError:
         return  # told above
     try:
@@ -285,7 +285,7 @@ def _spool(config: Config) -> Result:
     if not config.storage.database_url and not config.storage.state.is_dir():
         return Result("spool", True, "nothing received yet")
     try:
-        catalog = Catalog.open(config.catalog_url)
+        catalog = Catalog.open(config.catalog_url, config.storage.state)
     except DicomnodeError as e:
         return Result("spool", False, str(e))
     good = 0

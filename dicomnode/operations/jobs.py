@@ -241,7 +241,7 @@ def cancel(config: Config, study_uid: str, generation: int | None) -> str:
 def _open(config: Config) -> Catalog:
     if not config.storage.database_url and not config.storage.state.is_dir():
         raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
-    return Catalog.open(config.catalog_url)
+    return Catalog.open(config.catalog_url, config.storage.state)
 
 
 def _find(catalog: Catalog, study_uid: str, generation: int | None) -> Job:

@@ -33,6 +33,7 @@ from dicomnode.network.file_meta import encode
 from dicomnode.reception.header import HeaderError, InstanceHeader, InvalidUidError, parse
 from dicomnode.reception.quarantine import Quarantine
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.patient_key import PatientKey
 from dicomnode.store.records import Instance
 from dicomnode.store.sameness import same_content
 from dicomnode.store.spool import Incoming, Spool, Stored
@@ -143,7 +144,7 @@ class Reception:
             text = "SOP class or instance UID of dataset, request and context differ"
             return self._refuse(incoming, DOES_NOT_MATCH, "uid-mismatch", text)
         stored = self._spool.keep(incoming, header.study_uid, header.series_uid, header.sop_instance_uid)
-        instance = _instance(header, stored, self._association_id())
+        instance = _instance(header, stored, self._association_id(), self._catalog.patient_key)
         if self._catalog.record(instance) != "conflict":
             # Housekeeping may have moved an old study away between file and record: then the sender has to try again.
             return StoreAnswer(SUCCESS) if stored.path.exists() else StoreAnswer(OUT_OF_RESOURCES, "try again")
@@ -177,7 +178,7 @@ class Reception:
         return StoreAnswer(status, code)
 
 
-def _instance(header: InstanceHeader, stored: Stored, association_id: int) -> Instance:
+def _instance(header: InstanceHeader, stored: Stored, association_id: int, key: PatientKey) -> Instance:
     return Instance(
         sop_instance_uid=header.sop_instance_uid,
         sop_class_uid=header.sop_class_uid,
@@ -188,7 +189,7 @@ def _instance(header: InstanceHeader, stored: Stored, association_id: int) -> In
         size=stored.size,
         received_at=time.time(),
         association_id=association_id,
-        patient_hash=header.patient_hash,
+        patient_hash=key.keyed(header.patient_hash),
         modality=header.modality,
         image_type=header.image_type,
         orientation=header.orientation,

@@ -27,14 +27,14 @@ def run_receiver(
 ) -> None:
     """Sweep what dead receivers left, listen until `stop` is set, then end within `drain_s` and a little.
 
-    `state`: the node's folder on this machine, for the locks of a shared port.
+    `state`: the node's folder on this machine: the patients' key, the locks of a shared port.
 
     Raises:
         SpoolError: spool, catalogue or address are not usable.
     """
     _allow_descriptors()
     spool = Spool(spool_root)
-    catalog = Catalog.open(catalog_url)
+    catalog = Catalog.open(catalog_url, state)
     try:
         _recover(spool, catalog)
         receiver = Receiver(settings, spool, catalog)

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -84,6 +84,7 @@ def _adopt(
 ) -> Literal["adopted", "known", "bad"]:
     try:
         instance = read(path)
+        instance = replace(instance, patient_hash=catalog.patient_key.keyed(instance.patient_hash))
     except ValueError as error:
         code, text = "unreadable-header", str(error)
     else:

@@ -41,6 +41,8 @@ def digest(path: Path) -> str:
 def read_instance(path: Path) -> Instance:
     """Return what the receiver would have recorded, but for the association: nobody knows which it was.
 
+    The patient hash is not keyed yet (`patient_key.PatientKey.keyed`): the catalogue has the key.
+
     Raises:
         ValueError: the file is no instance.
     """

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dicomnode import logs
@@ -17,6 +18,7 @@ from dicomnode.registry.key import load_pseudonyms
 from dicomnode.registry_format.identity import one_patient
 from dicomnode.registry_format.volumes import volume_name, write_volume
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.patient_key import unkeyed
 
 if TYPE_CHECKING:
     from dicomnode.analysis.risk.bundle import Bundle
@@ -61,10 +63,17 @@ def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Ri
     findings = analysis.findings
     assert findings.series is not None
     study_uid = findings.series.study_uid
-    patient = one_patient({i.patient_hash for i in catalog.instances(study_uid)})
-    if patient is None:
+    instances = catalog.instances(study_uid)
+    keyed = one_patient({i.patient_hash for i in instances})
+    if keyed is None:
         # Under one pseudonym, the scans of many would be one patient's.
         log.warning("study %s not recorded in the registry: no Patient ID, or more than one", study_uid)
+        return False
+    # Pseudonyms are made of what training too can make from the images: of the hash without the catalogue's key.
+    theirs = (unkeyed(catalog.patient_key, keyed, Path(i.path)) for i in instances if i.patient_hash == keyed)
+    patient = next((p for p in theirs if p is not None), None)
+    if patient is None:
+        log.warning("study %s not recorded in the registry: no image that tells its patient can be read", study_uid)
         return False
     names = load_pseudonyms(table.folder)
     path = table.folder / volume_name(names.scan(study_uid)) if table.volumes else None

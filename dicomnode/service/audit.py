@@ -51,7 +51,7 @@ def receiving(config: Config) -> Iterator[None]:
         trail.begin(None)
         yield
         return
-    catalog = Catalog.open(config.catalog_url)
+    catalog = Catalog.open(config.catalog_url, config.storage.state)
     journal = Journal(config.storage.state / "audit", process_names.current())
     told = Refusals(journal.keep_count)
 

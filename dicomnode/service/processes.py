@@ -38,7 +38,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
 
     prepare_folders(config)
     models = Models(config)
-    catalog = Catalog.open(config.catalog_url)
+    catalog = Catalog.open(config.catalog_url, config.storage.state)
     audit.begin(config, catalog)
     name = f"{socket.gethostname()}-{index}"
     lease = catalog.register_worker(name, WORKFLOW_VERSION)

@@ -102,7 +102,7 @@ class Child:
 def serve(config: Config, path: Path, stop: threading.Event) -> None:
     """Run the node until `stop` is set. `path` is the configuration file, which the children read for themselves."""
     prepare_folders(config)
-    catalog = Catalog.open(config.catalog_url)
+    catalog = Catalog.open(config.catalog_url, config.storage.state)
     audit.begin(config, catalog)
     trail.note(messages.activity, time.time(), started=True)
     audit.noted_configuration(config, path)

@@ -25,8 +25,8 @@ class Instance:
         sha256: of the dataset's bytes (after the file meta group).
         size: of the file, bytes.
         association_id: the association that brought it last; None if it came otherwise.
-        patient_hash: 32 hex digits of the sha256 of PatientID, and 32 of IssuerOfPatientID's if there is one: tells
-            patients apart and names none.
+        patient_hash: 32 hex digits for PatientID, and 32 for IssuerOfPatientID if there is one: tells patients apart
+            and names none. Under the catalogue's key (`patient_key.PatientKey.keyed`).
         image_type: ImageType's values joined with a backslash, as in the file; "" if absent.
         orientation: ImageOrientationPatient as text rounded to 3 decimals; "" if absent.
         slice_position: ImagePositionPatient along the slice normal, mm; None without position or orientation.

@@ -215,7 +215,7 @@ def _serve(asked: socket.socket, lines: Any, config: Config, lease: Lease) -> No
     try:
         from dicomnode.models.serving import Models  # noqa: PLC0415  (torch: not in a process that only watches)
 
-        catalog = Catalog.open(config.catalog_url).leased(lease, _exit_without_lease)
+        catalog = Catalog.open(config.catalog_url, config.storage.state).leased(lease, _exit_without_lease)
         work = Work(config, catalog, Models(config))
     except Exception as error:  # noqa: BLE001  (whatever it is, the worker has to know)
         _answer(asked, {"error": JsonSerializer().serialize(error)})

@@ -162,7 +162,7 @@ def test_commands_that_change_things_are_told_with_their_user(tmp_path: Path, se
     made = node(tmp_path / "node", server, "tls")
     assert dicomnode("registry", "forget", "P-17", "--config", made.config_path).returncode == 3
     server.start()
-    catalog = Catalog.open(made.config.catalog_url)
+    catalog = Catalog.open(made.config.catalog_url, made.config.storage.state)
     sink = made.config.audit.sink("here")
     assert sink is not None
     assert Sender(made.config, catalog).send(sink) == 1

@@ -51,7 +51,7 @@ def delivered(orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def pending(node: Node, study_uid: str) -> list[Delivery]:
-    catalog = Catalog.open(node.config.catalog_url)
+    catalog = Catalog.open(node.config.catalog_url, node.config.storage.state)
     try:
         return [d for d in catalog.deliveries(study_uid, 1) if d.state == "pending"]
     finally:

@@ -156,7 +156,7 @@ def send(node: Node, files: list[Path]) -> None:
 
 def delivered(node: Node, name: str) -> dict[str, str]:
     """The risk in a study's findings, once its results are in the PACS."""
-    catalog = Catalog.open(node.config.catalog_url)
+    catalog = Catalog.open(node.config.catalog_url, node.config.storage.state)
     try:
         until(f"study {name} delivered", lambda: (j := catalog.job(study_uid(name), 1)) and j.state == "delivered", 240)
     finally:

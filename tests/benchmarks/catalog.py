@@ -108,7 +108,7 @@ def timed(call: Callable[[], object]) -> float:
 
 def measure(settings: config.Config, count: int) -> dict[str, float]:
     """Milliseconds by what was measured."""
-    catalog, queue = Catalog.open(settings.catalog_url), Queue(settings)
+    catalog, queue = Catalog.open(settings.catalog_url, settings.storage.state), Queue(settings)
     fill(catalog, count)
     clock = Housekeeping(settings, catalog, queue, clock=lambda: _NOW + 1e6)
     clock._since = 0.0

@@ -294,7 +294,7 @@ file = "audit.log"
         return f"{time.monotonic() - self.began:7.1f} s"
 
     def _finish(self, patience_s: float = 240) -> None:
-        catalog = Catalog.open(self.config.catalog_url)
+        catalog = Catalog.open(self.config.catalog_url, self.config.storage.state)
         deadline = time.monotonic() + patience_s
         states: dict[str, Any] = {}
         try:
@@ -331,7 +331,7 @@ file = "audit.log"
     # Judgement
 
     def _judge(self) -> None:
-        catalog = Catalog.open(self.config.catalog_url)
+        catalog = Catalog.open(self.config.catalog_url, self.config.storage.state)
         try:
             self._judge_images(catalog)
             expected: dict[str, str] = {}

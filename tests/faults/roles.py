@@ -46,7 +46,7 @@ def work(path: Path, log: Path) -> None:
 def tick(path: Path, log: Path) -> None:
     """The clock."""
     settings = _settings(path, log, "clock")
-    catalog = Catalog.open(settings.catalog_url)
+    catalog = Catalog.open(settings.catalog_url, settings.storage.state)
     audit.begin(settings, catalog)
     Housekeeping(settings, catalog, Queue(settings)).start()
     audit.Sender(settings, catalog).start()

@@ -52,7 +52,7 @@ class Station:
         )
         self.config = config.load(self.path)
         prepare_folders(self.config)
-        self.catalog = Catalog.open(self.config.catalog_url)
+        self.catalog = Catalog.open(self.config.catalog_url, self.config.storage.state)
         self.queue = Queue(self.config)
         self.clock = Housekeeping(self.config, self.catalog, self.queue)
         self.receiver = Receiver(receiver_settings(self.config), Spool(self.config.storage.spool), self.catalog)

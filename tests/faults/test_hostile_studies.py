@@ -30,7 +30,7 @@ def settings(tmp_path: Path) -> config.Config:
 def test_an_analyst_that_dies_is_replaced_and_one_that_breaks_a_limit_ended(
     settings: config.Config, tmp_path: Path
 ) -> None:
-    catalog = Catalog.open(settings.catalog_url)
+    catalog = Catalog.open(settings.catalog_url, settings.storage.state)
     lease = catalog.register_worker("test", WORKFLOW_VERSION)
     broken = tmp_path / "broken.dcm"
     broken.write_bytes(b"no DICOM")

@@ -45,7 +45,7 @@ def storescu(peer: Callable[[str, str], str], node: Node, folder: Path) -> subpr
 
 
 def received(node: Node, study_uid: str) -> int:
-    catalog = Catalog.open(node.config.catalog_url)
+    catalog = Catalog.open(node.config.catalog_url, node.config.storage.state)
     try:
         return len(catalog.instances(study_uid))
     finally:

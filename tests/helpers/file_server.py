@@ -35,6 +35,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_error(416)
         body = self.server.content[first:]
         self.send_response(206 if first else 200)
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-{first + len(body) - 1}/{first + len(body)}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: self.server.cut])

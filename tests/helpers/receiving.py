@@ -71,7 +71,7 @@ class Receiving:
         return (self.folder / "receiver.log").read_text("utf-8", "replace")
 
     def catalog(self) -> Catalog:
-        return Catalog.open(self.config.catalog_url)
+        return Catalog.open(self.config.catalog_url, self.config.storage.state)
 
     def instances(self) -> list[Instance]:
         """All instances that are recorded."""

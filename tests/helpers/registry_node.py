@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.analysis.findings import Findings, Flag
 from dicomnode.analysis.phantom.phantom import chest
@@ -36,8 +38,14 @@ class Node:
         return RegistryTable(record=True, volumes=True, folder=self.folder / "registry")
 
     def study(self, uid: str, patient_id: bytes, issuer: bytes = b"") -> None:
-        hashed = patient_hash(patient_id, issuer)
-        self.catalog.record(Instance(f"{uid}.1.1", "1.2", uid, f"{uid}.1", "/x", "s", 9, NOW, None, hashed))
+        image = Dataset()
+        image.PatientID, image.IssuerOfPatientID = patient_id.decode(), issuer.decode()
+        image.preamble, image.file_meta = bytes(128), FileMetaDataset()
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        path = self.folder / f"{uid}.dcm"
+        image.save_as(path, enforce_file_format=False)
+        hashed = self.catalog.patient_key.keyed(patient_hash(patient_id, issuer))
+        self.catalog.record(Instance(f"{uid}.1.1", "1.2", uid, f"{uid}.1", str(path), "s", 9, NOW, None, hashed))
 
     def keep(self, analysis: Analysis, shadow: object = None) -> bool:
         return record_scan.keep(self.table, self.catalog, analysis, (), cast("Bundle | None", shadow), now=NOW)

@@ -141,7 +141,7 @@ allow_demo_bundles = true
 
     def jobs(self) -> dict[str, str]:
         """State by study UID, of the newest generation."""
-        catalog = Catalog.open(self.config.catalog_url)
+        catalog = Catalog.open(self.config.catalog_url, self.config.storage.state)
         try:
             return {s.study_uid: s.state for s in catalog.studies(limit=1000)}
         finally:

@@ -19,6 +19,7 @@ from dicomnode.errors import DatabaseError, SpoolError
 from dicomnode.files import FILE_MODE, tighten
 from dicomnode.store.catalog import migrate
 from dicomnode.store.catalog.tables import workers
+from dicomnode.store.patient_key import PatientKey
 from dicomnode.store.records import Lease
 
 #: How long a writer waits for another process' write before it gives up, seconds.
@@ -50,7 +51,9 @@ class Database:
     complete before, or does not happen.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, patient_key: PatientKey) -> None:
+        #: Makes the hashes by which the catalogue's records name patients.
+        self.patient_key = patient_key
         self._engine = engine
         self._reader = engine.execution_options(reading=True)
         self._is_sqlite = engine.dialect.name == "sqlite"
@@ -61,9 +64,14 @@ class Database:
         self._lost: Callable[[], NoReturn] | None = None
 
     @classmethod
-    def open(cls, url: str) -> Self:
-        """`sqlite:////path.db` or `postgresql+psycopg://…`; tables are made, and brought up to date, where needed."""
-        return cls(open_database(url))
+    def open(cls, url: str, state: Path | None = None) -> Self:
+        """Open a database; tables are made, and brought up to date, where needed.
+
+        Args:
+            url: `sqlite:////path.db` or `postgresql+psycopg://…`.
+            state: the folder of the patients' key (`storage.state`); None: the SQLite file's.
+        """
+        return cls(*open_database(url, state))
 
     def leased(self, lease: Lease, lost: Callable[[], NoReturn]) -> Self:
         """Return the same database for the holder of `lease`; `lost` is called where the lease is no longer valid."""
@@ -102,11 +110,11 @@ class Database:
             raise database_error(error) from error
 
 
-def open_database(url: str) -> Engine:
-    """Return an engine on a database whose tables exist and are up to date.
+def open_database(url: str, state: Path | None) -> tuple[Engine, PatientKey]:
+    """Return an engine on a database whose tables exist and are up to date, and the key of its patients.
 
     Raises:
-        SpoolError: the database cannot be reached, or was made by a newer dicomnode.
+        SpoolError: the database cannot be reached, was made by a newer dicomnode, or its patients' key is not here.
     """
     try:
         parsed = make_url(url)
@@ -120,14 +128,22 @@ def open_database(url: str) -> Engine:
                 parsed, pool_pre_ping=True, pool_size=16, max_overflow=64, connect_args=_POSTGRESQL_CLIENT
             )
             event.listen(engine, "connect", _prepare_postgresql)
-        migrate.bring_up_to_date(engine)
+        if state is None:
+            if parsed.get_backend_name() != "sqlite" or not parsed.database:
+                raise SpoolError("the catalogue's URL names no folder for its patients' key: give one (storage.state)")
+            state = Path(parsed.database).parent
+        try:
+            key = migrate.bring_up_to_date(engine, state)
+        except BaseException:
+            engine.dispose()
+            raise
     except (ArgumentError, ImportError) as error:
         raise SpoolError(
             f"the catalogue's URL is not usable ({error}); use sqlite:////absolute/path.db or postgresql+psycopg://…"
         ) from error
     except SQLAlchemyError as error:
         raise database_error(error) from error
-    return engine
+    return engine, key
 
 
 def make_private(path: str | None) -> None:

@@ -2,25 +2,33 @@
 
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, select, text
 
 from dicomnode.errors import SpoolError
+from dicomnode.store import patient_key
+from dicomnode.store.catalog.tables import patient_keys
+from dicomnode.store.patient_key import PatientKey
 
 #: The newest revision in `migrations/versions`; a test compares.
-HEAD = "0009"
+HEAD = "0010"
 #: Names the lock under which PostgreSQL changes the tables. SQLite's writers take turns anyway.
 _ADVISORY_LOCK = 0x6469636F
 
 
-def bring_up_to_date(engine: Engine) -> None:
-    """Run the migrations that the database lacks, all in one transaction.
+def bring_up_to_date(engine: Engine, state: Path) -> PatientKey:
+    """Run the migrations that the database lacks, all in one transaction; return the key of its patients.
+
+    Args:
+        engine: the database's.
+        state: the folder of the key.
 
     Raises:
-        SpoolError: a newer dicomnode has changed the tables in a way that this one does not know.
+        SpoolError: a newer dicomnode has changed the tables in a way that this one does not know, or the key is not
+            that of the database.
     """
     with engine.execution_options(reading=True).begin() as connection:
-        if _revision(connection) == HEAD:
-            return
+        if _revision(connection) == HEAD and (fingerprint := _fingerprint(connection)):
+            return patient_key.load(state, fingerprint)
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
@@ -29,8 +37,14 @@ def bring_up_to_date(engine: Engine) -> None:
             raise SpoolError(
                 f"the catalogue has revision {found}, but this dicomnode supports {HEAD}: use the version that made it"
             )
+        fingerprint = _fingerprint(connection)
+        # The file is there for good before a row is keyed with it.
+        key = patient_key.load(state, fingerprint)
         if found != HEAD:
-            _upgrade(connection)
+            _upgrade(connection, key)
+        if fingerprint is None:
+            connection.execute(patient_keys.insert().values(fingerprint=key.fingerprint))
+        return key
 
 
 def _revision(connection: Connection) -> str | None:
@@ -39,7 +53,13 @@ def _revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _upgrade(connection: Connection) -> None:
+def _fingerprint(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(patient_keys.name):
+        return None
+    return connection.execute(select(patient_keys.c.fingerprint)).scalar()
+
+
+def _upgrade(connection: Connection, key: PatientKey) -> None:
     # Here, because it takes a quarter of a second, and nearly every start finds nothing to do.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -47,4 +67,5 @@ def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     config.attributes["connection"] = connection
+    config.attributes["patient_key"] = key
     command.upgrade(config, "head")

@@ -16,7 +16,7 @@ class Order:
     """One order (Requested Procedure) of the worklist.
 
     Attributes:
-        key: tells orders apart; the steps of one order share it.
+        key: tells orders apart; the steps of one order share it. Under the catalogue's key.
         patient_hash: as of an `Instance`.
         study_uid: the Study Instance UID that the order's images shall have.
         scheduled: start date and time of the first step as the RIS writes them, "YYYYMMDD HHMMSS".
@@ -60,9 +60,10 @@ class Orders(Database):
             return [Order(**row._mapping) for row in connection.execute(select(orders).where(like))]
 
     def order(self, key: str) -> Order | None:
-        """None if it was forgotten."""
+        """None if it was forgotten. A queue of before keys were keyed (revision 0010) names it by its old one."""
+        named = orders.c.key.in_([key, self.patient_key.order(key)])
         with self._read() as connection:
-            row = connection.execute(select(orders).where(orders.c.key == key)).one_or_none()
+            row = connection.execute(select(orders).where(named)).one_or_none()
         return None if row is None else Order(**row._mapping)
 
     def orders_between(self, first: str, last: str) -> list[Order]:

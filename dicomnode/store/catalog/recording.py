@@ -16,6 +16,7 @@ from dicomnode.errors import DatabaseError
 from dicomnode.store.catalog.audit import keep_count
 from dicomnode.store.catalog.database import BUSY_S, Database, failure_text
 from dicomnode.store.catalog.tables import conflicts, instances, studies
+from dicomnode.store.patient_key import PatientKey
 from dicomnode.store.records import Conflict, Instance
 
 Recorded = Literal["new", "same", "conflict"]
@@ -24,8 +25,8 @@ Recorded = Literal["new", "same", "conflict"]
 class Recording(Database):
     """The arriving images' part of the catalogue."""
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: Engine, patient_key: PatientKey) -> None:
+        super().__init__(engine, patient_key)
         # Only when asked does SQLAlchemy keep the row count of an INSERT.
         self._insert_instance = (
             self._insert(instances).on_conflict_do_nothing().execution_options(preserve_rowcount=True)

@@ -67,6 +67,13 @@ Index("instances_study", instances.c.study_uid)
 #: By it is counted what an association has brought.
 Index("instances_association", instances.c.association_id)
 
+#: One row: by which key `patient_hash` is made, here and in the other tables.
+patient_keys = Table(
+    "patient_keys",
+    metadata,
+    Column("fingerprint", String(64), primary_key=True),
+)
+
 # Outlives the instances: prior findings of a patient are found by it.
 patients = Table(
     "patients",

@@ -61,7 +61,7 @@ def test_a_worklist_without_orders_is_told_in_words(tmp_path: Path) -> None:
     path.write_text('[storage]\nstate = "s"\n[worklist]\nae_title = "RIS"\nhost = "10.0.0.1"\nport = 104\n')
     settings = config.load(path)
     settings.storage.state.mkdir()
-    Catalog.open(settings.catalog_url).close()
+    Catalog.open(settings.catalog_url, settings.storage.state).close()
     done = CliRunner().invoke(app, ["worklist", "--config", str(path), "--date", "2026-12-31"])
     assert done.exit_code == 0, done.output
     assert "no orders for 2026-12-31" in done.output

@@ -141,7 +141,8 @@ def test_the_patient_is_asked_for_and_the_answer_remembered(ris: Answering, tmp_
     assert ris.asked[0].PatientID == "PAT-0001"
     assert not ris.asked[0].AccessionNumber
     catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.db")
-    assert len(catalog.orders_like(patient_hash(b"PAT-0001", b"HOSPITAL"), "", "")) == 2
+    mine = catalog.patient_key.keyed(patient_hash(b"PAT-0001", b"HOSPITAL"))
+    assert len(catalog.orders_like(mine, "", "")) == 2
     catalog.close()
 
 

@@ -1,8 +1,12 @@
 """Weights from a server that is slow, cut off, wrong or missing, and from a stick."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +99,85 @@ def test_what_the_server_says(
         monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(503))
     with pytest.raises(error, match=message):
         downloads.fetch(MINE, tmp_path, f"http://127.0.0.1:{server.server_port}{path}")
+
+
+def _says(*lines: bytes, body: bytes = b"", times: int = 1) -> Callable[[Handler], None]:
+    def answer(handler: Handler) -> None:
+        handler.wfile.write(b"\r\n".join([*lines, b"", b""]))
+        with contextlib.suppress(OSError):
+            for _ in range(times):
+                handler.wfile.write(body)
+        handler.close_connection = True
+
+    return answer
+
+
+_OK = b"HTTP/1.0 200 OK"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (_says(_OK, b"Content-Length: 99999999999"), PeerRejectedError, "wants to send 99999999999 bytes"),
+        (_says(_OK, b"Content-Length: -5"), PeerRejectedError, "length that is none"),
+        (_says(_OK, b"Content-Length: many"), PeerRejectedError, "length that is none"),
+        (_says(_OK, b"Content-Length: " + b"9" * 5000), PeerRejectedError, "length that is none"),
+        (_says(_OK, body=bytes(1 << 20), times=8), PeerRejectedError, "sent more than"),
+        (_says(b"HTTP/1.0 206 Part", b"Content-Range: bytes 7-9/10", body=b"abc"), PeerRejectedError, "another part"),
+        (_says(b"SSH-2.0-x"), PeerError, "resume"),
+        (_says(b"HTTP/1.0 200 " + b"x" * 100_000), PeerError, "resume"),
+        (_says(_OK, *[b"X-%d: y" % n for n in range(300)]), PeerError, "resume"),
+        (_says(b"HTTP/1.1 200 OK", b"Transfer-Encoding: chunked", body=b"zz\r\n"), PeerError, "resume"),
+        (_says(b"HTTP/1.0 404 " + b"\x1b[31m" * 500), PeerRejectedError, r"404 \?\[31m"),
+    ],
+)
+def test_answers_that_are_no_file(
+    tmp_path: Path,
+    server: Server,
+    answer: Callable[[Handler], None],
+    error: type[Exception],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Handler, "do_GET", answer)
+    with pytest.raises(error, match=message) as told:
+        downloads.fetch(replace(MINE, most_bytes=2 << 20), tmp_path, server.url)
+    assert len(str(told.value)) < 500
+    assert downloads.installed(tmp_path) == {}
+    left = list(tmp_path.iterdir())
+    assert left == [] or (error is PeerError and [p.stat().st_size for p in left] == [0])
+
+
+@pytest.mark.parametrize("begin", [b"", _OK + b"\r\n", _OK + b"\r\n\r\n"])
+def test_a_download_ends_however_slow_the_server(
+    tmp_path: Path, server: Server, begin: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never silent for long, in the greeting, the headers or the body."""
+    ended = threading.Event()
+
+    def trickle(handler: Handler) -> None:
+        handler.wfile.write(begin)
+        for _ in range(600):
+            if ended.wait(0.05):
+                break
+            handler.wfile.write(b"H")
+
+    monkeypatch.setattr(Handler, "do_GET", trickle)
+    monkeypatch.setattr(downloads, "TOTAL_S", 0.5)
+    with pytest.raises(PeerError, match="longer than"):
+        downloads.fetch(MINE, tmp_path, server.url)
+    ended.set()
+    assert downloads.installed(tmp_path) == {}
+
+
+def test_parts_of_long_ago_are_swept(tmp_path: Path, server: Server) -> None:
+    old, young = tmp_path / "old.pth.part", tmp_path / "young.pth.part"
+    for path in (old, young):
+        path.write_bytes(b"x")
+    os.utime(old, (1.0, 1.0))
+    downloads.fetch(MINE, tmp_path, server.url)
+    assert not old.exists()
+    assert young.exists()
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def settings(tmp_path: Path) -> config.Config:
 
 @pytest.fixture
 def catalog(settings: config.Config) -> Iterator[Catalog]:
-    opened = Catalog.open(settings.catalog_url)
+    opened = Catalog.open(settings.catalog_url, settings.storage.state)
     yield opened
     opened.close()
 

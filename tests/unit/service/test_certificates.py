@@ -50,7 +50,7 @@ def test_each_step_has_one_event(loaded: config.Config, in_days: float, steps: i
 def test_those_who_asked_are_told_once(loaded: config.Config, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     queue = Told()
     loaded.storage.state.mkdir(parents=True)
-    catalog = Catalog.open(loaded.catalog_url)
+    catalog = Catalog.open(loaded.catalog_url, loaded.storage.state)
     clock = Housekeeping(loaded, catalog, cast(Queue, queue), lambda: NOW + 80 * DAY)
     with caplog.at_level(logging.WARNING):
         assert clock.tell_certificates() == 1

@@ -44,10 +44,12 @@ def test_nothing_settles_before_lost_rows_are_restored(tmp_path: Path, monkeypat
     (tmp_path / "ae_config.toml").write_text("[settle]\nrelease_s = 0\nquiet_s = 3600\ntick_s = 0.05\n")
     settings = config.load(tmp_path / "ae_config.toml")
     settings.storage.state.mkdir(parents=True)
-    catalog, spool = Catalog.open(settings.catalog_url), Spool(settings.storage.spool)
+    catalog, spool = Catalog.open(settings.catalog_url, settings.storage.state), Spool(settings.storage.spool)
     association = catalog.begin_association("run", "A", "B", "127.0.0.1", time.time())
     for number in (1, 2, 3):
-        catalog.record(replace(spooled(spool, number), association_id=association))
+        one = spooled(spool, number)
+        keyed = catalog.patient_key.keyed(one.patient_hash)
+        catalog.record(replace(one, patient_hash=keyed, association_id=association))
     spooled(spool, 4)
     catalog.end_association(association, "released", time.time())
 
@@ -85,7 +87,7 @@ def test_before_the_first_worker_the_queue_is_said_to_be_missing(
 ) -> None:
     settings = config.parse({}, tmp_path / "ae_config.toml")
     settings.storage.state.mkdir(parents=True)
-    catalog, queue = Catalog.open(settings.catalog_url), Queue(settings)
+    catalog, queue = Catalog.open(settings.catalog_url, settings.storage.state), Queue(settings)
     try:
         assert not _guarded(Housekeeping(settings, catalog, queue).reconcile)()
     finally:

@@ -54,7 +54,7 @@ def settings(tmp_path: Path) -> config.Config:
 
 @pytest.fixture
 def catalog(settings: config.Config) -> Catalog:
-    return Catalog.open(settings.catalog_url)
+    return Catalog.open(settings.catalog_url, settings.storage.state)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def catalog(url: str) -> Iterator[Catalog]:
-    opened = Catalog.open(url)
+def catalog(url: str, tmp_path: Path) -> Iterator[Catalog]:
+    opened = Catalog.open(url, tmp_path)
     yield opened
     opened.close()

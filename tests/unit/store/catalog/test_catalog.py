@@ -270,9 +270,9 @@ def test_newest_studies_first_and_limit(catalog: Catalog) -> None:
     assert [study.study_uid for study in catalog.unsettled(200.0)] == [f"1.{number}" for number in range(5)]
 
 
-def test_four_associations_bring_the_same_images_at_once(url: str) -> None:
+def test_four_associations_bring_the_same_images_at_once(url: str, tmp_path: Path) -> None:
     """Case 11, from two catalogues (two processes) with two threads each: one record, nothing lost."""
-    catalogs = [Catalog.open(url), Catalog.open(url)]
+    catalogs = [Catalog.open(url, tmp_path), Catalog.open(url, tmp_path)]
     answers: list[str] = []
 
     def work(catalog: Catalog) -> None:

@@ -1,6 +1,7 @@
 """What the catalogue keeps of routing, and its outbox of events, on both databases."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -87,8 +88,8 @@ def test_what_may_leave(catalog: Catalog, state: JobState, released: bool) -> No
     assert catalog.releasable(1e9, 0.0) == []  # an image that waits holds everything
 
 
-def test_events_are_written_with_the_state_and_stay_until_they_are_handed_over(url: str) -> None:
-    catalog = Catalog.open(url)
+def test_events_are_written_with_the_state_and_stay_until_they_are_handed_over(url: str, tmp_path: Path) -> None:
+    catalog = Catalog.open(url, tmp_path)
     receive(catalog, 1)
     catalog.settle("1.2", 102.0, "two-patients")
     (held,) = catalog.events(10)
@@ -97,7 +98,7 @@ def test_events_are_written_with_the_state_and_stay_until_they_are_handed_over(u
     for now, state in enumerate(later, start=103):
         catalog.set_state("1.2", 1, state, "why", now=float(now))
     catalog.close()
-    again = Catalog.open(url)
+    again = Catalog.open(url, tmp_path)
     assert [e.state for e in again.events(10)] == ["held", "delivered", "failed"]
     assert [e.state for e in again.events(1)] == ["held"]
     again.forget_event(held.event_id)
