@@ -23,7 +23,7 @@ from dicomnode.analysis.risk.manifest import Golden, seal_of
 from dicomnode.analysis.risk.tabular import TabularModel
 from dicomnode.errors import UsageError
 from dicomnode.files import sha256_of
-from training.bundle import golden
+from training.bundle import golden, held_out
 from training.bundle.model_card import model_card
 from training.data import registry_folder
 from training.data.outcomes import EDGES_YEARS, HORIZONS_YEARS
@@ -111,6 +111,7 @@ def make_bundle(
         arms = [_copy_arm(run, arm, folder, networks) for arm in run.stack.arms]
         tables = [tabular.read(folder / file) for arm in arms if arm["kind"] == "tabular" for file in arm["models"]]
         settings = _radiomics(run, tables)
+        held_out.write(run_folder, folder, run.stack.arms)
         manifest = _manifest(run, arms, tables, settings) | {"name": name, "version": version, "created_by": created_by}
         if (run_folder / "report.md").is_file():
             report = without_single_scans((run_folder / "report.md").read_text(encoding="utf-8"))

@@ -178,10 +178,12 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run folder (default: `out` in the settings).")] = None,
     until: Annotated[
         str,
-        typer.Option(help="Last step to run: cohort, splits, features, arms, ensemble, evaluation, report or bundle."),
+        typer.Option(
+            help="Last step to run: cohort, splits, features, arms, ensemble, baselines, evaluation, report, bundle."
+        ),
     ] = "bundle",
 ) -> None:
-    """Fit, evaluate and package models: cohort, splits, features, arms, ensemble, evaluation, report, bundle.
+    """Fit, evaluate and package models, from the cohort to the bundle, by the steps that --until names.
 
     It may be interrupted at any time; started again, it resumes where it stopped.
     """

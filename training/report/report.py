@@ -99,7 +99,11 @@ def _content(facts: RunFacts) -> Content:
     years = [h.years for h in evaluation.horizons]
     tables = {
         "auc": report_tables.auc(facts),
-        "discrimination": report_tables.by_metric(facts, ("auc_one_scan", "auc_adjusted", "minus_oracle", "of_oracle")),
+        "gate": report_tables.gate(facts),
+        "differences": report_tables.differences(facts),
+        "discrimination": report_tables.by_metric(
+            facts, ("auc_within", "auc_one_scan", "auc_adjusted", "minus_oracle", "of_oracle")
+        ),
         "calibration": report_tables.calibration(facts),
         "threshold": report_tables.by_metric(facts, ("sensitivity", "specificity", "net_benefit")),
         "horizons": report_tables.horizons(facts),

@@ -4,14 +4,16 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dicomnode.errors import UsageError
 from training.data import former_names
 from training.data.follow_up import Transplant
+from training.evaluation.bar import GateBar
 from training.features.settings import FeatureSettings
+from training.models.baseline_settings import BaselineSettings
 from training.models.tabular_settings import RadiomicsSettings
 from training.toml_table import TomlTable
 
@@ -47,24 +49,6 @@ class BundleSettings(TomlTable):
     version: str = Field("1", min_length=1, max_length=32, description="model version")
 
 
-class GateSettings(TomlTable):
-    """`[gate]`: what a bundle must achieve before it may go into service (`training compare`)."""
-
-    horizon_years: Literal[1, 3, 5] = Field(3, description="horizon to be judged: 1, 3 or 5 years")
-    margin: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="non-inferiority margin: how far below 0 the AUC difference's interval may reach, 0 to 1",
-    )
-    calibration_slope: tuple[float, float] = Field(
-        (0.8, 1.25), description="lowest and highest acceptable slope, around 1"
-    )
-    calibration_intercept: float = Field(
-        0.3, ge=0, description="largest acceptable calibration-in-the-large, in absolute value"
-    )
-
-
 class RunSettings(TomlTable):
     """A run. Paths are relative to the TOML file's folder."""
 
@@ -82,9 +66,11 @@ class RunSettings(TomlTable):
     radiomics: RadiomicsSettings = RadiomicsSettings()
     #: Checked by `training.models.deep.settings`, whose table it is.
     deep: dict[str, object] = Field({}, description="settings of the networks")
+    baselines: BaselineSettings = BaselineSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     bundle: BundleSettings = BundleSettings()
-    gate: GateSettings = GateSettings()
+    #: Sets nothing: the bar is the node's. Kept for settings of before, and marked where it departs.
+    gate: GateBar = GateBar()
 
     @field_validator("deep")
     @classmethod
