@@ -27,6 +27,7 @@ from training.bundle import golden, held_out
 from training.bundle.model_card import model_card
 from training.data import registry_folder
 from training.data.outcomes import EDGES_YEARS, HORIZONS_YEARS
+from training.evaluation.bar import departures
 from training.evaluation.misjudged import without_single_scans
 from training.models.arm import DEEP_ARMS
 from training.models.deep import settings as deep_settings
@@ -116,7 +117,8 @@ def make_bundle(
         if (run_folder / "report.md").is_file():
             report = without_single_scans((run_folder / "report.md").read_text(encoding="utf-8"))
             (folder / "report.md").write_text(report, encoding="utf-8")
-        (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
+        asked = departures(run.content["settings"].get("gate") or {})
+        (folder / "MODEL_CARD.md").write_text(model_card(manifest, asked), encoding="utf-8")
         # The golden answer needs the bundle, the bundle the golden file's digest: a first reading gives the answer.
         asked = golden.question(folder, tables, settings)
         _write(folder, manifest, asked)

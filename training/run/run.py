@@ -81,6 +81,10 @@ def run(settings: RunSettings, toml: str, progress: ProgressCallback, until: str
     with alone(folder / ".lock", busy):
         record = Record(folder, settings.model_dump(mode="json"), _fixed(settings, registry), _FREE)
         write_whole(folder / "run.toml", toml)
+        if asked := settings.gate.departures:
+            record.warn(
+                f"[gate] asks for {', '.join(asked)}, and sets nothing: the node's gate.toml does (weights folder)"
+            )
         run_ = _Run(folder, settings, registry, record, arms, progress)
         for step in STEPS[: names.index(until) + 1]:
             key = digest(*(getattr(settings, name).model_dump() for name in step.settings))

@@ -78,8 +78,16 @@ class RunSettings(TomlTable):
         return former_names.deep_of_today(table)
 
 
-def load(path: Path, out: Path | None = None) -> RunSettings:
-    """Read a run's settings; `out` replaces the file's run folder. All paths in them are absolute.
+def load(
+    path: Path, out: Path | None = None, *, registry: Path | None = None, outcomes: Path | None = None
+) -> RunSettings:
+    """Read a run's settings. All paths in them are absolute.
+
+    Args:
+        path: the TOML file.
+        out: the run folder, in place of the file's.
+        registry: in place of the file's, which then need not name one.
+        outcomes: in place of the file's, which then need not name one.
 
     Raises:
         UsageError: the file is missing or no TOML, a key is unknown, a value does not fit.
@@ -90,6 +98,8 @@ def load(path: Path, out: Path | None = None) -> RunSettings:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # not TOML, not UTF-8
         raise UsageError(f"{path} is not TOML: {error}") from None
+    given = {"registry": registry, "outcomes": outcomes, "out": out}
+    stored |= {name: str(value.absolute()) for name, value in given.items() if value is not None}
     settings = from_dict(stored, str(path))
     # Absolute: the run's record keeps them, and report and gate may be called from another folder.
     folder = path.parent.absolute()
@@ -98,8 +108,7 @@ def load(path: Path, out: Path | None = None) -> RunSettings:
         deep = _placed_deep(settings.deep, folder)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    run = folder / settings.out if out is None else out.absolute()
-    return settings.model_copy(update={**placed, "out": run, "deep": deep})
+    return settings.model_copy(update={**placed, "out": folder / settings.out, "deep": deep})
 
 
 def _placed_deep(table: dict[str, object], folder: Path) -> dict[str, object]:
