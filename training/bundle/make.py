@@ -117,8 +117,8 @@ def make_bundle(
         if (run_folder / "report.md").is_file():
             report = without_single_scans((run_folder / "report.md").read_text(encoding="utf-8"))
             (folder / "report.md").write_text(report, encoding="utf-8")
-        asked = departures(run.content["settings"].get("gate") or {})
-        (folder / "MODEL_CARD.md").write_text(model_card(manifest, asked), encoding="utf-8")
+        own = departures(run.content["settings"].get("gate") or {})
+        (folder / "MODEL_CARD.md").write_text(model_card(manifest, own), encoding="utf-8")
         # The golden answer needs the bundle, the bundle the golden file's digest: a first reading gives the answer.
         asked = golden.question(folder, tables, settings)
         _write(folder, manifest, asked)

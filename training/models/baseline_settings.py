@@ -9,7 +9,6 @@ from pydantic import Field
 from dicomnode.errors import UsageError
 from training.toml_table import TomlTable
 
-CLINICAL, VOLUME = "clinical", "volume"
 #: What stands for a volume, the first that there is: the lungs', a lesion's as PyRadiomics measures it, %HAA.
 _VOLUMES = (
     re.compile(r"quantities\.lungs\.volume_ml"),
@@ -22,7 +21,7 @@ class BaselineSettings(TomlTable):
     """`[baselines]`: simple models to compare the arms with."""
 
     fit: tuple[Literal["clinical", "volume"], ...] = Field(
-        (CLINICAL, VOLUME),
+        ("clinical", "volume"),
         description="baselines to fit: clinical (all covariates), volume (one quantity); [] for none",
     )
     quantity: str = Field(
@@ -43,7 +42,7 @@ def columns_of(name: str, features: Sequence[str], quantity: str) -> tuple[str, 
     Raises:
         UsageError: the quantity that the settings name is not there.
     """
-    if name == CLINICAL:
+    if name == "clinical":
         return tuple(f for f in features if f.startswith("covariates."))
     if quantity:
         if quantity not in features:

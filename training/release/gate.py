@@ -30,7 +30,7 @@ from training.release.promotion import CURRENT, bundle_of
 from training.release.verdict import GateCheck, GateVerdict
 from training.report import report
 from training.run.run import read_data
-from training.run.settings import RunSettings, from_dict
+from training.run.settings import from_dict
 
 #: Networks are stored in half precision, which moves a probability by less.
 _PARITY = 0.01
@@ -38,6 +38,8 @@ _PARITY = 0.01
 _MEASURED = 0.001
 #: Half-precision networks and the order of sums move a metric by less.
 _SAME = 1e-4
+#: Of the bootstrap: not the run's, which would set how sure it has to be.
+_DRAWS, _SEED = 2000, 20260101
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,6 @@ class _Run:
 
     folder: Path
     record: Mapping[str, object]
-    settings: RunSettings
     data: Data
     by_arm: Mapping[str, pd.DataFrame]
     folds: Rows
@@ -122,11 +123,10 @@ def _read(run: Path) -> _Run:
         stored = {name: value for name, value in record["settings"].items() if name != "gate"}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"{run / 'run.json'} is not the record of a run ({error!r}): start a new run") from None
-    settings = from_dict(stored, str(run / "run.json"))
-    data = read_data(run, settings.registry)
+    data = read_data(run, from_dict(stored, str(run / "run.json")).registry)
     predictions = pd.read_parquet(run / "predictions.parquet")
     by_arm = {str(arm): _aligned(of, data) for arm, of in predictions.groupby("arm")}
-    return _Run(run, record, settings, data, by_arm, by_arm["ensemble"]["fold"].to_numpy(np.intp))
+    return _Run(run, record, data, by_arm, by_arm["ensemble"]["fold"].to_numpy(np.intp))
 
 
 def _not_yet(current: Path) -> bool:
@@ -244,7 +244,7 @@ def _discrimination(
     at = metrics.at_horizon(outcomes, years)
     gain = _auc(at, new) - _auc(at, old)
     patients = [made.data.patients[row] for row in rows]
-    counts = metrics.bootstrap_counts(patients, made.settings.evaluation.bootstrap, made.settings.seed)
+    counts = metrics.bootstrap_counts(patients, _DRAWS, _SEED)
     drawn = metrics.at_horizon(outcomes, years, counts)
     low, high = metrics.interval(metrics.auc(drawn, new) - metrics.auc(drawn, old))
     text = (

@@ -41,7 +41,7 @@ class GateVerdict:
     bundle_sha256: str
     current_sha256: str
     made_at: str
-    bar: Mapping[str, float | tuple[float, float]] = field(default_factory=dict)
+    bar: Mapping[str, int | float | tuple[float, float]] = field(default_factory=dict)
     departures: tuple[str, ...] = ()
     judged_on: str = ""
 

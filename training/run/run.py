@@ -230,7 +230,7 @@ def _baselines(run_: _Run) -> None:
 
     wanted = run_.settings.baselines
     features = [str(name) for name in read_data(run_.folder, run_.registry.folder).features]
-    fitted = {}
+    fitted: dict[str, object] = {}
     for name in wanted.fit:
         columns = columns_of(name, features, wanted.quantity)
         if not columns:
