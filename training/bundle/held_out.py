@@ -1,7 +1,7 @@
 """`held_out.json` of a bundle: which patients each of its fold models has not seen, and the stack without them.
 
 By it a later gate asks, of each patient, a model that has not learnt from that patient. The bundle holds no pseudonym:
-a patient is a keyed digest of one, which only who has the registry can compare with. A bundle of before has no such
+a patient is a salted digest of one, which only who has the registry can compare with. A bundle of before has no such
 file, and nothing of it is needed to serve.
 """
 

@@ -31,7 +31,7 @@ _GAIN, _LEAST_GAIN = 0.12, 0.005
 
 
 @dataclass(frozen=True)
-class Choice:
+class StackChoice:
     """What was chosen, and by what.
 
     Attributes:
@@ -54,7 +54,7 @@ def evidence_of(risks: Floats, outcomes: Outcomes, patients: Sequence[str]) -> E
     return Evidence(hazard_logits(risks), targets, weights, numbers)
 
 
-def choose(risks: Floats, outcomes: Outcomes, patients: Sequence[str], folds: NDArray[np.int64]) -> Choice:
+def choose(risks: Floats, outcomes: Outcomes, patients: Sequence[str], folds: NDArray[np.int64]) -> StackChoice:
     """Choose and fit.
 
     Args:
@@ -78,7 +78,7 @@ def choose(risks: Floats, outcomes: Outcomes, patients: Sequence[str], folds: ND
     better = COMBINED in found and concordance[COMBINED] > concordance[best] + least
     arms, shrinkage = found[COMBINED if better else best]
     fitted = recalibration.fit(whole.of(np.ones(len(whole.patients), bool), arms), shrinkage)
-    return Choice(arms, fitted, shrinkage, concordance)
+    return StackChoice(arms, fitted, shrinkage, concordance)
 
 
 def _candidates(arms: int) -> Iterator[tuple[int, ...]]:

@@ -107,7 +107,15 @@ def fit(
 def choose(
     arms: Sequence[str], risks: Floats, outcomes: Outcomes, patients: Sequence[str], folds: NDArray[np.int64]
 ) -> Stack:
-    """Combine the arms, or serve the best of them; see `selection`. Arguments as in `fit`; `folds` of the scans."""
+    """Combine the arms, or serve the best of them; see `selection`.
+
+    Args:
+        arms: names.
+        risks: out-of-fold cumulative risks, (arms, scans, intervals).
+        outcomes: of the scans.
+        patients: of the scans.
+        folds: of the scans, (scans,): the outer fold that each belongs to, by patient.
+    """
     found = selection.choose(risks, outcomes, patients, folds)
     named = {arms[k] if isinstance(k, int) else k: c for k, c in found.concordance.items()}
     return _stack_of(arms, found.arms, found.recalibration, named, found.shrinkage)

@@ -25,7 +25,7 @@ from training.models.arm import Data, Rows
 from training.models.stacking import RISKS
 from training.progress_type import ProgressCallback
 from training.release import judged, node_predictions, verdict
-from training.release.judged import Judged
+from training.release.judged import JudgedRisks
 from training.release.promotion import CURRENT, bundle_of
 from training.release.verdict import GateCheck, GateVerdict
 from training.report import report
@@ -43,7 +43,7 @@ _DRAWS, _SEED = 2000, 20260101
 
 
 @dataclass(frozen=True)
-class _Run:
+class _JudgedRun:
     """What is judged: a finished run.
 
     Attributes:
@@ -111,7 +111,7 @@ def compare(run: Path, current: Path | None, progress: ProgressCallback, weights
     return found
 
 
-def _read(run: Path) -> _Run:
+def _read(run: Path) -> _JudgedRun:
     """Return a finished run. Raises UsageError where it has not come to its end."""
     needed = ("run.json", "cohort.parquet", "features.parquet", "predictions.parquet")
     if missing := [name for name in needed if not (run / name).is_file()]:
@@ -126,7 +126,7 @@ def _read(run: Path) -> _Run:
     data = read_data(run, from_dict(stored, str(run / "run.json")).registry)
     predictions = pd.read_parquet(run / "predictions.parquet")
     by_arm = {str(arm): _aligned(of, data) for arm, of in predictions.groupby("arm")}
-    return _Run(run, record, data, by_arm, by_arm["ensemble"]["fold"].to_numpy(np.intp))
+    return _JudgedRun(run, record, data, by_arm, by_arm["ensemble"]["fold"].to_numpy(np.intp))
 
 
 def _not_yet(current: Path) -> bool:
@@ -143,7 +143,7 @@ def _thresholds(record: Mapping[str, object], bar: GateBar, source: str) -> Gate
     return GateCheck("thresholds", True, text)
 
 
-def _alone(made: _Run, bundle: Bundle) -> Iterator[GateCheck]:
+def _alone(made: _JudgedRun, bundle: Bundle) -> Iterator[GateCheck]:
     """Look at what has nothing to do with any other bundle."""
     yield GateCheck("bundle", True, "digests and golden case verified")
     yield _parity(bundle, made.data, made.folds, made.by_arm)
@@ -151,7 +151,7 @@ def _alone(made: _Run, bundle: Bundle) -> Iterator[GateCheck]:
         yield _measured(made.data, made.folds)
 
 
-def _without_comparison(made: _Run, bar: GateBar) -> Iterator[GateCheck]:
+def _without_comparison(made: _JudgedRun, bar: GateBar) -> Iterator[GateCheck]:
     risk = made.by_arm["ensemble"][RISKS[bar.horizon_years - 1]].to_numpy(np.float64)
     at = metrics.at_horizon(made.data.outcomes, bar.horizon_years)
     yield from _calibration(at, risk, None, bar)
@@ -159,7 +159,7 @@ def _without_comparison(made: _Run, bar: GateBar) -> Iterator[GateCheck]:
     yield GateCheck("discrimination", True, f"{text} {_auc(at, risk):.3f}")
 
 
-def _beside(made: _Run, bundle: Bundle, before: Bundle, other: Judged, bar: GateBar) -> Iterator[GateCheck]:
+def _beside(made: _JudgedRun, bundle: Bundle, before: Bundle, other: JudgedRisks, bar: GateBar) -> Iterator[GateCheck]:
     """Compare with the bundle in service, on the scans that it can be judged on."""
     rows, years = other.rows, bar.horizon_years
     if not rows.size:
@@ -237,7 +237,7 @@ def _measured(data: Data, folds: Rows) -> GateCheck:
 
 
 def _discrimination(
-    made: _Run, rows: Rows, new: NDArray[np.float64], old: NDArray[np.float64], on: str, bar: GateBar
+    made: _JudgedRun, rows: Rows, new: NDArray[np.float64], old: NDArray[np.float64], on: str, bar: GateBar
 ) -> GateCheck:
     """Test non-inferiority of the AUC on the same scans, by a bootstrap over the same draws of patients."""
     outcomes, years = made.data.outcomes[rows], bar.horizon_years

@@ -26,7 +26,7 @@ from training.release import node_predictions
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRisks:
     """What a bundle says of the scans of a cohort.
 
     Attributes:
@@ -44,7 +44,7 @@ class Judged:
         return np.flatnonzero(np.isfinite(self.risks).all(axis=1))
 
 
-def judge(bundle: Bundle, data: Data, split_sha256: str, folds: Rows, progress: ProgressCallback) -> Judged:
+def judge(bundle: Bundle, data: Data, split_sha256: str, folds: Rows, progress: ProgressCallback) -> JudgedRisks:
     """Ask a bundle about each scan.
 
     Args:
@@ -76,7 +76,7 @@ def judge(bundle: Bundle, data: Data, split_sha256: str, folds: Rows, progress: 
         if fold < whole:
             stack = final if known is None else _stack(said, fold, final)
             risks[row] = _risk(stack, {name: found[fold] for name, found in by_arm.items()})
-    return Judged(risks, _on(unseen, whole))
+    return JudgedRisks(risks, _on(unseen, whole))
 
 
 def of_run(predicted: Mapping[str, NDArray[np.float64]], folds: Rows, bundle: Bundle) -> NDArray[np.float64]:
@@ -137,14 +137,14 @@ def _answers(
     return found
 
 
-def _as_served(bundle: Bundle, data: Data, final: Stack, progress: ProgressCallback) -> Judged:
+def _as_served(bundle: Bundle, data: Data, final: Stack, progress: ProgressCallback) -> JudgedRisks:
     """Judge by the mean of all fold models, of a bundle that does not say whom they have seen."""
     risks = np.empty((len(data.cohort), len(final.intercepts)))
     for row, by_arm in _answers(bundle, data, progress):
         models = max(len(found) for found in by_arm.values())
         members = {name: found[np.arange(models) % len(found)] for name, found in by_arm.items()}
         risks[row] = _risk(final, members).mean(axis=0)
-    return Judged(
+    return JudgedRisks(
         risks,
         f"{_patients(len(set(data.patients)))}, by the mean of its models: the bundle in service does not say whom it "
         "was trained on, and looks better than it is if that was these patients; make it anew from its run with "

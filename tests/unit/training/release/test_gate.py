@@ -24,7 +24,7 @@ from training.evaluation import bar as bars
 from training.models.stacking import RISKS
 from training.release import judged as judge
 from training.release import promotion
-from training.release.judged import Judged
+from training.release.judged import JudgedRisks
 from training.run.run import run
 from training.run.settings import load as load_settings
 
@@ -117,7 +117,9 @@ def logits(move: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], n
 def serving(risks: Callable[[int], np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the serving bundle say of the run's scans what `risks` (of their number) gives, at all horizons."""
     monkeypatch.setattr(
-        judge, "judge", lambda _, data, *__: Judged(np.repeat(risks(len(data.cohort))[:, None], 5, axis=1), "scans")
+        judge,
+        "judge",
+        lambda _, data, *__: JudgedRisks(np.repeat(risks(len(data.cohort))[:, None], 5, axis=1), "scans"),
     )
 
 
