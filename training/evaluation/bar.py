@@ -27,7 +27,7 @@ class GateBar(TomlTable):
         description="non-inferiority margin: how far below 0 the AUC difference's interval may reach, 0 to 0.5",
     )
     largest_loss: float = Field(
-        0.01, ge=0, le=0.5, description="how far below 0 the AUC difference itself may be, 0 to 0.5, at most the margin"
+        0.02, ge=0, le=0.5, description="how far below 0 the AUC difference itself may be, 0 to 0.5, at most the margin"
     )
     calibration_slope: tuple[float, float] = Field(
         (0.8, 1.25), description="lowest and highest acceptable slope: above 0 to 1, and 1 to 100"

@@ -244,7 +244,7 @@ def test_a_worse_run_fails(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_gate(copy, **WIDE)
     checks = judged(copy, copy / "bundle")
     assert failed(checks) == ["parity", "discrimination"]
-    assert "required at least -0.01" in checks["discrimination"]["text"]
+    assert "required at least -0.02" in checks["discrimination"]["text"]
 
 
 def test_the_run_does_not_set_the_bar(copy: Path) -> None:
