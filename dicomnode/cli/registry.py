@@ -145,7 +145,9 @@ def registry_shadow(config_file: ConfigOption = DEFAULT_CONFIG, as_json: JsonOpt
 def registry_retrain(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     """Export, train and compare with the served bundle. Nothing is promoted.
 
-    The run's settings are those of retraining.settings.
+    The run's settings are those of retraining.settings; registry, outcomes and run folder are set by the node.
+
+    Exit status: 0 the gate was passed, 3 it was not.
 
     Example: dicomnode registry retrain --config ae_config.toml
     """
@@ -161,8 +163,16 @@ def registry_retrain(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     with _opened(config) as catalog, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("scans", total=None)
         note_command(config, "registry retrain", {"folder": str(config.retraining.folder)})
-        run = retrain(config, catalog, lambda now, total: bar.update(task, completed=now, total=total))
-    typer.echo(f"{run}: see gate.json, or `training compare`; `training promote {run}` puts its bundle into service")
+        done = retrain(config, catalog, lambda now, total: bar.update(task, completed=now, total=total))
+    if done.refused:
+        typer.echo(f"{done.run}: the gate refused the bundle:", err=True)
+        for reason in done.refused:
+            typer.echo(f"  {reason}", err=True)
+        raise SystemExit(3)
+    weights = config.analysis.weights
+    typer.echo(
+        f"{done.run}: passed the gate; `training promote {done.run} --to {weights}` puts its bundle into service"
+    )
 
 
 @contextmanager

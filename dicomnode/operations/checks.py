@@ -25,7 +25,7 @@ from dicomnode.outbound.destinations.dicom import DicomDestination
 from dicomnode.outbound.notify import mail, webhook
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.reception.spooled import digest
-from dicomnode.registry.retraining import trigger
+from dicomnode.registry.retraining import check_settings, trigger
 from dicomnode.routing.dead_rules import dead_rules
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
@@ -199,9 +199,26 @@ def _retraining(config: Config) -> Iterator[Result]:
     except DicomnodeError as e:
         yield Result("retraining", False, str(e))
         return
-    ok = table.settings.is_file() and config.registry.record
-    cure = f"write {table.settings}, and set registry.record = true"
-    yield Result("retraining", ok, f"scheduled: {table.schedule}" if ok else cure)
+    if not (table.settings.is_file() and config.registry.record):
+        yield Result("retraining", False, f"write {table.settings}, and set registry.record = true")
+        return
+    try:
+        said = _against_the_registry(config)
+    except DicomnodeError as e:
+        yield Result("retraining", False, str(e))
+    else:
+        yield Result("retraining", True, f"scheduled: {table.schedule}; {said}")
+
+
+def _against_the_registry(config: Config) -> str:
+    """Check the settings of the scheduled run against what an export of the registry will hold."""
+    if not config.storage.database_url and not config.storage.state.is_dir():
+        return check_settings(config, None)
+    catalog = Catalog.open(config.catalog_url)
+    try:
+        return check_settings(config, catalog)
+    finally:
+        catalog.close()
 
 
 def _peers(config: Config) -> Iterator[Result]:

@@ -44,10 +44,11 @@ bootstrap = 50
 [bundle]
 name = "loop"
 version = "7"
-[gate]              # sixteen patients show the way, not a model's quality
-horizon_years = 3
-margin = 1.0
-calibration_slope = [0.0, 100.0]
+"""
+#: Sixteen patients show the way, not a model's quality.
+BAR = """
+margin = 0.5
+calibration_slope = [0.001, 100.0]
 calibration_intercept = 5.0
 """
 
@@ -99,6 +100,7 @@ def test_from_scans_to_the_bundle_that_serves(data: Path, tmp_path: Path, pacs: 
     weights = tmp_path / "weights"
     shutil.copytree(ROOT / "weights" / "demo-synthetic", weights / "demo-synthetic")
     (weights / "current").symlink_to("demo-synthetic")
+    (weights / "gate.toml").write_text(BAR)
     table = f'[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {pacs.start()}'
     node = Node(tmp_path / "node", table, "radiomics = false\n[registry]\nrecord = true\nvolumes = true\n")
     text = (

@@ -25,10 +25,11 @@ from dicomnode.analysis.risk.tabular import TabularModel
 from dicomnode.errors import UsageError
 from dicomnode.files import sha256_of
 from dicomnode.registry_format.provenance import Provenance
-from training.bundle import golden
+from training.bundle import golden, held_out
 from training.bundle.model_card import model_card
 from training.data import registry_folder
 from training.data.outcomes import HORIZONS_YEARS
+from training.evaluation.bar import departures
 from training.evaluation.misjudged import without_single_scans
 from training.models.arm import DEEP_ARMS
 from training.models.deep import settings as deep_settings
@@ -70,6 +71,11 @@ class Run:
     synthetic: bool
     imported: bool
     provenance: Provenance
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """Years after the scan for which the risk is given; older runs state none."""
+        return tuple(self.content["settings"].get("horizons") or HORIZONS_YEARS)
 
     @property
     def limits(self) -> tuple[str, ...]:
@@ -124,11 +130,13 @@ def make_bundle(
         arms = [_copy_arm(run, arm, folder, networks) for arm in run.stack.arms]
         tables = [tabular.read(folder / file) for arm in arms if arm["kind"] == "tabular" for file in arm["models"]]
         settings = _radiomics(run, tables)
+        held_out.write(run_folder, folder, run.stack.arms)
         manifest = _manifest(run, arms, tables, settings) | {"name": name, "version": version, "created_by": created_by}
         if (run_folder / "report.md").is_file():
             report = without_single_scans((run_folder / "report.md").read_text(encoding="utf-8"))
             (folder / "report.md").write_text(report, encoding="utf-8")
-        (folder / "MODEL_CARD.md").write_text(model_card(manifest), encoding="utf-8")
+        own = departures(run.content["settings"].get("gate") or {}, run.horizons)
+        (folder / "MODEL_CARD.md").write_text(model_card(manifest, own), encoding="utf-8")
         # The golden answer needs the bundle, the bundle the golden file's digest: a first reading gives the answer.
         asked = golden.question(folder, tables, settings, manifest["covariates"])
         _write(folder, manifest, asked)
@@ -213,14 +221,13 @@ def _manifest(
     features = list(dict.fromkeys(name for model in tables for name in model.harmoniser.features))
     declared = [Covariate.model_validate(one) for one in run.content.get("covariates", ())]  # none in older runs
     of = run.provenance
-    horizons = run.content["settings"].get("horizons") or HORIZONS_YEARS  # older runs know none
-    deaths = run.cohort["event"] & (run.cohort["time_years"] <= horizons[-1])
+    deaths = run.cohort["event"] & (run.cohort["time_years"] <= run.horizons[-1])
     manifest = {
         "format": 3,
         "name": "",
         "version": "",
         "intended_use": "synthetic-demo" if run.synthetic else "research",
-        "horizons_years": list(horizons),
+        "horizons_years": list(run.horizons),
         "edges_years": list(run.stack.edges),
         "limits": list(run.limits),
         "created_by": "",

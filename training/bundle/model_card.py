@@ -1,6 +1,6 @@
 """The model card: what the model is, on whom it was made, where it must not be used. How well it does: `report.md`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dicomnode.analysis.risk.covariates import Covariate
@@ -14,8 +14,8 @@ _DEMO = (
 _RESEARCH = "**Research use only.** Not a medical device; not for diagnosis or treatment. Review the images first."
 
 
-def model_card(manifest: Mapping[str, Any]) -> str:
-    """`MODEL_CARD.md` from the content of `model.toml`."""
+def model_card(manifest: Mapping[str, Any], asked: Sequence[str] = ()) -> str:
+    """`MODEL_CARD.md` from the content of `model.toml`; `asked` are thresholds of the run's own [gate] that depart."""
     population = manifest["population"]
     return f"""# {manifest["name"]} {manifest["version"]}
 
@@ -44,6 +44,7 @@ alive at that horizon. Folds are by patient.
 For cross-validated discrimination and calibration with confidence intervals, see `report.md` beside this file, if the run
 wrote one.
 
+{_gate(asked)}
 ## Limits
 {chr(10).join(f"- {limit}" for limit in manifest["limits"])}
 
@@ -55,6 +56,14 @@ Registry sha256 `{population["registry_sha256"]}`, split sha256 `{population["sp
 {", ".join(f"{k} {v}" for k, v in manifest["software"].items())}. Training on another machine gives slightly different
 weights (floating point); the bundle's golden case checks whether a machine reproduces this model's predictions.
 """  # noqa: E501 (a paragraph of Markdown is one line)
+
+
+def _gate(asked: Sequence[str]) -> str:
+    if not asked:
+        return ""
+    return f"""## Gate
+The run's settings ask for thresholds of their own: {", ".join(asked)}. They set nothing: the node's `gate.toml` does.
+"""
 
 
 def _arms(manifest: Mapping[str, Any]) -> str:

@@ -186,19 +186,32 @@ def run(
         Path, typer.Argument(metavar="RUN.TOML", help="Settings file, explained in docs/research/training-run.toml.")
     ],
     out: Annotated[Path | None, typer.Option(help="Run folder (default: `out` in the settings).")] = None,
+    registry: Annotated[Path | None, typer.Option(help="Registry folder (default: as in the settings).")] = None,
+    outcomes: Annotated[Path | None, typer.Option(help="Outcomes CSV (default: as in the settings).")] = None,
+    check: Annotated[
+        str,
+        typer.Option(help="Only check the settings against what a registry will hold, given as JSON; for the node."),
+    ] = "",
     until: Annotated[
         str,
-        typer.Option(help="Last step to run: cohort, splits, features, arms, ensemble, evaluation, report or bundle."),
+        typer.Option(
+            help="Last step to run: cohort, splits, features, arms, ensemble, baselines, evaluation, report, bundle."
+        ),
     ] = "bundle",
 ) -> None:
-    """Fit, evaluate and package models: cohort, splits, features, arms, ensemble, evaluation, report, bundle.
+    """Fit, evaluate and package models, from the cohort to the bundle, by the steps that --until names.
 
     It may be interrupted at any time; started again, it resumes where it stopped.
     """
     from training.run.run import run as run_all
     from training.run.settings import load
 
-    settings = load(toml, out)
+    settings = load(toml, out, registry=registry, outcomes=outcomes)
+    if check:
+        from training.run.expected import check as check_all
+
+        typer.echo(check_all(settings, check))
+        return
     with bars() as tell:
         folder = run_all(settings, toml.read_text(encoding="utf-8"), tell, until)
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))

@@ -20,6 +20,10 @@ def compare(
     current: Annotated[
         Path | None, typer.Argument(metavar="BUNDLE", help="The bundle in service; omit it if there is none.")
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="The node's weights folder, whose gate.toml sets the bar (default: the folder of BUNDLE)."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
     """Decide whether a run's bundle may replace the one in service, with the reasons (gate.json in the run).
@@ -29,7 +33,7 @@ def compare(
     from training.release.gate import compare as judge
 
     with bars() as progress:
-        verdict = judge(run, current, progress)
+        verdict = judge(run, current, progress, weights)
     if as_json:
         typer.echo(json.dumps(asdict(verdict), indent=2))
     else:

@@ -5,7 +5,8 @@ oracle, is judged on the same draws: their differences are paired.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from training.data.outcomes import HORIZONS_YEARS, Outcomes, middle_of
 from training.evaluation import metrics
 from training.evaluation.censoring import Floats, kaplan_meier, kaplan_meier_risk
+from training.evaluation.differences import Drawn, differences, estimate, not_better
 from training.evaluation.inputs import censoring_covariates, checked_risks, oracle_risks, parts_of
 from training.evaluation.metrics import AtHorizon, at_horizon
 from training.evaluation.misjudged import worst
@@ -65,19 +67,12 @@ class _Scans:
 
     def estimate(self, metric: Callable[[AtHorizon, Floats], Floats], risk: Floats) -> Estimate:
         """Return a metric of the risks, (scans of the cohort,), with its interval."""
-        values = self.draws(metric, risk)
-        return estimate(float(metric(self.whole, risk[self.rows])), values)
+        return self.drawn_of(metric, risk).estimate
 
-    def draws(self, metric: Callable[[AtHorizon, Floats], Floats], risk: Floats) -> Floats:
-        """Return a metric of the risks, (scans of the cohort,), in each draw of the bootstrap, (draws,)."""
-        return np.concatenate([metric(part, risk[self.rows]) for part in self.drawn] or [np.empty(0)])
-
-
-def estimate(value: float, draws: Floats) -> Estimate:
-    """Return a value with the interval of its draws, (draws,); what is not a number becomes None."""
-    lower, upper = metrics.interval(draws)
-    known = [v if np.isfinite(v) else None for v in (value, lower, upper)]
-    return Estimate(known[0], known[1], known[2]) if known[0] is not None else Estimate(None, None, None)
+    def drawn_of(self, metric: Callable[[AtHorizon, Floats], Floats], risk: Floats) -> Drawn:
+        """Return a metric of the risks, (scans of the cohort,), and in each draw of the bootstrap."""
+        draws = np.concatenate([metric(part, risk[self.rows]) for part in self.drawn] or [np.empty(0)])
+        return Drawn(float(metric(self.whole, risk[self.rows])), draws)
 
 
 def evaluate(
@@ -86,6 +81,7 @@ def evaluate(
     settings: EvaluationOptions,
     truth: pd.DataFrame | None = None,
     horizons_years: Sequence[int] = HORIZONS_YEARS,
+    baselines: Sequence[str] = (),
 ) -> Evaluation:
     """Judge out-of-fold predictions.
 
@@ -96,6 +92,7 @@ def evaluate(
         settings: bootstrap and threshold.
         truth: of a synthetic registry, for the oracle: scan, risk_1y, risk_3y, risk_5y.
         horizons_years: at which risks are judged; no oracle where the truth lacks one of them.
+        baselines: which of the arms are only there to be compared with.
 
     Raises:
         UsageError: predictions are missing, doubled, no probabilities, fall with the year, or put a patient in two
@@ -105,7 +102,11 @@ def evaluate(
     arms = checked_risks(cohort, predictions, horizons_years)
     outcomes = Outcomes(cohort["time_years"].to_numpy(np.float64), cohort["event"].to_numpy(np.bool_))
     counts = metrics.bootstrap_counts(cohort["patient"].tolist(), settings.bootstrap, _SEED)
+    baselines = tuple(name for name in arms if name in baselines)
     primary = PRIMARY if PRIMARY in arms else next(iter(arms))
+    folds = {
+        name: of.set_index("scan").loc[cohort["scan"], "fold"].to_numpy() for name, of in predictions.groupby("arm")
+    }
     adjusting = censoring_covariates(cohort, arms[primary], horizons_years)
     oracle_risk = None if truth is None else oracle_risks(cohort, truth, horizons_years)
     everyone = np.arange(len(cohort))
@@ -114,6 +115,7 @@ def evaluate(
     middle = middle_of(horizons_years)
     horizons, oracles, groups = [], [], parts_of(cohort)
     by_arm: dict[str, list[HorizonResult]] = {name: [] for name in arms}
+    aucs: dict[str, list[Drawn]] = {name: [] for name in arms}
     subgroups: dict[str, list[Subgroup]] = {name: [] for name in arms}
     for index, years in enumerate(horizons_years):
         all_scans = _scans(outcomes, everyone, years, counts)
@@ -127,15 +129,21 @@ def evaluate(
             oracles.append(Oracle(years, *(all_scans.estimate(metric, oracle) for metric in judged)))
         for name, risks in arms.items():
             risk = risks[:, years - 1]
-            by_arm[name].append(_result(all_scans, one_scan, adjusted, risk, oracle, counts, settings.threshold))
+            result = _result(all_scans, one_scan, adjusted, risk, oracle, counts, settings.threshold)
+            within = all_scans.estimate(partial(metrics.auc_within, groups=folds[name]), risk)
+            by_arm[name].append(replace(result, auc_within=within))
+            aucs[name].append(all_scans.drawn_of(metrics.auc, risk))
             subgroups[name] += [_subgroup(by, value, part, risk, patients) for by, value, part in parts]
+    last = horizons_years[-1]
+    concordance = {name: _uno_c(outcomes, risks[:, -1], counts, last) for name, risks in arms.items()}
+    paired = differences(aucs, concordance, primary, baselines)
     results = tuple(
         ArmResult(
             arm=name,
-            uno_c=_uno_c(outcomes, risks[:, -1], counts, horizons_years[-1]),
+            uno_c=concordance[name].estimate,
             horizons=tuple(by_arm[name]),
             subgroups=tuple(subgroups[name]),
-            risk_groups=_risk_groups(outcomes, risks[:, middle - 1], horizons_years[-1]),
+            risk_groups=_risk_groups(outcomes, risks[:, middle - 1], last),
         )
         for name, risks in arms.items()
     )
@@ -152,7 +160,12 @@ def evaluate(
         oracle=tuple(oracles),
         arms=results,
         misjudged=worst(cohort, outcomes, arms[primary][:, middle - 1], middle),
-        warnings=warnings_of(outcomes, horizons, oracles, results),
+        warnings=(
+            *not_better(paired, baselines),
+            *warnings_of(outcomes, horizons, oracles, [r for r in results if r.arm not in baselines]),
+        ),
+        baselines=baselines,
+        differences=paired,
     )
 
 
@@ -203,14 +216,14 @@ def _result(
     threshold: float,
 ) -> HorizonResult:
     at = scans.whole
-    auc, drawn = float(metrics.auc(at, risk)), scans.draws(metrics.auc, risk)
+    auc = scans.drawn_of(metrics.auc, risk)
     ratio = difference = None
     if oracle is not None:
-        best, best_drawn = float(metrics.auc(at, oracle)), scans.draws(metrics.auc, oracle)
-        ratio, difference = estimate(auc / best, drawn / best_drawn), estimate(auc - best, drawn - best_drawn)
+        best = scans.drawn_of(metrics.auc, oracle)
+        ratio, difference = estimate(auc.value / best.value, auc.draws / best.draws), auc.less(best)
     return HorizonResult(
         years=int(at.horizon),
-        auc=estimate(auc, drawn),
+        auc=auc.estimate,
         auc_adjusted=adjusted.estimate(metrics.auc, risk),
         auc_one_scan=one_scan.estimate(metrics.auc, risk),
         of_oracle=ratio,
@@ -242,9 +255,9 @@ def _decision(at: AtHorizon, risk: Floats, threshold: float) -> NetBenefit:
     return NetBenefit(threshold, model, everyone)
 
 
-def _uno_c(outcomes: Outcomes, risk: Floats, counts: Floats, last: int) -> Estimate:
+def _uno_c(outcomes: Outcomes, risk: Floats, counts: Floats, last: int) -> Drawn:
     tau = float(last)
-    return estimate(float(metrics.uno_c(outcomes, risk, tau)), metrics.uno_c(outcomes, risk, tau, counts))
+    return Drawn(float(metrics.uno_c(outcomes, risk, tau)), metrics.uno_c(outcomes, risk, tau, counts))
 
 
 def _subgroup(by: str, value: str, scans: _Scans, risk: Floats, patients: NDArray[np.intp]) -> Subgroup:

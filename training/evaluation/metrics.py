@@ -71,12 +71,38 @@ def auc(at: AtHorizon, risk: Floats) -> Floats:
 
     Ties count half. `risk` is (scans,), 0 to 1; the result has the shape of `at.weights` without its last axis.
     """
-    order = np.argsort(risk, kind="stable")
+    return _share(*_ordered_pairs(at, risk, np.arange(len(risk))))
+
+
+def auc_within(at: AtHorizon, risk: Floats, groups: Sequence[object]) -> Floats:
+    """Compute the stratified AUC: `auc` over the pairs of scans within one group alone, here an outer fold.
+
+    Models of different folds need not agree on the level of risk, only on the ranking: the pooled AUC also compares
+    scans across folds, and is the lower for any disagreement between the folds' calibrations. A large gap between the
+    two says that it is the calibration that wanders, not the ranking (Forman and Scholz 2010,
+    doi:10.1145/1882471.1882479).
+
+    Args:
+        at: the scans at a horizon.
+        risk: (scans,), 0 to 1.
+        groups: one label a scan.
+
+    Returns:
+        The shape of `at.weights` without its last axis.
+    """
+    labels = np.asarray(groups)
+    parts = [_ordered_pairs(at, risk, np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    return _share(np.sum([won for won, _ in parts], axis=0), np.sum([pairs for _, pairs in parts], axis=0))
+
+
+def _ordered_pairs(at: AtHorizon, risk: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Return the weight of the pairs of a case and a control that `risk` orders rightly, and of all pairs."""
+    order = rows[np.argsort(risk[rows], kind="stable")]
     first = np.flatnonzero(np.diff(risk[order], prepend=-np.inf) > TIED)
     cases = np.add.reduceat((at.weights * at.dead)[..., order], first, axis=-1)
     controls = np.add.reduceat((at.weights * ~at.dead)[..., order], first, axis=-1)
     below = np.cumsum(controls, axis=-1) - controls / 2
-    return _share((cases * below).sum(axis=-1), cases.sum(axis=-1) * controls.sum(axis=-1))
+    return (cases * below).sum(axis=-1), cases.sum(axis=-1) * controls.sum(axis=-1)
 
 
 def roc(at: AtHorizon, risk: Floats) -> tuple[Floats, Floats]:

@@ -23,6 +23,9 @@ class Estimate:
     upper: float | None
 
 
+NOT_MEASURED = Estimate(None, None, None)
+
+
 @dataclass(frozen=True)
 class AtYears:
     """The scans at a horizon: those followed by a death, and of how many patients; those censored before it; the risk.
@@ -56,6 +59,7 @@ class HorizonResult:
         of_oracle, minus_oracle: AUC over, and less, the oracle's, paired; None without a truth.
         calibration: groups for the plot.
         roc: (false, true) positive rates, rising.
+        auc_within: AUC over pairs of scans of one outer fold alone (`metrics.auc_within`); not in older evaluations.
     """
 
     years: int
@@ -75,6 +79,7 @@ class HorizonResult:
     calibration: tuple[CalibrationGroup, ...]
     roc: tuple[tuple[float, float], ...]
     decision: tuple[NetBenefit, ...]
+    auc_within: Estimate = NOT_MEASURED
 
 
 @dataclass(frozen=True)
@@ -156,8 +161,27 @@ class Misjudged:
 
 
 @dataclass(frozen=True)
+class PairedDifference:
+    """`arm` less `against` on the same scans, with intervals by the same draws of patients for both.
+
+    Attributes:
+        auc: difference of the AUC at each horizon of the evaluation, in its order.
+        uno_c: difference of Uno's C up to the last horizon.
+    """
+
+    arm: str
+    against: str
+    auc: tuple[Estimate, ...]
+    uno_c: Estimate
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """All that one evaluation of out-of-fold predictions found. `primary` names the arm that decides."""
+    """All that one evaluation of out-of-fold predictions found. `primary` names the arm that decides.
+
+    `baselines` are those of the arms that are only there to be compared with; `differences` are of pairs of arms. An
+    older evaluation has neither.
+    """
 
     format: int
     bootstrap: int
@@ -172,6 +196,8 @@ class Evaluation:
     arms: tuple[ArmResult, ...]
     misjudged: tuple[Misjudged, ...]
     warnings: tuple[str, ...]
+    baselines: tuple[str, ...] = ()
+    differences: tuple[PairedDifference, ...] = ()
 
     @property
     def middle_years(self) -> int:

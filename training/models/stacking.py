@@ -2,7 +2,9 @@
 
 The logit of the ensemble's hazard in an interval is `slope * sum(weight * arm's logit) + intercept of the interval`;
 weights are not negative and sum to 1, so slope and intercepts are the calibration. All are found together by the
-likelihood of discrete hazards with censoring (`training.data.outcomes`). With one arm it is that arm, calibrated.
+likelihood of discrete hazards with censoring (`training.data.outcomes`), shrunk towards the arms as they are
+(`recalibration`). Where combining the arms is not better than the best of them, that one has all the weight
+(`selection`). With one arm it is that arm, calibrated.
 
 What is judged is cross-fitted: the predictions of an outer fold come from numbers found on the other folds. It is not
 wholly independent of the fold: the other folds' predictions come from arms that were trained with the fold's own
@@ -14,19 +16,20 @@ which no out-of-fold prediction can judge.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
-from dicomnode.analysis.risk.ensemble import combined, hazard_logits
+from dicomnode.analysis.risk.ensemble import combined
 from dicomnode.analysis.risk.tabular import Floats
 from dicomnode.errors import UsageError
-from training.data.outcomes import EDGES_YEARS, Outcomes, interval_targets
+from training.data.outcomes import EDGES_YEARS, Outcomes
 from training.data.splits import assert_disjoint
+from training.models import recalibration, selection
+from training.models.recalibration import Recalibration, Shrinkage
 
 NAME = "ensemble"
 
@@ -37,8 +40,6 @@ def risk_names(edges: Sequence[float]) -> tuple[str, ...]:
 
 
 RISKS = risk_names(EDGES_YEARS)
-#: Holds numbers in place that the data say nothing about, such as the intercept of an interval without a death.
-_RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Stack:
         slope: of calibration, not negative.
         intercepts: of each interval, added to the logit of its hazard.
         edges: the ends of the intervals, years.
+        concordance: Harrell's C inside, by candidate: each arm, and `selection.COMBINED`; empty in older runs.
+        shrinkage: of weights, slope and intercepts; None in older runs.
     """
 
     arms: tuple[str, ...]
@@ -58,6 +61,8 @@ class Stack:
     slope: float
     intercepts: tuple[float, ...]
     edges: tuple[float, ...] = EDGES_YEARS
+    concordance: Mapping[str, float] = field(default_factory=dict)
+    shrinkage: Shrinkage | None = None
 
     def risk(self, risks: Floats) -> Floats:
         """Cumulative risk of the ensemble (scans, intervals) from that of the arms (arms, scans, intervals)."""
@@ -71,44 +76,81 @@ class Stack:
             "slope": self.slope,
             "intercepts": list(self.intercepts),
             "edges_years": list(self.edges),
+            "concordance_inside": dict(self.concordance),
+            "shrinkage": None if self.shrinkage is None else asdict(self.shrinkage),
         }
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Stack":
         """Return the stack that `to_dict` wrote."""
         rows = (tuple(stored["weights"]), float(stored["slope"]), tuple(stored["intercepts"]))
-        return cls(tuple(stored["arms"]), *rows, tuple(map(float, stored.get("edges_years", EDGES_YEARS))))
+        shrinkage = stored.get("shrinkage")
+        return cls(
+            tuple(stored["arms"]),
+            *rows,
+            edges=tuple(map(float, stored.get("edges_years", EDGES_YEARS))),
+            concordance=dict(stored.get("concordance_inside", {})),
+            shrinkage=None if shrinkage is None else Shrinkage(**shrinkage),
+        )
 
 
-def fit(arms: Sequence[str], risks: Floats, outcomes: Outcomes) -> Stack:
-    """Find weights and calibration.
+def fit(
+    arms: Sequence[str],
+    risks: Floats,
+    outcomes: Outcomes,
+    patients: Sequence[str],
+    shrinkage: Shrinkage = recalibration.WIDEST,
+) -> Stack:
+    """Combine all arms: find weights and calibration.
 
     Args:
         arms: names.
         risks: out-of-fold cumulative risks, (arms, scans, intervals).
         outcomes: of the scans.
+        patients: of the scans.
+        shrinkage: of weights, slope and intercepts.
     """
-    logits = hazard_logits(risks)
-    targets, weights = (array.astype(np.float64) for array in interval_targets(outcomes))
-    count, (scans, intervals) = len(arms), targets.shape
+    found = recalibration.fit(selection.evidence_of(risks, outcomes, patients), shrinkage)
+    return _stack_of(arms, tuple(range(len(arms))), found, outcomes.edges, {}, shrinkage)
 
-    def loss(parameters: Floats) -> tuple[float, Floats]:
-        mix, intercepts = parameters[:count], parameters[count:]
-        mixed = np.tensordot(mix, logits, axes=1) + intercepts
-        entropy = weights * (np.logaddexp(0, mixed) - targets * mixed)
-        residual = weights * (1 / (1 + np.exp(-mixed)) - targets) / scans
-        off = mix - 1 / count
-        value = entropy.sum() / scans + _RIDGE * (off @ off + intercepts @ intercepts)
-        by_arm = np.array([(residual * arm).sum() for arm in logits]) + 2 * _RIDGE * off
-        return float(value), np.concatenate([by_arm, residual.sum(axis=0) + 2 * _RIDGE * intercepts])
 
-    start = np.concatenate([np.full(count, 1 / count), np.zeros(intervals)])
-    bounds = [(0.0, None)] * count + [(None, None)] * intervals
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000, "ftol": 1e-14})
-    mix, intercepts = found.x[:count], found.x[count:]
-    slope = float(mix.sum())
-    shares = mix / slope if slope > 0 else np.full(count, 1 / count)
-    return Stack(tuple(arms), tuple(shares.tolist()), slope, tuple(intercepts.tolist()), outcomes.edges)
+def choose(
+    arms: Sequence[str], risks: Floats, outcomes: Outcomes, patients: Sequence[str], folds: NDArray[np.int64]
+) -> Stack:
+    """Combine the arms, or serve the best of them; see `selection`.
+
+    Args:
+        arms: names.
+        risks: out-of-fold cumulative risks, (arms, scans, intervals).
+        outcomes: of the scans.
+        patients: of the scans.
+        folds: of the scans, (scans,): the outer fold that each belongs to, by patient.
+    """
+    found = selection.choose(risks, outcomes, patients, folds)
+    named = {arms[k] if isinstance(k, int) else k: c for k, c in found.concordance.items()}
+    return _stack_of(arms, found.arms, found.recalibration, outcomes.edges, named, found.shrinkage)
+
+
+def _stack_of(
+    arms: Sequence[str],
+    used: Sequence[int],
+    found: Recalibration,
+    edges: tuple[float, ...],
+    concordance: Mapping[str, float],
+    shrinkage: Shrinkage,
+) -> Stack:
+    slope = float(found.mix.sum())
+    shares = found.mix / slope if slope > 0 else np.full(len(used), 1 / len(used))
+    weights = dict(zip(used, shares.tolist(), strict=True))
+    return Stack(
+        arms=tuple(arms),
+        weights=tuple(weights.get(arm, 0.0) for arm in range(len(arms))),
+        slope=slope,
+        intercepts=tuple(found.intercepts.tolist()),
+        edges=edges,
+        concordance=concordance,
+        shrinkage=shrinkage,
+    )
 
 
 @dataclass(frozen=True)
@@ -150,9 +192,11 @@ def stack(predictions: Mapping[str, pd.DataFrame], outcomes: Outcomes) -> Stacke
     for fold in np.unique(folds):
         inside, outside = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         assert_disjoint(patients, inside, outside)
-        stacks[int(fold)] = fit(arms, risks[:, outside], outcomes[outside])
+        known = [patients[row] for row in outside]
+        stacks[int(fold)] = choose(arms, risks[:, outside], outcomes[outside], known, folds[outside])
         combined[inside] = stacks[int(fold)].risk(risks[:, inside])
-    return Stacked(fit(arms, risks, outcomes), stacks, table(NAME, first, combined, outcomes.edges))
+    final = choose(arms, risks, outcomes, patients, folds)
+    return Stacked(final, stacks, table(NAME, first, combined, outcomes.edges))
 
 
 def table(

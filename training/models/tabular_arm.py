@@ -58,10 +58,19 @@ class FittedRadiomics:
 
 @dataclass(frozen=True)
 class RadiomicsArm:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        settings: see there.
+        name: of the arm.
+        columns: the features to learn from; empty: all of the families of the settings.
+        candidates: what the inner folds choose from, of the kinds of the settings.
+    """
 
     settings: RadiomicsSettings
     name: str = "radiomics"
+    columns: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = CANDIDATES
 
     def fit(
         self,
@@ -78,7 +87,8 @@ class RadiomicsArm:
             UsageError: there is no feature to learn from.
             FitError: no model could be fitted.
         """
-        columns = [c for c in data.features if str(c).startswith(tuple(f"{f}." for f in self.settings.families))]
+        prefixes = tuple(f"{family}." for family in self.settings.families)
+        columns = list(self.columns) or [str(c) for c in data.features if str(c).startswith(prefixes)]
         if not columns:
             families = ", ".join(self.settings.families)
             raise UsageError(f"there are no features of the families {families}: see radiomics.families and [features]")
@@ -87,7 +97,7 @@ class RadiomicsArm:
         if done is None:
             scores = self._scores(data, inner, columns, folder, seed, key, progress)
             training = self._prepared(data, train, columns)
-            chosen, model = _fit_best(scores, data, training, seed)
+            chosen, model = _fit_best(self.candidates, scores, data, training, seed)
             write_json(folder / "model.json", model)
             left_out = training.choice.left_out
             write_json(folder / "fit.json", {"key": key, "chosen": chosen, "inner_loss": scores, "left_out": left_out})
@@ -107,7 +117,7 @@ class RadiomicsArm:
 
         What inner.json has is not repeated.
         """
-        candidates = [c for c in CANDIDATES if c.kind in self.settings.models]
+        candidates = [c for c in self.candidates if c.kind in self.settings.models]
         stored = _stored(folder / "inner.json", key) or {"scores": {}}
         scores: dict[str, list[float]] = stored["scores"]
         if len(scores) < len(candidates):
@@ -143,7 +153,7 @@ class RadiomicsArm:
         scans = data.cohort["scan"].to_numpy()
         rows = [scans[r].tolist() for r in (train, *(side for pair in inner for side in pair))]
         edges = () if data.outcomes.edges == EDGES_YEARS else (data.outcomes.edges,)  # folds of older runs stay known
-        kinds = [c.name for c in CANDIDATES]
+        kinds = [c.name for c in self.candidates]
         return digest(self.settings.model_dump(), columns, rows, seed, seen.hexdigest(), kinds, *edges)
 
 
@@ -181,7 +191,7 @@ def _losses(
 
 
 def _fit_best(
-    scores: Mapping[str, list[float]], data: Data, training: _Training, seed: int
+    candidates: Sequence[Candidate], scores: Mapping[str, list[float]], data: Data, training: _Training, seed: int
 ) -> tuple[str, dict[str, object]]:
     """Fit the candidate of the lowest mean loss, or the next one where that fails. Its name, the content of model.json.
 
@@ -190,7 +200,7 @@ def _fit_best(
     """
     for name in sorted((n for n in scores if scores[n]), key=lambda n: float(np.mean(scores[n]))):
         try:
-            return name, _fit(next(c for c in CANDIDATES if c.name == name), data, training, seed)
+            return name, _fit(next(c for c in candidates if c.name == name), data, training, seed)
         except FitError:
             continue
     raise FitError("no model could be fitted to the training scans: see radiomics.models and radiomics.correlation")

@@ -6,41 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomnode.analysis.findings import Risk
 from dicomnode.analysis.measures import quantify
 from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.queries import PriorScan, Question
 from dicomnode.analysis.risk.tabular import BATCH_PARTS, names_of
-from dicomnode.errors import RefusedError, UsageError
+from dicomnode.errors import UsageError
 from dicomnode.registry_format.volumes import read_volume
 from training.models.arm import Data, Rows
-from training.progress_type import ProgressCallback
 
 #: Regions that can be measured again on a volume that a node has kept: all their voxels are in it, unchanged. It is cut
 #: to the lungs' box, so grids begin elsewhere: that moves the border of rim and core, and all that radiomics resamples.
 WHOLE = ("lungs", "right", "left")
-
-
-def risks(bundle: Bundle, data: Data, progress: ProgressCallback) -> NDArray[np.float64]:
-    """Probability of death within each of the bundle's horizons, (scans, horizons).
-
-    Raises:
-        UsageError: a scan lacks what the bundle needs: its volume, or measured numbers.
-    """
-    answers: dict[int, Risk] = {}
-    rows = np.argsort(data.cohort["date"].to_numpy(), kind="stable")
-    for done, row in enumerate(rows, start=1):
-        number = int(row)
-        before = data.prior(number)
-        known = None if before is None else _prior(data, number, answers[before])
-        scan = as_served(data, number, known)
-        try:
-            answers[number] = bundle.predict(scan.volume, scan.labels, scan.features, known, scan.scanner)
-        except RefusedError as error:
-            name = data.cohort["scan"].iloc[number]
-            raise UsageError(f"{bundle.folder} cannot be applied to the scan {name}: {error.text}") from None
-        progress(f"Applying {bundle.name} {bundle.version}", done, len(rows))
-    return np.array([[h.probability for h in answers[row].horizons] for row in range(len(rows))])
 
 
 def as_served(data: Data, row: int, prior: PriorScan | None = None) -> Question:
@@ -61,10 +37,6 @@ def as_served(data: Data, row: int, prior: PriorScan | None = None) -> Question:
 
 def _finite(data: Data, row: int) -> Iterator[tuple[object, float]]:
     return ((name, value) for name, value in data.features.iloc[row].items() if np.isfinite(value))
-
-
-def _prior(data: Data, row: int, risk: Risk) -> PriorScan:
-    return PriorScan(float(data.cohort["years_since_prior"].iloc[row]), risk.bundle_sha256, risk.scan_codes)
 
 
 def looked_at(data: Data, folds: Rows) -> list[int]:

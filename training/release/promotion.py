@@ -17,6 +17,7 @@ from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.load_bundle import load
 from dicomnode.errors import BundleError, GateError, UsageError
 from dicomnode.files import sha256_of, write_whole
+from training.evaluation import bar as bars
 from training.files import alone
 from training.release import verdict
 
@@ -33,6 +34,7 @@ class Promotion:
         bundle, bundle_sha256: what serves from then on: its folder's name, and what was consented to.
         before, before_sha256: what served until then; "" for nothing.
         gate_sha256: of the verdict; "" for a rollback.
+        departures: where the thresholds of the gate were not the defaults.
     """
 
     at: str
@@ -42,6 +44,7 @@ class Promotion:
     before: str
     gate_sha256: str
     before_sha256: str = ""
+    departures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ def promote(run: Path, weights: Path) -> Promotion:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.copytree(run / "bundle", temporary)
             temporary.rename(weights / name)
-        return _serve(weights, "promoted", _BundleRef(name, bundle.sha256), before, gate_sha256)
+        departures = bars.load(weights)[0].departures
+        return _serve(weights, "promoted", _BundleRef(name, bundle.sha256), before, gate_sha256, departures)
 
 
 def rollback(weights: Path) -> Promotion:
@@ -116,6 +120,7 @@ def rollback(weights: Path) -> Promotion:
             _BundleRef(last.before, last.before_sha256),
             _BundleRef(now, last.bundle_sha256),
             "",
+            (),
         )
 
 
@@ -195,6 +200,13 @@ def _consent(run: Path, weights: Path, bundle: Bundle, before: _BundleRef) -> tu
         raise UsageError(f"the bundle of {run} is already in service, as {before.name}")
     compare = f"`training compare {run} {weights / CURRENT}`"
     found, gate_sha256 = verdict.read(run, compare)
+    bar, source = bars.load(weights)
+    if found.bar and bars.GateBar.model_validate(found.bar) != bar:
+        raise UsageError(f"{run / verdict.GATE} was judged by other thresholds than {source}: run {compare} again")
+    if not found.bar and found.passed:
+        raise UsageError(
+            f"{run / verdict.GATE} was judged by the run's own thresholds, as older versions did: run {compare} again"
+        )
     if not found.passed:
         failed = "; ".join(check.text for check in found.checks if not check.passed)
         raise GateError(f"the run did not pass the gate: {failed}")
@@ -223,7 +235,9 @@ def _find_bundle(weights: Path, sha256: str) -> _BundleRef:
     return _BundleRef()
 
 
-def _serve(weights: Path, what: str, new: _BundleRef, before: _BundleRef, gate_sha256: str) -> Promotion:
+def _serve(
+    weights: Path, what: str, new: _BundleRef, before: _BundleRef, gate_sha256: str, departures: tuple[str, ...]
+) -> Promotion:
     """Let `current` mean `new`, if that is still the bundle of its digest ("" in a history of long ago: any)."""
     found = load(weights / new.name, allow_demo=True)
     if new.sha256 and found.sha256 != new.sha256:
@@ -239,6 +253,7 @@ def _serve(weights: Path, what: str, new: _BundleRef, before: _BundleRef, gate_s
         before=before.name,
         gate_sha256=gate_sha256,
         before_sha256=before.sha256,
+        departures=departures,
     )
     lines = [json.dumps(asdict(p)) + "\n" for p in (*history(weights), done)]
     write_whole(weights / HISTORY, "".join(lines))

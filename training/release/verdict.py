@@ -1,7 +1,8 @@
 """The gate's verdict on a run, as the file `gate.json` in the run: a consent to one step, or the reasons against it."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -23,13 +24,26 @@ class GateCheck:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """All conditions, and what was compared with what. `current_sha256`: "" where nothing served before."""
+    """All conditions, and what was compared with what.
+
+    Attributes:
+        passed, checks: all of the checks have to be passed.
+        bundle_sha256: of the run's bundle.
+        current_sha256: of the bundle in service; "" where nothing served before.
+        made_at: when; each comparison is a consent of its own.
+        bar: the thresholds (`training.evaluation.bar`); empty in a verdict of before, by the run's own.
+        departures: where these are not the defaults.
+        judged_on: on whom the bundle in service was judged; "" without one.
+    """
 
     passed: bool
     checks: tuple[GateCheck, ...]
     bundle_sha256: str
     current_sha256: str
     made_at: str
+    bar: Mapping[str, int | float | tuple[float, float] | None] = field(default_factory=dict)
+    departures: tuple[str, ...] = ()
+    judged_on: str = ""
 
 
 def write(run: Path, verdict: GateVerdict) -> None:

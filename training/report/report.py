@@ -100,7 +100,11 @@ def _content(facts: RunFacts) -> Content:
     years = [h.years for h in evaluation.horizons]
     tables = {
         "auc": report_tables.auc(facts),
-        "discrimination": report_tables.by_metric(facts, ("auc_one_scan", "auc_adjusted", "minus_oracle", "of_oracle")),
+        "gate": report_tables.gate(facts),
+        "differences": report_tables.differences(facts),
+        "discrimination": report_tables.by_metric(
+            facts, ("auc_within", "auc_one_scan", "auc_adjusted", "minus_oracle", "of_oracle")
+        ),
         "calibration": report_tables.calibration(facts),
         "threshold": report_tables.by_metric(facts, ("sensitivity", "specificity", "net_benefit")),
         "horizons": report_tables.horizons(facts),
@@ -130,11 +134,28 @@ def _summary(facts: RunFacts, primary: ArmResult) -> tuple[str, ...]:
         f"{e.scans} scans of {e.patients} patients, {e.deaths} of whom died; median follow-up "
         f"{e.median_follow_up_years:.1f} years after a scan. {_independence(primary)}"
     ]
+    if (chosen := _chosen(facts)) is not None:
+        lines.append(chosen)
     for h in primary.horizons:
         oracle = f", {text_of(h.of_oracle)} of the oracle's" if h.of_oracle else ""
         slope = text_of(h.calibration_slope)
         lines.append(f"{primary.arm}, {h.years} y: AUC {text_of(h.auc)}{oracle}; calibration slope {slope}")
     return tuple(lines)
+
+
+def _chosen(facts: RunFacts) -> str | None:
+    """Say whether the arms were combined, where there were several to choose from."""
+    inside = facts.ensemble.get("concordance_inside") or {}
+    if "combined" not in inside:
+        return None
+    used = [arm for arm, w in zip(facts.ensemble["arms"], facts.ensemble["weights"], strict=True) if w > 0]
+    ranked = ", ".join(f"{name} {value:.3f}" for name, value in inside.items())
+    if len(used) == 1:
+        return (
+            f"Combining the arms was not better than the best of them by the inner data, so {used[0]} alone is served, "
+            f"calibrated (Harrell's C inside: {ranked})."
+        )
+    return f"The arms are combined, which was better than the best of them by the inner data (Harrell's C: {ranked})."
 
 
 def _independence(primary: ArmResult) -> str:

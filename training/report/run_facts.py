@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ class RunFacts:
         split: outer folds and their patients; empty without.
         fits: by arm, the content of each fold's `fit.json`.
         networks: the settings in force for the arms that are networks; None without such an arm.
+        gate: content of `gate.json`; empty before the run was compared.
     """
 
     name: str
@@ -64,11 +65,13 @@ class RunFacts:
     split: tuple[int, ...]
     fits: Mapping[str, tuple[Mapping[str, Any], ...]]
     networks: "DeepSettings | None"
+    gate: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The arms that were fitted, without their ensemble."""
-        return tuple(result.arm for result in self.evaluation.arms if result.arm != ENSEMBLE)
+        """The arms that were fitted, without their ensemble and what they are compared with."""
+        others = (ENSEMBLE, *self.evaluation.baselines)
+        return tuple(result.arm for result in self.evaluation.arms if result.arm not in others)
 
     @property
     def network_arms(self) -> tuple[str, ...]:
@@ -133,6 +136,7 @@ def read(folder: Path) -> RunFacts:
         split=tuple(len(fold) for fold in _json(folder / "splits.json").get("outer", ())),
         fits={result.arm: _fits(folder / "arms" / result.arm) for result in evaluation.arms},
         networks=_networks(run) if any(result.arm in DEEP_ARMS for result in evaluation.arms) else None,
+        gate=_json(folder / "gate.json"),
     )
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.evaluation.records import ArmResult, Estimate
+from training.evaluation.records import NOT_MEASURED, ArmResult, Estimate
 from training.report.checklists import interval
 from training.report.run_facts import RunFacts
 
-_NOT_MEASURED = "not estimable"
+_NOT_ESTIMABLE = "not estimable"
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,14 @@ class ReportTable:
 
 def text_of(estimate: Estimate | None) -> str:
     """As `checklists.interval`, or that it was not measured."""
-    return _NOT_MEASURED if estimate is None or estimate.value is None else interval(estimate)
+    return _NOT_ESTIMABLE if estimate is None or estimate.value is None else interval(estimate)
 
 
 def auc(facts: RunFacts) -> ReportTable:
     """Laid out like the study's, with its own figures below where its disease and horizons are these."""
     e = facts.evaluation
-    rows = [(a.arm, *(text_of(h.auc) for h in a.horizons), text_of(a.uno_c)) for a in e.arms]
+    named = {name: f"{name} (baseline)" for name in e.baselines}
+    rows = [(named.get(a.arm, a.arm), *(text_of(h.auc) for h in a.horizons), text_of(a.uno_c)) for a in e.arms]
     if e.oracle:
         rows.append(("oracle (true risk)", *(text_of(o.auc) for o in e.oracle), ""))
     if facts.published:
@@ -56,7 +57,31 @@ def auc(facts: RunFacts) -> ReportTable:
     return ReportTable(head, tuple(rows))
 
 
+def gate(facts: RunFacts) -> ReportTable:
+    """Return the gate's verdict by condition; no row before the run was compared."""
+    checks = facts.gate.get("checks", ())
+    rows = [("passed" if c["passed"] else "FAILED", str(c["name"]), str(c["text"])) for c in checks]
+    return ReportTable(("", "condition", "found and required"), tuple(rows))
+
+
+def differences(facts: RunFacts) -> ReportTable:
+    """Return paired differences of discrimination, a row a pair of arms."""
+    e = facts.evaluation
+    rows = [(f"{d.arm} minus {d.against}", *(_signed(auc) for auc in d.auc), _signed(d.uno_c)) for d in e.differences]
+    head = ("difference", *(f"AUC, {h.years} y" for h in e.horizons), f"Uno's C, {e.horizons[-1].years} y")
+    return ReportTable(head, tuple(rows))
+
+
+def _signed(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return _NOT_ESTIMABLE
+    if estimate.lower is None or estimate.upper is None:
+        return f"{estimate.value:+.3f}"
+    return f"{estimate.value:+.3f} ({estimate.lower:+.3f} to {estimate.upper:+.3f})"
+
+
 _NAMES = {
+    "auc_within": "AUC, within folds",
     "auc_one_scan": "AUC, one scan per patient",
     "auc_adjusted": "AUC, covariate-adjusted censoring",
     "minus_oracle": "AUC minus oracle AUC",
@@ -77,7 +102,8 @@ def by_metric(facts: RunFacts, metrics: Sequence[str]) -> ReportTable:
     for arm in facts.evaluation.arms:
         for metric in metrics:
             estimates: list[Estimate | None] = [getattr(h, metric) for h in arm.horizons]
-            if any(e is not None for e in estimates):
+            unknown = (None, NOT_MEASURED) if metric == "auc_within" else (None,)  # older evaluations lack it
+            if any(e not in unknown for e in estimates):
                 name = "" if arm.arm in {row[0] for row in rows} else arm.arm
                 rows.append((name, _NAMES[metric], *(text_of(e) for e in estimates)))
     return ReportTable(("arm", "metric", *(f"{h.years} y" for h in facts.evaluation.horizons)), tuple(rows))

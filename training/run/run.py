@@ -1,9 +1,10 @@
 """A run, from registry and outcomes to report and bundle, in steps that a run folder remembers.
 
-cohort → splits → features → arms → ensemble → evaluation → report → bundle. Killed and started again, it goes on where
-it was: a step that is done is not repeated, an arm goes on inside its fold.
+cohort → splits → features → arms → ensemble → baselines → evaluation → report → bundle. Killed and started again, it
+goes on where it was: a step that is done is not repeated, an arm goes on inside its fold.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,11 +24,13 @@ from training.data.outcomes import HORIZONS_YEARS
 from training.data.registry_folder import Registry
 from training.data.registry_folder import read as read_registry
 from training.data.splits import Nested, assert_disjoint
+from training.evaluation.bar import departures
 from training.features import compute
 from training.features.leak_checks import names_patients, suspicious
 from training.files import alone, digest, write_json
 from training.models import stacking
 from training.models.arm import DEEP_ARMS, Arm, Data
+from training.models.baseline_settings import columns_of
 from training.models.registry import check_files, make_arm
 from training.progress_type import ProgressCallback
 from training.run import volume_digests
@@ -36,7 +39,7 @@ from training.run.record import Record
 from training.run.settings import RunSettings, defaults
 
 #: Settings that may change when a finished run is started again: only what hangs on them is then done anew.
-_LATE = ("evaluation", "bundle", "gate", "provenance")
+_LATE = ("baselines", "evaluation", "bundle", "gate", "provenance")
 #: Those that change no number: how many share the work, and where files lie (what they hold has a digest).
 _FREE = tuple(
     f"settings.{name}" for name in ("features.workers", "deep.workers", "deep.cache", "deep.pretrained.*.path")
@@ -88,6 +91,10 @@ def run(settings: RunSettings, toml: str, progress: ProgressCallback, until: str
         record = Record(folder, settings.model_dump(mode="json"), _fixed(settings, registry), _FREE, _DEFAULTS)
         _state_provenance(settings, registry, record)
         write_whole(folder / "run.toml", toml)
+        if asked := departures(settings.gate.model_dump(), settings.horizons):
+            record.warn(
+                f"[gate] asks for {', '.join(asked)}, and sets nothing: the node's gate.toml does (weights folder)"
+            )
         run_ = _Run(folder, settings, registry, record, arms, progress)
         for step in STEPS[: names.index(until) + 1]:
             key = digest(*(getattr(settings, name).model_dump() for name in step.settings))
@@ -276,6 +283,28 @@ def _ensemble(run_: _Run) -> None:
     write_whole(run_.folder / "predictions.parquet", whole.to_parquet(index=False))
 
 
+def _baselines(run_: _Run) -> None:
+    """Fit what the arms are compared with; `baselines.json` says which there are, on which features."""
+    from training.models.baselines import make_baseline  # noqa: PLC0415
+    from training.models.tabular_models import FitError  # noqa: PLC0415
+
+    wanted = run_.settings.baselines
+    data = read_data(run_.folder, run_.registry.folder, run_.settings.horizons)
+    features = [str(name) for name in data.features]
+    fitted: dict[str, object] = {}
+    for name in wanted.fit:
+        columns = columns_of(name, features, wanted.quantity)
+        if not columns:
+            run_.record.warn(f"there is no baseline {name} to compare with: the registry has no feature for it")
+            continue
+        try:
+            _arm(run_, make_baseline(name, columns))
+            fitted[name] = columns
+        except (UsageError, FitError) as error:
+            run_.record.warn(f"there is no baseline {name} to compare with: {error}")
+    write_json(run_.folder / "baselines.json", fitted)
+
+
 def _evaluation(run_: _Run) -> None:
     from training.evaluation.evaluate import evaluate  # noqa: PLC0415  (each step imports what it needs)
 
@@ -283,7 +312,11 @@ def _evaluation(run_: _Run) -> None:
     predictions = pd.read_parquet(run_.folder / "predictions.parquet")
     known = run_.registry.folder / "truth.csv"  # of a synthetic registry, for the oracle alone
     truth = pd.read_csv(known) if run_.registry.synthetic and known.is_file() else None
-    found = evaluate(frame, predictions, run_.settings.evaluation, truth, run_.settings.horizons)
+    baselines = list(json.loads((run_.folder / "baselines.json").read_text("utf-8")))
+    predictions = pd.concat(
+        [predictions, *(pd.read_parquet(_predictions(run_.folder, n)) for n in baselines)], ignore_index=True
+    )
+    found = evaluate(frame, predictions, run_.settings.evaluation, truth, run_.settings.horizons, baselines)
     write_whole(run_.folder / "evaluation.json", found.to_json())
 
 
@@ -320,7 +353,8 @@ STEPS = (
     RunStep("features", "features.parquet", _features),
     RunStep("arms", "arms", _arms),
     RunStep("ensemble", "predictions.parquet", _ensemble),
-    RunStep("evaluation", "evaluation.json", _evaluation, ("evaluation",)),
-    RunStep("report", "report.html", _report, ("evaluation", "provenance")),
-    RunStep("bundle", "bundle", _bundle, ("evaluation", "bundle", "provenance")),
+    RunStep("baselines", "baselines.json", _baselines, ("baselines",)),
+    RunStep("evaluation", "evaluation.json", _evaluation, ("baselines", "evaluation")),
+    RunStep("report", "report.html", _report, ("baselines", "evaluation", "provenance")),
+    RunStep("bundle", "bundle", _bundle, ("baselines", "evaluation", "bundle", "provenance")),
 )

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dicomnode.errors import UsageError
 from training.data import covariate_types, former_names
 from training.data.follow_up import Transplant
-from training.data.outcomes import HORIZONS_YEARS, LAST_HORIZON_YEARS, middle_of
+from training.data.outcomes import HORIZONS_YEARS, LAST_HORIZON_YEARS
+from training.evaluation.bar import GateBar
 from training.features.settings import FeatureSettings
+from training.models.baseline_settings import BaselineSettings
 from training.models.tabular_settings import RadiomicsSettings
 from training.run.provenance_settings import ProvenanceSettings
 from training.toml_table import TomlTable
@@ -49,24 +51,6 @@ class BundleSettings(TomlTable):
     version: str = Field("1", min_length=1, max_length=32, description="model version")
 
 
-class GateSettings(TomlTable):
-    """`[gate]`: what a bundle must achieve before it may go into service (`training compare`)."""
-
-    horizon_years: int = Field(3, ge=1, description="horizon to be judged, one of `horizons`; default: the middle one")
-    margin: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="non-inferiority margin: how far below 0 the AUC difference's interval may reach, 0 to 1",
-    )
-    calibration_slope: tuple[float, float] = Field(
-        (0.8, 1.25), description="lowest and highest acceptable slope, around 1"
-    )
-    calibration_intercept: float = Field(
-        0.3, ge=0, description="largest acceptable calibration-in-the-large, in absolute value"
-    )
-
-
 class RunSettings(TomlTable):
     """A run. Paths are relative to the TOML file's folder."""
 
@@ -93,21 +77,11 @@ class RunSettings(TomlTable):
     radiomics: RadiomicsSettings = RadiomicsSettings()
     #: Checked by `training.models.deep.settings`, whose table it is.
     deep: dict[str, object] = Field({}, description="settings of the networks")
+    baselines: BaselineSettings = BaselineSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     bundle: BundleSettings = BundleSettings()
-    gate: GateSettings = GateSettings()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _judged_in_the_middle(cls, table: object) -> object:
-        """Where only `horizons` is stated, the gate judges at the middle one of them."""
-        if not isinstance(table, dict) or not isinstance(horizons := table.get("horizons"), list | tuple):
-            return table
-        gate = table.get("gate", {})
-        whole = horizons and all(isinstance(years, int) for years in horizons)
-        if not whole or not isinstance(gate, dict) or "horizon_years" in gate:
-            return table
-        return {**table, "gate": {**gate, "horizon_years": middle_of(horizons)}}
+    #: Sets nothing: the bar is the node's. Kept for settings of before, and marked where it departs.
+    gate: GateBar = GateBar()
 
     @field_validator("deep")
     @classmethod
@@ -121,8 +95,16 @@ def defaults() -> dict[str, Any]:
     return RunSettings(registry=Path(), outcomes=Path(), out=Path()).model_dump(mode="json", exclude=paths)
 
 
-def load(path: Path, out: Path | None = None) -> RunSettings:
-    """Read a run's settings; `out` replaces the file's run folder. All paths in them are absolute.
+def load(
+    path: Path, out: Path | None = None, *, registry: Path | None = None, outcomes: Path | None = None
+) -> RunSettings:
+    """Read a run's settings. All paths in them are absolute.
+
+    Args:
+        path: the TOML file.
+        out: the run folder, in place of the file's.
+        registry: in place of the file's, which then need not name one.
+        outcomes: in place of the file's, which then need not name one.
 
     Raises:
         UsageError: the file is missing or no TOML, a key is unknown, a value does not fit.
@@ -133,6 +115,8 @@ def load(path: Path, out: Path | None = None) -> RunSettings:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # not TOML, not UTF-8
         raise UsageError(f"{path} is not TOML: {error}") from None
+    given = {"registry": registry, "outcomes": outcomes, "out": out}
+    stored |= {name: str(value.absolute()) for name, value in given.items() if value is not None}
     settings = from_dict(stored, str(path))
     # Absolute: the run's record keeps them, and report and gate may be called from another folder.
     folder = path.parent.absolute()
@@ -141,8 +125,7 @@ def load(path: Path, out: Path | None = None) -> RunSettings:
         deep = _placed_deep(settings.deep, folder)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    run = folder / settings.out if out is None else out.absolute()
-    return settings.model_copy(update={**placed, "out": run, "deep": deep})
+    return settings.model_copy(update={**placed, "out": folder / settings.out, "deep": deep})
 
 
 def _placed_deep(table: dict[str, object], folder: Path) -> dict[str, object]:
@@ -175,11 +158,6 @@ def from_dict(stored: Mapping[str, object], where: str) -> RunSettings:
     horizons = settings.horizons
     if list(horizons) != sorted(set(horizons)):
         raise UsageError(f"{where}: horizons: {list(horizons)}: give each year once, rising")
-    if settings.gate.horizon_years not in horizons:
-        raise UsageError(
-            f"{where}: gate.horizon_years: {settings.gate.horizon_years} is not one of the horizons "
-            f"({', '.join(map(str, horizons))}): choose one of them"
-        )
     try:
         covariate_types.declared(settings.covariate_types, "covariate_types")
     except UsageError as error:

@@ -90,7 +90,7 @@ class FoldModels:
         members = {name: found[np.arange(self.members) % len(found)] for name, found in risks.items()}
         every = {name: look for found in looks.values() for name, look in found.items()}
         codes = {name: look.code for name, look in every.items() if look.code}
-        return Answer(self.ensemble.combine(members), self._attention(looks), codes, flags)
+        return Answer(self.ensemble.combine(members), self._attention(looks), codes, flags, risks)
 
     def _looks(self, scan: Question) -> "dict[str, dict[str, _Look]]":
         """By arm and network."""

@@ -52,9 +52,11 @@ class Answer:
         attention: mean over the networks, by their arms' weights: (slices,), sums to 1; None where none has a say.
         codes: by network, what it remembers the scan by.
         flags: doubts.
+        by_arm: cumulative risk by the fold models of each arm, not yet joined: (models, intervals).
     """
 
     risks: NDArray[np.float64]
     attention: NDArray[np.float64] | None = None
     codes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
+    by_arm: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)

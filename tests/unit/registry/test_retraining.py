@@ -1,6 +1,7 @@
 """The scheduled retraining: by cron's words, one at a time, never without settings, scans and outcomes."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 
 from dicomnode import config
 from dicomnode.errors import ConfigurationError, UsageError
-from dicomnode.registry.retraining import Retraining, retrain, trigger
+from dicomnode.operations.checks import _retraining
+from dicomnode.registry.retraining import Retraining, check_settings, retrain, trigger
 from dicomnode.store.catalog.catalog import Catalog
 from tests.conftest import ROOT
 from tests.helpers.registry_node import Node, analysis
@@ -93,6 +95,73 @@ def test_the_end_reaches_what_it_has_started(tmp_path: Path, monkeypatch: pytest
     until("at work", lambda: is_at_work(mark))
     retraining.stop()
     until("the last has ended", lambda: is_free(mark), 10)
+
+
+ANSWERS = """
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index("--out") + 1] if "--out" in sys.argv else sys.argv[2])
+folder.mkdir(exist_ok=True)
+pathlib.Path("asked").open("a").write(json.dumps(sys.argv[1:]) + "\\n")
+checks = [{{"name": "calibration slope", "passed": True, "text": "fine"}},
+          {{"name": "discrimination", "passed": {passed}, "text": "AUC lower by 0.05"}}]
+(folder / "gate.json").write_text(json.dumps({{"passed": {passed}, "checks": checks}}))
+sys.exit(0 if {passed} or sys.argv[1] == "run" else 3)
+"""
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_the_gate_decides_what_is_said(prepared: Path, passed: bool) -> None:
+    """Status 3 and the reasons where it refused; `promote` is offered only where it passed."""
+    (prepared.parent / "training" / "__main__.py").write_text(ANSWERS.format(passed=passed))
+    command = [sys.executable, "-m", "dicomnode", "registry", "retrain", "--config", str(prepared)]
+    where = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=prepared.parent, env=where, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == (0 if passed else 3), done.stderr
+    assert ("training promote" in done.stdout) is passed
+    assert ("discrimination: AUC lower by 0.05" in done.stderr) is not passed and "calibration" not in done.stderr
+    run, compare = (json.loads(line) for line in (prepared.parent / "asked").read_text().splitlines())
+    assert run[:2] == ["run", str(prepared.with_name("training.toml"))]
+    assert [Path(run[i + 1]).name for i in (2, 4, 6)] == ["registry", "outcomes.csv", "run"]
+    assert compare[-2:] == ["--weights", str(prepared.parent / "weights")]
+
+
+FITS = "[features]\nradiomics = false\n[splits]\nouter = 2\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (FITS, ""),
+        ("", r"features\.radiomics = true, and an export will hold none: set analysis\.radiomics = true"),
+        (FITS + "folds = 5", r"splits\.folds: unknown key"),
+        ('arms = ["resnet20"]\n' + FITS, "'resnet20' is unknown"),
+        ('covariates = "lung.csv"\n' + FITS, r"covariates: .*lung\.csv does not exist"),
+        (FITS + "[gate]\ncalibration_slope = [1.25, 0.8]", "give a range around 1"),
+        (FITS.replace("false", 'false\nsource = "volumes"'), "cut to the lungs"),
+        ("arms = [", "is not TOML"),
+    ],
+)
+def test_the_settings_are_checked_against_what_an_export_will_hold(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "training.toml").write_text(text)
+    table = {"registry": {"record": True, "volumes": True}, "analysis": {"radiomics": False}}
+    settings = config.parse(table, tmp_path / "ae_config.toml")
+    if not message:
+        assert "settings fit: radiomics" in check_settings(settings, None)
+        return
+    with pytest.raises(UsageError, match=message):
+        check_settings(settings, None)
+
+
+def test_check_finds_a_scheduled_run_that_the_gate_could_not_judge(tmp_path: Path) -> None:
+    (tmp_path / "training.toml").write_text(FITS)
+    without = config.parse({"registry": {"record": True}}, tmp_path / "ae_config.toml")
+    with pytest.raises(UsageError, match=r"the gate needs the scans' volumes.*set registry\.volumes = true"):
+        check_settings(without, None)
+    scheduled = {"retraining": {"schedule": "0 2 * * sun"}, "registry": {"record": True}}
+    result = next(iter(_retraining(config.parse(scheduled, tmp_path / "ae_config.toml"))))
+    assert not result.ok and "registry.volumes = true" in result.text
 
 
 @pytest.fixture

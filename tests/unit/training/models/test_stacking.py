@@ -12,9 +12,16 @@ from dicomnode.errors import UsageError
 from training.data.outcomes import Outcomes, loss_of_risk
 from training.data.splits import LeakageError
 from training.models import stacking
-from training.models.stacking import RISKS, Stack, fit, stack
+from training.models.recalibration import NARROWEST
+from training.models.stacking import RISKS, Stack, choose, stack
+from training.models.stacking import fit as fit_all
 
 SCANS = 1500
+PATIENTS = [f"P{i // 2}" for i in range(SCANS)]
+
+
+def fit(arms: list[str], risks: np.ndarray, outcomes: Outcomes) -> Stack:
+    return fit_all(arms, risks, outcomes, PATIENTS)
 
 
 def truth(seed: int = 1) -> tuple[np.ndarray, np.ndarray, Outcomes]:
@@ -35,7 +42,7 @@ def frames(*risks: np.ndarray, folds: int = 5) -> dict[str, pd.DataFrame]:
     scans = pd.DataFrame(
         {
             "scan": [f"S{i}" for i in range(SCANS)],
-            "patient": [f"P{i // 2}" for i in range(SCANS)],
+            "patient": PATIENTS,
             "fold": [i // 2 % folds for i in range(SCANS)],
         }
     )
@@ -55,7 +62,7 @@ def test_a_miscalibrated_arm_is_set_right() -> None:
     steep = risk_of_logits(2 * hazard_logits(risks) + 1)
     made = fit(["one"], steep[None], outcomes)
     assert made.weights == (1.0,) and made.slope == pytest.approx(0.5, abs=0.07)
-    np.testing.assert_allclose(made.intercepts, -0.5, atol=0.3)
+    np.testing.assert_allclose(made.intercepts[:4], -0.5, atol=0.3)  # the fifth interval has the fewest deaths
     assert loss_of_risk(made.risk(steep[None]), outcomes) < loss_of_risk(steep, outcomes) - 0.05
     assert np.abs(made.risk(steep[None]) - risks).mean() < 0.03
 
@@ -83,12 +90,44 @@ def test_an_interval_without_deaths_keeps_a_finite_intercept() -> None:
     _, risks, outcomes = truth()
     early = Outcomes(np.minimum(outcomes.years, 2.9), outcomes.event & (outcomes.years < 2.9))
     made = fit(["a"], risks[None], early)
-    assert np.isfinite(made.intercepts).all() and made.intercepts[4] == pytest.approx(0, abs=1e-6)
+    assert np.isfinite(made.intercepts).all() and made.slope == pytest.approx(1, abs=0.2)
+    mean = hazard_logits(risks)[:, 4].mean()
+    assert made.slope * mean + made.intercepts[4] == pytest.approx(mean, abs=1e-6), "the level is left as it is"
+
+
+def test_a_narrow_prior_leaves_the_arm_as_it_is() -> None:
+    _, risks, outcomes = truth()
+    steep = risk_of_logits(2 * hazard_logits(risks) + 1)
+    few = np.arange(60)
+    made = fit_all(["one"], steep[None][:, few], outcomes[few], PATIENTS[:60], NARROWEST)
+    np.testing.assert_allclose(made.risk(steep[None]), steep, atol=0.03)
+
+
+def test_arms_are_combined_only_where_that_ranks_better_than_the_best() -> None:
+    score, risks, outcomes = truth()
+    rng, folds = np.random.default_rng(4), np.array([i // 2 % 5 for i in range(SCANS)])
+    halves = [risks_of(score + rng.normal(size=SCANS), 0.5) for _ in range(2)]
+    together = choose(["a", "b"], np.stack(halves), outcomes, PATIENTS, folds)
+    assert min(together.weights) > 0.3 and together.concordance["combined"] > together.concordance["a"]
+    empty = risks_of(rng.normal(size=SCANS), 0.5)
+    alone = choose(["empty", "good"], np.stack([empty, risks]), outcomes, PATIENTS, folds)
+    assert alone.weights == (0.0, 1.0) and alone.concordance["good"] > alone.concordance["empty"]
+    assert alone.shrinkage == NARROWEST, "the truth needs no calibration"
+
+
+def test_large_data_set_a_miscalibrated_arm_right() -> None:
+    _, risks, outcomes = truth()
+    steep = risk_of_logits(1.5 * hazard_logits(risks) + 0.5)
+    table = stack(frames(steep), outcomes)
+    assert table.final.slope == pytest.approx(1 / 1.5, abs=0.08)
+    assert np.abs(table.predictions[list(RISKS)].to_numpy() - risks).mean() < 0.03
 
 
 def test_the_numbers_survive_json() -> None:
     _, risks, outcomes = truth()
     made = fit(["a", "b"], np.stack([risks, risks]), outcomes)
+    old = {k: v for k, v in made.to_dict().items() if k not in ("concordance_inside", "shrinkage")}
+    assert Stack.from_dict(old).risk(np.stack([risks, risks])).shape == risks.shape
     assert Stack.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
 

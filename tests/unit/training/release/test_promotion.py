@@ -4,6 +4,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dicomnode.analysis.risk.load_bundle import read
 from dicomnode.errors import BundleError, GateError, UsageError
 from tests.conftest import ROOT
 from tests.helpers.bundles import change
+from training.evaluation.bar import GateBar
 from training.release import promotion, verdict
 from training.release.verdict import GateCheck, GateVerdict
 
@@ -24,7 +26,9 @@ DEMO = ROOT / "weights" / "demo-synthetic"
 def consent(run: Path, current: str, *, passed: bool = True) -> Path:
     """The gate's verdict on the run's bundle beside `current` (a digest, or "")."""
     checks = (GateCheck("discrimination", passed, "AUC is lower by 0.05"),)
-    verdict.write(run, GateVerdict(passed, checks, read(run / "bundle").sha256, current, datetime.now(UTC).isoformat()))
+    now = datetime.now(UTC).isoformat()
+    bar = GateBar().model_dump()
+    verdict.write(run, GateVerdict(passed, checks, read(run / "bundle").sha256, current, now, bar))
     return run
 
 
@@ -102,6 +106,24 @@ def test_refused_without_a_consent_to_this_step(tmp_path: Path, weights: Path) -
     with pytest.raises(UsageError, match=r"nosuch has no bundle: finish the run with `training run`"):
         promotion.promote(tmp_path / "nosuch", weights)
     assert promotion.served(weights) is None
+
+
+@pytest.mark.slow
+def test_the_bar_is_the_node_s_at_the_moment_of_promotion(tmp_path: Path, weights: Path) -> None:
+    """A verdict by other thresholds, or by the run's own as of before, is no consent; the history names departures."""
+    (weights / "gate.toml").write_text("margin = 0.1")
+    run = run_folder(tmp_path / "a", "8", "")
+    with pytest.raises(UsageError, match=r"judged by other thresholds than .*gate\.toml: run `training compare"):
+        promotion.promote(run, weights)
+    (weights / "gate.toml").unlink()
+    found, _ = verdict.read(run, "")
+    verdict.write(run, replace(found, bar={}))
+    with pytest.raises(UsageError, match="judged by the run's own thresholds, as older versions did"):
+        promotion.promote(run, weights)
+    (weights / "gate.toml").write_text("margin = 0.1")
+    verdict.write(run, replace(found, bar=GateBar(margin=0.1).model_dump()))
+    promotion.promote(run, weights)
+    assert list(promotion.history(weights)[-1].departures) == ["margin 0.1 (default 0.05)"]
 
 
 @pytest.mark.slow
