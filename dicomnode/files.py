@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from dicomnode.uids import is_uid
+from dicomnode.logs import is_uid
 
 #: The content of a file, text as UTF-8, or what writes it into the open file.
 Content = bytes | str | Callable[[BinaryIO], object]

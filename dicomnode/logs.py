@@ -21,8 +21,6 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import IO, Any
 
-from dicomnode.uids import is_uid
-
 log = logging.getLogger(__name__)
 
 _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -39,6 +37,9 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-
 #: The attribute of a record that holds the frames of an error.
 _WHERE = "dicomnode_where"
 _PLACEHOLDER = re.compile(r"%(\(\w+\))?[-#0 +]*[\d*]*(\.[\d*]+)?[a-zA-Z]")
+#: PS3.5 section 9.1, but leading zeros in a component are taken: many devices write them.
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_LONGEST_UID = 64
 #: Longer AE titles are cut: characters.
 _LONGEST_TITLE = 64
 
@@ -47,6 +48,11 @@ def escaped(text: str, longest: int = LONGEST) -> str:
     """Return text as a part of one line: control characters escaped, cut behind `longest` characters."""
     cut = text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), cut)
+
+
+def is_uid(text: str) -> bool:
+    """Say whether this is a UID: digits and dots, of at most 64 characters (PS3.5 section 9.1)."""
+    return len(text) <= _LONGEST_UID and _UID.fullmatch(text) is not None
 
 
 def uid(text: str) -> str:

@@ -25,13 +25,13 @@ from dicomnode.config import Config, PriorsTable
 from dicomnode.context.prior_findings import newest_findings
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.files import write_whole
+from dicomnode.logs import is_uid
 from dicomnode.network import find, pacs_queries
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
 from dicomnode.store.identity import same_patient, whose
 from dicomnode.store.results_folder import PRIORS, results_folder
-from dicomnode.uids import is_uid
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dicomnode.uids import is_uid
+from dicomnode.logs import is_uid
 
 #: Longest request, bytes: 128 presentation contexts with 16 transfer syntaxes each take 90 kB.
 LONGEST_REQUEST = 1 << 17

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from dicomnode.logs import is_uid
 from dicomnode.network.association_request import ProtocolError
-from dicomnode.uids import is_uid
 
 _GROUP_LENGTH = 0x0000
 _AFFECTED_SOP_CLASS_UID = 0x0002

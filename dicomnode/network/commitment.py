@@ -22,10 +22,10 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode import logs
 from dicomnode.errors import PeerError, PeerRejectedError, SpoolError
+from dicomnode.logs import is_uid
 from dicomnode.network import association as sender
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from dicomnode.network.scan import ITEM, Walk
-from dicomnode.uids import is_uid
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicomnode.logs import is_uid
 from dicomnode.network.association import Peer
 from dicomnode.network.find import status_of
-from dicomnode.uids import is_uid
 
 PUSH, PULL = UID("1.2.840.10008.5.1.4.34.6.1"), UID("1.2.840.10008.5.1.4.34.6.3")
 

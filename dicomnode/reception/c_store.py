@@ -28,6 +28,7 @@ from pydicom.uid import UID
 
 from dicomnode import logs
 from dicomnode.errors import SpoolError
+from dicomnode.logs import is_uid
 from dicomnode.network.commands import StoreAnswer, StoreRequest
 from dicomnode.network.file_meta import encode
 from dicomnode.reception.header import HeaderError, InstanceHeader, InvalidUidError, parse
@@ -37,7 +38,6 @@ from dicomnode.store.patient_key import PatientKey
 from dicomnode.store.records import Instance
 from dicomnode.store.sameness import same_content
 from dicomnode.store.spool import Incoming, Spool, Stored
-from dicomnode.uids import is_uid
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from dicomnode.logs import is_uid
 from dicomnode.network.contexts import COMPRESSED, UNCOMPRESSED
 from dicomnode.network.scan import LONG_VRS, SHORT_VRS, HeaderError, inflates_within_bounds, scan
 from dicomnode.store.identity import patient_hash
-from dicomnode.uids import is_uid
 
 __all__ = ["HeaderError", "InstanceHeader", "InvalidUidError", "parse"]
 

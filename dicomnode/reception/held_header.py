@@ -17,8 +17,8 @@ from pydicom.filewriter import write_data_element
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from dicomnode.logs import is_uid
 from dicomnode.network.scan import HeaderError, scan
-from dicomnode.uids import is_uid
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from typing import Final, Literal
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from dicomnode.logs import is_uid
 from dicomnode.network.matching import values
 from dicomnode.reception.held_header import read_elements
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import report_files, results_folder
-from dicomnode.uids import is_uid
 
 Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
 #: The keys of each level that can be matched and returned: the required and unique ones, and what people look for.
