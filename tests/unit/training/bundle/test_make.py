@@ -59,6 +59,8 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("bundles")
     run = deep_cases.run(folder, prior=True)
+    combined = json.loads((run / "ensemble.json").read_text()) | {"weights": [0.6, 0.4]}  # it may have chosen one arm
+    (run / "ensemble.json").write_text(json.dumps(combined))
     (run / "report.md").write_text(f"# Evaluation\n{BEGIN}\n| scan-17 |\n{END}\n")
     return Made(run, make_bundle(run, folder / "bundle", name="tiny", version="7", created_by="a test"))
 
