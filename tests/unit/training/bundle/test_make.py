@@ -59,6 +59,8 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("bundles")
     run = deep_cases.run(folder, prior=True)
+    combined = json.loads((run / "ensemble.json").read_text()) | {"weights": [0.6, 0.4]}  # it may have chosen one arm
+    (run / "ensemble.json").write_text(json.dumps(combined))
     (run / "report.md").write_text(f"# Evaluation\n{BEGIN}\n| scan-17 |\n{END}\n")
     return Made(run, make_bundle(run, folder / "bundle", name="tiny", version="7", created_by="a test"))
 
@@ -212,6 +214,7 @@ def test_a_node_s_registry_makes_a_research_bundle(made: Made, tmp_path: Path) -
     shutil.copytree(made.registry, registry, ignore=shutil.ignore_patterns("prepared"))
     (registry / "registry.toml").write_text('format = 1\nmade_by = "node"\ncreated = "2024-01-01"\n')
     rewrite(run / "run.json", lambda c: c["settings"].update(registry=str(registry)))
+    rewrite(run / "run.json", lambda c: c.pop("provenance"))  # which a run of the synthetic registry has written down
     with pytest.raises(UsageError, match="its tables have changed"):
         make_bundle(run, tmp_path / "b", name="x", version="1", created_by="a test", networks=1)
     from training.data.registry_folder import read
