@@ -8,9 +8,11 @@ analyst that is ended costs the study that did it, and nobody else anything: ano
 itself when the worker does, however that ends.
 """
 
+import base64
 import json
 import logging
 import os
+import pickle
 import select
 import signal
 import socket
@@ -58,7 +60,10 @@ class _Process:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         self._said = b""
         self._is_ready = False
-        self._say({"config": config.model_dump_json(), "name": lease.name, "epoch": lease.epoch})
+        # As multiprocessing hands objects to its children: over a socket that nobody else has. JSON would be read anew
+        # by the validators, which know what stands in a file, not what became of it.
+        handed = base64.b64encode(pickle.dumps(config)).decode()
+        self._say({"config": handed, "name": lease.name, "epoch": lease.epoch})
 
     def ask(self, study_uid: str, generation: int, limits: Limits) -> dict[str, Any]:
         """Return the answer. Raises _DiedError, _BrokenError; DicomnodeError: it could not begin its work."""
@@ -204,7 +209,8 @@ def main() -> None:
         first = json.loads(lines.readline() or b"null")
         threading.Thread(target=_end_with_worker, args=(asked,), daemon=True).start()
         if first is not None:
-            _serve(asked, lines, Config.model_validate_json(first["config"]), Lease(first["name"], first["epoch"]))
+            config = pickle.loads(base64.b64decode(first["config"]))  # noqa: S301  (our own parent's, see `_Process`)
+            _serve(asked, lines, config, Lease(first["name"], first["epoch"]))
 
 
 def _serve(asked: socket.socket, lines: Any, config: Config, lease: Lease) -> None:

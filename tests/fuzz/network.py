@@ -226,7 +226,7 @@ class Shelf:
         return [
             SimpleNamespace(
                 study_uid=study_uid, series_uid="1.2.4", sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-                sop_instance_uid=f"1.2.5.{n}", modality="CT", path=str(path),
+                sop_instance_uid=f"1.2.5.{n}", modality="CT", path=str(path), size=path.stat().st_size,
             )
             for n, path in enumerate(self.paths)
         ]  # fmt: skip
