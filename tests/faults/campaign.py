@@ -431,7 +431,8 @@ file = "audit.log"
         first, previous = self._circumstances(catalog, uid, generation, analysis.findings)
         job = catalog.job(uid, first)
         assert job is not None
-        context = encode.context(job.created_at, self.config.node.ae_title, previous)
+        highest = analysis.findings.highest_series_number
+        context = encode.context(job.created_at, self.config.node.ae_title, previous, highest_series_number=highest)
         objects = encode.encode(encode.AnalysisCheckpoint.of(analysis), context, out)
         made = {o.name: split(o.path.read_bytes())[1] for o in objects}
         shutil.rmtree(out)

@@ -12,7 +12,7 @@ import pytest
 
 from dicomnode.errors import RefusedError, UsageError
 from dicomnode.operations import jobs
-from dicomnode.workflows import calls, route, runtime, study
+from dicomnode.workflows import analysing, calls, route, runtime
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
 from tests.helpers.waiting import until
@@ -322,12 +322,12 @@ def test_stat_overtakes_and_research_gets_on_while_stat_keeps_coming(
     clock = SimpleNamespace(now=time.time())
     monkeypatch.setattr(route, "time", SimpleNamespace(time=lambda: clock.now))
 
-    def analyse(files: Sequence[Path], _method: object, priors: object) -> object:
+    def analyse(files: Sequence[Path], _method: object, priors: object, memory_bytes: object) -> object:
         order.append(str(pydicom.dcmread(files[0]).PatientID).removeprefix("TEST-"))
         assert go_on.wait(300)
         raise RefusedError("test", "no more than its place in the queue is asked for")
 
-    monkeypatch.setattr(study, "analyse", analyse)
+    monkeypatch.setattr(analysing, "analyse", analyse)
     station = Station(tmp_path / "node", "", more=URGENCY)
 
     def send(name: str, called: str, later_s: float = 10) -> None:
@@ -348,7 +348,7 @@ def test_stat_overtakes_and_research_gets_on_while_stat_keeps_coming(
         send("stat-2", "STAT", later_s=3600)  # and so on, for ever
         go_on.set()
         until("all done", lambda: len(order) == 5, 60)
-        until("all ended", lambda: {j.state for j in station.catalog.jobs()} == {"failed"}, 30)
+        until("all ended", lambda: {j.state for j in station.catalog.jobs()} == {"refused"}, 30)
     assert order == ["first", "stat-1", "routine", "research", "stat-2"]
 
 
