@@ -4,7 +4,6 @@ What a process notes goes to the outbox in the catalogue: with the transaction t
 receiver, by way of a journal. The sender empties the outbox in its order, and tries again while the server is away.
 """
 
-import hashlib
 import logging
 import socket
 import threading
@@ -20,7 +19,7 @@ from dicomnode.audit.messages import AuditMessage, AuditPeer
 from dicomnode.audit.syslog import Sink
 from dicomnode.config import Config
 from dicomnode.errors import DicomnodeError, PeerError
-from dicomnode.files import write_whole
+from dicomnode.files import sha256_of, write_whole
 from dicomnode.outbound.peers import audit_peer
 from dicomnode.reception import audited
 from dicomnode.retry import backoff_s
@@ -86,7 +85,7 @@ def noted_configuration(config: Config, path: Path) -> None:
     """Note that the configuration is not the one of the last start, if so: a Security Alert."""
     if trail.source() is None:
         return
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256_of(path)
     kept = config.storage.state / "audit" / "configuration.sha256"
     before = kept.read_text().strip() if kept.exists() else ""
     if before == digest:

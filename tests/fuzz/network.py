@@ -108,8 +108,7 @@ def _converse(server: transport.DicomServer, case: bytes) -> None:
         finally:
             provider.close()
             server.ended(made)
-            if hasattr(server, "lobby"):
-                server.lobby.leave(ours)
+            server.lobby.leave(ours)
 
 
 def _begin(made: Any, request: Any) -> Swallowed:

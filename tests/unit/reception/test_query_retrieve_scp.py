@@ -182,23 +182,29 @@ def test_an_object_that_cannot_be_read_costs_only_itself(
     assert not [line for line in told if "Name" in line or "letter" in line]
 
 
-def get(node: Node, got: list[str]) -> Dataset:
-    """The last answer of a C-GET of the study, and the instances that came."""
+def getter(node: Node, got: list[str], *more: str) -> Association:
+    """An association for C-GET (and `more`); the instances that come are noted in `got`."""
 
     def store(event: evt.Event) -> int:
         got.append(str(event.request.AffectedSOPInstanceUID))
         return 0x0000
 
     entity = ApplicationEntity("READER")
-    entity.add_requested_context(GET)
+    for uid in (GET, *more):
+        entity.add_requested_context(uid)
     entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    association = entity.associate(
+    return entity.associate(
         "127.0.0.1",
         node.port,
         ae_title="NODE",
         ext_neg=[build_role(CTImageStorage, scu_role=True, scp_role=True)],
         evt_handlers=[(evt.EVT_C_STORE, store)],
     )
+
+
+def get(node: Node, got: list[str]) -> Dataset:
+    """The last answer of a C-GET of the study, and the instances that came."""
+    association = getter(node, got)
     last = list(association.send_c_get(identifier(StudyInstanceUID="1.2"), GET))[-1][0]
     association.release()
     return last
@@ -231,23 +237,8 @@ def test_a_peer_that_does_not_read_holds_its_answers_back(node: Node) -> None:
 
 
 def test_who_may_query_may_still_send_and_gets_on_the_same_association(node: Node) -> None:
-    entity = ApplicationEntity("READER")
-    for uid in (GET, VERIFICATION):
-        entity.add_requested_context(uid)
-    entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     got: list[str] = []
-
-    def store(event: evt.Event) -> int:
-        got.append(str(event.request.AffectedSOPInstanceUID))
-        return 0x0000
-
-    association = entity.associate(
-        "127.0.0.1",
-        node.port,
-        ae_title="NODE",
-        ext_neg=[build_role(CTImageStorage, scu_role=True, scp_role=True)],
-        evt_handlers=[(evt.EVT_C_STORE, store)],
-    )
+    association = getter(node, got, VERIFICATION)
     last = list(association.send_c_get(identifier(StudyInstanceUID="1.2"), GET))[-1][0]
     assert (last.Status, last.NumberOfCompletedSuboperations) == (0x0000, 4)
     assert sorted(got) == [f"1.2.3.{n}" for n in (1, 2, 3, 4)]
