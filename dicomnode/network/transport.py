@@ -24,6 +24,8 @@ from collections.abc import Callable
 from queue import Empty, Queue
 from typing import Any
 
+from pydicom.config import IGNORE, settings
+from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
@@ -37,6 +39,13 @@ from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.upper_layer import Begin, UpperLayer
 
 log = logging.getLogger(__name__)
+
+# pynetdicom formats every PDU and every identifier for a log that nobody reads: a tenth of the throughput, and a value
+# that cannot be decoded then fails a query that never looks at it.
+_config.LOG_HANDLER_LEVEL = "none"
+_config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
+# A peer's odd value is no reason for a warning that quotes it: it may be a patient's name. Who uses a value checks it.
+settings.reading_validation_mode = IGNORE
 
 #: Connections of one process, those without an association included.
 MOST_CONNECTIONS = 3000
@@ -92,6 +101,12 @@ class _Answers(Queue[Any]):
 
 class RequestorEntity(ApplicationEntity):
     """An application entity that requests associations over `RequestorSocket`, and loses no answer."""
+
+    def __init__(self, ae_title: str) -> None:
+        super().__init__(ae_title)
+        # pynetdicom hands out an answer that it cannot decode while it holds this lock; whoever then sets a time-out
+        # takes it again. With a plain lock, a single such answer of a peer stopped its thread for ever.
+        self._lock = threading.RLock()  # type: ignore[assignment]
 
     def associate(self, *args: Any, **kwargs: Any) -> Association:
         """As pynetdicom's."""

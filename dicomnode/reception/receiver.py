@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.uid import UID
-from pynetdicom import _config, evt
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu_primitives import A_ASSOCIATE
@@ -190,8 +190,6 @@ class Receiver:
             ConfigurationError: the files of TLS cannot be used.
         """
         settings = self._settings
-        # Its standard handlers format every PDU for a log that nobody reads: they cost a tenth of the throughput.
-        _config.LOG_HANDLER_LEVEL = "none"
         holdings = QueryHoldings(self._catalog, settings.results)
         retrieval = RetrieveProvider(settings.ae_title, holdings, settings.move_to)
         security = None if settings.tls is None else tls.ReloadingContext(settings.tls, server=True)

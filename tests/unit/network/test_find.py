@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pynetdicom import evt
+from pynetdicom import evt, service_class
+from pynetdicom.dsutils import encode
 
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import find, move
@@ -98,9 +99,21 @@ def test_what_a_query_failed_with_decides_whether_to_try_again(
         ask(peer)
 
 
-def test_what_cannot_be_read_is_left_out(peer: Answering) -> None:
-    peer.find = lambda _event: iter([(0xFF00, item("A")), (0xFF00, item("B"))])
-    assert len(ask(peer).answers) == 2
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"\x08\x00\x05\x00ZZ\x02\x00ab",  # a character set in a VR that is none
+        b"\x08\x00\x15\x11SQ\x00\x00\xff\xff\xff\xff\x01\x02\x03",  # a sequence that ends in mid-tag
+    ],
+)
+@pytest.mark.timeout(60)
+def test_what_cannot_be_read_is_left_out(peer: Answering, broken: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sent(identifier: Dataset, *syntax: bool) -> bytes | None:
+        return broken if identifier.PatientName == "BROKEN" else encode(identifier, *syntax)
+
+    monkeypatch.setattr(service_class, "encode", sent)
+    peer.find = lambda _event: iter([(0xFF00, item("A")), (0xFF00, item("BROKEN")), (0xFF00, item("B"))])
+    assert [str(find.read(one).PatientName) for one in ask(peer).answers] == ["A", "B"]
 
 
 def test_a_destination_that_the_peer_does_not_know_is_refused_for_good(peer: Answering) -> None:

@@ -226,6 +226,7 @@ def test_a_peer_that_does_not_read_holds_its_answers_back(node: Node) -> None:
         connection.sendall(sent)
         assert raw.kind(connection) == raw.ACCEPTED
         connection.sendall(raw.pdata((1, 3, asked), (1, 2, encode(which, False, True) or b"")))
+        until("the other association has ended", lambda: len(node.receiver._running()) == 1)
         (serving,) = node.receiver._running()
         waiting = serving.dul.to_provider_queue
         until("all that may wait waits", lambda: waiting.qsize() >= 16, 20)
