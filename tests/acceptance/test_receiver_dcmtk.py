@@ -47,7 +47,7 @@ class Node:
 
     def stop(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=240)
 
     def catalog(self) -> Catalog:
         return Catalog.open(f"sqlite:///{self.folder}/catalog.db")
@@ -77,7 +77,7 @@ def dcmtk(program: str, *arguments: str, quick: bool = True) -> "subprocess.Pope
 
 
 def finished(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     return process.returncode, errors
 
 

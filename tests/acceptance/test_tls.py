@@ -66,7 +66,7 @@ def storescp(program: str, folder: Path, files: TlsFiles, port: int) -> Iterator
         yield folder
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(240)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory, known: Certificates, peer: Fi
 def run(peer: FindPeer) -> Run:
     def start(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         command = [peer(program, "dcmtk"), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
     return start
 
@@ -186,7 +186,7 @@ def test_the_old_aes_profile_is_refused(ward: Ward, known: Certificates, run: Ru
 def test_tls_1_1_is_refused(ward: Ward, known: Certificates, peer: FindPeer) -> None:
     command = [peer("openssl", "openssl"), "s_client", "-connect", f"127.0.0.1:{ward.tls_port}", "-tls1_1"]
     command += ["-cipher", "ALL:@SECLEVEL=0", "-cert", str(known.scanner.certificate), "-key", str(known.scanner.key)]
-    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=240, check=False)
     assert "Cipher is (NONE)" in done.stdout, done.stdout
     refused(ward, "it offers no TLS version from 1.2 on")
 
@@ -237,7 +237,7 @@ def study(ward: Ward, known: Certificates, peer: FindPeer, tmp_path_factory: pyt
     images = ct_series()
     write(images, folder)
     command = [peer("storescu", "dcmtk"), *by(known.scanner), "+sd", *ward.address(), str(folder)]
-    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    subprocess.run(command, check=True, timeout=240, capture_output=True)
     return str(images[0].StudyInstanceUID)
 
 
@@ -347,4 +347,4 @@ def test_a_peer_without_tls(known: Certificates, peer: FindPeer, tmp_path: Path)
         assert echo(replace(called, security=None)) > 0
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(240)

@@ -50,7 +50,7 @@ def storescu_process(program: str, port: int, folder: Path) -> subprocess.Comple
         storescu_command(program, port, folder),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env={**os.environ, "TCP_NODELAY": "1"},
         check=False,
     )
@@ -115,7 +115,7 @@ allow_demo_bundles = true
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(90)
+        return self.process.wait(240)
 
     def log(self) -> str:
         return (self.folder / "node.log").read_text("utf-8", "replace")
@@ -210,4 +210,4 @@ class Orthanc:
     def stop(self) -> None:
         self.client.close()
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(240)
