@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import psutil
@@ -57,7 +57,9 @@ def storescu_process(program: str, port: int, folder: Path) -> subprocess.Comple
 
 
 class Node:
-    """`dicomnode serve`, in a folder of its own."""
+    """`dicomnode serve`, in a folder of its own. `started`: those that run, or whose end went wrong."""
+
+    started: ClassVar[list["Node"]] = []
 
     def __init__(self, folder: Path, destinations: str, extra: str = "", listening: str = "") -> None:
         self.folder, self.port = folder, free_port()
@@ -95,6 +97,8 @@ allow_demo_bundles = true
                 stderr=log,
                 stdout=log,
             )
+        if self not in Node.started:
+            Node.started.append(self)
         try:
             self.wait_for_port()
         except BaseException:
@@ -115,7 +119,10 @@ allow_demo_bundles = true
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(240)
+        status = self.process.wait(240)
+        if status == 0 and self in Node.started:
+            Node.started.remove(self)
+        return status
 
     def log(self) -> str:
         return (self.folder / "node.log").read_text("utf-8", "replace")
