@@ -27,10 +27,11 @@ def load(path: Path) -> Config:
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigurationError(f"{path}: cannot be read as UTF-8 text ({type(e).__name__}): {e}") from None
     try:
-        table = tomllib.loads(text)
+        return parse(tomllib.loads(text), path)
     except tomllib.TOMLDecodeError as e:
         raise ConfigurationError(f"{path}: not valid TOML: {e}; strings need quotes, true and false do not") from None
-    return parse(table, path)
+    except RecursionError:
+        raise ConfigurationError(f"{path}: nested hundreds deep: no key needs more than three levels") from None
 
 
 def parse(table: dict[str, Any], path: Path) -> Config:

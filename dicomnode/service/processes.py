@@ -18,6 +18,8 @@ from dicomnode.store.catalog.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
+_AWAKE_S = 0.5
+
 
 def receive(config: Config, stop: threading.Event) -> None:
     """Run the receiving process until `stop` is set."""
@@ -123,9 +125,25 @@ def _permitted(caller: CallerTable) -> PermittedCaller:
     )
 
 
+class _Stop(threading.Event):
+    """An event that a signal handler sets and the main thread waits for.
+
+    Python runs handlers in the main thread, and a signal that comes just before that thread blocks, or to another
+    thread, does not wake it: without a time-out it waited for ever, and a drain ended with SIGKILL.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As `threading.Event`, awake often enough for handlers to run."""
+        if timeout is not None:
+            return super().wait(timeout)
+        while not super().wait(_AWAKE_S):
+            pass
+        return True
+
+
 def stopper(*, supervised: bool) -> threading.Event:
     """Return an event that SIGTERM and SIGINT set, and the end of standard input for a supervised child."""
-    stop = threading.Event()
+    stop = _Stop()
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
