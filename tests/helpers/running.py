@@ -96,6 +96,7 @@ allow_demo_bundles = true
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 stdout=log,
+                env=os.environ | {"PYTHONFAULTHANDLER": "1"},
             )
         if self not in Node.started:
             Node.started.append(self)
@@ -119,7 +120,12 @@ allow_demo_bundles = true
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(240)
+        try:
+            status = self.process.wait(240)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # writes into its log where each thread is
+            self.process.wait(10)
+            raise
         if status == 0 and self in Node.started:
             Node.started.remove(self)
         return status
