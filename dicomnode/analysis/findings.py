@@ -120,6 +120,19 @@ class Quantities:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """What the attenuation measures of a scan depend on, beside kernel and thickness (`ChosenSeries`).
+
+    Attributes:
+        noise_hu: standard deviation of the air in the large airways, HU.
+        air_hu: median of that air, HU.
+    """
+
+    noise_hu: float
+    air_hu: float
+
+
+@dataclass(frozen=True)
 class Radiomics:
     """PyRadiomics features by region, and the parameter file as a mapping.
 
@@ -260,6 +273,8 @@ class Findings:
     #: The highest Series Number among the study's images: ours follow it, so that the images open first. Not part of
     #: `version`: what else lies in the study does not change the result.
     highest_series_number: int = 0
+    #: None where no air in the airways could be measured, and in findings of version 0.3.0 and before.
+    conditions: Conditions | None = None
 
     @property
     def version(self) -> tuple[str, ...]:

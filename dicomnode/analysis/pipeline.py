@@ -23,7 +23,7 @@ from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
 from dicomnode.analysis.lungs import lobes
 from dicomnode.analysis.lungs import segmenter as lungs
-from dicomnode.analysis.measures import change, quantify, trend
+from dicomnode.analysis.measures import change, conditions, quantify, trend
 from dicomnode.analysis.radiomics import extract
 from dicomnode.analysis.risk import predict
 from dicomnode.analysis.series import content_rules, geometry, kernels
@@ -267,6 +267,8 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
         flags = segmented.flags + lungs.check(volume, labels)
         volume_ml = lungs.volumes(volume, labels)
         quantities = quantify.by_region(volume, labels, segmented.lobes)
+        chosen, depends_on = _chosen(series, volume, selection.why_chosen), conditions.measure(volume, labels)
+        flags = (*flags, *conditions.doubts(depends_on, chosen))
     features = None
     if method.radiomics_settings is not None:
         with watch.stage("radiomics"):
@@ -274,7 +276,7 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
             flags = (*flags, *unmeasured)
     return Findings(
         status="analysed",
-        series=_chosen(series, volume, selection.why_chosen),
+        series=chosen,
         rejected=selection.rejected,
         flags=flags,
         lungs=Lungs(method.segmenter.name, method.segmenter.version, volume_ml, method.segmenter.family),
@@ -284,6 +286,7 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
         input_digest=input_digest(series),
         algorithm_digest=method.digest,
         highest_series_number=segmented.highest_series_number,
+        conditions=depends_on,
     )
 
 

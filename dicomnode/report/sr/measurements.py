@@ -97,13 +97,28 @@ def _group(
             version=plain(lungs.segmenter_version),
             manufacturer=MANUFACTURER,
             family=codes.ALGORITHM_FAMILIES[lungs.family],
-            parameters=[f"Measured by dicomnode {plain(findings.software_version)}; vessels included as segmented"],
+            parameters=[
+                f"Measured by dicomnode {plain(findings.software_version)}; vessels included as segmented",
+                _depends_on(findings),
+            ],
         ),
         time_point_context=prior_scans.time_point(findings),
         measurements=[
             *_measurements(_volume_ml(site.region, findings, lungs), findings.quantities[site.region]),
             *([*_of_parts(findings), *_of_change(findings.change)] if site.region == "lungs" else ()),
         ],
+    )
+
+
+def _depends_on(findings: Findings) -> str:
+    """Say what the attenuation depends on: kernel, thickness, noise and air."""
+    series, found = findings.series, findings.conditions
+    assert series is not None, "only of an analysed study"
+    thickness = series.slice_thickness_mm or series.spacing_mm[0]
+    measured = "not measured" if found is None else f"{found.noise_hu:.1f} HU, air {found.air_hu:.0f} HU"
+    return (
+        f"Kernel {plain(series.kernel) or 'not given'} ({series.kernel_family}), {thickness:.2f} mm thick; "
+        f"noise in the airways {measured}"
     )
 
 
