@@ -264,11 +264,10 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
     selection, series = segmented.selection, segmented.series
     volume, labels = segmented.volume, segmented.labels
     with watch.stage("quantify"):
-        flags = segmented.flags + lungs.check(volume, labels)
+        chosen, depends_on = _chosen(series, volume, selection.why_chosen), conditions.measure(volume, labels)
+        flags = (*segmented.flags, *conditions.doubts(depends_on, chosen), *lungs.check(volume, labels))
         volume_ml = lungs.volumes(volume, labels)
         quantities = quantify.by_region(volume, labels, segmented.lobes)
-        chosen, depends_on = _chosen(series, volume, selection.why_chosen), conditions.measure(volume, labels)
-        flags = (*flags, *conditions.doubts(depends_on, chosen))
     features = None
     if method.radiomics_settings is not None:
         with watch.stage("radiomics"):

@@ -51,7 +51,9 @@ def measure(volume: Volume, labels: Labels) -> Conditions | None:
 
 
 def airway_air(volume: Volume, labels: Labels) -> HuArray:
-    """Return the values of air that is clear of its walls in trachea and main bronchi, in up to 32 slices.
+    """Return the values, shape (n,), of air that is clear of its walls in trachea and main bronchi.
+
+    Of up to 32 slices; `labels` is (z, y, x).
 
     That is air outside the lungs, in the upper half of their height and a little above, in the middle half between
     their sides, and ringed by tissue in its axial slice. Air in the oesophagus is as good, and counts.
