@@ -21,7 +21,7 @@ from pydicom import Dataset
 import dicomnode
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
-from dicomnode.analysis.lungs import lobes
+from dicomnode.analysis.lungs import agreement, lobes
 from dicomnode.analysis.lungs import segmenter as lungs
 from dicomnode.analysis.measures import change, conditions, quantify, trend
 from dicomnode.analysis.radiomics import extract
@@ -60,6 +60,8 @@ class Method:
     rules: Rules = DEFAULT_RULES
     #: Of the one patient who is analysed, by name, as the bundle declares them: `dicomnode analyze --covariates`.
     covariates: Mapping[str, float | str] = field(default_factory=dict)
+    #: Its disagreement with `segmenter` is a flag; nothing is measured in its labels.
+    second: lungs.Segmenter | None = None
 
     @property
     def digest(self) -> str:
@@ -71,6 +73,7 @@ class Method:
             "bundle": None if self.bundle is None else self.bundle.sha256,
             "selection": asdict(self.rules),
             **({"covariates": dict(self.covariates)} if self.covariates else {}),
+            **({"second": [self.second.name, self.second.version]} if self.second else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -170,7 +173,7 @@ def analyse(
     Returns:
         The analysis; refused (`findings.status`) where no series is suitable, with the reasons.
     """
-    segmented = segment(files, method.segmenter, method.rules, progress, memory_bytes)
+    segmented = segment(files, method.segmenter, method.rules, progress, memory_bytes, method.second)
     return segmented if isinstance(segmented, Analysis) else measure(segmented, method, progress, priors)
 
 
@@ -180,6 +183,7 @@ def segment(
     rules: Rules = DEFAULT_RULES,
     progress: Progress | None = None,
     memory_bytes: int | None = None,
+    second: lungs.Segmenter | None = None,
 ) -> "Segmented | Analysis":
     """Run the first half of `analyse`, up to the labels (no bundle is needed), or up to the refusal."""
     watch = _Stopwatch(progress)
@@ -199,6 +203,7 @@ def segment(
             labels = segmenter(volume)
             parts = segmenter.lobes(volume, labels)
             flags = () if parts is None else lobes.check(labels, parts)
+            against = () if second is None else agreement.check(volume, labels, second)
     except RefusedError as e:
         return Analysis(_refused(selection, highest, e))
     return Segmented(
@@ -207,7 +212,7 @@ def segment(
         volume,
         labels,
         None if flags else parts,
-        selection.flags + flags,
+        selection.flags + flags + against,
         watch.seconds,
         highest,
     )

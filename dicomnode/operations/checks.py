@@ -157,9 +157,12 @@ def _tls(config: Config) -> Iterator[Result]:
 def _segmenter(config: Config) -> Result:
     try:
         made = segmenters.make(config.analysis)
+        second = segmenters.make_second(config.analysis)
     except DicomnodeError as e:
         return Result("segmenter", False, str(e))
-    return Result("segmenter", True, f"{made.name}, version {made.version}")
+    compared = f", compared with {second.name}, version {second.version}" if second else ""
+    better = segmenters.first_choice(config.analysis)
+    return Result("segmenter", True, f"{made.name}, version {made.version}{compared}{better and f'. {better}'}")
 
 
 def _bundle(config: Config) -> Result:
