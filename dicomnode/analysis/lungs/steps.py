@@ -12,7 +12,7 @@ from dicomnode.analysis.arrays import Mask
 
 
 def chosen(slices: int, spacing_mm: float, step_mm: float) -> NDArray[np.intp]:
-    """Return the indices of the slices to look at, ascending: at most `step_mm` apart, first and last among them.
+    """Return the indices (n,) of the slices to look at, ascending: at most `step_mm` apart, first and last among them.
 
     Args:
         slices: how many there are.
