@@ -144,11 +144,17 @@ class _Stopwatch:
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
         self._progress = progress
+        self._stage: Stage = "load"
+
+    def done(self, share: float) -> None:
+        """Report how far the stage has come."""
+        if self._progress:
+            self._progress(self._stage, share)
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
-        if self._progress:
-            self._progress(name, 0.0)
+        self._stage = name
+        self.done(0.0)
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
@@ -276,7 +282,7 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
     features = None
     if method.radiomics_settings is not None:
         with watch.stage("radiomics"):
-            features, unmeasured = _radiomics(volume, labels, method.radiomics_settings)
+            features, unmeasured = _radiomics(volume, labels, method.radiomics_settings, watch.done)
             flags = (*flags, *unmeasured)
     return Findings(
         status="analysed",
@@ -315,9 +321,11 @@ def _with_risk(
     return replace(findings, flags=(*findings.flags, withheld))
 
 
-def _radiomics(volume: Volume, labels: Labels, settings: Mapping[str, Any]) -> tuple[Radiomics, list[Flag]]:
+def _radiomics(
+    volume: Volume, labels: Labels, settings: Mapping[str, Any], done: Callable[[float], None]
+) -> tuple[Radiomics, list[Flag]]:
     """Features of both lungs and of each; a lung that is missing or tiny is flagged instead."""
-    found, refused = extract.by_region(volume, labels, settings)
+    found, refused = extract.by_region(volume, labels, settings, done)
     flags = [Flag(e.code, "warning", f"No radiomics of {name}: {e.text}") for name, e in refused.items()]
     return Radiomics(dict(settings), found), flags
 
