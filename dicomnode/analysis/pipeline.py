@@ -21,7 +21,7 @@ from pydicom import Dataset
 import dicomnode
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
-from dicomnode.analysis.lungs import lobes
+from dicomnode.analysis.lungs import lobes, plausible
 from dicomnode.analysis.lungs import segmenter as lungs
 from dicomnode.analysis.measures import change, quantify, trend
 from dicomnode.analysis.radiomics import extract
@@ -196,7 +196,9 @@ def segment(
             return Analysis(_refused(selection, highest, e))
     try:
         with watch.stage("segment"):
-            labels = segmenter(volume)
+            found = segmenter(volume)
+            labels = plausible.in_chest(volume, found)
+            plausible.refuse_unless_chest(volume, labels)
             parts = segmenter.lobes(volume, labels)
             flags = () if parts is None else lobes.check(labels, parts)
     except RefusedError as e:
@@ -207,7 +209,7 @@ def segment(
         volume,
         labels,
         None if flags else parts,
-        selection.flags + flags,
+        selection.flags + flags + (() if labels is found else (plausible.CUT_TO_CHEST,)),
         watch.seconds,
         highest,
     )
