@@ -175,7 +175,7 @@ def _open_share(hu: HuArray, gas: Mask, spacing_mm: tuple[float, float, float]) 
     from_gas = distance(gas, spacing_mm)
     layer = (from_gas > WALL_MM[0]) & (from_gas <= WALL_MM[1])
     reached = ndimage.binary_dilation(gas, _CROSS, iterations=3, mask=hu < OPEN_BELOW_HU)
-    return float(np.count_nonzero(layer & reached) / max(1, np.count_nonzero(layer)))
+    return float(np.count_nonzero(layer & reached) / max(1, int(np.count_nonzero(layer))))
 
 
 def _level(hu: HuArray, gas: Mask) -> float:
@@ -190,4 +190,4 @@ def _level(hu: HuArray, gas: Mask) -> float:
         fluid = np.take_along_axis(fluid_to, beyond[:, None], axis=1)[:, 0]
         rows = last[columns & fluid]
         shares.append(int(np.convolve(np.bincount(rows), (1, 1)).max()) if rows.size else 0)
-    return float(max(shares) / max(1, np.count_nonzero(columns)))
+    return float(max(shares) / max(1, int(np.count_nonzero(columns))))
