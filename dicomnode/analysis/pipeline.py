@@ -21,7 +21,7 @@ from pydicom import Dataset
 import dicomnode
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
-from dicomnode.analysis.lungs import agreement, lobes
+from dicomnode.analysis.lungs import agreement, lobes, plausible
 from dicomnode.analysis.lungs import segmenter as lungs
 from dicomnode.analysis.measures import change, conditions, quantify, trend
 from dicomnode.analysis.radiomics import extract
@@ -206,7 +206,9 @@ def segment(
             return Analysis(_refused(selection, highest, e))
     try:
         with watch.stage("segment"):
-            labels = segmenter(volume)
+            found = segmenter(volume)
+            labels = plausible.in_chest(volume, found)
+            plausible.refuse_unless_chest(volume, labels)
             parts = segmenter.lobes(volume, labels)
             flags = () if parts is None else lobes.check(labels, parts)
             against = () if second is None else agreement.check(volume, labels, second)
@@ -218,7 +220,7 @@ def segment(
         volume,
         labels,
         None if flags else parts,
-        selection.flags + flags + against,
+        selection.flags + flags + (() if labels is found else (plausible.CUT_TO_CHEST,)) + against,
         watch.seconds,
         highest,
     )

@@ -4,6 +4,7 @@ import numpy as np
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
 from dicomnode.analysis.findings import Flag
+from dicomnode.analysis.lungs import plausible
 from dicomnode.analysis.lungs.segmenter import Segmenter, volumes
 from dicomnode.errors import RefusedError
 
@@ -16,12 +17,12 @@ def check(volume: Volume, labels: Labels, second: Segmenter) -> tuple[Flag, ...]
 
     Args:
         volume: the volume that was segmented.
-        labels: by the first segmenter, (z, y, x), 0 background, 1 right, 2 left.
+        labels: by the first segmenter and in the chest, (z, y, x), 0 background, 1 right, 2 left.
         second: the other segmenter.
     """
     made_by = f"The second segmenter, {second.name},"
     try:
-        other = second(volume)
+        other = plausible.in_chest(volume, second(volume))
     except RefusedError as e:
         return (Flag("segmenters-disagree", "warning", f"{made_by} refused the scan: {e}"),)
     said = []

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from pydicom import Dataset
 
 from dicomnode.analysis.findings import Reason
-from dicomnode.analysis.series import geometry, kernels
+from dicomnode.analysis.series import derived_originals, geometry, kernels
 from dicomnode.analysis.series.headers import string, strings, text
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.series_facts import KnownSeries
 
+_REFUSED_BY = "[analysis.selection] image_type_refused"
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 #: What technologists write into Contrast/Bolus Agent when they gave none.
 NO_AGENT = re.compile(r"^(no|none|non|without|ohne|sans|nein|kein|senza|sin|nil|n/?a)\b|^[-.0 ]*$")
@@ -66,18 +67,24 @@ def image_types(known: KnownSeries) -> tuple[Reason, ...]:
     reasons = []
     for refused in known.rules.image_type_refused:
         hit = next((t for t in found if refused in t), None)
+        if refused == "DERIVED" and all(derived_originals.is_original(d) for d in known.datasets if _is_derived(d)):
+            continue
         if hit is None:
             continue
         if refused == "LOCALIZER":
             reasons.append(Reason("localizer", "Image Type is LOCALIZER."))
         elif refused == "DERIVED":
-            reasons.append(Reason("derived", f"Image Type is {'/'.join(hit)}, not an original image."))
+            reasons.append(Reason("derived", f"Image Type is {'/'.join(hit)}, not an original image ({_REFUSED_BY})."))
         else:
             reasons.append(Reason("image-type", f"Image Type is {'/'.join(hit)}: {refused} is excluded."))
     missing = [r for r in known.rules.image_type_required if any(r not in t for t in found)]
     if missing:
         reasons.append(Reason("image-type", f"Image Type lacks {', '.join(missing)} in some or all images."))
     return tuple(reasons)
+
+
+def _is_derived(dataset: Dataset) -> bool:
+    return "DERIVED" in strings(dataset, "ImageType")
 
 
 def not_chest(known: KnownSeries) -> Reason | None:

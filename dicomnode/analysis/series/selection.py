@@ -18,6 +18,7 @@ from dicomnode.analysis.findings import Flag, Reason, RejectedSeries, Severity
 from dicomnode.analysis.series import (
     breath,
     content_rules,
+    derived_originals,
     geometry,
     kernels,
     parts,
@@ -281,6 +282,9 @@ def _content_flags(chosen: Judged) -> list[Flag]:
         flags.append(Flag("kernel-unknown", "info", f"{kernel}; the images may be sharp or smooth."))
     if string(first, "LossyImageCompression") == "01":
         flags.append(Flag("lossy", "warning", "Lossy compression: attenuation values are not exact."))
+    if any(derived_originals.is_original(d) for d in chosen.known.datasets):
+        text = "Image Type says DERIVED, as older Siemens scanners wrote it into originals; taken for an original."
+        flags.append(Flag("derived-original", "info", text))
     if chosen.prone:
         flags.append(Flag("prone", "info", "Prone position."))
     if chosen.breath == "expiration":

@@ -16,6 +16,9 @@ Contrast = Literal["allowed", "preferred", "refused"]
 CHEST_WORDS = (
     r"\b(chest|thora|torac|torak|torax|lung|pulm|poumon|polmon|hrct|brust|pecho|ild|wholebody)",
     r"\b(longen|borst|keuhko|pluc|klatk|hrudn|plic|mellkas|tudo|gogus|akciger)",
+    # With abdomen and pelvis, in short: CT CH/ABD/PEL, THX/ABD, CHST ABD PELV, TAP, CAP, C/A/P.
+    r"\b(chst|chx|thx|thor|che?\b|(ch|th|tx) ?(abd|ab\b)|(ct|n)?cap\b|(ct|tdm)?tap\b|[ct] a p\b|ctpa\b)",
+    r"\b(whole body|ganzkorper|corps entier|cuerpo entero|polytrauma)",
     r"\b(грудн|легк|θωρακ|πνευμον)",
     r"胸|肺|흉부|폐",
 )
