@@ -260,6 +260,9 @@ class Findings:
     #: The highest Series Number among the study's images: ours follow it, so that the images open first. Not part of
     #: `version`: what else lies in the study does not change the result.
     highest_series_number: int = 0
+    #: Of a result that is the same as one before the last (which was replaced or rejected since): it needs UIDs of its
+    #: own. "" else.
+    revision: str = ""
 
     @property
     def version(self) -> tuple[str, ...]:
@@ -273,6 +276,8 @@ class Findings:
             # The same scan compared with other priors makes other reports.
             compared = json.dumps([_former(self.change), [asdict(point) for point in self.trend]], sort_keys=True)
             made.append(hashlib.sha256(compared.encode()).hexdigest())
+        if self.revision:
+            made.append(f"revision {self.revision}")
         return tuple(made)
 
     def to_json(self) -> str:

@@ -23,14 +23,17 @@ from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.procedure_steps import mpps, ups
 from dicomnode.reception.reconcile import reconcile
+from dicomnode.reception.rejection_notes import apply_notes
 from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.reception.spooled import read_instance
 from dicomnode.retry import backoff_s
 from dicomnode.service import certificates
+from dicomnode.service.corrections import follow
 from dicomnode.service.pacs_count import Counts, listed
 from dicomnode.service.retention import CarefulClock, Room, make_room
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import StudyIntake
+from dicomnode.store.replaced import Replaced
 from dicomnode.store.spool import Spool
 from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
 
@@ -49,7 +52,7 @@ ROOM_S = 10.0
 CERTIFICATES_S = 60.0
 #: How often the worklist is looked through for patients whose prior scans may be fetched.
 PREFETCH_S = 20.0
-#: How often studies are looked for that went out without a prior scan which has come since.
+#: How often studies are looked for that went out without a prior scan which has come since, or with a wrong one.
 LATE_S = 5.0
 
 
@@ -96,6 +99,7 @@ class Housekeeping:
         self._every(EVENTS_S, self.hand_over)
         self._every(min(RECONCILE_S, self._dead_after_s / 4), self.recover)
         self._scheduler.add_job(self._compare_first)
+        self._every(LATE_S, self.follow_corrections)
         if self._config.all_tls_files:
             self._every(CERTIFICATES_S, self.tell_certificates, at_once=True)
         if self._config.worklist is not None:
@@ -153,6 +157,7 @@ class Housekeeping:
         decision = decide(self._heard(study), now, self._rule)
         if not decision.settled or (self._counts is not None and self._counts.lacks(self._heard(study), now)):
             return []
+        apply_notes(Spool(self._spool_root), self._catalog, study.study_uid)
         held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
         try:
             settled = self._catalog.settle(study.study_uid, now, held)
@@ -162,7 +167,8 @@ class Housekeeping:
             return []  # another node on this database was quicker
         if held:
             log.error(
-                "study %s held: its images name two patients; correct the study and send it again", study.study_uid
+                "study %s held: its images name two patients; correct it with `dicomnode jobs accept` or `jobs drop`",
+                study.study_uid,
             )
             return []
         log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
@@ -220,8 +226,12 @@ class Housekeeping:
         return len(new)
 
     def make_room(self) -> list[str]:
-        """Remove what was delivered long enough ago while the disk is short of room. Returns the studies' UIDs."""
+        """Remove what was delivered long enough ago while the disk is short of room. Returns the studies' UIDs.
+
+        What was replaced or taken out goes after its own time.
+        """
         spool = Spool(self._storage.spool)
+        Replaced(spool).tidy(self._careful() - self._storage.replaced_days * 86_400)
         return make_room(self._room, spool, self._storage.results, self._catalog, self._careful())
 
     def recover(self) -> int:
@@ -267,6 +277,10 @@ class Housekeeping:
         for study_uid in reopened:
             log.info("study %s will be analysed again: a prior has arrived", study_uid)
         return reopened
+
+    def follow_corrections(self) -> list[str]:
+        """Settle anew what was compared with a scan that was corrected since. Returns the studies' UIDs."""
+        return follow(self._config, self._catalog)
 
     def perform_tasks(self) -> int:
         """Bring the tasks of the UPS worklist in line with what became of their studies. Returns how many changed."""

@@ -55,6 +55,11 @@ __all__ = [
 ]
 
 THICK_STEP_MM = 3.0
+WITHOUT_PATIENT_ID = Flag(
+    "object-without-patient-id",
+    "warning",
+    "Some objects of this study have no Patient ID; they were taken as this patient's.",
+)
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,7 @@ def select(
         reason = Reason("two-patients", "Patient ID or its issuer differs within the study: correct the study first.")
         return _selection([Judged(facts(s, limits), (reason,)) for s in series], None, reason.text, flags)
 
+    flags += _unnamed_flags(series)
     known = [facts(part, limits) for s in series for part in _parts(s)]
     judged = [Judged(k, suitability.reasons(k)) for k in known]
     suitable = sorted((j for j in judged if not j.reasons), key=lambda j: j.rank)
@@ -249,9 +255,15 @@ def _seek_data_set(file: BinaryIO) -> None:
 
 def _is_of_two_patients(series: Sequence[Series]) -> bool:
     datasets = [h.dataset for s in series for h in s.headers]
-    # Objects that other systems made may lack the issuer; that alone makes no second patient.
-    issuers = {identifier(d, "IssuerOfPatientID") for d in datasets} - {b""}
-    return len({identifier(d, "PatientID") for d in datasets}) > 1 or len(issuers) > 1
+    # Objects that other systems made may lack the issuer, or even the ID; that alone makes no second patient.
+    named = [d for d in datasets if identifier(d, "PatientID")] or datasets
+    issuers = {identifier(d, "IssuerOfPatientID") for d in named} - {b""}
+    return len({identifier(d, "PatientID") for d in named}) > 1 or len(issuers) > 1
+
+
+def _unnamed_flags(series: Sequence[Series]) -> tuple[Flag, ...]:
+    named = {bool(identifier(h.dataset, "PatientID")) for s in series for h in s.headers}
+    return (WITHOUT_PATIENT_ID,) if len(named) > 1 else ()
 
 
 def _unreadable_flags(unreadable: Sequence[Unreadable]) -> tuple[Flag, ...]:

@@ -16,6 +16,7 @@ from dicomnode.registry_format.identity import count_patients
 from dicomnode.store.catalog import audit
 from dicomnode.store.catalog.audit import PatientHeader
 from dicomnode.store.catalog.commitments import Commitments
+from dicomnode.store.catalog.corrections import Corrections
 from dicomnode.store.catalog.events import note
 from dicomnode.store.catalog.holdings import HoldingsRows
 from dicomnode.store.catalog.jobs import supersede
@@ -41,7 +42,9 @@ from dicomnode.store.records import (
 )
 
 
-class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers):
+class Catalog(
+    Recording, Commitments, Corrections, HoldingsRows, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers
+):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     # Associations

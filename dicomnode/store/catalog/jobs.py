@@ -250,10 +250,10 @@ def _lost_in_words(lost: list[Delivery]) -> list[str]:
     return words + [f"{count[name]} received images to {name}: {d.text}" for name, d in first.items()]
 
 
-def supersede(connection: Connection, study_uid: str, generation: int, now: float) -> None:
+def supersede(connection: Connection, study_uid: str, generation: int, now: float, reason: str = "") -> None:
     """Drop what earlier generations than `generation` have not brought to its end. The study is locked."""
     older = (jobs.c.study_uid == study_uid) & (jobs.c.generation < generation) & jobs.c.state.in_(LIVE)
-    reason = f"generation {generation} settled"
+    reason = reason or f"generation {generation} settled"
     connection.execute(jobs.update().where(older).values(state="superseded", reason=reason, updated_at=now))
     waiting = (deliveries.c.study_uid == study_uid) & (deliveries.c.generation < generation)
     waiting &= deliveries.c.state == "pending"

@@ -18,7 +18,9 @@ ANNA, BERTA, HERE, THERE = "a" * 32, "b" * 32, "1" * 32, "2" * 32
         ([ANNA, BERTA], 2, None),
         ([NO_PATIENT_ID], 1, None),
         ([NO_PATIENT_ID + HERE], 1, None),
-        ([NO_PATIENT_ID, ANNA], 2, None),
+        ([NO_PATIENT_ID, ANNA], 1, ANNA),
+        ([NO_PATIENT_ID + THERE, ANNA + HERE], 1, ANNA + HERE),
+        ([NO_PATIENT_ID, ANNA, BERTA], 2, None),
         ([], 0, None),
     ],
 )
