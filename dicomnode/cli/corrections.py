@@ -94,6 +94,7 @@ def show(found: "Sequence[Held]", *, values: bool) -> None:
     for one in found:
         named = [f"{d.attribute}: {d.before} -> {d.after}" if values else d.attribute for d in one.differences]
         missing = ["(no longer in quarantine)"] if one.path is None else []
+        missing += ["(the study's images were removed)"] if one.standing is None else []
         alike[(*named, *missing)].append(one.conflict.sop_instance_uid)
     rows = [
         [uids[0] if len(uids) == 1 else f"{len(uids)} objects", ("\n" if values else ", ").join(what) or "(encoding)"]

@@ -37,13 +37,13 @@ class Held:
 
     Attributes:
         conflict: when which version came.
-        standing: the recorded version.
+        standing: the recorded version; None where the study's images have been removed.
         differences: by attribute; their values may name a patient.
         path: of the quarantined file; None where the quarantine no longer has it.
     """
 
     conflict: Conflict
-    standing: Instance
+    standing: Instance | None
     differences: tuple[Difference, ...]
     path: Path | None
 
@@ -52,7 +52,7 @@ def held(config: Config, study_uid: str, sop_instance_uid: str | None) -> list[H
     """Return the versions about which nobody has decided, of each object the one that came last.
 
     Raises:
-        UsageError: there is none, the study is not known, or its images have been removed.
+        UsageError: there is none, or the study is not known.
     """
     catalog = _open(config)
     area = Replaced(Spool(config.storage.spool))
@@ -62,13 +62,9 @@ def held(config: Config, study_uid: str, sop_instance_uid: str | None) -> list[H
     found = []
     for conflict in latest.values():
         standing = catalog.held_instance(conflict.sop_instance_uid)
-        if standing is None:
-            continue
         path = area.quarantined(conflict.sha256)
-        differ = () if path is None else differences(Path(standing.path), path)
+        differ = () if path is None or standing is None else differences(Path(standing.path), path)
         found.append(Held(conflict, standing, differ, path))
-    if not found:
-        raise UsageError("the images of this study were removed to free space: send the corrected study again")
     return found
 
 
@@ -82,9 +78,11 @@ def accept(config: Config, study_uid: str, found: Sequence[Held], minutes: float
         minutes: for so long, more of the same correction of this study is taken as it comes.
 
     Raises:
-        UsageError: the quarantine has none of them any more.
+        UsageError: the quarantine has none of them any more, or the study's images have been removed.
     """
-    usable = [one for one in found if one.path is not None]
+    if all(one.standing is None for one in found):
+        raise UsageError("the images of this study were removed to free space: send the corrected study again")
+    usable = [one for one in found if one.path is not None and one.standing is not None]
     if not usable:
         raise UsageError(
             "the quarantine no longer holds these objects (storage.quarantine_gb): send them again, then accept them"
@@ -95,7 +93,10 @@ def accept(config: Config, study_uid: str, found: Sequence[Held], minutes: float
     news = []
     for one in usable:
         assert one.path is not None
-        read = read_instance(one.path)
+        try:
+            read = read_instance(one.path)
+        except ValueError as error:
+            raise UsageError(f"{one.path}: {error}; reject it, and send the object again") from None
         place = spool.place(read.study_uid, read.series_uid, read.sop_instance_uid, read.sha256)
         area.bring_in(one.path, place)
         keyed = catalog.patient_key.keyed(read.patient_hash)

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.store.catalog.catalog import Catalog
 from tests.faults.studies import make_study, study_uid
-from tests.helpers.corrections import corrected, rejected_by, rejection_note, screenshot
+from tests.helpers.corrections import corrected, rejected_by, rejection_note, said, screenshot
 from tests.helpers.running import Node, Orthanc
 from tests.helpers.waiting import until
 
@@ -98,7 +98,7 @@ def test_a_screenshot_without_a_patient_id_and_then_with_one(
     assert store(tmp_path / "first").returncode == 0
     delivered(node, uid, 1)
     (report,) = [d for d in results(orthanc, uid) if "Measures" in d.SeriesDescription]
-    assert "no Patient ID" in str(report)
+    assert "no Patient ID" in said(report)
     cured = screenshot(files[0], tmp_path / "cured" / "900.dcm", "TEST-mixed")
     assert store(tmp_path / "cured").returncode != 0
     shown = decide(node, "accept", uid, "--dry-run")
@@ -108,7 +108,7 @@ def test_a_screenshot_without_a_patient_id_and_then_with_one(
     decide(node, "accept", uid, "--object", pydicom.dcmread(cured).SOPInstanceUID)
     delivered(node, uid, 2)
     (last,) = [d for d in results(orthanc, uid) if "Measures v2" in d.SeriesDescription]
-    assert "no Patient ID" not in str(last)
+    assert "no Patient ID" not in said(last)
 
 
 def test_a_corrected_patient_id_by_hand(

@@ -18,11 +18,12 @@ from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows import analysing
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid
-from tests.helpers.corrections import corrected, rejected_by, rejection_note, screenshot
+from tests.helpers.corrections import corrected, rejected_by, rejection_note, said, screenshot
 from tests.helpers.waiting import until
 
 UID = study_uid("a")
 TRUSTED = '[[node.callers]]\nae_title = "TRUSTED"\non_conflict = "newest"\n[[node.callers]]\nae_title = "SCANNER"'
+PATIENCE = 240.0  # on a busy machine
 OBJECTS = {"SEG": 1, "SR": 1, "OT": 1}
 
 
@@ -50,7 +51,7 @@ def analysed(station: Station, files: list[Path]) -> None:
     station.start_worker()
     station.send(files)
     station.settle(UID)
-    station.ended(UID, 1, "delivered")
+    station.ended(UID, 1, "delivered", seconds=PATIENCE)
 
 
 def no_analysis(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,13 +82,12 @@ def test_a_corrected_patient_by_hand(
     found = corrections.held(station.config, UID, None)
     assert [d.attribute for d in found[0].differences] == ["PatientName", "PatientID", "PatientSex"]
     no_analysis(monkeypatch)
-    said = corrections.accept(station.config, UID, found, minutes=60)
-    assert "1 objects replaced" in said
-    until("settled", lambda: station.clock.settle() or station.state(UID, 2), 20)
+    assert "1 objects replaced" in corrections.accept(station.config, UID, found, minutes=60)
+    until("settled", lambda: station.clock.settle() or station.state(UID, 2), 60)
     assert station.state(UID, 2) == "held"  # half of it is another patient's
     station.send(again)
     generation = station.settle(UID)
-    shown = station.ended(UID, generation, "delivered")
+    shown = station.ended(UID, generation, "delivered", seconds=PATIENCE)
     new = [d for d in results(pacs.held()) if d.SOPInstanceUID not in old]
     assert Counter(d.Modality for d in new) == OBJECTS
     assert {(d.PatientID, d.PatientName, d.PatientSex) for d in new} == {("RIGHT", "Right^One", "M")}
@@ -115,7 +115,7 @@ def test_what_is_encoded_anew_is_what_would_be_computed(
     again = corrected(files, tmp_path / "again", PatientID="RIGHT")
     station.send(again, calling="TRUSTED")
     station.settle(UID)
-    station.ended(UID, 2, "delivered")
+    station.ended(UID, 2, "delivered", seconds=PATIENCE)
     other = Station(tmp_path / "other", "")
     folder = results_folder(station.config.storage.results, UID, 2)
     encoded = Findings.from_json((folder / FINDINGS).read_text("utf-8"))
@@ -136,7 +136,7 @@ def test_a_trusted_pacs_that_coerces_changes_no_result(
         station.send(again)
     station.send(again, calling="TRUSTED")
     station.settle(UID)
-    shown = station.ended(UID, 2, "delivered")
+    shown = station.ended(UID, 2, "delivered", seconds=PATIENCE)
     assert pacs.came == came
     assert {d["text"] for d in shown["deliveries"]} == {"unchanged since generation 1"}
     assert {pydicom.dcmread(i.path).InstitutionName for i in station.catalog.instances(UID)} == {"A hospital"}
@@ -162,17 +162,17 @@ def test_an_object_without_patient_id_is_no_second_patient_and_another_ones_is_d
     station.start_worker()
     station.send([*files, screenshot(files[0], tmp_path / "nobody.dcm", "")])
     station.settle(UID)
-    station.ended(UID, 1, "delivered")
+    station.ended(UID, 1, "delivered", seconds=PATIENCE)
     (report,) = [d for d in pacs.held() if d.Modality == "SR"]
-    assert "no Patient ID" in str(report)
+    assert "no Patient ID" in said(report)
     foreign = screenshot(files[0], tmp_path / "foreign.dcm", "FOREIGN", "foreign")
     station.send([foreign])
-    until("held", lambda: station.clock.settle() == [] and station.catalog.job(UID, 2), 20)
+    until("held", lambda: station.clock.settle() == [] and station.catalog.job(UID, 2), 60)
     with pytest.raises(UsageError, match="two-patients; see `dicomnode jobs show`, then accept, reject or drop"):
         jobs.release(station.config, UID)
     corrections.drop(station.config, UID, pydicom.dcmread(foreign).SOPInstanceUID, "quality", dry_run=False)
     generation = station.settle(UID)
-    station.ended(UID, generation, "delivered")
+    station.ended(UID, generation, "delivered", seconds=PATIENCE)
 
 
 def test_a_rejection_note_takes_objects_out_and_results_back(
@@ -183,8 +183,8 @@ def test_a_rejection_note_takes_objects_out_and_results_back(
     note = rejection_note(files, tmp_path / "note.dcm", "113038", "Incorrect Modality Worklist Entry")
     station.send([note])
     station.settle(UID)
-    station.ended(UID, 2, "refused")
-    until("the note", lambda: notes(pacs.held()), 20)
+    station.ended(UID, 2, "refused", seconds=PATIENCE)
+    until("the note", lambda: notes(pacs.held()), PATIENCE)
     assert rejected_by(notes(pacs.held())) == {"113037": old}
     assert [i.sop_class_uid for i in station.catalog.instances(UID)] == [pydicom.dcmread(note).SOPClassUID]
     station.send(files)  # whoever sends the rejected objects again: they stay out
@@ -193,7 +193,7 @@ def test_a_rejection_note_takes_objects_out_and_results_back(
     again = corrected(files, tmp_path / "again", PatientID="RIGHT")
     station.send(again)  # other versions of them are no longer what was rejected
     generation = station.settle(UID)
-    station.ended(UID, generation, "delivered")
+    station.ended(UID, generation, "delivered", seconds=PATIENCE)
     new = [d for d in results(pacs.held()) if d.SOPInstanceUID not in old]
     assert Counter(d.Modality for d in new if d.PatientID == "RIGHT") == OBJECTS
 
@@ -205,14 +205,14 @@ def test_a_dropped_study_withdraws_its_results_and_comes_again_as_a_new_version(
     old = {d.SOPInstanceUID for d in pacs.held()}
     corrections.drop(station.config, UID, None, "retention-expired", dry_run=False)
     station.settle(UID)
-    assert station.ended(UID, 2, "refused")["reason"].startswith("nothing-left")
-    until("the note", lambda: notes(pacs.held()), 20)
+    assert station.ended(UID, 2, "refused", seconds=PATIENCE)["reason"].startswith("nothing-left")
+    until("the note", lambda: notes(pacs.held()), PATIENCE)
     assert rejected_by(notes(pacs.held())) == {"113039": old}
     with pytest.raises(UsageError, match="send it again"):
         jobs.retry(station.config, UID, None)
     station.send(files)
     station.settle(UID)
-    station.ended(UID, 3, "delivered")
+    station.ended(UID, 3, "delivered", seconds=PATIENCE)
     new = [d for d in results(pacs.held()) if d.SOPInstanceUID not in old]
     assert Counter(d.Modality for d in new) == OBJECTS  # the same numbers, but the old objects were withdrawn
 
@@ -224,18 +224,18 @@ def test_a_retried_study_is_a_new_version_only_where_something_differs(
     old = {d.SOPInstanceUID: d for d in pacs.held()}
     came = list(pacs.came)
     assert "queued as generation 2" in jobs.retry(station.config, UID, None)
-    station.ended(UID, 2, "delivered")
+    station.ended(UID, 2, "delivered", seconds=PATIENCE)
     assert pacs.came == came
     monkeypatch.setattr(dicomnode, "__version__", "99.0")
     jobs.retry(station.config, UID, None)
-    station.ended(UID, 3, "delivered")
+    station.ended(UID, 3, "delivered", seconds=PATIENCE)
     new = {d.SOPInstanceUID: d for d in results(pacs.held()) if d.SOPInstanceUID not in old}
     assert Counter(d.Modality for d in new.values()) == OBJECTS
     assert all("v2, replaces v1" in d.SeriesDescription for d in new.values())
     assert rejected_by(notes(pacs.held())) == {"113001": set(old)}
     monkeypatch.undo()
     jobs.retry(station.config, UID, None)  # back to the first method: its objects were rejected, so these are others
-    station.ended(UID, 4, "delivered")
+    station.ended(UID, 4, "delivered", seconds=PATIENCE)
     third = {d.SOPInstanceUID: d for d in results(pacs.held())} | {}
     third = {uid: d for uid, d in third.items() if uid not in old and uid not in new}
     assert Counter(d.Modality for d in third.values()) == OBJECTS

@@ -49,6 +49,7 @@ def rejection_note(files: Sequence[Path], path: Path, code: str, meaning: str) -
     for one in objects:
         for keyword in ("AccessionNumber", "StudyID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
             setattr(one, keyword, one.get(keyword))
+        one.PatientName = "Note^Test"  # highdicom warns of names with one component
     note = hd.ko.KeyObjectSelectionDocument(
         evidence=objects,
         content=hd.ko.KeyObjectSelection(Code(code, "DCM", meaning), objects),
@@ -73,3 +74,9 @@ def rejected_by(notes: Sequence[Dataset]) -> dict[str, set[str]]:
         }
         found.setdefault(str(note.ConceptNameCodeSequence[0].CodeValue), set()).update(uids)
     return found
+
+
+def said(dataset: Dataset) -> str:
+    """The texts of a structured report."""
+    own = str(dataset.get("TextValue", ""))
+    return "\n".join([own, *(said(item) for item in dataset.get("ContentSequence", ()))])
