@@ -9,7 +9,7 @@ import typer
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load, table
 
 if TYPE_CHECKING:
-    from dicomnode.operations.corrections import Held
+    from dicomnode.operations.corrections import HeldVersion
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Study Instance UID.")]
 ObjectOption = Annotated[str | None, typer.Option("--object", help="Only this SOP Instance UID. Default: all.")]
@@ -88,7 +88,7 @@ def jobs_drop(
     typer.echo(corrections.drop(load(config_file), study_uid, sop_instance_uid, because, dry_run=dry_run))
 
 
-def show(found: "Sequence[Held]", *, values: bool) -> None:
+def show(found: "Sequence[HeldVersion]", *, values: bool) -> None:
     """Print the differences; objects that differ alike share a row."""
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for one in found:

@@ -32,7 +32,7 @@ REASONS: Final[dict[str, RejectionCode]] = {
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldVersion:
     """A version in quarantine beside the one that stands.
 
     Attributes:
@@ -48,7 +48,7 @@ class Held:
     path: Path | None
 
 
-def held(config: Config, study_uid: str, sop_instance_uid: str | None) -> list[Held]:
+def held(config: Config, study_uid: str, sop_instance_uid: str | None) -> list[HeldVersion]:
     """Return the versions about which nobody has decided, of each object the one that came last.
 
     Raises:
@@ -64,11 +64,11 @@ def held(config: Config, study_uid: str, sop_instance_uid: str | None) -> list[H
         standing = catalog.held_instance(conflict.sop_instance_uid)
         path = area.quarantined(conflict.sha256)
         differ = () if path is None or standing is None else differences(Path(standing.path), path)
-        found.append(Held(conflict, standing, differ, path))
+        found.append(HeldVersion(conflict, standing, differ, path))
     return found
 
 
-def accept(config: Config, study_uid: str, found: Sequence[Held], minutes: float) -> str:
+def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes: float) -> str:
     """Take quarantined versions as the truth. Return a sentence for the caller.
 
     Args:
@@ -116,7 +116,7 @@ def accept(config: Config, study_uid: str, found: Sequence[Held], minutes: float
 
 
 def _accept_more(
-    catalog: Catalog, study_uid: str, usable: Sequence[Held], news: Sequence[Instance], until: float
+    catalog: Catalog, study_uid: str, usable: Sequence[HeldVersion], news: Sequence[Instance], until: float
 ) -> None:
     patients = {new.patient_hash for new in news}
     attributes = {d.attribute for one in usable for d in one.differences}

@@ -58,8 +58,8 @@ def describe(label: str, findings: Findings, version: int = 1) -> str:
 
     A later version says which one it replaces.
     """
-    older = f"v{version - 1}" if version < _LONG_VERSION else "old"
-    name = label if version == 1 else f"{label} v{version}, replaces {older}"
+    number, older = (f"v{version}", f"v{version - 1}") if version < _LONG_VERSION else ("new", "old")
+    name = label if version == 1 else f"{label} {number}, replaces {older}"
     if not is_demo(findings):
         return f"{name}: research use only"
     return f"{name}: {DEMO}, research use only" if version == 1 else f"{name}: {DEMO}"

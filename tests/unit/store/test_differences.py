@@ -17,10 +17,7 @@ def write(path: Path, implicit: bool = False, **attributes: object) -> Path:
     item.AccessionNumber = "1"
     made.RequestAttributesSequence = [item]
     for keyword, value in attributes.items():
-        if value is None:
-            delattr(made, keyword)
-        else:
-            setattr(made, keyword, value)
+        setattr(made, keyword, value)
     made.add_new(0x7FE00010, "OW", b"\1\0\2\0")
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
@@ -30,7 +27,7 @@ def write(path: Path, implicit: bool = False, **attributes: object) -> Path:
 
 def test_attributes_are_named_and_their_values_shown(tmp_path: Path) -> None:
     a = write(tmp_path / "a", InstitutionName="X" * 64)
-    b = write(tmp_path / "b", PatientID="B", PatientName="C", InstitutionName=None)
+    b = write(tmp_path / "b", PatientID="B", PatientName="C")
     assert differences(a, b) == (
         Difference("InstitutionName", "X" * 64, "(absent)"),
         Difference("PatientName", "(absent)", "C"),
