@@ -52,6 +52,7 @@ def replace_known(spool: Spool, catalog: Catalog, new: Instance, caller: str) ->
     old = catalog.replace_instances([new], action, who, now=now, touch=True)
     put_away(spool, old, now)
     if old:
+        Replaced(spool).forget(new.sha256)  # if it was refused before
         log.info("%s replaced by a newer version from %s", logs.uid(new.sop_instance_uid), who)
     # Housekeeping may have moved the study away in between: then it is refused, and taken when it comes again.
     return bool(old) and Path(new.path).exists()

@@ -147,7 +147,9 @@ def test_an_issuer_that_only_some_objects_name_makes_no_second_patient() -> None
 
 
 def test_an_object_without_a_patient_id_makes_no_second_patient_and_is_told_of() -> None:
-    selection = choose(series(PatientID="A", IssuerOfPatientID="X"), series(1, Modality="SR", IssuerOfPatientID="Y"))
+    selection = choose(
+        series(PatientID="A", IssuerOfPatientID="X"), series(1, Modality="SR", PatientID="", IssuerOfPatientID="Y")
+    )
     assert selection.chosen is not None
     assert "object-without-patient-id" in [f.code for f in selection.flags]
     none_has_one = choose(series(PatientID=""), series(1, Modality="SR", PatientID=""))
