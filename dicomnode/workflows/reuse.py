@@ -18,7 +18,6 @@ from pydicom import Dataset, dcmread
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.measures import change, trend
 from dicomnode.analysis.pipeline import Method
-from dicomnode.analysis.risk.manifest import NetworkArm
 from dicomnode.analysis.risk.predict import covariates
 from dicomnode.analysis.series.headers import string
 from dicomnode.files import write_whole
@@ -150,7 +149,7 @@ def _same_risk(bundle: "Bundle | None", last: Findings, found: Findings, old: Da
     if bundle is None:
         return True
     taken = bundle.manifest.features
-    looks_back = any(isinstance(arm, NetworkArm) and arm.prior for arm in bundle.manifest.arms)
+    looks_back = any(arm.kind == "network" and arm.prior for arm in bundle.manifest.arms)
     if last.change != found.change and (looks_back or any(name.startswith("change.") for name in taken)):
         return False
     asks = bundle.manifest.covariates or any(name.startswith("covariates.") for name in taken)
