@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load, table
+from dicomnode.logs import escaped
 
 if TYPE_CHECKING:
     from dicomnode.operations.corrections import HeldVersion
@@ -92,7 +93,7 @@ def show(found: "Sequence[HeldVersion]", *, values: bool) -> None:
     """Print the differences; objects that differ alike share a row."""
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for one in found:
-        named = [f"{d.attribute}: {d.before} -> {d.after}" if values else d.attribute for d in one.differences]
+        named = [escaped(f"{d.attribute}: {d.before} -> {d.after}") if values else d.attribute for d in one.differences]
         missing = ["(no longer in quarantine)"] if one.path is None else []
         missing += ["(the study's images were removed)"] if one.standing is None else []
         alike[(*named, *missing)].append(one.conflict.sop_instance_uid)

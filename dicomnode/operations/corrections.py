@@ -4,6 +4,7 @@ Each decision is in the catalogue with who and when, and in the audit trail; wha
 `storage.replaced_days`. The files' order: `reception.corrections`.
 """
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from dicomnode.operations.audited import note_command
 from dicomnode.reception.corrections import put_away
 from dicomnode.reception.spooled import read_instance
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.differences import Difference, differences
+from dicomnode.store.differences import UNREADABLE, Difference, differences
 from dicomnode.store.records import Acceptance, Conflict, Instance, RejectionCode
 from dicomnode.store.replaced import Replaced
 from dicomnode.store.spool import Spool
@@ -101,27 +102,34 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
         area.bring_in(one.path, place)
         keyed = catalog.patient_key.keyed(read.patient_hash)
         news.append(replace(read, path=str(place), patient_hash=keyed, received_at=one.conflict.received_at))
-    older = [c for one in usable for c in _conflicts(catalog, study_uid, one.conflict.sop_instance_uid)]
-    if minutes > 0:
-        _accept_more(catalog, study_uid, usable, news, now + 60 * minutes)
-    put_away(spool, catalog.replace_instances(news, "accepted", os_user(), now=now), now)
+    decided = {one.conflict.sop_instance_uid: one.conflict.received_at for one in usable}
+    # What has come since it was shown waits for a decision of its own.
+    older = [c for c in catalog.conflicts(study_uid) if c.received_at <= decided.get(c.sop_instance_uid, -math.inf)]
+    further = _further(study_uid, usable, news, now + 60 * minutes) if minutes > 0 else None
+    old = catalog.replace_instances(news, "accepted", os_user(), now=now, more=further)
+    put_away(spool, catalog, old, now)
+    for one, new in zip(usable, news, strict=True):
+        if one.path is not None and not Path(new.path).exists():
+            area.bring_in(one.path, Path(new.path))  # a node that started meanwhile took it for left behind
     taken = {new.sha256 for new in news}
     _set_aside(area, [c for c in older if c.sha256 not in taken], now)
     for sha256 in taken:
         area.forget(sha256)
     missing = len(found) - len(usable)
     left = f"; {missing} more are no longer in quarantine: send them again" if missing else ""
-    more = f"; more of this correction is taken as it comes for {minutes:g} minutes" if minutes > 0 else ""
+    more = f"; more of this correction is taken as it comes for {minutes:g} minutes" if further is not None else ""
     return f"{len(news)} objects replaced{left}{more}; the study settles as its next generation"
 
 
-def _accept_more(
-    catalog: Catalog, study_uid: str, usable: Sequence[HeldVersion], news: Sequence[Instance], until: float
-) -> None:
+def _further(
+    study_uid: str, usable: Sequence[HeldVersion], news: Sequence[Instance], until: float
+) -> Acceptance | None:
+    """Return what else belongs to this correction; None where nobody can tell (several patients, unreadable files)."""
     patients = {new.patient_hash for new in news}
     attributes = {d.attribute for one in usable for d in one.differences}
-    if len(patients) == 1:
-        catalog.accept_more(Acceptance(study_uid, os_user(), until, patients.pop(), frozenset(attributes)))
+    if len(patients) != 1 or UNREADABLE in attributes:
+        return None
+    return Acceptance(study_uid, os_user(), until, patients.pop(), frozenset(attributes))
 
 
 def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
@@ -165,7 +173,7 @@ def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: 
     spool = Spool(config.storage.spool)
     uids = [i.sop_instance_uid for i in there]
     gone = catalog.take_out(study_uid, uids, "dropped", os_user(), REASONS[because], now=now)
-    put_away(spool, gone, now)
+    put_away(spool, catalog, gone, now)
     return f"{what} taken out ({because}); the study settles as its next generation"
 
 

@@ -10,7 +10,7 @@ between leaves a file that `reconcile` knows by the decision.
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from dicomnode import logs
@@ -45,12 +45,14 @@ def replace_known(spool: Spool, catalog: Catalog, new: Instance, caller: str) ->
         accepted = catalog.acceptance(new.study_uid, now)
         if accepted is None or accepted.patient_hash != new.patient_hash:
             return False
+        if any(c.sha256 == new.sha256 for c in catalog.corrections_of(new.sop_instance_uid)):
+            return False  # it was decided against: a sender that does not know of the correction turns nothing back
         found = differences(Path(held.path), Path(new.path))
         if not {one.attribute for one in found} <= accepted.attributes:
             return False
         who, action = accepted.who, "accepted"
     old = catalog.replace_instances([new], action, who, now=now, touch=True)
-    put_away(spool, old, now)
+    put_away(spool, catalog, old, now)
     if old:
         Replaced(spool).forget(new.sha256)  # if it was refused before
         log.info("%s replaced by a newer version from %s", logs.uid(new.sop_instance_uid), who)
@@ -58,12 +60,11 @@ def replace_known(spool: Spool, catalog: Catalog, new: Instance, caller: str) ->
     return bool(old) and Path(new.path).exists()
 
 
-def put_away(spool: Spool, gone: Iterable[Instance], now: float) -> None:
-    """Move the files of versions that are no longer used out of their study's folder.
+def put_away(spool: Spool, catalog: Catalog, gone: Sequence[Instance], now: float) -> None:
+    """Move the files of versions that are no longer used out of their study's folder; not what has come again since.
 
     Raises:
-        SpoolError: disk full, no permission.
+        SpoolError: the catalogue failed, disk full, no permission.
     """
     area = Replaced(spool)
-    for one in gone:
-        area.put(Path(one.path), one.study_uid, one.sha256, now)
+    catalog.move_unused(gone, lambda one: area.put(Path(one.path), one.study_uid, one.sha256, now))

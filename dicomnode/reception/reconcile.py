@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from dicomnode import logs
+from dicomnode.reception.corrections import put_away
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
-from dicomnode.store.replaced import Replaced
 from dicomnode.store.sameness import same_content
 from dicomnode.store.spool import Spool
 
@@ -103,7 +103,7 @@ def _adopt(
         if held is not None and Path(held.path) == path:
             return "known"  # recorded in between, or under a name that is no plain UID
         if _is_replaced(catalog, instance, path):
-            Replaced(spool).put(path, instance.study_uid, instance.sha256, time.time())
+            put_away(spool, catalog, [replace(instance, path=str(path))], time.time())
             return "known"
         if catalog.record(instance) != "conflict":
             return "adopted"

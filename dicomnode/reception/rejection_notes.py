@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final, get_args
 
 from pydicom import Dataset, dcmread
-from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from dicomnode import logs
 from dicomnode.reception.corrections import put_away
@@ -53,33 +52,39 @@ def read_note(path: Path, study_uid: str) -> RejectionNote | None:
 def apply_notes(spool: Spool, catalog: Catalog, study_uid: str) -> int:
     """Take out of a study what its rejection notes name. Returns how many objects.
 
-    A version that came after a note had taken an earlier one out is another: it stays.
+    A version that came after a note had taken an earlier one out is another: it stays. Where the images were removed
+    for want of room, but results made from them are out, it is noted all the same: these are to be rejected.
 
     Raises:
         SpoolError: the catalogue or the spool failed.
     """
     there = {i.sop_instance_uid: i for i in catalog.instances(study_uid)}
-    notes = [i for i in there.values() if i.sop_class_uid == KeyObjectSelectionDocumentStorage]
+    notes = [i for i in there.values() if i.is_note]
     count = 0
     for note in notes:
         read = read_note(Path(note.path), study_uid)
         if read is None:
             continue
         who = f"rejection note {logs.uid(note.sop_instance_uid)}"
+        if len(notes) == len(there):
+            catalog.reject_absent(study_uid, read.objects, who, read.code, now=time.time())
+            continue
         before = [c for c in catalog.corrections(study_uid) if c.who == who]
         uids = [uid for uid in read.objects if uid in there and uid != note.sop_instance_uid]
         wanted = [uid for uid in uids if not _is_another(there[uid], before)]
         if not wanted:
             continue
         gone = catalog.take_out(study_uid, wanted, "noted", who, read.code, now=time.time())
-        put_away(spool, gone, time.time())
+        put_away(spool, catalog, gone, time.time())
         count += len(gone)
-        log.warning("study %s: %d objects taken out by a %s, title %s", study_uid, len(gone), who, read.code)
+        if gone:  # else another node on this database was quicker
+            text = "study %s: %d objects taken out by a %s, title %s"
+            log.warning(text, study_uid, len(gone), who, read.code)
     return count
 
 
 def _is_another(instance: Instance, before: list[Correction]) -> bool:
-    earlier = [c.sha256 for c in before if c.sop_instance_uid == instance.sop_instance_uid]
+    earlier = [c.sha256 for c in before if c.sop_instance_uid == instance.sop_instance_uid and c.sha256]
     return bool(earlier) and instance.sha256 not in earlier
 
 

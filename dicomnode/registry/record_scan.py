@@ -107,7 +107,7 @@ def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Ri
     findings = analysis.findings
     assert findings.series is not None
     study_uid = findings.series.study_uid
-    instances = catalog.instances(study_uid)
+    instances = [i for i in catalog.instances(study_uid) if not i.is_note]
     keyed = one_patient({i.patient_hash for i in instances})
     if keyed is None:
         # Under one pseudonym, the scans of many would be one patient's.

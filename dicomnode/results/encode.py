@@ -122,7 +122,7 @@ def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
     sources = folder / SOURCES
     if sources.exists():
         return Path(json.loads(sources.read_text("utf-8"))[0])
-    return Path(received[0].path) if received else None
+    return Path(min(received, key=lambda one: one.is_note).path) if received else None
 
 
 @gc_pause.put_off()

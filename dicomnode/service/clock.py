@@ -48,6 +48,8 @@ _EVENTS_AT_ONCE = 200
 _AWAY_FIRST_S, _AWAY_LONGEST_S = 1.0, 10.0
 #: How often the room on the disk is looked at.
 ROOM_S = 10.0
+#: How often replaced objects are looked through: there may be many, and their time is counted in days.
+REPLACED_S = 600.0
 #: How often the certificates are looked at.
 CERTIFICATES_S = 60.0
 #: How often the worklist is looked through for patients whose prior scans may be fetched.
@@ -127,6 +129,7 @@ class Housekeeping:
                 return
         self._every(self._tick_s, self.settle)
         self._every(ROOM_S, self.make_room)
+        self._every(REPLACED_S, self.tidy_replaced, at_once=True)
 
     def stop(self) -> None:
         """Stop ticking; a running tick ends first."""
@@ -226,13 +229,14 @@ class Housekeeping:
         return len(new)
 
     def make_room(self) -> list[str]:
-        """Remove what was delivered long enough ago while the disk is short of room. Returns the studies' UIDs.
-
-        What was replaced or taken out goes after its own time.
-        """
+        """Remove what was delivered long enough ago while the disk is short of room. Returns the studies' UIDs."""
         spool = Spool(self._storage.spool)
-        Replaced(spool).tidy(self._careful() - self._storage.replaced_days * 86_400)
         return make_room(self._room, spool, self._storage.results, self._catalog, self._careful())
+
+    def tidy_replaced(self) -> int:
+        """Delete what was replaced or taken out of its study, after its time. Returns how many objects."""
+        before = self._careful() - self._storage.replaced_days * 86_400
+        return Replaced(Spool(self._storage.spool)).tidy(before)
 
     def recover(self) -> int:
         """Give the work of dead workers, and of versions without a worker, to those that live.

@@ -1,7 +1,7 @@
 """What the clock does about corrections: rejection notes, studies that were compared with a corrected one, the archive.
 
-A study whose report names a prior scan that has turned out to be somebody else's, or was taken out, is analysed again:
-its comparison would stay wrong in the PACS.
+A study whose report names a prior scan that has turned out to be somebody else's, was taken out, or has another result
+now, is analysed again: its comparison would stay wrong in the PACS. A correction that changed no result costs nothing.
 """
 
 import logging
@@ -31,7 +31,7 @@ def follow(config: Config, catalog: Catalog) -> list[str]:
             continue
         for whose in sorted({c.patient_hash for c in found} - {""}):
             for other in catalog.studies_of(whose):
-                if other != study_uid and _names(config, catalog, other, study_uid):
+                if other != study_uid and _is_outdated(config, catalog, other, study_uid):
                     reopened += _reopened(catalog, other)
         catalog.followed(study_uid, max(c.at for c in found))
     return reopened
@@ -41,14 +41,23 @@ def _reopened(catalog: Catalog, other: str) -> list[str]:
     if catalog.reopen(other):
         log.info("study %s will be analysed again: a scan that it was compared with was corrected", other)
         return [other]
+    study = catalog.study(other)
+    if study is not None and study.state in _BUSY:
+        return []  # its next generation is on its way
     log.warning("study %s was compared with a scan that was corrected since: retry it, or send it again", other)
     return []
 
 
-def _names(config: Config, catalog: Catalog, other: str, study_uid: str) -> bool:
-    """Whether the newest results of `other` were compared with this study."""
+def _is_outdated(config: Config, catalog: Catalog, other: str, study_uid: str) -> bool:
+    """Whether the newest results of `other` were compared with what this study is no more."""
     findings = newest_findings(catalog, config, other)
     if findings is None:
         return False
-    compared = {point.study_uid for point in findings.trend}
-    return study_uid in compared | ({findings.change.prior_study_uid} if findings.change is not None else set())
+    now = newest_findings(catalog, config, study_uid)
+    stays = now is not None and study_uid in catalog.other_studies(other)
+    named = {point.version for point in findings.trend if point.study_uid == study_uid}
+    if now is not None and stays and named:
+        return named != {now.version}
+    change = findings.change
+    is_prior = change is not None and change.prior_study_uid == study_uid
+    return bool(named) or is_prior

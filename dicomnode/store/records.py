@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pydicom.uid import KeyObjectSelectionDocumentStorage
+
 Closed = Literal["released", "aborted", "lost"]
 #: `delivered`: the destinations have stored every object. `committed`: those asked for storage commitment have also
 #: taken responsibility for every object. `superseded`: a newer generation of the study has settled.
@@ -47,6 +49,11 @@ class Instance:
     orientation: str = ""
     slice_position: float | None = None
 
+    @property
+    def is_note(self) -> bool:
+        """Whether it only refers to other objects, and bears the patient under whom these were, rightly or not."""
+        return self.sop_class_uid == KeyObjectSelectionDocumentStorage
+
 
 @dataclass(frozen=True)
 class Study:
@@ -72,9 +79,10 @@ class Job:
     updated_at: float
 
 
+#: With which the `object` of a received image begins.
+ORIGINAL = "original "
 #: What a delivery brings: the objects of a result, or the images as they were received.
 Kind = Literal["results", "originals"]
-_ORIGINAL = "original "
 #: The `object` of a delivery that takes replaced results back: a Key Object rejection note.
 REJECTION = "rejection"
 
@@ -103,12 +111,12 @@ class Delivery:
     @property
     def kind(self) -> Kind:
         """Whether this is a result's object or a received image."""
-        return "originals" if self.object.startswith(_ORIGINAL) else "results"
+        return "originals" if self.object.startswith(ORIGINAL) else "results"
 
 
 def original(sop_instance_uid: str) -> str:
     """Return the `object` of a delivery that forwards a received image."""
-    return _ORIGINAL + sop_instance_uid
+    return ORIGINAL + sop_instance_uid
 
 
 @dataclass(frozen=True)

@@ -48,21 +48,28 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
     method = work.models.method(route.action_of(work, study_uid, generation).analyse)
     if last := reuse.reusable(work, study_uid, generation, method, others):
         last = replace(last, findings=_marked(work, last.findings))
-        record_scan.keep_corrected(work.config.registry, work.catalog, last.findings, last.sources[0], now=time.time())
+        stands = _still_stands(work, study_uid, generation)
+        if stands:
+            image, now = last.sources[0], time.time()
+            record_scan.keep_corrected(work.config.registry, work.catalog, last.findings, image, now=now)
         last.save(folder)
-        reuse.note_inputs(folder, received)
+        if stands:
+            reuse.note_inputs(folder, received)
         return last.findings.status
     try:
         found = analyse(files, method, priors=others, memory_bytes=work.config.worker.limits.memory_bytes)
         analysis = replace(found, findings=_marked(work, found.findings))
+        stands = _still_stands(work, study_uid, generation)
         if analysis.findings.status == "analysed":
-            record_scan.keep(
-                work.config.registry, work.catalog, analysis, others, work.models.shadow(), now=time.time()
-            )
+            if stands:
+                shadow, now = work.models.shadow(), time.time()
+                record_scan.keep(work.config.registry, work.catalog, analysis, others, shadow, now=now)
             encode.AnalysisCheckpoint.of(analysis).save(folder)
-            reuse.note_inputs(folder, received)
+            if stands:
+                reuse.note_inputs(folder, received)
         else:
-            _withdraw(work, study_uid)
+            if stands:
+                _withdraw(work, study_uid)
             write_whole(folder / FINDINGS, analysis.findings.to_json().encode())
     except MemoryError as error:
         raise too_large("its analysis needs more memory than there is (worker.memory_gb)") from error
@@ -71,6 +78,16 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
             raise
         raise too_large("its analysis needs more memory than there is (worker.memory_gb)") from error
     return analysis.findings.status
+
+
+def _still_stands(work: Work, study_uid: str, generation: int) -> bool:
+    """Whether no correction has come since the images were read.
+
+    It supersedes the job before it takes files away, so some may not have been there: what was found then is no later
+    generation's to use, and the registry has, or gets, what that finds.
+    """
+    job = work.catalog.job(study_uid, generation)
+    return job is not None and job.state != "superseded"
 
 
 def _withdraw(work: Work, study_uid: str) -> None:

@@ -100,6 +100,9 @@ def _send(study_uid: str, generation: int, destination: str) -> str | None:
     for planned in _in_order(work.catalog.deliveries(study_uid, generation), destination):
         if not work.catalog.may_send(planned) or not _is_its_turn(work.catalog, planned):
             continue
+        if planned.object == REJECTION and not _table(destination).reject_old:
+            work.catalog.note_attempt(planned, "superseded", text="reject_old is not set any more", now=time.time())
+            continue
         try:
             sent = peer.send([Path(planned.path)])[0]
         except PeerRejectedError as e:
@@ -180,9 +183,8 @@ def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = 
             return f"storage commitment request failed: {e}"
         if report is not None:
             work.catalog.report_commitment(transaction_uid, report.committed, report.failed, now=time.time())
-    left = [
-        d for d in _in_state(work.catalog, study_uid, generation, destination, "delivered", "pending") if d.kind == kind
-    ]
+    waiting = _in_state(work.catalog, study_uid, generation, destination, "delivered", "pending")
+    left = [d for d in waiting if d.kind == kind and _is_its_turn(work.catalog, d)]
     return f"waiting for storage commitment of {len(left)} objects" if left else None
 
 

@@ -114,7 +114,8 @@ def _named(work: Work, sent: Delivery) -> RejectedObject | None:
 
 def _header(work: Work, study_uid: str, outdated: Sequence[Delivery]) -> Dataset | None:
     """Return whose the old results are, as they were sent; where their files have gone, as the images say."""
-    paths = [Path(d.path) for d in outdated] + [Path(i.path) for i in work.catalog.instances(study_uid)]
+    here = sorted(work.catalog.instances(study_uid), key=lambda one: one.is_note)
+    paths = [Path(d.path) for d in outdated] + [Path(i.path) for i in here]
     return next((header for header in map(_read, paths) if header is not None), None)
 
 

@@ -118,7 +118,7 @@ def link_step(study_uid: str, generation: int) -> None:
         return
     try:
         linkage = order.decide(work.config, work.catalog, image, folder)
-        unnamed = lacks_patient_id({i.patient_hash for i in received})
+        unnamed = lacks_patient_id({i.patient_hash for i in received if not i.is_note})
         doubts = ("object-without-patient-id",) if unnamed else ()
         codes = (*doubts, *priors.doubts(folder), *(() if linkage is None else linkage.flags))
         reader_flags.note(folder, image, codes, None if linkage is None else linkage.order)
@@ -175,7 +175,7 @@ def _refuse(
 ) -> list[str]:
     findings = Findings.from_json((folder / FINDINGS).read_text("utf-8"))
     wanting = [d for d in destinations if d.refused_report]
-    sources = work.catalog.instances(study_uid)
+    sources = sorted(work.catalog.instances(study_uid), key=lambda one: one.is_note)
     report = _refusal_report(findings, sources, context, folder) if wanting else None
     for destination in wanting if report is not None else ():
         _plan(work, study_uid, generation, destination, [o for o in (report,) if o is not None])

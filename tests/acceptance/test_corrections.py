@@ -122,7 +122,7 @@ def test_a_corrected_patient_id_by_hand(
     before = patients(node)
     corrected(files, tmp_path / "right", PatientID="RIGHT", PatientName="Right^One")
     assert store(tmp_path / "right").returncode != 0
-    assert decide(node, "list").count("accept or reject") == 1
+    assert decide(node, "list", "--json").count("accept or reject") == 1
     assert "PatientName, PatientID" in decide(node, "accept", uid)
     assert store(tmp_path / "right").returncode == 0
     until("all are here", lambda: whose(node, uid) == {"RIGHT"}, 30)

@@ -75,7 +75,7 @@ def test_a_corrected_patient_by_hand(
     """The sender stops at the first refused image, as many do: one decision is enough for all of the correction."""
     analysed(station, files)
     old = {d.SOPInstanceUID: d for d in pacs.held()}
-    again = corrected(files, tmp_path / "again", PatientID="RIGHT", PatientName="Right^One", PatientSex="M")
+    again = corrected(files, tmp_path / "again", PatientID="RIGHT", PatientName="Right^One", PatientSex="F")
     with pytest.raises(PeerRejectedError, match="0xC001"):
         station.send(again)
     assert station.clock.settle() == []
@@ -90,7 +90,7 @@ def test_a_corrected_patient_by_hand(
     shown = station.ended(UID, generation, "delivered", seconds=PATIENCE)
     new = [d for d in results(pacs.held()) if d.SOPInstanceUID not in old]
     assert Counter(d.Modality for d in new) == OBJECTS
-    assert {(d.PatientID, d.PatientName, d.PatientSex) for d in new} == {("RIGHT", "Right^One", "M")}
+    assert {(d.PatientID, str(d.PatientName), d.PatientSex) for d in new} == {("RIGHT", "Right^One", "F")}
     assert all("replaces v1" in d.SeriesDescription for d in new)
     assert all((d.SeriesDate, d.SeriesTime) > (o.SeriesDate, o.SeriesTime) for d in new for o in old.values())
     (report,) = [d for d in new if d.Modality == "SR"]
@@ -141,6 +141,27 @@ def test_a_trusted_pacs_that_coerces_changes_no_result(
     assert {d["text"] for d in shown["deliveries"]} == {"unchanged since generation 1"}
     assert {pydicom.dcmread(i.path).InstitutionName for i in station.catalog.instances(UID)} == {"A hospital"}
     assert shown["conflicts"] == []
+
+
+def test_corrected_twice_while_the_destination_is_away(
+    files: list[Path], pacs: Pacs, station: Station, tmp_path: Path
+) -> None:
+    """What it never got needs no rejection; what it has is taken back once, after the last version has arrived."""
+    analysed(station, files)
+    old = {d.SOPInstanceUID for d in pacs.held()}
+    pacs.stop()
+    for generation, name in ((2, "FIRST"), (3, "SECOND")):
+        station.send(corrected(files, tmp_path / name, PatientID=name, AccessionNumber=name), calling="TRUSTED")
+        assert station.settle(UID) == generation
+        station.ended(UID, generation, "analysed", seconds=PATIENCE)
+    pacs.start()
+    station.ended(UID, 3, "delivered", seconds=PATIENCE)
+    new = [d for d in results(pacs.held()) if d.SOPInstanceUID not in old]
+    assert Counter(d.Modality for d in new) == OBJECTS
+    assert {(d.PatientID, d.AccessionNumber) for d in new} == {("SECOND", "SECOND")}
+    assert all("v2, replaces v1" in d.SeriesDescription for d in new)
+    assert rejected_by(notes(pacs.held())) == {"113037": old}
+    assert station.state(UID, 2) == "superseded"
 
 
 def test_a_rejected_version_changes_nothing(files: list[Path], station: Station, tmp_path: Path) -> None:

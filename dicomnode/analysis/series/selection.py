@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from pydicom import Dataset
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from dicomnode.analysis.findings import Flag, Reason, RejectedSeries, Severity
@@ -254,15 +255,24 @@ def _seek_data_set(file: BinaryIO) -> None:
 
 
 def _is_of_two_patients(series: Sequence[Series]) -> bool:
-    datasets = [h.dataset for s in series for h in s.headers]
+    datasets = _of_the_patient(series)
     # Objects that other systems made may lack the issuer, or even the ID; that alone makes no second patient.
     named = [d for d in datasets if identifier(d, "PatientID")] or datasets
     issuers = {identifier(d, "IssuerOfPatientID") for d in named} - {b""}
     return len({identifier(d, "PatientID") for d in named}) > 1 or len(issuers) > 1
 
 
+def _of_the_patient(series: Sequence[Series]) -> list[Dataset]:
+    """Return the headers that say whose the study is.
+
+    A Key Object refers to others, and bears the patient under whom these were: a rejection note the former one.
+    """
+    datasets = [h.dataset for s in series for h in s.headers]
+    return [d for d in datasets if string(d, "SOPClassUID") != KeyObjectSelectionDocumentStorage]
+
+
 def _unnamed_flags(series: Sequence[Series]) -> tuple[Flag, ...]:
-    named = {bool(identifier(h.dataset, "PatientID")) for s in series for h in s.headers}
+    named = {bool(identifier(d, "PatientID")) for d in _of_the_patient(series)}
     return (WITHOUT_PATIENT_ID,) if len(named) > 1 else ()
 
 

@@ -6,7 +6,7 @@ wrong is sent any more. Rows are locked as `record` locks them, instances before
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -16,29 +16,66 @@ from dicomnode.audit.messages import AuditStudy
 from dicomnode.store.catalog.audit import PatientHeader, add, keep_count
 from dicomnode.store.catalog.jobs import Ledger, lock_study, supersede
 from dicomnode.store.catalog.patients import note_patient
-from dicomnode.store.catalog.tables import acceptances, conflicts, corrections, instances, jobs, patients, studies
-from dicomnode.store.records import Acceptance, Conflict, Correction, CorrectionAction, Instance, RejectionCode
+from dicomnode.store.catalog.tables import (
+    acceptances,
+    conflicts,
+    corrections,
+    deliveries,
+    instances,
+    jobs,
+    patients,
+    studies,
+)
+from dicomnode.store.records import (
+    ORIGINAL,
+    Acceptance,
+    Conflict,
+    Correction,
+    CorrectionAction,
+    Instance,
+    RejectionCode,
+)
 
 #: A caller that replaces object after object is told of in the audit trail once in so long, for each study.
 _TOLD_AGAIN_S = 60.0
 _SUPERSEDED = "corrected"
+#: So many files are moved while a study is locked.
+_MOVED_AT_ONCE = 20
 
 
 class Corrections(Ledger):
     """The decisions' part of the catalogue."""
 
     def replace_instances(
-        self, news: Sequence[Instance], action: CorrectionAction, who: str, *, now: float, touch: bool = False
+        self,
+        news: Sequence[Instance],
+        action: CorrectionAction,
+        who: str,
+        *,
+        now: float,
+        touch: bool = False,
+        more: Acceptance | None = None,
     ) -> list[Instance]:
         """Put new versions in the place of recorded ones. Returns what they replaced; what had gone is left out.
 
-        `touch`: the study counts as just having received something, else it settles as soon as it may.
+        Args:
+            news: the new versions.
+            action: by whom it was decided.
+            who: decided.
+            now: UTC seconds since 1970.
+            touch: the study counts as just having received something, else it settles as soon as it may.
+            more: what of the same correction is taken as it comes from now on.
         """
         replaced = []
         with self._write() as connection:
+            if more is not None:
+                self._accept_more(connection, more)
             for new in sorted(news, key=lambda one: one.sop_instance_uid):
                 old = _take(connection, new.sop_instance_uid)
-                if old is None or old.sha256 == new.sha256:
+                if old is None:
+                    continue
+                if old.sha256 == new.sha256:  # it has found its place already
+                    _settle_conflicts(connection, new)
                     continue
                 mine = instances.c.sop_instance_uid == new.sop_instance_uid
                 keep_count(connection, self._insert, mine, PatientHeader())
@@ -69,7 +106,9 @@ class Corrections(Ledger):
         wanted = set(uids)
         with self._write() as connection:
             mine = instances.c.study_uid == study_uid
-            rows = connection.execute(select(instances).where(mine).order_by(instances.c.sop_instance_uid)).all()
+            # Locked: another node that has read the same note takes out what this one has left, which is nothing.
+            held = select(instances).where(mine).order_by(instances.c.sop_instance_uid).with_for_update()
+            rows = connection.execute(held).all()
             gone = [Instance(**row._mapping) for row in rows if row.sop_instance_uid in wanted]
             if gone:
                 for one in gone:
@@ -86,6 +125,21 @@ class Corrections(Ledger):
                     connection, [_row(one, "", action, who, now, whose, code, study_uid) for one in gone], action
                 )
         return gone
+
+    def reject_absent(self, study_uid: str, uids: Iterable[str], who: str, code: RejectionCode, *, now: float) -> None:
+        """Note, once, that objects were rejected which are here no more, where results of the study are out."""
+        study = (deliveries.c.study_uid == study_uid) & deliveries.c.state.in_(("delivered", "committed"))
+        out = select(deliveries.c.object).where(study & deliveries.c.object.not_like(f"{ORIGINAL}%")).limit(1)
+        noted = (corrections.c.study_uid == study_uid) & (corrections.c.who == who)
+        with self._write() as connection:
+            lock_study(connection, study_uid)
+            before = connection.execute(select(corrections.c.id).where(noted).limit(1)).first()
+            if before is not None or connection.execute(out).first() is None:
+                return
+            whose = _whose(connection, study_uid)
+            rows = [Correction(study_uid, uid, "noted", who, now, "", "", whose, code) for uid in sorted(uids)]
+            if rows:
+                self._note(connection, rows, "noted")
 
     def reject_conflicts(self, found: Iterable[Conflict], who: str, *, now: float) -> None:
         """Forget versions that came again with other content: what stands stays."""
@@ -155,12 +209,29 @@ class Corrections(Ledger):
         with self._read() as connection:
             return _whose(connection, study_uid)
 
-    def accept_more(self, acceptance: Acceptance) -> None:
-        """Take more of a correction as it comes."""
+    def move_unused(self, gone: Sequence[Instance], move: Callable[[Instance], object]) -> None:
+        """Let `move` take away the files of versions that a decision has put out of use.
+
+        Not a file that has come again since, and is in use: with the study locked, nobody records it in between, and a
+        receiver that has stored it, but not recorded it, sees afterwards that it has gone, and has it sent again.
+        """
+        for study_uid in sorted({one.study_uid for one in gone}):
+            mine = [one for one in gone if one.study_uid == study_uid]
+            for begin in range(0, len(mine), _MOVED_AT_ONCE):
+                some = mine[begin : begin + _MOVED_AT_ONCE]
+                uids = [one.sop_instance_uid for one in some]
+                with self._write() as connection:
+                    lock_study(connection, study_uid)
+                    held = select(instances.c.path).where(instances.c.sop_instance_uid.in_(uids))
+                    used = set(connection.execute(held).scalars())
+                    for one in some:
+                        if one.path not in used:
+                            move(one)
+
+    def _accept_more(self, connection: Connection, acceptance: Acceptance) -> None:
         values = {**vars(acceptance), "attributes": json.dumps(sorted(acceptance.attributes))}
         row = self._insert(acceptances).values(values)
-        with self._write() as connection:
-            connection.execute(row.on_conflict_do_update(index_elements=["study_uid"], set_=values))
+        connection.execute(row.on_conflict_do_update(index_elements=["study_uid"], set_=values))
 
     def acceptance(self, study_uid: str, now: float) -> Acceptance | None:
         """Return what of a correction is taken as it comes; None where nothing is, or no more."""
@@ -229,9 +300,10 @@ def _take(connection: Connection, sop_instance_uid: str) -> Instance | None:
 
 
 def _settle_conflicts(connection: Connection, new: Instance) -> None:
-    """Forget the version that has found its place, and those that came before it."""
+    """Forget the version that has found its place, and those that came before it: one that came later still waits."""
     of_it = conflicts.c.sop_instance_uid == new.sop_instance_uid
-    connection.execute(conflicts.delete().where(of_it))
+    settled = (conflicts.c.sha256 == new.sha256) | (conflicts.c.received_at <= new.received_at)
+    connection.execute(conflicts.delete().where(of_it & settled))
 
 
 def _whose(connection: Connection, study_uid: str) -> str:

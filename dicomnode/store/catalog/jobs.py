@@ -171,7 +171,8 @@ class Ledger(AuditRows, Events):
         """Brings a job's state in line with its deliveries, and returns it.
 
         `failed` when one was rejected or given up; `delivered` when all are stored; `committed` when, beyond that,
-        every destination that is asked for storage commitment has given it. A refused study stays `refused`.
+        every destination that is asked for storage commitment has given it. A refused study stays `refused`. What is
+        superseded is not waited for.
 
         Raises:
             SpoolError: there is no such job.
@@ -225,7 +226,8 @@ def conclude(connection: Connection, study_uid: str, generation: int, now: float
     state: JobState | None = connection.execute(select(jobs.c.state).where(_job_key(study_uid, generation))).scalar()
     if state is None:
         raise SpoolError(f"there is no job for study {study_uid} generation {generation}")
-    rows = connection.execute(select(deliveries).where(_job_deliveries(study_uid, generation))).all()
+    planned = _job_deliveries(study_uid, generation) & (deliveries.c.state != "superseded")
+    rows = connection.execute(select(deliveries).where(planned)).all()
     lost = [row for row in rows if row.state in ("failed", "rejected")]
     if lost and state in ("analysed", "routed", "delivered", "refused", "failed"):
         what = "; ".join(_lost_in_words([Delivery(**row._mapping) for row in lost]))

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 
 from dicomnode import config
+from dicomnode.cli import corrections as cli
 from dicomnode.errors import PeerRejectedError, UsageError
 from dicomnode.network import association
 from dicomnode.operations import corrections, jobs
@@ -92,6 +93,54 @@ def test_after_one_decision_more_of_the_same_correction_is_taken(site: Site, fil
     assert reconcile(site.spool, site.catalog, read_instance) == Reconciled(0, 0, ())
 
 
+def test_a_sender_that_does_not_know_of_the_correction_turns_nothing_back(
+    site: Site, files: list[Path], tmp_path: Path
+) -> None:
+    """An attribute is corrected that names no patient: by patient and attributes, the old version would pass."""
+    again = corrected(files, tmp_path / "again", StudyDate="20190203")
+    site.refused(again[:1])
+    corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 60)
+    site.send(again)
+    site.refused(files)
+    assert {str(pydicom.dcmread(i.path).StudyDate) for i in site.catalog.instances(UID)} == {"20190203"}
+    corrections.reject(site.config, UID, None)
+    site.send(again)  # what stands
+    site.refused(files[:1])
+    corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 0)  # a person may turn it back
+    dates = [str(pydicom.dcmread(i.path).StudyDate) for i in site.catalog.instances(UID)]
+    assert dates.count("20190203") == len(files) - 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"AccessionNumber": "A2"},
+        {"PatientBirthDate": "19500101", "StudyDescription": "Thorax"},
+        {"PatientName": "Right^One", "OtherPatientIDs": "7"},
+    ],
+)
+def test_whatever_attribute_is_corrected_it_is_named_and_taken(
+    site: Site, files: list[Path], tmp_path: Path, changes: dict[str, str]
+) -> None:
+    again = corrected(files, tmp_path / "again", **changes)
+    site.refused(again)
+    found = corrections.held(site.config, UID, None)
+    assert {frozenset(d.attribute for d in one.differences) for one in found} == {frozenset(changes)}
+    corrections.accept(site.config, UID, found, 0)
+    for keyword, value in changes.items():
+        assert {str(pydicom.dcmread(i.path)[keyword].value) for i in site.catalog.instances(UID)} == {value}
+
+
+def test_values_from_the_network_are_shown_escaped(
+    site: Site, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.refused(corrected(files[:1], tmp_path / "again", PatientName="\x1b]0;owned\x07^\x9b31m"))
+    cli.show(corrections.held(site.config, UID, None), values=True)
+    shown = capsys.readouterr().out
+    assert "\\x1b]0;owned" in shown
+    assert not {"\x1b", "\x07", "\x9b"} & set(shown)
+
+
 def test_accept_of_one_object_is_a_decision_on_that_object_only(site: Site, files: list[Path], tmp_path: Path) -> None:
     again = corrected(files, tmp_path / "again", PatientID="RIGHT")
     site.refused(again[:2])
@@ -111,6 +160,21 @@ def test_the_version_that_came_last_is_accepted_and_the_others_are_kept(
     corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 0)
     assert site.patients() == ["SECOND", "TEST-a", "TEST-a"]
     assert (site.files("quarantine"), site.files("replaced")) == (0, 2)
+
+
+def test_a_version_that_comes_after_the_decision_was_shown_still_waits(
+    site: Site, files: list[Path], tmp_path: Path
+) -> None:
+    site.refused(corrected(files[:1], tmp_path / "first", PatientID="FIRST"))
+    shown = corrections.held(site.config, UID, None)
+    site.refused(corrected(files[:1], tmp_path / "second", PatientID="SECOND"))
+    corrections.accept(site.config, UID, shown, 0)
+    assert site.patients() == ["FIRST", "TEST-a", "TEST-a"]
+    (waiting,) = corrections.held(site.config, UID, None)
+    assert waiting.path is not None
+    corrections.accept(site.config, UID, [waiting], 0)
+    assert site.patients() == ["SECOND", "TEST-a", "TEST-a"]
+    assert site.files("quarantine") == 0
 
 
 def test_what_the_quarantine_has_lost_is_to_be_sent_again(site: Site, files: list[Path], tmp_path: Path) -> None:
@@ -150,6 +214,19 @@ def test_a_rejection_note_takes_out_what_it_names_and_no_other_version(
     site.send(corrected(files[:1], tmp_path / "again", PatientID="RIGHT"))
     assert apply_notes(site.spool, site.catalog, UID) == 0
     assert site.patients() == ["RIGHT", "TEST-a", "TEST-a"]  # with the note itself
+
+
+def test_a_note_that_comes_before_what_it_rejects(site: Site, tmp_path: Path, data: Path) -> None:
+    """It waits in its study, and takes out what it names whenever that comes; unknown objects are no trouble."""
+    uid = study_uid("b")
+    later = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "later", "b", every=30)
+    site.send([rejection_note(later[:2], tmp_path / "note.dcm", "113001", "Rejected for Quality Reasons")])
+    assert apply_notes(site.spool, site.catalog, uid) == 0
+    site.catalog.settle(uid, time.time(), None)
+    site.send(later)
+    assert apply_notes(site.spool, site.catalog, uid) == 2
+    assert len(site.catalog.instances(uid)) == len(later) - 2 + 1
+    assert {c.action for c in site.catalog.corrections(uid)} == {"noted"}
 
 
 def test_what_is_no_rejection_note_rejects_nothing(site: Site, files: list[Path], tmp_path: Path) -> None:

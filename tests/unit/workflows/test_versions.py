@@ -12,16 +12,20 @@ from pydicom.dataset import Dataset
 import dicomnode
 from dicomnode import config
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
-from dicomnode.analysis.pipeline import Method
-from dicomnode.errors import RefusedError
+from dicomnode.analysis.pipeline import Method, analyse
+from dicomnode.errors import PeerRejectedError, RefusedError
+from dicomnode.network import association
 from dicomnode.reception.corrections import put_away
+from dicomnode.reception.rejection_notes import apply_notes
 from dicomnode.reception.spooled import read_instance, split
 from dicomnode.service.processes import prepare_folders
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.store.spool import Spool
-from dicomnode.workflows import analysing, study, worker
+from dicomnode.workflows import analysing, deliver, study, worker
+from dicomnode.workflows.versions import findings_of
 from tests.faults.studies import make_study, study_uid
-from tests.helpers.corrections import corrected, rejected_by
+from tests.helpers.corrections import corrected, rejected_by, rejection_note
 
 UID = study_uid("a")
 RESULTS = ["measurements", "seg", "summary"]
@@ -57,7 +61,7 @@ class Bench:
             news.append(replace(read, path=str(stored.path), size=stored.size, patient_hash=keyed))
         if replacing:
             old = self.catalog.replace_instances(news, "newest", "caller", now=time.time())
-            put_away(self.spool, old, time.time())
+            put_away(self.spool, self.catalog, old, time.time())
         else:
             for one in news:
                 self.catalog.record(one)
@@ -65,12 +69,12 @@ class Bench:
     def drop(self) -> None:
         uids = [i.sop_instance_uid for i in self.catalog.instances(UID)]
         gone = self.catalog.take_out(UID, uids, "dropped", "me", "113037", now=time.time())
-        put_away(self.spool, gone, time.time())
+        put_away(self.spool, self.catalog, gone, time.time())
 
     def retry(self, generation: int) -> None:
         assert self.catalog.open_generation(UID, generation, "retried", now=time.time()) == generation + 1
 
-    def result(self) -> dict[str, tuple[str, Dataset]]:
+    def result(self, *, arrives: bool = True) -> dict[str, tuple[str, Dataset]]:
         """Settle where that is due, run the steps; by object how its delivery was planned, and what it is."""
         known = self.catalog.study(UID)
         assert known is not None
@@ -87,7 +91,7 @@ class Bench:
         found = {}
         for d in self.catalog.deliveries(UID, generation):
             found[d.object] = (d.state, pydicom.dcmread(d.path))
-            if d.state == "pending":
+            if d.state == "pending" and arrives:
                 self.catalog.mark_delivery(
                     UID, generation, "pacs", d.object, "delivered", status=0, text="", attempts=1, now=time.time()
                 )
@@ -152,6 +156,86 @@ def test_results_over_corrections_and_retries(
     assert not uids(fifth) & (uids(second) | uids(fourth))
     assert "v4, replaces v3" in fifth["seg"][1].SeriesDescription
     assert rejected_by([fifth["rejection"][1]]) == {"113001": uids(fourth)}
+
+
+def test_what_a_correction_came_into_is_no_later_results_source(
+    bench: Bench, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes files away that were still to be read: what was made of the rest would pass for the whole study's."""
+    bench.receive(files)
+    right = corrected(files, tmp_path / "right", PatientID="RIGHT")
+
+    def corrected_meanwhile(paths: list[Path], *arguments: object, **more: object) -> object:
+        found = analyse(paths[: len(paths) * 3 // 4], *arguments, **more)  # type: ignore[arg-type]
+        bench.receive(right, replacing=True)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(analysing, "analyse", corrected_meanwhile)
+        assert bench.result() == {}
+    second = bench.result()
+    assert sorted(second) == RESULTS
+    found = findings_of(bench.work, UID, 2)
+    assert found is not None
+    assert found.series is not None
+    assert found.series.slices == len(files)
+    assert {d.PatientID for _, d in second.values()} == {"RIGHT"}
+
+
+def test_results_are_taken_back_when_the_rejected_images_have_been_removed_here(
+    bench: Bench, files: list[Path], tmp_path: Path
+) -> None:
+    bench.receive(files)
+    first = bench.result()
+    bench.catalog.set_state(UID, 1, "delivered", now=time.time())
+    known = bench.catalog.study(UID)
+    assert known is not None
+    assert bench.catalog.release(known, lambda: bench.spool.move_out(UID))
+    for path in results_folder(bench.work.config.storage.results, UID, 1).iterdir():
+        if path.name != FINDINGS:
+            path.unlink()
+    bench.receive([rejection_note(files, tmp_path / "note.dcm", "113037", "Rejected for Patient Safety Reasons")])
+    for _ in range(2):
+        assert apply_notes(bench.spool, bench.catalog, UID) == 0
+    second = bench.result()
+    note = second["rejection"][1]
+    assert (note.PatientID, rejected_by([note])) == ("TEST-a", {"113037": uids(first)})
+    bench.receive(files)  # they come again, from a sender that knows of no rejection
+    assert apply_notes(bench.spool, bench.catalog, UID) == len(files)
+
+
+class Refusing:
+    """A destination that takes results, but no Key Objects."""
+
+    def send(self, paths: Sequence[Path]) -> list[association.Sent]:
+        if paths[0].suffix == ".rejection":
+            raise PeerRejectedError("no Key Objects here")
+        return [association.Sent("1.2", 0, "stored")]
+
+
+def test_a_destination_that_refuses_the_note_has_a_way_on(
+    bench: Bench, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.receive(files)
+    bench.result()
+    bench.receive(corrected(files, tmp_path / "right", PatientID="RIGHT"), replacing=True)
+    bench.result(arrives=False)
+    monkeypatch.setattr(deliver.destinations, "reach", lambda _: Refusing())
+    send = deliver.send_step.__wrapped__  # type: ignore[attr-defined]
+    assert send(UID, 2, "pacs") is None
+    assert bench.catalog.conclude(UID, 2, now=time.time()) == "failed"
+    (lost,) = [d for d in bench.catalog.deliveries(UID, 2) if d.state == "rejected"]
+    assert lost.object == "rejection"
+
+    # What `jobs retry` does, once the configuration says so.
+    pacs = bench.work.config.destination[0].model_copy(update={"reject_old": False})
+    without = bench.work.config.model_copy(update={"destination": (pacs,)})
+    monkeypatch.setattr(worker, "_work", replace(bench.work, config=without))
+    bench.catalog.note_attempt(lost, "pending", text="retried manually", now=time.time())
+    bench.catalog.set_state(UID, 2, "analysed", now=time.time())
+    assert send(UID, 2, "pacs") is None
+    assert bench.catalog.conclude(UID, 2, now=time.time()) == "delivered"
+    assert [s.study_uid for s in bench.catalog.releasable(time.time() + 60, 0.0)] == [UID]
 
 
 def test_a_dropped_study_takes_its_results_back(bench: Bench, files: list[Path]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import KeyObjectSelectionDocumentStorage, generate_uid
 
 from dicomnode.analysis.findings import Reason
 from dicomnode.analysis.series.selection import (
@@ -155,6 +155,11 @@ def test_an_object_without_a_patient_id_makes_no_second_patient_and_is_told_of()
     none_has_one = choose(series(PatientID=""), series(1, Modality="SR", PatientID=""))
     assert none_has_one.chosen is not None
     assert "object-without-patient-id" not in [f.code for f in none_has_one.flags]
+
+
+def test_a_rejection_note_names_the_former_patient_and_makes_no_second_one() -> None:
+    note = series(1, Modality="KO", PatientID="FORMER", SOPClassUID=KeyObjectSelectionDocumentStorage)
+    assert choose(series(PatientID="RIGHT"), note).chosen is not None
 
 
 def test_several_studies_are_told_apart_and_not_taken_together() -> None:

@@ -1,5 +1,8 @@
 """Decisions about objects, on both databases: what they change, and what they leave."""
 
+import threading
+from pathlib import Path
+
 import pytest
 
 from dicomnode.store.catalog.catalog import Catalog
@@ -123,8 +126,8 @@ def test_a_person_opens_the_next_generation_once(settled: Catalog) -> None:
 
 def test_more_of_a_correction_is_taken_for_a_while(settled: Catalog) -> None:
     given = Acceptance("1.2", "me", 300.0, B, frozenset({"PatientID"}))
-    settled.accept_more(Acceptance("1.2", "me", 250.0, A, frozenset()))
-    settled.accept_more(given)
+    settled.replace_instances([], "accepted", "me", now=200.0, more=Acceptance("1.2", "me", 250.0, A, frozenset()))
+    settled.replace_instances([], "accepted", "me", now=200.0, more=given)
     assert settled.acceptance("1.2", 299.0) == given
     assert settled.acceptance("1.2", 300.0) is None
     assert settled.acceptance("1.9", 0.0) is None
@@ -136,3 +139,54 @@ def test_who_was_compared_with_a_corrected_study_is_looked_for_once(settled: Cat
     assert settled.studies_of(A) == ["1.2"]
     settled.followed("1.2", 200.0)
     assert settled.unfollowed() == []
+
+
+def test_two_nodes_that_read_one_note_take_each_object_out_once(url: str, tmp_path: Path) -> None:
+    nodes = [Catalog.open(url, tmp_path) for _ in range(4)]
+    for number in range(40):
+        nodes[0].record(image(number))
+    nodes[0].settle("1.2", 110.0, None)
+    uids = [f"1.2.3.{number}" for number in range(30)]
+    gone: list[Instance] = []
+    begin = threading.Barrier(len(nodes))
+
+    def take_out(node: Catalog) -> None:
+        begin.wait()
+        gone.extend(node.take_out("1.2", uids, "noted", "rejection note 9", "113001", now=200.0))
+
+    threads = [threading.Thread(target=take_out, args=(node,)) for node in nodes]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    study = nodes[0].study("1.2")
+    assert study is not None
+    assert (study.instances, len(nodes[0].instances("1.2"))) == (10, 10)
+    assert sorted(one.sop_instance_uid for one in gone) == sorted(uids)
+    assert len(nodes[0].corrections("1.2")) == 30
+    for node in nodes:
+        node.close()
+
+
+def test_a_version_that_came_after_the_one_decided_on_still_waits(settled: Catalog) -> None:
+    decided, later = newer(0, received_at=150.0), newer(0, sha256="e" * 64, received_at=160.0)
+    for one in (newer(0, sha256="d" * 64, received_at=140.0), decided, later):
+        settled.note_conflict(one)
+    settled.replace_instances([decided], "accepted", "me", now=200.0)
+    assert [c.sha256 for c in settled.conflicts("1.2")] == [later.sha256]
+
+
+def test_a_version_that_stands_already_waits_for_nobody(settled: Catalog) -> None:
+    settled.note_conflict(image(0))  # told of just when another process had accepted it
+    assert settled.replace_instances([image(0)], "accepted", "me", now=200.0) == []
+    assert settled.conflicts("1.2") == []
+    assert settled.corrections("1.2") == []
+
+
+def test_a_file_that_has_come_again_is_not_taken_away(settled: Catalog) -> None:
+    """A dropped object is sent again before its file was moved: what is acknowledged stays."""
+    gone = settled.take_out("1.2", [f"1.2.3.{n}" for n in range(3)], "dropped", "me", "113001", now=200.0)
+    settled.record(image(1))
+    moved: list[Instance] = []
+    settled.move_unused(gone, moved.append)
+    assert moved == [image(0), image(2)]
