@@ -158,6 +158,41 @@ def test_results_over_corrections_and_retries(
     assert rejected_by([fifth["rejection"][1]]) == {"113001": uids(fourth)}
 
 
+class ComputedError(Exception):
+    """The study was computed again."""
+
+
+def test_what_is_encoded_anew_and_what_is_computed(
+    bench: Bench, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute(*_: object, **__: object) -> None:
+        raise ComputedError
+
+    bench.receive(files)
+    bench.result()
+    monkeypatch.setattr(analysing, "analyse", compute)
+    again = corrected(
+        files, tmp_path / "again", StudyDate="20190203", AccessionNumber="A2", PatientBirthDate="19500101"
+    )
+    bench.receive(again, replacing=True)
+    second = bench.result()
+    results = [d for name, (_, d) in second.items() if name != "rejection"]
+    assert {(d.StudyDate, d.AccessionNumber, d.PatientBirthDate) for d in results} == {("20190203", "A2", "19500101")}
+    found = findings_of(bench.work, UID, 2)
+    assert found is not None
+    assert found.series is not None
+    assert found.series.study_date == "20190203"
+    assert rejected_by([second["rejection"][1]]).keys() == {"113001"}  # the patient is the same
+
+    bench.receive(corrected(again[:1], tmp_path / "one", InstitutionName="A hospital"), replacing=True)
+    third = bench.result()
+    assert (uids(third), {state for state, _ in third.values()}) == (uids(second), {"delivered"})
+
+    bench.receive(corrected(again, tmp_path / "described", StudyDescription="Thorax"), replacing=True)
+    with pytest.raises(ComputedError):
+        bench.result()
+
+
 def test_what_a_correction_came_into_is_no_later_results_source(
     bench: Bench, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
