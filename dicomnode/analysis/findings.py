@@ -275,6 +275,9 @@ class Findings:
     highest_series_number: int = 0
     #: None where no air in the airways could be measured, and in findings of version 0.3.0 and before.
     conditions: Conditions | None = None
+    #: Of a result that is the same as one before the last (which was replaced or rejected since): it needs UIDs of its
+    #: own. "" else.
+    revision: str = ""
 
     @property
     def version(self) -> tuple[str, ...]:
@@ -288,6 +291,8 @@ class Findings:
             # The same scan compared with other priors makes other reports.
             compared = json.dumps([_former(self.change), [asdict(point) for point in self.trend]], sort_keys=True)
             made.append(hashlib.sha256(compared.encode()).hexdigest())
+        if self.revision:
+            made.append(f"revision {self.revision}")
         return tuple(made)
 
     def to_json(self) -> str:

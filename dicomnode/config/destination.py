@@ -39,6 +39,9 @@ class DestinationTable(ConfigTable):
     kind: str
     objects: tuple[ObjectName, ...] = Field(OBJECTS, description=f"give a list of some of: {', '.join(OBJECTS)}")
     refused_report: bool = Field(False, description="give true to send a short «not analysed: reason» report")
+    reject_old: bool = Field(
+        False, description="give true to reject replaced results by a Key Object rejection note (IHE IOCM)"
+    )
     concurrency: int = Field(1, ge=1, le=16, description="give the number of studies sent at once, 1 to 16")
     timeout_s: float = Field(30, gt=0, description="give the seconds to wait for a response")
     retry_first_s: float = Field(10, gt=0, description="give the seconds before the first retry")

@@ -45,6 +45,11 @@ class CallerTable(ConfigTable):
         0, ge=0, description="give this caller's new associations a minute, or 0 for as many as any address"
     )
     tls: bool = Field(False, description="give true if this caller's report_to and move_to speak TLS")
+    on_conflict: Literal["hold", "newest"] = Field(
+        "hold",
+        description="give 'hold' to refuse other content under a known SOP Instance UID until a person decides, or "
+        "'newest' to let this caller replace it",
+    )
 
     @field_validator("query")
     @classmethod
@@ -178,6 +183,9 @@ class StorageTable(ConfigTable):
 
     quarantine_gb: float = Field(
         5.0, ge=0, description="give the size of the quarantine, in GB; the oldest refused objects go first"
+    )
+    replaced_days: float = Field(
+        30.0, ge=0, description="give the days to keep objects that were replaced or taken out of a study"
     )
     largest_object_gb: float = Field(
         4.0, gt=0, description="give the size, in GB, above which a received object is refused"

@@ -10,7 +10,8 @@ again, and `Catalog.record` calls it «same» or, if only the file had come abou
 | 0xA700 out of resources | free space below the mark, disk or the catalogue failed; it is too large | no |
 | 0xA900 does not match SOP class | class or instance UID of dataset, request and context differ | quarantine |
 | 0xC000 cannot understand | the header cannot be parsed, or lacks a UID, or a UID is none | quarantine |
-| 0xC001 cannot understand | another content has this SOP Instance UID; the first is kept, never replaced | quarantine |
+| 0x0000 | another content has this SOP Instance UID, and a decision lets it take its place (`corrections`) | spool |
+| 0xC001 cannot understand | another content has this SOP Instance UID: the first stands until a decision | quarantine |
 
 The quarantine has an end (`reception.quarantine`). A UID is digits and dots of at most 64 characters; what is none is
 quoted nowhere.
@@ -31,6 +32,7 @@ from dicomnode.errors import SpoolError
 from dicomnode.logs import is_uid
 from dicomnode.network.commands import StoreAnswer, StoreRequest
 from dicomnode.network.file_meta import encode
+from dicomnode.reception.corrections import replace_known
 from dicomnode.reception.header import HeaderError, InstanceHeader, InvalidUidError, parse
 from dicomnode.reception.quarantine import Quarantine
 from dicomnode.store.catalog.catalog import Catalog
@@ -65,11 +67,14 @@ class Reception:
         largest: int,
         has_space: Callable[[], bool],
         association_id: Callable[[], int],
+        replacing: str = "",
     ) -> None:
         """Begin an object; `sop_class_uid` and `transfer_syntax` are those of the presentation context.
 
-        More than `largest` bytes are refused. `association_id` is asked once there is something to record.
+        More than `largest` bytes are refused. `association_id` is asked once there is something to record. `replacing`
+        names the caller where its objects replace others of the same UID; else they do not.
         """
+        self._replacing = replacing
         self._request, self._sop_class, self._syntax = request, sop_class_uid, transfer_syntax
         self._spool, self._catalog, self._association_id = spool, catalog, association_id
         self._quarantine, self._largest, self._has_space = quarantine, largest, has_space
@@ -148,7 +153,8 @@ class Reception:
         if self._catalog.record(instance) != "conflict":
             # Housekeeping may have moved an old study away between file and record: then the sender has to try again.
             return StoreAnswer(SUCCESS) if stored.path.exists() else StoreAnswer(OUT_OF_RESOURCES, "try again")
-        if self._is_resend(instance):
+        replacing = self._replacing
+        if self._is_resend(instance) or replace_known(self._spool, self._catalog, instance, replacing):
             return StoreAnswer(SUCCESS)
         self._catalog.note_conflict(instance)
         text = f"SOP Instance UID {logs.uid(header.sop_instance_uid)} is already stored with different content"

@@ -67,6 +67,7 @@ class PermittedCaller:
 
     `max_associations` at once and `per_minute` new ones; 0: as its address may have.
     `certificates`: its certificate has to show one of these.
+    `replaces`: its objects take the place of others with the same SOP Instance UID.
     """
 
     ae_title: str
@@ -74,6 +75,7 @@ class PermittedCaller:
     certificates: tuple[CertificateIdentity, ...] = ()
     max_associations: int = 0
     per_minute: int = 0
+    replaces: bool = False
 
     def admits(self, ae_title: str, address: str, shown: frozenset[CertificateIdentity] = frozenset()) -> bool:
         """Say whether this caller is meant; an AE title is no authentication: with an address, it does not suffice."""
@@ -373,7 +375,16 @@ class Receiver:
             largest=self._settings.largest_object_bytes,
             has_space=self._has_space,
             association_id=lambda: self._association_id(association),
+            replacing=self._replacing(association),
         )
+
+    def _replacing(self, association: Association) -> str:
+        """Name the caller if its objects replace what has their UIDs; else ""."""
+        calling, address = _request(association).calling_ae_title, association.requestor.address
+        caller = admitting(self._settings.callers, calling, address, _shown(association))
+        if caller is None or not caller.replaces:
+            return ""
+        return f"caller {logs.printable(calling.strip())} at {address}"
 
 
 def _request(association: Association) -> A_ASSOCIATE:

@@ -62,6 +62,13 @@ PARTIALLY_SUCCEEDED = Code("111223", "DCM", "Partially Succeeded")
 FAILED = Code("111224", "DCM", "Failed")
 NOT_ATTEMPTED = Code("111225", "DCM", "Not Attempted")
 
+#: Titles of rejection notes (CID 7010), by code value.
+REJECTIONS: Final[Mapping[str, Code]] = {
+    "113001": Code("113001", "DCM", "Rejected for Quality Reasons"),
+    "113037": Code("113037", "DCM", "Rejected for Patient Safety Reasons"),
+    "113039": Code("113039", "DCM", "Data Retention Policy Expired"),
+}
+
 
 def _private(value: str, meaning: str) -> Code:
     return Code(value, SCHEME, meaning)

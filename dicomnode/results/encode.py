@@ -42,7 +42,10 @@ class ResultObject:
 
 @dataclass(frozen=True)
 class AnalysisCheckpoint:
-    """What encoding needs of an analysis: small enough to keep on disk between the two steps of the workflow."""
+    """What encoding needs of an analysis: small enough to keep on disk.
+
+    For the next step of the workflow, and for results that are encoded anew because patient or study were corrected.
+    """
 
     findings: Findings
     sources: tuple[Path, ...]
@@ -89,11 +92,6 @@ class AnalysisCheckpoint:
             lobes,
         )
 
-    def discard(self, folder: Path) -> None:
-        """Remove what only the checkpoint needed; the findings stay."""
-        for name in (LABELS, VIEWS, SOURCES):
-            (folder / name).unlink(missing_ok=True)
-
 
 def context(
     made_at: float,
@@ -101,6 +99,7 @@ def context(
     previous: Findings | None = None,
     order: Dataset | None = None,
     highest_series_number: int = 0,
+    version: int = 1,
 ) -> Context:
     """Return the circumstances of a result that was made (or first asked for) at `made_at`, seconds since 1970."""
     return Context(
@@ -111,6 +110,7 @@ def context(
         previous=previous,
         order=order,
         highest_series_number=highest_series_number,
+        version=version,
     )
 
 
@@ -122,7 +122,7 @@ def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
     sources = folder / SOURCES
     if sources.exists():
         return Path(json.loads(sources.read_text("utf-8"))[0])
-    return Path(received[0].path) if received else None
+    return Path(min(received, key=lambda one: one.is_note).path) if received else None
 
 
 @gc_pause.put_off()

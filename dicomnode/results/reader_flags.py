@@ -10,6 +10,7 @@ from typing import Final
 from pydicom import Dataset, dcmread
 
 from dicomnode.analysis.findings import Findings, Flag
+from dicomnode.analysis.series.selection import WITHOUT_PATIENT_ID
 from dicomnode.files import write_whole
 from dicomnode.report import source
 from dicomnode.store.results_folder import FINDINGS
@@ -25,6 +26,8 @@ _FLAGS: Final = (
         "The worklist entry for this study or accession number contradicts the images; no order was linked.",
     ),
     Flag("worklist-unreachable", "warning", "The worklist could not be queried; there may be an order."),
+    # The study's objects
+    WITHOUT_PATIENT_ID,
     # Priors (dicomnode.context.priors)
     Flag("priors-unknown", "warning", "The archive could not be queried for prior scans; there may be some."),
     Flag(

@@ -23,14 +23,17 @@ from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.procedure_steps import mpps, ups
 from dicomnode.reception.reconcile import reconcile
+from dicomnode.reception.rejection_notes import apply_notes
 from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.reception.spooled import read_instance
 from dicomnode.retry import backoff_s
 from dicomnode.service import certificates
+from dicomnode.service.corrections import follow
 from dicomnode.service.pacs_count import Counts, listed
 from dicomnode.service.retention import CarefulClock, Room, make_room
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import StudyIntake
+from dicomnode.store.replaced import Replaced
 from dicomnode.store.spool import Spool
 from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
 
@@ -45,11 +48,13 @@ _EVENTS_AT_ONCE = 200
 _AWAY_FIRST_S, _AWAY_LONGEST_S = 1.0, 10.0
 #: How often the room on the disk is looked at.
 ROOM_S = 10.0
+#: How often replaced objects are looked through: there may be many, and their time is counted in days.
+REPLACED_S = 600.0
 #: How often the certificates are looked at.
 CERTIFICATES_S = 60.0
 #: How often the worklist is looked through for patients whose prior scans may be fetched.
 PREFETCH_S = 20.0
-#: How often studies are looked for that went out without a prior scan which has come since.
+#: How often studies are looked for that went out without a prior scan which has come since, or with a wrong one.
 LATE_S = 5.0
 
 
@@ -96,6 +101,7 @@ class Housekeeping:
         self._every(EVENTS_S, self.hand_over)
         self._every(min(RECONCILE_S, self._dead_after_s / 4), self.recover)
         self._scheduler.add_job(self._compare_first)
+        self._every(LATE_S, self.follow_corrections)
         if self._config.all_tls_files:
             self._every(CERTIFICATES_S, self.tell_certificates, at_once=True)
         if self._config.worklist is not None:
@@ -123,6 +129,7 @@ class Housekeeping:
                 return
         self._every(self._tick_s, self.settle)
         self._every(ROOM_S, self.make_room)
+        self._every(REPLACED_S, self.tidy_replaced, at_once=True)
 
     def stop(self) -> None:
         """Stop ticking; a running tick ends first."""
@@ -153,6 +160,7 @@ class Housekeeping:
         decision = decide(self._heard(study), now, self._rule)
         if not decision.settled or (self._counts is not None and self._counts.lacks(self._heard(study), now)):
             return []
+        apply_notes(Spool(self._spool_root), self._catalog, study.study_uid)
         held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
         try:
             settled = self._catalog.settle(study.study_uid, now, held)
@@ -162,7 +170,8 @@ class Housekeeping:
             return []  # another node on this database was quicker
         if held:
             log.error(
-                "study %s held: its images name two patients; correct the study and send it again", study.study_uid
+                "study %s held: its images name two patients; correct it with `dicomnode jobs accept` or `jobs drop`",
+                study.study_uid,
             )
             return []
         log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
@@ -224,6 +233,11 @@ class Housekeeping:
         spool = Spool(self._storage.spool)
         return make_room(self._room, spool, self._storage.results, self._catalog, self._careful())
 
+    def tidy_replaced(self) -> int:
+        """Delete what was replaced or taken out of its study, after its time. Returns how many objects."""
+        before = self._careful() - self._storage.replaced_days * 86_400
+        return Replaced(Spool(self._storage.spool)).tidy(before)
+
     def recover(self) -> int:
         """Give the work of dead workers, and of versions without a worker, to those that live.
 
@@ -267,6 +281,10 @@ class Housekeeping:
         for study_uid in reopened:
             log.info("study %s will be analysed again: a prior has arrived", study_uid)
         return reopened
+
+    def follow_corrections(self) -> list[str]:
+        """Settle anew what was compared with a scan that was corrected since. Returns the studies' UIDs."""
+        return follow(self._config, self._catalog)
 
     def perform_tasks(self) -> int:
         """Bring the tasks of the UPS worklist in line with what became of their studies. Returns how many changed."""

@@ -124,6 +124,7 @@ def _permitted(caller: CallerTable) -> PermittedCaller:
         tuple(map(identity, caller.certificates)),
         caller.max_associations,
         caller.max_associations_per_minute,
+        replaces=caller.on_conflict == "newest",
     )
 
 

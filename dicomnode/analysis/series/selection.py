@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from pydicom import Dataset
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from dicomnode.analysis.findings import Flag, Reason, RejectedSeries, Severity
@@ -56,6 +57,11 @@ __all__ = [
 ]
 
 THICK_STEP_MM = 3.0
+WITHOUT_PATIENT_ID = Flag(
+    "object-without-patient-id",
+    "warning",
+    "Some objects of this study have no Patient ID; they were taken as this patient's.",
+)
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,7 @@ def select(
         reason = Reason("two-patients", "Patient ID or its issuer differs within the study: correct the study first.")
         return _selection([Judged(facts(s, limits), (reason,)) for s in series], None, reason.text, flags)
 
+    flags += _unnamed_flags(series)
     known = [facts(part, limits) for s in series for part in _parts(s)]
     judged = [Judged(k, suitability.reasons(k)) for k in known]
     suitable = sorted((j for j in judged if not j.reasons), key=lambda j: j.rank)
@@ -249,10 +256,25 @@ def _seek_data_set(file: BinaryIO) -> None:
 
 
 def _is_of_two_patients(series: Sequence[Series]) -> bool:
+    datasets = _of_the_patient(series)
+    # Objects that other systems made may lack the issuer, or even the ID; that alone makes no second patient.
+    named = [d for d in datasets if identifier(d, "PatientID")] or datasets
+    issuers = {identifier(d, "IssuerOfPatientID") for d in named} - {b""}
+    return len({identifier(d, "PatientID") for d in named}) > 1 or len(issuers) > 1
+
+
+def _of_the_patient(series: Sequence[Series]) -> list[Dataset]:
+    """Return the headers that say whose the study is.
+
+    A Key Object refers to others, and bears the patient under whom these were: a rejection note the former one.
+    """
     datasets = [h.dataset for s in series for h in s.headers]
-    # Objects that other systems made may lack the issuer; that alone makes no second patient.
-    issuers = {identifier(d, "IssuerOfPatientID") for d in datasets} - {b""}
-    return len({identifier(d, "PatientID") for d in datasets}) > 1 or len(issuers) > 1
+    return [d for d in datasets if string(d, "SOPClassUID") != KeyObjectSelectionDocumentStorage]
+
+
+def _unnamed_flags(series: Sequence[Series]) -> tuple[Flag, ...]:
+    named = {bool(identifier(d, "PatientID")) for d in _of_the_patient(series)}
+    return (WITHOUT_PATIENT_ID,) if len(named) > 1 else ()
 
 
 def _unreadable_flags(unreadable: Sequence[Unreadable]) -> tuple[Flag, ...]:

@@ -171,7 +171,8 @@ class Ledger(AuditRows, Events):
         """Brings a job's state in line with its deliveries, and returns it.
 
         `failed` when one was rejected or given up; `delivered` when all are stored; `committed` when, beyond that,
-        every destination that is asked for storage commitment has given it. A refused study stays `refused`.
+        every destination that is asked for storage commitment has given it. A refused study stays `refused`. What is
+        superseded is not waited for.
 
         Raises:
             SpoolError: there is no such job.
@@ -225,7 +226,8 @@ def conclude(connection: Connection, study_uid: str, generation: int, now: float
     state: JobState | None = connection.execute(select(jobs.c.state).where(_job_key(study_uid, generation))).scalar()
     if state is None:
         raise SpoolError(f"there is no job for study {study_uid} generation {generation}")
-    rows = connection.execute(select(deliveries).where(_job_deliveries(study_uid, generation))).all()
+    planned = _job_deliveries(study_uid, generation) & (deliveries.c.state != "superseded")
+    rows = connection.execute(select(deliveries).where(planned)).all()
     lost = [row for row in rows if row.state in ("failed", "rejected")]
     if lost and state in ("analysed", "routed", "delivered", "refused", "failed"):
         what = "; ".join(_lost_in_words([Delivery(**row._mapping) for row in lost]))
@@ -250,10 +252,10 @@ def _lost_in_words(lost: list[Delivery]) -> list[str]:
     return words + [f"{count[name]} received images to {name}: {d.text}" for name, d in first.items()]
 
 
-def supersede(connection: Connection, study_uid: str, generation: int, now: float) -> None:
+def supersede(connection: Connection, study_uid: str, generation: int, now: float, reason: str = "") -> None:
     """Drop what earlier generations than `generation` have not brought to its end. The study is locked."""
     older = (jobs.c.study_uid == study_uid) & (jobs.c.generation < generation) & jobs.c.state.in_(LIVE)
-    reason = f"generation {generation} settled"
+    reason = reason or f"generation {generation} settled"
     connection.execute(jobs.update().where(older).values(state="superseded", reason=reason, updated_at=now))
     waiting = (deliveries.c.study_uid == study_uid) & (deliveries.c.generation < generation)
     waiting &= deliveries.c.state == "pending"

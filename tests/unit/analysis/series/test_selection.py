@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import KeyObjectSelectionDocumentStorage, generate_uid
 
 from dicomnode.analysis.findings import Reason
 from dicomnode.analysis.series.selection import (
@@ -132,7 +132,6 @@ def test_a_truncated_file_spoils_its_series_and_not_the_study() -> None:
     ("attributes", "other"),
     [
         ({"PatientID": "SECRET-2"}, {}),
-        ({"PatientID": ""}, {}),
         ({"IssuerOfPatientID": "SECRET A"}, {"IssuerOfPatientID": "SECRET B"}),
     ],
 )
@@ -145,6 +144,22 @@ def test_a_study_of_two_patients_is_held(attributes: dict[str, str], other: dict
 
 def test_an_issuer_that_only_some_objects_name_makes_no_second_patient() -> None:
     assert choose(series(IssuerOfPatientID="HOSPITAL"), series(1, Modality="SR")).chosen is not None
+
+
+def test_an_object_without_a_patient_id_makes_no_second_patient_and_is_told_of() -> None:
+    selection = choose(
+        series(PatientID="A", IssuerOfPatientID="X"), series(1, Modality="SR", PatientID="", IssuerOfPatientID="Y")
+    )
+    assert selection.chosen is not None
+    assert "object-without-patient-id" in [f.code for f in selection.flags]
+    none_has_one = choose(series(PatientID=""), series(1, Modality="SR", PatientID=""))
+    assert none_has_one.chosen is not None
+    assert "object-without-patient-id" not in [f.code for f in none_has_one.flags]
+
+
+def test_a_rejection_note_names_the_former_patient_and_makes_no_second_one() -> None:
+    note = series(1, Modality="KO", PatientID="FORMER", SOPClassUID=KeyObjectSelectionDocumentStorage)
+    assert choose(series(PatientID="RIGHT"), note).chosen is not None
 
 
 def test_several_studies_are_told_apart_and_not_taken_together() -> None:
