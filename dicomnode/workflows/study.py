@@ -145,7 +145,8 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     objects = encode.encode(checkpoint, context, folder)
     for destination in destinations:
         _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
-    state = work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
+    doubts = " ".join(flag.text for flag in reader_flags.of_reception(folder)) or None
+    state = work.catalog.set_state(study_uid, generation, "analysed", doubts, now=time.time())
     if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
         state = work.catalog.conclude(study_uid, generation, now=time.time())
     checkpoint.discard(folder)
@@ -207,7 +208,7 @@ def _refuse(
     report = _refusal_report(findings, sources, context, folder) if wanting else None
     for destination in wanting if report is not None else ():
         _plan(work, study_uid, generation, destination, [o for o in (report,) if o is not None])
-    reason = refusal_reason(findings)
+    reason = "; ".join([refusal_reason(findings), *(flag.text for flag in reader_flags.of_reception(folder))])
     state = work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
     log.info("study %s generation %d is %s: %s", study_uid, generation, state, reason)
     work.catalog.conclude(study_uid, generation, now=time.time())  # forwarded images may have been lost meanwhile
@@ -218,7 +219,8 @@ def _refusal_report(
     findings: Findings, sources: Sequence[Instance], context: Context, folder: Path
 ) -> encode.ResultObject | None:
     """Return the report, with the patient of the first image that can be read; None where none can."""
-    for source in sources[:_LOOKED_AT]:
+    images_first = sorted(sources, key=lambda one: one.modality != "CT")
+    for source in images_first[:_LOOKED_AT]:
         try:
             return encode.encode_refusal(findings, Path(source.path), context, folder)
         except Exception as error:  # noqa: BLE001  (a damaged image provokes anything)

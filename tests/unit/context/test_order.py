@@ -16,6 +16,7 @@ from dicomnode.results import reader_flags
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
 from dicomnode.store.identity import patient_hash, same_patient
+from dicomnode.store.results_folder import RECEPTION
 from tests.helpers import report_cases as cases
 from tests.helpers.answering import Answering
 from tests.helpers.ports import free_port
@@ -197,3 +198,15 @@ def test_flags_replace_those_of_an_earlier_call() -> None:
     digests = {plain.surroundings_digest, first.surroundings_digest, second.surroundings_digest}
     assert len(digests) == 3
     assert reader_flags.noted(plain, ["order-from-worklist"], b"other").surroundings_digest not in digests
+
+
+def test_what_was_noted_at_the_settling_becomes_flags(tmp_path: Path) -> None:
+    assert reader_flags.of_reception(tmp_path) == ()
+    (tmp_path / RECEPTION).write_text('{"listed": 79, "arrived": 36, "broken_off": true}', "utf-8")
+    flags = reader_flags.of_reception(tmp_path)
+    assert [f.code for f in flags] == ["images-missing", "transfer-broken-off"]
+    assert flags[0].text == "The PACS lists 79 images and 36 have arrived: 43 are missing."
+    plain = cases.analysed()
+    told = reader_flags.noted(plain, [], reception=flags)
+    assert told.version != plain.version
+    assert reader_flags.noted(told, []) == plain
