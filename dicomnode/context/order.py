@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pydicom
 from pydicom.dataset import Dataset
 
+from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import Config, WorklistTable
 from dicomnode.context import worklist, worklist_query
 from dicomnode.errors import PeerError, PeerRejectedError
@@ -114,7 +114,7 @@ def decide(config: Config, catalog: Catalog, image: Path, folder: Path) -> Linka
     before = _kept(folder)
     if before is not None:
         return before
-    linkage = _look_up(config.worklist, catalog, pydicom.dcmread(image, stop_before_pixels=True))
+    linkage = _look_up(config.worklist, catalog, read_source(image))
     kept = {**vars(linkage), "content": base64.b64encode(linkage.content).decode("ascii")}
     write_whole(folder / ORDER, json.dumps(kept).encode())
     return linkage

@@ -20,7 +20,9 @@ from pydicom import Dataset
 import dicomnode
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, with_encode_time
+from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import ObjectName
+from dicomnode.errors import RefusedError
 from dicomnode.files import make_folder, write_whole
 from dicomnode.report import gc_pause, segmentation
 from dicomnode.report.context import Context
@@ -133,7 +135,7 @@ def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tu
     """
     start = time.perf_counter()
     findings = checkpoint.findings
-    headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in checkpoint.sources]
+    headers = [read_source(p) for p in checkpoint.sources]
     seg = segmentation.encode(headers, checkpoint.labels_in_source, findings, context, checkpoint.lobes_in_source)
     picture = summary.picture(checkpoint.views, findings)
     objects: list[tuple[ObjectName, Dataset]] = [
@@ -153,8 +155,15 @@ def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tu
 
 
 def encode_refusal(findings: Findings, source: Path, context: Context, folder: Path) -> ResultObject:
-    """Write the short «not analysed: reason» report of a refused study; `source` is any image of it."""
-    header = pydicom.dcmread(source, stop_before_pixels=True)
+    """Write the short «not analysed: reason» report of a refused study; `source` is any image of it.
+
+    Raises:
+        RefusedError: it is none that a report may refer to.
+        OSError: it cannot be read.
+    """
+    header = read_source(source)
+    if pydicom.uid.UID(header.SOPClassUID).name == header.SOPClassUID:
+        raise RefusedError("not-ct-image", "No report refers to an object of an unknown or private class.")
     return _write("refusal", refusal.encode(header, findings, context), folder)
 
 

@@ -52,7 +52,10 @@ def _values(dataset: Dataset, keyword: str) -> list[str]:
         with warnings.catch_warnings():
             # A value that breaks its VR is compared as it stands: a rule may be there to find it.
             warnings.simplefilter("ignore")
-            value = dataset[keyword].value
+            element = dataset[keyword]
+        if element.VR == "SQ":
+            return []  # no rule compares sequences
+        value = element.value
     except Exception:  # noqa: BLE001  (whatever a damaged element provokes: its bytes are compared)
         return strings(dataset, keyword)
     if value is None:

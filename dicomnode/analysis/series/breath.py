@@ -5,8 +5,7 @@ from typing import Literal
 
 from pydicom import Dataset
 
-from dicomnode.analysis.series.content_rules import plain
-from dicomnode.analysis.series.headers import text
+from dicomnode.analysis.series.headers import plain, text
 
 Breath = Literal["inspiration", "expiration", "unknown"]
 

@@ -20,6 +20,8 @@ CONTENT: tuple[Rule, ...] = (
     content_rules.description,
     content_rules.kernel,
     content_rules.contrast,
+    content_rules.lossy,
+    content_rules.not_hounsfield,
     content_rules.too_few_slices,
     content_rules.coverage,
     content_rules.too_thick,

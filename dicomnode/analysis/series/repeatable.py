@@ -1,0 +1,84 @@
+"""What an object of ours may repeat of a header: a value that breaks its VR would make the object invalid as well."""
+
+from typing import Final, cast
+
+from pydicom import Dataset
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.sequence import Sequence as Items
+from pydicom.tag import BaseTag
+
+from dicomnode.analysis.series import values
+from dicomnode.analysis.series.modules import NEEDS
+from dicomnode.errors import RefusedError
+
+_TAGS: Final = tuple(
+    BaseTag(tag)
+    for keyword in (*values.REPEATED, "RequestAttributesSequence", "RequestedProcedureCodeSequence")
+    if (tag := tag_for_keyword(keyword)) is not None
+)
+#: What an item of these has to state (PS3.3 C.7.1.1, table 10-11).
+_IN_ITEMS: Final = {
+    "ReferencedPatientSequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
+    "ReferencedStudySequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
+    "OtherPatientIDsSequence": ("PatientID", "TypeOfPatientID"),
+}
+_CODE_VALUES: Final = ("CodeValue", "LongCodeValue", "URNCodeValue")
+
+
+def keep(dataset: Dataset) -> None:
+    """Take out of a settled header (`values.settle`) what no valid object may repeat of patient, study and order.
+
+    Raises:
+        RefusedError: "patient-id-invalid": then no valid object can name this patient.
+    """
+    had_id = bool(_stated(dataset, "PatientID"))
+    _keep_fitting(dataset, [tag for tag in _TAGS if tag in dataset])
+    if had_id and not _stated(dataset, "PatientID"):
+        raise RefusedError("patient-id-invalid", PATIENT_ID_INVALID)
+    for keyword, groups in NEEDS.items():
+        if keyword in dataset and not all(any(_stated(dataset, k) for k in group) for group in groups):
+            del dataset[keyword]
+
+
+PATIENT_ID_INVALID: Final = (
+    "Patient ID breaks its VR (one value of at most 64 characters, without control characters): no valid report can "
+    "name this patient. Correct it."
+)
+
+
+def _keep_fitting(dataset: Dataset, tags: list[BaseTag]) -> None:
+    encodings = values.encodings_of(dataset)
+    for tag in tags:
+        if tag.is_private or not dictionary_has_tag(tag):
+            continue
+        element = cast(DataElement | RawDataElement, dataset.get_item(tag))
+        keyword, vr = keyword_for_tag(tag), dictionary_VR(tag)
+        if isinstance(element.value, Items):
+            for item in element.value:
+                _keep_fitting(item, list(item.keys()))
+            whole = [item for item in element.value if _is_whole(keyword, item)]
+            if not whole:
+                del dataset[tag]
+            elif len(whole) < len(element.value):
+                dataset[tag].value = whole
+            continue
+        value = element.value if isinstance(element, RawDataElement) else None
+        if isinstance(value, bytes) and not values.fits(keyword, vr, value, encodings):
+            del dataset[tag]
+
+
+def _is_whole(keyword: str, item: Dataset) -> bool:
+    """Whether an item holds what makes it one: half a code is none."""
+    if keyword.endswith("CodeSequence"):
+        valued = any(_stated(item, k) for k in _CODE_VALUES)
+        return valued and _stated(item, "CodeMeaning") and _stated(item, "CodingSchemeDesignator")
+    return all(_stated(item, needed) for needed in _IN_ITEMS.get(keyword, ()))
+
+
+def _stated(dataset: Dataset, keyword: str) -> bool:
+    """Whether there is anything in it; the element stays raw."""
+    if keyword not in dataset:
+        return False
+    value = cast(object, dataset.get_item(keyword).value)
+    return bool(value.strip(b" \0")) if isinstance(value, bytes) else bool(value)
