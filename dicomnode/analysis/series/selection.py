@@ -280,23 +280,21 @@ def _is_of_two_patients(series: Sequence[Series]) -> bool:
 
 def _doubt_flags(headers: Sequence[ImageHeader]) -> list[Flag]:
     """Say which values break their VR; the values themselves may be a patient's."""
-    counts = Counter((doubt.kind, doubt.keyword) for h in headers for doubt in h.doubts)
+    counts = Counter(doubt for h in headers for doubt in h.doubts)
     flags = []
-    for kind, code, what in (
-        ("repaired", "values-repaired", "Values that break their VR were read all the same"),
-        ("unusable", "values-unusable", "Values that break their VR count as missing, and no report repeats them"),
-    ):
-        named = [f"{keyword} ({n} images)" for (of, keyword), n in sorted(counts.items()) if of == kind]
-        more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
-        if named:
-            flags.append(
-                Flag(
-                    code,
-                    "info" if kind == "repaired" else "warning",
-                    f"{what}: {', '.join(named[:_MOST_NAMED])}{more}.",
-                )
-            )
+    if named := _named(counts, "repaired"):
+        text = f"Values that break their VR were read all the same: {named}."
+        flags.append(Flag("values-repaired", "info", text))
+    if named := _named(counts, "unusable"):
+        text = f"Values that break their VR count as missing, and no report repeats them: {named}."
+        flags.append(Flag("values-unusable", "warning", text))
     return flags
+
+
+def _named(counts: Counter[Doubt], kind: str) -> str:
+    named = [f"{doubt.keyword} ({n} images)" for doubt, n in sorted(counts.items()) if doubt.kind == kind]
+    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    return ", ".join(named[:_MOST_NAMED]) + more
 
 
 def _unreadable_flags(unreadable: Sequence[Unreadable]) -> tuple[Flag, ...]:
