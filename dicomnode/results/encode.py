@@ -20,6 +20,7 @@ from pydicom import Dataset
 import dicomnode
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, with_encode_time
+from dicomnode.analysis.series import repeatable
 from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import ObjectName
 from dicomnode.errors import RefusedError
@@ -154,14 +155,25 @@ def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tu
     return written
 
 
-def encode_refusal(findings: Findings, source: Path, context: Context, folder: Path) -> ResultObject:
-    """Write the short «not analysed: reason» report of a refused study; `source` is any image of it.
+def encode_refusal(
+    findings: Findings, source: Path, context: Context, folder: Path, *, verbatim: bool = False
+) -> ResultObject:
+    """Write the short «not analysed: reason» report of a refused study.
+
+    Args:
+        findings: what the analysis found.
+        source: path of any image of the study.
+        context: of the report.
+        folder: where it goes.
+        verbatim: `selection.invalid_identity`: even where the report is no valid object then.
 
     Raises:
         RefusedError: it is none that a report may refer to.
         OSError: it cannot be read.
     """
     header = read_source(source)
+    if not verbatim and repeatable.keep(header):
+        raise RefusedError("identity-invalid", "No valid report can name the patient or the order of this image.")
     if pydicom.uid.UID(header.SOPClassUID).name == header.SOPClassUID:
         raise RefusedError("not-ct-image", "No report refers to an object of an unknown or private class.")
     return _write("refusal", refusal.encode(header, findings, context), folder)

@@ -50,7 +50,7 @@ def _values(dataset: Dataset, keyword: str) -> list[str]:
         return []
     try:
         with warnings.catch_warnings():
-            # A value that breaks its VR is compared as it stands: a rule may be there to find it.
+            # What nobody can read is not there any more (`values.settle`); text is compared as it stands.
             warnings.simplefilter("ignore")
             element = dataset[keyword]
         if element.VR == "SQ":

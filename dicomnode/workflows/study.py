@@ -205,7 +205,8 @@ def _refuse(
     findings = Findings.from_json((folder / FINDINGS).read_text("utf-8"))
     wanting = [d for d in destinations if d.refused_report]
     sources = work.catalog.instances(study_uid)
-    report = _refusal_report(findings, sources, context, folder) if wanting else None
+    verbatim = work.config.analysis.selection.invalid_identity == "verbatim"
+    report = _refusal_report(findings, sources, context, folder, verbatim=verbatim) if wanting else None
     for destination in wanting if report is not None else ():
         _plan(work, study_uid, generation, destination, [o for o in (report,) if o is not None])
     reason = "; ".join([refusal_reason(findings), *(flag.text for flag in reader_flags.of_reception(folder))])
@@ -216,13 +217,13 @@ def _refuse(
 
 
 def _refusal_report(
-    findings: Findings, sources: Sequence[Instance], context: Context, folder: Path
+    findings: Findings, sources: Sequence[Instance], context: Context, folder: Path, *, verbatim: bool
 ) -> encode.ResultObject | None:
     """Return the report, with the patient of the first image that can be read; None where none can."""
     images_first = sorted(sources, key=lambda one: one.modality != "CT")
     for source in images_first[:_LOOKED_AT]:
         try:
-            return encode.encode_refusal(findings, Path(source.path), context, folder)
+            return encode.encode_refusal(findings, Path(source.path), context, folder, verbatim=verbatim)
         except Exception as error:  # noqa: BLE001  (a damaged image provokes anything)
             logs.log_unexpected(log, error, "no refusal report from %s", logs.uid(source.sop_instance_uid))
     return None

@@ -11,6 +11,7 @@ from dicomnode.analysis.series import geometry, kernels, series_words
 from dicomnode.analysis.series.headers import plain, string, strings, text
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.series_facts import KnownSeries
+from dicomnode.analysis.series.values import IDENTITY
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 #: Where a site changes what the reasons speak of.
@@ -110,6 +111,28 @@ def not_hounsfield(known: KnownSeries) -> Reason | None:
         return None
     return Reason(
         "spectral-map", "A material or atomic-number map of a multi-energy scan: its values are not Hounsfield units."
+    )
+
+
+def identity(known: KnownSeries) -> Reason | None:
+    """Refuse what no valid object could name the patient and the order of, unless a site wants it repeated as it is."""
+    verbatim = known.rules.invalid_identity == "verbatim"
+    unfit = {
+        doubt.keyword
+        for h in known.series.headers
+        for doubt in h.doubts
+        if doubt.kind == "unusable"
+        and doubt.keyword in IDENTITY
+        # What is no text at all is not there to be repeated.
+        and not (verbatim and doubt.keyword in h.source)
+    }
+    if not unfit:
+        return None
+    return Reason(
+        "identity-invalid",
+        f"{', '.join(sorted(unfit))}: no valid report can repeat this value (too long, several values, control "
+        "characters, or not of its character set). Correct it, or have it repeated as it came "
+        f"({_KEY} invalid_identity).",
     )
 
 

@@ -125,11 +125,11 @@ def read_headers(paths: Iterable[Path]) -> tuple[list[ImageHeader], list[Unreada
 def read_source(path: Path) -> Dataset:
     """Return the header of one file, as reports refer to it: a multi-frame image stays whole.
 
-    What no valid object may repeat of patient, study and order is not in it (`repeatable`).
+    What no valid object may repeat of patient, study and order is not in it, save what names the patient and the order
+    (`repeatable.keep`).
 
     Raises:
-        RefusedError: the file is no readable DICOM file (the codes are those of `read_headers`), or no valid object can
-            name its patient ("patient-id-invalid").
+        RefusedError: the file is no readable DICOM file (the codes are those of `read_headers`).
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"pydicom\.")

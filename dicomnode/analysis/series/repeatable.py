@@ -10,13 +10,8 @@ from pydicom.tag import BaseTag
 
 from dicomnode.analysis.series import values
 from dicomnode.analysis.series.modules import NEEDS
-from dicomnode.errors import RefusedError
 
-_TAGS: Final = tuple(
-    BaseTag(tag)
-    for keyword in (*values.REPEATED, "RequestAttributesSequence", "RequestedProcedureCodeSequence")
-    if (tag := tag_for_keyword(keyword)) is not None
-)
+_TAGS: Final = tuple(BaseTag(tag) for keyword in values.REPEATED if (tag := tag_for_keyword(keyword)) is not None)
 #: What an item of these has to state (PS3.3 C.7.1.1, table 10-11).
 _IN_ITEMS: Final = {
     "ReferencedPatientSequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
@@ -26,37 +21,33 @@ _IN_ITEMS: Final = {
 _CODE_VALUES: Final = ("CodeValue", "LongCodeValue", "URNCodeValue")
 
 
-def keep(dataset: Dataset) -> None:
+def keep(dataset: Dataset) -> tuple[str, ...]:
     """Take out of a settled header (`values.settle`) what no valid object may repeat of patient, study and order.
 
-    Raises:
-        RefusedError: "patient-id-invalid": then no valid object can name this patient.
+    What names the patient and the order (`values.IDENTITY`) stays as it came: without it, an object would be nobody's.
+
+    Returns:
+        Keywords of what stayed although it breaks its VR. Whoever makes an object of it makes an invalid one.
     """
-    had_id = bool(_stated(dataset, "PatientID"))
-    _keep_fitting(dataset, [tag for tag in _TAGS if tag in dataset])
-    if had_id and not _stated(dataset, "PatientID"):
-        raise RefusedError("patient-id-invalid", PATIENT_ID_INVALID)
+    unfit: list[str] = []
+    _keep_fitting(dataset, [tag for tag in _TAGS if tag in dataset], values.encodings_of(dataset), unfit)
     for keyword, groups in NEEDS.items():
         if keyword in dataset and not all(any(_stated(dataset, k) for k in group) for group in groups):
             del dataset[keyword]
+    return tuple(sorted(set(unfit)))
 
 
-PATIENT_ID_INVALID: Final = (
-    "Patient ID breaks its VR (one value of at most 64 characters, without control characters): no valid report can "
-    "name this patient. Correct it."
-)
-
-
-def _keep_fitting(dataset: Dataset, tags: list[BaseTag]) -> None:
-    encodings = values.encodings_of(dataset)
+def _keep_fitting(dataset: Dataset, tags: list[BaseTag], encodings: values.Encodings, unfit: list[str] | None) -> None:
+    """`unfit`: for what stays; None where nothing does."""
     for tag in tags:
         if tag.is_private or not dictionary_has_tag(tag):
             continue
         element = cast(DataElement | RawDataElement, dataset.get_item(tag))
         keyword, vr = keyword_for_tag(tag), dictionary_VR(tag)
         if isinstance(element.value, Items):
+            inner = unfit if keyword == "RequestAttributesSequence" else None
             for item in element.value:
-                _keep_fitting(item, list(item.keys()))
+                _keep_fitting(item, list(item.keys()), values.encodings_of(item, encodings), inner)
             whole = [item for item in element.value if _is_whole(keyword, item)]
             if not whole:
                 del dataset[tag]
@@ -64,7 +55,11 @@ def _keep_fitting(dataset: Dataset, tags: list[BaseTag]) -> None:
                 dataset[tag].value = whole
             continue
         value = element.value if isinstance(element, RawDataElement) else None
-        if isinstance(value, bytes) and not values.fits(keyword, vr, value, encodings):
+        if not isinstance(value, bytes) or values.fits(keyword, vr, value, encodings):
+            continue
+        if unfit is not None and keyword in values.IDENTITY:
+            unfit.append(keyword)
+        else:
             del dataset[tag]
 
 

@@ -37,10 +37,9 @@ from dicomnode.analysis.series.headers import (
     strings,
 )
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
-from dicomnode.analysis.series.repeatable import PATIENT_ID_INVALID
 from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.series.series_facts import KnownSeries, facts
-from dicomnode.analysis.series.values import Doubt
+from dicomnode.analysis.series.values import IDENTITY, Doubt
 
 __all__ = [
     "ImageHeader",
@@ -201,9 +200,6 @@ def select(
     if _is_of_two_patients(series):
         reason = Reason("two-patients", "Patient ID or its issuer differs within the study: correct the study first.")
         return _selection([Judged(facts(s, limits), (reason,)) for s in series], None, reason.text, flags)
-    if Doubt("PatientID", "unusable") in {doubt for s in series for h in s.headers for doubt in h.doubts}:
-        reason = Reason("patient-id-invalid", PATIENT_ID_INVALID)
-        return _selection([Judged(facts(s, limits), (reason,)) for s in series], None, reason.text, flags)
 
     known = [facts(part, limits) for s in series for part in _parts(s)]
     judged = [Judged(k, suitability.reasons(k)) for k in known]
@@ -281,7 +277,12 @@ def _is_of_two_patients(series: Sequence[Series]) -> bool:
 def _doubt_flags(headers: Sequence[ImageHeader]) -> list[Flag]:
     """Say which values break their VR; the values themselves may be a patient's."""
     counts = Counter(doubt for h in headers for doubt in h.doubts)
+    verbatim = sorted(d.keyword for d in counts if d.kind == "unusable" and d.keyword in IDENTITY)
     flags = []
+    if verbatim:
+        text = f"Values that break their VR are repeated as they came: {', '.join(verbatim)}."
+        flags.append(Flag("identity-invalid", "warning", text))
+        counts = Counter({d: n for d, n in counts.items() if d.keyword not in verbatim})
     if named := _named(counts, "repaired"):
         text = f"Values that break their VR were read all the same: {named}."
         flags.append(Flag("values-repaired", "info", text))

@@ -16,6 +16,7 @@ Rule = Callable[[KnownSeries], Reason | None]
 
 FUNDAMENTAL: tuple[Rule, ...] = (content_rules.not_ct, content_rules.enhanced_ct, content_rules.not_ct_image)
 CONTENT: tuple[Rule, ...] = (
+    content_rules.identity,
     content_rules.not_chest,
     content_rules.description,
     content_rules.kernel,

@@ -32,13 +32,37 @@ from dicomnode.logs import is_uid
 Element = DataElement | RawDataElement
 Kind = Literal["repaired", "unusable"]
 T = TypeVar("T")
+#: Python's names of character sets, as pydicom has them.
+Encodings = tuple[str, ...]
 
+#: What names the patient and the order: it goes back as it came, or the series is refused (`content_rules.identity`).
+IDENTITY: Final = frozenset(
+    (
+        "PatientName",
+        "PatientID",
+        "IssuerOfPatientID",
+        "AccessionNumber",
+        "RequestedProcedureID",
+        "PlacerOrderNumberImagingServiceRequest",
+        "FillerOrderNumberImagingServiceRequest",
+    )
+)
 #: What reports repeat: there, text and code strings must be valid too.
-REPEATED: Final = frozenset((*PATIENT, *STUDY, "SpecificCharacterSet", "TimezoneOffsetFromUTC"))
+REPEATED: Final = IDENTITY.union(
+    PATIENT,
+    STUDY,
+    (
+        "SpecificCharacterSet",
+        "TimezoneOffsetFromUTC",
+        "RequestAttributesSequence",
+        "RequestedProcedureDescription",
+        "RequestedProcedureCodeSequence",
+        "ReasonForTheRequestedProcedure",
+        "ReasonForRequestedProcedureCodeSequence",
+    ),
+)
 #: Sequences that somebody looks into. Others stay unparsed.
 LOOKED_INTO: Final = REPEATED | {
-    "RequestAttributesSequence",
-    "RequestedProcedureCodeSequence",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     "DimensionIndexSequence",
@@ -66,10 +90,17 @@ _CODE: Final = re.compile(r"[A-Z0-9_ ]{0,16}")
 _DATE: Final = re.compile(r"(\d{4})([-./]?)(\d\d)\2(\d\d)")
 _TIME: Final = re.compile(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(?:[.,](\d{1,6})\d*)?)?)?")
 _AGE: Final = re.compile(r"(\d{1,3})([DWMY])")
+#: Three letters in a row beyond ASCII: no language of Latin letters has them, so it is another alphabet.
+_OTHER_ALPHABET: Final = re.compile(rb"[\x80-\xff]{3}")
 _CHARACTER_SET: Final = re.compile(r"ISO[ _-](?:(2022)[ _-])?IR[ _-](\d+)")
 #: What a character set is needed for.
 _TEXTS: Final = tuple(k for k in REPEATED if (tag := tag_for_keyword(k)) is not None and dictionary_VR(tag) in _TEXT)
 _LARGEST_IS, _LONGEST_DS = 1 << 31, 16
+#: No Specific Character Set: ASCII.
+_OF_NONE: Final[Encodings] = (default_encoding,)
+#: Multi-byte sets without escape sequences (PS3.3 C.12.1.1.2).
+_STAND_ALONE: Final = frozenset(python_encoding[name] for name in ("ISO_IR 192", "GB18030", "GBK"))
+_MOST_REMEMBERED: Final = 50_000
 
 
 @dataclass(frozen=True, order=True)
@@ -89,6 +120,10 @@ class _Known:
     most: int | None
 
 
+#: Values that are in no doubt, each with the VR that it is read by.
+_fine: dict[tuple[object, ...], str] = {}
+
+
 def settle(dataset: Dataset) -> tuple[Doubt, ...]:
     """Make each value of a header valid for its VR, or take it out; in sequences that somebody looks into, too.
 
@@ -98,7 +133,7 @@ def settle(dataset: Dataset) -> tuple[Doubt, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, of what is judged here
         _settle_character_set(dataset, found)
-        _settle(dataset, found)
+        _settle(dataset, found, _OF_NONE)
     return tuple(sorted(found))
 
 
@@ -115,10 +150,15 @@ def fits(keyword: str, vr: str, value: bytes, encodings: Sequence[str]) -> bool:
         return all(_code(keyword, part) == part for part in value.decode("latin-1").strip(" \0").split("\\"))
     if vr not in _TEXT:
         return True
-    words = _decoded(value, encodings).strip(" \0")
+    words = _decoded(value, encodings)
+    if words is None:
+        return False
+    return _fits(vr, words.strip(" \0"), None if (known := _known_keyword(keyword)) is None else known.most)
+
+
+def _fits(vr: str, words: str, most: int | None) -> bool:
     parts = [words] if vr in _LINES or vr == "UR" else words.split("\\")
-    known = _known_keyword(keyword)
-    if known is not None and known.most is not None and len(parts) > known.most:
+    if most is not None and len(parts) > most:
         return False
     allowed = "\t\n\f\r" if vr in _LINES else ""  # an escape sequence that stays is one of no character set here
     if any((c < " " and c not in allowed) or "\x7f" <= c < "\xa0" for c in words):
@@ -138,22 +178,28 @@ def _settle_character_set(dataset: Dataset, found: set[Doubt]) -> None:
             dataset[settled.tag] = settled
         if kind is not None:
             found.add(Doubt("SpecificCharacterSet", kind))
-    if "SpecificCharacterSet" in dataset:
+    if encodings_of(dataset, _OF_NONE) != _OF_NONE:
         return
     elements = [cast(Element, dataset.get_item(keyword)) for keyword in _TEXTS if keyword in dataset]
     texts = [e.value for e in elements if isinstance(e, RawDataElement) and isinstance(e.value, bytes)]
     if all(text.isascii() for text in texts):
         return
+    guess: str | None = None
     try:
         b"".join(texts).decode("utf-8")
         guess = "ISO_IR 192"
     except UnicodeDecodeError:
-        guess = "ISO_IR 100"
+        if not any(map(_OTHER_ALPHABET.search, texts)):
+            guess = "ISO_IR 100"
+    if guess is None:
+        found.add(Doubt("SpecificCharacterSet", "unusable"))
+        return
     dataset.add_new("SpecificCharacterSet", "CS", guess)
     found.add(Doubt("SpecificCharacterSet", "repaired"))
 
 
-def _settle(dataset: Dataset, found: set[Doubt]) -> None:
+def _settle(dataset: Dataset, found: set[Doubt], inherited: Encodings) -> None:
+    encodings = encodings_of(dataset, inherited)
     for element in cast("list[Element]", list(dataset.values())):  # as they were parsed: nothing is converted
         tag = element.tag
         known = _known(int(tag))
@@ -163,9 +209,9 @@ def _settle(dataset: Dataset, found: set[Doubt]) -> None:
             if known.keyword in LOOKED_INTO or (
                 known.keyword.endswith("Sequence") and isinstance(element, DataElement)
             ):
-                _settle_items(dataset, tag, known, element, found)
+                _settle_items(dataset, tag, known, element, found, encodings)
             continue
-        settled, kind = _settled(dataset, known, element)
+        settled, kind = _remembered(known, element, encodings)
         if kind is not None:
             found.add(Doubt(known.keyword, kind))
         if settled is None:
@@ -174,7 +220,26 @@ def _settle(dataset: Dataset, found: set[Doubt]) -> None:
             dataset[tag] = settled
 
 
-def _settle_items(dataset: Dataset, tag: BaseTag, known: _Known, element: Element, found: set[Doubt]) -> None:
+def _remembered(known: _Known, element: Element, encodings: Encodings) -> tuple[Element | None, Kind | None]:
+    """As `_settled`; values that are in no doubt are looked at once, as most are the same in all images of a series."""
+    if not isinstance(element, RawDataElement):
+        return _settled(known, element, encodings)
+    key = (known, element.VR, element.value, element.is_implicit_VR, element.is_little_endian, encodings)
+    vr = _fine.get(key)
+    if vr is not None:
+        return element if vr == element.VR else element._replace(VR=vr), None
+    settled, kind = _settled(known, element, encodings)
+    if kind is None and isinstance(settled, RawDataElement) and settled.value is element.value:
+        if len(_fine) >= _MOST_REMEMBERED:
+            _fine.clear()
+        _fine[key] = settled.VR or known.vr
+    return settled, kind
+
+
+def _settle_items(
+    dataset: Dataset, tag: BaseTag, known: _Known, element: Element, found: set[Doubt], inherited: Encodings
+) -> None:
+    in_items: set[Doubt] = set()
     try:
         if isinstance(element, RawDataElement):
             element = convert_raw_data_element(
@@ -187,15 +252,19 @@ def _settle_items(dataset: Dataset, tag: BaseTag, known: _Known, element: Elemen
             for inner in list(item.keys()):
                 if not dictionary_has_tag(inner):  # a private one, or bytes that were never a sequence
                     del item[inner]
-            _settle(item, found)
+            _settle(item, in_items, inherited)
     except Exception:  # noqa: BLE001 - whatever a damaged sequence provokes in the parser
         found.add(Doubt(known.keyword, "unusable"))
         del dataset[tag]
     else:
         dataset[tag] = element
+        if known.keyword in REPEATED and known.keyword != "RequestAttributesSequence":
+            # The Patient ID among Other Patient IDs is not the patient's.
+            in_items = {Doubt(known.keyword, doubt.kind) for doubt in in_items}
+        found |= in_items
 
 
-def _settled(dataset: Dataset, known: _Known, element: Element) -> tuple[Element | None, Kind | None]:
+def _settled(known: _Known, element: Element, encodings: Encodings) -> tuple[Element | None, Kind | None]:
     """Return the element with a valid value, or None where it has none; and the doubt about it, if any."""
     if isinstance(element.value, Items):
         return None, "unusable"
@@ -209,7 +278,7 @@ def _settled(dataset: Dataset, known: _Known, element: Element) -> tuple[Element
     if reader is not None:
         return _exact(known, element, reader)
     if known.vr == "CS" or known.vr in _TEXT:
-        return _words(dataset, known, element)
+        return _words(known, element, encodings)
     return element, None
 
 
@@ -266,7 +335,7 @@ def _binary(known: _Known, element: Element) -> tuple[Element | None, Kind | Non
     return made, None if values == numbers and (ambiguous or element.is_implicit_VR) else "repaired"
 
 
-def _words(dataset: Dataset, known: _Known, element: Element) -> tuple[Element | None, Kind | None]:
+def _words(known: _Known, element: Element, encodings: Encodings) -> tuple[Element | None, Kind | None]:
     """Text and code strings: kept, for the words in it, unless they are none."""
     if isinstance(element, RawDataElement) and element.VR in _BINARY:
         return None, "unusable"
@@ -279,7 +348,7 @@ def _words(dataset: Dataset, known: _Known, element: Element) -> tuple[Element |
     value = cast(bytes, element.value)
     if known.vr == "CS":
         return _codes(known, element, value)
-    unfit = known.keyword in REPEATED and not fits(known.keyword, known.vr, value, encodings_of(dataset))
+    unfit = known.keyword in REPEATED and not fits(known.keyword, known.vr, value, encodings)
     return _as_of(element, known.vr), "unusable" if unfit else None
 
 
@@ -444,27 +513,38 @@ _READERS: Final[dict[str, Callable[[str], str | None]]] = {
 }
 
 
-def encodings_of(dataset: Dataset) -> list[str]:
-    """Return Python's names of the character sets of a data set, which an item takes from what it stands in."""
+def encodings_of(dataset: Dataset, inherited: Encodings = (default_encoding,)) -> Encodings:
+    """Return Python's names of the character sets of a data set.
+
+    Args:
+        dataset: a header, or an item of one.
+        inherited: what an item takes from the data set that it stands in.
+    """
     stated = dataset.get_item("SpecificCharacterSet") if "SpecificCharacterSet" in dataset else None
     if stated is None or not stated.value:
-        inherited = dataset.original_character_set or default_encoding
-        return [inherited] if isinstance(inherited, str) else list(inherited)
+        return inherited
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return convert_encodings(_strings(stated))
+            return tuple(convert_encodings(_strings(stated)))
         except (LookupError, ValueError):
-            return [default_encoding]
+            return inherited
 
 
-def _decoded(value: bytes, encodings: Sequence[str]) -> str:
+def _decoded(value: bytes, encodings: Sequence[str]) -> str | None:
+    """Return a text; None where these bytes are none in the character sets that are stated."""
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii")
+    if encodings[0] == default_encoding and not value.partition(b"\x1b")[0].isascii():
+        return None  # the default repertoire is ASCII (PS3.5 6.1.2.1)
     try:
+        if len(encodings) == 1 and (b"\x1b" not in value or encodings[0] in _STAND_ALONE):
+            return value.decode(encodings[0])
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("error")  # what pydicom replaces it warns of
             return decode_bytes(value, list(encodings), TEXT_VR_DELIMS)
-    except (LookupError, UnicodeError, ValueError):
-        return value.decode("latin-1")
+    except (LookupError, UnicodeError, ValueError, UserWarning):
+        return None
 
 
 @lru_cache(maxsize=8192)

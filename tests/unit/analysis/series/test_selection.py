@@ -298,7 +298,7 @@ def test_a_reason_names_the_key_that_decides(limits: Rules, attributes: dict[str
 
 
 def test_the_digest_of_the_rules_is_that_of_before_where_nothing_new_is_set() -> None:
-    assert "lossy" not in Rules().stated
+    assert not {"lossy", "invalid_identity"} & set(Rules().stated)
     assert Rules(lossy="refused").stated["lossy"] == "refused"
 
 
@@ -313,9 +313,14 @@ def test_odd_values_are_named_and_the_series_is_taken(tmp_path: Path) -> None:
     assert {f.code: f.text for f in selection.flags}["values-repaired"].count("SliceThickness (") == 1
 
 
-def test_a_patient_id_that_no_report_can_state_refuses_the_study(tmp_path: Path) -> None:
+def test_a_patient_id_that_no_report_can_state_refuses_the_series_unless_configured(tmp_path: Path) -> None:
     paths = write(series(), tmp_path)
     for path in paths:
         path.write_bytes(path.read_bytes().replace(b"SECRET-ID ", b"SECRET\\IDS"))
-    selection = select(group(read_headers(paths)[0]))
-    assert [r.code for rejected in selection.rejected for r in rejected.reasons] == ["patient-id-invalid"]
+    found = group(read_headers(paths)[0])
+    (reason,) = [r for rejected in select(found).rejected for r in rejected.reasons]
+    assert (reason.code, "invalid_identity" in reason.text) == ("identity-invalid", True)
+    taken = select(found, limits=Rules(invalid_identity="verbatim"))
+    assert taken.chosen is not None
+    assert {f.code: f.text for f in taken.flags}["identity-invalid"].endswith("as they came: PatientID.")
+    assert "values-unusable" not in {f.code for f in taken.flags}

@@ -10,12 +10,12 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
 from dicomnode.analysis.series import repeatable, values
 from dicomnode.analysis.series.headers import number, string, strings
 from dicomnode.analysis.series.modules import PATIENT, STUDY
-from dicomnode.errors import RefusedError
 
 READ = {
     ("SliceThickness", b"3,98"): "3.98",
@@ -127,9 +127,51 @@ def test_what_no_valid_object_may_repeat_is_not_in_a_report_s_header() -> None:
     assert "StudyDescription" not in dataset
     assert "PatientIdentityRemoved" not in dataset, "without its method"
     assert [item.CodeValue for item in dataset.ProcedureCodeSequence] == ["1"]
-    for value in (b"P" * 65, b"P1\\P2"):
-        with pytest.raises(RefusedError, match="no valid report can name this patient"):
-            repeatable.keep(header(PatientID=value))
+
+
+@pytest.mark.parametrize("value", [b"P" * 65, b"P1\\P2", b"P\x011"])
+def test_what_names_the_patient_or_the_order_stays_as_it_came_and_is_named(value: bytes) -> None:
+    item = header(RequestedProcedureID=value, AccessionNumber=b"A1")
+    dataset = header(PatientID=value, AccessionNumber=b"A1")
+    dataset.RequestAttributesSequence = [item]
+    dataset.OtherPatientIDsSequence = [header(PatientID=value, TypeOfPatientID=b"TEXT")]
+    doubts = [(d.keyword, d.kind) for d in values.settle(dataset)]
+    assert doubts == [(k, "unusable") for k in ("OtherPatientIDsSequence", "PatientID", "RequestedProcedureID")]
+    assert repeatable.keep(dataset) == ("PatientID", "RequestedProcedureID")
+    assert dataset.get_item("PatientID").value == value
+    assert dataset.RequestAttributesSequence[0].get_item("RequestedProcedureID").value == value
+    assert "OtherPatientIDsSequence" not in dataset
+
+
+LATIN, UTF8 = "Grün^Änne".encode("latin-1"), "Grün^Änne".encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "stated", "read_as", "fine"),
+    [
+        (LATIN, None, "ISO_IR 100", True),
+        (LATIN, b"ISO_IR 6", "ISO_IR 100", True),
+        (UTF8, None, "ISO_IR 192", True),
+        ("王^小东".encode("gb18030"), None, "", False),
+        ("Иванов^Пётр".encode("iso8859_5"), None, "", False),
+        (LATIN, b"ISO_IR 192", "ISO_IR 192", False),
+        (UTF8, b"ISO_IR 192", "ISO_IR 192", True),
+        ("王^小东".encode("gb18030"), b"GB18030", "GB18030", True),
+        ("Иванов^Пётр".encode("iso8859_5"), b"ISO_IR 144", "ISO_IR 144", True),
+        (b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", b"\\ISO 2022 IR 87", "\\ISO 2022 IR 87", True),
+        (b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7", b"\\ISO 2022 IR 149", "\\ISO 2022 IR 149", True),
+        ("山田^太郎".encode("shift_jis"), b"\\ISO 2022 IR 87", "\\ISO 2022 IR 87", False),
+    ],
+)
+def test_names_in_declared_and_undeclared_character_sets(
+    name: bytes, stated: bytes | None, read_as: str, fine: bool
+) -> None:
+    dataset = header(PatientName=name, **({} if stated is None else {"SpecificCharacterSet": stated}))
+    doubts = {d.keyword for d in values.settle(dataset) if d.kind == "unusable"}
+    assert ("PatientName" not in doubts) == fine
+    assert "\\".join(strings(dataset, "SpecificCharacterSet")) == read_as
+    assert repeatable.keep(dataset) == (() if fine else ("PatientName",))
+    assert dataset.get_item("PatientName").value == name
 
 
 ATTRIBUTES = sorted({
@@ -158,10 +200,8 @@ def test_whatever_stands_there_every_value_can_be_used_afterwards(
         dataset[tag] = RawDataElement(tag, None if implicit else vr, len(value), value, 0, implicit, True)
     values.settle(dataset)
     assert {doubt.kind for doubt in values.settle(dataset)} <= {"unusable"}, "text alone is still in doubt"
-    assert all(dictionary_VR(d.keyword) in TEXT for d in values.settle(dataset))
-    try:
-        repeatable.keep(dataset)
-    except RefusedError:
+    assert all(dictionary_VR(d.keyword) in TEXT or d.keyword == "SpecificCharacterSet" for d in values.settle(dataset))
+    if repeatable.keep(dataset):
         return
     for element in list(dataset):  # converts each
         if element.VR != "SQ":
@@ -169,5 +209,5 @@ def test_whatever_stands_there_every_value_can_be_used_afterwards(
     written = DicomBytesIO()
     written.is_little_endian, written.is_implicit_VR = True, False
     write_dataset(written, dataset)
-    again = pydicom.dcmread(io.BytesIO(written.getvalue()), force=True)
+    again = read_dataset(io.BytesIO(written.getvalue()), is_implicit_VR=True, is_little_endian=True)
     assert {e.keyword: dictionary_VR(e.tag) for e in again if tag_for_keyword(e.keyword)}.keys() <= set(ATTRIBUTES)
