@@ -171,9 +171,10 @@ def _apply(elements: Sequence[Raw], change: dict[str, Any]) -> list[Raw]:
         stated = dictionary_VR(tag)
         _, vr, value = found.get(tag, (tag, "US" if stated.startswith("US or") else stated, b"1"))
         binary = vr in ("US", "SS", "UL", "SL", "FD", "FL", "SQ")
-        if stated == "UI" and re.search(rb"(^|\.)0\d", change.get("value", "").encode("latin-1")):
+        changed = _changed(value, {**change, "binary": binary})
+        if stated == "UI" and re.search(rb"(^|\.)0\d", changed):
             return list(elements)  # a UID with a leading zero is somebody's name, and taken as it is
-        found[tag] = (tag, change.get("vr", vr), _changed(value, {**change, "binary": binary}))
+        found[tag] = (tag, change.get("vr", vr), changed)
     return [found[t] for t in sorted(found)]
 
 

@@ -18,6 +18,10 @@ _IN_ITEMS: Final = {
     "ReferencedStudySequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
     "OtherPatientIDsSequence": ("PatientID", "TypeOfPatientID"),
 }
+#: Items that are an HL7v2 hierarchic designator (PS3.3 table 10-17).
+_DESIGNATORS: Final = frozenset(
+    ("IssuerOfAccessionNumberSequence", "IssuerOfAdmissionIDSequence", "IssuerOfServiceEpisodeIDSequence")
+)
 _CODE_VALUES: Final = ("CodeValue", "LongCodeValue", "URNCodeValue")
 
 
@@ -68,6 +72,9 @@ def _is_whole(keyword: str, item: Dataset) -> bool:
     if keyword.endswith("CodeSequence"):
         valued = any(_stated(item, k) for k in _CODE_VALUES)
         return valued and _stated(item, "CodeMeaning") and _stated(item, "CodingSchemeDesignator")
+    if keyword in _DESIGNATORS:
+        is_universal, has_type = _stated(item, "UniversalEntityID"), _stated(item, "UniversalEntityIDType")
+        return is_universal == has_type and (is_universal or _stated(item, "LocalNamespaceEntityID"))
     return all(_stated(item, needed) for needed in _IN_ITEMS.get(keyword, ()))
 
 

@@ -100,7 +100,7 @@ _LARGEST_IS, _LONGEST_DS = 1 << 31, 16
 _OF_NONE: Final[Encodings] = (default_encoding,)
 #: Multi-byte sets without escape sequences (PS3.3 C.12.1.1.2).
 _STAND_ALONE: Final = frozenset(python_encoding[name] for name in ("ISO_IR 192", "GB18030", "GBK"))
-_MOST_REMEMBERED: Final = 50_000
+_MOST_REMEMBERED, _LONGEST_REMEMBERED = 20_000, 128
 
 
 @dataclass(frozen=True, order=True)
@@ -198,7 +198,7 @@ def _settle_character_set(dataset: Dataset, found: set[Doubt]) -> None:
     found.add(Doubt("SpecificCharacterSet", "repaired"))
 
 
-def _settle(dataset: Dataset, found: set[Doubt], inherited: Encodings) -> None:
+def _settle(dataset: Dataset, found: set[Doubt], inherited: Encodings, *, in_item: bool = False) -> None:
     encodings = encodings_of(dataset, inherited)
     for element in cast("list[Element]", list(dataset.values())):  # as they were parsed: nothing is converted
         tag = element.tag
@@ -206,9 +206,7 @@ def _settle(dataset: Dataset, found: set[Doubt], inherited: Encodings) -> None:
         if known is None:
             continue
         if known.vr == "SQ":
-            if known.keyword in LOOKED_INTO or (
-                known.keyword.endswith("Sequence") and isinstance(element, DataElement)
-            ):
+            if in_item or known.keyword in LOOKED_INTO or isinstance(element, DataElement):
                 _settle_items(dataset, tag, known, element, found, encodings)
             continue
         settled, kind = _remembered(known, element, encodings)
@@ -222,7 +220,8 @@ def _settle(dataset: Dataset, found: set[Doubt], inherited: Encodings) -> None:
 
 def _remembered(known: _Known, element: Element, encodings: Encodings) -> tuple[Element | None, Kind | None]:
     """As `_settled`; values that are in no doubt are looked at once, as most are the same in all images of a series."""
-    if not isinstance(element, RawDataElement):
+    value = cast(object, element.value)
+    if not isinstance(element, RawDataElement) or not isinstance(value, bytes) or len(value) > _LONGEST_REMEMBERED:
         return _settled(known, element, encodings)
     key = (known, element.VR, element.value, element.is_implicit_VR, element.is_little_endian, encodings)
     vr = _fine.get(key)
@@ -252,7 +251,7 @@ def _settle_items(
             for inner in list(item.keys()):
                 if not dictionary_has_tag(inner):  # a private one, or bytes that were never a sequence
                     del item[inner]
-            _settle(item, in_items, inherited)
+            _settle(item, in_items, inherited, in_item=True)
     except Exception:  # noqa: BLE001 - whatever a damaged sequence provokes in the parser
         found.add(Doubt(known.keyword, "unusable"))
         del dataset[tag]

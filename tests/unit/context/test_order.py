@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.config import Config, WorklistTable
 from dicomnode.context import order, worklist_query
 from dicomnode.context.order import Identity, Linkage, match
+from dicomnode.network import find
+from dicomnode.report import source
 from dicomnode.results import reader_flags
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
@@ -210,3 +214,20 @@ def test_what_was_noted_at_the_settling_becomes_flags(tmp_path: Path) -> None:
     told = reader_flags.noted(plain, [], reception=flags)
     assert told.version != plain.version
     assert reader_flags.noted(told, []) == plain
+
+
+@pytest.mark.filterwarnings("ignore:The value length")
+@pytest.mark.filterwarnings("ignore:Value")
+def test_odd_values_of_a_worklist_end_no_report() -> None:
+    item, image = Dataset(), Dataset()
+    image.StudyInstanceUID = item.StudyInstanceUID = "1.2.3"
+    item.AccessionNumber, item.RequestedProcedureID = "A1", "R" * 17
+    item.RequestedProcedureDescription = "a description that is longer than any description may be, by far and away"
+    item.add(DataElement("PlacerOrderNumberImagingServiceRequest", "SQ", [Dataset()]))
+    found = Linkage("linked", find._as_file(item, ExplicitVRLittleEndian)).order
+    assert found is not None
+    (request,) = source.requests(image, found)
+    assert not request.RequestedProcedureID
+    assert not request.RequestedProcedureDescription
+    assert not request.PlacerOrderNumberImagingServiceRequest
+    assert source.order_bytes(found, image)
