@@ -181,7 +181,11 @@ def _settle_character_set(dataset: Dataset, found: set[Doubt]) -> None:
     if encodings_of(dataset, _OF_NONE) != _OF_NONE:
         return
     elements = [cast(Element, dataset.get_item(keyword)) for keyword in _TEXTS if keyword in dataset]
-    texts = [e.value for e in elements if isinstance(e, RawDataElement) and isinstance(e.value, bytes)]
+    texts = [
+        e.value
+        for e in elements
+        if isinstance(e, RawDataElement) and isinstance(e.value, bytes) and e.VR not in _BINARY
+    ]
     if all(text.isascii() for text in texts):
         return
     guess: str | None = None
@@ -296,7 +300,7 @@ def _exact(known: _Known, element: Element, reader: Callable[[str], str | None])
     values = _without_repeats([reader(text) for text in stated], known.most)
     if values is None or any(value is None for value in values):
         return None, "unusable"
-    if values == stated and not is_binary:
+    if values == stated and not is_binary and not _is_padded_oddly(known.vr, element):
         return _as_of(element, known.vr), None
     made = DataElement(element.tag, known.vr, values[0] if len(values) == 1 else values)
     # Writers give more digits than a DS holds, and pad as they like: nothing is in doubt.
@@ -307,6 +311,12 @@ def _exact(known: _Known, element: Element, reader: Callable[[str], str | None])
         and not is_binary
     )
     return made, None if same else "repaired"
+
+
+def _is_padded_oddly(vr: str, element: Element) -> bool:
+    """Whether there are NULs where none may be: only a UID is padded with one (PS3.5 6.2)."""
+    value = element.value if isinstance(element, RawDataElement) else None
+    return isinstance(value, bytes) and b"\0" in (value.removesuffix(b"\0") if vr == "UI" else value)
 
 
 def _binary(known: _Known, element: Element) -> tuple[Element | None, Kind | None]:
@@ -345,6 +355,10 @@ def _words(known: _Known, element: Element, encodings: Encodings) -> tuple[Eleme
             (element, None) if isinstance(element.value, str | PersonName | MultiValue | list) else (None, "unusable")
         )
     value = cast(bytes, element.value)
+    if value.endswith(b"\0"):  # padding of some writers, and no part of the value
+        value = value.rstrip(b" \0")
+        value += b" " * (len(value) % 2)
+        element = element._replace(value=value, length=len(value))
     if known.vr == "CS":
         return _codes(known, element, value)
     unfit = known.keyword in REPEATED and not fits(known.keyword, known.vr, value, encodings)

@@ -184,7 +184,7 @@ TEXT = ("LO", "SH", "PN", "ST", "LT", "UT", "UC", "AE", "UR")
 LIKELY = st.sampled_from([b"1,5", b"1.5\\1.5", b"", b"\\", b"\0", b"20200203", b"046Y", b"A^B", b"1.2.3", b"\x00\x02"])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(ATTRIBUTES), st.tuples(st.sampled_from(VRS), LIKELY | st.binary(max_size=80)), max_size=6
@@ -209,5 +209,5 @@ def test_whatever_stands_there_every_value_can_be_used_afterwards(
     written = DicomBytesIO()
     written.is_little_endian, written.is_implicit_VR = True, False
     write_dataset(written, dataset)
-    again = read_dataset(io.BytesIO(written.getvalue()), is_implicit_VR=True, is_little_endian=True)
+    again = read_dataset(io.BytesIO(written.getvalue()), is_implicit_VR=False, is_little_endian=True)
     assert {e.keyword: dictionary_VR(e.tag) for e in again if tag_for_keyword(e.keyword)}.keys() <= set(ATTRIBUTES)
