@@ -6,9 +6,9 @@ from dicomnode.analysis.series import series_words
 from tests.helpers.ct_files import ct_series
 
 PRONE = ["HRCT PRONE", "Lunge Bauchlage 1.0", "thorax décubitus ventral", "procubitus", "torace prono", "buikligging",
-         "腹臥位", "на животе"]  # fmt: skip
+         "腹臥位", "на животе", "ProneHRCT", "俯臥位", "decub ventral"]  # fmt: skip
 SUPINE = ["HRCT supine", "Rückenlage", "décubitus dorsal", "torace supino", "仰臥位"]
-DECUBITUS = ["left lateral decubitus", "Thorax Seitenlage", "側臥位"]
+DECUBITUS = ["left lateral decubitus", "Thorax Seitenlage", "側臥位", "LLD Chest"]
 MONO = [
     "MonoE 40keV[HU]",
     "Mono+ 55 keV",
@@ -17,14 +17,29 @@ MONO = [
     "VNC[HU]",
     "Virtual Non Contrast",
     "DE_Thorax A_80kV",
+    "GSI Mono 70keV",
+    "CaSupp 25",
 ]
-MATERIAL = ["Iodine no Water[mg/ml]", "Z Effective[]", "Electron Density[%EDW]", "Jodkarte", "Zeff", "Lung PBV"]
+MATERIAL = [
+    "Iodine no Water[mg/ml]",
+    "Z Effective[]",
+    "Electron Density[%EDW]",
+    "Jodkarte",
+    "Zeff",
+    "Lung PBV",
+    "Water(Iodine)",
+    "Rho/Z",
+    "SBI",
+]
 CONVENTIONAL = [
     "Thorax 3.0 conventional",
     "Lung 1.0",
     "Thorax mit Kontrastmittel",
     "iodine contrast thorax",
     "Thorax 120kV",
+    "Thorax nach Iodine iv",
+    "Thorax HAP",
+    "Thorax T3D Br60",
 ]
 
 
@@ -67,7 +82,15 @@ def test_spectral_maps_in_words(description: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("MONOENERGETIC", "monoenergetic"), ("VMI", "monoenergetic"), ("EFF_ATOMIC_NUM", "material"), ("CT_SOM5 SPI", "")],
+    [
+        ("MONOENERGETIC", "monoenergetic"),
+        ("VIRTUAL_NC", "monoenergetic"),
+        ("Z_EFF", "material"),
+        ("IODINE_NO_WATER", "material"),
+        ("VMI", "monoenergetic"),
+        ("EFF_ATOMIC_NUM", "material"),
+        ("CT_SOM5 SPI", ""),
+    ],
 )
 def test_spectral_maps_by_image_type(value: str, expected: str) -> None:
     dataset = words("Lung 1.0", ImageType=["ORIGINAL", "PRIMARY", "AXIAL", value])
@@ -80,6 +103,11 @@ def test_spectral_maps_by_image_type(value: str, expected: str) -> None:
         ("Thorax EKG 75%", "gated"),
         ("CTA BestDiast 70 %", "gated"),
         ("4D CT", "gated"),
+        ("0.6 B26f 30%", "gated"),
+        ("RespLow 0% Ex", "gated"),
+        ("CaScore", "gated"),
+        ("Low Dose AC", "attenuation-correction"),
+        ("Dual Scano", "localizer-scan"),
         ("CTAC 4.0", "attenuation-correction"),
         ("AC CT WB", "attenuation-correction"),
         ("Schwächungskorrektur", "attenuation-correction"),
@@ -92,7 +120,8 @@ def test_purposes(description: str, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "description", ["Lung 1.0", "Thorax Planungs-CT", "Thorax coronal", "HRCT inspiration", "acute chest"]
+    "description",
+    ["Lung 1.0", "Thorax Planungs-CT", "Thorax coronal", "HRCT inspiration", "acute chest", "Lung ASiR-V 50%"],
 )
 def test_no_purpose(description: str) -> None:
     assert series_words.made_for(words(description)) == ()
