@@ -281,7 +281,7 @@ def _doubt_flags(headers: Sequence[ImageHeader]) -> list[Flag]:
     flags = []
     if verbatim:
         text = f"Values that break their VR are repeated as they came: {', '.join(verbatim)}."
-        flags.append(Flag("identity-invalid", "warning", text))
+        flags.append(Flag("identity-verbatim", "warning", text))
         counts = Counter({d: n for d, n in counts.items() if d.keyword not in verbatim})
     if named := _named(counts, "repaired"):
         text = f"Values that break their VR were read all the same: {named}."

@@ -322,5 +322,5 @@ def test_a_patient_id_that_no_report_can_state_refuses_the_series_unless_configu
     assert (reason.code, "invalid_identity" in reason.text) == ("identity-invalid", True)
     taken = select(found, limits=Rules(invalid_identity="verbatim"))
     assert taken.chosen is not None
-    assert {f.code: f.text for f in taken.flags}["identity-invalid"].endswith("as they came: PatientID.")
+    assert {f.code: f.text for f in taken.flags}["identity-verbatim"].endswith("as they came: PatientID.")
     assert "values-unusable" not in {f.code for f in taken.flags}
