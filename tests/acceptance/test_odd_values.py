@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from dicomnode.store.catalog.catalog import Catalog
 from tests.acceptance.validators import Peer, errors, said
 from tests.helpers.receiving import Receiving
-from tests.helpers.running import dicomnode
+from tests.helpers.running import Orthanc, dicomnode
 from tests.helpers.waiting import until
 
 RTSTRUCT, CHEST_CAD, PRIVATE = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.88.65", "1.3.12.2.1107.5.9.1"
@@ -79,28 +79,53 @@ def test_analyze_takes_what_a_person_can_read(
         assert errors(checked.stderr + checked.stdout) == []
 
 
-@pytest.mark.parametrize("sop_class", [RTSTRUCT, CHEST_CAD, PRIVATE])
-def test_storescu_sends_the_whole_study_with_an_object_among_the_images(
-    sop_class: str, data: Path, tmp_path: Path, peer: Peer
-) -> None:
-    folder = tmp_path / "in"
+def with_others(data: Path, folder: Path, *classes: str) -> tuple[str, int]:
+    """Write the study with an object of each of these classes between its images; its UID, and how many there are."""
     folder.mkdir()
     every = images(data)
     for number, image in enumerate(every):
         (folder / f"{number:04}.dcm").write_bytes(to_file(image))
-    among = Dataset()
-    among.SOPClassUID, among.SOPInstanceUID, among.SeriesInstanceUID = sop_class, generate_uid(), generate_uid()
-    among.StudyInstanceUID, among.PatientID, among.Modality = every[0].StudyInstanceUID, every[0].PatientID, "OT"
-    among.file_meta = FileMetaDataset()
-    among.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    (folder / "0039a.dcm").write_bytes(to_file(among))
+    for sop_class in classes:
+        among = Dataset()
+        among.SOPClassUID, among.SOPInstanceUID, among.SeriesInstanceUID = sop_class, generate_uid(), generate_uid()
+        among.StudyInstanceUID, among.PatientID, among.Modality = every[0].StudyInstanceUID, every[0].PatientID, "OT"
+        among.file_meta = FileMetaDataset()
+        among.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        (folder / f"0039-{sop_class}.dcm").write_bytes(to_file(among))
+    return every[0].StudyInstanceUID, len(every) + len(classes)
+
+
+def all_arrive(node: Receiving, study_uid: str, number: int) -> None:
+    catalog = Catalog.open(node.config.catalog_url, node.config.storage.state)
+    until("all arrived", lambda: len(catalog.instances(study_uid)) == number, 20)
+    catalog.close()
+
+
+def test_storescu_sends_the_whole_study_with_objects_among_the_images(data: Path, tmp_path: Path, peer: Peer) -> None:
+    study_uid, number = with_others(data, tmp_path / "in", RTSTRUCT, CHEST_CAD)
+    node = Receiving(tmp_path / "node")
+    try:
+        said([peer("storescu", "dcmtk"), "-aec", "NODE", "127.0.0.1", str(node.port), "+sd", str(tmp_path / "in")])
+        all_arrive(node, study_uid, number)
+    finally:
+        node.stop()
+
+
+def test_a_job_of_orthanc_sends_the_whole_study_with_objects_among_the_images(
+    data: Path, tmp_path: Path, orthanc: Orthanc
+) -> None:
+    study_uid, number = with_others(data, tmp_path / "in", RTSTRUCT, CHEST_CAD, PRIVATE)
+    for path in sorted((tmp_path / "in").iterdir()):
+        orthanc.client.post("/instances", content=path.read_bytes()).raise_for_status()
     node = Receiving(tmp_path / "node", node=f'private_storage = ["{PRIVATE}"]')
     try:
-        told = ["-aec", "NODE", "127.0.0.1", str(node.port), "+sd", str(folder)]
-        # Only with -R does it propose what it does not know.
-        said([peer("storescu", "dcmtk"), *(["-R"] if sop_class == PRIVATE else []), *told])
-        catalog = Catalog.open(node.config.catalog_url, node.config.storage.state)
-        until("all arrived", lambda: len(catalog.instances(every[0].StudyInstanceUID)) == len(every) + 1, 20)
-        catalog.close()
+        where = {"AET": "NODE", "Host": "127.0.0.1", "Port": node.port}
+        orthanc.client.put("/modalities/node", json=where).raise_for_status()
+        query = {"Level": "Study", "Query": {"StudyInstanceUID": study_uid}}
+        found = orthanc.client.post("/tools/find", json=query).raise_for_status().json()
+        job = {"Resources": found, "Synchronous": True}
+        done = orthanc.client.post("/modalities/node/store", json=job, timeout=60).raise_for_status().json()
+        assert done["FailedInstancesCount"] == 0, done
+        all_arrive(node, study_uid, number)
     finally:
         node.stop()

@@ -17,6 +17,9 @@ _IN_ITEMS: Final = {
     "ReferencedPatientSequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
     "ReferencedStudySequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
     "OtherPatientIDsSequence": ("PatientID", "TypeOfPatientID"),
+    "SourcePatientGroupIdentificationSequence": ("PatientID",),
+    "GroupOfPatientsIdentificationSequence": ("PatientID",),
+    "ConsentForClinicalTrialUseSequence": ("ConsentForDistributionFlag",),
 }
 #: Items that are an HL7v2 hierarchic designator (PS3.3 table 10-17).
 _DESIGNATORS: Final = frozenset(
@@ -72,6 +75,9 @@ def _is_whole(keyword: str, item: Dataset) -> bool:
     if keyword.endswith("CodeSequence"):
         valued = any(_stated(item, k) for k in _CODE_VALUES)
         return valued and _stated(item, "CodeMeaning") and _stated(item, "CodingSchemeDesignator")
+    if keyword.endswith("IdentificationSequence") and keyword not in _IN_ITEMS:  # a person (PS3.3 table 10-1)
+        where = _stated(item, "InstitutionName") or _stated(item, "InstitutionCodeSequence")
+        return where and _stated(item, "PersonIdentificationCodeSequence")
     if keyword in _DESIGNATORS:
         is_universal, has_type = _stated(item, "UniversalEntityID"), _stated(item, "UniversalEntityIDType")
         return is_universal == has_type and (is_universal or _stated(item, "LocalNamespaceEntityID"))
