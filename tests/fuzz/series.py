@@ -42,6 +42,7 @@ from dicomnode.analysis.series.modules import PATIENT, STUDY
 from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.context import worklist_query
 from dicomnode.errors import RefusedError
+from dicomnode.logs import is_uid
 from dicomnode.network import mpps, ups
 from dicomnode.network.file_meta import encode as file_meta
 from dicomnode.operations.explain import explain
@@ -172,10 +173,19 @@ def _apply(elements: Sequence[Raw], change: dict[str, Any]) -> list[Raw]:
         _, vr, value = found.get(tag, (tag, "US" if stated.startswith("US or") else stated, b"1"))
         binary = vr in ("US", "SS", "UL", "SL", "FD", "FL", "SQ")
         changed = _changed(value, {**change, "binary": binary})
-        if stated == "UI" and re.search(rb"(^|\.)0\d", changed):
-            return list(elements)  # a UID with a leading zero is somebody's name, and taken as it is
+        if stated == "UI" and _is_a_name(changed):
+            return list(elements)
         found[tag] = (tag, change.get("vr", vr), changed)
     return [found[t] for t in sorted(found)]
+
+
+def _is_a_name(uid: bytes) -> bool:
+    """Whether a UID is none of the standard's, but somebody's name all the same, and taken as it is.
+
+    Some writers put a zero in front of a component, or begin with a root that nobody gave them.
+    """
+    text = uid.decode("latin-1").strip(" \0")
+    return is_uid(text) and not re.fullmatch(r"([01]\.[1-3]?\d|2\.(0|[1-9]\d*))(\.(0|[1-9]\d*))*", text)
 
 
 def _encoded(elements: Sequence[Raw], form: str) -> bytes:
@@ -321,7 +331,9 @@ def _valid(path: Path) -> None:
     if shutil.which("dciodvfy"):
         done = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, errors="replace", check=False)
         errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
-        assert not errors, f"{path.name}: {errors[0]}"
+        if errors:  # a kind of its own for each attribute: one finding hides no other
+            attribute = re.findall(r"\w+(?=\()", errors[0]) or ["Object"]
+            raise type(f"Invalid{attribute[-1]}Error", (AssertionError,), {})(f"{path.name}: {errors[0]}")
 
 
 @contextmanager
