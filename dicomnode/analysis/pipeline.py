@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +27,7 @@ from dicomnode.analysis.measures import change, conditions, quantify, trend
 from dicomnode.analysis.radiomics import extract
 from dicomnode.analysis.risk import predict
 from dicomnode.analysis.series import content_rules, geometry, kernels
-from dicomnode.analysis.series.headers import ImageHeader, string
+from dicomnode.analysis.series.headers import ImageHeader, string, strings
 from dicomnode.analysis.series.selection import (
     Selection,
     Series,
@@ -71,7 +71,7 @@ class Method:
             "segmenter": [self.segmenter.name, self.segmenter.version],
             "radiomics": None if self.radiomics_settings is None else dict(self.radiomics_settings),
             "bundle": None if self.bundle is None else self.bundle.sha256,
-            "selection": asdict(self.rules),
+            "selection": self.rules.stated,
             **({"covariates": dict(self.covariates)} if self.covariates else {}),
             **({"second": [self.second.name, self.second.version]} if self.second else {}),
         }
@@ -354,8 +354,7 @@ def _chosen(series: Series, volume: Volume, why_chosen: str) -> ChosenSeries:
 
 
 def _kernel(series: Series) -> str:
-    kernel = series.headers[0].dataset.get("ConvolutionKernel", "")
-    return kernel if isinstance(kernel, str) else "\\".join(str(k) for k in kernel or ())
+    return "\\".join(strings(series.headers[0].dataset, "ConvolutionKernel"))
 
 
 _MADE_OF_IMAGES = frozenset({"SR", "SEG", "OT", "DOC", "KO", "PR", "REG", "RTSTRUCT", "RTDOSE", "RTPLAN"})

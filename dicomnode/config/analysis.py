@@ -56,6 +56,10 @@ class SelectionTable(ConfigTable):
         _RULES.kernels, min_length=1, description=f"give some of {', '.join(_RULES.kernels)}, the best first"
     )
     contrast: Contrast = Field(_RULES.contrast, description="give 'allowed', 'preferred' or 'refused'")
+    lossy: Literal["allowed", "refused"] = Field(_RULES.lossy, description="give 'allowed' or 'refused'")
+    invalid_identity: Literal["refused", "verbatim"] = Field(
+        _RULES.invalid_identity, description="give 'refused' or 'verbatim'"
+    )
     image_type_refused: tuple[str, ...] = Field(
         _RULES.image_type_refused, description="give a list of values of Image Type, such as ['LOCALIZER']"
     )

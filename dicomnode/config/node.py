@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from dicomnode.config.fields import IDENTITIES, AeTitle, ConfigTable, Identities, Network, Port
 from dicomnode.limits import GB, SHARE, Limits, machine_memory_bytes
+from dicomnode.logs import is_uid
 from dicomnode.network.association import Peer
 from dicomnode.network.identities import identity
 from dicomnode.network.tls import Security, TlsFiles
@@ -112,12 +113,23 @@ class NodeTable(ConfigTable):
     receivers: int = Field(
         1, ge=1, le=16, description="give the number of receiving processes that share the port, 1 to 16"
     )
+    private_storage: tuple[str, ...] = Field(
+        (), description="give a list of private SOP Class UIDs that are kept and forwarded too, or omit the key"
+    )
     max_pdu_bytes: int = Field(
         1 << 20, ge=4096, le=1 << 20, description="give the largest PDU accepted, in bytes: 4096 to 1048576"
     )
     network_timeout_s: float = Field(
         60, gt=0, description="give the seconds of inactivity after which a caller is disconnected"
     )
+
+    @field_validator("private_storage")
+    @classmethod
+    def _uids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        odd = next((one for one in value if not is_uid(one)), None)
+        if odd is not None:
+            raise ValueError(f"{odd!r} is not a SOP Class UID: digits and dots, such as '1.3.12.2.1107.5.9.1'")
+        return value
 
     @field_validator("callers")
     @classmethod

@@ -7,6 +7,7 @@ again, and `Catalog.record` calls it «same» or, if only the file had come abou
 | status | when (PS3.4 table B.2-1, PS3.7 annex C) | bytes kept |
 |---|---|---|
 | 0x0000 | safe on disk and recorded, also when it was here before | spool |
+| 0x0000 | a result of ours comes back from where it was sent | no: it lies among the results |
 | 0xA700 out of resources | free space below the mark, disk or the catalogue failed; it is too large | no |
 | 0xA900 does not match SOP class | class or instance UID of dataset, request and context differ | quarantine |
 | 0xC000 cannot understand | the header cannot be parsed, or lacks a UID, or a UID is none | quarantine |
@@ -148,6 +149,14 @@ class Reception:
         if (header.sop_class_uid, header.sop_instance_uid) != named or named[0] != self._sop_class:
             text = "SOP class or instance UID of dataset, request and context differ"
             return self._refuse(incoming, DOES_NOT_MATCH, "uid-mismatch", text)
+        if header.is_own and self._catalog.is_planned(header.study_uid, header.sop_instance_uid):
+            # A PACS that routes everything sends our results back: we have them, and they are no new images.
+            log.info("our own result %s came back: it is not stored again", header.sop_instance_uid)
+            incoming.discard()
+            return StoreAnswer(SUCCESS)
+        return self._keep(incoming, header)
+
+    def _keep(self, incoming: Incoming, header: InstanceHeader) -> StoreAnswer:
         stored = self._spool.keep(incoming, header.study_uid, header.series_uid, header.sop_instance_uid)
         instance = _instance(header, stored, self._association_id(), self._catalog.patient_key)
         if self._catalog.record(instance) != "conflict":

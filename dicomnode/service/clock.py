@@ -4,6 +4,7 @@ The clock only looks; the state stands in the catalogue and in the queue, so a t
 nothing.
 """
 
+import json
 import logging
 import threading
 import time
@@ -20,11 +21,12 @@ from dicomnode import logs
 from dicomnode.config import Config
 from dicomnode.context import prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
+from dicomnode.files import write_whole
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.procedure_steps import mpps, ups
 from dicomnode.reception.reconcile import reconcile
 from dicomnode.reception.rejection_notes import apply_notes
-from dicomnode.reception.settle import SettleRule, decide
+from dicomnode.reception.settle import SettleRule, decide, is_broken_off
 from dicomnode.reception.spooled import read_instance
 from dicomnode.retry import backoff_s
 from dicomnode.service import certificates
@@ -34,6 +36,7 @@ from dicomnode.service.retention import CarefulClock, Room, make_room
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import StudyIntake
 from dicomnode.store.replaced import Replaced
+from dicomnode.store.results_folder import RECEPTION, results_folder
 from dicomnode.store.spool import Spool
 from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
 
@@ -175,8 +178,24 @@ class Housekeeping:
             )
             return []
         log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
+        self._note_doubts(study, settled.generation, now)
         self._enqueue(settled.study_uid, settled.generation)
         return [(settled.study_uid, settled.generation)]
+
+    def _note_doubts(self, study: StudyIntake, generation: int, now: float) -> None:
+        """Leave word, for the findings and the table of jobs, that images may be missing."""
+        counted = None if self._counts is None else self._counts.given_up(study.study_uid)
+        noted: dict[str, object] = {}
+        if counted is not None:
+            noted["listed"], noted["arrived"] = counted
+            text = f"the PACS lists {counted[0]} images, {counted[1]} have come: {counted[0] - counted[1]} are missing"
+            log.warning("study %s generation %d: %s", study.study_uid, generation, text)
+            self._catalog.set_state(study.study_uid, generation, "queued", text, now=now)
+        if is_broken_off(study):
+            noted["broken_off"] = True
+        if noted:
+            folder = results_folder(self._config.storage.results, study.study_uid, generation)
+            write_whole(folder / RECEPTION, json.dumps(noted).encode())
 
     def _enqueue(self, study_uid: str, generation: int) -> None:
         try:

@@ -114,6 +114,7 @@ def receiver_settings(config: Config) -> ReceiverSettings:
         queriers=tuple(_permitted(c) for c in node.callers if c.query),
         move_to=config.move_to,
         results=config.storage.results,
+        private_storage=node.private_storage,
     )
 
 

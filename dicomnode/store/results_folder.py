@@ -6,6 +6,7 @@ findings.json   what the analysis found; stays when the rest is removed
 overlay.png     the summary's picture
 order.json      the order that was linked, or that none was
 priors.json     doubts about prior scans
+reception.json  doubts about how the images came
 attempt.json    stands while the study is analysed
 labels.npz, views.npz, sources.json    the checkpoint between analysis and encoding; stays while the images do
 inputs.json    the study's objects as they were analysed: SHA-256 by SOP Instance UID
@@ -23,6 +24,7 @@ ATTEMPT: Final = "attempt.json"
 OVERLAY: Final = "overlay.png"
 ORDER: Final = "order.json"
 PRIORS: Final = "priors.json"
+RECEPTION: Final = "reception.json"
 LABELS: Final = "labels.npz"
 VIEWS: Final = "views.npz"
 SOURCES: Final = "sources.json"

@@ -150,7 +150,8 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     for destination in destinations:
         _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
     everywhere = _joined(everywhere, rejections.plan(work, study_uid, generation))
-    state = work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
+    doubts = " ".join(flag.text for flag in reader_flags.of_reception(folder)) or None
+    state = work.catalog.set_state(study_uid, generation, "analysed", doubts, now=time.time())
     if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
         state = work.catalog.conclude(study_uid, generation, now=time.time())
     log.info("study %s generation %d: %s, %d objects", study_uid, generation, state, len(objects))
@@ -176,11 +177,13 @@ def _refuse(
     findings = Findings.from_json((folder / FINDINGS).read_text("utf-8"))
     wanting = [d for d in destinations if d.refused_report]
     sources = sorted(work.catalog.instances(study_uid), key=lambda one: one.is_note)
-    report = _refusal_report(findings, sources, context, folder) if wanting else None
+    verbatim = work.config.analysis.selection.invalid_identity == "verbatim"
+    report = _refusal_report(findings, sources, context, folder, verbatim=verbatim) if wanting else None
     for destination in wanting if report is not None else ():
         _plan(work, study_uid, generation, destination, [o for o in (report,) if o is not None])
     notes = rejections.plan(work, study_uid, generation)
-    reason = refusal_reason(findings) if sources else "nothing-left: every object was taken out of the study"
+    why = refusal_reason(findings) if sources else "nothing-left: every object was taken out of the study"
+    reason = "; ".join([why, *(flag.text for flag in reader_flags.of_reception(folder))])
     state = work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
     log.info("study %s generation %d is %s: %s", study_uid, generation, state, reason)
     work.catalog.conclude(study_uid, generation, now=time.time())  # forwarded images may have been lost meanwhile
@@ -193,12 +196,13 @@ def _joined(names: Sequence[str], more: Sequence[str]) -> list[str]:
 
 
 def _refusal_report(
-    findings: Findings, sources: Sequence[Instance], context: Context, folder: Path
+    findings: Findings, sources: Sequence[Instance], context: Context, folder: Path, *, verbatim: bool
 ) -> encode.ResultObject | None:
     """Return the report, with the patient of the first image that can be read; None where none can."""
-    for source in sources[:_LOOKED_AT]:
+    images_first = sorted(sources, key=lambda one: one.modality != "CT")
+    for source in images_first[:_LOOKED_AT]:
         try:
-            return encode.encode_refusal(findings, Path(source.path), context, folder)
+            return encode.encode_refusal(findings, Path(source.path), context, folder, verbatim=verbatim)
         except Exception as error:  # noqa: BLE001  (a damaged image provokes anything)
             logs.log_unexpected(log, error, "no refusal report from %s", logs.uid(source.sop_instance_uid))
     return None

@@ -54,6 +54,12 @@ class Ledger(AuditRows, Events):
 
     # Deliveries
 
+    def is_planned(self, study_uid: str, sop_instance_uid: str) -> bool:
+        """Whether an object of this study is, or was, to be delivered by us."""
+        mine = (deliveries.c.study_uid == study_uid) & (deliveries.c.sop_instance_uid == sop_instance_uid)
+        with self._read() as connection:
+            return connection.execute(select(deliveries.c.state).where(mine).limit(1)).first() is not None
+
     def plan_delivery(
         self,
         study_uid: str,
