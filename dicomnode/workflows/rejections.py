@@ -5,15 +5,18 @@ takes their place (the study is refused now), it goes out only if objects were c
 old result is still true.
 """
 
+import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 from pydicom import Dataset, dcmread, dcmwrite
 
+from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import DestinationTable
 from dicomnode.files import write_whole
 from dicomnode.report import codes, rejection_note, uids
@@ -115,12 +118,13 @@ def _named(work: Work, sent: Delivery) -> RejectedObject | None:
 def _header(work: Work, study_uid: str, outdated: Sequence[Delivery]) -> Dataset | None:
     """Return whose the old results are, as they were sent; where their files have gone, as the images say."""
     here = sorted(work.catalog.instances(study_uid), key=lambda one: one.is_note)
-    paths = [Path(d.path) for d in outdated] + [Path(i.path) for i in here]
-    return next((header for header in map(_read, paths) if header is not None), None)
+    sent = (_read(Path(d.path)) for d in outdated)
+    received = (_read(Path(i.path), read_source) for i in here)
+    return next((header for header in itertools.chain(sent, received) if header is not None), None)
 
 
-def _read(path: Path) -> Dataset | None:
+def _read(path: Path, read: Callable[[Path], Dataset] = partial(dcmread, stop_before_pixels=True)) -> Dataset | None:
     try:
-        return dcmread(path, stop_before_pixels=True)
+        return read(path)
     except Exception:  # noqa: BLE001  (it has gone, or is damaged: there are others)
         return None

@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.measures import change, trend
 from dicomnode.analysis.pipeline import Method
 from dicomnode.analysis.risk.predict import covariates
-from dicomnode.analysis.series.headers import string
+from dicomnode.analysis.series.headers import read_source, string
+from dicomnode.errors import RefusedError
 from dicomnode.files import write_whole
 from dicomnode.report.attributes import CARRIED
 from dicomnode.results.encode import AnalysisCheckpoint
@@ -78,7 +79,7 @@ def reusable(
     """
     try:
         return _reusable(work, study_uid, generation, method, priors)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RefusedError) as error:
         # Whatever lacks or is damaged of what was kept: the analysis makes it again.
         log.warning("study %s is computed again: its last result cannot be used (%s)", study_uid, type(error).__name__)
         return None
@@ -157,4 +158,4 @@ def _same_risk(bundle: "Bundle | None", last: Findings, found: Findings, old: Da
 
 
 def _header(path: Path) -> Dataset:
-    return dcmread(path, stop_before_pixels=True)
+    return read_source(path)
