@@ -9,7 +9,6 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -119,11 +118,15 @@ def _header(work: Work, study_uid: str, outdated: Sequence[Delivery]) -> Dataset
     """Return whose the old results are, as they were sent; where their files have gone, as the images say."""
     here = sorted(work.catalog.instances(study_uid), key=lambda one: one.is_note)
     sent = (_read(Path(d.path)) for d in outdated)
-    received = (_read(Path(i.path), read_source) for i in here)
+    received = (_read(Path(i.path), read=read_source) for i in here)
     return next((header for header in itertools.chain(sent, received) if header is not None), None)
 
 
-def _read(path: Path, read: Callable[[Path], Dataset] = partial(dcmread, stop_before_pixels=True)) -> Dataset | None:
+def _own(path: Path) -> Dataset:
+    return dcmread(path, stop_before_pixels=True)
+
+
+def _read(path: Path, read: Callable[[Path], Dataset] = _own) -> Dataset | None:
     try:
         return read(path)
     except Exception:  # noqa: BLE001  (it has gone, or is damaged: there are others)
