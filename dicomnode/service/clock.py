@@ -178,8 +178,10 @@ class Housekeeping:
             )
             return []
         log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
-        self._note_doubts(study, settled.generation, now)
-        self._enqueue(settled.study_uid, settled.generation)
+        try:
+            self._note_doubts(study, settled.generation, now)
+        finally:  # whatever the disk says
+            self._enqueue(settled.study_uid, settled.generation)
         return [(settled.study_uid, settled.generation)]
 
     def _note_doubts(self, study: StudyIntake, generation: int, now: float) -> None:
