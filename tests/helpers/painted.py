@@ -2,8 +2,11 @@
 
 The known lungs: planners' contours of a real patient (LUNG1-003), the mask of an undiseased part of a real scan
 (LIDC-IDRI-0314: the segmenter's own before painting, so that only the disease is measured), and phantoms.
+
+`python -m tests.helpers.painted [PART OF A NAME]` prints the table of docs/evidence/dense-lung.md.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,11 +17,13 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
+from dicomnode.analysis.lungs import gap, segmenter
 from dicomnode.analysis.lungs.body_air import distance
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.phantom.phantom import Disease, chest
 from dicomnode.analysis.series.selection import group, read_headers
 from dicomnode.analysis.volume.load import load
+from dicomnode.errors import RefusedError
 from tests.helpers.prerequisites import dicom_files
 
 CONTOURED, LIDC = "chest_lung1_003_contours", "chest_lidc0314_every4th"
@@ -277,3 +282,30 @@ def cases() -> list[Case]:
             Case(scan, "effusion 1.7 l, both", effusion(1700, BOTH)),
         ]
     return made
+
+
+def main(wanted: str = "") -> None:
+    """Print a row for each case whose name holds `wanted`: what the segmenter without weights finds of it."""
+    for case in cases():
+        if wanted not in f"{case.scan}: {case.name}":
+            continue
+        made = case.make()
+        try:
+            labels = ClassicalSegmenter()(made.volume)
+        except RefusedError as error:
+            print(f"| {case.scan} | {case.name} | refused: {error.code} | | | | |", flush=True)
+            continue
+        left_out = gap.left_out(made.volume, labels)
+        flagged = ", ".join(f.code for f in gap.flags(left_out, segmenter.volumes(made.volume, labels)))
+        both = np.count_nonzero(labels > 0) + np.count_nonzero(made.truth > 0)
+        dice = 2 * np.count_nonzero((labels > 0) & (made.truth > 0)) / both
+        missed_ml = np.count_nonzero(made.paint & (labels == 0)) * made.volume.voxel_ml
+        print(
+            f"| {case.scan} | {case.name} | {dice:.3f} | {made.paint_ml:.0f} | {missed_ml:.0f} | {left_out.total:.0f} |"
+            f" {flagged} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

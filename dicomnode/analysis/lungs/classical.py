@@ -49,7 +49,7 @@ class ClassicalSegmenter:
     In the mask: aerated lung (below -400 HU), however empty; by closing (8 mm) and hole filling the vessels, small
     airways, nodules and dense disease that aerated lung surrounds; fibrosis and consolidation between aerated lung and
     ribs, and a lobe without air where the other lung shows its place (`hull`); where dense lung lines the ribs, its
-    layer along diaphragm and mediastinum too, as far as the organs behind have another attenuation. Not in the mask:
+    layer along diaphragm and mediastinum too, as thick as there. Not in the mask:
     trachea and main bronchi, as far as walls divide them from lung; heart and hilar vessels wider than the closing;
     effusion (by its attenuation, -60 to 25 HU, unless it lines the wall in front and behind alike: blood and pus denser
     than that count as lung, consolidation behind of exactly that density does not); solid gas without vessels (stomach,

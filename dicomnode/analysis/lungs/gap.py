@@ -10,27 +10,23 @@ from dicomnode.analysis.findings import Flag, VolumeMl
 from dicomnode.analysis.lungs import hull
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, BodyGrid, body_midline
 
-GRID_MM = 3.5
+#: What is left out is a volume and no mask: a coarser grid than the segmenter's does.
+GRID_MM = 3.0
 #: Flagged: more left out than this, percent of both lungs, or of one.
 LEFT_OUT_PERCENT, LEFT_OUT_OF_ONE_PERCENT = 5.0, 10.0
 
 
 def dense_lung(grid: BodyGrid, labels: Labels, midline: float) -> Labels:
-    """Return dense lung around aerated lung (`hull.find`, on a grid of about 3.5 mm): 1 right, 2 left, grid's shape.
+    """Return dense lung around aerated lung (`hull.find`): 1 right, 2 left, of the grid's shape.
 
     Args:
         grid: the shrunken volume.
         labels: (z, y, x), aerated lung: 0 background, 1 right, 2 left, above: what is neither.
         midline: x index of the body's middle.
     """
-    steps = _steps(grid.spacing_mm, grid.hu.shape)
-    hu, middle, spacing_mm = _shrunk(grid.hu, steps, grid.spacing_mm)
-    lungs = np.where(labels > LEFT, 0, labels)[middle].astype(np.uint8)
-    dense = hull.find(hu, spacing_mm, lungs, labels[middle] > LEFT, midline / steps[2]).dense
-    index = np.ix_(
-        *(np.minimum(np.arange(n) // s, m - 1) for n, s, m in zip(labels.shape, steps, hu.shape, strict=True))
-    )
-    return np.where(labels == 0, dense[index], 0).astype(np.uint8)
+    lungs = np.where(labels > LEFT, 0, labels).astype(np.uint8)
+    dense = hull.find(grid.hu, grid.spacing_mm, lungs, labels > LEFT, midline).dense
+    return np.where(labels == 0, dense, 0).astype(np.uint8)
 
 
 def _steps(spacing_mm: tuple[float, ...], shape: tuple[int, ...]) -> list[int]:
@@ -52,7 +48,7 @@ def _shrunk(
 def left_out(volume: Volume, labels: Labels) -> VolumeMl:
     """Return the volume, ml, that lies in the hull of the lungs and not in their mask.
 
-    Measured on a grid of about 3.5 mm from the aerated part of the mask (`hull.find`): dense lung, fluid, and what
+    Measured on a grid of about 3 mm from the aerated part of the mask (`hull.find`): dense lung, fluid, and what
     cannot be told from either. Lung that has no aerated lung and no ribs beside it is not seen.
 
     Args:
