@@ -37,9 +37,10 @@ AROUND_MM = (50.0, 70.0, 45.0)
 MIDDLE_MM = 26.0
 #: Mean attenuation of fat, and of fluid, HU.
 FAT_HU, FLUID_HU = (-130.0, -60.0), (-60.0, 25.0)
-#: So much fluid along the ribs, ml and share of the aerated lung, is followed to where no rib is beside it: so far below
-#: aerated lung, and where it is so wide, mm.
-MUCH_FLUID_ML, MUCH_FLUID_SHARE, BELOW_MM, FLUID_WIDE_MM = 100.0, 0.1, 30.0, 9.0
+#: So much fluid along the ribs, ml and share of the aerated lung, is followed to where no rib is beside it: within this
+#: of its median, HU, so far below aerated lung, and where it is so wide, mm.
+MUCH_FLUID_ML, MUCH_FLUID_SHARE = 60.0, 0.1
+ALIKE_HU, BELOW_MM, FLUID_WIDE_MM = 15.0, 30.0, 9.0
 #: A piece of which so much is surely no fluid is none at its edges either.
 MOSTLY_SURE = 0.4
 SMALLEST_ML = 3.0
@@ -130,7 +131,7 @@ def _in_box(
         if not cages[side].seen:
             continue
         sure, doubt = _of_side(chest, hu, side, _along_ribs(chest, side) & off_middle & chest.half(side))
-        doubt = _all_fluid(chest, side, doubt)
+        doubt = _all_fluid(chest, hu, side, doubt)
         dense[sure] = side
         untold[doubt & (dense == 0)] = side
     return Between(dense, untold)
@@ -220,13 +221,13 @@ def _told_apart(chest: _Chest, along_ribs: Mask) -> tuple[Mask, Mask]:
     return _pieces(_opened(sure, chest), chest), _pieces(_opened(doubt, chest), chest)
 
 
-def _all_fluid(chest: _Chest, side: int, doubt: Mask) -> Mask:
+def _all_fluid(chest: _Chest, hu: HuArray, side: int, doubt: Mask) -> Mask:
     """Where there is much fluid along the ribs: with all that hangs together with it, also where no ray leaves lung."""
     lung = chest.lungs == side
     doubt_ml, lung_ml = (np.count_nonzero(mask) * chest.voxel_ml for mask in (doubt, lung))
     if doubt_ml < max(MUCH_FLUID_ML, MUCH_FLUID_SHARE * lung_ml):
         return doubt
-    like = chest.solid & (chest.mean_hu >= FLUID_HU[0]) & (chest.mean_hu <= FLUID_HU[1]) & chest.half(side)
+    like = chest.solid & (np.abs(chest.mean_hu - float(np.median(hu[doubt]))) <= ALIKE_HU) & chest.half(side)
     like &= lining.before_ribs(chest.cages[side])
     levels = np.flatnonzero((lung | doubt).any(axis=(1, 2)))
     like[: max(0, levels[0] - round(BELOW_MM / chest.spacing_mm[0]))] = False

@@ -16,7 +16,7 @@ from dicomnode.analysis.lungs.body_air import distance
 from dicomnode.analysis.lungs.rib_cage import Cage
 
 #: A lining covers at least this share of the wall in front and behind, over this height, mm.
-COVERED, LEAST_HEIGHT_MM = 0.45, 25.0
+COVERED, LEAST_HEIGHT_MM = 0.33, 25.0
 #: Thinner and thicker than this it is none, mm.
 THINNEST_MM, THICKEST_MM = 5.0, 34.0
 #: Half the width of its band of attenuation, HU, and how much of what lies beside mediastinum must be within.
@@ -109,7 +109,10 @@ def layer(wall: Wall, depth_mm: NDArray[np.float64], lining_hu: float, cage: Cag
 
 
 def before_ribs(cage: Cage) -> Mask:
-    """Return the voxels (z, y, x) not beyond the ribs, as far as the ribs are known: in front bright blood lies before them."""
+    """Return the voxels (z, y, x) not beyond the ribs, as far as these are known.
+
+    In front bright blood lies before them.
+    """
     lung = cage.outermost >= 0
     flank = (cage.degrees >= np.where(lung, _RIBS_KNOWN[0], _NO_LUNG_KNOWN)) & (cage.degrees < _RIBS_KNOWN[1])
     known = flank & (cage.ribs >= cage.outermost) & (cage.ribs >= 0)
