@@ -73,7 +73,7 @@ def depth_mm(thick_mm: NDArray[np.float64], aerated: Mask, cage: Cage, dz: float
         near = slice(max(0, z - rows // 2), z + rows // 2 + 1)
         found[z] = np.median(thick_mm[near][covered[near]])
     # Beyond the ends of aerated lung no ray leaves it: there the layer is as thick as where it ends.
-    first, *_, last = np.flatnonzero(aerated.any(axis=(1, 2)))
+    first, last = np.flatnonzero(aerated.any(axis=(1, 2)))[[0, -1]]
     low, high = levels[0], levels[-1]
     if (low - first) * dz <= END_MM[0]:
         found[max(0, first - round(found[low] / dz)) : low] = found[low]

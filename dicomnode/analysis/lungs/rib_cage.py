@@ -33,6 +33,8 @@ BEHIND, TRUST_BEHIND = 10.0, 0.7
 INWARD_MM, OUTWARD_MM = 12.0, 20.0
 #: How much a rib of the other side counts, and the trust around that suffices.
 OTHER_SIDE, ENOUGH = 0.15, 0.06
+#: The body is looked for with voxels up to this wide, mm.
+BODY_MM = 4.5
 #: How far a ray goes, mm.
 REACH_MM = 200.0
 #: Rays in all, and to how many degrees from the flank they are sent.
@@ -112,7 +114,7 @@ def look(
     """
     middle = (float(np.median(np.nonzero(lungs)[1])), midline)
     cages = {side: _rays(hu.shape, spacing_mm, lungs == side, middle, side) for side in (RIGHT, LEFT)}
-    bone = (hu > BONE_HU) & _body(hu)
+    bone = (hu > BONE_HU) & _body(hu, spacing_mm)
     bones = {side: _Bones(hu, bone, spacing_mm[0], cage) for side, cage in cages.items()}
     right, left = bones[RIGHT], bones[LEFT]
     if not (right.trust.any() or left.trust.any()):
@@ -123,10 +125,11 @@ def look(
     }
 
 
-def _body(hu: HuArray) -> Mask:
-    """Return the body without table, cables and clothes, seen on every second row and column."""
-    body = body_of(hu[:, ::2, ::2])
-    return body.repeat(2, axis=1)[:, : hu.shape[1]].repeat(2, axis=2)[:, :, : hu.shape[2]]
+def _body(hu: HuArray, spacing_mm: tuple[float, float, float]) -> Mask:
+    """Return the body without table, cables and clothes, seen on a grid of up to 4.5 mm."""
+    dy, dx = (max(1, int(BODY_MM / mm)) for mm in spacing_mm[1:])
+    body = body_of(hu[:, ::dy, ::dx])
+    return body.repeat(dy, axis=1)[:, : hu.shape[1]].repeat(dx, axis=2)[:, :, : hu.shape[2]]
 
 
 def _rays(
