@@ -270,6 +270,7 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
         volume_ml, left_out_ml = lungs.volumes(volume, labels), gap.left_out(volume, labels)
         flags = segmented.flags + lungs.check(volume, labels) + gap.flags(left_out_ml, volume_ml)
         quantities = quantify.by_region(volume, labels, segmented.lobes)
+        flags += gap.dense_flags(quantities.get("right"), quantities.get("left"))
     features = None
     if method.radiomics_settings is not None:
         with watch.stage("radiomics"):

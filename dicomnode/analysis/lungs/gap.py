@@ -6,7 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Volume
-from dicomnode.analysis.findings import Flag, VolumeMl
+from dicomnode.analysis.findings import Flag, Quantities, VolumeMl
 from dicomnode.analysis.lungs import hull
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, BodyGrid, body_midline
 
@@ -14,6 +14,8 @@ from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, BodyGrid, body_midli
 GRID_MM = 3.0
 #: Flagged: more left out than this, percent of both lungs, or of one.
 LEFT_OUT_PERCENT, LEFT_OUT_OF_ONE_PERCENT = 5.0, 10.0
+#: Flagged: so much of one lung's mask is dense, percent. Vessels alone are a few.
+DENSE_PERCENT = 20.0
 
 
 def dense_lung(grid: BodyGrid, labels: Labels, midline: float) -> Labels:
@@ -89,3 +91,17 @@ def flags(left_out_ml: VolumeMl, found_ml: VolumeMl) -> tuple[Flag, ...]:
         "dense fibrosis that the measurements do not include. Look at the outlines."
     )
     return (Flag("lung-left-out", "warning", text),)
+
+
+def dense_flags(right: Quantities | None, left: Quantities | None) -> tuple[Flag, ...]:
+    """Return the doubt about a mask with much dense lung: where that meets an organ, its border cannot be seen."""
+    percent = {name: of.dense_percent or 0.0 for name, of in (("right", right), ("left", left)) if of is not None}
+    if max(percent.values(), default=0.0) <= DENSE_PERCENT:
+        return ()
+    shares = ", ".join(f"{name} {share:.0f} %" for name, share in percent.items())
+    text = (
+        f"Much of the mask is denser than -250 HU ({shares}; limit {DENSE_PERCENT:.0f} % of one lung): consolidation or "
+        "dense fibrosis. Where it meets heart, liver or spleen its border cannot be seen, and more of it may be missing "
+        "from the mask. Look at the outlines; read the dense share beside %HAA."
+    )
+    return (Flag("lung-dense-share", "warning", text),)

@@ -8,6 +8,7 @@ import pytest
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask
 from dicomnode.analysis.findings import VolumeMl
 from dicomnode.analysis.lungs import gap, segmenter
+from dicomnode.analysis.measures.quantify import quantify
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from tests.helpers import painted
 
@@ -55,3 +56,11 @@ def test_the_flag_names_the_volumes() -> None:
     (flag,) = gap.flags(VolumeMl(300.0, 0.0, 300.0), VolumeMl(4000.0, 2000.0, 2000.0))
     assert "300 ml" in flag.text and "15 and 0 %" in flag.text
     assert gap.flags(VolumeMl(150.0, 50.0, 100.0), VolumeMl(4000.0, 2000.0, 2000.0)) == ()
+
+
+def test_much_dense_lung_in_the_mask_is_flagged() -> None:
+    healthy, dense = (quantify(np.repeat(np.array([-850, 40], np.int16), counts)) for counts in ((95, 5), (75, 25)))
+    assert gap.dense_flags(healthy, healthy) == gap.dense_flags(None, healthy) == gap.dense_flags(None, None) == ()
+    (flag,) = gap.dense_flags(healthy, dense)
+    assert flag.code == "lung-dense-share"
+    assert "right 5 %, left 25 %" in flag.text
