@@ -100,8 +100,8 @@ def dense_flags(right: Quantities | None, left: Quantities | None) -> tuple[Flag
         return ()
     shares = ", ".join(f"{name} {share:.0f} %" for name, share in percent.items())
     text = (
-        f"Much of the mask is denser than -250 HU ({shares}; limit {DENSE_PERCENT:.0f} % of one lung): consolidation or "
-        "dense fibrosis. Where it meets heart, liver or spleen its border cannot be seen, and more of it may be missing "
-        "from the mask. Look at the outlines; read the dense share beside %HAA."
+        f"Much of the mask is denser than -250 HU ({shares}; limit {DENSE_PERCENT:.0f} % of one lung): "
+        "consolidation or dense fibrosis. Where it meets heart, liver or spleen its border cannot be seen, and more of "
+        "it may be missing from the mask. Look at the outlines; read the dense share beside %HAA."
     )
     return (Flag("lung-dense-share", "warning", text),)

@@ -8,8 +8,8 @@ import pytest
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask
 from dicomnode.analysis.findings import VolumeMl
 from dicomnode.analysis.lungs import gap, segmenter
-from dicomnode.analysis.measures.quantify import quantify
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
+from dicomnode.analysis.measures.quantify import quantify
 from tests.helpers import painted
 
 pytestmark = pytest.mark.slow
