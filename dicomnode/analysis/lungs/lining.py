@@ -18,7 +18,7 @@ from dicomnode.analysis.lungs.rib_cage import Cage
 #: A lining covers at least this share of the wall in front and behind, over this height, mm.
 COVERED, LEAST_HEIGHT_MM = 0.33, 25.0
 #: Thinner and thicker than this it is none, mm.
-THINNEST_MM, THICKEST_MM = 5.0, 34.0
+THINNEST_MM, THICKEST_MM = 6.0, 34.0
 #: Half the width of its band of attenuation, HU, and how much of what lies beside mediastinum must be within.
 BAND_HU, ALIKE_SHARE = 35.0, 0.72
 #: Farther out than its depth by this, mm, nothing belongs to it; farther in, everything that is no air or bone.
