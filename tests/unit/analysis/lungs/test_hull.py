@@ -27,8 +27,8 @@ def flagged(case: painted.Painted, labels: Labels) -> set[str]:
 @pytest.mark.parametrize(
     ("paint", "at_least"),
     [
-        pytest.param(painted.rim(10, 0, 0.5), 0.90, id="rim-of-the-attenuation-of-fluid"),
-        pytest.param(painted.lobe(LEFT, 40), 0.85, id="lower-lobe"),
+        pytest.param(painted.rim(10, 0, 0.5), 0.93, id="rim-of-the-attenuation-of-fluid"),
+        pytest.param(painted.lobe(LEFT, 40), 0.93, id="lower-lobe"),
     ],
 )
 def test_dense_disease_belongs_to_the_lung(paint: Callable[[painted.Known], painted.Painted], at_least: float) -> None:
