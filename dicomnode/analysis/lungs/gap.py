@@ -13,9 +13,9 @@ from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, BodyGrid, body_midli
 #: What is left out is a volume and no mask: a coarser grid than the segmenter's does.
 GRID_MM = 3.0
 #: Flagged: more left out than this, percent of both lungs, or of one.
-LEFT_OUT_PERCENT, LEFT_OUT_OF_ONE_PERCENT = 5.0, 10.0
-#: Flagged: so much of one lung's mask is dense, percent. Vessels alone are a few.
-DENSE_PERCENT = 20.0
+LEFT_OUT_PERCENT, LEFT_OUT_OF_ONE_PERCENT = 3.0, 8.0
+#: Flagged: so much of one lung's mask is dense, percent. Vessels alone are up to 5.
+DENSE_PERCENT = 10.0
 
 
 def dense_lung(grid: BodyGrid, labels: Labels, midline: float) -> Labels:

@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Mask
 from dicomnode.analysis.lungs import lining, rib_cage
-from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU
+from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, distance
 from dicomnode.analysis.lungs.lining import Wall
 from dicomnode.analysis.lungs.rib_cage import BONE_HU, STEP_MM, Cage
 
@@ -192,9 +192,13 @@ def _within(cage: Cage, degrees: tuple[float, float]) -> Mask:
 
 def _of_side(chest: _Chest, hu: HuArray, side: int, along_ribs: Mask) -> tuple[Mask, Mask]:
     """Dense lung of one side, and fluid or what has its attenuation."""
-    cage = chest.cages[side]
-    thick_mm = np.count_nonzero(cage.along(along_ribs), axis=2) * STEP_MM
-    depth_mm = lining.depth_mm(thick_mm, chest.lungs == side, cage, chest.spacing_mm[0])
+    cage, aerated = chest.cages[side], chest.lungs == side
+    if not along_ribs.any():
+        return along_ribs, along_ribs
+    # Rays run aslant: a layer is no thicker than the farthest of it is from aerated lung.
+    on_rays = cage.along(np.where(along_ribs, distance(aerated, chest.spacing_mm), np.float32(0)))
+    thick_mm = np.minimum(np.count_nonzero(on_rays, axis=2) * STEP_MM, on_rays.max(axis=2))
+    depth_mm = lining.depth_mm(thick_mm, aerated, cage, chest.spacing_mm[0])
     lined = along_ribs & (depth_mm > 0)[:, None, None]
     if not lined.any():
         return _told_apart(chest, along_ribs)
@@ -202,7 +206,7 @@ def _of_side(chest: _Chest, hu: HuArray, side: int, along_ribs: Mask) -> tuple[M
     sure, doubt = _told_apart(chest, along_ribs & ~lined)
     if FAT_HU[0] <= lining_hu < FAT_HU[1]:
         return sure, doubt | _opened(lined, chest)
-    wall = Wall(chest.lungs == side, lined, chest.solid, hu, chest.spacing_mm)
+    wall = Wall(aerated, lined, chest.solid, hu, chest.spacing_mm)
     return sure | lined | lining.layer(wall, depth_mm, lining_hu, cage, side, chest.half(side)), doubt
 
 

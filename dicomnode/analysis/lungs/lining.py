@@ -22,7 +22,7 @@ THINNEST_MM, THICKEST_MM = 6.0, 34.0
 #: Half the width of its band of attenuation, HU, and how much of what lies beside mediastinum must be within.
 BAND_HU, ALIKE_SHARE = 35.0, 0.72
 #: Farther out than its depth by this, mm, nothing belongs to it; farther in, everything that is no air or bone.
-SLACK_MM, SURELY_MM = 1.0, 3.0
+SLACK_MM, SURELY_MM = 2.0, 3.0
 #: The ends of aerated lung, mm high at the base and apex, are too small to tell.
 END_MM = (60.0, 25.0)
 #: The ribs are known to this, steps of the rays.
