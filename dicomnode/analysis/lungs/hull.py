@@ -196,13 +196,15 @@ def _of_side(chest: _Chest, hu: HuArray, side: int, along_ribs: Mask) -> tuple[M
     if not along_ribs.any():
         return along_ribs, along_ribs
     # Rays run aslant: a layer is no thicker than the farthest of it is from aerated lung.
-    on_rays = cage.along(np.where(along_ribs, distance(aerated, chest.spacing_mm), np.float32(0)))
+    deep_mm = np.where(along_ribs, distance(aerated, chest.spacing_mm), np.float32(0))
+    on_rays = cage.along(deep_mm)
     thick_mm = np.minimum(np.count_nonzero(on_rays, axis=2) * STEP_MM, on_rays.max(axis=2))
     depth_mm = lining.depth_mm(thick_mm, aerated, cage, chest.spacing_mm[0])
     lined = along_ribs & (depth_mm > 0)[:, None, None]
     if not lined.any():
         return _told_apart(chest, along_ribs)
-    lining_hu = float(np.median(hu[lined]))
+    clear = lined & lining.middle(deep_mm, depth_mm[:, None, None], chest.spacing_mm)
+    lining_hu = float(np.median(hu[clear if clear.any() else lined]))
     sure, doubt = _told_apart(chest, along_ribs & ~lined)
     if FAT_HU[0] <= lining_hu < FAT_HU[1]:
         return sure, doubt | _opened(lined, chest)

@@ -23,6 +23,8 @@ THINNEST_MM, THICKEST_MM = 6.0, 34.0
 BAND_HU, ALIKE_SHARE = 35.0, 0.72
 #: Farther out than its depth by this, mm, nothing belongs to it; farther in, everything that is no air or bone.
 SLACK_MM, SURELY_MM = 2.0, 3.0
+#: So far from its faces the attenuation of a layer is blurred by what lies beyond, voxels.
+BLURRED_VOXELS = 1.7
 #: The ends of aerated lung, mm high at the base and apex, are too small to tell.
 END_MM = (60.0, 25.0)
 #: The ribs are known to this, steps of the rays.
@@ -83,12 +85,14 @@ def depth_mm(thick_mm: NDArray[np.float64], aerated: Mask, cage: Cage, dz: float
 
 
 def layer(wall: Wall, depth_mm: NDArray[np.float64], lining_hu: float, cage: Cage, side: int, half: Mask) -> Mask:
-    """Return what lies as near aerated lung as the lining is thick (z, y, x); empty where the mediastinum has none.
+    """Return the mask (z, y, x) of what lies as near aerated lung as the lining is thick.
+
+    Empty where the mediastinum has no such layer.
 
     Args:
         wall: one lung.
-        depth_mm: of the lining, (z,).
-        lining_hu: its attenuation.
+        depth_mm: of the lining, (z,), mm.
+        lining_hu: its attenuation, HU.
         cage: its rays.
         side: 1 right, 2 left.
         half: columns (x,) of its side of the body.
@@ -101,17 +105,33 @@ def layer(wall: Wall, depth_mm: NDArray[np.float64], lining_hu: float, cage: Cag
     depth = distance(aerated, wall.spacing_mm)
     near = (wall.solid & ~wall.dense & before_ribs(cage))[here] & (depth <= limit + SLACK_MM)
     off = wall.hu[here] - lining_hu
-    medial = near & (depth >= SURELY_MM) & (depth <= limit - 2.0) & _medial(aerated, side)
+    medial = near & middle(depth, limit, wall.spacing_mm) & _medial(aerated, side)
     if not medial.any() or np.mean(np.abs(off[medial]) <= BAND_HU) < ALIKE_SHARE:
         return nothing
     nothing[here] = near & ((off >= -2 * BAND_HU) | (depth <= limit - SURELY_MM))
     return nothing
 
 
+def middle(depth: NDArray[np.float32], limit: NDArray[np.float64], spacing_mm: tuple[float, float, float]) -> Mask:
+    """Return what is far enough from both faces of a layer of thickness `limit` not to be blurred by its neighbours.
+
+    Args:
+        depth: from aerated lung (z, y, x), mm.
+        limit: thickness, of a shape that broadcasts with `depth`, mm.
+        spacing_mm: (z, y, x).
+    """
+    clear_mm = max(SURELY_MM, BLURRED_VOXELS * max(spacing_mm[1:]))
+    inner, outer = np.minimum(clear_mm, 0.4 * limit), np.maximum(limit - clear_mm, 0.6 * limit)
+    return np.asarray((depth >= inner) & (depth <= outer))
+
+
 def before_ribs(cage: Cage) -> Mask:
-    """Return the voxels (z, y, x) not beyond the ribs, as far as these are known.
+    """Return the mask (z, y, x) of what is not beyond the ribs, as far as these are known.
 
     In front bright blood lies before them.
+
+    Args:
+        cage: the rays of one side.
     """
     lung = cage.outermost >= 0
     flank = (cage.degrees >= np.where(lung, _RIBS_KNOWN[0], _NO_LUNG_KNOWN)) & (cage.degrees < _RIBS_KNOWN[1])

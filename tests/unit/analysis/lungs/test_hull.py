@@ -55,7 +55,7 @@ def test_any_mask_that_leaves_dense_lung_out_is_flagged_and_a_whole_one_is_not()
 def test_the_flag_names_the_volumes() -> None:
     (flag,) = gap.flags(VolumeMl(300.0, 0.0, 300.0), VolumeMl(4000.0, 2000.0, 2000.0))
     assert "300 ml" in flag.text and "15 and 0 %" in flag.text
-    assert gap.flags(VolumeMl(150.0, 50.0, 100.0), VolumeMl(4000.0, 2000.0, 2000.0)) == ()
+    assert gap.flags(VolumeMl(110.0, 10.0, 100.0), VolumeMl(4000.0, 2000.0, 2000.0)) == ()
 
 
 def test_much_dense_lung_in_the_mask_is_flagged() -> None:
