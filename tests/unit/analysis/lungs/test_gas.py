@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
 from dicomnode.analysis.lungs import gas, segmenter
+from dicomnode.analysis.lungs.body_air import distance
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.phantom.phantom import chest
 
@@ -37,13 +38,17 @@ def ellipsoid(volume: Volume, centre: tuple[float, ...], radii: tuple[float, ...
 
 def paint(hu: HuArray, where: Mask, level_hu: float, sd: float = 25.0) -> HuArray:
     """Paint with noise and an edge as soft as a scanner's."""
-    part = ndimage.gaussian_filter(where.astype(np.float32), 0.6)
-    noise = np.random.default_rng(0).normal(level_hu, sd, hu.shape)
-    return np.clip(np.rint(hu * (1 - part) + part * noise), -1024, 3071).astype(np.int16)
+    (found,) = ndimage.find_objects(where.astype(np.uint8))
+    box = tuple(slice(max(0, part.start - 4), part.stop + 4) for part in found)
+    part = ndimage.gaussian_filter(where[box].astype(np.float32), 0.6)
+    noise = np.random.default_rng(0).normal(level_hu, sd, part.shape)
+    painted = hu.copy()
+    painted[box] = np.clip(np.rint(hu[box] * (1 - part) + part * noise), -1024, 3071)
+    return painted
 
 
 def depth(mask: Mask, volume: Volume) -> np.ndarray:
-    return np.asarray(ndimage.distance_transform_edt(mask, volume.spacing_mm))
+    return distance(~mask, volume.spacing_mm)
 
 
 def stomach(volume: Volume, lungs: Labels, centre: tuple[float, ...], radii: tuple[float, ...]) -> tuple[Mask, Mask]:
@@ -93,8 +98,10 @@ def ml_of(where: Mask, volume: Volume) -> float:
     return np.count_nonzero(where) * volume.voxel_ml
 
 
-@pytest.mark.parametrize("level_hu", LEVELS_HU)
-@pytest.mark.parametrize("kind", ["stomach", "colon", "hernia", "oesophagus"])
+@pytest.mark.parametrize(
+    ("kind", "level_hu"),
+    [("stomach", -940), ("stomach", -990), ("colon", -963), ("hernia", -940), ("oesophagus", -990)],
+)
 def test_painted_gas_is_no_lung(kind: str, level_hu: int) -> None:
     volume, lungs, bubble = in_phantom(kind, level_hu)
     assert ml_of(bubble, volume) > 15
@@ -103,7 +110,7 @@ def test_painted_gas_is_no_lung(kind: str, level_hu: int) -> None:
     assert dice(labels, lungs) > 0.97
 
 
-@pytest.mark.parametrize("first", [6, 10, 12, 14, 16, 18])
+@pytest.mark.parametrize("first", [6, 12, 18])
 def test_a_stomach_that_the_scan_cuts_is_no_lung_and_no_uncovered_base(first: int) -> None:
     volume, lungs, bubble = in_phantom("stomach", -963)
     volume, lungs, bubble = part(volume, first), lungs[first:], bubble[first:]
