@@ -82,12 +82,16 @@ class VolumeMl:
 
 @dataclass(frozen=True)
 class Lungs:
-    """Which segmenter made the mask, what kind of algorithm it is, and the volumes of the mask."""
+    """Which segmenter made the mask, what kind of algorithm it is, and the volumes of the mask.
+
+    `left_out_ml`: what lies within the lungs' hull and not in the mask (`gap.left_out`); None in findings of before.
+    """
 
     segmenter: str
     segmenter_version: str
     volume_ml: VolumeMl
     family: SegmenterFamily
+    left_out_ml: VolumeMl | None = None
 
 
 def _with_family(stored: object) -> object:
@@ -102,7 +106,8 @@ def _with_family(stored: object) -> object:
 class Quantities:
     """Attenuation of one region, Hounsfield units; percentages are of the region's voxels. See `quantify`.
 
-    `volume_ml` is None where the voxels' size was not known (and in findings of version 0.1.0).
+    `volume_ml` is None where the voxels' size was not known (and in findings of version 0.1.0), `dense_percent` in
+    findings of before it was measured.
     """
 
     mean_hu: float
@@ -117,6 +122,7 @@ class Quantities:
     haa_percent: float
     laa950_percent: float
     volume_ml: float | None = None
+    dense_percent: float | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pydicom import Dataset
 import dicomnode
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
-from dicomnode.analysis.lungs import agreement, lobes, plausible
+from dicomnode.analysis.lungs import agreement, gap, lobes, plausible
 from dicomnode.analysis.lungs import segmenter as lungs
 from dicomnode.analysis.measures import change, conditions, quantify, trend
 from dicomnode.analysis.radiomics import extract
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from dicomnode.analysis.risk.bundle import Bundle  # torch takes seconds to import: who has a bundle has it already
 
 Stage = Literal["load", "segment", "quantify", "radiomics", "risk"]
+#: Raised whenever what is measured of a mask, or flagged, changes: other findings must have other UIDs.
+MEASURES = 2
 Progress = Callable[[Stage, float], None]
 
 
@@ -69,6 +71,7 @@ class Method:
         parts = {
             "software": dicomnode.__version__,
             "segmenter": [self.segmenter.name, self.segmenter.version],
+            "measures": MEASURES,
             "radiomics": None if self.radiomics_settings is None else dict(self.radiomics_settings),
             "bundle": None if self.bundle is None else self.bundle.sha256,
             "selection": self.rules.stated,
@@ -278,9 +281,11 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
     volume, labels = segmented.volume, segmented.labels
     with watch.stage("quantify"):
         chosen, depends_on = _chosen(series, volume, selection.why_chosen), conditions.measure(volume, labels)
+        volume_ml, left_out_ml = lungs.volumes(volume, labels), gap.left_out(volume, labels)
         flags = (*segmented.flags, *conditions.doubts(depends_on, chosen), *lungs.check(volume, labels))
-        volume_ml = lungs.volumes(volume, labels)
+        flags += gap.flags(left_out_ml, volume_ml)
         quantities = quantify.by_region(volume, labels, segmented.lobes)
+        flags += gap.dense_flags(quantities.get("right"), quantities.get("left"))
     features = None
     if method.radiomics_settings is not None:
         with watch.stage("radiomics"):
@@ -291,7 +296,7 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
         series=chosen,
         rejected=selection.rejected,
         flags=flags,
-        lungs=Lungs(method.segmenter.name, method.segmenter.version, volume_ml, method.segmenter.family),
+        lungs=Lungs(method.segmenter.name, method.segmenter.version, volume_ml, method.segmenter.family, left_out_ml),
         quantities=quantities,
         radiomics=features,
         software_version=dicomnode.__version__,

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
 from dicomnode.analysis.findings import SegmenterFamily
-from dicomnode.analysis.lungs import dense_lung, gas
+from dicomnode.analysis.lungs import gap, gas
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, BodyGrid, air_inside, distance, shrink
 from dicomnode.errors import RefusedError
 
@@ -45,12 +45,13 @@ class ClassicalSegmenter:
 
     In the mask: aerated lung (below -400 HU), however empty; by closing (8 mm) and hole filling the vessels, small
     airways, nodules and dense disease that aerated lung surrounds; fibrosis and consolidation between aerated lung and
-    ribs, up to 70 mm deep (`dense_lung`). Not in the mask: trachea and main bronchi, as far as walls divide them from
-    lung; heart and hilar vessels wider than the closing; effusion (by its attenuation, -20 to 25 HU: blood and pus
-    denser than that count as lung, fibrosis of exactly that density does not); gas without vessels behind walls of
-    soft tissue (stomach, colon, hiatus hernia, oesophagus: `gas`); consolidation that has no aerated lung on its inner
-    side, such as a whole lower lobe. Lung that the edge of the field of view cuts is found as far as it is in the
-    image; `lungs.check` flags it.
+    ribs, and a lobe without air where the other lung shows its place (`hull`); where dense lung lines the ribs, its
+    layer along diaphragm and mediastinum too, as thick as there. Not in the mask: trachea and main bronchi, as far as
+    walls divide them from lung; heart and hilar vessels wider than the closing; effusion (by its attenuation, -60 to 25
+    HU, unless it lines the wall in front and behind alike: blood and pus denser than that count as lung, consolidation
+    behind of exactly that density does not); gas without vessels behind walls of soft tissue (stomach, colon, hiatus
+    hernia, oesophagus: `gas`); a base without any air. Lung that the edge of the field of view cuts is found as far as
+    it is in the image; `lungs.check` flags it. `gap.left_out` tells what of the hull the mask leaves out.
     """
 
     name = "classical"
@@ -68,7 +69,9 @@ class ClassicalSegmenter:
         airways = _airways(grid, air, midline)
         labels = _grow(grid, air, _cores(grid, air, airways, midline))
         _refuse_unless_lungs(labels, grid)
-        return _refine(volume, grid, _close(grid, dense_lung.add(grid, labels, midline)))
+        dense = gap.dense_lung(grid, labels, midline)
+        closed = _close(grid, np.where(dense > 0, dense, labels))
+        return _refine(volume, grid, closed, dense)
 
     def lobes(self, volume: Volume, lungs: Labels) -> None:
         """None: thresholds see no fissures."""
@@ -211,7 +214,7 @@ def _padded_box(mask: Mask, pad: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(max(0, s.start - p), s.stop + p) for s, p in zip(box, pad, strict=True))
 
 
-def _refine(volume: Volume, grid: BodyGrid, coarse: NDArray[np.uint8]) -> Labels:
+def _refine(volume: Volume, grid: BodyGrid, coarse: NDArray[np.uint8], dense: NDArray[np.uint8]) -> Labels:
     """At full resolution: the inside of each lung as it is, its rim (one coarse voxel in and out) by the threshold."""
     axes = np.array([factor > 1 for factor in grid.factors])
     cross = ndimage.generate_binary_structure(3, 1)
@@ -220,7 +223,7 @@ def _refine(volume: Volume, grid: BodyGrid, coarse: NDArray[np.uint8]) -> Labels
     inner, outer = np.zeros_like(coarse), coarse.copy()
     for side in (RIGHT, LEFT):
         lung = coarse == side
-        inner[ndimage.binary_erosion(lung, cross, border_value=1)] = side
+        inner[ndimage.binary_erosion(lung, cross, border_value=1) | (lung & (dense == side))] = side
         outer[ndimage.binary_dilation(lung, cross) & (outer == 0)] = side
     for array in (inner, outer):
         array[array > LEFT] = 0

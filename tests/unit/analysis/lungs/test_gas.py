@@ -203,3 +203,22 @@ def _real_stomach(volume: Volume, lungs: Labels) -> tuple[Mask, Mask]:
     body = np.stack([ndimage.binary_fill_holes(plane) for plane in ndimage.binary_opening(volume.hu > -400)])
     inside = depth(body, volume) > 22
     return whole & inside, bubble & inside
+
+
+def test_gas_beside_a_dense_base_stays_out_and_the_dense_base_in() -> None:
+    """A stomach under the left dome, and fibrosis along the surface of both lungs' lower halves."""
+    volume, lungs, bubble = in_phantom("stomach", -963)
+    levels = np.flatnonzero(lungs.any(axis=(1, 2)))
+    lower = np.arange(SHAPE[0])[:, None, None] < levels.mean()
+    rim = np.zeros(SHAPE, bool)
+    for side in (RIGHT, LEFT):
+        rim |= (lungs == side) & (depth(lungs == side, volume) < 12) & lower
+    diseased = replace(volume, hu=paint(volume.hu, rim, 45, 20))
+    labels = ClassicalSegmenter()(diseased)
+    assert ml_of(bubble & (labels > 0), volume) <= 10 or "mask-gas" in codes(diseased, labels)
+    assert dice(labels, lungs) > 0.93
+    assert np.mean(labels[rim] > 0) > 0.75
+    # Nothing grows into liver and spleen: below the lowest lung of a column lies the diaphragm.
+    below = np.logical_or.accumulate(lungs[::-1] > 0)[::-1] & ~np.logical_or.accumulate(lungs > 0)
+    deep = below & (depth(lungs == 0, volume) > 6)
+    assert ml_of(deep & (labels > 0), volume) <= 10
