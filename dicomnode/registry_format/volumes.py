@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.errors import RefusedError, UsageError
@@ -50,10 +49,11 @@ def lungs_alone(volume: Volume, labels: Labels) -> tuple[NDArray[np.int16], Labe
     Raises:
         RefusedError: no-lungs.
     """
-    found = ndimage.find_objects((labels > 0).astype(np.uint8))
-    if not found:
+    lung = labels > 0
+    along = [np.flatnonzero(lung.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    if not along[0].size:
         raise RefusedError("no-lungs", "no voxel is labelled as lung: there is nothing to keep")
-    box = found[0]
+    box = tuple(slice(int(places[0]), int(places[-1]) + 1) for places in along)
     inside = labels[box]
     hu = np.where(inside > 0, volume.hu[box], np.int16(OUTSIDE_HU))
     steps = np.array([b.start for b in box]) * volume.spacing_mm

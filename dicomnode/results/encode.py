@@ -27,7 +27,7 @@ from dicomnode.errors import RefusedError
 from dicomnode.files import make_folder, write_whole
 from dicomnode.report import gc_pause, segmentation
 from dicomnode.report.context import Context
-from dicomnode.report.page import summary, views
+from dicomnode.report.page import views
 from dicomnode.report.sr import measurements, refusal, risk
 from dicomnode.store.records import Instance
 from dicomnode.store.results_folder import FINDINGS, LABELS, OVERLAY, SOURCES, VIEWS, report_file
@@ -138,6 +138,8 @@ def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tu
     findings = checkpoint.findings
     headers = [read_source(p) for p in checkpoint.sources]
     seg = segmentation.encode(headers, checkpoint.labels_in_source, findings, context, checkpoint.lobes_in_source)
+    from dicomnode.report.page import summary  # noqa: PLC0415  (matplotlib: half a second that no start needs)
+
     picture = summary.picture(checkpoint.views, findings)
     objects: list[tuple[ObjectName, Dataset]] = [
         ("seg", seg),

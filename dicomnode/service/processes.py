@@ -35,21 +35,26 @@ def receive(config: Config, stop: threading.Event) -> None:
 
 def work(config: Config, index: int, stop: threading.Event) -> None:
     """Run a worker until `stop` is set. `index` tells the workers of one host apart, the same over restarts."""
-    from dicomnode.models.serving import Models  # noqa: PLC0415
-    from dicomnode.workflows import runtime, worker  # noqa: PLC0415  (torch, which the receiving process must not load)
+    from dicomnode.workflows import worker  # noqa: PLC0415  (slow to import, and nothing for the receiver)
     from dicomnode.workflows.analyst import Analyst  # noqa: PLC0415
     from dicomnode.workflows.queue import WORKFLOW_VERSION  # noqa: PLC0415
 
     prepare_folders(config)
-    models = Models(config)
     catalog = Catalog.open(config.catalog_url, config.storage.state)
     audit.begin(config, catalog)
     name = f"{socket.gethostname()}-{index}"
     lease = catalog.register_worker(name, WORKFLOW_VERSION)
     heart = worker.Heartbeat(catalog, lease, config.worker.dead_after_s)
     analyst = Analyst(config, lease)
+    try:
+        from dicomnode.workflows import runtime  # noqa: PLC0415  (while the analyst loads its models)
+
+        analyst.begin()
+    except BaseException:
+        heart.stop()
+        raise
     leased = catalog.leased(lease, worker.exit_without_lease)
-    runtime.start(worker.Work(config, leased, models, analyst), executor_id=name)
+    runtime.start(worker.Work(config, leased, analyst=analyst), executor_id=name)
     log.info(
         "worker %d ready: segmenter %s, bundle %s",
         index,

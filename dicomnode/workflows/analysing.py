@@ -3,14 +3,11 @@
 Whatever a study does to its analysis, it ends in an answer: analysed, or refused with a reason.
 """
 
-import json
 import logging
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import dicomnode
 from dicomnode.analysis.findings import Findings, Reason, RejectedSeries
@@ -19,17 +16,13 @@ from dicomnode.analysis.volume.size import nothing_left, too_large
 from dicomnode.context.prior_findings import prior_findings
 from dicomnode.errors import RefusedError
 from dicomnode.files import write_whole
-from dicomnode.limits import boot_id, oom_kills
 from dicomnode.registry import record_scan
 from dicomnode.results import encode
-from dicomnode.store.results_folder import ATTEMPT, FINDINGS, results_folder
+from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows import fetch, reuse, route
 from dicomnode.workflows.worker import Work
 
 log = logging.getLogger(__name__)
-
-#: So often the analysis may end without an answer, or take the worker with it for want of memory.
-TRIES = 2
 
 
 def analyse_study(work: Work, study_uid: str, generation: int) -> str:
@@ -45,7 +38,7 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
     folder = results_folder(work.config.storage.results, study_uid, generation)
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
     others = prior_findings(work.catalog, work.config, study_uid)
-    method = work.models.method(route.action_of(work, study_uid, generation).analyse)
+    method = work.served.method(route.action_of(work, study_uid, generation).analyse)
     if last := reuse.reusable(work, study_uid, generation, method, others):
         last = replace(last, findings=_marked(work, last.findings))
         stands = _still_stands(work, study_uid, generation)
@@ -62,7 +55,7 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
         stands = _still_stands(work, study_uid, generation)
         if analysis.findings.status == "analysed":
             if stands:
-                shadow, now = work.models.shadow(), time.time()
+                shadow, now = work.served.shadow(), time.time()
                 record_scan.keep(work.config.registry, work.catalog, analysis, others, shadow, now=now)
             encode.AnalysisCheckpoint.of(analysis).save(folder)
             if stands:
@@ -117,35 +110,3 @@ def refuse(work: Work, study_uid: str, generation: int, error: RefusedError) -> 
     write_whole(folder / FINDINGS, findings.to_json().encode())
     log.error("study %s generation %d: %s", study_uid, generation, error.text)
     return "refused"
-
-
-class Attempt:
-    """A note that an analysis has begun, kept until it ends: by it a study is known that takes the worker with it.
-
-    A worker that ended otherwise (a kill, a power cut, a restart) says nothing of the study: only what the kernel has
-    ended for want of memory since then counts.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / ATTEMPT
-
-    def begin(self) -> None:
-        """Note it. Raises RefusedError ("too-large"): the kernel has ended the worker at this study too often."""
-        lost, before = 0, self._read()
-        kills, boot = oom_kills(), boot_id()
-        if before:
-            lost = int(before["lost"]) + (before["boot"] == boot and before["kills"] < kills)
-        if lost >= TRIES:
-            self.end()
-            raise too_large(f"its analysis has ended the worker {lost} times for want of memory")
-        write_whole(self._path, json.dumps({"lost": lost, "kills": kills, "boot": boot}))
-
-    def end(self) -> None:
-        """Forget it: the analysis has come to an end."""
-        self._path.unlink(missing_ok=True)
-
-    def _read(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(self._path.read_text("utf-8"))
-            return {"lost": int(found["lost"]), "kills": int(found["kills"]), "boot": found["boot"]}
-        return {}

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 from dicomnode import logs
@@ -29,7 +30,7 @@ from dicomnode.limits import LOOK_S, Limits, Watch, confine, resident_bytes
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
 from dicomnode.store.results_folder import results_folder
-from dicomnode.workflows.analysing import TRIES, Attempt, analyse_study
+from dicomnode.workflows.attempt import TRIES, Attempt
 from dicomnode.workflows.serializer import JsonSerializer
 from dicomnode.workflows.worker import LOST_LEASE_STATUS, Work, exit_without_lease
 
@@ -67,14 +68,25 @@ class _Process:
 
     def ask(self, study_uid: str, generation: int, limits: Limits) -> dict[str, Any]:
         """Return the answer. Raises _DiedError, _BrokenError; DicomnodeError: it could not begin its work."""
-        if not self._is_ready:
-            started = self._heard(Limits(limits.memory_bytes, _START_S))
-            if "error" in started:
-                self.end()
-                raise _error(started)
-            self._is_ready = True
+        self.begin(limits)
         self._say({"study_uid": study_uid, "generation": generation})
         return self._heard(limits)
+
+    def begin(self, limits: Limits) -> None:
+        """Wait until its models are loaded. Raises as `ask`."""
+        if self._is_ready:
+            return
+        started = self._heard(Limits(limits.memory_bytes, _START_S))
+        if "error" in started:
+            self.end()
+            raise _error(started)
+        self._is_ready = True
+
+    def digest(self, limits: Limits) -> str:
+        """Return the digest of the method that it would use now. Raises as `ask`."""
+        self.begin(limits)
+        self._say({})
+        return str(self._heard(limits)["digest"])
 
     def _say(self, message: dict[str, Any]) -> None:
         try:
@@ -127,7 +139,42 @@ class Analyst:
     def __init__(self, config: Config, lease: Lease) -> None:
         self._config, self._lease, self._limits = config, lease, config.worker.limits
         self._lock = threading.Lock()
+        self._digest = ""
         self._idle = [self._start()]
+
+    def begin(self) -> None:
+        """Wait until the models are loaded: a worker that cannot analyse takes no work.
+
+        Raises:
+            DicomnodeError: they cannot be, as `Models`; or the analyst ended, or broke a limit, before they were.
+        """
+        self._look()
+
+    @property
+    def digest(self) -> str:
+        """Of the method by which the next study will be analysed: of the bundle that lies in its folder now.
+
+        While all analysts are busy, and where the one that is asked ends or fails, it is the last one that was told.
+        """
+        with suppress(DicomnodeError):
+            self._look()
+        return self._digest
+
+    def _look(self) -> None:
+        # Whoever wants an analyst meanwhile waits for this one, and starts no other.
+        with self._lock:
+            if not self._idle:
+                return
+            process = self._idle.pop()
+            try:
+                self._digest = process.digest(self._limits)
+            except (_BrokenError, _DiedError) as error:
+                raise SpoolError(f"an analyst ended as it began ({error}): see the worker's log") from None
+            else:
+                self._idle.append(process)
+            finally:
+                if not self._idle:
+                    self._idle.append(self._start())
 
     def analyse(self, study_uid: str, generation: int) -> str:
         """Have a study analysed; it waits for nobody. Returns "analysed" or "refused".
@@ -219,7 +266,9 @@ def _serve(asked: socket.socket, lines: Any, config: Config, lease: Lease) -> No
     tables = [config.analysis, *(config.analysis_of(profile.name) for profile in config.profile)]
     confine(limits, reserves=any(table.device != "cpu" for table in tables))
     try:
-        from dicomnode.models.serving import Models  # noqa: PLC0415  (torch: not in a process that only watches)
+        # What analyses is slow to import, and nothing for a process that only watches.
+        from dicomnode.models.serving import Models  # noqa: PLC0415
+        from dicomnode.workflows import analysing  # noqa: F401, PLC0415  (so that the first study need not wait)
 
         catalog = Catalog.open(config.catalog_url, config.storage.state).leased(lease, _exit_without_lease)
         work = Work(config, catalog, Models(config))
@@ -229,12 +278,17 @@ def _serve(asked: socket.socket, lines: Any, config: Config, lease: Lease) -> No
     _answer(asked, {"ready": True})
     for line in lines:
         asked_for = json.loads(line)
+        if not asked_for:
+            _answer(asked, {"digest": work.digest})
+            continue
         answer = _analysed(work, asked_for["study_uid"], asked_for["generation"])
         leaves = "too-large" in answer.get("error", "") or resident_bytes(os.getpid()) > limits.memory_bytes / _KEPT
         _answer(asked, {**answer, "leaves": leaves})
 
 
 def _analysed(work: Work, study_uid: str, generation: int) -> dict[str, Any]:
+    from dicomnode.workflows.analysing import analyse_study  # noqa: PLC0415  (as above)
+
     try:
         return {"status": analyse_study(work, study_uid, generation)}
     except DicomnodeError as error:

@@ -47,7 +47,7 @@ def search_step(order_key: str) -> list[str]:
     patient = find.read(order.content)
     now = f"{worklist.today(config.worklist, time.time()):%Y%m%d} 240000"
     try:
-        _, fetch = priors.want(config, work.catalog, work.models.method().digest, patient, now, order.study_uid)
+        _, fetch = priors.want(config, work.catalog, work.digest, patient, now, order.study_uid)
     except (PeerError, PeerRejectedError) as e:
         log.warning("priors of a patient on the worklist could not be queried: %s", e)
         return []

@@ -81,8 +81,7 @@ def priors_step(study_uid: str, generation: int, attempt: int, waited: float) ->
     Also the study's place in the queue, which it keeps when it is put off (None where there are no rules).
     """
     work = current()
-    digest = work.models.method().digest
-    outlook = priors.look(work.config, work.catalog, digest, study_uid, generation, attempt, waited)
+    outlook = priors.look(work.config, work.catalog, work.digest, study_uid, generation, attempt, waited)
     if outlook.pause_s > 0 and attempt == 1:
         work.catalog.set_state(study_uid, generation, "queued", "waiting for priors", now=time.time())
     return outlook.pause_s, list(outlook.wanted), route.place(work, study_uid, generation)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from dicomnode.config import Config
 from dicomnode.errors import DatabaseError, SpoolError
-from dicomnode.models.serving import Models
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
 
 if TYPE_CHECKING:
+    from dicomnode.models.serving import Models
     from dicomnode.workflows.analyst import Analyst
 
 log = logging.getLogger(__name__)
@@ -39,14 +39,25 @@ class Work:
     Attributes:
         config: of the node.
         catalog: leased (`Catalog.leased`).
-        models: what is served.
+        models: what is served, in a process that analyses.
         analyst: who analyses under limits; None: this process does, under none.
     """
 
     config: Config
     catalog: Catalog
-    models: Models
+    models: "Models | None" = None
     analyst: "Analyst | None" = None
+
+    @property
+    def served(self) -> "Models":
+        """What is served; only in a process that analyses."""
+        assert self.models is not None, "this process has others analyse"
+        return self.models
+
+    @property
+    def digest(self) -> str:
+        """Of the default profile's method, as it is now."""
+        return self.analyst.digest if self.analyst is not None else self.served.method().digest
 
 
 _work: Work | None = None

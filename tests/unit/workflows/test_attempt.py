@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 from dicomnode.errors import RefusedError
-from dicomnode.workflows import analysing
-from dicomnode.workflows.analysing import Attempt
+from dicomnode.workflows import attempt
+from dicomnode.workflows.attempt import Attempt
 
 
 @pytest.fixture
 def kills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted = [5]
-    monkeypatch.setattr(analysing, "oom_kills", lambda: counted[0])
-    monkeypatch.setattr(analysing, "boot_id", lambda: "boot")
+    monkeypatch.setattr(attempt, "oom_kills", lambda: counted[0])
+    monkeypatch.setattr(attempt, "boot_id", lambda: "boot")
     return counted
 
 

@@ -1,0 +1,90 @@
+"""What a worker knows of its analysts before and between the studies."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dicomnode.config import AnalysisTable, Config
+from dicomnode.config.node import StorageTable
+from dicomnode.errors import BundleError, SpoolError
+from dicomnode.models.serving import Models
+from dicomnode.service.processes import prepare_folders
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Lease
+from dicomnode.workflows.analyst import Analyst
+from dicomnode.workflows.queue import WORKFLOW_VERSION
+from tests.conftest import ROOT
+from tests.helpers.bundles import change
+from tests.helpers.waiting import until
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Config:
+    weights = tmp_path / "weights"
+    for name in ("one", "two"):
+        shutil.copytree(ROOT / "weights" / "demo-synthetic", weights / name)
+    change(weights / "two", '^version = "', 'version = "candidate-')
+    (weights / "current").symlink_to("one")
+    table = AnalysisTable(weights=weights, bundle="current", allow_demo_bundles=True)
+    folders = StorageTable(spool=tmp_path / "spool", results=tmp_path / "results", state=tmp_path / "state")
+    made = Config(analysis=table, storage=folders)
+    prepare_folders(made)
+    return made
+
+
+@pytest.fixture
+def lease(settings: Config) -> Iterator[Lease]:
+    catalog = Catalog.open(settings.catalog_url, settings.storage.state)
+    yield catalog.register_worker("test", WORKFLOW_VERSION)
+    catalog.close()
+
+
+def children() -> list[psutil.Process]:
+    return [c for c in psutil.Process().children() if "dicomnode.workflows.analyst" in " ".join(c.cmdline())]
+
+
+@pytest.mark.slow
+def test_the_method_is_that_of_the_bundle_that_lies_there_now(settings: Config, lease: Lease) -> None:
+    served = Models(settings)
+    analyst = Analyst(settings, lease)
+    try:
+        analyst.begin()
+        first = analyst.digest
+        assert first == served.method().digest
+        (settings.analysis.weights / "next").symlink_to("two")
+        (settings.analysis.weights / "next").replace(settings.analysis.weights / "current")
+        assert analyst.digest == served.method().digest != first
+        (one,) = children()
+        one.kill()
+        one.wait()
+        last = analyst.digest
+        assert last == served.method().digest  # the last one that was told
+        (other,) = until("another one is begun", children, 20)
+        assert other.pid != one.pid
+        analyst.begin()
+    finally:
+        analyst.close()
+
+
+def test_a_worker_that_cannot_analyse_does_not_begin(settings: Config, lease: Lease) -> None:
+    (settings.analysis.weights / "one" / "MODEL_CARD.md").write_text("changed")
+    analyst = Analyst(settings, lease)
+    try:
+        with pytest.raises(BundleError, match=r"MODEL_CARD\.md is not the file listed"):
+            analyst.begin()
+    finally:
+        analyst.close()
+
+
+def test_an_analyst_that_ends_as_it_begins_is_an_error(settings: Config, lease: Lease) -> None:
+    analyst = Analyst(settings, lease)
+    try:
+        (one,) = children()
+        one.kill()
+        with pytest.raises(SpoolError, match="ended as it began"):
+            analyst.begin()
+    finally:
+        analyst.close()
