@@ -82,9 +82,10 @@ def test_analyze_without_a_configuration(installed: Run, data: Path, tmp_path: P
     assert made >= {"findings.json", "seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"}
 
 
-def test_the_demo(installed: Run, tmp_path: Path) -> None:
-    """Node, migrations, queue, worker, PACS: all from the wheel."""
-    done = installed("dicomnode", "demo", "--out", tmp_path / "demo-out")
+def test_the_demo(installed: Run, data: Path, tmp_path: Path) -> None:
+    """Node, migrations, queue, worker, PACS: all from the wheel. With a small study: `test_demo` makes one."""
+    small = data / "chest_tiny_cip" / "ct-64Dicom"
+    done = installed("dicomnode", "demo", "--out", tmp_path / "demo-out", "--input", small)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The PACS holds all expected objects." in done.stdout
 
