@@ -49,7 +49,21 @@ def serve(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     config = configure(config_file, "serve")
     for one in exposure.find(config, config_file):
         log.warning("NOT SAFE (%s): %s", one.what, one.text)
-    supervisor.serve(config, config_file, processes.stopper(supervised=False))
+    supervisor.serve(config, config_file, processes.stopper(supervised=False), processes.reloader())
+
+
+@app.command()
+def reload(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Let the running node take up its changed configuration, without closing its port.
+
+    A file that is wrong changes nothing. The folders and the database of [storage] change by a restart only.
+
+    Example: dicomnode reload --config ae_config.toml
+    """
+    from dicomnode.service import reloading
+
+    pid = reloading.ask(load(config_file))
+    typer.echo(f"asked process {pid} to reload; its log says what became of it")
 
 
 @app.command()
@@ -74,12 +88,16 @@ def work(
 
 
 @app.command(hidden=True)
-def receive(config_file: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
+def receive(
+    config_file: ConfigOption = DEFAULT_CONFIG,
+    supervised: Supervised = False,
+    ready: Annotated[int | None, typer.Option("--ready", hidden=True)] = None,
+) -> None:
     """Run a single receiver process (`serve` starts it)."""
     from dicomnode.service import processes
 
     config = configure(config_file, "receiver")
-    processes.receive(config, processes.stopper(supervised=supervised))
+    processes.receive(config, processes.stopper(supervised=supervised), ready)
 
 
 @app.command()

@@ -5,16 +5,22 @@ import time
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.operations.audited import note_command
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.records import Delivery, Job, JobState, Routing, Study
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows.queue import Queue
 
-_ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored")
+#: Those that `retry` takes; a held one is decided on again, by the rules of today.
+_ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored", "held")
+#: Those that `cancel` takes although none of their work is queued; a failed one is then given up.
+_CANCELLED = (*LIVE, "failed")
 _ARRIVED = ("delivered", "committed")
 
 
@@ -22,7 +28,7 @@ def overview(config: Config, state: str | None, limit: int) -> list[dict[str, An
     """Return one row for each job, newest first."""
     if state is not None and state not in get_args(JobState):
         raise UsageError(f"{state!r} is not a job state; states: {', '.join(get_args(JobState))}")
-    catalog = _open(config)
+    catalog = open_catalog(config)
     rows = []
     for job in catalog.jobs(state=cast("JobState | None", state), limit=limit):
         deliveries = catalog.deliveries(job.study_uid, job.generation)
@@ -56,7 +62,7 @@ def _flags(catalog: Catalog, job: Job, deliveries: list[Delivery]) -> list[str]:
 
 def details(config: Config, study_uid: str, generation: int | None) -> dict[str, Any]:
     """All that the node knows of one job."""
-    catalog = _open(config)
+    catalog = open_catalog(config)
     job = _find(catalog, study_uid, generation)
     study = _study(catalog, study_uid)
     folder = results_folder(config.storage.results, study_uid, job.generation)
@@ -133,7 +139,7 @@ def _series(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def retry(config: Config, study_uid: str, generation: int | None) -> str:
+def retry(config: Config, study_uid: str, generation: int | None, *, catalog: Catalog | None = None) -> str:
     """Run an ended job again. Return a sentence for the caller.
 
     If only deliveries failed, only they are repeated: the result stays as it is.
@@ -141,7 +147,7 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
     Raises:
         UsageError: there is no such job, it has not ended, or a newer generation has taken its place.
     """
-    catalog = _open(config)
+    catalog = catalog or open_catalog(config)
     job = _find(catalog, study_uid, generation)
     newest = _study(catalog, study_uid).generation
     if job.generation < newest:
@@ -149,7 +155,9 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
     if job.state not in _ENDED:
         raise UsageError(f"the job is {job.state}: only an ended job can be retried ({', '.join(_ENDED)})")
     if not _study(catalog, study_uid).instances:
-        raise UsageError("the study was delivered and its images were removed to free space: send it again")
+        raise UsageError("the study's images were removed to free space: send it again")
+    if catalog.patient_ids(study_uid) > 1:
+        raise UsageError("the images name two patients: correct them at their source and send them again")
     note_command(config, "jobs retry", {"generation": str(job.generation)}, study_uid)
     lost = [d for d in catalog.deliveries(study_uid, job.generation) if d.state in ("failed", "rejected")]
     for d in lost:
@@ -189,10 +197,12 @@ def release(config: Config, study_uid: str) -> str:
     Raises:
         UsageError: there is no such job, or no rule holds it.
     """
-    catalog = _open(config)
+    catalog = open_catalog(config)
     job = _find(catalog, study_uid, None)
     if job.state != "held":
         raise UsageError(f"the job is {job.state}: only a held job can be released")
+    if not _study(catalog, study_uid).instances:
+        raise UsageError("the study's images were removed: send it again")
     note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid)
     if not catalog.release_held(study_uid, job.generation, now=time.time()):
         raise UsageError(f"not held by a rule: {job.reason}; correct the images at their source and send them again")
@@ -218,27 +228,34 @@ def _pending_again(catalog: Catalog, d: Delivery) -> None:
     )
 
 
-def cancel(config: Config, study_uid: str, generation: int | None) -> str:
-    """Cancel a job that has not ended; received images are kept. Return a sentence for the caller.
+def cancel(config: Config, study_uid: str, generation: int | None, *, catalog: Catalog | None = None) -> str:
+    """Cancel a job that has not ended, or give up a failed one; received images are kept. Return a sentence.
 
     Raises:
         UsageError: there is no such job, or nothing of it is left to cancel.
     """
-    catalog = _open(config)
+    catalog = catalog or open_catalog(config)
     job = _find(catalog, study_uid, generation)
     note_command(config, "jobs cancel", {"generation": str(job.generation)}, study_uid)
     queue = Queue(config)
     try:
         live = queue.cancel(study_uid, job.generation)
+    except SQLAlchemyError as error:
+        if job.state not in _CANCELLED:
+            raise SpoolError(
+                f"the queue's database failed ({type(error).__name__}): check it, and try once more"
+            ) from None
+        live = 0  # there is no queue before the first worker has started
     finally:
         queue.close()
-    if not live:
+    if not live and job.state not in _CANCELLED:
         raise UsageError(f"the job is {job.state}: it has nothing queued or running")
     catalog.set_state(study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
     return f"cancelled; {live} queued or running workflows stopped, received images kept"
 
 
-def _open(config: Config) -> Catalog:
+def open_catalog(config: Config) -> Catalog:
+    """Return the catalogue. Raises UsageError: there is none yet; SpoolError: it cannot be opened."""
     if not config.storage.database_url and not config.storage.state.is_dir():
         raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
     return Catalog.open(config.catalog_url, config.storage.state)

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+from dataclasses import replace
 from types import FrameType
 
 from dicomnode.config import CallerTable, Config
@@ -19,13 +20,27 @@ from dicomnode.store.catalog.catalog import Catalog
 log = logging.getLogger(__name__)
 
 
-def receive(config: Config, stop: threading.Event) -> None:
-    """Run the receiving process until `stop` is set."""
+def receive(config: Config, stop: threading.Event, ready: int | None = None) -> None:
+    """Run the receiving process until `stop` is set; `ready` is the descriptor on which it says that it listens."""
     prepare_folders(config)
     storage = config.storage
+    # Always: at a change of the configuration the next one listens before this one ends.
+    settings = replace(receiver_settings(config), share_port=True)
+
+    def listening() -> None:
+        if ready is not None:
+            os.write(ready, b"1")
+            os.close(ready)
+
     with audit.receiving(config):
         run_receiver(
-            receiver_settings(config), storage.spool, storage.state, config.catalog_url, config.worker.drain_s, stop
+            settings,
+            storage.spool,
+            storage.state,
+            config.catalog_url,
+            config.worker.drain_s,
+            stop,
+            listening,
         )
 
 
@@ -56,8 +71,8 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     runtime.stop(config.worker.drain_s)
     analyst.close()
     heart.stop()
+    worker.exit_after_drain(lambda: worker.give_back(config, catalog, lease))
     catalog.close()
-    worker.exit_after_drain()
 
 
 def prepare_folders(config: Config) -> None:
@@ -121,6 +136,13 @@ def _permitted(caller: CallerTable) -> PermittedCaller:
         caller.max_associations,
         caller.max_associations_per_minute,
     )
+
+
+def reloader() -> threading.Event:
+    """Return an event that SIGHUP sets."""
+    reload = threading.Event()
+    signal.signal(signal.SIGHUP, lambda _signal, _frame: reload.set())
+    return reload
 
 
 def stopper(*, supervised: bool) -> threading.Event:

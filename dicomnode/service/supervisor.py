@@ -1,6 +1,7 @@
 """`serve`: the receiver and the workers in processes of their own, the clock in this one; drained on SIGTERM.
 
-    serve ──┬── receivers   pynetdicom, spool, catalogue: no torch, so that they stay small and always answer
+    serve ──┬── receivers   pynetdicom, spool, catalogue: no torch, so that they stay small and always answer;
+            │               started first, stopped last, replaced without a gap when the configuration is read anew
             ├── workers     the analysis and the deliveries
             └── the clock   settle, reconcile
 
@@ -9,6 +10,8 @@ input close and drains too: nothing is left behind holding the port.
 """
 
 import logging
+import os
+import select
 import subprocess
 import sys
 import threading
@@ -17,13 +20,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from apscheduler.triggers.interval import IntervalTrigger
+
 from dicomnode import logs
 from dicomnode.audit import messages, trail
 from dicomnode.config import Config
+from dicomnode.errors import DatabaseError
 from dicomnode.registry.retraining import Retraining, trigger
 from dicomnode.retry import backoff_s
-from dicomnode.service import audit
+from dicomnode.service import audit, reloading
+from dicomnode.service.alerts import Alerts, AlertSender
 from dicomnode.service.clock import Housekeeping
+from dicomnode.service.database_away import DatabaseAway
 from dicomnode.service.processes import prepare_folders
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import Queue
@@ -36,6 +44,8 @@ _NEEDS_A_PERSON = (2, 4)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 #: What a child needs beyond `worker.drain_s`, to close its connections.
 _AFTER_DRAIN_S = 5.0
+#: So long new receivers may take until they listen.
+_LISTENING_S = 60.0
 
 
 @dataclass
@@ -48,15 +58,51 @@ class Child:
     failures: int = 0
     started_at: float = field(default=0.0)
     start_again_at: float = field(default=0.0)
+    needs_a_person: bool = False
+    last_words: str = ""
+    #: Whether it says when it is ready, and where that is read.
+    tells: bool = False
+    told: int | None = None
 
     def start(self) -> None:
         """Start the process; its standard input is the line by which it notices that we are gone."""
         command = [sys.executable, "-m", "dicomnode", *self.arguments, "--supervised"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        mine, its = os.pipe() if self.tells else (None, None)
+        more = [] if its is None else ["--ready", str(its)]
+        kept = () if its is None else (its,)
+        self.process = subprocess.Popen([*command, *more], stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=kept)
+        if its is not None:
+            os.close(its)
+        self._forget()
+        self.told = mine
         assert self.process.stderr is not None
-        logs.pass_on(self.process.stderr, self.name)
+        logs.pass_on(self.process.stderr, self.name, self._hear)
         self.started_at = time.monotonic()
         log.info("%s started as process %d", self.name, self.process.pid)
+
+    def tells_in_time(self, seconds: float) -> bool:
+        """Wait for the process to say that it is ready; False: it has ended before, or takes longer."""
+        if self.told is None:
+            return False
+        ready, _, _ = select.select([self.told], [], [], max(0.0, seconds))
+        return bool(ready) and os.read(self.told, 1) != b""
+
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self.process is not None and self.process.poll() is None
+
+    def terminate(self) -> None:
+        """SIGTERM, without waiting."""
+        if self.process is not None:
+            self.process.terminate()
+
+    def _forget(self) -> None:
+        if self.told is not None:
+            os.close(self.told)
+            self.told = None
+
+    def _hear(self, words: str) -> None:
+        self.last_words = words
 
     def watch(self) -> None:
         """Start the process again if it has ended, after a pause that grows while it keeps failing."""
@@ -68,12 +114,13 @@ class Child:
         code = self.process.poll()
         if code is None:
             if self.failures and now - self.started_at > _LONGEST_PAUSE_S:
-                self.failures = 0
+                self.failures, self.last_words = 0, ""
             return
         self.failures += 1
+        self.needs_a_person = code in _NEEDS_A_PERSON
         # By its process too: the workers of several machines that have lost one database bear the same names.
         pause = backoff_s(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, self.failures, f"{self.name} {self.process.pid}")
-        if code in _NEEDS_A_PERSON:
+        if self.needs_a_person:
             pause = _LONGEST_PAUSE_S
         what = f"signal {-code}" if code < 0 else f"exit status {code}"
         log.error("%s ended with %s; restarting in %.0f s", self.name, what, pause)
@@ -97,12 +144,56 @@ class Child:
         if self.process is not None and self.process.stdin is not None:
             self.process.stdin.close()
         self.process = None
+        self._forget()
 
 
-def serve(config: Config, path: Path, stop: threading.Event) -> None:
-    """Run the node until `stop` is set. `path` is the configuration file, which the children read for themselves."""
+def serve(config: Config, path: Path, stop: threading.Event, reload: threading.Event) -> None:
+    """Run the node until `stop` is set; take up the changed configuration each time that `reload` is.
+
+    The receivers are started first and stopped last, and at a change the new ones listen before the old ones end: the
+    port is without a listener for as long as the node needs to start, and for no longer.
+
+    Args:
+        config: the node's.
+        path: the configuration file, which the children read for themselves.
+        stop: ends the node.
+        reload: asks for a look at the file. A file that is wrong, or needs a restart, changes nothing.
+    """
     prepare_folders(config)
-    catalog = Catalog.open(config.catalog_url, config.storage.state)
+    reloading.note_process(config)
+    receivers, leaving = _start_receivers(config, path), list[Child]()
+    current: Config | None = config
+    try:
+        catalog = _open(config)
+        try:
+            while current is not None:
+                config = current
+                current = _run(config, path, catalog, receivers, leaving, stop, reload)
+        finally:
+            catalog.close()
+    finally:
+        drain([*receivers, *leaving], config.worker.drain_s)
+        log.info("stopped")
+
+
+def _start_receivers(config: Config, path: Path) -> list[Child]:
+    arguments = ["receive", "--config", str(path)]
+    receivers = [Child(f"receiver-{i}", arguments, tells=True) for i in range(config.node.receivers)]
+    for child in receivers:
+        child.start()
+    return receivers
+
+
+def _run(
+    config: Config,
+    path: Path,
+    catalog: Catalog,
+    receivers: list[Child],
+    leaving: list[Child],
+    stop: threading.Event,
+    reload: threading.Event,
+) -> Config | None:
+    """Run all but the receivers under one configuration. Returns the next one; None: the node ends."""
     audit.begin(config, catalog)
     trail.note(messages.activity, time.time(), started=True)
     audit.noted_configuration(config, path)
@@ -112,36 +203,71 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
     retraining = Retraining(path)
     if config.retraining.schedule:
         housekeeping.add(retraining.begin, trigger(config.retraining.schedule))
-    receivers = [Child(f"receiver-{i}", ["receive", "--config", str(path)]) for i in range(config.node.receivers)]
     workers = [
         Child(f"worker-{i}", ["work", "--config", str(path), "--index", str(i)]) for i in range(config.worker.processes)
     ]
-    for child in (*receivers, *workers):
+    for child in workers:
         child.start()
+    alerts, teller = Alerts(config, catalog, [*receivers, *workers]), AlertSender(config, catalog)
+    for tick in (alerts.look, alerts.ask_peers, alerts.look_at_database):
+        housekeeping.add(tick, IntervalTrigger(seconds=config.alerts.every_s))
     housekeeping.start()
     sender.start()
+    teller.start()
+    following: Config | None = None
     try:
-        while not stop.wait(0.2):
+        while following is None and not stop.wait(0.2):
             for child in (*receivers, *workers):
                 child.watch()
+            leaving[:] = [child for child in leaving if child.is_running()]
+            if reload.is_set():
+                reload.clear()
+                following = _reloaded(config, path, receivers, leaving)
     finally:
-        log.info("draining")
+        log.info("draining" if following is None else "draining, to go on with the changed configuration")
         housekeeping.stop()
         retraining.stop()
-        drain([*receivers, *workers], config.worker.drain_s)
+        teller.stop()
+        # The receivers go on: who sends is not turned away while an analysis ends.
+        drain(workers, config.worker.drain_s)
         queue.close()
         trail.note(messages.activity, time.time(), started=False)
         sender.stop()
         trail.begin(None)
-        catalog.close()
-        log.info("stopped")
+    return following
+
+
+def _reloaded(config: Config, path: Path, receivers: list[Child], leaving: list[Child]) -> Config | None:
+    """Return the changed configuration, once new receivers listen by it; None where all stays as it is."""
+    changed = reloading.changed(config, path)
+    if changed is None:
+        return None
+    started = _start_receivers(changed, path)
+    deadline = time.monotonic() + _LISTENING_S
+    if not all(child.tells_in_time(deadline - time.monotonic()) for child in started):
+        log.error("not reloaded: the receivers do not start with the changed configuration; all stays as it was")
+        drain(started, 0.0)
+        return None
+    for child in receivers:
+        child.terminate()
+    leaving += receivers
+    receivers[:] = started
+    log.info("reloaded %s", path)
+    return changed
+
+
+def _open(config: Config) -> Catalog:
+    try:
+        return Catalog.open(config.catalog_url, config.storage.state)
+    except DatabaseError:
+        DatabaseAway(config).look(answers=False)  # started again and again, the node tells it in the end
+        raise
 
 
 def drain(children: Sequence[Child], drain_s: float) -> None:
     """SIGTERM to all at once, SIGKILL to those that are still there after `drain_s` and a little."""
     deadline = time.monotonic() + drain_s + _AFTER_DRAIN_S
     for child in children:
-        if child.process is not None:
-            child.process.terminate()
+        child.terminate()
     for child in children:
         child.stop(max(0.0, deadline - time.monotonic()))

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from dicomnode.registry_format.identity import PATIENT_ID_DIGITS
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.catalog.tables import orders, patients, studies
+from dicomnode.store.catalog.tables import late_orders, orders, patients, studies
 from dicomnode.store.records import Study
 
 
@@ -65,6 +65,13 @@ class Orders(Database):
         with self._read() as connection:
             row = connection.execute(select(orders).where(named)).one_or_none()
         return None if row is None else Order(**row._mapping)
+
+    def note_late_order(self, study_uid: str, order_key: str, now: float) -> bool:
+        """Note that an order came after a study's results had gone out; False where that was noted before."""
+        row = self._insert(late_orders).values(study_uid=study_uid, order_key=order_key, at=now)
+        with self._write() as connection:
+            new = row.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+            return bool(connection.execute(new).rowcount == 1)
 
     def orders_between(self, first: str, last: str) -> list[Order]:
         """Return the orders scheduled from `first` to `last` (both "YYYYMMDD"), the earliest first."""

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from dicomnode.store.catalog.database import Database
 from dicomnode.store.catalog.tables import awaited, priors, studies
+from dicomnode.store.records import Study
 
 #: `wanted` → `fetching` → `fetched`; or `refused` by the PACS for good, or `failed` after many attempts.
 PriorState = Literal["wanted", "fetching", "fetched", "refused", "failed"]
@@ -118,6 +119,13 @@ class Priors(Database):
                 if connection.execute(studies.update().where(here).values(state="receiving")).rowcount:
                     reopened.append(study_uid)
         return reopened
+
+    def with_results(self, since: float) -> list[Study]:
+        """Return the studies whose results are made, with images that came after this time."""
+        chosen = studies.c.state.in_(_RESULT) & (studies.c.last_seen >= since) & (studies.c.instances > 0)
+        with self._read() as connection:
+            rows = connection.execute(select(studies).where(chosen).order_by(studies.c.last_seen))
+            return [Study(**row._mapping) for row in rows]
 
     def reopen(self, study_uid: str) -> bool:
         """Let a study whose images are here, and whose job has ended, settle once more; False where that is not so."""

@@ -1,0 +1,339 @@
+"""What is wrong with the node is told once, and once more when it is over; a restart repeats nothing."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dicomnode import config
+from dicomnode.errors import DatabaseError
+from dicomnode.service import conditions
+from dicomnode.service.alerts import Alerts, AlertSender
+from dicomnode.service.database_away import FILE, DatabaseAway
+from dicomnode.store.catalog.alerts import RefusalCount
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
+from dicomnode.workflows.queue import WORKFLOW_VERSION
+from tests.helpers.ports import free_port
+from tests.helpers.receivers import MailServer, Webhook
+
+NOW = 1_800_000_000.0
+
+
+@dataclass
+class Process:
+    """As the supervisor has it."""
+
+    name: str = "worker-0"
+    failures: int = 0
+    needs_a_person: bool = False
+    last_words: str = ""
+
+
+class Site:
+    """A node's catalogue and configuration, a webhook and a mail server, and a clock to be set."""
+
+    def __init__(self, folder: Path, more: str = "", alerts: str = "") -> None:
+        self.hook, self.mails, self.now = Webhook(), MailServer(), NOW
+        self.key = folder / "key"
+        self.key.write_text("secret")
+        path = folder / "ae_config.toml"
+        path.write_text(
+            f"[alerts]\n{alerts}\n"
+            f'[[notify]]\nname = "hook"\nkind = "webhook"\nurl = "{self.hook.url}"\n'
+            f"secret_file = {json.dumps(str(self.key))}\n"
+            f'[[notify]]\nname = "it"\nkind = "email"\nevents = ["alert"]\nto = ["a@b.example"]\n'
+            f'sender = "n@b.example"\nserver = "{self.mails.address}"\nsecurity = "none"\n'
+            f'[[notify]]\nname = "results"\nkind = "webhook"\nevents = ["delivered"]\nurl = "{self.hook.url}"\n'
+            f"secret_file = {json.dumps(str(self.key))}\n{more}"
+        )
+        self.config = config.load(path)
+        for one in ("spool", "results", "state"):
+            getattr(self.config.storage, one).mkdir(parents=True)
+        self.catalog = Catalog.open(self.config.catalog_url, self.config.storage.state)
+        self.catalog.register_worker("w", WORKFLOW_VERSION)
+        self.process = Process()
+        self.start()
+
+    def start(self) -> None:
+        """Start, or start again."""
+        self.alerts = Alerts(self.config, self.catalog, [self.process], lambda: self.now, lambda: self.now)
+        self.sender = AlertSender(self.config, self.catalog, lambda: self.now)
+
+    def told(self) -> list[tuple[str, str]]:
+        """Send what is due; what the webhook has got since the last time."""
+        for to in self.config.notify:
+            self.sender.send_due(to)
+        came = [json.loads(body) for _, body in self.hook.came]
+        self.hook.came.clear()
+        return [(one["event"], one["reason"]) for one in came]
+
+    def close(self) -> None:
+        self.catalog.close()
+        self.hook.close()
+        self.mails.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.close()
+
+
+def receive(catalog: Catalog, at: float) -> None:
+    catalog.record(Instance("1.2.1", "1.9", "1.2", "1.5", "/x", "0" * 64, 1, at, None, "a" * 64))
+
+
+def fill(monkeypatch: pytest.MonkeyPatch, free_gb: float) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(conditions.shutil, "disk_usage", lambda _path: usage._replace(free=int(free_gb * 1e9)))
+
+
+def ask(site: Site) -> None:
+    for thread in site.alerts.ask_peers():
+        thread.join()
+
+
+def test_a_full_disk_is_told_once_over_restarts_and_once_when_there_is_room(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(monkeypatch, 50)
+    assert site.alerts.look() == []
+    fill(monkeypatch, 4.9)
+    (key,) = site.alerts.look()
+    assert key.startswith("disk-spool@")
+    site.start()
+    assert site.alerts.look() == []
+    ((event, reason),) = site.told()
+    assert event == "alert" and "4.9 GB free for storage.spool" in reason
+    fill(monkeypatch, 5.2)  # above the mark, and not yet well: it does not flap
+    assert site.alerts.look() == [] and site.told() == []
+    fill(monkeypatch, 6)
+    site.start()
+    assert site.alerts.look() == [key]
+    ((event, reason),) = site.told()
+    assert event == "alert-over" and reason.startswith("over: 4.9 GB free")
+    assert site.alerts.look() == [] and site.told() == []
+    subjects = [line for mail in site.mails.mails for line in mail.splitlines() if line.startswith("Subject")]
+    assert subjects == ["Subject: dicomnode: alert of DICOMNODE", "Subject: dicomnode: alert of DICOMNODE is over"]
+
+
+def test_a_worker_that_does_not_start_is_told_with_its_last_words(site: Site) -> None:
+    site.process.failures, site.process.needs_a_person = 1, True
+    site.process.last_words = "bundle x has format 3, this dicomnode reads 5: train it again"
+    site.alerts.look()
+    ((event, reason),) = site.told()
+    assert event == "alert" and "worker-0" in reason and "bundle x has format 3" in reason
+    site.process.failures = 2
+    assert site.alerts.look() == []
+    site.process.failures, site.process.needs_a_person = 0, False
+    site.alerts.look()
+    assert [event for event, _ in site.told()] == ["alert-over"]
+
+
+def test_a_worker_that_crashes_once_or_twice_is_nobodys_alert(site: Site) -> None:
+    for site.process.failures in (1, 2):
+        assert site.alerts.look() == []
+    site.process.failures = 3
+    assert len(site.alerts.look()) == 1
+
+
+def test_no_worker_anywhere(site: Site) -> None:
+    (worker,) = site.catalog.workers()
+    lease = site.catalog.register_worker(worker.name, WORKFLOW_VERSION)
+    site.catalog.give_back(lease)
+    assert site.alerts.look() == []
+    site.now += 599
+    assert site.alerts.look() == []
+    site.now += 1
+    assert site.alerts.look() == ["no-worker"]
+    site.catalog.register_worker("other", WORKFLOW_VERSION)
+    assert site.alerts.look() == ["no-worker"]
+    assert [event for event, _ in site.told()] == ["alert", "alert-over"]
+
+
+def test_a_peer_that_is_away_for_long_enough(tmp_path: Path) -> None:
+    port = free_port()
+    more = f'[[destination]]\nname = "pacs"\nae_title = "P"\nhost = "127.0.0.1"\nport = {port}\ntimeout_s = 1\n'
+    more += f'[worklist]\nae_title = "RIS"\nhost = "127.0.0.1"\nport = {port}\ntimeout_s = 1\n'
+    site = Site(tmp_path, more)
+    try:
+        assert site.alerts.look() == []  # nobody has been asked yet
+        ask(site)
+        assert site.alerts.look() == []
+        site.now += 600
+        ask(site)
+        keys = site.alerts.look()
+        assert [key.partition("@")[0] for key in keys] == ["destination pacs", "worklist"]
+        site.start()
+        assert site.alerts.look() == []  # not known yet: what was told stands
+        site.alerts._peers = {"destination pacs": None, "worklist": "no connection"}
+        assert [key.partition("@")[0] for key in site.alerts.look()] == ["destination pacs"]
+        assert [event for event, _ in site.told()] == ["alert", "alert", "alert-over"]
+    finally:
+        site.close()
+
+
+def test_a_peer_that_is_no_longer_configured_is_over(site: Site) -> None:
+    site.alerts._peers = {"destination gone": "no connection"}
+    site.alerts.look()
+    site.now += 600
+    assert len(site.alerts.look()) == 1
+    site.start()
+    assert len(site.alerts.look()) == 1
+    assert [event for event, _ in site.told()] == ["alert", "alert-over"]
+
+
+def test_refused_associations(site: Site) -> None:
+    site.catalog.note_refusals([RefusalCount("calling AE title or address not recognised", "CT9 at 192.0.2.1", 9)], NOW)
+    assert site.alerts.look() == []
+    site.catalog.note_refusals([RefusalCount("calling AE title or address not recognised", "CT9 at 192.0.2.1", 1)], NOW)
+    assert site.alerts.look() == ["refused"]
+    ((_, reason),) = site.told()
+    assert "10 associations were refused" in reason and "CT9 at 192.0.2.1" in reason
+    site.now += 1800
+    assert site.alerts.look() == []
+    site.now += 2700
+    assert site.alerts.look() == ["refused"]
+    assert [event for event, _ in site.told()] == ["alert-over"]
+
+
+def test_a_silence(site: Site) -> None:
+    assert site.alerts.look() == []  # nothing ever came: the node is being set up
+    receive(site.catalog, NOW - 96 * 3600 + 1)
+    assert site.alerts.look() == []
+    site.now += 1
+    assert site.alerts.look() == ["silent"]
+    site.catalog.record(Instance("1.2.2", "1.9", "1.2", "1.5", "/y", "1" * 64, 1, site.now, None, "a" * 64))
+    assert site.alerts.look() == ["silent"]
+
+
+def test_dead_letters(site: Site) -> None:
+    receive(site.catalog, NOW)
+    site.catalog.settle("1.2", NOW, held=None)
+    site.catalog.plan_delivery("1.2", 1, "pacs", "seg", "1.9", "2.1", "/out", now=NOW)
+    site.catalog.mark_delivery("1.2", 1, "pacs", "seg", "rejected", status=1, text="no", attempts=1, now=NOW)
+    site.catalog.set_state("1.2", 1, "failed", "no", now=NOW)
+    assert site.alerts.look() == ["dead-letters"]
+    assert "1 to pacs" in site.told()[0][1]
+
+
+def test_an_audit_outbox_that_grows(tmp_path: Path) -> None:
+    site = Site(tmp_path, '[audit]\nto = "udp"\nserver = "127.0.0.1:9"\n')
+    try:
+        assert site.alerts.look() == []
+        with site.catalog._engine.begin() as connection:
+            connection.exec_driver_sql(
+                f"INSERT INTO audit_outbox (message_id, event, at, xml) VALUES ('m', '1', {NOW - 901}, '')"
+            )
+        assert site.alerts.look() == ["audit"]
+    finally:
+        site.close()
+
+
+def test_each_look_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(
+        tmp_path, alerts="disk_free_gb = 0\nrefused = 0\nsilent_hours = 0\ndead_letters = false\naway_minutes = 0"
+    )
+    try:
+        fill(monkeypatch, 0.1)
+        receive(site.catalog, NOW - 1e6)
+        site.catalog.note_refusals([RefusalCount("why", "X", 1000)], NOW)
+        site.now += 1e5
+        assert site.alerts.look() == []
+    finally:
+        site.close()
+
+
+def test_a_receiver_that_is_away_is_told_later_with_the_same_key(site: Site) -> None:
+    site.hook.status = 503
+    site.process.failures = 3
+    site.alerts.look()
+    assert len(site.told()) == 1
+    assert site.told() == []  # not before its pause
+    site.now += 11
+    site.hook.status = 200
+    for to in site.config.notify:
+        site.sender.send_due(to)
+    (headers, _) = site.hook.came[0]
+    assert headers["idempotency-key"].endswith(".hook")
+    site.now += 1e4
+    site.hook.came.clear()
+    assert site.told() == []
+
+
+def test_what_nobody_takes_is_dropped_in_the_end(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.hook.status = 503
+    site.process.failures = 3
+    site.alerts.look()
+    site.now += 172_801
+    site.told()
+    assert "gave up after" in caplog.text
+    site.hook.status = 200
+    site.now += 1e6
+    assert site.told() == []
+
+
+# The database
+
+
+def test_a_database_that_is_away_is_told_without_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise DatabaseError("no connection")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.catalog, "answers", away)
+        site.alerts.look_at_database()
+        site.now += 599
+        site.alerts.look_at_database()
+        assert not site.hook.came
+        site.start()  # nobody starts counting anew
+        site.now += 1
+        site.alerts.look_at_database()
+        site.alerts.look_at_database()
+        assert [json.loads(body)["event"] for _, body in site.hook.came] == ["alert"]
+        assert len(site.mails.mails) == 1
+    site.start()
+    site.alerts.look_at_database()
+    site.alerts.look_at_database()
+    assert [json.loads(body)["event"] for _, body in site.hook.came] == ["alert", "alert-over"]
+    assert len(site.mails.mails) == 2
+    assert not (site.config.storage.state / FILE).exists()
+
+
+def test_a_short_trouble_of_the_database_is_nobodys(site: Site) -> None:
+    away = DatabaseAway(site.config, lambda: site.now)
+    away.look(answers=False)
+    site.now += 60
+    away.look(answers=True)
+    assert not site.hook.came
+    assert not (site.config.storage.state / FILE).exists()
+
+
+def test_a_receiver_that_is_away_too_gets_the_database_alert_later(site: Site) -> None:
+    away = DatabaseAway(site.config, lambda: site.now)
+    away.look(answers=False)
+    site.now += 600
+    site.hook.status = 500
+    away.look(answers=False)
+    site.hook.status = 200
+    away.look(answers=False)
+    away.look(answers=False)
+    assert len(site.hook.came) == 2 and len(site.mails.mails) == 1
+    site.key.unlink()  # nothing can be signed
+    away.look(answers=True)
+    assert (site.config.storage.state / FILE).exists()
+    site.key.write_text("secret")
+    away.look(answers=True)
+    assert json.loads(site.hook.came[-1][1])["event"] == "alert-over"
+    assert not (site.config.storage.state / FILE).exists()
+
+
+def test_a_damaged_file_is_no_reason_to_fail(site: Site) -> None:
+    (site.config.storage.state / FILE).write_text("{")
+    DatabaseAway(site.config, lambda: site.now).look(answers=False)
+    assert json.loads((site.config.storage.state / FILE).read_text())["since"] == NOW
