@@ -35,7 +35,7 @@ _LAST_MESSAGE_S = 2.0
 
 
 class Alerts:
-    """The looks of one node. `look`, `ask_peers` and `look_at_database` are ticks of its clock."""
+    """The looks of one node. `look_at_node`, `ask_peers` and `look_at_database` are ticks of its clock."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Alerts:
         self._being_asked: set[str] = set()
         self._database = DatabaseAway(config, clock)
 
-    def look(self) -> list[str]:
+    def look_at_node(self) -> list[str]:
         """Raise what has been bad for long enough, end what is over. Returns the keys of what changed."""
         now = self._clock()
         self._catalog.forget_refusals(now - self._config.alerts.refused_minutes * 60 - 2 * PERIOD_S)

@@ -117,7 +117,7 @@ def _workers(config: Config, catalog: Catalog) -> Condition:
 
 def _peers(config: Config, peers: Mapping[str, str | None], host: str) -> Iterator[Condition]:
     minutes = config.alerts.away_minutes
-    for name, trouble in peers.items():
+    for name, trouble in sorted(peers.items()):
         text = f"{name} has not answered {host} for {minutes:g} minutes: {trouble}"
         yield Condition(f"{name}@{host}", trouble is not None, text, minutes * 60)
 

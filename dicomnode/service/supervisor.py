@@ -209,7 +209,7 @@ def _run(
     for child in workers:
         child.start()
     alerts, teller = Alerts(config, catalog, [*receivers, *workers]), AlertSender(config, catalog)
-    for tick in (alerts.look, alerts.ask_peers, alerts.look_at_database):
+    for tick in (alerts.look_at_node, alerts.ask_peers, alerts.look_at_database):
         housekeeping.add(tick, IntervalTrigger(seconds=config.alerts.every_s))
     housekeeping.start()
     sender.start()

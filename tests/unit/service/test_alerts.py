@@ -102,22 +102,22 @@ def test_a_full_disk_is_told_once_over_restarts_and_once_when_there_is_room(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(monkeypatch, 50)
-    assert site.alerts.look() == []
+    assert site.alerts.look_at_node() == []
     fill(monkeypatch, 4.9)
-    (key,) = site.alerts.look()
+    (key,) = site.alerts.look_at_node()
     assert key.startswith("disk-spool@")
     site.start()
-    assert site.alerts.look() == []
+    assert site.alerts.look_at_node() == []
     ((event, reason),) = site.told()
     assert event == "alert" and "4.9 GB free for storage.spool" in reason
     fill(monkeypatch, 5.2)  # above the mark, and not yet well: it does not flap
-    assert site.alerts.look() == [] and site.told() == []
+    assert site.alerts.look_at_node() == [] and site.told() == []
     fill(monkeypatch, 6)
     site.start()
-    assert site.alerts.look() == [key]
+    assert site.alerts.look_at_node() == [key]
     ((event, reason),) = site.told()
     assert event == "alert-over" and reason.startswith("over: 4.9 GB free")
-    assert site.alerts.look() == [] and site.told() == []
+    assert site.alerts.look_at_node() == [] and site.told() == []
     subjects = [line for mail in site.mails.mails for line in mail.splitlines() if line.startswith("Subject")]
     assert subjects == ["Subject: dicomnode: alert of DICOMNODE", "Subject: dicomnode: alert of DICOMNODE is over"]
 
@@ -125,34 +125,34 @@ def test_a_full_disk_is_told_once_over_restarts_and_once_when_there_is_room(
 def test_a_worker_that_does_not_start_is_told_with_its_last_words(site: Site) -> None:
     site.process.failures, site.process.needs_a_person = 1, True
     site.process.last_words = "bundle x has format 3, this dicomnode reads 5: train it again"
-    site.alerts.look()
+    site.alerts.look_at_node()
     ((event, reason),) = site.told()
     assert event == "alert" and "worker-0" in reason and "bundle x has format 3" in reason
     site.process.failures = 2
-    assert site.alerts.look() == []
+    assert site.alerts.look_at_node() == []
     site.process.failures, site.process.needs_a_person = 0, False
-    site.alerts.look()
+    site.alerts.look_at_node()
     assert [event for event, _ in site.told()] == ["alert-over"]
 
 
 def test_a_worker_that_crashes_once_or_twice_is_nobodys_alert(site: Site) -> None:
     for site.process.failures in (1, 2):
-        assert site.alerts.look() == []
+        assert site.alerts.look_at_node() == []
     site.process.failures = 3
-    assert len(site.alerts.look()) == 1
+    assert len(site.alerts.look_at_node()) == 1
 
 
 def test_no_worker_anywhere(site: Site) -> None:
     (worker,) = site.catalog.workers()
     lease = site.catalog.register_worker(worker.name, WORKFLOW_VERSION)
     site.catalog.give_back(lease)
-    assert site.alerts.look() == []
+    assert site.alerts.look_at_node() == []
     site.now += 599
-    assert site.alerts.look() == []
+    assert site.alerts.look_at_node() == []
     site.now += 1
-    assert site.alerts.look() == ["no-worker"]
+    assert site.alerts.look_at_node() == ["no-worker"]
     site.catalog.register_worker("other", WORKFLOW_VERSION)
-    assert site.alerts.look() == ["no-worker"]
+    assert site.alerts.look_at_node() == ["no-worker"]
     assert [event for event, _ in site.told()] == ["alert", "alert-over"]
 
 
@@ -162,17 +162,17 @@ def test_a_peer_that_is_away_for_long_enough(tmp_path: Path) -> None:
     more += f'[worklist]\nae_title = "RIS"\nhost = "127.0.0.1"\nport = {port}\ntimeout_s = 1\n'
     site = Site(tmp_path, more)
     try:
-        assert site.alerts.look() == []  # nobody has been asked yet
+        assert site.alerts.look_at_node() == []  # nobody has been asked yet
         ask(site)
-        assert site.alerts.look() == []
+        assert site.alerts.look_at_node() == []
         site.now += 600
         ask(site)
-        keys = site.alerts.look()
+        keys = site.alerts.look_at_node()
         assert [key.partition("@")[0] for key in keys] == ["destination pacs", "worklist"]
         site.start()
-        assert site.alerts.look() == []  # not known yet: what was told stands
+        assert site.alerts.look_at_node() == []  # not known yet: what was told stands
         site.alerts._peers = {"destination pacs": None, "worklist": "no connection"}
-        assert [key.partition("@")[0] for key in site.alerts.look()] == ["destination pacs"]
+        assert [key.partition("@")[0] for key in site.alerts.look_at_node()] == ["destination pacs"]
         assert [event for event, _ in site.told()] == ["alert", "alert", "alert-over"]
     finally:
         site.close()
@@ -180,36 +180,36 @@ def test_a_peer_that_is_away_for_long_enough(tmp_path: Path) -> None:
 
 def test_a_peer_that_is_no_longer_configured_is_over(site: Site) -> None:
     site.alerts._peers = {"destination gone": "no connection"}
-    site.alerts.look()
+    site.alerts.look_at_node()
     site.now += 600
-    assert len(site.alerts.look()) == 1
+    assert len(site.alerts.look_at_node()) == 1
     site.start()
-    assert len(site.alerts.look()) == 1
+    assert len(site.alerts.look_at_node()) == 1
     assert [event for event, _ in site.told()] == ["alert", "alert-over"]
 
 
 def test_refused_associations(site: Site) -> None:
     site.catalog.note_refusals([RefusalCount("calling AE title or address not recognised", "CT9 at 192.0.2.1", 9)], NOW)
-    assert site.alerts.look() == []
+    assert site.alerts.look_at_node() == []
     site.catalog.note_refusals([RefusalCount("calling AE title or address not recognised", "CT9 at 192.0.2.1", 1)], NOW)
-    assert site.alerts.look() == ["refused"]
+    assert site.alerts.look_at_node() == ["refused"]
     ((_, reason),) = site.told()
     assert "10 associations were refused" in reason and "CT9 at 192.0.2.1" in reason
     site.now += 1800
-    assert site.alerts.look() == []
+    assert site.alerts.look_at_node() == []
     site.now += 2700
-    assert site.alerts.look() == ["refused"]
+    assert site.alerts.look_at_node() == ["refused"]
     assert [event for event, _ in site.told()] == ["alert-over"]
 
 
 def test_a_silence(site: Site) -> None:
-    assert site.alerts.look() == []  # nothing ever came: the node is being set up
+    assert site.alerts.look_at_node() == []  # nothing ever came: the node is being set up
     receive(site.catalog, NOW - 96 * 3600 + 1)
-    assert site.alerts.look() == []
+    assert site.alerts.look_at_node() == []
     site.now += 1
-    assert site.alerts.look() == ["silent"]
+    assert site.alerts.look_at_node() == ["silent"]
     site.catalog.record(Instance("1.2.2", "1.9", "1.2", "1.5", "/y", "1" * 64, 1, site.now, None, "a" * 64))
-    assert site.alerts.look() == ["silent"]
+    assert site.alerts.look_at_node() == ["silent"]
 
 
 def test_dead_letters(site: Site) -> None:
@@ -218,19 +218,19 @@ def test_dead_letters(site: Site) -> None:
     site.catalog.plan_delivery("1.2", 1, "pacs", "seg", "1.9", "2.1", "/out", now=NOW)
     site.catalog.mark_delivery("1.2", 1, "pacs", "seg", "rejected", status=1, text="no", attempts=1, now=NOW)
     site.catalog.set_state("1.2", 1, "failed", "no", now=NOW)
-    assert site.alerts.look() == ["dead-letters"]
+    assert site.alerts.look_at_node() == ["dead-letters"]
     assert "1 to pacs" in site.told()[0][1]
 
 
 def test_an_audit_outbox_that_grows(tmp_path: Path) -> None:
     site = Site(tmp_path, '[audit]\nto = "udp"\nserver = "127.0.0.1:9"\n')
     try:
-        assert site.alerts.look() == []
+        assert site.alerts.look_at_node() == []
         with site.catalog._engine.begin() as connection:
             connection.exec_driver_sql(
                 f"INSERT INTO audit_outbox (message_id, event, at, xml) VALUES ('m', '1', {NOW - 901}, '')"
             )
-        assert site.alerts.look() == ["audit"]
+        assert site.alerts.look_at_node() == ["audit"]
     finally:
         site.close()
 
@@ -244,7 +244,7 @@ def test_each_look_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.Monke
         receive(site.catalog, NOW - 1e6)
         site.catalog.note_refusals([RefusalCount("why", "X", 1000)], NOW)
         site.now += 1e5
-        assert site.alerts.look() == []
+        assert site.alerts.look_at_node() == []
     finally:
         site.close()
 
@@ -252,7 +252,7 @@ def test_each_look_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_receiver_that_is_away_is_told_later_with_the_same_key(site: Site) -> None:
     site.hook.status = 503
     site.process.failures = 3
-    site.alerts.look()
+    site.alerts.look_at_node()
     assert len(site.told()) == 1
     assert site.told() == []  # not before its pause
     site.now += 11
@@ -269,7 +269,7 @@ def test_a_receiver_that_is_away_is_told_later_with_the_same_key(site: Site) -> 
 def test_what_nobody_takes_is_dropped_in_the_end(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     site.hook.status = 503
     site.process.failures = 3
-    site.alerts.look()
+    site.alerts.look_at_node()
     site.now += 172_801
     site.told()
     assert "gave up after" in caplog.text
