@@ -23,6 +23,8 @@ from dicomnode.store.records import Instance, JobState
 from dicomnode.store.results_folder import FINDINGS, results_folder
 
 CONFIG = """
+[routing]
+ae_titles = ["THIN"]
 [analysis]
 bundle = ""
 radiomics = false
