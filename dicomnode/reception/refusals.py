@@ -14,6 +14,7 @@ from dicomnode.store.catalog.alerts import RefusalCount
 log = logging.getLogger(__name__)
 
 _FLUSH_S = 2.0
+_MOST_REASONS = 30
 
 
 class RefusalCounts:
@@ -22,11 +23,16 @@ class RefusalCounts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[str, tuple[str, int]] = {}
+        self._reasons: set[str] = set()
 
     def count(self, calling_ae: str, address: str, why: str) -> None:
         """Count one; `calling_ae` is "" where TLS has failed before it was said."""
         caller = f"{calling_ae} at {address}" if calling_ae else address
         with self._lock:
+            # A reason may quote a peer's certificate: whoever makes up new ones makes no more rows.
+            if why not in self._reasons and len(self._reasons) >= _MOST_REASONS:
+                why = "other reasons"
+            self._reasons.add(why)
             _, before = self._counts.get(why, ("", 0))
             self._counts[why] = (caller, before + 1)
 

@@ -18,7 +18,7 @@ from dicomnode.outbound.destinations.dicom import DicomDestination
 from dicomnode.outbound.notify.sending import send
 from dicomnode.retry import backoff_s
 from dicomnode.service import conditions
-from dicomnode.service.conditions import Condition, Supervised
+from dicomnode.service.conditions import HealthCondition, Supervised
 from dicomnode.service.database_away import DatabaseAway
 from dicomnode.store.catalog.alerts import PERIOD_S, Alert, AlertMessage
 from dicomnode.store.catalog.catalog import Catalog
@@ -72,7 +72,7 @@ class Alerts:
         """Return the keys of what will be known later: the peers that have not been asked since the start."""
         return {f"{name}@{self._host}" for name in self._asked().keys() - self._peers.keys()}
 
-    def _judge(self, one: Condition, raised: Alert | None, now: float) -> bool:
+    def _judge(self, one: HealthCondition, raised: Alert | None, now: float) -> bool:
         if one.is_bad:
             since = self._bad_since.setdefault(one.key, self._steady())
             if raised is not None or self._steady() - since < one.for_s:

@@ -18,7 +18,7 @@ _FAILURES = 3
 
 
 @dataclass(frozen=True)
-class Condition:
+class HealthCondition:
     """One thing that may be wrong.
 
     Attributes:
@@ -57,7 +57,7 @@ def find(
     peers: Mapping[str, str | None],
     now: float,
     host: str,
-) -> list[Condition]:
+) -> list[HealthCondition]:
     """Return all that is looked at.
 
     Args:
@@ -83,7 +83,7 @@ def find(
     ]
 
 
-def _disks(config: Config, host: str) -> Iterator[Condition]:
+def _disks(config: Config, host: str) -> Iterator[HealthCondition]:
     mark = config.alerts.disk_free_gb
     seen: set[int] = set()
     for key in ("spool", "results", "state") if mark else ():
@@ -91,38 +91,44 @@ def _disks(config: Config, host: str) -> Iterator[Condition]:
         try:
             device, free = folder.stat().st_dev, shutil.disk_usage(folder).free / 1e9
         except OSError as error:
-            yield Condition(f"disk-{key}@{host}", True, f"storage.{key} on {host} cannot be read: {error.strerror}")
+            yield HealthCondition(
+                f"disk-{key}@{host}", True, f"storage.{key} on {host} cannot be read: {error.strerror}"
+            )
             continue
         if device in seen:
             continue
         seen.add(device)
         text = f"{free:.1f} GB free for storage.{key} on {host}, less than alerts.disk_free_gb = {mark:g}: free some"
-        yield Condition(f"disk-{key}@{host}", True if free < mark else False if free >= mark * _WELL else None, text)
+        yield HealthCondition(
+            f"disk-{key}@{host}", True if free < mark else False if free >= mark * _WELL else None, text
+        )
 
 
-def _children(children: Sequence[Supervised], host: str) -> Iterator[Condition]:
+def _children(children: Sequence[Supervised], host: str) -> Iterator[HealthCondition]:
     for child in children:
         does_not = child.failures >= _FAILURES or (child.failures > 0 and child.needs_a_person)
         said = child.last_words or "see its log"
         text = f"{child.name} on {host} does not start: {said}"
-        yield Condition(f"{child.name}@{host}", does_not or (None if child.failures else False), text)
+        yield HealthCondition(f"{child.name}@{host}", does_not or (None if child.failures else False), text)
 
 
-def _workers(config: Config, catalog: Catalog) -> Condition:
+def _workers(config: Config, catalog: Catalog) -> HealthCondition:
     lives = any(worker.version == WORKFLOW_VERSION for worker in catalog.workers("alive"))
     minutes = config.alerts.away_minutes
     text = f"no worker has shown itself for {minutes:g} minutes: nothing is analysed or delivered"
-    return Condition("no-worker", not lives and bool(minutes), text, max(minutes * 60, config.worker.dead_after_s))
+    return HealthCondition(
+        "no-worker", not lives and bool(minutes), text, max(minutes * 60, config.worker.dead_after_s)
+    )
 
 
-def _peers(config: Config, peers: Mapping[str, str | None], host: str) -> Iterator[Condition]:
+def _peers(config: Config, peers: Mapping[str, str | None], host: str) -> Iterator[HealthCondition]:
     minutes = config.alerts.away_minutes
     for name, trouble in sorted(peers.items()):
         text = f"{name} has not answered {host} for {minutes:g} minutes: {trouble}"
-        yield Condition(f"{name}@{host}", trouble is not None, text, minutes * 60)
+        yield HealthCondition(f"{name}@{host}", trouble is not None, text, minutes * 60)
 
 
-def _refused(config: Config, catalog: Catalog, now: float) -> Iterator[Condition]:
+def _refused(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCondition]:
     table = config.alerts
     if not table.refused:
         return
@@ -130,10 +136,10 @@ def _refused(config: Config, catalog: Catalog, now: float) -> Iterator[Condition
     count = sum(one.count for one in counted)
     why = "; ".join(f"{one.count} times «{one.why}» ({one.caller})" for one in counted[:3])
     text = f"{count} associations were refused in the last {table.refused_minutes:g} minutes: {why}"
-    yield Condition("refused", True if count >= table.refused else None if count else False, text)
+    yield HealthCondition("refused", True if count >= table.refused else None if count else False, text)
 
 
-def _silent(config: Config, catalog: Catalog, now: float) -> Iterator[Condition]:
+def _silent(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCondition]:
     hours = config.alerts.silent_hours
     last = catalog.last_received()
     if not hours:
@@ -141,23 +147,23 @@ def _silent(config: Config, catalog: Catalog, now: float) -> Iterator[Condition]
     since = "" if last is None else time.strftime(" (the last image came %Y-%m-%d %H:%M UTC)", time.gmtime(last))
     text = f"nothing has been received for {hours:g} hours{since}: see whether the senders reach the node"
     # A node that has never received anything is still being set up.
-    yield Condition("silent", last is not None and now - last >= hours * 3600, text)
+    yield HealthCondition("silent", last is not None and now - last >= hours * 3600, text)
 
 
-def _dead_letters(config: Config, catalog: Catalog) -> Iterator[Condition]:
+def _dead_letters(config: Config, catalog: Catalog) -> Iterator[HealthCondition]:
     if not config.alerts.dead_letters:
         return
     lost = catalog.dead_letters()
     where = ", ".join(f"{count} to {name}" for name, count in lost.items())
     text = f"objects that were not delivered and will not be retried: {where}; see `dicomnode jobs list --state failed`"
-    yield Condition("dead-letters", bool(lost), text)
+    yield HealthCondition("dead-letters", bool(lost), text)
 
 
-def _audit(config: Config, catalog: Catalog, now: float) -> Iterator[Condition]:
+def _audit(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCondition]:
     table = config.audit
     if table.to == "off":
         return
     count, oldest = catalog.audit_backlog()
     waits_s = 0.0 if oldest is None else now - oldest
     text = f"{count} audit messages wait, the oldest for {waits_s:.0f} s: see why the syslog server does not take them"
-    yield Condition("audit", waits_s > table.warn_after_s or count > table.most_waiting / 2, text)
+    yield HealthCondition("audit", waits_s > table.warn_after_s or count > table.most_waiting / 2, text)
