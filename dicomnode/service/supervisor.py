@@ -46,6 +46,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _AFTER_DRAIN_S = 5.0
 #: So long new receivers may take until they listen.
 _LISTENING_S = 60.0
+#: How often the children are looked at.
+_LOOK_S = 0.2
 
 
 @dataclass
@@ -80,12 +82,13 @@ class Child:
         self.started_at = time.monotonic()
         log.info("%s started as process %d", self.name, self.process.pid)
 
-    def tells_in_time(self, seconds: float) -> bool:
-        """Wait for the process to say that it is ready; False: it has ended before, or takes longer."""
-        if self.told is None:
-            return False
-        ready, _, _ = select.select([self.told], [], [], max(0.0, seconds))
-        return bool(ready) and os.read(self.told, 1) != b""
+    def tells_before(self, deadline: float, stop: threading.Event) -> bool:
+        """Wait for the process to say that it is ready; False: it has ended before, takes longer, or `stop` is set."""
+        while self.told is not None and time.monotonic() < deadline and not stop.is_set():
+            ready, _, _ = select.select([self.told], [], [], _LOOK_S)
+            if ready:
+                return os.read(self.told, 1) != b""
+        return False
 
     def is_running(self) -> bool:
         """Whether the process is there."""
@@ -216,13 +219,13 @@ def _run(
     teller.start()
     following: Config | None = None
     try:
-        while following is None and not stop.wait(0.2):
+        while following is None and not stop.wait(_LOOK_S):
             for child in (*receivers, *workers):
                 child.watch()
             leaving[:] = [child for child in leaving if child.is_running()]
             if reload.is_set():
                 reload.clear()
-                following = _reloaded(config, path, receivers, leaving)
+                following = _reloaded(config, path, receivers, leaving, stop)
     finally:
         log.info("draining" if following is None else "draining, to go on with the changed configuration")
         housekeeping.stop()
@@ -237,14 +240,16 @@ def _run(
     return following
 
 
-def _reloaded(config: Config, path: Path, receivers: list[Child], leaving: list[Child]) -> Config | None:
+def _reloaded(
+    config: Config, path: Path, receivers: list[Child], leaving: list[Child], stop: threading.Event
+) -> Config | None:
     """Return the changed configuration, once new receivers listen by it; None where all stays as it is."""
     changed = reloading.changed(config, path)
     if changed is None:
         return None
     started = _start_receivers(changed, path)
     deadline = time.monotonic() + _LISTENING_S
-    if not all(child.tells_in_time(deadline - time.monotonic()) for child in started):
+    if not all(child.tells_before(deadline, stop) for child in started):
         log.error("not reloaded: the receivers do not start with the changed configuration; all stays as it was")
         drain(started, 0.0)
         return None
