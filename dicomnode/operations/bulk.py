@@ -114,7 +114,8 @@ def reanalyse(config: Config, where: Sequence[str], per_hour: float, *, dry_run:
     """
     if not where:
         raise UsageError("give --where at least once: bundle, bundle=NAME, method or profile=NAME")
-    conditions = [_condition(config, word) for word in where]
+    # The profile first: of a study that is not meant, no method has to be known.
+    conditions = [_condition(config, word) for word in sorted(where, key=lambda word: not word.startswith("profile"))]
     catalog = jobs.open_catalog(config)
     try:
         todays = _Today(config)
