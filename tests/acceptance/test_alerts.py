@@ -67,14 +67,14 @@ def test_a_peer_a_bundle_and_strangers(tmp_path: Path, told: Told) -> None:
     path.write_text(path.read_text().replace(json.dumps(str(ROOT / "weights")), json.dumps(str(weights))))
     node.start()
     try:
-        until("the PACS is missed", lambda: told.heard("destination pacs"), 30)
-        until("the worker is missed", lambda: told.heard("worker-0"), 60)
+        until("the PACS is missed", lambda: told.heard("destination pacs"), 120)
+        until("the worker is missed", lambda: told.heard("worker-0"), 120)
         assert any("model.toml" in json.loads(body)["reason"] for _, body in told.hook.came)
         for _ in range(3):
             stranger = AE("STRANGER")
             stranger.add_requested_context(Verification)
             assert stranger.associate("127.0.0.1", node.port, ae_title="DICOMNODE").is_rejected
-        until("the stranger is told of", lambda: told.heard("associations were refused"), 30)
+        until("the stranger is told of", lambda: told.heard("associations were refused"), 60)
         shown = {(one["what"], one["warning"]) for one in json.loads(node.cli("check", "--json").stdout)}
         assert ("alert", True) in shown
         assert node.stop() == 0
