@@ -13,9 +13,10 @@ import os
 import secrets
 import shutil
 import stat
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dicomnode.logs import is_uid
 
@@ -24,6 +25,10 @@ Content = bytes | str | Callable[[BinaryIO], object]
 
 #: Rights of what we make: the owner's alone.
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
+
+#: Levels of tables and arrays in a TOML file; ours need three.
+_DEEPEST = 30
+_TOO_DEEP = f"tables or arrays more than {_DEEPEST} levels deep"
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -171,6 +176,29 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse a TOML file that a person, or another machine, has written.
+
+    Raises:
+        tomllib.TOMLDecodeError: not TOML, or nested so deeply that nothing of ours could walk through it.
+    """
+    try:
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise tomllib.TOMLDecodeError(_TOO_DEEP) from None
+    level: list[Any] = [table]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return table
+    raise tomllib.TOMLDecodeError(_TOO_DEEP)
 
 
 def shipped(name: str) -> Path:

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +18,7 @@ from pynetdicom.transport import AssociationSocket
 from tests.helpers import prerequisites
 from tests.helpers.databases import PostgreSQL
 from tests.helpers.prerequisites import ROOT
+from tests.helpers.running import Node
 
 # An example that takes long says something about the machine, not about the code.
 settings.register_profile("unhurried", parent=settings(), deadline=None)
@@ -42,6 +43,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(mark)
     if faults := flaky_without_reason(items):
         raise pytest.UsageError("\n".join(faults))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows what the nodes have logged: what happened is seldom seen from outside."""
+    report = yield
+    if report.failed:
+        there = [node for node in Node.started if (node.folder / "node.log").exists()]
+        report.sections += [(f"log of the node in {node.folder}", node.log()[-4000:]) for node in there[-3:]]
+    return report
 
 
 def flaky_without_reason(items: Sequence[pytest.Item]) -> list[str]:

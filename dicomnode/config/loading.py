@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from dicomnode.config.settings import Config
 from dicomnode.errors import ConfigurationError
-from dicomnode.files import shipped
+from dicomnode.files import parse_toml, shipped
 
 
 def load(path: Path) -> Config:
@@ -27,7 +27,7 @@ def load(path: Path) -> Config:
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigurationError(f"{path}: cannot be read as UTF-8 text ({type(e).__name__}): {e}") from None
     try:
-        table = tomllib.loads(text)
+        table = parse_toml(text)
     except tomllib.TOMLDecodeError as e:
         raise ConfigurationError(f"{path}: not valid TOML: {e}; strings need quotes, true and false do not") from None
     return parse(table, path)

@@ -4,7 +4,7 @@
 |---|---|---|
 | 200, or 202 that names the object as referenced | PS3.18 table 10.5.3-1 | stored (also with a warning reason) |
 | no connection, certificate not trusted, time-out | | passing |
-| an answer that is too large, too slow (`bounded_http`) or no store response by its form | | passing |
+| an answer that is too large, too slow (`bounded_http`) or no store response by its form, such as a page | | passing |
 | 408, 425, 429, 5xx | RFC 9110, 6585, 8470 | passing |
 | 200, 202 or 409 that names the object as failed | PS3.18 table I.2-2 | as that status of a C-STORE (`sender`) |
 | every other 3xx and 4xx (401, 403, 404, 413, 415 …) | RFC 9110 | for good |
@@ -174,12 +174,15 @@ def _phrase(status: int) -> str:
 
 
 def _said(answer: HttpAnswer) -> dict[str, Any]:
-    """Return the store response's dataset; empty where the answer is none, such as a page of a proxy.
+    """Return the store response's dataset; empty where the answer has none.
 
     Raises:
-        ValueError, RecursionError: it says that it is JSON, or looks like it, and is not.
+        ValueError, RecursionError: it says that it is JSON, or looks like it, and is not; or a proxy or a login page
+            has said 200 in the server's place.
     """
     text = answer.content.strip()
+    if answer.is_success and ("html" in answer.content_type or text[:5].lower() in (b"<html", b"<!doc")):
+        raise ValueError("a page")
     if not text or ("json" not in answer.content_type and text[:1] not in (b"{", b"[")):
         return {}
     if "json" not in answer.content_type and not answer.is_success:

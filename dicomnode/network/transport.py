@@ -36,7 +36,7 @@ from dicomnode.errors import ConfigurationError
 from dicomnode.network import tls
 from dicomnode.network.lobby import Lobby
 from dicomnode.network.tls_socket import TlsSocket
-from dicomnode.network.upper_layer import Begin, UpperLayer
+from dicomnode.network.upper_layer import Begin, States, UpperLayer
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +120,7 @@ class RequestorEntity(ApplicationEntity):
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
     ) -> AssociationSocket:
+        assoc.dul.state_machine = States(assoc.dul)
         made = RequestorSocket(assoc, address=address)
         made.tls_args = tls_args
         return made

@@ -64,8 +64,11 @@ class PduReception(Protocol):
 Begin = Callable[[Association, StoreRequest], PduReception]
 
 
-class _States(StateMachine):
-    """PS3.8 table 9-10; what we wanted to send on a connection that is about to close is dropped and ends no thread."""
+class States(StateMachine):
+    """PS3.8 table 9-10; what we wanted to send on a connection that is about to close is dropped and ends no thread.
+
+    As an answer to what the peer sends while we release, or to what it sent before it aborted.
+    """
 
     def do_action(self, event: str) -> None:
         """Do what the table says."""
@@ -94,7 +97,7 @@ class UpperLayer(DULServiceProvider):
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.to_provider_queue = SendQueue(lambda: os.eventfd_write(self.wake, 1), self.is_alive)
         self._run_loop_delay = 0.0
-        self.state_machine = _States(self)
+        self.state_machine = States(self)
         self._association = association
         self._begin = begin
         self._open_until, self._pdu_s = time.monotonic() + open_s, pdu_s

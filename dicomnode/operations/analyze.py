@@ -2,7 +2,6 @@
 
 import sys
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.analysis.series.selection import find_files
 from dicomnode.config import OBJECTS, AnalysisTable
 from dicomnode.errors import UsageError
-from dicomnode.files import FOLDER_MODE, shipped, write_whole
+from dicomnode.files import FOLDER_MODE, parse_toml, shipped, write_whole
 from dicomnode.models.build import method
 from dicomnode.operations.terminal import findings_table
 from dicomnode.results import encode
@@ -102,7 +101,7 @@ def run(
 
 def _covariates(path: Path) -> dict[str, float | str]:
     try:
-        stored = tomllib.loads(path.read_text("utf-8"))
+        stored = parse_toml(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"--covariates {path} cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -5,7 +5,6 @@ issuers with one Patient ID are one patient in it, and nothing in the folder tel
 whoever made it, so it can be made anew.
 """
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ import tomli_w
 
 import dicomnode
 from dicomnode.errors import UsageError
-from dicomnode.files import write_whole
+from dicomnode.files import parse_toml, write_whole
 
 NAME = "registry.toml"
 #: 2: no volume holds more than the lungs, and a patient is Patient ID and issuer, whoever has made the registry.
@@ -71,7 +70,7 @@ def read_description(folder: Path) -> dict[str, object]:
         cure = f"give a folder made by {', '.join(_MAKERS.values())}"
         raise UsageError(f"{path} is missing, so this is not a registry: {cure}")
     try:
-        about = tomllib.loads(path.read_text(encoding="utf-8"))
+        about = parse_toml(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not TOML, not UTF-8
         raise UsageError(f"{path} is not TOML: {error}") from None
     if about.get("format") not in _READABLE:

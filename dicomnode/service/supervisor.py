@@ -32,7 +32,7 @@ from dicomnode.service import audit, reloading
 from dicomnode.service.alerts import Alerts, AlertSender
 from dicomnode.service.clock import Housekeeping
 from dicomnode.service.database_away import DatabaseAway
-from dicomnode.service.processes import prepare_folders
+from dicomnode.service.processes import Reload, prepare_folders
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import Queue
 
@@ -150,7 +150,7 @@ class Child:
         self._forget()
 
 
-def serve(config: Config, path: Path, stop: threading.Event, reload: threading.Event) -> None:
+def serve(config: Config, path: Path, stop: threading.Event, reload: Reload) -> None:
     """Run the node until `stop` is set; take up the changed configuration each time that `reload` is.
 
     The receivers are started first and stopped last, and at a change the new ones listen before the old ones end: the
@@ -194,7 +194,7 @@ def _run(
     receivers: list[Child],
     leaving: list[Child],
     stop: threading.Event,
-    reload: threading.Event,
+    reload: Reload,
 ) -> Config | None:
     """Run all but the receivers under one configuration. Returns the next one; None: the node ends."""
     audit.begin(config, catalog)
@@ -223,8 +223,7 @@ def _run(
             for child in (*receivers, *workers):
                 child.watch()
             leaving[:] = [child for child in leaving if child.is_running()]
-            if reload.is_set():
-                reload.clear()
+            if reload.taken():
                 following = _reloaded(config, path, receivers, leaving, stop)
     finally:
         log.info("draining" if following is None else "draining, to go on with the changed configuration")

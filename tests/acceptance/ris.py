@@ -92,7 +92,7 @@ class Ris:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(240)
 
     def table(self, more: str = "") -> str:
         """The [worklist] table of a node's configuration."""

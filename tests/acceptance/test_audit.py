@@ -111,7 +111,7 @@ def test_no_event_is_missing_when_server_and_node_go_and_come(
         assert running.process is not None
         running.process.send_signal(signal.SIGKILL)
         receiver.kill()
-        running.process.wait(30)
+        running.process.wait(240)
         until("the receiver gone too", lambda: not _listens(running.port))
         running.start()
         server.start()

@@ -64,7 +64,7 @@ def filled(node: Receiving, folder: Path, move_port: int, storescu: str) -> Arch
     for name, one in images.items():
         write(one, folder / name)
         command = [storescu, "+sd", "-aec", "NODE", "127.0.0.1", str(node.port), folder / name]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr
     study_uid = str(images["anna"][0].StudyInstanceUID)
     result = results_folder(node.config.storage.results, study_uid, 1) / "measurements.dcm"
@@ -106,7 +106,7 @@ def find(archive: Archive, peer: Peer, folder: Path, root: str, *keys: str) -> l
     """What findscu writes as its answers."""
     options = [x for key in keys for x in ("-k", key)]
     command = [peer("findscu", "dcmtk"), f"-{root}", "-aet", "READER", "-X", "-od", folder, *options, *archive.address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return [pydicom.dcmread(path, force=True) for path in sorted(folder.glob("rsp*.dcm"))]
 
@@ -174,7 +174,7 @@ def test_findscu_finds_patients_series_and_images(archive: Archive, peer: Peer, 
 def test_an_identifier_that_does_not_fit_is_refused(archive: Archive, peer: Peer, root: str, keys: list[str]) -> None:
     options = [x for key in keys for x in ("-k", key)]
     command = [peer("findscu", "dcmtk"), "-v", f"-{root}", "-aet", "READER", *options, *archive.address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert "DataSetDoesNotMatchSOPClass" in done.stderr, done.stderr  # 0xA900
 
 
@@ -182,7 +182,7 @@ def test_getscu_gets_images_and_results_as_they_are(archive: Archive, peer: Peer
     keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={archive.study('anna')}"]
     # getscu proposes the common storage classes; SR among them, and accepts what comes.
     command = [peer("getscu", "dcmtk"), "-S", "-aet", "READER", "-od", tmp_path, *keys, *archive.address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     got = {one.SOPInstanceUID: one for one in (pydicom.dcmread(path) for path in tmp_path.iterdir())}
     expected = [*archive.images["anna"], pydicom.dcmread(archive.result)]
@@ -202,7 +202,7 @@ def test_getscu_gets_one_image(archive: Archive, peer: Peer, tmp_path: Path) -> 
     }
     options = [x for key, value in keys.items() for x in ("-k", f"{key}={value}")]
     command = [peer("getscu", "dcmtk"), "-P", "-aet", "READER", "-od", tmp_path, *options, *archive.address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.iterdir()
     assert pydicom.dcmread(path) == image
@@ -214,7 +214,7 @@ def test_movescu_has_a_study_sent_to_a_configured_address(archive: Archive, peer
         *(peer("movescu", "dcmtk"), "-S", "-aet", "READER", "-aem", "READER", "--port", str(archive.move_port)),
         *("-od", tmp_path, *keys, *archive.address),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     got = [pydicom.dcmread(path) for path in tmp_path.iterdir()]
     expected = {one.SOPInstanceUID for one in archive.images["anna"]} | {"1.2.826.0.1.1"}
@@ -228,7 +228,7 @@ def test_movescu_to_an_unknown_address_is_refused(
 ) -> None:
     keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={archive.study('anna')}"]
     command = [peer("movescu", "dcmtk"), "-v", "-S", "-aet", "READER", "-aem", destination, *keys, *archive.address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode != 0
     assert "MoveDestinationUnknown" in done.stderr, done.stderr
 
@@ -239,7 +239,7 @@ def test_a_foreign_caller_is_refused(archive: Archive, peer: Peer, tmp_path: Pat
     """One that may send and not query, and one that is not known at all."""
     keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={archive.study('anna')}"]
     command = [peer(program, "dcmtk"), "-S", "-aet", calling, *keys, *archive.address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=tmp_path)
     assert done.returncode != 0
     # What each of the programs says of a rejected association, and of contexts that were not accepted.
     known = ("No Acceptable Presentation Contexts", "No adequate Presentation Contexts")

@@ -20,15 +20,14 @@ from tests.helpers.waiting import until
 Peer = Callable[[str, str], str]
 
 PROCESS = """
-import signal, sys, threading
+import sys
 from pathlib import Path
 from dicomnode.reception.receiver import ReceiverSettings
 from dicomnode.reception.process import run_receiver
-stop = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: stop.set())
+from dicomnode.service.processes import stopper
 settings = ReceiverSettings("NODE", "127.0.0.1", int(sys.argv[2]), minimum_free_bytes=0, network_timeout_s=5.0)
 folder = Path(sys.argv[1])
-run_receiver(settings, folder / "spool", folder, f"sqlite:///{folder}/catalog.db", 5.0, stop)
+run_receiver(settings, folder / "spool", folder, f"sqlite:///{folder}/catalog.db", 5.0, stopper(supervised=False))
 """
 
 
@@ -47,7 +46,7 @@ class Node:
 
     def stop(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=240)
 
     def catalog(self) -> Catalog:
         return Catalog.open(f"sqlite:///{self.folder}/catalog.db")
@@ -77,7 +76,7 @@ def dcmtk(program: str, *arguments: str, quick: bool = True) -> "subprocess.Pope
 
 
 def finished(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     return process.returncode, errors
 
 

@@ -106,7 +106,7 @@ def site(tmp_path: Path, peer: Callable[[str, str], str]) -> Iterator[Site]:
 
 def send(storescu: str, node: Node, called: str, folder: Path) -> int:
     command = [storescu, "-R", "+sd", "-aet", "CT1", "-aec", called, "127.0.0.1", str(node.port), str(folder)]
-    return subprocess.run(command, env={"TCP_NODELAY": "1"}, check=False, timeout=60).returncode
+    return subprocess.run(command, env={"TCP_NODELAY": "1"}, check=False, timeout=240).returncode
 
 
 @pytest.mark.slow

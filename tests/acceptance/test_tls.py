@@ -17,10 +17,15 @@ from dicomnode.network import find, move
 from dicomnode.network.association import Peer, echo, send
 from dicomnode.network.identities import identity
 from dicomnode.network.tls import Security, TlsFiles
-from tests.helpers.certificates import Authority, fingerprint, self_signed, toml
+from dicomnode.reception import c_get
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.spool import Spool
+from tests.helpers.answering import Answering
+from tests.helpers.certificates import Authority, fingerprint, self_signed, server_context, toml
 from tests.helpers.ct_files import ct_series, write
 from tests.helpers.ports import free_port
 from tests.helpers.running import Node, Orthanc
+from tests.helpers.step_servers import MppsServer, UpsServer
 from tests.helpers.waiting import until
 
 FindPeer = Callable[[str, str], str]
@@ -61,15 +66,18 @@ def storescp(program: str, folder: Path, files: TlsFiles, port: int) -> Iterator
         yield folder
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(240)
 
 
 @dataclass(frozen=True)
 class Ward:
-    """A node and an Orthanc that speak TLS with each other; the archive is for a test to start."""
+    """A node that speaks TLS with an Orthanc, a RIS and the servers of steps; the archive is for a test to start."""
 
     node: Node
     orthanc: Orthanc
+    ris: Answering
+    ups: UpsServer
+    mpps: MppsServer
     tls_port: int
     archive_port: int
     move_port: int
@@ -108,21 +116,31 @@ def ward(tmp_path_factory: pytest.TempPathFactory, known: Certificates, peer: Fi
             ("ORTHANC", known.orthanc, "query = true"),
         )
     )
-    destinations = orthanc.destination("tls = true\ncommitment = true\n") + archive + callers + toml(known.node)
+    secured = server_context(known.archive)
+    ris, ups, mpps = Answering(tls=secured), UpsServer(free_port()), MppsServer(free_port())
+    more = f'tls = true\ncertificates = ["{fingerprint(known.archive.certificate)}"]\nevery_s = 1\n'
+    worklist = f'[worklist]\nae_title = "ARCHIVE"\nhost = "127.0.0.1"\nport = {ris.port}\n{more}'
+    steps = ups.table(f"{more}create = false\n") + mpps.table(more) + worklist
+    destinations = orthanc.destination("tls = true\ncommitment = true\n") + archive + callers + steps + toml(known.node)
     node = Node(tmp_path_factory.mktemp("node-tls"), destinations, "radiomics = false", f"tls_port = {tls_port}")
     try:
+        ups.start(secured)
+        mpps.start(secured)
         node.start()
-        yield Ward(node, orthanc, tls_port, archive_port, move_port)
+        yield Ward(node, orthanc, ris, ups, mpps, tls_port, archive_port, move_port)
         assert node.stop() == 0, node.log()[-4000:]
     finally:
         orthanc.stop()
+        ris.close()
+        ups.stop()
+        mpps.stop()
 
 
 @pytest.fixture
 def run(peer: FindPeer) -> Run:
     def start(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         command = [peer(program, "dcmtk"), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
     return start
 
@@ -168,7 +186,7 @@ def test_the_old_aes_profile_is_refused(ward: Ward, known: Certificates, run: Ru
 def test_tls_1_1_is_refused(ward: Ward, known: Certificates, peer: FindPeer) -> None:
     command = [peer("openssl", "openssl"), "s_client", "-connect", f"127.0.0.1:{ward.tls_port}", "-tls1_1"]
     command += ["-cipher", "ALL:@SECLEVEL=0", "-cert", str(known.scanner.certificate), "-key", str(known.scanner.key)]
-    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=240, check=False)
     assert "Cipher is (NONE)" in done.stdout, done.stdout
     refused(ward, "it offers no TLS version from 1.2 on")
 
@@ -219,7 +237,7 @@ def study(ward: Ward, known: Certificates, peer: FindPeer, tmp_path_factory: pyt
     images = ct_series()
     write(images, folder)
     command = [peer("storescu", "dcmtk"), *by(known.scanner), "+sd", *ward.address(), str(folder)]
-    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    subprocess.run(command, check=True, timeout=240, capture_output=True)
     return str(images[0].StudyInstanceUID)
 
 
@@ -260,8 +278,26 @@ def test_orthanc_is_asked_and_moves_by_tls(ward: Ward, known: Certificates, tmp_
     wanted = move.series("1.2.826.0.1.77", ["1.2.826.0.1.77.1"])
     assert move.move(pacs, wanted, "DICOMNODE").failed == 0
     until("the images are here", lambda: "1.2.826.0.1.77" in ward.node.jobs(), 30)
+    spool, catalog = Spool(tmp_path / "spool"), Catalog.open(f"sqlite:///{tmp_path / 'catalog.db'}", tmp_path)
+    got = c_get.get(pacs, wanted, spool, catalog, minimum_free_bytes=0, quarantine_bytes=10**6, largest=10**7)
+    assert (got.completed, len(catalog.instances("1.2.826.0.1.77"))) == (len(images), len(images))
+    catalog.close()
     answered = ward.orthanc.client.post("/modalities/dicomnode/echo", json={})
     assert answered.status_code == 200
+
+
+def test_worklist_and_steps_by_tls(ward: Ward, study: str) -> None:
+    """The study holds too little to be analysed: its steps end all the same."""
+    until("the worklist was asked", lambda: ward.ris.asked, 30)
+    ward.ups.schedule("1.2.826.0.1.78", study)
+    until("the task has ended", lambda: ward.ups.state("1.2.826.0.1.78") in ("COMPLETED", "CANCELED"), 60)
+
+    def ended() -> list[str]:
+        mine = (one for one in ward.mpps.steps.values() if study in str(one.ScheduledStepAttributesSequence[0]))
+        return [str(one.PerformedProcedureStepStatus) for one in mine if one.get("PerformedProcedureStepEndDate")]
+
+    assert until("the step has ended", ended, 60) == ["DISCONTINUED"]
+    assert not ward.ups.broken and not ward.mpps.broken
 
 
 def test_our_side_checks_the_peer(known: Certificates, peer: FindPeer, tmp_path: Path) -> None:
@@ -311,4 +347,4 @@ def test_a_peer_without_tls(known: Certificates, peer: FindPeer, tmp_path: Path)
         assert echo(replace(called, security=None)) > 0
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(240)

@@ -179,7 +179,7 @@ def call_forward(station: Station) -> float:
 def test_storage_commitment_ends_in_committed(files: list[Path], tmp_path: Path, new_association: bool) -> None:
     pacs = Pacs(tmp_path / "pacs")
     # A busy machine may be late with the report on the same association: then it is asked for again.
-    station = Station(tmp_path / "node", pacs.destination(more="commitment = true\ncommitment_timeout_s = 5"))
+    station = Station(tmp_path / "node", pacs.destination(more="commitment = true\ncommitment_timeout_s = 30"))
     if new_association:
         pacs._provider._report_to["DICOMNODE"] = sender.Peer("node", "DICOMNODE", "127.0.0.1", station.port, "PACS")
     pacs.start()

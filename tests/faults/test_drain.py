@@ -1,7 +1,6 @@
 """SIGTERM: no new associations, the running one ends in its own time, and all is over within `worker.drain_s`."""
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from tests.helpers.waiting import until
 
 def test_sigterm_drains(data: Path, tmp_path: Path) -> None:
     files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a", every=13)
-    node = Node(tmp_path / "node", "", "[worker]\nprocesses = 0\ndrain_s = 60\n")
+    node = Node(tmp_path / "node", "", "[worker]\nprocesses = 0\ndrain_s = 500\n")
     node.config_path.write_text(node.config_path.read_text().replace('bundle = "demo-synthetic"', 'bundle = ""'))
     node.start()
     assert node.process is not None
@@ -28,13 +27,11 @@ def test_sigterm_drains(data: Path, tmp_path: Path) -> None:
     association = scanner.associate("127.0.0.1", node.port, ae_title="DICOMNODE")
     assert association.is_established
     assert association.send_c_store(datasets[0]).Status == 0x0000
-    began = time.monotonic()
     node.process.send_signal(signal.SIGTERM)
     until("closed for others", lambda: not _answers(node), 15)
     assert [association.send_c_store(d).Status for d in datasets[1:]] == [0x0000] * (len(datasets) - 1)
     association.release()
-    assert node.process.wait(120) == 0
-    assert time.monotonic() - began < 60  # it ended with its association, not with its time
+    assert node.process.wait(240) == 0  # it ends with its association, not with its time
     assert "a receiver had crashed" not in node.log()
     node.start()  # it left nothing that the next one would have to clear away
     until("spool and catalogue compared", lambda: "compared spool and catalogue" in node.log(), 20)

@@ -64,7 +64,7 @@ def test_worker_killed_in_mid_analysis(
     folder, study_uid, _ = study
     node = Node(tmp_path / "node", pacs[1]).start()
     try:
-        assert storescu(peer, node, folder).wait(60) == 0
+        assert storescu(peer, node, folder).wait(240) == 0
         worker = node.child("work")
         until("analysing", lambda: node.jobs().get(study_uid) == "running", 60)
         os.kill(worker.pid, signal.SIGKILL)
@@ -85,12 +85,12 @@ def test_receiver_killed_in_mid_association(
         sending = storescu(peer, node, folder)
         until("some images", lambda: received(node, study_uid) >= 5, 60)
         os.kill(receiver.pid, signal.SIGKILL)
-        assert sending.wait(60) != 0, "the association was not cut: the kill came too late"
+        assert sending.wait(240) != 0, "the association was not cut: the kill came too late"
         kept = received(node, study_uid)
         assert 5 <= kept < images
         until("a new receiver", lambda: node.child("receive").pid != receiver.pid, 30)
         node.wait_for_port()
-        assert storescu(peer, node, folder).wait(60) == 0
+        assert storescu(peer, node, folder).wait(240) == 0
         assert received(node, study_uid) == images
         until("the whole study", lambda: node.show(study_uid)["state"] == "delivered", 120)
         once(pacs[0])
@@ -104,7 +104,7 @@ def test_node_killed_whole_and_started_again(
 ) -> None:
     folder, study_uid, _ = study
     node = Node(tmp_path / "node", pacs[1]).start()
-    assert storescu(peer, node, folder).wait(60) == 0
+    assert storescu(peer, node, folder).wait(240) == 0
     until("analysing", lambda: node.jobs().get(study_uid) == "running", 60)
     children = [node.child("receive"), node.child("work")]
     assert node.process is not None

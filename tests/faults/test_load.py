@@ -188,7 +188,7 @@ def test_serve_starts_as_many_receivers_as_configured_and_one_that_dies_again(tm
         os.kill(dead, signal.SIGKILL)
         until("two receivers listening", lambda: len(listening() - {dead}) == 2, 30)
         serve.send_signal(signal.SIGTERM)
-        assert serve.wait(60) == 0
+        assert serve.wait(240) == 0
     finally:
         serve.kill()
         serve.wait()

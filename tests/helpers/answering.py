@@ -1,5 +1,6 @@
 """A query provider in this process that answers C-FIND, C-MOVE as the test says."""
 
+import ssl
 from collections.abc import Callable, Iterator
 
 from pydicom.dataset import Dataset
@@ -17,7 +18,7 @@ Answers = Iterator[tuple[int, Dataset | None]]
 class Answering:
     """`find` and `move` get the event; `asked` keeps the identifiers."""
 
-    def __init__(self, *, implicit: bool = False) -> None:
+    def __init__(self, *, implicit: bool = False, tls: ssl.SSLContext | None = None) -> None:
         self.find: Callable[[evt.Event], Answers] = lambda _event: iter(())
         self.move: Callable[[evt.Event], Iterator[object]] = lambda _event: iter(())
         self.asked: list[Dataset] = []
@@ -27,6 +28,7 @@ class Answering:
         server = self._entity.start_server(
             ("127.0.0.1", 0),
             block=False,
+            ssl_context=tls,
             contexts=[build_context(model, syntaxes) for model in models],
             evt_handlers=[(evt.EVT_C_FIND, self._find), (evt.EVT_C_MOVE, self._move)],
         )

@@ -1,5 +1,6 @@
 """Certificates for tests: of one CA, of another, expired, self-signed, revoked."""
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -47,6 +48,15 @@ class Authority:
         path = self.folder / "revoked.pem"
         path.write_bytes(builder.sign(key, SHA256()).public_bytes(Encoding.PEM))  # type: ignore[arg-type]
         return path
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """As Python's own server needs it; who calls shows a certificate of the same CA."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    context.load_verify_locations(files.ca_file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def fingerprint(certificate: Path) -> str:

@@ -64,7 +64,7 @@ class Receiving:
         for process in self.processes:
             process.send_signal(how)
         for process in self.processes:
-            process.wait(60)
+            process.wait(240)
         self.processes.clear()
 
     def log(self) -> str:
@@ -102,5 +102,5 @@ class Receiving:
     def echo_s(self, echoscu: str) -> float:
         """Seconds that an echo takes from the start of DCMTK's echoscu to its end."""
         start = time.monotonic()
-        subprocess.run([echoscu, "-aec", "NODE", "127.0.0.1", str(self.port)], check=True, timeout=60)
+        subprocess.run([echoscu, "-aec", "NODE", "127.0.0.1", str(self.port)], check=True, timeout=240)
         return time.monotonic() - start

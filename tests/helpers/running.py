@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import psutil
@@ -50,14 +50,16 @@ def storescu_process(program: str, port: int, folder: Path) -> subprocess.Comple
         storescu_command(program, port, folder),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env={**os.environ, "TCP_NODELAY": "1"},
         check=False,
     )
 
 
 class Node:
-    """`dicomnode serve`, in a folder of its own."""
+    """`dicomnode serve`, in a folder of its own. `started`: those that run, or whose end went wrong."""
+
+    started: ClassVar[list["Node"]] = []
 
     def __init__(self, folder: Path, destinations: str, extra: str = "", listening: str = "") -> None:
         self.folder, self.port = folder, free_port()
@@ -94,7 +96,10 @@ allow_demo_bundles = true
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 stdout=log,
+                env=os.environ | {"PYTHONFAULTHANDLER": "1"},
             )
+        if self not in Node.started:
+            Node.started.append(self)
         try:
             self.wait_for_port()
         except BaseException:
@@ -115,7 +120,15 @@ allow_demo_bundles = true
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(90)
+        try:
+            status = self.process.wait(240)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # writes into its log where each thread is
+            self.process.wait(10)
+            raise
+        if status == 0 and self in Node.started:
+            Node.started.remove(self)
+        return status
 
     def log(self) -> str:
         return (self.folder / "node.log").read_text("utf-8", "replace")
@@ -210,4 +223,4 @@ class Orthanc:
     def stop(self) -> None:
         self.client.close()
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(240)

@@ -1,5 +1,6 @@
 """A UPS worklist and an MPPS provider that hold a performer to the rules of PS3.4 annexes CC and F."""
 
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,11 +34,12 @@ class _Peer:
         self.answers: dict[str, int] = {}  # a status to answer with, by the kind of message
         self._server: ThreadedAssociationServer | None = None
 
-    def start(self) -> None:
+    def start(self, tls: ssl.SSLContext | None = None) -> None:
         ae = AE("STEPS")
         for uid in (VERIFICATION, *self.contexts):
             ae.add_supported_context(uid)
-        self._server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=self.handlers())
+        address = ("127.0.0.1", self.port)
+        self._server = ae.start_server(address, block=False, ssl_context=tls, evt_handlers=self.handlers())
 
     def handlers(self) -> list[Any]:
         raise NotImplementedError

@@ -96,7 +96,7 @@ action(type="omfile" file="{self.received}" template="line" asyncWriting="off" f
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(30)
+            self._process.wait(240)
             self._process = None
 
     def lines(self) -> list[list[str]]:

@@ -14,9 +14,12 @@ PATIENCE = 4
 def until(what: str, look: Callable[[], T], seconds: float = 120) -> T:
     """Wait for a condition: the first true value that `look` gives. `seconds` are those of an idle machine."""
     patience_s = PATIENCE * seconds
-    deadline = time.monotonic() + patience_s
+    looked = time.monotonic()
+    deadline = looked + patience_s
     while not (value := look()):
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             pytest.fail(f"after {patience_s:g} s: not {what}")
-        time.sleep(0.02)
+        time.sleep(max(0.02, now - looked))  # a look that costs something is not worth more than what it waits for
+        looked = time.monotonic()
     return value

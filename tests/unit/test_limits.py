@@ -35,7 +35,7 @@ sys.exit(limited.run(work, Limits({memory}, {seconds}), over))
 
 def run(work: str, memory: int = 1 << 30, seconds: float = 30) -> subprocess.CompletedProcess[str]:
     program = PROGRAM.format(work=work, memory=memory, seconds=seconds)
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_the_status_of_the_work_is_given() -> None:

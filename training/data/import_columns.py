@@ -1,7 +1,6 @@
 """What each column of somebody's wide table is: by its name, by the command's options, or by a file of columns."""
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from dicomnode.analysis.risk.covariates import Covariate
 from dicomnode.errors import UsageError
+from dicomnode.files import parse_toml
 from training.data import covariate_types
 from training.data.covariate_types import LUNG_FUNCTION
 
@@ -105,7 +105,7 @@ def read_asked(path: Path | None, roles: Mapping[str, str], time_unit: str, regi
     if path is None:
         return Asked(roles, time_unit, region)
     try:
-        stored: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        stored: dict[str, Any] = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:

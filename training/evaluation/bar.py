@@ -3,7 +3,6 @@
 Who is judged does not set the bar: what a run's own `[gate]` asks for sets nothing, and is marked where it departs.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -11,6 +10,7 @@ from typing import Self
 from pydantic import Field, ValidationError, model_validator
 
 from dicomnode.errors import UsageError
+from dicomnode.files import parse_toml
 from training.data.outcomes import HORIZONS_YEARS, LAST_HORIZON_YEARS, middle_of
 from training.toml_table import TomlTable
 
@@ -90,7 +90,7 @@ def load(weights: Path | None) -> tuple[GateBar, str]:
     if path is None or not path.exists():
         return GateBar(), "the defaults"
     try:
-        return GateBar.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))), str(path)
+        return GateBar.model_validate(parse_toml(path.read_text(encoding="utf-8"))), str(path)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

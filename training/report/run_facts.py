@@ -1,7 +1,6 @@
 """What a run folder tells of itself, gathered for the report. What it lacks is None or empty, never invented."""
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dicomnode.errors import UsageError
+from dicomnode.files import parse_toml
 from dicomnode.registry_format.provenance import Provenance
 from training.data import former_names
 from training.data.cohort import FlowStep
@@ -146,7 +146,7 @@ def _json(path: Path) -> Any:
 
 def _registry(run: Mapping[str, Any]) -> Mapping[str, Any]:
     path = Path(str(run.get("settings", {}).get("registry", ""))) / "registry.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return parse_toml(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _features(path: Path) -> tuple[dict[str, int], dict[str, float]]:

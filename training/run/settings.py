@@ -1,7 +1,6 @@
 """All settings of a run: one TOML file, validated whole before anything is computed. Unknown keys are errors."""
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dicomnode.errors import UsageError
+from dicomnode.files import parse_toml
 from training.data import covariate_types, former_names
 from training.data.follow_up import Transplant
 from training.data.outcomes import HORIZONS_YEARS, LAST_HORIZON_YEARS
@@ -110,7 +110,7 @@ def load(
         UsageError: the file is missing or no TOML, a key is unknown, a value does not fit.
     """
     try:
-        stored = tomllib.loads(path.read_text(encoding="utf-8"))
+        stored = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # not TOML, not UTF-8

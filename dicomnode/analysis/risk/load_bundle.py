@@ -1,7 +1,6 @@
 """A bundle's folder, read with every digest checked, and its golden case reproduced."""
 
 import hashlib
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from dicomnode.analysis.risk.manifest import Manifest, first_error, seal_of
 from dicomnode.analysis.risk.preprocess import Spec
 from dicomnode.analysis.risk.signature import TrustedKey
 from dicomnode.errors import BundleError, DicomnodeError
+from dicomnode.files import parse_toml
 
 
 def load(folder: Path, *, allow_demo: bool, trusted: Sequence[TrustedKey] | None = None) -> Bundle:
@@ -73,7 +73,7 @@ def _read_files(folder: Path, trusted: Sequence[TrustedKey] | None = None) -> tu
     if trusted is not None:
         signature.verify(folder, text, trusted)
     try:
-        stored = tomllib.loads(text.decode("utf-8"))
+        stored = parse_toml(text.decode("utf-8"))
         manifest = Manifest.model_validate(stored)
         spec = None if manifest.preprocessing is None else Spec.from_dict(manifest.preprocessing)
     except ValidationError as error:

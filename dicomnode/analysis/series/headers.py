@@ -19,6 +19,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     CTImageStorage,
@@ -173,7 +174,9 @@ def identifier(dataset: Dataset, keyword: str) -> bytes:
 
 
 def _element(dataset: Dataset, key: str | BaseTag) -> RawDataElement | DataElement | None:
-    return cast(RawDataElement | DataElement, dataset.get_item(key)) if key in dataset else None
+    """Return an element, and None for one that the file gives as a sequence: it holds no value that is looked for."""
+    element = cast(RawDataElement | DataElement, dataset.get_item(key)) if key in dataset else None
+    return None if element is not None and isinstance(element.value, Sequence) else element
 
 
 def _visible(folder: Path) -> Iterator[Path]:

@@ -91,7 +91,7 @@ def ask(requester: Requester, archive: StoragePeer, request: Dataset) -> tuple[i
     association = requester.associate(archive.port)
     status, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
     assert status.Status == 0x0000
-    report = requester.reports.get(timeout=60)
+    report = requester.reports.get(timeout=240)
     association.release()
     assert report[1].TransactionUID == request.TransactionUID
     return report

@@ -22,13 +22,17 @@ from pydicom.uid import (
 )
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import AllStoragePresentationContexts, build_context
 
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.network.association import Peer, Sent, echo, send, sendable
+from dicomnode.network import find
+from dicomnode.network.association import Peer, Sent, associated, echo, send, sendable
 from dicomnode.network.contexts import VERIFICATION
 from dicomnode.network.transport import RequestorEntity
+from tests.helpers.answering import Answering
 from tests.helpers.ports import free_port
+from tests.helpers.waiting import until
 
 
 class FakePeer:
@@ -299,6 +303,25 @@ def test_no_answer_is_taken_away_behind_a_closed_gate() -> None:
     answers.put("event report")
     gate.set()
     assert answers.get(block=False) == "event report"
+
+
+def test_an_answer_that_comes_too_late_for_a_release_ends_no_thread() -> None:
+    """The peer's report came while we released: pynetdicom's thread died of it, and its socket stayed open."""
+    peer = Answering()
+    try:
+        contexts = [build_context(find.STUDY_ROOT_FIND)]
+        with associated(peer.destination, contexts) as association:
+            association.dul.state_machine.current_state = "Sta7"  # we have asked for the release
+            answer = P_DATA()
+            answer.presentation_data_value_list = [[1, b"\3late"]]
+            association.dul.send_pdu(answer)
+            until("dropped", association.dul.to_provider_queue.empty)
+            association.dul.state_machine.current_state = "Sta6"
+            question = Dataset()
+            question.QueryRetrieveLevel = "STUDY"
+            assert [int(s.Status) for s, _ in association.send_c_find(question, find.STUDY_ROOT_FIND)] == [0]
+    finally:
+        peer.close()
 
 
 def test_a_rejection_that_comes_before_pynetdicom_looks_is_one() -> None:

@@ -103,7 +103,6 @@ def test_the_file_goes_as_it_is(archive: Archive, image: Path) -> None:
 
 ACCEPTED = [
     (200, b"", 0, "stored"),
-    (200, b"<html>", 0, "stored"),
     (200, response(referenced={UID: 0}), 0, "stored"),
     (200, b"[" + response(referenced={UID: 0}) + b"]", 0, "stored"),
     (200, response(referenced={UID: 0xB000}), 0xB000, "warning"),
@@ -118,6 +117,8 @@ PASSING = [
     (200, response(failed={UID: 0xA700})),
     (409, response(failed={UID: 0x0110})),
     (409, response(failed={UID: 0})),  # no reason given
+    (200, b"<html><title>Log in</title></html>"),
+    (202, b"\n<!DOCTYPE html>"),
 ]
 FOR_GOOD = [
     (400, b"", "see its log"),

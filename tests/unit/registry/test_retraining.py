@@ -116,7 +116,7 @@ def test_the_gate_decides_what_is_said(prepared: Path, passed: bool) -> None:
     command = [sys.executable, "-m", "dicomnode", "registry", "retrain", "--config", str(prepared)]
     where = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, cwd=prepared.parent, env=where, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=prepared.parent, env=where, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == (0 if passed else 3), done.stderr
     assert ("training promote" in done.stdout) is passed
@@ -202,7 +202,7 @@ def test_by_hand_too_one_at_a_time(prepared: Path, end: signal.Signals) -> None:
     with by_hand(prepared) as first:
         until("training is at work", lambda: is_at_work(mark))
         with by_hand(prepared) as second:
-            assert "another retraining is running" in second.communicate(timeout=120)[1]
+            assert "another retraining is running" in second.communicate(timeout=240)[1]
         assert second.returncode == 2
         first.send_signal(end)
         first.communicate()

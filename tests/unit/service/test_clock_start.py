@@ -68,8 +68,8 @@ def test_nothing_settles_before_lost_rows_are_restored(tmp_path: Path, monkeypat
     monkeypatch.setattr(ticks, "compare_spool", fails_twice)
     ticks.start()
     try:
-        assert failed.acquire(timeout=60)
-        assert failed.acquire(timeout=60)
+        assert failed.acquire(timeout=240)
+        assert failed.acquire(timeout=240)
         assert catalog.job("1.2", 1) is None
         go_on.set()
         until("a job made", lambda: catalog.job("1.2", 1) is not None, 10)

@@ -146,7 +146,7 @@ LungmaskSegmenter(Path({str(random_weights)!r}), {digest(random_weights)!r})(
            (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), ((0, 0, 1), (0, 1, 0), (1, 0, 0)), ()))
 warnings.warn("still seen", UserWarning)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert "still seen" in done.stderr

@@ -157,6 +157,6 @@ mask[4:12, 4:12, 4:12] = True
 hu = np.random.default_rng(0).integers(-900, -700, mask.shape, dtype=np.int16)
 extract(Volume(hu, (2.0, 2.0, 2.0), (0.0, 0.0, 0.0), ((0, 0, 1), (0, 1, 0), (1, 0, 0)), ()), mask)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert logging.getLogger("radiomics").propagate

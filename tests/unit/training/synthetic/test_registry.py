@@ -143,7 +143,7 @@ def test_a_killed_run_leaves_no_process_behind_and_can_go_on(tmp_path: Path) -> 
     workers = process.children(recursive=True)
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=240)
     assert workers and not alive
     assert not (out / "registry.toml").exists()
 
