@@ -19,11 +19,15 @@ from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.reanalyses import REANALYSED
 from dicomnode.store.records import Job, JobState
 from dicomnode.store.results_folder import FINDINGS, results_folder
+from dicomnode.workflows.queue import Queue
 
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 #: What each command takes where no state is given.
 _USUAL: dict[str, tuple[JobState, ...]] = {"retry": ("failed",), "cancel": LIVE}
-_COMMANDS: dict[str, Callable[..., str]] = {"retry": jobs.retry, "cancel": jobs.cancel}
+_COMMANDS: dict[str, Callable[[Config, Catalog, Queue, Job], str]] = {
+    "retry": jobs.retry_job,
+    "cancel": jobs.cancel_job,
+}
 
 
 @dataclass(frozen=True)
@@ -83,21 +87,22 @@ def run(config: Config, command: str, chosen: JobFilter, *, dry_run: bool) -> Bu
         UsageError: a filter is not one, or there is none.
         SpoolError: the catalogue failed.
     """
-    catalog = jobs.open_catalog(config)
+    catalog, queue = jobs.open_catalog(config), Queue(config)
     try:
-        found = choose(config, catalog, command, chosen, time.time())
-        if dry_run:
-            return BulkOutcome(tuple(job.study_uid for job in found))
         done, failed = [], []
-        for job in found:
+        for job in choose(config, catalog, command, chosen, time.time()):
             try:
-                _COMMANDS[command](config, job.study_uid, job.generation, catalog=catalog)
+                if not dry_run:
+                    _COMMANDS[command](config, catalog, queue, job)
+                elif command == "retry":
+                    jobs.refuse_retry(catalog, job)
             except UsageError as error:
                 failed.append((job.study_uid, str(error)))
             else:
                 done.append(job.study_uid)
         return BulkOutcome(tuple(done), tuple(failed))
     finally:
+        queue.close()
         catalog.close()
 
 

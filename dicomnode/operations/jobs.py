@@ -139,7 +139,7 @@ def _series(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def retry(config: Config, study_uid: str, generation: int | None, *, catalog: Catalog | None = None) -> str:
+def retry(config: Config, study_uid: str, generation: int | None) -> str:
     """Run an ended job again. Return a sentence for the caller.
 
     If only deliveries failed, only they are repeated: the result stays as it is.
@@ -147,35 +147,45 @@ def retry(config: Config, study_uid: str, generation: int | None, *, catalog: Ca
     Raises:
         UsageError: there is no such job, it has not ended, or a newer generation has taken its place.
     """
-    catalog = catalog or open_catalog(config)
-    job = _find(catalog, study_uid, generation)
-    newest = _study(catalog, study_uid).generation
-    if job.generation < newest:
-        raise UsageError(f"generation {job.generation} has been superseded by generation {newest}")
+    catalog, queue = open_catalog(config), Queue(config)
+    try:
+        return retry_job(config, catalog, queue, _find(catalog, study_uid, generation))
+    finally:
+        queue.close()
+        catalog.close()
+
+
+def refuse_retry(catalog: Catalog, job: Job) -> None:
+    """Raise UsageError, with the reason, where a job cannot be run again."""
+    study = _study(catalog, job.study_uid)
+    if job.generation < study.generation:
+        raise UsageError(f"generation {job.generation} has been superseded by generation {study.generation}")
     if job.state not in _ENDED:
         raise UsageError(f"the job is {job.state}: only an ended job can be retried ({', '.join(_ENDED)})")
-    if not _study(catalog, study_uid).instances:
+    if not study.instances:
         raise UsageError("the study's images were removed to free space: send it again")
-    if catalog.patient_ids(study_uid) > 1:
+    if catalog.patient_ids(job.study_uid) > 1:
         raise UsageError("the images name two patients: correct them at their source and send them again")
-    note_command(config, "jobs retry", {"generation": str(job.generation)}, study_uid)
+
+
+def retry_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
+    """Run an ended job again, as `retry`. Raises UsageError."""
+    refuse_retry(catalog, job)
+    study_uid = job.study_uid
+    note_command(config, "jobs retry", {"generation": str(job.generation)}, study_uid, catalog=catalog)
     lost = [d for d in catalog.deliveries(study_uid, job.generation) if d.state in ("failed", "rejected")]
     for d in lost:
         _pending_again(catalog, d)
     made = _made(config, catalog, job)
-    queue = Queue(config)
-    try:
-        if job.state == "failed" and lost and made is not None:
-            catalog.set_state(study_uid, job.generation, made, "deliveries retried manually", now=time.time())
-            queue.deliver(study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
-            names = sorted({d.destination for d in lost})
-            return f"{len(lost)} deliveries to {', '.join(names)} queued again"
-        if not config.routes_studies:
-            catalog.forget_routing(study_uid, job.generation)
-        catalog.set_state(study_uid, job.generation, "queued", "retried manually", now=time.time())
-        return f"queued again as {queue.enqueue(study_uid, job.generation, again=True)}"
-    finally:
-        queue.close()
+    if job.state == "failed" and lost and made is not None:
+        catalog.set_state(study_uid, job.generation, made, "deliveries retried manually", now=time.time())
+        queue.deliver(study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
+        names = sorted({d.destination for d in lost})
+        return f"{len(lost)} deliveries to {', '.join(names)} queued again"
+    if not config.routes_studies:
+        catalog.forget_routing(study_uid, job.generation)
+    catalog.set_state(study_uid, job.generation, "queued", "retried manually", now=time.time())
+    return f"queued again as {queue.enqueue(study_uid, job.generation, again=True)}"
 
 
 def _made(config: Config, catalog: Catalog, job: Job) -> JobState | None:
@@ -228,29 +238,34 @@ def _pending_again(catalog: Catalog, d: Delivery) -> None:
     )
 
 
-def cancel(config: Config, study_uid: str, generation: int | None, *, catalog: Catalog | None = None) -> str:
+def cancel(config: Config, study_uid: str, generation: int | None) -> str:
     """Cancel a job that has not ended, or give up a failed one; received images are kept. Return a sentence.
 
     Raises:
         UsageError: there is no such job, or nothing of it is left to cancel.
     """
-    catalog = catalog or open_catalog(config)
-    job = _find(catalog, study_uid, generation)
-    note_command(config, "jobs cancel", {"generation": str(job.generation)}, study_uid)
-    queue = Queue(config)
+    catalog, queue = open_catalog(config), Queue(config)
     try:
-        live = queue.cancel(study_uid, job.generation)
+        return cancel_job(config, catalog, queue, _find(catalog, study_uid, generation))
+    finally:
+        queue.close()
+        catalog.close()
+
+
+def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
+    """Cancel a job, as `cancel`. Raises UsageError."""
+    note_command(config, "jobs cancel", {"generation": str(job.generation)}, job.study_uid, catalog=catalog)
+    try:
+        live = queue.cancel(job.study_uid, job.generation)
     except SQLAlchemyError as error:
         if job.state not in _CANCELLED:
             raise SpoolError(
                 f"the queue's database failed ({type(error).__name__}): check it, and try once more"
             ) from None
         live = 0  # there is no queue before the first worker has started
-    finally:
-        queue.close()
     if not live and job.state not in _CANCELLED:
         raise UsageError(f"the job is {job.state}: it has nothing queued or running")
-    catalog.set_state(study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
+    catalog.set_state(job.study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
     return f"cancelled; {live} queued or running workflows stopped, received images kept"
 
 

@@ -6,9 +6,10 @@ from sqlalchemy import func, select
 
 from dicomnode.store.catalog.database import Database
 from dicomnode.store.catalog.tables import reanalyses, studies
+from dicomnode.store.records import JobState
 
 #: States from which a study settles once more: its job has ended, and its results or its refusal stand.
-REANALYSED = ("analysed", "delivered", "committed", "refused", "failed")
+REANALYSED: tuple[JobState, ...] = ("analysed", "delivered", "committed", "refused", "failed")
 
 
 class Reanalyses(Database):
