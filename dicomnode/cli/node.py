@@ -97,7 +97,8 @@ def receive(
     from dicomnode.service import processes
 
     config = configure(config_file, "receiver")
-    processes.receive(config, processes.stopper(supervised=supervised), ready)
+    hurry = processes.Request()
+    processes.receive(config, processes.stopper(supervised=supervised, hurry=hurry), ready, hurry.is_made)
 
 
 @app.command()

@@ -12,6 +12,9 @@ from dicomnode.store.results_folder import results_folder
 
 log = logging.getLogger(__name__)
 
+#: Longer than `late_days` may be: an order is remembered for as long as it could be taken up twice.
+_KEPT_S = 60 * 86_400.0
+
 
 def take_up(config: Config, catalog: Catalog, now: float) -> list[str]:
     """Let the studies settle once more whose order has appeared; returns their UIDs.
@@ -24,6 +27,7 @@ def take_up(config: Config, catalog: Catalog, now: float) -> list[str]:
     table = config.worklist
     if table is None or not table.late_orders:
         return []
+    catalog.forget_late_orders(now - _KEPT_S)
     reopened = []
     for study in catalog.with_results(now - table.late_days * 86_400):
         folder = results_folder(config.storage.results, study.study_uid, study.generation)
@@ -37,7 +41,6 @@ def take_up(config: Config, catalog: Catalog, now: float) -> list[str]:
         except Exception as error:  # noqa: BLE001  (one image that cannot be read takes no other study's order away)
             logs.log_unexpected(log, error, "study %s: its order cannot be looked for", study.study_uid)
             continue
-        is_new = found is not None and catalog.note_late_order(study.study_uid, found.key, now)
-        if is_new and catalog.reopen(study.study_uid):
+        if found is not None and catalog.reopen_for_order(study.study_uid, found.key, now):
             reopened.append(study.study_uid)
     return reopened

@@ -31,11 +31,19 @@ def run_receiver(
     drain_s: float,
     stop: threading.Event,
     listening: Callable[[], None] = lambda: None,
+    hurry: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Sweep what dead receivers left, listen until `stop` is set, then end within `drain_s` and a little.
+    """Sweep what dead receivers left, listen until `stop` is set, then end within `drain_s` and a little of `hurry`.
 
-    `state`: the node's folder on this machine: the patients' key, the locks of a shared port. `listening` is called
-    once it does.
+    Args:
+        settings: the receiver's.
+        spool_root: the spool's folder.
+        state: the node's folder on this machine: the patients' key, the locks of a shared port.
+        catalog_url: the catalogue's database.
+        drain_s: so long open associations may go on once there is hurry.
+        stop: closes the port.
+        listening: called once it is open.
+        hurry: whether the end is urgent; until then open associations go on for as long as they last.
 
     Raises:
         SpoolError: spool, catalogue or address are not usable.
@@ -54,7 +62,7 @@ def run_receiver(
                 receiver.start()
             listening()
             stop.wait()
-            receiver.stop(drain_s)
+            receiver.stop(drain_s, hurry)
     finally:
         catalog.close()
 

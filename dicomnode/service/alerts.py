@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 
 #: A message that is being sent is nobody else's for so long; then whoever sent it has died.
 _CLAIMED_S = 300.0
+#: An alert that nobody has looked at for so long is a machine's that is gone, and ends.
+_UNSEEN_S = 86_400.0
+#: Messages that nobody has sent for so long are forgotten.
+_FORGET_S = 30 * 86_400.0
 #: How often messages that are due are looked for.
 _SEND_S = 1.0
 #: A message that is being sent when the node stops is waited for so long; else it is sent at the next start.
@@ -48,8 +52,9 @@ class Alerts:
         self._config, self._catalog, self._children = config, catalog, children
         self._clock, self._steady = clock, steady
         self._host = socket.gethostname()
-        self._receivers = [to.name for to in config.notify if "alert" in to.events]
+        self._well_s = config.alerts.away_minutes * 60
         self._bad_since: dict[str, float] = {}
+        self._well_since: dict[str, float] = {}
         self._peers: dict[str, str | None] = {}
         self._being_asked: set[str] = set()
         self._database = DatabaseAway(config, clock)
@@ -57,7 +62,9 @@ class Alerts:
     def look_at_node(self) -> list[str]:
         """Raise what has been bad for long enough, end what is over. Returns the keys of what changed."""
         now = self._clock()
-        self._catalog.forget_refusals(now - self._config.alerts.refused_minutes * 60 - 2 * PERIOD_S)
+        self._catalog.forget_refusals(now - self._config.alerts.refused_minutes * 60 - 2 * PERIOD_S, now)
+        longest_s = max((to.retry_for_s for to in self._config.notify), default=0.0)
+        self._catalog.forget_alert_messages(now - _FORGET_S - longest_s)
         found = conditions.find(self._config, self._catalog, self._children, dict(self._peers), now, self._host)
         raised = {alert.key: alert for alert in self._catalog.alerts()}
         changed = [one.key for one in found if self._judge(one, raised.get(one.key), now)]
@@ -66,6 +73,11 @@ class Alerts:
             if alert.key not in looked_at and alert.host == self._host:
                 self._end(alert, f"over, as it is no longer looked at: {alert.text}", now)
                 changed.append(alert.key)
+        if looked_at & raised.keys():
+            self._catalog.see_alerts(looked_at & raised.keys(), now)
+        for alert in self._catalog.unseen_alerts(now - _UNSEEN_S):
+            self._end(alert, f"over, as {alert.host} has not looked for a day: {alert.text}", now)
+            changed.append(alert.key)
         return changed
 
     def _unknown(self) -> set[str]:
@@ -73,23 +85,43 @@ class Alerts:
         return {f"{name}@{self._host}" for name in self._asked().keys() - self._peers.keys()}
 
     def _judge(self, one: HealthCondition, raised: Alert | None, now: float) -> bool:
+        if one.is_bad is not False or raised is None:
+            self._well_since.pop(one.key, None)
         if one.is_bad:
             since = self._bad_since.setdefault(one.key, self._steady())
             if raised is not None or self._steady() - since < one.for_s:
                 return False
-            if not self._catalog.raise_alert(Alert(one.key, self._host, one.text, now), self._receivers):
-                return False
-            log.error("ALERT: %s", one.text)
-            return True
+            return self._raise(Alert(one.key, self._host, one.text, now))
         if one.is_bad is False:
             self._bad_since.pop(one.key, None)
-            if raised is not None:
+            # What comes and goes is one alert: it is over once all has been well for a while.
+            if raised is not None and self._steady() - self._well_since.setdefault(one.key, self._steady()) >= (
+                self._well_s
+            ):
                 return self._end(raised, f"over: {raised.text}", now)
         return False
 
-    def _end(self, alert: Alert, text: str, now: float) -> bool:
-        if not self._catalog.end_alert(alert, text, self._receivers, now):
+    def _raise(self, alert: Alert) -> bool:
+        # Who asks for "certificate" is told of these by that event, step by step.
+        receivers = [
+            to.name
+            for to in self._config.notify
+            if "alert" in to.events and not (_is_certificate(alert) and "certificate" in to.events)
+        ]
+        if not self._catalog.raise_alert(alert, receivers):
             return False
+        log.error("ALERT: %s", alert.text)
+        return True
+
+    def _end(self, alert: Alert, text: str, now: float) -> bool:
+        receivers = [
+            to.name
+            for to in self._config.notify
+            if "alert" in to.events or (_is_certificate(alert) and "certificate" in to.events)
+        ]
+        if not self._catalog.end_alert(alert, text, receivers, now):
+            return False
+        self._well_since.pop(alert.key, None)
         log.warning("ALERT %s", text)
         return True
 
@@ -98,9 +130,9 @@ class Alerts:
         try:
             self._catalog.answers()
         except DatabaseError:
-            self._database.look(answers=False)
+            self._database.is_away()
         else:
-            self._database.look(answers=True)
+            self._database.answers(self._catalog)
 
     def ask_peers(self) -> list[threading.Thread]:
         """Ask every peer for a sign of life, each in a thread of its own: nothing waits for a peer that is away."""
@@ -124,6 +156,10 @@ class Alerts:
             return {}
         asked: dict[str, Destination] = {f"destination {d.name}": reach(d) for d in self._config.destination}
         return asked | {table.peer_name: DicomDestination(table.peer) for table in self._config.remotes}
+
+
+def _is_certificate(alert: Alert) -> bool:
+    return alert.key.startswith(conditions.CERTIFICATE)
 
 
 def _trouble(peer: Destination) -> str | None:
@@ -175,7 +211,8 @@ class AlertSender:
     def send_due(self, to: NotifyTable) -> int:
         """Send what is due to one receiver; returns how many messages it has taken. Raises SpoolError."""
         taken = 0
-        for message in self._catalog.due_alert_messages(to.name, self._clock(), _CLAIMED_S):
+        longest_s = max(to.retry_first_s, to.retry_longest_s)
+        for message in self._catalog.due_alert_messages(to.name, self._clock(), _CLAIMED_S, longest_s):
             taken += self._send(to, message)
         return taken
 

@@ -1,13 +1,16 @@
 """What can be wrong with the node itself, looked at once: `alerts` says who is told of it, and when it is over."""
 
+import hashlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from dicomnode.config import Config
+from dicomnode.network.certificates import inspect
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import WORKFLOW_VERSION
 
@@ -15,6 +18,8 @@ from dicomnode.workflows.queue import WORKFLOW_VERSION
 _WELL = 1.1
 #: So many failed starts in a row are no accident.
 _FAILURES = 3
+#: How the keys of certificates begin.
+CERTIFICATE = "certificate-"
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,13 @@ def find(
     return [
         *_disks(config, host),
         *_children(children, host),
-        _workers(config, catalog),
+        *_workers(config, catalog),
         *_peers(config, peers, host),
         *_refused(config, catalog, now),
         *_silent(config, catalog, now),
         *_dead_letters(config, catalog),
         *_audit(config, catalog, now),
+        *_certificates(config, now, host),
     ]
 
 
@@ -112,13 +118,13 @@ def _children(children: Sequence[Supervised], host: str) -> Iterator[HealthCondi
         yield HealthCondition(f"{child.name}@{host}", does_not or (None if child.failures else False), text)
 
 
-def _workers(config: Config, catalog: Catalog) -> HealthCondition:
-    lives = any(worker.version == WORKFLOW_VERSION for worker in catalog.workers("alive"))
+def _workers(config: Config, catalog: Catalog) -> Iterator[HealthCondition]:
     minutes = config.alerts.away_minutes
+    if not minutes:
+        return
+    lives = any(worker.version == WORKFLOW_VERSION for worker in catalog.workers("alive"))
     text = f"no worker has shown itself for {minutes:g} minutes: nothing is analysed or delivered"
-    return HealthCondition(
-        "no-worker", not lives and bool(minutes), text, max(minutes * 60, config.worker.dead_after_s)
-    )
+    yield HealthCondition("no-worker", not lives, text, max(minutes * 60, config.worker.dead_after_s))
 
 
 def _peers(config: Config, peers: Mapping[str, str | None], host: str) -> Iterator[HealthCondition]:
@@ -132,31 +138,36 @@ def _refused(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCon
     table = config.alerts
     if not table.refused:
         return
-    counted = catalog.refusals_since(now - table.refused_minutes * 60)
+    counted = catalog.refusals_between(now - table.refused_minutes * 60, now)
     count = sum(one.count for one in counted)
     why = "; ".join(f"{one.count} times «{one.why}» ({one.caller})" for one in counted[:3])
     text = f"{count} associations were refused in the last {table.refused_minutes:g} minutes: {why}"
-    yield HealthCondition("refused", True if count >= table.refused else None if count else False, text)
+    # The mark is in the key: nodes on one database that have different ones do not end each other's alerts.
+    key = f"refused-{table.refused}-in-{table.refused_minutes:g}"
+    yield HealthCondition(key, True if count >= table.refused else None if count else False, text)
 
 
 def _silent(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCondition]:
     hours = config.alerts.silent_hours
-    last = catalog.last_received()
     if not hours:
         return
+    last = catalog.last_received(now)
     since = "" if last is None else time.strftime(" (the last image came %Y-%m-%d %H:%M UTC)", time.gmtime(last))
     text = f"nothing has been received for {hours:g} hours{since}: see whether the senders reach the node"
     # A node that has never received anything is still being set up.
-    yield HealthCondition("silent", last is not None and now - last >= hours * 3600, text)
+    yield HealthCondition(f"silent-{hours:g}", last is not None and now - last >= hours * 3600, text)
 
 
 def _dead_letters(config: Config, catalog: Catalog) -> Iterator[HealthCondition]:
     if not config.alerts.dead_letters:
         return
     lost = catalog.dead_letters()
-    where = ", ".join(f"{count} to {name}" for name, count in lost.items())
-    text = f"objects that were not delivered and will not be retried: {where}; see `dicomnode jobs list --state failed`"
-    yield HealthCondition("dead-letters", bool(lost), text)
+    for name in sorted({*lost, *(d.name for d in config.destination)}):
+        text = (
+            f"{lost.get(name, 0)} objects were not delivered to {name} and will not be retried: see `dicomnode jobs "
+            "list --state failed`"
+        )
+        yield HealthCondition(f"dead-letters-{name}", name in lost, text)
 
 
 def _audit(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCondition]:
@@ -166,4 +177,15 @@ def _audit(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCondi
     count, oldest = catalog.audit_backlog()
     waits_s = 0.0 if oldest is None else now - oldest
     text = f"{count} audit messages wait, the oldest for {waits_s:.0f} s: see why the syslog server does not take them"
-    yield HealthCondition("audit", waits_s > table.warn_after_s or count > table.most_waiting / 2, text)
+    key = f"audit-{table.warn_after_s:g}-{table.most_waiting}"
+    yield HealthCondition(key, waits_s > table.warn_after_s or count > table.most_waiting / 2, text)
+
+
+def _certificates(config: Config, now: float, host: str) -> Iterator[HealthCondition]:
+    troubles: dict[Path, list[str]] = {}
+    for files in config.all_tls_files:
+        for one in inspect(files, datetime.fromtimestamp(now, UTC)):
+            troubles.setdefault(one.path, []).extend([] if one.ok else [one.text])
+    for path, texts in troubles.items():
+        key = f"{CERTIFICATE}{hashlib.sha256(str(path).encode()).hexdigest()[:16]}@{host}"
+        yield HealthCondition(key, bool(texts), "; ".join(dict.fromkeys(texts)) or str(path))

@@ -3,7 +3,6 @@
 The file lies in `storage.state`: a node that is started again and again while its database is away tells it once.
 """
 
-import hashlib
 import json
 import logging
 import socket
@@ -14,7 +13,8 @@ from dicomnode.config import Config, NotifyTable
 from dicomnode.errors import DicomnodeError
 from dicomnode.files import make_folder, write_whole
 from dicomnode.outbound.notify.sending import send
-from dicomnode.store.catalog.alerts import AlertState
+from dicomnode.store.catalog.alerts import Alert, event_id
+from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Event
 
 log = logging.getLogger(__name__)
@@ -31,53 +31,52 @@ class DatabaseAway:
         self._away_s = config.alerts.away_minutes * 60
         self._logged = False
 
-    def look(self, *, answers: bool) -> None:
-        """Note whether the database answers now; a message that is not taken is sent again at the next look."""
+    def is_away(self) -> None:
+        """Note that the database does not answer; a message that is not taken is sent again at the next call."""
         since, told = self._read()
-        if answers and since is not None:
-            self._over(since, told)
-        elif not answers and since is None:
+        if since is None:
             self._write(self._clock(), set())
-        elif not answers and since is not None and self._away_s and self._clock() - since >= self._away_s:
+        elif self._away_s and self._clock() - since >= self._away_s:
             minutes = (self._clock() - since) / 60
             text = f"the database has not answered for {minutes:.0f} minutes: nothing is received or delivered"
             if not self._logged:
                 log.error("ALERT: %s", text)
                 self._logged = True
-            self._tell("alert", text, since, [to for to in self._receivers() if to.name not in told], told.add)
-            self._write(since, told)
+            left = [to for to in self._receivers() if to.name not in told]
+            if left:
+                self._write(since, told | self._tell(self._alert(text, since), left))
 
-    def _over(self, since: float, told: set[str]) -> None:
+    def answers(self, catalog: Catalog) -> None:
+        """Note that the database answers; that it does again is told as of any alert. Raises SpoolError."""
+        since, told = self._read()
+        if since is None:
+            return
         text = f"over: the database answers again, after {(self._clock() - since) / 60:.0f} minutes"
         if self._logged or told:
             log.warning("ALERT %s", text)
         self._logged = False
-        left = set(told) & {to.name for to in self._receivers()}
-        self._tell("alert-over", text, since, [to for to in self._receivers() if to.name in left], left.discard)
-        if left:
-            self._write(since, left)
-        else:
-            self._path.unlink(missing_ok=True)
+        receivers = [to.name for to in self._receivers() if to.name in told]
+        catalog.tell_over(self._alert(text, since), text, receivers, self._clock())
+        self._path.unlink(missing_ok=True)
 
     def _receivers(self) -> list[NotifyTable]:
         return [to for to in self._config.notify if "alert" in to.events]
 
-    def _tell(
-        self,
-        state: AlertState,
-        text: str,
-        since: float,
-        receivers: list[NotifyTable],
-        done: Callable[[str], None],
-    ) -> None:
-        key = hashlib.sha256(f"database {socket.gethostname()} {since!r} {state}".encode()).hexdigest()[:32]
+    def _alert(self, text: str, since: float) -> Alert:
+        host = socket.gethostname()
+        return Alert(f"database@{host}", host, text, since)
+
+    def _tell(self, alert: Alert, receivers: list[NotifyTable]) -> set[str]:
+        """Tell them; returns the names of those who have taken it."""
+        told = set()
         for to in receivers:
             try:
-                send(self._config, to, Event(key, "", 0, state, text, self._clock()), None)
+                send(self._config, to, Event(event_id(alert, "alert"), "", 0, "alert", alert.text, self._clock()), None)
             except DicomnodeError as error:
                 log.warning("notification failed, will retry: %s", error)
             else:
-                done(to.name)
+                told.add(to.name)
+        return told
 
     def _read(self) -> tuple[float | None, set[str]]:
         """Since when it is away, and who was told."""

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
 
@@ -24,8 +25,17 @@ log = logging.getLogger(__name__)
 _AWAKE_S = 0.5
 
 
-def receive(config: Config, stop: threading.Event, ready: int | None = None) -> None:
-    """Run the receiving process until `stop` is set; `ready` is the descriptor on which it says that it listens."""
+def receive(
+    config: Config, stop: threading.Event, ready: int | None = None, hurry: Callable[[], bool] = lambda: True
+) -> None:
+    """Run the receiving process until `stop` is set.
+
+    Args:
+        config: the node's.
+        stop: closes the port; open associations go on until their end.
+        ready: the descriptor on which the process says that it listens.
+        hurry: whether they may go on for `worker.drain_s` at most.
+    """
     prepare_folders(config)
     storage = config.storage
     # Always: at a change of the configuration the next one listens before this one ends.
@@ -45,6 +55,7 @@ def receive(config: Config, stop: threading.Event, ready: int | None = None) -> 
             config.worker.drain_s,
             stop,
             listening,
+            hurry,
         )
 
 
@@ -142,11 +153,8 @@ def _permitted(caller: CallerTable) -> PermittedCaller:
     )
 
 
-class Reload:
-    """A request to read the configuration anew, which SIGHUP makes and the main thread takes.
-
-    As in `_Stop`, the handler takes no lock: it only puts a mark.
-    """
+class Request:
+    """What a signal asks for and the main thread looks for. As with `_Stop`, handler takes no lock: it puts a mark."""
 
     def __init__(self) -> None:
         self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -155,18 +163,22 @@ class Reload:
         """Make the request, from a signal handler or anywhere else."""
         self._asked.put(None)
 
+    def is_made(self) -> bool:
+        """Whether it was made and not taken."""
+        return not self._asked.empty()
+
     def taken(self) -> bool:
         """Whether it was made since the last call; several requests are one."""
         asked = False
-        while not self._asked.empty():
+        while self.is_made():
             self._asked.get()
             asked = True
         return asked
 
 
-def reloader() -> Reload:
-    """Return the request that SIGHUP makes."""
-    reload = Reload()
+def reloader() -> Request:
+    """Return the request to read the configuration anew, which SIGHUP makes."""
+    reload = Request()
     signal.signal(signal.SIGHUP, lambda _signal, _frame: reload.ask())
     return reload
 
@@ -207,12 +219,23 @@ class _Stop(threading.Event):
         return True
 
 
-def stopper(*, supervised: bool) -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set, and the end of standard input for a supervised child."""
+def stopper(*, supervised: bool, hurry: Request | None = None) -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set, and the end of standard input for a supervised child.
+
+    Where `hurry` is given, these make that request too, and SIGHUP sets the event without it: end, in your own time.
+    """
     stop = _Stop()
 
-    def handle(_signal: int, _frame: FrameType | None) -> None:
+    def end() -> None:
+        if hurry is not None:
+            hurry.ask()
         stop.ask()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        end()
+
+    if hurry is not None:
+        signal.signal(signal.SIGHUP, lambda _signal, _frame: stop.ask())
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
@@ -222,7 +245,7 @@ def stopper(*, supervised: bool) -> threading.Event:
             # Not sys.stdin: its lock, held by this thread, would stop the interpreter from ending.
             while os.read(0, 4096):
                 pass
-            stop.ask()
+            end()
 
         threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
     return stop

@@ -10,147 +10,39 @@ input close and drains too: nothing is left behind holding the port.
 """
 
 import logging
-import os
-import select
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from apscheduler.triggers.interval import IntervalTrigger
 
-from dicomnode import logs
 from dicomnode.audit import messages, trail
 from dicomnode.config import Config
 from dicomnode.errors import DatabaseError
 from dicomnode.registry.retraining import Retraining, trigger
-from dicomnode.retry import backoff_s
 from dicomnode.service import audit, reloading
 from dicomnode.service.alerts import Alerts, AlertSender
+from dicomnode.service.child import Child
 from dicomnode.service.clock import Housekeeping
 from dicomnode.service.database_away import DatabaseAway
-from dicomnode.service.processes import Reload, prepare_folders
+from dicomnode.service.processes import Request, prepare_folders
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import Queue
 
 log = logging.getLogger(__name__)
 
-#: A child that ends with one of these will not do better by being started again at once: configuration, bundle,
-#: weights.
-_NEEDS_A_PERSON = (2, 4)
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 #: What a child needs beyond `worker.drain_s`, to close its connections.
 _AFTER_DRAIN_S = 5.0
 #: So long new receivers may take until they listen.
 _LISTENING_S = 60.0
+#: No more of them are left behind: who reloads in a loop does not fill the memory with receivers.
+_MOST_LEAVING = 16
 #: How often the children are looked at.
 _LOOK_S = 0.2
 
 
-@dataclass
-class Child:
-    """A supervised process."""
-
-    name: str
-    arguments: list[str]
-    process: subprocess.Popen[bytes] | None = None
-    failures: int = 0
-    started_at: float = field(default=0.0)
-    start_again_at: float = field(default=0.0)
-    needs_a_person: bool = False
-    last_words: str = ""
-    #: Whether it says when it is ready, and where that is read.
-    tells: bool = False
-    told: int | None = None
-
-    def start(self) -> None:
-        """Start the process; its standard input is the line by which it notices that we are gone."""
-        command = [sys.executable, "-m", "dicomnode", *self.arguments, "--supervised"]
-        mine, its = os.pipe() if self.tells else (None, None)
-        more = [] if its is None else ["--ready", str(its)]
-        kept = () if its is None else (its,)
-        self.process = subprocess.Popen([*command, *more], stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=kept)
-        if its is not None:
-            os.close(its)
-        self._forget()
-        self.told = mine
-        assert self.process.stderr is not None
-        logs.pass_on(self.process.stderr, self.name, self._hear)
-        self.started_at = time.monotonic()
-        log.info("%s started as process %d", self.name, self.process.pid)
-
-    def tells_before(self, deadline: float, stop: threading.Event) -> bool:
-        """Wait for the process to say that it is ready; False: it has ended before, takes longer, or `stop` is set."""
-        while self.told is not None and time.monotonic() < deadline and not stop.is_set():
-            ready, _, _ = select.select([self.told], [], [], _LOOK_S)
-            if ready:
-                return os.read(self.told, 1) != b""
-        return False
-
-    def is_running(self) -> bool:
-        """Whether the process is there."""
-        return self.process is not None and self.process.poll() is None
-
-    def terminate(self) -> None:
-        """SIGTERM, without waiting."""
-        if self.process is not None:
-            self.process.terminate()
-
-    def _forget(self) -> None:
-        if self.told is not None:
-            os.close(self.told)
-            self.told = None
-
-    def _hear(self, words: str) -> None:
-        self.last_words = words
-
-    def watch(self) -> None:
-        """Start the process again if it has ended, after a pause that grows while it keeps failing."""
-        now = time.monotonic()
-        if self.process is None:
-            if now >= self.start_again_at:
-                self.start()
-            return
-        code = self.process.poll()
-        if code is None:
-            if self.failures and now - self.started_at > _LONGEST_PAUSE_S:
-                self.failures, self.last_words = 0, ""
-            return
-        self.failures += 1
-        self.needs_a_person = code in _NEEDS_A_PERSON
-        # By its process too: the workers of several machines that have lost one database bear the same names.
-        pause = backoff_s(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, self.failures, f"{self.name} {self.process.pid}")
-        if self.needs_a_person:
-            pause = _LONGEST_PAUSE_S
-        what = f"signal {-code}" if code < 0 else f"exit status {code}"
-        log.error("%s ended with %s; restarting in %.0f s", self.name, what, pause)
-        self._close()
-        self.start_again_at = now + pause
-
-    def stop(self, wait_s: float) -> None:
-        """SIGTERM, then SIGKILL after `wait_s` seconds: what is killed is taken up again at the next start."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            log.warning("%s did not finish within %.0f s, killing it", self.name, wait_s)
-            self.process.kill()
-            self.process.wait()
-        self._close()
-
-    def _close(self) -> None:
-        if self.process is not None and self.process.stdin is not None:
-            self.process.stdin.close()
-        self.process = None
-        self._forget()
-
-
-def serve(config: Config, path: Path, stop: threading.Event, reload: Reload) -> None:
+def serve(config: Config, path: Path, stop: threading.Event, reload: Request) -> None:
     """Run the node until `stop` is set; take up the changed configuration each time that `reload` is.
 
     The receivers are started first and stopped last, and at a change the new ones listen before the old ones end: the
@@ -194,7 +86,7 @@ def _run(
     receivers: list[Child],
     leaving: list[Child],
     stop: threading.Event,
-    reload: Reload,
+    reload: Request,
 ) -> Config | None:
     """Run all but the receivers under one configuration. Returns the next one; None: the node ends."""
     audit.begin(config, catalog)
@@ -222,7 +114,9 @@ def _run(
         while following is None and not stop.wait(_LOOK_S):
             for child in (*receivers, *workers):
                 child.watch()
-            leaving[:] = [child for child in leaving if child.is_running()]
+            leaving[:] = [child for child in leaving if not child.has_left()]
+            for child in leaving[:-_MOST_LEAVING]:
+                child.terminate()
             if reload.taken():
                 following = _reloaded(config, path, receivers, leaving, stop)
     finally:
@@ -253,7 +147,7 @@ def _reloaded(
         drain(started, 0.0)
         return None
     for child in receivers:
-        child.terminate()
+        child.leave()
     leaving += receivers
     receivers[:] = started
     log.info("reloaded %s", path)
@@ -264,7 +158,7 @@ def _open(config: Config) -> Catalog:
     try:
         return Catalog.open(config.catalog_url, config.storage.state)
     except DatabaseError:
-        DatabaseAway(config).look(answers=False)  # started again and again, the node tells it in the end
+        DatabaseAway(config).is_away()  # started again and again, the node tells it in the end
         raise
 
 

@@ -4,7 +4,8 @@ An alert is raised, and ended, in one transaction with its messages: none is tol
 """
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +16,10 @@ from dicomnode.store.catalog.tables import alert_messages, alerts, deliveries, j
 
 #: Refused associations are counted by periods of so many seconds.
 PERIOD_S = 300
-#: So much of a reason or a caller is kept, characters.
-_LONGEST = 200
+#: So much of a reason or a caller is kept, characters, and of an alert's text.
+_LONGEST, _LONGEST_TEXT = 200, 1000
+#: An image whose time lies further ahead came while a clock was wrong.
+_AHEAD_S = 86_400.0
 AlertState = Literal["alert", "alert-over"]
 
 
@@ -68,12 +71,26 @@ class AlertRows(Database):
     def alerts(self) -> list[Alert]:
         """Return what is raised, the oldest first."""
         with self._read() as connection:
-            rows = connection.execute(select(alerts).order_by(alerts.c.raised_at, alerts.c.key))
+            columns = [c for c in alerts.c if c.name != "seen_at"]
+            rows = connection.execute(select(*columns).order_by(alerts.c.raised_at, alerts.c.key))
+            return [Alert(**row._mapping) for row in rows]
+
+    def see_alerts(self, keys: Collection[str], now: float) -> None:
+        """Note that somebody still looks at what these alerts are about."""
+        with self._write() as connection:
+            connection.execute(alerts.update().where(alerts.c.key.in_(keys)).values(seen_at=now))
+
+    def unseen_alerts(self, before: float) -> list[Alert]:
+        """Return the alerts that nobody has looked at since then: their machine is gone."""
+        columns = [c for c in alerts.c if c.name != "seen_at"]
+        with self._read() as connection:
+            rows = connection.execute(select(*columns).where(alerts.c.seen_at < before))
             return [Alert(**row._mapping) for row in rows]
 
     def raise_alert(self, alert: Alert, receivers: Sequence[str]) -> bool:
         """Raise an alert, with a message to each receiver. False, and nothing: it is raised already."""
-        new = self._insert(alerts).values(vars(alert)).on_conflict_do_nothing()
+        values = {**vars(alert), "text": alert.text[:_LONGEST_TEXT], "seen_at": alert.raised_at}
+        new = self._insert(alerts).values(values).on_conflict_do_nothing()
         with self._write() as connection:
             if connection.execute(new.execution_options(preserve_rowcount=True)).rowcount != 1:
                 return False
@@ -91,9 +108,22 @@ class AlertRows(Database):
                 connection.execute(insert(alert_messages).values(message))
         return True
 
-    def due_alert_messages(self, receiver: str, now: float, claimed_s: float) -> list[AlertMessage]:
-        """Claim the messages to a receiver that are due, for `claimed_s`: another node does not send them too."""
-        mine = (alert_messages.c.receiver == receiver) & (alert_messages.c.due_at <= now)
+    def tell_over(self, alert: Alert, text: str, receivers: Sequence[str], now: float) -> None:
+        """Leave messages that an alert is over which was not raised here; a second call changes nothing."""
+        with self._write() as connection:
+            for message in _messages(alert, "alert-over", text, now, receivers):
+                connection.execute(self._insert(alert_messages).values(message).on_conflict_do_nothing())
+
+    def due_alert_messages(
+        self, receiver: str, now: float, claimed_s: float, longest_s: float = math.inf
+    ) -> list[AlertMessage]:
+        """Claim the messages to a receiver that are due, for `claimed_s`: another node does not send them too.
+
+        `longest_s` is the longest pause before a next attempt: what is due later was put off by a clock that has been
+        set back since, and is due now.
+        """
+        due = (alert_messages.c.due_at <= now) | (alert_messages.c.due_at > now + max(claimed_s, longest_s))
+        mine = (alert_messages.c.receiver == receiver) & due
         columns = [c for c in alert_messages.c if c.name != "due_at"]
         query = select(*columns).where(mine).order_by(alert_messages.c.at).limit(20)
         with self._read() as connection:  # most looks find nothing, and need no writer's turn
@@ -118,6 +148,11 @@ class AlertRows(Database):
         with self._write() as connection:
             connection.execute(alert_messages.delete().where(_key_of(message)))
 
+    def forget_alert_messages(self, before: float) -> None:
+        """Forget messages of before this time: nobody has sent them, as their receiver is no longer configured."""
+        with self._write() as connection:
+            connection.execute(alert_messages.delete().where(alert_messages.c.at < before))
+
     # What alerts are about
 
     def note_refusals(self, counted: Sequence[RefusalCount], now: float) -> None:
@@ -132,23 +167,25 @@ class AlertRows(Database):
                 more = {"count": refusals.c.count + one.count, "caller": caller}
                 connection.execute(row.on_conflict_do_update(index_elements=["period", "why"], set_=more))
 
-    def refusals_since(self, since: float) -> list[RefusalCount]:
+    def refusals_between(self, since: float, now: float) -> list[RefusalCount]:
         """Return the refused associations from the period of `since` on, by reason, the most frequent first."""
-        chosen = refusals.c.period >= int(since // PERIOD_S)
+        chosen = refusals.c.period.between(int(since // PERIOD_S), int(now // PERIOD_S) + 1)
         total = func.sum(refusals.c.count)
         query = select(refusals.c.why, func.max(refusals.c.caller), total).where(chosen).group_by(refusals.c.why)
         with self._read() as connection:
             return [RefusalCount(why, caller, int(n)) for why, caller, n in connection.execute(query.order_by(-total))]
 
-    def forget_refusals(self, before: float) -> None:
-        """Remove the counts of the periods that ended before this time."""
+    def forget_refusals(self, before: float, now: float) -> None:
+        """Remove the counts of the periods that ended before this time, and of those that a wrong clock has made."""
+        first, last = int(before // PERIOD_S), int(now // PERIOD_S) + 1
         with self._write() as connection:
-            connection.execute(refusals.delete().where(refusals.c.period < int(before // PERIOD_S)))
+            connection.execute(refusals.delete().where(~refusals.c.period.between(first, last)))
 
-    def last_received(self) -> float | None:
+    def last_received(self, now: float) -> float | None:
         """Return when the last image came; None: none ever did."""
+        query = select(func.max(studies.c.last_seen)).where(studies.c.last_seen <= now + _AHEAD_S)
         with self._read() as connection:
-            return connection.execute(select(func.max(studies.c.last_seen))).scalar()
+            return connection.execute(query).scalar()
 
     def dead_letters(self) -> dict[str, int]:
         """Return how many objects of failed jobs were rejected or given up, by destination."""
@@ -160,11 +197,22 @@ class AlertRows(Database):
             return {str(row[0]): int(row[1]) for row in connection.execute(query.order_by(deliveries.c.destination))}
 
 
+def event_id(alert: Alert, state: AlertState) -> str:
+    """Return what tells an alert's beginning, and its end, from all others."""
+    return hashlib.sha256(f"{alert.key} {alert.raised_at!r} {state}".encode()).hexdigest()[:32]
+
+
 def _messages(
     alert: Alert, state: AlertState, text: str, at: float, receivers: Sequence[str]
 ) -> list[dict[str, object]]:
-    event_id = hashlib.sha256(f"{alert.key} {alert.raised_at!r} {state}".encode()).hexdigest()[:32]
-    one = {"event_id": event_id, "state": state, "text": text, "at": at, "attempts": 0, "due_at": at}
+    one = {
+        "event_id": event_id(alert, state),
+        "state": state,
+        "text": text[:_LONGEST_TEXT],
+        "at": at,
+        "attempts": 0,
+        "due_at": at,
+    }
     return [{**one, "receiver": receiver} for receiver in receivers]
 
 

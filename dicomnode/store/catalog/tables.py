@@ -321,7 +321,7 @@ registry_risks = Table(
 )
 Index("registry_risks_patient", registry_risks.c.patient)
 
-#: What is wrong with the node now, and was told; `host` raised it.
+#: What is wrong with the node now, and was told; `host` raised it; `seen_at`: it was last looked at.
 alerts = Table(
     "alerts",
     metadata,
@@ -329,6 +329,7 @@ alerts = Table(
     Column("host", String, nullable=False),
     Column("text", Text, nullable=False),
     Column("raised_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
 )
 
 #: Messages about alerts on their way. `serve` sends them, since a worker may be what is missing.

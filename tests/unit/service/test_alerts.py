@@ -10,6 +10,7 @@ import pytest
 
 from dicomnode import config
 from dicomnode.errors import DatabaseError
+from dicomnode.network.certificates import TlsFinding
 from dicomnode.service import conditions
 from dicomnode.service.alerts import Alerts, AlertSender
 from dicomnode.service.database_away import FILE, DatabaseAway
@@ -93,6 +94,15 @@ def fill(monkeypatch: pytest.MonkeyPatch, free_gb: float) -> None:
     monkeypatch.setattr(conditions.shutil, "disk_usage", lambda _path: usage._replace(free=int(free_gb * 1e9)))
 
 
+def over(site: Site) -> list[str]:
+    """What is over, once it has been well for a while, and not before."""
+    assert site.alerts.look_at_node() == []
+    site.now += 599
+    assert site.alerts.look_at_node() == []
+    site.now += 1
+    return site.alerts.look_at_node()
+
+
 def ask(site: Site) -> None:
     for thread in site.alerts.ask_peers():
         thread.join()
@@ -114,7 +124,7 @@ def test_a_full_disk_is_told_once_over_restarts_and_once_when_there_is_room(
     assert site.alerts.look_at_node() == [] and site.told() == []
     fill(monkeypatch, 6)
     site.start()
-    assert site.alerts.look_at_node() == [key]
+    assert over(site) == [key]
     ((event, reason),) = site.told()
     assert event == "alert-over" and reason.startswith("over: 4.9 GB free")
     assert site.alerts.look_at_node() == [] and site.told() == []
@@ -131,7 +141,7 @@ def test_a_worker_that_does_not_start_is_told_with_its_last_words(site: Site) ->
     site.process.failures = 2
     assert site.alerts.look_at_node() == []
     site.process.failures, site.process.needs_a_person = 0, False
-    site.alerts.look_at_node()
+    assert len(over(site)) == 1
     assert [event for event, _ in site.told()] == ["alert-over"]
 
 
@@ -152,7 +162,7 @@ def test_no_worker_anywhere(site: Site) -> None:
     site.now += 1
     assert site.alerts.look_at_node() == ["no-worker"]
     site.catalog.register_worker("other", WORKFLOW_VERSION)
-    assert site.alerts.look_at_node() == ["no-worker"]
+    assert over(site) == ["no-worker"]
     assert [event for event, _ in site.told()] == ["alert", "alert-over"]
 
 
@@ -172,7 +182,7 @@ def test_a_peer_that_is_away_for_long_enough(tmp_path: Path) -> None:
         site.start()
         assert site.alerts.look_at_node() == []  # not known yet: what was told stands
         site.alerts._peers = {"destination pacs": None, "worklist": "no connection"}
-        assert [key.partition("@")[0] for key in site.alerts.look_at_node()] == ["destination pacs"]
+        assert [key.partition("@")[0] for key in over(site)] == ["destination pacs"]
         assert [event for event, _ in site.told()] == ["alert", "alert", "alert-over"]
     finally:
         site.close()
@@ -192,13 +202,13 @@ def test_refused_associations(site: Site) -> None:
     site.catalog.note_refusals([RefusalCount("calling AE title or address not recognised", "CT9 at 192.0.2.1", 9)], NOW)
     assert site.alerts.look_at_node() == []
     site.catalog.note_refusals([RefusalCount("calling AE title or address not recognised", "CT9 at 192.0.2.1", 1)], NOW)
-    assert site.alerts.look_at_node() == ["refused"]
+    assert site.alerts.look_at_node() == ["refused-10-in-60"]
     ((_, reason),) = site.told()
     assert "10 associations were refused" in reason and "CT9 at 192.0.2.1" in reason
     site.now += 1800
     assert site.alerts.look_at_node() == []
     site.now += 2700
-    assert site.alerts.look_at_node() == ["refused"]
+    assert over(site) == ["refused-10-in-60"]
     assert [event for event, _ in site.told()] == ["alert-over"]
 
 
@@ -207,9 +217,15 @@ def test_a_silence(site: Site) -> None:
     receive(site.catalog, NOW - 96 * 3600 + 1)
     assert site.alerts.look_at_node() == []
     site.now += 1
-    assert site.alerts.look_at_node() == ["silent"]
+    assert site.alerts.look_at_node() == ["silent-96"]
     site.catalog.record(Instance("1.2.2", "1.9", "1.2", "1.5", "/y", "1" * 64, 1, site.now, None, "a" * 64))
-    assert site.alerts.look_at_node() == ["silent"]
+    assert over(site) == ["silent-96"]
+
+
+def test_an_image_of_a_clock_that_was_years_ahead_hides_no_silence(site: Site) -> None:
+    receive(site.catalog, NOW - 97 * 3600)
+    site.catalog.record(Instance("1.3.1", "1.9", "1.3", "1.5", "/z", "2" * 64, 1, NOW + 1e8, None, "a" * 64))
+    assert site.alerts.look_at_node() == ["silent-96"]
 
 
 def test_dead_letters(site: Site) -> None:
@@ -218,8 +234,10 @@ def test_dead_letters(site: Site) -> None:
     site.catalog.plan_delivery("1.2", 1, "pacs", "seg", "1.9", "2.1", "/out", now=NOW)
     site.catalog.mark_delivery("1.2", 1, "pacs", "seg", "rejected", status=1, text="no", attempts=1, now=NOW)
     site.catalog.set_state("1.2", 1, "failed", "no", now=NOW)
-    assert site.alerts.look_at_node() == ["dead-letters"]
-    assert "1 to pacs" in site.told()[0][1]
+    assert site.alerts.look_at_node() == ["dead-letters-pacs"]
+    assert "1 objects were not delivered to pacs" in site.told()[0][1]
+    site.catalog.set_state("1.2", 1, "cancelled", "given up", now=NOW)
+    assert site.alerts.look_at_node() == ["dead-letters-pacs"]  # it is not configured, so no longer looked at
 
 
 def test_an_audit_outbox_that_grows(tmp_path: Path) -> None:
@@ -230,7 +248,7 @@ def test_an_audit_outbox_that_grows(tmp_path: Path) -> None:
             connection.exec_driver_sql(
                 f"INSERT INTO audit_outbox (message_id, event, at, xml) VALUES ('m', '1', {NOW - 901}, '')"
             )
-        assert site.alerts.look_at_node() == ["audit"]
+        assert [key.partition("-")[0] for key in site.alerts.look_at_node()] == ["audit"]
     finally:
         site.close()
 
@@ -278,6 +296,116 @@ def test_what_nobody_takes_is_dropped_in_the_end(site: Site, caplog: pytest.LogC
     assert site.told() == []
 
 
+def test_what_comes_and_goes_is_one_alert(site: Site) -> None:
+    site.catalog.note_refusals([RefusalCount("why", "CT9", 1)], NOW)
+    for _ in range(50):
+        site.process.failures = 3
+        site.alerts.look_at_node()
+        site.process.failures = 0
+        site.now += 120
+        site.alerts.look_at_node()
+    assert [event for event, _ in site.told()] == ["alert"]
+    site.now += 600
+    site.alerts.look_at_node()
+    assert [event for event, _ in site.told()] == ["alert-over"]
+
+
+def test_a_clock_that_is_set_back_holds_no_message_up(site: Site) -> None:
+    site.now += 86_400
+    site.process.failures = 3
+    assert len(site.alerts.look_at_node()) == 1
+    site.catalog.note_refusals([RefusalCount("why", "CT9", 100)], site.now)
+    site.now -= 86_400
+    assert [event for event, _ in site.told()] == ["alert"]
+    assert site.alerts.look_at_node() == []  # refusals of tomorrow do not count today
+
+
+def test_messages_to_a_receiver_that_is_gone_are_not_kept_for_ever(site: Site) -> None:
+    site.process.failures = 3
+    site.alerts.look_at_node()
+    site.now += 33 * 86_400
+    site.alerts.look_at_node()
+    assert site.told() == []
+
+
+# Several machines on one database
+
+
+class Another:
+    """A second machine on the same database."""
+
+    def __init__(self, site: Site, monkeypatch: pytest.MonkeyPatch, folder: Path, alerts: str) -> None:
+        path = folder / "second.toml"
+        whole = (folder / "ae_config.toml").read_text()
+        path.write_text(whole.replace("[alerts]\n", f"[alerts]\n{alerts}\n"))
+        self.process = Process()
+        with monkeypatch.context() as patched:
+            patched.setattr("socket.gethostname", lambda: "second")
+            self.alerts = Alerts(config.load(path), site.catalog, [self.process], lambda: site.now, lambda: site.now)
+
+
+def test_two_machines_tell_what_is_the_databases_once_and_each_its_own(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = Another(site, monkeypatch, tmp_path, "")
+    receive(site.catalog, NOW - 96 * 3600)
+    site.process.failures = second.process.failures = 3
+    first_keys, second_keys = site.alerts.look_at_node(), second.alerts.look_at_node()
+    assert "silent-96" in first_keys and "silent-96" not in second_keys
+    assert second_keys == ["worker-0@second"]
+    assert len(site.told()) == 3
+
+
+def test_machines_with_other_marks_do_not_end_each_others_alerts(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = Another(site, monkeypatch, tmp_path, "silent_hours = 1\nrefused = 0\naway_minutes = 0")
+    receive(site.catalog, NOW - 7200)
+    assert second.alerts.look_at_node() == ["silent-1"]
+    for _ in range(20):
+        site.now += 60
+        assert site.alerts.look_at_node() == [] and second.alerts.look_at_node() == []
+
+
+def test_the_alerts_of_a_machine_that_is_gone_end(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = Another(site, monkeypatch, tmp_path, "")
+    second.process.failures = 3
+    assert second.alerts.look_at_node() == ["worker-0@second"]
+    site.now += 86_000
+    assert site.alerts.look_at_node() == [] and second.alerts.look_at_node() == []  # it still looks
+    site.now += 86_000
+    assert site.alerts.look_at_node() == []
+    site.now += 1000
+    assert site.alerts.look_at_node() == ["worker-0@second"]
+    assert "second has not looked for a day" in site.told()[-1][1]
+
+
+# Certificates
+
+
+def test_a_certificate_near_its_end_is_told_by_one_event_and_its_renewal_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok = False
+    path = tmp_path / "node.pem"
+    table = f'[tls]\ncertificate = "{path}"\nkey = "{path}"\nca_file = "{path}"\n'
+    site = Site(tmp_path, table)
+    try:
+        monkeypatch.setattr(
+            conditions, "inspect", lambda _files, _at: [TlsFinding(path, ok=ok, text="our certificate expires")]
+        )
+        (key,) = site.alerts.look_at_node()
+        assert key.startswith("certificate-")
+        assert site.told() == []  # the webhook asks for "certificate", and is told step by step
+        assert len(site.mails.mails) == 1  # this one for "alert" only
+        ok = True
+        assert over(site) == [key]
+        assert [event for event, _ in site.told()] == ["alert-over"]
+        assert len(site.mails.mails) == 2
+    finally:
+        site.close()
+
+
 # The database
 
 
@@ -295,45 +423,61 @@ def test_a_database_that_is_away_is_told_without_it(site: Site, monkeypatch: pyt
         site.now += 1
         site.alerts.look_at_database()
         site.alerts.look_at_database()
-        assert [json.loads(body)["event"] for _, body in site.hook.came] == ["alert"]
+        assert site.told() == [
+            ("alert", "the database has not answered for 10 minutes: nothing is received or delivered")
+        ]
         assert len(site.mails.mails) == 1
     site.start()
     site.alerts.look_at_database()
     site.alerts.look_at_database()
-    assert [json.loads(body)["event"] for _, body in site.hook.came] == ["alert", "alert-over"]
+    assert [event for event, _ in site.told()] == ["alert-over"]
     assert len(site.mails.mails) == 2
     assert not (site.config.storage.state / FILE).exists()
 
 
 def test_a_short_trouble_of_the_database_is_nobodys(site: Site) -> None:
     away = DatabaseAway(site.config, lambda: site.now)
-    away.look(answers=False)
+    away.is_away()
     site.now += 60
-    away.look(answers=True)
-    assert not site.hook.came
+    away.answers(site.catalog)
+    assert site.told() == []
     assert not (site.config.storage.state / FILE).exists()
 
 
 def test_a_receiver_that_is_away_too_gets_the_database_alert_later(site: Site) -> None:
     away = DatabaseAway(site.config, lambda: site.now)
-    away.look(answers=False)
+    away.is_away()
     site.now += 600
     site.hook.status = 500
-    away.look(answers=False)
+    away.is_away()
     site.hook.status = 200
-    away.look(answers=False)
-    away.look(answers=False)
+    away.is_away()
+    away.is_away()
     assert len(site.hook.came) == 2 and len(site.mails.mails) == 1
+    site.hook.came.clear()
     site.key.unlink()  # nothing can be signed
-    away.look(answers=True)
-    assert (site.config.storage.state / FILE).exists()
+    away.answers(site.catalog)
+    assert site.told() == []
     site.key.write_text("secret")
-    away.look(answers=True)
-    assert json.loads(site.hook.came[-1][1])["event"] == "alert-over"
+    site.now += 3600
+    assert [event for event, _ in site.told()] == ["alert-over"]
     assert not (site.config.storage.state / FILE).exists()
+
+
+def test_who_was_not_told_that_the_database_is_away_is_not_told_that_it_is_back(site: Site) -> None:
+    away = DatabaseAway(site.config, lambda: site.now)
+    away.is_away()
+    site.now += 600
+    site.hook.status = 500
+    away.is_away()
+    site.hook.status = 200
+    site.hook.came.clear()
+    away.answers(site.catalog)
+    assert site.told() == []
+    assert len(site.mails.mails) == 2
 
 
 def test_a_damaged_file_is_no_reason_to_fail(site: Site) -> None:
     (site.config.storage.state / FILE).write_text("{")
-    DatabaseAway(site.config, lambda: site.now).look(answers=False)
+    DatabaseAway(site.config, lambda: site.now).is_away()
     assert json.loads((site.config.storage.state / FILE).read_text())["since"] == NOW

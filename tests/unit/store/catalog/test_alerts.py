@@ -54,11 +54,11 @@ def test_refusals_are_counted_by_reason_and_forgotten(catalog: Catalog) -> None:
     note([RefusalCount("unknown", "X at 192.0.2.1", 3), RefusalCount("busy", "Y at 192.0.2.2", 1)], 10 * PERIOD_S)
     note([RefusalCount("unknown", "Z at 192.0.2.3", 2)], 10 * PERIOD_S + 1)
     note([RefusalCount("unknown", "Z at 192.0.2.3", 4)], 12 * PERIOD_S)
-    counted = catalog.refusals_since(10 * PERIOD_S)
+    counted = catalog.refusals_between(10 * PERIOD_S, 12 * PERIOD_S)
     assert [(one.why, one.count) for one in counted] == [("unknown", 9), ("busy", 1)]
-    assert [one.count for one in catalog.refusals_since(11 * PERIOD_S)] == [4]
-    catalog.forget_refusals(12 * PERIOD_S)
-    assert [one.count for one in catalog.refusals_since(0)] == [4]
+    assert [one.count for one in catalog.refusals_between(11 * PERIOD_S, 12 * PERIOD_S)] == [4]
+    catalog.forget_refusals(12 * PERIOD_S, 12 * PERIOD_S)
+    assert [one.count for one in catalog.refusals_between(0, 1e6)] == [4]
 
 
 def test_dead_letters_are_those_of_failed_jobs(catalog: Catalog) -> None:
@@ -71,7 +71,7 @@ def test_dead_letters_are_those_of_failed_jobs(catalog: Catalog) -> None:
     assert catalog.dead_letters() == {"pacs": 2}
     catalog.set_state("1.2", 1, "cancelled", "given up", now=150.0)
     assert catalog.dead_letters() == {}
-    assert catalog.last_received() == 100.0
+    assert catalog.last_received(1000.0) == 100.0
 
 
 def test_a_notice_counts_until_the_job_changes(catalog: Catalog) -> None:
@@ -126,9 +126,18 @@ def test_those_that_wait_can_be_taken_off_the_list(catalog: Catalog) -> None:
 
 
 def test_a_late_order_is_taken_up_once(catalog: Catalog) -> None:
-    assert catalog.note_late_order("1.2", "k", 1.0)
-    assert not catalog.note_late_order("1.2", "k", 2.0)
-    assert catalog.note_late_order("1.2", "another", 3.0)
+    settled(catalog, "1.2")
+    assert not catalog.reopen_for_order("1.2", "k", 1.0)  # its results are not made yet
+    catalog.set_state("1.2", 1, "delivered", None, now=120.0)
+    assert catalog.reopen_for_order("1.2", "k", 130.0)
+    catalog.settle("1.2", 140.0, held=None)
+    catalog.set_state("1.2", 2, "delivered", None, now=150.0)
+    assert not catalog.reopen_for_order("1.2", "k", 160.0)
+    assert catalog.reopen_for_order("1.2", "another", 170.0)
+    catalog.settle("1.2", 180.0, held=None)
+    catalog.set_state("1.2", 3, "delivered", None, now=190.0)
+    catalog.forget_late_orders(131.0)
+    assert catalog.reopen_for_order("1.2", "k", 200.0)
 
 
 def test_the_jobs_of_a_choice(catalog: Catalog) -> None:

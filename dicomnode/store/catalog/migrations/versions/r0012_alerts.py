@@ -15,6 +15,7 @@ def upgrade() -> None:
         sa.Column("host", sa.String, nullable=False),
         sa.Column("text", sa.Text, nullable=False),
         sa.Column("raised_at", sa.Float, nullable=False),
+        sa.Column("seen_at", sa.Float, nullable=False),
     )
     op.create_table(
         "alert_messages",
