@@ -84,14 +84,15 @@ RETRIES: Final[dict[str, Any]] = {
 }
 
 
-#: Set once the lease was given back: what still runs then ends without a word.
+#: Set once the lease is given back: what still runs then goes no further, and ends with the process.
 _leaving = threading.Event()
 
 
 def exit_without_lease() -> NoReturn:
     """End this process at once: no `finally`, no thread that writes another line."""
-    if _leaving.is_set():
-        os._exit(0)
+    while _leaving.is_set():
+        # The main thread is giving the work to others, and ends the process then.
+        time.sleep(_LAST_STEPS_S)
     log.critical("this worker missed its heartbeat for too long: its work has been reassigned, exiting")
     logging.shutdown()
     os._exit(LOST_LEASE_STATUS)

@@ -28,10 +28,18 @@ class RemovalNotices(Ledger):
         return [(Study(*row[:-1]), row[-1]) for row in rows]
 
     def notice_removal(self, study: Study, reason: str, now: float) -> None:
-        """Note that a person is told of a removal to come, and leave the event to tell."""
+        """Note that a person is told of a removal to come, and leave the event to tell.
+
+        Nothing, where another node on this database was quicker.
+        """
         digest = hashlib.sha256(f"{study.study_uid} {study.generation} expiring {now!r}".encode()).hexdigest()[:32]
         event = Event(digest, study.study_uid, study.generation, "expiring", reason, now)
         row = self._insert(removal_notices).values(study_uid=study.study_uid, generation=study.generation, at=now)
+        mine = (jobs.c.study_uid == study.study_uid) & (jobs.c.generation == study.generation)
+        before = removal_notices.c.at < select(jobs.c.updated_at).where(mine).scalar_subquery()
+        row = row.on_conflict_do_update(
+            index_elements=["study_uid", "generation"], set_={"at": now}, where=before
+        ).execution_options(preserve_rowcount=True)
         with self._write() as connection:
-            connection.execute(row.on_conflict_do_update(index_elements=["study_uid", "generation"], set_={"at": now}))
-            connection.execute(insert(events).values(vars(event)))
+            if connection.execute(row).rowcount == 1:
+                connection.execute(insert(events).values(vars(event)))

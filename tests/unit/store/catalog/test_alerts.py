@@ -81,11 +81,14 @@ def test_a_notice_counts_until_the_job_changes(catalog: Catalog) -> None:
     ((study, noticed_at),) = catalog.set_aside("held", 111.0)
     assert noticed_at is None
     catalog.notice_removal(study, "goes soon", 200.0)
+    catalog.notice_removal(study, "goes soon", 201.0)  # another node, at the same moment
     assert catalog.set_aside("held", 300.0) == [(study, 200.0)]
     assert [e.state for e in catalog.events(10)] == ["held", "expiring"]
     catalog.set_state("1.2", 1, "cancelled", "manually", now=250.0)
     ((_, noticed_at),) = catalog.set_aside("cancelled", 300.0)
     assert noticed_at is None
+    catalog.notice_removal(study, "goes soon", 310.0)
+    assert [e.state for e in catalog.events(10)].count("expiring") == 2
 
 
 @pytest.mark.parametrize("state", ["queued", "held", "cancelled"])
