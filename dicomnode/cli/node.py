@@ -43,13 +43,23 @@ def serve(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode serve --config ae_config.toml
     """
-    from dicomnode.operations import exposure
-    from dicomnode.service import processes, supervisor
+    from dicomnode.service import child
 
-    config = configure(config_file, "serve")
-    for one in exposure.find(config, config_file):
-        log.warning("NOT SAFE (%s): %s", one.what, one.text)
-    supervisor.serve(config, config_file, processes.stopper(supervised=False), processes.reloader())
+    # Before all else: the port is without a listener until it is there, and what follows takes seconds.
+    first = child.receiver(config_file, 0)
+    first.start(unheard=True)
+    try:
+        config = configure(config_file, "serve")
+        from dicomnode.operations import exposure
+        from dicomnode.service import processes, supervisor
+
+        stop, reload = processes.stopper(supervised=False), processes.reloader()
+        for one in exposure.find(config, config_file):
+            log.warning("NOT SAFE (%s): %s", one.what, one.text)
+    except BaseException:
+        first.abandon()
+        raise
+    supervisor.serve(config, config_file, stop, reload, first)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dicomnode import logs
 from dicomnode.retry import backoff_s
@@ -42,8 +43,11 @@ class Child:
     told: int | None = None
     leaving_since: float = field(default=0.0)
 
-    def start(self) -> None:
-        """Start the process; its standard input is the line by which it notices that we are gone."""
+    def start(self, *, unheard: bool = False) -> None:
+        """Start the process; its standard input is the line by which it notices that we are gone.
+
+        `unheard`: what it says waits until `listen`.
+        """
         command = [sys.executable, "-m", "dicomnode", *self.arguments, "--supervised"]
         mine, its = os.pipe() if self.tells else (None, None)
         more = [] if its is None else ["--ready", str(its)]
@@ -53,10 +57,22 @@ class Child:
             os.close(its)
         self._forget()
         self.told = mine
-        assert self.process.stderr is not None
-        logs.pass_on(self.process.stderr, self.name, self._hear)
         self.started_at = time.monotonic()
+        if not unheard:
+            self.listen()
+
+    def listen(self) -> None:
+        """Pass on what the process says."""
+        assert self.process is not None and self.process.stderr is not None
         log.info("%s started as process %d", self.name, self.process.pid)
+        logs.pass_on(self.process.stderr, self.name, self._hear)
+
+    def abandon(self) -> None:
+        """End an unheard process at once."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+        self._forget()
 
     def tells_before(self, deadline: float, stop: threading.Event) -> bool:
         """Wait for the process to say that it is ready; False: it has ended before, takes longer, or `stop` is set."""
@@ -139,3 +155,8 @@ class Child:
             self.process.stdin.close()
         self.process = None
         self._forget()
+
+
+def receiver(path: Path, index: int) -> Child:
+    """Return the receiver of this number; `path` is the configuration, which it reads for itself."""
+    return Child(f"receiver-{index}", ["receive", "--config", str(path)], tells=True)

@@ -12,7 +12,7 @@ input close and drains too: nothing is left behind holding the port.
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from apscheduler.triggers.interval import IntervalTrigger
@@ -23,7 +23,7 @@ from dicomnode.errors import DatabaseError
 from dicomnode.registry.retraining import Retraining, trigger
 from dicomnode.service import audit, reloading
 from dicomnode.service.alerts import Alerts, AlertSender
-from dicomnode.service.child import Child
+from dicomnode.service.child import Child, receiver
 from dicomnode.service.clock import Housekeeping
 from dicomnode.service.database_away import DatabaseAway
 from dicomnode.service.processes import Request, prepare_folders
@@ -42,7 +42,7 @@ _MOST_LEAVING = 16
 _LOOK_S = 0.2
 
 
-def serve(config: Config, path: Path, stop: threading.Event, reload: Request) -> None:
+def serve(config: Config, path: Path, stop: threading.Event, reload: Request, first: Child) -> None:
     """Run the node until `stop` is set; take up the changed configuration each time that `reload` is.
 
     The receivers are started first and stopped last, and at a change the new ones listen before the old ones end: the
@@ -53,12 +53,15 @@ def serve(config: Config, path: Path, stop: threading.Event, reload: Request) ->
         path: the configuration file, which the children read for themselves.
         stop: ends the node.
         reload: asks for a look at the file. A file that is wrong, or needs a restart, changes nothing.
+        first: the first receiver, which was started already.
     """
-    prepare_folders(config)
-    reloading.note_process(config)
-    receivers, leaving = _start_receivers(config, path), list[Child]()
+    first.listen()
+    receivers, leaving = [first], list[Child]()
     current: Config | None = config
     try:
+        prepare_folders(config)
+        reloading.note_process(config)
+        receivers += _start_receivers(path, range(1, config.node.receivers))
         catalog = _open(config)
         try:
             while current is not None:
@@ -71,9 +74,8 @@ def serve(config: Config, path: Path, stop: threading.Event, reload: Request) ->
         log.info("stopped")
 
 
-def _start_receivers(config: Config, path: Path) -> list[Child]:
-    arguments = ["receive", "--config", str(path)]
-    receivers = [Child(f"receiver-{i}", arguments, tells=True) for i in range(config.node.receivers)]
+def _start_receivers(path: Path, numbers: Iterable[int]) -> list[Child]:
+    receivers = [receiver(path, i) for i in numbers]
     for child in receivers:
         child.start()
     return receivers
@@ -140,7 +142,7 @@ def _reloaded(
     changed = reloading.changed(config, path)
     if changed is None:
         return None
-    started = _start_receivers(changed, path)
+    started = _start_receivers(path, range(changed.node.receivers))
     deadline = time.monotonic() + _LISTENING_S
     if not all(child.tells_before(deadline, stop) for child in started):
         log.error("not reloaded: the receivers do not start with the changed configuration; all stays as it was")
