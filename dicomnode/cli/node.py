@@ -43,17 +43,17 @@ def serve(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode serve --config ae_config.toml
     """
-    from dicomnode.service import child
+    from dicomnode.service import child, signals
 
+    stop, reload = signals.stopper(supervised=False), signals.reloader()
     # Before all else: the port is without a listener until it is there, and what follows takes seconds.
     first = child.receiver(config_file, 0)
     first.start(unheard=True)
     try:
         config = configure(config_file, "serve")
         from dicomnode.operations import exposure
-        from dicomnode.service import processes, supervisor
+        from dicomnode.service import supervisor
 
-        stop, reload = processes.stopper(supervised=False), processes.reloader()
         for one in exposure.find(config, config_file):
             log.warning("NOT SAFE (%s): %s", one.what, one.text)
     except BaseException:
@@ -89,12 +89,12 @@ def work(
 
     Example: dicomnode work --config ae_config.toml --index 1 --device cuda:1
     """
-    from dicomnode.service import processes
+    from dicomnode.service import processes, signals
 
     config = configure(config_file, f"worker-{index}")
     if device:
         config = config.on_device(device)
-    processes.work(config, index, processes.stopper(supervised=supervised))
+    processes.work(config, index, signals.stopper(supervised=supervised))
 
 
 @app.command(hidden=True)
@@ -104,11 +104,11 @@ def receive(
     ready: Annotated[int | None, typer.Option("--ready", hidden=True)] = None,
 ) -> None:
     """Run a single receiver process (`serve` starts it)."""
-    from dicomnode.service import processes
+    from dicomnode.service import processes, signals
 
     config = configure(config_file, "receiver")
-    hurry = processes.Request()
-    processes.receive(config, processes.stopper(supervised=supervised, hurry=hurry), ready, hurry.is_made)
+    hurry = signals.Request()
+    processes.receive(config, signals.stopper(supervised=supervised, hurry=hurry), ready, hurry.is_made)
 
 
 @app.command()

@@ -26,7 +26,8 @@ from dicomnode.service.alerts import Alerts, AlertSender
 from dicomnode.service.child import Child, receiver
 from dicomnode.service.clock import Housekeeping
 from dicomnode.service.database_away import DatabaseAway
-from dicomnode.service.processes import Request, prepare_folders
+from dicomnode.service.processes import prepare_folders
+from dicomnode.service.signals import Request
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import Queue
 

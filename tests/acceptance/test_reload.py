@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pydicom
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
 
 from dicomnode.errors import DicomnodeError, PeerError
 from dicomnode.network import association
+from dicomnode.service import reloading
 from tests.faults.studies import make_study
 from tests.helpers.ports import free_port
 from tests.helpers.running import Node, storescu_process
@@ -19,7 +22,14 @@ from tests.helpers.waiting import PATIENCE, until
 
 CT1 = '[[node.callers]]\nae_title = "CT1"\n[[node.callers]]\nae_title = "STORESCU"\n'
 CT2 = '[[node.callers]]\nae_title = "CT2"\n'
-WORKER = "[worker]\nprocesses = 0\n"
+WORKER = "[worker]\nprocesses = 0\ndrain_s = 1\n"
+
+
+def started(node: Node) -> Path:
+    """The node's configuration, once the node can be asked to read it anew: its port is open before that."""
+    node.start()
+    until("serve is there", lambda: (node.config.storage.state / reloading.FILE).exists(), 60)
+    return node.config_path
 
 
 def takes(node: Node, calling: str, port: int | None = None) -> bool:
@@ -73,8 +83,7 @@ def test_a_caller_is_let_in_by_a_reload_while_others_send(
     storescu = peer("storescu", "dcmtk")
     make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a")
     node = Node(tmp_path / "node", "", extra=WORKER, listening=CT1)
-    path = node.config_path
-    node.start()
+    path = started(node)
     try:
         assert takes(node, "CT1") and not takes(node, "CT2")
         whole = path.read_text()
@@ -116,8 +125,7 @@ def test_what_cannot_be_taken_up_changes_nothing(tmp_path: Path) -> None:
     node = Node(tmp_path / "node", "", extra=WORKER, listening=CT1)
     refused = node.cli("reload")
     assert refused.returncode == 2 and "no node is running" in refused.stderr
-    path = node.config_path
-    node.start()
+    path = started(node)
     try:
         whole = path.read_text()
         path.write_text(whole.replace("[storage]\n", '[storage]\nspool = "elsewhere"\n'))
@@ -134,5 +142,28 @@ def test_what_cannot_be_taken_up_changes_nothing(tmp_path: Path) -> None:
         node.cli("reload")  # the port is free now
         until("moved", lambda: takes(node, "CT1", other), 60)
         until("closed", lambda: not takes(node, "CT1"), 30)
+    finally:
+        node.stop()
+
+
+def test_an_association_that_is_open_at_a_reload_goes_on_longer_than_a_drain(tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", "", extra=WORKER, listening=CT1)
+    path = started(node)
+    try:
+        caller = AE("CT1")
+        caller.add_requested_context(Verification)
+        sender = caller.associate("127.0.0.1", node.port, ae_title="DICOMNODE")
+        assert sender.is_established
+        old = node.child("receive")
+        path.write_text(path.read_text().replace(CT1, CT1 + CT2))
+        for _ in range(2):  # twice at once is once
+            assert node.cli("reload").returncode == 0
+        until("CT2 is let in", lambda: takes(node, "CT2"), 60)
+        end = time.monotonic() + 3 * node.config.worker.drain_s + 3
+        until("well past a drain", lambda: sender.send_c_echo().Status == 0 and time.monotonic() > end, 30)
+        sender.release()
+        until("the old receiver has ended", lambda: not old.is_running(), 30)
+        assert "reloaded" in node.log() and " ERROR " not in node.log()
+        assert node.stop() == 0
     finally:
         node.stop()
