@@ -28,7 +28,7 @@ WORKER = "[worker]\nprocesses = 0\ndrain_s = 1\n"
 def started(node: Node) -> Path:
     """The node's configuration, once the node can be asked to read it anew: its port is open before that."""
     node.start()
-    until("serve is there", lambda: (node.config.storage.state / reloading.FILE).exists(), 60)
+    until("serve is there", (node.config.storage.state / reloading.FILE).exists, 60)
     return node.config_path
 
 
