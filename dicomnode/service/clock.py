@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import partial, wraps
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -89,7 +89,9 @@ class Housekeeping:
         self._certificates_told: set[str] = set()
         self._counts = _counts(config)
         self._scheduler = BackgroundScheduler(timezone="UTC")
-        self._stopping = threading.Event()
+        self._stopping, self._compared = threading.Event(), threading.Event()
+        # A thread of its own: a job that adds jobs waits for the scheduler's end, which waits for the job.
+        self._comparing = threading.Thread(target=self._compare_first, name="compare", daemon=True)
 
     def add(self, tick: Callable[[], object], trigger: BaseTrigger) -> None:
         """One more thing that happens by the clock."""
@@ -100,7 +102,14 @@ class Housekeeping:
         self._every(RECONCILE_S, self.reconcile)
         self._every(EVENTS_S, self.hand_over)
         self._every(min(RECONCILE_S, self._dead_after_s / 4), self.recover)
-        self._scheduler.add_job(self._compare_first)
+        compared: dict[Callable[[], object], float] = {
+            self.settle: self._tick_s,
+            self.make_room: ROOM_S,
+            self.remove_set_aside: SET_ASIDE_S,
+            self.take_up_reanalyses: REANALYSES_S,
+        }
+        for tick, seconds in compared.items():
+            self._every(seconds, self._once_compared(tick))
         if self._config.all_tls_files:
             self._every(CERTIFICATES_S, self.tell_certificates, at_once=True)
         if self._config.worklist is not None:
@@ -113,6 +122,7 @@ class Housekeeping:
         if self._config.mpps is not None:
             self._every(self._config.mpps.every_s, self.tell_steps)
         self._scheduler.start()
+        self._comparing.start()
 
     def _every(self, seconds: float, tick: Callable[[], object], *, at_once: bool = False) -> None:
         once = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
@@ -126,15 +136,22 @@ class Housekeeping:
         while not compare():
             if self._stopping.wait(self._tick_s):
                 return
-        self._every(self._tick_s, self.settle)
-        self._every(ROOM_S, self.make_room)
-        self._every(SET_ASIDE_S, self.remove_set_aside)
-        self._every(REANALYSES_S, self.take_up_reanalyses)
+        self._compared.set()
+
+    def _once_compared(self, tick: Callable[[], object]) -> Callable[[], object]:
+        @wraps(tick)
+        def run() -> None:
+            if self._compared.is_set():
+                tick()
+
+        return run
 
     def stop(self) -> None:
         """Stop ticking; a running tick ends first."""
         self._stopping.set()
         self._scheduler.shutdown(wait=True)
+        if self._comparing.is_alive():
+            self._comparing.join()
         if self._counts is not None:
             self._counts.close()
 
