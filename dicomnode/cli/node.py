@@ -60,6 +60,7 @@ def serve(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
         first.abandon()
         raise
     supervisor.serve(config, config_file, stop, reload, first)
+    signals.leave()
 
 
 @app.command()
@@ -109,6 +110,7 @@ def receive(
     config = configure(config_file, "receiver")
     hurry = signals.Request()
     processes.receive(config, signals.stopper(supervised=supervised, hurry=hurry), ready, hurry.is_made)
+    signals.leave()
 
 
 @app.command()

@@ -22,6 +22,8 @@ _NEEDS_A_PERSON = (2, 4)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 #: So long, and no longer, a receiver that was replaced may go on with the associations that it has.
 _LEAVING_S = 3600.0
+#: So long its last lines are waited for.
+_LAST_LINES_S = 1.0
 #: How often one that starts is looked at.
 _LOOK_S = 0.2
 
@@ -42,6 +44,7 @@ class Child:
     tells: bool = False
     told: int | None = None
     leaving_since: float = field(default=0.0)
+    _reader: threading.Thread | None = None
 
     def start(self, *, unheard: bool = False) -> None:
         """Start the process; its standard input is the line by which it notices that we are gone.
@@ -65,7 +68,7 @@ class Child:
         """Pass on what the process says."""
         assert self.process is not None and self.process.stderr is not None
         log.info("%s started as process %d", self.name, self.process.pid)
-        logs.pass_on(self.process.stderr, self.name, self._hear)
+        self._reader = logs.pass_on(self.process.stderr, self.name, self._hear)
 
     def abandon(self) -> None:
         """End an unheard process at once."""
@@ -154,6 +157,8 @@ class Child:
         if self.process is not None and self.process.stdin is not None:
             self.process.stdin.close()
         self.process = None
+        if self._reader is not None:
+            self._reader.join(_LAST_LINES_S)
         self._forget()
 
 

@@ -3,12 +3,15 @@
 Nothing heavy is imported here: `serve` listens to signals before it reads anything else.
 """
 
+import logging
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from types import FrameType
+from typing import NoReturn
 
 _AWAKE_S = 0.5
 
@@ -109,3 +112,14 @@ def stopper(*, supervised: bool, hurry: Request | None = None) -> threading.Even
 
         threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
     return stop
+
+
+def leave() -> NoReturn:
+    """End this process, which has closed all that it had, with status 0.
+
+    The interpreter would first tidy up what was imported: a second or two on a busy machine, with the port closed.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
