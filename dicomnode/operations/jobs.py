@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -171,6 +173,12 @@ def refuse_retry(catalog: Catalog, job: Job) -> None:
 def retry_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
     """Run an ended job again, as `retry`. Raises UsageError."""
     refuse_retry(catalog, job)
+    with _queue_failures():
+        queue.look()  # before anything is changed
+        return _retried(config, catalog, queue, job)
+
+
+def _retried(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
     study_uid = job.study_uid
     note_command(config, "jobs retry", {"generation": str(job.generation)}, study_uid, catalog=catalog)
     lost = [d for d in catalog.deliveries(study_uid, job.generation) if d.state in ("failed", "rejected")]
@@ -213,15 +221,32 @@ def release(config: Config, study_uid: str) -> str:
         raise UsageError(f"the job is {job.state}: only a held job can be released")
     if not _study(catalog, study_uid).instances:
         raise UsageError("the study's images were removed: send it again")
-    note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid)
-    if not catalog.release_held(study_uid, job.generation, now=time.time()):
-        raise UsageError(f"not held by a rule: {job.reason}; correct the images at their source and send them again")
-    catalog.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
     queue = Queue(config)
     try:
-        return f"released as {queue.release(study_uid, job.generation)}"
+        with _queue_failures():
+            queue.look()
+            note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid, catalog=catalog)
+            if not catalog.release_held(study_uid, job.generation, now=time.time()):
+                raise UsageError(
+                    f"not held by a rule: {job.reason}; correct the images at their source and send them again"
+                )
+            catalog.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
+            return f"released as {queue.release(study_uid, job.generation)}"
     finally:
         queue.close()
+        catalog.close()
+
+
+@contextmanager
+def _queue_failures() -> Iterator[None]:
+    """Raise SpoolError where the queue fails: the text of a database error may hold a row's values."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise SpoolError(
+            f"the queue does not answer ({type(error).__name__}): see whether its database runs; before the first "
+            "start of the node there is none"
+        ) from None
 
 
 def _pending_again(catalog: Catalog, d: Delivery) -> None:
@@ -256,12 +281,11 @@ def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
     """Cancel a job, as `cancel`. Raises UsageError."""
     note_command(config, "jobs cancel", {"generation": str(job.generation)}, job.study_uid, catalog=catalog)
     try:
-        live = queue.cancel(job.study_uid, job.generation)
-    except SQLAlchemyError as error:
+        with _queue_failures():
+            live = queue.cancel(job.study_uid, job.generation)
+    except SpoolError:
         if job.state not in _CANCELLED:
-            raise SpoolError(
-                f"the queue's database failed ({type(error).__name__}): check it, and try once more"
-            ) from None
+            raise
         live = 0  # there is no queue before the first worker has started
     if not live and job.state not in _CANCELLED:
         raise UsageError(f"the job is {job.state}: it has nothing queued or running")

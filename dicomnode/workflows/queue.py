@@ -74,6 +74,10 @@ class Queue:
         """Enqueue what a rule had held, for what it decided then. Returns the workflow's ID."""
         return self._enqueue(route_call(study_uid, generation, self._next_run(study_uid, generation)))
 
+    def look(self) -> None:
+        """Raise SQLAlchemyError where the queue's database is away, or was not made yet."""
+        self._client.list_workflows(limit=1, load_input=False, load_output=False)
+
     def _enqueue(self, call: Call) -> str:
         handle: WorkflowHandle[str] = self._client.enqueue(call.options, *call.args)
         return handle.get_workflow_id()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from dicomnode import config
 from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.cli import app
-from dicomnode.errors import UsageError
+from dicomnode.errors import SpoolError, UsageError
 from dicomnode.models import build
 from dicomnode.operations import bulk
 from dicomnode.operations.bulk import JobFilter
@@ -106,12 +106,25 @@ def test_a_dry_run_shows_them_and_their_number_and_changes_nothing(many: Many) -
     assert delivery.state == "pending"
 
 
+def test_without_a_queue_nothing_is_changed_and_a_message_says_so(many: Many) -> None:
+    many.study("1.1", "failed", lacks="pacs")
+    (many.config.storage.state / "queue.sqlite").unlink()
+    for one in (("1.1",), ("--state", "failed")):
+        done = many.run("retry", *one)
+        assert isinstance(done.exception, SpoolError) and "the queue does not answer" in str(done.exception)
+    assert many.states() == {"1.1": "failed"}
+    (delivery,) = many.catalog.deliveries("1.1", 1)
+    assert delivery.state == "rejected"
+
+
 def test_one_that_is_not_taken_holds_up_no_other(many: Many) -> None:
     many.study("1.1", "failed")
     many.study("1.2", "failed")
     many.study("1.3", "cancelled")
     (study,) = [s for s in many.catalog.studies(9) if s.study_uid == "1.1"]
     assert many.catalog.release(study, lambda: None)
+    dry = many.run("retry", "--state", "failed", "--dry-run").output.splitlines()
+    assert dry[0] == "1.2" and dry[1].startswith("1.1: not") and dry[2] == "1 study would be retried, 1 not"
     lines = many.run("retry", "--state", "failed").output.splitlines()
     assert lines[0].startswith("1.1: not retried: the study's images were removed")
     assert lines[1:] == ["1 study retried, 1 not"]
