@@ -89,6 +89,11 @@ class Child:
         """Whether the process is there."""
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the process has run for a while: after a restart of the node nobody knows yet."""
+        return self.is_running() and time.monotonic() - self.started_at > _LONGEST_PAUSE_S
+
     def terminate(self) -> None:
         """SIGTERM, without waiting."""
         if self.process is not None:
@@ -126,7 +131,7 @@ class Child:
             return
         code = self.process.poll()
         if code is None:
-            if self.failures and now - self.started_at > _LONGEST_PAUSE_S:
+            if self.failures and self.is_steady:
                 self.failures, self.last_words = 0, ""
             return
         self.failures += 1

@@ -54,6 +54,10 @@ class Supervised(Protocol):
     needs_a_person: bool
     last_words: str
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether it has run for a while."""
+
 
 def find(
     config: Config,
@@ -115,7 +119,7 @@ def _children(children: Sequence[Supervised], host: str) -> Iterator[HealthCondi
         does_not = child.failures >= _FAILURES or (child.failures > 0 and child.needs_a_person)
         said = child.last_words or "see its log"
         text = f"{child.name} on {host} does not start: {said}"
-        yield HealthCondition(f"{child.name}@{host}", does_not or (None if child.failures else False), text)
+        yield HealthCondition(f"{child.name}@{host}", True if does_not else False if child.is_steady else None, text)
 
 
 def _workers(config: Config, catalog: Catalog) -> Iterator[HealthCondition]:

@@ -32,6 +32,7 @@ class Process:
     failures: int = 0
     needs_a_person: bool = False
     last_words: str = ""
+    is_steady: bool = True
 
 
 class Site:
@@ -140,7 +141,12 @@ def test_a_worker_that_does_not_start_is_told_with_its_last_words(site: Site) ->
     assert event == "alert" and "worker-0" in reason and "bundle x has format 3" in reason
     site.process.failures = 2
     assert site.alerts.look_at_node() == []
-    site.process.failures, site.process.needs_a_person = 0, False
+    site.start()
+    site.process.failures, site.process.needs_a_person, site.process.is_steady = 0, False, False
+    for _ in range(3):  # the node was started again: it is not known yet whether the worker stays
+        site.now += 600
+        assert site.alerts.look_at_node() == []
+    site.process.is_steady = True
     assert len(over(site)) == 1
     assert [event for event, _ in site.told()] == ["alert-over"]
 
