@@ -146,7 +146,8 @@ def _reloaded(
     started = _start_receivers(path, range(changed.node.receivers))
     deadline = time.monotonic() + _LISTENING_S
     if not all(child.tells_before(deadline, stop) for child in started):
-        log.error("not reloaded: the receivers do not start with the changed configuration; all stays as it was")
+        if not stop.is_set():
+            log.error("not reloaded: the receivers do not start with the changed configuration; all stays as it was")
         drain(started, 0.0)
         return None
     for child in receivers:
