@@ -53,17 +53,18 @@ class Queue:
             system_database_url=config.queue_url, lazy=True, retry_connection_errors=False, serializer=install()
         )
 
-    def enqueue(self, study_uid: str, generation: int, *, again: bool = False) -> str:
+    def enqueue(self, study_uid: str, generation: int, *, again: bool = False, priority: int | None = None) -> str:
         """Enqueue a study, for the rules where there are any, and return the workflow's ID.
 
-        `again` starts a new run, else a second call changes nothing.
+        `again` starts a new run, else a second call changes nothing. `priority` is the place in the queue where there
+        are no rules.
         """
         run = self._next_run(study_uid, generation) if again else 1
         direct = study_id(study_uid, generation, run)
         # What was queued before there were rules stays queued: it settled without them.
         if self._routes_studies and (again or not self._is_known(direct)):
             return self._enqueue(route_call(study_uid, generation, run))
-        return self._enqueue(study_call(study_uid, generation, run))
+        return self._enqueue(study_call(study_uid, generation, run, priority=priority))
 
     def prefetch(self, order_key: str, day: str) -> None:
         """Look for the prior scans of a patient on the worklist, once on this day ("YYYYMMDD")."""
@@ -72,6 +73,10 @@ class Queue:
     def release(self, study_uid: str, generation: int) -> str:
         """Enqueue what a rule had held, for what it decided then. Returns the workflow's ID."""
         return self._enqueue(route_call(study_uid, generation, self._next_run(study_uid, generation)))
+
+    def look(self) -> None:
+        """Raise SQLAlchemyError where the queue's database is away, or was not made yet."""
+        self._client.list_workflows(limit=1, load_input=False, load_output=False)
 
     def _enqueue(self, call: Call) -> str:
         handle: WorkflowHandle[str] = self._client.enqueue(call.options, *call.args)
