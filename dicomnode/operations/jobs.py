@@ -16,7 +16,7 @@ from dicomnode.errors import SpoolError, UsageError
 from dicomnode.operations.audited import note_command
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE
-from dicomnode.store.records import REJECTION, Delivery, Job, JobState, Routing, Study
+from dicomnode.store.records import ARRIVED, REJECTION, Delivery, Job, JobState, Routing, Study
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows.queue import Queue
 
@@ -24,7 +24,6 @@ from dicomnode.workflows.queue import Queue
 _ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored", "held")
 #: Those that `cancel` takes although none of their work is queued; a failed one is then given up.
 _CANCELLED = (*LIVE, "failed")
-_ARRIVED = ("delivered", "committed")
 _CONFLICTS = "SOP Instance UIDs received again with different content"
 
 
@@ -36,7 +35,7 @@ def overview(config: Config, state: str | None, limit: int) -> list[dict[str, An
     rows = []
     for job in catalog.jobs(state=cast("JobState | None", state), limit=limit):
         deliveries = catalog.deliveries(job.study_uid, job.generation)
-        done = sum(d.state in _ARRIVED for d in deliveries)
+        done = sum(d.state in ARRIVED for d in deliveries)
         study = _study(catalog, job.study_uid)
         rows.append(
             {
@@ -209,7 +208,7 @@ def _retried(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
 
 def _is_out(catalog: Catalog, job: Job) -> bool:
     """Whether a destination holds a result of this job: another one must be told from it."""
-    return any(d.kind == "results" and d.state in _ARRIVED for d in catalog.deliveries(job.study_uid, job.generation))
+    return any(d.kind == "results" and d.state in ARRIVED for d in catalog.deliveries(job.study_uid, job.generation))
 
 
 def _next_version(catalog: Catalog, queue: Queue, job: Job) -> str:
