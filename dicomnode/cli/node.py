@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,9 @@ from dicomnode.errors import UsageError
 
 app = typer.Typer()
 log = logging.getLogger(__name__)
+
+#: So long `serve` waits for its first receiver at most, seconds.
+_FIRST_S = 10.0
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
@@ -52,6 +56,9 @@ def serve(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     try:
         config = configure(config_file, "serve")
         is_new = not config.storage.state.exists()
+        first.listen()
+        # What is read below takes seconds of the cores: not before the port is open.
+        first.tells_before(time.monotonic() + _FIRST_S, stop)
         from dicomnode.operations import exposure
         from dicomnode.service import supervisor
 
@@ -102,6 +109,7 @@ def work(
     if device:
         config = config.on_device(device)
     processes.work(config, index, signals.stopper(supervised=supervised))
+    signals.leave()
 
 
 @app.command(hidden=True)
@@ -114,7 +122,7 @@ def receive(
     from dicomnode.service import processes, signals
 
     config = configure(config_file, "receiver")
-    hurry = signals.Request()
+    hurry = signals.SignalRequest()
     processes.receive(config, signals.stopper(supervised=supervised, hurry=hurry), ready, hurry.is_made)
     signals.leave()
 

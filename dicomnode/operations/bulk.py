@@ -24,10 +24,8 @@ from dicomnode.workflows.queue import Queue
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 #: What each command takes where no state is given.
 _USUAL: dict[str, tuple[JobState, ...]] = {"retry": ("failed",), "cancel": LIVE}
-_COMMANDS: dict[str, Callable[[Config, Catalog, Queue, Job], str]] = {
-    "retry": jobs.retry_job,
-    "cancel": jobs.cancel_job,
-}
+#: So many retries are one transaction of the catalogue, and one of the queue: with SQLite others wait for its end.
+_TOGETHER = 25
 
 
 @dataclass(frozen=True)
@@ -89,11 +87,14 @@ def run(config: Config, command: str, chosen: JobFilter, *, dry_run: bool) -> Bu
     """
     catalog, queue = jobs.open_catalog(config), Queue(config)
     try:
+        found = choose(config, catalog, command, chosen, time.time())
+        if command == "retry" and not dry_run:
+            return _retry(config, catalog, queue, found)
         done, failed = [], []
-        for job in choose(config, catalog, command, chosen, time.time()):
+        for job in found:
             try:
                 if not dry_run:
-                    _COMMANDS[command](config, catalog, queue, job)
+                    jobs.cancel_job(config, catalog, queue, job)
                 elif command == "retry":
                     jobs.refuse_retry(catalog, job)
             except UsageError as error:
@@ -104,6 +105,30 @@ def run(config: Config, command: str, chosen: JobFilter, *, dry_run: bool) -> Bu
     finally:
         queue.close()
         catalog.close()
+
+
+def _retry(config: Config, catalog: Catalog, queue: Queue, found: Sequence[Job]) -> BulkOutcome:
+    """Retry jobs, some at a time: what is noted of them first, then their places in the queue.
+
+    Where this is killed between the two, the clock of the node finds them (`Housekeeping.reconcile`).
+    """
+    done, failed = [], list[tuple[str, str]]()
+    for some in (found[at : at + _TOGETHER] for at in range(0, len(found), _TOGETHER)):
+        with jobs.queue_failures():
+            queue.look()  # before anything is changed
+            prepared = []
+            with catalog.together() as one:
+                for job in some:
+                    try:
+                        prepared.append(jobs.prepare_retry(config, one, job))
+                    except UsageError as error:
+                        failed.append((job.study_uid, str(error)))
+                    else:
+                        done.append(job.study_uid)
+            with queue.together() as all_in_one:
+                for put in prepared:
+                    put(all_in_one)
+    return BulkOutcome(tuple(done), tuple(failed))
 
 
 def reanalyse(config: Config, where: Sequence[str], per_hour: float, *, dry_run: bool) -> BulkOutcome:
@@ -133,7 +158,7 @@ def reanalyse(config: Config, where: Sequence[str], per_hour: float, *, dry_run:
                 failed.append((job.study_uid, str(error)))
                 continue
             if chosen and study is not None and not study.instances:
-                failed.append((job.study_uid, "its images were removed to free space"))
+                failed.append((job.study_uid, "it has no images here (removed to free space, or dropped)"))
             elif chosen:
                 done.append(job.study_uid)
         if done and not dry_run:

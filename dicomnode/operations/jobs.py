@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -180,13 +180,18 @@ def refuse_retry(catalog: Catalog, job: Job) -> None:
 
 def retry_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
     """Run an ended job again, as `retry`. Raises UsageError."""
-    refuse_retry(catalog, job)
-    with _queue_failures():
+    with queue_failures():
         queue.look()  # before anything is changed
-        return _retried(config, catalog, queue, job)
+        return prepare_retry(config, catalog, job)(queue)
 
 
-def _retried(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
+def prepare_retry(config: Config, catalog: Catalog, job: Job) -> Callable[[Queue], str]:
+    """Note in the catalogue that an ended job runs again, and return what puts it into the queue after that.
+
+    Raises:
+        UsageError: as `retry`.
+    """
+    refuse_retry(catalog, job)
     study_uid = job.study_uid
     note_command(config, "jobs retry", {"generation": str(job.generation)}, study_uid, catalog=catalog)
     lost = [d for d in catalog.deliveries(study_uid, job.generation) if d.state in ("failed", "rejected")]
@@ -195,15 +200,19 @@ def _retried(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
     made = _made(config, catalog, job)
     if job.state == "failed" and lost and made is not None:
         catalog.set_state(study_uid, job.generation, made, "deliveries retried manually", now=time.time())
-        queue.deliver(study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
-        names = sorted({d.destination for d in lost})
-        return f"{len(lost)} deliveries to {', '.join(names)} queued again"
+        return lambda queue: _delivered_again(queue, job, lost)
     if _is_out(catalog, job):
-        return _next_version(catalog, queue, job)
+        return _next_version(catalog, job)
     if not config.routes_studies:
         catalog.forget_routing(study_uid, job.generation)
     catalog.set_state(study_uid, job.generation, "queued", "retried manually", now=time.time())
-    return f"queued again as {queue.enqueue(study_uid, job.generation, again=True)}"
+    return lambda queue: f"queued again as {queue.enqueue(study_uid, job.generation, again=True)}"
+
+
+def _delivered_again(queue: Queue, job: Job, lost: Sequence[Delivery]) -> str:
+    queue.deliver(job.study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
+    names = sorted({d.destination for d in lost})
+    return f"{len(lost)} deliveries to {', '.join(names)} queued again"
 
 
 def _is_out(catalog: Catalog, job: Job) -> bool:
@@ -211,11 +220,11 @@ def _is_out(catalog: Catalog, job: Job) -> bool:
     return any(d.kind == "results" and d.state in ARRIVED for d in catalog.deliveries(job.study_uid, job.generation))
 
 
-def _next_version(catalog: Catalog, queue: Queue, job: Job) -> str:
+def _next_version(catalog: Catalog, job: Job) -> Callable[[Queue], str]:
     made = catalog.open_generation(job.study_uid, job.generation, "retried manually", now=time.time())
     if made is None:
         raise UsageError("the study is receiving, or has just settled anew: its next generation comes by itself")
-    return f"queued as generation {made}: {queue.enqueue(job.study_uid, made)}"
+    return lambda queue: f"queued as generation {made}: {queue.enqueue(job.study_uid, made)}"
 
 
 def _made(config: Config, catalog: Catalog, job: Job) -> JobState | None:
@@ -245,7 +254,7 @@ def release(config: Config, study_uid: str) -> str:
         raise UsageError("the study has no images here (removed, or dropped): send it again")
     queue = Queue(config)
     try:
-        with _queue_failures():
+        with queue_failures():
             queue.look()
             note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid, catalog=catalog)
             if not catalog.release_held(study_uid, job.generation, now=time.time()):
@@ -261,7 +270,7 @@ def release(config: Config, study_uid: str) -> str:
 
 
 @contextmanager
-def _queue_failures() -> Iterator[None]:
+def queue_failures() -> Iterator[None]:
     """Raise SpoolError where the queue fails: the text of a database error may hold a row's values."""
     try:
         yield
@@ -304,7 +313,7 @@ def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
     """Cancel a job, as `cancel`. Raises UsageError."""
     note_command(config, "jobs cancel", {"generation": str(job.generation)}, job.study_uid, catalog=catalog)
     try:
-        with _queue_failures():
+        with queue_failures():
             live = queue.cancel(job.study_uid, job.generation)
     except SpoolError:
         if job.state not in _CANCELLED:

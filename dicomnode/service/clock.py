@@ -43,6 +43,8 @@ from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
 
 log = logging.getLogger(__name__)
 
+#: A job that is queued for so long, and of which the queue knows nothing that lives, was lost on its way there.
+_LOST_S = 60.0
 #: How often jobs that are settled, but perhaps not enqueued, are enqueued again (which is harmless if they are).
 RECONCILE_S = 15.0
 #: How often events are handed to those who want to be told.
@@ -93,6 +95,7 @@ class Housekeeping:
         # Nothing could come while the node was down: a silence is counted from here.
         self._since = clock()
         self._enqueued: set[tuple[str, int, float]] = set()
+        self._looked_for: set[tuple[str, int, float]] = set()
         self._fetched_ahead: set[tuple[str, str]] = set()
         self._certificates_told: set[str] = set()
         self._counts = _counts(config)
@@ -231,12 +234,12 @@ class Housekeeping:
             # enqueues it, and the other studies do not wait for that.
             log.warning("study %s will be queued later: %s", study_uid, _name(e))
 
-    def _put_into_queue(self, study_uid: str, generation: int) -> None:
+    def _put_into_queue(self, study_uid: str, generation: int, *, again: bool = False) -> None:
         if self._catalog.is_reanalysis(study_uid, generation):
             place = study_priority("research", self._clock(), self._config.routing)
-            self._queue.enqueue(study_uid, generation, priority=place)
+            self._queue.enqueue(study_uid, generation, again=again, priority=place)
         else:
-            self._queue.enqueue(study_uid, generation)
+            self._queue.enqueue(study_uid, generation, again=again)
 
     def _heard(self, study: StudyIntake) -> StudyIntake:
         """Return the study as if its last image had come when this node began to listen, if it came before that."""
@@ -249,12 +252,22 @@ class Housekeeping:
             self._put_into_queue(study_uid, generation)
         # Once for each time that a job was queued: a long queue is not asked for again at every tick.
         self._enqueued = waiting
-        for study_uid, generation in self._queue.given_up():
+        given_up = self._queue.given_up()
+        self._find_lost({one for one in waiting if one[:2] not in given_up and self._clock() - one[2] > _LOST_S})
+        for study_uid, generation in given_up:
             found = self._catalog.job(study_uid, generation)
             if found is not None and found.state in ("queued", "running"):
                 why = "the worker crashed each time it processed this study: see its log, then `dicomnode jobs retry`"
                 self._catalog.set_state(study_uid, generation, "failed", why, now=self._clock())
                 log.error("study %s generation %d failed: %s", study_uid, generation, why)
+
+    def _find_lost(self, waiting: set[tuple[str, int, float]]) -> None:
+        """Enqueue as a new run what a retry was killed over: it counts as queued, and its last run has ended."""
+        for study_uid, generation, _ in waiting - self._looked_for:
+            if not self._queue.is_live(study_uid, generation):
+                log.warning("study %s generation %d was not in the queue: enqueued again", study_uid, generation)
+                self._put_into_queue(study_uid, generation, again=True)
+        self._looked_for = waiting
 
     def hand_over(self) -> int:
         """Enqueue a notification of each event for each receiver that asks for it. Returns how many events there were.

@@ -16,7 +16,7 @@ from typing import NoReturn
 _AWAKE_S = 0.5
 
 
-class Request:
+class SignalRequest:
     """What a signal asks for and the main thread looks for. As with `_Stop`, handler takes no lock: it puts a mark."""
 
     def __init__(self) -> None:
@@ -39,9 +39,9 @@ class Request:
         return asked
 
 
-def reloader() -> Request:
+def reloader() -> SignalRequest:
     """Return the request to read the configuration anew, which SIGHUP makes."""
-    reload = Request()
+    reload = SignalRequest()
     signal.signal(signal.SIGHUP, lambda _signal, _frame: reload.ask())
     return reload
 
@@ -82,7 +82,7 @@ class _Stop(threading.Event):
         return True
 
 
-def stopper(*, supervised: bool, hurry: Request | None = None) -> threading.Event:
+def stopper(*, supervised: bool, hurry: SignalRequest | None = None) -> threading.Event:
     """Return an event that SIGTERM and SIGINT set, and the end of standard input for a supervised child.
 
     Where `hurry` is given, these make that request too, and SIGHUP sets the event without it: end, in your own time.

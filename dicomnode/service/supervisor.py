@@ -27,7 +27,7 @@ from dicomnode.service.child import Child, receiver
 from dicomnode.service.clock import Housekeeping
 from dicomnode.service.database_away import DatabaseAway
 from dicomnode.service.processes import prepare_folders
-from dicomnode.service.signals import Request
+from dicomnode.service.signals import SignalRequest
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import Queue
 
@@ -43,7 +43,7 @@ _MOST_LEAVING = 16
 _LOOK_S = 0.2
 
 
-def serve(config: Config, path: Path, stop: threading.Event, reload: Request, first: Child) -> None:
+def serve(config: Config, path: Path, stop: threading.Event, reload: SignalRequest, first: Child) -> None:
     """Run the node until `stop` is set; take up the changed configuration each time that `reload` is.
 
     The receivers are started first and stopped last, and at a change the new ones listen before the old ones end: the
@@ -54,9 +54,8 @@ def serve(config: Config, path: Path, stop: threading.Event, reload: Request, fi
         path: the configuration file, which the children read for themselves.
         stop: ends the node.
         reload: asks for a look at the file. A file that is wrong, or needs a restart, changes nothing.
-        first: the first receiver, which was started already.
+        first: the first receiver, which was started and is listened to already.
     """
-    first.listen()
     receivers, leaving = [first], list[Child]()
     current: Config | None = config
     try:
@@ -89,7 +88,7 @@ def _run(
     receivers: list[Child],
     leaving: list[Child],
     stop: threading.Event,
-    reload: Request,
+    reload: SignalRequest,
 ) -> Config | None:
     """Run all but the receivers under one configuration. Returns the next one; None: the node ends."""
     audit.begin(config, catalog)

@@ -1,6 +1,7 @@
 """Many jobs by one command: those that the options choose and no others, with a count, and first as a dry run."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -18,9 +19,11 @@ from dicomnode.models import build
 from dicomnode.operations import bulk
 from dicomnode.operations.bulk import JobFilter
 from dicomnode.routing.rules import Action, RoutingDecision
+from dicomnode.service.clock import Housekeeping
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance, JobState
 from dicomnode.store.results_folder import FINDINGS, results_folder
+from dicomnode.workflows.queue import Queue
 
 CONFIG = """
 [routing]
@@ -126,7 +129,7 @@ def test_one_that_is_not_taken_holds_up_no_other(many: Many) -> None:
     dry = many.run("retry", "--state", "failed", "--dry-run").output.splitlines()
     assert dry[0] == "1.2" and dry[1].startswith("1.1: not") and dry[2] == "1 study would be retried, 1 not"
     lines = many.run("retry", "--state", "failed").output.splitlines()
-    assert lines[0].startswith("1.1: not retried: the study's images were removed")
+    assert lines[0].startswith("1.1: not retried: the study has no images here")
     assert lines[1:] == ["1 study retried, 1 not"]
     assert many.states() == {"1.1": "failed", "1.2": "queued", "1.3": "cancelled"}
 
@@ -224,3 +227,49 @@ def test_the_list_can_be_emptied(many: Many) -> None:
 def test_words_that_mean_nothing(many: Many, where: list[str]) -> None:
     with pytest.raises(UsageError):
         bulk.reanalyse(many.config, where, 30, dry_run=True)
+
+
+def test_many_more_than_fit_into_one_transaction(many: Many) -> None:
+    uids = [f"1.{n}" for n in range(60)]
+    for uid in uids:
+        many.study(uid, "failed", lacks="pacs" if uid.endswith("7") else "")
+    (gone,) = [s for s in many.catalog.studies(100) if s.study_uid == "1.30"]
+    assert many.catalog.release(gone, lambda: None)
+    outcome = bulk.run(many.config, "retry", JobFilter("failed"), dry_run=False)
+    assert outcome.done == tuple(uid for uid in uids if uid != "1.30")
+    assert [uid for uid, _ in outcome.failed] == ["1.30"]
+    queue = Queue(many.config)
+    assert all(queue.is_live(uid, 1) for uid in outcome.done) and not queue.is_live("1.30", 1)
+    queue.close()
+
+
+def test_a_retry_that_was_killed_before_the_queue_is_found_by_the_clock(
+    many: Many, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    many.study("1.1", "failed")
+    many.study("1.2", "queued")
+    queue = Queue(many.config)
+    queue.enqueue("1.1", 1)
+    queue.cancel("1.1", 1)  # its first run has ended
+    queue.enqueue("1.2", 1)
+
+    def killed(_self: Queue) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Queue, "together", killed)
+        with pytest.raises(KeyboardInterrupt):
+            bulk.run(many.config, "retry", JobFilter("failed"), dry_run=False)
+    assert many.states() == {"1.1": "queued", "1.2": "queued"}
+    now = [time.time()]
+    clock = Housekeeping(many.config, many.catalog, queue, clock=lambda: now[0])
+    clock.reconcile()
+    assert not queue.is_live("1.1", 1)  # it may be on its way
+    now[0] += 61
+    clock.reconcile()
+    assert queue.is_live("1.1", 1)
+    clock.reconcile()
+    assert [r.getMessage() for r in caplog.records if "enqueued again" in r.getMessage()] == [
+        "study 1.1 generation 1 was not in the queue: enqueued again"
+    ]
+    queue.close()

@@ -89,9 +89,9 @@ assert reload.is_made() and reload.taken() and not reload.taken()
 def test_a_receiver_that_is_let_go_is_in_no_hurry_until_it_is_told_to_stop() -> None:
     program = """
 import signal
-from dicomnode.service.signals import Request, stopper
+from dicomnode.service.signals import SignalRequest, stopper
 
-hurry = Request()
+hurry = SignalRequest()
 stop = stopper(supervised=False, hurry=hurry)
 signal.raise_signal(signal.SIGHUP)
 assert stop.wait(0) and not hurry.is_made()
