@@ -305,10 +305,14 @@ _HARMLESS = re.compile(
 )
 _FRAME = re.compile(rb'  File "[^"]*", line \d+')
 _LONGEST_LINE = 1 << 16
+#: How the command line begins the message with which it ends.
+_LAST_WORDS = b"dicomnode: "
 
 
-def pass_on(stream: IO[bytes], name: str) -> threading.Thread:
+def pass_on(stream: IO[bytes], name: str, hear: Callable[[str], None] | None = None) -> threading.Thread:
     """Pass a child's standard error on to ours, in a thread that ends with it.
+
+    `hear` is called with the command line's message, should the child end with one.
 
     Its log lines were made by `configure` there. What else comes (a library in C, Python itself) may quote patient
     data: it is counted, and shown at debug level only.
@@ -319,6 +323,8 @@ def pass_on(stream: IO[bytes], name: str) -> threading.Thread:
             for line, is_harmless in _judged(stream):
                 if is_harmless:
                     os.write(sys.stderr.fileno(), line)
+                    if hear is not None and line.startswith(_LAST_WORDS):
+                        hear(line.removeprefix(_LAST_WORDS).decode(errors="replace").strip())
                 else:
                     log.warning("%s printed a line of %d bytes that is none of ours: left out", name, len(line))
                     log.debug("%s: %s", name, line.decode(errors="replace").rstrip())
@@ -333,7 +339,7 @@ def _judged(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
     is_last_word = after_frame = False
     while line := stream.readline(_LONGEST_LINE):
         # The command line's message, perhaps of several lines, is the last that a process says.
-        is_last_word = is_last_word or line.startswith(b"dicomnode: ")
+        is_last_word = is_last_word or line.startswith(_LAST_WORDS)
         is_frame = _FRAME.match(line) is not None
         is_code = after_frame and line.startswith(b"    ")
         is_type = re.fullmatch(rb"  \w+( from)?\n", line) is not None

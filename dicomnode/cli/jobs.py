@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dicomnode.cli import corrections
+from dicomnode.cli import bulk, corrections
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load, table
 
 app = typer.Typer(help="List and manage jobs: what was received, analysed and delivered.", no_args_is_help=True)
+app.command("reanalyse")(bulk.jobs_reanalyse)
 corrections.add_to(app)
 
 
@@ -108,28 +109,52 @@ def jobs_release(study_uid: StudyArgument, config_file: ConfigOption = DEFAULT_C
 
 @app.command("retry")
 def jobs_retry(
-    study_uid: StudyArgument, config_file: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
+    study_uid: bulk.ManyStudiesArgument = "",
+    config_file: ConfigOption = DEFAULT_CONFIG,
+    generation: GenerationOption = None,
+    state: bulk.StateOption = "",
+    destination: bulk.DestinationOption = "",
+    since: bulk.SinceOption = "",
+    profile: bulk.ProfileOption = "",
+    dry_run: bulk.DryRunOption = False,
 ) -> None:
-    """Run an ended job again.
+    """Run an ended or held job again, or all that the options choose (failed ones by default).
 
     If only deliveries failed, only they are repeated. Objects that a destination has accepted are not sent twice. Where
     destinations hold its results, the new ones are the next generation's, and name those that they replace.
 
+    Example: dicomnode jobs retry --destination pacs --since 24h --dry-run
     Example: dicomnode jobs retry 1.2.840.113619.2.55.3.4
     """
     from dicomnode.operations import jobs
 
+    if not study_uid:
+        bulk.run(config_file, "retry", "retried", state, destination, since, profile, dry_run=dry_run)
+        return
+    bulk.alone(state, destination, since, profile, dry_run=dry_run)
     typer.echo(jobs.retry(load(config_file), study_uid, generation))
 
 
 @app.command("cancel")
 def jobs_cancel(
-    study_uid: StudyArgument, config_file: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
+    study_uid: bulk.ManyStudiesArgument = "",
+    config_file: ConfigOption = DEFAULT_CONFIG,
+    generation: GenerationOption = None,
+    state: bulk.StateOption = "",
+    destination: bulk.DestinationOption = "",
+    since: bulk.SinceOption = "",
+    profile: bulk.ProfileOption = "",
+    dry_run: bulk.DryRunOption = False,
 ) -> None:
-    """Cancel a job that has not ended. Received images are kept.
+    """Cancel a job that has not ended, or all that the options choose; give up a failed one. Images are kept.
 
+    Example: dicomnode jobs cancel --state held --dry-run
     Example: dicomnode jobs cancel 1.2.840.113619.2.55.3.4
     """
     from dicomnode.operations import jobs
 
+    if not study_uid:
+        bulk.run(config_file, "cancel", "cancelled", state, destination, since, profile, dry_run=dry_run)
+        return
+    bulk.alone(state, destination, since, profile, dry_run=dry_run)
     typer.echo(jobs.cancel(load(config_file), study_uid, generation))

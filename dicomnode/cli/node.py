@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,9 @@ from dicomnode.errors import UsageError
 
 app = typer.Typer()
 log = logging.getLogger(__name__)
+
+#: So long `serve` waits for its first receiver at most, seconds.
+_FIRST_S = 10.0
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
@@ -43,18 +47,47 @@ def serve(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode serve --config ae_config.toml
     """
-    from dicomnode.operations import exposure
-    from dicomnode.service import processes, supervisor
+    from dicomnode.service import child, signals
 
-    config = configure(config_file, "serve")
-    for one in exposure.find(config, config_file):
-        log.warning("NOT SAFE (%s): %s", one.what, one.text)
-    if not config.storage.state.exists():
-        from dicomnode.models import segmenters
+    stop, reload = signals.stopper(supervised=False), signals.reloader()
+    # Before all else: the port is without a listener until it is there, and what follows takes seconds.
+    first = child.receiver(config_file, 0)
+    first.start(unheard=True)
+    try:
+        config = configure(config_file, "serve")
+        is_new = not config.storage.state.exists()
+        first.listen()
+        # What is read below takes seconds of the cores: not before the port is open.
+        first.tells_before(time.monotonic() + _FIRST_S, stop)
+        from dicomnode.operations import exposure
+        from dicomnode.service import supervisor
 
-        if better := segmenters.first_choice(config.analysis):
-            log.info("segmenter %s: %s", config.analysis.segmenter, better)
-    supervisor.serve(config, config_file, processes.stopper(supervised=False))
+        for one in exposure.find(config, config_file):
+            log.warning("NOT SAFE (%s): %s", one.what, one.text)
+        if is_new:
+            from dicomnode.models import segmenters
+
+            if better := segmenters.first_choice(config.analysis):
+                log.info("segmenter %s: %s", config.analysis.segmenter, better)
+    except BaseException:
+        first.abandon()
+        raise
+    supervisor.serve(config, config_file, stop, reload, first)
+    signals.leave()
+
+
+@app.command()
+def reload(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Let the running node take up its changed configuration, without closing its port.
+
+    A file that is wrong changes nothing. The folders and the database of [storage] change by a restart only.
+
+    Example: dicomnode reload --config ae_config.toml
+    """
+    from dicomnode.service import reloading
+
+    pid = reloading.ask(load(config_file))
+    typer.echo(f"asked process {pid} to reload; its log says what became of it")
 
 
 @app.command()
@@ -70,21 +103,28 @@ def work(
 
     Example: dicomnode work --config ae_config.toml --index 1 --device cuda:1
     """
-    from dicomnode.service import processes
+    from dicomnode.service import processes, signals
 
     config = configure(config_file, f"worker-{index}")
     if device:
         config = config.on_device(device)
-    processes.work(config, index, processes.stopper(supervised=supervised))
+    processes.work(config, index, signals.stopper(supervised=supervised))
+    signals.leave()
 
 
 @app.command(hidden=True)
-def receive(config_file: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
+def receive(
+    config_file: ConfigOption = DEFAULT_CONFIG,
+    supervised: Supervised = False,
+    ready: Annotated[int | None, typer.Option("--ready", hidden=True)] = None,
+) -> None:
     """Run a single receiver process (`serve` starts it)."""
-    from dicomnode.service import processes
+    from dicomnode.service import processes, signals
 
     config = configure(config_file, "receiver")
-    processes.receive(config, processes.stopper(supervised=supervised))
+    hurry = signals.SignalRequest()
+    processes.receive(config, signals.stopper(supervised=supervised, hurry=hurry), ready, hurry.is_made)
+    signals.leave()
 
 
 @app.command()

@@ -4,6 +4,7 @@ Paths in the file are relative to the file's own folder, so that the example run
 Descriptions of the fields are written as the cure that a person needs when the value is wrong.
 """
 
+from dicomnode.config.alerts import AlertsTable
 from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTable
 from dicomnode.config.audit import AuditTable
 from dicomnode.config.destination import (
@@ -28,6 +29,7 @@ from dicomnode.config.worklist import WorklistTable
 
 __all__ = [
     "OBJECTS",
+    "AlertsTable",
     "AnalysisTable",
     "AuditTable",
     "CallerTable",

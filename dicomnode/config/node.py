@@ -186,6 +186,13 @@ class StorageTable(ConfigTable):
     findings_days: float = Field(
         3650.0, ge=0, description="give the days to keep findings for comparison with later scans"
     )
+    held_days: float = Field(180.0, ge=0, description="give the days after which a held study's images are removed")
+    cancelled_days: float = Field(
+        30.0, ge=0, description="give the days after which a cancelled study's images are removed"
+    )
+    notice_days: float = Field(
+        7.0, ge=0, description="give the days before such a removal on which those who ask for 'expiring' are notified"
+    )
     low_free_gb: float = Field(
         10.0, ge=0, description="give the free disk space, in GB, below which delivered studies are removed"
     )

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from dicomnode.config.fields import ConfigTable
 
-Event = Literal["delivered", "failed", "refused", "held", "certificate"]
+Event = Literal["delivered", "failed", "refused", "held", "expiring", "certificate", "alert"]
 EVENTS: tuple[Event, ...] = get_args(Event)
 #: What every template may name. No patient data: a study is named by its UID.
 SAFE_NAMES = frozenset({"event", "study_uid", "generation", "reason", "node", "at", "id"})
@@ -18,6 +18,7 @@ PATIENT_NAMES = frozenset({"PatientName", "PatientID", "AccessionNumber", "Study
 SUBJECT = "dicomnode: study $event"
 #: Of events of the node itself: those of the configuration speak of a study.
 NODE_SUBJECT = "dicomnode: $event of $node"
+OVER_SUBJECT = "dicomnode: alert of $node is over"
 NODE_TEMPLATE = """$node, $at: $reason
 Details: dicomnode check
 """
@@ -33,7 +34,9 @@ class NotifyTable(ConfigTable):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$", description="give a name of letters, digits, '-' and '_'")
     kind: Literal["email", "webhook"] = Field(description="give 'email' or 'webhook'")
     events: tuple[Event, ...] = Field(
-        ("failed", "held", "certificate"), min_length=1, description=f"give some of {', '.join(EVENTS)}"
+        ("failed", "held", "expiring", "certificate", "alert"),
+        min_length=1,
+        description=f"give some of {', '.join(EVENTS)}",
     )
     url: str = Field("", pattern=r"^$|^https?://", description="give the webhook's URL, with https:// if possible")
     to: tuple[str, ...] = Field((), description="give a list of e-mail addresses")

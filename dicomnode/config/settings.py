@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from dicomnode.config.alerts import AlertsTable
 from dicomnode.config.analysis import AnalysisTable, WeightsTable
 from dicomnode.config.audit import AuditTable
 from dicomnode.config.destination import Destination
@@ -45,6 +46,7 @@ class Config(ConfigTable):
     retraining: RetrainingTable = RetrainingTable()
     logging: LoggingTable = LoggingTable()
     audit: AuditTable = AuditTable()
+    alerts: AlertsTable = AlertsTable()
     worklist: WorklistTable | None = None
     priors: PriorsTable | None = None
     ups: UpsTable | None = None

@@ -29,6 +29,10 @@ class WorklistTable(RemoteTable):
     timeout_s: float = Field(10, gt=0, le=120, description="give the seconds to wait for a response, up to 120")
     most: int = Field(2000, ge=1, description="give the number of responses after which a query is cancelled")
     keep_days: int = Field(14, ge=1, description="give the days to remember an order after it was last listed")
+    late_orders: bool = Field(
+        False, description="give true to report again, with its order, a study whose order appears after its results"
+    )
+    late_days: float = Field(3, gt=0, le=30, description="give the days after a study for which its order is awaited")
     time_zone: str = Field("", description="give the RIS's time zone, such as 'Europe/Zurich'; '' for this machine's")
 
     @field_validator("time_zone")

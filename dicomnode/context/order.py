@@ -41,6 +41,9 @@ _FLAG: dict[Outcome, str] = {
     "unreachable": "worklist-unreachable",
 }
 
+#: Outcomes that an order which appears later may change.
+_LACKING: tuple[Outcome, ...] = ("not-found", "ambiguous", "unreachable")
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -131,6 +134,23 @@ def decide(config: Config, catalog: Catalog, image: Path, folder: Path) -> Linka
     return linkage
 
 
+def appeared(catalog: Catalog, image: Path, folder: Path) -> Order | None:
+    """Return the one order that the study answers, where its results (in `folder`) went out without any.
+
+    Args:
+        catalog: the node's, with the orders that the RIS lists now.
+        image: path of an image of the study.
+        folder: the generation's results.
+    """
+    before = _kept(folder)
+    if before is None or before.outcome not in _LACKING:
+        return None
+    study = _identity(catalog, read_source(image))
+    known = catalog.orders_like(study.patient_hash, study.study_uid, study.accession_number)
+    linkage = match(study, known)
+    return next((one for one in known if linkage.content and one.content == linkage.content), None)
+
+
 def decided(folder: Path) -> Dataset | None:
     """Return the worklist's item that `decide` linked for the generation whose results lie in `folder`, undecoded."""
     kept = _kept(folder)
@@ -145,14 +165,15 @@ def _kept(folder: Path) -> Linkage | None:
     return Linkage(kept["outcome"], base64.b64decode(kept["content"]), kept["has_accession_number"])
 
 
+def _identity(catalog: Catalog, image: Dataset) -> Identity:
+    number = str(image.get("AccessionNumber") or "").strip()
+    return Identity(catalog.patient_key.whose(image), str(image.StudyInstanceUID), number)
+
+
 def _look_up(table: WorklistTable, catalog: Catalog, image: Dataset) -> Linkage:
     if source.names_its_order(image):
         return Linkage("named")
-    study = Identity(
-        catalog.patient_key.whose(image),
-        str(image.StudyInstanceUID),
-        str(image.get("AccessionNumber") or "").strip(),
-    )
+    study = _identity(catalog, image)
     known = catalog.orders_like(study.patient_hash, study.study_uid, study.accession_number)
     linkage = match(study, known)
     question = worklist_query.of_study(image)

@@ -10,8 +10,17 @@ from dicomnode.files import make_folder
 from dicomnode.store.catalog.catalog import Catalog
 
 
-def note_command(config: Config, command: str, details: Mapping[str, str] | None = None, study_uid: str = "") -> None:
+def note_command(
+    config: Config,
+    command: str,
+    details: Mapping[str, str] | None = None,
+    study_uid: str = "",
+    *,
+    catalog: Catalog | None = None,
+) -> None:
     """Note a command that changes something, before it does: a Security Alert, Use of Restricted Function.
+
+    `catalog` is the one to note it in, where it is open already.
 
     Raises:
         SpoolError: the catalogue failed; the command is not carried out.
@@ -22,7 +31,11 @@ def note_command(config: Config, command: str, details: Mapping[str, str] | None
     kind = messages.SOFTWARE_CONFIGURATION if command.startswith("weights") else messages.RESTRICTED
     study = AuditStudy(study_uid) if study_uid else None
     what = f"dicomnode {command}"
-    _keep(config, messages.alert(source, time.time(), kind, what, details or {}, user=os_user(), study=study))
+    message = messages.alert(source, time.time(), kind, what, details or {}, user=os_user(), study=study)
+    if catalog is None:
+        _keep(config, message)
+    else:
+        catalog.audit(message)
 
 
 def note_export(config: Config, target: str, details: Mapping[str, str]) -> None:

@@ -77,6 +77,7 @@ def run(config: Config, *, deep: bool = False, file: Path | None = None) -> list
         *_rules(config),
         *_notified(config),
         *_audit(config),
+        *_alerts(config),
         *([_spool(config)] if deep else []),
         *(Result(one.what, True, one.text, warning=True) for one in exposure.find(config, file)),
     ]
@@ -334,6 +335,23 @@ def _audit(config: Config) -> Iterator[Result]:
     ok = waits_s <= table.warn_after_s and count < table.most_waiting / 2
     cure = f"{text}: see why the syslog server does not take them; beyond audit.most_waiting they are dropped"
     yield Result("audit outbox", ok, text if ok else cure)
+
+
+def _alerts(config: Config) -> Iterator[Result]:
+    """Look for what the running node, or the last one, has raised and not ended."""
+    if not config.storage.database_url and not config.storage.state.is_dir():
+        return
+    try:
+        catalog = Catalog.open(config.catalog_url, config.storage.state)
+    except DicomnodeError:
+        return  # told above
+    try:
+        raised = catalog.alerts()
+    finally:
+        catalog.close()
+    for alert in raised:
+        since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(alert.raised_at))
+        yield Result("alert", True, f"since {since}: {alert.text}", warning=True)
 
 
 def _spool(config: Config) -> Result:

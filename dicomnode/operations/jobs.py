@@ -3,19 +3,27 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, get_args
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.operations.audited import note_command
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.records import ARRIVED, REJECTION, Delivery, Job, JobState, Routing, Study
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows.queue import Queue
 
-_ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored")
+#: Those that `retry` takes; a held one is decided on again, by the rules of today.
+_ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored", "held")
+#: Those that `cancel` takes although none of their work is queued; a failed one is then given up.
+_CANCELLED = (*LIVE, "failed")
 _CONFLICTS = "SOP Instance UIDs received again with different content"
 
 
@@ -23,7 +31,7 @@ def overview(config: Config, state: str | None, limit: int) -> list[dict[str, An
     """Return one row for each job, newest first."""
     if state is not None and state not in get_args(JobState):
         raise UsageError(f"{state!r} is not a job state; states: {', '.join(get_args(JobState))}")
-    catalog = _open(config)
+    catalog = open_catalog(config)
     rows = []
     for job in catalog.jobs(state=cast("JobState | None", state), limit=limit):
         deliveries = catalog.deliveries(job.study_uid, job.generation)
@@ -57,7 +65,7 @@ def _flags(catalog: Catalog, job: Job, deliveries: list[Delivery]) -> list[str]:
 
 def details(config: Config, study_uid: str, generation: int | None) -> dict[str, Any]:
     """All that the node knows of one job."""
-    catalog = _open(config)
+    catalog = open_catalog(config)
     job = _find(catalog, study_uid, generation)
     study = _study(catalog, study_uid)
     folder = results_folder(config.storage.results, study_uid, job.generation)
@@ -149,35 +157,62 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
     Raises:
         UsageError: there is no such job, it has not ended, or a newer generation has taken its place.
     """
-    catalog = _open(config)
-    job = _find(catalog, study_uid, generation)
-    newest = _study(catalog, study_uid).generation
-    if job.generation < newest:
-        raise UsageError(f"generation {job.generation} has been superseded by generation {newest}")
+    catalog, queue = open_catalog(config), Queue(config)
+    try:
+        return retry_job(config, catalog, queue, _find(catalog, study_uid, generation))
+    finally:
+        queue.close()
+        catalog.close()
+
+
+def refuse_retry(catalog: Catalog, job: Job) -> None:
+    """Raise UsageError, with the reason, where a job cannot be run again."""
+    study = _study(catalog, job.study_uid)
+    if job.generation < study.generation:
+        raise UsageError(f"generation {job.generation} has been superseded by generation {study.generation}")
     if job.state not in _ENDED:
         raise UsageError(f"the job is {job.state}: only an ended job can be retried ({', '.join(_ENDED)})")
-    if not _study(catalog, study_uid).instances:
+    if not study.instances:
         raise UsageError("the study has no images here (removed to free space, or dropped): send it again")
-    note_command(config, "jobs retry", {"generation": str(job.generation)}, study_uid)
+    if catalog.patient_ids(job.study_uid) > 1:
+        raise UsageError("the images name two patients: see `dicomnode jobs show`, then accept, reject or drop")
+
+
+def retry_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
+    """Run an ended job again, as `retry`. Raises UsageError."""
+    with queue_failures():
+        queue.look()  # before anything is changed
+        return prepare_retry(config, catalog, job)(queue)
+
+
+def prepare_retry(config: Config, catalog: Catalog, job: Job) -> Callable[[Queue], str]:
+    """Note in the catalogue that an ended job runs again, and return what puts it into the queue after that.
+
+    Raises:
+        UsageError: as `retry`.
+    """
+    refuse_retry(catalog, job)
+    study_uid = job.study_uid
+    note_command(config, "jobs retry", {"generation": str(job.generation)}, study_uid, catalog=catalog)
     lost = [d for d in catalog.deliveries(study_uid, job.generation) if d.state in ("failed", "rejected")]
     for d in lost:
         _pending_again(catalog, d)
     made = _made(config, catalog, job)
-    queue = Queue(config)
-    try:
-        if job.state == "failed" and lost and made is not None:
-            catalog.set_state(study_uid, job.generation, made, "deliveries retried manually", now=time.time())
-            queue.deliver(study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
-            names = sorted({d.destination for d in lost})
-            return f"{len(lost)} deliveries to {', '.join(names)} queued again"
-        if _is_out(catalog, job):
-            return _next_version(catalog, queue, job)
-        if not config.routes_studies:
-            catalog.forget_routing(study_uid, job.generation)
-        catalog.set_state(study_uid, job.generation, "queued", "retried manually", now=time.time())
-        return f"queued again as {queue.enqueue(study_uid, job.generation, again=True)}"
-    finally:
-        queue.close()
+    if job.state == "failed" and lost and made is not None:
+        catalog.set_state(study_uid, job.generation, made, "deliveries retried manually", now=time.time())
+        return lambda queue: _delivered_again(queue, job, lost)
+    if _is_out(catalog, job):
+        return _next_version(catalog, job)
+    if not config.routes_studies:
+        catalog.forget_routing(study_uid, job.generation)
+    catalog.set_state(study_uid, job.generation, "queued", "retried manually", now=time.time())
+    return lambda queue: f"queued again as {queue.enqueue(study_uid, job.generation, again=True)}"
+
+
+def _delivered_again(queue: Queue, job: Job, lost: Sequence[Delivery]) -> str:
+    queue.deliver(job.study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
+    names = sorted({d.destination for d in lost})
+    return f"{len(lost)} deliveries to {', '.join(names)} queued again"
 
 
 def _is_out(catalog: Catalog, job: Job) -> bool:
@@ -185,11 +220,11 @@ def _is_out(catalog: Catalog, job: Job) -> bool:
     return any(d.kind == "results" and d.state in ARRIVED for d in catalog.deliveries(job.study_uid, job.generation))
 
 
-def _next_version(catalog: Catalog, queue: Queue, job: Job) -> str:
+def _next_version(catalog: Catalog, job: Job) -> Callable[[Queue], str]:
     made = catalog.open_generation(job.study_uid, job.generation, "retried manually", now=time.time())
     if made is None:
         raise UsageError("the study is receiving, or has just settled anew: its next generation comes by itself")
-    return f"queued as generation {made}: {queue.enqueue(job.study_uid, made)}"
+    return lambda queue: f"queued as generation {made}: {queue.enqueue(job.study_uid, made)}"
 
 
 def _made(config: Config, catalog: Catalog, job: Job) -> JobState | None:
@@ -211,21 +246,39 @@ def release(config: Config, study_uid: str) -> str:
     Raises:
         UsageError: there is no such job, or no rule holds it.
     """
-    catalog = _open(config)
+    catalog = open_catalog(config)
     job = _find(catalog, study_uid, None)
     if job.state != "held":
         raise UsageError(f"the job is {job.state}: only a held job can be released")
-    note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid)
-    if not catalog.release_held(study_uid, job.generation, now=time.time()):
-        raise UsageError(
-            f"not held by a rule: {job.reason}; see `dicomnode jobs show`, then accept, reject or drop what is wrong"
-        )
-    catalog.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
+    if not _study(catalog, study_uid).instances:
+        raise UsageError("the study has no images here (removed, or dropped): send it again")
     queue = Queue(config)
     try:
-        return f"released as {queue.release(study_uid, job.generation)}"
+        with queue_failures():
+            queue.look()
+            note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid, catalog=catalog)
+            if not catalog.release_held(study_uid, job.generation, now=time.time()):
+                raise UsageError(
+                    f"not held by a rule: {job.reason}; see `dicomnode jobs show`, then accept, reject or drop what "
+                    "is wrong"
+                )
+            catalog.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
+            return f"released as {queue.release(study_uid, job.generation)}"
     finally:
         queue.close()
+        catalog.close()
+
+
+@contextmanager
+def queue_failures() -> Iterator[None]:
+    """Raise SpoolError where the queue fails: the text of a database error may hold a row's values."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise SpoolError(
+            f"the queue does not answer ({type(error).__name__}): see whether its database runs; before the first "
+            "start of the node there is none"
+        ) from None
 
 
 def _pending_again(catalog: Catalog, d: Delivery) -> None:
@@ -243,26 +296,37 @@ def _pending_again(catalog: Catalog, d: Delivery) -> None:
 
 
 def cancel(config: Config, study_uid: str, generation: int | None) -> str:
-    """Cancel a job that has not ended; received images are kept. Return a sentence for the caller.
+    """Cancel a job that has not ended, or give up a failed one; received images are kept. Return a sentence.
 
     Raises:
         UsageError: there is no such job, or nothing of it is left to cancel.
     """
-    catalog = _open(config)
-    job = _find(catalog, study_uid, generation)
-    note_command(config, "jobs cancel", {"generation": str(job.generation)}, study_uid)
-    queue = Queue(config)
+    catalog, queue = open_catalog(config), Queue(config)
     try:
-        live = queue.cancel(study_uid, job.generation)
+        return cancel_job(config, catalog, queue, _find(catalog, study_uid, generation))
     finally:
         queue.close()
-    if not live:
+        catalog.close()
+
+
+def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
+    """Cancel a job, as `cancel`. Raises UsageError."""
+    note_command(config, "jobs cancel", {"generation": str(job.generation)}, job.study_uid, catalog=catalog)
+    try:
+        with queue_failures():
+            live = queue.cancel(job.study_uid, job.generation)
+    except SpoolError:
+        if job.state not in _CANCELLED:
+            raise
+        live = 0  # there is no queue before the first worker has started
+    if not live and job.state not in _CANCELLED:
         raise UsageError(f"the job is {job.state}: it has nothing queued or running")
-    catalog.set_state(study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
+    catalog.set_state(job.study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
     return f"cancelled; {live} queued or running workflows stopped, received images kept"
 
 
-def _open(config: Config) -> Catalog:
+def open_catalog(config: Config) -> Catalog:
+    """Return the catalogue. Raises UsageError: there is none yet; SpoolError: it cannot be opened."""
     if not config.storage.database_url and not config.storage.state.is_dir():
         raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
     return Catalog.open(config.catalog_url, config.storage.state)

@@ -8,10 +8,12 @@ from typing import cast
 from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_FIND
 
+from dicomnode import logs
 from dicomnode.audit import messages, trail
 from dicomnode.audit.journal import Refusals
 from dicomnode.audit.messages import AuditPeer, AuditStudy
 from dicomnode.network import tls
+from dicomnode.reception import refusals
 from dicomnode.reception.holdings import Held
 from dicomnode.store.catalog.audit import read_patient
 
@@ -27,6 +29,7 @@ def begin(told: Refusals | None) -> None:
 
 def refused(calling_ae: str, address: str, why: str) -> None:
     """Note that an association was refused; a caller that tries a thousand times is counted."""
+    refusals.counts.count(logs.printable(calling_ae.strip()), address, why)
     if trail.source() is not None and (_told is None or _told.is_told()):
         trail.note(messages.refused, time.time(), AuditPeer(calling_ae, address), why)
 

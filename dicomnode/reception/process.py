@@ -6,12 +6,13 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import BufferedWriter
 from pathlib import Path
 
 from dicomnode.errors import SpoolError
+from dicomnode.reception import refusals
 from dicomnode.reception.receiver import Receiver, ReceiverSettings
 from dicomnode.reception.reconcile import restore
 from dicomnode.reception.spooled import read_instance
@@ -23,11 +24,26 @@ log = logging.getLogger(__name__)
 
 
 def run_receiver(
-    settings: ReceiverSettings, spool_root: Path, state: Path, catalog_url: str, drain_s: float, stop: threading.Event
+    settings: ReceiverSettings,
+    spool_root: Path,
+    state: Path,
+    catalog_url: str,
+    drain_s: float,
+    stop: threading.Event,
+    listening: Callable[[], None] = lambda: None,
+    hurry: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Sweep what dead receivers left, listen until `stop` is set, then end within `drain_s` and a little.
+    """Sweep what dead receivers left, listen until `stop` is set, then end within `drain_s` and a little of `hurry`.
 
-    `state`: the node's folder on this machine: the patients' key, the locks of a shared port.
+    Args:
+        settings: the receiver's.
+        spool_root: the spool's folder.
+        state: the node's folder on this machine: the patients' key, the locks of a shared port.
+        catalog_url: the catalogue's database.
+        drain_s: so long open associations may go on once there is hurry.
+        stop: closes the port.
+        listening: called once it is open.
+        hurry: whether the end is urgent; until then open associations go on for as long as they last.
 
     Raises:
         SpoolError: spool, catalogue or address are not usable.
@@ -39,12 +55,14 @@ def run_receiver(
         _recover(spool, catalog)
         receiver = Receiver(settings, spool, catalog)
         with ExitStack() as held:
+            held.callback(refusals.Flushing(catalog.note_refusals).stop)
             if settings.share_port:
                 held.enter_context(shared_port(receiver, settings, state))
             else:
                 receiver.start()
+            listening()
             stop.wait()
-            receiver.stop(drain_s)
+            receiver.stop(drain_s, hurry)
     finally:
         catalog.close()
 

@@ -5,9 +5,10 @@ Here: who may come in, how many, and how it ends. What happens to an image: `dic
 
 import ipaddress
 import logging
+import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -248,18 +249,20 @@ class Receiver:
             server.server_close()
         self._servers.clear()
 
-    def stop(self, grace_s: float) -> None:
-        """Accept nothing new; running associations may finish for `grace_s`, then they are aborted.
+    def stop(self, grace_s: float, hurry: Callable[[], bool] = lambda: True) -> None:
+        """Accept nothing new; running associations may finish, for `grace_s` once there is `hurry`, then are aborted.
 
-        Takes at most `grace_s` and four seconds.
+        Takes at most `grace_s` and four seconds from then on.
         """
         if not self._servers:
             return
         for server in self._servers:
             server.shutdown()
         self._servers.clear()
-        deadline = time.monotonic() + grace_s
+        deadline = math.inf
         while self._running() and time.monotonic() < deadline:
+            if deadline == math.inf and hurry():
+                deadline = time.monotonic() + grace_s
             time.sleep(_POLL_S)
         for association in self._running():
             association.abort()

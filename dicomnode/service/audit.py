@@ -48,6 +48,7 @@ def receiving(config: Config) -> Iterator[None]:
     source = config.audit.source(config.node.ae_title)
     if source is None:
         trail.begin(None)
+        audited.begin(None)
         yield
         return
     catalog = Catalog.open(config.catalog_url, config.storage.state)

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode import logs
 from dicomnode.config import Config
-from dicomnode.context import prefetch, worklist
+from dicomnode.context import late_orders, prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.files import write_whole
 from dicomnode.outbound.notify.message import kind
@@ -32,16 +32,19 @@ from dicomnode.retry import backoff_s
 from dicomnode.service import certificates
 from dicomnode.service.corrections import follow
 from dicomnode.service.pacs_count import Counts, listed
-from dicomnode.service.retention import CarefulClock, Room, make_room
+from dicomnode.service.retention import CarefulClock, Room, SetAside, make_room, remove_set_aside
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import StudyIntake
 from dicomnode.store.replaced import Replaced
 from dicomnode.store.results_folder import RECEPTION, results_folder
 from dicomnode.store.spool import Spool
+from dicomnode.workflows.calls import study_priority
 from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
 
 log = logging.getLogger(__name__)
 
+#: A job that is queued for so long, and of which the queue knows nothing that lives, was lost on its way there.
+_LOST_S = 60.0
 #: How often jobs that are settled, but perhaps not enqueued, are enqueued again (which is harmless if they are).
 RECONCILE_S = 15.0
 #: How often events are handed to those who want to be told.
@@ -53,6 +56,10 @@ _AWAY_FIRST_S, _AWAY_LONGEST_S = 1.0, 10.0
 ROOM_S = 10.0
 #: How often replaced objects are looked through: there may be many, and their time is counted in days.
 REPLACED_S = 600.0
+#: How often held and cancelled studies are looked through for those whose time is over.
+SET_ASIDE_S = 60.0
+#: How often it is looked whether the turn of a study has come that is to be analysed once more.
+REANALYSES_S = 2.0
 #: How often the certificates are looked at.
 CERTIFICATES_S = 60.0
 #: How often the worklist is looked through for patients whose prior scans may be fetched.
@@ -88,6 +95,7 @@ class Housekeeping:
         # Nothing could come while the node was down: a silence is counted from here.
         self._since = clock()
         self._enqueued: set[tuple[str, int, float]] = set()
+        self._looked_for: set[tuple[str, int, float]] = set()
         self._fetched_ahead: set[tuple[str, str]] = set()
         self._certificates_told: set[str] = set()
         self._counts = _counts(config)
@@ -109,6 +117,8 @@ class Housekeeping:
             self.settle: self._tick_s,
             self.make_room: ROOM_S,
             self.tidy_replaced: REPLACED_S,
+            self.remove_set_aside: SET_ASIDE_S,
+            self.take_up_reanalyses: REANALYSES_S,
         }
         for tick, seconds in compared.items():
             self._every(seconds, self._once_compared(tick))
@@ -218,11 +228,18 @@ class Housekeeping:
 
     def _enqueue(self, study_uid: str, generation: int) -> None:
         try:
-            self._queue.enqueue(study_uid, generation)
+            self._put_into_queue(study_uid, generation)
         except SQLAlchemyError as e:
             # The text of a database error holds the row's values. The job is queued in the catalogue: `reconcile`
             # enqueues it, and the other studies do not wait for that.
             log.warning("study %s will be queued later: %s", study_uid, _name(e))
+
+    def _put_into_queue(self, study_uid: str, generation: int, *, again: bool = False) -> None:
+        if self._catalog.is_reanalysis(study_uid, generation):
+            place = study_priority("research", self._clock(), self._config.routing)
+            self._queue.enqueue(study_uid, generation, again=again, priority=place)
+        else:
+            self._queue.enqueue(study_uid, generation, again=again)
 
     def _heard(self, study: StudyIntake) -> StudyIntake:
         """Return the study as if its last image had come when this node began to listen, if it came before that."""
@@ -232,15 +249,25 @@ class Housekeeping:
         """Enqueue what a crash left settled but not enqueued; say what the queue has given up."""
         waiting = {(j.study_uid, j.generation, j.updated_at) for j in self._catalog.jobs(state="queued")}
         for study_uid, generation, _ in waiting - self._enqueued:
-            self._queue.enqueue(study_uid, generation)
+            self._put_into_queue(study_uid, generation)
         # Once for each time that a job was queued: a long queue is not asked for again at every tick.
         self._enqueued = waiting
-        for study_uid, generation in self._queue.given_up():
+        given_up = self._queue.given_up()
+        self._find_lost({one for one in waiting if one[:2] not in given_up and self._clock() - one[2] > _LOST_S})
+        for study_uid, generation in given_up:
             found = self._catalog.job(study_uid, generation)
             if found is not None and found.state in ("queued", "running"):
                 why = "the worker crashed each time it processed this study: see its log, then `dicomnode jobs retry`"
                 self._catalog.set_state(study_uid, generation, "failed", why, now=self._clock())
                 log.error("study %s generation %d failed: %s", study_uid, generation, why)
+
+    def _find_lost(self, waiting: set[tuple[str, int, float]]) -> None:
+        """Enqueue as a new run what a retry was killed over: it counts as queued, and its last run has ended."""
+        for study_uid, generation, _ in waiting - self._looked_for:
+            if not self._queue.is_live(study_uid, generation):
+                log.warning("study %s generation %d was not in the queue: enqueued again", study_uid, generation)
+                self._put_into_queue(study_uid, generation, again=True)
+        self._looked_for = waiting
 
     def hand_over(self) -> int:
         """Enqueue a notification of each event for each receiver that asks for it. Returns how many events there were.
@@ -276,6 +303,20 @@ class Housekeeping:
         before = self._careful() - self._storage.replaced_days * 86_400
         return Replaced(Spool(self._storage.spool)).tidy(before)
 
+    def remove_set_aside(self) -> list[str]:
+        """Remove held and cancelled studies whose time is over, after a notice. Returns the studies' UIDs."""
+        storage = self._storage
+        days = (storage.held_days, storage.cancelled_days, storage.notice_days)
+        times = SetAside(*(86_400 * one for one in days))
+        return remove_set_aside(times, Spool(storage.spool), storage.results, self._catalog, self._careful())
+
+    def take_up_reanalyses(self) -> str | None:
+        """Let the next study settle once more that is to be analysed again. Returns its UID."""
+        study_uid = self._catalog.take_reanalysis(self._clock())
+        if study_uid is not None:
+            log.info("study %s will be analysed again, as asked for by `jobs reanalyse`", study_uid)
+        return study_uid
+
     def recover(self) -> int:
         """Give the work of dead workers, and of versions without a worker, to those that live.
 
@@ -302,6 +343,8 @@ class Housekeeping:
         """Ask the RIS for the orders of these days. Returns how many there are."""
         count = worklist.refresh(self._config, self._catalog, self._clock())
         log.info("worklist: %d orders", count)
+        for study_uid in late_orders.take_up(self._config, self._catalog, self._clock()):
+            log.info("study %s will be reported again: its order has appeared", study_uid)
         return count
 
     def fetch_ahead(self) -> int:

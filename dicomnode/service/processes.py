@@ -2,12 +2,10 @@
 
 import logging
 import os
-import queue
-import signal
 import socket
 import threading
-import time
-from types import FrameType
+from collections.abc import Callable
+from dataclasses import replace
 
 from dicomnode.config import CallerTable, Config
 from dicomnode.errors import SpoolError
@@ -20,16 +18,38 @@ from dicomnode.store.catalog.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
-_AWAKE_S = 0.5
 
+def receive(
+    config: Config, stop: threading.Event, ready: int | None = None, hurry: Callable[[], bool] = lambda: True
+) -> None:
+    """Run the receiving process until `stop` is set.
 
-def receive(config: Config, stop: threading.Event) -> None:
-    """Run the receiving process until `stop` is set."""
+    Args:
+        config: the node's.
+        stop: closes the port; open associations go on until their end.
+        ready: the descriptor on which the process says that it listens.
+        hurry: whether they may go on for `worker.drain_s` at most.
+    """
     prepare_folders(config)
     storage = config.storage
+    # Always: at a change of the configuration the next one listens before this one ends.
+    settings = replace(receiver_settings(config), share_port=True)
+
+    def listening() -> None:
+        if ready is not None:
+            os.write(ready, b"1")
+            os.close(ready)
+
     with audit.receiving(config):
         run_receiver(
-            receiver_settings(config), storage.spool, storage.state, config.catalog_url, config.worker.drain_s, stop
+            settings,
+            storage.spool,
+            storage.state,
+            config.catalog_url,
+            config.worker.drain_s,
+            stop,
+            listening,
+            hurry,
         )
 
 
@@ -52,6 +72,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
         analyst.begin()
     except BaseException:
         heart.stop()
+        catalog.give_back(lease)
         raise
     leased = catalog.leased(lease, worker.exit_without_lease)
     runtime.start(worker.Work(config, leased, analyst=analyst), executor_id=name)
@@ -65,8 +86,8 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     runtime.stop(config.worker.drain_s)
     analyst.close()
     heart.stop()
+    worker.exit_after_drain(lambda: worker.give_back(config, catalog, lease))
     catalog.close()
-    worker.exit_after_drain()
 
 
 def prepare_folders(config: Config) -> None:
@@ -132,60 +153,3 @@ def _permitted(caller: CallerTable) -> PermittedCaller:
         caller.max_associations_per_minute,
         replaces=caller.on_conflict == "newest",
     )
-
-
-class _Stop(threading.Event):
-    """An event that a signal handler sets and the main thread waits for.
-
-    Python runs handlers in the main thread, between any two steps of its own. Setting the event there takes a lock that
-    the main thread may hold at this moment, in `wait`: it then waits for itself for ever. So a handler only puts a mark
-    into a queue that may be used in handlers (`queue.SimpleQueue`), and the event is set where it is read. And a signal
-    that comes just before the main thread blocks, or to another thread, wakes nobody: `wait` looks up now and then.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
-
-    def ask(self) -> None:
-        """Set the event, from a signal handler or anywhere else."""
-        self._asked.put(None)
-
-    def is_set(self) -> bool:
-        """As `threading.Event`."""
-        return super().is_set() or not self._asked.empty()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """As `threading.Event`, for one thread that waits."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while not super().is_set():
-            left = _AWAKE_S if end is None else min(_AWAKE_S, max(0.0, end - time.monotonic()))
-            try:
-                self._asked.get(timeout=left)
-            except queue.Empty:
-                if end is not None and time.monotonic() >= end:
-                    return super().is_set()
-            else:
-                self.set()
-        return True
-
-
-def stopper(*, supervised: bool) -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set, and the end of standard input for a supervised child."""
-    stop = _Stop()
-
-    def handle(_signal: int, _frame: FrameType | None) -> None:
-        stop.ask()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-    if supervised:
-
-        def wait_for_end() -> None:
-            # Not sys.stdin: its lock, held by this thread, would stop the interpreter from ending.
-            while os.read(0, 4096):
-                pass
-            stop.ask()
-
-        threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
-    return stop

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from dicomnode.errors import DatabaseError, SpoolError
 from dicomnode.files import inside, name_of, remove_tree
-from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Study
+from dicomnode.store.catalog.catalog import AFTER_DELIVERY, Catalog
+from dicomnode.store.records import JobState, Study
 from dicomnode.store.results_folder import FINDINGS
 from dicomnode.store.spool import Spool
 
@@ -86,10 +86,54 @@ def make_room(room: Room, spool: Spool, results: Path, catalog: Catalog, now: fl
     return removed
 
 
-def _remove(study: Study, spool: Spool, results: Path, catalog: Catalog) -> bool:
-    if not catalog.release(study, lambda: spool.move_out(study.study_uid)):
+@dataclass(frozen=True)
+class SetAside:
+    """For how long the images of studies are kept that wait for a person's decision, seconds; 0: for ever.
+
+    Attributes:
+        held_s: of studies that a rule or a doubt holds.
+        cancelled_s: of cancelled ones.
+        notice_s: a person is told so long before the images go.
+    """
+
+    held_s: float
+    cancelled_s: float
+    notice_s: float
+
+
+def remove_set_aside(set_aside: SetAside, spool: Spool, results: Path, catalog: Catalog, now: float) -> list[str]:
+    """Give notice of held and cancelled studies whose time is nearly over; remove those whose notice is old enough.
+
+    Returns the UIDs of the studies whose images were removed.
+
+    Raises:
+        SpoolError: spool or catalogue failed.
+    """
+    failures, removed = _Failures(), []
+    kept_s: dict[JobState, float] = {"held": set_aside.held_s, "cancelled": set_aside.cancelled_s}
+    for state, seconds in kept_s.items():
+        if not seconds:
+            continue
+        days = seconds / 86_400
+        for study, noticed_at in catalog.set_aside(state, now - max(0.0, seconds - set_aside.notice_s)):
+            if noticed_at is None:
+                on = time.strftime("%Y-%m-%d", time.gmtime(now + set_aside.notice_s))
+                why = f"{state} for {max(0.0, days - set_aside.notice_s / 86_400):.0f} days: its images go on {on}"
+                catalog.notice_removal(study, f"{why} unless it is released or retried", now)
+                log.warning("study %s is %s", study.study_uid, why)
+            elif noticed_at <= now - set_aside.notice_s:
+                why = f"{state} for {days:g} days: images removed"
+                if failures.done(study.study_uid, partial(_remove, study, spool, results, catalog, why)):
+                    catalog.set_state(study.study_uid, study.generation, "cancelled", why, now=now)
+                    removed.append(study.study_uid)
+    failures.tell()
+    return removed
+
+
+def _remove(study: Study, spool: Spool, results: Path, catalog: Catalog, why: str = AFTER_DELIVERY) -> bool:
+    if not catalog.release(study, lambda: spool.move_out(study.study_uid), why):
         return False
-    log.info("study %s removed after delivery", study.study_uid)
+    log.info("study %s: %s", study.study_uid, why)
     _delete_results(results, study.study_uid, keep=(FINDINGS,))
     spool.delete(name_of(study.study_uid))
     return True

@@ -1,6 +1,7 @@
 """`serve`: the receiver and the workers in processes of their own, the clock in this one; drained on SIGTERM.
 
-    serve ──┬── receivers   pynetdicom, spool, catalogue: no torch, so that they stay small and always answer
+    serve ──┬── receivers   pynetdicom, spool, catalogue: no torch, so that they stay small and always answer;
+            │               started first, stopped last, replaced without a gap when the configuration is read anew
             ├── workers     the analysis and the deliveries
             └── the clock   settle, reconcile
 
@@ -9,100 +10,87 @@ input close and drains too: nothing is left behind holding the port.
 """
 
 import logging
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dicomnode import logs
+from apscheduler.triggers.interval import IntervalTrigger
+
 from dicomnode.audit import messages, trail
 from dicomnode.config import Config
+from dicomnode.errors import DatabaseError
 from dicomnode.registry.retraining import Retraining, trigger
-from dicomnode.retry import backoff_s
-from dicomnode.service import audit
+from dicomnode.service import audit, reloading
+from dicomnode.service.alerts import Alerts, AlertSender
+from dicomnode.service.child import Child, receiver
 from dicomnode.service.clock import Housekeeping
+from dicomnode.service.database_away import DatabaseAway
 from dicomnode.service.processes import prepare_folders
+from dicomnode.service.signals import SignalRequest
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import Queue
 
 log = logging.getLogger(__name__)
 
-#: A child that ends with one of these will not do better by being started again at once: configuration, bundle,
-#: weights.
-_NEEDS_A_PERSON = (2, 4)
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 #: What a child needs beyond `worker.drain_s`, to close its connections.
 _AFTER_DRAIN_S = 5.0
+#: So long new receivers may take until they listen.
+_LISTENING_S = 60.0
+#: No more of them are left behind: who reloads in a loop does not fill the memory with receivers.
+_MOST_LEAVING = 16
+#: How often the children are looked at.
+_LOOK_S = 0.2
 
 
-@dataclass
-class Child:
-    """A supervised process."""
+def serve(config: Config, path: Path, stop: threading.Event, reload: SignalRequest, first: Child) -> None:
+    """Run the node until `stop` is set; take up the changed configuration each time that `reload` is.
 
-    name: str
-    arguments: list[str]
-    process: subprocess.Popen[bytes] | None = None
-    failures: int = 0
-    started_at: float = field(default=0.0)
-    start_again_at: float = field(default=0.0)
+    The receivers are started first and stopped last, and at a change the new ones listen before the old ones end: the
+    port is without a listener for as long as the node needs to start, and for no longer.
 
-    def start(self) -> None:
-        """Start the process; its standard input is the line by which it notices that we are gone."""
-        command = [sys.executable, "-m", "dicomnode", *self.arguments, "--supervised"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert self.process.stderr is not None
-        logs.pass_on(self.process.stderr, self.name)
-        self.started_at = time.monotonic()
-        log.info("%s started as process %d", self.name, self.process.pid)
-
-    def watch(self) -> None:
-        """Start the process again if it has ended, after a pause that grows while it keeps failing."""
-        now = time.monotonic()
-        if self.process is None:
-            if now >= self.start_again_at:
-                self.start()
-            return
-        code = self.process.poll()
-        if code is None:
-            if self.failures and now - self.started_at > _LONGEST_PAUSE_S:
-                self.failures = 0
-            return
-        self.failures += 1
-        # By its process too: the workers of several machines that have lost one database bear the same names.
-        pause = backoff_s(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, self.failures, f"{self.name} {self.process.pid}")
-        if code in _NEEDS_A_PERSON:
-            pause = _LONGEST_PAUSE_S
-        what = f"signal {-code}" if code < 0 else f"exit status {code}"
-        log.error("%s ended with %s; restarting in %.0f s", self.name, what, pause)
-        self._close()
-        self.start_again_at = now + pause
-
-    def stop(self, wait_s: float) -> None:
-        """SIGTERM, then SIGKILL after `wait_s` seconds: what is killed is taken up again at the next start."""
-        if self.process is None:
-            return
-        self.process.terminate()
+    Args:
+        config: the node's.
+        path: the configuration file, which the children read for themselves.
+        stop: ends the node.
+        reload: asks for a look at the file. A file that is wrong, or needs a restart, changes nothing.
+        first: the first receiver, which was started and is listened to already.
+    """
+    receivers, leaving = [first], list[Child]()
+    current: Config | None = config
+    try:
+        prepare_folders(config)
+        reloading.note_process(config)
+        receivers += _start_receivers(path, range(1, config.node.receivers))
+        catalog = _open(config)
         try:
-            self.process.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            log.warning("%s did not finish within %.0f s, killing it", self.name, wait_s)
-            self.process.kill()
-            self.process.wait()
-        self._close()
-
-    def _close(self) -> None:
-        if self.process is not None and self.process.stdin is not None:
-            self.process.stdin.close()
-        self.process = None
+            while current is not None:
+                config = current
+                current = _run(config, path, catalog, receivers, leaving, stop, reload)
+        finally:
+            catalog.close()
+    finally:
+        drain([*receivers, *leaving], config.worker.drain_s)
+        log.info("stopped")
 
 
-def serve(config: Config, path: Path, stop: threading.Event) -> None:
-    """Run the node until `stop` is set. `path` is the configuration file, which the children read for themselves."""
-    prepare_folders(config)
-    catalog = Catalog.open(config.catalog_url, config.storage.state)
+def _start_receivers(path: Path, numbers: Iterable[int]) -> list[Child]:
+    receivers = [receiver(path, i) for i in numbers]
+    for child in receivers:
+        child.start()
+    return receivers
+
+
+def _run(
+    config: Config,
+    path: Path,
+    catalog: Catalog,
+    receivers: list[Child],
+    leaving: list[Child],
+    stop: threading.Event,
+    reload: SignalRequest,
+) -> Config | None:
+    """Run all but the receivers under one configuration. Returns the next one; None: the node ends."""
     audit.begin(config, catalog)
     trail.note(messages.activity, time.time(), started=True)
     audit.noted_configuration(config, path)
@@ -112,36 +100,75 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
     retraining = Retraining(path)
     if config.retraining.schedule:
         housekeeping.add(retraining.begin, trigger(config.retraining.schedule))
-    receivers = [Child(f"receiver-{i}", ["receive", "--config", str(path)]) for i in range(config.node.receivers)]
     workers = [
         Child(f"worker-{i}", ["work", "--config", str(path), "--index", str(i)]) for i in range(config.worker.processes)
     ]
-    for child in (*receivers, *workers):
+    for child in workers:
         child.start()
+    alerts, teller = Alerts(config, catalog, [*receivers, *workers]), AlertSender(config, catalog)
+    for tick in (alerts.look_at_node, alerts.ask_peers, alerts.look_at_database):
+        housekeeping.add(tick, IntervalTrigger(seconds=config.alerts.every_s))
     housekeeping.start()
     sender.start()
+    teller.start()
+    following: Config | None = None
     try:
-        while not stop.wait(0.2):
+        while following is None and not stop.wait(_LOOK_S):
             for child in (*receivers, *workers):
                 child.watch()
+            leaving[:] = [child for child in leaving if not child.has_left()]
+            for child in leaving[:-_MOST_LEAVING]:
+                child.terminate()
+            if reload.taken():
+                following = _reloaded(config, path, receivers, leaving, stop)
     finally:
-        log.info("draining")
+        log.info("draining" if following is None else "draining, to go on with the changed configuration")
         housekeeping.stop()
         retraining.stop()
-        drain([*receivers, *workers], config.worker.drain_s)
+        teller.stop()
+        # The receivers go on: who sends is not turned away while an analysis ends.
+        drain(workers, config.worker.drain_s)
         queue.close()
         trail.note(messages.activity, time.time(), started=False)
         sender.stop()
         trail.begin(None)
-        catalog.close()
-        log.info("stopped")
+    return following
+
+
+def _reloaded(
+    config: Config, path: Path, receivers: list[Child], leaving: list[Child], stop: threading.Event
+) -> Config | None:
+    """Return the changed configuration, once new receivers listen by it; None where all stays as it is."""
+    changed = reloading.changed(config, path)
+    if changed is None:
+        return None
+    started = _start_receivers(path, range(changed.node.receivers))
+    deadline = time.monotonic() + _LISTENING_S
+    if not all(child.tells_before(deadline, stop) for child in started):
+        if not stop.is_set():
+            log.error("not reloaded: the receivers do not start with the changed configuration; all stays as it was")
+        drain(started, 0.0)
+        return None
+    for child in receivers:
+        child.leave()
+    leaving += receivers
+    receivers[:] = started
+    log.info("reloaded %s", path)
+    return changed
+
+
+def _open(config: Config) -> Catalog:
+    try:
+        return Catalog.open(config.catalog_url, config.storage.state)
+    except DatabaseError:
+        DatabaseAway(config).is_away()  # started again and again, the node tells it in the end
+        raise
 
 
 def drain(children: Sequence[Child], drain_s: float) -> None:
     """SIGTERM to all at once, SIGKILL to those that are still there after `drain_s` and a little."""
     deadline = time.monotonic() + drain_s + _AFTER_DRAIN_S
     for child in children:
-        if child.process is not None:
-            child.process.terminate()
+        child.terminate()
     for child in children:
         child.stop(max(0.0, deadline - time.monotonic()))

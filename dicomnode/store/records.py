@@ -139,13 +139,14 @@ class Routing:
 class Event:
     """A job has come to a state of which somebody may want to know; `event_id` stays the same, however often told.
 
-    "certificate" is of the node itself and names no study: a file of TLS needs to be replaced.
+    "certificate", "alert" and "alert-over" are of the node itself and name no study: a file of TLS needs to be
+    replaced; something needs a person, or needs one no more. "expiring": the study's images will be removed.
     """
 
     event_id: str
     study_uid: str
     generation: int
-    state: JobState | Literal["certificate"]
+    state: JobState | Literal["certificate", "alert", "alert-over", "expiring"]
     reason: str | None
     at: float
 

@@ -3,12 +3,16 @@
 No analysis is imported here.
 """
 
+import copy
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Self
 
 from dbos import DBOSClient, WorkflowHandle, WorkflowStatus
+from sqlalchemy import Connection, create_engine
 
 from dicomnode.config import Config
 from dicomnode.store.catalog.database import make_private
@@ -46,24 +50,38 @@ class Queue:
     """The way in for processes that only enqueue. Connects when first used: the worker makes the tables."""
 
     def __init__(self, config: Config) -> None:
-        self._routes_studies = config.routes_studies
+        self._routes_studies, self._url = config.routes_studies, config.queue_url
+        self._connection: Connection | None = None
         if not config.storage.database_url and config.storage.state.is_dir():
             make_private(str(config.storage.state / "queue.sqlite"))
         self._client = DBOSClient(
             system_database_url=config.queue_url, lazy=True, retry_connection_errors=False, serializer=install()
         )
 
-    def enqueue(self, study_uid: str, generation: int, *, again: bool = False) -> str:
+    @contextmanager
+    def together(self) -> Iterator[Self]:
+        """Yield the same queue, with all that is enqueued by it in one transaction: one wait for the disk."""
+        engine = create_engine(self._url)
+        try:
+            with engine.begin() as connection:
+                view = copy.copy(self)
+                view._connection = connection
+                yield view
+        finally:
+            engine.dispose()
+
+    def enqueue(self, study_uid: str, generation: int, *, again: bool = False, priority: int | None = None) -> str:
         """Enqueue a study, for the rules where there are any, and return the workflow's ID.
 
-        `again` starts a new run, else a second call changes nothing.
+        `again` starts a new run, else a second call changes nothing. `priority` is the place in the queue where there
+        are no rules.
         """
         run = self._next_run(study_uid, generation) if again else 1
         direct = study_id(study_uid, generation, run)
         # What was queued before there were rules stays queued: it settled without them.
         if self._routes_studies and (again or not self._is_known(direct)):
             return self._enqueue(route_call(study_uid, generation, run))
-        return self._enqueue(study_call(study_uid, generation, run))
+        return self._enqueue(study_call(study_uid, generation, run, priority=priority))
 
     def prefetch(self, order_key: str, day: str) -> None:
         """Look for the prior scans of a patient on the worklist, once on this day ("YYYYMMDD")."""
@@ -73,8 +91,28 @@ class Queue:
         """Enqueue what a rule had held, for what it decided then. Returns the workflow's ID."""
         return self._enqueue(route_call(study_uid, generation, self._next_run(study_uid, generation)))
 
+    def is_live(self, study_uid: str, generation: int) -> bool:
+        """Whether anything of a study's generation is queued or runs, deliveries included."""
+        return bool(
+            self._client.list_workflows(
+                workflow_id_prefix=f"study/{study_uid}/{generation}/",
+                status=_LIVE,
+                limit=1,
+                load_input=False,
+                load_output=False,
+            )
+        )
+
+    def look(self) -> None:
+        """Raise SQLAlchemyError where the queue's database is away, or was not made yet."""
+        self._client.list_workflows(limit=1, load_input=False, load_output=False)
+
     def _enqueue(self, call: Call) -> str:
-        handle: WorkflowHandle[str] = self._client.enqueue(call.options, *call.args)
+        handle: WorkflowHandle[str]
+        if self._connection is None:
+            handle = self._client.enqueue(call.options, *call.args)
+        else:
+            handle = self._client.enqueue_in_transaction(self._connection, call.options, *call.args)
         return handle.get_workflow_id()
 
     def _is_known(self, workflow_id: str) -> bool:

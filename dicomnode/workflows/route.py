@@ -119,6 +119,8 @@ def action_of(work: Work, study_uid: str, generation: int) -> Action:
 def place(work: Work, study_uid: str, generation: int) -> int | None:
     """Return the study's place in the queue of analyses; None where no rule was asked."""
     noted = work.catalog.routing(study_uid, generation)
+    if work.catalog.is_reanalysis(study_uid, generation):
+        return study_priority("research", time.time(), work.config.routing)
     if noted is None:
         return None
     return study_priority(decision_of(noted).action.priority, noted.decided_at, work.config.routing)

@@ -10,13 +10,17 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from dicomnode.config import Config
-from dicomnode.errors import DatabaseError, SpoolError
+from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
+from dicomnode.workflows.queue import Queue
 
 if TYPE_CHECKING:
     from dicomnode.models.serving import Models
@@ -91,27 +95,56 @@ RETRIES: Final[dict[str, Any]] = {
 }
 
 
+#: Set once the lease is given back: what still runs then goes no further, and ends with the process.
+_leaving = threading.Event()
+
+
 def exit_without_lease() -> NoReturn:
     """End this process at once: no `finally`, no thread that writes another line."""
+    while _leaving.is_set():
+        # The main thread is giving the work to others, and ends the process then.
+        time.sleep(_LAST_STEPS_S)
     log.critical("this worker missed its heartbeat for too long: its work has been reassigned, exiting")
     logging.shutdown()
     os._exit(LOST_LEASE_STATUS)
 
 
-def exit_after_drain() -> None:
+def exit_after_drain(give_back: Callable[[], object]) -> None:
     """End a worker that has drained: a step that still runs does not outlive it.
 
     It would go on for as long as its analysis takes, and its workflow would fail for want of the engine. The next start
-    runs it again, as after a kill.
+    runs it again, as after a kill. `give_back` leaves the work to others, when nothing of it goes on here.
     """
     deadline = time.monotonic() + _LAST_STEPS_S
     others = [t for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]
     for thread in others:
         thread.join(max(0.0, deadline - time.monotonic()))
+    _leaving.set()
+    give_back()
     if any(thread.is_alive() for thread in others):
         log.warning("exiting with work unfinished: the next start, or another worker, will repeat it")
         logging.shutdown()
         os._exit(0)
+
+
+def give_back(config: Config, catalog: Catalog, lease: Lease) -> int:
+    """End the lease and put back into the queues what this worker has begun; returns how many workflows.
+
+    Without it, others would wait for `worker.dead_after_s`, and then call a worker dead that was only stopped.
+    """
+    queue = Queue(config)
+    try:
+        if not catalog.give_back(lease):
+            return 0
+        count = queue.resume_of(lease.name)
+    except (DicomnodeError, SQLAlchemyError) as error:
+        # As after a kill: others wait until this worker counts as dead.
+        log.warning("the lease could not be given back: %s", type(error).__name__)
+        return 0
+    finally:
+        queue.close()
+    log.info("the lease is given back, with %d workflows", count)
+    return count
 
 
 class Heartbeat:

@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from dicomnode.reception.receiver import ReceiverSettings
 from dicomnode.reception.process import run_receiver
-from dicomnode.service.processes import stopper
+from dicomnode.service.signals import stopper
 settings = ReceiverSettings("NODE", "127.0.0.1", int(sys.argv[2]), minimum_free_bytes=0, network_timeout_s=5.0)
 folder = Path(sys.argv[1])
 run_receiver(settings, folder / "spool", folder, f"sqlite:///{folder}/catalog.db", 5.0, stopper(supervised=False))

@@ -9,6 +9,7 @@ from pynetdicom import AE
 
 from dicomnode.errors import DicomnodeError
 from dicomnode.network import association as sender
+from dicomnode.store.catalog.catalog import Catalog
 from tests.faults.studies import make_study
 from tests.helpers.running import Node, storescu_process
 from tests.helpers.waiting import until
@@ -54,11 +55,22 @@ def test_sigterm_in_mid_analysis_ends_the_worker_in_time_and_the_next_start_goes
         assert not worker.is_running()
         assert "exiting with work unfinished" in node.log()
         assert "failed" not in node.log()
+        assert "the lease is given back, with 1 workflows" in node.log()
+        assert _workers(node) == ["gone"]
         assert node.jobs()[study_uid] == "running"
         node.start()
         until("analysed", lambda: node.jobs()[study_uid] == "analysed", 120)
+        assert " ERROR " not in node.log() and "missed its heartbeat" not in node.log()
     finally:
         node.stop()
+
+
+def _workers(node: Node) -> list[str]:
+    catalog = Catalog.open(node.config.catalog_url, node.config.storage.state)
+    try:
+        return [worker.state for worker in catalog.workers()]
+    finally:
+        catalog.close()
 
 
 def _answers(node: Node) -> bool:

@@ -5,14 +5,17 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "SimpleITK", "radiomics", "lungmask", "highdicom", "dbos")
+HEAVY = ("torch", "torchvision", "SimpleITK", "radiomics", "lungmask", "highdicom", "dbos", "scipy", "numba")
+#: What few nodes need, and costs each start of a receiver a tenth of a second.
+SELDOM = ("httpx", "psycopg", "rich", "apscheduler", "alembic")
 
 
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("dicomnode.service.processes", HEAVY),  # the receiving process
+        ("dicomnode.service.processes", HEAVY + SELDOM),  # the receiving process
         ("dicomnode.service.supervisor", tuple(m for m in HEAVY if m != "dbos")),  # the supervisor
+        ("dicomnode.service.child", (*HEAVY, *SELDOM, "pydicom", "pydantic")),  # `serve` until it has its receiver
         ("dicomnode.cli", (*HEAVY, "pydicom", "pynetdicom", "sqlalchemy")),  # `dicomnode --help`
     ],
 )

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from dicomnode.config import DestinationTable
+from dicomnode.config import DestinationTable, StowDestinationTable
 from dicomnode.network.association import Sent
 from dicomnode.network.commitment import Report
 from dicomnode.outbound.destinations.dicom import DicomDestination
-from dicomnode.outbound.destinations.stow import StowDestination
 
 OnResult = Callable[[Path, Sent], None]
 
@@ -52,10 +51,17 @@ class Destination(Protocol):
         """
 
 
+def _stow(table: StowDestinationTable) -> Destination:
+    # Here: httpx, for what few destinations speak, and no receiver starts later for it.
+    from dicomnode.outbound.destinations.stow import StowDestination  # noqa: PLC0415
+
+    return StowDestination.of(table)
+
+
 #: How a destination of each `kind` of the configuration is reached, made from its table there.
 KINDS: Final[dict[str, Callable[[Any], Destination]]] = {
     "dicom": DicomDestination.of,
-    "stow": StowDestination.of,
+    "stow": _stow,
 }
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from string import Template
 
 from dicomnode.config import NotifyTable
-from dicomnode.config.notify import NODE_SUBJECT, NODE_TEMPLATE
+from dicomnode.config.notify import NODE_SUBJECT, NODE_TEMPLATE, OVER_SUBJECT
 from dicomnode.config.notify import Event as Kind
 from dicomnode.store.records import Event
 
@@ -17,7 +17,10 @@ _KINDS: Mapping[str, Kind] = {
     "failed": "failed",
     "refused": "refused",
     "held": "held",
+    "expiring": "expiring",
     "certificate": "certificate",
+    "alert": "alert",
+    "alert-over": "alert",
 }
 
 
@@ -49,7 +52,7 @@ def message(event: Event, to: NotifyTable, node: str, patient: Mapping[str, str]
         patient: values of the attributes that the texts name (`NotifyTable.patient_names`), "" where they are absent.
     """
     fields = {
-        "event": kind(event),
+        "event": event.state if event.state == "alert-over" else kind(event),
         "study_uid": event.study_uid,
         "generation": str(event.generation),
         "reason": event.reason or "",
@@ -58,7 +61,8 @@ def message(event: Event, to: NotifyTable, node: str, patient: Mapping[str, str]
         "id": event.event_id,
     }
     named = {**fields, **patient}
-    texts = (to.subject, to.template) if event.study_uid else (NODE_SUBJECT, NODE_TEMPLATE)
+    of_node = OVER_SUBJECT if event.state == "alert-over" else NODE_SUBJECT
+    texts = (to.subject, to.template) if event.study_uid else (of_node, NODE_TEMPLATE)
     # A line break in an e-mail's subject would begin a new header.
     subject = " ".join(Template(texts[0]).substitute(named).split())
     return Message(f"{event.event_id}.{to.name}", subject, Template(texts[1]).substitute(named), fields)

@@ -14,18 +14,22 @@ from dicomnode.audit import messages, trail
 from dicomnode.errors import SpoolError
 from dicomnode.registry_format.identity import count_patients
 from dicomnode.store.catalog import audit
+from dicomnode.store.catalog.alerts import AlertRows
 from dicomnode.store.catalog.audit import PatientHeader
 from dicomnode.store.catalog.commitments import Commitments
 from dicomnode.store.catalog.corrections import Corrections
 from dicomnode.store.catalog.events import note
 from dicomnode.store.catalog.holdings import HoldingsRows
+from dicomnode.store.catalog.job_choice import JobChoice
 from dicomnode.store.catalog.jobs import supersede
 from dicomnode.store.catalog.orders import Orders
 from dicomnode.store.catalog.patients import Patients, note_patient, patient_hashes
 from dicomnode.store.catalog.priors import FETCHED, Priors
 from dicomnode.store.catalog.procedure_steps import Steps
+from dicomnode.store.catalog.reanalyses import Reanalyses
 from dicomnode.store.catalog.recording import Recording
 from dicomnode.store.catalog.registry import RegistryRows
+from dicomnode.store.catalog.removal_notices import RemovalNotices
 from dicomnode.store.catalog.routings import Routings
 from dicomnode.store.catalog.tables import associations, deliveries, instances, jobs, priors, studies
 from dicomnode.store.catalog.workers import Workers
@@ -41,9 +45,26 @@ from dicomnode.store.records import (
     StudyState,
 )
 
+#: Why images are removed, for the audit trail.
+AFTER_DELIVERY = "images removed after delivery to free space"
+
 
 class Catalog(
-    Recording, Commitments, Corrections, HoldingsRows, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers
+    AlertRows,
+    Recording,
+    Commitments,
+    Corrections,
+    HoldingsRows,
+    JobChoice,
+    Orders,
+    Patients,
+    Priors,
+    RegistryRows,
+    RemovalNotices,
+    Reanalyses,
+    Routings,
+    Steps,
+    Workers,
 ):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
@@ -188,11 +209,11 @@ class Catalog(
         with self._read() as connection:
             return [Study(**row._mapping) for row in connection.execute(query.order_by(jobs.c.updated_at))]
 
-    def release(self, study: Study, move_out: Callable[[], None]) -> bool:
+    def release(self, study: Study, move_out: Callable[[], None], why: str = AFTER_DELIVERY) -> bool:
         """Forgets the study's instances, so that one that comes again is new; its jobs and deliveries stay.
 
         `move_out` takes the files away, inside the transaction: no image can be recorded in between. Returns False, and
-        changes nothing, if anything has happened to the study since `study` was read.
+        changes nothing, if anything has happened to the study since `study` was read. `why` is for the audit trail.
         """
         unchanged = (
             (studies.c.study_uid == study.study_uid)
@@ -205,7 +226,6 @@ class Catalog(
             if connection.execute(studies.update().where(unchanged).values(instances=0)).rowcount != 1:
                 return False
             audit.keep_count(connection, self._insert, instances.c.study_uid == study.study_uid, patient)
-            why = "images removed after delivery to free space"
             audit.tell_removed(connection, study.study_uid, patient, why, time.time())
             connection.execute(instances.delete().where(instances.c.study_uid == study.study_uid))
             move_out()

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
 
 from dicomnode.errors import DatabaseError, SpoolError
@@ -21,6 +20,9 @@ from dicomnode.store.catalog import migrate
 from dicomnode.store.catalog.tables import workers
 from dicomnode.store.patient_key import PatientKey
 from dicomnode.store.records import Lease
+
+if TYPE_CHECKING:
+    import psycopg
 
 #: How long a writer waits for another process' write before it gives up, seconds.
 BUSY_S = 20.0
@@ -59,7 +61,8 @@ class Database:
         self._is_sqlite = engine.dialect.name == "sqlite"
         # SQLite has one writer, and its waiting is a polling: threads of one process queue here instead.
         self._turn: AbstractContextManager[object] = threading.Lock() if self._is_sqlite else nullcontext()
-        self._insert: Any = sqlite.insert if self._is_sqlite else postgresql.insert
+        self._insert: Any = sqlite.insert if self._is_sqlite else _postgresql_insert()
+        self._joined: Connection | None = None
         self._lease: Lease | None = None
         self._lost: Callable[[], NoReturn] | None = None
 
@@ -84,7 +87,26 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
+    def together(self) -> Iterator[Self]:
+        """Yield the same database for one thread, with all that it writes in one transaction: one wait for the disk.
+
+        Others do not see it before the end, and an exception that leaves takes all of it back. SQLite's other writers
+        wait meanwhile. Not for images, which have a connection of their own (`recording`).
+        """
+        with self._write() as connection:
+            view = copy.copy(self)
+            view._joined = connection
+            yield view
+
+    @contextmanager
     def _write(self) -> Iterator[Connection]:
+        if self._joined is not None:
+            try:
+                with self._joined.begin_nested():
+                    yield self._joined
+            except SQLAlchemyError as error:
+                raise database_error(error) from error
+            return
         valid = True
         try:
             with self._turn, self._engine.begin() as connection:
@@ -103,6 +125,12 @@ class Database:
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
+        if self._joined is not None:
+            try:
+                yield self._joined
+            except SQLAlchemyError as error:
+                raise database_error(error) from error
+            return
         try:
             with self._reader.begin() as connection:
                 yield connection
@@ -180,7 +208,13 @@ def failure_text(cause: object) -> str:
     return f"the catalogue's database failed: {first}; check its disk, URL and rights"
 
 
-def _prepare_postgresql(connection: psycopg.Connection[tuple[object, ...]], _record: Any) -> None:
+def _postgresql_insert() -> Any:
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415  (a node without it starts sooner)
+
+    return postgresql.insert
+
+
+def _prepare_postgresql(connection: "psycopg.Connection[tuple[object, ...]]", _record: Any) -> None:
     with connection.cursor() as cursor:
         for setting in _POSTGRESQL_SERVER:
             cursor.execute(setting)

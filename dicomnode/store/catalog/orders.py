@@ -7,7 +7,8 @@ from sqlalchemy import select
 
 from dicomnode.registry_format.identity import PATIENT_ID_DIGITS
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.catalog.tables import orders, patients, studies
+from dicomnode.store.catalog.priors import RESULT
+from dicomnode.store.catalog.tables import late_orders, orders, patients, studies
 from dicomnode.store.records import Study
 
 
@@ -65,6 +66,26 @@ class Orders(Database):
         with self._read() as connection:
             row = connection.execute(select(orders).where(named)).one_or_none()
         return None if row is None else Order(**row._mapping)
+
+    def reopen_for_order(self, study_uid: str, order_key: str, now: float) -> bool:
+        """Let a study settle once more whose order came after its results had gone out.
+
+        False, and nothing: that was done before for this order, or its images or results are gone.
+        """
+        mine = (late_orders.c.study_uid == study_uid) & (late_orders.c.order_key == order_key)
+        here = (studies.c.study_uid == study_uid) & studies.c.state.in_(RESULT) & (studies.c.instances > 0)
+        with self._write() as connection:
+            if connection.execute(select(late_orders.c.at).where(mine)).first() is not None:
+                return False
+            if connection.execute(studies.update().where(here).values(state="receiving")).rowcount != 1:
+                return False
+            connection.execute(late_orders.insert().values(study_uid=study_uid, order_key=order_key, at=now))
+        return True
+
+    def forget_late_orders(self, before: float) -> None:
+        """Forget which orders came late before this time: their studies are not looked at any more."""
+        with self._write() as connection:
+            connection.execute(late_orders.delete().where(late_orders.c.at < before))
 
     def orders_between(self, first: str, last: str) -> list[Order]:
         """Return the orders scheduled from `first` to `last` (both "YYYYMMDD"), the earliest first."""

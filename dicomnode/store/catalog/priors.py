@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from dicomnode.store.catalog.database import Database
 from dicomnode.store.catalog.tables import awaited, priors, studies
+from dicomnode.store.records import Study
 
 #: `wanted` → `fetching` → `fetched`; or `refused` by the PACS for good, or `failed` after many attempts.
 PriorState = Literal["wanted", "fetching", "fetched", "refused", "failed"]
@@ -17,7 +18,8 @@ AwaitedState = Literal["awaited", "missed", "done"]
 _AGAIN_S = 3600.0
 #: Of studies that the node has fetched itself.
 FETCHED: tuple[PriorState, ...] = ("fetching", "fetched")
-_RESULT = ("analysed", "delivered", "committed")
+#: States of a study whose results are made.
+RESULT = ("analysed", "delivered", "committed")
 
 
 @dataclass(frozen=True)
@@ -107,21 +109,28 @@ class Priors(Database):
             select(awaited.c.study_uid, awaited.c.prior_uid)
             .join(prior, prior.c.study_uid == awaited.c.prior_uid)
             .join(studies, studies.c.study_uid == awaited.c.study_uid)
-            .where((awaited.c.state == "missed") & prior.c.state.in_(_RESULT) & studies.c.state.in_(_RESULT))
+            .where((awaited.c.state == "missed") & prior.c.state.in_(RESULT) & studies.c.state.in_(RESULT))
         )
         reopened = []
         with self._write() as connection:
             for study_uid, prior_uid in connection.execute(late).all():
                 mine = (awaited.c.study_uid == study_uid) & (awaited.c.prior_uid == prior_uid)
                 connection.execute(awaited.update().where(mine).values(state="done"))
-                here = (studies.c.study_uid == study_uid) & studies.c.state.in_(_RESULT) & (studies.c.instances > 0)
+                here = (studies.c.study_uid == study_uid) & studies.c.state.in_(RESULT) & (studies.c.instances > 0)
                 if connection.execute(studies.update().where(here).values(state="receiving")).rowcount:
                     reopened.append(study_uid)
         return reopened
 
+    def with_results(self, since: float) -> list[Study]:
+        """Return the studies whose results are made, with images that came after this time."""
+        chosen = studies.c.state.in_(RESULT) & (studies.c.last_seen >= since) & (studies.c.instances > 0)
+        with self._read() as connection:
+            rows = connection.execute(select(studies).where(chosen).order_by(studies.c.last_seen))
+            return [Study(**row._mapping) for row in rows]
+
     def reopen(self, study_uid: str) -> bool:
         """Let a study whose images are here, and whose job has ended, settle once more; False where that is not so."""
-        ended = studies.c.state.in_((*_RESULT, "refused", "failed"))
+        ended = studies.c.state.in_((*RESULT, "refused", "failed"))
         here = (studies.c.study_uid == study_uid) & ended & (studies.c.instances > 0)
         with self._write() as connection:
             return connection.execute(studies.update().where(here).values(state="receiving")).rowcount == 1

@@ -352,3 +352,67 @@ registry_risks = Table(
     Column("recorded_at", Float, nullable=False),
 )
 Index("registry_risks_patient", registry_risks.c.patient)
+
+#: What is wrong with the node now, and was told; `host` raised it; `seen_at`: it was last looked at.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("key", String(128), primary_key=True),
+    Column("host", String, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("raised_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
+#: Messages about alerts on their way. `serve` sends them, since a worker may be what is missing.
+alert_messages = Table(
+    "alert_messages",
+    metadata,
+    Column("event_id", String(32), primary_key=True),
+    Column("receiver", String(32), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Float, nullable=False),
+)
+
+#: Refused associations, counted by reason and period of time.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("period", Integer, primary_key=True, autoincrement=False),
+    Column("why", String, primary_key=True),
+    Column("caller", String, nullable=False),
+    Column("count", Integer, nullable=False),
+)
+
+#: When it was told that a held or cancelled job's images will be removed.
+removal_notices = Table(
+    "removal_notices",
+    metadata,
+    Column("study_uid", String, primary_key=True),
+    Column("generation", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+)
+
+#: Orders that came after a study's results had gone out, each taken up once.
+late_orders = Table(
+    "late_orders",
+    metadata,
+    Column("study_uid", String, primary_key=True),
+    Column("order_key", String(64), primary_key=True),
+    Column("at", Float, nullable=False),
+)
+
+#: Studies to be analysed once more, and the generation in which that is done.
+reanalyses = Table(
+    "reanalyses",
+    metadata,
+    Column("study_uid", String, primary_key=True),
+    Column("asked_at", Float, nullable=False),
+    Column("per_hour", Float, nullable=False),
+    Column("generation", Integer),
+    Column("taken_at", Float),
+)
+Index("reanalyses_taken", reanalyses.c.taken_at)

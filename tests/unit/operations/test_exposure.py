@@ -125,14 +125,17 @@ def test_check_says_so_in_words_in_json_and_in_its_status(open_node: Path) -> No
     assert CliRunner().invoke(app, [*check, "--strict"]).exit_code == 1
 
 
-def test_serve_says_so_before_it_starts_anything(
+def test_serve_says_so_before_it_runs(
     open_node: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from dicomnode.service import processes, supervisor
+    from dicomnode.service import child, signals, supervisor
 
     told: list[str] = []
     monkeypatch.setattr(supervisor, "serve", lambda *_: told.extend(r.getMessage() for r in caplog.records))
-    monkeypatch.setattr(processes, "stopper", lambda **_: None)
+    for name in ("stopper", "reloader", "leave"):
+        monkeypatch.setattr(signals, name, lambda **_: None)
+    for name in ("start", "listen", "tells_before"):
+        monkeypatch.setattr(child.Child, name, lambda *_, **_k: None)
     monkeypatch.setattr("dicomnode.logs.configure", lambda *_: None)
     with caplog.at_level(logging.WARNING):
         CliRunner().invoke(app, ["serve", "--config", str(open_node)])

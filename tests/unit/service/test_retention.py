@@ -8,7 +8,7 @@ import pytest
 
 from dicomnode.errors import SpoolError
 from dicomnode.service import retention
-from dicomnode.service.retention import CarefulClock, Room, make_room
+from dicomnode.service.retention import CarefulClock, Room, SetAside, make_room, remove_set_aside
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance, JobState
 from dicomnode.store.spool import Spool
@@ -198,3 +198,63 @@ def test_a_clock_that_is_set_expires_nothing(jump: float) -> None:
     assert clock() <= 1000 * DAY + 60.0
     wall, steady = wall + 8 * DAY, steady + 8 * DAY
     assert clock() - (1000 * DAY + 60.0) <= 8 * DAY
+
+
+# Held and cancelled studies
+
+ASIDE = SetAside(held_s=180 * DAY, cancelled_s=30 * DAY, notice_s=7 * DAY)
+
+
+def set_aside(node: Node, days: float, times: SetAside = ASIDE) -> list[str]:
+    return remove_set_aside(times, node.spool, node.results, node.catalog, days * DAY)
+
+
+@pytest.mark.parametrize(("state", "days"), [("held", 180), ("cancelled", 30)])
+def test_they_go_after_their_own_time_and_a_notice(node: Node, state: JobState, days: int) -> None:
+    node.study("1.2", state, 0.0)
+    told = [e.event_id for e in node.catalog.events(10)]
+    assert set_aside(node, days - 7.1) == []
+    assert [e.event_id for e in node.catalog.events(10)] == told
+    for passed in (days - 7, days - 6, days - 0.1):
+        assert set_aside(node, passed) == []
+    (notice,) = [e for e in node.catalog.events(10) if e.event_id not in told]
+    assert (notice.state, notice.study_uid) == ("expiring", "1.2")
+    assert f"{state} for {days - 7} days" in str(notice.reason)
+    assert len(node.files("1.2")) == 2
+    assert set_aside(node, days) == ["1.2"]
+    assert node.files("1.2") == []
+    assert len(node.findings("1.2")) == 1
+    job = node.catalog.job("1.2", 1)
+    assert job is not None and job.state == "cancelled"
+    assert set_aside(node, 999) == []
+
+
+def test_a_notice_that_comes_late_puts_it_off(node: Node) -> None:
+    """The node was off for a year."""
+    node.study("1.2", "cancelled", 0.0)
+    assert set_aside(node, 365) == []
+    assert set_aside(node, 371.9) == []
+    assert set_aside(node, 372) == ["1.2"]
+
+
+def test_what_is_taken_up_again_stays(node: Node) -> None:
+    node.study("1.2", "cancelled", 0.0)
+    set_aside(node, 25)
+    node.catalog.set_state("1.2", 1, "queued", "retried manually", now=26 * DAY)
+    assert set_aside(node, 400) == []
+    node.catalog.set_state("1.2", 1, "cancelled", "once more", now=401 * DAY)
+    assert set_aside(node, 430.9) == []  # a time of its own, and a notice of its own
+    assert set_aside(node, 437.9) == ["1.2"]
+
+
+def test_others_and_those_without_a_time_stay(node: Node) -> None:
+    for number, state in enumerate(("queued", "running", "analysed", "failed", "delivered", "refused", "ignored")):
+        node.study(f"1.{number + 2}", state, 0.0)  # type: ignore[arg-type]
+    node.study("1.20", "held", 0.0)
+    node.study("1.21", "cancelled", 0.0)
+    node.study("1.22", "cancelled", 0.0)
+    node.image("1.22", 2, 1.0)  # it goes on
+    never = SetAside(held_s=0, cancelled_s=0, notice_s=7 * DAY)
+    assert set_aside(node, 9999, never) == set_aside(node, 99999, never) == []
+    assert set_aside(node, 9999) == []
+    assert set_aside(node, 99999) == ["1.20", "1.21"]

@@ -20,6 +20,7 @@ from dicomnode.store.patient_key import KEY_FILE, PatientKey
 from dicomnode.store.records import Lease
 
 MIGRATIONS = Path(migrate.__file__).with_name("migrations")
+AFTER_0010 = ("alerts", "alert_messages", "refusals", "removal_notices", "late_orders", "reanalyses")
 FIRST_TABLES = {"associations", "studies", "instances", "jobs", "deliveries"}
 
 
@@ -139,8 +140,8 @@ def _before_keys(url: str, state: Path) -> Lease:
     lease = catalog.register_worker("w", "1")
     assert catalog.beat(lease)
     with catalog._engine.begin() as connection:
-        for later in ("patient_keys", "corrections", "acceptances"):
-            connection.execute(text(f"DROP TABLE {later}"))
+        for table in ("patient_keys", "corrections", "acceptances", *AFTER_0010):
+            connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0009'"))
         for number, plain in enumerate((PLAIN, PLAIN, NO_PATIENT_ID)):
             values = f"'{number}', '1', '1.{number}', '2', '/x', 'd', 1, 1.0, NULL, '{plain}', '', '', '', NULL"

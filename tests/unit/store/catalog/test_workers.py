@@ -83,3 +83,16 @@ def test_a_new_worker_of_the_same_name_ends_the_lease_of_the_old_one(catalog: Ca
     assert catalog.declare_dead(5.0) == []
     (worker,) = catalog.workers()
     assert (worker.state, worker.version, worker.epoch) == ("alive", "2", 4)
+
+
+def test_a_lease_that_was_given_back_is_neither_alive_nor_dead(catalog: Catalog) -> None:
+    lease = catalog.register_worker("a", "1")
+    assert catalog.give_back(lease)
+    assert not catalog.give_back(lease)
+    assert not catalog.beat(lease)
+    grow_old(catalog, 1000.0)
+    assert catalog.declare_dead(5.0) == []
+    assert catalog.workers("alive") == []
+    with pytest.raises(LeaseLostError):
+        catalog.leased(lease, lost).set_state("1.2", 1, "analysed", now=200.0)
+    assert catalog.beat(catalog.register_worker("a", "1"))
