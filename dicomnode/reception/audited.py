@@ -8,6 +8,7 @@ from typing import cast
 from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_FIND
 
+from dicomnode import metrics
 from dicomnode.audit import messages, trail
 from dicomnode.audit.journal import Refusals
 from dicomnode.audit.messages import AuditPeer, AuditStudy
@@ -22,7 +23,12 @@ def begin(told: Refusals | None) -> None:
     """Set what says which refusals are told by themselves."""
     global _told  # noqa: PLW0603
     _told = told
-    tls.tell_failures(lambda address, why: refused("", address, f"TLS: {why}"))
+    tls.tell_failures(_failed)
+
+
+def _failed(address: str, why: str) -> None:
+    metrics.association_refused("TLS")
+    refused("", address, f"TLS: {why}")
 
 
 def refused(calling_ae: str, address: str, why: str) -> None:

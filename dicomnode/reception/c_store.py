@@ -26,7 +26,7 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from dicomnode import logs
+from dicomnode import logs, metrics
 from dicomnode.errors import SpoolError
 from dicomnode.logs import is_uid
 from dicomnode.network.commands import StoreAnswer, StoreRequest
@@ -118,6 +118,12 @@ class Reception:
 
     def finish(self) -> StoreAnswer:
         """All bytes are there: the answer."""
+        answer = self._answer()
+        is_stored = answer.status == SUCCESS
+        metrics.object_received("stored" if is_stored else f"0x{answer.status:04X}", self._size if is_stored else 0)
+        return answer
+
+    def _answer(self) -> StoreAnswer:
         if self._incoming is None:
             return StoreAnswer(OUT_OF_RESOURCES, self._why)
         try:

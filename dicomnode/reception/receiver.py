@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from pydicom.uid import UID
 from pynetdicom import evt
@@ -17,7 +18,7 @@ from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from dicomnode import logs
+from dicomnode import logs, metrics
 from dicomnode.errors import SpoolError
 from dicomnode.network import commitment, contexts, tls
 from dicomnode.network.association import Peer
@@ -55,6 +56,13 @@ _WHY = {
     CALLED_AE_NOT_RECOGNISED: "called AE title not recognised",
     _TEMPORARY_CONGESTION: "too many associations a minute",
     _LOCAL_LIMIT_EXCEEDED: "local limit exceeded",
+}
+#: As monitoring names them.
+_REASON = {
+    CALLING_AE_NOT_RECOGNISED: "caller",
+    CALLED_AE_NOT_RECOGNISED: "called title",
+    _TEMPORARY_CONGESTION: "rate",
+    _LOCAL_LIMIT_EXCEEDED: "limit or disk",
 }
 _POLL_S = 0.05
 #: Associations that were aborted end within this, and so does a report under way, or they are left to the next start.
@@ -272,6 +280,7 @@ class Receiver:
         association = event.assoc
         rejection = self._rejection(association)
         if rejection is not None:
+            metrics.association_refused(_REASON.get(rejection, "against PS3.8"))
             audited.refused(
                 _request(association).calling_ae_title,
                 association.requestor.address,
@@ -280,6 +289,7 @@ class Receiver:
             association.acse.send_reject(*rejection)
             association.kill()
             return
+        metrics.association_accepted()
         if isinstance(association._server, DicomServer):
             association._server.settle(association)
         calling, address = _request(association).calling_ae_title, association.requestor.address
@@ -335,15 +345,14 @@ class Receiver:
         if not self._admission.leave(association):
             return
         association_id = self._rows.get(association)
-        how = "released" if association.is_released else "aborted"
+        how: Literal["released", "aborted"] = "released" if association.is_released else "aborted"
+        metrics.association_ended(how)
         calling = logs.printable(association.requestor.ae_title.strip())
         log.info("association with %s at %s %s", calling, association.requestor.address, how)
         if association_id is None:
             return
         try:
-            self._catalog.end_association(
-                association_id, "released" if association.is_released else "aborted", time.time()
-            )
+            self._catalog.end_association(association_id, how, time.time())
         except SpoolError:
             # It stays open in the catalogue until this process ends: the settle rule then waits for the silence.
             log.exception("cannot record the end of association %d", association_id)

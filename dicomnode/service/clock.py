@@ -16,7 +16,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicomnode import logs
+from dicomnode import logs, metrics
 from dicomnode.config import Config
 from dicomnode.context import prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
@@ -27,6 +27,7 @@ from dicomnode.reception.settle import SettleRule, decide
 from dicomnode.reception.spooled import read_instance
 from dicomnode.retry import backoff_s
 from dicomnode.service import certificates
+from dicomnode.service.labelling import Labelling
 from dicomnode.service.pacs_count import Counts, listed
 from dicomnode.service.retention import CarefulClock, Room, make_room
 from dicomnode.store.catalog.catalog import Catalog
@@ -43,6 +44,8 @@ EVENTS_S = 2.0
 _EVENTS_AT_ONCE = 200
 #: A tick that finds the database away is left out for so long, longer and longer.
 _AWAY_FIRST_S, _AWAY_LONGEST_S = 1.0, 10.0
+#: How often new studies get their label.
+LABELS_S = 2.0
 #: How often the room on the disk is looked at.
 ROOM_S = 10.0
 #: How often the certificates are looked at.
@@ -83,6 +86,7 @@ class Housekeeping:
         self._fetched_ahead: set[tuple[str, str]] = set()
         self._certificates_told: set[str] = set()
         self._counts = _counts(config)
+        self._labelling = Labelling(catalog, config.storage.results)
         self._scheduler = BackgroundScheduler(timezone="UTC")
         self._stopping = threading.Event()
 
@@ -95,6 +99,7 @@ class Housekeeping:
         self._every(RECONCILE_S, self.reconcile)
         self._every(EVENTS_S, self.hand_over)
         self._every(min(RECONCILE_S, self._dead_after_s / 4), self.recover)
+        self._every(LABELS_S, self.label)
         self._scheduler.add_job(self._compare_first)
         if self._config.all_tls_files:
             self._every(CERTIFICATES_S, self.tell_certificates, at_once=True)
@@ -207,6 +212,11 @@ class Housekeeping:
                     self._queue.notify(to.name, event)
             self._catalog.forget_event(event.event_id)
         return len(events)
+
+    def label(self) -> int:
+        """Read whose the new studies are, so that people find them. Returns how many."""
+        metrics.ticked(self._clock())
+        return self._labelling.tick(self._clock())
 
     def tell_certificates(self) -> int:
         """Log and enqueue a notification of each certificate that expires soon, once. Returns how many are new."""

@@ -7,9 +7,10 @@ import socket
 import threading
 from types import FrameType
 
+from dicomnode import metrics
 from dicomnode.config import CallerTable, Config
 from dicomnode.errors import SpoolError
-from dicomnode.files import FOLDER_MODE, tighten
+from dicomnode.files import FOLDER_MODE, make_folder, tighten
 from dicomnode.network.identities import identity
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 def receive(config: Config, stop: threading.Event) -> None:
     """Run the receiving process until `stop` is set."""
     prepare_folders(config)
+    begin_counting(config, "receiver")
     storage = config.storage
     with audit.receiving(config):
         run_receiver(
@@ -37,6 +39,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     from dicomnode.workflows.queue import WORKFLOW_VERSION  # noqa: PLC0415
 
     prepare_folders(config)
+    begin_counting(config, "worker")
     models = Models(config)
     catalog = Catalog.open(config.catalog_url, config.storage.state)
     audit.begin(config, catalog)
@@ -82,6 +85,13 @@ def prepare_folders(config: Config) -> None:
             log.warning(
                 "other users may read %s, and its rights cannot be changed (%s): chmod 0700", folder, e.strerror
             )
+
+
+def begin_counting(config: Config, role: metrics.Role) -> None:
+    """Count for monitoring from now on, where it is configured."""
+    if config.counters_folder is not None:
+        make_folder(config.counters_folder)
+        metrics.begin(config.counters_folder, role)
 
 
 def receiver_settings(config: Config) -> ReceiverSettings:

@@ -24,7 +24,7 @@ from dicomnode.registry.retraining import Retraining, trigger
 from dicomnode.retry import backoff_s
 from dicomnode.service import audit
 from dicomnode.service.clock import Housekeeping
-from dicomnode.service.processes import prepare_folders
+from dicomnode.service.processes import begin_counting, prepare_folders
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import Queue
 
@@ -102,6 +102,8 @@ class Child:
 def serve(config: Config, path: Path, stop: threading.Event) -> None:
     """Run the node until `stop` is set. `path` is the configuration file, which the children read for themselves."""
     prepare_folders(config)
+    _forget_counters(config)
+    begin_counting(config, "clock")
     catalog = Catalog.open(config.catalog_url, config.storage.state)
     audit.begin(config, catalog)
     trail.note(messages.activity, time.time(), started=True)
@@ -116,25 +118,34 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
     workers = [
         Child(f"worker-{i}", ["work", "--config", str(path), "--index", str(i)]) for i in range(config.worker.processes)
     ]
-    for child in (*receivers, *workers):
+    watched = [Child("monitoring", ["monitor", "--config", str(path)])] if config.monitoring.port else []
+    children = [*receivers, *workers, *watched]
+    for child in children:
         child.start()
     housekeeping.start()
     sender.start()
     try:
         while not stop.wait(0.2):
-            for child in (*receivers, *workers):
+            for child in children:
                 child.watch()
     finally:
         log.info("draining")
         housekeeping.stop()
         retraining.stop()
-        drain([*receivers, *workers], config.worker.drain_s)
+        drain(children, config.worker.drain_s)
         queue.close()
         trail.note(messages.activity, time.time(), started=False)
         sender.stop()
         trail.begin(None)
         catalog.close()
         log.info("stopped")
+
+
+def _forget_counters(config: Config) -> None:
+    """Remove the counters of the last run: Prometheus expects them to begin anew with the node."""
+    if config.counters_folder is not None:
+        for path in config.counters_folder.glob("*.db"):
+            path.unlink(missing_ok=True)
 
 
 def drain(children: Sequence[Child], drain_s: float) -> None:

@@ -17,9 +17,12 @@ from dicomnode.store.catalog import audit
 from dicomnode.store.catalog.audit import PatientHeader
 from dicomnode.store.catalog.commitments import Commitments
 from dicomnode.store.catalog.events import note
+from dicomnode.store.catalog.figures import Figures
 from dicomnode.store.catalog.holdings import HoldingsRows
 from dicomnode.store.catalog.jobs import supersede
+from dicomnode.store.catalog.labels import Labels
 from dicomnode.store.catalog.orders import Orders
+from dicomnode.store.catalog.overview import Overview
 from dicomnode.store.catalog.patients import Patients, note_patient
 from dicomnode.store.catalog.priors import FETCHED, Priors
 from dicomnode.store.catalog.procedure_steps import Steps
@@ -41,7 +44,10 @@ from dicomnode.store.records import (
 )
 
 
-class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers):
+class Catalog(
+    Recording, Commitments, Figures, HoldingsRows, Labels, Orders, Overview, Patients, Priors, RegistryRows, Routings,
+    Steps, Workers,
+):  # fmt: skip
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     # Associations
