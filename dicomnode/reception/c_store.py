@@ -151,13 +151,18 @@ class Reception:
             return self._refuse(incoming, DOES_NOT_MATCH, "uid-mismatch", text)
         stored = self._spool.keep(incoming, header.study_uid, header.series_uid, header.sop_instance_uid)
         instance = _instance(header, stored, self._association_id(), self._catalog.patient_key)
+        with logs.about(instance.study_uid, instance.association_id):
+            return self._recorded(incoming, instance, stored.path)
+
+    def _recorded(self, incoming: Incoming, instance: Instance, path: Path) -> StoreAnswer:
+        """Record an instance whose file is safe: the answer."""
         if self._catalog.record(instance) != "conflict":
             # Housekeeping may have moved an old study away between file and record: then the sender has to try again.
-            return StoreAnswer(SUCCESS) if stored.path.exists() else StoreAnswer(OUT_OF_RESOURCES, "try again")
+            return StoreAnswer(SUCCESS) if path.exists() else StoreAnswer(OUT_OF_RESOURCES, "try again")
         if self._is_resend(instance):
             return StoreAnswer(SUCCESS)
         self._catalog.note_conflict(instance)
-        text = f"SOP Instance UID {logs.uid(header.sop_instance_uid)} is already stored with different content"
+        text = f"SOP Instance UID {logs.uid(instance.sop_instance_uid)} is already stored with different content"
         return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
 
     def _header(self, incoming: Incoming) -> InstanceHeader:

@@ -348,7 +348,8 @@ class Receiver:
         how: Literal["released", "aborted"] = "released" if association.is_released else "aborted"
         metrics.association_ended(how)
         calling = logs.printable(association.requestor.ae_title.strip())
-        log.info("association with %s at %s %s", calling, association.requestor.address, how)
+        with logs.about(association=association_id):
+            log.info("association with %s at %s %s", calling, association.requestor.address, how)
         if association_id is None:
             return
         try:

@@ -147,7 +147,8 @@ class Housekeeping:
         queued: list[tuple[str, int]] = []
         for study in self._catalog.unsettled(now):
             try:
-                queued.extend(self._settle(study, now))
+                with logs.about(study.study_uid):
+                    queued.extend(self._settle(study, now))
             except DatabaseError:
                 raise
             except Exception as e:  # noqa: BLE001  (one study that cannot be judged holds up no other)

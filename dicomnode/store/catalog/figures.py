@@ -112,6 +112,7 @@ class Figures(Database):
                 transitions.c.at,
                 transitions.c.at - func.coalesce(last.c.at, studies.c.last_seen),
             )
+            .select_from(transitions)
             .outerjoin(last, last.c.id == before)
             .outerjoin(studies, studies.c.study_uid == transitions.c.study_uid)
             .where(transitions.c.id > number)
