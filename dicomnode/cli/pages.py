@@ -1,7 +1,9 @@
 """`dicomnode jobs list` and `show` as tables, with times of this machine's zone."""
 
 import json
+import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -32,22 +34,26 @@ def show(config: "Config", wanted: "Wanted", *, identify: bool, watch: bool, as_
         note_command(config, "jobs list --identify")
     console = Console()
     with Pages(config) as pages:
-        while True:
-            rows = pages.rows(wanted, identify=identify)
-            if watch and not as_json:
-                console.clear()
-                typer.echo(time.strftime("%Y-%m-%d %H:%M:%S %Z"))
-            if as_json:
-                # With `watch` a line for each look, for a program that follows.
-                typer.echo(json.dumps(rows, indent=None if watch else 2))
-            else:
-                _print(rows, identify=identify)
-            if not watch:
-                return
-            try:
+        if not watch:
+            _show_once(pages.rows(wanted, identify=identify), identify=identify, as_json=as_json, indent=2)
+            return
+        with suppress(KeyboardInterrupt):
+            while True:
+                rows = pages.rows(wanted, identify=identify)
+                if not as_json:
+                    console.clear()
+                    typer.echo(time.strftime("%Y-%m-%d %H:%M:%S %Z"))
+                # A line for each look, for a program that follows.
+                _show_once(rows, identify=identify, as_json=as_json, indent=None)
                 time.sleep(_EVERY_S)
-            except KeyboardInterrupt:
-                return
+
+
+def _show_once(rows: list[dict[str, Any]], *, identify: bool, as_json: bool, indent: int | None) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=indent))
+        sys.stdout.flush()
+    else:
+        _print(rows, identify=identify)
 
 
 def _print(rows: list[dict[str, Any]], *, identify: bool) -> None:

@@ -2,26 +2,35 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.testclient import TestClient
+from sqlalchemy import text
 
 from dicomnode import config
 from dicomnode.errors import ConfigurationError
 from dicomnode.monitoring import collector, server
 from dicomnode.monitoring.collector import Metrics
+from dicomnode.monitoring.readiness import ready
+from dicomnode.network.certificates import TlsFinding
 from dicomnode.service.processes import begin_counting
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.labels import Label
 from dicomnode.store.records import Instance
 from tests.helpers.ports import free_port
+from tests.helpers.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 _COUNT = """
@@ -42,7 +51,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def node(tmp_path: Path) -> config.Config:
-    text = f"""
+    written = f"""
 [node]
 port = {free_port()}
 [monitoring]
@@ -55,7 +64,7 @@ ae_title = "PACS"
 host = "127.0.0.1"
 port = 4242
 """
-    (tmp_path / "ae_config.toml").write_text(text)
+    (tmp_path / "ae_config.toml").write_text(written)
     made = config.load(tmp_path / "ae_config.toml")
     for folder in (made.storage.spool, made.storage.results, made.storage.state / "metrics"):
         folder.mkdir(parents=True)
@@ -91,6 +100,30 @@ def values(page: bytes) -> dict[str, float]:
 def fresh(metrics: Metrics) -> dict[str, float]:
     metrics._page_at = float("-inf")
     return values(metrics.page())
+
+
+@contextmanager
+def served(node: config.Config) -> Iterator[httpx.Client]:
+    """The process' own work, in a thread."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.run, node, stop)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{node.monitoring.port}", timeout=30)
+
+        def answers() -> bool:
+            assert not running.done(), running.exception()
+            try:
+                return client.get("/live").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        try:
+            until("it answers", answers, 30)
+            yield client
+        finally:
+            client.close()
+            stop.set()
+            running.result(30)
 
 
 def metrics_of(node: config.Config, catalog: Catalog) -> Metrics:
@@ -160,8 +193,6 @@ def test_the_catalogue_in_figures(node: config.Config, catalog: Catalog) -> None
 
 def test_a_step_that_becomes_visible_late_is_counted(node: config.Config, catalog: Catalog) -> None:
     """Two transactions: the one with the smaller number is committed last."""
-    from sqlalchemy import text
-
     page = metrics_of(node, catalog)
     fresh(page)
     row = "INSERT INTO transitions (id, study_uid, generation, state, at) VALUES ({}, '1.2', 1, 'failed', 1.0)"
@@ -182,53 +213,38 @@ def test_figures_without_a_database(node: config.Config) -> None:
     assert found['dicomnode_disk_size_bytes{"folder": "state"}'] > 0
 
 
-def test_no_page_names_a_patient_or_what_a_peer_calls_itself(node: config.Config, catalog: Catalog) -> None:
+def test_the_pages(node: config.Config, catalog: Catalog) -> None:
     association = catalog.begin_association("run", "EVIL_TITLE", "NODE", "192.0.2.1", 1.0)
     catalog.record(Instance("1.1", "1.9", "1.2.3.77", "1.3", "/x", "0" * 64, 10, 1.0, association, "a" * 32))
     for study in catalog.unlabelled(0.0, 1e12, 10):
         catalog.note_label(study, Label("PATIENT-4711", "", "ACC-1"))
-    client = TestClient(server.application(server.Pages(node)))
-    pages = "".join(client.get(path).text for path in ("/live", "/ready", "/metrics"))
-    assert [word for word in ("4711", "ACC-1", "EVIL", "1.2.3.77") if word in pages] == []
-    assert "dicomnode_studies" in pages
-
-
-def test_ready_says_what_is_not(node: config.Config, catalog: Catalog) -> None:
-    pages = server.Pages(node)
-    client = TestClient(server.application(pages))
-    answer = client.get("/ready")
-    checks = answer.json()["checks"]
-    assert answer.status_code == 503
-    assert {what for what, check in checks.items() if not check["ok"]} == {
-        "worker",
-        f"receiver on port {node.node.port}",
-    }
-    catalog.register_worker("host-0", "4")
-    import socket
-
-    with socket.create_server(("127.0.0.1", node.node.port)):
+    with served(node) as client:
+        assert client.get("/live").text == "alive\n"
         answer = client.get("/ready")
-        assert (answer.status_code, answer.json()["ready"]) == (200, True)
-        full = node.storage.model_copy(update={"minimum_free_gb": 1e9})
-        other = server.Pages(node.model_copy(update={"storage": full}))
-        checks = TestClient(server.application(other)).get("/ready").json()["checks"]
-        assert "storage.minimum_free_gb is 1e+09" in checks["disk"]["text"]
-    pages.close()
-    other.close()
+        checks = answer.json()["checks"]
+        assert answer.status_code == 503
+        wrong = {what for what, check in checks.items() if not check["ok"]}
+        assert wrong == {"worker", f"receiver on port {node.node.port}"}
+        catalog.register_worker("host-0", "4")
+        with socket.create_server(("127.0.0.1", node.node.port)):
+            answer = client.get("/ready")
+            assert (answer.status_code, answer.json()["ready"]) == (200, True)
+        # Nobody is named, and nothing that a peer may choose is a label.
+        pages = "".join(client.get(path).text for path in ("/live", "/ready", "/metrics"))
+        assert [word for word in ("4711", "ACC-1", "EVIL", "1.2.3.77") if word in pages] == []
+        assert "dicomnode_studies" in pages
+        assert [client.get(path).status_code for path in ("/", "/metrics/x", "/..%2fetc/passwd")] == [404] * 3
+        assert [client.request(m, "/metrics").status_code for m in ("POST", "PUT", "DELETE")] == [405] * 3
 
 
-def test_only_the_three_pages_and_only_by_get(node: config.Config, catalog: Catalog) -> None:
-    del catalog
-    client = TestClient(server.application(server.Pages(node)))
-    assert client.get("/live").text == "alive\n"
-    assert [client.get(path).status_code for path in ("/", "/metrics/x", "/../etc/passwd")] == [404] * 3
-    assert [client.request(m, "/metrics").status_code for m in ("POST", "PUT", "DELETE")] == [405] * 3
+def test_a_full_disk_is_not_ready(node: config.Config, catalog: Catalog) -> None:
+    storage = node.storage.model_copy(update={"minimum_free_gb": 1e9})
+    checks = {c.what: c for c in ready(node.model_copy(update={"storage": storage}), lambda: catalog)}
+    assert (checks["database"].ok, checks["disk"].ok) == (True, False)
+    assert "storage.minimum_free_gb is 1e+09" in checks["disk"].text
 
 
 def test_an_address_that_is_taken_is_told(node: config.Config) -> None:
-    import socket
-    import threading
-
     with (
         socket.create_server(("127.0.0.1", node.monitoring.port)),
         pytest.raises(
@@ -259,10 +275,6 @@ def test_without_monitoring_nothing_is_counted(node: config.Config) -> None:
 def test_the_bundled_certificates_tell_their_days(
     node: config.Config, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datetime import UTC, datetime, timedelta
-
-    from dicomnode.network.certificates import TlsFinding
-
     end = datetime.now(UTC) + timedelta(days=10)
     one = TlsFinding(Path("/tls/node.crt"), ok=True, text="", until=end)
     monkeypatch.setattr(collector, "inspect", lambda _files, _now: [one, replace(one, until=end + timedelta(days=90))])

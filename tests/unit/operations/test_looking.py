@@ -28,9 +28,10 @@ KEYS = [
 WHOSE = ["patient_id", "issuer_of_patient_id", "accession_number", "study_date", "study_description"]
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> config.Config:
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> config.Config:
     """A node that has received one study and holds another."""
+    tmp_path = tmp_path_factory.mktemp("node")
     (tmp_path / "ae_config.toml").write_text("")
     made = config.load(tmp_path / "ae_config.toml")
     made.storage.state.mkdir(parents=True)
