@@ -47,7 +47,7 @@ def run(config: Config, stop: threading.Event) -> None:
             f"[monitoring] cannot listen on {table.host}:{table.port}: {error.strerror}; change host or port, or give "
             "port = 0 for no monitoring"
         ) from error
-    pages = Pages(config)
+    pages = MonitoringPages(config)
     server = uvicorn.Server(
         uvicorn.Config(
             application(pages),
@@ -76,7 +76,7 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-class Pages:
+class MonitoringPages:
     """The three pages. One look at a time: whoever asks meanwhile waits."""
 
     def __init__(self, config: Config) -> None:
@@ -116,7 +116,7 @@ class Pages:
             self._opened.close()
 
 
-def application(pages: Pages) -> Starlette:
+def application(pages: MonitoringPages) -> Starlette:
     """Return the three pages as an ASGI application."""
     found = {"/live": pages.live, "/ready": pages.ready, "/metrics": pages.metrics}
     return Starlette(routes=[Route(path, answer, methods=["GET"]) for path, answer in found.items()])

@@ -8,10 +8,10 @@ from typing import cast
 from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_FIND
 
-from dicomnode import metrics
 from dicomnode.audit import messages, trail
 from dicomnode.audit.journal import Refusals
 from dicomnode.audit.messages import AuditPeer, AuditStudy
+from dicomnode.metrics import counters
 from dicomnode.network import tls
 from dicomnode.reception.holdings import Held
 from dicomnode.store.catalog.audit import read_patient
@@ -27,7 +27,7 @@ def begin(told: Refusals | None) -> None:
 
 
 def _failed(address: str, why: str) -> None:
-    metrics.association_refused("TLS")
+    counters.association_refused("TLS")
     refused("", address, f"TLS: {why}")
 
 

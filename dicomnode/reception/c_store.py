@@ -26,9 +26,10 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from dicomnode import logs, metrics
+from dicomnode import logs
 from dicomnode.errors import SpoolError
 from dicomnode.logs import is_uid
+from dicomnode.metrics import counters
 from dicomnode.network.commands import StoreAnswer, StoreRequest
 from dicomnode.network.file_meta import encode
 from dicomnode.reception.header import HeaderError, InstanceHeader, InvalidUidError, parse
@@ -120,7 +121,7 @@ class Reception:
         """All bytes are there: the answer."""
         answer = self._answer()
         is_stored = answer.status == SUCCESS
-        metrics.object_received("stored" if is_stored else f"0x{answer.status:04X}", self._size if is_stored else 0)
+        counters.object_received("stored" if is_stored else f"0x{answer.status:04X}", self._size if is_stored else 0)
         return answer
 
     def _answer(self) -> StoreAnswer:

@@ -18,8 +18,9 @@ from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from dicomnode import logs, metrics
+from dicomnode import logs
 from dicomnode.errors import SpoolError
+from dicomnode.metrics import counters
 from dicomnode.network import commitment, contexts, tls
 from dicomnode.network.association import Peer
 from dicomnode.network.association_request import (
@@ -280,7 +281,7 @@ class Receiver:
         association = event.assoc
         rejection = self._rejection(association)
         if rejection is not None:
-            metrics.association_refused(_REASON.get(rejection, "against PS3.8"))
+            counters.association_refused(_REASON.get(rejection, "against PS3.8"))
             audited.refused(
                 _request(association).calling_ae_title,
                 association.requestor.address,
@@ -289,7 +290,7 @@ class Receiver:
             association.acse.send_reject(*rejection)
             association.kill()
             return
-        metrics.association_accepted()
+        counters.association_accepted()
         if isinstance(association._server, DicomServer):
             association._server.settle(association)
         calling, address = _request(association).calling_ae_title, association.requestor.address
@@ -346,7 +347,7 @@ class Receiver:
             return
         association_id = self._rows.get(association)
         how: Literal["released", "aborted"] = "released" if association.is_released else "aborted"
-        metrics.association_ended(how)
+        counters.association_ended(how)
         calling = logs.printable(association.requestor.ae_title.strip())
         with logs.about(association=association_id):
             log.info("association with %s at %s %s", calling, association.requestor.address, how)

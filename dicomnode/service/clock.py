@@ -16,10 +16,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicomnode import logs, metrics
+from dicomnode import logs
 from dicomnode.config import Config
 from dicomnode.context import prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
+from dicomnode.metrics import counters
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.procedure_steps import mpps, ups
 from dicomnode.reception.reconcile import reconcile
@@ -216,7 +217,7 @@ class Housekeeping:
 
     def label(self) -> int:
         """Read whose the new studies are, so that people find them. Returns how many."""
-        metrics.ticked(self._clock())
+        counters.ticked(self._clock())
         return self._labelling.tick(self._clock())
 
     def tell_certificates(self) -> int:

@@ -7,10 +7,10 @@ import socket
 import threading
 from types import FrameType
 
-from dicomnode import metrics
 from dicomnode.config import CallerTable, Config
 from dicomnode.errors import SpoolError
 from dicomnode.files import FOLDER_MODE, make_folder, tighten
+from dicomnode.metrics import counters
 from dicomnode.network.identities import identity
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
@@ -87,11 +87,11 @@ def prepare_folders(config: Config) -> None:
             )
 
 
-def begin_counting(config: Config, role: metrics.Role) -> None:
+def begin_counting(config: Config, role: counters.Role) -> None:
     """Count for monitoring from now on, where it is configured."""
     if config.counters_folder is not None:
         make_folder(config.counters_folder)
-        metrics.begin(config.counters_folder, role)
+        counters.begin(config.counters_folder, role)
 
 
 def receiver_settings(config: Config) -> ReceiverSettings:

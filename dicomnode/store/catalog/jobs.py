@@ -2,8 +2,8 @@
 
 from sqlalchemy import ColumnElement, Connection, Float, func, literal, select
 
-from dicomnode import metrics
 from dicomnode.errors import SpoolError
+from dicomnode.metrics import counters
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
 from dicomnode.store.catalog.tables import deliveries, jobs, studies, transitions
@@ -135,7 +135,7 @@ class Ledger(AuditRows, Events):
         self, delivery: Delivery, state: DeliveryState, *, status: int | None = None, text: str, now: float
     ) -> None:
         """Note one more attempt to deliver: how it left the delivery. Status, text and errors as `mark_delivery`."""
-        metrics.delivery_attempted(delivery.destination, "again" if state == "pending" else state)
+        counters.delivery_attempted(delivery.destination, "again" if state == "pending" else state)
         self.mark_delivery(
             delivery.study_uid,
             delivery.generation,

@@ -36,14 +36,14 @@ ROOT = Path(__file__).resolve().parents[3]
 _COUNT = """
 import sys
 from pathlib import Path
-from dicomnode import metrics
-metrics.begin(Path(sys.argv[1]), "receiver")
-metrics.association_accepted()
-metrics.association_refused("caller")
-metrics.object_received("stored", 500)
-metrics.object_received("0xC000")
-metrics.delivery_attempted("pacs", "again")
-metrics.ticked(1000.0)
+from dicomnode.metrics import counters
+counters.begin(Path(sys.argv[1]), "receiver")
+counters.association_accepted()
+counters.association_refused("caller")
+counters.object_received("stored", 500)
+counters.object_received("0xC000")
+counters.delivery_attempted("pacs", "again")
+counters.ticked(1000.0)
 print("counted", flush=True)
 sys.stdin.read()
 """
