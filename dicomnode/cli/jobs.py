@@ -23,7 +23,7 @@ def jobs_list(
     accession: Annotated[str, typer.Option(help="Only of this accession number (the whole number).")] = "",
     sender: Annotated[str, typer.Option(help="Only from this calling AE title.")] = "",
     since: Annotated[str, typer.Option(help="Last image since: 30m, 2h, 3d, 2026-11-29 or 2026-11-29T18:30.")] = "",
-    text: Annotated[str, typer.Option(help="Part of the Study Instance UID or of the reason.")] = "",
+    text: Annotated[str, typer.Option(help="Part of the Study Instance UID, or of the reason.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Show at most this many.")] = 50,
     identify: IdentifyOption = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")] = False,

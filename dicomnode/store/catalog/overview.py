@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import CTE, ColumnElement, Row, Select, Subquery, and_, case, func, literal, or_, select
+from sqlalchemy import CTE, ColumnElement, Row, Select, Subquery, and_, case, func, literal, or_, select, tuple_
 
 from dicomnode.store.catalog.database import Database
 from dicomnode.store.catalog.labels import Label, accession_key, patient_prefixes, unseal
@@ -29,6 +29,8 @@ from dicomnode.store.records import StudyState
 
 #: In these states whose a study is stands only with its images: it has not settled, or names two patients.
 _BY_IMAGES = ("receiving", "held")
+#: In these a study does not stay for long, or somebody looks after it.
+_FEW: frozenset[StudyState] = frozenset(("receiving", "queued", "running", "held", "failed", "cancelled"))
 _RESULT = ("analysed", "refused", "routed", "ignored")
 _ARRIVED = ("delivered", "committed")
 _LOST = ("failed", "rejected")
@@ -46,7 +48,7 @@ class Wanted:
         accession_number: the whole number.
         sender: the calling AE title that brought its images last.
         since: its last image came then or later, UTC seconds.
-        text: a part of the Study Instance UID or of the reason, in any case.
+        text: digits and dots: a part of the Study Instance UID; else a part of the reason, in any case.
         study_uid: this one.
         generation: with `study_uid`: tell of this generation, not of the newest.
         after: begin behind this row of the page before: its (last_seen, study_uid).
@@ -155,7 +157,8 @@ class Overview(Database):
 
     def _page(self, wanted: Wanted) -> CTE:
         # By its sender a study is found in the labels, which hold the same time: an index leads through them in order.
-        at = study_labels.c.seen_at if wanted.sender else studies.c.last_seen
+        by_sender = bool(wanted.sender) and not _are_few(wanted)
+        at = study_labels.c.seen_at if by_sender else studies.c.last_seen
         generation = studies.c.generation if wanted.generation is None else literal(wanted.generation)
         columns = (
             *(c for c in studies.c if c.name != "generation"),
@@ -166,7 +169,7 @@ class Overview(Database):
             at.label("at"),
         )
         mine = study_labels.c.study_uid == studies.c.study_uid
-        query = select(*columns).join_from(studies, study_labels, mine, isouter=not wanted.sender)
+        query = select(*columns).join_from(studies, study_labels, mine, isouter=not by_sender)
         return (
             query.where(*self._conditions(wanted, at))
             .order_by(at.desc(), studies.c.study_uid.desc())
@@ -181,7 +184,9 @@ class Overview(Database):
         if wanted.study_uid:
             found.append(studies.c.study_uid == wanted.study_uid)
         if wanted.sender:
-            found.append(study_labels.c.sender == wanted.sender)
+            # Few studies are in some states: their index is the shorter way, and this one is kept from being taken.
+            sender = func.coalesce(study_labels.c.sender, "") if _are_few(wanted) else study_labels.c.sender
+            found.append(sender == wanted.sender)
         if wanted.accession_number:
             number = accession_key(self.patient_key, wanted.accession_number)
             of_number = select(study_labels.c.study_uid).where(study_labels.c.accession_key == number)
@@ -205,6 +210,10 @@ class Overview(Database):
         return StudyRow(label=unseal(self.patient_key, values["study_uid"], sealed), urgency=urgency, **values)
 
 
+def _are_few(wanted: Wanted) -> bool:
+    return bool(wanted.states) and not set(wanted.states) - _FEW
+
+
 def _of_patient(prefixes: Sequence[str]) -> Select[tuple[str]]:
     """Select the UIDs of a patient's studies: those that have settled, and by their images those that have not."""
 
@@ -222,9 +231,13 @@ def _of_patient(prefixes: Sequence[str]) -> Select[tuple[str]]:
 
 
 def _says(text: str) -> ColumnElement[bool]:
-    newest = (jobs.c.study_uid == studies.c.study_uid) & (jobs.c.generation == studies.c.generation)
-    reason = select(jobs.c.study_uid).where(newest & func.lower(jobs.c.reason).contains(text.lower(), autoescape=True))
-    return studies.c.study_uid.contains(text, autoescape=True) | reason.exists()
+    if not text.strip("0123456789."):
+        return studies.c.study_uid.contains(text, autoescape=True)
+    # Few jobs have a reason, and an index knows which.
+    like = jobs.c.reason.is_not(None) & func.lower(jobs.c.reason).contains(text.lower(), autoescape=True)
+    return tuple_(studies.c.study_uid, studies.c.generation).in_(
+        select(jobs.c.study_uid, jobs.c.generation).where(like)
+    )
 
 
 def _with_all(page: CTE) -> Select[*tuple[object, ...]]:
@@ -275,17 +288,20 @@ def _with_all(page: CTE) -> Select[*tuple[object, ...]]:
 def _sent(page: CTE) -> Subquery:
     """Return how the deliveries of the page's studies stand, one row for each."""
     state = deliveries.c.state
+    # An outer join from the page: SQLite would begin an inner one with all deliveries that there are.
+    mine = (deliveries.c.study_uid == page.c.study_uid) & (deliveries.c.generation == page.c.generation)
     return (
         select(
-            deliveries.c.study_uid,
-            deliveries.c.generation,
-            func.count().label("deliveries"),
+            page.c.study_uid,
+            page.c.generation,
+            func.count(state).label("deliveries"),
             func.sum(case((state.in_(_ARRIVED), 1), else_=0)).label("arrived"),
             func.sum(case((state.in_(_LOST), 1), else_=0)).label("lost"),
             func.sum(case((deliveries.c.text == "warning", 1), else_=0)).label("warnings"),
             func.max(case((state.in_(_ARRIVED), deliveries.c.updated_at))).label("delivered_at"),
         )
-        .join(page, (page.c.study_uid == deliveries.c.study_uid) & (page.c.generation == deliveries.c.generation))
-        .group_by(deliveries.c.study_uid, deliveries.c.generation)
+        .select_from(page)
+        .outerjoin(deliveries, mine)
+        .group_by(page.c.study_uid, page.c.generation)
         .subquery("sent")
     )

@@ -110,6 +110,8 @@ jobs = Table(
 )
 Index("jobs_state_updated", jobs.c.state, jobs.c.updated_at)
 Index("jobs_updated", jobs.c.updated_at)
+_with_reason = jobs.c.reason.is_not(None)
+Index("jobs_reason", jobs.c.study_uid, jobs.c.generation, sqlite_where=_with_reason, postgresql_where=_with_reason)
 
 deliveries = Table(
     "deliveries",

@@ -8,7 +8,9 @@ down_revision = "0010"
 
 
 def upgrade() -> None:
-    """Two new tables and an index of the deliveries that have not arrived."""
+    """Two new tables; indexes of the deliveries that have not arrived, and of the jobs that have a reason."""
+    given = sa.text("reason IS NOT NULL")
+    op.create_index("jobs_reason", "jobs", ["study_uid", "generation"], sqlite_where=given, postgresql_where=given)
     op.create_table(
         "study_labels",
         sa.Column("study_uid", sa.String, primary_key=True),
