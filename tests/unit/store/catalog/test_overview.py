@@ -173,7 +173,7 @@ def test_nothing_that_is_asked_goes_through_a_whole_table(tmp_path: Path) -> Non
     }  # fmt: skip
     tables = "|".join(metadata.tables)
     whole = {plan for plan in plans if re.match(rf"SCAN ({tables})\b", plan)}
-    assert whole - allowed == set()
+    assert whole - allowed == set(), whole - allowed
     assert len(plans) > 50
 
 
