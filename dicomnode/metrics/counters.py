@@ -90,3 +90,21 @@ def ticked(at: float) -> None:
     """Note that the clock goes; `at`: UTC seconds."""
     if _counts is not None:
         _counts.tick.set(at)
+
+
+def forget_dead(folder: Path, *, counted: bool = False) -> None:
+    """Remove what ended processes say of themselves (that they run, what is open); `counted`: what they counted too."""
+    for path in folder.glob("*.db" if counted else "gauge_live*.db"):
+        number = path.stem.rpartition("_")[2]
+        if number.isdigit() and not _lives(int(number)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True

@@ -5,7 +5,6 @@ since the last look, so it is counted from the start of this process, as Prometh
 """
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +14,12 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from dicomnode import __version__
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError
+from dicomnode.metrics import counters
 from dicomnode.monitoring.readiness import folders
 from dicomnode.network.certificates import inspect
 from dicomnode.store.catalog.catalog import Catalog
@@ -64,7 +64,7 @@ class Metrics:
         """Return the page in Prometheus' text format."""
         now = time.monotonic()
         if now - self._page_at >= _FRESH_S or not self._page:
-            bury(self._folder)
+            counters.forget_dead(self._folder)
             registry = CollectorRegistry()
             MultiProcessCollector(registry, str(self._folder))
             registry.register(_Figures(self))
@@ -204,21 +204,3 @@ class _Figures:
     def collect(self) -> Iterator[Metric]:
         """Yield what is looked at now."""
         yield from self._metrics.figures()
-
-
-def bury(folder: Path) -> None:
-    """Take away what dead processes say of themselves; what they have counted stays."""
-    for path in folder.glob("gauge_live*_*.db"):
-        number = path.stem.rpartition("_")[2]
-        if number.isdigit() and not _lives(int(number)):
-            mark_process_dead(int(number), str(folder))
-
-
-def _lives(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

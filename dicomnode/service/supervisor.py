@@ -20,6 +20,7 @@ from pathlib import Path
 from dicomnode import logs
 from dicomnode.audit import messages, trail
 from dicomnode.config import Config
+from dicomnode.metrics import counters
 from dicomnode.registry.retraining import Retraining, trigger
 from dicomnode.retry import backoff_s
 from dicomnode.service import audit
@@ -102,7 +103,9 @@ class Child:
 def serve(config: Config, path: Path, stop: threading.Event) -> None:
     """Run the node until `stop` is set. `path` is the configuration file, which the children read for themselves."""
     prepare_folders(config)
-    _forget_counters(config)
+    if config.counters_folder is not None:
+        # Prometheus expects the counters to begin anew with the node.
+        counters.forget_dead(config.counters_folder, counted=True)
     begin_counting(config, "clock")
     catalog = Catalog.open(config.catalog_url, config.storage.state)
     audit.begin(config, catalog)
@@ -139,13 +142,6 @@ def serve(config: Config, path: Path, stop: threading.Event) -> None:
         trail.begin(None)
         catalog.close()
         log.info("stopped")
-
-
-def _forget_counters(config: Config) -> None:
-    """Remove the counters of the last run: Prometheus expects them to begin anew with the node."""
-    if config.counters_folder is not None:
-        for path in config.counters_folder.glob("*.db"):
-            path.unlink(missing_ok=True)
 
 
 def drain(children: Sequence[Child], drain_s: float) -> None:

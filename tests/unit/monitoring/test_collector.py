@@ -21,6 +21,7 @@ from sqlalchemy import text
 
 from dicomnode import config
 from dicomnode.errors import ConfigurationError
+from dicomnode.metrics import counters
 from dicomnode.monitoring import collector, server
 from dicomnode.monitoring.collector import Metrics
 from dicomnode.monitoring.readiness import ready
@@ -260,9 +261,12 @@ def test_whose_process_has_ended_is_buried(tmp_path: Path) -> None:
     for number in (ended.pid, os.getpid()):
         (tmp_path / f"gauge_livesum_{number}.db").touch()
         (tmp_path / f"counter_{number}.db").touch()
-    collector.bury(tmp_path)
+    counters.forget_dead(tmp_path)
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left == sorted([f"counter_{ended.pid}.db", f"counter_{os.getpid()}.db", f"gauge_livesum_{os.getpid()}.db"])
+    counters.forget_dead(tmp_path, counted=True)
+    assert f"counter_{ended.pid}.db" not in [p.name for p in tmp_path.iterdir()]
+    assert (tmp_path / f"counter_{os.getpid()}.db").exists()
 
 
 def test_without_monitoring_nothing_is_counted(node: config.Config) -> None:
