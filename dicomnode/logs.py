@@ -125,7 +125,8 @@ class _Formatter(logging.Formatter):
 
     def line(self, record: logging.LogRecord, words: str) -> str:
         """Return the record's line with these words."""
-        told = [f"{name} {value}" for name, value in _fields(record).items() if str(value) not in words]
+        told = [f"{name} {value}" for name, value in _fields(record).items()]
+        told = [one for one in told if one not in words]
         record.message = f"{words} [{', '.join(told)}]" if told else words
         record.asctime = self.formatTime(record, self.datefmt)
         return "\n".join([self.formatMessage(record), *self.frames(record)])

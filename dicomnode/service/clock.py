@@ -245,8 +245,14 @@ class Housekeeping:
         for name in self._catalog.declare_dead(self._dead_after_s):
             count = self._queue.resume_of(name)
             self._catalog.mark_reassigned(name)
-            log.error(
-                "worker %s missed its heartbeat for %g s; %d workflows reassigned", name, self._dead_after_s, count
+            # A node that was down for longer than that finds its own worker of before: no trouble where nothing was left.
+            level = logging.ERROR if count else logging.INFO
+            log.log(
+                level,
+                "worker %s missed its heartbeat for %g s; %d workflows reassigned",
+                name,
+                self._dead_after_s,
+                count,
             )
             moved += count
         versions = {worker.version for worker in self._catalog.workers("alive")}
