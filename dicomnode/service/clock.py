@@ -245,7 +245,7 @@ class Housekeeping:
         for name in self._catalog.declare_dead(self._dead_after_s):
             count = self._queue.resume_of(name)
             self._catalog.mark_reassigned(name)
-            # A node that was down for longer than that finds its own worker of before: no trouble where nothing was left.
+            # A node that was down for so long finds its own worker of before: no trouble where nothing was left.
             level = logging.ERROR if count else logging.INFO
             log.log(
                 level,
