@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from dicomnode import __version__
 from dicomnode.config import Config
@@ -48,7 +49,7 @@ class Metrics:
     def __init__(self, config: Config, folder: Path, catalog: Callable[[], Catalog]) -> None:
         self._config, self._folder, self._catalog = config, folder, catalog
         self._page, self._page_at = b"", 0.0
-        self._seen: dict[int, None] = {}
+        self._seen: set[int] = set()
         self._newest: int | None = None
         self._steps = CollectorRegistry()
         self._outcomes = Counter("dicomnode_jobs", "Jobs that came to this state.", ["state"], registry=self._steps)
@@ -178,24 +179,24 @@ class Metrics:
         if self._newest is None:
             self._newest = catalog.newest_step()
             # What stands there already happened before this process counted.
-            self._seen = dict.fromkeys(range(max(0, self._newest - _OVERLAP), self._newest + 1))
+            self._seen = set(range(max(0, self._newest - _OVERLAP), self._newest + 1))
             return
         while True:
             steps = catalog.steps_after(self._newest - _OVERLAP, _STEPS_AT_ONCE)
             new = [step for step in steps if step.id not in self._seen]
             for step in new:
-                self._seen[step.id] = None
+                self._seen.add(step.id)
                 self._outcomes.labels(step.state).inc()
                 stage = _STAGE.get((step.before, step.state))
                 if stage is not None:
                     self._stages.labels(stage).observe(step.seconds)
             self._newest = max([self._newest, *(step.id for step in steps)])
-            self._seen = {number: None for number in self._seen if number >= self._newest - _OVERLAP}
+            self._seen = {number for number in self._seen if number >= self._newest - _OVERLAP}
             if len(steps) < _STEPS_AT_ONCE:
                 return
 
 
-class _Figures:
+class _Figures(Collector):
     """As prometheus_client's registry asks for them."""
 
     def __init__(self, metrics: Metrics) -> None:

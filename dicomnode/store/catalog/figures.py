@@ -71,7 +71,7 @@ class Figures(Database):
     def _priority(self) -> ColumnElement[Any]:
         if self._is_sqlite:
             return func.json_extract(routings.c.decision, "$.action.priority")
-        return cast(routings.c.decision, postgresql.JSON)[("action", "priority")].astext
+        return func.json_extract_path_text(cast(routings.c.decision, postgresql.JSON), "action", "priority")
 
     def open_deliveries(self) -> list[OpenDeliveries]:
         """Return what has not arrived, by destination and state."""
