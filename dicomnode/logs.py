@@ -95,7 +95,7 @@ def about_study(do: Callable[Concatenate[str, _P], _R]) -> Callable[Concatenate[
     """Decorate what is done for a study, whose UID is its first argument."""
 
     @functools.wraps(do)
-    def doing(study_uid: str, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def doing(study_uid: str, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         with about(study_uid):
             return do(study_uid, *args, **kwargs)
 
