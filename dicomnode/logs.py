@@ -7,9 +7,13 @@ What holds for every line, whoever wrote it and in whichever thread:
 - Of a library's line its own words are told (the literals in its source), never the values that it put in between.
 - A dead thread, a failed finaliser and an unexpected end go the same way (`configure` sets Python's three hooks).
 - The same trouble is told once a minute, with the number of lines that were left out.
+- What it is about (`about`), a study or an association, is a field of its own in JSON, and stands behind a line of text
+  that does not name it.
 """
 
 import atexit
+import functools
+import json
 import logging
 import os
 import re
@@ -17,13 +21,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from types import CodeType, FrameType, TracebackType
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import CodeType, FrameType, MappingProxyType, TracebackType
+from typing import IO, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 log = logging.getLogger(__name__)
 
 _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_NOTHING: Mapping[str, str | int] = MappingProxyType({})
+_about: ContextVar[Mapping[str, str | int]] = ContextVar("about", default=_NOTHING)
 
 #: Longer words are cut: characters, before escaping.
 LONGEST = 2_000
@@ -36,6 +47,8 @@ _OURS = ("dicomnode", "training", "__main__")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 #: The attribute of a record that holds the frames of an error.
 _WHERE = "dicomnode_where"
+_FIELDS = "dicomnode_about"
+_NAMED_STUDY = re.compile(r"\bstudy ([0-9]+(?:\.[0-9]+)+)")
 _PLACEHOLDER = re.compile(r"%(\(\w+\))?[-#0 +]*[\d*]*(\.[\d*]+)?[a-zA-Z]")
 #: PS3.5 section 9.1, but leading zeros in a component are taken: many devices write them.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -65,6 +78,30 @@ def printable(title: str) -> str:
     return escaped(title, _LONGEST_TITLE).encode("ascii", "backslashreplace").decode()
 
 
+@contextmanager
+def about(study: str = "", association: int | None = None) -> Iterator[None]:
+    """Let every line that this thread logs meanwhile tell what it is about: a study's UID, an association's row."""
+    found: dict[str, str | int] = {"study": uid(study)} if study else {}
+    if association is not None:
+        found["association"] = association
+    token = _about.set({**_about.get(), **found})
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def about_study(do: Callable[Concatenate[str, _P], _R]) -> Callable[Concatenate[str, _P], _R]:
+    """Decorate what is done for a study, whose UID is its first argument."""
+
+    @functools.wraps(do)
+    def doing(study_uid: str, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with about(study_uid):
+            return do(study_uid, *args, **kwargs)
+
+    return doing
+
+
 class _Formatter(logging.Formatter):
     """One record as one line, followed by the frames of its exception. `quiet`: without anybody's values."""
 
@@ -88,13 +125,18 @@ class _Formatter(logging.Formatter):
 
     def line(self, record: logging.LogRecord, words: str) -> str:
         """Return the record's line with these words."""
-        record.message, record.asctime = words, self.formatTime(record, self.datefmt)
-        text = self.formatMessage(record)
-        if where := getattr(record, _WHERE, ""):
-            text += f"\n{where}"
+        told = [f"{name} {value}" for name, value in _fields(record).items()]
+        told = [one for one in told if one not in words]
+        record.message = f"{words} [{', '.join(told)}]" if told else words
+        record.asctime = self.formatTime(record, self.datefmt)
+        return "\n".join([self.formatMessage(record), *self.frames(record)])
+
+    def frames(self, record: logging.LogRecord) -> list[str]:
+        """Return where the record's error came from."""
+        found = [str(where)] if (where := getattr(record, _WHERE, "")) else []
         if record.exc_info and record.exc_info[0] is not None:
-            text += "\n" + self.formatException(record.exc_info)
-        return text
+            found.append(self.formatException(record.exc_info))
+        return found
 
     def formatException(self, ei: _Raised) -> str:  # noqa: N802  (logging's name)
         """Return where an exception came from and its type; its text only where that may be seen."""
@@ -104,6 +146,40 @@ class _Formatter(logging.Formatter):
             lines = "".join(traceback.format_exception(ei[1])).rstrip().split("\n")
             return "\n".join(f"  {escaped(line)}" for line in lines)
         return "\n".join(_types(ei[1]))
+
+
+class _JsonFormatter(_Formatter):
+    """One record as one line of JSON: time, level, process, logger, message; where known study, association, where.
+
+    A study that the message alone names is a field too.
+    """
+
+    def __init__(self, process: str, *, quiet: bool) -> None:
+        super().__init__(process, quiet=quiet)
+        self._process = escaped(process)
+
+    def line(self, record: logging.LogRecord, words: str) -> str:
+        """Return the record's line with these words."""
+        fields = _fields(record)
+        if "study" not in fields and (named := _NAMED_STUDY.search(words)) is not None:
+            fields["study"] = named[1]
+        frames = self.frames(record)
+        told = {
+            "time": f"{self.formatTime(record, self.datefmt)}.{record.msecs:03.0f}Z",
+            "level": record.levelname,
+            "process": self._process,
+            "logger": record.name,
+            "message": words,
+            **fields,
+            **({"where": "\n".join(frames)} if frames else {}),
+        }
+        return json.dumps(told, ensure_ascii=False)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, str | int]:
+    """Return what the record is about; kept with it, since it may be told again later, by another thread."""
+    found: dict[str, str | int] = vars(record).setdefault(_FIELDS, dict(_about.get()))
+    return dict(found)
 
 
 def _types(error: BaseException) -> Iterator[str]:
@@ -224,10 +300,10 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     return raised is None or raised.__name__ != "DBOSAwaitedWorkflowCancelledError"
 
 
-def configure(level: str, process: str) -> None:
+def configure(level: str, process: str, form: Literal["text", "json"] = "text") -> None:
     """Set up logging for this process. `process` names it in each line (receiver, worker-0, …)."""
     quiet = level != "debug"
-    handler = _OneStream(_Formatter(process, quiet=quiet))
+    handler = _OneStream((_JsonFormatter if form == "json" else _Formatter)(process, quiet=quiet))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -253,6 +329,7 @@ def _quieten_libraries() -> None:
         "matplotlib",
         "PIL",
         "httpx",
+        "uvicorn",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     # A tick that is late is skipped: the next one finds the same state.
@@ -300,8 +377,9 @@ def log_unexpected(log: logging.Logger, error: BaseException, message: str, *arg
 
 #: What a child may print beside its log lines: where Python or the system ended it.
 _HARMLESS = re.compile(
-    rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z |Traceback \(most recent call last\):$|Fatal Python error: "
-    rb"|(Current t|T)hread 0x[0-9a-f]+|terminate called |(free|malloc|double free|corrupted)\b[\w ():!/-]*$"
+    rb"(\{\"time\": \")?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z[ \"]|Traceback \(most recent call last\):$"
+    rb"|Fatal Python error: |(Current t|T)hread 0x[0-9a-f]+|terminate called "
+    rb"|(free|malloc|double free|corrupted)\b[\w ():!/-]*$"
 )
 _FRAME = re.compile(rb'  File "[^"]*", line \d+')
 _LONGEST_LINE = 1 << 16

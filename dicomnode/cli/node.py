@@ -119,6 +119,16 @@ def receive(
     signals.leave()
 
 
+@app.command(hidden=True)
+def monitor(config_file: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
+    """Answer a monitoring system (`serve` starts it)."""
+    from dicomnode.monitoring import server
+    from dicomnode.service import processes
+
+    config = configure(config_file, "monitoring")
+    server.run(config, processes.stopper(supervised=supervised))
+
+
 @app.command()
 def check(
     config_file: ConfigOption = DEFAULT_CONFIG,
