@@ -1,6 +1,7 @@
 """What `dicomnode jobs list` shows, a row for each study: read only, one query of the catalogue and one of the queue.
 
-A row as JSON keeps its keys (docs/admin/jobs.md). Whose a study is stands in it only where that is asked for.
+A row as JSON keeps its keys (docs/admin/looking-at-jobs.md). Whose a study is stands in it only where that is asked
+for.
 """
 
 import re
