@@ -52,7 +52,7 @@ def test_the_json_of_a_page_is_what_the_documentation_says(node: config.Config) 
     assert (held["study_uid"], held["state"], held["reason"], held["generation"]) == ("1.2", "held", "two-patients", 1)
     assert (arriving["study_uid"], arriving["state"], arriving["settled_at"]) == ("1.1", "receiving", "")
     assert arriving["last_seen"] == "1970-01-01 00:16:40Z"
-    documented = (ROOT / "docs" / "admin" / "jobs.md").read_text("utf-8")
+    documented = (ROOT / "docs" / "admin" / "looking-at-jobs.md").read_text("utf-8")
     assert [key for key in (*KEYS, *WHOSE) if f"`{key}`" not in documented] == []
 
 
