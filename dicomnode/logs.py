@@ -6,7 +6,7 @@ What holds for every line, whoever wrote it and in whichever thread:
 - Of an exception its type and its place are told, never its text: somebody else's may quote what it was given.
 - Of a library's line its own words are told (the literals in its source), never the values that it put in between.
 - A dead thread, a failed finaliser and an unexpected end go the same way (`configure` sets Python's three hooks).
-- The same trouble is told once a minute, with the number of lines that were left out.
+- The same trouble is told once a minute, and while it lasts less and less often, with the number of lines left out.
 - What it is about (`about`), a study or an association, is a field of its own in JSON, and stands behind a line of text
   that does not name it.
 """
@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import CodeType, FrameType, MappingProxyType, TracebackType
 from typing import IO, Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -38,8 +39,11 @@ _about: ContextVar[Mapping[str, str | int]] = ContextVar("about", default=_NOTHI
 
 #: Longer words are cut: characters, before escaping.
 LONGEST = 2_000
-#: The same trouble is told once in so many seconds ...
+#: The same trouble is told once in so many seconds, while it lasts in twice as many each time up to the longest ...
 WINDOW_S = 60.0
+LONGEST_WINDOW_S = 3600.0
+#: ... after so long without it, it is news again ...
+QUIET_S = 900.0
 #: ... and one place in the code tells of so many different troubles in that time.
 MOST_OF_ONE_PLACE = 30
 _OURS = ("dicomnode", "training", "__main__")
@@ -223,21 +227,44 @@ def _caller(record: logging.LogRecord) -> CodeType | None:
     return None
 
 
+@dataclass
+class _Trouble:
+    """What was told at `since` and is not told again for `window` seconds.
+
+    Attributes:
+        last: when it came last.
+        left_out: lines like it since it was told.
+    """
+
+    record: logging.LogRecord
+    words: str
+    since: float
+    last: float
+    window: float = WINDOW_S
+    left_out: int = 0
+
+    @property
+    def until(self) -> float:
+        """When it may be told again."""
+        return self.since + self.window
+
+
 class _OneStream(logging.StreamHandler[Any]):
-    """Writes lines to standard error; of the same trouble one a minute."""
+    """Writes lines to standard error; of the same trouble one a minute, while it lasts one in an hour."""
 
     def __init__(self, formatter: _Formatter, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(sys.stderr)
         self.formatter: _Formatter = formatter
         self._clock = clock
-        self._told: dict[tuple[object, ...], list[Any]] = {}  # trouble -> [since, left out, record, words]
+        self._told: dict[tuple[object, ...], _Trouble] = {}
+        self._due = float("inf")  # when the first of these may be told again
         self._places: dict[tuple[object, ...], int] = {}
         self._timer: threading.Timer | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, or count it."""
         try:
-            self._tell_left_out(self._clock() - WINDOW_S)
+            self._tell_left_out(self._clock())
             words = self.formatter.words(record)
             if record.levelno < logging.WARNING or self._is_news(record, words):
                 self._put(self.formatter.line(record, words))
@@ -251,40 +278,68 @@ class _OneStream(logging.StreamHandler[Any]):
         """Tell what was left out so far."""
         self.acquire()
         try:
-            self._timer = None
             self._tell_left_out(float("inf"))
         finally:
             self.release()
+
+    def _look(self) -> None:
+        """Tell what is due: nothing may be logged any more that would bring it out."""
+        self.acquire()
+        try:
+            self._timer = None
+            self._tell_left_out(self._clock())
+            if any(one.left_out for one in self._told.values()):
+                self._look_later()
+        finally:
+            self.release()
+
+    def _look_later(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(WINDOW_S, self._look)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _is_news(self, record: logging.LogRecord, words: str) -> bool:
         place = (record.name, record.pathname, record.lineno)
         trouble: tuple[object, ...] = (*place, words)
         if trouble not in self._told and self._places.get(place, 0) >= MOST_OF_ONE_PLACE:
             trouble = (*place, None)
-        if trouble in self._told:
-            self._told[trouble][1] += 1
-            if self._timer is None:
-                self._timer = threading.Timer(WINDOW_S, self.flush_left_out)
-                self._timer.daemon = True
-                self._timer.start()
+        now = self._clock()
+        known = self._told.get(trouble)
+        if known is not None and now - known.last < QUIET_S:
+            known.last = now
+            known.left_out += 1
+            self._look_later()
             return False
-        self._told[trouble] = [self._clock(), 0, record, words]
-        self._places[place] = self._places.get(place, 0) + 1
+        if known is None:
+            self._places[place] = self._places.get(place, 0) + 1
+        elif known.left_out:
+            self._tell_again(known, "this" if trouble[-1] is not None else "these")
+        self._told[trouble] = _Trouble(record, words, now, now)
+        self._due = min(self._due, now + WINDOW_S)
         return True
 
-    def _tell_left_out(self, before: float) -> None:
-        for trouble, (since, left_out, record, words) in list(self._told.items()):
-            if since > before:
-                break  # they stand in the order of their time
+    def _tell_left_out(self, now: float) -> None:
+        """Tell of each trouble that is due how often it came; what did not come again is news when it does."""
+        if now < self._due:
+            return
+        for trouble, one in list(self._told.items()):
+            if one.until > now:
+                continue
+            if one.left_out:
+                self._tell_again(one, "this" if trouble[-1] is not None else "these")
+                continue
             del self._told[trouble]
             place = trouble[:-1]
             self._places[place] = self._places.get(place, 1) - 1
             if not self._places[place]:
                 del self._places[place]
-            if left_out:
-                like = "this" if trouble[-1] is not None else "these"
-                again = logging.makeLogRecord({**vars(record), "exc_info": None, "created": time.time(), "msecs": 0})
-                self._put(self.formatter.line(again, f"{words} ({left_out} more lines like {like} were left out)"))
+        self._due = min((one.until for one in self._told.values()), default=float("inf"))
+
+    def _tell_again(self, one: _Trouble, like: str) -> None:
+        again = logging.makeLogRecord({**vars(one.record), "exc_info": None, "created": time.time(), "msecs": 0})
+        self._put(self.formatter.line(again, f"{one.words} ({one.left_out} more lines like {like} were left out)"))
+        one.since, one.left_out, one.window = self._clock(), 0, min(2 * one.window, LONGEST_WINDOW_S)
 
     def _put(self, line: str) -> None:
         try:

@@ -122,6 +122,9 @@ def receive(
 @app.command(hidden=True)
 def monitor(config_file: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
     """Answer a monitoring system (`serve` starts it)."""
+    from dicomnode.metrics import counters
+
+    counters.stay_apart()
     from dicomnode.monitoring import server
     from dicomnode.service import signals
 

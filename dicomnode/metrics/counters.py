@@ -5,16 +5,23 @@ Each process counts into files of its own that are mapped into its memory (prome
 `begin` has not been called nothing is counted.
 
 Labels take few values, all of them ours or the configuration's: nothing that a peer may choose, and no patient's data.
+What may happen stands there with 0 from the beginning: Prometheus sees no increase in a figure that comes with it.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge
 
 Role = Literal["receiver", "worker", "clock"]
+#: Why an association was refused.
+Refusal = Literal["caller", "called title", "rate", "limit or disk", "against PS3.8", "TLS"]
+Ending = Literal["released", "aborted"]
+_STORED = "stored"
+_OUTCOMES = ("delivered", "again", "rejected", "failed")
 #: Of the library: where the files lie. It looks when it is imported first.
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -41,16 +48,45 @@ class _Counts:
         self.processes = gauge("processes", "Processes that run.", "role", mode="livesum")
         self.tick = gauge("clock_last_tick_timestamp_seconds", "When the clock ticked last.", mode="max")
 
+    def begin(self, role: Role, destinations: Sequence[str]) -> None:
+        """Say what this process is, and with 0 what may happen to it."""
+        self.processes.labels(role).set(1)
+        if role == "receiver":
+            for reason in get_args(Refusal):
+                self.refused.labels(reason)
+            for how in get_args(Ending):
+                self.ended.labels(how)
+            self.objects.labels(_STORED)
+        if role == "worker":
+            for name in destinations:
+                for outcome in _OUTCOMES:
+                    self.attempts.labels(name, outcome)
+
 
 _counts: _Counts | None = None
 
 
-def begin(folder: Path, role: Role) -> None:
-    """Count from now on, into files in `folder`, which exists; `role` says what this process is."""
+def begin(folder: Path, role: Role, destinations: Sequence[str] = ()) -> None:
+    """Count from now on; a second call changes nothing but what may happen.
+
+    Args:
+        folder: where this process makes its files; it exists.
+        role: what this process is.
+        destinations: those of the configuration, by name.
+    """
     global _counts  # noqa: PLW0603
-    os.environ[_VARIABLE] = str(folder)
-    _counts = _Counts()
-    _counts.processes.labels(role).set(1)
+    if _counts is None:
+        os.environ[_VARIABLE] = str(folder)
+        _counts = _Counts()
+    _counts.begin(role, destinations)
+
+
+def stay_apart() -> None:
+    """Let this process' own figures be no part of those that are added up: before prometheus_client is imported.
+
+    A process that was started by one which counts has its folder in the environment.
+    """
+    os.environ.pop(_VARIABLE, None)
 
 
 def association_accepted() -> None:
@@ -60,13 +96,13 @@ def association_accepted() -> None:
         _counts.open.inc()
 
 
-def association_refused(reason: str) -> None:
-    """Count one that was not; `reason` is one of a few words of ours."""
+def association_refused(reason: Refusal) -> None:
+    """Count one that was not."""
     if _counts is not None:
         _counts.refused.labels(reason).inc()
 
 
-def association_ended(how: Literal["released", "aborted"]) -> None:
+def association_ended(how: Ending) -> None:
     """Count the end of one that was let in."""
     if _counts is not None:
         _counts.ended.labels(how).inc()

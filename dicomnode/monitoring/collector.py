@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
@@ -24,6 +25,7 @@ from dicomnode.metrics import counters
 from dicomnode.monitoring.readiness import folders
 from dicomnode.network.certificates import inspect
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import JobState
 from dicomnode.workflows.queue import WORKFLOW_VERSION
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,11 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._steps,
         )
+        # With 0 from the beginning: Prometheus sees no increase in a figure that comes with it.
+        for state in get_args(JobState):
+            self._outcomes.labels(state)
+        for stage in dict.fromkeys(_STAGE.values()):
+            self._stages.labels(stage)
 
     def page(self) -> bytes:
         """Return the page in Prometheus' text format."""

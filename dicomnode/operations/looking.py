@@ -91,11 +91,11 @@ def wanted(
             raise UsageError(f"{state!r} is {older}; states: {', '.join(STATES)}")
     return Wanted(
         states=tuple(state for state in STATES if state in states),
-        patient_id=patient,
-        accession_number=accession,
-        sender=sender,
+        patient_id=patient.strip(),
+        accession_number=accession.strip(),
+        sender=sender.strip(),
         since=since_s(since, time.time()) if since else None,
-        text=text,
+        text=text.strip(),
         limit=limit,
     )
 

@@ -62,7 +62,7 @@ _WHY = {
 #: Refused presentation contexts that a line of the log names.
 _MOST_NAMED = 20
 #: As monitoring names them.
-_REASON = {
+_REASON: dict[tuple[int, int, int], counters.Refusal] = {
     CALLING_AE_NOT_RECOGNISED: "caller",
     CALLED_AE_NOT_RECOGNISED: "called title",
     _TEMPORARY_CONGESTION: "rate",

@@ -115,7 +115,7 @@ def begin_counting(config: Config, role: counters.Role) -> None:
     """Count for monitoring from now on, where it is configured."""
     if config.counters_folder is not None:
         make_folder(config.counters_folder)
-        counters.begin(config.counters_folder, role)
+        counters.begin(config.counters_folder, role, [one.name for one in config.destination])
 
 
 def receiver_settings(config: Config) -> ReceiverSettings:

@@ -65,7 +65,6 @@ def serve(config: Config, path: Path, stop: threading.Event, reload: Request, fi
         if config.counters_folder is not None:
             # Prometheus expects the counters to begin anew with the node.
             counters.forget_dead(config.counters_folder, counted=True)
-        begin_counting(config, "clock")
         reloading.note_process(config)
         receivers += _start_receivers(path, range(1, config.node.receivers))
         catalog = _open(config)
@@ -97,6 +96,7 @@ def _run(
     reload: Request,
 ) -> Config | None:
     """Run all but the receivers under one configuration. Returns the next one; None: the node ends."""
+    begin_counting(config, "clock")
     audit.begin(config, catalog)
     trail.note(messages.activity, time.time(), started=True)
     audit.noted_configuration(config, path)

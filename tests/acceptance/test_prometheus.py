@@ -138,6 +138,8 @@ def test_an_alert_fires_while_the_pacs_is_away_and_ends_when_it_is_back(
         # What a patient's images say stands in no figure.
         page = httpx.get(f"http://127.0.0.1:{monitoring}/metrics").text
         assert study_uid("away") not in page
+        figures = [line.rpartition(" ")[0] for line in page.splitlines() if not line.startswith("#")]
+        assert sorted(set(figures)) == sorted(figures)
         running.child("receive").kill()
         until("it is not ready without a receiver", lambda: _status(ready) == 503, 30)
         until("its receiver is back", lambda: _status(ready) == 200, 90)

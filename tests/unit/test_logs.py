@@ -220,9 +220,27 @@ def test_the_same_trouble_is_told_once_a_minute(capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().err
     assert text.count("association") == 200
     told = [line for line in text.splitlines() if "settle failed" in line]
-    assert len(told) == 4  # at 0 s and at 60 s, and each time what was left out
+    assert len(told) == 3  # at 0 s; at 60 s and at the end what was left out
     counts = [int(line.rpartition("(")[2].split()[0]) for line in told if "left out" in line]
-    assert sum(counts) + 2 == 200
+    assert sum(counts) + 1 == 200
+
+
+def test_trouble_that_lasts_is_told_less_and_less_often(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    handler = logs._OneStream(logs._Formatter("serve", quiet=True), clock=lambda: now[0])
+    log = logging.Logger("dicomnode.clock")
+    log.addHandler(handler)
+    for second in range(8 * 3600):
+        now[0] = float(second)
+        log.warning("the database failed")
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 13  # at 0 s, after 1, 3, 7, 15, 31 and 63 minutes, and then once an hour
+    # Over for a while, it is news.
+    now[0] += logs.QUIET_S
+    log.warning("the database failed")
+    last, news = capsys.readouterr().err.splitlines()
+    assert "more lines like this were left out" in last
+    assert news.endswith("the database failed")
 
 
 def test_one_place_tells_of_so_many_different_troubles(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ SP 800-38D): whoever has the database alone can neither read nor try it.
 import json
 import os
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -120,5 +121,6 @@ def unseal(key: PatientKey, study_uid: str, sealed: bytes | None) -> Label:
     return Label(**json.loads(content))
 
 
+@lru_cache(maxsize=4)
 def _cipher(key: PatientKey) -> AESGCM:
     return AESGCM(bytes.fromhex(key.digest("labels", "")))

@@ -234,7 +234,10 @@ def _says(text: str) -> ColumnElement[bool]:
     if not text.strip("0123456789."):
         return studies.c.study_uid.contains(text, autoescape=True)
     # Few jobs have a reason, and an index knows which.
-    like = jobs.c.reason.is_not(None) & func.lower(jobs.c.reason).contains(text.lower(), autoescape=True)
+    # SQLite knows the two cases of ASCII only: other letters are found as they are written.
+    like = jobs.c.reason.is_not(None) & or_(
+        func.lower(jobs.c.reason).contains(text.lower(), autoescape=True), jobs.c.reason.contains(text, autoescape=True)
+    )
     return tuple_(studies.c.study_uid, studies.c.generation).in_(
         select(jobs.c.study_uid, jobs.c.generation).where(like)
     )

@@ -43,7 +43,8 @@ studies = Table(
     Column("instances", Integer, nullable=False),
 )
 Index("studies_state_last_seen", studies.c.state, studies.c.last_seen)
-Index("studies_last_seen", studies.c.last_seen)
+# With the UID: in the order of pages, and where a part of a UID is looked for no row is read but those found.
+Index("studies_last_seen", studies.c.last_seen, studies.c.study_uid)
 
 instances = Table(
     "instances",

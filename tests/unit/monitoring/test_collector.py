@@ -40,6 +40,7 @@ from pathlib import Path
 from dicomnode.metrics import counters
 counters.begin(Path(sys.argv[1]), "receiver")
 counters.association_accepted()
+counters.begin(Path(sys.argv[1]), "worker", ["pacs"])
 counters.association_refused("caller")
 counters.object_received("stored", 500)
 counters.object_received("0xC000")
@@ -141,6 +142,11 @@ def test_processes_count_for_themselves_and_a_killed_one_loses_nothing(node: con
         assert found["dicomnode_associations_accepted_total"] == 2
         assert found["dicomnode_associations_open"] == 2
         assert found['dicomnode_associations_refused_total{"reason": "caller"}'] == 2
+        # What has not happened yet is there: else Prometheus would see no increase when it does.
+        assert found['dicomnode_associations_refused_total{"reason": "rate"}'] == 0
+        assert found['dicomnode_delivery_attempts_total{"destination": "pacs", "outcome": "rejected"}'] == 0
+        assert found['dicomnode_jobs_total{"state": "failed"}'] == 0
+        assert found['dicomnode_stage_seconds_count{"stage": "delivery"}'] == 0
         assert found['dicomnode_objects_received_total{"result": "0xC000"}'] == 2
         assert found["dicomnode_received_bytes_total"] == 1000
         assert found['dicomnode_processes{"role": "receiver"}'] == 2

@@ -117,6 +117,10 @@ def test_every_way_to_look_for_a_study(catalog: Catalog) -> None:
     assert found(catalog, Wanted(text="100 % f")) == ["1.2"]
     assert found(catalog, Wanted(text="lungs%full")) == found(catalog, Wanted(text="full.of")) == []
     assert found(catalog, Wanted(text=".3")) == ["1.30"]
+    catalog.set_state("1.2", 1, "failed", "ÜBERLAUF/50%_x", now=212.0)
+    for words in ("ÜBER", "überlauf/50%_X"[1:], "LAUF/50%_"):
+        assert found(catalog, Wanted(text=words)) == ["1.2"], words
+    assert found(catalog, Wanted(text="50%x")) == found(catalog, Wanted(text="lauf//")) == []
     assert found(catalog, Wanted(sender="CT_1", states=("receiving",), patient_id="P-1", text="1.1")) == ["1.1"]
 
 

@@ -8,7 +8,9 @@ down_revision = "0012"
 
 
 def upgrade() -> None:
-    """Two new tables; indexes of the deliveries that have not arrived, and of the jobs that have a reason."""
+    """Two new tables; indexes of open deliveries and of jobs that have a reason; pages' order with the UID."""
+    op.drop_index("studies_last_seen", "studies")
+    op.create_index("studies_last_seen", "studies", ["last_seen", "study_uid"])
     given = sa.text("reason IS NOT NULL")
     op.create_index("jobs_reason", "jobs", ["study_uid", "generation"], sqlite_where=given, postgresql_where=given)
     op.create_table(
