@@ -41,6 +41,14 @@ _POSTGRESQL_SERVER = (
     "SET tcp_keepalives_count = 3",
     "SET tcp_user_timeout = '20s'",
 )
+#: Of connections that only look. What is looked at comes by an index, a few rows at a time: for a long page the planner
+#: would rather read all deliveries and jobs that there are into a hash table, and compile what it does.
+_POSTGRESQL_READING = (
+    "SET default_transaction_read_only = on",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+    "SET jit = off",
+)
 
 
 class Database:
@@ -214,7 +222,8 @@ def _prepare_postgresql(connection: psycopg.Connection[tuple[object, ...]], _rec
 
 
 def _prepare_postgresql_reading(connection: psycopg.Connection[tuple[object, ...]], _record: Any) -> None:
-    connection.execute("SET default_transaction_read_only = on")
+    for setting in _POSTGRESQL_READING:
+        connection.execute(setting)
     connection.commit()
 
 
