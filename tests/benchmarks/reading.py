@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.reading [--studies 100000] [--users 20]
 
-Measured: every list and search of `jobs list`, and the catalogue's part of `/metrics`, asked by many users at once (threads
-of one process, each of which waits a second between two pages) while another process records images; the 95th percentile,
-and the time of the processor for one page. Then how long it takes to record an image without users and with them.
+Measured: every list and search of `jobs list`, and the catalogue's part of `/metrics`, asked by many users at once
+(threads of one process, each of which waits a second between two pages) while another process records images; the 95th
+percentile, and the processor's time for one page. And how long it takes to record an image without users and with them.
 """
 
 import argparse
@@ -255,13 +255,11 @@ def measure(database: str, url: str, folder: Path, studies_: int, users: int, ro
     for name, each in taken.items():
         p95 = quantiles(each, n=20)[-1]
         good &= p95 <= LIMIT_MS
-        print(
-            f"{database:10}  {name:28}  median {median(each):7.1f} ms  p95 {p95:7.1f} ms  processor {processor[name]:5.1f} ms"
-        )
+        figures = f"median {median(each):6.1f} ms  p95 {p95:6.1f} ms  processor {processor[name]:5.1f} ms"
+        print(f"{database:10}  {name:28}  {figures}", flush=True)
     quiet, busy = median([*before, *after]), median(with_users)
-    print(
-        f"{database:10}  recording an image: {quiet:.2f} ms, with users {busy:.2f} ms ({100 * (busy / quiet - 1):+.0f} %)"
-    )
+    slower = 100 * (busy / quiet - 1)
+    print(f"{database:10}  recording an image: {quiet:.2f} ms, with users {busy:.2f} ms ({slower:+.0f} %)", flush=True)
     reading.close()
     catalog.close()
     return good and busy <= quiet * (1 + LIMIT_SLOWER)
