@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 # program:package pairs of the peers that the acceptance tests talk to
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
-	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd
+	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd promtool:prometheus prometheus:prometheus
 
 # Tests run in one process more than there are cores, since they often wait; a file's tests in one of them, so that their
 # fixtures are made once.
@@ -97,6 +97,7 @@ fuzz-series: $(VENV)/.installed-test ## SEED=1: SERIES=20000 small series with o
 
 bench-catalog: $(VENV)/.installed-test peers ## 100,000 studies in the catalogue: tick, `jobs`, the way to a worker
 	$(BIN)/python -m tests.benchmarks.catalog
+	$(BIN)/python -m tests.benchmarks.reading
 
 bench: $(VENV)/.installed-test ## time, CPU, memory against the stock ways, into the docs (ten minutes)
 	$(BIN)/python -m tests.benchmarks.run

@@ -6,10 +6,14 @@ What holds for every line, whoever wrote it and in whichever thread:
 - Of an exception its type and its place are told, never its text: somebody else's may quote what it was given.
 - Of a library's line its own words are told (the literals in its source), never the values that it put in between.
 - A dead thread, a failed finaliser and an unexpected end go the same way (`configure` sets Python's three hooks).
-- The same trouble is told once a minute, with the number of lines that were left out.
+- The same trouble is told once a minute, and while it lasts less and less often, with the number of lines left out.
+- What it is about (`about`), a study or an association, is a field of its own in JSON, and stands behind a line of text
+  that does not name it.
 """
 
 import atexit
+import functools
+import json
 import logging
 import os
 import re
@@ -17,18 +21,29 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from types import CodeType, FrameType, TracebackType
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import CodeType, FrameType, MappingProxyType, TracebackType
+from typing import IO, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 log = logging.getLogger(__name__)
 
 _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_NOTHING: Mapping[str, str | int] = MappingProxyType({})
+_about: ContextVar[Mapping[str, str | int]] = ContextVar("about", default=_NOTHING)
+
 #: Longer words are cut: characters, before escaping.
 LONGEST = 2_000
-#: The same trouble is told once in so many seconds ...
+#: The same trouble is told once in so many seconds, while it lasts in twice as many each time up to the longest ...
 WINDOW_S = 60.0
+LONGEST_WINDOW_S = 3600.0
+#: ... after so long without it, it is news again ...
+QUIET_S = 900.0
 #: ... and one place in the code tells of so many different troubles in that time.
 MOST_OF_ONE_PLACE = 30
 _OURS = ("dicomnode", "training", "__main__")
@@ -36,6 +51,8 @@ _OURS = ("dicomnode", "training", "__main__")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 #: The attribute of a record that holds the frames of an error.
 _WHERE = "dicomnode_where"
+_FIELDS = "dicomnode_about"
+_NAMED_STUDY = re.compile(r"\bstudy ([0-9]+(?:\.[0-9]+)+)")
 _PLACEHOLDER = re.compile(r"%(\(\w+\))?[-#0 +]*[\d*]*(\.[\d*]+)?[a-zA-Z]")
 #: PS3.5 section 9.1, but leading zeros in a component are taken: many devices write them.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -65,6 +82,30 @@ def printable(title: str) -> str:
     return escaped(title, _LONGEST_TITLE).encode("ascii", "backslashreplace").decode()
 
 
+@contextmanager
+def about(study: str = "", association: int | None = None) -> Iterator[None]:
+    """Let every line that this thread logs meanwhile tell what it is about: a study's UID, an association's row."""
+    found: dict[str, str | int] = {"study": uid(study)} if study else {}
+    if association is not None:
+        found["association"] = association
+    token = _about.set({**_about.get(), **found})
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def about_study(do: Callable[Concatenate[str, _P], _R]) -> Callable[Concatenate[str, _P], _R]:
+    """Decorate what is done for a study, whose UID is its first argument."""
+
+    @functools.wraps(do)
+    def doing(study_uid: str, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with about(study_uid):
+            return do(study_uid, *args, **kwargs)
+
+    return doing
+
+
 class _Formatter(logging.Formatter):
     """One record as one line, followed by the frames of its exception. `quiet`: without anybody's values."""
 
@@ -88,13 +129,18 @@ class _Formatter(logging.Formatter):
 
     def line(self, record: logging.LogRecord, words: str) -> str:
         """Return the record's line with these words."""
-        record.message, record.asctime = words, self.formatTime(record, self.datefmt)
-        text = self.formatMessage(record)
-        if where := getattr(record, _WHERE, ""):
-            text += f"\n{where}"
+        told = [f"{name} {value}" for name, value in _fields(record).items()]
+        told = [one for one in told if one not in words]
+        record.message = f"{words} [{', '.join(told)}]" if told else words
+        record.asctime = self.formatTime(record, self.datefmt)
+        return "\n".join([self.formatMessage(record), *self.frames(record)])
+
+    def frames(self, record: logging.LogRecord) -> list[str]:
+        """Return where the record's error came from."""
+        found = [str(where)] if (where := getattr(record, _WHERE, "")) else []
         if record.exc_info and record.exc_info[0] is not None:
-            text += "\n" + self.formatException(record.exc_info)
-        return text
+            found.append(self.formatException(record.exc_info))
+        return found
 
     def formatException(self, ei: _Raised) -> str:  # noqa: N802  (logging's name)
         """Return where an exception came from and its type; its text only where that may be seen."""
@@ -104,6 +150,40 @@ class _Formatter(logging.Formatter):
             lines = "".join(traceback.format_exception(ei[1])).rstrip().split("\n")
             return "\n".join(f"  {escaped(line)}" for line in lines)
         return "\n".join(_types(ei[1]))
+
+
+class _JsonFormatter(_Formatter):
+    """One record as one line of JSON: time, level, process, logger, message; where known study, association, where.
+
+    A study that the message alone names is a field too.
+    """
+
+    def __init__(self, process: str, *, quiet: bool) -> None:
+        super().__init__(process, quiet=quiet)
+        self._process = escaped(process)
+
+    def line(self, record: logging.LogRecord, words: str) -> str:
+        """Return the record's line with these words."""
+        fields = _fields(record)
+        if "study" not in fields and (named := _NAMED_STUDY.search(words)) is not None:
+            fields["study"] = named[1]
+        frames = self.frames(record)
+        told = {
+            "time": f"{self.formatTime(record, self.datefmt)}.{record.msecs:03.0f}Z",
+            "level": record.levelname,
+            "process": self._process,
+            "logger": record.name,
+            "message": words,
+            **fields,
+            **({"where": "\n".join(frames)} if frames else {}),
+        }
+        return json.dumps(told, ensure_ascii=False)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, str | int]:
+    """Return what the record is about; kept with it, since it may be told again later, by another thread."""
+    found: dict[str, str | int] = vars(record).setdefault(_FIELDS, dict(_about.get()))
+    return dict(found)
 
 
 def _types(error: BaseException) -> Iterator[str]:
@@ -147,21 +227,44 @@ def _caller(record: logging.LogRecord) -> CodeType | None:
     return None
 
 
+@dataclass
+class _Trouble:
+    """What was told at `since` and is not told again for `window` seconds.
+
+    Attributes:
+        last: when it came last.
+        left_out: lines like it since it was told.
+    """
+
+    record: logging.LogRecord
+    words: str
+    since: float
+    last: float
+    window: float = WINDOW_S
+    left_out: int = 0
+
+    @property
+    def until(self) -> float:
+        """When it may be told again."""
+        return self.since + self.window
+
+
 class _OneStream(logging.StreamHandler[Any]):
-    """Writes lines to standard error; of the same trouble one a minute."""
+    """Writes lines to standard error; of the same trouble one a minute, while it lasts one in an hour."""
 
     def __init__(self, formatter: _Formatter, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(sys.stderr)
         self.formatter: _Formatter = formatter
         self._clock = clock
-        self._told: dict[tuple[object, ...], list[Any]] = {}  # trouble -> [since, left out, record, words]
+        self._told: dict[tuple[object, ...], _Trouble] = {}
+        self._due = float("inf")  # when the first of these may be told again
         self._places: dict[tuple[object, ...], int] = {}
         self._timer: threading.Timer | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, or count it."""
         try:
-            self._tell_left_out(self._clock() - WINDOW_S)
+            self._tell_left_out(self._clock())
             words = self.formatter.words(record)
             if record.levelno < logging.WARNING or self._is_news(record, words):
                 self._put(self.formatter.line(record, words))
@@ -175,40 +278,68 @@ class _OneStream(logging.StreamHandler[Any]):
         """Tell what was left out so far."""
         self.acquire()
         try:
-            self._timer = None
             self._tell_left_out(float("inf"))
         finally:
             self.release()
+
+    def _look(self) -> None:
+        """Tell what is due: nothing may be logged any more that would bring it out."""
+        self.acquire()
+        try:
+            self._timer = None
+            self._tell_left_out(self._clock())
+            if any(one.left_out for one in self._told.values()):
+                self._look_later()
+        finally:
+            self.release()
+
+    def _look_later(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(WINDOW_S, self._look)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _is_news(self, record: logging.LogRecord, words: str) -> bool:
         place = (record.name, record.pathname, record.lineno)
         trouble: tuple[object, ...] = (*place, words)
         if trouble not in self._told and self._places.get(place, 0) >= MOST_OF_ONE_PLACE:
             trouble = (*place, None)
-        if trouble in self._told:
-            self._told[trouble][1] += 1
-            if self._timer is None:
-                self._timer = threading.Timer(WINDOW_S, self.flush_left_out)
-                self._timer.daemon = True
-                self._timer.start()
+        now = self._clock()
+        known = self._told.get(trouble)
+        if known is not None and now - known.last < QUIET_S:
+            known.last = now
+            known.left_out += 1
+            self._look_later()
             return False
-        self._told[trouble] = [self._clock(), 0, record, words]
-        self._places[place] = self._places.get(place, 0) + 1
+        if known is None:
+            self._places[place] = self._places.get(place, 0) + 1
+        elif known.left_out:
+            self._tell_again(known, "this" if trouble[-1] is not None else "these")
+        self._told[trouble] = _Trouble(record, words, now, now)
+        self._due = min(self._due, now + WINDOW_S)
         return True
 
-    def _tell_left_out(self, before: float) -> None:
-        for trouble, (since, left_out, record, words) in list(self._told.items()):
-            if since > before:
-                break  # they stand in the order of their time
+    def _tell_left_out(self, now: float) -> None:
+        """Tell of each trouble that is due how often it came; what did not come again is news when it does."""
+        if now < self._due:
+            return
+        for trouble, one in list(self._told.items()):
+            if one.until > now:
+                continue
+            if one.left_out:
+                self._tell_again(one, "this" if trouble[-1] is not None else "these")
+                continue
             del self._told[trouble]
             place = trouble[:-1]
             self._places[place] = self._places.get(place, 1) - 1
             if not self._places[place]:
                 del self._places[place]
-            if left_out:
-                like = "this" if trouble[-1] is not None else "these"
-                again = logging.makeLogRecord({**vars(record), "exc_info": None, "created": time.time(), "msecs": 0})
-                self._put(self.formatter.line(again, f"{words} ({left_out} more lines like {like} were left out)"))
+        self._due = min((one.until for one in self._told.values()), default=float("inf"))
+
+    def _tell_again(self, one: _Trouble, like: str) -> None:
+        again = logging.makeLogRecord({**vars(one.record), "exc_info": None, "created": time.time(), "msecs": 0})
+        self._put(self.formatter.line(again, f"{one.words} ({one.left_out} more lines like {like} were left out)"))
+        one.since, one.left_out, one.window = self._clock(), 0, min(2 * one.window, LONGEST_WINDOW_S)
 
     def _put(self, line: str) -> None:
         try:
@@ -224,10 +355,10 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     return raised is None or raised.__name__ != "DBOSAwaitedWorkflowCancelledError"
 
 
-def configure(level: str, process: str) -> None:
+def configure(level: str, process: str, form: Literal["text", "json"] = "text") -> None:
     """Set up logging for this process. `process` names it in each line (receiver, worker-0, …)."""
     quiet = level != "debug"
-    handler = _OneStream(_Formatter(process, quiet=quiet))
+    handler = _OneStream((_JsonFormatter if form == "json" else _Formatter)(process, quiet=quiet))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -253,6 +384,7 @@ def _quieten_libraries() -> None:
         "matplotlib",
         "PIL",
         "httpx",
+        "uvicorn",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     # A tick that is late is skipped: the next one finds the same state.
@@ -300,8 +432,9 @@ def log_unexpected(log: logging.Logger, error: BaseException, message: str, *arg
 
 #: What a child may print beside its log lines: where Python or the system ended it.
 _HARMLESS = re.compile(
-    rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z |Traceback \(most recent call last\):$|Fatal Python error: "
-    rb"|(Current t|T)hread 0x[0-9a-f]+|terminate called |(free|malloc|double free|corrupted)\b[\w ():!/-]*$"
+    rb"(\{\"time\": \")?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z[ \"]|Traceback \(most recent call last\):$"
+    rb"|Fatal Python error: |(Current t|T)hread 0x[0-9a-f]+|terminate called "
+    rb"|(free|malloc|double free|corrupted)\b[\w ():!/-]*$"
 )
 _FRAME = re.compile(rb'  File "[^"]*", line \d+')
 _LONGEST_LINE = 1 << 16

@@ -31,7 +31,7 @@ def configure(path: Path, process: str) -> "Config":
     from dicomnode import logs
 
     config = load(path)
-    logs.configure(config.logging.level, process)
+    logs.configure(config.logging.level, process, config.logging.format)
     return config
 
 

@@ -13,39 +13,42 @@ app.command("reanalyse")(bulk.jobs_reanalyse)
 corrections.add_to(app)
 
 
+IdentifyOption = Annotated[
+    bool, typer.Option("--identify", help="Also show Patient ID, accession number, study date and description.")
+]
+
+
 @app.command("list")
 def jobs_list(
     config_file: ConfigOption = DEFAULT_CONFIG,
-    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 50,
+    state: Annotated[list[str] | None, typer.Option(help="Only in this state; may be repeated.")] = None,
+    patient: Annotated[str, typer.Option(help="Only of this Patient ID (the whole ID).")] = "",
+    accession: Annotated[str, typer.Option(help="Only of this accession number (the whole number).")] = "",
+    sender: Annotated[str, typer.Option(help="Only from this calling AE title.")] = "",
+    since: Annotated[str, typer.Option(help="Last image since: 30m, 2h, 3d, 2026-11-29 or 2026-11-29T18:30.")] = "",
+    text: Annotated[str, typer.Option(help="Part of the Study Instance UID, or of the reason.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Show at most this many.")] = 50,
+    identify: IdentifyOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List jobs, newest first.
+    """List studies, also those still arriving, newest first. Times are this machine's.
 
-    Example: dicomnode jobs list --state failed
+    Example: dicomnode jobs list --state failed --since 2d
     """
-    from dicomnode.operations import jobs
+    from dicomnode.cli import pages
+    from dicomnode.operations import looking
 
-    rows = jobs.overview(load(config_file), state, limit)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    table(
-        ["study", "gen.", "state", "images", "last image", "delivered", "reason", "flags"],
-        [
-            [
-                r["study_uid"],
-                str(r["generation"]),
-                r["state"],
-                str(r["instances"]),
-                r["last_seen"],
-                r["delivered"],
-                r["reason"],
-                r["flags"],
-            ]
-            for r in rows
-        ],
+    wanted = looking.wanted(
+        states=tuple(state or ()),
+        patient=patient,
+        accession=accession,
+        sender=sender,
+        since=since,
+        text=text,
+        limit=limit,
     )
+    pages.show(load(config_file), wanted, identify=identify, watch=watch, as_json=as_json)
 
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Study Instance UID.")]
@@ -57,19 +60,22 @@ def jobs_show(
     study_uid: StudyArgument,
     config_file: ConfigOption = DEFAULT_CONFIG,
     generation: GenerationOption = None,
+    identify: IdentifyOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one job: state, series, deliveries.
+    """Show one job: state, times, series, deliveries.
 
     Example: dicomnode jobs show 1.2.840.113619.2.55.3.4
     """
+    from dicomnode.cli import pages
     from dicomnode.operations import jobs
 
-    shown = jobs.details(load(config_file), study_uid, generation)
+    shown = jobs.details(load(config_file), study_uid, generation, identify=identify)
     if as_json:
         typer.echo(json.dumps(shown, indent=2))
         return
-    table(["", ""], [[k, str(v)] for k, v in shown.items() if not isinstance(v, list | dict)])
+    table(["", ""], pages.facts(shown))
+    table(["time", "generation", "state", "reason"], pages.timeline(shown))
     if shown["routing"]:
         _show_routing(shown["routing"])
     if shown["series"]:

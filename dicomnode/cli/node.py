@@ -127,6 +127,19 @@ def receive(
     signals.leave()
 
 
+@app.command(hidden=True)
+def monitor(config_file: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
+    """Answer a monitoring system (`serve` starts it)."""
+    from dicomnode.metrics import counters
+
+    counters.stay_apart()
+    from dicomnode.monitoring import server
+    from dicomnode.service import signals
+
+    config = configure(config_file, "monitoring")
+    server.run(config, signals.stopper(supervised=supervised))
+
+
 @app.command()
 def check(
     config_file: ConfigOption = DEFAULT_CONFIG,

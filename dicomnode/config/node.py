@@ -268,3 +268,6 @@ class LoggingTable(ConfigTable):
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="give 'debug', 'info', 'warning' or 'error'; only 'debug' may show patient data"
     )
+    format: Literal["text", "json"] = Field(
+        "text", description="give 'text', or 'json' for a line of JSON with study and association as fields"
+    )

@@ -10,6 +10,7 @@ from dicomnode.config.analysis import AnalysisTable, WeightsTable
 from dicomnode.config.audit import AuditTable
 from dicomnode.config.destination import Destination
 from dicomnode.config.fields import ConfigTable
+from dicomnode.config.monitoring import MonitoringTable
 from dicomnode.config.node import LoggingTable, NodeTable, SettleTable, StorageTable, WorkerTable
 from dicomnode.config.notify import NotifyTable
 from dicomnode.config.priors import PriorsTable
@@ -47,6 +48,7 @@ class Config(ConfigTable):
     logging: LoggingTable = LoggingTable()
     audit: AuditTable = AuditTable()
     alerts: AlertsTable = AlertsTable()
+    monitoring: MonitoringTable = MonitoringTable()
     worklist: WorklistTable | None = None
     priors: PriorsTable | None = None
     ups: UpsTable | None = None
@@ -144,6 +146,11 @@ class Config(ConfigTable):
     def queue_url(self) -> str:
         """SQLAlchemy URL of the workflow engine's tables (DBOS keeps them in a schema of its own)."""
         return self.storage.database_url or f"sqlite:///{self.storage.state / 'queue.sqlite'}"
+
+    @property
+    def counters_folder(self) -> Path | None:
+        """Where the processes of this machine count for monitoring; None where nobody asks."""
+        return self.storage.state / "metrics" if self.monitoring.port else None
 
     @property
     def private_folders(self) -> tuple[Path, ...]:

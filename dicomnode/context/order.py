@@ -157,6 +157,12 @@ def decided(folder: Path) -> Dataset | None:
     return None if kept is None else kept.order
 
 
+def outcome(folder: Path) -> str:
+    """Return in a word how a generation's order was found (`Linkage.outcome`); "" where none was looked for."""
+    kept = _kept(folder)
+    return "" if kept is None else kept.outcome
+
+
 def _kept(folder: Path) -> Linkage | None:
     path = folder / ORDER
     if not path.is_file():

@@ -6,16 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from dicomnode import logs
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
+from dicomnode.context import order
 from dicomnode.errors import SpoolError, UsageError
+from dicomnode.operations import looking
 from dicomnode.operations.audited import note_command
+from dicomnode.operations.looking import Pages, text
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE
+from dicomnode.store.catalog.overview import Wanted
 from dicomnode.store.records import ARRIVED, REJECTION, Delivery, Job, JobState, Routing, Study
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows.queue import Queue
@@ -24,68 +29,53 @@ from dicomnode.workflows.queue import Queue
 _ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored", "held")
 #: Those that `cancel` takes although none of their work is queued; a failed one is then given up.
 _CANCELLED = (*LIVE, "failed")
-_CONFLICTS = "SOP Instance UIDs received again with different content"
 
 
-def overview(config: Config, state: str | None, limit: int) -> list[dict[str, Any]]:
-    """Return one row for each job, newest first."""
-    if state is not None and state not in get_args(JobState):
-        raise UsageError(f"{state!r} is not a job state; states: {', '.join(get_args(JobState))}")
-    catalog = open_catalog(config)
-    rows = []
-    for job in catalog.jobs(state=cast("JobState | None", state), limit=limit):
-        deliveries = catalog.deliveries(job.study_uid, job.generation)
-        done = sum(d.state in ARRIVED for d in deliveries)
-        study = _study(catalog, job.study_uid)
-        rows.append(
-            {
-                "study_uid": job.study_uid,
-                "generation": job.generation,
-                "state": job.state,
-                "instances": study.instances,
-                "last_seen": _text(study.last_seen),
-                "delivered": f"{done}/{len(deliveries)}",
-                "reason": job.reason or "",
-                "flags": "; ".join(_flags(catalog, job, deliveries)),
-            }
-        )
-    return rows
+def overview(
+    config: Config, state: str | None, limit: int, given: Wanted | None = None, *, identify: bool = False
+) -> list[dict[str, Any]]:
+    """Return one row for each study with its newest generation, the last image's the newest first."""
+    states = () if state is None else (state,)
+    with Pages(config) as pages:
+        return pages.rows(given or looking.wanted(states=states, limit=limit), identify=identify)
 
 
-def _flags(catalog: Catalog, job: Job, deliveries: list[Delivery]) -> list[str]:
-    """Return what a person should know of a job that its state does not say."""
-    conflicts = len(catalog.conflicts(job.study_uid))
-    warnings = sum(d.text == "warning" for d in deliveries)
-    return [
-        *([f"{_CONFLICTS}: {conflicts} (quarantined: accept or reject)"] if conflicts else []),
-        *([f"{warnings} objects stored with a warning"] if warnings else []),
-        *(["prior scan, fetched for comparison"] if catalog.is_prior(job.study_uid) else []),
-    ]
+def details(config: Config, study_uid: str, generation: int | None, *, identify: bool = False) -> dict[str, Any]:
+    """All that the node knows of one job, or of a study that is still arriving.
+
+    Raises:
+        UsageError: nothing of it is known.
+    """
+    with Pages(config) as pages:
+        rows = pages.rows(Wanted(study_uid=study_uid, generation=generation), identify=identify)
+        if not rows:
+            raise UsageError(f"{logs.uid(study_uid)}: no such job; see `dicomnode jobs list`")
+        if identify:
+            note_command(config, "jobs show --identify", study_uid=study_uid)
+        number = rows[0]["generation"]
+        job = _find(pages.catalog, study_uid, number) if number or generation is not None else None
+        return {**rows[0], **_of_generation(config, pages.catalog, study_uid, number, job)}
 
 
-def details(config: Config, study_uid: str, generation: int | None) -> dict[str, Any]:
-    """All that the node knows of one job."""
-    catalog = open_catalog(config)
-    job = _find(catalog, study_uid, generation)
-    study = _study(catalog, study_uid)
-    folder = results_folder(config.storage.results, study_uid, job.generation)
-    deliveries = catalog.deliveries(study_uid, job.generation)
+def _of_generation(
+    config: Config, catalog: Catalog, study_uid: str, generation: int, job: Job | None
+) -> dict[str, Any]:
+    folder = results_folder(config.storage.results, study_uid, generation)
     findings = folder / FINDINGS
     return {
-        "study_uid": study_uid,
-        "generation": job.generation,
-        "state": job.state,
-        "reason": job.reason or "",
-        "flags": "; ".join(_flags(catalog, job, deliveries)),
-        "instances": study.instances,
-        "first_seen": _text(study.first_seen),
-        "last_seen": _text(study.last_seen),
+        "state": "receiving" if job is None else job.state,
+        "order": order.outcome(folder),
         "results": str(folder) if findings.exists() else "",
         "series": _series(findings),
-        "routing": _routing(catalog.routing(study_uid, job.generation)),
-        "deliveries": _deliveries(deliveries),
+        "routing": _routing(catalog.routing(study_uid, generation)),
+        "awaited": [{"study_uid": uid, "state": state} for uid, state in catalog.awaited_states(study_uid)],
+        "timeline": [
+            {"at": text(t.at), "generation": t.generation, "state": t.state, "reason": t.reason}
+            for t in catalog.transitions(study_uid)
+        ],
+        "deliveries": _deliveries(catalog.deliveries(study_uid, generation)),
         "conflicts": [
-            {"sop_instance_uid": c.sop_instance_uid, "sha256": c.sha256, "received": _text(c.received_at)}
+            {"sop_instance_uid": c.sop_instance_uid, "sha256": c.sha256, "received": text(c.received_at)}
             for c in catalog.conflicts(study_uid)
         ],
         "corrections": _corrections(catalog, study_uid),
@@ -94,7 +84,7 @@ def details(config: Config, study_uid: str, generation: int | None) -> dict[str,
 
 def _corrections(catalog: Catalog, study_uid: str) -> list[dict[str, Any]]:
     """Return a row for each decision: what one person or caller decided at one time is one."""
-    alike = Counter((c.action, c.who, _text(c.at)) for c in catalog.corrections(study_uid))
+    alike = Counter((c.action, c.who, text(c.at)) for c in catalog.corrections(study_uid))
     return [{"action": action, "objects": n, "who": who, "at": at} for (action, who, at), n in alike.items()]
 
 
@@ -103,8 +93,7 @@ def _deliveries(deliveries: list[Delivery]) -> list[dict[str, Any]]:
     alike: dict[tuple[object, ...], list[Delivery]] = {}
     for d in deliveries:
         object_ = d.object if d.kind == "results" else "originals"
-        text = d.text or ""
-        key = (d.destination, object_, d.state, d.status, text.replace(d.sop_instance_uid, ""))
+        key = (d.destination, object_, d.state, d.status, (d.text or "").replace(d.sop_instance_uid, ""))
         alike.setdefault(key, []).append(d)
     return [
         {
@@ -123,8 +112,8 @@ def _routing(noted: Routing | None) -> dict[str, Any]:
     """Return what the rules decided, and why; {} where none were asked."""
     if noted is None:
         return {}
-    released = "" if noted.released_at is None else _text(noted.released_at)
-    return {**json.loads(noted.decision), "decided_at": _text(noted.decided_at), "released_at": released}
+    released = "" if noted.released_at is None else text(noted.released_at)
+    return {**json.loads(noted.decision), "decided_at": text(noted.decided_at), "released_at": released}
 
 
 def _series(path: Path) -> list[dict[str, Any]]:
@@ -347,7 +336,3 @@ def _study(catalog: Catalog, study_uid: str) -> Study:
     if study is None:
         raise SpoolError(f"study {study_uid} has a job but is not in the catalogue: the database was edited")
     return study
-
-
-def _text(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))

@@ -12,6 +12,7 @@ from dicomnode import logs
 from dicomnode.audit import messages, trail
 from dicomnode.audit.journal import Refusals
 from dicomnode.audit.messages import AuditPeer, AuditStudy
+from dicomnode.metrics import counters
 from dicomnode.network import tls
 from dicomnode.reception import refusals
 from dicomnode.reception.holdings import Held
@@ -24,7 +25,12 @@ def begin(told: Refusals | None) -> None:
     """Set what says which refusals are told by themselves."""
     global _told  # noqa: PLW0603
     _told = told
-    tls.tell_failures(lambda address, why: refused("", address, f"TLS: {why}"))
+    tls.tell_failures(_failed)
+
+
+def _failed(address: str, why: str) -> None:
+    counters.association_refused("TLS")
+    refused("", address, f"TLS: {why}")
 
 
 def refused(calling_ae: str, address: str, why: str) -> None:

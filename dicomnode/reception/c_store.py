@@ -31,6 +31,7 @@ from pydicom.uid import UID
 from dicomnode import logs
 from dicomnode.errors import SpoolError
 from dicomnode.logs import is_uid
+from dicomnode.metrics import counters
 from dicomnode.network.commands import StoreAnswer, StoreRequest
 from dicomnode.network.file_meta import encode
 from dicomnode.reception.corrections import replace_known
@@ -124,6 +125,12 @@ class Reception:
 
     def finish(self) -> StoreAnswer:
         """All bytes are there: the answer."""
+        answer = self._answer()
+        is_stored = answer.status == SUCCESS
+        counters.object_received("stored" if is_stored else f"0x{answer.status:04X}", self._size if is_stored else 0)
+        return answer
+
+    def _answer(self) -> StoreAnswer:
         if self._incoming is None:
             return StoreAnswer(OUT_OF_RESOURCES, self._why)
         try:
@@ -159,14 +166,19 @@ class Reception:
     def _keep(self, incoming: Incoming, header: InstanceHeader) -> StoreAnswer:
         stored = self._spool.keep(incoming, header.study_uid, header.series_uid, header.sop_instance_uid)
         instance = _instance(header, stored, self._association_id(), self._catalog.patient_key)
+        with logs.about(instance.study_uid, instance.association_id):
+            return self._recorded(incoming, instance, stored.path)
+
+    def _recorded(self, incoming: Incoming, instance: Instance, path: Path) -> StoreAnswer:
+        """Record an instance whose file is safe: the answer."""
         if self._catalog.record(instance) != "conflict":
             # Housekeeping may have moved an old study away between file and record: then the sender has to try again.
-            return StoreAnswer(SUCCESS) if stored.path.exists() else StoreAnswer(OUT_OF_RESOURCES, "try again")
+            return StoreAnswer(SUCCESS) if path.exists() else StoreAnswer(OUT_OF_RESOURCES, "try again")
         replacing = self._replacing
         if self._is_resend(instance) or replace_known(self._spool, self._catalog, instance, replacing):
             return StoreAnswer(SUCCESS)
         self._catalog.note_conflict(instance)
-        text = f"SOP Instance UID {logs.uid(header.sop_instance_uid)} is already stored with different content"
+        text = f"SOP Instance UID {logs.uid(instance.sop_instance_uid)} is already stored with different content"
         return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
 
     def _header(self, incoming: Incoming) -> InstanceHeader:

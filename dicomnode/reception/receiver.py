@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from pydicom.uid import UID
 from pynetdicom import evt
@@ -20,6 +21,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicomnode import logs
 from dicomnode.errors import SpoolError
+from dicomnode.metrics import counters
 from dicomnode.network import commitment, contexts, tls
 from dicomnode.network.association import Peer
 from dicomnode.network.association_request import (
@@ -59,6 +61,13 @@ _WHY = {
 }
 #: Refused presentation contexts that a line of the log names.
 _MOST_NAMED = 20
+#: As monitoring names them.
+_REASON: dict[tuple[int, int, int], counters.Refusal] = {
+    CALLING_AE_NOT_RECOGNISED: "caller",
+    CALLED_AE_NOT_RECOGNISED: "called title",
+    _TEMPORARY_CONGESTION: "rate",
+    _LOCAL_LIMIT_EXCEEDED: "limit or disk",
+}
 _POLL_S = 0.05
 #: Associations that were aborted end within this, and so does a report under way, or they are left to the next start.
 _ENDING_S = 2.0
@@ -282,6 +291,7 @@ class Receiver:
         association = event.assoc
         rejection = self._rejection(association)
         if rejection is not None:
+            counters.association_refused(_REASON.get(rejection, "against PS3.8"))
             audited.refused(
                 _request(association).calling_ae_title,
                 association.requestor.address,
@@ -290,6 +300,7 @@ class Receiver:
             association.acse.send_reject(*rejection)
             association.kill()
             return
+        counters.association_accepted()
         if isinstance(association._server, DicomServer):
             association._server.settle(association)
         self._negotiate(association)
@@ -365,15 +376,15 @@ class Receiver:
         if not self._admission.leave(association):
             return
         association_id = self._rows.get(association)
-        how = "released" if association.is_released else "aborted"
+        how: Literal["released", "aborted"] = "released" if association.is_released else "aborted"
+        counters.association_ended(how)
         calling = logs.printable(association.requestor.ae_title.strip())
-        log.info("association with %s at %s %s", calling, association.requestor.address, how)
+        with logs.about(association=association_id):
+            log.info("association with %s at %s %s", calling, association.requestor.address, how)
         if association_id is None:
             return
         try:
-            self._catalog.end_association(
-                association_id, "released" if association.is_released else "aborted", time.time()
-            )
+            self._catalog.end_association(association_id, how, time.time())
         except SpoolError:
             # It stays open in the catalogue until this process ends: the settle rule then waits for the silence.
             log.exception("cannot record the end of association %d", association_id)

@@ -22,6 +22,7 @@ from dicomnode.config import Config
 from dicomnode.context import late_orders, prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.files import write_whole
+from dicomnode.metrics import counters
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.procedure_steps import mpps, ups
 from dicomnode.reception.reconcile import reconcile
@@ -31,6 +32,7 @@ from dicomnode.reception.spooled import read_instance
 from dicomnode.retry import backoff_s
 from dicomnode.service import certificates
 from dicomnode.service.corrections import follow
+from dicomnode.service.labelling import Labelling
 from dicomnode.service.pacs_count import Counts, listed
 from dicomnode.service.retention import CarefulClock, Room, SetAside, make_room, remove_set_aside
 from dicomnode.store.catalog.catalog import Catalog
@@ -52,6 +54,8 @@ EVENTS_S = 2.0
 _EVENTS_AT_ONCE = 200
 #: A tick that finds the database away is left out for so long, longer and longer.
 _AWAY_FIRST_S, _AWAY_LONGEST_S = 1.0, 10.0
+#: How often new studies get their label.
+LABELS_S = 2.0
 #: How often the room on the disk is looked at.
 ROOM_S = 10.0
 #: How often replaced objects are looked through: there may be many, and their time is counted in days.
@@ -99,6 +103,7 @@ class Housekeeping:
         self._fetched_ahead: set[tuple[str, str]] = set()
         self._certificates_told: set[str] = set()
         self._counts = _counts(config)
+        self._labelling = Labelling(catalog, config.storage.results)
         self._scheduler = BackgroundScheduler(timezone="UTC")
         self._stopping, self._compared = threading.Event(), threading.Event()
         # A thread of its own: a job that adds jobs waits for the scheduler's end, which waits for the job.
@@ -123,6 +128,7 @@ class Housekeeping:
         for tick, seconds in compared.items():
             self._every(seconds, self._once_compared(tick))
         self._every(LATE_S, self.follow_corrections)
+        self._every(LABELS_S, self.label)
         if self._config.all_tls_files:
             self._every(CERTIFICATES_S, self.tell_certificates, at_once=True)
         if self._config.worklist is not None:
@@ -179,7 +185,8 @@ class Housekeeping:
         queued: list[tuple[str, int]] = []
         for study in self._catalog.unsettled(now):
             try:
-                queued.extend(self._settle(study, now))
+                with logs.about(study.study_uid):
+                    queued.extend(self._settle(study, now))
             except DatabaseError:
                 raise
             except Exception as e:  # noqa: BLE001  (one study that cannot be judged holds up no other)
@@ -282,6 +289,11 @@ class Housekeeping:
             self._catalog.forget_event(event.event_id)
         return len(events)
 
+    def label(self) -> int:
+        """Read whose the new studies are, so that people find them. Returns how many."""
+        counters.ticked(self._clock())
+        return self._labelling.tick(self._clock())
+
     def tell_certificates(self) -> int:
         """Log and enqueue a notification of each certificate that expires soon, once. Returns how many are new."""
         new = [e for e in certificates.events(self._config, self._clock()) if e.event_id not in self._certificates_told]
@@ -326,8 +338,14 @@ class Housekeeping:
         for name in self._catalog.declare_dead(self._dead_after_s):
             count = self._queue.resume_of(name)
             self._catalog.mark_reassigned(name)
-            log.error(
-                "worker %s missed its heartbeat for %g s; %d workflows reassigned", name, self._dead_after_s, count
+            # A node that was down for so long finds its own worker of before: no trouble where nothing was left.
+            level = logging.ERROR if count else logging.INFO
+            log.log(
+                level,
+                "worker %s missed its heartbeat for %g s; %d workflows reassigned",
+                name,
+                self._dead_after_s,
+                count,
             )
             moved += count
         versions = {worker.version for worker in self._catalog.workers("alive")}

@@ -4,12 +4,14 @@ import logging
 import os
 import socket
 import threading
+from contextlib import suppress
 from collections.abc import Callable
 from dataclasses import replace
 
 from dicomnode.config import CallerTable, Config
 from dicomnode.errors import SpoolError
-from dicomnode.files import FOLDER_MODE, tighten
+from dicomnode.files import FOLDER_MODE, make_folder, tighten
+from dicomnode.metrics import counters
 from dicomnode.network.identities import identity
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
@@ -31,6 +33,7 @@ def receive(
         hurry: whether they may go on for `worker.drain_s` at most.
     """
     prepare_folders(config)
+    begin_counting(config, "receiver")
     storage = config.storage
     # Always: at a change of the configuration the next one listens before this one ends.
     settings = replace(receiver_settings(config), share_port=True)
@@ -60,6 +63,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     from dicomnode.workflows.queue import WORKFLOW_VERSION  # noqa: PLC0415
 
     prepare_folders(config)
+    begin_counting(config, "worker")
     catalog = Catalog.open(config.catalog_url, config.storage.state)
     audit.begin(config, catalog)
     name = f"{socket.gethostname()}-{index}"
@@ -72,7 +76,8 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
         analyst.begin()
     except BaseException:
         heart.stop()
-        catalog.give_back(lease)
+        with suppress(SpoolError):
+            catalog.give_back(lease)
         raise
     leased = catalog.leased(lease, worker.exit_without_lease)
     runtime.start(worker.Work(config, leased, analyst=analyst), executor_id=name)
@@ -112,6 +117,13 @@ def prepare_folders(config: Config) -> None:
             log.warning(
                 "other users may read %s, and its rights cannot be changed (%s): chmod 0700", folder, e.strerror
             )
+
+
+def begin_counting(config: Config, role: counters.Role) -> None:
+    """Count for monitoring from now on, where it is configured."""
+    if config.counters_folder is not None:
+        make_folder(config.counters_folder)
+        counters.begin(config.counters_folder, role, [one.name for one in config.destination])
 
 
 def receiver_settings(config: Config) -> ReceiverSettings:

@@ -20,13 +20,14 @@ from apscheduler.triggers.interval import IntervalTrigger
 from dicomnode.audit import messages, trail
 from dicomnode.config import Config
 from dicomnode.errors import DatabaseError
+from dicomnode.metrics import counters
 from dicomnode.registry.retraining import Retraining, trigger
 from dicomnode.service import audit, reloading
 from dicomnode.service.alerts import Alerts, AlertSender
 from dicomnode.service.child import Child, receiver
 from dicomnode.service.clock import Housekeeping
 from dicomnode.service.database_away import DatabaseAway
-from dicomnode.service.processes import prepare_folders
+from dicomnode.service.processes import begin_counting, prepare_folders
 from dicomnode.service.signals import SignalRequest
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import Queue
@@ -60,6 +61,9 @@ def serve(config: Config, path: Path, stop: threading.Event, reload: SignalReque
     current: Config | None = config
     try:
         prepare_folders(config)
+        if config.counters_folder is not None:
+            # Prometheus expects the counters to begin anew with the node.
+            counters.forget_dead(config.counters_folder, counted=True)
         reloading.note_process(config)
         receivers += _start_receivers(path, range(1, config.node.receivers))
         catalog = _open(config)
@@ -91,6 +95,7 @@ def _run(
     reload: SignalRequest,
 ) -> Config | None:
     """Run all but the receivers under one configuration. Returns the next one; None: the node ends."""
+    begin_counting(config, "clock")
     audit.begin(config, catalog)
     trail.note(messages.activity, time.time(), started=True)
     audit.noted_configuration(config, path)
@@ -103,7 +108,8 @@ def _run(
     workers = [
         Child(f"worker-{i}", ["work", "--config", str(path), "--index", str(i)]) for i in range(config.worker.processes)
     ]
-    for child in workers:
+    watched = [Child("monitoring", ["monitor", "--config", str(path)])] if config.monitoring.port else []
+    for child in (*workers, *watched):
         child.start()
     alerts, teller = Alerts(config, catalog, [*receivers, *workers]), AlertSender(config, catalog)
     for tick in (alerts.look_at_node, alerts.ask_peers, alerts.look_at_database):
@@ -114,7 +120,7 @@ def _run(
     following: Config | None = None
     try:
         while following is None and not stop.wait(_LOOK_S):
-            for child in (*receivers, *workers):
+            for child in (*receivers, *workers, *watched):
                 child.watch()
             leaving[:] = [child for child in leaving if not child.has_left()]
             for child in leaving[:-_MOST_LEAVING]:
@@ -127,7 +133,7 @@ def _run(
         retraining.stop()
         teller.stop()
         # The receivers go on: who sends is not turned away while an analysis ends.
-        drain(workers, config.worker.drain_s)
+        drain([*workers, *watched], config.worker.drain_s)
         queue.close()
         trail.note(messages.activity, time.time(), started=False)
         sender.stop()

@@ -261,7 +261,7 @@ def main() -> None:
 
 
 def _serve(asked: socket.socket, lines: Any, config: Config, lease: Lease) -> None:
-    logs.configure(config.logging.level, "analysis")
+    logs.configure(config.logging.level, "analysis", config.logging.format)
     limits = config.worker.limits
     tables = [config.analysis, *(config.analysis_of(profile.name) for profile in config.profile)]
     confine(limits, reserves=any(table.device != "cpu" for table in tables))

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 
 @DBOS.workflow(name="deliver", max_recovery_attempts=MOST_RECOVERIES)
+@logs.about_study
 def deliver(
     study_uid: str, generation: int, run: int, destination: str, attempt: int, waited: float, kind: Kind = "results"
 ) -> str:

@@ -8,6 +8,7 @@ import time
 
 from dbos import DBOS
 
+from dicomnode import logs
 from dicomnode.config import Config, PriorsTable
 from dicomnode.context import prefetch, priors, worklist
 from dicomnode.errors import PeerError, PeerRejectedError
@@ -55,6 +56,7 @@ def search_step(order_key: str) -> list[str]:
 
 
 @DBOS.workflow(name="fetch", max_recovery_attempts=MOST_RECOVERIES)
+@logs.about_study
 def fetch(study_uid: str, asked_by: str, attempt: int, waited: float) -> str:
     """Fetch a prior scan; where that fails in passing, queue the next attempt. Returns its state, or "again"."""
     how = fetch_step(study_uid, asked_by, waited)

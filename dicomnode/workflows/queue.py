@@ -153,6 +153,27 @@ class Queue:
         )
         return [(uid, generation) for uid, generation, _ in filter(None, (named_study(w.workflow_id) for w in found))]
 
+    def next_attempts(self, jobs: Collection[tuple[str, int]]) -> dict[tuple[str, int], float]:
+        """Return when the first of what waits for its time is due, UTC seconds, by (study UID, generation): one query.
+
+        Those for which nothing waits are left out.
+        """
+        if not jobs:
+            return {}
+        waiting = self._client.list_workflows(
+            workflow_id_prefix=[f"study/{study_uid}/{generation}/" for study_uid, generation in jobs],
+            status="DELAYED",
+            load_input=False,
+            load_output=False,
+        )
+        found: dict[tuple[str, int], float] = {}
+        for w in waiting:
+            of = named_study(w.workflow_id)
+            if of is not None and w.delay_until_epoch_ms is not None:
+                due = w.delay_until_epoch_ms / 1000
+                found[of[:2]] = min(due, found.get(of[:2], due))
+        return found
+
     def resume_of(self, executor_id: str) -> int:
         """Give what a dead worker had begun to the others, who go on at its last step. Returns how many workflows."""
         begun = self._client.list_workflows(

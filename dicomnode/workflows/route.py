@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dbos import DBOS
 
+from dicomnode import logs
 from dicomnode.routing import study_facts
 from dicomnode.routing.rules import ANALYSE, Action, RoutingDecision, decide
 from dicomnode.store.records import JobState, Routing
@@ -33,6 +34,7 @@ _EMPTY = RoutingDecision(("nothing left of the study",), ANALYSE)
 
 
 @DBOS.workflow(name="route", max_recovery_attempts=MOST_RECOVERIES)
+@logs.about_study
 def route(study_uid: str, generation: int, run: int) -> str:
     """Decide on a study and start what is to be done. Returns the job's state."""
     planned = or_failed(study_uid, generation, "could not be routed", lambda: _planned(study_uid, generation))

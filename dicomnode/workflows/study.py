@@ -42,6 +42,7 @@ _ENCODED = ("analysed", "delivered", "committed")
 
 
 @DBOS.workflow(name="study", max_recovery_attempts=MOST_RECOVERIES)
+@logs.about_study
 def study(study_uid: str, generation: int, run: int, attempt: int = 1, waited: float = 0.0) -> str:
     """Analyse a settled study and hand its results over. Returns the job's state.
 

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import io
+import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -218,9 +220,27 @@ def test_the_same_trouble_is_told_once_a_minute(capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().err
     assert text.count("association") == 200
     told = [line for line in text.splitlines() if "settle failed" in line]
-    assert len(told) == 4  # at 0 s and at 60 s, and each time what was left out
+    assert len(told) == 3  # at 0 s; at 60 s and at the end what was left out
     counts = [int(line.rpartition("(")[2].split()[0]) for line in told if "left out" in line]
-    assert sum(counts) + 2 == 200
+    assert sum(counts) + 1 == 200
+
+
+def test_trouble_that_lasts_is_told_less_and_less_often(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    handler = logs._OneStream(logs._Formatter("serve", quiet=True), clock=lambda: now[0])
+    log = logging.Logger("dicomnode.clock")
+    log.addHandler(handler)
+    for second in range(8 * 3600):
+        now[0] = float(second)
+        log.warning("the database failed")
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 13  # at 0 s, after 1, 3, 7, 15, 31 and 63 minutes, and then once an hour
+    # Over for a while, it is news.
+    now[0] += logs.QUIET_S
+    log.warning("the database failed")
+    last, news = capsys.readouterr().err.splitlines()
+    assert "more lines like this were left out" in last
+    assert news.endswith("the database failed")
 
 
 def test_one_place_tells_of_so_many_different_troubles(capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,3 +279,74 @@ def test_a_stream_that_nobody_reads_stops_nobody() -> None:
     handler.setStream(io.StringIO())
     handler.stream.close()
     handler.emit(logging.makeLogRecord({"name": "dicomnode", "msg": "x", "levelno": logging.ERROR}))
+
+
+def test_json_has_study_and_association_as_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "receiver", "json")
+    log = logging.getLogger("dicomnode.test")
+    with logs.about("1.2.3", 17):
+        log.info("two\nlines of %s", "Ä")
+    log.warning("study 1.2.4 settled as generation %d", 1)
+    log.info("nothing known")
+    with logs.about("Doe^Jane"):
+        log.info("no UID")
+    try:
+        raise ValueError("^".join(("Doe", "Jane")))
+    except ValueError as error:
+        logs.log_unexpected(log, error, "study %s failed", "1.2.5")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["message"] for line in lines[:3]] == [
+        "two\\nlines of Ä", "study 1.2.4 settled as generation 1", "nothing known",
+    ]  # fmt: skip
+    assert [(line.get("study"), line.get("association")) for line in lines[:3]] == [
+        ("1.2.3", 17), ("1.2.4", None), (None, None),
+    ]  # fmt: skip
+    assert lines[0] | {"time": "", "message": ""} == {
+        "time": "", "level": "INFO", "process": "receiver", "logger": "dicomnode.test", "message": "",
+        "study": "1.2.3", "association": 17,
+    }  # fmt: skip
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", lines[0]["time"])
+    assert lines[4]["study"] == "1.2.5"
+    assert "ValueError" in lines[4]["where"]
+    assert "Doe^Jane" not in json.dumps(lines)
+
+
+def test_text_names_what_a_line_is_about_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "receiver")
+    log = logging.getLogger("dicomnode.test")
+    with logs.about("1.2.3", 17):
+        log.info("stored")
+        log.info("study 1.2.3 is stored")
+    assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "stored [study 1.2.3, association 17]", "study 1.2.3 is stored [association 17]",
+    ]  # fmt: skip
+
+
+def test_what_is_told_again_is_about_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "receiver", "json")
+    (handler,) = logging.getLogger().handlers
+    log = logging.getLogger("dicomnode.test")
+    for _ in range(3):
+        with logs.about("1.2.3"):
+            log.warning("full")
+    assert isinstance(handler, logs._OneStream)
+    handler.flush_left_out()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["message"], line["study"]) for line in lines] == [
+        ("full", "1.2.3"), ("full (2 more lines like this were left out)", "1.2.3"),
+    ]  # fmt: skip
+
+
+def test_a_decorated_function_keeps_its_name_and_its_study() -> None:
+    @logs.about_study
+    def work(study_uid: str, generation: int = 1) -> tuple[str, int, object]:
+        return study_uid, generation, logs._about.get()
+
+    assert work.__name__ == "work"
+    assert work("1.2", generation=2) == ("1.2", 2, {"study": "1.2"})
+    assert logs._about.get() == {}
+
+
+def test_a_childs_json_lines_are_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    line = b'{"time": "2026-11-29T06:00:00.000Z", "level": "INFO", "message": "x"}\n'
+    assert [harmless for _, harmless in logs._judged(io.BytesIO(line + b'{"time": "Doe^Jane"}\n'))] == [True, False]

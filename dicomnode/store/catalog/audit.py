@@ -294,17 +294,22 @@ def read_patient(path: Path | None) -> PatientHeader:
     if path is None:
         return PatientHeader(AuditPatient())
     try:
-        header = _head(path)
+        header = read_head(path, _TAGS)
         patient = AuditPatient(str(header.get("PatientID") or ""), str(header.get("PatientName") or ""))
         return PatientHeader(patient, str(header.get("AccessionNumber") or ""))
     except Exception:  # noqa: BLE001  (whatever a file holds, its association ends)
         return PatientHeader(AuditPatient())
 
 
-def _head(path: Path) -> Dataset:
+def read_head(path: Path, tags: Sequence[str]) -> Dataset:
+    """Return the elements named `tags` of a file; of a deflated one all of its first bytes.
+
+    Raises:
+        Exception: whatever a damaged file provokes.
+    """
     syntax = read_file_meta_info(path).TransferSyntaxUID
     if syntax != DeflatedExplicitVRLittleEndian:
-        return dcmread(path, specific_tags=_TAGS, stop_before_pixels=True)
+        return dcmread(path, specific_tags=list(tags), stop_before_pixels=True)
     # pydicom would inflate all of it.
     with path.open("rb") as file:
         content = file.read(_INFLATED)

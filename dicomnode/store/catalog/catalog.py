@@ -19,10 +19,13 @@ from dicomnode.store.catalog.audit import PatientHeader
 from dicomnode.store.catalog.commitments import Commitments
 from dicomnode.store.catalog.corrections import Corrections
 from dicomnode.store.catalog.events import note
+from dicomnode.store.catalog.figures import Figures
 from dicomnode.store.catalog.holdings import HoldingsRows
 from dicomnode.store.catalog.job_choice import JobChoice
 from dicomnode.store.catalog.jobs import supersede
+from dicomnode.store.catalog.labels import Labels
 from dicomnode.store.catalog.orders import Orders
+from dicomnode.store.catalog.overview import Overview
 from dicomnode.store.catalog.patients import Patients, note_patient, patient_hashes
 from dicomnode.store.catalog.priors import FETCHED, Priors
 from dicomnode.store.catalog.procedure_steps import Steps
@@ -54,9 +57,12 @@ class Catalog(
     Recording,
     Commitments,
     Corrections,
+    Figures,
     HoldingsRows,
     JobChoice,
+    Labels,
     Orders,
+    Overview,
     Patients,
     Priors,
     RegistryRows,

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 from dicomnode.audit import messages, trail
 from dicomnode.audit.messages import AuditStudy
 from dicomnode.store.catalog.audit import PatientHeader, add, keep_count
+from dicomnode.store.catalog.events import note
 from dicomnode.store.catalog.jobs import Ledger, lock_study, supersede
 from dicomnode.store.catalog.patients import note_patient
 from dicomnode.store.catalog.tables import (
@@ -179,6 +180,7 @@ class Corrections(Ledger):
                     updated_at=now,
                 )
             )
+            note(connection, study_uid, generation + 1, None, "queued", reason, now)
         return generation + 1
 
     def corrections(self, study_uid: str) -> list[Correction]:

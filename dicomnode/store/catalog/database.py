@@ -43,6 +43,14 @@ _POSTGRESQL_SERVER = (
     "SET tcp_keepalives_count = 3",
     "SET tcp_user_timeout = '20s'",
 )
+#: Of connections that only look. What is looked at comes by an index, a few rows at a time: for a long page the planner
+#: would rather read all deliveries and jobs that there are into a hash table, and compile what it does.
+_POSTGRESQL_READING = (
+    "SET default_transaction_read_only = on",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+    "SET jit = off",
+)
 
 
 class Database:
@@ -75,6 +83,17 @@ class Database:
             state: the folder of the patients' key (`storage.state`); None: the SQLite file's.
         """
         return cls(*open_database(url, state))
+
+    @classmethod
+    def reading(cls, url: str, state: Path | None = None) -> Self:
+        """Open a database to look at it: nothing is made, brought up to date or written, and the server sees to that.
+
+        Arguments as of `open`.
+
+        Raises:
+            SpoolError: there is none, it is of another version, or as with `open`.
+        """
+        return cls(*open_database(url, state, reading=True))
 
     def leased(self, lease: Lease, lost: Callable[[], NoReturn]) -> Self:
         """Return the same database for the holder of `lease`; `lost` is called where the lease is no longer valid."""
@@ -138,8 +157,13 @@ class Database:
             raise database_error(error) from error
 
 
-def open_database(url: str, state: Path | None) -> tuple[Engine, PatientKey]:
+def open_database(url: str, state: Path | None, *, reading: bool = False) -> tuple[Engine, PatientKey]:
     """Return an engine on a database whose tables exist and are up to date, and the key of its patients.
+
+    Args:
+        url: as of `Database.open`.
+        state: likewise.
+        reading: nothing can be written, and nothing is brought up to date.
 
     Raises:
         SpoolError: the database cannot be reached, was made by a newer dicomnode, or its patients' key is not here.
@@ -147,21 +171,26 @@ def open_database(url: str, state: Path | None) -> tuple[Engine, PatientKey]:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
-            make_private(parsed.database)
+            if reading:
+                _require(parsed.database)
+            else:
+                make_private(parsed.database)
             engine = create_engine(parsed, connect_args={"timeout": BUSY_S}, pool_size=16, max_overflow=64)
-            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "connect", _prepare_sqlite_reading if reading else _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
             engine = create_engine(
                 parsed, pool_pre_ping=True, pool_size=16, max_overflow=64, connect_args=_POSTGRESQL_CLIENT
             )
             event.listen(engine, "connect", _prepare_postgresql)
+            if reading:
+                event.listen(engine, "connect", _prepare_postgresql_reading)
         if state is None:
             if parsed.get_backend_name() != "sqlite" or not parsed.database:
                 raise SpoolError("the catalogue's URL names no folder for its patients' key: give one (storage.state)")
             state = Path(parsed.database).parent
         try:
-            key = migrate.bring_up_to_date(engine, state)
+            key = migrate.require_up_to_date(engine, state) if reading else migrate.bring_up_to_date(engine, state)
         except BaseException:
             engine.dispose()
             raise
@@ -172,6 +201,11 @@ def open_database(url: str, state: Path | None) -> tuple[Engine, PatientKey]:
     except SQLAlchemyError as error:
         raise database_error(error) from error
     return engine, key
+
+
+def _require(path: str | None) -> None:
+    if not path or not Path(path).is_file():
+        raise SpoolError(f"{path}: there is no catalogue; the node has never run with this configuration")
 
 
 def make_private(path: str | None) -> None:
@@ -219,6 +253,17 @@ def _prepare_postgresql(connection: "psycopg.Connection[tuple[object, ...]]", _r
         for setting in _POSTGRESQL_SERVER:
             cursor.execute(setting)
     connection.commit()
+
+
+def _prepare_postgresql_reading(connection: psycopg.Connection[tuple[object, ...]], _record: Any) -> None:
+    for setting in _POSTGRESQL_READING:
+        connection.execute(setting)
+    connection.commit()
+
+
+def _prepare_sqlite_reading(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None
+    connection.execute("PRAGMA query_only=ON")
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

@@ -8,7 +8,7 @@ import hashlib
 from sqlalchemy import Connection, insert, select
 
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.catalog.tables import events
+from dicomnode.store.catalog.tables import events, transitions
 from dicomnode.store.records import Event, JobState
 
 #: States that are events.
@@ -39,10 +39,13 @@ def note(
     reason: str | None,
     now: float,
 ) -> None:
-    """Note that a job's state has changed, if that is an event: a commitment that follows a delivery is none."""
+    """Note that a job has come to a state, and the event that this is: a commitment that follows a delivery is none."""
+    if state != before:
+        row = {"study_uid": study_uid, "generation": generation, "state": state, "reason": reason, "at": now}
+        connection.execute(insert(transitions).values(row))
     if state not in TOLD or state == before or (state, before) == ("committed", "delivered"):
         return
     digest = hashlib.sha256(f"{study_uid} {generation} {state} {now!r}".encode()).hexdigest()[:32]
     if connection.execute(select(events.c.at).where(events.c.event_id == digest)).first() is None:
-        row = Event(digest, study_uid, generation, state, reason, now)
-        connection.execute(insert(events).values(vars(row)))
+        event = Event(digest, study_uid, generation, state, reason, now)
+        connection.execute(insert(events).values(vars(event)))

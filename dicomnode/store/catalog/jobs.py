@@ -1,11 +1,12 @@
 """Jobs and deliveries: what is made of each generation of a study, and where it went. Times are UTC seconds."""
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Float, func, literal, select
 
 from dicomnode.errors import SpoolError
+from dicomnode.metrics import counters
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
-from dicomnode.store.catalog.tables import deliveries, jobs, studies
+from dicomnode.store.catalog.tables import deliveries, jobs, studies, transitions
 from dicomnode.store.records import ARRIVED, Delivery, DeliveryState, Job, JobState
 
 #: States in which a job may still bring something to a destination.
@@ -139,6 +140,7 @@ class Ledger(AuditRows, Events):
         self, delivery: Delivery, state: DeliveryState, *, status: int | None = None, text: str, now: float
     ) -> None:
         """Note one more attempt to deliver: how it left the delivery. Status, text and errors as `mark_delivery`."""
+        counters.delivery_attempted(delivery.destination, "again" if state == "pending" else state)
         self.mark_delivery(
             delivery.study_uid,
             delivery.generation,
@@ -261,6 +263,10 @@ def supersede(connection: Connection, study_uid: str, generation: int, now: floa
     """Drop what earlier generations than `generation` have not brought to its end. The study is locked."""
     older = (jobs.c.study_uid == study_uid) & (jobs.c.generation < generation) & jobs.c.state.in_(LIVE)
     reason = reason or f"generation {generation} settled"
+    told = select(
+        jobs.c.study_uid, jobs.c.generation, literal("superseded"), literal(reason), literal(now, Float)
+    ).where(older)
+    connection.execute(transitions.insert().from_select(["study_uid", "generation", "state", "reason", "at"], told))
     connection.execute(jobs.update().where(older).values(state="superseded", reason=reason, updated_at=now))
     waiting = (deliveries.c.study_uid == study_uid) & (deliveries.c.generation < generation)
     waiting &= deliveries.c.state == "pending"

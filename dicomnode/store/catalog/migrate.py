@@ -10,7 +10,7 @@ from dicomnode.store.catalog.tables import patient_keys
 from dicomnode.store.patient_key import PatientKey
 
 #: The newest revision in `migrations/versions`; a test compares.
-HEAD = "0012"
+HEAD = "0013"
 #: Names the lock under which PostgreSQL changes the tables. SQLite's writers take turns anyway.
 _ADVISORY_LOCK = 0x6469636F
 
@@ -45,6 +45,26 @@ def bring_up_to_date(engine: Engine, state: Path) -> PatientKey:
         if fingerprint is None:
             connection.execute(patient_keys.insert().values(fingerprint=key.fingerprint))
         return key
+
+
+def require_up_to_date(engine: Engine, state: Path) -> PatientKey:
+    """Return the key of the database's patients; arguments as of `bring_up_to_date`, and nothing is changed.
+
+    Raises:
+        SpoolError: the tables are not those of this dicomnode, or as there.
+    """
+    with engine.execution_options(reading=True).begin() as connection:
+        found = _revision(connection)
+        if found == HEAD and (fingerprint := _fingerprint(connection)):
+            return patient_key.load(state, fingerprint)
+    if found is None or found < HEAD:
+        raise SpoolError(
+            f"the catalogue has revision {found or 'none'}, this dicomnode needs {HEAD}: `dicomnode serve` brings it "
+            "up to date"
+        )
+    raise SpoolError(
+        f"the catalogue has revision {found}, but this dicomnode supports {HEAD}: use the version that made it"
+    )
 
 
 def _revision(connection: Connection) -> str | None:

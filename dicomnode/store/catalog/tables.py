@@ -43,7 +43,8 @@ studies = Table(
     Column("instances", Integer, nullable=False),
 )
 Index("studies_state_last_seen", studies.c.state, studies.c.last_seen)
-Index("studies_last_seen", studies.c.last_seen)
+# With the UID: in the order of pages, and where a part of a UID is looked for no row is read but those found.
+Index("studies_last_seen", studies.c.last_seen, studies.c.study_uid)
 
 instances = Table(
     "instances",
@@ -66,6 +67,21 @@ instances = Table(
 Index("instances_study", instances.c.study_uid)
 #: By it is counted what an association has brought.
 Index("instances_association", instances.c.association_id)
+
+#: Whose a study is and who sent it, for a person who looks for it (`labels`). Not on the way of an image.
+study_labels = Table(
+    "study_labels",
+    metadata,
+    Column("study_uid", String, primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("seen_at", Float, nullable=False),
+    Column("sender", String(16), nullable=False),
+    Column("called", String(16), nullable=False),
+    Column("accession_key", String(64), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+Index("study_labels_sender", study_labels.c.sender, study_labels.c.seen_at)
+Index("study_labels_accession", study_labels.c.accession_key)
 
 #: One row: by which key `patient_hash` is made, here and in the other tables.
 patient_keys = Table(
@@ -95,6 +111,8 @@ jobs = Table(
 )
 Index("jobs_state_updated", jobs.c.state, jobs.c.updated_at)
 Index("jobs_updated", jobs.c.updated_at)
+_with_reason = jobs.c.reason.is_not(None)
+Index("jobs_reason", jobs.c.study_uid, jobs.c.generation, sqlite_where=_with_reason, postgresql_where=_with_reason)
 
 deliveries = Table(
     "deliveries",
@@ -113,6 +131,9 @@ deliveries = Table(
     Column("updated_at", Float, nullable=False),
     Column("commitment", Boolean, nullable=False, server_default=false()),
 )
+_open = deliveries.c.state.in_(("pending", "failed", "rejected"))
+#: By it those that have not arrived are counted: few beside those that have.
+Index("deliveries_open", deliveries.c.destination, deliveries.c.state, sqlite_where=_open, postgresql_where=_open)
 
 conflicts = Table(
     "conflicts",
@@ -155,6 +176,19 @@ acceptances = Table(
     Column("patient_hash", String(64), nullable=False),
     Column("attributes", Text, nullable=False),
 )
+#: Each state that a job has come to, and when.
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("study_uid", String, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("at", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("transitions_study", transitions.c.study_uid, transitions.c.generation)
 
 commitments = Table(
     "commitments",

@@ -20,7 +20,12 @@ from dicomnode.store.patient_key import KEY_FILE, PatientKey
 from dicomnode.store.records import Lease
 
 MIGRATIONS = Path(migrate.__file__).with_name("migrations")
-AFTER_0010 = ("alerts", "alert_messages", "refusals", "removal_notices", "late_orders", "reanalyses")
+AFTER_0010 = (
+    "alerts", "alert_messages", "refusals", "removal_notices", "late_orders", "reanalyses", "study_labels",
+    "transitions",
+)  # fmt: skip
+#: Of tables that were there before.
+LATER_INDEXES = ("deliveries_open", "jobs_reason")
 FIRST_TABLES = {"associations", "studies", "instances", "jobs", "deliveries"}
 
 
@@ -45,6 +50,8 @@ def test_a_database_of_the_first_version_keeps_its_rows(url: str, tmp_path: Path
         for table in {*metadata.tables, "alembic_version"} - FIRST_TABLES:
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("DROP INDEX instances_association"))
+        for index in LATER_INDEXES:
+            connection.execute(text(f"DROP INDEX {index}"))
         connection.execute(text("ALTER TABLE deliveries DROP COLUMN commitment"))
         connection.execute(text("CREATE TABLE schema_version (version INTEGER PRIMARY KEY)"))
         connection.execute(
@@ -142,6 +149,8 @@ def _before_keys(url: str, state: Path) -> Lease:
     with catalog._engine.begin() as connection:
         for table in ("patient_keys", "corrections", "acceptances", *AFTER_0010):
             connection.execute(text(f"DROP TABLE {table}"))
+        for index in LATER_INDEXES:
+            connection.execute(text(f"DROP INDEX {index}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0009'"))
         for number, plain in enumerate((PLAIN, PLAIN, NO_PATIENT_ID)):
             values = f"'{number}', '1', '1.{number}', '2', '/x', 'd', 1, 1.0, NULL, '{plain}', '', '', '', NULL"

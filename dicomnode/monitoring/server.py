@@ -1,0 +1,122 @@
+"""The process that answers a monitoring system: HTTP, three pages, nothing that changes anything.
+
+| page | answers |
+|---|---|
+| `/live` | 200 while this process runs; `serve` ends it with itself |
+| `/ready` | 200 where database, disk, receivers and a worker are in order, else 503; JSON says what is not |
+| `/metrics` | Prometheus' text format |
+"""
+
+import logging
+import socket
+import threading
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from dicomnode.config import Config
+from dicomnode.errors import ConfigurationError
+from dicomnode.files import make_folder
+from dicomnode.monitoring.collector import Metrics
+from dicomnode.monitoring.readiness import ready
+from dicomnode.store.catalog.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+#: Beyond so many connections at once, one is answered 503.
+_MOST_CONNECTIONS = 50
+_IDLE_S = 10
+_POLL_S = 0.2
+
+
+def run(config: Config, stop: threading.Event) -> None:
+    """Answer until `stop` is set.
+
+    Raises:
+        ConfigurationError: the address cannot be bound.
+    """
+    table = config.monitoring
+    try:
+        listener = socket.create_server((table.host, table.port), family=_family(table.host))
+    except OSError as error:
+        raise ConfigurationError(
+            f"[monitoring] cannot listen on {table.host}:{table.port}: {error.strerror}; change host or port, or give "
+            "port = 0 for no monitoring"
+        ) from error
+    pages = MonitoringPages(config)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application(pages),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_keep_alive=_IDLE_S,
+            timeout_graceful_shutdown=1,
+            server_header=False,
+        )
+    )
+    # Its own handlers of signals are for a main thread: `stop` is ours.
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+    thread.start()
+    log.info("monitoring on http://%s:%d", table.host, table.port)
+    while not stop.wait(_POLL_S) and thread.is_alive():
+        pass
+    server.should_exit = True
+    thread.join(5)
+    listener.close()
+    pages.close()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+class MonitoringPages:
+    """The three pages. One look at a time: whoever asks meanwhile waits."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        folder = config.counters_folder
+        assert folder is not None
+        make_folder(folder)
+        self._opened: Catalog | None = None
+        self._lock = threading.Lock()
+        self._metrics = Metrics(config, folder, self._catalog)
+
+    def _catalog(self) -> Catalog:
+        if self._opened is None:
+            self._opened = Catalog.reading(self._config.catalog_url, self._config.storage.state)
+        return self._opened
+
+    def live(self, _request: Request) -> Response:
+        """Say that this process runs."""
+        return PlainTextResponse("alive\n")
+
+    def ready(self, _request: Request) -> Response:
+        """Say whether the node can do its work."""
+        with self._lock:
+            checks = ready(self._config, self._catalog)
+        is_ready = all(check.ok for check in checks)
+        body = {"ready": is_ready, "checks": {c.what: {"ok": c.ok, "text": c.text} for c in checks}}
+        return JSONResponse(body, 200 if is_ready else 503)
+
+    def metrics(self, _request: Request) -> Response:
+        """Return the figures."""
+        with self._lock:
+            return Response(self._metrics.page(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    def close(self) -> None:
+        """Close the catalogue."""
+        if self._opened is not None:
+            self._opened.close()
+
+
+def application(pages: MonitoringPages) -> Starlette:
+    """Return the three pages as an ASGI application."""
+    found = {"/live": pages.live, "/ready": pages.ready, "/metrics": pages.metrics}
+    return Starlette(routes=[Route(path, answer, methods=["GET"]) for path, answer in found.items()])

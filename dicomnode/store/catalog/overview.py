@@ -1,0 +1,310 @@
+"""The page of studies that a person looks at: one query, however long it is and whatever is asked for.
+
+A row is a study with its newest generation, also one that is still arriving. `jobs list` and the console show it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import CTE, ColumnElement, Row, Select, Subquery, and_, case, func, literal, or_, select, tuple_
+
+from dicomnode.store.catalog.database import Database
+from dicomnode.store.catalog.labels import Label, accession_key, patient_prefixes, unseal
+from dicomnode.store.catalog.priors import FETCHED
+from dicomnode.store.catalog.tables import (
+    awaited,
+    conflicts,
+    deliveries,
+    instances,
+    jobs,
+    patients,
+    priors,
+    routings,
+    studies,
+    study_labels,
+    transitions,
+)
+from dicomnode.store.records import StudyState
+
+#: In these states whose a study is stands only with its images: it has not settled, or names two patients.
+_BY_IMAGES = ("receiving", "held")
+#: In these a study does not stay for long, or somebody looks after it.
+_FEW: frozenset[StudyState] = frozenset(("receiving", "queued", "running", "held", "failed", "cancelled"))
+_RESULT = ("analysed", "refused", "routed", "ignored")
+_ARRIVED = ("delivered", "committed")
+_LOST = ("failed", "rejected")
+#: Behind every hexadecimal digit.
+_AFTER_HEX = "g"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which studies are looked for: all that is given must hold; "" and () say nothing.
+
+    Attributes:
+        states: in one of these.
+        patient_id: the whole Patient ID, whoever issued it.
+        accession_number: the whole number.
+        sender: the calling AE title that brought its images last.
+        since: its last image came then or later, UTC seconds.
+        text: digits and dots: a part of the Study Instance UID; else a part of the reason, in any case.
+        study_uid: this one.
+        generation: with `study_uid`: tell of this generation, not of the newest.
+        after: begin behind this row of the page before: its (last_seen, study_uid).
+        limit: not more rows than this.
+    """
+
+    states: tuple[StudyState, ...] = ()
+    patient_id: str = ""
+    accession_number: str = ""
+    sender: str = ""
+    since: float | None = None
+    text: str = ""
+    study_uid: str = ""
+    generation: int | None = None
+    after: tuple[float, str] | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """A study as a page shows it. Times are UTC seconds; None: not yet, or not known.
+
+    Attributes:
+        generation: the newest that has settled; 0: none has.
+        state: of the study: `receiving`, or its newest job's.
+        label: whose it is.
+        called: the AE title of the node that the sender called.
+        settled_at: its images were complete.
+        started_at: its analysis began.
+        analysed_at: it was analysed, refused, routed or ignored.
+        delivered_at: the last object arrived.
+        changed_at: the state or a reason changed.
+        urgency: what a rule said: "stat", "routine", "research"; "" without rules.
+        deliveries: planned.
+        arrived: of these, stored or committed.
+        lost: of these, rejected or given up.
+        warnings: of these, stored with a warning.
+        conflicts: SOP Instance UIDs that came again with other content.
+        priors: prior scans that its analysis has asked for.
+        priors_missing: of these, those that had not come.
+        is_prior: the node fetched it itself, as a prior scan.
+    """
+
+    study_uid: str
+    generation: int
+    state: StudyState
+    instances: int
+    first_seen: float
+    last_seen: float
+    label: Label
+    sender: str
+    called: str
+    reason: str
+    settled_at: float | None
+    started_at: float | None
+    analysed_at: float | None
+    delivered_at: float | None
+    changed_at: float | None
+    urgency: str
+    deliveries: int
+    arrived: int
+    lost: int
+    warnings: int
+    conflicts: int
+    priors: int
+    priors_missing: int
+    is_prior: bool
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A job has come to a state. Time: UTC seconds."""
+
+    generation: int
+    state: StudyState
+    reason: str
+    at: float
+
+
+class Overview(Database):
+    """The part of the catalogue that people look at."""
+
+    def overview(self, wanted: Wanted) -> list[StudyRow]:
+        """Return the studies that are looked for, the last image's the newest first."""
+        page = self._page(wanted)
+        with self._read() as connection:
+            return [self._row(row) for row in connection.execute(_with_all(page))]
+
+    def count_studies(self) -> dict[StudyState, int]:
+        """Return how many studies there are in each state."""
+        query = select(studies.c.state, func.count()).group_by(studies.c.state)
+        with self._read() as connection:
+            return {row.state: int(row[1]) for row in connection.execute(query)}
+
+    def transitions(self, study_uid: str) -> list[Transition]:
+        """Return the states that a study's jobs have come to, the first first."""
+        query = select(transitions).where(transitions.c.study_uid == study_uid).order_by(transitions.c.id)
+        with self._read() as connection:
+            return [Transition(r.generation, r.state, r.reason or "", r.at) for r in connection.execute(query)]
+
+    def awaited_states(self, study_uid: str) -> list[tuple[str, str]]:
+        """Return (Study Instance UID, `awaited`, `missed` or `done`) of the prior scans that a study has asked for."""
+        query = select(awaited.c.prior_uid, awaited.c.state).where(awaited.c.study_uid == study_uid)
+        with self._read() as connection:
+            return [(uid, state) for uid, state in connection.execute(query.order_by(awaited.c.prior_uid))]
+
+    def _page(self, wanted: Wanted) -> CTE:
+        # By its sender a study is found in the labels, which hold the same time: an index leads through them in order.
+        by_sender = bool(wanted.sender) and not _are_few(wanted)
+        at = study_labels.c.seen_at if by_sender else studies.c.last_seen
+        generation = studies.c.generation if wanted.generation is None else literal(wanted.generation)
+        columns = (
+            *(c for c in studies.c if c.name != "generation"),
+            generation.label("generation"),
+            study_labels.c.sender,
+            study_labels.c.called,
+            study_labels.c.sealed,
+            at.label("at"),
+        )
+        mine = study_labels.c.study_uid == studies.c.study_uid
+        query = select(*columns).join_from(studies, study_labels, mine, isouter=not by_sender)
+        return (
+            query.where(*self._conditions(wanted, at))
+            .order_by(at.desc(), studies.c.study_uid.desc())
+            .limit(wanted.limit)
+            .cte("page")
+        )
+
+    def _conditions(self, wanted: Wanted, at: ColumnElement[float]) -> list[ColumnElement[bool]]:
+        found: list[ColumnElement[bool]] = []
+        if wanted.states:
+            found.append(studies.c.state.in_(wanted.states))
+        if wanted.study_uid:
+            found.append(studies.c.study_uid == wanted.study_uid)
+        if wanted.sender:
+            # Few studies are in some states: their index is the shorter way, and this one is kept from being taken.
+            sender = func.coalesce(study_labels.c.sender, "") if _are_few(wanted) else study_labels.c.sender
+            found.append(sender == wanted.sender)
+        if wanted.accession_number:
+            number = accession_key(self.patient_key, wanted.accession_number)
+            of_number = select(study_labels.c.study_uid).where(study_labels.c.accession_key == number)
+            found.append(studies.c.study_uid.in_(of_number))
+        if wanted.patient_id:
+            found.append(studies.c.study_uid.in_(_of_patient(patient_prefixes(self.patient_key, wanted.patient_id))))
+        if wanted.since is not None:
+            found.append(at >= wanted.since)
+        if wanted.text:
+            found.append(_says(wanted.text))
+        if wanted.after is not None:
+            time, study_uid = wanted.after
+            found.append(at <= time)
+            found.append(or_(at < time, studies.c.study_uid < study_uid))
+        return found
+
+    def _row(self, row: Row[*tuple[object, ...]]) -> StudyRow:
+        values = dict(row._mapping)
+        decision, sealed = values.pop("decision"), values.pop("sealed")
+        urgency = json.loads(decision)["action"].get("priority", "") if decision else ""
+        return StudyRow(label=unseal(self.patient_key, values["study_uid"], sealed), urgency=urgency, **values)
+
+
+def _are_few(wanted: Wanted) -> bool:
+    return bool(wanted.states) and not set(wanted.states) - _FEW
+
+
+def _of_patient(prefixes: Sequence[str]) -> Select[tuple[str]]:
+    """Select the UIDs of a patient's studies: those that have settled, and by their images those that have not."""
+
+    def begins(column: ColumnElement[str]) -> ColumnElement[bool]:
+        return or_(*(and_(column >= one, column < one + _AFTER_HEX) for one in prefixes))
+
+    settled = select(patients.c.study_uid).where(begins(patients.c.patient_hash))
+    arriving = (
+        select(instances.c.study_uid)
+        .join(studies, studies.c.study_uid == instances.c.study_uid)
+        .where(studies.c.state.in_(_BY_IMAGES) & begins(instances.c.patient_hash))
+    )
+    both = settled.union(arriving).subquery()
+    return select(both.c.study_uid)
+
+
+def _says(text: str) -> ColumnElement[bool]:
+    if not text.strip("0123456789."):
+        return studies.c.study_uid.contains(text, autoescape=True)
+    # Few jobs have a reason, and an index knows which.
+    # SQLite knows the two cases of ASCII only: other letters are found as they are written.
+    like = jobs.c.reason.is_not(None) & or_(
+        func.lower(jobs.c.reason).contains(text.lower(), autoescape=True), jobs.c.reason.contains(text, autoescape=True)
+    )
+    return tuple_(studies.c.study_uid, studies.c.generation).in_(
+        select(jobs.c.study_uid, jobs.c.generation).where(like)
+    )
+
+
+def _with_all(page: CTE) -> Select[*tuple[object, ...]]:
+    """Add what belongs to each row of the page."""
+    sent = _sent(page)
+    mine = (transitions.c.study_uid == page.c.study_uid) & (transitions.c.generation == page.c.generation)
+    asked = select(func.count()).where(awaited.c.study_uid == page.c.study_uid)
+    fetched = select(priors.c.study_uid).where((priors.c.study_uid == page.c.study_uid) & priors.c.state.in_(FETCHED))
+    again = select(func.count()).where(conflicts.c.study_uid == page.c.study_uid)
+    return (
+        select(
+            page.c.study_uid,
+            page.c.generation,
+            page.c.state,
+            page.c.instances,
+            page.c.first_seen,
+            page.c.last_seen,
+            page.c.sealed,
+            func.coalesce(page.c.sender, "").label("sender"),
+            func.coalesce(page.c.called, "").label("called"),
+            func.coalesce(jobs.c.reason, "").label("reason"),
+            jobs.c.created_at.label("settled_at"),
+            jobs.c.updated_at.label("changed_at"),
+            select(func.max(transitions.c.at))
+            .where(mine & (transitions.c.state == "running"))
+            .scalar_subquery()
+            .label("started_at"),
+            select(func.max(transitions.c.at))
+            .where(mine & transitions.c.state.in_(_RESULT))
+            .scalar_subquery()
+            .label("analysed_at"),
+            routings.c.decision,
+            sent.c.delivered_at,
+            *(func.coalesce(sent.c[name], 0).label(name) for name in ("deliveries", "arrived", "lost", "warnings")),
+            again.scalar_subquery().label("conflicts"),
+            asked.scalar_subquery().label("priors"),
+            asked.where(awaited.c.state != "done").scalar_subquery().label("priors_missing"),
+            fetched.exists().label("is_prior"),
+        )
+        .select_from(page)
+        .outerjoin(jobs, (jobs.c.study_uid == page.c.study_uid) & (jobs.c.generation == page.c.generation))
+        .outerjoin(routings, (routings.c.study_uid == page.c.study_uid) & (routings.c.generation == page.c.generation))
+        .outerjoin(sent, (sent.c.study_uid == page.c.study_uid) & (sent.c.generation == page.c.generation))
+        .order_by(page.c.at.desc(), page.c.study_uid.desc())
+    )
+
+
+def _sent(page: CTE) -> Subquery:
+    """Return how the deliveries of the page's studies stand, one row for each."""
+    state = deliveries.c.state
+    # An outer join from the page: SQLite would begin an inner one with all deliveries that there are.
+    mine = (deliveries.c.study_uid == page.c.study_uid) & (deliveries.c.generation == page.c.generation)
+    return (
+        select(
+            page.c.study_uid,
+            page.c.generation,
+            func.count(state).label("deliveries"),
+            func.sum(case((state.in_(_ARRIVED), 1), else_=0)).label("arrived"),
+            func.sum(case((state.in_(_LOST), 1), else_=0)).label("lost"),
+            func.sum(case((deliveries.c.text == "warning", 1), else_=0)).label("warnings"),
+            func.max(case((state.in_(_ARRIVED), deliveries.c.updated_at))).label("delivered_at"),
+        )
+        .select_from(page)
+        .outerjoin(deliveries, mine)
+        .group_by(page.c.study_uid, page.c.generation)
+        .subquery("sent")
+    )
