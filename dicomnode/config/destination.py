@@ -15,8 +15,10 @@ from dicomnode.config.fields import ConfigTable
 from dicomnode.config.remote import RemoteTable
 from dicomnode.network.association import Peer
 
-ObjectName = Literal["seg", "measurements", "risk", "summary"]
+ObjectName = Literal["seg", "measurements", "risk", "summary", "pdf"]
 OBJECTS: tuple[ObjectName, ...] = get_args(ObjectName)
+#: What a destination gets that does not say: what it got before there was more.
+USUAL_OBJECTS: tuple[ObjectName, ...] = ("seg", "measurements", "risk", "summary")
 TransferSyntaxName = Literal["explicit-le", "implicit-le"]
 
 _SYNTAXES: dict[TransferSyntaxName, str] = {
@@ -36,7 +38,7 @@ class DestinationTable(ConfigTable):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$", description="give a name of letters, digits, '-' and '_'")
     kind: str
-    objects: tuple[ObjectName, ...] = Field(OBJECTS, description=f"give a list of some of: {', '.join(OBJECTS)}")
+    objects: tuple[ObjectName, ...] = Field(USUAL_OBJECTS, description=f"give a list of some of: {', '.join(OBJECTS)}")
     refused_report: bool = Field(False, description="give true to send a short «not analysed: reason» report")
     concurrency: int = Field(1, ge=1, le=16, description="give the number of studies sent at once, 1 to 16")
     timeout_s: float = Field(30, gt=0, description="give the seconds to wait for a response")

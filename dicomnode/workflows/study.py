@@ -11,14 +11,14 @@ each step asks the catalogue, and the catalogue's answer is final.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dbos import DBOS
 
 from dicomnode import logs
 from dicomnode.analysis.findings import Findings
-from dicomnode.config import DestinationTable
+from dicomnode.config import DestinationTable, ObjectName
 from dicomnode.context import order, priors
 from dicomnode.errors import DicomnodeError, RefusedError, SpoolError
 from dicomnode.report.context import Context
@@ -144,7 +144,9 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     checkpoint = encode.AnalysisCheckpoint.restore(folder)
     objects = encode.encode(checkpoint, context, folder)
     for destination in destinations:
-        _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
+        _plan(
+            work, study_uid, generation, destination, [o for o in objects if encode.is_for(o.name, destination.objects)]
+        )
     state = work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
     if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
         state = work.catalog.conclude(study_uid, generation, now=time.time())
@@ -204,26 +206,28 @@ def _refuse(
     findings = Findings.from_json((folder / FINDINGS).read_text("utf-8"))
     wanting = [d for d in destinations if d.refused_report]
     sources = work.catalog.instances(study_uid)
-    report = _refusal_report(findings, sources, context, folder) if wanting else None
-    for destination in wanting if report is not None else ():
-        _plan(work, study_uid, generation, destination, [o for o in (report,) if o is not None])
+    wanted = {name for d in wanting for name in d.objects}
+    reports = _refusal_reports(findings, sources, context, folder, wanted) if wanting else ()
+    for destination in wanting if reports else ():
+        mine = [o for o in reports if encode.is_for(o.name, destination.objects)]
+        _plan(work, study_uid, generation, destination, mine)
     reason = refusal_reason(findings)
     state = work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
     log.info("study %s generation %d is %s: %s", study_uid, generation, state, reason)
     work.catalog.conclude(study_uid, generation, now=time.time())  # forwarded images may have been lost meanwhile
-    return [d.name for d in wanting] if state == "refused" and report is not None else []
+    return [d.name for d in wanting] if state == "refused" and reports else []
 
 
-def _refusal_report(
-    findings: Findings, sources: Sequence[Instance], context: Context, folder: Path
-) -> encode.ResultObject | None:
-    """Return the report, with the patient of the first image that can be read; None where none can."""
+def _refusal_reports(
+    findings: Findings, sources: Sequence[Instance], context: Context, folder: Path, wanted: Collection[ObjectName]
+) -> tuple[encode.ResultObject, ...]:
+    """Return the reports, with the patient of the first image that can be read; none where none can."""
     for source in sources[:_LOOKED_AT]:
         try:
-            return encode.encode_refusal(findings, Path(source.path), context, folder)
+            return encode.encode_refusal(findings, Path(source.path), context, folder, wanted)
         except Exception as error:  # noqa: BLE001  (a damaged image provokes anything)
             logs.log_unexpected(log, error, "no refusal report from %s", logs.uid(source.sop_instance_uid))
-    return None
+    return ()
 
 
 def _plan(
