@@ -130,10 +130,18 @@ def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
 
 
 @gc_pause.put_off()
-def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tuple[ResultObject, ...]:
+def encode(
+    checkpoint: AnalysisCheckpoint, context: Context, folder: Path, *, with_pdf: bool = True
+) -> tuple[ResultObject, ...]:
     """Make the reports and write them, `overlay.png` and `findings.json` into `folder`.
 
     The same checkpoint and context give the same bytes in every DICOM object.
+
+    Args:
+        checkpoint: the analysis.
+        context: the result's circumstances.
+        folder: where the reports are written.
+        with_pdf: whether the PDF is made too; where no destination takes it, it would only cost time.
     """
     start = time.perf_counter()
     findings = checkpoint.findings
@@ -147,8 +155,9 @@ def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tu
     if findings.risk is not None:
         objects.append(("risk", risk.encode(headers, findings, context)))
     objects.append(("summary", summary.encode(headers, picture, findings, context)))
-    pdf = typesetting.pdf_bytes(findings, context, headers[0], checkpoint.views)
-    objects.append(("pdf", document.encode(headers[0], pdf, findings, context)))
+    if with_pdf:
+        pdf = typesetting.pdf_bytes(findings, context, headers[0], checkpoint.views)
+        objects.append(("pdf", document.encode(headers[0], pdf, findings, context)))
     written = tuple(_write(name, dataset, folder) for name, dataset in objects)
     png = io.BytesIO()
     Image.fromarray(picture).save(png, format="PNG")

@@ -142,7 +142,8 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     if status == "refused":
         return _refuse(work, study_uid, generation, folder, context, destinations)
     checkpoint = encode.AnalysisCheckpoint.restore(folder)
-    objects = encode.encode(checkpoint, context, folder)
+    with_pdf = any("pdf" in destination.objects for destination in destinations)
+    objects = encode.encode(checkpoint, context, folder, with_pdf=with_pdf)
     for destination in destinations:
         _plan(
             work, study_uid, generation, destination, [o for o in objects if encode.is_for(o.name, destination.objects)]
