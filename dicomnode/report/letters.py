@@ -2,7 +2,7 @@
 
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import MutableSequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -36,7 +36,7 @@ def _known() -> frozenset[int]:
     found: set[int] = set()
     for path in (str(_dejavu() / "DejaVuSans.ttf"), cjk_font()):
         with TTFont(path, lazy=True) as font:
-            found |= font.getBestCmap().keys()
+            found.update(font.getBestCmap() or {})
     return frozenset(found)
 
 
@@ -75,5 +75,5 @@ def words(header: Dataset, keyword: str, delimiters: str = "\\") -> str:
             return value.decode("ascii", "replace")
 
 
-def _encodings(stated: str | Sequence[str] | None) -> list[str]:
+def _encodings(stated: str | MutableSequence[str] | None) -> list[str]:
     return list(convert_encodings(stated or "ISO_IR 6"))

@@ -41,7 +41,7 @@ def pdf_bytes(findings: Findings, context: Context, header: Dataset | None = Non
 
 
 def _template() -> bytes:
-    return resources.files(__package__).joinpath("template.typ").read_bytes()
+    return resources.files("dicomnode.report.pdf").joinpath("template.typ").read_bytes()
 
 
 @cache
