@@ -329,7 +329,7 @@ def _with_risk(
 
 
 def _radiomics(
-    volume: Volume, labels: Labels, settings: Mapping[str, Any], done: Callable[[float], None]
+    volume: Volume, labels: Labels, settings: Mapping[str, Any], done: Callable[[float], None] | None = None
 ) -> tuple[Radiomics, list[Flag]]:
     """Features of both lungs and of each; a lung that is missing or tiny is flagged instead."""
     found, refused = extract.by_region(volume, labels, settings, done)

@@ -21,7 +21,7 @@ from dicomnode.operations.looking import Pages, text
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.overview import Wanted
-from dicomnode.store.records import REJECTION, Delivery, Job, JobState, Routing, Study
+from dicomnode.store.records import ARRIVED, REJECTION, Delivery, Job, JobState, Routing, Study
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows.queue import Queue
 
@@ -29,7 +29,6 @@ from dicomnode.workflows.queue import Queue
 _ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored", "held")
 #: Those that `cancel` takes although none of their work is queued; a failed one is then given up.
 _CANCELLED = (*LIVE, "failed")
-_ARRIVED = ("delivered", "committed")
 
 
 def overview(
@@ -198,7 +197,7 @@ def _retried(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
 
 def _is_out(catalog: Catalog, job: Job) -> bool:
     """Whether a destination holds a result of this job: another one must be told from it."""
-    return any(d.kind == "results" and d.state in _ARRIVED for d in catalog.deliveries(job.study_uid, job.generation))
+    return any(d.kind == "results" and d.state in ARRIVED for d in catalog.deliveries(job.study_uid, job.generation))
 
 
 def _next_version(catalog: Catalog, queue: Queue, job: Job) -> str:

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydicom import dcmread
-
 from dicomnode import logs
 from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.analysis.measures.change import latest_before
 from dicomnode.analysis.pipeline import Analysis
 from dicomnode.analysis.risk.predict import predict
+from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import RegistryTable
 from dicomnode.errors import DicomnodeError
 from dicomnode.registry import rows
@@ -81,7 +80,7 @@ def keep_corrected(table: RegistryTable, catalog: Catalog, findings: Findings, i
         return False
     assert findings.series is not None
     try:
-        analysis = Analysis(findings, (dcmread(image, stop_before_pixels=True),))
+        analysis = Analysis(findings, (read_source(image),))
         if _keep(table, catalog, analysis, None, now):
             return True
     except Exception as error:  # noqa: BLE001  (as above)

@@ -16,6 +16,8 @@ JobState = Literal[
 StudyState = Literal["receiving"] | JobState
 #: `rejected` is the dead letter: the peer refused for good, and only a person can change that.
 DeliveryState = Literal["pending", "delivered", "committed", "failed", "rejected", "superseded"]
+#: The destination has the object.
+ARRIVED: tuple[DeliveryState, ...] = ("delivered", "committed")
 
 
 @dataclass(frozen=True)

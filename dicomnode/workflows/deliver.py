@@ -29,7 +29,7 @@ from dicomnode.outbound import destinations, originals
 from dicomnode.outbound.peers import audit_peer
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import REJECTION, Delivery, DeliveryState, Kind
+from dicomnode.store.records import ARRIVED, REJECTION, Delivery, DeliveryState, Kind
 from dicomnode.workflows.calls import deliver_call, enqueue
 from dicomnode.workflows.queue import MOST_RECOVERIES
 from dicomnode.workflows.worker import RETRIES, current
@@ -137,7 +137,7 @@ def _is_its_turn(catalog: Catalog, planned: Delivery) -> bool:
     if planned.object != REJECTION:
         return True
     others = _in_order(catalog.deliveries(planned.study_uid, planned.generation), planned.destination)
-    return all(d.state in ("delivered", "committed") for d in others if d.object != REJECTION)
+    return all(d.state in ARRIVED for d in others if d.object != REJECTION)
 
 
 @DBOS.step(name="forward", **RETRIES)

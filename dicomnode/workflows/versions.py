@@ -15,11 +15,9 @@ from dicomnode.files import write_whole
 from dicomnode.report.context import Context
 from dicomnode.results import encode
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import REJECTION, Delivery, Job
+from dicomnode.store.records import ARRIVED, REJECTION, Delivery, Job
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows.worker import Work
-
-ARRIVED = ("delivered", "committed")
 
 
 def result_context(work: Work, study_uid: str, generation: int) -> Context:

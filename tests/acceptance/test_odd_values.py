@@ -80,10 +80,16 @@ def test_analyze_takes_what_a_person_can_read(
 
 
 def with_others(data: Path, folder: Path, *classes: str) -> tuple[str, int]:
-    """Write the study with an object of each of these classes between its images; its UID, and how many there are."""
+    """Write the study with an object of each of these classes between its images; its UID, and how many there are.
+
+    Its UIDs are its own: the PACS of all tests may hold the same images, and results made of them.
+    """
     folder.mkdir()
     every = images(data)
+    study_uid, series_uid = generate_uid(), generate_uid()
     for number, image in enumerate(every):
+        image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID = study_uid, series_uid, generate_uid()
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
         (folder / f"{number:04}.dcm").write_bytes(to_file(image))
     for sop_class in classes:
         among = Dataset()

@@ -28,14 +28,6 @@ OBJECTS = {"SEG": 1, "SR": 1, "OT": 1}
 
 
 @pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[Pacs]:
-    made = Pacs(tmp_path / "pacs")
-    made.start()
-    with running(made):
-        yield made
-
-
-@pytest.fixture
 def station(tmp_path: Path, pacs: Pacs) -> Iterator[Station]:
     made = Station(tmp_path / "node", pacs.destination(more="reject_old = true"), more=TRUSTED)
     with running(made):

@@ -22,14 +22,6 @@ OBJECTS = {"SEG": 1, "SR": 1, "OT": 1}
 
 
 @pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[Pacs]:
-    made = Pacs(tmp_path / "pacs")
-    made.start()
-    with running(made):
-        yield made
-
-
-@pytest.fixture
 def station(tmp_path: Path, pacs: Pacs) -> Iterator[Station]:
     """A node that delivers to the PACS; its worker is the test's to start."""
     made = Station(tmp_path / "node", pacs.destination())

@@ -34,6 +34,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import Findings, SegmenterFamily
+from dicomnode.analysis.lungs import plausible
 from dicomnode.analysis.measures import quantify
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
 from dicomnode.analysis.risk.predict import covariates
@@ -268,7 +269,8 @@ _REPEATED = [
 
 def _go(paths: list[Path], out: Path, done: set[str]) -> tuple[Findings, list[Path]]:
     """The way of `analyze`, over the checkpoint that the node keeps between its steps."""
-    analysis: Analysis = analyse(paths, _METHOD)
+    with mock.patch.object(plausible, "refuse_unless_chest", lambda *_: None):  # the boxes hold some ml
+        analysis: Analysis = analyse(paths, _METHOD)
     context = encode.context(datetime(2026, 1, 2, tzinfo=UTC).timestamp(), highest_series_number=0)
     key = hashlib.sha256((_told(analysis.findings) + "".join(map(_seen, paths))).encode("utf-8", "replace")).hexdigest()
     known = key in done

@@ -62,7 +62,8 @@ def test_the_configuration_is_called_config() -> None:
 READERS = {
     "analysis/series/multiframe.py", "analysis/series/parts.py", "analysis/volume/decode.py", "network/association.py",
     "network/find.py", "outbound/notify/sending.py", "outbound/procedure_steps/progress.py",
-    "reception/query_retrieve_scp.py", "store/catalog/audit.py", "store/patient_key.py", "store/sameness.py",
+    "reception/query_retrieve_scp.py", "reception/rejection_notes.py", "store/catalog/audit.py",
+    "store/differences.py", "store/patient_key.py", "store/sameness.py", "workflows/rejections.py",
 }  # fmt: skip
 
 

@@ -77,18 +77,21 @@ def air_inside(grid: BodyGrid) -> tuple[Mask, float]:
     # Opening lets go of table, cables and clothes; what is left of the largest piece tells where the body is.
     body = body_of(grid.hu)
     if not body.any():
-        return np.zeros_like(air), air.shape[2] / 2
+        return np.zeros_like(air), _middle(body)
     cut, open_air = _at_the_edge(grid, air, nothing, body)
     inside = air & ~open_air & _box_by_slice(body | cut)
-    midline = float(np.average(np.arange(body.shape[2]), weights=body.sum(axis=(0, 1))))
+    midline = _middle(body)
     return inside & ~_under_open_air(inside, open_air), midline
 
 
 def body_midline(hu: HuArray) -> float:
     """Return the x index of the body's middle (the image's, without a body): HU (z, y, x) with voxels of 2 to 5 mm."""
-    body = body_of(hu)
+    return _middle(body_of(hu))
+
+
+def _middle(body: Mask) -> float:
     if not body.any():
-        return hu.shape[2] / 2
+        return body.shape[2] / 2
     return float(np.average(np.arange(body.shape[2]), weights=body.sum(axis=(0, 1))))
 
 

@@ -25,12 +25,16 @@ VESSEL_ABOVE_HU, VESSEL_ABOVE_SD = 100, 4.0
 #: of a stomach or a colon are as dense: more is allowed in what is by so much thinner than the lungs, HU.
 VESSELS_IN_GAS, FOLDS_IN_GAS, THINNER_HU = 0.005, 0.03, 60
 #: The inside begins this far below the surface, mm, and farther than the edge is blurred, in voxels; it must hold this
-#: much to be judged, ml.
-INSIDE_MM, INSIDE_VOXELS, INSIDE_ML = 5.0, 1.7, 1.0
+#: much to be judged, ml, and this share of the piece: what is dense all over has hardly any, and is no gas.
+INSIDE_MM, INSIDE_VOXELS, INSIDE_ML, INSIDE_SHARE = 5.0, 1.7, 1.0, 0.02
 #: A bubble is clear of all that is denser than this, HU, in cubes of this half width, mm, and at least this large, ml.
 CLEAR_BELOW_HU, CLEAR_MM, SMALLEST_ML = -750, 6.0, 4.0
 #: So far around the cubes that fit into it the bubble reaches, mm, at most: to its wall.
 GROWN_MM = 4.0
+#: The noise (SD) is at most this times what the lower half tells, which the scanner may cut off at -1024 HU.
+LOWER_HALF = 1.5
+#: No connected piece of gas in a body is larger, ml; lungs are.
+MOST_GAS_ML = 3000.0
 #: A bubble is smaller than this, ml, or at most this share of a connected piece of air: a lung is larger.
 LARGEST_ML, LARGEST_SHARE = 600.0, 0.5
 #: Openings between gas and lung are thinner than this, HU: thin walls in thick slices measure up to it.
@@ -86,12 +90,14 @@ def without_vessels(
     """
     voxel_ml = math.prod(spacing_mm) / 1000.0
     inside = hu[depth_mm >= max(INSIDE_MM, INSIDE_VOXELS * max(spacing_mm))]
-    if inside.size * voxel_ml < INSIDE_ML:
+    if inside.size < max(INSIDE_ML / voxel_ml, INSIDE_SHARE * hu.size):
         return False
     low, median, high = np.percentile(inside, (16, 50, 84))
-    if median >= NEVER_GAS_HU:
+    if median >= NEVER_GAS_HU or hu.size * voxel_ml > MOST_GAS_ML:
         return False
-    vessel_hu = median + max(VESSEL_ABOVE_HU, VESSEL_ABOVE_SD * (high - low) / 2)
+    # Dense disease in many places widens the upper half: it is no noise, and must not raise the limit above itself.
+    noise_hu = min((high - low) / 2, LOWER_HALF * (median - low))
+    vessel_hu = median + max(VESSEL_ABOVE_HU, VESSEL_ABOVE_SD * noise_hu)
     thin = median <= lung_hu - THINNER_HU and hu.size * voxel_ml <= LARGEST_ML
     return float(np.mean(inside > vessel_hu)) <= (FOLDS_IN_GAS if thin else VESSELS_IN_GAS)
 

@@ -288,6 +288,8 @@ def _settled(known: _Known, element: Element, encodings: Encodings) -> tuple[Ele
 def _exact(known: _Known, element: Element, reader: Callable[[str], str | None]) -> tuple[Element | None, Kind | None]:
     """Values that are one thing only: numbers, dates, times, UIDs."""
     is_binary = isinstance(element, RawDataElement) and element.VR in _BINARY
+    if isinstance(element, RawDataElement) and not is_binary:
+        element = _unpadded(element, known.vr)
     if isinstance(element, RawDataElement) and is_binary:
         numbers = _unpacked(element, element.VR or "") if known.vr in ("DS", "IS") else None
         stated = None if numbers is None else [str(n) for n in numbers]
@@ -314,7 +316,7 @@ def _exact(known: _Known, element: Element, reader: Callable[[str], str | None])
 
 
 def _is_padded_oddly(vr: str, element: Element) -> bool:
-    """Whether there are NULs where none may be: only a UID is padded with one (PS3.5 6.2)."""
+    """Whether there are NULs between values: only a UID is padded with one (PS3.5 6.2)."""
     value = element.value if isinstance(element, RawDataElement) else None
     return isinstance(value, bytes) and b"\0" in (value.removesuffix(b"\0") if vr == "UI" else value)
 
@@ -355,10 +357,8 @@ def _words(known: _Known, element: Element, encodings: Encodings) -> tuple[Eleme
             (element, None) if isinstance(element.value, str | PersonName | MultiValue | list) else (None, "unusable")
         )
     value = cast(bytes, element.value)
-    if value.endswith(b"\0"):  # padding of some writers, and no part of the value
-        value = value.rstrip(b" \0")
-        value += b" " * (len(value) % 2)
-        element = element._replace(value=value, length=len(value))
+    element = _unpadded(element, known.vr)
+    value = cast(bytes, element.value)
     if known.vr == "CS":
         return _codes(known, element, value)
     unfit = known.keyword in REPEATED and not fits(known.keyword, known.vr, value, encodings)
@@ -395,6 +395,16 @@ def _character_set(element: Element) -> tuple[Element | None, Kind | None]:
     if read == stated or not any(read):
         return _as_of(element, "CS"), None
     return DataElement(element.tag, "CS", read[0] if len(read) == 1 else read), "repaired"
+
+
+def _unpadded(element: RawDataElement, vr: str) -> RawDataElement:
+    """Return the element padded as in PS3.5 6.2: NULs at the end are some writers' padding, no part of the value."""
+    value = element.value
+    if not isinstance(value, bytes) or not value.endswith(b"\0"):
+        return element
+    value = value.rstrip(b" \0")
+    value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
+    return element._replace(value=value, length=len(value))
 
 
 def _as_of(element: Element, vr: str) -> Element:

@@ -28,6 +28,7 @@ from dicomnode.store.catalog.tables import (
     studies,
 )
 from dicomnode.store.records import (
+    ARRIVED,
     ORIGINAL,
     Acceptance,
     Conflict,
@@ -129,7 +130,7 @@ class Corrections(Ledger):
 
     def reject_absent(self, study_uid: str, uids: Iterable[str], who: str, code: RejectionCode, *, now: float) -> None:
         """Note, once, that objects were rejected which are here no more, where results of the study are out."""
-        study = (deliveries.c.study_uid == study_uid) & deliveries.c.state.in_(("delivered", "committed"))
+        study = (deliveries.c.study_uid == study_uid) & deliveries.c.state.in_(ARRIVED)
         out = select(deliveries.c.object).where(study & deliveries.c.object.not_like(f"{ORIGINAL}%")).limit(1)
         noted = (corrections.c.study_uid == study_uid) & (corrections.c.who == who)
         with self._write() as connection:

@@ -7,11 +7,10 @@ from dicomnode.metrics import counters
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
 from dicomnode.store.catalog.tables import deliveries, jobs, studies, transitions
-from dicomnode.store.records import Delivery, DeliveryState, Job, JobState
+from dicomnode.store.records import ARRIVED, Delivery, DeliveryState, Job, JobState
 
 #: States in which a job may still bring something to a destination.
 LIVE: tuple[JobState, ...] = ("queued", "held", "running", "analysed", "routed")
-_ARRIVED = ("delivered", "committed")
 
 
 class Ledger(AuditRows, Events):
@@ -126,7 +125,7 @@ class Ledger(AuditRows, Events):
         mine = _job_deliveries(study_uid, generation) & (deliveries.c.destination == destination)
         mine &= deliveries.c.object == object
         open_ = deliveries.c.state != "superseded"
-        changeable = mine if state in _ARRIVED else mine & open_
+        changeable = mine if state in ARRIVED else mine & open_
         values = {"state": state, "status": status, "text": text, "attempts": attempts, "updated_at": now}
         with self._write() as connection:
             if connection.execute(deliveries.update().where(changeable).values(values)).rowcount == 1:
@@ -240,7 +239,7 @@ def conclude(connection: Connection, study_uid: str, generation: int, now: float
     if lost and state in ("analysed", "routed", "delivered", "refused", "failed"):
         what = "; ".join(_lost_in_words([Delivery(**row._mapping) for row in lost]))
         return _set_state(connection, study_uid, generation, "failed", what, now)
-    if state in ("analysed", "routed", "delivered") and all(row.state in _ARRIVED for row in rows):
+    if state in ("analysed", "routed", "delivered") and all(row.state in ARRIVED for row in rows):
         wanted = [row for row in rows if row.commitment]
         ended: JobState = "committed" if wanted and all(r.state == "committed" for r in wanted) else "delivered"
         if ended != state:
@@ -298,7 +297,7 @@ def _arrived(
 ) -> Delivery | None:
     earlier = (deliveries.c.study_uid == study_uid) & (deliveries.c.generation < generation)
     same = (deliveries.c.destination == destination) & (deliveries.c.sop_instance_uid == sop_instance_uid)
-    arrived = deliveries.c.state.in_(_ARRIVED)
+    arrived = deliveries.c.state.in_(ARRIVED)
     query = select(deliveries).where(earlier & same & arrived).order_by(deliveries.c.generation.desc()).limit(1)
     row = connection.execute(query).one_or_none()
     return None if row is None else Delivery(**row._mapping)
@@ -307,7 +306,7 @@ def _arrived(
 def arrived_before(connection: Connection, study_uid: str, generation: int, destination: str) -> dict[str, Delivery]:
     """By SOP Instance UID, what earlier generations have brought to a destination; the newest delivery counts."""
     earlier = (deliveries.c.study_uid == study_uid) & (deliveries.c.generation < generation)
-    arrived = (deliveries.c.destination == destination) & deliveries.c.state.in_(_ARRIVED)
+    arrived = (deliveries.c.destination == destination) & deliveries.c.state.in_(ARRIVED)
     rows = connection.execute(select(deliveries).where(earlier & arrived).order_by(deliveries.c.generation))
     return {row.sop_instance_uid: Delivery(**row._mapping) for row in rows}
 
