@@ -123,10 +123,10 @@ def receive(
 def monitor(config_file: ConfigOption = DEFAULT_CONFIG, supervised: Supervised = False) -> None:
     """Answer a monitoring system (`serve` starts it)."""
     from dicomnode.monitoring import server
-    from dicomnode.service import processes
+    from dicomnode.service import signals
 
     config = configure(config_file, "monitoring")
-    server.run(config, processes.stopper(supervised=supervised))
+    server.run(config, signals.stopper(supervised=supervised))
 
 
 @app.command()

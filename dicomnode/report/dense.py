@@ -7,16 +7,16 @@ def dense_ml(findings: Findings, region: str) -> float | None:
     """Return the volume above -250 HU inside a region's outline: "lungs", "right" or "left"."""
     volume = volume_ml(findings, region)
     quantities = findings.quantities.get(region)
-    percent: float | None = getattr(quantities, "dense_percent", None)
+    percent = None if quantities is None else quantities.dense_percent
     return None if volume is None or percent is None else volume * percent / 100.0
 
 
 def left_out_ml(findings: Findings, region: str) -> float | None:
     """Return the least volume between aerated lung and chest wall that is outside the outline."""
-    left_out = getattr(findings.lungs, "left_out_ml", None)
+    left_out = None if findings.lungs is None else findings.lungs.left_out_ml
     if left_out is None:
         return None
-    known: dict[str, float] = {"lungs": left_out.total, "right": left_out.right, "left": left_out.left}
+    known = {"lungs": left_out.total, "right": left_out.right, "left": left_out.left}
     return known[region]
 
 

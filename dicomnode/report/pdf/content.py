@@ -43,7 +43,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Content:
+class PdfContent:
     """The whole report. `who`: names and values of patient and study."""
 
     title: str
@@ -67,7 +67,7 @@ class Pictures:
 TITLE: Final = "Chest CT: lung measurements and mortality risk"
 
 
-def content(findings: Findings, context: Context, header: Dataset | None, pictures: Pictures) -> Content:
+def content(findings: Findings, context: Context, header: Dataset | None, pictures: Pictures) -> PdfContent:
     """Return what the report says.
 
     Args:
@@ -78,7 +78,7 @@ def content(findings: Findings, context: Context, header: Dataset | None, pictur
     """
     who = _who(findings, context, header)
     parts = _refusal(findings) if findings.status == "refused" else _analysis(findings, pictures)
-    return Content(
+    return PdfContent(
         title=TITLE if findings.status == "analysed" else "Chest CT: not analysed",
         author="dicomnode",
         bands=(RESEARCH_BAND, *((DEMO,) if is_demo(findings) else ())),

@@ -1,6 +1,7 @@
 """The frame that the structured reports share: Comprehensive 3D SR with root TID 1500 (Imaging Measurement Report)."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import highdicom as hd
 from highdicom.sr import CodeContentItem, CodedConcept, ContainerContentItem, ContentItem, TextContentItem
@@ -14,6 +15,7 @@ from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, MODEL_NAME, REF
 from dicomnode.report.wording import flag_line, plain, ranked, warnings, worst
 
 Group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations | hd.sr.MeasurementsAndQualitativeEvaluations
+_Group = TypeVar("_Group", bound=Group)
 
 
 def document(
@@ -85,7 +87,7 @@ def preamble(findings: Findings) -> list[ContentItem]:
     ]
 
 
-def doubted(group: Group, flags: Iterable[Flag]) -> Group:
+def doubted(group: _Group, flags: Iterable[Flag]) -> _Group:
     """Put the worst of these doubts into a measurement group, before its first number; return the group.
 
     TID 1411 and 1501 are extensible: the item is one that they do not list.

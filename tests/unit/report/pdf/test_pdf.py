@@ -151,7 +151,7 @@ def test_the_object_holds_the_pdf_and_the_study(full: pypdf.PdfReader) -> None:
     assert document.pdf_of(report) == pdf
     assert pdf.startswith(b"%PDF-")
     assert (report.Modality, report.MIMETypeOfEncapsulatedDocument) == ("DOC", "application/pdf")
-    assert (report.BurnedInAnnotation, report.SeriesNumber) == ("YES", 9006)
+    assert (report.BurnedInAnnotation, report.SeriesNumber) == ("YES", 9007)
     assert report.get_item(Tag("PatientName")).value == "Müller^Änne ".encode()
     assert report.StudyInstanceUID == "1.2.3"
     assert DEMO in report.SeriesDescription
