@@ -9,6 +9,7 @@ from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTabl
 from dicomnode.config.audit import AuditTable
 from dicomnode.config.destination import (
     OBJECTS,
+    USUAL_OBJECTS,
     DestinationTable,
     DicomDestinationTable,
     ObjectName,
@@ -29,6 +30,7 @@ from dicomnode.config.worklist import WorklistTable
 
 __all__ = [
     "OBJECTS",
+    "USUAL_OBJECTS",
     "AlertsTable",
     "AnalysisTable",
     "AuditTable",

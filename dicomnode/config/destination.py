@@ -16,8 +16,10 @@ from dicomnode.config.remote import RemoteTable
 from dicomnode.network.association import Peer
 from dicomnode.network.contexts import STORAGE_COMMITMENT
 
-ObjectName = Literal["seg", "measurements", "risk", "summary"]
+ObjectName = Literal["seg", "measurements", "risk", "summary", "pdf"]
 OBJECTS: tuple[ObjectName, ...] = get_args(ObjectName)
+#: What a destination gets that does not say: what it got before there was more.
+USUAL_OBJECTS: tuple[ObjectName, ...] = ("seg", "measurements", "risk", "summary")
 TransferSyntaxName = Literal["explicit-le", "implicit-le"]
 
 _SYNTAXES: dict[TransferSyntaxName, str] = {
@@ -37,7 +39,7 @@ class DestinationTable(ConfigTable):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,32}$", description="give a name of letters, digits, '-' and '_'")
     kind: str
-    objects: tuple[ObjectName, ...] = Field(OBJECTS, description=f"give a list of some of: {', '.join(OBJECTS)}")
+    objects: tuple[ObjectName, ...] = Field(USUAL_OBJECTS, description=f"give a list of some of: {', '.join(OBJECTS)}")
     refused_report: bool = Field(False, description="give true to send a short «not analysed: reason» report")
     reject_old: bool = Field(
         False, description="give true to reject replaced results by a Key Object rejection note (IHE IOCM)"

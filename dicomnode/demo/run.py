@@ -16,7 +16,7 @@ from rich.table import Table
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.series.selection import find_files
-from dicomnode.config import OBJECTS, Config, DicomDestinationTable, load
+from dicomnode.config import USUAL_OBJECTS, Config, DicomDestinationTable, load
 from dicomnode.demo import study as demo_study
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
@@ -269,7 +269,7 @@ def _objects(console: Console, outcome: Outcome, pacs: Path | None) -> bool:
     assert outcome.findings is not None
     table = Table("object", "SOP Instance UID", "in the PACS", title="Results", title_justify="left")
     found = {d.object: d for d in outcome.deliveries}
-    expected = [o for o in OBJECTS if o != "risk" or outcome.findings.risk is not None]
+    expected = [o for o in USUAL_OBJECTS if o != "risk" or outcome.findings.risk is not None]
     complete = True
     for name in expected:
         d = found.get(name)

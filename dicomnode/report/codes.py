@@ -51,8 +51,10 @@ ENGLISH = Code("en-US", "RFC5646", "English (United States)")
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
 IMAGING_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
 PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
-# LN 24627-2 "CT Chest" would be more exact; PixelMed's validator calls it an error because CID 100 does not hold it.
-CT_UNSPECIFIED = Code("25045-6", "LN", "CT unspecified body region")
+# CID 100 is extensible (baseline); PixelMed's validator calls every code that it does not hold an error, this one too.
+CT_OF_CHEST = Code("24627-2", "LN", "CT Chest")
+EQUIVALENT_MEANING = Code("121050", "DCM", "Equivalent Meaning of Concept Name")
+ILLUSTRATION_OF_ROI = Code("121200", "DCM", "Illustration of ROI")
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 
@@ -112,6 +114,8 @@ REGIONAL_MEAN = {
 }
 COMPARED_WITH = _private("COMPAREDWITH", "Prior study compared with, and comparability")
 PRIOR_SCAN = _private("EARLIERSCAN", "Prior scan of the same patient, and its measurements")
+CHANGE_IN_WORDS = _private("CHANGEWORDS", "Change since the prior study, in words")
+REPEATABILITY = _private("REPEATABILITY", "How far repeated scans differ, as published")
 CHANGE_INTERVAL = _private("CHG_INTERVAL", "Time since the prior study")
 PER_CENT_A_YEAR = Code("%/a", "UCUM", "Percent per year")
 #: By the name of the measure in the findings: change, change per year, and their units.
@@ -123,20 +127,20 @@ CHANGE = {
         Code("cm3/a", "UCUM", "cubic centimeter per year"),
     ),
     "haa_percent": (
-        _private("CHG_HAA", "Change of % between -600 and -250 HU since the prior study"),
-        _private("CHY_HAA", "Change of % between -600 and -250 HU per year"),
+        _private("CHG_HAA", "Change of % between -600 and -250 HU, percentage points"),
+        _private("CHY_HAA", "Change of % between -600 and -250 HU, points per year"),
         PERCENT,
         PER_CENT_A_YEAR,
     ),
     "lower_third_rim.haa_percent": (
-        _private("CHG_HAA_LOWRIM", "Change of % between -600 and -250 HU, outer 20 mm of lower third"),
-        _private("CHY_HAA_LOWRIM", "Change of % -600 to -250 HU per year, outer 20 mm of lower third"),
+        _private("CHG_HAA_LOWRIM", "Change of % -600 to -250 HU, outer 20 mm of lower third, points"),
+        _private("CHY_HAA_LOWRIM", "Change of % -600 to -250 HU, same region, points per year"),
         PERCENT,
         PER_CENT_A_YEAR,
     ),
     "laa950_percent": (
-        _private("CHG_LAA950", "Change of % below -950 HU since the prior study"),
-        _private("CHY_LAA950", "Change of % below -950 HU per year"),
+        _private("CHG_LAA950", "Change of % below -950 HU, percentage points"),
+        _private("CHY_LAA950", "Change of % below -950 HU, points per year"),
         PERCENT,
         PER_CENT_A_YEAR,
     ),
@@ -153,18 +157,22 @@ DAY = Code("d", "UCUM", "day")
 # Horizon and bound are part of the concept: viewers drop modifiers, and PixelMed's validator reports errors for the
 # uncertainty items of TID 310.
 def mortality(years: int) -> tuple[Code, Code, Code]:
-    """Return the codes of a horizon's probability and of its lower and upper bound; the bundle declares the horizon."""
+    """Return the codes of a horizon's probability and of both ends of the models' spread.
+
+    The bundle declares the horizon.
+    """
     within = f"{years} year{'s' if years > 1 else ''}"
     return (
         _private(f"MORT{years}Y", f"Probability of all-cause death within {within}"),
-        _private(f"MORT{years}Y_LOW", f"Lower bound, all-cause death within {within}"),
-        _private(f"MORT{years}Y_HIGH", f"Upper bound, all-cause death within {within}"),
+        _private(f"MORT{years}Y_LOW", f"Low end of model spread, death within {within}"),
+        _private(f"MORT{years}Y_HIGH", f"High end of model spread, death within {within}"),
     )
 
 
 #: Of the horizons that a run takes where its settings state none.
 MORTALITY = {years: mortality(years) for years in (1, 3, 5)}
-INTERVAL = _private("INTERVAL", "Definition of lower and upper bound")
+INTERVAL = _private("INTERVAL", "What the model spread is")
+RISK_IN_WORDS = _private("RISKWORDS", "Predicted risk, in words")
 FLAG = _private("QUALITYFLAG", "Quality flag on input or result")
 REASON = _private("REFUSALREASON", "Reason for not analysing")
 SERIES_USED = _private("SERIESUSED", "Analysed series, and why it was chosen")
@@ -185,10 +193,13 @@ PRIVATE = (
     *REGIONAL_MEAN.values(),
     COMPARED_WITH,
     PRIOR_SCAN,
+    CHANGE_IN_WORDS,
+    REPEATABILITY,
     CHANGE_INTERVAL,
     *(code for entry in CHANGE.values() for code in entry[:2]),
     *(code for triple in MORTALITY.values() for code in triple),
     INTERVAL,
+    RISK_IN_WORDS,
     FLAG,
     REASON,
     SERIES_USED,

@@ -1,10 +1,14 @@
 """Texts that every object carries. Pure ASCII, which is valid in any character set of the source."""
 
 import unicodedata
+from collections.abc import Iterable
+from typing import Final
 
-from dicomnode.analysis.findings import Change, Findings
+from dicomnode.analysis.findings import Findings, Flag, Risk, Severity
 
 RESEARCH_USE = "Research use only; check the images first."
+NO_DOUBTS = "The automatic checks raised no doubts about input or result."
+RESEARCH_BAND = "RESEARCH USE ONLY - NOT FOR DIAGNOSIS"
 DEMO = "SYNTHETIC DEMO MODEL - NOT CLINICAL"
 LIMITS = (
     "Not a medical device. Computed automatically from one CT series, without human review. "
@@ -77,17 +81,32 @@ def made_from(findings: Findings) -> tuple[str, ...]:
     return (f"The risk model was made from patients with {plain(findings.risk.disease)}.",)
 
 
-def change_line(change: Change) -> str:
-    """Return the change in one line, the measures first that readers of interstitial disease follow."""
-    named = (
-        ("haa_percent", "HAA", "%", ".1f"),
-        ("lower_third_rim.haa_percent", "HAA basal rim", "%", ".1f"),
-        ("volume_ml", "volume", "ml", ".0f"),
-    )
-    parts = [
-        f"{word} {change.measures[name].absolute:+{form}} {unit}"
-        for name, word, unit, form in named
-        if name in change.measures
-    ]
-    doubt = " - NOT FULLY COMPARABLE" if any(flag.severity != "info" for flag in change.flags) else ""
-    return f"Change over {change.interval_days / 365.25:.1f} years: {', '.join(parts)}{doubt}"
+#: Flags about order and priors: of the surroundings, not of what was measured. By how their codes begin.
+_ADMINISTRATIVE: Final = ("order-", "worklist-", "priors-", "prior-")
+_RANK: Final[tuple[Severity, ...]] = ("error", "warning", "info")
+
+
+def is_administrative(flag: Flag) -> bool:
+    """Whether a flag is about order or priors, and not about image or result."""
+    return flag.code.startswith(_ADMINISTRATIVE)
+
+
+def ranked(flags: Iterable[Flag]) -> list[Flag]:
+    """Return the flags as a reader should see them: clinical before administrative ones, the worst of each first."""
+    return sorted(flags, key=lambda flag: (is_administrative(flag), _RANK.index(flag.severity)))
+
+
+def flag_line(flag: Flag) -> str:
+    """Return a flag in one line."""
+    return f"{flag.severity.upper()}: {flag.text}"
+
+
+def worst(flags: Iterable[Flag]) -> Flag | None:
+    """Return the worst clinical doubt; None where there is none beyond what is good to know."""
+    doubts = [flag for flag in ranked(flags) if flag.severity != "info" and not is_administrative(flag)]
+    return doubts[0] if doubts else None
+
+
+def has_spread(risk: Risk) -> bool:
+    """Whether the bounds of a prediction tell anything: of a single model they are its own value."""
+    return any(h.lower != h.upper for h in risk.horizons)

@@ -6,7 +6,7 @@ Findings, DICOM objects and the overlay picture, written whole or not at all.
 import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +25,10 @@ from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import ObjectName
 from dicomnode.errors import RefusedError
 from dicomnode.files import make_folder, write_whole
-from dicomnode.report import gc_pause, segmentation
+from dicomnode.report import gc_pause, letters, segmentation
 from dicomnode.report.context import Context
 from dicomnode.report.page import views
+from dicomnode.report.pdf import document
 from dicomnode.report.sr import measurements, refusal, risk
 from dicomnode.store.records import Instance
 from dicomnode.store.results_folder import FINDINGS, LABELS, OVERLAY, SOURCES, VIEWS, report_file
@@ -35,7 +36,10 @@ from dicomnode.store.results_folder import FINDINGS, LABELS, OVERLAY, SOURCES, V
 
 @dataclass(frozen=True)
 class ResultObject:
-    """One DICOM object of a result, on disk. `name` is an `ObjectName`, or "refusal"."""
+    """One DICOM object of a result, on disk.
+
+    `name` is an `ObjectName`, or "refusal", "refusal-summary" or "refusal-pdf".
+    """
 
     name: str
     sop_class_uid: str
@@ -129,10 +133,18 @@ def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
 
 
 @gc_pause.put_off()
-def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tuple[ResultObject, ...]:
+def encode(
+    checkpoint: AnalysisCheckpoint, context: Context, folder: Path, *, with_pdf: bool = True
+) -> tuple[ResultObject, ...]:
     """Make the reports and write them, `overlay.png` and `findings.json` into `folder`.
 
     The same checkpoint and context give the same bytes in every DICOM object.
+
+    Args:
+        checkpoint: the analysis.
+        context: the result's circumstances.
+        folder: where the reports are written.
+        with_pdf: whether the PDF is made too; where no destination takes it, it would only cost time.
     """
     start = time.perf_counter()
     findings = checkpoint.findings
@@ -148,6 +160,11 @@ def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tu
     if findings.risk is not None:
         objects.append(("risk", risk.encode(headers, findings, context)))
     objects.append(("summary", summary.encode(headers, picture, findings, context)))
+    if with_pdf:
+        from dicomnode.report.pdf import typesetting  # noqa: PLC0415  (as above)
+
+        pdf = typesetting.pdf_bytes(findings, context, headers[0], checkpoint.views)
+        objects.append(("pdf", document.encode(headers[0], pdf, findings, context)))
     written = tuple(_write(name, dataset, folder) for name, dataset in objects)
     png = io.BytesIO()
     Image.fromarray(picture).save(png, format="PNG")
@@ -158,15 +175,22 @@ def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tu
 
 
 def encode_refusal(
-    findings: Findings, source: Path, context: Context, folder: Path, *, verbatim: bool = False
-) -> ResultObject:
+    findings: Findings,
+    source: Path,
+    context: Context,
+    folder: Path,
+    objects: Collection[ObjectName] = (),
+    *,
+    verbatim: bool = False,
+) -> tuple[ResultObject, ...]:
     """Write the short «not analysed: reason» report of a refused study.
 
     Args:
-        findings: what the analysis found.
-        source: path of any image of the study.
-        context: of the report.
-        folder: where it goes.
+        findings: the refusal.
+        source: any image of the study.
+        context: the result's circumstances.
+        folder: where the report is written.
+        objects: those that a destination wants; with "summary" and "pdf" the report is made as page and PDF too.
         verbatim: `selection.invalid_identity`: even where the report is no valid object then.
 
     Raises:
@@ -178,7 +202,28 @@ def encode_refusal(
         raise RefusedError("identity-invalid", "No valid report can name the patient or the order of this image.")
     if pydicom.uid.UID(header.SOPClassUID).name == header.SOPClassUID:
         raise RefusedError("not-ct-image", "No report refers to an object of an unknown or private class.")
-    return _write("refusal", refusal.encode(header, findings, context), folder)
+    written = [_write("refusal", refusal.encode(header, findings, context), folder)]
+    if "summary" in objects:
+        from dicomnode.report.page import summary  # noqa: PLC0415  (as in `encode`)
+
+        page = summary.encode(
+            [header], summary.refusal_picture(findings, letters.words(header, "StudyDate")), findings, context
+        )
+        written.append(_write("refusal-summary", page, folder))
+    if "pdf" in objects:
+        from dicomnode.report.pdf import typesetting  # noqa: PLC0415  (as in `encode`)
+
+        pdf = typesetting.pdf_bytes(findings, context, header)
+        written.append(_write("refusal-pdf", document.encode(header, pdf, findings, context), folder))
+    return tuple(written)
+
+
+def is_for(name: str, objects: Collection[ObjectName]) -> bool:
+    """Whether a destination that takes `objects` gets an object of this name.
+
+    Of a refusal that it wants, it always gets the structured report.
+    """
+    return name == "refusal" or name.removeprefix("refusal-") in objects
 
 
 def _write(name: str, dataset: Dataset, folder: Path) -> ResultObject:

@@ -4,8 +4,8 @@ import logging
 import os
 import socket
 import threading
-from contextlib import suppress
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from dicomnode.config import CallerTable, Config

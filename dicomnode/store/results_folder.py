@@ -41,7 +41,7 @@ def results_folder(results: Path, study_uid: str, generation: int) -> Path:
 
 
 def report_file(folder: Path, name: str) -> Path:
-    """Return the file of a report; `name` is an object's name of the configuration, or "refusal"."""
+    """Return the file of a report; `name` is an object's name of the configuration, or a refusal's."""
     return folder / f"{name}.dcm"
 
 

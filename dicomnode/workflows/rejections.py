@@ -19,7 +19,7 @@ from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import DestinationTable
 from dicomnode.files import write_whole
 from dicomnode.report import codes, rejection_note, uids
-from dicomnode.report.context import MEASUREMENTS, REFUSAL, RISK, SEGMENTATION, SUMMARY, Kind
+from dicomnode.report.context import MEASUREMENTS, PDF, REFUSAL, RISK, SEGMENTATION, SUMMARY, Kind
 from dicomnode.report.rejection_note import RejectedObject
 from dicomnode.results import encode
 from dicomnode.store.records import REJECTION, Correction, Delivery
@@ -35,6 +35,9 @@ _KINDS: Final[dict[str, Kind]] = {
     "risk": RISK,
     "summary": SUMMARY,
     "refusal": REFUSAL,
+    "pdf": PDF,
+    "refusal-summary": SUMMARY,
+    "refusal-pdf": PDF,
 }
 _QUALITY, _SAFETY, _EXPIRED = "113001", "113037", "113039"
 
@@ -58,7 +61,9 @@ def _plan(work: Work, study_uid: str, generation: int, destination: DestinationT
         return False
     since = versions.job_of(work.catalog, study_uid, max(d.generation for d in outdated)).created_at
     decided = [c for c in work.catalog.corrections(study_uid) if c.at >= since and c.action != "rejected"]
-    replaced = any(d.destination == destination.name and d.object not in ("refusal", REJECTION) for d in rows)
+    replaced = any(
+        d.destination == destination.name and not d.object.startswith("refusal") and d.object != REJECTION for d in rows
+    )
     if not (replaced or decided):
         return False
     return _write(work, study_uid, generation, destination, outdated, _title(work, study_uid, decided))

@@ -11,14 +11,14 @@ each step asks the catalogue, and the catalogue's answer is final.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dbos import DBOS
 
 from dicomnode import logs
 from dicomnode.analysis.findings import Findings
-from dicomnode.config import DestinationTable
+from dicomnode.config import DestinationTable, ObjectName
 from dicomnode.context import order, priors
 from dicomnode.errors import DicomnodeError, RefusedError
 from dicomnode.registry_format.identity import lacks_patient_id
@@ -146,9 +146,12 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     if status == "refused":
         return _refuse(work, study_uid, generation, folder, context, destinations)
     checkpoint = encode.AnalysisCheckpoint.restore(folder)
-    objects = encode.encode(checkpoint, context, folder)
+    with_pdf = any("pdf" in destination.objects for destination in destinations)
+    objects = encode.encode(checkpoint, context, folder, with_pdf=with_pdf)
     for destination in destinations:
-        _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
+        _plan(
+            work, study_uid, generation, destination, [o for o in objects if encode.is_for(o.name, destination.objects)]
+        )
     everywhere = _joined(everywhere, rejections.plan(work, study_uid, generation))
     doubts = " ".join(flag.text for flag in reader_flags.of_reception(folder)) or None
     state = work.catalog.set_state(study_uid, generation, "analysed", doubts, now=time.time())
@@ -178,16 +181,18 @@ def _refuse(
     wanting = [d for d in destinations if d.refused_report]
     sources = sorted(work.catalog.instances(study_uid), key=lambda one: one.is_note)
     verbatim = work.config.analysis.selection.invalid_identity == "verbatim"
-    report = _refusal_report(findings, sources, context, folder, verbatim=verbatim) if wanting else None
-    for destination in wanting if report is not None else ():
-        _plan(work, study_uid, generation, destination, [o for o in (report,) if o is not None])
+    wanted = {name for d in wanting for name in d.objects}
+    reports = _refusal_reports(findings, sources, context, folder, wanted, verbatim=verbatim) if wanting else ()
+    for destination in wanting if reports else ():
+        mine = [o for o in reports if encode.is_for(o.name, destination.objects)]
+        _plan(work, study_uid, generation, destination, mine)
     notes = rejections.plan(work, study_uid, generation)
     why = refusal_reason(findings) if sources else "nothing-left: every object was taken out of the study"
     reason = "; ".join([why, *(flag.text for flag in reader_flags.of_reception(folder))])
     state = work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
     log.info("study %s generation %d is %s: %s", study_uid, generation, state, reason)
     work.catalog.conclude(study_uid, generation, now=time.time())  # forwarded images may have been lost meanwhile
-    reported = [d.name for d in wanting] if report is not None else []
+    reported = [d.name for d in wanting] if reports else []
     return _joined(reported, notes) if state == "refused" else []
 
 
@@ -195,17 +200,23 @@ def _joined(names: Sequence[str], more: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*names, *more]))
 
 
-def _refusal_report(
-    findings: Findings, sources: Sequence[Instance], context: Context, folder: Path, *, verbatim: bool
-) -> encode.ResultObject | None:
-    """Return the report, with the patient of the first image that can be read; None where none can."""
+def _refusal_reports(
+    findings: Findings,
+    sources: Sequence[Instance],
+    context: Context,
+    folder: Path,
+    wanted: Collection[ObjectName],
+    *,
+    verbatim: bool,
+) -> tuple[encode.ResultObject, ...]:
+    """Return the reports, with the patient of the first image that can be read; none where none can."""
     images_first = sorted(sources, key=lambda one: one.modality != "CT")
     for source in images_first[:_LOOKED_AT]:
         try:
-            return encode.encode_refusal(findings, Path(source.path), context, folder, verbatim=verbatim)
+            return encode.encode_refusal(findings, Path(source.path), context, folder, wanted, verbatim=verbatim)
         except Exception as error:  # noqa: BLE001  (a damaged image provokes anything)
             logs.log_unexpected(log, error, "no refusal report from %s", logs.uid(source.sop_instance_uid))
-    return None
+    return ()
 
 
 def _plan(

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from dicomnode.report.wording import plain
 from tests.helpers.running import dicomnode
 
-FILES = {"findings.json", "seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"}
+FILES = {"findings.json", "seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "pdf.dcm", "overlay.png"}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def slice_at(data: Path, z: float) -> int:
 
 
 def test_every_object_says_that_the_model_is_a_demonstration(tiny: Path) -> None:
-    for name in ("seg", "measurements", "risk", "summary"):
+    for name in ("seg", "measurements", "risk", "summary", "pdf"):
         text = (tiny / f"{name}.dcm").read_bytes().decode("latin-1").upper()
         assert "SYNTHETIC DEMO" in text, name
         assert "RESEARCH USE ONLY" in text, name
@@ -72,7 +72,7 @@ def test_the_same_input_gives_the_same_objects(tiny: Path, data: Path, tmp_path:
     done = dicomnode("analyze", data / "chest_tiny_cip", "--out", tmp_path, "--prior", itself)
     assert done.returncode == 0, done.stderr
     assert "no change reported: none of the --prior files" in " ".join(done.stdout.split())
-    for name in ("seg", "measurements", "risk", "summary"):
+    for name in ("seg", "measurements", "risk", "summary", "pdf"):
         a, b = (pydicom.dcmread(f / f"{name}.dcm", stop_before_pixels=True) for f in (tiny, tmp_path))
         assert a.SOPInstanceUID == b.SOPInstanceUID
         assert a.SeriesInstanceUID == b.SeriesInstanceUID

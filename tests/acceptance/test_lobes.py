@@ -19,7 +19,7 @@ from dicomnode.analysis.lungs.regions import LOBES
 from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
 from dicomnode.results import encode
-from tests.acceptance.validators import Peer, errors, pixelmed, said
+from tests.acceptance.validators import Peer, errors, pixelmed_errors, said
 from tests.helpers.ct_files import ct_series, write
 
 SHAPE, SPACING = (60, 96, 96), (5.0, 4.0, 4.0)
@@ -156,10 +156,10 @@ def test_groups_refer_to_their_segments(case: Case, peer: Peer, tmp_path: Path) 
         name = group["TrackingIdentifier"]
         region = name.lower().replace(" ", "_").removesuffix("_lung")
         volume = next(i["value"] for i in group["measurementItems"] if i["quantity"]["CodeValue"] == "118565006")
-        assert float(volume) == pytest.approx(case.findings.quantities[region].volume_ml or 0, abs=0.06)
+        assert float(volume) == pytest.approx(case.findings.quantities[region].volume_ml or 0, abs=0.51)
 
 
-@pytest.mark.parametrize("name", ["seg", "measurements", "summary"])
+@pytest.mark.parametrize("name", ["seg", "measurements", "summary", "pdf"])
 def test_dciodvfy_minds_nothing(case: Case, name: str, peer: Peer) -> None:
     assert errors(said([peer("dciodvfy", "dicom3tools"), case.folder / f"{name}.dcm"])) == []
 
@@ -167,4 +167,4 @@ def test_dciodvfy_minds_nothing(case: Case, name: str, peer: Peer) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["lobes", "left lung"], indirect=True)
 def test_pixelmed_minds_nothing(case: Case, peer: Peer) -> None:
-    assert errors(pixelmed(case.folder / "measurements.dcm", peer)) == []
+    assert pixelmed_errors(case.folder / "measurements.dcm", peer) == []

@@ -1,5 +1,6 @@
 """What cannot be analysed is refused with its reasons, visibly, and the node goes on."""
 
+import io
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -77,23 +78,25 @@ def test_the_node_goes_on(data: Path, node: Node, storescu: Storescu) -> None:
 
 
 def test_a_destination_may_ask_for_the_reason(data: Path, orthanc: Orthanc, storescu: Storescu, tmp_path: Path) -> None:
-    node = Node(tmp_path / "node", orthanc.destination("refused_report = true")).start()
+    node = Node(tmp_path / "node", orthanc.destination('refused_report = true\nobjects = ["summary", "pdf"]')).start()
     try:
         folder = data / "nonstandard_ct_dicom2nifti" / "gantrytilting" / "001"
         assert storescu(node, folder).returncode == 0
         assert node.ended(study_of(folder)) == "refused"
-        results = until_there(orthanc, study_of(folder))
-        (tmp_path / "refusal.dcm").write_bytes(results[0])
-        report = pydicom.dcmread(tmp_path / "refusal.dcm")
-        assert report.Modality == "SR"
+        # The structured report always; the page and the PDF, because the destination takes them.
+        held = until("the reports in the PACS", lambda: reports(orthanc, study_of(folder), 3), 60)
+        assert set(held) == {"SR", "OT", "DOC"}
+        report = held["SR"]
         assert "NUM" not in {i.ValueType for i in items(report)}
         assert "gantry" in " ".join(str(i.get("TextValue", "")) for i in items(report)).lower()
     finally:
         node.stop()
 
 
-def until_there(orthanc: Orthanc, study_uid: str) -> list[bytes]:
-    return until("the report in the PACS", lambda: orthanc.study(study_uid), 60)
+def reports(orthanc: Orthanc, study_uid: str, count: int) -> dict[str, pydicom.Dataset]:
+    """What the PACS holds, by modality; nothing while there is less than `count`."""
+    held = [pydicom.dcmread(io.BytesIO(content)) for content in orthanc.study(study_uid)]
+    return {str(d.Modality): d for d in held} if len(held) == count else {}
 
 
 def items(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:

@@ -79,7 +79,7 @@ def test_analyze_without_a_configuration(installed: Run, data: Path, tmp_path: P
     done = installed("dicomnode", "analyze", data / "chest_tiny_cip" / "ct-64Dicom", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert made >= {"findings.json", "seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "overlay.png"}
+    assert made >= {"findings.json", "seg.dcm", "measurements.dcm", "risk.dcm", "summary.dcm", "pdf.dcm", "overlay.png"}
 
 
 def test_the_demo(installed: Run, data: Path, tmp_path: Path) -> None:

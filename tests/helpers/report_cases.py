@@ -55,6 +55,7 @@ def quantities(shift: float = 0.0) -> Quantities:
         p95_hu=-400.0 + shift,
         haa_percent=12.5,
         laa950_percent=3.25,
+        dense_percent=1.75,
     )
 
 
@@ -89,7 +90,7 @@ def analysed(
             Flag("thick", "warning", "slices are 4.0 mm apart, more than 1.5 mm"),
             Flag("contrast", "info", "no contrast agent was recorded"),
         ),
-        lungs=Lungs(segmenter, "1", VolumeMl(4321.0, 2000.0, 2321.0), family),
+        lungs=Lungs(segmenter, "1", VolumeMl(4321.0, 2000.0, 2321.0), family, VolumeMl(12.0, 5.0, 7.0)),
         quantities={
             **{"lungs": quantities(), "right": quantities(5.0), "left": quantities(-5.0)},
             **{region: quantities(float(k)) for k, region in enumerate(codes.REGIONS)},

@@ -1,46 +1,59 @@
 """The one-page summary as a Secondary Capture (PS3.3 A.8), for any PACS, also one that shows neither SEG nor SR."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.report import codes, stamp, uids
 from dicomnode.report.context import SUMMARY, Context
+from dicomnode.report.file_meta import file_meta
 from dicomnode.report.page import layout, trend
-from dicomnode.report.page.style import BACKGROUND
 from dicomnode.report.page.views import Views
 
 
 def picture(views: Views, findings: Findings) -> NDArray[np.uint8]:
     """Return the page, shape (row, column, RGB). Nothing in it tells who the patient is.
 
-    Where prior scans are known, it is taller by a strip that shows the numbers over time.
+    It is as high as its words need; where prior scans are known, a strip shows the numbers over time.
 
     Raises:
         ValueError: the findings hold no lungs.
     """
     if findings.lungs is None or findings.series is None:
         raise ValueError(f"no summary to draw: the findings ({findings.status}) have no lungs")
-    whole = _pixels(layout.SIZE_INCHES, lambda figure: layout.draw(figure, views, findings))
-    if not findings.trend:
-        return whole
-    seam = round((1 - layout.SEAM) * len(whole))
-    strip = _pixels(trend.SIZE_INCHES, lambda figure: trend.draw(figure, findings))
-    return np.concatenate([whole[:seam], strip, whole[seam:]])
+    relevance = findings.risk.slice_relevance if findings.risk is not None else ()
+    strips = [layout.head(findings), layout.pictures(views, relevance), layout.numbers(findings)]
+    if findings.trend:
+        strips.append(trend.strip(findings))
+    elif findings.change is not None:
+        strips.append(trend.words(findings))
+    return _pixels([*strips, layout.provenance(findings)])
 
 
-def _pixels(size_inches: tuple[float, float], draw: Callable[[Figure], None]) -> NDArray[np.uint8]:
-    figure = Figure(figsize=size_inches, dpi=layout.DPI, facecolor=BACKGROUND)
-    canvas = FigureCanvasAgg(figure)
-    draw(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3].copy()
+def refusal_picture(findings: Findings, studied: str = "") -> NDArray[np.uint8]:
+    """Return the page of a refused study, shape (row, column, RGB): that it was not analysed, and why.
+
+    Args:
+        findings: with status "refused".
+        studied: the study's date (DA), which the findings of a study without a chosen series do not have.
+    """
+    return _pixels([layout.head(findings, studied), layout.refusal(findings), layout.provenance(findings)])
+
+
+def _pixels(strips: Sequence[Figure]) -> NDArray[np.uint8]:
+    """Return the strips below one another, shape (row, column, RGB)."""
+    drawn = []
+    for figure in strips:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        drawn.append(np.asarray(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3])
+    return np.concatenate(drawn)
 
 
 def encode(headers: Sequence[Dataset], picture: NDArray[np.uint8], findings: Findings, context: Context) -> Dataset:
@@ -70,12 +83,13 @@ def encode(headers: Sequence[Dataset], picture: NDArray[np.uint8], findings: Fin
     image.DerivationDescription = "Summary page drawn from the analysis of the source images"
     image.SourceImageSequence = [_reference(header) for header in headers]
     image.BodyPartExamined = "CHEST"
-    image.BurnedInAnnotation = "YES"
+    # Nothing on the page identifies the patient (PS3.3 C.7.6.1): the viewer shows the name from the header.
+    image.BurnedInAnnotation = "NO"
     # Type 2C, and the page has no one orientation: each view on it is labelled.
     image.PatientOrientation = ""
     _set_pixels(image, picture)
     image.preamble = b"\0" * 128
-    image.file_meta = _file_meta(image)
+    image.file_meta = file_meta(image)
     stamp.finish(image, SUMMARY, first, findings, context)
     return image
 
@@ -94,13 +108,3 @@ def _set_pixels(image: Dataset, picture: NDArray[np.uint8]) -> None:
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
     pixels = np.ascontiguousarray(picture).tobytes()
     image.add_new("PixelData", "OB", pixels + b"\0" * (len(pixels) % 2))
-
-
-def _file_meta(image: Dataset) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\0\1"
-    meta.MediaStorageSOPClassUID = image.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
-    return meta

@@ -1,5 +1,6 @@
 """The strip of the summary page that shows a patient's scans over time: volume, HAA, mean attenuation, risk."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Final
 
@@ -8,34 +9,71 @@ from matplotlib.figure import Figure
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.measures.change import studied_at
-from dicomnode.report.page.style import BACKGROUND, FAINT, FONT, LEFT_LUNG, RULE, TEXT, write
-from dicomnode.report.wording import change_line, plain
+from dicomnode.report import letters
+from dicomnode.report.comparison import comparisons, day, sentence
+from dicomnode.report.page.style import (
+    BACKGROUND,
+    BODY,
+    FAINT,
+    FONT,
+    LEFT_LUNG,
+    LETTERS,
+    MARGIN,
+    RULE,
+    SMALL,
+    TEXT,
+    axes,
+    new_figure,
+    write,
+)
 
-SIZE_INCHES: Final = (10.24, 2.60)
 #: Of the width of a plot: dates that stand closer would run into each other.
-_CLOSEST_DATES: Final = 0.38
+_CLOSEST_DATES: Final = 0.45
+_LINE: Final = 20
 
 
-def draw(figure: Figure, findings: Findings) -> None:
-    """Draw the strip on an empty figure of `SIZE_INCHES`; the findings must have a trend."""
-    write(figure, 0.03, 0.90, f"Over time: {len(findings.trend) + 1} scans", size=11, weight="bold")
-    if findings.change is not None:
-        write(figure, 0.97, 0.90, plain(change_line(findings.change)), size=9, right=True)
-    write(figure, 0.03, 0.06, _legend(findings), size=8, color=FAINT)
+def strip(findings: Findings) -> Figure:
+    """Return the strip; the findings must have a trend."""
+    said = _said(findings)
+    top = 46 + _LINE * len(said)
+    figure = new_figure(top + 214)
+    write(figure, MARGIN, 22, f"Over time: {len(findings.trend) + 1} scans", size=14, weight="bold")
+    for k, line in enumerate(said):
+        write(figure, MARGIN, 48 + _LINE * k, line)
     times = [-point.days_before / 365.25 for point in findings.trend] + [0.0]
     doubtful = [bool(point.doubts) for point in findings.trend] + [False]
     for place, (name, lines) in enumerate(_panels(findings)):
-        axes = figure.add_axes((0.062 + 0.243 * place, 0.225, 0.178, 0.44), facecolor=BACKGROUND)
-        write(figure, 0.03 + 0.243 * place, 0.755, name, size=8.5, color=FAINT)
+        area = axes(figure, 70 + 246 * place, top + 32, 170, 124)
+        write(figure, MARGIN + 246 * place, top + 14, name, size=SMALL, color=FAINT)
         for values, label in lines:
-            _line(axes, times, values, doubtful, label)
-        _dress(axes, times, findings)
+            _line(area, times, values, doubtful, label)
+        _dress(area, times, findings)
+    if any(doubtful):
+        words = "Open markers: not fully comparable with this scan (kernel, thickness, scanner, inspiration or method)."
+        write(figure, MARGIN, top + 198, words, size=SMALL, color=FAINT)
+    return figure
 
 
-def _legend(findings: Findings) -> str:
-    if not any(point.doubts for point in findings.trend):
-        return ""
-    return "Open markers: not fully comparable with this scan (kernel, thickness, scanner, inspiration or method)."
+def words(findings: Findings) -> Figure:
+    """Return the comparison alone, for findings that have a change and no trend: those of early versions."""
+    said = _said(findings)
+    figure = new_figure(50 + _LINE * len(said))
+    write(figure, MARGIN, 22, "Change", size=14, weight="bold")
+    for k, line in enumerate(said):
+        write(figure, MARGIN, 48 + _LINE * k, line)
+    return figure
+
+
+def _said(findings: Findings) -> list[str]:
+    """Return the comparison with the latest prior scan: in a sentence, then where disease begins.
+
+    The PDF and the structured report have the other measures.
+    """
+    if findings.change is None:
+        return []
+    others = [c.line for c in comparisons(findings.change) if c.name == "lower_third_rim.haa_percent"]
+    told = [sentence(findings.change), *others]
+    return [line for words in told for line in textwrap.wrap(letters.shown(words), LETTERS[BODY])]
 
 
 def _panels(findings: Findings) -> list[tuple[str, list[tuple[list[float | None], str]]]]:
@@ -50,7 +88,7 @@ def _panels(findings: Findings) -> list[tuple[str, list[tuple[list[float | None]
         ("Lung volume, ml", [(volumes, "")]),
         ("High attenuation, %", [(haa, "")]),
         ("Mean attenuation, HU", [(mean, "")]),
-        ("Predicted risk of death, %" if findings.risk else "No risk predicted", _risks(findings)),
+        ("Risk of death, %" if findings.risk else "No risk predicted", _risks(findings)),
     ]
 
 
@@ -64,35 +102,35 @@ def _risks(findings: Findings) -> list[tuple[list[float | None], str]]:
 
 
 def _line(
-    axes: Axes, times: Sequence[float], values: Sequence[float | None], doubtful: Sequence[bool], label: str
+    area: Axes, times: Sequence[float], values: Sequence[float | None], doubtful: Sequence[bool], label: str
 ) -> None:
     known = [(t, v, d) for t, v, d in zip(times, values, doubtful, strict=True) if v is not None]
     if not known:
         return
     x, y, hollow = (list(column) for column in zip(*known, strict=True))
-    axes.plot(x, y, color=LEFT_LUNG, linewidth=1.4)
+    area.plot(x, y, color=LEFT_LUNG, linewidth=1.6)
     fill = [BACKGROUND if h else LEFT_LUNG for h in hollow]
-    axes.scatter(x, y, s=26, zorder=3, edgecolors=LEFT_LUNG, linewidths=1.3, c=fill)
+    area.scatter(x, y, s=30, zorder=3, edgecolors=LEFT_LUNG, linewidths=1.4, c=fill)
     if label:
-        axes.annotate(
+        area.annotate(
             *(label, (x[-1], y[-1]), (5, 0)),
-            textcoords="offset points", va="center", color=TEXT, fontsize=7.5, family=FONT,
+            textcoords="offset points", va="center", color=TEXT, fontsize=9, family=FONT,
         )  # fmt: skip
 
 
-def _dress(axes: Axes, times: Sequence[float], findings: Findings) -> None:
-    span = -times[0]
-    axes.set_xlim(times[0] - 0.08 * span, 0.16 * span)
-    low, high = axes.get_ylim()
+def _dress(area: Axes, times: Sequence[float], findings: Findings) -> None:
+    span = -times[0] or 1.0
+    area.set_xlim(times[0] - 0.08 * span, 0.16 * span)
+    low, high = area.get_ylim()
     # A difference that is far below what a rescan gives must not fill the plot from bottom to top.
     room = max(0.15 * (high - low), 0.02 * max(abs(low), abs(high)))
-    axes.set_ylim(low - room, high + room)
+    area.set_ylim(low - room, high + room)
     shown = _dated(times)
-    axes.set_xticks([times[k] for k in shown], [_date(findings, k) for k in shown])
-    axes.locator_params(axis="y", nbins=4)
-    axes.tick_params(colors=FAINT, labelsize=7.5, labelfontfamily=FONT)
-    axes.grid(axis="y", color=RULE, linewidth=0.5)
-    for name, spine in axes.spines.items():
+    area.set_xticks([times[k] for k in shown], [_date(findings, k) for k in shown])
+    area.locator_params(axis="y", nbins=4)
+    area.tick_params(colors=FAINT, labelsize=9, labelfontfamily=FONT)
+    area.grid(axis="y", color=RULE, linewidth=0.5)
+    for name, spine in area.spines.items():
         spine.set_visible(name in ("left", "bottom"))
         spine.set_color(RULE)
 
@@ -109,8 +147,7 @@ def _dated(times: Sequence[float]) -> list[int]:
 
 def _date(findings: Findings, scan: int) -> str:
     if scan < len(findings.trend):
-        written = findings.trend[scan].study_date.replace(".", "")
-        return f"{written[:4]}-{written[4:6]}-{written[6:8]}"
+        return day(findings.trend[scan].study_date)
     moment = None if findings.series is None else studied_at(findings.series)
     assert moment is not None  # a scan without a date is compared with nothing
     return moment.date().isoformat()

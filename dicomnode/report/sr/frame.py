@@ -1,6 +1,7 @@
 """The frame that the structured reports share: Comprehensive 3D SR with root TID 1500 (Imaging Measurement Report)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import highdicom as hd
 from highdicom.sr import CodeContentItem, CodedConcept, ContainerContentItem, ContentItem, TextContentItem
@@ -8,12 +9,13 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
 
-from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.findings import Findings, Flag
 from dicomnode.report import codes, source, stamp, uids
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, MODEL_NAME, REFUSAL, RISK, Context, Kind
-from dicomnode.report.wording import plain, warnings
+from dicomnode.report.wording import flag_line, plain, ranked, warnings, worst
 
 Group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations | hd.sr.MeasurementsAndQualitativeEvaluations
+_Group = TypeVar("_Group", bound=Group)
 
 
 def document(
@@ -78,13 +80,24 @@ def summary(outcome: Code) -> CodeContentItem:
 
 
 def preamble(findings: Findings) -> list[ContentItem]:
-    """Return what stands before any number: limits of use, then the doubts about this result, the worst first."""
-    rank = ("error", "warning", "info")
-    flags = sorted(findings.flags, key=lambda flag: rank.index(flag.severity))
+    """Return limits of use, then all doubts about this result, the worst first."""
     return [
         *(text(codes.LIMITATIONS, sentence) for sentence in warnings(findings)),
-        *(text(codes.FLAG, f"{flag.severity.upper()}: {flag.text}") for flag in flags),
+        *(text(codes.FLAG, flag_line(flag)) for flag in ranked(findings.flags)),
     ]
+
+
+def doubted(group: _Group, flags: Iterable[Flag]) -> _Group:
+    """Put the worst of these doubts into a measurement group, before its first number; return the group.
+
+    TID 1411 and 1501 are extensible: the item is one that they do not list.
+    """
+    doubt = worst(flags)
+    if doubt is not None:
+        content = group[0].ContentSequence
+        first = next((k for k, item in enumerate(content) if item.ValueType == "NUM"), len(content))
+        content.insert(first, text(codes.FLAG, flag_line(doubt)))
+    return group
 
 
 def series_used(findings: Findings) -> list[ContentItem]:
@@ -123,9 +136,13 @@ def _root(
     )
     language = hd.sr.LanguageOfContentItemAndDescendants(CodedConcept.from_code(codes.ENGLISH))
     procedure = CodeContentItem(
-        name=codes.PROCEDURE_REPORTED, value=codes.CT_UNSPECIFIED, relationship_type="HAS CONCEPT MOD"
+        name=codes.PROCEDURE_REPORTED, value=codes.CT_OF_CHEST, relationship_type="HAS CONCEPT MOD"
     )
     root.ContentSequence = hd.sr.ContentSequence([*language, *observer, procedure])
+    doubt = worst(findings.flags) if groups else None
+    if doubt is not None:
+        # Qualitative Evaluations stand last in TID 1500, after the numbers: the worst doubt must not.
+        root.ContentSequence.append(text(codes.FLAG, flag_line(doubt)))
     if groups:
         measurements = ContainerContentItem(name=codes.IMAGING_MEASUREMENTS, relationship_type="CONTAINS")
         measurements.ContentSequence = hd.sr.ContentSequence([item for group in groups for item in group])
@@ -149,7 +166,7 @@ def _separate(item: Dataset) -> None:
 
 
 def _report_procedures(report: Dataset, procedures: Sequence[Dataset]) -> None:
-    """Put the source's procedure codes, as they are, in the place of the unspecified CT."""
+    """Put the source's procedure codes, as they are, in the place of the CT of the chest."""
     if not procedures:
         return
     items: list[Dataset] = []

@@ -9,8 +9,12 @@ from pydicom.sr.coding import Code
 
 from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
 from dicomnode.report import codes, source, uids
+from dicomnode.report.comparison import comparisons, sentence
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context
+from dicomnode.report.published import REPEATABILITY_SOURCE
 from dicomnode.report.sr import frame, prior_scans
+from dicomnode.report.sr.key_images import illustrate
+from dicomnode.report.sr.numeric import measured, percentage
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, segments
 from dicomnode.report.wording import plain
 
@@ -76,7 +80,7 @@ def _sites(findings: Findings) -> list[_Site]:
 def _group(
     site: _Site, header: Dataset, seg: Dataset, findings: Findings, lungs: Lungs
 ) -> hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
-    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+    group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
             uid=uids.tracking(source.patient_key(header), site.structure), identifier=site.structure.capitalize()
         ),
@@ -109,6 +113,11 @@ def _group(
             *([*_of_parts(findings), *_of_change(findings.change)] if site.region == "lungs" else ()),
         ],
     )
+    illustrate(group, seg, site.segments)
+    doubts = findings.flags
+    if site.region == "lungs" and findings.change is not None:
+        doubts += findings.change.flags
+    return frame.doubted(group, doubts)
 
 
 def _depends_on(findings: Findings) -> str:
@@ -134,29 +143,26 @@ def _left_out(region: str, lungs: Lungs) -> list[hd.sr.Measurement]:
     if ml is None or region not in {"right", "left", "lungs"}:
         return []
     value = {"right": ml.right, "left": ml.left, "lungs": ml.total}[region]
-    return [hd.sr.Measurement(codes.LEFT_OUT, round(value, 1), codes.CUBIC_CENTIMETRE)]
+    return [measured(codes.LEFT_OUT, value, codes.CUBIC_CENTIMETRE)]
 
 
 def _measurements(volume_ml: float, q: Quantities) -> list[hd.sr.Measurement]:
     """Volume first, then the percentages that readers of interstitial disease look for, then the attenuation."""
+    hounsfield = codes.HOUNSFIELD
     return [
-        hd.sr.Measurement(codes.VOLUME, round(volume_ml, 1), codes.CUBIC_CENTIMETRE, method=codes.SUM_OF_VOXELS),
-        hd.sr.Measurement(codes.HIGH_ATTENUATION, round(q.haa_percent, 2), codes.PERCENT),
-        *(
-            []
-            if q.dense_percent is None
-            else [hd.sr.Measurement(codes.DENSE, round(q.dense_percent, 2), codes.PERCENT)]
-        ),
-        hd.sr.Measurement(codes.LOW_ATTENUATION, round(q.laa950_percent, 2), codes.PERCENT),
-        _attenuation(q.mean_hu, codes.MEAN),
-        _attenuation(q.sd_hu, codes.STANDARD_DEVIATION),
-        hd.sr.Measurement(codes.PERCENTILE_5, round(q.p05_hu, 1), codes.HOUNSFIELD),
-        hd.sr.Measurement(codes.PERCENTILE_15, round(q.p15_hu, 1), codes.HOUNSFIELD),
-        _attenuation(q.p50_hu, codes.MEDIAN),
-        hd.sr.Measurement(codes.PERCENTILE_85, round(q.p85_hu, 1), codes.HOUNSFIELD),
-        hd.sr.Measurement(codes.PERCENTILE_95, round(q.p95_hu, 1), codes.HOUNSFIELD),
-        hd.sr.Measurement(codes.ATTENUATION, round(q.skewness, 3), codes.NO_UNITS, derivation=codes.SKEWNESS),
-        hd.sr.Measurement(codes.ATTENUATION, round(q.kurtosis, 3), codes.NO_UNITS, derivation=codes.KURTOSIS),
+        measured(codes.VOLUME, volume_ml, codes.CUBIC_CENTIMETRE, method=codes.SUM_OF_VOXELS),
+        percentage(codes.HIGH_ATTENUATION, q.haa_percent),
+        *([] if q.dense_percent is None else [percentage(codes.DENSE, q.dense_percent)]),
+        percentage(codes.LOW_ATTENUATION, q.laa950_percent),
+        measured(codes.ATTENUATION, q.mean_hu, hounsfield, derivation=codes.MEAN),
+        measured(codes.ATTENUATION, q.sd_hu, hounsfield, derivation=codes.STANDARD_DEVIATION),
+        measured(codes.PERCENTILE_5, q.p05_hu, hounsfield),
+        measured(codes.PERCENTILE_15, q.p15_hu, hounsfield),
+        measured(codes.ATTENUATION, q.p50_hu, hounsfield, derivation=codes.MEDIAN),
+        measured(codes.PERCENTILE_85, q.p85_hu, hounsfield),
+        measured(codes.PERCENTILE_95, q.p95_hu, hounsfield),
+        measured(codes.ATTENUATION, q.skewness, codes.NO_UNITS, decimals=2, derivation=codes.SKEWNESS),
+        measured(codes.ATTENUATION, q.kurtosis, codes.NO_UNITS, decimals=2, derivation=codes.KURTOSIS),
     ]
 
 
@@ -167,9 +173,9 @@ def _of_parts(findings: Findings) -> list[hd.sr.Measurement]:
         q = findings.quantities.get(region)
         if q is not None:
             rows += [
-                hd.sr.Measurement(codes.REGIONAL_HIGH_ATTENUATION[region], round(q.haa_percent, 2), codes.PERCENT),
-                hd.sr.Measurement(codes.REGIONAL_LOW_ATTENUATION[region], round(q.laa950_percent, 2), codes.PERCENT),
-                hd.sr.Measurement(codes.REGIONAL_MEAN[region], round(q.mean_hu, 1), codes.HOUNSFIELD),
+                percentage(codes.REGIONAL_HIGH_ATTENUATION[region], q.haa_percent),
+                percentage(codes.REGIONAL_LOW_ATTENUATION[region], q.laa950_percent),
+                measured(codes.REGIONAL_MEAN[region], q.mean_hu, codes.HOUNSFIELD),
             ]
     return rows
 
@@ -178,13 +184,13 @@ def _of_change(change: Change | None) -> list[hd.sr.Measurement]:
     """Change since the prior study, and per year where the interval allows. Rows of this study's own time point."""
     if change is None:
         return []
-    rows = [hd.sr.Measurement(codes.CHANGE_INTERVAL, round(change.interval_days, 1), codes.DAY)]
+    rows = [measured(codes.CHANGE_INTERVAL, change.interval_days, codes.DAY)]
     for name, (concept, yearly, unit, unit_a_year) in codes.CHANGE.items():
-        delta = change.measures.get(name)
+        delta, decimals = change.measures.get(name), 1 if unit == codes.PERCENT else 0
         if delta is not None:
-            rows.append(hd.sr.Measurement(concept, round(delta.absolute, 2), unit))
+            rows.append(measured(concept, delta.absolute, unit, decimals=decimals))
         if delta is not None and delta.per_year is not None:
-            rows.append(hd.sr.Measurement(yearly, round(delta.per_year, 2), unit_a_year))
+            rows.append(measured(yearly, delta.per_year, unit_a_year, decimals=decimals))
     return rows
 
 
@@ -194,11 +200,12 @@ def _compared_with(change: Change | None) -> list[hd.sr.ContentItem]:
     doubts = " ".join(f"{flag.severity.upper()}: {flag.text}" for flag in change.flags)
     comparable = doubts or "Comparable, judging by headers and lung volumes."
     words = f"Changes since study {change.prior_study_uid}, {change.interval_days:.0f} days before. {comparable}"
-    return [frame.text(codes.COMPARED_WITH, words)]
-
-
-def _attenuation(hu: float, derivation: Code) -> hd.sr.Measurement:
-    return hd.sr.Measurement(codes.ATTENUATION, round(hu, 1), codes.HOUNSFIELD, derivation=derivation)
+    return [
+        frame.text(codes.CHANGE_IN_WORDS, sentence(change)),
+        frame.text(codes.COMPARED_WITH, words),
+        *(frame.text(codes.CHANGE_IN_WORDS, one.line) for one in comparisons(change)),
+        frame.text(codes.REPEATABILITY, REPEATABILITY_SOURCE),
+    ]
 
 
 def _note_on_radiomics(findings: Findings) -> list[hd.sr.ContentItem]:

@@ -7,6 +7,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 from dicomnode.analysis.findings import Findings, TrendPoint
 from dicomnode.report import codes, uids
 from dicomnode.report.context import MEASUREMENTS
+from dicomnode.report.numbers import probability, share, whole
 from dicomnode.report.sr import frame
 
 
@@ -46,13 +47,13 @@ def _report_of(point: TrendPoint) -> Dataset:
 
 
 def _line(point: TrendPoint, findings: Findings) -> str:
-    values = [f"volume {point.volume_ml:.0f} ml"]
+    values = [f"volume {whole(point.volume_ml)} ml"]
     if point.haa_percent is not None:
-        values.append(f"-600 to -250 HU {point.haa_percent:.1f} %")
+        values.append(f"-600 to -250 HU {share(point.haa_percent)} %")
     if point.mean_hu is not None:
-        values.append(f"mean {point.mean_hu:.0f} HU")
+        values.append(f"mean {whole(point.mean_hu)} HU")
     if point.horizons and findings.risk is not None and findings.risk.bundle_sha256 == point.bundle_sha256:
-        values += [f"risk within {h.years} y {100 * h.probability:.0f} %" for h in point.horizons]
+        values += [f"risk within {h.years} y {probability(h.probability)} %" for h in point.horizons]
     doubts = f" Not fully comparable: {', '.join(point.doubts)}." if point.doubts else ""
     when = f"{point.study_date}, {point.days_before:.0f} days before (study {point.study_uid})"
     return f"{when}: {', '.join(values)}.{doubts}"

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 from dicomnode.analysis.findings import Findings
 from dicomnode.report import codes
 from dicomnode.report.context import REFUSAL, Context
+from dicomnode.report.refused import reasons
 from dicomnode.report.sr import frame
 
 
@@ -34,14 +35,3 @@ def encode(header: Dataset, findings: Findings, context: Context) -> Dataset:
         *(frame.text(codes.REASON, sentence) for sentence in reasons(findings)),
     ]
     return frame.document(REFUSAL, [header], findings, context, evaluations=evaluations)
-
-
-def reasons(findings: Findings) -> list[str]:
-    """One sentence for each series that was rejected; one for the study where there was none."""
-    if not findings.rejected:
-        return ["No series of this study could be analysed."]
-    return [
-        f"Series {r.series_uid} ({r.modality or 'no modality'}, {r.slices} images): "
-        + ("; ".join(reason.text for reason in r.reasons) or "reason not recorded")
-        for r in findings.rejected
-    ]

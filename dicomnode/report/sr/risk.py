@@ -11,12 +11,14 @@ from pydicom.dataset import Dataset
 from dicomnode.analysis.findings import Findings, Horizon, Risk
 from dicomnode.report import codes, source, uids
 from dicomnode.report.context import MANUFACTURER, RISK, Context
+from dicomnode.report.numbers import probability, probability_range
 from dicomnode.report.sr import frame
-from dicomnode.report.wording import plain
+from dicomnode.report.sr.numeric import percentage
+from dicomnode.report.wording import has_spread, plain
 
 
 def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> Dataset:
-    """Return the risk of one analysis, with lower and upper bound of each horizon.
+    """Return the risk of one analysis, with both ends of the models' spread at each horizon.
 
     Raises:
         ValueError: the findings hold no risk.
@@ -30,9 +32,10 @@ def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> 
         headers,
         findings,
         context,
-        groups=[_group(headers, risk)],
+        groups=[frame.doubted(_group(headers, risk), (*risk.flags, *findings.flags))],
         evaluations=[
             *frame.preamble(findings),
+            *(frame.text(codes.RISK_IN_WORDS, in_words(horizon, has_spread(risk))) for horizon in risk.horizons),
             frame.text(codes.INTERVAL, interval),
             *frame.series_used(findings),
         ],
@@ -62,7 +65,11 @@ def _group(headers: Sequence[Dataset], risk: Risk) -> hd.sr.MeasurementsAndQuali
 
 def _measurements(horizon: Horizon) -> list[hd.sr.Measurement]:
     values = (horizon.probability, horizon.lower, horizon.upper)
-    return [
-        hd.sr.Measurement(code, round(100.0 * value, 1), codes.PERCENT)
-        for code, value in zip(codes.mortality(horizon.years), values, strict=True)
-    ]
+    return [percentage(code, 100.0 * value) for code, value in zip(codes.mortality(horizon.years), values, strict=True)]
+
+
+def in_words(horizon: Horizon, spread: bool) -> str:
+    """Return a horizon's risk in one line, with the models' spread where there is one."""
+    within = f"Death from any cause within {horizon.years} year{'s' if horizon.years > 1 else ''}"
+    told = f"{within}: {probability(horizon.probability)} %"
+    return f"{told}, model spread {probability_range(horizon.lower, horizon.upper)} %" if spread else told

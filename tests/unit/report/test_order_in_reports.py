@@ -100,8 +100,8 @@ def test_an_image_that_names_its_order_keeps_it() -> None:
 
 
 def test_a_code_whose_meaning_needs_another_character_set_is_left_out() -> None:
-    order = an_order(RequestedProcedureCodeSequence=[code("24627-2", "胸部")])
-    assert procedure(report(headers(), order)) == "25045-6"
+    order = an_order(RequestedProcedureCodeSequence=[code("30745-4", "胸部")])
+    assert procedure(report(headers(), order)) == "24627-2"
     (request,) = report(headers(), order).ReferencedRequestSequence
     assert request.RequestedProcedureCodeSequence[0].CodeMeaning == "胸部"  # under the item's own character set
 

@@ -8,7 +8,7 @@ from dicomnode.report import context
 from dicomnode.report.wording import DEMO, describe, is_demo, plain, warnings
 from tests.helpers import report_cases as cases
 
-KINDS = [context.SEGMENTATION, context.MEASUREMENTS, context.RISK, context.SUMMARY, context.REFUSAL]
+KINDS = [context.SEGMENTATION, context.MEASUREMENTS, context.RISK, context.SUMMARY, context.REFUSAL, context.PDF]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import pytest
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
-from dicomnode.results import encode
+from dicomnode.report.wording import is_administrative
+from dicomnode.results import encode, reader_flags
+from tests.helpers import report_cases as cases
 from tests.helpers.ct_files import ct_series, write
 
 
@@ -38,7 +40,7 @@ def test_encoding_a_restored_checkpoint_gives_the_same_bytes(analysis: Analysis,
     first = encode.encode(checkpoint, context, tmp_path / "a")
     checkpoint.save(tmp_path / "c")
     second = encode.encode(encode.AnalysisCheckpoint.restore(tmp_path / "c"), context, tmp_path / "b")
-    assert [o.name for o in first] == ["seg", "measurements", "summary"]
+    assert [o.name for o in first] == ["seg", "measurements", "summary", "pdf"]
     for a, b in zip(first, second, strict=True):
         assert a.sop_instance_uid == b.sop_instance_uid
         assert a.path.read_bytes() == b.path.read_bytes()
@@ -47,3 +49,19 @@ def test_encoding_a_restored_checkpoint_gives_the_same_bytes(analysis: Analysis,
 def test_a_refused_study_has_nothing_to_encode() -> None:
     with pytest.raises(ValueError, match="nothing to encode"):
         encode.AnalysisCheckpoint.of(analyse([], Method(ClassicalSegmenter(), None, None)))
+
+
+def test_a_refusal_is_a_page_and_a_pdf_where_a_destination_takes_them(tmp_path: Path) -> None:
+    source = tmp_path / "image.dcm"
+    source.write_bytes(cases.to_bytes(cases.synthetic(1)[0]))
+    context = encode.context(1_780_000_000.0, "NODE")
+    wanted = ("seg", "summary", "pdf")
+    made = encode.encode_refusal(cases.refused(), source, context, tmp_path, wanted)
+    assert [o.name for o in made] == ["refusal", "refusal-summary", "refusal-pdf"]
+    assert [encode.is_for(o.name, ("pdf",)) for o in made] == [True, False, True]
+    assert [o.name for o in encode.encode_refusal(cases.refused(), source, context, tmp_path)] == ["refusal"]
+
+
+def test_every_flag_about_order_and_priors_is_administrative() -> None:
+    clinical = {code for code, flag in reader_flags.FLAGS.items() if not is_administrative(flag)}
+    assert clinical == {"object-without-patient-id"}, "whose image it is, is a doubt about what was measured"

@@ -30,6 +30,6 @@ def test_an_identity_that_breaks_its_vr_refuses_or_goes_back_verbatim(keyword: s
         with mock.patch.object(series, "_METHOD", verbatim):
             findings, objects = series._go(paths, tmp_path, set())
     assert "identity-verbatim" in {flag.code for flag in findings.flags}
-    assert len(objects) == 3
+    assert len(objects) == 4
     for path in objects:
         assert pydicom.dcmread(path).get_item(keyword).value.rstrip(b" ") == value.encode()

@@ -75,18 +75,20 @@ def test_every_group_says_what_its_attenuation_depends_on() -> None:
 
 def test_the_measurements_are_the_findings(documents: dict[str, Dataset]) -> None:
     found = numbers(documents["measurements"])
-    assert len(found) == 3 * 12 + 6 * 3
+    assert len(found) == 3 * 14 + 6 * 3
     assert found[0] == ("118565006", 2321.0, "cm3")
     assert [value for concept, value, _ in found if concept == "118565006"] == [2321.0, 2000.0, 4321.0]
     assert ("ATTP15", -925.0, "[hnsf'U]") in found
     assert ("HAA600_250", 12.5, "%") in found
-    assert ("LAA950", 3.25, "%") in found
+    assert ("LAA950", 3.2, "%") in found
+    assert ("DENSE_250", 1.8, "%") in found
+    assert [value for concept, value, _ in found if concept == "LEFTOUT"] == [7.0, 5.0, 12.0]
     assert ("HAA_LOWRIM", 12.5, "%") in found
     assert ("MEAN_CORE", -796.0, "[hnsf'U]") in found
 
 
 def test_groups_refer_to_their_segments(documents: dict[str, Dataset]) -> None:
-    images = [i for i in walk(documents["measurements"]) if i.ValueType == "IMAGE"]
+    images = [i for i in walk(documents["measurements"]) if name(i) == "121191"]
     references = [i.ReferencedSOPSequence[0] for i in images]
     assert [r.ReferencedSegmentNumber for r in references] == [1, 2, [1, 2]]
     assert {r.ReferencedSOPInstanceUID for r in references} == {documents["segmentation"].SOPInstanceUID}
@@ -158,7 +160,8 @@ def test_every_report_is_for_research_and_unverified(documents: dict[str, Datase
 
 @pytest.mark.parametrize("key", ("measurements", "risk"))
 def test_doubts_stand_in_the_report_the_worst_first(documents: dict[str, Dataset], key: str) -> None:
-    doubts = [text for text in texts(documents[key]) if text.startswith(("WARNING", "INFO"))]
+    qualities = documents[key].ContentSequence[-1]
+    doubts = [text for text in texts(qualities) if text.startswith(("WARNING", "INFO"))]
     assert doubts == ["WARNING: slices are 4.0 mm apart, more than 1.5 mm", "INFO: no contrast agent was recorded"]
 
 
@@ -237,13 +240,13 @@ def test_there_is_no_predecessor_where_there_was_no_risk() -> None:
     assert "PredecessorDocumentsSequence" not in risk.encode(cases.synthetic(), FINDINGS, context)
 
 
-def test_without_procedure_codes_the_unspecified_ct_is_reported() -> None:
+def test_without_procedure_codes_a_ct_of_the_chest_is_reported() -> None:
     headers = cases.synthetic()
     for header in headers:
         del header.ProcedureCodeSequence
     assert source.procedures(headers[0]) == []
     document = risk.encode(headers, FINDINGS, cases.CONTEXT)
-    assert next(i for i in walk(document) if name(i) == "121058").ConceptCodeSequence[0].CodeValue == "25045-6"
+    assert next(i for i in walk(document) if name(i) == "121058").ConceptCodeSequence[0].CodeValue == "24627-2"
 
 
 def test_what_cannot_be_encoded_is_refused() -> None:
@@ -270,9 +273,9 @@ def test_a_horizon_is_named_as_its_bundle_declares_it() -> None:
 def test_change_is_measured_named_and_its_doubts_are_said() -> None:
     report = all_documents(cases.analysed(predicted=cases.risk(), change=cases.changed()))["measurements"]
     found = numbers(report)
-    assert ("CHG_INTERVAL", 365.2, "d") in found
+    assert ("CHG_INTERVAL", 365.0, "d") in found
     assert ("CHG_HAA", 2.5, "%") in found
-    assert ("CHY_VOLUME", 2.5, "cm3/a") in found
+    assert ("CHY_VOLUME", 2.0, "cm3/a") in found
     said = next(text for text in texts(report) if text.startswith("Changes since study 1.2.1"))
     assert "Different scanner" in said
 
@@ -336,3 +339,96 @@ def test_other_prior_scans_make_other_objects(key: str) -> None:
     again = dataclasses.replace(FOLLOWED_UP, timings_s={"encode": 1.0})
     made = [all_documents(findings)[key].SOPInstanceUID for findings in (FOLLOWED_UP, fewer, again)]
     assert made[0] == made[2] != made[1]
+
+
+def before_the_first_number(item: Dataset) -> list[Dataset]:
+    """What a reader of the tree meets first."""
+    met = list(walk(item))
+    return met[: next(k for k, one in enumerate(met) if one.ValueType == "NUM")]
+
+
+@pytest.mark.parametrize("key", ["measurements", "risk"])
+def test_the_worst_doubt_stands_before_any_number_and_in_each_group(key: str) -> None:
+    flags = (
+        Flag("contrast", "info", "contrast medium"),
+        Flag("order-not-found", "warning", "no order"),
+        Flag("thick-slices", "warning", "thick slices"),
+        Flag("cut-off-base", "error", "the base is missing"),
+    )
+    document = all_documents(dataclasses.replace(FINDINGS, flags=flags))[key]
+    doubts = [str(i.TextValue) for i in before_the_first_number(document) if name(i) == "QUALITYFLAG"]
+    assert doubts == ["ERROR: the base is missing"] * 2
+    groups = [i for i in walk(document) if i.ValueType == "CONTAINER" and name(i) == "125007"]
+    assert groups
+    for group in groups:
+        assert [str(i.TextValue) for i in before_the_first_number(group) if name(i) == "QUALITYFLAG"] == doubts[:1]
+
+
+def test_a_doubt_about_order_or_priors_is_none_about_the_numbers() -> None:
+    findings = dataclasses.replace(FINDINGS, flags=(Flag("order-not-found", "warning", "no order"),))
+    report = all_documents(findings)["measurements"]
+    assert [str(i.TextValue) for i in walk(report) if name(i) == "QUALITYFLAG"] == ["WARNING: no order"]
+    assert not [i for i in before_the_first_number(report) if name(i) == "QUALITYFLAG"]
+
+
+def test_doubts_about_the_comparison_stand_in_the_group_that_holds_it() -> None:
+    findings = dataclasses.replace(FINDINGS, flags=(), change=cases.changed())
+    report = all_documents(findings)["measurements"]
+    groups = [i for i in walk(report) if i.ValueType == "CONTAINER" and name(i) == "125007"]
+    said = [[str(i.TextValue) for i in walk(group) if name(i) == "QUALITYFLAG"] for group in groups]
+    assert said == [[], [], ["WARNING: Different scanner: was A, now B."]]
+
+
+def test_every_group_has_an_image_of_its_own_structure() -> None:
+    report = all_documents(FINDINGS)["measurements"]
+    shown = [i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in walk(report) if name(i) == "121200"]
+    # The right box is in slices 2 to 5 (of 1 to 6), the left one in 3 to 5.
+    assert shown == ["1.2.3.4.4", "1.2.3.4.4", "1.2.3.4.4"]
+
+
+def test_numbers_have_the_decimals_that_a_reader_needs(documents: dict[str, Dataset]) -> None:
+    written = {
+        (name(i), i.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue): str(
+            i.MeasuredValueSequence[0].NumericValue
+        )
+        for i in walk(documents["measurements"])
+        if i.ValueType == "NUM"
+    }
+    assert written["118565006", "cm3"] == "4321"
+    assert written["HAA600_250", "%"] == "12.5"
+    assert written["ATTP15", "[hnsf'U]"] == "-930"
+
+
+def test_attenuations_say_in_words_which_they_are(documents: dict[str, Dataset]) -> None:
+    derived = [i for i in walk(documents["measurements"]) if i.ValueType == "NUM" and name(i) == "112031"]
+    said = [str(c.TextValue) for i in derived for c in i.ContentSequence if name(c) == "121050"]
+    assert len(said) == len(derived)
+    assert said[0] == "Mean attenuation"
+
+
+def test_a_risk_is_no_certainty_in_words() -> None:
+    odd = dataclasses.replace(cases.risk(), horizons=(Horizon(1, 0.002, 0.0, 0.02), Horizon(5, 0.9996, 0.97, 1.0)))
+    report = risk.encode(cases.synthetic(), cases.analysed(predicted=odd), cases.CONTEXT)
+    said = [str(i.TextValue) for i in walk(report) if name(i) == "RISKWORDS"]
+    assert said == [
+        "Death from any cause within 1 year: <1 %, model spread <1 to 2 %",
+        "Death from any cause within 5 years: >99 %, model spread 97 to >99 %",
+    ]
+    assert ("MORT5Y", 99.96, "%") in numbers(report)
+
+
+def test_a_single_model_has_no_spread() -> None:
+    alone = dataclasses.replace(cases.risk(), horizons=(Horizon(1, 0.1, 0.1, 0.1),))
+    report = risk.encode(cases.synthetic(), cases.analysed(predicted=alone), cases.CONTEXT)
+    assert [str(i.TextValue) for i in walk(report) if name(i) == "RISKWORDS"] == [
+        "Death from any cause within 1 year: 10 %"
+    ]
+
+
+def test_the_change_is_said_in_words_with_points_and_repeatability() -> None:
+    said = texts(all_documents(cases.analysed(predicted=cases.risk(), change=cases.changed()))["measurements"])
+    assert any(
+        t.startswith("Compared with the study of 2025-01-01 (1.0 years before), high attenuation rose") for t in said
+    )
+    assert any("+2.5 points, 10.0 -> 12.5 % (+2.5 points a year)" in t for t in said)
+    assert any("Chong 2011" in t for t in said)
