@@ -25,6 +25,7 @@ from dicomnode.store.catalog.priors import FETCHED, Priors
 from dicomnode.store.catalog.procedure_steps import Steps
 from dicomnode.store.catalog.recording import Recording
 from dicomnode.store.catalog.registry import RegistryRows
+from dicomnode.store.catalog.relocation import Relocation
 from dicomnode.store.catalog.routings import Routings
 from dicomnode.store.catalog.tables import associations, deliveries, instances, jobs, priors, studies
 from dicomnode.store.catalog.workers import Workers
@@ -41,7 +42,9 @@ from dicomnode.store.records import (
 )
 
 
-class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers):
+class Catalog(
+    Recording, Commitments, HoldingsRows, Orders, Patients, Priors, RegistryRows, Relocation, Routings, Steps, Workers
+):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     # Associations
