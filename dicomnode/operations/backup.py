@@ -32,7 +32,7 @@ from dicomnode.operations.backup_format import (
     NAMED,
     SUMS,
     UNFINISHED,
-    Manifest,
+    BackupManifest,
     Sums,
     Told,
 )
@@ -53,7 +53,7 @@ _PRUNED = (*_LINKED, "audit")
 class BackupSummary:
     """What was backed up: its manifest, how many files are links to the node's own, and where the keys lie."""
 
-    manifest: Manifest
+    manifest: BackupManifest
     linked: int
     keys: Mapping[str, Path]
 
@@ -173,12 +173,17 @@ class _Making:
 
     def __init__(self, to: Path, *, link: bool) -> None:
         self.to, self._link = to, link
-        self.linked = 0
+        self._linked: set[str] = set()
         self._device = to.stat().st_dev
         log = to / _LOG
         self._digests = Sums.of(log.read_text("utf-8", "replace")).digests if log.exists() else {}
         self._bytes: dict[str, int] = {}
         self._log = log
+
+    @property
+    def linked(self) -> int:
+        """How many files are links to the node's own."""
+        return len(self._linked & self._digests.keys())
 
     def bytes_of(self, name: str, source: Path) -> int:
         """Return how much room `source` will take."""
@@ -221,12 +226,13 @@ class _Making:
             status = source.stat()
             if self._has(name, status):
                 self._bytes[name] = status.st_size
-                self.linked += target.stat().st_ino == status.st_ino
+                if target.stat().st_ino == status.st_ino:
+                    self._linked.add(name)
                 return True
             files.make_folder(target.parent)
             target.unlink(missing_ok=True)
             if link and _linked(source, target):
-                self.linked += 1
+                self._linked.add(name)
                 digest = files.sha256_of(target)
             else:
                 digest = _copied(source, target, status)
@@ -265,13 +271,13 @@ class _Making:
                 if name not in self._digests and name not in (UNFINISHED, _LOG):
                     path_here.unlink()
 
-    def finish(self, config: Config, contents: Contents, made_at: float, keys: list[str]) -> Manifest:
+    def finish(self, config: Config, contents: Contents, made_at: float, keys: list[str]) -> BackupManifest:
         """Write the lists: the backup is whole when this returns."""
         digests = {name: digest for name, digest in self._digests.items() if (self.to / name).is_file()}
         instances = contents.instance_names(config.storage.spool)
         text = Sums(digests).to_text()
         weights = config.analysis.weights
-        manifest = Manifest(
+        manifest = BackupManifest(
             dicomnode=dicomnode.__version__,
             made_at=made_at,
             database="postgresql" if config.storage.database_url else "sqlite",

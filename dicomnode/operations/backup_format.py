@@ -50,7 +50,7 @@ Told = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Manifest:
+class BackupManifest:
     """`backup.json`.
 
     Attributes:
@@ -107,7 +107,7 @@ class Sums:
         return cls({row[1]: row[0] for row in rows if len(row) == 2 and len(row[0]) == 64})
 
 
-def read(folder: Path) -> tuple[Manifest, Sums]:
+def read(folder: Path) -> tuple[BackupManifest, Sums]:
     """Read what a whole backup says of itself.
 
     Raises:
@@ -128,7 +128,7 @@ def read(folder: Path) -> tuple[Manifest, Sums]:
     if not isinstance(number, int) or number > FORMAT:
         raise UsageError(f"{folder} has format {number}, but this dicomnode reads {FORMAT}: use the version of then")
     try:
-        manifest = Manifest(**found)
+        manifest = BackupManifest(**found)
     except TypeError:
         raise SpoolError(f"{folder / MANIFEST} is damaged: take another copy of the backup") from None
     if not (folder / SUMS).is_file() or files.sha256_of(folder / SUMS) != manifest.sha256:

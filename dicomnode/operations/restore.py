@@ -26,7 +26,7 @@ from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.operations import backup_format, snapshot
 from dicomnode.operations.audited import note_command
-from dicomnode.operations.backup_format import CATALOG, CONFIGURATION, DUMP, NAMED, QUEUE, Manifest, Sums, Told
+from dicomnode.operations.backup_format import CATALOG, CONFIGURATION, DUMP, NAMED, QUEUE, BackupManifest, Sums, Told
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.store import process_names, restoring
 from dicomnode.store.catalog import migrate
@@ -55,7 +55,7 @@ class RestoreSummary:
         absent_keys: files of keys that the configuration names and that are not here.
     """
 
-    manifest: Manifest
+    manifest: BackupManifest
     instances: int
     missing: int
     jobs: int
@@ -108,7 +108,7 @@ def restore(source: Path, file: Path, told: Told, *, keys: Path | None = None) -
     return summary
 
 
-def _refuse_other_database(config: Config, manifest: Manifest) -> None:
+def _refuse_other_database(config: Config, manifest: BackupManifest) -> None:
     ours = "postgresql" if config.storage.database_url else "sqlite"
     if ours != manifest.database:
         raise UsageError(
@@ -194,7 +194,7 @@ def _refuse_without_room(placing: "_Placing", targets: Mapping[str, Path]) -> No
             )
 
 
-def _place_links(config: Config, manifest: Manifest) -> None:
+def _place_links(config: Config, manifest: BackupManifest) -> None:
     for name, to in manifest.links.items():
         link = files.inside(config.analysis.weights, name) if "/" not in to else None
         if link is not None and not link.is_symlink() and not link.exists():
@@ -215,7 +215,7 @@ def _place_databases(config: Config, placing: "_Placing", told: Told) -> None:
         snapshot.run("pg_restore", config.storage.database_url, dump, lambda: told("database", 0, 0))
 
 
-def _made_this_nodes(config: Config, manifest: Manifest, told: Told) -> RestoreSummary:
+def _made_this_nodes(config: Config, manifest: BackupManifest, told: Told) -> RestoreSummary:
     """Let the databases speak of this machine: its paths, and nobody at work."""
     told("catalogue", 0, 0)
     roots = backup_format.parts(config)
@@ -247,7 +247,7 @@ def _made_this_nodes(config: Config, manifest: Manifest, told: Told) -> RestoreS
     return RestoreSummary(manifest, instances, missing, jobs, _taken_over(config, manifest), wanted)
 
 
-def _taken_over(config: Config, manifest: Manifest) -> int:
+def _taken_over(config: Config, manifest: BackupManifest) -> int:
     if manifest.database == "sqlite" and not (config.storage.state / Path(QUEUE).name).exists():
         return 0
     queue = Queue(config)

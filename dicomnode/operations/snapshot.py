@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dicomnode.config import Config
 from dicomnode.errors import DatabaseError, SpoolError, UsageError
-from dicomnode.files import name_of
+from dicomnode.files import make_folder, name_of
 from dicomnode.operations.backup_format import CATALOG, DUMP, QUEUE, Told
 from dicomnode.store.catalog.database import BUSY_S, failure_text, make_private
 
@@ -192,6 +192,7 @@ def _reading(path: Path) -> sqlite3.Connection:
 
 
 def _copy(source: sqlite3.Connection, target: Path, what: str, told: Told) -> None:
+    make_folder(target.parent)
     target.unlink(missing_ok=True)
     make_private(str(target))
     (page_bytes,) = source.execute("PRAGMA page_size").fetchone()
@@ -225,6 +226,7 @@ class _PostgresqlSnapshot:
 
     def write(self, folder: Path, told: Told) -> list[str]:
         target = folder / DUMP
+        make_folder(target.parent)
         target.unlink(missing_ok=True)
         make_private(str(target))
         options = ["--format=custom", "--no-owner", "--no-privileges", f"--snapshot={self._name}", f"--file={target}"]

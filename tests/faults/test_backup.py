@@ -1,4 +1,4 @@
-"""A backup under load, and its restore elsewhere: every acknowledged image and every job is there, on both databases."""
+"""A backup under load, restored elsewhere: every acknowledged image and every job is there, on both databases."""
 
 import threading
 import time
