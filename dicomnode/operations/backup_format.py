@@ -173,6 +173,12 @@ def walk(part: str, root: Path) -> Iterator[tuple[str, Path]]:
                     yield str(PurePosixPath(part, *file.relative_to(root).parts)), file
 
 
+def walk_all(config: Config) -> Iterator[tuple[str, Path]]:
+    """Yield as `walk`, of every part."""
+    for part, root in parts(config).items():
+        yield from walk(part, root)
+
+
 def _belongs(part: str, name: str) -> bool:
     if name.startswith("."):
         return False
@@ -190,9 +196,12 @@ def is_beside(link: Path) -> bool:
 
 def named_files(config: Config) -> dict[str, Path]:
     """Return the files that the configuration names, by their key, such as "destination.pacs.tls_certificate"."""
-    found = {f"{key}": path for key, path in _named(config, "") if key not in _FOLDERS}
-    # What [tls] gives to every peer is one file.
-    return {key: path for key, path in found.items() if path not in [found[k] for k in found if k < key]}
+    # What [tls] gives to every peer is one file, that of the shortest key.
+    found: dict[Path, str] = {}
+    for key, path in sorted(_named(config, ""), key=lambda one: (len(one[0]), one[0])):
+        if key not in _FOLDERS:
+            found.setdefault(path, key)
+    return {key: path for path, key in found.items()}
 
 
 def _named(table: BaseModel, prefix: str) -> Iterator[tuple[str, Path]]:

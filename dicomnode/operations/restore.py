@@ -6,12 +6,11 @@ While the mark stands no node runs here. A restore that was cut short is begun a
 there and whole stay, the databases are put back afresh, so that nothing of them is changed twice.
 """
 
-import hashlib
 import os
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from dicomnode.errors import SpoolError, UsageError
 from dicomnode.operations import backup_format, snapshot
 from dicomnode.operations.audited import note_command
 from dicomnode.operations.backup_format import CATALOG, CONFIGURATION, DUMP, NAMED, QUEUE, BackupManifest, Sums, Told
+from dicomnode.operations.placing import Placing
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.store import process_names, restoring
 from dicomnode.store.catalog import migrate
@@ -35,7 +35,6 @@ from dicomnode.store.catalog.database import failure_text
 from dicomnode.store.patient_key import KEY_FILE as PATIENT_KEY
 from dicomnode.workflows.queue import Queue
 
-_CHUNK = 1 << 20
 _SPARE_BYTES = 64 << 20
 _OF_SQLITE = ("", "-wal", "-shm", "-journal")
 _TABLES = """SELECT count(*) FROM information_schema.tables
@@ -80,7 +79,7 @@ def restore(source: Path, file: Path, told: Told, *, keys: Path | None = None) -
     manifest, sums = backup_format.read(source)
     if manifest.revision > migrate.HEAD:
         raise UsageError(f"{source} was made by dicomnode {manifest.dicomnode}, which is newer than this: use that")
-    _Placing(source, sums).place(CONFIGURATION, file, keep_other=True)
+    Placing(source, sums).place(CONFIGURATION, file, keep_other=True)
     config = configuration.load(file)
     _refuse_other_database(config, manifest)
     state = config.storage.state
@@ -94,8 +93,9 @@ def restore(source: Path, file: Path, told: Told, *, keys: Path | None = None) -
             "file there (mode 0600)"
         )
     targets = _targets(config, sums)
-    placing = _Placing(source, sums)
-    _refuse_without_room(placing, targets)
+    placing = Placing(source, sums)
+    in_state = {name: state / Path(name).name for name in (CATALOG, QUEUE) if name in sums.digests}
+    _refuse_without_room(placing, targets | in_state)
     restoring.begin(state, manifest.sha256)
     placing.place_all(targets, told, resumed=is_resumed)
     _place_links(config, manifest)
@@ -176,7 +176,7 @@ def _targets(config: Config, sums: Sums) -> dict[str, Path]:
     return found
 
 
-def _refuse_without_room(placing: "_Placing", targets: Mapping[str, Path]) -> None:
+def _refuse_without_room(placing: Placing, targets: Mapping[str, Path]) -> None:
     needed: dict[int, int] = defaultdict(lambda: _SPARE_BYTES)
     somewhere: dict[int, Path] = {}
     for name, target in targets.items():
@@ -201,7 +201,7 @@ def _place_links(config: Config, manifest: BackupManifest) -> None:
             link.symlink_to(to)
 
 
-def _place_databases(config: Config, placing: "_Placing", told: Told) -> None:
+def _place_databases(config: Config, placing: Placing, told: Told) -> None:
     state = config.storage.state
     for name in (CATALOG, QUEUE):
         if name in placing.sums.digests:
@@ -255,7 +255,7 @@ def _taken_over(config: Config, manifest: BackupManifest) -> int:
         return queue.take_over()
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
-        if type(cause).__name__ == "UndefinedTable":
+        if type(cause).__name__ == "UndefinedTable" or "no such table" in str(cause):
             return 0  # no worker has ever run
         raise SpoolError(
             f"the queue cannot be read ({type(cause).__name__}): restore with dicomnode {manifest.dicomnode}, which "
@@ -263,80 +263,3 @@ def _taken_over(config: Config, manifest: BackupManifest) -> int:
         ) from None
     finally:
         queue.close()
-
-
-class _Placing:
-    """Files of the backup on their way to the node, each by its digest."""
-
-    def __init__(self, source: Path, sums: Sums) -> None:
-        self.source, self.sums = source, sums
-
-    def size(self, name: str) -> int:
-        """Bytes; raises SpoolError where it is missing."""
-        try:
-            return (self.source / name).stat().st_size
-        except OSError as error:
-            raise self._damaged(name, error.strerror or "unreadable") from error
-
-    def place_all(self, targets: Mapping[str, Path], told: Told, *, resumed: bool) -> None:
-        """Place every file."""
-        total = sum(map(self.size, targets))
-        done = 0
-        for name, target in targets.items():
-            self.place(name, target, replace=resumed and not name.startswith(("weights/", "configuration/")))
-            done += self.size(name)
-            told("files", done, total)
-
-    def place(self, name: str, target: Path, *, replace: bool = False, keep_other: bool = False) -> None:
-        """Place one file; what is there and the same stays.
-
-        Args:
-            name: in the backup.
-            target: where to.
-            replace: something else that is there is what an earlier try has left of it.
-            keep_other: something else that is there stays.
-
-        Raises:
-            UsageError: something else is there.
-            SpoolError: the backup is damaged.
-        """
-        if target.exists():
-            if keep_other or files.sha256_of(target) == self.sums.digests[name]:
-                return
-            if not replace:
-                raise UsageError(f"{target} is there, and is not that of the backup: move it away")
-        files.make_folder(target.parent)
-        temporary = target.with_name(f".{target.name}.part")
-        try:
-            with open(temporary, "wb", opener=files.private_opener) as writing:
-                found = self._read(name, writing.write)
-            self._refuse_other(name, found)
-            status = (self.source / name).stat()
-            os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-    def check(self, name: str) -> None:
-        """Raise SpoolError where a file of the backup is damaged."""
-        self._refuse_other(name, self._read(name, lambda _: None))
-
-    def _refuse_other(self, name: str, digest: str) -> None:
-        if digest != self.sums.digests[name]:
-            raise self._damaged(name, "its digest is not that of SHA256SUMS")
-
-    def _read(self, name: str, put: Callable[[bytes], object]) -> str:
-        digest = hashlib.sha256()
-        try:
-            reading = (self.source / name).open("rb")
-        except OSError as error:
-            raise self._damaged(name, error.strerror or "unreadable") from error
-        with reading:
-            while piece := reading.read(_CHUNK):
-                digest.update(piece)
-                put(piece)
-        return digest.hexdigest()
-
-    def _damaged(self, name: str, why: str) -> SpoolError:
-        return SpoolError(f"{self.source / name}: {why}; take this file from another copy of the backup, then again")
