@@ -55,6 +55,10 @@ def restore(
     source: Annotated[Path, typer.Argument(metavar="FROM", help="The folder of a whole backup.")],
     config_file: ConfigOption = DEFAULT_CONFIG,
     keys: Annotated[Path | None, typer.Option(help="The folder that `backup --keys` wrote.")] = None,
+    new_patient_key: Annotated[
+        bool,
+        typer.Option("--new-patient-key", help="The key is lost: make a new one. Prior scans of before are not found."),
+    ] = False,
 ) -> None:
     """Restore a node from a backup, into empty folders and an empty database.
 
@@ -66,7 +70,7 @@ def restore(
     from dicomnode.operations import restore as operation
 
     with _bars() as told:
-        done = operation.restore(source, config_file, told, keys=keys)
+        done = operation.restore(source, config_file, told, keys=keys, new_patient_key=new_patient_key)
     typer.echo(
         f"restored: {done.instances} images, {done.jobs} jobs; {done.taken_over} begun workflows are queued again"
     )

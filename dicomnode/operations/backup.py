@@ -24,6 +24,7 @@ from dicomnode.operations import backup_format, snapshot
 from dicomnode.operations.audited import note_command
 from dicomnode.operations.backup_folder import BackupFolder
 from dicomnode.operations.backup_format import CONFIGURATION, MANIFEST, NAMED, UNFINISHED, BackupManifest, Told
+from dicomnode.store import restoring
 
 #: Beside what is copied: the lists, folders, blocks.
 _SPARE_BYTES = 64 << 20
@@ -53,8 +54,9 @@ def backup(
 
     Raises:
         UsageError: `to` is in use, or not suitable.
-        SpoolError: no room, the database failed, a file cannot be read.
+        SpoolError: no room, the database failed, a file cannot be read, or a restore into the node was cut short.
     """
+    restoring.refuse(config.storage.state)
     _refuse_place(config, to, keys)
     note_command(config, "backup", {"to": str(to)})
     with _alone(config, to):

@@ -135,6 +135,7 @@ class BackupFolder:
             made_at=made_at,
             database="postgresql" if config.storage.database_url else "sqlite",
             revision=contents.revision,
+            patient_key=contents.patient_key,
             folders=contents.folders(backup_format.parts(config)),
             links={p.name: str(p.readlink()) for p in _entries(weights) if backup_format.is_beside(p)},
             keys=keys,

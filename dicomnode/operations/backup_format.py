@@ -58,6 +58,7 @@ class BackupManifest:
         made_at: UTC seconds since 1970 at which the databases were as they are here.
         database: "sqlite" or "postgresql".
         revision: of the catalogue.
+        patient_key: the fingerprint of the catalogue's key; "" where it has none yet.
         folders: where the parts lay, by their names: each folder as the configuration and the catalogue spell it.
         links: by its name, where a link in the weights' folder led.
         keys: the files that belong to it and are not in it.
@@ -74,6 +75,7 @@ class BackupManifest:
     made_at: float
     database: str
     revision: str
+    patient_key: str
     folders: dict[str, list[str]]
     links: dict[str, str]
     keys: list[str]

@@ -25,12 +25,22 @@ class Placing:
         except OSError as error:
             raise self._damaged(name, error.strerror or "unreadable") from error
 
+    def refuse_others(self, targets: Mapping[str, Path]) -> None:
+        """Raise UsageError where something else is there than the backup has."""
+        for name, target in targets.items():
+            if target.exists() and files.sha256_of(target) != self.sums.digests[name]:
+                raise UsageError(f"{target} is there, and is not that of the backup: move it away")
+
     def place_all(self, targets: Mapping[str, Path], told: Told, *, resumed: bool) -> None:
-        """Place every file."""
+        """Place every file; of the files that the configuration names, those of this machine stay.
+
+        `resumed`: what is there of the node's own folders is what an earlier try has left.
+        """
         total = sum(map(self.size, targets))
         done = 0
         for name, target in targets.items():
-            self.place(name, target, replace=resumed and not name.startswith(("weights/", "configuration/")))
+            is_named = name.startswith("configuration/")
+            self.place(name, target, replace=resumed and not name.startswith("weights/"), keep_other=is_named)
             done += self.size(name)
             told("files", done, total)
 

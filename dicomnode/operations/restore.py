@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from sqlalchemy import create_engine, delete, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode import config as configuration
@@ -28,14 +29,18 @@ from dicomnode.operations.audited import note_command
 from dicomnode.operations.backup_format import CATALOG, CONFIGURATION, DUMP, NAMED, QUEUE, BackupManifest, Sums, Told
 from dicomnode.operations.placing import Placing
 from dicomnode.reception.reconcile import all_instances
-from dicomnode.store import process_names, restoring
+from dicomnode.registry.key import KEY_FILE as PSEUDONYMS_KEY
+from dicomnode.store import patient_key, process_names, restoring
 from dicomnode.store.catalog import migrate
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.catalog.database import failure_text
+from dicomnode.store.catalog.database import database_error, failure_text
+from dicomnode.store.catalog.tables import patient_keys
 from dicomnode.store.patient_key import KEY_FILE as PATIENT_KEY
 from dicomnode.workflows.queue import Queue
 
 _SPARE_BYTES = 64 << 20
+#: Made by the node: no other can take their place. A certificate's key may be this machine's own.
+_OWN_KEYS = (PATIENT_KEY, PSEUDONYMS_KEY)
 _OF_SQLITE = ("", "-wal", "-shm", "-journal")
 _TABLES = """SELECT count(*) FROM information_schema.tables
              WHERE table_schema NOT IN ('information_schema', 'pg_catalog')"""
@@ -62,7 +67,9 @@ class RestoreSummary:
     absent_keys: Mapping[str, Path]
 
 
-def restore(source: Path, file: Path, told: Told, *, keys: Path | None = None) -> RestoreSummary:
+def restore(
+    source: Path, file: Path, told: Told, *, keys: Path | None = None, new_patient_key: bool = False
+) -> RestoreSummary:
     """Restore a backup, or go on with a restore that was cut short.
 
     Args:
@@ -70,10 +77,11 @@ def restore(source: Path, file: Path, told: Told, *, keys: Path | None = None) -
         file: the configuration file; where there is none, the one of the backup is written.
         told: of progress.
         keys: the folder of the keys; None: they lie where the configuration says.
+        new_patient_key: the catalogue's key is lost: make a new one.
 
     Raises:
         UsageError: no whole backup, or something is there already.
-        SpoolError: the backup is damaged, there is no room, the database failed.
+        SpoolError: the backup is damaged, there is no room, the key is another's, the database failed.
         ConfigurationError: the configuration is wrong here.
     """
     manifest, sums = backup_format.read(source)
@@ -87,19 +95,19 @@ def restore(source: Path, file: Path, told: Told, *, keys: Path | None = None) -
     if not is_resumed:
         _refuse_occupied(config)
     _place_keys(config, keys)
-    if not (state / PATIENT_KEY).is_file():
-        raise UsageError(
-            f"{state / PATIENT_KEY} is missing: the key is not in the backup. Give its folder with --keys, or copy the "
-            "file there (mode 0600)"
-        )
+    if not new_patient_key:
+        _refuse_other_key(state, manifest)
     targets = _targets(config, sums)
     placing = Placing(source, sums)
+    placing.refuse_others({name: path for name, path in targets.items() if name.startswith("weights/")})
     in_state = {name: state / Path(name).name for name in (CATALOG, QUEUE) if name in sums.digests}
     _refuse_without_room(placing, targets | in_state)
     restoring.begin(state, manifest.sha256)
     placing.place_all(targets, told, resumed=is_resumed)
     _place_links(config, manifest)
     _place_databases(config, placing, told)
+    if new_patient_key:
+        _forget_key(config)
     summary = _made_this_nodes(config, manifest, told)
     told("writing to the disk", 0, 0)
     os.sync()
@@ -124,7 +132,7 @@ def _refuse_occupied(config: Config) -> None:
             f"{state}: the restore of another backup was cut short; finish that one, or remove the node's folders"
         )
     for part, root in (*backup_format.parts(config).items(), ("state", state)):
-        allowed = {PATIENT_KEY} if part == "state" else {"pseudonyms.key"} if part == "registry" else set()
+        allowed = {PATIENT_KEY} if part == "state" else {PSEUDONYMS_KEY} if part == "registry" else set()
         found = next(
             (Path(f, n) for f, _, names in os.walk(root) for n in names if n not in allowed and not _is_lock(n)), None
         )
@@ -158,8 +166,31 @@ def _place_keys(config: Config, folder: Path | None) -> None:
         content = (folder / key).read_bytes()
         if not path.exists():
             files.write_whole(path, content)
-        elif path.read_bytes() != content:
+        elif key in _OWN_KEYS and path.read_bytes() != content:
             raise UsageError(f"{path} is there, and is not the {key} of {folder}: move it away, or leave out --keys")
+
+
+def _refuse_other_key(state: Path, manifest: BackupManifest) -> None:
+    if not (state / PATIENT_KEY).is_file():
+        raise UsageError(
+            f"{state / PATIENT_KEY} is missing: the key is not in the backup. Give its folder with --keys, or copy the "
+            "file there (mode 0600); if it is lost, --new-patient-key makes a new one, and prior scans that came "
+            "before are not found any more"
+        )
+    patient_key.load(state, manifest.patient_key or None)
+
+
+def _forget_key(config: Config) -> None:
+    """Let the catalogue take any key: the one that is in its folder, or the one that is made there."""
+    engine = create_engine(config.catalog_url)
+    try:
+        with engine.begin() as connection:
+            if inspect(connection).has_table(patient_keys.name):
+                connection.execute(delete(patient_keys))
+    except SQLAlchemyError as error:
+        raise database_error(error) from error
+    finally:
+        engine.dispose()
 
 
 def _targets(config: Config, sums: Sums) -> dict[str, Path]:

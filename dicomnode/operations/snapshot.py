@@ -28,6 +28,8 @@ from dicomnode.files import make_folder, name_of
 from dicomnode.operations.backup_format import CATALOG, DUMP, QUEUE, Told
 from dicomnode.store.catalog.database import BUSY_S, failure_text, make_private
 
+#: The catalogue's revision that brought the patients' key.
+_KEYED = "0010"
 _PAGES = 4096
 _LOOK_S = 0.2
 
@@ -38,6 +40,7 @@ class Contents:
 
     Attributes:
         revision: of its tables.
+        patient_key: the fingerprint of the key under which it knows patients; "" before there was one.
         instances: the path of each.
         objects: the paths of what was, or is to be, delivered.
         volumes: the paths of the registry's volumes.
@@ -46,6 +49,7 @@ class Contents:
     """
 
     revision: str
+    patient_key: str
     instances: frozenset[str]
     objects: frozenset[str]
     volumes: frozenset[str]
@@ -128,8 +132,11 @@ def _contents(connection: Any) -> Contents:
     def column(query: str) -> list[Any]:
         return [row[0] for row in connection.execute(query).fetchall()]
 
+    revision = column("SELECT version_num FROM alembic_version")[0]
+    keys = column("SELECT fingerprint FROM patient_keys") if revision >= _KEYED else []
     return Contents(
-        column("SELECT version_num FROM alembic_version")[0],
+        revision,
+        keys[0] if keys else "",
         frozenset(column("SELECT path FROM instances")),
         frozenset(column("SELECT path FROM deliveries")),
         frozenset(column("SELECT volume FROM registry_scans WHERE volume <> ''")),

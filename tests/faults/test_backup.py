@@ -1,9 +1,11 @@
 """A backup under load, restored elsewhere: every acknowledged image and every job is there, on both databases."""
 
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from dicomnode.operations.backup import backup
 from dicomnode.operations.restore import restore
 from dicomnode.reception import spooled
 from dicomnode.reception.reconcile import all_instances
+from dicomnode.report.uids import derive
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows import runtime, study
 from tests.faults.station import Pacs, Station, running
-from tests.faults.studies import make_study, study_uid
+from tests.faults.studies import make_study, study_uid, write
 from tests.helpers.databases import PostgreSQL
 from tests.helpers.waiting import until
 
@@ -50,13 +53,18 @@ class Load:
         self._thread.start()
 
     def _run(self) -> None:
+        slices = [pydicom.dcmread(path) for path in sorted(self._source.glob("*.dcm"))[:4]]
         number = 0
         while not self._stop.is_set():
             number += 1
             name = f"load{number}"
-            files = make_study(self._source, self._folder / name, name, every=20)
-            uids = [str(pydicom.dcmread(f, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for f in files]
-            self._station.send(files)
+            (self._folder / name).mkdir(parents=True)
+            uids = [derive("test instance", name, str(n)) for n in range(len(slices))]
+            for dataset, uid in zip(slices, uids, strict=True):
+                dataset.StudyInstanceUID, dataset.PatientID = study_uid(name), name
+                dataset.SeriesInstanceUID = derive("test series", name)
+                write(dataset, self._folder / name / f"{uid}.dcm", uid)
+            self._station.send(sorted((self._folder / name).iterdir()))
             self.acknowledged |= dict.fromkeys(uids, time.time())
             self.studies.append(study_uid(name))
 
@@ -166,3 +174,7 @@ def check_databases(there: config.Config, before: dict[tuple[str, int], str], ol
         planned = [d for key in jobs for d in catalog.deliveries(*key)]
         assert planned and all(Path(d.path).is_file() and old not in Path(d.path).parents for d in planned)
         assert all(Path(i.path).is_relative_to(there.storage.spool) for i in all_instances(catalog))
+    if not there.storage.database_url:
+        for name in ("catalog.sqlite", "queue.sqlite"):
+            with closing(sqlite3.connect(there.storage.state / name)) as connection:
+                assert str(old) not in "\n".join(connection.iterdump()), f"{name} still names the folder of before"

@@ -228,6 +228,23 @@ def test_without_the_patients_key_nothing_is_restored(node: SmallNode, tmp_path:
     assert files_of(tmp_path / "there") == []
 
 
+def test_the_key_of_another_node_is_noticed_before_anything_is_restored(node: SmallNode, tmp_path: Path) -> None:
+    node.backup(tmp_path / "backup")
+    write_whole(tmp_path / "keys" / "patient.key", b"k" * 32)
+    with pytest.raises(SpoolError, match="is not the key of this catalogue"):
+        restored(tmp_path)
+    assert files_of(tmp_path / "there") == []
+
+
+def test_a_node_whose_key_is_lost_is_restored_with_a_new_one(node: SmallNode, tmp_path: Path) -> None:
+    node.backup(tmp_path / "backup")
+    there = tmp_path / "there" / "ae_config.toml"
+    restore(tmp_path / "backup", there, lambda *_: None, new_patient_key=True)
+    assert len(images(config.load(there))) == 3
+    key = (tmp_path / "there" / "var" / "state" / "patient.key").read_bytes()
+    assert key != (node.config.storage.state / "patient.key").read_bytes()
+
+
 def test_room_is_looked_for_first(node: SmallNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as full:
         full.setattr(making.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
@@ -308,6 +325,32 @@ def test_the_bundle_in_service_comes_along(tmp_path: Path) -> None:
     assert (there / "current").readlink() == Path("new-2")
     assert (there / "current" / "model.toml").read_text() == "new-2"
     assert (there / "old-1" / "model.toml").exists() and (there / "promotions.jsonl").exists()
+
+
+def test_another_bundle_of_the_same_name_is_refused_before_anything_is_restored(tmp_path: Path) -> None:
+    node = SmallNode(tmp_path / "here")
+    write_whole(node.config.analysis.weights / "one" / "model.toml", "theirs")
+    node.backup(tmp_path / "backup", keys=tmp_path / "keys")
+    node.catalog.close()
+    write_whole(tmp_path / "there" / "weights" / "one" / "model.toml", "mine")
+    with pytest.raises(UsageError, match="is not that of the backup"):
+        restored(tmp_path)
+    assert files_of(tmp_path / "there") == []
+
+
+def test_certificates_of_the_new_machine_stay(tmp_path: Path) -> None:
+    more = '[tls]\ncertificate = "node.crt"\nkey = "node.pem"\nca_file = "ca.crt"\n'
+    node = SmallNode(tmp_path / "here", more)
+    for name in ("node.crt", "node.pem", "ca.crt"):
+        write_whole(tmp_path / "here" / name, "old")
+    node.backup(tmp_path / "backup", keys=tmp_path / "keys")
+    node.catalog.close()
+    for name in ("node.crt", "node.pem"):
+        write_whole(tmp_path / "there" / name, "new")
+    restored(tmp_path)
+    assert [(tmp_path / "there" / name).read_text() for name in ("node.crt", "node.pem", "ca.crt")] == [
+        "new", "new", "old",
+    ]  # fmt: skip
 
 
 def test_a_catalogue_whose_paths_lead_through_a_link_is_restored(tmp_path: Path) -> None:
