@@ -69,7 +69,7 @@ def backup(
             names = taken.write(to, told)
             contents = taken.contents
         for name in names:
-            making.note(name, files.sha256_of(to / name), (to / name).stat().st_size)
+            making.note(name, files.sha256_of(to / name))
         seen = making.take_all(config, told, "new files")
         for key, path in backup_format.plain_files(config).items():
             if path.is_file():

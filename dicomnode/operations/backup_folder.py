@@ -30,7 +30,6 @@ class BackupFolder:
         self._device = to.stat().st_dev
         log = to / _LOG
         self._digests = Sums.of(log.read_text("utf-8", "replace")).digests if log.exists() else {}
-        self._bytes: dict[str, int] = {}
         self._log = log
 
     @property
@@ -78,7 +77,6 @@ class BackupFolder:
         try:
             status = source.stat()
             if self._has(name, status):
-                self._bytes[name] = status.st_size
                 if target.stat().st_ino == status.st_ino:
                     self._linked.add(name)
                 return True
@@ -96,12 +94,12 @@ class BackupFolder:
                 f"{error.filename or source}: {error.strerror}; check the rights, and the room in {self.to}, then run "
                 "the same command again: it resumes"
             ) from error
-        self.note(name, digest, target.stat().st_size)
+        self.note(name, digest)
         return True
 
-    def note(self, name: str, digest: str, size: int) -> None:
+    def note(self, name: str, digest: str) -> None:
         """Note that a file is here, whole and synced."""
-        self._digests[name], self._bytes[name] = digest, size
+        self._digests[name] = digest
         with open(self._log, "a", encoding="utf-8", opener=files.private_opener) as log:
             log.write(f"{digest}  {name}\n")
 
@@ -113,9 +111,7 @@ class BackupFolder:
             if part not in _LINKED or name in seen:
                 continue
             known = name in instances or (part == "results" and rest.partition("/")[0] in contents.studies_here)
-            if known and (self.to / name).exists():
-                self._bytes.setdefault(name, (self.to / name).stat().st_size)
-            else:
+            if not known:
                 del self._digests[name]
         for folder, _, names in os.walk(self.to):
             for one in names:
@@ -140,7 +136,7 @@ class BackupFolder:
             links={p.name: str(p.readlink()) for p in _entries(weights) if backup_format.is_beside(p)},
             keys=keys,
             files=len(digests),
-            bytes=sum(self._bytes[name] for name in digests),
+            bytes=sum((self.to / name).stat().st_size for name in digests),
             sha256=hashlib.sha256(text.encode()).hexdigest(),
             instances=len(contents.instances),
             jobs=contents.jobs,
