@@ -64,8 +64,8 @@ def backup(
         making = BackupFolder(to, link=link)
         _refuse_without_room(config, making)
         making.take_all(config, told, "files")
+        made_at = time.time()
         with snapshot.take(config) as taken:
-            made_at = time.time()
             names = taken.write(to, told)
             contents = taken.contents
         for name in names:

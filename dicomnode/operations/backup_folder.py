@@ -9,7 +9,7 @@ from dicomnode import files
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.operations import backup_format
-from dicomnode.operations.backup_format import MANIFEST, SUMS, UNFINISHED, BackupManifest, Sums, Told
+from dicomnode.operations.backup_format import MANIFEST, SUMS, BackupManifest, Sums, Told
 from dicomnode.operations.snapshot import Contents
 
 #: The log of what is there already, by which a backup that was cut short goes on.
@@ -113,12 +113,11 @@ class BackupFolder:
             known = name in instances or (part == "results" and rest.partition("/")[0] in contents.studies_here)
             if not known:
                 del self._digests[name]
-        for folder, _, names in os.walk(self.to):
-            for one in names:
-                path_here = Path(folder, one)
-                name = str(path_here.relative_to(self.to))
-                if name not in self._digests and name not in (UNFINISHED, _LOG):
-                    path_here.unlink()
+        for part in (*backup_format.parts(config), "database", "configuration"):
+            for folder, _, names in os.walk(self.to / part):
+                for path in (Path(folder, one) for one in names):
+                    if str(path.relative_to(self.to)) not in self._digests:
+                        path.unlink()
 
     def finish(self, config: Config, contents: Contents, made_at: float, keys: list[str]) -> BackupManifest:
         """Write the lists: the backup is whole when this returns."""
@@ -170,7 +169,7 @@ def _size(path: Path) -> int:
 def _linked(source: Path, target: Path) -> bool:
     """Whether `target` is now another name of `source`. Another disk, or a file system without links: it is not."""
     try:
-        os.link(source.resolve(), target)
+        os.link(source, target)
     except FileNotFoundError:
         raise
     except OSError:

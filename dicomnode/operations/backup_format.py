@@ -55,7 +55,7 @@ class BackupManifest:
 
     Attributes:
         dicomnode: the version that made it.
-        made_at: UTC seconds since 1970 at which the databases were as they are here.
+        made_at: UTC seconds since 1970: what was acknowledged, or done, by then is in it.
         database: "sqlite" or "postgresql".
         revision: of the catalogue.
         patient_key: the fingerprint of the catalogue's key; "" where it has none yet.

@@ -105,7 +105,7 @@ def restore(
     restoring.begin(state, manifest.sha256)
     placing.place_all(targets, told, resumed=is_resumed)
     _place_links(config, manifest)
-    _place_databases(config, placing, told)
+    _place_databases(config, placing, told, resumed=is_resumed)
     if new_patient_key:
         _forget_key(config)
     summary = _made_this_nodes(config, manifest, told)
@@ -232,7 +232,7 @@ def _place_links(config: Config, manifest: BackupManifest) -> None:
             link.symlink_to(to)
 
 
-def _place_databases(config: Config, placing: Placing, told: Told) -> None:
+def _place_databases(config: Config, placing: Placing, told: Told, *, resumed: bool) -> None:
     state = config.storage.state
     for name in (CATALOG, QUEUE):
         if name in placing.sums.digests:
@@ -241,9 +241,11 @@ def _place_databases(config: Config, placing: Placing, told: Told) -> None:
             placing.place(name, state / Path(name).name)
     if DUMP in placing.sums.digests:
         placing.check(DUMP)
-        options = ["--clean", "--if-exists", "--no-owner", "--no-privileges", "--single-transaction"]
-        dump = [*options, "--exit-on-error", str(placing.source / DUMP)]
-        snapshot.run("pg_restore", config.storage.database_url, dump, lambda: told("database", 0, 0))
+        # All or nothing; what an earlier try has brought makes place.
+        options = ["--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error"]
+        again = ["--clean", "--if-exists"] if resumed else []
+        given = [*options, *again, str(placing.source / DUMP)]
+        snapshot.run("pg_restore", config.storage.database_url, given, lambda: told("database", 0, 0))
 
 
 def _made_this_nodes(config: Config, manifest: BackupManifest, told: Told) -> RestoreSummary:

@@ -97,7 +97,7 @@ def test_a_backup_under_load_is_the_whole_node_elsewhere(
     def analysing(work: Any, study_uid_: str, generation: int) -> str:
         if study_uid_ == study_uid("begun") and not go_on.is_set():
             blocked.set()
-            go_on.wait(120)
+            go_on.wait(600)
         return analyse(work, study_uid_, generation)
 
     monkeypatch.setattr(study, "analyse_study", analysing)
@@ -120,10 +120,11 @@ def test_a_backup_under_load_is_the_whole_node_elsewhere(
             until("load", lambda: len(load.studies) > 1, 60)
             try:
                 made = backup(first.config, first.path, tmp_path / "backup", quiet, keys=tmp_path / "keys")
+                before = {(j.study_uid, j.generation): j.state for j in first.catalog.jobs()}
             finally:
                 load.stop()
                 go_on.set()
-            before = {(j.study_uid, j.generation): j.state for j in first.catalog.jobs()}
+            assert before[study_uid("begun"), 1] == "running"
             runtime.stop(0)
             first._running = False
 

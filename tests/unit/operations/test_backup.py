@@ -175,7 +175,7 @@ def test_no_node_starts_on_half_a_restore_and_the_restore_goes_on(
 ) -> None:
     node.backup(tmp_path / "backup", keys=tmp_path / "keys")
     with monkeypatch.context() as cut:
-        cut.setattr(restoring_, "_place_databases", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        cut.setattr(restoring_, "_place_databases", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             restored(tmp_path)
     there = config.load(tmp_path / "there" / "ae_config.toml")
