@@ -18,9 +18,9 @@ def begun(state: Path) -> str | None:
     """Return the digest of the backup whose restore has begun and not ended; "" where the mark cannot be read."""
     try:
         return str(json.loads((state / MARK).read_text("utf-8"))["backup"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError:
+        return None  # there is none; a folder that cannot be read is told where it is used
+    except (ValueError, KeyError, TypeError):
         return ""
 
 

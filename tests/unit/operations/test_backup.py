@@ -8,8 +8,10 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
 from dicomnode import config
+from dicomnode.cli import app
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.files import write_whole
 from dicomnode.operations import backup as making
@@ -97,6 +99,18 @@ def test_a_node_goes_elsewhere(node: SmallNode, tmp_path: Path) -> None:
     assert images(there) == {f"{SERIES}.{n}": b"metaimage %d" % n for n in range(3)}
     checked = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "backup", check=False)
     assert checked.returncode == 0
+
+
+def test_the_commands_say_what_was_done(node: SmallNode, tmp_path: Path) -> None:
+    keys = ["--keys", str(tmp_path / "keys")]
+    said = CliRunner().invoke(app, ["backup", str(tmp_path / "backup"), "--config", str(node.path), *keys])
+    assert said.exit_code == 0, said.output
+    for words in ("is whole: 3 images, 0 jobs", "links to the node's own: copy the folder", "patient.key"):
+        assert words in said.output
+    there = tmp_path / "there" / "ae_config.toml"
+    said = CliRunner().invoke(app, ["restore", str(tmp_path / "backup"), "--config", str(there), *keys])
+    assert said.exit_code == 0, said.output
+    assert "restored: 3 images, 0 jobs" in said.output
 
 
 def test_a_backup_that_was_cut_short_is_not_whole_and_goes_on(
