@@ -1,10 +1,13 @@
 """A backup under load, restored elsewhere: every acknowledged image and every job is there, on both databases."""
 
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,14 @@ from dicomnode.operations.restore import restore
 from dicomnode.reception import spooled
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.report.uids import derive
+from dicomnode.store import restoring
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows import runtime, study
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid, write
 from tests.helpers.databases import PostgreSQL
+from tests.helpers.running import dicomnode
+from tests.helpers.small_node import STUDY, SmallNode
 from tests.helpers.waiting import until
 
 
@@ -179,3 +185,38 @@ def check_databases(there: config.Config, before: dict[tuple[str, int], str], ol
         for name in ("catalog.sqlite", "queue.sqlite"):
             with closing(sqlite3.connect(there.storage.state / name)) as connection:
                 assert str(old) not in "\n".join(connection.iterdump()), f"{name} still names the folder of before"
+
+
+def test_backup_and_restore_outlive_sigkill(tmp_path: Path) -> None:
+    node = SmallNode(tmp_path / "here", images=150, size=100_000)
+    keys = ["--keys", tmp_path / "keys"]
+    there = tmp_path / "there" / "ae_config.toml"
+    making = ["backup", tmp_path / "backup", "--copy", "--config", node.path, *keys]
+    restoring_it = ["restore", tmp_path / "backup", "--config", there, *keys]
+    killed = [killed_at(making, tmp_path / "backup", count) for count in (10, 60, 110)]
+    if not (tmp_path / "backup" / "backup.json").exists():
+        assert dicomnode(*restoring_it).returncode == 2
+        done = dicomnode(*making)
+        assert done.returncode == 0, done.stderr
+    killed += [killed_at(restoring_it, tmp_path / "there", count) for count in (10, 60, 110)]
+    if restoring.begun(tmp_path / "there" / "var" / "state") is not None:
+        assert "cut short" in dicomnode("serve", "--config", there).stderr
+        done = dicomnode(*restoring_it)
+        assert done.returncode == 0, done.stderr
+    assert any(killed), "they were always faster"
+    config_ = config.load(there)
+    catalog = Catalog.open(config_.catalog_url, config_.storage.state)
+    with running(catalog, node.catalog):
+        held = {i.sop_instance_uid: Path(i.path).read_bytes() for i in catalog.instances(STUDY)}
+        assert held == {i.sop_instance_uid: Path(i.path).read_bytes() for i in node.catalog.instances(STUDY)}
+    assert len(held) == 150
+    assert not [path for path in tmp_path.rglob("*.part") if "incoming" not in path.parts]
+
+
+def killed_at(command: Sequence[str | Path], folder: Path, count: int) -> bool:
+    """Kill the command when `folder` holds so many images; False where it had ended by then."""
+    arguments = [sys.executable, "-m", "dicomnode", *map(str, command)]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until("so far", lambda: process.poll() is not None or sum(1 for _ in folder.rglob("*.dcm")) >= count, 60)
+    process.kill()
+    return process.wait() == -signal.SIGKILL
