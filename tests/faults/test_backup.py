@@ -25,6 +25,7 @@ from dicomnode.report.uids import derive
 from dicomnode.store import restoring
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows import runtime, study
+from tests.conftest import ROOT
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid, write
 from tests.helpers.databases import PostgreSQL
@@ -210,13 +211,14 @@ def test_backup_and_restore_outlive_sigkill(tmp_path: Path) -> None:
         held = {i.sop_instance_uid: Path(i.path).read_bytes() for i in catalog.instances(STUDY)}
         assert held == {i.sop_instance_uid: Path(i.path).read_bytes() for i in node.catalog.instances(STUDY)}
     assert len(held) == 150
-    assert not [path for path in tmp_path.rglob("*.part") if "incoming" not in path.parts]
+    for spool in (tmp_path / "backup" / "spool", config_.storage.spool):
+        assert not list(spool.rglob("*.part"))
 
 
 def killed_at(command: Sequence[str | Path], folder: Path, count: int) -> bool:
     """Kill the command when `folder` holds so many images; False where it had ended by then."""
     arguments = [sys.executable, "-m", "dicomnode", *map(str, command)]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until("so far", lambda: process.poll() is not None or sum(1 for _ in folder.rglob("*.dcm")) >= count, 60)
     process.kill()
     return process.wait() == -signal.SIGKILL
