@@ -15,7 +15,7 @@ from dicomnode.cli import app
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.files import write_whole
 from dicomnode.operations import backup as making
-from dicomnode.operations import backup_folder, backup_format
+from dicomnode.operations import backup_folder, backup_format, checks
 from dicomnode.operations import restore as restoring_
 from dicomnode.operations.backup import backup
 from dicomnode.operations.restore import restore
@@ -157,6 +157,7 @@ def test_no_node_starts_on_half_a_restore_and_the_restore_goes_on(
     there = config.load(tmp_path / "there" / "ae_config.toml")
     with pytest.raises(SpoolError, match="cut short"):
         prepare_folders(there)
+    assert not checks._database(there).ok
     next(there.storage.spool.rglob("*.0-*.dcm")).write_bytes(b"torn by a power cut")
     Catalog.open(there.catalog_url, there.storage.state).close()  # `jobs list` meanwhile
     assert restored(tmp_path) == there
