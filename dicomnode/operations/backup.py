@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from dicomnode import files
 from dicomnode.config import Config
@@ -102,14 +103,18 @@ def _refuse_place(config: Config, to: Path, keys: Path | None) -> None:
 @contextmanager
 def _alone(config: Config, to: Path) -> Iterator[None]:
     """Hold the folder of a backup that is being made; nobody else may write into it, and only its own node."""
+    state = config.storage.state
+    if not state.is_dir():
+        raise UsageError(f"{state}: the node has never run with this configuration: there is nothing to back up")
     files.make_folder(to)
     files.tighten(to)
-    node = {"state": str(config.storage.state.resolve()), "database": bool(config.storage.database_url)}
-    with open(to / UNFINISHED, "a+b", opener=files.private_opener) as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{to}: another backup is writing into this folder; wait until it has ended") from None
+    node = {"state": str(state.resolve()), "database": bool(config.storage.database_url)}
+    with (
+        open(state / "backup.lock", "ab", opener=files.private_opener) as of_node,
+        open(to / UNFINISHED, "a+b", opener=files.private_opener) as held,
+    ):
+        _lock(of_node, f"{state}: another backup of this node is being made; wait until it has ended")
+        _lock(held, f"{to}: another backup is writing into this folder; wait until it has ended")
         held.seek(0)
         before = held.read()
         if before and before != json.dumps(node).encode():
@@ -119,6 +124,13 @@ def _alone(config: Config, to: Path) -> Iterator[None]:
             held.flush()
         yield
     (to / UNFINISHED).unlink()
+
+
+def _lock(file: IO[bytes], busy: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(busy) from None
 
 
 def _refuse_without_room(config: Config, making: BackupFolder) -> None:

@@ -152,7 +152,7 @@ def _refuse_occupied(config: Config) -> None:
 
 
 def _is_lock(name: str) -> bool:
-    return name.startswith("port-") or name == ".lock"
+    return name.endswith((".lock", ".starting"))
 
 
 def _place_keys(config: Config, folder: Path | None) -> None:

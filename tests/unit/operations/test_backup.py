@@ -256,6 +256,20 @@ def test_a_backup_of_another_node_is_not_gone_on_with(node: SmallNode, tmp_path:
         node.backup(tmp_path / "backup")
 
 
+def test_two_backups_of_a_node_do_not_meet(node: SmallNode, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def told(what: str, done: int, total: int) -> None:
+        if what == "files" and done == total:
+            for to in ("backup", "other"):
+                with pytest.raises(UsageError) as caught:
+                    node.backup(tmp_path / to)
+                refused.append(str(caught.value))
+
+    assert node.backup(tmp_path / "backup", told).manifest.missing == 0
+    assert len(refused) == 2 and all("another backup of this node" in words for words in refused)
+
+
 def test_a_newer_backup_is_refused(node: SmallNode, tmp_path: Path) -> None:
     node.backup(tmp_path / "backup")
     path = tmp_path / "backup" / backup_format.MANIFEST
