@@ -3,7 +3,7 @@
 ```
 backup.json      written last: without it the backup is not whole. Versions, folders of before, the digest of SHA256SUMS
 SHA256SUMS       every other file, as `sha256sum --check` reads it
-spool/           studies, quarantine, leaving
+spool/           studies, quarantine, replaced, leaving: all but incoming
 results/         but for what an unfinished analysis has left: it begins anew
 registry/        the volumes
 weights/         bundles, segmentation weights
@@ -38,7 +38,8 @@ CONFIGURATION, NAMED = "configuration/ae_config.toml", "configuration/files"
 CATALOG, QUEUE, DUMP = "database/catalog.sqlite", "database/queue.sqlite", "database/dicomnode.pgdump"
 #: The state of an analysis that goes on: a restored one begins anew.
 _OF_ANALYSES = {ATTEMPT, LABELS, VIEWS, SOURCES}
-_OF_SPOOL = {"studies", "quarantine", "leaving"}
+#: What nobody has heard success for; every other area of the spool comes along.
+_NOT_OF_SPOOL = "incoming"
 #: Keys of the configuration that stand for folders: these are parts of the backup, or of no use to it.
 _FOLDERS = {"storage.spool", "storage.results", "storage.state", "analysis.weights", "registry.folder"}
 _FOLDERS |= {"retraining.folder"}
@@ -159,7 +160,7 @@ def walk(part: str, root: Path) -> Iterator[tuple[str, Path]]:
     In the weights' folder a link that leads elsewhere (to another disk) stands for what it leads to.
     """
     for path in sorted(root.iterdir()) if root.is_dir() else ():
-        if path.name.startswith(".") or (part == "spool" and path.name not in _OF_SPOOL):
+        if path.name.startswith(".") or (part == "spool" and path.name == _NOT_OF_SPOOL):
             continue
         if path.is_symlink() and (part != "weights" or is_beside(path)):
             continue

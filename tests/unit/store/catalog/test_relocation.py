@@ -3,11 +3,45 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import String, create_engine, inspect
 
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.catalog.relocation import PATHS
 from dicomnode.store.records import Instance
 
 STUDY = "1.2"
+
+#: Columns of text that hold no path of a file.
+NO_PATHS = {
+    "acceptances": "attributes patient_hash study_uid who",
+    "alembic_version": "version_num",
+    "associations": "address called_ae calling_ae closed receiver_run",
+    "audit_outbox": "event message_id xml",
+    "audit_tallies": "channel patient_id patient_name sop_class_uid study_uid",
+    "awaited": "prior_uid state study_uid",
+    "commitments": "destination study_uid transaction_uid",
+    "conflicts": "sha256 sop_instance_uid study_uid",
+    "corrections": "action code patient_hash sha256 sop_instance_uid study_uid successor who",
+    "deliveries": "destination object sop_class_uid sop_instance_uid state study_uid text",
+    "events": "event_id reason state study_uid",
+    "instances": "image_type modality orientation patient_hash series_uid sha256 sop_class_uid sop_instance_uid "
+    "study_uid",
+    "jobs": "reason state study_uid",
+    "orders": "accession_number key patient_hash scheduled study_uid",
+    "owed_reports": "objects requester transaction_uid",
+    "patient_keys": "fingerprint",
+    "patients": "patient_hash study_uid",
+    "priors": "method patient_hash series_uids state study_uid text",
+    "procedure_steps": "kind reason state step_uid study_uid told transaction_uid",
+    "registry_forgotten": "patient",
+    "registry_outcomes": "death_date last_contact_date patient transplant_date",
+    "registry_risks": "bundle bundle_sha256 patient risk scan version",
+    "registry_scans": "algorithm_digest date doubts features kernel kernel_family manufacturer model patient scan "
+    "segmenter sex software_version",
+    "routings": "decision study_uid",
+    "studies": "state study_uid",
+    "workers": "name state version",
+}
 
 
 def record(catalog: Catalog, *paths: str) -> None:
@@ -18,6 +52,25 @@ def record(catalog: Catalog, *paths: str) -> None:
 
 def paths(catalog: Catalog) -> list[str]:
     return [i.path for i in catalog.instances(STUDY)]
+
+
+def test_every_column_of_text_is_known_to_hold_a_path_or_none(tmp_path: Path) -> None:
+    """A migration has brought a column? If it holds a path of a file, add it to PATHS, else to NO_PATHS."""
+    url = f"sqlite:///{tmp_path / 'catalog.sqlite'}"
+    Catalog.open(url, tmp_path).close()
+    engine = create_engine(url)
+    there = inspect(engine)
+    found = {
+        f"{table}.{column['name']}"
+        for table in there.get_table_names()
+        for column in there.get_columns(table)
+        if isinstance(column["type"], String)
+    }
+    engine.dispose()
+    paths_ = {str(column) for column in PATHS}
+    others = {f"{table}.{name}" for table, names in NO_PATHS.items() for name in names.split()}
+    assert found == paths_ | others
+    assert not paths_ & others
 
 
 def test_paths_follow_their_folder_and_no_other(catalog: Catalog) -> None:
