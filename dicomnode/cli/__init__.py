@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode import __version__, logs
-from dicomnode.cli import analysis, jobs, node, notify, registry, routes, tls, weights, worklist
+from dicomnode.cli import analysis, backup, jobs, node, notify, registry, routes, tls, weights, worklist
 from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import private_umask
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(node.app)
 app.add_typer(analysis.app)
 app.add_typer(worklist.app)
+app.add_typer(backup.app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(registry.app, name="registry")
 app.add_typer(weights.app, name="weights")

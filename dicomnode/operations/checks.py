@@ -30,6 +30,7 @@ from dicomnode.reception.reconcile import all_instances
 from dicomnode.reception.spooled import digest
 from dicomnode.registry.retraining import check_settings, trigger
 from dicomnode.routing.dead_rules import dead_rules
+from dicomnode.store import restoring
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 
@@ -116,6 +117,10 @@ def _database(config: Config) -> Result:
     where = "PostgreSQL" if config.storage.database_url else "SQLite"
     if not config.storage.database_url and not config.storage.state.is_dir():
         return Result("database", True, "SQLite; will be created at the first start")
+    try:
+        restoring.refuse(config.storage.state)
+    except SpoolError as e:
+        return Result("database", False, str(e))
     try:
         Catalog.open(config.catalog_url, config.storage.state).close()
     except SpoolError as e:

@@ -16,6 +16,7 @@ from dicomnode.network.identities import identity
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
 from dicomnode.service import audit
+from dicomnode.store import restoring
 from dicomnode.store.catalog.catalog import Catalog
 
 log = logging.getLogger(__name__)
@@ -99,8 +100,9 @@ def prepare_folders(config: Config) -> None:
     """Make the folders of the configuration where they are missing, and take other users' rights from those there.
 
     Raises:
-        SpoolError: one cannot be made.
+        SpoolError: one cannot be made, or a restore into them was cut short.
     """
+    restoring.refuse(config.storage.state)
     for key in ("spool", "results", "state"):
         folder = getattr(config.storage, key)
         try:

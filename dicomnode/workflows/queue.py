@@ -193,14 +193,36 @@ class Queue:
         live = self._client.list_workflows(status=_LIVE, load_input=True, load_output=False)
         orphans = [w for w in live if w.app_version and w.app_version not in versions]
         for w in orphans:
-            self._adopt(w)
+            self._anew(w, f"v{WORKFLOW_VERSION}")
         return len(orphans)
 
-    def _adopt(self, w: WorkflowStatus) -> None:
+    def take_over(self) -> int:
+        """Give everything that was begun to whoever runs now: after a restore, nobody else does. Returns how many.
+
+        An analysis begins anew: what it had left in the results folder may not be what the queue says. All else goes on
+        at its last step. A second call adds nothing.
+        """
+        live = self._client.list_workflows(status=_LIVE, load_input=True, load_output=False)
+        begun = 0
+        for w in live:
+            if w.name == "study" and (w.status == "PENDING" or self._has_steps(w.workflow_id)):
+                self._anew(w, "restored")
+            elif w.status == "PENDING":
+                self._client.resume_workflow(w.workflow_id, queue_name=w.queue_name)
+            else:
+                continue
+            begun += 1
+        return begun
+
+    def _has_steps(self, workflow_id: str) -> bool:
+        return bool(self._client.list_workflow_steps(workflow_id, load_output=False))
+
+    def _anew(self, w: WorkflowStatus, why: str) -> None:
+        """Let a workflow's work begin anew, as one whose ID follows from the old one."""
         assert w.input is not None
         assert w.queue_name is not None
         delay = 0.0 if w.delay_until_epoch_ms is None else max(0.0, w.delay_until_epoch_ms / 1000 - time.time())
-        again = f"{w.workflow_id}/v{WORKFLOW_VERSION}"
+        again = f"{w.workflow_id}/{why}"
         self._enqueue(Call(w.queue_name, w.name, again, tuple(w.input["args"]), delay, w.priority or None))
         self._client.cancel_workflow(w.workflow_id)
 

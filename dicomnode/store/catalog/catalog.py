@@ -32,6 +32,7 @@ from dicomnode.store.catalog.procedure_steps import Steps
 from dicomnode.store.catalog.reanalyses import Reanalyses
 from dicomnode.store.catalog.recording import Recording
 from dicomnode.store.catalog.registry import RegistryRows
+from dicomnode.store.catalog.relocation import Relocation
 from dicomnode.store.catalog.removal_notices import RemovalNotices
 from dicomnode.store.catalog.routings import Routings
 from dicomnode.store.catalog.tables import associations, deliveries, instances, jobs, priors, studies
@@ -68,6 +69,7 @@ class Catalog(
     RegistryRows,
     RemovalNotices,
     Reanalyses,
+    Relocation,
     Routings,
     Steps,
     Workers,

@@ -45,6 +45,11 @@ class Ledger(AuditRows, Events):
         with self._read() as connection:
             return [Job(**row._mapping) for row in connection.execute(query)]
 
+    def count_jobs(self) -> int:
+        """Return how many there are."""
+        with self._read() as connection:
+            return int(connection.execute(select(func.count()).select_from(jobs)).scalar_one())
+
     def job(self, study_uid: str, generation: int) -> Job | None:
         """None if the study has no such generation."""
         query = select(jobs).where(_job_key(study_uid, generation))
