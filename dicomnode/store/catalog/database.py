@@ -255,7 +255,7 @@ def _prepare_postgresql(connection: "psycopg.Connection[tuple[object, ...]]", _r
     connection.commit()
 
 
-def _prepare_postgresql_reading(connection: psycopg.Connection[tuple[object, ...]], _record: Any) -> None:
+def _prepare_postgresql_reading(connection: "psycopg.Connection[tuple[object, ...]]", _record: Any) -> None:
     for setting in _POSTGRESQL_READING:
         connection.execute(setting)
     connection.commit()
