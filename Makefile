@@ -17,7 +17,7 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-training \
+.PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-restart bench-training \
 	fuzz fuzz-series sbom demo-bundle clean
 
 help: ## list the targets
@@ -39,6 +39,8 @@ $(VENV)/.base: constraints.txt
 
 $(VENV)/.installed: $(VENV)/.base pyproject.toml
 	$(PIP) --no-build-isolation --editable ".[training]"
+	@# A node that may not write here would compile its sources at every start
+	$(BIN)/python -m compileall -q dicomnode training
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.base pyproject.toml
@@ -98,6 +100,10 @@ fuzz-series: $(VENV)/.installed-test ## SEED=1: SERIES=20000 small series with o
 bench-catalog: $(VENV)/.installed-test peers ## 100,000 studies in the catalogue: tick, `jobs`, the way to a worker
 	$(BIN)/python -m tests.benchmarks.catalog
 	$(BIN)/python -m tests.benchmarks.reading
+
+RESTARTS ?= 3
+bench-restart: $(VENV)/.installed-test peers ## RESTARTS=3 of a node that is sent studies all the time: how long nobody listens, and what is lost
+	$(BIN)/python -m tests.benchmarks.restart --restarts $(RESTARTS)
 
 bench: $(VENV)/.installed-test ## time, CPU, memory against the stock ways, into the docs (ten minutes)
 	$(BIN)/python -m tests.benchmarks.run

@@ -236,7 +236,7 @@ def test_many_more_than_fit_into_one_transaction(many: Many) -> None:
     (gone,) = [s for s in many.catalog.studies(100) if s.study_uid == "1.30"]
     assert many.catalog.release(gone, lambda: None)
     outcome = bulk.run(many.config, "retry", JobFilter("failed"), dry_run=False)
-    assert outcome.done == tuple(uid for uid in uids if uid != "1.30")
+    assert set(outcome.done) == {*uids} - {"1.30"} and len(outcome.done) == 59
     assert [uid for uid, _ in outcome.failed] == ["1.30"]
     queue = Queue(many.config)
     assert all(queue.is_live(uid, 1) for uid in outcome.done) and not queue.is_live("1.30", 1)
