@@ -42,7 +42,7 @@ $(VENV)/.installed: $(VENV)/.base pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.base pyproject.toml
-	$(PIP) --no-build-isolation --editable ".[training,test]"
+	$(PIP) --no-build-isolation --editable ".[training,tracing,test]"
 	@touch $(VENV)/.installed $@
 
 demo: install ## run the full pipeline: a study by C-STORE, its analysis, its results in a small PACS
