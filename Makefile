@@ -17,8 +17,8 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-restart bench-training \
-	fuzz fuzz-series sbom demo-bundle clean
+.PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-reading \
+	bench-restart bench-training fuzz fuzz-series sbom demo-bundle clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ $(VENV)/.installed: $(VENV)/.base pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.base pyproject.toml
-	$(PIP) --no-build-isolation --editable ".[training,test]"
+	$(PIP) --no-build-isolation --editable ".[training,tracing,test]"
 	@touch $(VENV)/.installed $@
 
 demo: install ## run the full pipeline: a study by C-STORE, its analysis, its results in a small PACS
@@ -99,6 +99,8 @@ fuzz-series: $(VENV)/.installed-test ## SEED=1: SERIES=20000 small series with o
 
 bench-catalog: $(VENV)/.installed-test peers ## 100,000 studies in the catalogue: tick, `jobs`, the way to a worker
 	$(BIN)/python -m tests.benchmarks.catalog
+
+bench-reading: $(VENV)/.installed-test peers ## 100,000 studies: every page of `jobs list` and /metrics, 20 users, while images come in (ten minutes)
 	$(BIN)/python -m tests.benchmarks.reading
 
 RESTARTS ?= 3

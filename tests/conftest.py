@@ -1,5 +1,6 @@
 """What every part of the suite shares: the public test data, the real peers, the marks."""
 
+import importlib
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -107,6 +108,19 @@ def peer() -> Callable[[str, str], str]:
             absent(str(error))
 
     return find
+
+
+@pytest.fixture(scope="session")
+def extra() -> Callable[[str, str], None]:
+    """`extra("opentelemetry.sdk", "tracing")`: this module of an extra of dicomnode has to be installed."""
+
+    def need(module: str, name: str) -> None:
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            absent(f"{module} is not installed: pip install dicomnode[{name}]")
+
+    return need
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from dicomnode.config import Config
 from dicomnode.errors import SpoolError
 from dicomnode.metrics import counters
 from dicomnode.monitoring.readiness import folders
+from dicomnode.monitoring.traces import Traces
 from dicomnode.network.certificates import inspect
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import JobState
@@ -46,10 +47,20 @@ _STAGE = {
 
 
 class Metrics:
-    """The page of figures. `catalog` opens the catalogue, or returns the open one. For one thread at a time."""
+    """The page of figures. For one thread at a time."""
 
-    def __init__(self, config: Config, folder: Path, catalog: Callable[[], Catalog]) -> None:
-        self._config, self._folder, self._catalog = config, folder, catalog
+    def __init__(
+        self, config: Config, folder: Path, catalog: Callable[[], Catalog], traces: Traces | None = None
+    ) -> None:
+        """Begin to count.
+
+        Args:
+            config: the node's.
+            folder: of the processes' counters.
+            catalog: opens the catalogue, or returns the open one.
+            traces: is told of each step of a job.
+        """
+        self._config, self._folder, self._catalog, self._traces = config, folder, catalog, traces
         self._page, self._page_at = b"", 0.0
         self._seen: set[int] = set()
         self._newest: int | None = None
@@ -78,6 +89,10 @@ class Metrics:
             registry.register(_Figures(self))
             self._page, self._page_at = generate_latest(registry) + generate_latest(self._steps), now
         return self._page
+
+    def follow(self) -> None:
+        """Look at the steps of jobs between two pages, so that a trace needs nobody who asks. Raises SpoolError."""
+        self._follow(self._catalog())
 
     def figures(self) -> Iterator[Metric]:
         """Yield what is looked at now."""
@@ -197,6 +212,8 @@ class Metrics:
                 stage = _STAGE.get((step.before, step.state))
                 if stage is not None:
                     self._stages.labels(stage).observe(step.seconds)
+                if self._traces is not None:
+                    self._traces.step(catalog, step)
             self._newest = max([self._newest, *(step.id for step in steps)])
             self._seen = {number for number in self._seen if number >= self._newest - _OVERLAP}
             if len(steps) < _STEPS_AT_ONCE:

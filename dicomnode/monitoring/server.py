@@ -10,6 +10,7 @@
 import logging
 import socket
 import threading
+import time
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
@@ -19,8 +20,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from dicomnode.config import Config
-from dicomnode.errors import ConfigurationError
+from dicomnode.errors import ConfigurationError, SpoolError
 from dicomnode.files import make_folder
+from dicomnode.monitoring import traces
 from dicomnode.monitoring.collector import Metrics
 from dicomnode.monitoring.readiness import ready
 from dicomnode.store.catalog.catalog import Catalog
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 _MOST_CONNECTIONS = 50
 _IDLE_S = 10
 _POLL_S = 0.2
+#: Traces are sent so often.
+_FOLLOW_S = 5.0
 
 
 def run(config: Config, stop: threading.Event) -> None:
@@ -64,8 +68,11 @@ def run(config: Config, stop: threading.Event) -> None:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
     thread.start()
     log.info("monitoring on http://%s:%d", table.host, table.port)
+    looked = time.monotonic()
     while not stop.wait(_POLL_S) and thread.is_alive():
-        pass
+        if time.monotonic() - looked >= _FOLLOW_S:
+            pages.follow()
+            looked = time.monotonic()
     server.should_exit = True
     thread.join(5)
     listener.close()
@@ -86,7 +93,8 @@ class MonitoringPages:
         make_folder(folder)
         self._opened: Catalog | None = None
         self._lock = threading.Lock()
-        self._metrics = Metrics(config, folder, self._catalog)
+        self._traces = traces.begin(config)
+        self._metrics = Metrics(config, folder, self._catalog, self._traces)
 
     def _catalog(self) -> Catalog:
         if self._opened is None:
@@ -110,8 +118,19 @@ class MonitoringPages:
         with self._lock:
             return Response(self._metrics.page(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
+    def follow(self) -> None:
+        """Send the traces of the jobs that have ended; where there are none, or no database, nothing."""
+        if self._traces is not None:
+            try:
+                with self._lock:
+                    self._metrics.follow()
+            except SpoolError as error:
+                log.warning("no traces: %s", error)
+
     def close(self) -> None:
-        """Close the catalogue."""
+        """Send the traces that wait, and close the catalogue."""
+        if self._traces is not None:
+            self._traces.close()
         if self._opened is not None:
             self._opened.close()
 

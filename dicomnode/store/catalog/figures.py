@@ -7,7 +7,16 @@ from sqlalchemy import ColumnElement, Integer, cast, func, select, text
 from sqlalchemy.dialects import postgresql
 
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.catalog.tables import audit_outbox, deliveries, jobs, routings, studies, transitions
+from dicomnode.store.catalog.tables import (
+    associations,
+    audit_outbox,
+    deliveries,
+    instances,
+    jobs,
+    routings,
+    studies,
+    transitions,
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,8 @@ class Step:
     state: str
     at: float
     seconds: float
+    study_uid: str
+    generation: int
 
 
 class Figures(Database):
@@ -112,6 +123,8 @@ class Figures(Database):
                 transitions.c.state,
                 transitions.c.at,
                 transitions.c.at - func.coalesce(last.c.at, studies.c.last_seen),
+                transitions.c.study_uid,
+                transitions.c.generation,
             )
             .select_from(transitions)
             .outerjoin(last, last.c.id == before)
@@ -121,7 +134,15 @@ class Figures(Database):
             .limit(limit)
         )
         with self._read() as connection:
-            return [Step(r[0], r[1], r[2], r[3], max(0.0, r[4] or 0.0)) for r in connection.execute(query)]
+            return [Step(*r[:4], max(0.0, r[4] or 0.0), *r[5:]) for r in connection.execute(query)]
+
+    def associations_of(self, study_uid: str) -> list[tuple[int, float, float | None]]:
+        """Return the row, opening and end of each association that brought images of a study which are here."""
+        of_study = select(instances.c.association_id).where(instances.c.study_uid == study_uid)
+        query = select(associations.c.id, associations.c.opened_at, associations.c.closed_at)
+        with self._read() as connection:
+            rows = connection.execute(query.where(associations.c.id.in_(of_study)).order_by(associations.c.id))
+            return [(row[0], row[1], row[2]) for row in rows]
 
     def audit_waiting_count(self) -> int:
         """Return how many audit messages wait for their server."""

@@ -99,6 +99,22 @@ def test_a_state_that_no_study_is_in_is_told(state: str) -> None:
         looking.wanted(states=(state,))
 
 
+def test_nothing_is_shown_where_nothing_came(tmp_path: Path) -> None:
+    (tmp_path / "ae_config.toml").write_text("")
+    made = config.load(tmp_path / "ae_config.toml")
+    made.storage.state.mkdir(parents=True)
+    Catalog.open(made.catalog_url, made.storage.state).close()
+    for words, shown in ((("--json",), "[]\n"), (("--identify",), None)):
+        done = CliRunner().invoke(app, ["jobs", "list", *words, "--config", str(tmp_path / "ae_config.toml")])
+        assert done.exit_code == 0, done.output
+        assert shown is None or done.output == shown
+
+
+def test_spaces_around_what_is_looked_for_are_no_part_of_it() -> None:
+    given = looking.wanted(patient=" P 1 ", accession="A\t", sender=" CT ", text=" 1.2\n")
+    assert (given.patient_id, given.accession_number, given.sender, given.text) == ("P 1", "A", "CT", "1.2")
+
+
 def test_since() -> None:
     assert looking.since_s("30m", 10_000.0) == 8200.0
     assert looking.since_s("2h", 10_000.0) == 2800.0
