@@ -50,7 +50,8 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
             record_scan.keep(
                 work.config.registry, work.catalog, analysis, others, work.models.shadow(), now=time.time()
             )
-            encode.AnalysisCheckpoint.of(analysis).save(folder)
+            maps = work.config.results.attenuation_maps
+            encode.AnalysisCheckpoint.of(analysis, attenuation_maps=maps).save(folder)
         else:
             write_whole(folder / FINDINGS, analysis.findings.to_json().encode())
     except MemoryError as error:

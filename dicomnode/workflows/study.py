@@ -12,6 +12,7 @@ each step asks the catalogue, and the catalogue's answer is final.
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dbos import DBOS
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: So many of a refused study's images are tried for its report.
 _LOOKED_AT = 5
+#: What a delivery is called that brings a result to a system without DICOM.
+REPORT = "report"
 #: States of a job whose results are written.
 _ENCODED = ("analysed", "delivered", "committed")
 
@@ -142,15 +145,25 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     if status == "refused":
         return _refuse(work, study_uid, generation, folder, context, destinations)
     checkpoint = encode.AnalysisCheckpoint.restore(folder)
-    objects = encode.encode(checkpoint, context, folder)
+    labelmaps = any(d.segmentation == "labelmap" for d in destinations)
+    objects = encode.encode(checkpoint, context, folder, labelmaps=labelmaps)
     for destination in destinations:
-        _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
+        _plan(work, study_uid, generation, destination, _wanted(destination, objects))
     state = work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
     if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
         state = work.catalog.conclude(study_uid, generation, now=time.time())
     checkpoint.discard(folder)
     log.info("study %s generation %d: %s, %d objects", study_uid, generation, state, len(objects))
     return everywhere if state in _ENCODED else []
+
+
+def _wanted(destination: DestinationTable, objects: Sequence[encode.ResultObject]) -> list[encode.ResultObject]:
+    """Return what a destination gets: some of the objects, or all of the result in one report."""
+    if destination.takes_objects:
+        flat = {o.name for o in objects if o.is_labelmap} if destination.segmentation == "labelmap" else set()
+        return [o for o in objects if o.name in destination.objects and o.is_labelmap == (o.name in flat)]
+    # The measurements are always there, and stand for the result: another result has others.
+    return [replace(o, name=REPORT) for o in objects if o.name == "measurements" and not o.is_labelmap]
 
 
 def _receivers(work: Work, study_uid: str, generation: int) -> list[DestinationTable]:
