@@ -113,7 +113,11 @@ class Analysis:
 
     @property
     def areas_in_source(self) -> NDArray[np.uint8]:
-        """High- and low-attenuation areas likewise, numbers as in `attenuation.AREAS`. Raises ValueError."""
+        """Areas by attenuation likewise, (frame, row, column), numbers as in `attenuation.AREAS`.
+
+        Raises:
+            ValueError: the study was refused.
+        """
         if self.volume is None or self.labels is None:
             raise ValueError("a refused study has no areas")
         return self._in_source(attenuation.areas(self.volume, self.labels))

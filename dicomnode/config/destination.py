@@ -3,7 +3,7 @@
 A new kind is a class here, in `Destination`, and an entry in `dicomnode.outbound.destinations.KINDS`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
@@ -15,8 +15,6 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 from dicomnode.config.fields import ConfigTable
 from dicomnode.config.remote import RemoteTable, TcpTable
 from dicomnode.network.association import Peer
-from dicomnode.network.http_server import HttpServer
-from dicomnode.network.mllp import MllpServer
 
 ObjectName = Literal["seg", "attenuation", "measurements", "risk", "summary"]
 OBJECTS: tuple[ObjectName, ...] = get_args(ObjectName)
@@ -38,7 +36,7 @@ _URL = r"^https?://[^@\s?#]+$"
 _HEADER = "give up to 100 printable characters, as the receiver knows them"
 #: A name in the header of a message.
 HeaderText = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,100}$")]
-Server = TypeVar("Server", bound=HttpServer)
+Server = TypeVar("Server")
 
 
 class DestinationTable(ConfigTable):
@@ -166,8 +164,8 @@ class HttpDestinationTable(DestinationTable):
         """By what the audit trail knows it, and its host."""
         return self.url, urlsplit(self.url).hostname or ""
 
-    def server(self, of: type[Server]) -> Server:
-        """Return how it is reached."""
+    def server(self, of: Callable[..., Server]) -> Server:
+        """Return how it is reached, as a record of that class."""
         return of(
             name=self.name,
             url=self.url,
@@ -194,12 +192,12 @@ class ReportDestinationTable(DestinationTable):
 
     takes_objects: ClassVar[bool] = False
 
-    objects: tuple[PartName, ...] = Field(  # type: ignore[assignment]
+    objects: tuple[PartName, ...] = Field(  # type: ignore[assignment, unused-ignore]
         PARTS, description=f"give a list of some of: {', '.join(PARTS)}"
     )
 
 
-class FhirDestinationTable(HttpDestinationTable, ReportDestinationTable):
+class FhirDestinationTable(ReportDestinationTable, HttpDestinationTable):
     """A FHIR R4 server."""
 
     kind: Literal["fhir"] = Field("fhir", description="a FHIR transaction to url")
@@ -233,11 +231,6 @@ class Hl7DestinationTable(TcpTable, ReportDestinationTable):
     def audited(self) -> tuple[str, str]:
         """By what the audit trail knows it, and its host."""
         return f"{self.host}:{self.port}", self.host
-
-    @property
-    def server(self) -> MllpServer:
-        """How it is reached."""
-        return MllpServer(self.name, self.host, self.port, self.security, self.timeout_s)
 
 
 def _is_private(url: str) -> bool:

@@ -75,15 +75,21 @@ def exchange(server: MllpServer, message: bytes, number: str) -> None:
             with _connected(server, deadline) as connection:
                 connection.sendall(_START + message + _END)
                 answer = _answer(server, connection)
-        except OSError as error:
-            if deadline.passed:
+        except (OSError, PeerError) as error:
+            if deadline.passed:  # by which the connection was cut
                 raise PeerError(f"{server} did not finish its acknowledgement within {total_s:.0f} s") from None
-            if isinstance(error, TimeoutError):
-                raise PeerError(f"{server} did not acknowledge within {server.timeout_s:g} s") from None
-            if isinstance(error, ssl.SSLError):  # with TLS 1.3, our certificate is refused after the handshake
-                raise PeerError(f"{server}: no TLS connection: {tls.explain(error)}") from None
-            raise PeerError(f"{server}: the connection broke ({error.strerror or type(error).__name__})") from None
+            if isinstance(error, PeerError):
+                raise
+            raise PeerError(f"{server}{_why(error, server.timeout_s)}") from None
     _judge(server, answer, number)
+
+
+def _why(error: OSError, timeout_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f" did not acknowledge within {timeout_s:g} s"
+    if isinstance(error, ssl.SSLError):  # with TLS 1.3, our certificate is refused after the handshake
+        return f": no TLS connection: {tls.explain(error)}"
+    return f": the connection broke ({error.strerror or type(error).__name__})"
 
 
 @contextmanager

@@ -24,7 +24,18 @@ def can_show(findings: Findings) -> bool:
 
 
 def encode(headers: Sequence[Dataset], labels_in_source: Labels, findings: Findings, context: Context) -> Dataset:
-    """Return the segmentation of lungs as a label map. Arguments and errors as of `segmentation.encode`."""
+    """Return the segmentation of lungs as a label map.
+
+    Args:
+        headers: as of `segmentation.encode`.
+        labels_in_source: shape (frame, row, column), 0 background, 1 right lung, 2 left lung, in the source's own rows
+            and columns.
+        findings: of these images, without lobes (`can_show`).
+        context: the result's circumstances.
+
+    Raises:
+        ValueError: as `segmentation.encode`.
+    """
     made = segmentation.encode(
         headers, labels_in_source, findings, context, segmentation_type="LABELMAP", transfer_syntax_uid=RLELossless
     )

@@ -161,9 +161,11 @@ def _wanted(destination: DestinationTable, objects: Sequence[encode.ResultObject
     """Return what a destination gets: some of the objects, or all of the result in one report."""
     if destination.takes_objects:
         flat = {o.name for o in objects if o.is_labelmap} if destination.segmentation == "labelmap" else set()
-        return [o for o in objects if o.name in destination.objects and o.is_labelmap == (o.name in flat)]
-    # The measurements are always there, and stand for the result: another result has others.
-    return [replace(o, name=REPORT) for o in objects if o.name == "measurements" and not o.is_labelmap]
+        named = ("refusal", *destination.objects)
+        return [o for o in objects if o.name in named and o.is_labelmap == (o.name in flat)]
+    # Measurements, or the refusal, are always there and stand for the result: another result has others.
+    stands = [o for o in objects if o.name in ("measurements", "refusal") and not o.is_labelmap]
+    return [replace(o, name=REPORT) for o in stands]
 
 
 def _receivers(work: Work, study_uid: str, generation: int) -> list[DestinationTable]:
@@ -219,7 +221,7 @@ def _refuse(
     sources = work.catalog.instances(study_uid)
     report = _refusal_report(findings, sources, context, folder) if wanting else None
     for destination in wanting if report is not None else ():
-        _plan(work, study_uid, generation, destination, [o for o in (report,) if o is not None])
+        _plan(work, study_uid, generation, destination, _wanted(destination, [o for o in (report,) if o is not None]))
     reason = refusal_reason(findings)
     state = work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
     log.info("study %s generation %d is %s: %s", study_uid, generation, state, reason)

@@ -140,8 +140,8 @@ def test_killed_in_mid_send_both_have_it_once(tmp_path: Path, receivers: tuple[F
         ris.start()
         assert node.ended(one.study_uid) == "delivered"
         assert len(ehr.came) >= 2
-        assert len(ris.came) == 2
-        assert len(set(ehr.came)) == len(ehr.of("DiagnosticReport")) == len(ris.held) == 1
+        assert len(ris.came) >= 2
+        assert len(set(ehr.came)) == len(set(ris.came)) == len(ehr.of("DiagnosticReport")) == len(ris.held) == 1
         _says_that_it_is_synthetic(ehr, *ris.held.values())
         assert "OUT-1" not in node.log()
     finally:

@@ -13,6 +13,7 @@ from dicomnode.report.context import Context
 from dicomnode.report.sr import measurements, refusal, risk
 from tests.helpers import report_cases as cases
 
+EVERYTHING = ("measurements", "risk", "pdf")
 PDF = b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog >>\nendobj\ntrailer\n<< /Root 1 0 R >>\n%%EOF\n"
 
 
@@ -63,3 +64,10 @@ def _encapsulated(pdf: bytes) -> Dataset:
     made.EncapsulatedDocument = pdf + bytes(len(pdf) % 2)
     made.EncapsulatedDocumentLength = len(pdf)
     return made
+
+
+def numbers(report: Dataset) -> list[float]:
+    """Every number of a structured report, in its order."""
+    below = [n for item in report.get("ContentSequence", ()) for n in numbers(item)]
+    own = [float(report.MeasuredValueSequence[0].NumericValue)] if report.get("ValueType") == "NUM" else []
+    return own + below

@@ -35,7 +35,8 @@ class Hl7Destination:
             table.processing_id,
             table.assigning_authority,
         )
-        return cls(table.server, table.objects, addressing)
+        server = mllp.MllpServer(table.name, table.host, table.port, table.security, table.timeout_s)
+        return cls(server, table.objects, addressing)
 
     def __str__(self) -> str:
         return str(self.server)

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _NUMBERS: Final[dict[PartName, Kind]] = {"measurements": MEASUREMENTS, "risk": RISK}
 _PDF: Final[PartName] = "pdf"
 _FIRST: Final = {"measurements": MEASUREMENTS, "refusal": REFUSAL}
+#: The PDF that was made with each.
+_PDFS: Final = {"measurements": "pdf", "refusal": "refusal-pdf"}
 
 
 def message_of(path: Path, parts: Collection[PartName]) -> ReportMessage:
@@ -56,7 +58,7 @@ def _composed(path: Path, kind: Kind, parts: Collection[PartName]) -> ReportMess
     findings = Findings.from_json((path.parent / FINDINGS).read_text("utf-8"))
     if not _is_of(first, kind, findings):
         raise PeerError(f"{path.name} does not belong to {FINDINGS} beside it: it is being written anew")
-    pdf = _pdf(path.parent, first) if _PDF in parts else None
+    pdf = _pdf(report_file(path.parent, _PDFS[path.stem]), first) if _PDF in parts else None
     return compose(findings, first, _numbers(path.parent, findings, parts), list(_earlier(path.parent, parts)), pdf)
 
 
@@ -84,9 +86,8 @@ def _earlier(folder: Path, parts: Collection[PartName]) -> Iterator[Dataset]:
                 yield _read(path)
 
 
-def _pdf(folder: Path, first: Dataset) -> bytes | None:
+def _pdf(path: Path, first: Dataset) -> bytes | None:
     """Return the encapsulated document that was made with the reports (PS3.3 A.45.1); None where there is none."""
-    path = report_file(folder, _PDF)
     if not path.is_file():
         return None
     held = pydicom.dcmread(path)

@@ -16,7 +16,7 @@ def areas(*names: str) -> NDArray[np.uint8]:
     """A box for each area, apart."""
     found = np.zeros((6, 32, 48), np.uint8)
     for k, name in enumerate(names):
-        found[1 + k : 4, 4 : 8 + k, 6 * k : 6 * k + 4] = AREAS[name]
+        found[1 + k : 5, 4 : 8 + k, 6 * k : 6 * k + 4] = AREAS[name]
     return found
 
 

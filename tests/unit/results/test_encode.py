@@ -53,7 +53,7 @@ def test_the_areas_by_attenuation_are_an_object_where_they_are_wanted(analysis: 
     encode.AnalysisCheckpoint.of(analysis, attenuation_maps=True).save(tmp_path / "c")
     restored = encode.AnalysisCheckpoint.restore(tmp_path / "c")
     made = encode.encode(restored, context, tmp_path / "a")
-    assert [o.name for o in made] == ["seg", "attenuation", "measurements", "summary"]
+    assert [o.name for o in made] == ["seg", "measurements", "attenuation", "summary"]
     assert len({o.sop_instance_uid for o in made}) == 4
 
 

@@ -15,9 +15,7 @@ from dicomnode.outbound.destinations.reports import message_of
 from dicomnode.report.outward.fhir import transaction
 from dicomnode.report.outward.identity import UnaddressedError
 from dicomnode.report.wording import DEMO
-from tests.helpers.result_folders import PDF, write_refusal, write_result
-
-EVERYTHING = ("measurements", "risk", "pdf")
+from tests.helpers.result_folders import EVERYTHING, PDF, numbers, write_refusal, write_result
 
 
 def made(path: Path, parts: tuple[Any, ...] = EVERYTHING, systems: dict[str, str] | None = None) -> dict[str, Any]:
@@ -31,12 +29,6 @@ def made(path: Path, parts: tuple[Any, ...] = EVERYTHING, systems: dict[str, str
 
 def of(bundle: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == kind]
-
-
-def numbers(dataset: Dataset) -> list[float]:
-    below = [n for item in dataset.get("ContentSequence", ()) for n in numbers(item)]
-    own = [float(dataset.MeasuredValueSequence[0].NumericValue)] if dataset.get("ValueType") == "NUM" else []
-    return own + below
 
 
 def test_every_number_of_the_reports_is_an_observation_of_the_report(tmp_path: Path) -> None:
@@ -177,5 +169,6 @@ def test_without_a_patient_id_there_is_no_report(tmp_path: Path) -> None:
     def anonymous(header: Dataset) -> None:
         header.PatientID = ""
 
+    message = message_of(write_result(tmp_path / "g1", change=anonymous), EVERYTHING)
     with pytest.raises(UnaddressedError, match="no Patient ID"):
-        transaction(message_of(write_result(tmp_path / "g1", change=anonymous), EVERYTHING), {})
+        transaction(message, {})

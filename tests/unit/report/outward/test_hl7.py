@@ -1,6 +1,7 @@
 """A result in HL7 version 2, as another library (python-hl7) reads it."""
 
 import base64
+import re
 from pathlib import Path
 
 import hl7
@@ -14,8 +15,7 @@ from dicomnode.outbound.destinations.reports import message_of
 from dicomnode.report.outward.hl7 import Addressing, encode, escaped
 from dicomnode.report.outward.identity import UnaddressedError
 from dicomnode.report.wording import DEMO
-from tests.helpers.result_folders import PDF, write_refusal, write_result
-from tests.unit.report.outward.test_fhir import EVERYTHING, numbers
+from tests.helpers.result_folders import EVERYTHING, PDF, numbers, write_refusal, write_result
 
 TO = Addressing("DICOMNODE", "RAD", "RIS|X", "", "P", "HOME")
 
@@ -101,9 +101,8 @@ def test_no_text_becomes_structure(tmp_path: Path, odd: str) -> None:
             header[keyword].value = odd.replace("\\", "/")  # a backslash separates values in DICOM
         header.IssuerOfPatientID = odd.replace("\\", "/")
 
-    plain, odd_one = (
-        parsed(write_result(tmp_path / n, change=c)) for n, c in (("g1", lambda _h: None), ("g2", hostile))
-    )
+    plain = parsed(write_result(tmp_path / "plain" / "g1"))
+    odd_one = parsed(write_result(tmp_path / "odd" / "g1", change=hostile))
     assert [str(s[0]) for s in odd_one] == [str(s[0]) for s in plain]
     encoded = str(odd_one.segment("PID")[3][0][0])
     assert encoded == escaped(odd.replace("\\", "/").strip())
@@ -118,11 +117,11 @@ def test_the_scripts_of_a_name_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_synthetic_model_says_so_at_the_order_and_at_every_number(tmp_path: Path) -> None:
-    message = parsed(write_result(tmp_path / "g1"))
-    names = [str(segment[0]) for segment in message]
-    for place, segment in enumerate(message):
-        if names[place] == "OBR" or (names[place] == "OBX" and str(segment[2]) == "NM"):
-            assert (names[place + 1], str(message[place + 1][3])) == ("NTE", DEMO)
+    content, _ = encode(message_of(write_result(tmp_path / "g1"), EVERYTHING), TO)
+    segments = content.decode("utf-8").split("\r")
+    wanting = [n for n, one in enumerate(segments) if one.startswith("OBR|") or re.match(r"OBX\|\d+\|NM\|", one)]
+    assert len(wanting) > 60
+    assert {segments[n + 1] for n in wanting} == {f"NTE|1|L|{DEMO}"}
 
 
 def test_what_a_later_version_no_longer_has_is_deleted(tmp_path: Path) -> None:
@@ -172,5 +171,6 @@ def test_without_a_patient_id_there_is_no_message(tmp_path: Path) -> None:
     def anonymous(header: Dataset) -> None:
         header.PatientID = ""
 
+    message = message_of(write_result(tmp_path / "g1", change=anonymous), EVERYTHING)
     with pytest.raises(UnaddressedError, match="no Patient ID"):
-        encode(message_of(write_result(tmp_path / "g1", change=anonymous), EVERYTHING), TO)
+        encode(message, TO)
