@@ -197,7 +197,7 @@ class ReportDestinationTable(DestinationTable):
     )
 
 
-class FhirDestinationTable(ReportDestinationTable, HttpDestinationTable):
+class FhirDestinationTable(ReportDestinationTable, HttpDestinationTable):  # type: ignore[misc, unused-ignore]
     """A FHIR R4 server."""
 
     kind: Literal["fhir"] = Field("fhir", description="a FHIR transaction to url")

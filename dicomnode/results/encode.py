@@ -152,7 +152,8 @@ def encode(
     objects: list[tuple[ObjectName, Dataset]] = [("seg", seg), ("measurements", measured)]
     if checkpoint.areas_in_source is not None:
         areas = attenuation.encode(headers, checkpoint.areas_in_source, findings, context)
-        objects += [("attenuation", areas)] if areas is not None else []
+        if areas is not None:
+            objects.append(("attenuation", areas))
     if findings.risk is not None:
         objects.append(("risk", risk.encode(headers, findings, context)))
     objects.append(("summary", summary.encode(headers, picture, findings, context)))

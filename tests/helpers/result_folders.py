@@ -46,13 +46,15 @@ def write_result(
     return folder / "measurements.dcm"
 
 
-def write_refusal(folder: Path) -> Path:
+def write_refusal(folder: Path, pdf: bytes | None = None) -> Path:
     """Write a refusal of the synthetic series and return its file."""
     folder.mkdir(parents=True, exist_ok=True)
     found = replace(cases.refused(), flags=())
     (folder / "findings.json").write_text(found.to_json())
     report = refusal.encode(cases.synthetic()[0], found, cases.CONTEXT)
     (folder / "refusal.dcm").write_bytes(cases.to_bytes(report))
+    if pdf is not None:
+        (folder / "refusal-pdf.dcm").write_bytes(cases.to_bytes(_encapsulated(pdf)))
     return folder / "refusal.dcm"
 
 

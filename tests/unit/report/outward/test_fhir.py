@@ -129,8 +129,9 @@ def test_only_the_parts_that_are_wanted(tmp_path: Path) -> None:
 
 
 def test_a_refusal_is_a_cancelled_report_with_its_reasons(tmp_path: Path) -> None:
-    bundle = made(write_refusal(tmp_path / "g1"))
+    bundle = made(write_refusal(tmp_path / "g1", PDF))
     [report] = of(bundle, "DiagnosticReport")
+    assert base64.b64decode(report["presentedForm"][0]["data"]) == PDF
     assert report["status"] == "cancelled"
     assert "the images state no modality" in report["conclusion"]
     assert of(bundle, "Observation") == []
