@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +19,8 @@ from tests.faults.station import Station, running
 from tests.faults.studies import make_study, study_uid
 from tests.helpers.outward_servers import FhirStore, MllpReceiver
 from tests.helpers.ports import free_port
-from tests.helpers.running import Node
+from tests.helpers.result_folders import PDF, write_result
+from tests.helpers.running import ROOT, Node
 from tests.helpers.serial_scans import scan
 from tests.helpers.waiting import until
 
@@ -162,3 +165,28 @@ def _says_that_it_is_synthetic(ehr: FhirStore, message: str) -> None:
     for segment, following in pairwise(segments):
         if segment.startswith("OBX") and segment.split("|")[2] == "NM":
             assert following == f"NTE|1|L|{DEMO}"
+
+
+@pytest.mark.parametrize("to", ["ehr", "ris"])
+def test_a_sender_that_is_killed_and_started_again_changes_nothing(
+    to: str, tmp_path: Path, receivers: tuple[FhirStore, MllpReceiver]
+) -> None:
+    """`dicomnode send`, killed when the receiver holds the result and has not said so."""
+    ehr, ris = receivers
+    (tmp_path / "ae_config.toml").write_text(tables(ehr.url, ris.port))
+    path = write_result(tmp_path / "g1", pdf=PDF)
+    command = [sys.executable, "-m", "dicomnode", "send", to, str(path), "--config", str(tmp_path / "ae_config.toml")]
+    sender: list[subprocess.Popen[bytes]] = []
+    came = ehr.came if to == "ehr" else ris.came
+    for one in receivers:
+        one.before_answer = lambda: sender.pop().kill() if sender else None
+        one.start()
+    killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    sender.append(killed)
+    assert killed.wait(300) == -signal.SIGKILL
+    assert len(came) == 1
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr
+    assert len(came) == 2
+    assert len(set(came)) == 1
+    assert len(ehr.of("DiagnosticReport")) + len(ris.held) == 1
