@@ -8,6 +8,8 @@ from dicomnode.config import DestinationTable
 from dicomnode.network.association import Sent
 from dicomnode.network.commitment import Report
 from dicomnode.outbound.destinations.dicom import DicomDestination
+from dicomnode.outbound.destinations.fhir import FhirDestination
+from dicomnode.outbound.destinations.hl7 import Hl7Destination
 from dicomnode.outbound.destinations.stow import StowDestination
 
 OnResult = Callable[[Path, Sent], None]
@@ -56,6 +58,8 @@ class Destination(Protocol):
 KINDS: Final[dict[str, Callable[[Any], Destination]]] = {
     "dicom": DicomDestination.of,
     "stow": StowDestination.of,
+    "fhir": FhirDestination.of,
+    "hl7": Hl7Destination.of,
 }
 
 
