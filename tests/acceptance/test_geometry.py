@@ -276,7 +276,7 @@ def test_the_images_open_first(data: Path, tmp_path: Path) -> None:
     write(datasets, tmp_path / "in")
     analyse(tmp_path / "in", tmp_path / "out")
     ours = {p.stem: int(pydicom.dcmread(p).SeriesNumber) for p in (tmp_path / "out").glob("*.dcm")}
-    assert ours == {"seg": 31001, "measurements": 31002, "summary": 31004, "attenuation": 31007}
+    assert ours == {"seg": 31001, "measurements": 31002, "summary": 31004, "pdf": 31007, "attenuation": 31008}
     for path in (tmp_path / "out").glob("*.dcm"):
         path.rename(tmp_path / "in" / f"ours-{path.name}")
     analyse(tmp_path / "in", tmp_path / "again")
