@@ -8,7 +8,7 @@ def reasons(findings: Findings) -> list[str]:
     if not findings.rejected:
         return ["No series of this study could be analysed."]
     return [
-        f"Series {r.series_uid} ({r.modality or 'no modality'}, {r.slices} images): "
+        f"Series {r.series_uid} ({r.modality or 'no modality'}, {r.slices} image{'s' if r.slices != 1 else ''}): "
         + ("; ".join(reason.text for reason in r.reasons) or "reason not recorded")
         for r in findings.rejected
     ]

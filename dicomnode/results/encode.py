@@ -25,7 +25,7 @@ from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import ObjectName
 from dicomnode.errors import RefusedError
 from dicomnode.files import make_folder, write_whole
-from dicomnode.report import attenuation, gc_pause, labelmap, segmentation
+from dicomnode.report import attenuation, gc_pause, labelmap, letters, segmentation
 from dicomnode.report.context import Context
 from dicomnode.report.page import summary, views
 from dicomnode.report.pdf import document, typesetting
@@ -214,7 +214,9 @@ def encode_refusal(
         raise RefusedError("not-ct-image", "No report refers to an object of an unknown or private class.")
     written = [_write("refusal", refusal.encode(header, findings, context), folder)]
     if "summary" in objects:
-        page = summary.encode([header], summary.refusal_picture(findings), findings, context)
+        page = summary.encode(
+            [header], summary.refusal_picture(findings, letters.words(header, "StudyDate")), findings, context
+        )
         written.append(_write("refusal-summary", page, folder))
     if "pdf" in objects:
         pdf = typesetting.pdf_bytes(findings, context, header)

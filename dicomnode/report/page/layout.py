@@ -15,6 +15,7 @@ from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.findings import Findings, Flag, SliceRelevance
 from dicomnode.analysis.measures.change import studied_at
 from dicomnode.report import letters
+from dicomnode.report.comparison import day
 from dicomnode.report.dense import dense_ml, left_out_ml, volume_ml
 from dicomnode.report.numbers import share, whole
 from dicomnode.report.page import slices
@@ -57,8 +58,11 @@ _LINE: Final = 21
 _BAND: Final = 38
 
 
-def head(findings: Findings) -> Figure:
-    """Return the warnings, what this is and of which day, and all doubts, clinical ones first."""
+def head(findings: Findings, studied: str = "") -> Figure:
+    """Return the warnings, what this is and of which day, and all doubts, clinical ones first.
+
+    `studied`: the day (DA) where the findings do not have it.
+    """
     refused = findings.status == "refused"
     lines = [] if refused and not findings.flags else _flag_lines(ranked(findings.flags))
     bands = [(RESEARCH_BAND, _RESEARCH), *([(DEMO, _DEMO)] if is_demo(findings) else [])]
@@ -68,16 +72,17 @@ def head(findings: Findings) -> Figure:
         band(figure, k * _BAND, _BAND, words, color)
     title = "NOT ANALYSED" if refused else "lung measurements and mortality risk"
     write(figure, MARGIN, top + 26, f"Chest CT: {title}", size=16, weight="bold")
-    write(figure, _RIGHT, top + 26, _study_date(findings), size=14, weight="bold", right=True)
+    write(figure, _RIGHT, top + 26, _study_date(findings, studied), size=14, weight="bold", right=True)
     write(figure, MARGIN, top + 58, "Check the images first.", weight="bold")
     for k, (line, color) in enumerate(lines):
         write(figure, MARGIN, top + 58 + _LINE * (k + 1), line, color=color)
     return figure
 
 
-def _study_date(findings: Findings) -> str:
+def _study_date(findings: Findings, studied: str) -> str:
     moment = None if findings.series is None else studied_at(findings.series)
-    return "" if moment is None else f"Study of {moment.date().isoformat()}"
+    date = letters.shown(day(studied)) if moment is None else moment.date().isoformat()
+    return f"Study of {date}" if date else ""
 
 
 def _flag_lines(flags: Sequence[Flag]) -> list[tuple[str, str]]:

@@ -31,12 +31,19 @@ def picture(views: Views, findings: Findings) -> NDArray[np.uint8]:
     strips = [layout.head(findings), layout.pictures(views, relevance), layout.numbers(findings)]
     if findings.trend:
         strips.append(trend.strip(findings))
+    elif findings.change is not None:
+        strips.append(trend.words(findings))
     return _pixels([*strips, layout.provenance(findings)])
 
 
-def refusal_picture(findings: Findings) -> NDArray[np.uint8]:
-    """Return the page of a refused study, shape (row, column, RGB): that it was not analysed, and why."""
-    return _pixels([layout.head(findings), layout.refusal(findings), layout.provenance(findings)])
+def refusal_picture(findings: Findings, studied: str = "") -> NDArray[np.uint8]:
+    """Return the page of a refused study, shape (row, column, RGB): that it was not analysed, and why.
+
+    Args:
+        findings: with status "refused".
+        studied: the study's date (DA), which the findings of a study without a chosen series do not have.
+    """
+    return _pixels([layout.head(findings, studied), layout.refusal(findings), layout.provenance(findings)])
 
 
 def _pixels(strips: Sequence[Figure]) -> NDArray[np.uint8]:

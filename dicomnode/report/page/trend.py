@@ -54,6 +54,16 @@ def strip(findings: Findings) -> Figure:
     return figure
 
 
+def words(findings: Findings) -> Figure:
+    """Return the comparison alone, for findings that have a change and no trend: those of early versions."""
+    said = _said(findings)
+    figure = new_figure(50 + _LINE * len(said))
+    write(figure, MARGIN, 22, "Change", size=14, weight="bold")
+    for k, line in enumerate(said):
+        write(figure, MARGIN, 48 + _LINE * k, line)
+    return figure
+
+
 def _said(findings: Findings) -> list[str]:
     """Return the comparison with the latest prior scan: in a sentence, then where disease begins.
 
@@ -109,7 +119,7 @@ def _line(
 
 
 def _dress(area: Axes, times: Sequence[float], findings: Findings) -> None:
-    span = -times[0]
+    span = -times[0] or 1.0
     area.set_xlim(times[0] - 0.08 * span, 0.16 * span)
     low, high = area.get_ylim()
     # A difference that is far below what a rescan gives must not fill the plot from bottom to top.

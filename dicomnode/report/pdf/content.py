@@ -157,13 +157,15 @@ _COLUMNS: Final = (
     ("HAA %", "haa_percent", share),
     ("Dense %", "dense_percent", share),
     ("LAA %", "laa950_percent", share),
-    ("Mean HU", "mean_hu", whole),
-    ("SD HU", "sd_hu", whole),
-    ("P5 HU", "p05_hu", whole),
-    ("P15 HU", "p15_hu", whole),
-    ("Median HU", "p50_hu", whole),
-    ("P85 HU", "p85_hu", whole),
-    ("P95 HU", "p95_hu", whole),
+    ("Mean", "mean_hu", whole),
+    ("SD", "sd_hu", whole),
+    ("P5", "p05_hu", whole),
+    ("P15", "p15_hu", whole),
+    ("Median", "p50_hu", whole),
+    ("P85", "p85_hu", whole),
+    ("P95", "p95_hu", whole),
+    ("Skewness", "skewness", "{:.2f}".format),
+    ("Kurtosis", "kurtosis", "{:.2f}".format),
 )
 
 
@@ -192,7 +194,8 @@ def _main(findings: Findings) -> Part:
         lines,
         _rows(findings, sites, ("haa_percent", "dense_percent", "laa950_percent", "mean_hu")) if sites else None,
         notes=(
-            "HAA: share of voxels from -600 to -250 HU. LAA: share below -950 HU. All inside the outlines.",
+            "HAA: share of voxels from -600 to -250 HU. Dense: above -250 HU. LAA: below -950 HU. Mean in HU. All "
+            "inside the outlines.",
             *_dense(findings),
         ),
     )
@@ -215,7 +218,8 @@ def _regions(findings: Findings) -> Part:
         "All regions",
         table=_rows(findings, sites, [attribute for _, attribute, _ in _COLUMNS]) if sites else None,
         notes=(
-            "Thirds by volume from apex to base; rim: the outer 20 mm. P5 to P95: percentiles of the attenuation. "
+            "Thirds by volume from apex to base; rim: the outer 20 mm. Mean to P95 in HU; P5 to P95: percentiles of "
+            "the attenuation, whose distribution skewness and kurtosis describe. "
             "Vessels are part of the lung as far as the outlines hold them.",
         ),
         size=6.4,

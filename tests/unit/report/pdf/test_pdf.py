@@ -69,6 +69,7 @@ def test_it_says_everything(full: pypdf.PdfReader) -> None:
         "Müller Änne", "PAT-0001", "ACC0001", "2026-01-01",  # who and when
         "slices are 4.0 mm apart, more than 1.5 mm", "no contrast agent was recorded",
         "4321", "Upper third of the lungs", "-796",  # of the core
+        "Dense tissue (above -250 HU) inside the outlines: 76 ml.", "at least 12 ml", "Skewness", "2.00 5.00",
         "within 5 years 30 % 15 to 60 %", "Spread of 5 models, not the certainty of the risk",
         "Compared with the study of 2025-01-01", "+2.5 points", "Different scanner: was A, now B.", "Chong 2011",
         "2021-01-01*", "2026-01-01 (this scan)",
@@ -107,6 +108,20 @@ def test_names_are_text_in_their_own_letters(name: str, charset: str | list[str]
     assert shown in said or shown[::-1] in said
 
 
+@pytest.mark.parametrize("keyword", ["PatientID", "PatientName"])
+def test_a_long_identifier_stays_on_the_page_and_whole(keyword: str) -> None:
+    value = "".join(f"W{k:03}" for k in range(16))
+    page = made(cases.analysed(), **{keyword: value}).pages[0]
+    ends: list[float] = []
+
+    def seen(words: str, _cm: object, matrix: list[float], font: object, size: float) -> None:
+        ends.append(matrix[4] + len(words.strip()) * size * 0.4)  # no letter of these fonts is narrower
+
+    said = page.extract_text(visitor_text=seen)
+    assert value in said.replace("\n", "").replace(" ", "")
+    assert max(ends) < float(page.mediabox.width)
+
+
 def test_one_lung_is_no_pair_with_a_lung_of_nothing() -> None:
     both = cases.analysed()
     one = dataclasses.replace(
@@ -126,6 +141,8 @@ def test_a_refusal_says_why_and_has_no_number() -> None:
     assert "Chest CT: not analysed" in said
     assert "Series 1.2.3.9 (no modality, 2 images): the images state no modality" in said
     assert "no doubts" not in said and "HAA" not in said
+    assert "Check the images first" not in said, "a heading with nothing below it"
+    assert "1 image)" in said
 
 
 def test_without_a_header_nobody_is_named() -> None:

@@ -75,12 +75,14 @@ def test_every_group_says_what_its_attenuation_depends_on() -> None:
 
 def test_the_measurements_are_the_findings(documents: dict[str, Dataset]) -> None:
     found = numbers(documents["measurements"])
-    assert len(found) == 3 * 12 + 6 * 3
+    assert len(found) == 3 * 14 + 6 * 3
     assert found[0] == ("118565006", 2321.0, "cm3")
     assert [value for concept, value, _ in found if concept == "118565006"] == [2321.0, 2000.0, 4321.0]
     assert ("ATTP15", -925.0, "[hnsf'U]") in found
     assert ("HAA600_250", 12.5, "%") in found
     assert ("LAA950", 3.2, "%") in found
+    assert ("DENSE_250", 1.8, "%") in found
+    assert [value for concept, value, _ in found if concept == "LEFTOUT"] == [7.0, 5.0, 12.0]
     assert ("HAA_LOWRIM", 12.5, "%") in found
     assert ("MEAN_CORE", -796.0, "[hnsf'U]") in found
 
