@@ -20,7 +20,6 @@ _FINDING_SITE, _LATERALITY = "363698007", "272741003"
 _DERIVATION, _METHOD = "121401", "370129005"
 _GROUP = "125007"
 #: Where the reports name no procedure.
-_CT_CHEST = Code("24627-2", "LN", "CT Chest")
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def compose(
         time_zone=str(first.get("TimezoneOffsetFromUTC") or ""),
         patient=patient_in(first),
         orders=orders_in(first),
-        procedure=next((_code(item.ConceptCodeSequence) for item in _procedures(first)), _CT_CHEST),
+        procedure=next((_code(item.ConceptCodeSequence) for item in _procedures(first)), codes.CT_OF_CHEST),
         refused=findings.status == "refused",
         readings=tuple(readings.values()),
         withdrawn=tuple(gone.values()),

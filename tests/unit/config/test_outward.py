@@ -51,6 +51,7 @@ def test_an_hl7_receiver(tmp_path: Path) -> None:
         (f"{FHIR}port = 104\n", "port: does not apply to kind = 'fhir'"),
         (f"{FHIR}commitment = true\n", "no storage commitment"),
         (f'{FHIR}segmentation = "labelmap"\n', "takes no segmentation"),
+        (f"{HL7}reject_old = true\n", "takes no rejection note"),
         (f"{FHIR}patient_systems = {{ A = 7 }}\n", "give the URI of a Patient ID's system"),
         (FHIR.replace("https://", "https://user:secret@"), "without credentials"),
         (f'{FHIR.replace("https", "http")}token = "env:T"\n', "would be sent unencrypted"),

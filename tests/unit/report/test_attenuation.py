@@ -45,7 +45,7 @@ def test_each_area_is_a_segment_voxel_for_voxel() -> None:
         z = round(float(groups.PlanePositionSequence[0].ImagePositionPatient[2]) / 4)
         found[z][frame > 0] = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
     np.testing.assert_array_equal(found, mask)
-    assert (seg.SeriesNumber, seg.SeriesDescription) == (9007, "Density: research use only")
+    assert (seg.SeriesNumber, seg.SeriesDescription) == (9008, "Density: research use only")
     assert "smoothing: none" in str(seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0])
 
 

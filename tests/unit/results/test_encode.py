@@ -53,8 +53,8 @@ def test_the_areas_by_attenuation_are_an_object_where_they_are_wanted(analysis: 
     encode.AnalysisCheckpoint.of(analysis, attenuation_maps=True).save(tmp_path / "c")
     restored = encode.AnalysisCheckpoint.restore(tmp_path / "c")
     made = encode.encode(restored, context, tmp_path / "a")
-    assert [o.name for o in made] == ["seg", "measurements", "attenuation", "summary"]
-    assert len({o.sop_instance_uid for o in made}) == 4
+    assert [o.name for o in made] == ["seg", "measurements", "attenuation", "summary", "pdf"]
+    assert len({o.sop_instance_uid for o in made}) == 5
 
 
 def test_label_maps_and_the_report_that_refers_to_them(analysis: Analysis, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_label_maps_and_the_report_that_refers_to_them(analysis: Analysis, tmp_p
     for uid in (other.SOPInstanceUID, other.SeriesInstanceUID):
         assert uid not in told["flat"] and uid in told["usual"]
     uids = {str(one.SOPInstanceUID) for one in (*flat.values(), *usual.values())}
-    assert len(uids) == 5
+    assert len(uids) == 6
     again = encode.encode(checkpoint, context, tmp_path / "b", labelmaps=True)
     assert [o.path.read_bytes() for o in again] == [o.path.read_bytes() for o in made]
 

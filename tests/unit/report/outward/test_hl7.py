@@ -44,8 +44,8 @@ def test_every_number_of_the_reports_is_an_obx(tmp_path: Path) -> None:
     first = rows[0]
     assert str(first[3]) == "118565006^Volume^SCT"
     assert (str(first[4]), str(first[6])) == ("Right lung", "cm3^cubic centimeter^UCUM")
-    assert message.unescape(str(rows[3][6][0][0])) == "[hnsf'U]"
-    assert str(rows[3][3]).endswith("^112031^Attenuation Coefficient^DCM")
+    assert message.unescape(str(rows[4][6][0][0])) == "[hnsf'U]"
+    assert str(rows[4][3]).endswith("^112031^Attenuation Coefficient^DCM")
     [document] = obx(message, "ED")
     assert base64.b64decode(str(document[5][0][4])) == PDF
     assert [str(s[1]) for s in message.segments("OBX")] == [str(n) for n in range(1, len(message.segments("OBX")) + 1)]
