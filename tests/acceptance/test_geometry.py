@@ -188,8 +188,7 @@ def oversized(datasets: list[Dataset]) -> list[Dataset]:
     """A field of view of 600 pixels, with air around the patient."""
     for d in datasets:
         pixels = d.pixel_array
-        air = int(-1024 - float(d.RescaleIntercept))
-        wide = np.full((600, 600), air, pixels.dtype)
+        wide = np.full((600, 600), pixels.min(), pixels.dtype)
         wide[: pixels.shape[0], : pixels.shape[1]] = pixels
         d.Rows = d.Columns = 600
         d.PixelData = wide.tobytes()
@@ -197,7 +196,8 @@ def oversized(datasets: list[Dataset]) -> list[Dataset]:
 
 
 def turned(datasets: list[Dataset]) -> list[Dataset]:
-    return tilted(datasets)[0]
+    """Tilted so that dcmqi can read it: its grid has no shear, and the first row must lie before every frame."""
+    return tilted(datasets, -TILT_DEGREES)[0]
 
 
 #: How far the mask on the source may differ from what was measured: not at all, but where that was resampled.
@@ -283,12 +283,12 @@ def test_the_images_open_first(data: Path, tmp_path: Path) -> None:
     assert {int(pydicom.dcmread(p).SeriesNumber) for p in (tmp_path / "again").glob("*.dcm")} == set(ours.values())
 
 
-def tilted(datasets: list[Dataset]) -> tuple[list[Dataset], NDArray[np.float64]]:
+def tilted(datasets: list[Dataset], degrees: float = TILT_DEGREES) -> tuple[list[Dataset], NDArray[np.float64]]:
     """The chest as a tilted gantry would have scanned it, and the straight voxel coordinates of each pixel."""
     volume = np.stack([d.pixel_array for d in datasets]).astype(np.float32)
     pixel, step = float(datasets[0].PixelSpacing[0]), 4.0
     x0, y0, z0 = (float(v) for v in datasets[0].ImagePositionPatient)
-    c, s = np.cos(np.radians(TILT_DEGREES)), np.sin(np.radians(TILT_DEGREES))
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     rows, columns = np.mgrid[:128, :128]
     found, places = [], []
     for i, d in enumerate(datasets):
