@@ -23,7 +23,7 @@ from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
 from dicomnode.analysis.lungs import agreement, gap, lobes, plausible
 from dicomnode.analysis.lungs import segmenter as lungs
-from dicomnode.analysis.measures import change, conditions, quantify, trend
+from dicomnode.analysis.measures import attenuation, change, conditions, quantify, trend
 from dicomnode.analysis.radiomics import extract
 from dicomnode.analysis.risk import predict
 from dicomnode.analysis.series import content_rules, geometry, kernels
@@ -116,6 +116,17 @@ class Analysis:
     def lobes_in_source(self) -> NDArray[np.uint8] | None:
         """Lobes likewise, (frame, row, column), numbers as in `regions.LOBES`; None where there are none."""
         return None if self.lobes is None else self._in_source(self.lobes)
+
+    @property
+    def areas_in_source(self) -> NDArray[np.uint8]:
+        """Areas by attenuation likewise, (frame, row, column), numbers as in `attenuation.AREAS`.
+
+        Raises:
+            ValueError: the study was refused.
+        """
+        if self.volume is None or self.labels is None:
+            raise ValueError("a refused study has no areas")
+        return self._in_source(attenuation.areas(self.volume, self.labels))
 
     def _in_source(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
         assert self.volume is not None, "only of an analysed study"

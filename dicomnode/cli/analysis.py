@@ -21,7 +21,9 @@ def analyze(
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     config_file: Annotated[
         Path | None,
-        typer.Option("--config", "-c", help="Use this file's [analysis] table. Default: the shipped demo settings."),
+        typer.Option(
+            "--config", "-c", help="Use this file's [analysis] and [results]. Default: the shipped demo settings."
+        ),
     ] = None,
     prior: Annotated[
         list[Path] | None,
@@ -55,7 +57,8 @@ def analyze(
         from dicomnode.operations import analyze
 
         table = None if config is None else config.analysis
-        return analyze.run(source, out, table, priors, limits.memory_bytes, covariates)
+        maps = config is not None and config.results.attenuation_maps
+        return analyze.run(source, out, table, priors, limits.memory_bytes, covariates, attenuation_maps=maps)
 
     def over(why: str) -> int:
         from dicomnode.operations import analyze

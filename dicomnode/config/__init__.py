@@ -12,7 +12,11 @@ from dicomnode.config.destination import (
     USUAL_OBJECTS,
     DestinationTable,
     DicomDestinationTable,
+    FhirDestinationTable,
+    Hl7DestinationTable,
     ObjectName,
+    PartName,
+    ReportDestinationTable,
     StowDestinationTable,
     TransferSyntaxName,
 )
@@ -22,6 +26,7 @@ from dicomnode.config.notify import NotifyTable
 from dicomnode.config.priors import PriorsTable
 from dicomnode.config.registry import RegistryTable, RetrainingTable
 from dicomnode.config.remote import RemoteTable
+from dicomnode.config.results import ResultsTable
 from dicomnode.config.routing import ProfileTable, RouteTable, RoutingTable
 from dicomnode.config.settings import Config
 from dicomnode.config.steps import MppsTable, UpsTable
@@ -38,15 +43,20 @@ __all__ = [
     "Config",
     "DestinationTable",
     "DicomDestinationTable",
+    "FhirDestinationTable",
+    "Hl7DestinationTable",
     "LoggingTable",
     "MppsTable",
     "NodeTable",
     "NotifyTable",
     "ObjectName",
+    "PartName",
     "PriorsTable",
     "ProfileTable",
     "RegistryTable",
     "RemoteTable",
+    "ReportDestinationTable",
+    "ResultsTable",
     "RetrainingTable",
     "RouteTable",
     "RoutingTable",

@@ -112,8 +112,9 @@ def _wrong_value(place: "_Place", error: dict[str, Any]) -> str:
 
 def _tables_with(name: str, most: int) -> list[str]:
     """Return the tables that know a key of this name, as a person writes them, where they are few enough to help."""
-    found = [place for place, table in _tables(Config, "") if name in table.model_fields]
-    return list(dict.fromkeys(found)) if len(found) <= most else []
+    # The kinds of a table stand in the file under one name.
+    found = list(dict.fromkeys(place for place, table in _tables(Config, "") if name in table.model_fields))
+    return found if len(found) <= most else []
 
 
 def _tables(table: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:

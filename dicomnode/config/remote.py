@@ -1,4 +1,4 @@
-"""What every DICOM peer of the configuration has: its address, our name towards it, and how long it may take."""
+"""What every peer of the configuration on a port of its own has: its address, TLS, and how long it may take."""
 
 from pathlib import Path
 from typing import ClassVar, Self
@@ -17,20 +17,17 @@ _CONNECT_S = 10.0
 _FILES = ("tls_certificate", "tls_key", "tls_ca_file", "tls_crl_file")
 
 
-class RemoteTable(ConfigTable):
-    """A DICOM peer that the node calls: `peer` is how everybody calls it.
+class TcpTable(ConfigTable):
+    """A peer that the node calls on a port of its own, by TLS or in the clear.
 
-    `timeout_s` bounds the wait for the association and for each answer, and the wait for the connection too where it is
-    shorter than ten seconds. `Config` has filled in `calling_ae_title`, and what [tls] gives for the files of TLS.
+    `Config` has filled in what [tls] gives for the files of TLS.
     """
 
     #: What people call it.
     peer_name: ClassVar[str] = "peer"
 
-    ae_title: AeTitle = Field(description="give the peer's AE title: 1 to 16 plain characters")
     host: str = Field(min_length=1, description="give the peer's host name or address")
     port: Port = Field(description="give the peer's TCP port, 1 to 65535")
-    calling_ae_title: AeTitle = Field("", description="give the AE title to call with (default: the node's)")
     timeout_s: float = Field(30, gt=0, description="give the seconds to wait for a response")
     tls: bool = Field(False, description="give true to call this peer by TLS, with the files of [tls]")
     certificates: Identities = Field(
@@ -74,11 +71,6 @@ class RemoteTable(ConfigTable):
         return self.model_copy(update={key: folder / path for key, path in given.items() if path is not None})
 
     @property
-    def services(self) -> tuple[UID, ...]:
-        """The SOP classes that the peer has to provide, besides C-ECHO."""
-        return ()
-
-    @property
     def security(self) -> Security | None:
         """TLS towards this peer."""
         if not self.tls:
@@ -89,9 +81,25 @@ class RemoteTable(ConfigTable):
         files = TlsFiles(self.tls_certificate, self.tls_key, self.tls_ca_file, self.tls_crl_file)
         return Security(files, tuple(map(identity, self.certificates)))
 
+
+class RemoteTable(TcpTable):
+    """A DICOM peer that the node calls: `peer` is how everybody calls it.
+
+    `timeout_s` bounds the wait for the association and for each answer, and the wait for the connection too where it is
+    shorter than ten seconds. `Config` has filled in `calling_ae_title`.
+    """
+
+    ae_title: AeTitle = Field(description="give the peer's AE title: 1 to 16 plain characters")
+    calling_ae_title: AeTitle = Field("", description="give the AE title to call with (default: the node's)")
+
     def called_as(self, ae_title: str) -> Self:
         """Return the same, called under our AE title `ae_title` where it names none of its own."""
         return self if self.calling_ae_title else self.model_copy(update={"calling_ae_title": ae_title})
+
+    @property
+    def services(self) -> tuple[UID, ...]:
+        """The SOP classes that the peer has to provide, besides C-ECHO."""
+        return ()
 
     @property
     def peer(self) -> Peer:

@@ -179,11 +179,14 @@ def check_names(routes: Sequence[RouteTable], others: Mapping[str, Any]) -> None
     if not {"node", "destination", "profile", "routing"} <= others.keys():
         return
     destinations = [d.name for d in others["destination"]]
+    reports = {d.name for d in others["destination"] if not d.takes_objects}
     profiles = [DEFAULT_PROFILE, *(p.name for p in others["profile"])]
     ours = [others["node"].ae_title, *others["routing"].ae_titles]
     for route in routes:
         for name in (*(route.results_to or ()), *route.forward_to):
             _known(route.name, "destination", name, destinations)
+        for name in (n for n in route.forward_to if n in reports):
+            raise ValueError(f"rule {route.name!r}: destination {name!r} takes no images: remove it from forward_to")
         if route.analyse is not None:
             _known(route.name, "profile", route.analyse, profiles)
         if others["node"].check_called_ae:

@@ -15,7 +15,8 @@ from dicomnode.config.node import LoggingTable, NodeTable, SettleTable, StorageT
 from dicomnode.config.notify import NotifyTable
 from dicomnode.config.priors import PriorsTable
 from dicomnode.config.registry import RegistryTable, RetrainingTable
-from dicomnode.config.remote import RemoteTable
+from dicomnode.config.remote import RemoteTable, TcpTable
+from dicomnode.config.results import ResultsTable
 from dicomnode.config.routing import ProfileTable, RouteTable, RoutingTable, check_names
 from dicomnode.config.steps import MppsTable, UpsTable
 from dicomnode.config.tls import TlsTable
@@ -36,6 +37,7 @@ class Config(ConfigTable):
     storage: StorageTable = StorageTable()
     settle: SettleTable = SettleTable()
     analysis: AnalysisTable = AnalysisTable()
+    results: ResultsTable = ResultsTable()
     weights: WeightsTable = WeightsTable()
     destination: tuple[Destination, ...] = Field((), validate_default=True)
     routing: RoutingTable = RoutingTable()
@@ -93,7 +95,7 @@ class Config(ConfigTable):
     def _destinations_secured(cls, value: tuple[Destination, ...], info: ValidationInfo) -> tuple[Destination, ...]:
         if "tls" not in info.data:
             return value
-        return tuple(d.secured_by(info.data["tls"]) if isinstance(d, RemoteTable) else d for d in value)
+        return tuple(d.secured_by(info.data["tls"]) if isinstance(d, TcpTable) else d for d in value)
 
     @field_validator("worklist", "priors", "ups", "mpps")
     @classmethod
@@ -134,7 +136,7 @@ class Config(ConfigTable):
     def all_tls_files(self) -> tuple[TlsFiles, ...]:
         """The files of [tls], and those that single peers have in their place."""
         shared = (self.tls_files,) if self.tls_files is not None else ()
-        peers = [*self.remotes, *(d for d in self.destination if isinstance(d, RemoteTable))]
+        peers: list[TcpTable] = [*self.remotes, *(d for d in self.destination if isinstance(d, TcpTable))]
         return tuple(dict.fromkeys([*shared, *(p.security.files for p in peers if p.security is not None)]))
 
     @property

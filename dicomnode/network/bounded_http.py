@@ -92,7 +92,16 @@ class Deadline:
             self.watch(info["return_value"].get_extra_info("socket"))
 
 
-def ask(client: httpx.Client, method: str, url: str, who: str, timeout_s: float, **arguments: Any) -> HttpAnswer:
+def ask(
+    client: httpx.Client,
+    method: str,
+    url: str,
+    who: str,
+    timeout_s: float,
+    *,
+    most_bytes: int = MOST_BYTES,
+    **arguments: Any,
+) -> HttpAnswer:
     """Send a request and return the answer.
 
     Args:
@@ -101,6 +110,7 @@ def ask(client: httpx.Client, method: str, url: str, who: str, timeout_s: float,
         url: of the request.
         who: the server, for messages.
         timeout_s: the longest silence. The whole takes at most twice that, beside what sending takes at a low rate.
+        most_bytes: of the answer, unpacked.
         arguments: of httpx's request.
 
     Raises:
@@ -113,7 +123,7 @@ def ask(client: httpx.Client, method: str, url: str, who: str, timeout_s: float,
         extensions = {"trace": deadline.trace}
         try:
             with client.stream(method, url, headers=headers, extensions=extensions, **arguments) as answer:
-                content = _content(answer, who)
+                content = _content(answer, who, most_bytes)
                 return HttpAnswer(
                     answer.status_code, answer.reason_phrase, content, answer.headers.get("Content-Type", "").lower()
                 )
@@ -127,7 +137,7 @@ def ask(client: httpx.Client, method: str, url: str, who: str, timeout_s: float,
             raise PeerError(f"{who}: no connection ({error}); check url, firewall and certificates") from error
 
 
-def _content(answer: httpx.Response, who: str) -> bytes:
+def _content(answer: httpx.Response, who: str, most_bytes: int) -> bytes:
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "deflate"):
         raise PeerError(f"{who} answered in a content encoding that was not asked for")
@@ -138,9 +148,9 @@ def _content(answer: httpx.Response, who: str) -> bytes:
             content += piece
         else:
             try:
-                content += unpack.decompress(piece, MOST_BYTES + 1 - len(content))
+                content += unpack.decompress(piece, most_bytes + 1 - len(content))
             except zlib.error as error:
                 raise PeerError(f"{who} answered what cannot be unpacked") from error
-        if len(content) > MOST_BYTES:
-            raise PeerError(f"{who} answered with more than {MOST_BYTES >> 20} MB: not read to its end")
+        if len(content) > most_bytes:
+            raise PeerError(f"{who} answered with more than {most_bytes >> 20} MB: not read to its end")
     return bytes(content)

@@ -9,19 +9,15 @@
 | 200, 202 or 409 that names the object as failed | PS3.18 table I.2-2 | as that status of a C-STORE (`sender`) |
 | every other 3xx and 4xx (401, 403, 404, 413, 415 …) | RFC 9110 | for good |
 
-Each object is a request of its own: what a server says of one must not stop the others. Redirects are not followed, and
-proxies of the environment are not used: where patients' data goes is said by the configuration alone.
+Each object is a request of its own: what a server says of one must not stop the others.
 """
 
 import json
 import logging
-import os
-import ssl
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +30,11 @@ from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import bounded_http
 from dicomnode.network.association import Sent, is_passing
 from dicomnode.network.bounded_http import HttpAnswer
+from dicomnode.network.http_server import PASSING_STATUSES, HttpServer, phrase
 
 log = logging.getLogger(__name__)
 
 _DICOM_JSON = "application/dicom+json"
-_PASSING_STATUSES = frozenset({408, 425, 429})
 #: DICOM JSON (PS3.18 annex F): the response's two sequences, and what their items hold.
 _REFERENCED, _FAILED = "00081199", "00081198"
 _INSTANCE, _WARNING, _REASON = "00081155", "00081196", "00081197"
@@ -48,26 +44,8 @@ _NO_STUDY = "2.25.0"
 
 
 @dataclass(frozen=True)
-class StowServer:
-    """A DICOMweb server that takes our objects.
-
-    Attributes:
-        url: the service's root, to which `/studies` is appended.
-        user, password: basic authentication. `token`: bearer token. Password and token are named by where they stand:
-            "env:NAME" or "file:/path"; they are read for each delivery, so that they can be renewed.
-        ca_file: certificates of the authorities that are trusted; "" for the system's.
-    """
-
-    name: str
-    url: str
-    user: str = ""
-    password: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
-    ca_file: str = ""
-    timeout_s: float = 30.0
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.url})"
+class StowServer(HttpServer):
+    """A DICOMweb server that takes our objects; `/studies` is appended to its `url`."""
 
 
 def echo(server: StowServer) -> float:
@@ -79,7 +57,7 @@ def echo(server: StowServer) -> float:
     """
     started = time.perf_counter()
     query = {"StudyInstanceUID": _NO_STUDY, "limit": "1"}
-    with _client(server) as client:
+    with server.client() as client:
         answer = _request(server, client, "GET", params=query, headers={"Accept": _DICOM_JSON})
     if answer.status not in (405, 501):  # a server may take objects and answer no queries
         _judge_status(server, answer, "the query")
@@ -98,7 +76,7 @@ def send(
         PeerRejectedError: a refusal for good, or a path that is no DICOM file.
     """
     sent: list[Sent] = []
-    with _client(server) as client:
+    with server.client() as client:
         for path in paths:
             result = _store(server, client, path)
             sent.append(result)
@@ -157,8 +135,8 @@ def _judge_status(server: StowServer, answer: HttpAnswer, what: str) -> None:
         return
     # The body is the server's free text and may name a patient.
     log.debug("%s, HTTP status %d: %s", server, status, answer.content[:500])
-    text = f"{server} answered {what} with HTTP status {status} ({_phrase(status)})"
-    if status in _PASSING_STATUSES or answer.is_server_error:
+    text = f"{server} answered {what} with HTTP status {status} ({phrase(status)})"
+    if status in PASSING_STATUSES or answer.is_server_error:
         raise PeerError(f"{text}: temporarily unavailable")
     refused = "it refused the user and password, or the token, that are configured: correct them"
     asked = "it asks who we are: configure user and password, or token"
@@ -169,14 +147,6 @@ def _judge_status(server: StowServer, answer: HttpAnswer, what: str) -> None:
     }
     cure = "correct the url: redirects are not followed" if answer.is_redirect else cures.get(status, "see its log")
     raise PeerRejectedError(f"{text}: {cure}")
-
-
-def _phrase(status: int) -> str:
-    """Return the standard's word for a status: the server's own is text that it may choose."""
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "not a status of HTTP"
 
 
 def _said(answer: HttpAnswer) -> dict[str, Any]:
@@ -234,31 +204,3 @@ def _value(item: dict[str, Any], tag: str) -> Any:
 def _request(server: StowServer, client: httpx.Client, method: str, **arguments: Any) -> HttpAnswer:
     url = f"{server.url.rstrip('/')}/studies"
     return bounded_http.ask(client, method, url, str(server), server.timeout_s, **arguments)
-
-
-def _client(server: StowServer) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {_secret(server, server.token)}"} if server.token else {}
-    auth = httpx.BasicAuth(server.user, _secret(server, server.password)) if server.user else None
-    try:
-        trusted = ssl.create_default_context(cafile=server.ca_file or None)
-    except OSError as error:
-        raise PeerError(f"{server}: ca_file {server.ca_file} cannot be read ({type(error).__name__})") from error
-    return httpx.Client(
-        verify=trusted, auth=auth, headers=headers, timeout=server.timeout_s, follow_redirects=False, trust_env=False
-    )
-
-
-def _secret(server: StowServer, where: str) -> str:
-    kind, _, place = where.partition(":")
-    if kind == "env":
-        value = os.environ.get(place, "")
-    else:
-        try:
-            value = Path(place).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise PeerError(
-                f"{server}: {place} cannot be read ({type(error).__name__}): it must hold the secret"
-            ) from error
-    if not value.strip():
-        raise PeerError(f"{server}: {where} is empty: it must hold the password or token")
-    return value.strip()

@@ -49,6 +49,8 @@ def run(
     priors: Sequence[Path] = (),
     memory_bytes: int | None = None,
     covariates: Path | None = None,
+    *,
+    attenuation_maps: bool = False,
 ) -> int:
     """Analyse `source` into `out` and print what was found. Returns the exit status: 0 analysed, 3 refused.
 
@@ -59,6 +61,7 @@ def run(
         priors: findings.json of the patient's other scans, for the change since the latest one before this.
         memory_bytes: what the analysis may use.
         covariates: TOML with what the bundle takes of the patient beside the image, `name = value`; None for nothing.
+        attenuation_maps: whether the areas by attenuation are wanted as a segmentation of their own.
     """
     console = Console(markup=False, emoji=False)  # what stands in headers is no mark-up
     before = [_read(path) for path in priors]
@@ -93,7 +96,8 @@ def run(
             bar.update(task, description="encode")
             highest = analysis.findings.highest_series_number
             how_made = encode.context(time.time(), highest_series_number=highest)
-            encode.encode(encode.AnalysisCheckpoint.of(analysis), how_made, out)
+            checkpoint = encode.AnalysisCheckpoint.of(analysis, attenuation_maps=attenuation_maps)
+            encode.encode(checkpoint, how_made, out)
             findings = Findings.from_json((out / FINDINGS).read_text("utf-8"))
     findings_table(console, findings)
     if before and findings.status == "analysed" and findings.change is None:

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from dicomnode.audit.messages import AuditPeer
 from dicomnode.config import Config, DicomDestinationTable, load
@@ -30,9 +29,7 @@ def audit_peer(config: Config, destination: str) -> AuditPeer:
     """Return a destination as the audit trail names it; its name alone where it is no longer configured."""
     for table in config.destination:
         if table.name == destination:
-            if isinstance(table, DicomDestinationTable):
-                return AuditPeer(table.ae_title, table.host)
-            return AuditPeer(table.url, urlsplit(table.url).hostname or "")
+            return AuditPeer(*table.audited)
     return AuditPeer(destination, "")
 
 

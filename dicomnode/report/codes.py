@@ -23,6 +23,8 @@ RIGHT = Code("24028007", "SCT", "Right")
 LEFT = Code("7771000", "SCT", "Left")
 BILATERAL = Code("51440002", "SCT", "Bilateral")
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
+# CID 7150. Not «morphologically abnormal»: what lies between two attenuations may be a vessel.
+SPATIAL_CONCEPT = Code("309825002", "SCT", "Spatial and Relational Concept")
 
 VOLUME = Code("118565006", "SCT", "Volume")
 SUM_OF_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method for volume")
@@ -84,6 +86,8 @@ HIGH_ATTENUATION = _private("HAA600_250", "Percent of lung volume between -600 a
 DENSE = _private("DENSE_250", "Percent of lung volume above -250 HU")
 LEFT_OUT = _private("LEFTOUT", "Volume within the hull of the lungs that the mask leaves out")
 LOW_ATTENUATION = _private("LAA950", "Percent of lung volume below -950 HU")
+HIGH_ATTENUATION_AREA = _private("HAAREA", "Area between -600 and -250 HU inside the lungs")
+LOW_ATTENUATION_AREA = _private("LAAREA", "Area below -950 HU inside the lungs")
 # The part of the lungs is within the concept: a measurement group must refer to a segment (TID 1411), and these parts
 # have none.
 REGIONS = {
@@ -188,6 +192,8 @@ PRIVATE = (
     DENSE,
     LEFT_OUT,
     LOW_ATTENUATION,
+    HIGH_ATTENUATION_AREA,
+    LOW_ATTENUATION_AREA,
     *REGIONAL_HIGH_ATTENUATION.values(),
     *REGIONAL_LOW_ATTENUATION.values(),
     *REGIONAL_MEAN.values(),

@@ -1,19 +1,23 @@
 """Masks of lungs and lobes as a DICOM Segmentation (PS3.3 A.51): binary, little endian, without empty frames."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from dicomnode.analysis.arrays import LEFT, Labels
 from dicomnode.analysis.findings import Findings, Lungs
 from dicomnode.report import codes, source, stamp, uids
-from dicomnode.report.context import MANUFACTURER, MODEL_NAME, SEGMENTATION, Context
+from dicomnode.report.context import MANUFACTURER, MODEL_NAME, SEGMENTATION, Context, Kind
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, Structure, segments
 from dicomnode.report.wording import DEMO, is_demo, plain
+
+SegmentationType = Literal["BINARY", "LABELMAP"]
 
 
 def encode(
@@ -22,6 +26,9 @@ def encode(
     findings: Findings,
     context: Context,
     lobes_in_source: NDArray[np.uint8] | None = None,
+    *,
+    segmentation_type: SegmentationType = "BINARY",
+    transfer_syntax_uid: UID = ExplicitVRLittleEndian,
 ) -> Dataset:
     """Return the segmentation object of one analysis.
 
@@ -33,6 +40,8 @@ def encode(
         findings: of these images, with `lungs` and `series`; each lung and lobe of its quantities becomes a segment.
         context: the result's circumstances.
         lobes_in_source: likewise, numbers as in `regions.LOBES`; needed where the findings have lobes.
+        segmentation_type: BINARY, or LABELMAP of segments that don't overlap.
+        transfer_syntax_uid: how the frames are encoded.
 
     Raises:
         ValueError: the findings have no lungs, the number of frames differs, a label is not 0, 1 or 2, or lobes lack.
@@ -41,31 +50,78 @@ def encode(
         raise ValueError(f"no segmentation to encode: the findings ({findings.status}) have no lungs")
     if labels_in_source.max(initial=0) > LEFT:
         raise ValueError(f"labels must be 0, 1 (right) or 2 (left), but one is {labels_in_source.max()}")
-    frames = sum(int(header.get("NumberOfFrames", 1)) for header in headers)
-    if len(labels_in_source) != frames:
-        raise ValueError(f"the source has {frames} frames and the labels have {len(labels_in_source)}")
-
-    first = headers[0]
-    sop_uid = uids.sop_instance(SEGMENTATION, str(first.StudyInstanceUID), findings)
-    seg = hd.seg.Segmentation(
-        source_images=_places(headers, findings.series.spacing_mm),
-        pixel_array=_pixels(labels_in_source, lobes_in_source, findings),
-        segmentation_type="BINARY",
-        segment_descriptions=[
-            _describe(number, {**LUNGS, **LOBES_OF_LUNG}[name], first, findings.lungs)
+    return assemble(
+        SEGMENTATION,
+        headers,
+        _pixels(labels_in_source, lobes_in_source, findings),
+        [
+            _describe(number, {**LUNGS, **LOBES_OF_LUNG}[name], headers[0], findings.lungs)
             for name, number in segments(findings).items()
         ],
-        series_instance_uid=uids.series(SEGMENTATION, str(first.StudyInstanceUID), findings),
-        series_number=SEGMENTATION.series_number,
+        findings,
+        context,
+        label="LUNGS",
+        description=f"{DEMO}, research use only" if is_demo(findings) else "Lungs, research use only",
+        segmentation_type=segmentation_type,
+        transfer_syntax_uid=transfer_syntax_uid,
+    )
+
+
+def assemble(
+    kind: Kind,
+    headers: Sequence[Dataset],
+    pixels: NDArray[np.uint8],
+    described: Sequence[hd.seg.SegmentDescription],
+    findings: Findings,
+    context: Context,
+    *,
+    label: str,
+    description: str,
+    segmentation_type: SegmentationType = "BINARY",
+    transfer_syntax_uid: UID = ExplicitVRLittleEndian,
+) -> Dataset:
+    """Return a segmentation object of any kind, on the frames of the source.
+
+    Args:
+        kind: which object it is.
+        headers: as of `encode`.
+        pixels: segment numbers, (frame, row, column); of segments that overlap, (frame, row, column, segment).
+        described: the segments.
+        findings: with `series`.
+        context: the result's circumstances.
+        label: Content Label (CS).
+        description: Content Description (LO).
+        segmentation_type: BINARY, or LABELMAP.
+        transfer_syntax_uid: how the frames are encoded.
+
+    Raises:
+        ValueError: the findings have no series, or the number of frames differs.
+    """
+    if findings.series is None:
+        raise ValueError(f"no segmentation to encode: the findings ({findings.status}) have no series")
+    frames = sum(int(header.get("NumberOfFrames", 1)) for header in headers)
+    if len(pixels) != frames:
+        raise ValueError(f"the source has {frames} frames and the labels have {len(pixels)}")
+
+    first = headers[0]
+    sop_uid = uids.sop_instance(kind, str(first.StudyInstanceUID), findings)
+    seg = hd.seg.Segmentation(
+        source_images=_places(headers, findings.series.spacing_mm),
+        pixel_array=pixels,
+        segmentation_type=segmentation_type,
+        segment_descriptions=described,
+        series_instance_uid=uids.series(kind, str(first.StudyInstanceUID), findings),
+        series_number=kind.series_number,
         sop_instance_uid=sop_uid,
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MODEL_NAME,
         software_versions=plain(context.software_version),
         device_serial_number=plain(context.device_serial),
-        content_label="LUNGS",
-        content_description=f"{DEMO}, research use only" if is_demo(findings) else "Lungs, research use only",
+        content_label=label,
+        content_description=description,
         pixel_measures=_measures(first, findings.series.spacing_mm),
+        transfer_syntax_uid=transfer_syntax_uid,
         omit_empty_frames=True,
     )
     if "NumberOfFrames" in first:
@@ -73,7 +129,7 @@ def encode(
     _state_the_step(seg, findings.series.spacing_mm[0])
     _name_dimensions(seg, uids.dimension_organization(sop_uid))
     seg.BodyPartExamined = "CHEST"
-    stamp.finish(seg, SEGMENTATION, first, findings, context)
+    stamp.finish(seg, kind, first, findings, context)
     return seg
 
 

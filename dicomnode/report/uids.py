@@ -21,6 +21,10 @@ Structure = Literal[
     "left upper lobe",
     "left lower lobe",
     "mortality risk",
+    "right high-attenuation area",
+    "left high-attenuation area",
+    "right low-attenuation area",
+    "left low-attenuation area",
 ]
 
 

@@ -25,7 +25,7 @@ from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import ObjectName
 from dicomnode.errors import RefusedError
 from dicomnode.files import make_folder, write_whole
-from dicomnode.report import gc_pause, letters, segmentation
+from dicomnode.report import attenuation, gc_pause, labelmap, letters, segmentation
 from dicomnode.report.context import Context
 from dicomnode.report.page import views
 from dicomnode.report.pdf import document
@@ -38,13 +38,15 @@ from dicomnode.store.results_folder import FINDINGS, LABELS, OVERLAY, SOURCES, V
 class ResultObject:
     """One DICOM object of a result, on disk.
 
-    `name` is an `ObjectName`, or "refusal", "refusal-summary" or "refusal-pdf".
+    `name` is an `ObjectName`, or "refusal", "refusal-summary" or "refusal-pdf". `is_labelmap`: it stands for the object
+    of this name where label maps are wanted.
     """
 
     name: str
     sop_class_uid: str
     sop_instance_uid: str
     path: Path
+    is_labelmap: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,11 @@ class AnalysisCheckpoint:
     labels_in_source: NDArray[np.uint8]
     views: views.Views
     lobes_in_source: NDArray[np.uint8] | None = None
+    areas_in_source: NDArray[np.uint8] | None = None
 
     @classmethod
-    def of(cls, analysis: Analysis) -> "AnalysisCheckpoint":
-        """Return the checkpoint of an analysed study."""
+    def of(cls, analysis: Analysis, *, attenuation_maps: bool = False) -> "AnalysisCheckpoint":
+        """Return the checkpoint of an analysed study, with the areas by attenuation where a map of them is wanted."""
         if analysis.volume is None or analysis.labels is None:
             raise ValueError("a refused study has nothing to encode")
         return cls(
@@ -71,6 +74,7 @@ class AnalysisCheckpoint:
             analysis.labels_in_source,
             views.choose(analysis.volume, analysis.labels),
             analysis.lobes_in_source,
+            analysis.areas_in_source if attenuation_maps else None,
         )
 
     def save(self, folder: Path) -> None:
@@ -79,6 +83,8 @@ class AnalysisCheckpoint:
         arrays = {"labels": self.labels_in_source}
         if self.lobes_in_source is not None:
             arrays["lobes"] = self.lobes_in_source
+        if self.areas_in_source is not None:
+            arrays["areas"] = self.areas_in_source
         write_whole(
             folder / LABELS, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays), durable=False
         )
@@ -90,13 +96,14 @@ class AnalysisCheckpoint:
     def restore(cls, folder: Path) -> "AnalysisCheckpoint":
         """Return the checkpoint that `save` wrote into `folder`."""
         with np.load(folder / LABELS, allow_pickle=False) as file:
-            labels, lobes = file["labels"], file.get("lobes")
+            labels, lobes, areas = file["labels"], file.get("lobes"), file.get("areas")
         return cls(
             Findings.from_json((folder / FINDINGS).read_text("utf-8")),
             tuple(Path(p) for p in json.loads((folder / SOURCES).read_text("utf-8"))),
             labels,
             views.Views.load(folder / VIEWS),
             lobes,
+            areas,
         )
 
 
@@ -134,7 +141,7 @@ def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
 
 @gc_pause.put_off()
 def encode(
-    checkpoint: AnalysisCheckpoint, context: Context, folder: Path, *, with_pdf: bool = True
+    checkpoint: AnalysisCheckpoint, context: Context, folder: Path, *, with_pdf: bool = True, labelmaps: bool = False
 ) -> tuple[ResultObject, ...]:
     """Make the reports and write them, `overlay.png` and `findings.json` into `folder`.
 
@@ -145,6 +152,7 @@ def encode(
         context: the result's circumstances.
         folder: where the reports are written.
         with_pdf: whether the PDF is made too; where no destination takes it, it would only cost time.
+        labelmaps: whether segmentation and measurements are made for destinations that take label maps, too.
     """
     start = time.perf_counter()
     findings = checkpoint.findings
@@ -153,10 +161,12 @@ def encode(
     from dicomnode.report.page import summary  # noqa: PLC0415  (matplotlib: half a second that no start needs)
 
     picture = summary.picture(checkpoint.views, findings)
-    objects: list[tuple[ObjectName, Dataset]] = [
-        ("seg", seg),
-        ("measurements", measurements.encode(headers, findings, seg, context)),
-    ]
+    measured = measurements.encode(headers, findings, seg, context)
+    objects: list[tuple[ObjectName, Dataset]] = [("seg", seg), ("measurements", measured)]
+    if checkpoint.areas_in_source is not None:
+        areas = attenuation.encode(headers, checkpoint.areas_in_source, findings, context)
+        if areas is not None:
+            objects.append(("attenuation", areas))
     if findings.risk is not None:
         objects.append(("risk", risk.encode(headers, findings, context)))
     objects.append(("summary", summary.encode(headers, picture, findings, context)))
@@ -165,13 +175,17 @@ def encode(
 
         pdf = typesetting.pdf_bytes(findings, context, headers[0], checkpoint.views)
         objects.append(("pdf", document.encode(headers[0], pdf, findings, context)))
-    written = tuple(_write(name, dataset, folder) for name, dataset in objects)
+    written = [_write(name, dataset, folder) for name, dataset in objects]
+    if labelmaps and labelmap.can_show(findings):
+        flat = labelmap.encode(headers, checkpoint.labels_in_source, findings, context)
+        written.append(_write("seg", flat, folder, is_labelmap=True))
+        written.append(_write("measurements", labelmap.referring(measured, seg, flat), folder, is_labelmap=True))
     png = io.BytesIO()
     Image.fromarray(picture).save(png, format="PNG")
     write_whole(folder / OVERLAY, png.getvalue())
     findings = with_encode_time(findings, time.perf_counter() - start)
     write_whole(folder / FINDINGS, findings.to_json().encode())
-    return written
+    return tuple(written)
 
 
 def encode_refusal(
@@ -226,9 +240,9 @@ def is_for(name: str, objects: Collection[ObjectName]) -> bool:
     return name == "refusal" or name.removeprefix("refusal-") in objects
 
 
-def _write(name: str, dataset: Dataset, folder: Path) -> ResultObject:
+def _write(name: str, dataset: Dataset, folder: Path, *, is_labelmap: bool = False) -> ResultObject:
     content = io.BytesIO()
     pydicom.dcmwrite(content, dataset, enforce_file_format=True)
-    path = report_file(folder, name)
+    path = report_file(folder, f"{name}-labelmap" if is_labelmap else name)
     write_whole(path, content.getvalue())
-    return ResultObject(name, str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), path)
+    return ResultObject(name, str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), path, is_labelmap)

@@ -40,6 +40,12 @@ def results_folder(results: Path, study_uid: str, generation: int) -> Path:
     return inside(results, name_of(study_uid), f"g{int(generation)}")
 
 
+def generation_of(folder: Path) -> int | None:
+    """Return the generation whose results lie in a folder; None where it is no such folder."""
+    number = folder.name.removeprefix("g")
+    return int(number) if number.isascii() and number.isdigit() and folder.name == f"g{int(number)}" else None
+
+
 def report_file(folder: Path, name: str) -> Path:
     """Return the file of a report; `name` is an object's name of the configuration, or a refusal's."""
     return folder / f"{name}.dcm"

@@ -39,8 +39,11 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
     others = prior_findings(work.catalog, work.config, study_uid)
     method = work.served.method(route.action_of(work, study_uid, generation).analyse)
-    if last := reuse.reusable(work, study_uid, generation, method, others):
-        last = replace(last, findings=_marked(work, last.findings))
+    maps = work.config.results.attenuation_maps
+    last = reuse.reusable(work, study_uid, generation, method, others)
+    if last is not None and (last.areas_in_source is not None or not maps):
+        areas = last.areas_in_source if maps else None
+        last = replace(last, findings=_marked(work, last.findings), areas_in_source=areas)
         stands = _still_stands(work, study_uid, generation)
         if stands:
             image, now = last.sources[0], time.time()
@@ -57,7 +60,7 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
             if stands:
                 shadow, now = work.served.shadow(), time.time()
                 record_scan.keep(work.config.registry, work.catalog, analysis, others, shadow, now=now)
-            encode.AnalysisCheckpoint.of(analysis).save(folder)
+            encode.AnalysisCheckpoint.of(analysis, attenuation_maps=maps).save(folder)
             if stands:
                 reuse.note_inputs(folder, received)
         else:

@@ -19,7 +19,7 @@ from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import DestinationTable
 from dicomnode.files import write_whole
 from dicomnode.report import codes, rejection_note, uids
-from dicomnode.report.context import MEASUREMENTS, PDF, REFUSAL, RISK, SEGMENTATION, SUMMARY, Kind
+from dicomnode.report.context import ATTENUATION, MEASUREMENTS, PDF, REFUSAL, RISK, SEGMENTATION, SUMMARY, Kind
 from dicomnode.report.rejection_note import RejectedObject
 from dicomnode.results import encode
 from dicomnode.store.records import REJECTION, Correction, Delivery
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _KINDS: Final[dict[str, Kind]] = {
     "seg": SEGMENTATION,
+    "attenuation": ATTENUATION,
     "measurements": MEASUREMENTS,
     "risk": RISK,
     "summary": SUMMARY,

@@ -12,6 +12,7 @@ each step asks the catalogue, and the catalogue's answer is final.
 import logging
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dbos import DBOS
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: So many of a refused study's images are tried for its report.
 _LOOKED_AT = 5
+#: What a delivery is called that brings a result to a system without DICOM.
+REPORT = "report"
 #: States of a job whose results are written.
 _ENCODED = ("analysed", "delivered", "committed")
 
@@ -147,11 +150,10 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
         return _refuse(work, study_uid, generation, folder, context, destinations)
     checkpoint = encode.AnalysisCheckpoint.restore(folder)
     with_pdf = any("pdf" in destination.objects for destination in destinations)
-    objects = encode.encode(checkpoint, context, folder, with_pdf=with_pdf)
+    labelmaps = any(d.segmentation == "labelmap" for d in destinations)
+    objects = encode.encode(checkpoint, context, folder, with_pdf=with_pdf, labelmaps=labelmaps)
     for destination in destinations:
-        _plan(
-            work, study_uid, generation, destination, [o for o in objects if encode.is_for(o.name, destination.objects)]
-        )
+        _plan(work, study_uid, generation, destination, _wanted(destination, objects))
     everywhere = _joined(everywhere, rejections.plan(work, study_uid, generation))
     doubts = " ".join(flag.text for flag in reader_flags.of_reception(folder)) or None
     state = work.catalog.set_state(study_uid, generation, "analysed", doubts, now=time.time())
@@ -159,6 +161,17 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
         state = work.catalog.conclude(study_uid, generation, now=time.time())
     log.info("study %s generation %d: %s, %d objects", study_uid, generation, state, len(objects))
     return everywhere if state in _ENCODED else []
+
+
+def _wanted(destination: DestinationTable, objects: Sequence[encode.ResultObject]) -> list[encode.ResultObject]:
+    """Return what a destination gets: some of the objects, or all of the result in one report."""
+    if destination.takes_objects:
+        flat = {o.name for o in objects if o.is_labelmap} if destination.segmentation == "labelmap" else set()
+        mine = [o for o in objects if encode.is_for(o.name, destination.objects)]
+        return [o for o in mine if o.is_labelmap == (o.name in flat)]
+    # Measurements, or the refusal, are always there and stand for the result: another result has others.
+    stands = [o for o in objects if o.name in ("measurements", "refusal") and not o.is_labelmap]
+    return [replace(o, name=REPORT) for o in stands]
 
 
 def _receivers(work: Work, study_uid: str, generation: int) -> list[DestinationTable]:
@@ -184,8 +197,7 @@ def _refuse(
     wanted = {name for d in wanting for name in d.objects}
     reports = _refusal_reports(findings, sources, context, folder, wanted, verbatim=verbatim) if wanting else ()
     for destination in wanting if reports else ():
-        mine = [o for o in reports if encode.is_for(o.name, destination.objects)]
-        _plan(work, study_uid, generation, destination, mine)
+        _plan(work, study_uid, generation, destination, _wanted(destination, reports))
     notes = rejections.plan(work, study_uid, generation)
     why = refusal_reason(findings) if sources else "nothing-left: every object was taken out of the study"
     reason = "; ".join([why, *(flag.text for flag in reader_flags.of_reception(folder))])

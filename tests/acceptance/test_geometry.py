@@ -6,6 +6,7 @@ The truth is the mask of the same chest as it was scanned, straight and in singl
 import json
 import subprocess
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 from scipy.ndimage import map_coordinates
 
+from dicomnode.report.outward.message import readings_in
 from tests.helpers.ct_files import concatenation, enhanced, write
 from tests.helpers.running import dicomnode
 
@@ -41,7 +43,7 @@ def coarse(data: Path) -> list[Dataset]:
 
 def analyse(source: Path, out: Path) -> dict[str, Any]:
     config = out.parent / "ae_config.toml"
-    config.write_text('[analysis]\nbundle = ""\nradiomics = false\n')
+    config.write_text('[analysis]\nbundle = ""\nradiomics = false\n[results]\nattenuation_maps = true\n')
     done = dicomnode("analyze", source, "--out", out, "--config", config)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = json.loads((out / "findings.json").read_text("utf-8"))
@@ -172,19 +174,98 @@ def enhanced_without_step(datasets: list[Dataset]) -> list[Dataset]:
     return [image]
 
 
-@pytest.mark.parametrize("change", [uneven, thin_with_gaps, overlapping, enhanced_without_step])
-def test_another_reader_finds_the_volume_that_the_report_states(
-    data: Path, tmp_path: Path, peer: Callable[[str, str], str], change: Callable[[list[Dataset]], list[Dataset]]
+def feet_first(datasets: list[Dataset]) -> list[Dataset]:
+    """As a scanner writes them of a patient who lies the other way round: columns from left to right."""
+    for d in datasets:
+        x, y, z = (float(v) for v in d.ImagePositionPatient)
+        d.ImagePositionPatient = [x + (d.Columns - 1) * float(d.PixelSpacing[1]), y, z]
+        d.ImageOrientationPatient, d.PatientPosition = [-1, 0, 0, 0, 1, 0], "FFS"
+        d.PixelData = np.ascontiguousarray(d.pixel_array[:, ::-1]).tobytes()
+    return datasets
+
+
+def oversized(datasets: list[Dataset]) -> list[Dataset]:
+    """A field of view of 600 pixels, with air around the patient."""
+    for d in datasets:
+        pixels = d.pixel_array
+        wide = np.full((600, 600), pixels.min(), pixels.dtype)
+        wide[: pixels.shape[0], : pixels.shape[1]] = pixels
+        d.Rows = d.Columns = 600
+        d.PixelData = wide.tobytes()
+    return datasets
+
+
+def turned(datasets: list[Dataset]) -> list[Dataset]:
+    """Tilted so that dcmqi can read it: its grid has no shear, and the first row must lie before every frame."""
+    return tilted(datasets, -TILT_DEGREES)[0]
+
+
+#: How far the mask on the source may differ from what was measured: not at all, but where that was resampled.
+EXACT, RESAMPLED = 1e-6, 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "within"),
+    [
+        (uneven, RESAMPLED),
+        (turned, RESAMPLED),
+        (thin_with_gaps, EXACT),
+        (overlapping, EXACT),
+        (enhanced_without_step, EXACT),
+        (feet_first, EXACT),
+        (oversized, EXACT),
+    ],
+)
+def test_other_readers_find_the_numbers_that_the_report_states(
+    data: Path,
+    tmp_path: Path,
+    peer: Callable[[str, str], str],
+    change: Callable[[list[Dataset]], list[Dataset]],
+    within: float,
 ) -> None:
-    """dcmqi takes the distance between slices from the object; where it is missing, Slice Thickness."""
+    """The volume by dcmqi and by SimpleITK, and the areas' share of it, against the findings and the report.
+
+    dcmqi takes the distance between slices from the object; where it is missing, Slice Thickness.
+    """
     write(change(coarse(data)), tmp_path / "in")
-    volume_ml = analyse(tmp_path / "in", tmp_path / "out")["lungs"]["volume_ml"]
-    command = [peer("segimage2itkimage", "dcmqi"), "--inputDICOM", str(tmp_path / "out" / "seg.dcm")]
-    subprocess.run([*command, "--outputDirectory", str(tmp_path), "-t", "nrrd"], check=True, capture_output=True)
-    for number, side in ((1, "right"), (2, "left")):
-        mask = sitk.ReadImage(str(tmp_path / f"{number}.nrrd"))
-        theirs = np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(mask.GetSpacing()) / 1000
-        assert theirs == pytest.approx(volume_ml[side], rel=1e-3)
+    found, out = analyse(tmp_path / "in", tmp_path / "out"), tmp_path / "out"
+    lungs = {n: volume_ml(m) for n, m in by_dcmqi(out / "seg.dcm", tmp_path / "seg", peer).items()}
+    areas = {n: volume_ml(m) for n, m in by_dcmqi(out / "attenuation.dcm", tmp_path / "map", peer).items()}
+    reported = percentages_and_volumes(out / "measurements.dcm")
+    for side in ("right", "left"):
+        name, measured = f"{side.capitalize()} lung", found["quantities"][side]
+        assert lungs[name] == pytest.approx(found["lungs"]["volume_ml"][side], rel=max(within, 1e-4))
+        assert lungs[name] == pytest.approx(reported[name]["118565006"], rel=max(within, 1e-4), abs=0.51)
+        for kind, key, code in (("high", "haa_percent", "HAA600_250"), ("low", "laa950_percent", "LAA950")):
+            share = 100 * areas.get(f"{side.capitalize()} {kind}-attenuation area", 0.0) / lungs[name]
+            assert share == pytest.approx(measured[key], rel=max(within, 1e-4), abs=100 * (within - EXACT) + 1e-6)
+            assert share == pytest.approx(reported[name][code], abs=0.06 + 100 * (within - EXACT))
+    if within == EXACT and change is not enhanced_without_step:
+        source = sitk.ReadImage([str(p) for p in sorted((tmp_path / "in").iterdir())])
+        voxels = int(pydicom.dcmread(out / "seg.dcm").pixel_array.sum())
+        theirs = voxels * float(np.prod(source.GetSpacing())) / 1000
+        assert theirs == pytest.approx(found["lungs"]["volume_ml"]["total"], rel=1e-4)
+
+
+def by_dcmqi(path: Path, folder: Path, peer: Callable[[str, str], str]) -> dict[str, sitk.Image]:
+    """The masks of a segmentation by their segments' labels."""
+    folder.mkdir()
+    command = [peer("segimage2itkimage", "dcmqi"), "--inputDICOM", str(path), "--outputDirectory", str(folder)]
+    subprocess.run([*command, "-t", "nrrd"], check=True, capture_output=True)
+    segments = pydicom.dcmread(path, stop_before_pixels=True).SegmentSequence
+    return {s.SegmentLabel: sitk.ReadImage(str(folder / f"{s.SegmentNumber}.nrrd")) for s in segments}
+
+
+def volume_ml(mask: sitk.Image) -> float:
+    return float(np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(mask.GetSpacing()) / 1000)
+
+
+def percentages_and_volumes(path: Path) -> dict[str, dict[str, float]]:
+    """The numbers of a report by structure and code."""
+    return {
+        site: {r.concept.value: float(r.value) for r in readings if r.derivation is None}
+        for site, readings in groupby(readings_in(pydicom.dcmread(path)), key=lambda r: r.site)
+    }
 
 
 def test_the_images_open_first(data: Path, tmp_path: Path) -> None:
@@ -195,19 +276,19 @@ def test_the_images_open_first(data: Path, tmp_path: Path) -> None:
     write(datasets, tmp_path / "in")
     analyse(tmp_path / "in", tmp_path / "out")
     ours = {p.stem: int(pydicom.dcmread(p).SeriesNumber) for p in (tmp_path / "out").glob("*.dcm")}
-    assert ours == {"seg": 31001, "measurements": 31002, "summary": 31004}
+    assert ours == {"seg": 31001, "measurements": 31002, "summary": 31004, "pdf": 31007, "attenuation": 31008}
     for path in (tmp_path / "out").glob("*.dcm"):
         path.rename(tmp_path / "in" / f"ours-{path.name}")
     analyse(tmp_path / "in", tmp_path / "again")
     assert {int(pydicom.dcmread(p).SeriesNumber) for p in (tmp_path / "again").glob("*.dcm")} == set(ours.values())
 
 
-def tilted(datasets: list[Dataset]) -> tuple[list[Dataset], NDArray[np.float64]]:
+def tilted(datasets: list[Dataset], degrees: float = TILT_DEGREES) -> tuple[list[Dataset], NDArray[np.float64]]:
     """The chest as a tilted gantry would have scanned it, and the straight voxel coordinates of each pixel."""
     volume = np.stack([d.pixel_array for d in datasets]).astype(np.float32)
     pixel, step = float(datasets[0].PixelSpacing[0]), 4.0
     x0, y0, z0 = (float(v) for v in datasets[0].ImagePositionPatient)
-    c, s = np.cos(np.radians(TILT_DEGREES)), np.sin(np.radians(TILT_DEGREES))
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     rows, columns = np.mgrid[:128, :128]
     found, places = [], []
     for i, d in enumerate(datasets):

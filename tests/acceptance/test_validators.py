@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicomnode.analysis.arrays import HuArray, Volume
-from dicomnode.report import codes, rejection_note, segmentation
+from dicomnode.analysis.measures.attenuation import areas as attenuation_areas
+from dicomnode.report import attenuation, codes, labelmap, rejection_note, segmentation
 from dicomnode.report.page import summary, views
 from dicomnode.report.pdf import document
 from dicomnode.report.pdf.typesetting import pdf_bytes
@@ -24,7 +25,7 @@ from tests.helpers import report_cases as cases
 
 SOURCES = ["synthetic", "tiny", "lidc"]
 REPORTS = ["measurements", "risk", "refusal"]
-KINDS = ["segmentation", *REPORTS, "summary", "pdf", "rejection"]
+KINDS = ["segmentation", "attenuation", *REPORTS, "summary", "pdf", "rejection"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ def load(name: str, data: Path, folder: Path) -> tuple[list[Dataset], HuArray, N
         for header in headers:
             # A local code is not in the context group that PixelMed looks in: that has a test of its own below.
             del header.ProcedureCodeSequence
-        return headers, np.full(labels.shape, -800, np.int16), labels, ()
+        hu = np.full(labels.shape, -800, np.int16)
+        hu[:, :, ::3], hu[:, ::4] = -500, -980
+        return headers, hu, labels, ()
     files = {"tiny": "chest_tiny_cip/ct-64Dicom/*", "lidc": "chest_lidc0314_every4th/*.dcm"}[name]
     images = folder / "images"
     images.mkdir()
@@ -70,8 +73,11 @@ def written(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
     shown = views.choose(volume, labels)
     picture, pdf = summary.picture(shown, findings), pdf_bytes(findings, cases.CONTEXT, headers[0], shown)
     seg = segmentation.encode(headers, labels, findings, cases.CONTEXT)
+    areas = attenuation.encode(headers, attenuation_areas(volume, labels), findings, cases.CONTEXT)
+    assert areas is not None
     objects = {
         "segmentation": seg,
+        "attenuation": areas,
         "measurements": measurements.encode(headers, findings, seg, cases.CONTEXT),
         "risk": risk.encode(headers, findings, cases.CONTEXT),
         "refusal": refusal.encode(headers[0], cases.refused(), cases.CONTEXT),
@@ -163,6 +169,17 @@ def test_the_mask_that_dcmqi_reads_is_ours_in_place(written: Written, peer: Peer
         np.testing.assert_allclose(mask.GetDirection(), source.GetDirection(), atol=1e-6)
         on_source = sitk.Resample(mask, source, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
         np.testing.assert_array_equal(sitk.GetArrayFromImage(on_source) > 0, written.labels == number)
+
+
+def test_dcmqi_reads_the_label_map(tmp_path: Path, peer: Peer) -> None:
+    """dicom3tools of 2023 knows no label maps: a reader has to do."""
+    headers, labels = cases.synthetic(), cases.boxes()
+    made = labelmap.encode(headers, labels, cases.findings_of(headers), cases.CONTEXT)
+    (tmp_path / "flat.dcm").write_bytes(cases.to_bytes(made))
+    program = peer("segimage2itkimage", "dcmqi")
+    said([program, "--inputDICOM", tmp_path / "flat.dcm", "--outputDirectory", tmp_path, "-t", "nrrd"])
+    found = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "1.nrrd")))
+    np.testing.assert_array_equal(found, labels[1:-1])
 
 
 def source_grid(written: Written) -> sitk.Image:

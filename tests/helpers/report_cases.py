@@ -226,7 +226,7 @@ def boxes(slices: int = 6, rows: int = 32, columns: int = 48) -> NDArray[np.uint
 def read_series(folder: Path) -> tuple[list[Dataset], NDArray[np.int16]]:
     """Headers (untouched, without pixels) and HU of an axial series, by position from feet to head."""
     images = sorted(
-        (pydicom.dcmread(path) for path in folder.iterdir() if path.is_file()),
+        (pydicom.dcmread(path) for path in folder.iterdir() if path.suffix == ".dcm" or path.is_symlink()),
         key=lambda d: float(d.ImagePositionPatient[2]),
     )
     hu = np.stack([d.pixel_array * float(d.RescaleSlope) + float(d.RescaleIntercept) for d in images])

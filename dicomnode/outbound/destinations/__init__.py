@@ -51,8 +51,20 @@ class Destination(Protocol):
         """
 
 
-def _stow(table: StowDestinationTable) -> Destination:
-    # Here: httpx, for what few destinations speak, and no receiver starts later for it.
+def _fhir(table: Any) -> Destination:
+    # Here, as those below: httpx and the reports, for what few destinations speak; no receiver starts later for it.
+    from dicomnode.outbound.destinations.fhir import FhirDestination  # noqa: PLC0415
+
+    return FhirDestination.of(table)
+
+
+def _hl7(table: Any) -> Destination:
+    from dicomnode.outbound.destinations.hl7 import Hl7Destination  # noqa: PLC0415
+
+    return Hl7Destination.of(table)
+
+
+def _stow(table: Any) -> Destination:
     from dicomnode.outbound.destinations.stow import StowDestination  # noqa: PLC0415
 
     return StowDestination.of(table)
@@ -61,6 +73,8 @@ def _stow(table: StowDestinationTable) -> Destination:
 #: How a destination of each `kind` of the configuration is reached, made from its table there.
 KINDS: Final[dict[str, Callable[[Any], Destination]]] = {
     "dicom": DicomDestination.of,
+    "fhir": _fhir,
+    "hl7": _hl7,
     "stow": _stow,
 }
 

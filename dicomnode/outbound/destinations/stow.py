@@ -20,17 +20,7 @@ class StowDestination:
     @classmethod
     def of(cls, table: StowDestinationTable) -> "StowDestination":
         """As it is configured."""
-        return cls(
-            stow.StowServer(
-                name=table.name,
-                url=table.url,
-                user=table.user,
-                password=table.password,
-                token=table.token,
-                ca_file=table.ca_file,
-                timeout_s=table.timeout_s,
-            )
-        )
+        return cls(table.server(stow.StowServer))
 
     def __str__(self) -> str:
         return str(self.server)

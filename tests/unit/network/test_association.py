@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydicom.filereader import dcmread
 from pydicom.uid import (
     UID,
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
@@ -154,6 +156,16 @@ def test_the_syntax_that_a_destination_prefers_is_taken(peer: FakePeer, tmp_path
     send(destination, [write(tmp_path, syntax=ExplicitVRLittleEndian)])
     ((syntax, _data),) = peer.received
     assert syntax == ImplicitVRLittleEndian
+
+
+def test_a_file_is_deflated_on_its_way_where_that_is_preferred_and_taken(peer: FakePeer, tmp_path: Path) -> None:
+    path = write(tmp_path, syntax=ExplicitVRLittleEndian)
+    deflated = {CTImageStorage: [DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian]}
+    destination = replace(peer.start(deflated), preferred_syntax=DeflatedExplicitVRLittleEndian)
+    send(destination, [path])
+    ((syntax, content),) = peer.received
+    assert syntax == DeflatedExplicitVRLittleEndian
+    assert zlib.decompressobj(-zlib.MAX_WBITS).decompress(content) == body(path)
 
 
 def test_compressed_files_are_not_converted(peer: FakePeer, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.uid import RLELossless
 
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.phantom import phantom
@@ -44,6 +46,43 @@ def test_encoding_a_restored_checkpoint_gives_the_same_bytes(analysis: Analysis,
     for a, b in zip(first, second, strict=True):
         assert a.sop_instance_uid == b.sop_instance_uid
         assert a.path.read_bytes() == b.path.read_bytes()
+
+
+def test_the_areas_by_attenuation_are_an_object_where_they_are_wanted(analysis: Analysis, tmp_path: Path) -> None:
+    context = encode.context(1_780_000_000.0, "NODE")
+    encode.AnalysisCheckpoint.of(analysis, attenuation_maps=True).save(tmp_path / "c")
+    restored = encode.AnalysisCheckpoint.restore(tmp_path / "c")
+    made = encode.encode(restored, context, tmp_path / "a")
+    assert [o.name for o in made] == ["seg", "measurements", "attenuation", "summary", "pdf"]
+    assert len({o.sop_instance_uid for o in made}) == 5
+
+
+def test_label_maps_and_the_report_that_refers_to_them(analysis: Analysis, tmp_path: Path) -> None:
+    context = encode.context(1_780_000_000.0, "NODE")
+    checkpoint = encode.AnalysisCheckpoint.of(analysis)
+    made = encode.encode(checkpoint, context, tmp_path / "a", labelmaps=True)
+    flat = {o.name: pydicom.dcmread(o.path) for o in made if o.is_labelmap}
+    usual = {o.name: pydicom.dcmread(o.path) for o in made if not o.is_labelmap}
+    assert set(flat) == {"seg", "measurements"}
+    assert flat["seg"].SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.7"
+    assert flat["seg"].file_meta.TransferSyntaxUID == RLELossless
+    labels = np.zeros_like(checkpoint.labels_in_source)
+    places = {
+        str(pydicom.dcmread(p, stop_before_pixels=True).SOPInstanceUID): k for k, p in enumerate(checkpoint.sources)
+    }
+    for frame, groups in zip(flat["seg"].pixel_array, flat["seg"].PerFrameFunctionalGroupsSequence, strict=True):
+        labels[places[groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID]] = frame
+    np.testing.assert_array_equal(labels, checkpoint.labels_in_source)
+    seg, other = flat["seg"], usual["seg"]
+    told = {name: str(one["measurements"]) for name, one in (("flat", flat), ("usual", usual))}
+    for uid in (seg.SOPInstanceUID, seg.SeriesInstanceUID):
+        assert uid in told["flat"] and uid not in told["usual"]
+    for uid in (other.SOPInstanceUID, other.SeriesInstanceUID):
+        assert uid not in told["flat"] and uid in told["usual"]
+    uids = {str(one.SOPInstanceUID) for one in (*flat.values(), *usual.values())}
+    assert len(uids) == 6
+    again = encode.encode(checkpoint, context, tmp_path / "b", labelmaps=True)
+    assert [o.path.read_bytes() for o in again] == [o.path.read_bytes() for o in made]
 
 
 def test_a_refused_study_has_nothing_to_encode() -> None:
