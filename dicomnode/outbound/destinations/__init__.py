@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from dicomnode.config import DestinationTable, StowDestinationTable
+from dicomnode.config import DestinationTable
 from dicomnode.network.association import Sent
 from dicomnode.network.commitment import Report
 from dicomnode.outbound.destinations.dicom import DicomDestination
