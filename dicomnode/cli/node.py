@@ -10,7 +10,17 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, TlsOption, configure, find_peer, load, table
+from dicomnode.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    TlsOption,
+    configure,
+    find_peer,
+    imports,
+    load,
+    table,
+)
 from dicomnode.errors import UsageError
 
 app = typer.Typer()
@@ -59,8 +69,9 @@ def serve(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
         first.listen()
         # What is read below takes seconds of the cores: not before the port is open.
         first.tells_before(time.monotonic() + _FIRST_S, stop)
-        from dicomnode.operations import exposure
-        from dicomnode.service import supervisor
+        with imports():
+            from dicomnode.operations import exposure
+            from dicomnode.service import supervisor
 
         for one in exposure.find(config, config_file):
             log.warning("NOT SAFE (%s): %s", one.what, one.text)
@@ -103,7 +114,8 @@ def work(
 
     Example: dicomnode work --config ae_config.toml --index 1 --device cuda:1
     """
-    from dicomnode.service import processes, signals
+    with imports():
+        from dicomnode.service import processes, signals
 
     config = configure(config_file, f"worker-{index}")
     if device:
@@ -119,7 +131,8 @@ def receive(
     ready: Annotated[int | None, typer.Option("--ready", hidden=True)] = None,
 ) -> None:
     """Run a single receiver process (`serve` starts it)."""
-    from dicomnode.service import processes, signals
+    with imports():
+        from dicomnode.service import processes, signals
 
     config = configure(config_file, "receiver")
     hurry = signals.SignalRequest()

@@ -169,6 +169,7 @@ def refuse_retry(catalog: Catalog, job: Job) -> None:
 
 def retry_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
     """Run an ended job again, as `retry`. Raises UsageError."""
+    refuse_retry(catalog, job)
     with queue_failures():
         queue.look()  # before anything is changed
         return prepare_retry(config, catalog, job)(queue)

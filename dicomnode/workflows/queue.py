@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Self
 
 from dbos import DBOSClient, WorkflowHandle, WorkflowStatus
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, make_url
 
 from dicomnode.config import Config
 from dicomnode.store.catalog.database import make_private
@@ -61,7 +61,10 @@ class Queue:
     @contextmanager
     def together(self) -> Iterator[Self]:
         """Yield the same queue, with all that is enqueued by it in one transaction: one wait for the disk."""
-        engine = create_engine(self._url)
+        url = make_url(self._url)
+        if url.get_backend_name() == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")  # as the engine does; the configuration may name none
+        engine = create_engine(url)
         try:
             with engine.begin() as connection:
                 view = copy.copy(self)
