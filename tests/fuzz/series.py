@@ -283,9 +283,10 @@ def _go(paths: list[Path], out: Path, done: set[str]) -> tuple[Findings, list[Pa
         assert Findings.from_json(analysis.findings.to_json()) == analysis.findings
         for path in () if known else paths:
             try:
-                return analysis.findings, [encode.encode_refusal(analysis.findings, path, context, out).path]
+                made = encode.encode_refusal(analysis.findings, path, context, out, ("summary", "pdf"))
             except RefusedError:  # the next image gives the patient
                 continue
+            return analysis.findings, [one.path for one in made]
         return analysis.findings, []
     covariates(analysis.findings, analysis.headers[0])
     if known:

@@ -46,9 +46,7 @@ def test_each_area_is_a_segment_voxel_for_voxel() -> None:
         found[z][frame > 0] = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
     np.testing.assert_array_equal(found, mask)
     assert (seg.SeriesNumber, seg.SeriesDescription) == (9008, "Density: research use only")
-    assert (
-        "smoothing: none" in seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
-    )
+    assert "smoothing=none" in seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
 
 
 def test_numbers_count_from_one_without_a_gap() -> None:
