@@ -62,10 +62,13 @@ def warnings(findings: Findings) -> tuple[str, ...]:
 
 
 def made_from(findings: Findings) -> tuple[str, ...]:
-    """Say whose disease the risk model was made from, where its bundle states it."""
-    if findings.risk is None or not findings.risk.disease:
+    """Say in a sentence whose disease the risk model was made from, and the site that it was recalibrated to, if any."""
+    if findings.risk is None:
         return ()
-    return (f"The risk model was made from patients with {plain(findings.risk.disease)}.",)
+    disease, site = plain(findings.risk.disease), plain(findings.risk.recalibrated_to)
+    parts = [f"was made from patients with {disease}"] if disease else []
+    parts += [f"was recalibrated to {site}"] if site else []
+    return (f"The risk model {' and '.join(parts)}.",) if parts else ()
 
 
 def change_line(change: Change) -> str:

@@ -4,7 +4,7 @@ All draws of the bootstrap are computed at once, as counts of scans (see `metric
 oracle, is judged on the same draws: their differences are paired.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from training.data.outcomes import HORIZONS_YEARS, Outcomes, middle_of
-from training.evaluation import metrics
+from training.evaluation import calibration_curve, metrics
 from training.evaluation.censoring import Floats, kaplan_meier, kaplan_meier_risk
 from training.evaluation.differences import Drawn, differences, estimate, not_better
 from training.evaluation.inputs import censoring_covariates, checked_risks, oracle_risks, parts_of
@@ -41,6 +41,12 @@ _ROWS_AT_ONCE = 125
 _THRESHOLDS = np.round(np.arange(0.02, 0.605, 0.02), 2)
 _ROC_POINTS = 150
 _SEED = 20260101
+#: Metrics whose differences between arms are told.
+_PAIRED: Mapping[str, Callable[[AtHorizon, Floats], Floats]] = {
+    "auc": metrics.auc,
+    "brier": metrics.brier,
+    "ici": calibration_curve.integrated_calibration_index,
+}
 
 
 class EvaluationOptions(Protocol):
@@ -82,8 +88,10 @@ def evaluate(
     truth: pd.DataFrame | None = None,
     horizons_years: Sequence[int] = HORIZONS_YEARS,
     baselines: Sequence[str] = (),
+    *,
+    external: bool = False,
 ) -> Evaluation:
-    """Judge out-of-fold predictions.
+    """Judge predictions of models that have not seen the patients: out of fold, or of another site.
 
     Args:
         cohort: scan, patient, time_years, event, age_years, sex, manufacturer, kernel_family, date.
@@ -93,6 +101,7 @@ def evaluate(
         truth: of a synthetic registry, for the oracle: scan, risk_1y, risk_3y, risk_5y.
         horizons_years: at which risks are judged; no oracle where the truth lacks one of them.
         baselines: which of the arms are only there to be compared with.
+        external: whether the arms are finished bundles on another site's patients: what is warned of is another.
 
     Raises:
         UsageError: predictions are missing, doubled, no probabilities, fall with the year, or put a patient in two
@@ -115,7 +124,7 @@ def evaluate(
     middle = middle_of(horizons_years)
     horizons, oracles, groups = [], [], parts_of(cohort)
     by_arm: dict[str, list[HorizonResult]] = {name: [] for name in arms}
-    aucs: dict[str, list[Drawn]] = {name: [] for name in arms}
+    drawn: dict[str, dict[str, list[Drawn]]] = {metric: {name: [] for name in arms} for metric in _PAIRED}
     subgroups: dict[str, list[Subgroup]] = {name: [] for name in arms}
     for index, years in enumerate(horizons_years):
         all_scans = _scans(outcomes, everyone, years, counts)
@@ -131,12 +140,14 @@ def evaluate(
             risk = risks[:, years - 1]
             result = _result(all_scans, one_scan, adjusted, risk, oracle, counts, settings.threshold)
             within = all_scans.estimate(partial(metrics.auc_within, groups=folds[name]), risk)
-            by_arm[name].append(replace(result, auc_within=within))
-            aucs[name].append(all_scans.drawn_of(metrics.auc, risk))
+            paired_here = {metric: all_scans.drawn_of(compute, risk) for metric, compute in _PAIRED.items()}
+            for metric, found in paired_here.items():
+                drawn[metric][name].append(found)
+            by_arm[name].append(replace(result, auc_within=within, ici=paired_here["ici"].estimate))
             subgroups[name] += [_subgroup(by, value, part, risk, patients) for by, value, part in parts]
     last = horizons_years[-1]
     concordance = {name: _uno_c(outcomes, risks[:, -1], counts, last) for name, risks in arms.items()}
-    paired = differences(aucs, concordance, primary, baselines)
+    paired = differences(drawn["auc"], concordance, primary, baselines, drawn["brier"], drawn["ici"])
     results = tuple(
         ArmResult(
             arm=name,
@@ -162,7 +173,9 @@ def evaluate(
         misjudged=worst(cohort, outcomes, arms[primary][:, middle - 1], middle),
         warnings=(
             *not_better(paired, baselines),
-            *warnings_of(outcomes, horizons, oracles, [r for r in results if r.arm not in baselines]),
+            *warnings_of(
+                outcomes, horizons, oracles, [r for r in results if r.arm not in baselines], external=external
+            ),
         ),
         baselines=baselines,
         differences=paired,
@@ -237,6 +250,8 @@ def _result(
         net_benefit=scans.estimate(lambda a, r: metrics.net_benefit(a, r, threshold), risk),
         mean_risk=float(risk.mean()),
         calibration=metrics.calibration_groups(at.outcomes, risk, at.horizon, counts),
+        observed_to_expected=scans.estimate(calibration_curve.observed_to_expected, risk),
+        smooth=calibration_curve.smooth_curve(at, scans.drawn, risk[scans.rows]),
         roc=_thinned(*metrics.roc(at, risk)),
         decision=tuple(_decision(at, risk, float(t)) for t in _THRESHOLDS),
     )
