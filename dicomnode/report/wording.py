@@ -62,7 +62,7 @@ def warnings(findings: Findings) -> tuple[str, ...]:
 
 
 def made_from(findings: Findings) -> tuple[str, ...]:
-    """Say in a sentence whose disease the risk model was made from, and the site that it was recalibrated to, if any."""
+    """Say in a sentence whose disease the risk model was made from, and to which site it was recalibrated."""
     if findings.risk is None:
         return ()
     disease, site = plain(findings.risk.disease), plain(findings.risk.recalibrated_to)

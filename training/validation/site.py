@@ -1,0 +1,345 @@
+"""A site's registry in the form that finished bundles are asked about it: who is used, and what they lack.
+
+Everything that would make the figures mean something else is refused here: features that the registry lacks or has
+measured otherwise, patients that the bundle was trained on, a registry without a death.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dicomnode.analysis.risk.bundle import Bundle
+from dicomnode.analysis.risk.covariates import PREFIX, Covariate
+from dicomnode.errors import BundleError, UsageError
+from dicomnode.registry_format.description import NAME as DESCRIPTION
+from training.bundle import held_out
+from training.data import cohort, covariate_types, follow_up
+from training.data.cohort import FlowStep
+from training.data.follow_up import Transplant
+from training.data.matching import Matching, matching
+from training.data.registry_folder import Registry
+from training.data.registry_folder import read as read_registry
+from training.features import compute
+from training.features.settings import FeatureSettings
+from training.models.arm import Data
+from training.progress_type import ProgressCallback
+
+_SHOWN = 4
+#: What no registry holds, as it is computed of a scan and its prior: a first scan has none.
+_COMPUTED = "change."
+
+
+@dataclass(frozen=True)
+class SiteTables:
+    """What a site gives.
+
+    Attributes:
+        registry: folder.
+        outcomes, covariates: CSV files; None: no covariates.
+        transplant: how a lung transplant counts.
+        without_known: whether patients that a bundle was made with are left out; otherwise they are refused.
+    """
+
+    registry: Path
+    outcomes: Path
+    covariates: Path | None = None
+    transplant: Transplant = "censor"
+    without_known: bool = False
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site's scans, with outcomes.
+
+    Attributes:
+        frame: the cohort with `time_years` and `event`; index 0, 1, 2, ….
+        data: the same scans as models are asked about them, without covariates (`of_bundle` adds them).
+        flow: how the cohort came about.
+        matched: how the tables match; None where they were read from a folder of before.
+        warnings: to be read before any figure.
+        unknown: of which bundles nobody can tell whom they were trained on, in words.
+    """
+
+    registry: Registry
+    frame: pd.DataFrame
+    data: Data
+    flow: tuple[FlowStep, ...]
+    matched: Matching | None
+    warnings: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    def of_bundle(self, bundle: Bundle) -> Data:
+        """Return the scans with covariates encoded as the bundle declares them."""
+        declared = [one for one in _declared(bundle, self.frame) if one.name in self.frame or one.name == "sex_male"]
+        encoded = compute.covariates(self.frame, declared).reset_index(drop=True)
+        return replace(self.data, features=pd.concat([self.data.features, encoded], axis=1))
+
+
+def names_of(bundles: Sequence[Bundle]) -> tuple[str, ...]:
+    """Return how bundles are told apart: by name and version, and where these are the same by their digest, too.
+
+    Raises:
+        UsageError: one of them is given twice.
+    """
+    plain = [f"{bundle.name} {bundle.version}" for bundle in bundles]
+    if len({bundle.sha256 for bundle in bundles}) < len(bundles):
+        twice = next(name for i, name in enumerate(plain) if bundles[i].sha256 in {b.sha256 for b in bundles[:i]})
+        raise UsageError(f"the bundle {twice} is given twice: give each bundle once")
+    pairs = zip(plain, bundles, strict=True)
+    return tuple(name if plain.count(name) == 1 else f"{name} ({one.sha256[:8]})" for name, one in pairs)
+
+
+def horizons_of(bundles: Sequence[Bundle]) -> tuple[int, ...]:
+    """Return the horizons at which all bundles predict, years.
+
+    Raises:
+        UsageError: there is none, or a bundle does not predict by whole years up to the last of them.
+    """
+    shared = set.intersection(*(set(bundle.manifest.horizons_years) for bundle in bundles))
+    if not shared:
+        said = "; ".join(f"{b.name} {b.version}: {_years(b.manifest.horizons_years)}" for b in bundles)
+        raise UsageError(f"the bundles have no horizon in common ({said} years): evaluate them one by one")
+    last = max(shared)
+    for bundle in bundles:
+        if list(bundle.manifest.edges_years[: last + 1]) != list(range(last + 1)):
+            raise UsageError(
+                f"{bundle.folder}: its intervals end at {_years(bundle.manifest.edges_years[1:])} years, and only "
+                "yearly intervals can be evaluated: make the bundle anew with `training run`"
+            )
+    return tuple(sorted(shared))
+
+
+def read(tables: SiteTables, bundles: Sequence[Bundle], cache: Path, progress: ProgressCallback) -> Site:
+    """Read a site's tables, and hold them against what the bundles need.
+
+    Args:
+        tables: of the site.
+        bundles: to be asked; all of them about the same scans.
+        cache: folder for what is measured of old synthetic registries.
+        progress: told about each scan that is measured.
+
+    Raises:
+        UsageError: the tables do not fit, lack what a bundle takes, or hold patients that it was made with.
+    """
+    registry = read_registry(tables.registry)
+    if registry.scans.empty:
+        raise UsageError(f"{registry.folder} holds no scan: export it again, or give another registry")
+    horizons = horizons_of(bundles)
+    free = _free(registry, bundles)
+    outcomes = follow_up.read_outcomes(tables.outcomes)
+    measured = None if tables.covariates is None else follow_up.read_covariates(tables.covariates, free=free)
+    found = matching(registry, outcomes, measured, free)
+    made = cohort.build(registry, outcomes, measured, tables.transplant)
+    doubts = [text for bundle in bundles for text in _checked(bundle, registry, made.frame, tables)]
+    frame, flow = made.frame, list(made.flow[:-1])
+    frame, unknown = _without_known(frame, flow, bundles, registry, tables)
+    frame = _with_features(frame, flow, bundles, registry)
+    flow.append(FlowStep("cohort", frame["patient"].nunique(), len(frame), ""))
+    died = frame.loc[frame["event"], "patient"].nunique()
+    if not died:
+        raise UsageError(
+            f"{tables.outcomes}: none of the {frame['patient'].nunique()} patients died: there is nothing to judge; "
+            "are the deaths in death_date?"
+        )
+    settings = _feature_settings(bundles, registry)
+    features = compute.compute(frame, registry, settings, cache, progress, ())
+    known = frame.drop(columns=["time_years", "event"])
+    data = Data(registry.folder, known, features.drop(columns="scan"), cohort.outcomes_of(frame, horizons))
+    return Site(registry, frame, data, tuple(flow), found, (*found.warnings, *doubts, *unknown), tuple(unknown))
+
+
+def kept(site: Site, rows: Sequence[int], refused: Mapping[int, str]) -> Site:
+    """Return the site with only the scans that every bundle has answered for.
+
+    Args:
+        site: with all scans.
+        rows: positions of those that are kept.
+        refused: of the others, why a node would give no risk.
+
+    Raises:
+        UsageError: no scan is left.
+    """
+    reasons = pd.Series(refused, dtype=object)
+    flow = list(site.flow[:-1]) if refused else []
+    for reason, count in reasons.value_counts().items():
+        of = reasons.index[reasons == reason]
+        whole = set(site.frame["patient"].iloc[list(of)]) - set(site.frame["patient"].iloc[list(rows)])
+        flow.append(FlowStep("excluded", len(whole), int(count), str(reason)))
+    frame = site.frame.iloc[list(rows)].reset_index(drop=True)
+    if frame.empty:
+        raise UsageError(f"{site.registry.folder}: no scan gets a risk: " + "; ".join(dict.fromkeys(refused.values())))
+    flow.append(FlowStep("cohort", frame["patient"].nunique(), len(frame), ""))
+    picked = list(rows)
+    known = site.data.cohort.iloc[picked].reset_index(drop=True)
+    gone = ~known["prior_scan"].isin(set(known["scan"]))
+    known.loc[gone, "prior_scan"], known.loc[gone, "years_since_prior"] = "", np.nan
+    data = replace(
+        site.data,
+        cohort=known,
+        features=site.data.features.iloc[picked].reset_index(drop=True),
+        outcomes=site.data.outcomes[np.array(picked, np.intp)],
+    )
+    return replace(site, frame=frame, data=data, flow=tuple(flow))
+
+
+def with_cohort(site: Site, known: pd.DataFrame) -> Site:
+    """Return the site with another table of what is known of its scans."""
+    return replace(site, data=replace(site.data, cohort=known))
+
+
+def _free(registry: Registry, bundles: Sequence[Bundle]) -> tuple[Covariate, ...]:
+    """Return how the covariates of the site are to be read: as its registry declares them, else as a bundle does.
+
+    Raises:
+        UsageError: registry and bundle mean different things by one name.
+    """
+    stored = registry.about.get("covariates", {})
+    assert isinstance(stored, dict), "read_description has seen to it"
+    found = covariate_types.declared(stored, f"{registry.folder / DESCRIPTION}: covariates")
+    for bundle in bundles:
+        for one in bundle.manifest.covariates:
+            own = found.setdefault(one.name, one) if one.name not in covariate_types.BUILT_IN else one
+            if (own.type, own.unit) != (one.type, one.unit):
+                raise UsageError(
+                    f"the covariate {one.name} is {own.described} in the registry and {one.described} in the bundle "
+                    f"{bundle.name}: convert it, and correct its declaration in {registry.folder / DESCRIPTION}"
+                )
+    return tuple(found.values())
+
+
+def _declared(bundle: Bundle, frame: pd.DataFrame) -> tuple[Covariate, ...]:
+    return bundle.manifest.covariates or covariate_types.of_cohort(frame, ())  # older bundles declare none
+
+
+def _needed(bundle: Bundle) -> set[str]:
+    return {name for name in bundle.manifest.features if not name.startswith(_COMPUTED)}
+
+
+def _checked(bundle: Bundle, registry: Registry, frame: pd.DataFrame, tables: SiteTables) -> Iterator[str]:
+    """Refuse a registry that cannot answer for a bundle; yield what is in doubt."""
+    who = f"{bundle.name} {bundle.version}"
+    if bundle.models.networks and not (frame["volume"] != "").all():
+        lacking = int((frame["volume"] == "").sum())
+        raise UsageError(
+            f"{who} looks at images, and {registry.folder} has no volume of {lacking} of {len(frame)} scans: export "
+            "it with registry.volumes = true"
+        )
+    needed = _needed(bundle)
+    has = {str(name) for name in registry.features}
+    measured = sorted(name for name in needed - has if not name.startswith(PREFIX))
+    if measured and (registry.lungs_alone or registry.imported):
+        raise UsageError(
+            f"{registry.folder} lacks {len(measured)} of the {len(needed)} features that {who} takes: "
+            f"{_some(measured)}. Measure them as the bundle does (model.toml, radiomics), or evaluate another bundle"
+        )
+    lacking_covariates = [
+        one
+        for one in _declared(bundle, frame)
+        if one.missing == "refuse" and needed & set(one.features) and one.name not in {*frame, "sex_male"}
+    ]
+    if lacking_covariates:
+        named = "; ".join(f"{one.name} ({one.described})" for one in lacking_covariates)
+        cure = "give them with --covariates" if tables.covariates is None else f"add them to {tables.covariates}"
+        raise UsageError(f"{who} takes covariates that this registry has of nobody: {named}: {cure}")
+    yield from _radiomics(bundle, registry, who)
+
+
+def _radiomics(bundle: Bundle, registry: Registry, who: str) -> Iterator[str]:
+    """Refuse features of other settings than the bundle's; yield that they are not known."""
+    needed = bundle.manifest.radiomics_settings
+    if needed is None:
+        return
+    here = compute.radiomics_settings_of(registry, _feature_settings([bundle], registry))
+    unstated = compute.RADIOMICS_NOT_STATED
+    if unstated in (needed, here):
+        yield f"{who}: with which settings radiomics were measured is not stated, here or in training"
+        return
+    try:
+        bundle.check_radiomics(here)
+    except BundleError:
+        raise UsageError(
+            f"{registry.folder}: its radiomics were measured with other settings than those that {who} was trained "
+            "with (model.toml, radiomics): they are not comparable; measure them again with these"
+        ) from None
+
+
+def _feature_settings(bundles: Iterable[Bundle], registry: Registry) -> FeatureSettings:
+    radiomics = {name for bundle in bundles for name in bundle.manifest.features if name.startswith("radiomics.")}
+    ibsi = {name.split(".")[2].startswith("ibsi") for name in radiomics}
+    if len(ibsi) > 1:
+        raise UsageError(
+            "the bundles were trained with features of different preparation (pyradiomics and ibsi): evaluate them one "
+            "by one"
+        )
+    return FeatureSettings(
+        radiomics=bool(radiomics),
+        radiomics_spacing_mm=registry.radiomics_spacing_mm,
+        radiomics_preparation="ibsi" if True in ibsi else "pyradiomics",
+    )
+
+
+def _without_known(
+    frame: pd.DataFrame, flow: list[FlowStep], bundles: Sequence[Bundle], registry: Registry, tables: SiteTables
+) -> tuple[pd.DataFrame, list[str]]:
+    """Leave out, or refuse, patients that a bundle was made with; return also of which bundles that is not known."""
+    unknown: list[str] = []
+    for bundle in bundles:
+        who, said = f"{bundle.name} {bundle.version}", held_out.read(bundle.folder)
+        site = bundle.manifest.site_calibration
+        own = {bundle.manifest.population.registry_sha256} | ({site.registry_sha256} if site else set())
+        if said is None:
+            if registry.sha256 in own:
+                raise UsageError(
+                    f"{registry.folder} is the registry that {who} was made with, and the bundle does not say which "
+                    "patients it has learnt from: give a registry of other patients"
+                )
+            unknown.append(f"{who} does not say whom it was trained on: that nobody here is among them is not verified")
+            continue
+        known = frame["patient"].map(lambda patient, said=said: said.knows(str(patient)))
+        if not known.any():
+            continue
+        count, of = frame.loc[known, "patient"].nunique(), frame["patient"].nunique()
+        if not tables.without_known:
+            raise UsageError(
+                f"{who} was made with {count} of the {of} patients: their figures would tell what it remembers. Leave "
+                "them out with --leave-out-training-patients"
+            )
+        flow.append(FlowStep("excluded", count, int(known.sum()), f"the patient was used to make {who}"))
+        frame = frame[~known].reset_index(drop=True)
+        if frame.empty:
+            raise UsageError(f"{registry.folder}: no patient is left that {who} was not made with: give another one")
+    return frame, unknown
+
+
+def _with_features(
+    frame: pd.DataFrame, flow: list[FlowStep], bundles: Sequence[Bundle], registry: Registry
+) -> pd.DataFrame:
+    """Leave out scans of which a registry whose volumes are cut has not measured what the bundles take."""
+    if registry.imported or not registry.lungs_alone:
+        return frame
+    features = registry.features.set_axis(registry.scans["scan"].to_list()).reindex(frame["scan"])
+    families = ["quantities."]
+    families += ["radiomics."] if any(bundle.manifest.radiomics for bundle in bundles) else []
+    has = [features[[c for c in features if c.startswith(f)]].notna().any(axis=1).to_numpy() for f in families]
+    measured = np.logical_and.reduce(has)
+    if not measured.any():
+        raise UsageError(f"{registry.folder} has no measurements ({', '.join(families)}*): export it with features")
+    rest = frame[measured].reset_index(drop=True)
+    if not measured.all():
+        lost = frame["patient"].nunique() - rest["patient"].nunique()
+        flow.append(FlowStep("excluded", lost, int((~measured).sum()), "the registry lacks measurements of the scan"))
+        gone = ~rest["prior_scan"].isin(set(rest["scan"]))
+        rest.loc[gone, "prior_scan"], rest.loc[gone, "years_since_prior"] = "", np.nan
+    return rest
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _years(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{n:g}" for n in numbers)
