@@ -25,8 +25,8 @@ class World:
     severity: np.ndarray
 
 
-def world(patients: int = 150, seed: int = 1, effect: float = 1.2, noise: int = 6) -> World:
-    """Patients of a latent severity, one to three scans about yearly, hazard 0.08 exp(effect * severity) a year.
+def world(patients: int = 150, seed: int = 1, effect: float = 1.2, noise: int = 6, hazard: float = 0.08) -> World:
+    """Patients of a latent severity, one to three scans about yearly, hazard `hazard` exp(effect * severity) a year.
 
     Two quantities see the severity through noise, `noise` radiomics see nothing. Contact ends at random.
     """
@@ -34,7 +34,7 @@ def world(patients: int = 150, seed: int = 1, effect: float = 1.2, noise: int = 
     scans, features, outcomes, severities = [], [], [], []
     for number in range(patients):
         patient, severity = f"P{number:04d}", rng.normal()
-        death, contact = rng.exponential(1 / (0.08 * np.exp(effect * severity))), rng.uniform(1, 9)
+        death, contact = rng.exponential(1 / (hazard * np.exp(effect * severity))), rng.uniform(1, 9)
         end = FIRST_DAY + timedelta(days=1 + int(365.25 * min(death, contact)))
         last = end.isoformat()
         outcomes.append((patient, last if death <= contact else "", last, ""))

@@ -74,8 +74,11 @@ def smooth_curve(whole: AtHorizon, drawn: "tuple[AtHorizon, ...]", risk: Floats)
 
 
 def _observed(at: AtHorizon, risk: Floats, where: Floats) -> Floats:
-    """Return the curve's value at the risks `where`, (..., where); NaN where there is no fit."""
-    knots = np.unique(np.quantile(metrics.logit(risk), _KNOTS))
+    """Return the curve's value at the risks `where`, (..., where); NaN where there is no fit.
+
+    Where all risks are the same it is one number, the observed risk.
+    """
+    knots = np.unique(np.quantile(metrics.logit(risk), _KNOTS)) if np.ptp(risk) > 0 else np.empty(0)
     rows = np.flatnonzero(at.dead | (at.outcomes.years > at.horizon))
     x = _splines(metrics.logit(risk[rows]), knots)
     found = _fit(x, at.dead[rows].astype(np.float64), at.weights[..., rows])
@@ -83,8 +86,8 @@ def _observed(at: AtHorizon, risk: Floats, where: Floats) -> Floats:
 
 
 def _splines(z: Floats, knots: Floats) -> Floats:
-    """Return 1, z and restricted cubic splines of z: (len(z), 2 + knots - 2); with fewer than three knots 1 and z."""
-    columns = [np.ones_like(z), z]
+    """Return 1, z and restricted cubic splines of z as columns; with fewer than three knots 1 and z, with none 1."""
+    columns = [np.ones_like(z), z][: 1 + min(1, len(knots))]
     if len(knots) >= 3:
         last, before = knots[-1], knots[-2]
         scale = (last - knots[0]) ** 2
@@ -102,7 +105,7 @@ def _fit(x: Floats, y: Floats, weights: Floats) -> Floats:
     """Coefficients of weighted logistic models, one for each row of weights: (..., columns of x); NaN without a fit."""
     columns = x.shape[1]
     beta = np.zeros((*weights.shape[:-1], columns))
-    beta[..., 1] = 1.0  # the straight line of perfect calibration
+    beta[..., 1:2] = 1.0  # the straight line of perfect calibration
     products = (x[:, :, None] * x[:, None, :]).reshape(len(x), columns**2)
     moving: NDArray[np.bool_] = np.ones(weights.shape[:-1], np.bool_)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

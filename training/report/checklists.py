@@ -121,8 +121,8 @@ _MEASURES = (
 #: Of an evaluation of finished bundles.
 MEASURES_EXTERNAL = (
     "AUC(t), Uno's C, Brier and scaled Brier score; ratio of observed to expected, calibration slope, intercept, "
-    "smooth curve and integrated calibration index; sensitivity, specificity, net benefit; inverse-probability-of-censoring "
-    "weights; paired differences between bundles"
+    "smooth curve and integrated calibration index; sensitivity, specificity, net benefit; "
+    "inverse-probability-of-censoring weights; paired differences between bundles"
 )
 FAIRNESS = "subgroups by sex and age (see table); ethnicity and socioeconomic status not in the registry"
 POOR_INPUT = "the node withholds the risk and states the reason if the lung segmentation is doubtful"

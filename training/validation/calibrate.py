@@ -23,7 +23,7 @@ FEWEST_DEATHS = {1: 10, 2: 20}
 FOLDS = 5
 #: A slope below this says that the risks hardly go with death: no recalibration mends a ranking.
 _FLATTEST = 0.05
-_PRECISION, _ROUNDS = 1e-12, 4000
+_PRECISION, _ROUNDS = 1e-10, 2000
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,345 @@
+"""External validation and recalibration of a bundle of measured numbers, by the command line, on tables alone."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import KaplanMeierFitter
+from sksurv.metrics import brier_score, concordance_index_ipcw, cumulative_dynamic_auc
+from sksurv.util import Surv
+from typer.testing import CliRunner
+
+from dicomnode.analysis.risk.load_bundle import load
+from tests.helpers.bundles import change
+from tests.helpers.tabular_worlds import World, world, write
+from tests.unit.training.validation.conftest import elsewhere, renamed
+from training.bundle import held_out
+from training.cli import commands
+from training.release import judged
+
+QUICK = ["--bootstrap", "20"]
+
+
+def call(*arguments: str | Path) -> str:
+    """What a command that ends well prints."""
+    result = CliRunner().invoke(commands.app, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refusal(arguments: list[str | Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command that is refused says, in a line."""
+    monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "Traceback" not in said
+    return said
+
+
+def of(registry: Path, out: Path) -> list[str | Path]:
+    return ["--registry", registry, "--outcomes", registry / "outcomes.csv", "--out", out, *QUICK]
+
+
+@pytest.fixture(scope="module")
+def validated(trained: Path, site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("validated") / "look"
+    call("evaluate", trained / "bundle", *of(site, out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def recalibrated(trained: Path, site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("recalibrated") / "new"
+    call("recalibrate", trained / "bundle", *of(site, out), "--site", "Site B")
+    return out
+
+
+def evaluation(folder: Path) -> dict:
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_the_figures_are_scikit_survival_s_and_lifelines_own(validated: Path) -> None:
+    cohort = pd.read_parquet(validated / "cohort.parquet")
+    told = pd.read_parquet(validated / "predictions.parquet").set_index("scan").loc[cohort["scan"]]
+    years, event = cohort["time_years"].to_numpy(), cohort["event"].to_numpy()
+    surv = Surv.from_arrays(event, years)
+    found = evaluation(validated)["arms"][0]
+    last = concordance_index_ipcw(surv, surv, told["risk_5"].to_numpy(), tau=5.0)[0]
+    assert found["uno_c"]["value"] == pytest.approx(last, abs=1e-6)
+    for at in found["horizons"]:
+        horizon = float(at["years"])
+        risk = told[f"risk_{at['years']}"].to_numpy()
+        assert at["auc"]["value"] == pytest.approx(cumulative_dynamic_auc(surv, surv, risk, horizon)[0][0], abs=1e-6)
+        assert at["brier"]["value"] == pytest.approx(brier_score(surv, surv, 1 - risk, horizon)[1][0], abs=1e-6)
+        observed = 1 - float(KaplanMeierFitter().fit(years, event).predict(horizon))
+        assert at["observed_to_expected"]["value"] == pytest.approx(observed / risk.mean(), abs=1e-6)
+
+
+def test_the_bundle_is_asked_as_a_node_asks_it(validated: Path, trained: Path, site: Path) -> None:
+    bundle = load(trained / "bundle", allow_demo=True)
+    features = pd.read_parquet(site / "features.parquet").set_index("scan")
+    told = pd.read_parquet(validated / "predictions.parquet").set_index("scan")
+    cohort = pd.read_parquet(validated / "cohort.parquet").set_index("scan")
+    first = cohort.index[cohort["prior_scan"] == ""][:5]
+    model = [model for arm in bundle.models.tables for model in arm.models]
+    assert model and not bundle.models.networks
+    for scan in first:
+        scanner = {"manufacturer": "Canon Medical Systems", "model": "Aquilion", "kernel_family": "lung"}
+        phantom = pytest.importorskip("training.release.node_predictions")._nothing()
+        risk = bundle.predict(*phantom, features.loc[scan].to_dict(), None, scanner)
+        wanted = [told.loc[scan, f"risk_{h.years}"] for h in risk.horizons]
+        assert [h.probability for h in risk.horizons] == pytest.approx(wanted, abs=1e-9)
+
+
+def test_the_miscalibration_is_found_and_said(validated: Path) -> None:
+    found = evaluation(validated)
+    (arm,) = found["arms"]
+    ratios = [h["observed_to_expected"] for h in arm["horizons"]]
+    assert all(r["lower"] > 1.2 for r in ratios)
+    assert any("the level of risk is wrong here" in text for text in found["warnings"])
+    assert arm["horizons"][1]["ici"]["value"] > 0.1 and len(arm["horizons"][1]["smooth"]) > 10
+
+
+def test_the_report_is_whole(validated: Path, trained: Path) -> None:
+    report = json.loads((validated / "report.json").read_text())
+    (items,) = report["checklists"].values()
+    numbers = [item["number"] for item in items]
+    assert {"4", "5a", "10", "12d", "12e", "12f", "12g", "16", "20a", "20c", "21", "23a", "24", "26"} <= set(numbers)
+    bundle = load(trained / "bundle", allow_demo=True)
+    markdown = (validated / "report.md").read_text()
+    assert bundle.sha256 in markdown and "External validation of tables 1" in markdown
+    assert "No external validation" not in markdown and "Out-of-fold" not in markdown
+    assert "no bundle was trained on these patients" in markdown
+    assert "Predictors here and in training" in markdown
+    html = (validated / "report.html").read_text()
+    assert html.count("<svg") == 5 and "http" not in html.replace("http://www.w3.org", "").replace("https://doi", "")
+
+
+def test_recalibration_puts_the_level_right(recalibrated: Path, validated: Path) -> None:
+    new, old = evaluation(recalibrated)["arms"]
+    assert (new["arm"], old["arm"]) == ("recalibrated", "tables 1")
+    for after, before in zip(new["horizons"], old["horizons"], strict=True):
+        assert abs(np.log(after["observed_to_expected"]["value"])) < 0.15
+        assert after["observed_to_expected"]["lower"] < 1 < after["observed_to_expected"]["upper"]
+        assert after["ici"]["value"] < before["ici"]["value"] / 2
+        assert after["auc"]["value"] == pytest.approx(before["auc"]["value"], abs=0.01)
+    (pair,) = evaluation(recalibrated)["differences"]
+    assert all(one["upper"] < 0 for one in pair["brier"] + pair["ici"]), "better, on the same draws"
+    assert evaluation(validated)["arms"][0]["horizons"][0]["auc"] == old["horizons"][0]["auc"]
+
+
+def test_the_recalibrated_bundle_is_whole_and_named(recalibrated: Path, trained: Path) -> None:
+    before, after = (load(folder / "bundle", allow_demo=True) for folder in (trained, recalibrated))
+    of_site = after.manifest.site_calibration
+    assert of_site is not None and of_site.site == "Site B" and of_site.bundle_sha256 == before.sha256
+    assert (after.name, after.version) == ("tables", "1-site-b") and after.sha256 != before.sha256
+    assert after.manifest.population == before.manifest.population and before.manifest.site_calibration is None
+    assert "Recalibrated to Site B" in (recalibrated / "bundle" / "MODEL_CARD.md").read_text()
+    assert any("Site B" in limit for limit in after.manifest.limits)
+    old, new = (
+        [h["probability"] for h in json.loads((b.folder / "golden.json").read_text())["expected"]]
+        for b in (before, after)
+    )
+    assert new != pytest.approx(old, abs=0.02), "the golden case is the recalibrated bundle's own"
+    said = (recalibrated / "bundle" / "validation.md").read_text()
+    assert "Q0001-" not in said, "a bundle names no scan"
+
+
+def test_the_bundle_says_what_the_recalibration_has_computed(recalibrated: Path, site: Path, tmp_path: Path) -> None:
+    """Asked anew, as by `training evaluate`; its own site's patients have to be left out first."""
+    bundle = load(recalibrated / "bundle", allow_demo=True)
+    said = held_out.read(bundle.folder)
+    cohort = pd.read_parquet(recalibrated / "cohort.parquet")
+    assert said is not None and all(said.knows(patient) for patient in cohort["patient"])
+    assert said.fold(cohort["patient"].iloc[0]) is None
+    final = judged._final(bundle)
+    assert bundle.manifest.site_calibration is not None
+    assert final.slope > 0 and len(final.intercepts) == 5
+    report = CliRunner().invoke(commands.app, ["compare", str(recalibrated), "--json"])
+    parity = {check["name"]: check for check in json.loads(report.stdout)["checks"]}["parity"]
+    assert parity["passed"] and "at most 0," not in parity["text"].replace("at most 0.", "")
+
+
+def test_it_goes_into_service_through_the_gate(recalibrated: Path, trained: Path, tmp_path: Path) -> None:
+    folder, weights = Path(shutil.copytree(recalibrated, tmp_path / "new")), tmp_path / "weights"
+    call("compare", trained, weights / "current")
+    call("promote", trained, "--to", weights)
+    (folder / "gate.json").unlink(missing_ok=True)
+    verdict = json.loads(call("compare", folder, weights / "current", "--json"))
+    assert verdict["passed"] and {"parity", "calibration slope", "discrimination", "intended use"} <= {
+        check["name"] for check in verdict["checks"]
+    }
+    assert "patients of the site" in verdict["judged_on"]
+    assert "is now tables-1-site-b-" in call("promote", folder, "--to", weights)
+    assert load(weights / "current", allow_demo=True).manifest.site_calibration is not None
+
+
+def test_the_gate_refuses_what_does_not_fit_the_site(
+    recalibrated: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(recalibrated, tmp_path / "new"))
+    table = pd.read_parquet(folder / "predictions.parquet")
+    columns = [name for name in table if str(name).startswith("risk_")]
+    own = table["arm"] == "recalibrated"
+    table.loc[own, columns] = table.loc[own, columns].to_numpy() / 4
+    table.to_parquet(folder / "predictions.parquet")
+    result = CliRunner().invoke(commands.app, ["compare", str(folder), "--json"])
+    failed = [check["name"] for check in json.loads(result.stdout)["checks"] if not check["passed"]]
+    assert result.exit_code == 3 and "calibration-in-the-large" in failed
+    change(folder / "bundle", "^slope = .*$", "slope = 0.3")
+    result = CliRunner().invoke(commands.app, ["compare", str(folder), "--json"])
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert not checks["bundle"]["passed"] and "golden case" in checks["bundle"]["text"]
+
+
+def test_several_bundles_side_by_side(trained: Path, recalibrated: Path, tmp_path: Path) -> None:
+    """On another set of the site's patients; the differences are paired, the first bundle's first."""
+    registry = write(renamed(elsewhere(seed=21, patients=150), "R"), tmp_path / "registry")
+    out = tmp_path / "both"
+    call("evaluate", recalibrated / "bundle", trained / "bundle", *of(registry, out))
+    found = evaluation(out)
+    assert [arm["arm"] for arm in found["arms"]] == ["tables 1-site-b", "tables 1"]
+    (pair,) = found["differences"]
+    assert (pair["arm"], pair["against"]) == ("tables 1-site-b", "tables 1") and pair["brier"][1]["upper"] < 0
+    assert "integrated calibration index" in (out / "report.md").read_text()
+    page = call("report", out, "--no-open")
+    assert Path(page.strip()).is_file()
+
+
+def test_an_intercept_alone(trained: Path, site: Path, tmp_path: Path) -> None:
+    said = call("recalibrate", trained / "bundle", *of(site, tmp_path / "new"), "--site", "B", "--intercept-only")
+    assert "slope 1.0000" in said
+    of_site = load(tmp_path / "new" / "bundle", allow_demo=True).manifest.site_calibration
+    assert of_site is not None and of_site.slope == 1 and of_site.intercept > 0.5
+
+
+def test_training_patients_are_refused_and_can_be_left_out(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, more = world(patients=200, seed=5), elsewhere(patients=120)
+    both = World(
+        pd.concat([own.scans[:60], more.scans], ignore_index=True),
+        pd.concat([own.features[:60], more.features], ignore_index=True),
+        pd.concat([own.outcomes, more.outcomes], ignore_index=True),
+        more.severity,
+    )
+    registry = write(both, tmp_path / "registry")
+    arguments = ["evaluate", trained / "bundle", *of(registry, tmp_path / "out")]
+    said = refusal(arguments, monkeypatch, capsys)
+    assert "tables 1 was made with " in said and "--leave-out-training-patients" in said
+    call(*arguments, "--leave-out-training-patients")
+    cohort = pd.read_parquet(tmp_path / "out" / "cohort.parquet")
+    assert cohort["patient"].str.startswith("Q").all()
+    flow = json.loads((tmp_path / "out" / "flow.json").read_text())
+    assert any("was used to make tables 1" in step["reason"] for step in flow)
+
+
+def test_a_recalibrated_bundle_is_not_judged_on_whom_it_was_recalibrated_by(
+    recalibrated: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(["evaluate", recalibrated / "bundle", *of(site, tmp_path / "out")], monkeypatch, capsys)
+    assert "tables 1-site-b was made with " in said
+    again = ["recalibrate", recalibrated / "bundle", *of(site, tmp_path / "out"), "--site", "C"]
+    assert "was recalibrated to Site B already" in refusal(again, monkeypatch, capsys)
+
+
+def without_features(made: World) -> World:
+    return replace(made, features=made.features.drop(columns=["quantities.lungs.mean_hu"]))
+
+
+def nobody_died(made: World) -> World:
+    return replace(made, outcomes=made.outcomes.assign(death_date=""))
+
+
+def other_patients(made: World) -> World:
+    return replace(made, outcomes=made.outcomes.assign(patient="X" + made.outcomes["patient"]))
+
+
+def empty(made: World) -> World:
+    return replace(made, scans=made.scans[:0], features=made.features[:0])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_features, "lacks 1 of the 2 features that tables 1 takes: quantities.lungs.mean_hu"),
+        (nobody_died, "patients died: there is nothing to judge; are the deaths in death_date?"),
+        (other_patients, "no scan remains: the patient has no row in the outcomes"),
+        (empty, "holds no scan: export it again, or give another registry"),
+    ],
+)
+def test_tables_that_cannot_answer_are_refused(
+    spoil, message: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    registry = write(spoil(elsewhere(patients=40)), tmp_path / "registry")
+    assert message in refusal(["evaluate", trained / "bundle", *of(registry, tmp_path / "out")], monkeypatch, capsys)
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+
+
+def test_scans_without_a_feature_get_no_risk_as_in_the_node(trained: Path, tmp_path: Path) -> None:
+    made = elsewhere(patients=80)
+    made.features.loc[:4, "quantities.lungs.mean_hu"] = np.nan
+    registry = write(made, tmp_path / "registry")
+    call("evaluate", trained / "bundle", *of(registry, tmp_path / "out"))
+    flow = json.loads((tmp_path / "out" / "flow.json").read_text())
+    (step,) = [one for one in flow if "gives no risk" in one["reason"]]
+    assert step["scans"] == 5 and "features-missing" in step["reason"]
+    assert len(pd.read_parquet(tmp_path / "out" / "cohort.parquet")) == flow[-1]["scans"]
+
+
+def test_patients_without_an_outcome_are_counted(trained: Path, tmp_path: Path) -> None:
+    made = elsewhere(patients=80)
+    registry = write(replace(made, outcomes=made.outcomes[5:]), tmp_path / "registry")
+    call("evaluate", trained / "bundle", *of(registry, tmp_path / "out"))
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert any("5 of 80 patients of the registry have no outcome" in text for text in report["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--transplant", "end"], "--transplant 'end': use event, censor or ignore"),
+        (["--threshold", "1"], "--threshold 1: give a risk between 0 and 1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    more: list[str], message: str, trained: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    arguments = ["evaluate", trained / "bundle", *of(site, tmp_path / "out"), *more]
+    assert message in refusal(arguments, monkeypatch, capsys)
+
+
+def test_what_would_be_lost_or_meaningless_is_refused(
+    trained: Path, validated: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    bundle = trained / "bundle"
+    full = ["evaluate", bundle, *of(site, validated)]
+    assert "is not empty: give a new folder" in refusal(full, monkeypatch, capsys)
+    twice = ["evaluate", bundle, bundle, *of(site, tmp_path / "out")]
+    assert "the bundle tables 1 is given twice" in refusal(twice, monkeypatch, capsys)
+    nameless = ["recalibrate", bundle, *of(site, tmp_path / "out"), "--site", " "]
+    assert "name the hospital in 1 to 60 printable characters" in refusal(nameless, monkeypatch, capsys)
+    same = ["recalibrate", bundle, *of(site, tmp_path / "out"), "--site", "B", "--version", "1"]
+    assert "name another one of up to 32 characters with --version" in refusal(same, monkeypatch, capsys)
+    few = write(elsewhere(patients=12, base=0.5), tmp_path / "few")
+    said = refusal(["recalibrate", bundle, *of(few, tmp_path / "out"), "--site", "B"], monkeypatch, capsys)
+    assert "20 are needed to find intercept and slope" in said
+
+
+def test_a_bundle_that_does_not_say_whom_it_has_seen_is_said_so(
+    trained: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    older = Path(shutil.copytree(trained / "bundle", tmp_path / "older"))
+    (older / "held_out.json").unlink()
+    change(older, '^"?held_out.json"? = .*\n', "")
+    call("evaluate", older, *of(site, tmp_path / "out"))
+    assert "is not verified" in (tmp_path / "out" / "report.md").read_text()
+    own = trained.parent / "registry"
+    said = refusal(["evaluate", older, *of(own, tmp_path / "own")], monkeypatch, capsys)
+    assert "is the registry that tables 1 was made with" in said
