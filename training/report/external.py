@@ -63,12 +63,13 @@ def card(facts: RunFacts) -> tuple[tuple[str, str], ...]:
     found: list[tuple[str, str]] = []
     for bundle in v.bundles:
         site = bundle.stated["site_calibration"]
+        which = f" ({bundle.label})" if len(v.bundles) > 1 else ""
         found += [
-            ("Bundle", bundle.named),
-            ("Intended use", bundle.stated["intended_use"]),
-            ("Trained on", bundle.trained_on),
-            ("Limits", "; ".join(bundle.stated["limits"])),
-            *((("Recalibrated to", site["site"]),) if site else ()),
+            (f"Bundle{which}", bundle.named),
+            (f"Intended use{which}", bundle.stated["intended_use"]),
+            (f"Trained on{which}", bundle.trained_on),
+            (f"Limits{which}", "; ".join(bundle.stated["limits"])),
+            *(((f"Recalibrated to{which}", site["site"]),) if site else ()),
         ]
     return (
         *found,

@@ -1,6 +1,8 @@
 """`training evaluate`: finished bundles judged on a site's patients, side by side, with the full report."""
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,6 @@ from training.validation.served import ServedRisks
 from training.validation.site import Site, SiteTables
 
 FORMAT = 1
-#: Folder for what is measured of old registries; it may be left from a call that was broken off.
-MEASURED = "measured"
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,33 @@ def evaluate_bundles(
         UsageError: input does not fit, or `out` is not empty.
         BundleError: a bundle does not load.
     """
-    check_new(out)
-    bundles = [load(folder, allow_demo=True) for folder in folders]
-    names = sites.names_of(bundles)
-    make_folder(out)
-    site, answers = served.ask(sites.read(tables, bundles, out / MEASURED, progress), bundles, progress)
-    facts = stated(site, tables, dict(zip(names, answers, strict=True)))
-    named = {name: answer.risks for name, answer in zip(names, answers, strict=True)}
-    return write(out, site, served.predictions(site, named), options, facts, sites.horizons_of(bundles))
+    with whole(out) as folder:
+        bundles = [load(one, allow_demo=True) for one in folders]
+        names = sites.names_of(bundles)
+        site, answers = served.ask(sites.read(tables, bundles, folder.parent, progress), bundles, progress)
+        facts = stated(site, tables, dict(zip(names, answers, strict=True)))
+        named = {name: answer.risks for name, answer in zip(names, answers, strict=True)}
+        page = write(folder, site, served.predictions(site, named), options, facts, sites.horizons_of(bundles))
+    return out / page.name
 
 
-def check_new(out: Path) -> None:
-    """Refuse a folder of something else. Raises UsageError."""
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {MEASURED}):
+@contextmanager
+def whole(out: Path) -> Iterator[Path]:
+    """Yield a folder to write to that becomes `out` at the end: what is broken off leaves nothing under this name.
+
+    Raises:
+        UsageError: `out` holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} is not empty: give a new folder, so that nothing is overwritten")
+    make_folder(out.absolute().parent)
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".validation-") as temporary:
+        folder = Path(temporary) / (out.name or "validation")
+        folder.mkdir()
+        yield folder
+        if out.exists():
+            out.rmdir()
+        folder.rename(out)
 
 
 def stated(site: Site, tables: SiteTables, answers: Mapping[str, ServedRisks]) -> dict[str, Any]:

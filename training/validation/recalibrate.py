@@ -20,7 +20,7 @@ from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.load_bundle import load, read
 from dicomnode.analysis.risk.manifest import SiteCalibration
 from dicomnode.errors import UsageError
-from dicomnode.files import make_folder
+from dicomnode.files import write_whole
 from training.bundle import golden, held_out
 from training.bundle.make import share, write_sealed
 from training.bundle.model_card import model_card
@@ -38,7 +38,9 @@ from training.validation.site import Site, SiteTables
 RECALIBRATED = "recalibrated"
 _REPORT = "validation.md"
 _SEED = 20260101
-_LONGEST_VERSION = 32
+_LONGEST_VERSION, _LONGEST_SITE = 32, 60
+#: What the recalibrated bundle itself says of the site's scans: for the gate's parity.
+_FINAL = "final"
 
 
 @dataclass(frozen=True)
@@ -81,41 +83,48 @@ def recalibrate(
         UsageError: input does not fit, too few patients died, or `out` is not empty.
         BundleError: the bundle does not load.
     """
-    evaluating.check_new(out)
-    bundle = load(folder, allow_demo=True)
+    with evaluating.whole(out) as work:
+        bundle = load(folder, allow_demo=True)
+        site_name, version = _names(bundle, asked)
+        read_site = sites.read(tables, [bundle], work.parent, progress)
+        site, (answer,) = served.ask(read_site, [bundle], progress)
+        _enough(site, slope=asked.slope)
+        outcomes = site.data.outcomes
+        members = answer.members[:, :, : len(outcomes.edges) - 1]
+        folds = _folds(site)
+        progress("Recalibrating", 0, 2)
+        found = calibrate.fit(members, outcomes, slope=asked.slope)
+        progress("Recalibrating", 1, 2)
+        judged = calibrate.cross_fitted(members, outcomes, folds, slope=asked.slope)
+        progress("Recalibrating", 2, 2)
+        original = sites.names_of([bundle])[0]
+        by_name = {RECALIBRATED: judged, original: np.asarray(members.mean(axis=1))}
+        calibration = _calibration(site, bundle, site_name, found)
+        facts = evaluating.stated(site, tables, {original: answer})
+        facts["recalibration"] = calibration.model_dump(mode="json") | {"version": version, "folds": calibrate.FOLDS}
+        predictions = served.predictions(site, by_name, folds)
+        evaluating.write(work, site, predictions, options, facts, sites.horizons_of([bundle]))
+        final = served.predictions(site, {_FINAL: found.risk(members)})
+        write_whole(work / f"{_FINAL}.parquet", final.to_parquet(index=False))
+        _bundle(bundle, site, calibration, version, work)
+    return load(out / "bundle", allow_demo=True), found
+
+
+def _names(bundle: Bundle, asked: SiteAsked) -> tuple[str, str]:
+    """Return the site's name, and the new bundle's version.
+
+    Raises:
+        UsageError: the name is none, the version is too long or the old one, or the bundle is a site's already.
+    """
     site_name = asked.site.strip()
-    if not site_name or len(site_name) > 60 or not site_name.isprintable():
-        raise UsageError(f"--site {asked.site!r}: name the hospital in 1 to 60 printable characters")
-    version = _version(bundle, asked, site_name)
+    if not site_name or len(site_name) > _LONGEST_SITE or not site_name.isprintable():
+        raise UsageError(f"--site {asked.site!r}: name the hospital in 1 to {_LONGEST_SITE} printable characters")
     if (before := bundle.manifest.site_calibration) is not None:
         raise UsageError(
-            f"{folder} was recalibrated to {before.site} already: recalibrate the bundle that it was made from (sha256 "
-            f"{before.bundle_sha256[:12]}…)"
+            f"{bundle.folder} was recalibrated to {before.site} already: recalibrate the bundle that it was made from "
+            f"(sha256 {before.bundle_sha256[:12]}…)"
         )
-    make_folder(out)
-    site, (answer,) = served.ask(sites.read(tables, [bundle], out / evaluating.MEASURED, progress), [bundle], progress)
-    _enough(site, slope=asked.slope)
-    horizons = sites.horizons_of([bundle])
-    outcomes = site.data.outcomes
-    members = answer.members[:, :, : len(outcomes.edges) - 1]
-    folds = _folds(site)
-    progress("Recalibrating", 0, 2)
-    found = calibrate.fit(members, outcomes, slope=asked.slope)
-    judged = calibrate.cross_fitted(members, outcomes, folds, slope=asked.slope)
-    progress("Recalibrating", 2, 2)
-    original = sites.names_of([bundle])[0]
-    by_name = {RECALIBRATED: judged, original: np.asarray(members.mean(axis=1))}
-    predictions = served.predictions(site, by_name, folds)
-    final = served.predictions(site, {"final": found.risk(members)})
-    facts = evaluating.stated(site, tables, {original: answer})
-    facts["recalibration"] = _calibration(site, bundle, site_name, found).model_dump(mode="json") | {
-        "version": version,
-        "folds": calibrate.FOLDS,
-    }
-    evaluating.write(out, site, predictions, options, facts, horizons)
-    (out / "final.parquet").write_bytes(final.to_parquet(index=False))
-    made = _bundle(bundle, site, site_name, version, found, out)
-    return made, found
+    return site_name, _version(bundle, asked, site_name)
 
 
 def _version(bundle: Bundle, asked: SiteAsked, site_name: str) -> str:
@@ -166,21 +175,20 @@ def _calibration(site: Site, bundle: Bundle, site_name: str, found: SiteFit) -> 
     )
 
 
-def _bundle(bundle: Bundle, site: Site, site_name: str, version: str, found: SiteFit, out: Path) -> Bundle:
+def _bundle(bundle: Bundle, site: Site, of: SiteCalibration, version: str, out: Path) -> None:
     """Write the recalibrated bundle to `out`/bundle: its models as they are, the rest anew, sealed, and loaded."""
     manifest = bundle.manifest.model_dump(mode="json", exclude_none=True, exclude={"files", "seal"})
     old = bundle.manifest.ensemble
-    calibration = _calibration(site, bundle, site_name, found)
     manifest |= {
         "version": version,
-        "created_by": f"training recalibrate --site {site_name}",
-        "limits": [*bundle.manifest.limits, f"recalibrated to {site_name}: its level of risk holds there alone"],
+        "created_by": f'training recalibrate --site "{of.site}"',
+        "limits": [*bundle.manifest.limits, f"recalibrated to {of.site}: its level of risk holds there alone"],
         "ensemble": {
-            "slope": found.slope * old.slope,
-            "intercepts": [found.slope * one + found.intercept for one in old.intercepts],
+            "slope": of.slope * old.slope,
+            "intercepts": [of.slope * one + of.intercept for one in old.intercepts],
             "weights": dict(old.weights),
         },
-        "site_calibration": calibration.model_dump(mode="json"),
+        "site_calibration": of.model_dump(mode="json"),
     }
     with tempfile.TemporaryDirectory(dir=out, prefix=".bundle-") as temporary:
         folder = Path(temporary) / "bundle"
@@ -188,17 +196,16 @@ def _bundle(bundle: Bundle, site: Site, site_name: str, version: str, found: Sit
         for name in bundle.manifest.files:
             if name not in (golden_case.NAME, "MODEL_CARD.md", held_out.NAME, _REPORT):
                 shutil.copyfile(bundle.folder / name, folder / name)
-        held_out.recalibrate(bundle.folder, folder, found.intercept, found.slope, site.frame["patient"].to_list())
+        held_out.recalibrate(bundle.folder, folder, of.intercept, of.slope, site.frame["patient"].to_list())
         report = without_single_scans((out / "report.md").read_text(encoding="utf-8"))
         (folder / _REPORT).write_text(report, encoding="utf-8")
-        (folder / "MODEL_CARD.md").write_text(_card(manifest, calibration), encoding="utf-8")
+        (folder / "MODEL_CARD.md").write_text(_card(manifest, of), encoding="utf-8")
         asked = golden_case.parse((bundle.folder / golden_case.NAME).read_bytes(), bundle.folder / golden_case.NAME)
         write_sealed(folder, manifest, asked)
         write_sealed(folder, manifest, golden.answered(asked, read(folder)))
         load(folder, allow_demo=True)
         share(folder)
         folder.rename(out / "bundle")
-    return load(out / "bundle", allow_demo=True)
 
 
 def _card(manifest: Mapping[str, Any], of: SiteCalibration) -> str:
@@ -215,4 +222,4 @@ one, tells of that bundle. How the recalibrated risk fits at the site, cross-fit
 
 def predictions_of(folder: Path) -> pd.DataFrame:
     """Return what the recalibrated bundle says of the site's scans (`risk_1`, …), in the order of the cohort."""
-    return pd.read_parquet(folder / "final.parquet")
+    return pd.read_parquet(folder / f"{_FINAL}.parquet")

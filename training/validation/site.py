@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.covariates import PREFIX, Covariate
@@ -136,6 +137,7 @@ def read(tables: SiteTables, bundles: Sequence[Bundle], cache: Path, progress: P
     doubts = [text for bundle in bundles for text in _checked(bundle, registry, made.frame, tables)]
     frame, flow = made.frame, list(made.flow[:-1])
     frame, unknown = _without_known(frame, flow, bundles, registry, tables)
+    frame = _with_volumes(frame, flow, bundles)
     frame = _with_features(frame, flow, bundles, registry)
     flow.append(FlowStep("cohort", frame["patient"].nunique(), len(frame), ""))
     died = frame.loc[frame["event"], "patient"].nunique()
@@ -173,9 +175,7 @@ def kept(site: Site, rows: Sequence[int], refused: Mapping[int, str]) -> Site:
         raise UsageError(f"{site.registry.folder}: no scan gets a risk: " + "; ".join(dict.fromkeys(refused.values())))
     flow.append(FlowStep("cohort", frame["patient"].nunique(), len(frame), ""))
     picked = list(rows)
-    known = site.data.cohort.iloc[picked].reset_index(drop=True)
-    gone = ~known["prior_scan"].isin(set(known["scan"]))
-    known.loc[gone, "prior_scan"], known.loc[gone, "years_since_prior"] = "", np.nan
+    known = forgotten(site.data.cohort.iloc[picked].reset_index(drop=True))
     data = replace(
         site.data,
         cohort=known,
@@ -221,11 +221,9 @@ def _needed(bundle: Bundle) -> set[str]:
 def _checked(bundle: Bundle, registry: Registry, frame: pd.DataFrame, tables: SiteTables) -> Iterator[str]:
     """Refuse a registry that cannot answer for a bundle; yield what is in doubt."""
     who = f"{bundle.name} {bundle.version}"
-    if bundle.models.networks and not (frame["volume"] != "").all():
-        lacking = int((frame["volume"] == "").sum())
+    if bundle.models.networks and (frame["volume"] == "").all():
         raise UsageError(
-            f"{who} looks at images, and {registry.folder} has no volume of {lacking} of {len(frame)} scans: export "
-            "it with registry.volumes = true"
+            f"{who} looks at images, and {registry.folder} keeps no volumes: export it with registry.volumes = true"
         )
     needed = _needed(bundle)
     has = {str(name) for name in registry.features}
@@ -298,7 +296,7 @@ def _without_known(
                 )
             unknown.append(f"{who} does not say whom it was trained on: that nobody here is among them is not verified")
             continue
-        known = frame["patient"].map(lambda patient, said=said: said.knows(str(patient)))
+        known = pd.Series([said.knows(str(patient)) for patient in frame["patient"]], frame.index)
         if not known.any():
             continue
         count, of = frame.loc[known, "patient"].nunique(), frame["patient"].nunique()
@@ -327,13 +325,30 @@ def _with_features(
     measured = np.logical_and.reduce(has)
     if not measured.any():
         raise UsageError(f"{registry.folder} has no measurements ({', '.join(families)}*): export it with features")
-    rest = frame[measured].reset_index(drop=True)
-    if not measured.all():
+    return _without(frame, flow, ~measured, "the registry lacks measurements of the scan")
+
+
+def _with_volumes(frame: pd.DataFrame, flow: list[FlowStep], bundles: Sequence[Bundle]) -> pd.DataFrame:
+    """Leave out scans without a volume, where a bundle looks at images."""
+    if not any(bundle.models.networks for bundle in bundles):
+        return frame
+    return _without(frame, flow, (frame["volume"] == "").to_numpy(), "the registry keeps no volume of the scan")
+
+
+def _without(frame: pd.DataFrame, flow: list[FlowStep], which: NDArray[np.bool_], reason: str) -> pd.DataFrame:
+    """Leave out scans, and say so in the flow."""
+    rest = forgotten(frame[~which].reset_index(drop=True))
+    if which.any():
         lost = frame["patient"].nunique() - rest["patient"].nunique()
-        flow.append(FlowStep("excluded", lost, int((~measured).sum()), "the registry lacks measurements of the scan"))
-        gone = ~rest["prior_scan"].isin(set(rest["scan"]))
-        rest.loc[gone, "prior_scan"], rest.loc[gone, "years_since_prior"] = "", np.nan
+        flow.append(FlowStep("excluded", lost, int(which.sum()), reason))
     return rest
+
+
+def forgotten(scans: pd.DataFrame) -> pd.DataFrame:
+    """Return scans, with no prior scan where that one is not among them any more."""
+    gone = ~scans["prior_scan"].isin(set(scans["scan"]))
+    scans.loc[gone, "prior_scan"], scans.loc[gone, "years_since_prior"] = "", np.nan
+    return scans
 
 
 def _some(names: Sequence[str]) -> str:

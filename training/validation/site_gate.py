@@ -31,6 +31,7 @@ from training.release import checks as checks_of
 from training.release import verdict
 from training.release.promotion import CURRENT, bundle_of
 from training.release.verdict import GateCheck, GateVerdict
+from training.report import report
 from training.report.validation_facts import NAME
 from training.validation import served
 from training.validation import site as sites
@@ -108,6 +109,8 @@ def compare(folder: Path, current: Path | None, progress: ProgressCallback, weig
         judged_on=judged_on,
     )
     verdict.write(folder, found)
+    if (folder / "report.html").is_file():
+        report.write(folder)
     return found
 
 
