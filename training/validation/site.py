@@ -126,8 +126,6 @@ def read(tables: SiteTables, bundles: Sequence[Bundle], cache: Path, progress: P
         UsageError: the tables do not fit, lack what a bundle takes, or hold patients that it was made with.
     """
     registry = read_registry(tables.registry)
-    if registry.scans.empty:
-        raise UsageError(f"{registry.folder} holds no scan: export it again, or give another registry")
     horizons = horizons_of(bundles)
     free = _free(registry, bundles)
     outcomes = follow_up.read_outcomes(tables.outcomes)

@@ -1,11 +1,8 @@
 """A bundle of measured numbers, made in a run, and sites that differ from where it was trained."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from tests.helpers.tabular_worlds import World, settings_toml, world, write
@@ -51,18 +48,3 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The registry folder of a second site."""
     return write(elsewhere(), tmp_path_factory.mktemp("site") / "registry")
-
-
-Write = Callable[[World], Path]
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Write:
-    return lambda made: write(made, tmp_path / "registry")
-
-
-def tables(made: World, **columns: object) -> World:
-    return replace(made, scans=made.scans.assign(**columns))
-
-
-__all__ = ["World", "elsewhere", "np", "pd", "renamed", "tables"]

@@ -14,13 +14,16 @@ from sksurv.metrics import brier_score, concordance_index_ipcw, cumulative_dynam
 from sksurv.util import Surv
 from typer.testing import CliRunner
 
+from dicomnode.analysis.findings import Findings
+from dicomnode.analysis.phantom.phantom import chest
 from dicomnode.analysis.risk.load_bundle import load
+from dicomnode.report.sr import risk as risk_report
+from tests.helpers import report_cases as cases
 from tests.helpers.bundles import change
 from tests.helpers.tabular_worlds import World, world, write
 from tests.unit.training.validation.conftest import elsewhere, renamed
 from training.bundle import held_out
 from training.cli import commands
-from training.release import judged
 
 QUICK = ["--bootstrap", "20"]
 
@@ -87,12 +90,10 @@ def test_the_bundle_is_asked_as_a_node_asks_it(validated: Path, trained: Path, s
     told = pd.read_parquet(validated / "predictions.parquet").set_index("scan")
     cohort = pd.read_parquet(validated / "cohort.parquet").set_index("scan")
     first = cohort.index[cohort["prior_scan"] == ""][:5]
-    model = [model for arm in bundle.models.tables for model in arm.models]
-    assert model and not bundle.models.networks
+    image = chest(3, shape=(20, 24, 24), spacing_mm=(12.0, 12.0, 12.0))
     for scan in first:
         scanner = {"manufacturer": "Canon Medical Systems", "model": "Aquilion", "kernel_family": "lung"}
-        phantom = pytest.importorskip("training.release.node_predictions")._nothing()
-        risk = bundle.predict(*phantom, features.loc[scan].to_dict(), None, scanner)
+        risk = bundle.predict(image.volume, image.labels, features.loc[scan].to_dict(), None, scanner)
         wanted = [told.loc[scan, f"risk_{h.years}"] for h in risk.horizons]
         assert [h.probability for h in risk.horizons] == pytest.approx(wanted, abs=1e-9)
 
@@ -118,7 +119,7 @@ def test_the_report_is_whole(validated: Path, trained: Path) -> None:
     assert "no bundle was trained on these patients" in markdown
     assert "Predictors here and in training" in markdown
     html = (validated / "report.html").read_text()
-    assert html.count("<svg") == 5 and "http" not in html.replace("http://www.w3.org", "").replace("https://doi", "")
+    assert html.count("<svg") == 5
 
 
 def test_recalibration_puts_the_level_right(recalibrated: Path, validated: Path) -> None:
@@ -126,12 +127,24 @@ def test_recalibration_puts_the_level_right(recalibrated: Path, validated: Path)
     assert (new["arm"], old["arm"]) == ("recalibrated", "tables 1")
     for after, before in zip(new["horizons"], old["horizons"], strict=True):
         assert abs(np.log(after["observed_to_expected"]["value"])) < 0.15
-        assert after["observed_to_expected"]["lower"] < 1 < after["observed_to_expected"]["upper"]
         assert after["ici"]["value"] < before["ici"]["value"] / 2
         assert after["auc"]["value"] == pytest.approx(before["auc"]["value"], abs=0.01)
     (pair,) = evaluation(recalibrated)["differences"]
     assert all(one["upper"] < 0 for one in pair["brier"] + pair["ici"]), "better, on the same draws"
     assert evaluation(validated)["arms"][0]["horizons"][0]["auc"] == old["horizons"][0]["auc"]
+
+
+def test_the_reports_of_the_node_name_the_site(recalibrated: Path, trained: Path) -> None:
+    image = chest(3, shape=(20, 24, 24), spacing_mm=(12.0, 12.0, 12.0))
+    measured = {"quantities.lungs.haa_percent": 12.0, "quantities.lungs.mean_hu": -705.0}
+    named = {}
+    for folder in (trained, recalibrated):
+        risk = load(folder / "bundle", allow_demo=True).predict(image.volume, image.labels, measured)
+        findings = cases.analysed(predicted=risk)
+        named[folder] = str(cases.reread(risk_report.encode(cases.synthetic(), findings, cases.CONTEXT)))
+        assert Findings.from_json(findings.to_json()).risk == risk
+    assert "was recalibrated to Site B" in named[recalibrated] and "1-site-b" in named[recalibrated]
+    assert "recalibrated" not in named[trained]
 
 
 def test_the_recalibrated_bundle_is_whole_and_named(recalibrated: Path, trained: Path) -> None:
@@ -151,25 +164,28 @@ def test_the_recalibrated_bundle_is_whole_and_named(recalibrated: Path, trained:
     assert "Q0001-" not in said, "a bundle names no scan"
 
 
-def test_the_bundle_says_what_the_recalibration_has_computed(recalibrated: Path, site: Path, tmp_path: Path) -> None:
-    """Asked anew, as by `training evaluate`; its own site's patients have to be left out first."""
+def test_the_bundle_says_what_the_recalibration_has_computed(recalibrated: Path, tmp_path: Path) -> None:
     bundle = load(recalibrated / "bundle", allow_demo=True)
     said = held_out.read(bundle.folder)
     cohort = pd.read_parquet(recalibrated / "cohort.parquet")
     assert said is not None and all(said.knows(patient) for patient in cohort["patient"])
     assert said.fold(cohort["patient"].iloc[0]) is None
-    final = judged._final(bundle)
-    assert bundle.manifest.site_calibration is not None
-    assert final.slope > 0 and len(final.intercepts) == 5
-    report = CliRunner().invoke(commands.app, ["compare", str(recalibrated), "--json"])
-    parity = {check["name"]: check for check in json.loads(report.stdout)["checks"]}["parity"]
-    assert parity["passed"] and "at most 0," not in parity["text"].replace("at most 0.", "")
+    folder = Path(shutil.copytree(recalibrated, tmp_path / "new"))
+    result = CliRunner().invoke(commands.app, ["compare", str(folder), "--json"])
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    worst = float(checks["parity"]["text"].split("by at most ")[1].split(",")[0])
+    assert checks["parity"]["passed"] and worst < 1e-9
+    moved = pd.read_parquet(folder / "final.parquet")
+    moved["risk_3"] += 0.02
+    moved.to_parquet(folder / "final.parquet")
+    result = CliRunner().invoke(commands.app, ["compare", str(folder), "--json"])
+    assert result.exit_code == 3 and '"parity"' in result.stdout
 
 
 def test_it_goes_into_service_through_the_gate(recalibrated: Path, trained: Path, tmp_path: Path) -> None:
     folder, weights = Path(shutil.copytree(recalibrated, tmp_path / "new")), tmp_path / "weights"
-    call("compare", trained, weights / "current")
-    call("promote", trained, "--to", weights)
+    shutil.copytree(trained / "bundle", weights / "tables-1")
+    (weights / "current").symlink_to("tables-1")
     (folder / "gate.json").unlink(missing_ok=True)
     verdict = json.loads(call("compare", folder, weights / "current", "--json"))
     assert verdict["passed"] and {"parity", "calibration slope", "discrimination", "intended use"} <= {
@@ -178,11 +194,11 @@ def test_it_goes_into_service_through_the_gate(recalibrated: Path, trained: Path
     assert "patients of the site" in verdict["judged_on"]
     assert "is now tables-1-site-b-" in call("promote", folder, "--to", weights)
     assert load(weights / "current", allow_demo=True).manifest.site_calibration is not None
+    call("rollback", weights)
+    assert load(weights / "current", allow_demo=True).sha256 == load(trained / "bundle", allow_demo=True).sha256
 
 
-def test_the_gate_refuses_what_does_not_fit_the_site(
-    recalibrated: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_gate_refuses_what_does_not_fit_the_site(recalibrated: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(recalibrated, tmp_path / "new"))
     table = pd.read_parquet(folder / "predictions.parquet")
     columns = [name for name in table if str(name).startswith("risk_")]
@@ -271,7 +287,7 @@ def empty(made: World) -> World:
         (without_features, "lacks 1 of the 2 features that tables 1 takes: quantities.lungs.mean_hu"),
         (nobody_died, "patients died: there is nothing to judge; are the deaths in death_date?"),
         (other_patients, "no scan remains: the patient has no row in the outcomes"),
-        (empty, "holds no scan: export it again, or give another registry"),
+        (empty, "scans.csv has a header but no rows: add at least one"),
     ],
 )
 def test_tables_that_cannot_answer_are_refused(
@@ -327,7 +343,7 @@ def test_what_would_be_lost_or_meaningless_is_refused(
     assert "name the hospital in 1 to 60 printable characters" in refusal(nameless, monkeypatch, capsys)
     same = ["recalibrate", bundle, *of(site, tmp_path / "out"), "--site", "B", "--version", "1"]
     assert "name another one of up to 32 characters with --version" in refusal(same, monkeypatch, capsys)
-    few = write(elsewhere(patients=12, base=0.5), tmp_path / "few")
+    few = write(elsewhere(patients=18), tmp_path / "few")
     said = refusal(["recalibrate", bundle, *of(few, tmp_path / "out"), "--site", "B"], monkeypatch, capsys)
     assert "20 are needed to find intercept and slope" in said
 
