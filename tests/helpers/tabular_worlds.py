@@ -58,6 +58,26 @@ def world(patients: int = 150, seed: int = 1, effect: float = 1.2, noise: int = 
     return World(table, measured, pd.DataFrame(outcomes, columns=columns), np.array(severities))
 
 
+def renamed(made: World, prefix: str) -> World:
+    """The same tables of other patients."""
+    scans = made.scans.assign(patient=prefix + made.scans["patient"], scan=prefix + made.scans["scan"])
+    features = made.features.assign(scan=prefix + made.features["scan"])
+    outcomes = made.outcomes.assign(patient=prefix + made.outcomes["patient"])
+    return World(scans, features, outcomes, made.severity)
+
+
+def second_site(seed: int = 11, patients: int = 300, base: float = 3.0, sharper: float = 0.0) -> World:
+    """A site with other patients, another scanner and kernel, and `base` times the hazard at the same lungs.
+
+    The kernel shows `sharper` more percent of high attenuation in the same lungs.
+    """
+    made = renamed(world(patients, seed, hazard=0.08 * base), "Q")
+    other = {"manufacturer": "Canon Medical Systems", "model": "Aquilion", "kernel": "FC52", "kernel_family": "lung"}
+    haa = "quantities.lungs.haa_percent"
+    features = made.features.assign(**{haa: made.features[haa] + sharper})
+    return World(made.scans.assign(**other), features, made.outcomes, made.severity)
+
+
 def write(made: World, folder: Path) -> Path:
     """The world as a registry folder, with outcomes.csv."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,30 +1,12 @@
-"""A bundle of measured numbers, made in a run, and sites that differ from where it was trained."""
+"""A bundle of measured numbers, made in a run, and a site that differs from where it was trained."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.tabular_worlds import World, settings_toml, world, write
+from tests.helpers.tabular_worlds import second_site, settings_toml, world, write
 from training.run.run import run
 from training.run.settings import load as load_settings
-
-
-def renamed(made: World, prefix: str) -> World:
-    """The same tables of other patients."""
-    scans = made.scans.assign(patient=prefix + made.scans["patient"], scan=prefix + made.scans["scan"])
-    features = made.features.assign(scan=prefix + made.features["scan"])
-    return replace(
-        made, scans=scans, features=features, outcomes=made.outcomes.assign(patient=prefix + made.outcomes["patient"])
-    )
-
-
-def elsewhere(seed: int = 11, patients: int = 300, base: float = 3.0, effect: float = 1.2) -> World:
-    """A second site: another scanner and kernel, and `base` times the hazard at the same lungs."""
-    made = renamed(world(patients, seed, effect, hazard=0.08 * base), "Q")
-    other = {"manufacturer": "Canon Medical Systems", "model": "Aquilion", "kernel": "FC52", "kernel_family": "lung"}
-    scans = made.scans.assign(**other)
-    return replace(made, scans=scans)
 
 
 @pytest.fixture(scope="session")
@@ -47,4 +29,4 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The registry folder of a second site."""
-    return write(elsewhere(), tmp_path_factory.mktemp("site") / "registry")
+    return write(second_site(), tmp_path_factory.mktemp("site") / "registry")

@@ -20,8 +20,7 @@ from dicomnode.analysis.risk.load_bundle import load
 from dicomnode.report.sr import risk as risk_report
 from tests.helpers import report_cases as cases
 from tests.helpers.bundles import change
-from tests.helpers.tabular_worlds import World, world, write
-from tests.unit.training.validation.conftest import elsewhere, renamed
+from tests.helpers.tabular_worlds import World, renamed, second_site, world, write
 from training.bundle import held_out
 from training.cli import commands
 
@@ -216,7 +215,7 @@ def test_the_gate_refuses_what_does_not_fit_the_site(recalibrated: Path, tmp_pat
 
 def test_several_bundles_side_by_side(trained: Path, recalibrated: Path, tmp_path: Path) -> None:
     """On another set of the site's patients; the differences are paired, the first bundle's first."""
-    registry = write(renamed(elsewhere(seed=21, patients=150), "R"), tmp_path / "registry")
+    registry = write(renamed(second_site(seed=21, patients=150), "R"), tmp_path / "registry")
     out = tmp_path / "both"
     call("evaluate", recalibrated / "bundle", trained / "bundle", *of(registry, out))
     found = evaluation(out)
@@ -238,7 +237,7 @@ def test_an_intercept_alone(trained: Path, site: Path, tmp_path: Path) -> None:
 def test_training_patients_are_refused_and_can_be_left_out(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own, more = world(patients=200, seed=5), elsewhere(patients=120)
+    own, more = world(patients=200, seed=5), second_site(patients=120)
     both = World(
         pd.concat([own.scans[:60], more.scans], ignore_index=True),
         pd.concat([own.features[:60], more.features], ignore_index=True),
@@ -293,13 +292,13 @@ def empty(made: World) -> World:
 def test_tables_that_cannot_answer_are_refused(
     spoil, message: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    registry = write(spoil(elsewhere(patients=40)), tmp_path / "registry")
+    registry = write(spoil(second_site(patients=40)), tmp_path / "registry")
     assert message in refusal(["evaluate", trained / "bundle", *of(registry, tmp_path / "out")], monkeypatch, capsys)
     assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
 def test_scans_without_a_feature_get_no_risk_as_in_the_node(trained: Path, tmp_path: Path) -> None:
-    made = elsewhere(patients=80)
+    made = second_site(patients=80)
     made.features.loc[:4, "quantities.lungs.mean_hu"] = np.nan
     registry = write(made, tmp_path / "registry")
     call("evaluate", trained / "bundle", *of(registry, tmp_path / "out"))
@@ -310,7 +309,7 @@ def test_scans_without_a_feature_get_no_risk_as_in_the_node(trained: Path, tmp_p
 
 
 def test_patients_without_an_outcome_are_counted(trained: Path, tmp_path: Path) -> None:
-    made = elsewhere(patients=80)
+    made = second_site(patients=80)
     registry = write(replace(made, outcomes=made.outcomes[5:]), tmp_path / "registry")
     call("evaluate", trained / "bundle", *of(registry, tmp_path / "out"))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -343,7 +342,7 @@ def test_what_would_be_lost_or_meaningless_is_refused(
     assert "name the hospital in 1 to 60 printable characters" in refusal(nameless, monkeypatch, capsys)
     same = ["recalibrate", bundle, *of(site, tmp_path / "out"), "--site", "B", "--version", "1"]
     assert "name another one of up to 32 characters with --version" in refusal(same, monkeypatch, capsys)
-    few = write(elsewhere(patients=18), tmp_path / "few")
+    few = write(second_site(patients=18), tmp_path / "few")
     said = refusal(["recalibrate", bundle, *of(few, tmp_path / "out"), "--site", "B"], monkeypatch, capsys)
     assert "20 are needed to find intercept and slope" in said
 
