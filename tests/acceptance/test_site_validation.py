@@ -65,7 +65,7 @@ def test_a_bundle_at_another_site(data: Path, tmp_path: Path) -> None:
     assert "gate passed" in training("compare", new, weights / "current").stdout
     assert "is now two-sites-1-site-b-" in training("promote", new, "--to", weights).stdout
 
-    # Patients of the site that nobody has seen yet: the recalibrated bundle fits, and the one it was made from does not.
+    # The site's later patients: the recalibrated bundle fits, and the one that it was made from does not.
     later = write(renamed(second_site(seed=23, sharper=1.5), "L"), tmp_path / "later")
     training("evaluate", weights / "current", bundle, *of(later), "--out", tmp_path / "both", *QUICK)
     for after, before in zip(horizons(tmp_path / "both"), horizons(tmp_path / "both", 1), strict=True):

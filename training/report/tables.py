@@ -68,7 +68,7 @@ def gate(facts: RunFacts) -> ReportTable:
 def differences(facts: RunFacts) -> ReportTable:
     """Return paired differences of discrimination, a row a pair of arms."""
     e = facts.evaluation
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for d in e.differences:
         name = f"{d.arm} minus {d.against}"
         rows.append((name, *(_signed(auc) for auc in d.auc), _signed(d.uno_c)))
@@ -176,7 +176,7 @@ def subgroups(arm: ArmResult, years: Sequence[int]) -> ReportTable:
 
 def shifts(facts: RunFacts) -> ReportTable:
     """Return the predictors of the first bundle that differ most from training; no row where none is kept."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     if facts.validation is not None:
         rows = [
             (

@@ -162,12 +162,13 @@ def kept(site: Site, rows: Sequence[int], refused: Mapping[int, str]) -> Site:
     Raises:
         UsageError: no scan is left.
     """
-    reasons = pd.Series(refused, dtype=object)
+    patients = site.frame["patient"].to_numpy()
+    rest = set(patients[list(rows)])
     flow = list(site.flow[:-1]) if refused else []
-    for reason, count in reasons.value_counts().items():
-        of = reasons.index[reasons == reason]
-        whole = set(site.frame["patient"].iloc[list(of)]) - set(site.frame["patient"].iloc[list(rows)])
-        flow.append(FlowStep("excluded", len(whole), int(count), str(reason)))
+    for reason in dict.fromkeys(refused.values()):
+        without = [row for row, why in refused.items() if why == reason]
+        lost = len(set(patients[without]) - rest)
+        flow.append(FlowStep("excluded", lost, len(without), reason))
     frame = site.frame.iloc[list(rows)].reset_index(drop=True)
     if frame.empty:
         raise UsageError(f"{site.registry.folder}: no scan gets a risk: " + "; ".join(dict.fromkeys(refused.values())))
