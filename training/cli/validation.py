@@ -31,7 +31,7 @@ Out = Annotated[Path, typer.Option(help="Output folder; must be new or empty.")]
 )
 def evaluate(
     bundles: Annotated[
-        list[Path], typer.Argument(metavar="BUNDLE...", help="Bundle folders; the first is compared with the others.")
+        list[Path], typer.Argument(metavar="BUNDLES", help="Bundle folders; the first is compared with the others.")
     ],
     registry: Registry,
     outcomes: Outcomes,

@@ -32,7 +32,14 @@ def same_use(bundle: Bundle, before: Bundle) -> GateCheck:
 def calibration(
     at: metrics.AtHorizon, new: NDArray[np.float64], old: NDArray[np.float64] | None, bar: GateBar
 ) -> Iterator[GateCheck]:
-    """Within the thresholds, or no further from the ideal than what serves: that one it does not make worse."""
+    """Judge slope and level: within the thresholds, or no further from the ideal than what serves.
+
+    Args:
+        at: the scans at the horizon.
+        new: risks of the candidate, (scans,), 0 to 1.
+        old: those of the bundle in service, of the same shape; None without one.
+        bar: the thresholds.
+    """
     slopes = [float(metrics.calibration_slope(at, risk)) for risk in (new, old) if risk is not None]
     low, high = bar.calibration_slope
     text = f"calibration slope at {at.horizon:g} years {slopes[0]:.2f}, required {low:g} to {high:g}"
@@ -67,7 +74,16 @@ def discrimination(
     on: str,
     bar: GateBar,
 ) -> GateCheck:
-    """Test non-inferiority of the AUC on the same scans, by a bootstrap over the same draws of patients."""
+    """Test non-inferiority of the AUC on the same scans, by a bootstrap over the same draws of patients.
+
+    Args:
+        at: the scans at the horizon.
+        patients: of each scan.
+        new: risks of the candidate, (scans,), 0 to 1.
+        old: those of the bundle in service, of the same shape.
+        on: on whom that one is judged, in words.
+        bar: the thresholds.
+    """
     gain = auc(at, new) - auc(at, old)
     counts = metrics.bootstrap_counts(patients, _DRAWS, _SEED)
     drawn = metrics.at_horizon(at.outcomes, at.horizon, counts)
@@ -82,5 +98,5 @@ def discrimination(
 
 
 def auc(at: metrics.AtHorizon, risk: NDArray[np.float64]) -> float:
-    """Return the AUC at the horizon."""
+    """Return the AUC at the horizon of risks, (scans,), 0 to 1."""
     return float(metrics.auc(at, risk))

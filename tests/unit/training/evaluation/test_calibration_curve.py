@@ -52,7 +52,7 @@ def test_it_finds_a_risk_that_is_too_high_and_the_true_one_right() -> None:
     outcomes, risk = made()
     at = metrics.at_horizon(outcomes, YEARS)
     high = 1 / (1 + np.exp(-(np.log(risk / (1 - risk)) + 1)))
-    assert calibration_curve.integrated_calibration_index(at, risk) < 0.03
+    assert calibration_curve.integrated_calibration_index(at, risk) < 0.06
     assert calibration_curve.integrated_calibration_index(at, high) > 0.12
     assert calibration_curve.observed_to_expected(at, high) < 0.8
     (*_, last) = calibration_curve.smooth_curve(at, (), high)

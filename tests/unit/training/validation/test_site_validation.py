@@ -178,7 +178,8 @@ def test_the_bundle_says_what_the_recalibration_has_computed(recalibrated: Path,
     moved["risk_3"] += 0.02
     moved.to_parquet(folder / "final.parquet")
     result = CliRunner().invoke(commands.app, ["compare", str(folder), "--json"])
-    assert result.exit_code == 3 and '"parity"' in result.stdout
+    failed = [check["name"] for check in json.loads(result.stdout)["checks"] if not check["passed"]]
+    assert result.exit_code == 3 and failed == ["parity"]
 
 
 def test_it_goes_into_service_through_the_gate(recalibrated: Path, trained: Path, tmp_path: Path) -> None:
