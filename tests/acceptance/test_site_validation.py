@@ -59,7 +59,7 @@ def test_a_bundle_at_another_site(data: Path, tmp_path: Path) -> None:
     assert "two-sites 1-site-b" in made.stdout and "next: training compare" in made.stdout
     for after in horizons(new):
         assert abs(np.log(after["observed_to_expected"]["value"])) < 0.15, after["years"]
-        assert 0.75 < after["calibration_slope"]["value"] < 1.33, after["years"]
+        assert 0.7 < after["calibration_slope"]["value"] < 1.43, after["years"]
 
     weights = tmp_path / "weights"
     assert "gate passed" in training("compare", new, weights / "current").stdout
@@ -69,7 +69,7 @@ def test_a_bundle_at_another_site(data: Path, tmp_path: Path) -> None:
     later = write(renamed(second_site(seed=23, sharper=1.5), "L"), tmp_path / "later")
     training("evaluate", weights / "current", bundle, *of(later), "--out", tmp_path / "both", *QUICK)
     for after, before in zip(horizons(tmp_path / "both"), horizons(tmp_path / "both", 1), strict=True):
-        assert abs(np.log(after["observed_to_expected"]["value"])) < 0.25, after["years"]
+        assert abs(np.log(after["observed_to_expected"]["value"])) < 0.3, after["years"]
         assert after["ici"]["value"] < before["ici"]["value"] and after["brier"]["value"] < before["brier"]["value"]
 
     config = tmp_path / "ae_config.toml"

@@ -28,7 +28,7 @@ from training.progress_type import ProgressCallback
 from training.release import checks as checks_of
 from training.release import judged, node_predictions, verdict
 from training.release.judged import JudgedRisks
-from training.release.promotion import CURRENT, bundle_of
+from training.release.promotion import bundle_of, not_yet
 from training.release.verdict import GateCheck, GateVerdict
 from training.report import report
 from training.run.run import read_data
@@ -76,7 +76,7 @@ def compare(run: Path, current: Path | None, progress: ProgressCallback, weights
     bar, source = bars.load(weights if weights is not None or current is None else current.absolute().parent)
     made = _read(run)
     years = _horizon(bar, made, source)
-    before = None if current is None or _not_yet(current) else load(current, allow_demo=True)
+    before = None if current is None or not_yet(current) else load(current, allow_demo=True)
     if before is not None and years not in before.manifest.horizons_years:
         raise UsageError(
             f"{current} does not predict at {years} years: set horizon_years in {bars.NAME} to one of "
@@ -141,10 +141,6 @@ def _horizon(bar: GateBar, made: _JudgedRun, source: str) -> int:
             f"horizons ({', '.join(map(str, made.horizons))}), or add {years} to horizons and run it anew"
         )
     return years
-
-
-def _not_yet(current: Path) -> bool:
-    return current.name == CURRENT and not current.exists() and not current.is_symlink()
 
 
 def _thresholds(made: _JudgedRun, bar: GateBar, source: str) -> GateCheck:

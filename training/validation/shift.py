@@ -13,10 +13,6 @@ from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.tabular import TabularModel
 from training.models.arm import Data
 
-#: A standardised difference from which two populations count as unlike (Austin 2009, doi:10.1002/sim.3697, has 0.1 for
-#: matched groups; sites differ more).
-UNLIKE = 0.25
-
 
 @dataclass(frozen=True)
 class Shift:

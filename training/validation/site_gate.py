@@ -29,7 +29,7 @@ from training.models.arm import Data
 from training.progress_type import ProgressCallback
 from training.release import checks as checks_of
 from training.release import verdict
-from training.release.promotion import CURRENT, bundle_of
+from training.release.promotion import bundle_of, not_yet
 from training.release.verdict import GateCheck, GateVerdict
 from training.report import report
 from training.report.validation_facts import NAME
@@ -80,8 +80,7 @@ def compare(folder: Path, current: Path | None, progress: ProgressCallback, weig
         BundleError: the serving bundle does not load.
     """
     bar, source = bars.load(weights if weights is not None or current is None else current.absolute().parent)
-    missing = current is not None and current.name == CURRENT and not current.exists() and not current.is_symlink()
-    before = None if current is None or missing else load(current, allow_demo=True)
+    before = None if current is None or not_yet(current) else load(current, allow_demo=True)
     departs = f", which depart: {', '.join(bar.departures)}" if bar.departures else ""
     checks = [GateCheck("thresholds", True, f"those of {source}{departs}")]
     sha256, judged_on = "", ""
