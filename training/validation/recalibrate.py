@@ -144,11 +144,8 @@ def _enough(site: Site, *, slope: bool) -> None:
     patients = site.frame.loc[died, "patient"].nunique()
     asked = calibrate.FEWEST_DEATHS[2 if slope else 1]
     if patients < asked:
-        less = (
-            " or find the intercept alone (--intercept-only)"
-            if slope and patients >= calibrate.FEWEST_DEATHS[1]
-            else ""
-        )
+        fits = slope and patients >= calibrate.FEWEST_DEATHS[1]
+        less = " or find the intercept alone (--intercept-only)" if fits else ""
         raise UsageError(
             f"{patients} patients of {site.registry.folder} died within {last:g} years, and {asked} are needed to find "
             f"{'intercept and slope' if slope else 'an intercept'}: add patients{less}"

@@ -132,7 +132,7 @@ def read(tables: SiteTables, bundles: Sequence[Bundle], cache: Path, progress: P
     measured = None if tables.covariates is None else follow_up.read_covariates(tables.covariates, free=free)
     found = matching(registry, outcomes, measured, free)
     made = cohort.build(registry, outcomes, measured, tables.transplant)
-    doubts = [text for bundle in bundles for text in _checked(bundle, registry, made.frame, tables)]
+    doubts = [text for bundle in bundles for text in check(bundle, registry, made.frame, tables.covariates)]
     frame, flow = made.frame, list(made.flow[:-1])
     frame, unknown = _without_known(frame, flow, bundles, registry, tables)
     frame = _with_volumes(frame, flow, bundles)
@@ -169,7 +169,7 @@ def kept(site: Site, rows: Sequence[int], refused: Mapping[int, str]) -> Site:
         without = [row for row, why in refused.items() if why == reason]
         lost = len(set(patients[without]) - rest)
         flow.append(FlowStep("excluded", lost, len(without), reason))
-    frame = site.frame.iloc[list(rows)].reset_index(drop=True)
+    frame = forgotten(site.frame.iloc[list(rows)].reset_index(drop=True))
     if frame.empty:
         raise UsageError(f"{site.registry.folder}: no scan gets a risk: " + "; ".join(dict.fromkeys(refused.values())))
     flow.append(FlowStep("cohort", frame["patient"].nunique(), len(frame), ""))
@@ -217,8 +217,18 @@ def _needed(bundle: Bundle) -> set[str]:
     return {name for name in bundle.manifest.features if not name.startswith(_COMPUTED)}
 
 
-def _checked(bundle: Bundle, registry: Registry, frame: pd.DataFrame, tables: SiteTables) -> Iterator[str]:
-    """Refuse a registry that cannot answer for a bundle; yield what is in doubt."""
+def check(bundle: Bundle, registry: Registry, frame: pd.DataFrame, covariates: Path | None) -> list[str]:
+    """Refuse a registry that cannot answer for a bundle; return what is in doubt.
+
+    Args:
+        bundle: to be asked.
+        registry: of the site.
+        frame: its cohort.
+        covariates: the file that they were read from.
+
+    Raises:
+        UsageError: volumes, features or covariates are missing, or were measured otherwise.
+    """
     who = f"{bundle.name} {bundle.version}"
     if bundle.models.networks and (frame["volume"] == "").all():
         raise UsageError(
@@ -239,9 +249,9 @@ def _checked(bundle: Bundle, registry: Registry, frame: pd.DataFrame, tables: Si
     ]
     if lacking_covariates:
         named = "; ".join(f"{one.name} ({one.described})" for one in lacking_covariates)
-        cure = "give them with --covariates" if tables.covariates is None else f"add them to {tables.covariates}"
+        cure = "give them with --covariates" if covariates is None else f"add them to {covariates}"
         raise UsageError(f"{who} takes covariates that this registry has of nobody: {named}: {cure}")
-    yield from _radiomics(bundle, registry, who)
+    return list(_radiomics(bundle, registry, who))
 
 
 def _radiomics(bundle: Bundle, registry: Registry, who: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ patients as it serves. Patients that the bundle in service was made with would f
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,13 +48,11 @@ class _Recalibrated:
     """What is judged.
 
     Attributes:
-        facts: `validation.json`.
         site: the scans.
         risk: cross-fitted, (scans, years).
     """
 
     folder: Path
-    facts: Mapping[str, Any]
     site: Site
     risk: NDArray[np.float64]
     bundle: Bundle
@@ -130,19 +128,23 @@ def _read(folder: Path) -> _Recalibrated:
         raise UsageError(f"{folder} is not whole ({', '.join(lacking)} missing): run `training recalibrate` again")
     bundle = load(bundle_of(folder), allow_demo=True)
     facts = _facts(folder)
-    registry = registry_folder.read(Path(facts["settings"]["registry"]))
-    if registry.sha256 != facts["fixed"]["sha256"]["registry"]:
+    try:
+        place, sha256 = Path(facts["settings"]["registry"]), str(facts["fixed"]["sha256"]["registry"])
+    except (LookupError, TypeError):
+        raise UsageError(f"{folder / NAME} does not name its registry: run `training recalibrate` again") from None
+    registry = registry_folder.read(place)
+    if registry.sha256 != sha256:
         raise UsageError(f"{registry.folder} has changed since {folder} was made from it: recalibrate again")
     frame = cohort.load(folder / "cohort.parquet")
     features = pd.read_parquet(folder / "features.parquet").drop(columns="scan")
     horizons = sites.horizons_of([bundle])
-    known = frame.drop(columns=["time_years", "event"])
+    known = sites.forgotten(frame.drop(columns=["time_years", "event"]))
     data = Data(registry.folder, known, features, cohort.outcomes_of(frame, horizons))
     site = Site(registry, frame, data, (), None, (), ())
     table = pd.read_parquet(folder / "predictions.parquet")
     own = table[table["arm"] == RECALIBRATED].set_index("scan").loc[frame["scan"]]
     risk = own[[f"risk_{year}" for year in range(1, max(horizons) + 1)]].to_numpy(np.float64)
-    return _Recalibrated(folder, facts, site, risk, bundle)
+    return _Recalibrated(folder, site, risk, bundle)
 
 
 def _horizon(bar: GateBar, made: _Recalibrated, before: Bundle | None, source: str) -> int:
@@ -194,11 +196,12 @@ def _in_service(
         on += ", as it serves: it does not say whom it was trained on, and looks better than it is if on these"
     if not rows.size:
         return rows, np.empty((0, 0)), on
-    covered = {n for n in before.manifest.features if not n.startswith((PREFIX, "change."))}
-    if lacking := sorted(covered - {str(name) for name in made.site.data.features}):
+    sites.check(before, made.site.registry, made.site.frame, None)
+    taken = {name for name in before.manifest.features if not name.startswith((PREFIX, "change."))}
+    if lacking := sorted(taken - {str(name) for name in made.site.data.features}):
         raise UsageError(
-            f"the site's registry lacks {len(lacking)} features that the bundle in service takes ({lacking[0]}, …): it "
-            "cannot be compared with"
+            f"{made.folder} holds no {lacking[0]}, which the bundle in service takes, as the recalibrated one does not: "
+            "compare the two by `training evaluate`"
         )
     rest = sites.kept(made.site, [int(row) for row in rows], {})
     answered, (answer,) = served.ask(rest, [before], progress)
