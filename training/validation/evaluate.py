@@ -20,7 +20,7 @@ from training.progress_type import ProgressCallback
 from training.report import report
 from training.report.validation_facts import NAME
 from training.run.record import code, software
-from training.validation import served, shift
+from training.validation import needs, served, shift
 from training.validation import site as sites
 from training.validation.served import ServedRisks
 from training.validation.site import Site, SiteTables
@@ -61,11 +61,11 @@ def evaluate_bundles(
     """
     with whole(out) as folder:
         bundles = [load(one, allow_demo=True) for one in folders]
-        names = sites.names_of(bundles)
+        names = needs.names_of(bundles)
         site, answers = served.ask(sites.read(tables, bundles, folder.parent, progress), bundles, progress)
         facts = stated(site, tables, dict(zip(names, answers, strict=True)))
         named = {name: answer.risks for name, answer in zip(names, answers, strict=True)}
-        page = write(folder, site, served.predictions(site, named), options, facts, sites.horizons_of(bundles))
+        page = write(folder, site, served.predictions(site, named), options, facts, needs.horizons_of(bundles))
     return out / page.name
 
 

@@ -27,7 +27,7 @@ from training.bundle.model_card import model_card
 from training.data import splits
 from training.evaluation.misjudged import without_single_scans
 from training.progress_type import ProgressCallback
-from training.validation import calibrate, served
+from training.validation import calibrate, needs, served
 from training.validation import evaluate as evaluating
 from training.validation import site as sites
 from training.validation.calibrate import SiteFit
@@ -97,13 +97,13 @@ def recalibrate(
         progress("Recalibrating", 1, 2)
         judged = calibrate.cross_fitted(members, outcomes, folds, slope=asked.slope)
         progress("Recalibrating", 2, 2)
-        original = sites.names_of([bundle])[0]
+        original = needs.names_of([bundle])[0]
         by_name = {RECALIBRATED: judged, original: np.asarray(members.mean(axis=1))}
         calibration = _calibration(site, bundle, site_name, found)
         facts = evaluating.stated(site, tables, {original: answer})
         facts["recalibration"] = calibration.model_dump(mode="json") | {"version": version, "folds": calibrate.FOLDS}
         predictions = served.predictions(site, by_name, folds)
-        evaluating.write(work, site, predictions, options, facts, sites.horizons_of([bundle]))
+        evaluating.write(work, site, predictions, options, facts, needs.horizons_of([bundle]))
         final = served.predictions(site, {_FINAL: found.risk(members)})
         write_whole(work / f"{_FINAL}.parquet", final.to_parquet(index=False))
         _bundle(bundle, site, calibration, version, work)

@@ -4,7 +4,7 @@ Everything that would make the figures mean something else is refused here: feat
 measured otherwise, patients that the bundle was trained on, a registry without a death.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,24 +13,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dicomnode.analysis.risk.bundle import Bundle
-from dicomnode.analysis.risk.covariates import PREFIX, Covariate
-from dicomnode.errors import BundleError, UsageError
-from dicomnode.registry_format.description import NAME as DESCRIPTION
+from dicomnode.errors import UsageError
 from training.bundle import held_out
-from training.data import cohort, covariate_types, follow_up
+from training.data import cohort, follow_up
 from training.data.cohort import FlowStep
 from training.data.follow_up import Transplant
 from training.data.matching import Matching, matching
 from training.data.registry_folder import Registry
 from training.data.registry_folder import read as read_registry
 from training.features import compute
-from training.features.settings import FeatureSettings
 from training.models.arm import Data
 from training.progress_type import ProgressCallback
-
-_SHOWN = 4
-#: What no registry holds, as it is computed of a scan and its prior: a first scan has none.
-_COMPUTED = "change."
+from training.validation import needs
 
 
 @dataclass(frozen=True)
@@ -74,43 +68,11 @@ class Site:
 
     def of_bundle(self, bundle: Bundle) -> Data:
         """Return the scans with covariates encoded as the bundle declares them."""
-        declared = [one for one in _declared(bundle, self.frame) if one.name in self.frame or one.name == "sex_male"]
+        declared = [
+            one for one in needs.declared_by(bundle, self.frame) if one.name in self.frame or one.name == "sex_male"
+        ]
         encoded = compute.covariates(self.frame, declared).reset_index(drop=True)
         return replace(self.data, features=pd.concat([self.data.features, encoded], axis=1))
-
-
-def names_of(bundles: Sequence[Bundle]) -> tuple[str, ...]:
-    """Return how bundles are told apart: by name and version, and where these are the same by their digest, too.
-
-    Raises:
-        UsageError: one of them is given twice.
-    """
-    plain = [f"{bundle.name} {bundle.version}" for bundle in bundles]
-    if len({bundle.sha256 for bundle in bundles}) < len(bundles):
-        twice = next(name for i, name in enumerate(plain) if bundles[i].sha256 in {b.sha256 for b in bundles[:i]})
-        raise UsageError(f"the bundle {twice} is given twice: give each bundle once")
-    pairs = zip(plain, bundles, strict=True)
-    return tuple(name if plain.count(name) == 1 else f"{name} ({one.sha256[:8]})" for name, one in pairs)
-
-
-def horizons_of(bundles: Sequence[Bundle]) -> tuple[int, ...]:
-    """Return the horizons at which all bundles predict, years.
-
-    Raises:
-        UsageError: there is none, or a bundle does not predict by whole years up to the last of them.
-    """
-    shared = set.intersection(*(set(bundle.manifest.horizons_years) for bundle in bundles))
-    if not shared:
-        said = "; ".join(f"{b.name} {b.version}: {_years(b.manifest.horizons_years)}" for b in bundles)
-        raise UsageError(f"the bundles have no horizon in common ({said} years): evaluate them one by one")
-    last = max(shared)
-    for bundle in bundles:
-        if list(bundle.manifest.edges_years[: last + 1]) != list(range(last + 1)):
-            raise UsageError(
-                f"{bundle.folder}: its intervals end at {_years(bundle.manifest.edges_years[1:])} years, and only "
-                "yearly intervals can be evaluated: make the bundle anew with `training run`"
-            )
-    return tuple(sorted(shared))
 
 
 def read(tables: SiteTables, bundles: Sequence[Bundle], cache: Path, progress: ProgressCallback) -> Site:
@@ -126,13 +88,13 @@ def read(tables: SiteTables, bundles: Sequence[Bundle], cache: Path, progress: P
         UsageError: the tables do not fit, lack what a bundle takes, or hold patients that it was made with.
     """
     registry = read_registry(tables.registry)
-    horizons = horizons_of(bundles)
-    free = _free(registry, bundles)
+    horizons = needs.horizons_of(bundles)
+    free = needs.free_covariates(registry, bundles)
     outcomes = follow_up.read_outcomes(tables.outcomes)
     measured = None if tables.covariates is None else follow_up.read_covariates(tables.covariates, free=free)
     found = matching(registry, outcomes, measured, free)
     made = cohort.build(registry, outcomes, measured, tables.transplant)
-    doubts = [text for bundle in bundles for text in check(bundle, registry, made.frame, tables.covariates)]
+    doubts = [text for bundle in bundles for text in needs.check(bundle, registry, made.frame, tables.covariates)]
     frame, flow = made.frame, list(made.flow[:-1])
     frame, unknown = _without_known(frame, flow, bundles, registry, tables)
     frame = _with_volumes(frame, flow, bundles)
@@ -144,7 +106,7 @@ def read(tables: SiteTables, bundles: Sequence[Bundle], cache: Path, progress: P
             f"{tables.outcomes}: none of the {frame['patient'].nunique()} patients died: there is nothing to judge; "
             "are the deaths in death_date?"
         )
-    settings = _feature_settings(bundles, registry)
+    settings = needs.feature_settings(bundles, registry)
     features = compute.compute(frame, registry, settings, cache, progress, ())
     known = frame.drop(columns=["time_years", "event"])
     data = Data(registry.folder, known, features.drop(columns="scan"), cohort.outcomes_of(frame, horizons))
@@ -187,105 +149,6 @@ def kept(site: Site, rows: Sequence[int], refused: Mapping[int, str]) -> Site:
 def with_cohort(site: Site, known: pd.DataFrame) -> Site:
     """Return the site with another table of what is known of its scans."""
     return replace(site, data=replace(site.data, cohort=known))
-
-
-def _free(registry: Registry, bundles: Sequence[Bundle]) -> tuple[Covariate, ...]:
-    """Return how the covariates of the site are to be read: as its registry declares them, else as a bundle does.
-
-    Raises:
-        UsageError: registry and bundle mean different things by one name.
-    """
-    stored = registry.about.get("covariates", {})
-    assert isinstance(stored, dict), "read_description has seen to it"
-    found = covariate_types.declared(stored, f"{registry.folder / DESCRIPTION}: covariates")
-    for bundle in bundles:
-        for one in bundle.manifest.covariates:
-            own = found.setdefault(one.name, one) if one.name not in covariate_types.BUILT_IN else one
-            if (own.type, own.unit) != (one.type, one.unit):
-                raise UsageError(
-                    f"the covariate {one.name} is {own.described} in the registry and {one.described} in the bundle "
-                    f"{bundle.name}: convert it, and correct its declaration in {registry.folder / DESCRIPTION}"
-                )
-    return tuple(found.values())
-
-
-def _declared(bundle: Bundle, frame: pd.DataFrame) -> tuple[Covariate, ...]:
-    return bundle.manifest.covariates or covariate_types.of_cohort(frame, ())  # older bundles declare none
-
-
-def _needed(bundle: Bundle) -> set[str]:
-    return {name for name in bundle.manifest.features if not name.startswith(_COMPUTED)}
-
-
-def check(bundle: Bundle, registry: Registry, frame: pd.DataFrame, covariates: Path | None) -> list[str]:
-    """Refuse a registry that cannot answer for a bundle; return what is in doubt.
-
-    Args:
-        bundle: to be asked.
-        registry: of the site.
-        frame: its cohort.
-        covariates: the file that they were read from.
-
-    Raises:
-        UsageError: volumes, features or covariates are missing, or were measured otherwise.
-    """
-    who = f"{bundle.name} {bundle.version}"
-    if bundle.models.networks and (frame["volume"] == "").all():
-        raise UsageError(
-            f"{who} looks at images, and {registry.folder} keeps no volumes: export it with registry.volumes = true"
-        )
-    needed = _needed(bundle)
-    has = {str(name) for name in registry.features}
-    measured = sorted(name for name in needed - has if not name.startswith(PREFIX))
-    if measured and (registry.lungs_alone or registry.imported):
-        raise UsageError(
-            f"{registry.folder} lacks {len(measured)} of the {len(needed)} features that {who} takes: "
-            f"{_some(measured)}. Measure them as the bundle does (model.toml, radiomics), or evaluate another bundle"
-        )
-    lacking_covariates = [
-        one
-        for one in _declared(bundle, frame)
-        if one.missing == "refuse" and needed & set(one.features) and one.name not in {*frame, "sex_male"}
-    ]
-    if lacking_covariates:
-        named = "; ".join(f"{one.name} ({one.described})" for one in lacking_covariates)
-        cure = "give them with --covariates" if covariates is None else f"add them to {covariates}"
-        raise UsageError(f"{who} takes covariates that this registry has of nobody: {named}: {cure}")
-    return list(_radiomics(bundle, registry, who))
-
-
-def _radiomics(bundle: Bundle, registry: Registry, who: str) -> Iterator[str]:
-    """Refuse features of other settings than the bundle's; yield that they are not known."""
-    needed = bundle.manifest.radiomics_settings
-    if needed is None:
-        return
-    here = compute.radiomics_settings_of(registry, _feature_settings([bundle], registry))
-    unstated = compute.RADIOMICS_NOT_STATED
-    if unstated in (needed, here):
-        yield f"{who}: with which settings radiomics were measured is not stated, here or in training"
-        return
-    try:
-        bundle.check_radiomics(here)
-    except BundleError:
-        raise UsageError(
-            f"{registry.folder}: its radiomics were measured with other settings than those that {who} was trained "
-            "with (model.toml, radiomics): they are not comparable; measure them again with these"
-        ) from None
-
-
-def _feature_settings(bundles: Iterable[Bundle], registry: Registry) -> FeatureSettings:
-    radiomics = {name for bundle in bundles for name in bundle.manifest.features if name.startswith("radiomics.")}
-    ibsi = {name.split(".")[2].startswith("ibsi") for name in radiomics}
-    if len(ibsi) > 1:
-        raise UsageError(
-            "the bundles were trained with features of different preparation (pyradiomics and ibsi): evaluate them one "
-            "by one"
-        )
-    return FeatureSettings(
-        radiomics=bool(radiomics),
-        radiomics_spacing_mm=registry.radiomics_spacing_mm,
-        radiomics_preparation="ibsi" if True in ibsi else "pyradiomics",
-    )
 
 
 def _without_known(
@@ -358,12 +221,3 @@ def forgotten(scans: pd.DataFrame) -> pd.DataFrame:
     gone = ~scans["prior_scan"].isin(set(scans["scan"]))
     scans.loc[gone, "prior_scan"], scans.loc[gone, "years_since_prior"] = "", np.nan
     return scans
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
-def _years(numbers: Iterable[float]) -> str:
-    return ", ".join(f"{n:g}" for n in numbers)

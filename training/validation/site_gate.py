@@ -33,7 +33,7 @@ from training.release.promotion import bundle_of, not_yet
 from training.release.verdict import GateCheck, GateVerdict
 from training.report import report
 from training.report.validation_facts import NAME
-from training.validation import served
+from training.validation import needs, served
 from training.validation import site as sites
 from training.validation.recalibrate import RECALIBRATED, predictions_of
 from training.validation.site import Site
@@ -137,7 +137,7 @@ def _read(folder: Path) -> _Recalibrated:
         raise UsageError(f"{registry.folder} has changed since {folder} was made from it: recalibrate again")
     frame = cohort.load(folder / "cohort.parquet")
     features = pd.read_parquet(folder / "features.parquet").drop(columns="scan")
-    horizons = sites.horizons_of([bundle])
+    horizons = needs.horizons_of([bundle])
     known = sites.forgotten(frame.drop(columns=["time_years", "event"]))
     data = Data(registry.folder, known, features, cohort.outcomes_of(frame, horizons))
     site = Site(registry, frame, data, (), None, (), ())
@@ -196,11 +196,11 @@ def _in_service(
         on += ", as it serves: it does not say whom it was trained on, and looks better than it is if on these"
     if not rows.size:
         return rows, np.empty((0, 0)), on
-    sites.check(before, made.site.registry, made.site.frame, None)
-    taken = {name for name in before.manifest.features if not name.startswith((PREFIX, "change."))}
-    if lacking := sorted(taken - {str(name) for name in made.site.data.features}):
+    needs.check(before, made.site.registry, made.site.frame, None)
+    here = {str(name) for name in made.site.data.features}
+    if lacking := sorted(name for name in needs.measured_by(before) - here if not name.startswith(PREFIX)):
         raise UsageError(
-            f"{made.folder} holds no {lacking[0]}, which the bundle in service takes, as the recalibrated one does not: "
+            f"{made.folder} has no {lacking[0]}, which the bundle in service takes and the recalibrated one does not; "
             "compare the two by `training evaluate`"
         )
     rest = sites.kept(made.site, [int(row) for row in rows], {})
