@@ -33,7 +33,7 @@ def external(facts: RunFacts) -> tuple[Item, ...]:
         ("12d", "Heterogeneity between clusters", "subgroups by scanner vendor and kernel (see table)"),
         ("12e", "Performance measures", checklists.MEASURES_EXTERNAL),
         ("12f", "Model updating", _updating(v)),
-        ("12g", "How predictions were calculated", "; ".join(_calculated(b) for b in bundles)),
+        ("12g", "How predictions were calculated", "; ".join(_calculated(b, v) for b in bundles)),
         ("14", "Fairness", checklists.FAIRNESS),
         ("16", "Differences between development and evaluation data", _differences(facts)),
         ("18f", "Code", checklists.code(facts)),
@@ -79,11 +79,13 @@ def _missing(facts: RunFacts) -> str:
     return f"{text}; missing cells: {gaps}" if gaps else text
 
 
-def _calculated(bundle: JudgedBundle) -> str:
-    return (
-        f"{bundle.label}: the bundle itself, asked by the node's own code; mean of {bundle.stated['members']} members; "
-        "nothing was fitted to these patients"
+def _calculated(bundle: JudgedBundle, v: ValidationFacts) -> str:
+    text = (
+        f"{bundle.label}: the bundle itself, asked by the node's own code; mean of {bundle.stated['members']} members"
     )
+    if v.recalibration:
+        return f"{text}; recalibrated: the same, by intercept and slope that were found on the other folds' patients"
+    return f"{text}; nothing was fitted to these patients"
 
 
 def _updating(v: ValidationFacts) -> str:

@@ -130,7 +130,7 @@ def _names(bundle: Bundle, asked: SiteAsked) -> tuple[str, str]:
 def _version(bundle: Bundle, asked: SiteAsked, site_name: str) -> str:
     """Return the new bundle's version. Raises UsageError: it is too long, or the old one's."""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", site_name).strip("-").lower()
-    version = asked.version.strip() or f"{bundle.version}-{plain}"
+    version = asked.version.strip() or f"{bundle.version}-{plain}".rstrip("-")
     if len(version) > _LONGEST_VERSION or version == bundle.version:
         raise UsageError(
             f"the version would be {version!r}: name another one of up to {_LONGEST_VERSION} characters with --version"

@@ -49,23 +49,29 @@ def ask(site: Site, bundles: Sequence[Bundle], progress: ProgressCallback) -> tu
     """
     refused: dict[int, str] = {}
     answers: list[dict[int, NDArray[np.float64]]] = []
-    doubts: list[Counter[str]] = []
+    doubts: list[dict[int, list[str]]] = []
     for bundle in bundles:
         found: dict[int, NDArray[np.float64]] = {}
-        flags: Counter[str] = Counter()
+        flags: dict[int, list[str]] = {}
         asked = node_predictions.answers(bundle, site.of_bundle(bundle), progress, imaged=bool(bundle.models.networks))
         for row, answer in asked:
             if isinstance(answer, RefusedError):
                 refused.setdefault(row, f"{bundle.name} {bundle.version} gives no risk ({answer.code}: {answer.text})")
                 continue
             found[row] = answer.risks
-            flags.update(f"{flag.code}: {flag.text}" for flag in answer.flags)
+            flags[row] = [f"{flag.code}: {flag.text}" for flag in answer.flags]
         answers.append(found)
         doubts.append(flags)
     rows = [row for row in range(len(site.frame)) if row not in refused]
     rest = sites.kept(site, rows, refused) if refused else site
-    members = (np.stack([found[row] for row in rows]) for found in answers)
-    return rest, tuple(ServedRisks(*one) for one in zip(bundles, members, doubts, strict=True))
+    return rest, tuple(
+        ServedRisks(
+            bundle,
+            np.stack([found[row] for row in rows]),
+            Counter(text for row in rows for text in flags[row]),
+        )
+        for bundle, found, flags in zip(bundles, answers, doubts, strict=True)
+    )
 
 
 def predictions(
