@@ -80,9 +80,7 @@ def _missing(facts: RunFacts) -> str:
 
 
 def _calculated(bundle: JudgedBundle, v: ValidationFacts) -> str:
-    text = (
-        f"{bundle.label}: the bundle itself, asked by the node's own code; mean of {bundle.stated['members']} members"
-    )
+    text = f"{bundle.label}: the bundle itself, asked by node code; mean of {bundle.stated['members']} members"
     if v.recalibration:
         return f"{text}; recalibrated: the same, by intercept and slope that were found on the other folds' patients"
     return f"{text}; nothing was fitted to these patients"
