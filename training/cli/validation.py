@@ -99,11 +99,13 @@ def recalibrate(
 def _tables(
     registry: Path, outcomes: Path, covariates: Path | None, transplant: str, *, leave_out: bool
 ) -> "SiteTables":
+    from training.data.follow_up import Transplant
     from training.validation.site import SiteTables
 
-    if transplant not in ("event", "censor", "ignore"):
-        raise UsageError(f"--transplant {transplant!r}: use event, censor or ignore")
-    return SiteTables(registry, outcomes, covariates, transplant, leave_out)  # type: ignore[arg-type]
+    known: dict[str, Transplant] = {"event": "event", "censor": "censor", "ignore": "ignore"}
+    if transplant not in known:
+        raise UsageError(f"--transplant {transplant!r}: use {', '.join(known)}")
+    return SiteTables(registry, outcomes, covariates, known[transplant], leave_out)
 
 
 def _threshold(threshold: float) -> float:

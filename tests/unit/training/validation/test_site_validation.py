@@ -320,7 +320,7 @@ def test_patients_without_an_outcome_are_counted(trained: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--transplant", "end"], "--transplant 'end': use event, censor or ignore"),
+        (["--transplant", "end"], "--transplant 'end': use event, censor, ignore"),
         (["--threshold", "1"], "--threshold 1: give a risk between 0 and 1"),
     ],
 )
