@@ -21,6 +21,8 @@ _NEWTON_STEPS, _CONVERGED, _STEEPEST = 60, 1e-9, 1e4
 #: Against rounding alone: it moves a coefficient by less than what is shown.
 _RIDGE = 1e-10
 _POINTS = 50
+#: A band is drawn, not read off: so many parts of the bootstrap's draws suffice for it.
+_PARTS = 2
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ def smooth_curve(whole: AtHorizon, drawn: "tuple[AtHorizon, ...]", risk: Floats)
 
     Args:
         whole: the scans, each once.
-        drawn: the bootstrap's draws, in parts.
+        drawn: the bootstrap's draws, in parts; the first of them make the band.
         risk: predicted, (scans,).
     """
     where = np.unique(np.linspace(*np.quantile(risk, [0.01, 0.99]), _POINTS))
     curve = _observed(whole, risk, where)
     if not np.isfinite(curve).all():
         return ()
-    draws = np.concatenate([_observed(part, risk, where) for part in drawn] or [np.empty((0, len(where)))])
+    draws = np.concatenate([_observed(part, risk, where) for part in drawn[:_PARTS]] or [np.empty((0, len(where)))])
     ends = [metrics.interval(draws[:, i]) for i in range(len(where))]
     return tuple(
         SmoothPoint(float(x), float(y), *(float(end) if np.isfinite(end) else None for end in pair))
