@@ -37,7 +37,8 @@ from training.validation.site import Site, SiteTables
 #: How the arm is called that is judged, in tables and report.
 RECALIBRATED = "recalibrated"
 _REPORT = "validation.md"
-_SEED = 20260101
+#: Of the split, whose inner folds are not used: as few as there can be.
+_SEED, _INNER = 20260101, 2
 _LONGEST_VERSION, _LONGEST_SITE = 32, 60
 #: What the recalibrated bundle itself says of the site's scans: for the gate's parity.
 _FINAL = "final"
@@ -150,12 +151,18 @@ def _enough(site: Site, *, slope: bool) -> None:
             f"{patients} patients of {site.registry.folder} died within {last:g} years, and {asked} are needed to find "
             f"{'intercept and slope' if slope else 'an intercept'}: add patients{less}"
         )
+    alive = site.frame["patient"].nunique() - site.frame.loc[site.frame["event"], "patient"].nunique()
+    if alive < _INNER * calibrate.FOLDS:
+        raise UsageError(
+            f"{alive} patients of {site.registry.folder} were alive at their last contact, and "
+            f"{_INNER * calibrate.FOLDS} are needed to judge by: add patients; is 1 the death, and not the censoring?"
+        )
 
 
 def _folds(site: Site) -> NDArray[np.int64]:
     """Return the fold of each scan, by patient and with deaths in each."""
     patients = site.frame["patient"].to_list()
-    drawn = splits.nested(patients, site.frame["event"].to_numpy(np.bool_), _SEED, calibrate.FOLDS, 2)
+    drawn = splits.nested(patients, site.frame["event"].to_numpy(np.bool_), _SEED, calibrate.FOLDS, _INNER)
     of = {patient: number for number, fold in enumerate(drawn.outer) for patient in fold}
     return np.array([of[patient] for patient in patients], np.int64)
 

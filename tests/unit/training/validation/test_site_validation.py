@@ -346,6 +346,11 @@ def test_what_would_be_lost_or_meaningless_is_refused(
     few = write(second_site(patients=18), tmp_path / "few")
     said = refusal(["recalibrate", bundle, *of(few, tmp_path / "out"), "--site", "B"], monkeypatch, capsys)
     assert "20 are needed to find intercept and slope" in said
+    made = second_site(patients=40)
+    outcomes = made.outcomes.assign(death_date=made.outcomes["last_contact_date"])
+    dead = write(replace(made, outcomes=outcomes), tmp_path / "dead")
+    said = refusal(["recalibrate", bundle, *of(dead, tmp_path / "out"), "--site", "B"], monkeypatch, capsys)
+    assert "0 patients of " in said and "were alive at their last contact, and 10 are needed" in said
 
 
 def test_a_bundle_that_does_not_say_whom_it_has_seen_is_said_so(
