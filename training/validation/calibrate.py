@@ -38,6 +38,10 @@ class SiteFit:
         moved = risk_of_logits(self.slope * hazard_logits(members) + self.intercept)
         return np.asarray(moved.mean(axis=1))
 
+    def undone(self, members: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the cumulative risks as they were, of recalibrated ones; both (scans, members, intervals)."""
+        return risk_of_logits((hazard_logits(members) - self.intercept) / self.slope)
+
 
 def fit(members: NDArray[np.float64], outcomes: Outcomes, *, slope: bool = True) -> SiteFit:
     """Find intercept and slope.

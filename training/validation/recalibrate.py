@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from dicomnode.analysis.risk import golden_case
@@ -20,7 +19,6 @@ from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.load_bundle import load, read
 from dicomnode.analysis.risk.manifest import SiteCalibration
 from dicomnode.errors import UsageError
-from dicomnode.files import write_whole
 from training.bundle import golden, held_out
 from training.bundle.make import share, write_sealed
 from training.bundle.model_card import model_card
@@ -40,8 +38,6 @@ _REPORT = "validation.md"
 #: Of the split, whose inner folds are not used: as few as there can be.
 _SEED, _INNER = 20260101, 2
 _LONGEST_VERSION, _LONGEST_SITE = 32, 60
-#: What the recalibrated bundle itself says of the site's scans: for the gate's parity.
-_FINAL = "final"
 
 
 @dataclass(frozen=True)
@@ -105,8 +101,6 @@ def recalibrate(
         facts["recalibration"] = calibration.model_dump(mode="json") | {"version": version, "folds": calibrate.FOLDS}
         predictions = served.predictions(site, by_name, folds)
         evaluating.write(work, site, predictions, options, facts, needs.horizons_of([bundle]))
-        final = served.predictions(site, {_FINAL: found.risk(members)})
-        write_whole(work / f"{_FINAL}.parquet", final.to_parquet(index=False))
         _bundle(bundle, site, calibration, version, work)
     return load(out / "bundle", allow_demo=True), found
 
@@ -226,8 +220,3 @@ Found on {of.scans} scans of {of.patients} patients there, {of.deaths} of whom d
 the ranking of patients by each of them, are those of the bundle with sha256 `{of.bundle_sha256}`; `report.md`, where there is
 one, tells of that bundle. How the recalibrated risk fits at the site, cross-fitted: `{_REPORT}`.
 """  # noqa: E501 (a paragraph of Markdown is one line)
-
-
-def predictions_of(folder: Path) -> pd.DataFrame:
-    """Return what the recalibrated bundle says of the site's scans (`risk_1`, …), in the order of the cohort."""
-    return pd.read_parquet(folder / f"{_FINAL}.parquet")

@@ -146,11 +146,6 @@ def kept(site: Site, rows: Sequence[int], refused: Mapping[int, str]) -> Site:
     return replace(site, frame=frame, data=data, flow=tuple(flow))
 
 
-def with_cohort(site: Site, known: pd.DataFrame) -> Site:
-    """Return the site with another table of what is known of its scans."""
-    return replace(site, data=replace(site.data, cohort=known))
-
-
 def _without_known(
     frame: pd.DataFrame, flow: list[FlowStep], bundles: Sequence[Bundle], registry: Registry, tables: SiteTables
 ) -> tuple[pd.DataFrame, list[str]]:

@@ -1,7 +1,8 @@
 """The gate for a bundle that was recalibrated to a site (`training.release.gate` is that of a run's bundle).
 
-It is judged by its cross-fitted risks of the site's patients, the bundle in service by what it says of the same
-patients as it serves. Patients that the bundle in service was made with would flatter it, and are left out.
+The bundle is asked about the site's scans, its recalibration taken back and found again, cross-fitted: these risks are
+judged, not those that lie in the folder. The bundle in service is judged by what it says of the same patients as it
+serves. Patients that it was trained on would flatter it, and are left out.
 """
 
 import json
@@ -33,14 +34,14 @@ from training.release.promotion import bundle_of, not_yet
 from training.release.verdict import GateCheck, GateVerdict
 from training.report import report
 from training.report.validation_facts import NAME
-from training.validation import needs, served
+from training.validation import calibrate, needs, served
 from training.validation import site as sites
-from training.validation.recalibrate import RECALIBRATED, predictions_of
+from training.validation.calibrate import SiteFit
+from training.validation.recalibrate import RECALIBRATED
 from training.validation.site import Site
 
 #: Half-precision networks and clipped hazards move a probability by less.
 _PARITY = 0.01
-_LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ class _Recalibrated:
 
     Attributes:
         site: the scans.
-        risk: cross-fitted, (scans, years).
+        stored: cross-fitted risks as they lie in the folder, (scans, years).
+        folds: of the scans.
     """
 
     folder: Path
     site: Site
-    risk: NDArray[np.float64]
+    stored: NDArray[np.float64]
+    folds: NDArray[np.int64]
     bundle: Bundle
 
 
@@ -85,14 +88,15 @@ def compare(folder: Path, current: Path | None, progress: ProgressCallback, weig
     try:
         made = _read(folder)
         sha256 = made.bundle.sha256
-        checks += [GateCheck("bundle", True, "digests and golden case verified"), _parity(made, progress)]
+        risk = _found_again(made, progress)
+        checks += [GateCheck("bundle", True, "digests and golden case verified"), _parity(made, risk)]
         years = _horizon(bar, made, before, source)
         if before is None:
-            checks += _alone(made, bar, years)
+            checks += _alone(made, risk, bar, years)
         else:
             rows, risks, judged_on = _in_service(made, before, progress)
             checks += [checks_of.same_use(made.bundle, before)]
-            checks += _beside(made, rows, risks, judged_on, bar, years)
+            checks += _beside(made, risk, rows, risks, judged_on, bar, years)
     except BundleError as error:
         checks.append(GateCheck("bundle", False, str(error)))
     found = GateVerdict(
@@ -123,7 +127,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 def _read(folder: Path) -> _Recalibrated:
     """Return what is judged. Raises UsageError: it is not whole, or its registry is gone or another; BundleError."""
-    needed = ("cohort.parquet", "features.parquet", "predictions.parquet", "final.parquet")
+    needed = ("cohort.parquet", "features.parquet", "predictions.parquet")
     if lacking := [name for name in needed if not (folder / name).is_file()]:
         raise UsageError(f"{folder} is not whole ({', '.join(lacking)} missing): run `training recalibrate` again")
     bundle = load(bundle_of(folder), allow_demo=True)
@@ -144,7 +148,7 @@ def _read(folder: Path) -> _Recalibrated:
     table = pd.read_parquet(folder / "predictions.parquet")
     own = table[table["arm"] == RECALIBRATED].set_index("scan").loc[frame["scan"]]
     risk = own[[f"risk_{year}" for year in range(1, max(horizons) + 1)]].to_numpy(np.float64)
-    return _Recalibrated(folder, site, risk, bundle)
+    return _Recalibrated(folder, site, risk, own["fold"].to_numpy(np.int64), bundle)
 
 
 def _horizon(bar: GateBar, made: _Recalibrated, before: Bundle | None, source: str) -> int:
@@ -159,25 +163,31 @@ def _horizon(bar: GateBar, made: _Recalibrated, before: Bundle | None, source: s
     return years
 
 
-def _parity(made: _Recalibrated, progress: ProgressCallback) -> GateCheck:
-    """Whether the bundle says of some scans what the recalibration has computed for them."""
-    rows = np.unique(np.linspace(0, len(made.site.frame) - 1, _LOOKED_AT).round().astype(int))
-    first = [row for row in rows if not made.site.frame["prior_scan"].iloc[row]] or [int(rows[0])]
-    some = sites.kept(made.site, [int(row) for row in first], {})
-    _, (answer,) = served.ask(_alone_in_time(some), [made.bundle], progress)
-    stored = predictions_of(made.folder).set_index("scan").loc[some.frame["scan"]]
-    wanted = stored[[name for name in stored if str(name).startswith("risk_")]].to_numpy(np.float64)
-    worst = float(np.abs(answer.risks[:, : wanted.shape[1]] - wanted).max())
+def _found_again(made: _Recalibrated, progress: ProgressCallback) -> NDArray[np.float64]:
+    """Return the cross-fitted risks of the site's scans, (scans, years), from what the bundle itself says.
+
+    Raises:
+        UsageError: the bundle does not answer for all of them.
+        BundleError: it is not recalibrated.
+    """
+    of = made.bundle.manifest.site_calibration
+    if of is None:
+        raise BundleError(f"{made.bundle.folder} is not recalibrated to a site: run `training recalibrate` again")
+    asked, (answer,) = served.ask(made.site, [made.bundle], progress)
+    if (lost := len(made.site.frame) - len(asked.frame)) > 0:
+        raise UsageError(f"{made.bundle.folder} gives no risk for {lost} scans that it was found on: recalibrate again")
+    members = SiteFit(of.intercept, of.slope).undone(answer.members)[:, :, : made.stored.shape[1]]
+    return calibrate.cross_fitted(members, made.site.data.outcomes, made.folds, slope=of.slope != 1)
+
+
+def _parity(made: _Recalibrated, risk: NDArray[np.float64]) -> GateCheck:
+    """Whether that is what the folder holds, and its report tells of."""
+    worst = float(np.abs(risk - made.stored).max())
     text = (
-        f"asked as in the node, the bundle differs from the recalibration by at most {worst:.2g}, allowed {_PARITY:g}"
+        f"asked as in the node, the bundle gives cross-fitted risks that differ from the recalibration's by at most "
+        f"{worst:.2g}, allowed {_PARITY:g}"
     )
     return GateCheck("parity", worst <= _PARITY, text)
-
-
-def _alone_in_time(site: Site) -> Site:
-    """Return scans that have no prior scan any more: it may not be among them."""
-    data = site.data.cohort.assign(prior_scan="", years_since_prior=np.nan)
-    return sites.with_cohort(site, data)
 
 
 def _in_service(
@@ -209,23 +219,29 @@ def _in_service(
     return np.array([place[scan] for scan in answered.frame["scan"]], np.intp), answer.risks, on
 
 
-def _alone(made: _Recalibrated, bar: GateBar, years: int) -> Iterator[GateCheck]:
+def _alone(made: _Recalibrated, risk: NDArray[np.float64], bar: GateBar, years: int) -> Iterator[GateCheck]:
     at = metrics.at_horizon(made.site.data.outcomes, years)
-    new = made.risk[:, years - 1]
+    new = risk[:, years - 1]
     yield from checks_of.calibration(at, new, None, bar)
     text = f"no bundle is in service, so there is no comparison; AUC at {years} years {checks_of.auc(at, new):.3f}"
     yield GateCheck("discrimination", True, text)
 
 
 def _beside(
-    made: _Recalibrated, rows: NDArray[np.intp], risks: NDArray[np.float64], on: str, bar: GateBar, years: int
+    made: _Recalibrated,
+    risk: NDArray[np.float64],
+    rows: NDArray[np.intp],
+    before: NDArray[np.float64],
+    on: str,
+    bar: GateBar,
+    years: int,
 ) -> Iterator[GateCheck]:
     if not rows.size:
         yield GateCheck("discrimination", False, f"there is nobody to compare on: {on}")
         return
     outcomes: Outcomes = made.site.data.outcomes[rows]
     at = metrics.at_horizon(outcomes, years)
-    new, old = made.risk[rows, years - 1], risks[:, years - 1]
+    new, old = risk[rows, years - 1], before[:, years - 1]
     yield from checks_of.calibration(at, new, old, bar)
     patients = made.site.frame["patient"].iloc[rows].to_list()
     yield checks_of.discrimination(at, patients, new, old, on, bar)

@@ -21,7 +21,6 @@ from dicomnode.report.sr import risk as risk_report
 from tests.helpers import report_cases as cases
 from tests.helpers.bundles import change
 from tests.helpers.tabular_worlds import World, renamed, second_site, world, write
-from training.bundle import held_out
 from training.cli import commands
 
 QUICK = ["--bootstrap", "20"]
@@ -163,23 +162,25 @@ def test_the_recalibrated_bundle_is_whole_and_named(recalibrated: Path, trained:
     assert "Q0001-" not in said, "a bundle names no scan"
 
 
-def test_the_bundle_says_what_the_recalibration_has_computed(recalibrated: Path, tmp_path: Path) -> None:
-    bundle = load(recalibrated / "bundle", allow_demo=True)
-    said = held_out.read(bundle.folder)
-    cohort = pd.read_parquet(recalibrated / "cohort.parquet")
-    assert said is not None and all(said.knows(patient) for patient in cohort["patient"])
-    assert said.fold(cohort["patient"].iloc[0]) is None
+def checks_of(folder: Path, *more: str | Path) -> tuple[int, dict[str, dict]]:
+    """The exit status of the gate, and its conditions by name."""
+    result = CliRunner().invoke(commands.app, ["compare", str(folder), *map(str, more), "--json"])
+    return result.exit_code, {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+
+
+def failed(checks: dict[str, dict]) -> list[str]:
+    return [name for name, check in checks.items() if not check["passed"]]
+
+
+def test_the_gate_finds_the_recalibration_again_by_asking_the_bundle(recalibrated: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(recalibrated, tmp_path / "new"))
-    result = CliRunner().invoke(commands.app, ["compare", str(folder), "--json"])
-    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
-    worst = float(checks["parity"]["text"].split("by at most ")[1].split(",")[0])
-    assert checks["parity"]["passed"] and worst < 1e-9
-    moved = pd.read_parquet(folder / "final.parquet")
-    moved["risk_3"] += 0.02
-    moved.to_parquet(folder / "final.parquet")
-    result = CliRunner().invoke(commands.app, ["compare", str(folder), "--json"])
-    failed = [check["name"] for check in json.loads(result.stdout)["checks"] if not check["passed"]]
-    assert result.exit_code == 3 and failed == ["parity"]
+    status, checks = checks_of(folder)
+    assert status == 0 and float(checks["parity"]["text"].split("by at most ")[1].split(",")[0]) < 1e-6
+    table = pd.read_parquet(folder / "predictions.parquet")
+    table.loc[table["arm"] == "recalibrated", "risk_3"] += 0.02
+    table.to_parquet(folder / "predictions.parquet")
+    status, checks = checks_of(folder)
+    assert status == 3 and failed(checks) == ["parity"], "other risks than those that the report tells of"
 
 
 def test_it_goes_into_service_through_the_gate(recalibrated: Path, trained: Path, tmp_path: Path) -> None:
@@ -198,20 +199,33 @@ def test_it_goes_into_service_through_the_gate(recalibrated: Path, trained: Path
     assert load(weights / "current", allow_demo=True).sha256 == load(trained / "bundle", allow_demo=True).sha256
 
 
-def test_the_gate_refuses_what_does_not_fit_the_site(recalibrated: Path, tmp_path: Path) -> None:
+def test_the_gate_refuses_what_does_not_fit_the_site(recalibrated: Path, trained: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(recalibrated, tmp_path / "new"))
-    table = pd.read_parquet(folder / "predictions.parquet")
-    columns = [name for name in table if str(name).startswith("risk_")]
-    own = table["arm"] == "recalibrated"
-    table.loc[own, columns] = table.loc[own, columns].to_numpy() / 4
-    table.to_parquet(folder / "predictions.parquet")
-    result = CliRunner().invoke(commands.app, ["compare", str(folder), "--json"])
-    failed = [check["name"] for check in json.loads(result.stdout)["checks"] if not check["passed"]]
-    assert result.exit_code == 3 and "calibration-in-the-large" in failed
+    (folder / "gate.toml").write_text("calibration_slope = [0.99, 1.01]\ncalibration_intercept = 0.001\n")
+    status, checks = checks_of(folder, "--weights", folder)
+    assert status == 3 and "calibration slope" in failed(checks) and "which depart" in checks["thresholds"]["text"]
+    shutil.rmtree(folder / "bundle")
+    shutil.copytree(trained / "bundle", folder / "bundle")
+    status, checks = checks_of(folder)
+    assert status == 3 and failed(checks) == ["bundle"] and "is not recalibrated" in checks["bundle"]["text"]
     change(folder / "bundle", "^slope = .*$", "slope = 0.3")
-    result = CliRunner().invoke(commands.app, ["compare", str(folder), "--json"])
-    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
-    assert not checks["bundle"]["passed"] and "golden case" in checks["bundle"]["text"]
+    status, checks = checks_of(folder)
+    assert status == 3 and failed(checks) == ["bundle"] and "golden case" in checks["bundle"]["text"]
+
+
+def test_the_gate_needs_the_whole_folder_and_its_registry(
+    recalibrated: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(recalibrated, tmp_path / "new"))
+    moved = Path(shutil.copytree(site, tmp_path / "registry"))
+    stored = json.loads((folder / "validation.json").read_text())
+    stored["settings"]["registry"] = str(moved)
+    (folder / "validation.json").write_text(json.dumps(stored))
+    with (moved / "registry.toml").open("a") as file:
+        file.write('notes = "another one"\n')
+    assert "has changed since" in refusal(["compare", folder], monkeypatch, capsys)
+    (folder / "predictions.parquet").unlink()
+    assert "is not whole (predictions.parquet missing)" in refusal(["compare", folder], monkeypatch, capsys)
 
 
 def test_several_bundles_side_by_side(trained: Path, recalibrated: Path, tmp_path: Path) -> None:
