@@ -16,6 +16,8 @@ from tests.helpers.running import ROOT, dicomnode
 from tests.helpers.tabular_worlds import renamed, second_site, settings_toml, world, write
 
 QUICK = ("--bootstrap", "200")
+#: Three hundred patients tell a slope within a third.
+BAR = "calibration_slope = [0.7, 1.43]\n"
 
 
 def training(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -62,6 +64,8 @@ def test_a_bundle_at_another_site(data: Path, tmp_path: Path) -> None:
         assert 0.7 < after["calibration_slope"]["value"] < 1.43, after["years"]
 
     weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "gate.toml").write_text(BAR)
     assert "gate passed" in training("compare", new, weights / "current").stdout
     assert "is now two-sites-1-site-b-" in training("promote", new, "--to", weights).stdout
 

@@ -62,6 +62,14 @@ def test_a_patient_s_own_outcome_does_not_set_the_patient_s_risk() -> None:
     assert not np.allclose(before[folds != 2], after[folds != 2])
 
 
+def test_a_recalibration_can_be_taken_back() -> None:
+    members, _ = drawn(50, 0.0, 1.0)
+    found = calibrate.SiteFit(0.7, 0.6)
+    moved = risk_of_logits(found.slope * hazard_logits(members) + found.intercept)
+    np.testing.assert_allclose(found.undone(moved), members, atol=1e-9)
+    assert not np.allclose(moved, members)
+
+
 def test_risks_that_run_against_death_are_refused() -> None:
     members, outcomes = drawn(400, -4.0, -1.0)
     with pytest.raises(UsageError, match="do not go with death here"):
