@@ -22,8 +22,10 @@ from tests.helpers import report_cases as cases
 from tests.helpers.bundles import change
 from tests.helpers.tabular_worlds import World, renamed, second_site, world, write
 from training.cli import commands
+from training.report import report
 
 QUICK = ["--bootstrap", "20"]
+PLOTS = ("auc", "roc", "calibration", "net_benefit", "risk_groups")
 
 
 def call(*arguments: str | Path) -> str:
@@ -45,6 +47,12 @@ def refusal(arguments: list[str | Path], monkeypatch: pytest.MonkeyPatch, capsys
 
 def of(registry: Path, out: Path) -> list[str | Path]:
     return ["--registry", registry, "--outcomes", registry / "outcomes.csv", "--out", out, *QUICK]
+
+
+@pytest.fixture(autouse=True)
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take seconds, and the two reports of the module have them."""
+    monkeypatch.setattr(report, "_plots", lambda _: dict.fromkeys(PLOTS, ""))
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +114,8 @@ def test_the_miscalibration_is_found_and_said(validated: Path) -> None:
 
 
 def test_the_report_is_whole(validated: Path, trained: Path) -> None:
-    report = json.loads((validated / "report.json").read_text())
-    (items,) = report["checklists"].values()
+    stated = json.loads((validated / "report.json").read_text())
+    (items,) = stated["checklists"].values()
     numbers = [item["number"] for item in items]
     assert {"4", "5a", "10", "12d", "12e", "12f", "12g", "16", "20a", "20c", "21", "23a", "24", "26"} <= set(numbers)
     bundle = load(trained / "bundle", allow_demo=True)
@@ -312,23 +320,20 @@ def test_tables_that_cannot_answer_are_refused(
     assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
-def test_scans_without_a_feature_get_no_risk_as_in_the_node(trained: Path, tmp_path: Path) -> None:
+def test_who_is_left_out_is_counted_with_the_reason(trained: Path, tmp_path: Path) -> None:
+    """Scans without a feature get no risk, as in the node; patients without an outcome cannot be judged."""
     made = second_site(patients=80)
     made.features.loc[:4, "quantities.lungs.mean_hu"] = np.nan
-    registry = write(made, tmp_path / "registry")
+    registry = write(replace(made, outcomes=made.outcomes[:-5]), tmp_path / "registry")
     call("evaluate", trained / "bundle", *of(registry, tmp_path / "out"))
     flow = json.loads((tmp_path / "out" / "flow.json").read_text())
     (step,) = [one for one in flow if "gives no risk" in one["reason"]]
     assert step["scans"] == 5 and "features-missing" in step["reason"]
     assert len(pd.read_parquet(tmp_path / "out" / "cohort.parquet")) == flow[-1]["scans"]
-
-
-def test_patients_without_an_outcome_are_counted(trained: Path, tmp_path: Path) -> None:
-    made = second_site(patients=80)
-    registry = write(replace(made, outcomes=made.outcomes[5:]), tmp_path / "registry")
-    call("evaluate", trained / "bundle", *of(registry, tmp_path / "out"))
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert any("5 of 80 patients of the registry have no outcome" in text for text in report["warnings"])
+    stated = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert any("5 of 80 patients of the registry have no outcome" in text for text in stated["warnings"])
+    (items,) = stated["checklists"].values()
+    assert any(item["number"] == "11" and "5 scans, excluded" in item["value"] for item in items)
 
 
 @pytest.mark.parametrize(
