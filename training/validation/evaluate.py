@@ -13,6 +13,7 @@ from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.load_bundle import load
 from dicomnode.errors import UsageError
 from dicomnode.files import make_folder, sha256_of, write_whole
+from dicomnode.registry_format.description import NAME as DESCRIPTION
 from training.data import cohort
 from training.evaluation.evaluate import evaluate
 from training.files import write_json
@@ -118,10 +119,18 @@ def stated(site: Site, tables: SiteTables, answers: Mapping[str, ServedRisks]) -
         "provenance": asdict(site.registry.provenance),
         "unknown_training": list(site.unknown),
         "matching": None if site.matched is None else asdict(site.matched),
-        "warnings": [*site.warnings, *doubts],
+        "warnings": [*_unstated(site), *site.warnings, *doubts],
         "software": software(),
         "code": code(),
     }
+
+
+def _unstated(site: Site) -> Iterator[str]:
+    """Yield what nobody says of the patients, so that nothing can be said of how they differ from those in training."""
+    of = site.registry.provenance
+    lacking = [name for name in ("disease", "source", "sites") if not getattr(of, name)]
+    if lacking and not site.registry.synthetic:
+        yield f"the registry does not state {', '.join(lacking)}: state it in {site.registry.folder / DESCRIPTION}"
 
 
 def _bundle(bundle: Bundle, site: Site) -> dict[str, Any]:

@@ -110,6 +110,8 @@ def test_the_miscalibration_is_found_and_said(validated: Path) -> None:
     ratios = [h["observed_to_expected"] for h in arm["horizons"]]
     assert all(r["lower"] > 1.2 for r in ratios)
     assert any("the level of risk is wrong here" in text for text in found["warnings"])
+    stated = json.loads((validated / "validation.json").read_text())
+    assert any("the registry does not state disease, sites: state it in " in text for text in stated["warnings"])
     assert arm["horizons"][1]["ici"]["value"] > 0.1 and len(arm["horizons"][1]["smooth"]) > 10
 
 
