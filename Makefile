@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-training \
-	fuzz sbom demo-bundle clean
+	fuzz fuzz-series sbom demo-bundle clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,10 @@ ASSOCIATIONS ?= 5000
 fuzz: $(VENV)/.installed-test ## SEED=1: RUNS=100000 odd inputs in process, ASSOCIATIONS=5000 to a running node, MINUTES=30 at most each
 	$(BIN)/python -m tests.fuzz --seed $(SEED) --runs $(RUNS) --minutes $(MINUTES)
 	$(BIN)/python -m tests.fuzz --seed $(SEED) --node $(ASSOCIATIONS) --minutes $(MINUTES)
+
+SERIES ?= 20000
+fuzz-series: $(VENV)/.installed-test ## SEED=1: SERIES=20000 small series with odd values, from files to validated reports, MINUTES=30 at most
+	$(BIN)/python -m tests.fuzz --seed $(SEED) --target series --runs $(SERIES) --minutes $(MINUTES)
 
 bench-catalog: $(VENV)/.installed-test peers ## 100,000 studies in the catalogue: tick, `jobs`, the way to a worker
 	$(BIN)/python -m tests.benchmarks.catalog

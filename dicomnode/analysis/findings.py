@@ -82,12 +82,16 @@ class VolumeMl:
 
 @dataclass(frozen=True)
 class Lungs:
-    """Which segmenter made the mask, what kind of algorithm it is, and the volumes of the mask."""
+    """Which segmenter made the mask, what kind of algorithm it is, and the volumes of the mask.
+
+    `left_out_ml`: what lies within the lungs' hull and not in the mask (`gap.left_out`); None in findings of before.
+    """
 
     segmenter: str
     segmenter_version: str
     volume_ml: VolumeMl
     family: SegmenterFamily
+    left_out_ml: VolumeMl | None = None
 
 
 def _with_family(stored: object) -> object:
@@ -102,7 +106,8 @@ def _with_family(stored: object) -> object:
 class Quantities:
     """Attenuation of one region, Hounsfield units; percentages are of the region's voxels. See `quantify`.
 
-    `volume_ml` is None where the voxels' size was not known (and in findings of version 0.1.0).
+    `volume_ml` is None where the voxels' size was not known (and in findings of version 0.1.0), `dense_percent` in
+    findings of before it was measured.
     """
 
     mean_hu: float
@@ -117,6 +122,20 @@ class Quantities:
     haa_percent: float
     laa950_percent: float
     volume_ml: float | None = None
+    dense_percent: float | None = None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the attenuation measures of a scan depend on, beside kernel and thickness (`ChosenSeries`).
+
+    Attributes:
+        noise_hu: standard deviation of the air in the large airways, HU.
+        air_hu: median of that air, HU.
+    """
+
+    noise_hu: float
+    air_hu: float
 
 
 @dataclass(frozen=True)
@@ -262,6 +281,11 @@ class Findings:
     #: The highest Series Number among the study's images: ours follow it, so that the images open first. Not part of
     #: `version`: what else lies in the study does not change the result.
     highest_series_number: int = 0
+    #: None where no air in the airways could be measured, and in findings of version 0.3.0 and before.
+    conditions: Conditions | None = None
+    #: Of a result that is the same as one before the last (which was replaced or rejected since): it needs UIDs of its
+    #: own. "" else.
+    revision: str = ""
 
     @property
     def version(self) -> tuple[str, ...]:
@@ -275,6 +299,8 @@ class Findings:
             # The same scan compared with other priors makes other reports.
             compared = json.dumps([_former(self.change), [asdict(point) for point in self.trend]], sort_keys=True)
             made.append(hashlib.sha256(compared.encode()).hexdigest())
+        if self.revision:
+            made.append(f"revision {self.revision}")
         return tuple(made)
 
     def to_json(self) -> str:

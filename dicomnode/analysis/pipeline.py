@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,13 +21,13 @@ from pydicom import Dataset
 import dicomnode
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
-from dicomnode.analysis.lungs import lobes
+from dicomnode.analysis.lungs import agreement, gap, lobes, plausible
 from dicomnode.analysis.lungs import segmenter as lungs
-from dicomnode.analysis.measures import change, quantify, trend
+from dicomnode.analysis.measures import change, conditions, quantify, trend
 from dicomnode.analysis.radiomics import extract
 from dicomnode.analysis.risk import predict
 from dicomnode.analysis.series import content_rules, geometry, kernels
-from dicomnode.analysis.series.headers import ImageHeader, string
+from dicomnode.analysis.series.headers import ImageHeader, string, strings
 from dicomnode.analysis.series.selection import (
     Selection,
     Series,
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from dicomnode.analysis.risk.bundle import Bundle  # torch takes seconds to import: who has a bundle has it already
 
 Stage = Literal["load", "segment", "quantify", "radiomics", "risk"]
+#: Raised whenever what is measured of a mask, or flagged, changes: other findings must have other UIDs.
+MEASURES = 2
 Progress = Callable[[Stage, float], None]
 
 
@@ -60,6 +62,8 @@ class Method:
     rules: Rules = DEFAULT_RULES
     #: Of the one patient who is analysed, by name, as the bundle declares them: `dicomnode analyze --covariates`.
     covariates: Mapping[str, float | str] = field(default_factory=dict)
+    #: Its disagreement with `segmenter` is a flag; nothing is measured in its labels.
+    second: lungs.Segmenter | None = None
 
     @property
     def digest(self) -> str:
@@ -67,10 +71,12 @@ class Method:
         parts = {
             "software": dicomnode.__version__,
             "segmenter": [self.segmenter.name, self.segmenter.version],
+            "measures": MEASURES,
             "radiomics": None if self.radiomics_settings is None else dict(self.radiomics_settings),
             "bundle": None if self.bundle is None else self.bundle.sha256,
-            "selection": asdict(self.rules),
+            "selection": self.rules.stated,
             **({"covariates": dict(self.covariates)} if self.covariates else {}),
+            **({"second": [self.second.name, self.second.version]} if self.second else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -141,11 +147,17 @@ class _Stopwatch:
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
         self._progress = progress
+        self._stage: Stage = "load"
+
+    def done(self, share: float) -> None:
+        """Report how far the stage has come."""
+        if self._progress:
+            self._progress(self._stage, share)
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
-        if self._progress:
-            self._progress(name, 0.0)
+        self._stage = name
+        self.done(0.0)
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
@@ -170,7 +182,7 @@ def analyse(
     Returns:
         The analysis; refused (`findings.status`) where no series is suitable, with the reasons.
     """
-    segmented = segment(files, method.segmenter, method.rules, progress, memory_bytes)
+    segmented = segment(files, method.segmenter, method.rules, progress, memory_bytes, method.second)
     return segmented if isinstance(segmented, Analysis) else measure(segmented, method, progress, priors)
 
 
@@ -180,6 +192,7 @@ def segment(
     rules: Rules = DEFAULT_RULES,
     progress: Progress | None = None,
     memory_bytes: int | None = None,
+    second: lungs.Segmenter | None = None,
 ) -> "Segmented | Analysis":
     """Run the first half of `analyse`, up to the labels (no bundle is needed), or up to the refusal."""
     watch = _Stopwatch(progress)
@@ -196,9 +209,12 @@ def segment(
             return Analysis(_refused(selection, highest, e))
     try:
         with watch.stage("segment"):
-            labels = segmenter(volume)
+            found = segmenter(volume)
+            labels = plausible.in_chest(volume, found)
+            plausible.refuse_unless_chest(volume, labels)
             parts = segmenter.lobes(volume, labels)
             flags = () if parts is None else lobes.check(labels, parts)
+            against = () if second is None else agreement.check(volume, labels, second)
     except RefusedError as e:
         return Analysis(_refused(selection, highest, e))
     return Segmented(
@@ -207,7 +223,7 @@ def segment(
         volume,
         labels,
         None if flags else parts,
-        selection.flags + flags,
+        selection.flags + flags + (() if labels is found else (plausible.CUT_TO_CHEST,)) + against,
         watch.seconds,
         highest,
     )
@@ -264,26 +280,30 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
     selection, series = segmented.selection, segmented.series
     volume, labels = segmented.volume, segmented.labels
     with watch.stage("quantify"):
-        flags = segmented.flags + lungs.check(volume, labels)
-        volume_ml = lungs.volumes(volume, labels)
+        chosen, depends_on = _chosen(series, volume, selection.why_chosen), conditions.measure(volume, labels)
+        volume_ml, left_out_ml = lungs.volumes(volume, labels), gap.left_out(volume, labels)
+        flags = (*segmented.flags, *conditions.doubts(depends_on, chosen), *lungs.check(volume, labels))
+        flags += gap.flags(left_out_ml, volume_ml)
         quantities = quantify.by_region(volume, labels, segmented.lobes)
+        flags += gap.dense_flags(quantities.get("right"), quantities.get("left"))
     features = None
     if method.radiomics_settings is not None:
         with watch.stage("radiomics"):
-            features, unmeasured = _radiomics(volume, labels, method.radiomics_settings)
+            features, unmeasured = _radiomics(volume, labels, method.radiomics_settings, watch.done)
             flags = (*flags, *unmeasured)
     return Findings(
         status="analysed",
-        series=_chosen(series, volume, selection.why_chosen),
+        series=chosen,
         rejected=selection.rejected,
         flags=flags,
-        lungs=Lungs(method.segmenter.name, method.segmenter.version, volume_ml, method.segmenter.family),
+        lungs=Lungs(method.segmenter.name, method.segmenter.version, volume_ml, method.segmenter.family, left_out_ml),
         quantities=quantities,
         radiomics=features,
         software_version=dicomnode.__version__,
         input_digest=input_digest(series),
         algorithm_digest=method.digest,
         highest_series_number=segmented.highest_series_number,
+        conditions=depends_on,
     )
 
 
@@ -308,9 +328,11 @@ def _with_risk(
     return replace(findings, flags=(*findings.flags, withheld))
 
 
-def _radiomics(volume: Volume, labels: Labels, settings: Mapping[str, Any]) -> tuple[Radiomics, list[Flag]]:
+def _radiomics(
+    volume: Volume, labels: Labels, settings: Mapping[str, Any], done: Callable[[float], None] | None = None
+) -> tuple[Radiomics, list[Flag]]:
     """Features of both lungs and of each; a lung that is missing or tiny is flagged instead."""
-    found, refused = extract.by_region(volume, labels, settings)
+    found, refused = extract.by_region(volume, labels, settings, done)
     flags = [Flag(e.code, "warning", f"No radiomics of {name}: {e.text}") for name, e in refused.items()]
     return Radiomics(dict(settings), found), flags
 
@@ -337,8 +359,7 @@ def _chosen(series: Series, volume: Volume, why_chosen: str) -> ChosenSeries:
 
 
 def _kernel(series: Series) -> str:
-    kernel = series.headers[0].dataset.get("ConvolutionKernel", "")
-    return kernel if isinstance(kernel, str) else "\\".join(str(k) for k in kernel or ())
+    return "\\".join(strings(series.headers[0].dataset, "ConvolutionKernel"))
 
 
 _MADE_OF_IMAGES = frozenset({"SR", "SEG", "OT", "DOC", "KO", "PR", "REG", "RTSTRUCT", "RTDOSE", "RTPLAN"})

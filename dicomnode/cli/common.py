@@ -43,9 +43,14 @@ def find_peer(text: str, path: Path, *, tls: bool = False) -> "Destination":
 
 
 def table(columns: list[str], rows: list[list[str]], red: Sequence[bool] = ()) -> None:
-    """Print a table; on a terminal the rows that `red` marks, one entry for each, are in that colour."""
+    """Print a table; on a terminal the rows that `red` marks, one entry for each, are in that colour.
+
+    Control characters, which a peer may have sent, are escaped.
+    """
     from rich.console import Console
     from rich.table import Table
+
+    from dicomnode import logs
 
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
     made = Table(show_edge=False, pad_edge=False)
@@ -53,5 +58,6 @@ def table(columns: list[str], rows: list[list[str]], red: Sequence[bool] = ()) -
         # The first column is usually a UID, which people copy: keep it on one line where there is room.
         made.add_column(column, overflow="fold", no_wrap=number == 0 and console.width >= _WIDE)
     for row, is_red in zip(rows, red or [False] * len(rows), strict=True):
-        made.add_row(*row, style="bold red" if is_red else None)
+        cells = ("\n".join(map(logs.escaped, cell.split("\n"))) for cell in row)
+        made.add_row(*cells, style="bold red" if is_red else None)
     console.print(made)

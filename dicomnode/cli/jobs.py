@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from dicomnode.cli import corrections
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load, table
 
 app = typer.Typer(help="List and manage jobs: what was received, analysed and delivered.", no_args_is_help=True)
+corrections.add_to(app)
 
 
 @app.command("list")
@@ -81,6 +83,8 @@ def jobs_show(
             ["received again with different content", "SHA-256 (file name in quarantine)", "received"],
             [list(map(str, c.values())) for c in shown["conflicts"]],
         )
+    if shown["corrections"]:
+        table(["decision", "objects", "by", "at"], [list(map(str, c.values())) for c in shown["corrections"]])
 
 
 def _show_routing(routing: dict[str, Any]) -> None:
@@ -106,9 +110,10 @@ def jobs_release(study_uid: StudyArgument, config_file: ConfigOption = DEFAULT_C
 def jobs_retry(
     study_uid: StudyArgument, config_file: ConfigOption = DEFAULT_CONFIG, generation: GenerationOption = None
 ) -> None:
-    """Run a failed, refused or cancelled job again.
+    """Run an ended job again.
 
-    If only deliveries failed, only they are repeated. Objects that a destination has accepted are not sent twice.
+    If only deliveries failed, only they are repeated. Objects that a destination has accepted are not sent twice. Where
+    destinations hold its results, the new ones are the next generation's, and name those that they replace.
 
     Example: dicomnode jobs retry 1.2.840.113619.2.55.3.4
     """

@@ -49,6 +49,11 @@ def serve(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     config = configure(config_file, "serve")
     for one in exposure.find(config, config_file):
         log.warning("NOT SAFE (%s): %s", one.what, one.text)
+    if not config.storage.state.exists():
+        from dicomnode.models import segmenters
+
+        if better := segmenters.first_choice(config.analysis):
+            log.info("segmenter %s: %s", config.analysis.segmenter, better)
     supervisor.serve(config, config_file, processes.stopper(supervised=False))
 
 

@@ -38,5 +38,5 @@ def notify_test(
         known = ", ".join(n.name for n in config.notify) or "none"
         raise UsageError(f"{config_file} has no [[notify]] table named {name!r} (known: {known})")
     event = Event(uuid.uuid4().hex, "0.0", 0, "failed", "this is a test", time.time())
-    send(config, to, event, None)
+    send(config, to, event, None, is_test=True)
     typer.echo(f"{name} accepted the test message {event.event_id}")

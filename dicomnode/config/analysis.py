@@ -18,7 +18,13 @@ SegmenterName = Literal["classical", "lungmask"]
 #: The keys of [analysis] that one segmenter alone reads: those of another mean nothing to it.
 SEGMENTER_KEYS: Final[Mapping[SegmenterName, tuple[str, ...]]] = {
     "classical": (),
-    "lungmask": ("lungmask_weights", "lungmask_sha256", "lungmask_lobe_weights", "lungmask_lobe_sha256"),
+    "lungmask": (
+        "lungmask_weights",
+        "lungmask_sha256",
+        "lungmask_lobe_weights",
+        "lungmask_lobe_sha256",
+        "lungmask_step_mm",
+    ),
 }
 
 
@@ -50,6 +56,10 @@ class SelectionTable(ConfigTable):
         _RULES.kernels, min_length=1, description=f"give some of {', '.join(_RULES.kernels)}, the best first"
     )
     contrast: Contrast = Field(_RULES.contrast, description="give 'allowed', 'preferred' or 'refused'")
+    lossy: Literal["allowed", "refused"] = Field(_RULES.lossy, description="give 'allowed' or 'refused'")
+    invalid_identity: Literal["refused", "verbatim"] = Field(
+        _RULES.invalid_identity, description="give 'refused' or 'verbatim'"
+    )
     image_type_refused: tuple[str, ...] = Field(
         _RULES.image_type_refused, description="give a list of values of Image Type, such as ['LOCALIZER']"
     )
@@ -80,6 +90,9 @@ class AnalysisTable(ConfigTable):
     segmenter: SegmenterName = Field(
         "classical", description="give 'classical' (needs no weights) or 'lungmask' (needs lungmask_weights)"
     )
+    second_segmenter: SegmenterName | Literal[""] = Field(
+        "", description="give a segmenter whose disagreement with the first becomes a flag, or '' for none"
+    )
     lungmask_weights: Path | None = Field(
         None, description="give 'R231' (after `dicomnode weights fetch R231`), or the path of such a weights file"
     )
@@ -91,6 +104,9 @@ class AnalysisTable(ConfigTable):
     )
     lungmask_lobe_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="give the SHA-256 of that file: 64 lower-case hex digits"
+    )
+    lungmask_step_mm: float = Field(
+        0.0, ge=0.0, le=5.0, description="give 0 for every slice, or 2.5 to 3 to look at slices so far apart"
     )
     weights: Path = Field(Path("weights"), description="give the folder that holds the model bundles")
     bundle: str = Field("", description="give the name of a bundle's folder in `weights`, or '' for no risk")
@@ -150,8 +166,16 @@ class AnalysisTable(ConfigTable):
     @field_validator("lungmask_weights")
     @classmethod
     def _weights(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if info.data.get("segmenter") == "lungmask" and value is None:
-            raise ValueError("is missing: segmenter = 'lungmask' needs it (and lungmask_sha256 for a path)")
+        for key in ("segmenter", "second_segmenter"):
+            if info.data.get(key) == "lungmask" and value is None:
+                raise ValueError(f"is missing: {key} = 'lungmask' needs it (and lungmask_sha256 for a path)")
+        return value
+
+    @field_validator("second_segmenter")
+    @classmethod
+    def _another(cls, value: str, info: ValidationInfo) -> str:
+        if value and value == info.data.get("segmenter"):
+            raise ValueError("is the first segmenter: nothing would be compared")
         return value
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)

@@ -9,11 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomnode.config.fields import ConfigTable
 from dicomnode.config.remote import RemoteTable
 from dicomnode.network.association import Peer
+from dicomnode.network.contexts import STORAGE_COMMITMENT
 
 ObjectName = Literal["seg", "measurements", "risk", "summary"]
 OBJECTS: tuple[ObjectName, ...] = get_args(ObjectName)
@@ -38,6 +39,9 @@ class DestinationTable(ConfigTable):
     kind: str
     objects: tuple[ObjectName, ...] = Field(OBJECTS, description=f"give a list of some of: {', '.join(OBJECTS)}")
     refused_report: bool = Field(False, description="give true to send a short «not analysed: reason» report")
+    reject_old: bool = Field(
+        False, description="give true to reject replaced results by a Key Object rejection note (IHE IOCM)"
+    )
     concurrency: int = Field(1, ge=1, le=16, description="give the number of studies sent at once, 1 to 16")
     timeout_s: float = Field(30, gt=0, description="give the seconds to wait for a response")
     retry_first_s: float = Field(10, gt=0, description="give the seconds before the first retry")
@@ -82,6 +86,11 @@ class DicomDestinationTable(RemoteTable, DestinationTable):
         return self.files_resolved(folder)
 
     @property
+    def services(self) -> tuple[UID, ...]:
+        """Storage commitment where it is asked for; what may be stored shows with the first object."""
+        return (STORAGE_COMMITMENT,) if self.commitment else ()
+
+    @property
     def peer(self) -> Peer:
         """How it is reached."""
         return replace(super().peer, name=self.name, preferred_syntax=_SYNTAXES[self.transfer_syntax])
@@ -96,7 +105,9 @@ class StowDestinationTable(DestinationTable):
         description="give the DICOMweb service's root, such as 'https://pacs.example/dicom-web', without credentials",
     )
     user: str = Field("", description="give the user name for basic authentication; the url must begin with https://")
-    password: str = Field("", pattern=_STANDS_AT, description=f"give the place of the password: {_PLACES}")
+    password: str = Field(
+        "", validate_default=True, pattern=_STANDS_AT, description=f"give the place of the password: {_PLACES}"
+    )
     token: str = Field(
         "", validate_default=True, pattern=_STANDS_AT, description=f"give the place of the bearer token: {_PLACES}"
     )
@@ -107,6 +118,8 @@ class StowDestinationTable(DestinationTable):
     def _encrypted(cls, value: str, info: ValidationInfo) -> str:
         if value and not _is_private(info.data.get("url", "")):
             raise ValueError("would be sent unencrypted: the url must begin with https://")
+        if info.field_name == "password" and info.data.get("user") and not value:
+            raise ValueError("is missing where user is given")
         return value
 
     @field_validator("token")

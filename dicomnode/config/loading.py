@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +14,9 @@ from dicomnode.config.settings import Config
 from dicomnode.errors import ConfigurationError
 from dicomnode.files import parse_toml, shipped
 
+#: A key that more tables know is not looked for in all of them. One that stands in no table must belong to some.
+_FEW, _SEVERAL = 3, 12
+
 
 def load(path: Path) -> Config:
     """Read and validate a configuration file.
@@ -21,11 +25,13 @@ def load(path: Path) -> Config:
         ConfigurationError: with every mistake on a line of its own: key, value, cure.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows put a mark before it
     except FileNotFoundError:
         raise ConfigurationError(f"{path}: no such file; copy {shipped('ae_config.toml')} and adapt it") from None
     except (OSError, UnicodeDecodeError) as e:
-        raise ConfigurationError(f"{path}: cannot be read as UTF-8 text ({type(e).__name__}): {e}") from None
+        raise ConfigurationError(
+            f"{path}: cannot be read as UTF-8 text ({type(e).__name__}): {e}; save it in the encoding UTF-8"
+        ) from None
     try:
         table = parse_toml(text)
     except tomllib.TOMLDecodeError as e:
@@ -67,25 +73,56 @@ def _path(value: Any) -> Any:
 
 def _message(error: dict[str, Any]) -> str:
     place = _place(error["loc"])
-    key, known, cure = place.key, place.known, place.cure
     if error["type"] == "union_tag_invalid":
         return _unknown_kind(place, error["ctx"]["tag"])
     if error["type"] == "extra_forbidden":
-        name = str(error["loc"][-1])
-        if name in place.of_other_kinds:
-            return f"{key}: does not apply to kind = {place.kind!r}: remove it, or change the kind"
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"perhaps you meant {near[0]!r}" if near else f"known keys: {', '.join(known)}"
-        return f"{key}: unknown key; {hint}"
-    what = error["msg"].removeprefix("Value error, ")
+        return _unknown_key(place, str(error["loc"][-1]))
     if error["type"] == "missing":
-        return f"{key}: is missing; {cure}"
-    value = error["input"]
+        return f"{place.key}: is missing; {place.cure}"
+    return _brackets(place.key, error) or _wrong_value(place, error)
+
+
+def _unknown_key(place: "_Place", name: str) -> str:
+    if name in place.of_other_kinds:
+        return f"{place.key}: does not apply to kind = {place.kind!r}: remove it, or change the kind"
+    if elsewhere := _tables_with(name, _FEW if "." in place.key else _SEVERAL):
+        return f"{place.key}: unknown key here; it belongs to {' or '.join(elsewhere)}"
+    near = difflib.get_close_matches(name, place.known, n=1)
+    hint = f"perhaps you meant {near[0]!r}" if near else f"known keys: {', '.join(place.known)}"
+    return f"{place.key}: unknown key; {hint}"
+
+
+def _brackets(key: str, error: dict[str, Any]) -> str:
+    """Return what to write where [x] stands for [[x]] or the other way round; "" where that is not the mistake."""
+    if error["type"] == "tuple_type" and isinstance(error["input"], dict):
+        return f"{key}: there may be several of these: write [[{key}]], in double brackets, for each"
+    if error["type"] in ("model_type", "model_attributes_type") and isinstance(error["input"], tuple):
+        return f"{key}: there is one of these: write [{key}], in single brackets, once"
+    return ""
+
+
+def _wrong_value(place: "_Place", error: dict[str, Any]) -> str:
+    what, value = error["msg"].removeprefix("Value error, "), error["input"]
     near = difflib.get_close_matches(str(value), _choices(error), n=1)
     hint = f"; perhaps you meant {near[0]!r}" if near else ""
     is_plain = value is not None and not isinstance(value, dict | tuple)
     shown = f" = {str(value) if isinstance(value, Path) else value!r}" if is_plain else ""
-    return f"{key}{shown}: {what}{hint}" + (f"; {cure}" if cure else "")
+    return f"{place.key}{shown}: {what}{hint}" + (f"; {place.cure}" if place.cure else "")
+
+
+def _tables_with(name: str, most: int) -> list[str]:
+    """Return the tables that know a key of this name, as a person writes them, where they are few enough to help."""
+    found = [place for place, table in _tables(Config, "") if name in table.model_fields]
+    return list(dict.fromkeys(found)) if len(found) <= most else []
+
+
+def _tables(table: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    for key, info in table.model_fields.items():
+        if inner := _tables_in(info.annotation):
+            several = "tuple" in str(info.annotation)
+            place = f"{prefix}{key}"
+            yield from ((f"[[{place}]]" if several else f"[{place}]", one) for one in inner)
+            yield from (found for one in inner for found in _tables(one, f"{place}."))
 
 
 def _choices(error: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from dicomnode.config.fields import IDENTITIES, AeTitle, ConfigTable, Identities, Network, Port
 from dicomnode.limits import GB, SHARE, Limits, machine_memory_bytes
+from dicomnode.logs import is_uid
 from dicomnode.network.association import Peer
 from dicomnode.network.identities import identity
 from dicomnode.network.tls import Security, TlsFiles
@@ -45,6 +46,11 @@ class CallerTable(ConfigTable):
         0, ge=0, description="give this caller's new associations a minute, or 0 for as many as any address"
     )
     tls: bool = Field(False, description="give true if this caller's report_to and move_to speak TLS")
+    on_conflict: Literal["hold", "newest"] = Field(
+        "hold",
+        description="give 'hold' to refuse other content under a known SOP Instance UID until a person decides, or "
+        "'newest' to let this caller replace it",
+    )
 
     @field_validator("query")
     @classmethod
@@ -107,12 +113,23 @@ class NodeTable(ConfigTable):
     receivers: int = Field(
         1, ge=1, le=16, description="give the number of receiving processes that share the port, 1 to 16"
     )
+    private_storage: tuple[str, ...] = Field(
+        (), description="give a list of private SOP Class UIDs that are kept and forwarded too, or omit the key"
+    )
     max_pdu_bytes: int = Field(
         1 << 20, ge=4096, le=1 << 20, description="give the largest PDU accepted, in bytes: 4096 to 1048576"
     )
     network_timeout_s: float = Field(
         60, gt=0, description="give the seconds of inactivity after which a caller is disconnected"
     )
+
+    @field_validator("private_storage")
+    @classmethod
+    def _uids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        odd = next((one for one in value if not is_uid(one)), None)
+        if odd is not None:
+            raise ValueError(f"{odd!r} is not a SOP Class UID: digits and dots, such as '1.3.12.2.1107.5.9.1'")
+        return value
 
     @field_validator("callers")
     @classmethod
@@ -178,6 +195,9 @@ class StorageTable(ConfigTable):
 
     quarantine_gb: float = Field(
         5.0, ge=0, description="give the size of the quarantine, in GB; the oldest refused objects go first"
+    )
+    replaced_days: float = Field(
+        30.0, ge=0, description="give the days to keep objects that were replaced or taken out of a study"
     )
     largest_object_gb: float = Field(
         4.0, gt=0, description="give the size, in GB, above which a received object is refused"

@@ -4,10 +4,12 @@ import re
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
+from pydicom.uid import UID
 
 from dicomnode.analysis.series import selection_rules
 from dicomnode.config.fields import PATTERNS, Patterns
 from dicomnode.config.remote import RemoteTable
+from dicomnode.network.find import STUDY_ROOT_FIND, STUDY_ROOT_GET, STUDY_ROOT_MOVE
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
@@ -43,3 +45,8 @@ class PriorsTable(RemoteTable):
         if value and _HOURS.fullmatch(value) is None:
             raise ValueError("is not a time range")
         return value
+
+    @property
+    def services(self) -> tuple[UID, ...]:
+        """Query, and the way of retrieval that is configured."""
+        return (STUDY_ROOT_FIND, STUDY_ROOT_MOVE if self.retrieve == "move" else STUDY_ROOT_GET)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
+from pydicom.uid import UID
 
 from dicomnode.config.fields import IDENTITIES, AeTitle, ConfigTable, File, Identities, Port
 from dicomnode.config.tls import TlsTable
@@ -71,6 +72,11 @@ class RemoteTable(ConfigTable):
         """Return the same with the paths of TLS made absolute against `folder`."""
         given = {key: getattr(self, key) for key in _FILES}
         return self.model_copy(update={key: folder / path for key, path in given.items() if path is not None})
+
+    @property
+    def services(self) -> tuple[UID, ...]:
+        """The SOP classes that the peer has to provide, besides C-ECHO."""
+        return ()
 
     @property
     def security(self) -> Security | None:

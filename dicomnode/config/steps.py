@@ -3,8 +3,10 @@
 from typing import ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
+from pydicom.uid import UID
 
 from dicomnode.config.remote import RemoteTable
+from dicomnode.network import mpps, ups
 
 
 class UpsTable(RemoteTable):
@@ -40,6 +42,11 @@ class UpsTable(RemoteTable):
             )
         return self
 
+    @property
+    def services(self) -> tuple[UID, ...]:
+        """Pull, and push where tasks are created."""
+        return (ups.PULL, ups.PUSH) if self.create else (ups.PULL,)
+
 
 class MppsTable(RemoteTable):
     """An MPPS provider (Modality Performed Procedure Step, PS3.4 annex F). Without this table none is used."""
@@ -49,3 +56,8 @@ class MppsTable(RemoteTable):
     every_s: float = Field(5, ge=0.2, description="give the interval between checks of the jobs, in seconds")
     timeout_s: float = Field(10, gt=0, le=120, description="give the seconds to wait for a response, up to 120")
     retry_for_s: float = Field(172_800, ge=0, description="give the seconds after which a refused step is dropped")
+
+    @property
+    def services(self) -> tuple[UID, ...]:
+        """The performed procedure step."""
+        return (mpps.MPPS,)

@@ -4,9 +4,11 @@ import zoneinfo
 from typing import ClassVar
 
 from pydantic import Field, field_validator
+from pydicom.uid import UID
 
 from dicomnode.config.fields import AeTitle
 from dicomnode.config.remote import RemoteTable
+from dicomnode.network.find import MODALITY_WORKLIST
 
 
 class WorklistTable(RemoteTable):
@@ -35,3 +37,8 @@ class WorklistTable(RemoteTable):
         if value and value not in zoneinfo.available_timezones():
             raise ValueError("is not a time zone known on this machine")
         return value
+
+    @property
+    def services(self) -> tuple[UID, ...]:
+        """The worklist's own query."""
+        return (MODALITY_WORKLIST,)

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pydicom
 from pydicom.dataset import Dataset
 
+from dicomnode.analysis.series import repeatable, values
+from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import Config, WorklistTable
 from dicomnode.context import worklist, worklist_query
 from dicomnode.errors import PeerError, PeerRejectedError
@@ -64,7 +65,7 @@ class Linkage:
     @property
     def order(self) -> Dataset | None:
         """The worklist item, undecoded."""
-        return find.read(self.content) if self.content else None
+        return _read(self.content) if self.content else None
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -72,6 +73,16 @@ class Linkage:
         if self.outcome == "not-found" and self.has_accession_number:
             return ()  # RISs drop orders that are done, and the reports name this one by its number
         return (_FLAG[self.outcome],) if self.outcome in _FLAG else ()
+
+
+def _read(content: bytes) -> Dataset:
+    """Return a worklist item without the values that no valid report can repeat: a RIS sends odd ones too."""
+    item = find.read(content)
+    values.settle(item)
+    for keyword in repeatable.keep(item):
+        log.warning("%s of a worklist item breaks its VR: the reports do not repeat it", keyword)
+        item.pop(keyword, None)
+    return item
 
 
 def match(study: Identity, orders: Sequence[Order]) -> Linkage:
@@ -114,7 +125,7 @@ def decide(config: Config, catalog: Catalog, image: Path, folder: Path) -> Linka
     before = _kept(folder)
     if before is not None:
         return before
-    linkage = _look_up(config.worklist, catalog, pydicom.dcmread(image, stop_before_pixels=True))
+    linkage = _look_up(config.worklist, catalog, read_source(image))
     kept = {**vars(linkage), "content": base64.b64encode(linkage.content).decode("ascii")}
     write_whole(folder / ORDER, json.dumps(kept).encode())
     return linkage

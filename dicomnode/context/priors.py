@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import pydicom
 from pydicom.dataset import Dataset
 
 from dicomnode import logs
-from dicomnode.analysis.series.content_rules import plain
+from dicomnode.analysis.series.headers import plain, read_source
 from dicomnode.config import Config, PriorsTable
 from dicomnode.context.prior_findings import newest_findings
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
@@ -230,14 +229,14 @@ def _want_for(config: Config, catalog: Catalog, method: str, study_uid: str) -> 
     if image is None:
         return []
     try:
-        before = _studied_at(pydicom.dcmread(image.path, stop_before_pixels=True))
+        before = _studied_at(read_source(Path(image.path)))
     except Exception as error:  # noqa: BLE001  (whatever a damaged header provokes: the analysis says so)
         logs.log_unexpected(log, error, "study %s: no priors are looked for", study_uid)
         return []
     if not _DAY.match(before):
         return []  # without its own date, nothing is earlier
     # Read once more: what has been looked at is decoded.
-    header = pydicom.dcmread(image.path, stop_before_pixels=True)
+    header = read_source(Path(image.path))
     coming, fetch = want(config, catalog, method, header, before, study_uid)
     catalog.await_priors(study_uid, coming)
     return fetch

@@ -47,11 +47,17 @@ def trusted_keys(table: AnalysisTable) -> "list[TrustedKey] | None":
     return [signature.read_key(path) for path in table.trusted_keys] if table.require_signed_bundles else None
 
 
-def method(table: AnalysisTable, segments: Segmenter | None = None) -> Method:
-    """All of it, with the segmenter that is at hand or else the configured one."""
+def method(table: AnalysisTable, segments: Segmenter | None = None, second: Segmenter | None = None) -> Method:
+    """All of it, with the segmenters that are at hand or else the configured ones."""
     filtered = extract.with_filters(table.radiomics_filters, table.radiomics_log_sigma_mm)
     settings = extract.with_preparation(filtered, table.radiomics_preparation) if table.radiomics else None
-    return Method(segments or segmenters.make(table), settings, model_bundle(table), table.selection.rules)
+    return Method(
+        segments or segmenters.make(table),
+        settings,
+        model_bundle(table),
+        table.selection.rules,
+        second=second or segmenters.make_second(table),
+    )
 
 
 def profiles(config: Config, default: Method) -> dict[str, Method]:
@@ -60,5 +66,7 @@ def profiles(config: Config, default: Method) -> dict[str, Method]:
     for name in dict.fromkeys(r.analyse for r in config.route if r.analyse not in (None, DEFAULT_PROFILE)):
         assert name is not None
         table = config.analysis_of(name)
-        made[name] = method(table, default.segmenter if segmenters.is_same(table, config.analysis) else None)
+        shared = segmenters.is_same(table, config.analysis)
+        same_second = segmenters.is_second_same(table, config.analysis)
+        made[name] = method(table, default.segmenter if shared else None, default.second if same_second else None)
     return made

@@ -4,9 +4,10 @@ A new one takes four steps: a class that fits `analysis.lungs.segmenter.Segmente
 `config.analysis.SegmenterName`; the keys that it alone reads in `config.analysis.SEGMENTER_KEYS`; its factory here.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from dicomnode import downloads
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
@@ -17,7 +18,9 @@ from dicomnode.errors import ConfigurationError, UsageError, WeightsError
 from dicomnode.models import lungmask_weights
 
 #: Keys that may decide on a segmenter whichever it is.
-_SHARED_KEYS = ("segmenter", "weights", "device")
+_SHARED_KEYS = ("weights", "device")
+#: "lungmask-" before it, it still is a DICOM short text with room for the version (LO, 64 characters).
+_LONGEST_NAME = 40
 
 
 class SegmenterFactory(Protocol):
@@ -38,9 +41,33 @@ def make(table: AnalysisTable) -> Segmenter:
     return SEGMENTERS[table.segmenter](table)
 
 
+def make_second(table: AnalysisTable) -> Segmenter | None:
+    """Make the segmenter that the first one is compared with; None where none is. Raises as `SegmenterFactory`."""
+    return SEGMENTERS[table.second_segmenter](table) if table.second_segmenter else None
+
+
+def first_choice(table: AnalysisTable) -> str:
+    """Say how to come from the segmenter without weights to lungmask's networks; "" where they serve already."""
+    if table.segmenter != "classical":
+        return ""
+    use = "set segmenter = 'lungmask' and lungmask_weights = 'R231'"
+    if lungmask_weights.find("R231").file in downloads.installed(table.weights):
+        return f"lungmask's network R231 is installed and the first choice: {use}"
+    return f"lungmask's network is the first choice: `dicomnode weights fetch R231`, then {use}"
+
+
 def is_same(one: AnalysisTable, other: AnalysisTable) -> bool:
     """Whether two tables have one segmenter: what it is made from agrees."""
-    keys = (*_SHARED_KEYS, *SEGMENTER_KEYS.get(one.segmenter, ()))
+    return one.segmenter == other.segmenter and _agree(one, other, one.segmenter)
+
+
+def is_second_same(one: AnalysisTable, other: AnalysisTable) -> bool:
+    """Whether two tables compare with one segmenter, or both with none."""
+    return one.second_segmenter == other.second_segmenter and _agree(one, other, one.second_segmenter)
+
+
+def _agree(one: AnalysisTable, other: AnalysisTable, name: SegmenterName | Literal[""]) -> bool:
+    keys = (*_SHARED_KEYS, *SEGMENTER_KEYS[name]) if name else ()
     return all(getattr(one, key) == getattr(other, key) for key in keys)
 
 
@@ -61,9 +88,10 @@ def _lungmask(table: AnalysisTable, /) -> Segmenter:
     return LungmaskSegmenter(
         lungs.path,
         lungs.sha256,
-        _model_name(lungs.path),
+        _model_name(lungs),
         device=table.device,
         lobe_weights=lobes,
+        step_mm=table.lungmask_step_mm,
     )
 
 
@@ -87,8 +115,9 @@ def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> 
         ) from None
 
 
-def _model_name(file: Path) -> str:
-    try:
-        return lungmask_weights.find(file.name).name
-    except UsageError:
-        return "R231"
+def _model_name(file: downloads.Installed) -> str:
+    """Return the name of published weights, of which the file's name holds the digest; of others the file's own."""
+    for known in lungmask_weights.KNOWN:
+        if file.sha256.lower().startswith(Path(known.file).stem.rpartition("-")[2]):
+            return known.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", file.path.stem)[:_LONGEST_NAME].strip("-") or "own"

@@ -139,6 +139,19 @@ def echo(destination: Peer) -> float:
     return time.perf_counter() - started
 
 
+def refused(destination: Peer, services: Sequence[UID]) -> list[UID]:
+    """Return those of the SOP classes that the peer does not accept; it is asked by an association alone.
+
+    Raises:
+        PeerError: no connection, transient rejection, no answer.
+        PeerRejectedError: the peer refused the association for good.
+    """
+    contexts = [build_context(service, list(_CONVERTIBLE)) for service in (VERIFICATION, *services)]
+    with associated(destination, contexts) as association:
+        accepted = {context.abstract_syntax for context in association.accepted_contexts}
+    return [service for service in services if service not in accepted]
+
+
 def send(destination: Peer, paths: Sequence[Path], on_result: Callable[[Path, Sent], None] | None = None) -> list[Sent]:
     """Store files at a peer, in their order, and return what the peer has stored.
 

@@ -160,7 +160,13 @@ def _judge_status(server: StowServer, answer: HttpAnswer, what: str) -> None:
     text = f"{server} answered {what} with HTTP status {status} ({_phrase(status)})"
     if status in _PASSING_STATUSES or answer.is_server_error:
         raise PeerError(f"{text}: temporarily unavailable")
-    cures = {401: "configure user and password, or token", 403: "allow this user to store", 404: "correct the url"}
+    refused = "it refused the user and password, or the token, that are configured: correct them"
+    asked = "it asks who we are: configure user and password, or token"
+    cures = {
+        401: refused if server.user or server.token else asked,
+        403: "allow this user to store",
+        404: "correct the url",
+    }
     cure = "correct the url: redirects are not followed" if answer.is_redirect else cures.get(status, "see its log")
     raise PeerRejectedError(f"{text}: {cure}")
 

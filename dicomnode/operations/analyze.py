@@ -81,7 +81,11 @@ def run(
         if covariates is not None:
             _check_known(covariates, given, how)
             how = replace(how, covariates=given)
-        analysis = analyse(files, how, lambda stage, _: bar.update(task, description=stage), before, memory_bytes)
+
+        def show(stage: str, share: float) -> None:
+            bar.update(task, description=f"{stage} {100 * share:.0f} %" if share else stage)
+
+        analysis = analyse(files, how, show, before, memory_bytes)
         if analysis.findings.status == "refused":
             findings = analysis.findings
             write_whole(out / FINDINGS, findings.to_json().encode())

@@ -1,9 +1,10 @@
 """`dicomnode check`: what would not work is found before the first study comes."""
 
 import errno
-import os
+import ipaddress
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from pathlib import Path
 from pydicom.datadict import dictionary_VM
 
 from dicomnode.config import Config
+from dicomnode.config.remote import RemoteTable
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolError
 from dicomnode.models import segmenters
 from dicomnode.models.build import model_bundle
 from dicomnode.network import association
 from dicomnode.network.certificates import inspect, read
+from dicomnode.network.find import STUDY_ROOT_FIND
 from dicomnode.network.tls import Security
 from dicomnode.operations import exposure
 from dicomnode.outbound.destinations import Destination, reach
@@ -63,6 +66,7 @@ def run(config: Config, *, deep: bool = False, file: Path | None = None) -> list
         _disk(config),
         _database(config),
         *_ports(config),
+        *_callers(config),
         *_tls(config),
         _segmenter(config),
         _bundle(config),
@@ -82,12 +86,21 @@ def _folders(config: Config) -> Iterator[Result]:
     for key in ("spool", "results", "state"):
         folder: Path = getattr(config.storage, key)
         nearest = next(p for p in (folder, *folder.parents) if p.exists())
-        ok = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+        ok = nearest.is_dir() and _takes_files(nearest)
         cure = f"{nearest} is not a folder that this user can write to: change its owner, or storage.{key}"
         yield Result(f"storage.{key}", ok, str(folder) if ok else cure)
     loose = [str(f) for f in config.private_folders if f.is_dir() and f.stat().st_mode & 0o077]
     cure = "other users may read patients' data there: chmod 0700, or start the node as the owner, which does that"
     yield Result("rights", not loose, f"{', '.join(loose)}: {cure}" if loose else "folders are this user's alone")
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether a file can be made there, which rights alone do not tell (a read-only mount). Leaves none behind."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _disk(config: Config) -> Result:
@@ -144,6 +157,19 @@ def _port(config: Config, port: int, key: str, security: Security | None) -> Res
     return Result(key, True, f"{node.host}:{port} is free")
 
 
+def _callers(config: Config) -> Iterator[Result]:
+    """Callers and listening address that do not meet."""
+    node = config.node
+    admitted = [ipaddress.ip_network(caller.address, strict=False) for caller in node.callers]
+    if exposure.is_beyond_this_machine(node.host):
+        if admitted and all(one.is_loopback for one in admitted):
+            text = f"{node.host} listens for other machines, and [[node.callers]] admits this one only: add the senders"
+            yield Result("callers", True, text, warning=True)
+    elif any(one.prefixlen and not one.is_loopback for one in admitted):
+        text = f"[[node.callers]] admits other machines, and {node.host} cannot be reached from them: see node.host"
+        yield Result("callers", True, text, warning=True)
+
+
 def _tls(config: Config) -> Iterator[Result]:
     for files in config.all_tls_files:
         found = inspect(files, datetime.now(UTC))
@@ -157,9 +183,12 @@ def _tls(config: Config) -> Iterator[Result]:
 def _segmenter(config: Config) -> Result:
     try:
         made = segmenters.make(config.analysis)
+        second = segmenters.make_second(config.analysis)
     except DicomnodeError as e:
         return Result("segmenter", False, str(e))
-    return Result("segmenter", True, f"{made.name}, version {made.version}")
+    compared = f", compared with {second.name}, version {second.version}" if second else ""
+    better = segmenters.first_choice(config.analysis)
+    return Result("segmenter", True, f"{made.name}, version {made.version}{compared}{better and f'. {better}'}")
 
 
 def _bundle(config: Config) -> Result:
@@ -224,13 +253,22 @@ def _against_the_registry(config: Config) -> str:
 def _peers(config: Config) -> Iterator[Result]:
     asked: dict[str, Destination] = {f"destination {d.name}": reach(d) for d in config.destination}
     asked |= {table.peer_name: DicomDestination(table.peer) for table in config.remotes}
+    services = {f"destination {d.name}": d.services for d in config.destination if isinstance(d, RemoteTable)}
+    services |= {table.peer_name: table.services for table in config.remotes}
+    if config.settle.count_at:
+        services[f"destination {config.settle.count_at}"] += (STUDY_ROOT_FIND,)
     for what, peer in asked.items():
         try:
             seconds = peer.echo()
+            needed = services.get(what, ())
+            lacks = association.refused(peer.peer, needed) if needed and isinstance(peer, DicomDestination) else []
         except DicomnodeError as e:
             yield Result(what, False, str(e))
-        else:
-            yield Result(what, True, f"answered {peer.answers} in {1000 * seconds:.0f} ms")
+            continue
+        text = f"answered {peer.answers} in {1000 * seconds:.0f} ms"
+        names = " and ".join(service.name for service in lacks)
+        cure = f"{text}, but does not accept {names}: allow this node's AE title to use it there"
+        yield Result(what, not lacks, cure if lacks else text)
 
 
 def _profiles(config: Config) -> Iterator[Result]:

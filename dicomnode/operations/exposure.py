@@ -39,7 +39,7 @@ def find(config: Config, file: Path | None = None) -> list[Exposure]:
 
 def _listening(config: Config) -> Iterator[Exposure]:
     node = config.node
-    if not _is_beyond_this_machine(node.host):
+    if not is_beyond_this_machine(node.host):
         return
     if not node.callers:
         yield Exposure(
@@ -66,8 +66,8 @@ def _takes_plain_dicom(config: Config) -> bool:
     return bool(getattr(config.node, "plain", True))
 
 
-def _is_beyond_this_machine(host: str) -> bool:
-    """Whether a listener there can be reached from elsewhere: a name that means nothing is taken for yes."""
+def is_beyond_this_machine(host: str) -> bool:
+    """Return whether a listener there can be reached from elsewhere: a name that means nothing is taken for yes."""
     try:
         found = {str(one[4][0]) for one in socket.getaddrinfo(host or "0.0.0.0", None)}  # noqa: S104
     except OSError:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -10,12 +11,12 @@ from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.operations.audited import note_command
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Delivery, Job, JobState, Routing, Study
+from dicomnode.store.records import ARRIVED, REJECTION, Delivery, Job, JobState, Routing, Study
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows.queue import Queue
 
 _ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored")
-_ARRIVED = ("delivered", "committed")
+_CONFLICTS = "SOP Instance UIDs received again with different content"
 
 
 def overview(config: Config, state: str | None, limit: int) -> list[dict[str, Any]]:
@@ -26,7 +27,7 @@ def overview(config: Config, state: str | None, limit: int) -> list[dict[str, An
     rows = []
     for job in catalog.jobs(state=cast("JobState | None", state), limit=limit):
         deliveries = catalog.deliveries(job.study_uid, job.generation)
-        done = sum(d.state in _ARRIVED for d in deliveries)
+        done = sum(d.state in ARRIVED for d in deliveries)
         study = _study(catalog, job.study_uid)
         rows.append(
             {
@@ -48,7 +49,7 @@ def _flags(catalog: Catalog, job: Job, deliveries: list[Delivery]) -> list[str]:
     conflicts = len(catalog.conflicts(job.study_uid))
     warnings = sum(d.text == "warning" for d in deliveries)
     return [
-        *([f"SOP Instance UIDs received again with different content: {conflicts} (quarantined)"] if conflicts else []),
+        *([f"{_CONFLICTS}: {conflicts} (quarantined: accept or reject)"] if conflicts else []),
         *([f"{warnings} objects stored with a warning"] if warnings else []),
         *(["prior scan, fetched for comparison"] if catalog.is_prior(job.study_uid) else []),
     ]
@@ -79,7 +80,14 @@ def details(config: Config, study_uid: str, generation: int | None) -> dict[str,
             {"sop_instance_uid": c.sop_instance_uid, "sha256": c.sha256, "received": _text(c.received_at)}
             for c in catalog.conflicts(study_uid)
         ],
+        "corrections": _corrections(catalog, study_uid),
     }
+
+
+def _corrections(catalog: Catalog, study_uid: str) -> list[dict[str, Any]]:
+    """Return a row for each decision: what one person or caller decided at one time is one."""
+    alike = Counter((c.action, c.who, _text(c.at)) for c in catalog.corrections(study_uid))
+    return [{"action": action, "objects": n, "who": who, "at": at} for (action, who, at), n in alike.items()]
 
 
 def _deliveries(deliveries: list[Delivery]) -> list[dict[str, Any]]:
@@ -149,7 +157,7 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
     if job.state not in _ENDED:
         raise UsageError(f"the job is {job.state}: only an ended job can be retried ({', '.join(_ENDED)})")
     if not _study(catalog, study_uid).instances:
-        raise UsageError("the study was delivered and its images were removed to free space: send it again")
+        raise UsageError("the study has no images here (removed to free space, or dropped): send it again")
     note_command(config, "jobs retry", {"generation": str(job.generation)}, study_uid)
     lost = [d for d in catalog.deliveries(study_uid, job.generation) if d.state in ("failed", "rejected")]
     for d in lost:
@@ -162,6 +170,8 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
             queue.deliver(study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
             names = sorted({d.destination for d in lost})
             return f"{len(lost)} deliveries to {', '.join(names)} queued again"
+        if _is_out(catalog, job):
+            return _next_version(catalog, queue, job)
         if not config.routes_studies:
             catalog.forget_routing(study_uid, job.generation)
         catalog.set_state(study_uid, job.generation, "queued", "retried manually", now=time.time())
@@ -170,12 +180,24 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
         queue.close()
 
 
+def _is_out(catalog: Catalog, job: Job) -> bool:
+    """Whether a destination holds a result of this job: another one must be told from it."""
+    return any(d.kind == "results" and d.state in ARRIVED for d in catalog.deliveries(job.study_uid, job.generation))
+
+
+def _next_version(catalog: Catalog, queue: Queue, job: Job) -> str:
+    made = catalog.open_generation(job.study_uid, job.generation, "retried manually", now=time.time())
+    if made is None:
+        raise UsageError("the study is receiving, or has just settled anew: its next generation comes by itself")
+    return f"queued as generation {made}: {queue.enqueue(job.study_uid, made)}"
+
+
 def _made(config: Config, catalog: Catalog, job: Job) -> JobState | None:
     """Return the state of a job of which only deliveries were lost; None if its result itself was not made."""
     noted = catalog.routing(job.study_uid, job.generation)
     if noted is not None and json.loads(noted.decision)["action"]["analyse"] is None:
         return "routed"
-    planned = {d.object for d in catalog.deliveries(job.study_uid, job.generation) if d.kind == "results"}
+    planned = {d.object for d in catalog.deliveries(job.study_uid, job.generation) if d.kind == "results"} - {REJECTION}
     if planned:
         return "refused" if planned == {"refusal"} else "analysed"
     findings = results_folder(config.storage.results, job.study_uid, job.generation) / FINDINGS
@@ -195,7 +217,9 @@ def release(config: Config, study_uid: str) -> str:
         raise UsageError(f"the job is {job.state}: only a held job can be released")
     note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid)
     if not catalog.release_held(study_uid, job.generation, now=time.time()):
-        raise UsageError(f"not held by a rule: {job.reason}; correct the images at their source and send them again")
+        raise UsageError(
+            f"not held by a rule: {job.reason}; see `dicomnode jobs show`, then accept, reject or drop what is wrong"
+        )
     catalog.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
     queue = Queue(config)
     try:

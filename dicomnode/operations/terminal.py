@@ -47,11 +47,13 @@ def _print_numbers(console: Console, findings: Findings) -> None:
         ("SD, HU", "sd_hu"),
         ("15th percentile, HU", "p15_hu"),
         ("HAA (-600 to -250 HU), %", "haa_percent"),
+        ("dense (above -250 HU), %", "dense_percent"),
         ("LAA-950 (below -950 HU), %", "laa950_percent"),
     )
     for label, name in rows:
-        values = [findings.quantities.get(region) for region in ("lungs", "right", "left")]
-        table.add_row(label, *("-" if q is None else f"{getattr(q, name):.1f}" for q in values))
+        measured = [findings.quantities.get(region) for region in ("lungs", "right", "left")]
+        values = [None if q is None else getattr(q, name) for q in measured]
+        table.add_row(label, *("-" if value is None else f"{value:.1f}" for value in values))
     console.print(table)
     parts = (
         ("upper, middle, lower third", ("upper_third", "middle_third", "lower_third")),

@@ -7,10 +7,12 @@ again, and `Catalog.record` calls it «same» or, if only the file had come abou
 | status | when (PS3.4 table B.2-1, PS3.7 annex C) | bytes kept |
 |---|---|---|
 | 0x0000 | safe on disk and recorded, also when it was here before | spool |
+| 0x0000 | a result of ours comes back from where it was sent | no: it lies among the results |
 | 0xA700 out of resources | free space below the mark, disk or the catalogue failed; it is too large | no |
 | 0xA900 does not match SOP class | class or instance UID of dataset, request and context differ | quarantine |
 | 0xC000 cannot understand | the header cannot be parsed, or lacks a UID, or a UID is none | quarantine |
-| 0xC001 cannot understand | another content has this SOP Instance UID; the first is kept, never replaced | quarantine |
+| 0x0000 | another content has this SOP Instance UID, and a decision lets it take its place (`corrections`) | spool |
+| 0xC001 cannot understand | another content has this SOP Instance UID: the first stands until a decision | quarantine |
 
 The quarantine has an end (`reception.quarantine`). A UID is digits and dots of at most 64 characters; what is none is
 quoted nowhere.
@@ -31,6 +33,7 @@ from dicomnode.errors import SpoolError
 from dicomnode.logs import is_uid
 from dicomnode.network.commands import StoreAnswer, StoreRequest
 from dicomnode.network.file_meta import encode
+from dicomnode.reception.corrections import replace_known
 from dicomnode.reception.header import HeaderError, InstanceHeader, InvalidUidError, parse
 from dicomnode.reception.quarantine import Quarantine
 from dicomnode.store.catalog.catalog import Catalog
@@ -65,11 +68,14 @@ class Reception:
         largest: int,
         has_space: Callable[[], bool],
         association_id: Callable[[], int],
+        replacing: str = "",
     ) -> None:
         """Begin an object; `sop_class_uid` and `transfer_syntax` are those of the presentation context.
 
-        More than `largest` bytes are refused. `association_id` is asked once there is something to record.
+        More than `largest` bytes are refused. `association_id` is asked once there is something to record. `replacing`
+        names the caller where its objects replace others of the same UID; else they do not.
         """
+        self._replacing = replacing
         self._request, self._sop_class, self._syntax = request, sop_class_uid, transfer_syntax
         self._spool, self._catalog, self._association_id = spool, catalog, association_id
         self._quarantine, self._largest, self._has_space = quarantine, largest, has_space
@@ -143,12 +149,21 @@ class Reception:
         if (header.sop_class_uid, header.sop_instance_uid) != named or named[0] != self._sop_class:
             text = "SOP class or instance UID of dataset, request and context differ"
             return self._refuse(incoming, DOES_NOT_MATCH, "uid-mismatch", text)
+        if header.is_own and self._catalog.is_planned(header.study_uid, header.sop_instance_uid):
+            # A PACS that routes everything sends our results back: we have them, and they are no new images.
+            log.info("our own result %s came back: it is not stored again", header.sop_instance_uid)
+            incoming.discard()
+            return StoreAnswer(SUCCESS)
+        return self._keep(incoming, header)
+
+    def _keep(self, incoming: Incoming, header: InstanceHeader) -> StoreAnswer:
         stored = self._spool.keep(incoming, header.study_uid, header.series_uid, header.sop_instance_uid)
         instance = _instance(header, stored, self._association_id(), self._catalog.patient_key)
         if self._catalog.record(instance) != "conflict":
             # Housekeeping may have moved an old study away between file and record: then the sender has to try again.
             return StoreAnswer(SUCCESS) if stored.path.exists() else StoreAnswer(OUT_OF_RESOURCES, "try again")
-        if self._is_resend(instance):
+        replacing = self._replacing
+        if self._is_resend(instance) or replace_known(self._spool, self._catalog, instance, replacing):
             return StoreAnswer(SUCCESS)
         self._catalog.note_conflict(instance)
         text = f"SOP Instance UID {logs.uid(header.sop_instance_uid)} is already stored with different content"

@@ -20,6 +20,8 @@ _IMAGE_TYPE = 0x00080008
 _SOP_CLASS_UID = 0x00080016
 _SOP_INSTANCE_UID = 0x00080018
 _MODALITY = 0x00080060
+_MANUFACTURER = 0x00080070
+_MODEL = 0x00081090
 _PATIENT_ID = 0x00100020
 _ISSUER_OF_PATIENT_ID = 0x00100021
 _STUDY_INSTANCE_UID = 0x0020000D
@@ -28,7 +30,7 @@ _IMAGE_POSITION = 0x00200032
 _IMAGE_ORIENTATION = 0x00200037
 _WANTED = frozenset((
     _IMAGE_TYPE, _SOP_CLASS_UID, _SOP_INSTANCE_UID, _MODALITY, _PATIENT_ID, _ISSUER_OF_PATIENT_ID, _STUDY_INSTANCE_UID,
-    _SERIES_INSTANCE_UID, _IMAGE_POSITION, _IMAGE_ORIENTATION,
+    _SERIES_INSTANCE_UID, _IMAGE_POSITION, _IMAGE_ORIENTATION, _MANUFACTURER, _MODEL,
 ))  # fmt: skip
 
 #: What stands in front of the pixels is shorter, but for very long sequences.
@@ -39,6 +41,8 @@ _ELEMENT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<L")
 _LONGEST_MODALITY, _LONGEST_IMAGE_TYPE = 16, 1024
 
 
+#: What our own objects state as manufacturer and model (`report.context`, which a receiver does not load).
+OWN = ("dicomnode", "dicomnode chest CT")
 _LARGEST_COSINE = 2.0  # 1 and what rounding adds
 
 
@@ -48,7 +52,10 @@ class InvalidUidError(HeaderError):
 
 @dataclass(frozen=True)
 class InstanceHeader:
-    """Identity and position of one instance; see `store.records.Instance` for the fields' meaning."""
+    """Identity and position of one instance; see `store.records.Instance` for the fields' meaning.
+
+    `is_own`: it says that a dicomnode made it.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -59,6 +66,7 @@ class InstanceHeader:
     image_type: str
     orientation: str
     slice_position: float | None
+    is_own: bool = False
 
     def require_uids(self) -> None:
         """Check what must name an object, its series and its study.
@@ -100,6 +108,7 @@ def parse(dataset: bytes | BinaryIO, transfer_syntax: UID) -> InstanceHeader:
         image_type=_text(values.get(_IMAGE_TYPE))[:_LONGEST_IMAGE_TYPE],
         orientation=orientation,
         slice_position=slice_position,
+        is_own=(_text(values.get(_MANUFACTURER)), _text(values.get(_MODEL))) == OWN,
     )
 
 

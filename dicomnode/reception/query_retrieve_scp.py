@@ -32,7 +32,6 @@ from pynetdicom.presentation import PresentationContext, build_context
 from dicomnode import logs
 from dicomnode.audit.messages import AuditPeer
 from dicomnode.errors import SpoolError
-from dicomnode.network import contexts
 from dicomnode.network.association import Peer, connect
 from dicomnode.network.scan import HeaderError, Walk
 from dicomnode.reception import audited, query_model
@@ -54,12 +53,11 @@ _LONGEST_IDENTIFIER, _MOST_ELEMENTS = 1 << 20, 1000
 Result = tuple[int, Dataset | None]
 
 
-def offered() -> list[PresentationContext]:
-    """Return the contexts of a caller that may query, those of the receiver included.
+def offered(storage: list[PresentationContext]) -> list[PresentationContext]:
+    """Return the contexts of a caller that may query, those of `storage` included.
 
     In the storage contexts it may be SCP as well: C-GET brings the objects on the same association.
     """
-    storage = contexts.accepted()
     for context in storage:
         context.scu_role = context.scp_role = True
     roots = [uid for root in (PATIENT_ROOT, STUDY_ROOT) for uid in root]

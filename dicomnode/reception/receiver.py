@@ -56,6 +56,8 @@ _WHY = {
     _TEMPORARY_CONGESTION: "too many associations a minute",
     _LOCAL_LIMIT_EXCEEDED: "local limit exceeded",
 }
+#: Refused presentation contexts that a line of the log names.
+_MOST_NAMED = 20
 _POLL_S = 0.05
 #: Associations that were aborted end within this, and so does a report under way, or they are left to the next start.
 _ENDING_S = 2.0
@@ -67,6 +69,7 @@ class PermittedCaller:
 
     `max_associations` at once and `per_minute` new ones; 0: as its address may have.
     `certificates`: its certificate has to show one of these.
+    `replaces`: its objects take the place of others with the same SOP Instance UID.
     """
 
     ae_title: str
@@ -74,6 +77,7 @@ class PermittedCaller:
     certificates: tuple[CertificateIdentity, ...] = ()
     max_associations: int = 0
     per_minute: int = 0
+    replaces: bool = False
 
     def admits(self, ae_title: str, address: str, shown: frozenset[CertificateIdentity] = frozenset()) -> bool:
         """Say whether this caller is meant; an AE title is no authentication: with an address, it does not suffice."""
@@ -123,6 +127,7 @@ class ReceiverSettings:
         queriers: who may query and retrieve; empty = nobody.
         move_to: peers that C-MOVE may send to.
         results: the folder of the results, which queries find beside the images.
+        private_storage: SOP Class UIDs outside the standard that are stored too.
     """
 
     ae_title: str
@@ -145,6 +150,7 @@ class ReceiverSettings:
     queriers: tuple[PermittedCaller, ...] = ()
     move_to: tuple[Peer, ...] = ()
     results: Path | None = None
+    private_storage: tuple[str, ...] = ()
     more_ae_titles: tuple[str, ...] = ()
     plain: bool = True
     tls_port: int | None = None
@@ -181,6 +187,7 @@ class Receiver:
         self._servers: list[DicomServer] = []
         self._entity = _entity(settings)
         self._reports = Reports(catalog, settings.report_to)
+        self._counting, self._refused_contexts = threading.Lock(), 0
 
     def start(self) -> int:
         """Listen; returns the port, that without TLS if there are two (`ports`).
@@ -221,7 +228,7 @@ class Receiver:
                 self._entity,
                 (settings.host or "0.0.0.0", port),  # noqa: S104 - "" says: every address
                 settings.ae_title,
-                [*contexts.accepted(), commitment.context()],
+                [],  # each association is given the contexts that it asks for (`_negotiate`)
                 open_timeout_s=settings.acse_timeout_s,
                 network_timeout_s=settings.network_timeout_s,
                 waiting=settings.max_associations + _MORE_WAITING,
@@ -282,10 +289,30 @@ class Receiver:
             return
         if isinstance(association._server, DicomServer):
             association._server.settle(association)
+        self._negotiate(association)
+
+    def _negotiate(self, association: Association) -> None:
+        """Set what an association may negotiate; name once what of its request is refused.
+
+        A sender whose object may not be sent often leaves out the rest of the study too, and says so to nobody.
+        """
+        requested = _request(association).presentation_context_definition_list
         calling, address = _request(association).calling_ae_title, association.requestor.address
+        asked = [str(one.abstract_syntax) for one in requested]
+        offered = contexts.negotiable(asked, self._settings.private_storage)
         if admitting(self._settings.queriers, calling, address, _shown(association)) is not None:
-            # Everybody else is spared the contexts' price, and refused what he may not have.
-            association.acceptor.supported_contexts = [*query_retrieve_scp.offered(), commitment.context()]
+            offered = query_retrieve_scp.offered(offered)
+        offered.append(commitment.context())
+        association.acceptor.supported_contexts = offered
+        refused = contexts.refusals(requested, offered)
+        if refused:
+            with self._counting:
+                self._refused_contexts += len(refused)
+                so_far = self._refused_contexts
+            log.warning(
+                "%s at %s offers %d SOP classes that are not taken (%d since the start): %s",
+                logs.printable(calling.strip()), address, len(refused), so_far, "; ".join(refused[:_MOST_NAMED]),
+            )  # fmt: skip
 
     def _rejection(self, association: Association) -> Rejection | None:
         request, address = _request(association), association.requestor.address
@@ -373,7 +400,16 @@ class Receiver:
             largest=self._settings.largest_object_bytes,
             has_space=self._has_space,
             association_id=lambda: self._association_id(association),
+            replacing=self._replacing(association),
         )
+
+    def _replacing(self, association: Association) -> str:
+        """Name the caller if its objects replace what has their UIDs; else ""."""
+        calling, address = _request(association).calling_ae_title, association.requestor.address
+        caller = admitting(self._settings.callers, calling, address, _shown(association))
+        if caller is None or not caller.replaces:
+            return ""
+        return f"caller {logs.printable(calling.strip())} at {address}"
 
 
 def _request(association: Association) -> A_ASSOCIATE:

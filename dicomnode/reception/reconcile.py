@@ -2,7 +2,8 @@
 
 A file that the catalogue does not know was complete when its receiver died before it was recorded, or its row was
 among the last that a power cut has taken (`recording`). It is recorded as if it had come now. A row whose file is gone
-cannot be mended here: it is counted and named, and a resend of the image puts the file back.
+cannot be mended here: it is counted and named, and a resend of the image puts the file back. A file that a decision has
+put out of use (`corrections`) moves to where such files lie.
 """
 
 import logging
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from dicomnode import logs
+from dicomnode.reception.corrections import put_away
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.store.sameness import same_content
@@ -79,6 +81,15 @@ def all_instances(catalog: Catalog) -> Iterator[Instance]:
         after = page[-1].sop_instance_uid
 
 
+def _is_replaced(catalog: Catalog, instance: Instance, path: Path) -> bool:
+    """Whether a decision has put this version out of use, and a crash has left its file where it was.
+
+    What is younger than the decision has come again since.
+    """
+    decided = [c.at for c in catalog.corrections_of(instance.sop_instance_uid) if c.sha256 == instance.sha256]
+    return bool(decided) and path.stat().st_mtime <= max(decided)
+
+
 def _adopt(
     spool: Spool, catalog: Catalog, path: Path, read: Callable[[Path], Instance]
 ) -> Literal["adopted", "known", "bad"]:
@@ -91,6 +102,9 @@ def _adopt(
         held = catalog.held_instance(instance.sop_instance_uid)
         if held is not None and Path(held.path) == path:
             return "known"  # recorded in between, or under a name that is no plain UID
+        if _is_replaced(catalog, instance, path):
+            put_away(spool, catalog, [replace(instance, path=str(path))], time.time())
+            return "known"
         if catalog.record(instance) != "conflict":
             return "adopted"
         if held is not None and same_content(Path(held.path), path):

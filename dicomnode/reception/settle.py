@@ -57,6 +57,12 @@ def decide(study: StudyIntake, now: float, rule: SettleRule) -> SettleDecision:
     return SettleDecision(False, "released and complete, waiting for more", due)
 
 
+def is_broken_off(study: StudyIntake) -> bool:
+    """Whether the association that came last was aborted or lost: more may have followed."""
+    last = max(study.bringers, key=lambda one: one.last_seen, default=None)
+    return last is not None and last.closed in ("aborted", "lost")
+
+
 def _closed_at(bringer: Bringer) -> float:
     return bringer.last_seen if bringer.closed_at is None else bringer.closed_at
 

@@ -52,8 +52,10 @@ def read_instance(path: Path) -> Instance:
         header = parse(dataset, read_file_meta_info(path).TransferSyntaxUID)
     except (OSError, InvalidDicomError, AttributeError) as error:
         raise ValueError(f"the file cannot be read ({type(error).__name__})") from error
+    facts = asdict(header)
+    del facts["is_own"]
     return Instance(
-        **asdict(header),
+        **facts,
         path=str(path),
         sha256=hashlib.sha256(dataset).hexdigest(),
         size=len(content),

@@ -11,12 +11,13 @@ from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.analysis.measures.change import latest_before
 from dicomnode.analysis.pipeline import Analysis
 from dicomnode.analysis.risk.predict import predict
+from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import RegistryTable
 from dicomnode.errors import DicomnodeError
 from dicomnode.registry import rows
 from dicomnode.registry.key import load_pseudonyms
 from dicomnode.registry_format.identity import one_patient
-from dicomnode.registry_format.volumes import volume_name, write_volume
+from dicomnode.registry_format.volumes import is_volume, volume_name, write_volume
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.patient_key import unkeyed
 
@@ -53,17 +54,59 @@ def keep(
     series = analysis.findings.series
     assert series is not None
     try:
-        return _keep(table, catalog, analysis, _shadow_risk(analysis, priors, shadow), now)
+        kept = _keep(table, catalog, analysis, _shadow_risk(analysis, priors, shadow), now)
     except Exception as error:  # noqa: BLE001  (the analysis is done: its result goes out, whatever happens here)
         _tell(error, "study %s not recorded in the registry", series.study_uid)
         return False
+    if not kept:
+        withdraw(table, catalog, series.study_uid)  # an earlier generation may have been somebody else's
+    return kept
+
+
+def keep_corrected(table: RegistryTable, catalog: Catalog, findings: Findings, image: Path, *, now: float) -> bool:
+    """Note a scan whose patient or study was corrected while its images stayed: its measurements and voxels stand.
+
+    Args:
+        table: the configuration's.
+        catalog: the catalogue.
+        findings: of the corrected scan.
+        image: any of its images.
+        now: UTC seconds since 1970.
+
+    Returns:
+        Whether the scan is in the registry.
+    """
+    if not table.record:
+        return False
+    assert findings.series is not None
+    try:
+        analysis = Analysis(findings, (read_source(image),))
+        if _keep(table, catalog, analysis, None, now):
+            return True
+    except Exception as error:  # noqa: BLE001  (as above)
+        _tell(error, "study %s not recorded in the registry", findings.series.study_uid)
+    withdraw(table, catalog, findings.series.study_uid)  # else it would stay another patient's
+    return False
+
+
+def withdraw(table: RegistryTable, catalog: Catalog, study_uid: str) -> None:
+    """Take a scan out of the registry, whose study has no result any more, or whose patient nobody can tell."""
+    if not table.record:
+        return
+    try:
+        names = load_pseudonyms(table.folder)
+        volume = catalog.withdraw_scan(names.scan(study_uid))
+        if volume and is_volume(Path(volume)):
+            Path(volume).unlink(missing_ok=True)
+    except Exception as error:  # noqa: BLE001  (as above)
+        _tell(error, "study %s not taken out of the registry", study_uid)
 
 
 def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Risk | None, now: float) -> bool:
     findings = analysis.findings
     assert findings.series is not None
     study_uid = findings.series.study_uid
-    instances = catalog.instances(study_uid)
+    instances = [i for i in catalog.instances(study_uid) if not i.is_note]
     keyed = one_patient({i.patient_hash for i in instances})
     if keyed is None:
         # Under one pseudonym, the scans of many would be one patient's.
@@ -85,8 +128,7 @@ def _keep(table: RegistryTable, catalog: Catalog, analysis: Analysis, shadow: Ri
     # The row first: where the patient was forgotten, no voxel is written.
     if not catalog.put_scan(row, rows.risks(row, findings.risk, shadow, now)):
         return False
-    if path is not None:
-        assert analysis.volume is not None, "only of an analysed study"
+    if path is not None and analysis.volume is not None:  # of a corrected scan the volume is there
         assert analysis.labels is not None
         write_volume(path, analysis.volume, analysis.labels)
     return True

@@ -26,18 +26,29 @@ def count_patients(hashes: Collection[str]) -> int:
     """Count the patients that the hashes of one study's instances name.
 
     Patients differ by their ID, or by two issuers of it; within a study, objects of other systems may lack the issuer,
-    and that alone makes no second patient.
+    and that alone makes no second patient. Nor does one without a Patient ID: it names nobody.
     """
-    ids = {one[:PATIENT_ID_DIGITS] for one in hashes}
-    issuers = {one[PATIENT_ID_DIGITS:] for one in hashes} - {""}
+    named = _named(hashes) or hashes
+    ids = {one[:PATIENT_ID_DIGITS] for one in named}
+    issuers = {one[PATIENT_ID_DIGITS:] for one in named} - {""}
     return max(len(ids), len(issuers))
 
 
 def one_patient(hashes: Collection[str]) -> str | None:
     """Tell whose a study is, by the hashes of its instances; None where that is in doubt or no ID is given."""
-    if count_patients(hashes) != 1 or any(one.startswith(NO_PATIENT_ID) for one in hashes):
+    named = _named(hashes)
+    if not named or count_patients(named) != 1:
         return None
-    return max(hashes, key=len)
+    return max(named, key=len)
+
+
+def lacks_patient_id(hashes: Collection[str]) -> bool:
+    """Say whether some instances of a study name its patient and others name nobody."""
+    return 0 < len(_named(hashes)) < len(hashes)
+
+
+def _named(hashes: Collection[str]) -> list[str]:
+    return [one for one in hashes if not one.startswith(NO_PATIENT_ID)]
 
 
 def _half(value: bytes) -> str:

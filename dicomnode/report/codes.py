@@ -62,6 +62,13 @@ PARTIALLY_SUCCEEDED = Code("111223", "DCM", "Partially Succeeded")
 FAILED = Code("111224", "DCM", "Failed")
 NOT_ATTEMPTED = Code("111225", "DCM", "Not Attempted")
 
+#: Titles of rejection notes (CID 7010), by code value.
+REJECTIONS: Final[Mapping[str, Code]] = {
+    "113001": Code("113001", "DCM", "Rejected for Quality Reasons"),
+    "113037": Code("113037", "DCM", "Rejected for Patient Safety Reasons"),
+    "113039": Code("113039", "DCM", "Data Retention Policy Expired"),
+}
+
 
 def _private(value: str, meaning: str) -> Code:
     return Code(value, SCHEME, meaning)
@@ -72,6 +79,8 @@ PERCENTILE_15 = _private("ATTP15", "Attenuation, 15th percentile of the region's
 PERCENTILE_85 = _private("ATTP85", "Attenuation, 85th percentile of the region's voxels")
 PERCENTILE_95 = _private("ATTP95", "Attenuation, 95th percentile of the region's voxels")
 HIGH_ATTENUATION = _private("HAA600_250", "Percent of lung volume between -600 and -250 HU")
+DENSE = _private("DENSE_250", "Percent of lung volume above -250 HU")
+LEFT_OUT = _private("LEFTOUT", "Volume within the hull of the lungs that the mask leaves out")
 LOW_ATTENUATION = _private("LAA950", "Percent of lung volume below -950 HU")
 # The part of the lungs is within the concept: a measurement group must refer to a segment (TID 1411), and these parts
 # have none.
@@ -168,6 +177,8 @@ PRIVATE = (
     PERCENTILE_85,
     PERCENTILE_95,
     HIGH_ATTENUATION,
+    DENSE,
+    LEFT_OUT,
     LOW_ATTENUATION,
     *REGIONAL_HIGH_ATTENUATION.values(),
     *REGIONAL_LOW_ATTENUATION.values(),

@@ -23,6 +23,7 @@ class Context:
         station_name: this node's name (VR SH, at most 16 characters), or empty.
         institution: where this node stands (VR LO), or empty.
         previous: the findings of the earlier result that this one replaces. The reports name it as predecessor.
+        version: counts the results of this study that a destination was given, this one included, from 1.
         highest_series_number: of the study's images; ours follow it.
         order: the worklist's item of this study, undecoded, where the images do not say which order they answer.
 
@@ -38,6 +39,7 @@ class Context:
     previous: Findings | None = None
     order: Dataset | None = None
     highest_series_number: int = 0
+    version: int = 1
 
     def __post_init__(self) -> None:
         if self.created.utcoffset() is None:
@@ -70,3 +72,4 @@ MEASUREMENTS = Kind("measurements", 9002, "Measures")
 RISK = Kind("risk", 9003, "Risk")
 SUMMARY = Kind("summary", 9004, "Summary")
 REFUSAL = Kind("refusal", 9005, "Refused")
+REJECTION = Kind("rejection", 9006, "Rejected")

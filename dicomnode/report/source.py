@@ -62,7 +62,7 @@ def placeholder(header: Dataset, frame_of_reference_uid: str | None = None) -> D
     """
     bare = Dataset()
     for keyword in GEOMETRY:
-        if keyword in header:
+        if keyword in header and not header[keyword].is_empty:
             bare[keyword] = header[keyword]
     for keyword in TYPE_2:
         setattr(bare, keyword, None)

@@ -21,7 +21,7 @@ def finish(dataset: Dataset, kind: Kind, header: Dataset, findings: Findings, co
     Images take the order from the source's Request Attributes Sequence; structured reports have Referenced Request
     Sequence instead (`source.requests`).
     """
-    dataset.SeriesDescription = describe(kind.label, findings)
+    dataset.SeriesDescription = describe(kind.label, findings, context.version)
     dataset.SeriesNumber = kind.number_after(context.highest_series_number)
     _equipment(dataset, context)
     contribution = Dataset()
@@ -32,7 +32,7 @@ def finish(dataset: Dataset, kind: Kind, header: Dataset, findings: Findings, co
     dataset.ContributingEquipmentSequence = [contribution]
     _times(dataset, header, context)
     _require_ascii(dataset)
-    source.carry_over(header, dataset, extra=() if dataset.Modality == "SR" else ("RequestAttributesSequence",))
+    source.carry_over(header, dataset, extra=() if dataset.Modality in ("SR", "KO") else ("RequestAttributesSequence",))
     if context.order is not None:
         source.add_accession_number(dataset, context.order)
 

@@ -10,6 +10,8 @@ LIMITS = (
     "Not a medical device. Computed automatically from one CT series, without human review. "
     "Not validated outside systemic sclerosis."
 )
+#: Versions from here on have too many digits to name two of them beside the demonstration's warning.
+_LONG_VERSION = 100
 
 _SPELT = str.maketrans(
     {
@@ -51,9 +53,16 @@ def is_demo(findings: Findings) -> bool:
     return findings.risk is not None and findings.risk.intended_use == "synthetic-demo"
 
 
-def describe(label: str, findings: Findings) -> str:
-    """Return what a list of series shows, at most 64 characters (VR LO) for labels of at most 8."""
-    return f"{label}: {DEMO}, research use only" if is_demo(findings) else f"{label}: research use only"
+def describe(label: str, findings: Findings, version: int = 1) -> str:
+    """Return what a list of series shows, at most 64 characters (VR LO) for labels of at most 8.
+
+    A later version says which one it replaces.
+    """
+    number, older = (f"v{version}", f"v{version - 1}") if version < _LONG_VERSION else ("new", "old")
+    name = label if version == 1 else f"{label} {number}, replaces {older}"
+    if not is_demo(findings):
+        return f"{name}: research use only"
+    return f"{name}: {DEMO}, research use only" if version == 1 else f"{name}: {DEMO}"
 
 
 def warnings(findings: Findings) -> tuple[str, ...]:

@@ -20,7 +20,10 @@ from pydicom import Dataset
 import dicomnode
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.pipeline import Analysis, with_encode_time
+from dicomnode.analysis.series import repeatable
+from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import ObjectName
+from dicomnode.errors import RefusedError
 from dicomnode.files import make_folder, write_whole
 from dicomnode.report import gc_pause, segmentation
 from dicomnode.report.context import Context
@@ -42,7 +45,10 @@ class ResultObject:
 
 @dataclass(frozen=True)
 class AnalysisCheckpoint:
-    """What encoding needs of an analysis: small enough to keep on disk between the two steps of the workflow."""
+    """What encoding needs of an analysis: small enough to keep on disk.
+
+    For the next step of the workflow, and for results that are encoded anew because patient or study were corrected.
+    """
 
     findings: Findings
     sources: tuple[Path, ...]
@@ -89,11 +95,6 @@ class AnalysisCheckpoint:
             lobes,
         )
 
-    def discard(self, folder: Path) -> None:
-        """Remove what only the checkpoint needed; the findings stay."""
-        for name in (LABELS, VIEWS, SOURCES):
-            (folder / name).unlink(missing_ok=True)
-
 
 def context(
     made_at: float,
@@ -101,6 +102,7 @@ def context(
     previous: Findings | None = None,
     order: Dataset | None = None,
     highest_series_number: int = 0,
+    version: int = 1,
 ) -> Context:
     """Return the circumstances of a result that was made (or first asked for) at `made_at`, seconds since 1970."""
     return Context(
@@ -111,6 +113,7 @@ def context(
         previous=previous,
         order=order,
         highest_series_number=highest_series_number,
+        version=version,
     )
 
 
@@ -122,7 +125,7 @@ def source_image(folder: Path, received: Sequence[Instance]) -> Path | None:
     sources = folder / SOURCES
     if sources.exists():
         return Path(json.loads(sources.read_text("utf-8"))[0])
-    return Path(received[0].path) if received else None
+    return Path(min(received, key=lambda one: one.is_note).path) if received else None
 
 
 @gc_pause.put_off()
@@ -133,7 +136,7 @@ def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tu
     """
     start = time.perf_counter()
     findings = checkpoint.findings
-    headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in checkpoint.sources]
+    headers = [read_source(p) for p in checkpoint.sources]
     seg = segmentation.encode(headers, checkpoint.labels_in_source, findings, context, checkpoint.lobes_in_source)
     picture = summary.picture(checkpoint.views, findings)
     objects: list[tuple[ObjectName, Dataset]] = [
@@ -152,9 +155,27 @@ def encode(checkpoint: AnalysisCheckpoint, context: Context, folder: Path) -> tu
     return written
 
 
-def encode_refusal(findings: Findings, source: Path, context: Context, folder: Path) -> ResultObject:
-    """Write the short «not analysed: reason» report of a refused study; `source` is any image of it."""
-    header = pydicom.dcmread(source, stop_before_pixels=True)
+def encode_refusal(
+    findings: Findings, source: Path, context: Context, folder: Path, *, verbatim: bool = False
+) -> ResultObject:
+    """Write the short «not analysed: reason» report of a refused study.
+
+    Args:
+        findings: what the analysis found.
+        source: path of any image of the study.
+        context: of the report.
+        folder: where it goes.
+        verbatim: `selection.invalid_identity`: even where the report is no valid object then.
+
+    Raises:
+        RefusedError: it is none that a report may refer to.
+        OSError: it cannot be read.
+    """
+    header = read_source(source)
+    if not verbatim and repeatable.keep(header):
+        raise RefusedError("identity-invalid", "No valid report can name the patient or the order of this image.")
+    if pydicom.uid.UID(header.SOPClassUID).name == header.SOPClassUID:
+        raise RefusedError("not-ct-image", "No report refers to an object of an unknown or private class.")
     return _write("refusal", refusal.encode(header, findings, context), folder)
 
 

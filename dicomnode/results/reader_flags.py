@@ -7,12 +7,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from dicomnode.analysis.findings import Findings, Flag
+from dicomnode.analysis.series.headers import read_source
+from dicomnode.analysis.series.selection import WITHOUT_PATIENT_ID
 from dicomnode.files import write_whole
 from dicomnode.report import source
-from dicomnode.store.results_folder import FINDINGS
+from dicomnode.store.results_folder import FINDINGS, RECEPTION
 
 _FLAGS: Final = (
     # The order (dicomnode.context.worklist)
@@ -25,6 +27,8 @@ _FLAGS: Final = (
         "The worklist entry for this study or accession number contradicts the images; no order was linked.",
     ),
     Flag("worklist-unreachable", "warning", "The worklist could not be queried; there may be an order."),
+    # The study's objects
+    WITHOUT_PATIENT_ID,
     # Priors (dicomnode.context.priors)
     Flag("priors-unknown", "warning", "The archive could not be queried for prior scans; there may be some."),
     Flag(
@@ -42,6 +46,25 @@ _FLAGS: Final = (
 FLAGS: Final = {flag.code: flag for flag in _FLAGS}
 
 
+#: How the images came (`service.clock`).
+_RECEPTION_CODES: Final = ("images-missing", "transfer-broken-off")
+
+
+def of_reception(folder: Path) -> tuple[Flag, ...]:
+    """Return what was noted when the study settled whose results lie in `folder`: images may be missing."""
+    path = folder / RECEPTION
+    noted = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    flags = []
+    if "listed" in noted:
+        listed, arrived = int(noted["listed"]), int(noted["arrived"])
+        text = f"The PACS lists {listed} images and {arrived} have arrived: {listed - arrived} are missing."
+        flags.append(Flag("images-missing", "warning", text))
+    if noted.get("broken_off"):
+        text = "The transfer of the images was broken off; some may be missing."
+        flags.append(Flag("transfer-broken-off", "warning", text))
+    return tuple(flags)
+
+
 def note(folder: Path, image: Path, codes: Sequence[str], order: Dataset | None) -> None:
     """Write what is known of order and priors into the findings of the generation whose results are in `folder`.
 
@@ -53,20 +76,21 @@ def note(folder: Path, image: Path, codes: Sequence[str], order: Dataset | None)
     """
     path = folder / FINDINGS
     found = Findings.from_json(path.read_text("utf-8"))
-    taken = b"" if order is None else source.order_bytes(order, dcmread(image, stop_before_pixels=True))
-    write_whole(path, noted(found, codes, taken).to_json().encode())
+    taken = b"" if order is None else source.order_bytes(order, read_source(image))
+    write_whole(path, noted(found, codes, taken, of_reception(folder)).to_json().encode())
 
 
-def noted(findings: Findings, codes: Sequence[str], order: bytes = b"") -> Findings:
+def noted(findings: Findings, codes: Sequence[str], order: bytes = b"", reception: Sequence[Flag] = ()) -> Findings:
     """Return the findings with these flags in place of those of an earlier call.
 
     Args:
         findings: what the analysis found.
         codes: of `FLAGS`, in any order.
         order: what the reports take from the worklist; b"" for nothing.
+        reception: of `of_reception`.
     """
-    mine = tuple(flag for code, flag in FLAGS.items() if code in codes)
-    others = tuple(flag for flag in findings.flags if flag.code not in FLAGS)
+    mine = (*reception, *(flag for code, flag in FLAGS.items() if code in codes))
+    others = tuple(flag for flag in findings.flags if flag.code not in FLAGS and flag.code not in _RECEPTION_CODES)
     digest = ""
     if mine or order:
         words = json.dumps([asdict(flag) for flag in mine]).encode()

@@ -50,9 +50,12 @@ def _values(dataset: Dataset, keyword: str) -> list[str]:
         return []
     try:
         with warnings.catch_warnings():
-            # A value that breaks its VR is compared as it stands: a rule may be there to find it.
+            # What nobody can read is not there any more (`values.settle`); text is compared as it stands.
             warnings.simplefilter("ignore")
-            value = dataset[keyword].value
+            element = dataset[keyword]
+        if element.VR == "SQ":
+            return []  # no rule compares sequences
+        value = element.value
     except Exception:  # noqa: BLE001  (whatever a damaged element provokes: its bytes are compared)
         return strings(dataset, keyword)
     if value is None:

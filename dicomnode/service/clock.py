@@ -4,13 +4,14 @@ The clock only looks; the state stands in the catalogue and in the queue, so a t
 nothing.
 """
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import partial, wraps
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -20,17 +21,22 @@ from dicomnode import logs
 from dicomnode.config import Config
 from dicomnode.context import prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
+from dicomnode.files import write_whole
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.procedure_steps import mpps, ups
 from dicomnode.reception.reconcile import reconcile
-from dicomnode.reception.settle import SettleRule, decide
+from dicomnode.reception.rejection_notes import apply_notes
+from dicomnode.reception.settle import SettleRule, decide, is_broken_off
 from dicomnode.reception.spooled import read_instance
 from dicomnode.retry import backoff_s
 from dicomnode.service import certificates
+from dicomnode.service.corrections import follow
 from dicomnode.service.pacs_count import Counts, listed
 from dicomnode.service.retention import CarefulClock, Room, make_room
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import StudyIntake
+from dicomnode.store.replaced import Replaced
+from dicomnode.store.results_folder import RECEPTION, results_folder
 from dicomnode.store.spool import Spool
 from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
 
@@ -45,11 +51,13 @@ _EVENTS_AT_ONCE = 200
 _AWAY_FIRST_S, _AWAY_LONGEST_S = 1.0, 10.0
 #: How often the room on the disk is looked at.
 ROOM_S = 10.0
+#: How often replaced objects are looked through: there may be many, and their time is counted in days.
+REPLACED_S = 600.0
 #: How often the certificates are looked at.
 CERTIFICATES_S = 60.0
 #: How often the worklist is looked through for patients whose prior scans may be fetched.
 PREFETCH_S = 20.0
-#: How often studies are looked for that went out without a prior scan which has come since.
+#: How often studies are looked for that went out without a prior scan which has come since, or with a wrong one.
 LATE_S = 5.0
 
 
@@ -84,7 +92,9 @@ class Housekeeping:
         self._certificates_told: set[str] = set()
         self._counts = _counts(config)
         self._scheduler = BackgroundScheduler(timezone="UTC")
-        self._stopping = threading.Event()
+        self._stopping, self._compared = threading.Event(), threading.Event()
+        # A thread of its own: a job that adds jobs waits for the scheduler's end, which waits for the job.
+        self._comparing = threading.Thread(target=self._compare_first, name="compare", daemon=True)
 
     def add(self, tick: Callable[[], object], trigger: BaseTrigger) -> None:
         """One more thing that happens by the clock."""
@@ -95,7 +105,14 @@ class Housekeeping:
         self._every(RECONCILE_S, self.reconcile)
         self._every(EVENTS_S, self.hand_over)
         self._every(min(RECONCILE_S, self._dead_after_s / 4), self.recover)
-        self._scheduler.add_job(self._compare_first)
+        compared: dict[Callable[[], object], float] = {
+            self.settle: self._tick_s,
+            self.make_room: ROOM_S,
+            self.tidy_replaced: REPLACED_S,
+        }
+        for tick, seconds in compared.items():
+            self._every(seconds, self._once_compared(tick))
+        self._every(LATE_S, self.follow_corrections)
         if self._config.all_tls_files:
             self._every(CERTIFICATES_S, self.tell_certificates, at_once=True)
         if self._config.worklist is not None:
@@ -108,6 +125,7 @@ class Housekeeping:
         if self._config.mpps is not None:
             self._every(self._config.mpps.every_s, self.tell_steps)
         self._scheduler.start()
+        self._comparing.start()
 
     def _every(self, seconds: float, tick: Callable[[], object], *, at_once: bool = False) -> None:
         once = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
@@ -121,13 +139,22 @@ class Housekeeping:
         while not compare():
             if self._stopping.wait(self._tick_s):
                 return
-        self._every(self._tick_s, self.settle)
-        self._every(ROOM_S, self.make_room)
+        self._compared.set()
+
+    def _once_compared(self, tick: Callable[[], object]) -> Callable[[], object]:
+        @wraps(tick)
+        def run() -> None:
+            if self._compared.is_set():
+                tick()
+
+        return run
 
     def stop(self) -> None:
         """Stop ticking; a running tick ends first."""
         self._stopping.set()
         self._scheduler.shutdown(wait=True)
+        if self._comparing.is_alive():
+            self._comparing.join()
         if self._counts is not None:
             self._counts.close()
 
@@ -153,6 +180,7 @@ class Housekeeping:
         decision = decide(self._heard(study), now, self._rule)
         if not decision.settled or (self._counts is not None and self._counts.lacks(self._heard(study), now)):
             return []
+        apply_notes(Spool(self._spool_root), self._catalog, study.study_uid)
         held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
         try:
             settled = self._catalog.settle(study.study_uid, now, held)
@@ -162,12 +190,31 @@ class Housekeeping:
             return []  # another node on this database was quicker
         if held:
             log.error(
-                "study %s held: its images name two patients; correct the study and send it again", study.study_uid
+                "study %s held: its images name two patients; correct it with `dicomnode jobs accept` or `jobs drop`",
+                study.study_uid,
             )
             return []
         log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
-        self._enqueue(settled.study_uid, settled.generation)
+        try:
+            self._note_doubts(study, settled.generation, now)
+        finally:  # whatever the disk says
+            self._enqueue(settled.study_uid, settled.generation)
         return [(settled.study_uid, settled.generation)]
+
+    def _note_doubts(self, study: StudyIntake, generation: int, now: float) -> None:
+        """Leave word, for the findings and the table of jobs, that images may be missing."""
+        counted = None if self._counts is None else self._counts.given_up(study.study_uid)
+        noted: dict[str, object] = {}
+        if counted is not None:
+            noted["listed"], noted["arrived"] = counted
+            text = f"the PACS lists {counted[0]} images, {counted[1]} have come: {counted[0] - counted[1]} are missing"
+            log.warning("study %s generation %d: %s", study.study_uid, generation, text)
+            self._catalog.set_state(study.study_uid, generation, "queued", text, now=now)
+        if is_broken_off(study):
+            noted["broken_off"] = True
+        if noted:
+            folder = results_folder(self._config.storage.results, study.study_uid, generation)
+            write_whole(folder / RECEPTION, json.dumps(noted).encode())
 
     def _enqueue(self, study_uid: str, generation: int) -> None:
         try:
@@ -224,6 +271,11 @@ class Housekeeping:
         spool = Spool(self._storage.spool)
         return make_room(self._room, spool, self._storage.results, self._catalog, self._careful())
 
+    def tidy_replaced(self) -> int:
+        """Delete what was replaced or taken out of its study, after its time. Returns how many objects."""
+        before = self._careful() - self._storage.replaced_days * 86_400
+        return Replaced(Spool(self._storage.spool)).tidy(before)
+
     def recover(self) -> int:
         """Give the work of dead workers, and of versions without a worker, to those that live.
 
@@ -267,6 +319,10 @@ class Housekeeping:
         for study_uid in reopened:
             log.info("study %s will be analysed again: a prior has arrived", study_uid)
         return reopened
+
+    def follow_corrections(self) -> list[str]:
+        """Settle anew what was compared with a scan that was corrected since. Returns the studies' UIDs."""
+        return follow(self._config, self._catalog)
 
     def perform_tasks(self) -> int:
         """Bring the tasks of the UPS worklist in line with what became of their studies. Returns how many changed."""

@@ -61,6 +61,7 @@ class Counts:
     def __init__(self, ask: Callable[[str], Numbers], longest_s: float) -> None:
         self._ask, self._longest_s = ask, longest_s
         self._asked: dict[str, _Asked] = {}
+        self._given_up: dict[str, tuple[int, int]] = {}
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="count")
 
     def lacks(self, study: StudyIntake, now: float) -> bool:
@@ -69,7 +70,9 @@ class Counts:
         Series of which nothing has come do not count: they were perhaps not meant for this node.
         """
         if now >= study.last_seen + self._longest_s:
-            self._asked.pop(study.study_uid, None)
+            last = self._asked.pop(study.study_uid, None)
+            if last is not None and last.answer.done() and (missing := self._says_more(last, study)) is not None:
+                self._given_up[study.study_uid] = missing
             return False
         asked = self._asked.get(study.study_uid)
         if asked is None or (asked.answer.done() and now >= asked.at + AGAIN_S):
@@ -77,19 +80,27 @@ class Counts:
             return True
         if not asked.answer.done():
             return True
-        if self._says_more(asked, study):
+        if self._says_more(asked, study) is not None:
             return True
         del self._asked[study.study_uid]
         return False
 
+    def given_up(self, study_uid: str) -> tuple[int, int] | None:
+        """Return how many images the PACS lists and how many have come, of a study that waits for them no longer."""
+        return self._given_up.pop(study_uid, None)
+
     @staticmethod
-    def _says_more(asked: _Asked, study: StudyIntake) -> bool:
+    def _says_more(asked: _Asked, study: StudyIntake) -> tuple[int, int] | None:
+        """Return the numbers listed and here of the series that lack images; None where none does."""
         try:
             numbers = asked.answer.result()
         except DicomnodeError as error:
             log.warning("could not count the images of study %s at the PACS: %s", study.study_uid, error)
-            return False
-        return any(numbers.get(series.series_uid, 0) > series.instances for series in study.series)
+            return None
+        short = [s for s in study.series if numbers.get(s.series_uid, 0) > s.instances]
+        if not short:
+            return None
+        return sum(numbers[s.series_uid] for s in short), sum(s.instances for s in short)
 
     def close(self) -> None:
         """Ask no more; an answer under way is not waited for."""

@@ -114,6 +114,7 @@ def receiver_settings(config: Config) -> ReceiverSettings:
         queriers=tuple(_permitted(c) for c in node.callers if c.query),
         move_to=config.move_to,
         results=config.storage.results,
+        private_storage=node.private_storage,
     )
 
 
@@ -124,6 +125,7 @@ def _permitted(caller: CallerTable) -> PermittedCaller:
         tuple(map(identity, caller.certificates)),
         caller.max_associations,
         caller.max_associations_per_minute,
+        replaces=caller.on_conflict == "newest",
     )
 
 

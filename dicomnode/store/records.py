@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pydicom.uid import KeyObjectSelectionDocumentStorage
+
 Closed = Literal["released", "aborted", "lost"]
 #: `delivered`: the destinations have stored every object. `committed`: those asked for storage commitment have also
 #: taken responsibility for every object. `superseded`: a newer generation of the study has settled.
@@ -14,6 +16,8 @@ JobState = Literal[
 StudyState = Literal["receiving"] | JobState
 #: `rejected` is the dead letter: the peer refused for good, and only a person can change that.
 DeliveryState = Literal["pending", "delivered", "committed", "failed", "rejected", "superseded"]
+#: The destination has the object.
+ARRIVED: tuple[DeliveryState, ...] = ("delivered", "committed")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class Instance:
     orientation: str = ""
     slice_position: float | None = None
 
+    @property
+    def is_note(self) -> bool:
+        """Whether it only refers to other objects, and bears the patient under whom these were, rightly or not."""
+        return self.sop_class_uid == KeyObjectSelectionDocumentStorage
+
 
 @dataclass(frozen=True)
 class Study:
@@ -72,9 +81,12 @@ class Job:
     updated_at: float
 
 
+#: With which the `object` of a received image begins.
+ORIGINAL = "original "
 #: What a delivery brings: the objects of a result, or the images as they were received.
 Kind = Literal["results", "originals"]
-_ORIGINAL = "original "
+#: The `object` of a delivery that takes replaced results back: a Key Object rejection note.
+REJECTION = "rejection"
 
 
 @dataclass(frozen=True)
@@ -101,12 +113,12 @@ class Delivery:
     @property
     def kind(self) -> Kind:
         """Whether this is a result's object or a received image."""
-        return "originals" if self.object.startswith(_ORIGINAL) else "results"
+        return "originals" if self.object.startswith(ORIGINAL) else "results"
 
 
 def original(sop_instance_uid: str) -> str:
     """Return the `object` of a delivery that forwards a received image."""
-    return _ORIGINAL + sop_instance_uid
+    return ORIGINAL + sop_instance_uid
 
 
 @dataclass(frozen=True)
@@ -146,6 +158,51 @@ class Conflict:
     sop_instance_uid: str
     sha256: str
     received_at: float
+
+
+#: `accepted`, `rejected`, `dropped`: by a person. `newest`: by a caller that may replace. `noted`: by a rejection note.
+CorrectionAction = Literal["accepted", "rejected", "dropped", "newest", "noted"]
+#: How a rejection is titled (PS3.16 CID 7010): for quality, patient safety, a wrong worklist entry, expired retention.
+RejectionCode = Literal["", "113001", "113037", "113038", "113039"]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A decision about one object.
+
+    Attributes:
+        who: a person, a caller, or a rejection note.
+        sha256: of the version that is no longer used.
+        successor: of the version in its place; "" where there is none.
+        patient_hash: whose the study was before; "" where nobody knew.
+        code: of a rejection, "" else.
+        followed: whether studies that were compared with this one have been looked at since.
+    """
+
+    study_uid: str
+    sop_instance_uid: str
+    action: CorrectionAction
+    who: str
+    at: float
+    sha256: str
+    successor: str
+    patient_hash: str
+    code: RejectionCode
+    followed: bool = False
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """More of a correction that a person accepted is taken as it comes, `until` then.
+
+    `attributes`: which may differ, by keyword; `patient_hash`: whose the object has to be.
+    """
+
+    study_uid: str
+    who: str
+    until: float
+    patient_hash: str
+    attributes: frozenset[str]
 
 
 @dataclass(frozen=True)

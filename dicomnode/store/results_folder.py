@@ -6,8 +6,11 @@ findings.json   what the analysis found; stays when the rest is removed
 overlay.png     the summary's picture
 order.json      the order that was linked, or that none was
 priors.json     doubts about prior scans
+reception.json  doubts about how the images came
 attempt.json    stands while the study is analysed
-labels.npz, views.npz, sources.json    the checkpoint between analysis and encoding; removed after it
+labels.npz, views.npz, sources.json    the checkpoint between analysis and encoding; stays while the images do
+inputs.json    the study's objects as they were analysed: SHA-256 by SOP Instance UID
+DESTINATION.rejection    the note that takes a destination's older results back
 ```
 """
 
@@ -21,9 +24,11 @@ ATTEMPT: Final = "attempt.json"
 OVERLAY: Final = "overlay.png"
 ORDER: Final = "order.json"
 PRIORS: Final = "priors.json"
+RECEPTION: Final = "reception.json"
 LABELS: Final = "labels.npz"
 VIEWS: Final = "views.npz"
 SOURCES: Final = "sources.json"
+INPUTS: Final = "inputs.json"
 
 
 def results_folder(results: Path, study_uid: str, generation: int) -> Path:
@@ -38,6 +43,11 @@ def results_folder(results: Path, study_uid: str, generation: int) -> Path:
 def report_file(folder: Path, name: str) -> Path:
     """Return the file of a report; `name` is an object's name of the configuration, or "refusal"."""
     return folder / f"{name}.dcm"
+
+
+def rejection_file(folder: Path, destination: str) -> Path:
+    """Return the file of a destination's rejection note: it is no report, and queries do not find it."""
+    return folder / f"{destination}.rejection"
 
 
 def report_files(folder: Path) -> list[Path]:

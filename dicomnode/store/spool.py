@@ -109,7 +109,8 @@ class Incoming:
 class Spool:
     """The folders of received files under one root, in one file system.
 
-    They are `incoming/` (temporary), `studies/<study>/<series>/`, `quarantine/` and `leaving/` (what is being removed).
+    They are `incoming/` (temporary), `studies/<study>/<series>/`, `quarantine/`, `replaced/` (`store.replaced`) and
+    `leaving/` (what is being removed).
 
     Raises:
         SpoolError: a folder cannot be made.
@@ -153,11 +154,15 @@ class Spool:
 
     def keep(self, incoming: Incoming, study_uid: str, series_uid: str, sop_instance_uid: str) -> Stored:
         """As `store`, of bytes that have been written already."""
-        folder = self._studies / files.name_of(study_uid) / files.name_of(series_uid)
         sha256 = incoming.sha256
-        path = folder / f"{files.name_of(sop_instance_uid)}-{sha256[:16]}.dcm"
+        path = self.place(study_uid, series_uid, sop_instance_uid, sha256)
         incoming.move_to(path)
         return Stored(path, sha256, incoming.size)
+
+    def place(self, study_uid: str, series_uid: str, sop_instance_uid: str, sha256: str) -> Path:
+        """Return where an instance lies, or would lie."""
+        folder = self._studies / files.name_of(study_uid) / files.name_of(series_uid)
+        return folder / f"{files.name_of(sop_instance_uid)}-{sha256[:16]}.dcm"
 
     def quarantine(self, file_meta: bytes, dataset: bytes, code: str, text: str, now: float) -> Path:
         """As `set_aside`, of bytes that are at hand, whose sender may have heard success."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import dicomnode
 from dicomnode.analysis.findings import Findings, Reason, RejectedSeries
-from dicomnode.analysis.pipeline import Analysis, analyse
-from dicomnode.analysis.volume.size import too_large
+from dicomnode.analysis.pipeline import analyse
+from dicomnode.analysis.volume.size import nothing_left, too_large
 from dicomnode.context.prior_findings import prior_findings
 from dicomnode.errors import RefusedError
 from dicomnode.files import write_whole
@@ -23,7 +23,7 @@ from dicomnode.limits import boot_id, oom_kills
 from dicomnode.registry import record_scan
 from dicomnode.results import encode
 from dicomnode.store.results_folder import ATTEMPT, FINDINGS, results_folder
-from dicomnode.workflows import fetch, route
+from dicomnode.workflows import fetch, reuse, route
 from dicomnode.workflows.worker import Work
 
 log = logging.getLogger(__name__)
@@ -38,20 +38,38 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
     Raises:
         RefusedError: there is not the memory for it ("too-large").
     """
-    files = [Path(i.path) for i in work.catalog.instances(study_uid)]
+    received = work.catalog.instances(study_uid)
+    if not received:
+        raise nothing_left()
+    files = [Path(i.path) for i in received]
     folder = results_folder(work.config.storage.results, study_uid, generation)
     log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
     others = prior_findings(work.catalog, work.config, study_uid)
     method = work.models.method(route.action_of(work, study_uid, generation).analyse)
+    if last := reuse.reusable(work, study_uid, generation, method, others):
+        last = replace(last, findings=_marked(work, last.findings))
+        stands = _still_stands(work, study_uid, generation)
+        if stands:
+            image, now = last.sources[0], time.time()
+            record_scan.keep_corrected(work.config.registry, work.catalog, last.findings, image, now=now)
+        last.save(folder)
+        if stands:
+            reuse.note_inputs(folder, received)
+        return last.findings.status
     try:
         found = analyse(files, method, priors=others, memory_bytes=work.config.worker.limits.memory_bytes)
-        analysis = _marked(work, found)
+        analysis = replace(found, findings=_marked(work, found.findings))
+        stands = _still_stands(work, study_uid, generation)
         if analysis.findings.status == "analysed":
-            record_scan.keep(
-                work.config.registry, work.catalog, analysis, others, work.models.shadow(), now=time.time()
-            )
+            if stands:
+                shadow, now = work.models.shadow(), time.time()
+                record_scan.keep(work.config.registry, work.catalog, analysis, others, shadow, now=now)
             encode.AnalysisCheckpoint.of(analysis).save(folder)
+            if stands:
+                reuse.note_inputs(folder, received)
         else:
+            if stands:
+                _withdraw(work, study_uid)
             write_whole(folder / FINDINGS, analysis.findings.to_json().encode())
     except MemoryError as error:
         raise too_large("its analysis needs more memory than there is (worker.memory_gb)") from error
@@ -62,13 +80,29 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
     return analysis.findings.status
 
 
-def _marked(work: Work, analysis: Analysis) -> Analysis:
-    """Return the analysis with a mark at each prior scan whose reports the destinations do not have."""
+def _still_stands(work: Work, study_uid: str, generation: int) -> bool:
+    """Whether no correction has come since the images were read.
+
+    It supersedes the job before it takes files away, so some may not have been there: what was found then is no later
+    generation's to use, and the registry has, or gets, what that finds.
+    """
+    job = work.catalog.job(study_uid, generation)
+    return job is not None and job.state != "superseded"
+
+
+def _withdraw(work: Work, study_uid: str) -> None:
+    """Take a refused study's scan out of the registry, where objects were corrected; else the last one still holds."""
+    if work.catalog.corrections(study_uid):
+        record_scan.withdraw(work.config.registry, work.catalog, study_uid)
+
+
+def _marked(work: Work, findings: Findings) -> Findings:
+    """Return the findings with a mark at each prior scan whose reports the destinations do not have."""
     trend = tuple(
         replace(point, stays_here=fetch.stays_here(work.config, work.catalog, point.study_uid))
-        for point in analysis.findings.trend
+        for point in findings.trend
     )
-    return replace(analysis, findings=replace(analysis.findings, trend=trend))
+    return replace(findings, trend=trend)
 
 
 def refuse(work: Work, study_uid: str, generation: int, error: RefusedError) -> str:
@@ -78,6 +112,7 @@ def refuse(work: Work, study_uid: str, generation: int, error: RefusedError) -> 
     reasons = (Reason(error.code, error.text),)
     rejected = tuple(RejectedSeries(uid, modality, count, reasons) for (uid, modality), count in series.items())
     findings = Findings("refused", None, rejected, software_version=dicomnode.__version__)
+    _withdraw(work, study_uid)
     folder = results_folder(work.config.storage.results, study_uid, generation)
     write_whole(folder / FINDINGS, findings.to_json().encode())
     log.error("study %s generation %d: %s", study_uid, generation, error.text)

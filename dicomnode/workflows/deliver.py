@@ -15,7 +15,7 @@ so that one which waits for its time holds no place in that queue. The state sta
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from dicomnode.outbound import destinations, originals
 from dicomnode.outbound.peers import audit_peer
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Delivery, DeliveryState, Kind
+from dicomnode.store.records import ARRIVED, REJECTION, Delivery, DeliveryState, Kind
 from dicomnode.workflows.calls import deliver_call, enqueue
 from dicomnode.workflows.queue import MOST_RECOVERIES
 from dicomnode.workflows.worker import RETRIES, current
@@ -97,8 +97,11 @@ def _told(study_uid: str, generation: int, destination: str) -> Iterator[None]:
 def _send(study_uid: str, generation: int, destination: str) -> str | None:
     work = current()
     peer = destinations.reach(_table(destination))
-    for planned in work.catalog.deliveries(study_uid, generation):
-        if planned.destination != destination or planned.kind != "results" or not work.catalog.may_send(planned):
+    for planned in _in_order(work.catalog.deliveries(study_uid, generation), destination):
+        if not work.catalog.may_send(planned) or not _is_its_turn(work.catalog, planned):
+            continue
+        if planned.object == REJECTION and not _table(destination).reject_old:
+            work.catalog.note_attempt(planned, "superseded", text="reject_old is not set any more", now=time.time())
             continue
         try:
             sent = peer.send([Path(planned.path)])[0]
@@ -120,6 +123,20 @@ def _send(study_uid: str, generation: int, destination: str) -> str | None:
             work.catalog.note_attempt(planned, "delivered", status=sent.status, text=sent.outcome, now=time.time())
             log.info("%s stored %s of study %s (0x%04X)", destination, planned.object, study_uid, sent.status)
     return None
+
+
+def _in_order(deliveries: Sequence[Delivery], destination: str) -> list[Delivery]:
+    """Return a destination's results, and what takes older ones back as the last."""
+    mine = [d for d in deliveries if d.destination == destination and d.kind == "results"]
+    return sorted(mine, key=lambda d: d.object == REJECTION)
+
+
+def _is_its_turn(catalog: Catalog, planned: Delivery) -> bool:
+    """Whether the new results are there: before that, the old ones are not taken back."""
+    if planned.object != REJECTION:
+        return True
+    others = _in_order(catalog.deliveries(planned.study_uid, planned.generation), planned.destination)
+    return all(d.state in ARRIVED for d in others if d.object != REJECTION)
 
 
 @DBOS.step(name="forward", **RETRIES)
@@ -166,9 +183,8 @@ def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = 
             return f"storage commitment request failed: {e}"
         if report is not None:
             work.catalog.report_commitment(transaction_uid, report.committed, report.failed, now=time.time())
-    left = [
-        d for d in _in_state(work.catalog, study_uid, generation, destination, "delivered", "pending") if d.kind == kind
-    ]
+    waiting = _in_state(work.catalog, study_uid, generation, destination, "delivered", "pending")
+    left = [d for d in waiting if d.kind == kind and _is_its_turn(work.catalog, d)]
     return f"waiting for storage commitment of {len(left)} objects" if left else None
 
 

@@ -41,8 +41,12 @@ def or_failed(study_uid: str, generation: int, what: str, steps: Callable[[], T]
     except DicomnodeError as e:
         return Ended(fail_step(study_uid, generation, str(e)))
     except Exception as e:  # noqa: BLE001  (whatever it is: this study fails visibly, the worker goes on)
-        logs.log_unexpected(log, e, f"study %s generation %d {what}", study_uid, generation)
-        return Ended(fail_step(study_uid, generation, f"{type(e).__name__}: see the worker's log"))
+        state = fail_step(study_uid, generation, f"{type(e).__name__}: see the worker's log")
+        if state == "superseded":  # a correction takes files away from under it
+            log.info("study %s generation %d is superseded: given up (%s)", study_uid, generation, type(e).__name__)
+        else:
+            logs.log_unexpected(log, e, f"study %s generation %d {what}", study_uid, generation)
+        return Ended(state)
 
 
 @DBOS.step(name="fail", **RETRIES)

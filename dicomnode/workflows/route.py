@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: What the node has fetched itself is analysed, whatever the rules say of the PACS that sent it.
 _FETCHED = RoutingDecision(("prior scan, fetched for comparison",), ANALYSE)
+#: Where every object was taken out, no rule matches: the study ends as refused, and what went out of it is withdrawn.
+_EMPTY = RoutingDecision(("nothing left of the study",), ANALYSE)
 
 
 @DBOS.workflow(name="route", max_recovery_attempts=MOST_RECOVERIES)
@@ -61,7 +63,8 @@ def decide_step(study_uid: str, generation: int) -> JobState:
     rules = work.config.rules
     paths = [Path(i.path) for i in work.catalog.instances(study_uid)]
     facts = study_facts.facts(study_uid, paths, work.catalog.callers(study_uid), study_facts.keywords(rules))
-    found = _FETCHED if work.catalog.is_prior(study_uid) else decide(facts, rules)
+    own = _FETCHED if work.catalog.is_prior(study_uid) else _EMPTY if not paths else None
+    found = decide(facts, rules) if own is None else own
     noted = work.catalog.note_routing(study_uid, generation, json.dumps(found.recorded()), now=time.time())
     decision = decision_of(noted)
     by = " and ".join(repr(name) for name in decision.taken_by) or "no rule"

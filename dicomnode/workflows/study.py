@@ -20,13 +20,13 @@ from dicomnode import logs
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import DestinationTable
 from dicomnode.context import order, priors
-from dicomnode.errors import DicomnodeError, RefusedError, SpoolError
+from dicomnode.errors import DicomnodeError, RefusedError
+from dicomnode.registry_format.identity import lacks_patient_id
 from dicomnode.report.context import Context
 from dicomnode.results import encode, reader_flags
-from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Instance, Job
+from dicomnode.store.records import Instance
 from dicomnode.store.results_folder import FINDINGS, results_folder
-from dicomnode.workflows import fetch, route
+from dicomnode.workflows import fetch, rejections, route, versions
 from dicomnode.workflows.analysing import analyse_study, refuse
 from dicomnode.workflows.calls import deliver_call, enqueue, fetch_call, study_id, study_later_call
 from dicomnode.workflows.failure import Ended, or_failed
@@ -112,12 +112,15 @@ def link_step(study_uid: str, generation: int) -> None:
     """Look for the study's order, and note in the findings what of the surroundings the reader must know."""
     work = current()
     folder = results_folder(work.config.storage.results, study_uid, generation)
-    image = encode.source_image(folder, work.catalog.instances(study_uid))
+    received = work.catalog.instances(study_uid)
+    image = encode.source_image(folder, received)
     if image is None or work.catalog.is_prior(study_uid):
         return
     try:
         linkage = order.decide(work.config, work.catalog, image, folder)
-        codes = (*priors.doubts(folder), *(() if linkage is None else linkage.flags))
+        unnamed = lacks_patient_id({i.patient_hash for i in received if not i.is_note})
+        doubts = ("object-without-patient-id",) if unnamed else ()
+        codes = (*doubts, *priors.doubts(folder), *(() if linkage is None else linkage.flags))
         reader_flags.note(folder, image, codes, None if linkage is None else linkage.order)
     except (DicomnodeError, OSError):
         raise
@@ -129,26 +132,28 @@ def link_step(study_uid: str, generation: int) -> None:
 def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     """Write the reports and plan their deliveries. Returns the destinations that get something."""
     work = current()
-    job = _job(work.catalog, study_uid, generation)
+    job = versions.job_of(work.catalog, study_uid, generation)
     destinations = _receivers(work, study_uid, generation)
     everywhere = [d.name for d in destinations]
     if job.state in ("superseded", "cancelled"):
         log.info("study %s generation %d is %s: results not delivered", study_uid, generation, job.state)
         return []
-    if job.state in _ENCODED:  # this step was cut short after its last change, and the checkpoint may be gone
-        return everywhere
+    if job.state in _ENCODED:  # this step was cut short after its last change
+        return _joined(everywhere, rejections.planned(work, study_uid, generation))
     folder = results_folder(work.config.storage.results, study_uid, generation)
-    context = _context(work, study_uid, generation)
+    versions.revise(work, study_uid, generation)
+    context = versions.result_context(work, study_uid, generation)
     if status == "refused":
         return _refuse(work, study_uid, generation, folder, context, destinations)
     checkpoint = encode.AnalysisCheckpoint.restore(folder)
     objects = encode.encode(checkpoint, context, folder)
     for destination in destinations:
         _plan(work, study_uid, generation, destination, [o for o in objects if o.name in destination.objects])
-    state = work.catalog.set_state(study_uid, generation, "analysed", now=time.time())
+    everywhere = _joined(everywhere, rejections.plan(work, study_uid, generation))
+    doubts = " ".join(flag.text for flag in reader_flags.of_reception(folder)) or None
+    state = work.catalog.set_state(study_uid, generation, "analysed", doubts, now=time.time())
     if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
         state = work.catalog.conclude(study_uid, generation, now=time.time())
-    checkpoint.discard(folder)
     log.info("study %s generation %d: %s, %d objects", study_uid, generation, state, len(objects))
     return everywhere if state in _ENCODED else []
 
@@ -161,38 +166,6 @@ def _receivers(work: Work, study_uid: str, generation: int) -> list[DestinationT
     return [d for d in work.config.destination if some is None or d.name in some]
 
 
-def _context(work: Work, study_uid: str, generation: int) -> Context:
-    """Return the circumstances of a generation's result.
-
-    The same result as an earlier generation's (nothing that was measured has changed) gets the same UIDs, so it must
-    be the same bytes: its time, predecessor and series numbers are those of the generation that came to it first.
-    """
-    found = _findings(work, study_uid, generation)
-    first, result = generation, found
-    for earlier in range(generation - 1, 0, -1):
-        before = _findings(work, study_uid, earlier)
-        if found is not None and before is not None and before.version == found.version:
-            first, result = earlier, before
-    previous = _predecessor(work, study_uid, first)
-    made_at = _job(work.catalog, study_uid, first).created_at
-    folder = results_folder(work.config.storage.results, study_uid, generation)
-    highest = 0 if result is None else result.highest_series_number
-    return encode.context(made_at, work.config.node.ae_title, previous, order.decided(folder), highest)
-
-
-def _predecessor(work: Work, study_uid: str, generation: int) -> Findings | None:
-    """Return what the newest earlier generation found of which a destination holds anything."""
-    for earlier in range(generation - 1, 0, -1):
-        if any(d.state in ("delivered", "committed") for d in work.catalog.deliveries(study_uid, earlier)):
-            return _findings(work, study_uid, earlier)
-    return None
-
-
-def _findings(work: Work, study_uid: str, generation: int) -> Findings | None:
-    path = results_folder(work.config.storage.results, study_uid, generation) / FINDINGS
-    return Findings.from_json(path.read_text("utf-8")) if path.exists() else None
-
-
 def _refuse(
     work: Work,
     study_uid: str,
@@ -203,24 +176,33 @@ def _refuse(
 ) -> list[str]:
     findings = Findings.from_json((folder / FINDINGS).read_text("utf-8"))
     wanting = [d for d in destinations if d.refused_report]
-    sources = work.catalog.instances(study_uid)
-    report = _refusal_report(findings, sources, context, folder) if wanting else None
+    sources = sorted(work.catalog.instances(study_uid), key=lambda one: one.is_note)
+    verbatim = work.config.analysis.selection.invalid_identity == "verbatim"
+    report = _refusal_report(findings, sources, context, folder, verbatim=verbatim) if wanting else None
     for destination in wanting if report is not None else ():
         _plan(work, study_uid, generation, destination, [o for o in (report,) if o is not None])
-    reason = refusal_reason(findings)
+    notes = rejections.plan(work, study_uid, generation)
+    why = refusal_reason(findings) if sources else "nothing-left: every object was taken out of the study"
+    reason = "; ".join([why, *(flag.text for flag in reader_flags.of_reception(folder))])
     state = work.catalog.set_state(study_uid, generation, "refused", reason, now=time.time())
     log.info("study %s generation %d is %s: %s", study_uid, generation, state, reason)
     work.catalog.conclude(study_uid, generation, now=time.time())  # forwarded images may have been lost meanwhile
-    return [d.name for d in wanting] if state == "refused" and report is not None else []
+    reported = [d.name for d in wanting] if report is not None else []
+    return _joined(reported, notes) if state == "refused" else []
+
+
+def _joined(names: Sequence[str], more: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys([*names, *more]))
 
 
 def _refusal_report(
-    findings: Findings, sources: Sequence[Instance], context: Context, folder: Path
+    findings: Findings, sources: Sequence[Instance], context: Context, folder: Path, *, verbatim: bool
 ) -> encode.ResultObject | None:
     """Return the report, with the patient of the first image that can be read; None where none can."""
-    for source in sources[:_LOOKED_AT]:
+    images_first = sorted(sources, key=lambda one: one.modality != "CT")
+    for source in images_first[:_LOOKED_AT]:
         try:
-            return encode.encode_refusal(findings, Path(source.path), context, folder)
+            return encode.encode_refusal(findings, Path(source.path), context, folder, verbatim=verbatim)
         except Exception as error:  # noqa: BLE001  (a damaged image provokes anything)
             logs.log_unexpected(log, error, "no refusal report from %s", logs.uid(source.sop_instance_uid))
     return None
@@ -249,10 +231,3 @@ def refusal_reason(findings: Findings) -> str:
         return "the study has no readable series"
     kinds = [f"{r.modality or 'no modality'}: {', '.join(x.code for x in r.reasons)}" for r in findings.rejected]
     return "; ".join(dict.fromkeys(kinds))
-
-
-def _job(catalog: Catalog, study_uid: str, generation: int) -> Job:
-    job = catalog.job(study_uid, generation)
-    if job is None:
-        raise SpoolError(f"study {study_uid} generation {generation} is not in the catalogue")
-    return job

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicomnode.analysis.arrays import HuArray, Volume
-from dicomnode.report import segmentation
+from dicomnode.report import codes, rejection_note, segmentation
 from dicomnode.report.page import summary, views
+from dicomnode.report.rejection_note import RejectedObject
 from dicomnode.report.sr import measurements, refusal, risk
 from tests.acceptance.validators import Peer, errors, pixelmed, said
 from tests.helpers import report_cases as cases
 
 SOURCES = ["synthetic", "tiny", "lidc"]
 REPORTS = ["measurements", "risk", "refusal"]
-KINDS = ["segmentation", *REPORTS, "summary"]
+KINDS = ["segmentation", *REPORTS, "summary", "rejection"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ def written(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
         "refusal": refusal.encode(headers[0], cases.refused(), cases.CONTEXT),
         "summary": summary.encode(headers, picture, findings, cases.CONTEXT),
     }
+    old = [
+        RejectedObject(str(d.SOPClassUID), str(d.SOPInstanceUID), str(d.SeriesInstanceUID)) for d in objects.values()
+    ]
+    reason = codes.REJECTIONS["113037"]
+    objects["rejection"] = rejection_note.encode(headers[0], old, reason, "pacs", findings, cases.CONTEXT)
     for kind, dataset in objects.items():
         (folder / f"{kind}.dcm").write_bytes(cases.to_bytes(dataset))
     return Written(folder, labels, files)

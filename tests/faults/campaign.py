@@ -428,11 +428,12 @@ file = "audit.log"
         """The results of the files that were sent, made here and now; the circumstances are those of the job."""
         uid, out = study_uid(name), self.folder / "undisturbed" / name
         analysis = analyse(sorted((self.folder / "scans" / name).glob("*.dcm")), method(self.config.analysis))
-        first, previous = self._circumstances(catalog, uid, generation, analysis.findings)
+        first, before = self._circumstances(catalog, uid, generation, analysis.findings)
         job = catalog.job(uid, first)
         assert job is not None
         highest = analysis.findings.highest_series_number
-        context = encode.context(job.created_at, self.config.node.ae_title, previous, highest_series_number=highest)
+        previous, number = before[0] if before else None, 1 + len({f.version for f in before})
+        context = encode.context(job.created_at, self.config.node.ae_title, previous, None, highest, number)
         objects = encode.encode(encode.AnalysisCheckpoint.of(analysis), context, out)
         made = {o.name: split(o.path.read_bytes())[1] for o in objects}
         shutil.rmtree(out)
@@ -440,18 +441,16 @@ file = "audit.log"
 
     def _circumstances(
         self, catalog: Catalog, uid: str, generation: int, found: Findings
-    ) -> tuple[int, Findings | None]:
-        """The generation that first came to this result, and the earlier result that it replaced."""
+    ) -> tuple[int, list[Findings]]:
+        """The generation that first came to this result, and the earlier results that were sent, the newest first."""
         known: dict[int, Findings] = {}
         for g in range(1, generation + 1):
             path = results_folder(self.config.storage.results, uid, g) / "findings.json"
             if path.exists():
                 known[g] = Findings.from_json(path.read_text())
         first = min((g for g, f in known.items() if f.input_digest == found.input_digest), default=generation)
-        for g in range(first - 1, 0, -1):
-            if any(d.state in _ENDED for d in catalog.deliveries(uid, g)):
-                return first, known.get(g)
-        return first, None
+        sent = [g for g in range(first - 1, 0, -1) if any(d.state in _ENDED for d in catalog.deliveries(uid, g))]
+        return first, [known[g] for g in sent if g in known]
 
 
 def main() -> int:

@@ -30,6 +30,7 @@ SHORT = {
     "bundle": 4,
     "csv": 500,
     "slices": 25,
+    "series": 40,
     "stow": 1000,
     "servers": 8,
 }

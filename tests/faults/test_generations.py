@@ -10,6 +10,8 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import PeerRejectedError, UsageError
 from dicomnode.operations import jobs
+from dicomnode.results import reader_flags
+from dicomnode.store.results_folder import results_folder
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import localizer, make_study, study_uid
 from tests.helpers.answering import Answering
@@ -17,14 +19,6 @@ from tests.helpers.waiting import until
 
 UID = study_uid("a")
 OBJECTS = {"SEG": 1, "SR": 1, "OT": 1}
-
-
-@pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[Pacs]:
-    made = Pacs(tmp_path / "pacs")
-    made.start()
-    with running(made):
-        yield made
 
 
 @pytest.fixture
@@ -99,6 +93,26 @@ def test_case_02_the_pacs_that_has_the_same_images_counts_them(
                 station.send(files[-2:])
             until("settled", station.clock.settle, 20)
             assert len(station.catalog.instances(UID)) == len(files) - (0 if answers else 2)
+    finally:
+        archive.close()
+
+
+def test_images_that_the_pacs_lists_and_nobody_sends_are_told_of(files: list[Path], tmp_path: Path) -> None:
+    """The wait for them ends; the job and the findings' folder say how many are missing."""
+    archive = Answering()
+    archive.find = lambda _event: iter([(0xFF00, _series(files)), (0x0000, None)])
+    table = f'[[destination]]\nname = "pacs"\nae_title = "ARCHIVE"\nhost = "127.0.0.1"\nport = {archive.port}'
+    station = Station(tmp_path / "node", table, quiet_s=3600, settle='count_at = "pacs"\ncount_wait_s = 2')
+    try:
+        with running(station):
+            station.send(files[:-2])
+            until("settled", station.clock.settle, 60)
+            job = station.catalog.job(UID, 1)
+            assert job is not None
+            assert job.reason is not None
+            assert job.reason.endswith(f"{len(files)} images, {len(files) - 2} have come: 2 are missing")
+            folder = results_folder(station.config.storage.results, UID, 1)
+            assert [f.code for f in reader_flags.of_reception(folder)] == ["images-missing"]
     finally:
         archive.close()
 

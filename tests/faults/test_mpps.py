@@ -34,14 +34,6 @@ def server() -> Iterator[MppsServer]:
 
 
 @pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[Pacs]:
-    one = Pacs(tmp_path / "pacs")
-    one.start()
-    yield one
-    one.stop()
-
-
-@pytest.fixture
 def make_station(tmp_path: Path, server: MppsServer, pacs: Pacs) -> MakeStation:
     def make(more: str = "") -> Station:
         return Station(tmp_path / "node", pacs.destination(), more=server.table(more))

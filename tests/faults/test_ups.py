@@ -39,14 +39,6 @@ def server() -> Iterator[UpsServer]:
     assert one.broken == []
 
 
-@pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[Pacs]:
-    one = Pacs(tmp_path / "pacs")
-    one.start()
-    yield one
-    one.stop()
-
-
 MakeStation = Callable[..., Station]
 
 

@@ -13,10 +13,10 @@ import time
 import warnings
 from pathlib import Path
 
-from tests.fuzz import files, network, node, watch
+from tests.fuzz import files, network, node, series, watch
 from tests.fuzz.target import Target
 
-TARGETS: dict[str, Target] = {one.name: one for one in (*network.TARGETS, *files.TARGETS)}
+TARGETS: dict[str, Target] = {one.name: one for one in (*network.TARGETS, *files.TARGETS, *series.TARGETS)}
 
 
 def main() -> int:

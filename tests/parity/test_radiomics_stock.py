@@ -164,7 +164,9 @@ def test_filtered_images_as_the_configuration_asks_for_them() -> None:
     mask[4:12, 5:14, 4:15] = random.random((8, 9, 11)) < 0.9
     grid = ItkGrid(hu.shape[::-1], (0.8, 0.8, 1.5), (1.0, 2.0, 3.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
     axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-    found = extract(Volume(hu, (1.5, 0.8, 0.8), (1.0, 2.0, 3.0), axes, ()), mask, settings)
+    shares: list[float] = []
+    found = extract(Volume(hu, (1.5, 0.8, 0.8), (1.0, 2.0, 3.0), axes, ()), mask, settings, shares.append)
+    assert shares == [0.25, 0.5, 0.75, 1.0], "the original image, each width, the wavelets: who waits sees it go on"
     expected = stock(grid.image(hu), grid.image(mask.astype(np.uint8)), settings)
     assert expected is not None
     assert len(expected) == 107 + 2 * 93 + 8 * 93

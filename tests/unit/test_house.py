@@ -56,3 +56,30 @@ def test_the_configuration_is_called_config() -> None:
             if isinstance(node, ast.arg) and node.annotation is not None and "Config" in ast.unparse(node.annotation):
                 of_the_file = ast.unparse(node.annotation).strip("'\"").removeprefix("config.") == "Config"
                 assert not of_the_file or node.arg == "config", f"{path}:{node.lineno}: call it config"
+
+
+#: Who reads files with pydicom: the reader of headers, pixels, objects on their way, identities for the catalogue.
+READERS = {
+    "analysis/series/multiframe.py", "analysis/series/parts.py", "analysis/volume/decode.py", "network/association.py",
+    "network/find.py", "outbound/notify/sending.py", "outbound/procedure_steps/progress.py",
+    "reception/query_retrieve_scp.py", "reception/rejection_notes.py", "store/catalog/audit.py",
+    "store/differences.py", "store/patient_key.py", "store/sameness.py", "workflows/rejections.py",
+}  # fmt: skip
+
+
+def test_headers_are_read_in_one_place() -> None:
+    """What comes by another door meets raw values, and crashes on the first odd one (`analysis/series/values.py`)."""
+    package = ROOT / "dicomnode"
+    found = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if any(
+            isinstance(n, ast.Name | ast.Attribute) and _name(n) == "dcmread"
+            for n in ast.walk(ast.parse(path.read_text("utf-8")))
+        )
+    }
+    assert found == READERS
+
+
+def _name(node: ast.Name | ast.Attribute) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr

@@ -75,19 +75,31 @@ def air_inside(grid: BodyGrid) -> tuple[Mask, float]:
     nothing = np.asarray(ndimage.binary_opening(grid.hu <= OUT_OF_FIELD_HU, IN_PLANE))
     air = (grid.hu < AIR_BELOW_HU) & ~nothing
     # Opening lets go of table, cables and clothes; what is left of the largest piece tells where the body is.
-    body = _body(grid)
+    body = body_of(grid.hu)
     if not body.any():
-        return np.zeros_like(air), air.shape[2] / 2
+        return np.zeros_like(air), _middle(body)
     cut, open_air = _at_the_edge(grid, air, nothing, body)
     inside = air & ~open_air & _box_by_slice(body | cut)
-    midline = float(np.average(np.arange(body.shape[2]), weights=body.sum(axis=(0, 1))))
+    midline = _middle(body)
     return inside & ~_under_open_air(inside, open_air), midline
 
 
-def _body(grid: BodyGrid) -> Mask:
+def body_midline(hu: HuArray) -> float:
+    """Return the x index of the body's middle (the image's, without a body): HU (z, y, x) with voxels of 2 to 5 mm."""
+    return _middle(body_of(hu))
+
+
+def _middle(body: Mask) -> float:
+    if not body.any():
+        return body.shape[2] / 2
+    return float(np.average(np.arange(body.shape[2]), weights=body.sum(axis=(0, 1))))
+
+
+def body_of(hu: HuArray) -> Mask:
+    """Return the body in HU (z, y, x) with voxels of 2 to 5 mm: its tissue, without table, cables and clothes."""
     cross = ndimage.generate_binary_structure(3, 1)
     # The body goes on beyond the edge of the image, so the erosion must not eat it from there.
-    firm = ndimage.binary_erosion(grid.hu >= AIR_BELOW_HU, cross, iterations=2, border_value=1)
+    firm = ndimage.binary_erosion(hu >= AIR_BELOW_HU, cross, iterations=2, border_value=1)
     return largest(ndimage.binary_dilation(firm, cross, iterations=2))
 
 

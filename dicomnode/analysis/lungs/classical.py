@@ -14,13 +14,10 @@ from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
 from dicomnode.analysis.findings import SegmenterFamily
-from dicomnode.analysis.lungs import dense_lung
+from dicomnode.analysis.lungs import gap, gas
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, BodyGrid, air_inside, distance, shrink
 from dicomnode.errors import RefusedError
 
-#: Gas (stomach, bowel) has a median below this, HU, and is a solid bubble: its 90th percentile of depth is at least
-#: this share of the radius of a ball of the same volume. Vessels run through the emptiest lung: it is nowhere deep.
-GAS_BELOW_HU, BUBBLE = -965, 0.35
 CLOSING_MM = 8.0
 SMALLEST_PART_ML = 15.0
 SMALLEST_LUNGS_ML = 100.0
@@ -48,15 +45,17 @@ class ClassicalSegmenter:
 
     In the mask: aerated lung (below -400 HU), however empty; by closing (8 mm) and hole filling the vessels, small
     airways, nodules and dense disease that aerated lung surrounds; fibrosis and consolidation between aerated lung and
-    ribs, up to 70 mm deep (`dense_lung`). Not in the mask: trachea and main bronchi, as far as walls divide them from
-    lung; heart and hilar vessels wider than the closing; effusion (by its attenuation, -20 to 25 HU: blood and pus
-    denser than that count as lung, fibrosis of exactly that density does not); solid gas without vessels (stomach,
-    bowel); consolidation that has no aerated lung on its inner side, such as a whole lower lobe. Lung that the edge of
-    the field of view cuts is found as far as it is in the image; `lungs.check` flags it.
+    ribs, and a lobe without air where the other lung shows its place (`hull`); where dense lung lines the ribs, its
+    layer along diaphragm and mediastinum too, as thick as there. Not in the mask: trachea and main bronchi, as far as
+    walls divide them from lung; heart and hilar vessels wider than the closing; effusion (by its attenuation, -60 to 25
+    HU, unless it lines the wall in front and behind alike: blood and pus denser than that count as lung, consolidation
+    behind of exactly that density does not); gas without vessels behind walls of soft tissue (stomach, colon, hiatus
+    hernia, oesophagus: `gas`); a base without any air. Lung that the edge of the field of view cuts is found as far as
+    it is in the image; `lungs.check` flags it. `gap.left_out` tells what of the hull the mask leaves out.
     """
 
     name = "classical"
-    version = "2"
+    version = "3"
     family: SegmenterFamily = "morphology"
 
     def __call__(self, volume: Volume) -> Labels:
@@ -70,7 +69,9 @@ class ClassicalSegmenter:
         airways = _airways(grid, air, midline)
         labels = _grow(grid, air, _cores(grid, air, airways, midline))
         _refuse_unless_lungs(labels, grid)
-        return _refine(volume, grid, _close(grid, dense_lung.add(grid, labels, midline)))
+        dense = gap.dense_lung(grid, labels, midline)
+        closed = _close(grid, np.where(dense > 0, dense, labels))
+        return _refine(volume, grid, closed, dense)
 
     def lobes(self, volume: Volume, lungs: Labels) -> None:
         """None: thresholds see no fissures."""
@@ -117,21 +118,32 @@ def _cores(grid: BodyGrid, air: Mask, airways: Mask, midline: float) -> NDArray[
     components, right_share, large = _parted(grid, lung_air, midline)
     kind = np.zeros(large.size, dtype=np.uint8)
     kind[large] = np.where(right_share[large] >= 0.5, RIGHT, LEFT)
+    lung_hu = float(np.median(grid.hu[lung_air])) if lung_air.any() else 0.0
     for number in np.flatnonzero(large):
-        if _is_gas(grid, lung_air, components == number):
+        if _is_gas(grid, lung_air, components == number, lung_hu):
             kind[number] = _GAS
     markers = kind[components]
+    _mark_bubbles(grid, lung_air, markers)
+    # What is gas for the most part is gas: the folds of a colon part it into bubbles and what lies between.
+    sizes, as_gas = (np.bincount(components[m > 0], minlength=kind.size) for m in (components, markers == _GAS))
+    markers[(as_gas > 0.5 * sizes)[components] & (components > 0)] = _GAS
     markers[airways] = _AIRWAY
     return markers
 
 
-def _is_gas(grid: BodyGrid, air: Mask, core: Mask) -> bool:
-    if np.median(grid.hu[core]) >= GAS_BELOW_HU:
-        return False
+def _is_gas(grid: BodyGrid, air: Mask, core: Mask, lung_hu: float) -> bool:
     box = _padded_box(core, (1, 1, 1))
     depth = distance(~air[box], grid.spacing_mm)[core[box]]
-    ball_mm = (np.count_nonzero(core) * grid.voxel_ml * 1000 * 3 / (4 * math.pi)) ** (1 / 3)
-    return bool(np.percentile(depth, 90) >= BUBBLE * ball_mm)
+    return gas.without_vessels(grid.hu[core], depth, grid.spacing_mm, lung_hu)
+
+
+def _mark_bubbles(grid: BodyGrid, air: Mask, markers: NDArray[np.uint8]) -> None:
+    """Mark gas that reaches lung through a wall too thin for the grid, in place; the watershed finds the wall."""
+    for bubble in gas.bubbles(grid.hu, air, grid.spacing_mm):
+        if bubble.is_gas:
+            part = markers[bubble.box]
+            part[ndimage.binary_dilation(bubble.mask, iterations=2)] = 0
+            part[bubble.mask] = _GAS
 
 
 def _parted(grid: BodyGrid, lung_air: Mask, midline: float) -> tuple[NDArray[np.int32], NDArray[np.float64], Mask]:
@@ -202,7 +214,7 @@ def _padded_box(mask: Mask, pad: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(max(0, s.start - p), s.stop + p) for s, p in zip(box, pad, strict=True))
 
 
-def _refine(volume: Volume, grid: BodyGrid, coarse: NDArray[np.uint8]) -> Labels:
+def _refine(volume: Volume, grid: BodyGrid, coarse: NDArray[np.uint8], dense: NDArray[np.uint8]) -> Labels:
     """At full resolution: the inside of each lung as it is, its rim (one coarse voxel in and out) by the threshold."""
     axes = np.array([factor > 1 for factor in grid.factors])
     cross = ndimage.generate_binary_structure(3, 1)
@@ -211,7 +223,7 @@ def _refine(volume: Volume, grid: BodyGrid, coarse: NDArray[np.uint8]) -> Labels
     inner, outer = np.zeros_like(coarse), coarse.copy()
     for side in (RIGHT, LEFT):
         lung = coarse == side
-        inner[ndimage.binary_erosion(lung, cross, border_value=1)] = side
+        inner[ndimage.binary_erosion(lung, cross, border_value=1) | (lung & (dense == side))] = side
         outer[ndimage.binary_dilation(lung, cross) & (outer == 0)] = side
     for array in (inner, outer):
         array[array > LEFT] = 0

@@ -6,14 +6,19 @@ torch and lungmask are imported when a segmenter is made, not before: without we
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.findings import SegmenterFamily
+from dicomnode.analysis.lungs import steps
 from dicomnode.errors import RefusedError, WeightsError
 from dicomnode.files import sha256_of
+
+if TYPE_CHECKING:
+    from dicomnode.analysis.lungs.lungmask_network import LungmaskNetwork
 
 _LUNG_CLASSES, _LOBE_CLASSES = 3, 6
 
@@ -38,6 +43,8 @@ class LungmaskSegmenter:
         model: the model's name; it becomes part of `name`.
         device: "cpu", "cuda" or "cuda:1".
         lobe_weights: a state dict with six classes (LTRCLobes).
+        step_mm: the networks look at slices up to so many millimetres apart, and those between are interpolated (it
+            stands in `version`); 0: at each.
 
     Raises:
         WeightsError: a file is missing, is not the expected one, or is no such network.
@@ -53,14 +60,18 @@ class LungmaskSegmenter:
         model: str = "R231",
         device: str = "cpu",
         lobe_weights: WeightsFile | None = None,
+        step_mm: float = 0.0,
     ) -> None:
         digest = _check_digest(weights, sha256)
         self.name = f"lungmask-{model}"
         self.version = f"{version_of('lungmask')}+{digest[:12]}"
         if lobe_weights is not None:
             self.version += f"+{_check_digest(lobe_weights.path, lobe_weights.sha256)[:12]}"
+        if step_mm:
+            self.version += f"+step{step_mm:g}mm"
         from dicomnode.analysis.lungs.lungmask_network import LungmaskNetwork  # noqa: PLC0415
 
+        self._step_mm = step_mm
         self._lungs = LungmaskNetwork(weights, _LUNG_CLASSES, device)
         self._lobes = None if lobe_weights is None else LungmaskNetwork(lobe_weights.path, _LOBE_CLASSES, device)
 
@@ -72,7 +83,7 @@ class LungmaskSegmenter:
         """
         # lungmask takes an array's slices as they are, and learnt on rows from anterior to posterior, columns from
         # right to left, slices from the feet: our axes.
-        labels = self._lungs(volume.hu)
+        labels = self._by_steps(self._lungs, volume)
         if not labels.any():
             raise RefusedError(
                 "no-lungs", f"no lungs found by {self.name}. Check that the series shows the chest in HU."
@@ -93,7 +104,12 @@ class LungmaskSegmenter:
             return None
         from dicomnode.analysis.lungs.lungmask_network import filled  # noqa: PLC0415
 
-        return filled(self._lobes(volume.hu), lungs)
+        return filled(self._by_steps(self._lobes, volume), lungs)
+
+    def _by_steps(self, network: "LungmaskNetwork", volume: Volume) -> NDArray[np.uint8]:
+        slices = len(volume.hu)
+        at = steps.chosen(slices, volume.spacing_mm[0], self._step_mm)
+        return steps.between(network(volume.hu if len(at) == slices else volume.hu[at]), at, slices)
 
 
 def _check_digest(weights: Path, expected: str) -> str:

@@ -9,12 +9,15 @@ from scipy import ndimage
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
 from dicomnode.analysis.findings import Flag, SegmenterFamily, VolumeMl
+from dicomnode.analysis.lungs import gas
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, OUT_OF_FIELD_HU
 
 _CHECK_MM = 2.0
 _SKIN_MM = 4.0
 #: Emptier than emphysema is over 12 mm without a vessel, HU.
 _GAS_BELOW_HU = -965
+#: More gas that looks like bowel's than this is worth a word, ml.
+_OTHER_GAS_ML = 10.0
 
 
 class Segmenter(Protocol):
@@ -74,13 +77,15 @@ def check(volume: Volume, labels: Labels) -> tuple[Flag, ...]:
     hu, sides = volume.hu[coarse], labels[coarse]
     lungs = sides > 0
     mean_hu = float(hu[lungs].mean(dtype=np.float64)) if lungs.any() else 0.0
+    other_gas, other_gas_ml = gas.in_mask(hu, lungs, (z, y, x))
+    gas_cm2 = tuple(float(np.count_nonzero(other_gas[end])) * y * x / 100.0 for end in (0, -1))
     return (
         *_size(ml, mean_hu),
         *_sides(sides, ml),
-        *_coverage(volume, labels),
+        *_coverage(volume, labels, gas_cm2),
         *_cut_sides(hu, lungs, (z, y, x)),
         *_shape(hu, lungs),
-        *_leaks(hu, sides, (z, y, x)),
+        *_leaks(hu, sides, (z, y, x), other_gas_ml),
     )
 
 
@@ -145,12 +150,16 @@ def _mean_x(labels: Labels, side: int) -> float:
     return float(np.average(np.arange(columns.size), weights=columns))
 
 
-def _coverage(volume: Volume, labels: Labels) -> Iterator[Flag]:
-    """Lung in the first or last slice. Error: more than a quarter of the largest slice, so that much is missing."""
+def _coverage(volume: Volume, labels: Labels, gas_cm2: tuple[float, ...]) -> Iterator[Flag]:
+    """Lung in the first or last slice. Error: more than a quarter of the largest slice, so that much is missing.
+
+    `gas_cm2` is what is gas in the two slices of the mask: that the stomach is cut says nothing of the lung.
+    """
     pixel_cm2 = volume.spacing_mm[1] * volume.spacing_mm[2] / 100.0
     areas_cm2 = np.array([np.count_nonzero(plane) for plane in labels]) * pixel_cm2
     for index, code, end, where in ((0, "cut-off-base", "lowest", "base"), (-1, "cut-off-apex", "highest", "apex")):
-        area_cm2, share = float(areas_cm2[index]), float(areas_cm2[index] / areas_cm2.max())
+        area_cm2 = float(areas_cm2[index]) - gas_cm2[index]
+        share = area_cm2 / float(areas_cm2.max())
         if area_cm2 > 10:
             yield Flag(
                 code,
@@ -209,7 +218,7 @@ def _shape(hu: HuArray, lungs: Mask) -> Iterator[Flag]:
         )
 
 
-def _leaks(hu: HuArray, sides: Labels, spacing_mm: tuple[float, float, float]) -> Iterator[Flag]:
+def _leaks(hu: HuArray, sides: Labels, spacing_mm: tuple[float, float, float], other_gas_ml: float) -> Iterator[Flag]:
     """Mask where no lung is: at the skin, in pure gas (trachea, stomach, bowel), in pieces apart from the lung."""
     lungs = sides > 0
     count = int(np.count_nonzero(lungs))
@@ -223,13 +232,14 @@ def _leaks(hu: HuArray, sides: Labels, spacing_mm: tuple[float, float, float]) -
             f"{leaked:.1f} % of the mask (over 1 %) is within {_SKIN_MM:.0f} mm of the air around the patient, outside "
             "the rib cage: the mask has leaked. Review the segmentation before using the measurements.",
         )
-    gas = 100.0 * _solid(hu, lungs, spacing_mm) / count
-    if gas > 2:
+    pure = 100.0 * _solid(hu, lungs, spacing_mm) / count
+    if pure > 2 or other_gas_ml > _OTHER_GAS_ML:
         yield Flag(
             "mask-gas",
             "warning",
-            f"{gas:.1f} % of the mask (over 2 %) is pure gas, more than 12 mm wide without vessels: trachea, stomach "
-            "or bowel in the mask, pneumothorax, bullae or very severe emphysema. %LAA-950 includes it.",
+            f"{pure:.1f} % of the mask (limit 2 %) is pure gas, more than 12 mm wide without vessels, and "
+            f"{other_gas_ml:.0f} ml (limit {_OTHER_GAS_ML:.0f} ml) are gas largely behind walls: trachea, stomach or "
+            "bowel in the mask, pneumothorax, bullae or very severe emphysema. %LAA-950 includes it.",
         )
     apart = 100.0 * sum(_apart(sides == side) for side in (RIGHT, LEFT)) / count
     if apart > 5:
@@ -257,9 +267,9 @@ def _solid(hu: HuArray, lungs: Mask, spacing_mm: tuple[float, ...]) -> int:
     """Voxels of the mask that lie in cubes of 12 mm full of gas."""
     boxes = ndimage.find_objects(lungs.view(np.uint8))
     hu, lungs = hu[boxes[0]], lungs[boxes[0]]
-    gas = (ndimage.uniform_filter(hu, 3) < _GAS_BELOW_HU) & lungs
+    empty = (ndimage.uniform_filter(hu, 3) < _GAS_BELOW_HU) & lungs
     width = [2 * max(1, round(6 / mm)) + 1 for mm in spacing_mm]
-    inside = ndimage.minimum_filter(gas.view(np.uint8), width)
+    inside = ndimage.minimum_filter(empty.view(np.uint8), width)
     return int(np.count_nonzero(ndimage.maximum_filter(inside, width))) if inside.any() else 0
 
 

@@ -18,6 +18,8 @@ FOLLOWED_BY_REGION = ("lower_third", "rim", "lower_third_rim")
 #: Lung volumes that differ by more than this were breathed in differently, or lung was lost: attenuation follows.
 SAME_BREATH_PERCENT = 10.0
 SAME_STEP = 1.5
+#: From 17 to 23 HU %LAA-950 triples (docs/evidence/attenuation.md).
+SAME_NOISE = 1.3
 
 
 def studied_at(series: ChosenSeries) -> datetime | None:
@@ -139,6 +141,7 @@ def doubts(before: Findings, after: Findings, days: float) -> Iterator[Flag]:
     if steps[1] > SAME_STEP * steps[0]:
         text = f"Different slice thickness: was {_thickness(old):.2f} mm, now {_thickness(new):.2f} mm"
         yield Flag("change-thickness", "warning", f"{text}. Thick slices average dense and aerated lung.")
+    yield from _doubts_of_noise(before, after)
     scanners = [f"{s.manufacturer} {s.manufacturer_model}".strip() for s in (old, new)]
     if scanners[0] != scanners[1]:
         yield Flag("change-scanner", "warning", f"Different scanner: was {_or(scanners[0])}, now {_or(scanners[1])}.")
@@ -146,6 +149,15 @@ def doubts(before: Findings, after: Findings, days: float) -> Iterator[Flag]:
         text = f"Only the {'present' if new.contrast else 'prior'} scan is contrast-enhanced"
         yield Flag("change-contrast", "warning", f"{text}. Contrast raises the attenuation of vessels and lung.")
     yield from _doubts_of_lungs(before, after)
+
+
+def _doubts_of_noise(before: Findings, after: Findings) -> Iterator[Flag]:
+    if before.conditions is None or after.conditions is None:
+        return
+    old, new = before.conditions.noise_hu, after.conditions.noise_hu
+    if max(old, new) > SAME_NOISE * min(old, new):
+        text = f"Different image noise: was {old:.0f} HU, now {new:.0f} HU"
+        yield Flag("change-noise", "warning", f"{text}. %LAA-950 rises and falls with it.")
 
 
 def _doubts_of_lungs(before: Findings, after: Findings) -> Iterator[Flag]:

@@ -15,6 +15,8 @@ from dicomnode.analysis.lungs import regions
 
 #: High-attenuation area, both ends included, HU, as the MESA Lung Study defined it.
 HAA_HU = (-600, -250)
+#: Dense lung: above this, HU, where %HAA ends: it falls when fibrosis gets denser, and this share rises.
+DENSE_ABOVE_HU = -250
 #: Low-attenuation area: below this, HU.
 LAA_BELOW_HU = -950
 
@@ -29,7 +31,9 @@ def quantify(hu: HuArray) -> Quantities:
     m3 / m2^1.5 and kurtosis Pearson's m4 / m2^2 (3 for a normal distribution: PyRadiomics' convention, IBSI's plus 3);
     of a region with a single value both are 0, as in PyRadiomics. Percentiles are interpolated linearly between order
     statistics (numpy's `linear`, Hyndman and Fan's type 7). %HAA is the share from -600 to -250 HU inclusive
-    (Podolanczuk et al. 2016, PMID 26744025), %LAA-950 the share below -950 HU.
+    (Podolanczuk et al. 2016, PMID 26744025), %LAA-950 the share below -950 HU, the
+    dense share that above -250 HU: consolidation, dense fibrosis, vessels and large airways' walls, as far as the mask
+    holds them.
 
     Args:
         hu: the region's values, int16, any shape.
@@ -122,6 +126,7 @@ def _quantities(counts: NDArray[np.int64]) -> Quantities:
         p95_hu=p95,
         haa_percent=100.0 * int(weights[(values >= HAA_HU[0]) & (values <= HAA_HU[1])].sum()) / n,
         laa950_percent=100.0 * int(weights[values < LAA_BELOW_HU].sum()) / n,
+        dense_percent=100.0 * int(weights[values > DENSE_ABOVE_HU].sum()) / n,
     )
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -100,7 +100,10 @@ def with_preparation(settings: Mapping[str, Any], preparation: str) -> dict[str,
 
 
 def by_region(
-    volume: Volume, labels: Labels, settings: Mapping[str, Any] = DEFAULT_SETTINGS
+    volume: Volume,
+    labels: Labels,
+    settings: Mapping[str, Any] = DEFAULT_SETTINGS,
+    progress: Callable[[float], None] | None = None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, RefusedError]]:
     """Run `extract` on "lungs" (both together), "right" and "left"; and say why of a region there are no features.
 
@@ -108,20 +111,33 @@ def by_region(
         volume: the scan, HU.
         labels: (z, y, x), 0 background, 1 right, 2 left.
         settings: PyRadiomics' own.
+        progress: called with the share of the work that is done; filtered images take minutes.
 
     Raises:
         ConfigurationError: PyRadiomics does not accept the settings.
     """
-    found, refused = {}, {}
-    for name, mask in (("lungs", labels > 0), ("right", labels == RIGHT), ("left", labels == LEFT)):
+    found: dict[str, dict[str, float]] = {}
+    refused = {}
+    regions = (("lungs", labels > 0), ("right", labels == RIGHT), ("left", labels == LEFT))
+    for number, (name, mask) in enumerate(regions):
+
+        def told(share: float, before: int = number) -> None:
+            if progress is not None:
+                progress((before + share) / len(regions))
+
         try:
-            found[name] = extract(volume, mask, settings)
+            found[name] = extract(volume, mask, settings, told)
         except RefusedError as error:
             refused[name] = error
     return found, refused
 
 
-def extract(volume: Volume, mask: Mask, settings: Mapping[str, Any] = DEFAULT_SETTINGS) -> dict[str, float]:
+def extract(
+    volume: Volume,
+    mask: Mask,
+    settings: Mapping[str, Any] = DEFAULT_SETTINGS,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, float]:
     """Features of the masked voxels of a volume. The mask's voxels have label 1: leave `label` at 1 in the settings.
 
     Args:
@@ -129,6 +145,7 @@ def extract(volume: Volume, mask: Mask, settings: Mapping[str, Any] = DEFAULT_SE
         mask: bool (z, y, x) of the volume's shape.
         settings: a parameter file of PyRadiomics as a mapping (imageType, featureClass, setting), and with
             `preparation` one that is prepared as IBSI asks (`ibsi`).
+        progress: called after the original image and after each filter, with the share that is done.
 
     Raises:
         ConfigurationError, RefusedError: as `extract_image`.
@@ -144,13 +161,16 @@ def extract(volume: Volume, mask: Mask, settings: Mapping[str, Any] = DEFAULT_SE
     with _quiet(), _refusing():
         if "preparation" in settings:
             return _as_ibsi(settings, volume.hu, inside, grid)
-        original, filtered = _parts(settings)
-        extractor = _extractor(original)
-        if not _covered(extractor, volume.hu.dtype):
-            return _stock(_extractor(settings), grid.image(volume.hu), grid.image(inside))
-        found = _fast(extractor, volume.hu, inside, grid)
-        if filtered is not None:
-            found |= _stock(_extractor(filtered), grid.image(volume.hu), grid.image(inside))
+        found: dict[str, float] = {}
+        parts = _parts(settings)
+        for done, part in enumerate(parts, start=1):
+            extractor = _extractor(part)
+            if _covered(extractor, volume.hu.dtype):
+                found |= _fast(extractor, volume.hu, inside, grid)
+            else:
+                found |= _stock(extractor, grid.image(volume.hu), grid.image(inside))
+            if progress is not None:
+                progress(done / len(parts))
         return found
 
 
@@ -199,20 +219,23 @@ def _refusing() -> Iterator[None]:
         ) from error
 
 
-def _parts(settings: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """Return the settings for the original image, and those for the filtered ones.
+def _parts(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return settings that give the same features one after the other: of the original image, then of each filter.
 
-    The latter are without the shape, which is the mask's.
+    The shape is the mask's, and comes with the original image alone.
     """
     images = settings.get("imageType") or {}
     if "Original" not in images or len(images) == 1:
-        return settings, None
+        return [settings]
     classes = {k: v or [] for k, v in _extractor(settings).enabledFeatures.items() if k != "shape"}
-    if not classes:
-        return settings, None
-    filtered = {k: v for k, v in images.items() if k != "Original"}
+    kinds = [(name, given) for name, given in images.items() if name != "Original"] if classes else []
+    filters = [
+        {name: one}
+        for name, given in kinds
+        for one in ([{**given, "sigma": [s]} for s in given["sigma"]] if (given or {}).get("sigma") else [given])
+    ]
     original = {**settings, "imageType": {"Original": images["Original"]}}
-    return original, {**settings, "imageType": filtered, "featureClass": classes}
+    return [original, *({**settings, "imageType": one, "featureClass": classes} for one in filters)]
 
 
 def _stock(extractor: RadiomicsFeatureExtractor, image: sitk.Image, mask: sitk.Image) -> dict[str, float]:

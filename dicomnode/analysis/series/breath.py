@@ -5,8 +5,7 @@ from typing import Literal
 
 from pydicom import Dataset
 
-from dicomnode.analysis.series.content_rules import plain
-from dicomnode.analysis.series.headers import text
+from dicomnode.analysis.series.headers import plain, text
 
 Breath = Literal["inspiration", "expiration", "unknown"]
 
@@ -14,11 +13,11 @@ Breath = Literal["inspiration", "expiration", "unknown"]
 #: words where a beginning would take in others: «exp», but not «export», «experimental», «exposure».
 EXPIRATION = re.compile(
     r"\b(exp|expi|expir\w*|exsp|exspi\w*|exhal\w*|ausatm\w*|espir\w*|ekspir\w*|uitadem\w*|wydech\w*|vydech\w*"
-    r"|utandning\w*|uloshengit\w*|kilegz\w*|izdah\w*|выдох\w*|εκπνο\w*)\b|呼気|呼气|호기"
+    r"|utandning\w*|uloshengit\w*|kilegz\w*|izdah\w*|выдох\w*|εκπνο\w*|in ex|residual vol\w*|frc)\b|呼気|呼气|呼氣|호기"
 )
 INSPIRATION = re.compile(
     r"\b(insp|inspi\w*|inhal\w*|einatm\w*|ispir\w*|inadem\w*|wdech\w*|nadech\w*|inandning\w*|sisaanhengit\w*"
-    r"|belegz\w*|udah\w*|вдох\w*|εισπνο\w*)\b|吸気|吸气|흡기"
+    r"|belegz\w*|udah\w*|вдох\w*|εισπνο\w*|tlc|total lung capacity)\b|吸気|吸气|吸氣|흡기"
 )
 #: The most particular first: what describes the image itself outweighs the protocol of the whole examination.
 KEYWORDS = ("ImageComments", "SeriesDescription", "AcquisitionProtocolDescription", "ProtocolName")

@@ -1,33 +1,36 @@
 """Rules of content: is this a chest CT worth measuring? One function for each rule, None where it is met."""
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from pydicom import Dataset
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from dicomnode.analysis.findings import Reason
-from dicomnode.analysis.series import geometry, kernels
-from dicomnode.analysis.series.headers import string, strings, text
+from dicomnode.analysis.series import derived_originals, geometry, kernels, series_words
+from dicomnode.analysis.series.headers import plain, string, strings, text
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.series_facts import KnownSeries
+from dicomnode.analysis.series.values import IDENTITY
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+#: Where a site changes what the reasons speak of.
+_KEY = "[analysis.selection]"
+#: JPEG 2000 in its own syntaxes may be lossless: there the attribute tells.
+_LOSSY = frozenset((JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless))
 #: What technologists write into Contrast/Bolus Agent when they gave none.
 NO_AGENT = re.compile(r"^(no|none|non|without|ohne|sans|nein|kein|senza|sin|nil|n/?a)\b|^[-.0 ]*$")
-
-
-def plain(words: str) -> str:
-    """Lower-case words without accents, one space between them: what the patterns are searched in."""
-    letters = (c for c in unicodedata.normalize("NFKD", words.lower()) if not unicodedata.combining(c))
-    # Hangul must be whole again; the Polish l with a stroke has no accent to take off.
-    return re.sub(r"[\W\d_]+", " ", unicodedata.normalize("NFC", "".join(letters)).replace("ł", "l"))
 
 
 def has_contrast(images: Iterable[Dataset]) -> bool:
     """Whether an image names a contrast agent."""
     agents = (agent for d in images if (agent := text(d, "ContrastBolusAgent").lower()))
     return any(not NO_AGENT.search(agent) for agent in agents)
+
+
+def is_lossy(dataset: Dataset) -> bool:
+    """Whether the image has been compressed with loss, now or before (PS3.3 C.7.6.1.1.5)."""
+    return string(dataset, "LossyImageCompression") == "01" or dataset.file_meta.TransferSyntaxUID in _LOSSY
 
 
 def not_ct(known: KnownSeries) -> Reason | None:
@@ -66,18 +69,71 @@ def image_types(known: KnownSeries) -> tuple[Reason, ...]:
     reasons = []
     for refused in known.rules.image_type_refused:
         hit = next((t for t in found if refused in t), None)
+        if refused == "DERIVED":
+            # Of a lossy image, the standard asks for DERIVED (PS3.3 C.7.6.1.1.5): that alone makes no reformat.
+            hit = next((t for t, d in zip(found, known.datasets, strict=True) if _is_derived(t, d)), None)
         if hit is None:
             continue
         if refused == "LOCALIZER":
             reasons.append(Reason("localizer", "Image Type is LOCALIZER."))
         elif refused == "DERIVED":
-            reasons.append(Reason("derived", f"Image Type is {'/'.join(hit)}, not an original image."))
+            reasons.append(
+                Reason("derived", f"Image Type is {'/'.join(hit)}, not an original image ({_KEY} image_type_refused).")
+            )
         else:
-            reasons.append(Reason("image-type", f"Image Type is {'/'.join(hit)}: {refused} is excluded."))
+            reasons.append(
+                Reason(
+                    "image-type", f"Image Type is {'/'.join(hit)}: {refused} is excluded ({_KEY} image_type_refused)."
+                )
+            )
     missing = [r for r in known.rules.image_type_required if any(r not in t for t in found)]
     if missing:
         reasons.append(Reason("image-type", f"Image Type lacks {', '.join(missing)} in some or all images."))
     return tuple(reasons)
+
+
+def _is_derived(image_type: Sequence[str], dataset: Dataset) -> bool:
+    if "DERIVED" not in image_type or derived_originals.is_original(dataset):
+        return False
+    return not (is_lossy(dataset) and list(image_type[:2]) == ["DERIVED", "PRIMARY"])
+
+
+def lossy(known: KnownSeries) -> Reason | None:
+    """Refuse lossy compression, where a site wants that."""
+    if known.rules.lossy == "allowed" or not any(is_lossy(d) for d in known.datasets):
+        return None
+    return Reason("lossy-refused", f"Lossy compression; such series are excluded ({_KEY} lossy).")
+
+
+def not_hounsfield(known: KnownSeries) -> Reason | None:
+    """Refuse maps of a material: their values are no attenuation."""
+    if series_words.spectral(known.datasets[0]) != "material":
+        return None
+    return Reason(
+        "spectral-map", "A material or atomic-number map of a multi-energy scan: its values are not Hounsfield units."
+    )
+
+
+def identity(known: KnownSeries) -> Reason | None:
+    """Refuse what no valid object could name the patient and the order of, unless a site wants it repeated as it is."""
+    verbatim = known.rules.invalid_identity == "verbatim"
+    unfit = {
+        doubt.keyword
+        for h in known.series.headers
+        for doubt in h.doubts
+        if doubt.kind == "unusable"
+        and doubt.keyword in IDENTITY
+        # What is no text at all is not there to be repeated.
+        and not (verbatim and doubt.keyword in h.source)
+    }
+    if not unfit:
+        return None
+    return Reason(
+        "identity-invalid",
+        f"{', '.join(sorted(unfit))}: no valid report can repeat this value (too long, several values, control "
+        "characters, or not of its character set). Correct it, or have it repeated as it came "
+        f"({_KEY} invalid_identity).",
+    )
 
 
 def not_chest(known: KnownSeries) -> Reason | None:

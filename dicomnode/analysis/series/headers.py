@@ -1,11 +1,14 @@
 """Headers of DICOM files: read without pixels, checked for completeness, and left raw.
 
-The reports copy patient-level elements byte for byte from the raw elements, so nothing here converts an element in
+Whoever reads a header gets it from here, with its values settled (`values`): each is valid for its VR, or not there.
+The reports copy patient-level elements byte for byte from the raw elements, so nothing here converts a valid element in
 place: `strings` and `number` look at the bytes and leave them as they came.
 """
 
 import os
+import re
 import struct
+import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
@@ -31,14 +34,18 @@ from pydicom.uid import (
 from pydicom.valuerep import TEXT_VR_DELIMS
 
 from dicomnode.analysis.findings import Reason
-from dicomnode.analysis.series import multiframe
+from dicomnode.analysis.series import multiframe, repeatable
 from dicomnode.analysis.series.inflate import InflatedTooLargeError
+from dicomnode.analysis.series.values import Doubt, settle
+from dicomnode.errors import RefusedError
 
 #: Elements above this size (private blobs of some vendors) stay on the disk.
 DEFER_BYTES = 65536
 PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 ITEM, SEQUENCE_DELIMITER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 UNDEFINED_LENGTH = 0xFFFFFFFF
+#: What makes a multi-frame image; in a single one it is a mistake.
+_OF_MULTI_FRAMES = ("NumberOfFrames", "DimensionIndexSequence", "DimensionOrganizationSequence")
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class ImageHeader:
         missing_bytes: so much of the file's pixels is not in the file.
         frame_number: counts from 1; None for a whole file.
         image: the whole multi-frame image that a frame is of, without pixel data.
+        doubts: attributes whose values break their VR, in this header.
     """
 
     path: Path
@@ -57,6 +65,7 @@ class ImageHeader:
     missing_bytes: int = 0
     frame_number: int | None = None
     image: Dataset | None = None
+    doubts: tuple[Doubt, ...] = ()
 
     @property
     def source(self) -> Dataset:
@@ -113,6 +122,28 @@ def read_headers(paths: Iterable[Path]) -> tuple[list[ImageHeader], list[Unreada
     return headers, unreadable
 
 
+def read_source(path: Path) -> Dataset:
+    """Return the header of one file, as reports refer to it: a multi-frame image stays whole.
+
+    What no valid object may repeat of patient, study and order is not in it, save what names the patient and the order
+    (`repeatable.keep`).
+
+    Raises:
+        RefusedError: the file is no readable DICOM file (the codes are those of `read_headers`).
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
+        found = _read(path)
+        if isinstance(found, Reason):
+            raise RefusedError(found.code, found.text)
+        source = _frames(found)[0].source
+        repeatable.keep(source)
+        if string(source, "SOPClassUID") not in multiframe.ENHANCED_CT:
+            for keyword in (*multiframe.GROUPS, *_OF_MULTI_FRAMES):
+                source.pop(keyword, None)
+        return source
+
+
 def text(dataset: Dataset, keyword: str) -> str:
     """All values of a text element as one text, decoded by the Specific Character Set. The element stays raw.
 
@@ -130,6 +161,13 @@ def text(dataset: Dataset, keyword: str) -> str:
             return decode_bytes(value, encodings, TEXT_VR_DELIMS).replace("\\", " ").strip(" \0")
     except (LookupError, UnicodeError, ValueError):
         return value.decode("latin-1").strip(" \0")
+
+
+def plain(words: str) -> str:
+    """Lower-case words without accents, one space between them: what the patterns are searched in."""
+    letters = (c for c in unicodedata.normalize("NFKD", words.lower()) if not unicodedata.combining(c))
+    # Hangul must be whole again; the Polish l with a stroke has no accent to take off.
+    return re.sub(r"[\W\d_]+", " ", unicodedata.normalize("NFC", "".join(letters)).replace("ł", "l"))
 
 
 def strings(dataset: Dataset, keyword: str) -> list[str]:
@@ -190,11 +228,11 @@ def _frames(header: ImageHeader) -> list[ImageHeader]:
     if string(header.dataset, "SOPClassUID") not in multiframe.ENHANCED_CT:
         return [header]
     try:
-        image, frames = multiframe.read(header.path, header.dataset.file_meta.TransferSyntaxUID)
+        image, frames, doubts = multiframe.read(header.path, header.dataset.file_meta.TransferSyntaxUID)
     except Exception:  # noqa: BLE001 - as in `_read`: whatever a damaged file provokes
         return [header]
     return [
-        ImageHeader(header.path, frame, header.missing_bytes, number, image)
+        ImageHeader(header.path, frame, header.missing_bytes, number, image, doubts)
         for number, frame in enumerate(frames, start=1)
     ]
 
@@ -231,13 +269,15 @@ def _parse(path: Path, file: BinaryIO) -> ImageHeader | Reason:
         # pydicom would keep the whole inflated file, pixels too, as long as the header lives.
         dataset.buffer = None
 
-    size = path.stat().st_size
+    size, end = path.stat().st_size, _end_of_elements(dataset)
+    doubts = settle(dataset)
     reason = _implausible(dataset, has_preamble)
-    if reason is None and not deflated and _end_of_elements(dataset) > size:
+    if reason is None and not deflated and end > size:
         reason = Reason("truncated", "The file is truncated before its pixel data.")
     if reason is not None:
         return reason
-    return ImageHeader(path, dataset, _missing_bytes(file, dataset, pixel_length, size, deflated))
+    missing = _missing_bytes(file, dataset, pixel_length, size, deflated)
+    return ImageHeader(path, dataset, missing, doubts=doubts)
 
 
 def _set_syntax(dataset: FileDataset) -> None:
@@ -255,7 +295,9 @@ def _implausible(dataset: Dataset, has_preamble: bool) -> Reason | None:
     uids = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
     missing = [uid for uid in uids if not string(dataset, uid)]
     if missing:
-        return Reason("missing-uids", f"The file has no {', '.join(missing)}: truncated or not a composite object.")
+        return Reason(
+            "missing-uids", f"The file has no valid {', '.join(missing)}: truncated or not a composite object."
+        )
     return None
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
+from dicomnode.analysis.series.values import Doubt, settle
+
 ENHANCED_CT = frozenset((EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage))
 
 #: Macro: {attribute in its item: attribute of a single-frame image}.
@@ -40,8 +42,10 @@ UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrame
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
-def read(path: Path, syntax: UID) -> tuple[Dataset, list[Dataset]]:
+def read(path: Path, syntax: UID) -> tuple[Dataset, list[Dataset], tuple[Doubt, ...]]:
     """Return the multi-frame image without its pixels, and a flat data set for each frame, in the order of the file.
+
+    And the doubts about its values (`values.settle`).
 
     Raises:
         ValueError, KeyError: there are no functional groups, or not one item for each frame.
@@ -54,7 +58,8 @@ def read(path: Path, syntax: UID) -> tuple[Dataset, list[Dataset]]:
         image.file_meta.TransferSyntaxUID = syntax
         # A deflated file's inflated bytes would stay in memory, pixels too.
         image.buffer = None
-        return image, flatten(image)
+        doubts = settle(image)
+        return image, flatten(image), doubts
 
 
 def flatten(image: Dataset) -> list[Dataset]:

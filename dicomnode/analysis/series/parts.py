@@ -1,7 +1,7 @@
 """Several scans in one series: acquisitions, phases, a pair in inspiration and expiration, several multi-frame images.
 
 A series is split only where its images lie over one another: the slices of one scan may well carry many acquisition
-numbers and times (step and shoot), but no two of them lie at the same place.
+numbers and times (step and shoot), but no two of them lie at the same place, nor between one another off the grid.
 """
 
 import hashlib
@@ -44,6 +44,12 @@ SHOWN = frozenset(KEYS[:7])
 MOST_PARTS = 25
 #: Ranges of positions that share more than this fraction of the shorter one lie over one another.
 OVERLAP = 0.5
+#: So many steps of the coarser one, where both are even by themselves and uneven together.
+FEWEST_SHARED = 2.5
+#: The table leaps where it moves by so many usual steps.
+JUMP = 3.0
+#: Fewer images are no scan.
+FEWEST_SLICES = 3
 
 #: Besides the pixels.
 SAME_IN_COPIES = (
@@ -130,7 +136,69 @@ def _lie_over_one_another(headers: Sequence[ImageHeader], groups: Sequence[Seque
         shorter = min(high - low, next_high - next_low)
         if shorter > 0 and min(high, next_high) - next_low > OVERLAP * shorter:
             return True
-    return _repeats(headers) > sum(_repeats(g) for g in groups)
+    return _repeats(headers) > sum(_repeats(g) for g in groups) or _interleave(headers, groups)
+
+
+def _interleave(headers: Sequence[ImageHeader], groups: Sequence[Sequence[ImageHeader]]) -> bool:
+    """Whether groups that are even by themselves overlap, and are uneven together: passes off one another's grid.
+
+    Neighbours in step and shoot may overlap by a slice or two.
+    """
+    whole, stacks = _stack(headers), [_stack(g) for g in groups]
+    if whole is None or whole.uniform or not all(_is_even(s) for s in stacks):
+        return False
+    ranges = sorted((min(p), max(p), s.step_mm) for s in stacks if s is not None and (p := s.positions_mm))
+    return any(
+        high - next_low > FEWEST_SHARED * max(step, next_step)
+        for (_, high, step), (next_low, _, next_step) in itertools.pairwise(ranges)
+    )
+
+
+def _passes(label: str, headers: list[ImageHeader]) -> list[Group]:
+    """Split an uneven stack where the table turns or goes back, in order of time or number.
+
+    Only into scans that are even by themselves: one odd position among the others is no turn.
+    """
+    whole = _stack(headers)
+    if whole is None or whole.uniform:
+        return [(label, headers)]
+    for keyword, convert in ORDERS.items():
+        try:
+            keyed = [(convert(string(h.dataset, keyword)), i) for i, h in enumerate(headers)]
+        except ValueError:
+            continue
+        if any(value == "" for value, _ in keyed) or len({value for value, _ in keyed}) < len(keyed):
+            continue
+        runs = _turns([headers[i] for _, i in sorted(keyed)], [whole.positions_mm[i] for _, i in sorted(keyed)])
+        if 1 < len(runs) <= MOST_PARTS and all(_is_even(_stack(run)) for run in runs) and _interleave(headers, runs):
+            return [(_join(label, f"{keyword}: {n} of {len(runs)}"), run) for n, run in enumerate(runs, start=1)]
+    return [(label, headers)]
+
+
+def _turns(headers: Sequence[ImageHeader], positions: Sequence[float]) -> list[list[ImageHeader]]:
+    """Cut a sequence of images where the table turns, or leaps."""
+    moves = np.diff(positions)
+    leap = JUMP * float(np.median(abs(moves)))
+    runs = [[headers[0]]]
+    direction = 0.0
+    for h, moved in zip(headers[1:], moves, strict=True):
+        if moved * direction < 0 or abs(moved) > leap:
+            runs.append([])
+            direction = 0.0
+        else:
+            direction = float(moved)
+        runs[-1].append(h)
+    return runs
+
+
+def _is_even(stack: geometry.SliceStack | None) -> bool:
+    return stack is not None and len(stack.positions_mm) >= FEWEST_SLICES and stack.uniform and not stack.repeats
+
+
+def _stack(headers: Sequence[ImageHeader]) -> geometry.SliceStack | None:
+    planes = [geometry.plane(h.dataset) for h in headers]
+    known = [p for p in planes if p is not None]
+    return geometry.stack(known) if known and len(known) == len(planes) else None
 
 
 def _runs(label: str, headers: list[ImageHeader]) -> list[Group]:
@@ -140,7 +208,7 @@ def _runs(label: str, headers: list[ImageHeader]) -> list[Group]:
     """
     times = _most_at_one_position(headers)
     if times == 1:
-        return [(label, headers)]
+        return _passes(label, headers)
     for keyword, convert in ORDERS.items():
         try:
             keyed = [(convert(string(h.dataset, keyword)), i) for i, h in enumerate(headers)]
@@ -202,9 +270,8 @@ def _digest(header: ImageHeader) -> bytes:
 
 
 def _positions(headers: Sequence[ImageHeader]) -> tuple[float, ...] | None:
-    planes = [geometry.plane(h.dataset) for h in headers]
-    known = [p for p in planes if p is not None]
-    return geometry.stack(known).positions_mm if known and len(known) == len(planes) else None
+    stack = _stack(headers)
+    return None if stack is None else stack.positions_mm
 
 
 def _places(headers: Sequence[ImageHeader]) -> list[int]:

@@ -12,16 +12,19 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from pydicom import Dataset
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from dicomnode.analysis.findings import Flag, Reason, RejectedSeries, Severity
 from dicomnode.analysis.series import (
     breath,
     content_rules,
+    derived_originals,
     geometry,
     kernels,
     parts,
     selection_rules,
+    series_words,
     suitability,
 )
 from dicomnode.analysis.series.geometry import positions_mm
@@ -38,6 +41,7 @@ from dicomnode.analysis.series.headers import (
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.series.series_facts import KnownSeries, facts
+from dicomnode.analysis.series.values import IDENTITY, Doubt
 
 __all__ = [
     "ImageHeader",
@@ -55,6 +59,16 @@ __all__ = [
 ]
 
 THICK_STEP_MM = 3.0
+WITHOUT_PATIENT_ID = Flag(
+    "object-without-patient-id",
+    "warning",
+    "Some objects of this study have no Patient ID; they were taken as this patient's.",
+)
+_SPECTRAL = (
+    "A virtual image of a multi-energy scan (such as monoenergetic): attenuation differs from a conventional image."
+)
+#: Attributes that a flag names.
+_MOST_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -90,9 +104,19 @@ class Judged:
         return kernels.name(self.first)
 
     @property
-    def prone(self) -> bool:
-        """Whether the patient lies prone."""
-        return string(self.first, "PatientPosition") in ("HFP", "FFP")
+    def posture(self) -> series_words.Posture:
+        """How the patient lies."""
+        return series_words.posture(self.first)
+
+    @property
+    def spectral(self) -> series_words.Spectral:
+        """What kind of map a multi-energy scanner computed; "" for a conventional image."""
+        return series_words.spectral(self.first)
+
+    @property
+    def made_for(self) -> tuple[Flag, ...]:
+        """Purposes beside the diagnostic scan of the lungs."""
+        return series_words.made_for(self.first)
 
     @property
     def breath(self) -> breath.Breath:
@@ -101,19 +125,22 @@ class Judged:
 
     @property
     def rank(self) -> tuple[int | float | str, ...]:
-        """Smaller is better: breath, posture, contrast if that is preferred, thin, kernel, coverage, primary.
+        """Smaller is better: conventional, diagnostic, breath, posture, contrast if that is preferred, thin, kernel.
 
-        Then step, number of slices, UID and part, so that the order is always the same.
+        Then coverage, lossless, primary, step, number of slices, UID and part, so that the order is always the same.
         """
         step, limits = self.step_mm or 0.0, self.known.rules
         return (
+            bool(self.spectral),
+            bool(self.made_for),
             self.breath == "expiration",
-            self.prone,
+            self.posture in ("prone", "decubitus"),
             limits.contrast == "preferred" and not content_rules.has_contrast(self.known.datasets),
             0 if step <= 1.5 else 1 if step <= THICK_STEP_MM else 2,
             limits.kernels.index(kernels.family_of(self.first)),
             # Reconstructions of one scan differ by a few slices: that must not outweigh the rest.
             -round((self.coverage_mm or 0.0) / 20),
+            content_rules.is_lossy(self.first),
             strings(self.first, "ImageType")[1:2] != ["PRIMARY"],
             round(step, 2),
             -len(self.series.headers),
@@ -181,6 +208,7 @@ def select(
         reason = Reason("two-patients", "Patient ID or its issuer differs within the study: correct the study first.")
         return _selection([Judged(facts(s, limits), (reason,)) for s in series], None, reason.text, flags)
 
+    flags += _unnamed_flags(series)
     known = [facts(part, limits) for s in series for part in _parts(s)]
     judged = [Judged(k, suitability.reasons(k)) for k in known]
     suitable = sorted((j for j in judged if not j.reasons), key=lambda j: j.rank)
@@ -248,10 +276,49 @@ def _seek_data_set(file: BinaryIO) -> None:
 
 
 def _is_of_two_patients(series: Sequence[Series]) -> bool:
+    datasets = _of_the_patient(series)
+    # Objects that other systems made may lack the issuer, or even the ID; that alone makes no second patient.
+    named = [d for d in datasets if identifier(d, "PatientID")] or datasets
+    issuers = {identifier(d, "IssuerOfPatientID") for d in named} - {b""}
+    return len({identifier(d, "PatientID") for d in named}) > 1 or len(issuers) > 1
+
+
+def _of_the_patient(series: Sequence[Series]) -> list[Dataset]:
+    """Return the headers that say whose the study is.
+
+    A Key Object refers to others, and bears the patient under whom these were: a rejection note the former one.
+    """
     datasets = [h.dataset for s in series for h in s.headers]
-    # Objects that other systems made may lack the issuer; that alone makes no second patient.
-    issuers = {identifier(d, "IssuerOfPatientID") for d in datasets} - {b""}
-    return len({identifier(d, "PatientID") for d in datasets}) > 1 or len(issuers) > 1
+    return [d for d in datasets if string(d, "SOPClassUID") != KeyObjectSelectionDocumentStorage]
+
+
+def _unnamed_flags(series: Sequence[Series]) -> tuple[Flag, ...]:
+    named = {bool(identifier(d, "PatientID")) for d in _of_the_patient(series)}
+    return (WITHOUT_PATIENT_ID,) if len(named) > 1 else ()
+
+
+def _doubt_flags(headers: Sequence[ImageHeader]) -> list[Flag]:
+    """Say which values break their VR; the values themselves may be a patient's."""
+    counts = Counter(doubt for h in headers for doubt in h.doubts)
+    verbatim = sorted(d.keyword for d in counts if d.kind == "unusable" and d.keyword in IDENTITY)
+    flags = []
+    if verbatim:
+        text = f"Values that break their VR are repeated as they came: {', '.join(verbatim)}."
+        flags.append(Flag("identity-verbatim", "warning", text))
+        counts = Counter({d: n for d, n in counts.items() if d.keyword not in verbatim})
+    if named := _named(counts, "repaired"):
+        text = f"Values that break their VR were read all the same: {named}."
+        flags.append(Flag("values-repaired", "info", text))
+    if named := _named(counts, "unusable"):
+        text = f"Values that break their VR count as missing, and no report repeats them: {named}."
+        flags.append(Flag("values-unusable", "warning", text))
+    return flags
+
+
+def _named(counts: Counter[Doubt], kind: str) -> str:
+    named = [f"{doubt.keyword} ({n} images)" for doubt, n in sorted(counts.items()) if doubt.kind == kind]
+    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    return ", ".join(named[:_MOST_NAMED]) + more
 
 
 def _unreadable_flags(unreadable: Sequence[Unreadable]) -> tuple[Flag, ...]:
@@ -267,7 +334,7 @@ def _unreadable_flags(unreadable: Sequence[Unreadable]) -> tuple[Flag, ...]:
 
 def _flags(chosen: Judged) -> tuple[Flag, ...]:
     """Doubts about the chosen series that a reader must know."""
-    return (*_content_flags(chosen), *_geometry_flags(chosen))
+    return (*_content_flags(chosen), *_geometry_flags(chosen), *_doubt_flags(chosen.series.headers))
 
 
 def _content_flags(chosen: Judged) -> list[Flag]:
@@ -279,10 +346,21 @@ def _content_flags(chosen: Judged) -> list[Flag]:
     if family == "unknown":
         kernel = f"Kernel «{chosen.kernel}» is not known" if chosen.kernel else "The kernel is not given"
         flags.append(Flag("kernel-unknown", "info", f"{kernel}; the images may be sharp or smooth."))
-    if string(first, "LossyImageCompression") == "01":
+    if any(content_rules.is_lossy(d) for d in chosen.known.datasets):
         flags.append(Flag("lossy", "warning", "Lossy compression: attenuation values are not exact."))
-    if chosen.prone:
+    if any(derived_originals.is_original(d) for d in chosen.known.datasets):
+        text = "Image Type says DERIVED, as older Siemens scanners wrote it into originals; taken for an original."
+        flags.append(Flag("derived-original", "info", text))
+    if chosen.spectral:
+        flags.append(Flag("spectral", "warning", _SPECTRAL))
+    flags += chosen.made_for
+    if chosen.posture == "prone":
         flags.append(Flag("prone", "info", "Prone position."))
+    if chosen.posture == "decubitus":
+        flags.append(Flag("decubitus", "warning", "Lateral decubitus position: the lower lung is compressed."))
+    if series_words.postures_disagree(first):
+        text = "The words of the series and Patient Position tell different postures."
+        flags.append(Flag("posture-contradicts", "warning", text))
     if chosen.breath == "expiration":
         text = "The series is described as expiratory: lung volume is lower and attenuation higher."
         flags.append(Flag("expiration", "warning", text))

@@ -4,8 +4,8 @@ The defaults suit chest CT for interstitial lung disease. All patterns are regul
 text without accents (`kernels` and Image Type values excepted, which are compared as DICOM writes them).
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from dicomnode.analysis.series.kernels import Family
 
@@ -16,6 +16,9 @@ Contrast = Literal["allowed", "preferred", "refused"]
 CHEST_WORDS = (
     r"\b(chest|thora|torac|torak|torax|lung|pulm|poumon|polmon|hrct|brust|pecho|ild|wholebody)",
     r"\b(longen|borst|keuhko|pluc|klatk|hrudn|plic|mellkas|tudo|gogus|akciger)",
+    # With abdomen and pelvis, in short: CT CH/ABD/PEL, THX/ABD, CHST ABD PELV, TAP, CAP, C/A/P.
+    r"\b(chst|chx|thx|thor|che?\b|(ch|th|tx) ?(abd|ab\b)|(ct|n)?cap\b|(ct|tdm)?tap\b|[ct] a p\b|ctpa\b)",
+    r"\b(whole body|ganzkorper|corps entier|cuerpo entero|polytrauma)",
     r"\b(грудн|легк|θωρακ|πνευμον)",
     r"胸|肺|흉부|폐",
 )
@@ -43,6 +46,9 @@ class Rules:
         max_thickness_mm: largest Slice Thickness; None for no limit.
         kernels: kernel families, the best first; a family that is not named is refused.
         contrast: whether a series with contrast medium is taken.
+        lossy: whether a series compressed with loss is taken.
+        invalid_identity: whether a series is taken whose patient or order is named by a value that breaks its VR:
+            "verbatim" repeats it as it came, in objects that are invalid then.
         image_type_refused: values of Image Type that exclude a series, wherever they stand.
         image_type_required: values of Image Type that every image must carry.
         description_include: patterns of which the Series Description must match one; none asked for if empty.
@@ -60,10 +66,18 @@ class Rules:
     max_thickness_mm: float | None = None
     kernels: tuple[Family, ...] = ("lung", "medium", "unknown", "soft")
     contrast: Contrast = "allowed"
+    lossy: Literal["allowed", "refused"] = "allowed"
+    invalid_identity: Literal["refused", "verbatim"] = "refused"
     image_type_refused: tuple[str, ...] = ("LOCALIZER", "DERIVED")
     image_type_required: tuple[str, ...] = ()
     description_include: tuple[str, ...] = ()
     description_exclude: tuple[str, ...] = ()
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What decides which series is analysed, for a digest; a younger key only where it is not at its default."""
+        younger = {"lossy": "allowed", "invalid_identity": "refused"}
+        return {k: v for k, v in asdict(self).items() if k not in younger or v != younger[k]}
 
 
 DEFAULT = Rules()

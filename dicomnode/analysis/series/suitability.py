@@ -16,10 +16,13 @@ Rule = Callable[[KnownSeries], Reason | None]
 
 FUNDAMENTAL: tuple[Rule, ...] = (content_rules.not_ct, content_rules.enhanced_ct, content_rules.not_ct_image)
 CONTENT: tuple[Rule, ...] = (
+    content_rules.identity,
     content_rules.not_chest,
     content_rules.description,
     content_rules.kernel,
     content_rules.contrast,
+    content_rules.lossy,
+    content_rules.not_hounsfield,
     content_rules.too_few_slices,
     content_rules.coverage,
     content_rules.too_thick,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
@@ -18,6 +19,12 @@ from dicomnode.errors import RefusedError
 #: What lies outside the field of view is at most this (no tissue is below air).
 PADDING_HU = -1024
 INT16 = np.iinfo(np.int16)
+#: What a decoder looks at.
+_DESCRIBING = (
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PlanarConfiguration", "NumberOfFrames"),
+)
+_PIXELS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData")
 
 
 @contextmanager
@@ -48,7 +55,7 @@ def image(header: ImageHeader, opened: Dataset | None = None) -> HuArray:
         decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
         if header.frame_number is None:
             stored, _ = decoder.as_array(dataset, raw=True)
-            return hounsfield(dataset, _one(dataset, stored))
+            return hounsfield(header.dataset, _one(dataset, stored))
         stored, _ = decoder.as_array(dataset, raw=True, index=header.frame_number - 1)
         return hounsfield(header.dataset, _one(dataset, stored))
 
@@ -61,9 +68,21 @@ def _one(dataset: Dataset, stored: NDArray[np.integer]) -> NDArray[np.integer]:
 
 
 def _open(header: ImageHeader) -> Dataset:
+    """Return the pixels, described by the values of the header: what the file states besides is not looked at."""
     with _refusing(header):
-        dataset = dcmread(header.path, force=True)
+        stored = dcmread(header.path, force=True)
+        dataset = Dataset()
+        dataset.file_meta = FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = UID(header.dataset.file_meta.TransferSyntaxUID)
+        for keyword in _DESCRIBING:
+            if keyword in header.source:
+                dataset[keyword] = header.source[keyword]
+        for keyword in _PIXELS:
+            element = stored.get_item(keyword) if keyword in stored else None
+            if element is not None and isinstance(element.value, bytes):
+                is_offsets = keyword != "PixelData"
+                vr = "OV" if is_offsets else "OB" if dataset.file_meta.TransferSyntaxUID.is_encapsulated else "OW"
+                dataset.add_new(keyword, vr, element.value)
         return dataset
 
 

@@ -39,6 +39,11 @@ def too_large(why: str) -> RefusedError:
     return RefusedError("too-large", f"The study is too large: {why}.")
 
 
+def nothing_left() -> RefusedError:
+    """Return the refusal of a study out of which every object was taken."""
+    return RefusedError("nothing-left", "Every object of the study was taken out of it.")
+
+
 def died(times: int, how: str) -> RefusedError:
     """Return the refusal of a study at which the analysing process died so many times."""
     why = "an image provokes a fault in a decoder, or memory ran out"

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -12,11 +13,19 @@ from dicomnode.outbound.notify.message import message
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Event
 
+_A_TEST = "This is a test of dicomnode's notifications: nothing has happened. A real message would read:"
 
-def send(config: Config, to: NotifyTable, event: Event, catalog: Catalog | None) -> None:
-    """Send one message now. Without a catalogue, patient data stays empty. Raises as `mail.send` and `webhook.send`."""
+
+def send(config: Config, to: NotifyTable, event: Event, catalog: Catalog | None, *, is_test: bool = False) -> None:
+    """Send one message now. Without a catalogue, patient data stays empty. Raises as `mail.send` and `webhook.send`.
+
+    `is_test`: the message says so in its subject, its text and its fields.
+    """
     patient = _patient(to, event, catalog)
     told = message(event, to, config.node.ae_title, patient)
+    if is_test:
+        text, fields = f"{_A_TEST}\n\n{told.text}", {**told.fields, "test": "true"}
+        told = replace(told, subject=f"TEST: {told.subject}", text=text, fields=fields)
     if to.kind == "email":
         mail.send(to, told)
     else:

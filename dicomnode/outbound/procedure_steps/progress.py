@@ -10,7 +10,7 @@ from dicomnode.config import Config
 from dicomnode.network.ups import Reference
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.procedure_steps import StepKind
-from dicomnode.store.records import Job, JobState, StudyState
+from dicomnode.store.records import ARRIVED, Job, JobState, StudyState
 from dicomnode.store.results_folder import report_files, results_folder
 
 #: Jobs that changed so long ago get no step any more: they ended before the table was configured.
@@ -74,7 +74,7 @@ def results(config: Config, catalog: Catalog, study_uid: str, generation: int) -
     titles = {d.name: d.peer.ae_title for d in config.destination if d.peer is not None}
     stored: dict[str, list[str]] = {}
     for delivery in catalog.deliveries(study_uid, generation):
-        if delivery.kind == "results" and delivery.state in ("delivered", "committed"):
+        if delivery.kind == "results" and delivery.state in ARRIVED:
             stored.setdefault(delivery.sop_instance_uid, []).append(titles.get(delivery.destination, ""))
     made = []
     for path in report_files(results_folder(config.storage.results, study_uid, generation)):

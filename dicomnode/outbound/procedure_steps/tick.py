@@ -3,13 +3,14 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from pydicom.dataset import Dataset
-from pydicom.filereader import dcmread
 from pynetdicom.association import Association
 
 from dicomnode import logs
+from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import Config, RemoteTable
 from dicomnode.errors import DicomnodeError
 from dicomnode.network.ups import FOR_GOOD
@@ -62,7 +63,7 @@ class ProcedureStepTick(ABC, Generic[Table]):
         images = self._catalog.instances(step.study_uid)
         if not images:
             return self._save(step.now("dropped", reason="its images were removed before the server could be updated"))
-        return self._create(step, images, dcmread(images[0].path, stop_before_pixels=True))
+        return self._create(step, images, read_source(Path(images[0].path)))
 
     @abstractmethod
     def _create(self, step: ProcedureStep, images: Sequence[Instance], header: Dataset) -> ProcedureStep:

@@ -180,6 +180,7 @@ def _table(figure: Figure, findings: Findings) -> None:
 
 _ROWS: Final = (
     ("High attenuation (-600 to -250 HU), %", "haa_percent", ".1f"),
+    ("Dense (> -250 HU), %", "dense_percent", ".1f"),
     ("Low attenuation (< -950 HU), %", "laa950_percent", ".1f"),
     ("Mean attenuation, HU", "mean_hu", ".0f"),
     ("Standard deviation, HU", "sd_hu", ".0f"),
@@ -195,7 +196,8 @@ _PARTS: Final = (
 
 
 def _number(quantities: Quantities | None, attribute: str, form: str) -> str:
-    return "-" if quantities is None else format(getattr(quantities, attribute), form)
+    value = None if quantities is None else getattr(quantities, attribute)
+    return "-" if value is None else format(value, form)
 
 
 def _risk(figure: Figure, findings: Findings) -> None:

@@ -97,13 +97,29 @@ def _group(
             version=plain(lungs.segmenter_version),
             manufacturer=MANUFACTURER,
             family=codes.ALGORITHM_FAMILIES[lungs.family],
-            parameters=[f"Measured by dicomnode {plain(findings.software_version)}; vessels included as segmented"],
+            parameters=[
+                f"Measured by dicomnode {plain(findings.software_version)}; vessels included as segmented",
+                _depends_on(findings),
+            ],
         ),
         time_point_context=prior_scans.time_point(findings),
         measurements=[
             *_measurements(_volume_ml(site.region, findings, lungs), findings.quantities[site.region]),
+            *_left_out(site.region, lungs),
             *([*_of_parts(findings), *_of_change(findings.change)] if site.region == "lungs" else ()),
         ],
+    )
+
+
+def _depends_on(findings: Findings) -> str:
+    """Say what the attenuation depends on: kernel, thickness, noise and air."""
+    series, found = findings.series, findings.conditions
+    assert series is not None, "only of an analysed study"
+    thickness = series.slice_thickness_mm or series.spacing_mm[0]
+    measured = "not measured" if found is None else f"{found.noise_hu:.1f} HU, air {found.air_hu:.0f} HU"
+    return (
+        f"Kernel {plain(series.kernel) or 'not given'} ({series.kernel_family}), {thickness:.2f} mm thick; "
+        f"noise in the airways {measured}"
     )
 
 
@@ -113,11 +129,24 @@ def _volume_ml(region: str, findings: Findings, lungs: Lungs) -> float:
     return known[region] if region in known else findings.quantities[region].volume_ml or 0.0
 
 
+def _left_out(region: str, lungs: Lungs) -> list[hd.sr.Measurement]:
+    ml = lungs.left_out_ml
+    if ml is None or region not in {"right", "left", "lungs"}:
+        return []
+    value = {"right": ml.right, "left": ml.left, "lungs": ml.total}[region]
+    return [hd.sr.Measurement(codes.LEFT_OUT, round(value, 1), codes.CUBIC_CENTIMETRE)]
+
+
 def _measurements(volume_ml: float, q: Quantities) -> list[hd.sr.Measurement]:
-    """Volume first, then the two percentages that readers of interstitial disease look for, then the attenuation."""
+    """Volume first, then the percentages that readers of interstitial disease look for, then the attenuation."""
     return [
         hd.sr.Measurement(codes.VOLUME, round(volume_ml, 1), codes.CUBIC_CENTIMETRE, method=codes.SUM_OF_VOXELS),
         hd.sr.Measurement(codes.HIGH_ATTENUATION, round(q.haa_percent, 2), codes.PERCENT),
+        *(
+            []
+            if q.dense_percent is None
+            else [hd.sr.Measurement(codes.DENSE, round(q.dense_percent, 2), codes.PERCENT)]
+        ),
         hd.sr.Measurement(codes.LOW_ATTENUATION, round(q.laa950_percent, 2), codes.PERCENT),
         _attenuation(q.mean_hu, codes.MEAN),
         _attenuation(q.sd_hu, codes.STANDARD_DEVIATION),

@@ -16,11 +16,12 @@ from dicomnode.registry_format.identity import count_patients
 from dicomnode.store.catalog import audit
 from dicomnode.store.catalog.audit import PatientHeader
 from dicomnode.store.catalog.commitments import Commitments
+from dicomnode.store.catalog.corrections import Corrections
 from dicomnode.store.catalog.events import note
 from dicomnode.store.catalog.holdings import HoldingsRows
 from dicomnode.store.catalog.jobs import supersede
 from dicomnode.store.catalog.orders import Orders
-from dicomnode.store.catalog.patients import Patients, note_patient
+from dicomnode.store.catalog.patients import Patients, note_patient, patient_hashes
 from dicomnode.store.catalog.priors import FETCHED, Priors
 from dicomnode.store.catalog.procedure_steps import Steps
 from dicomnode.store.catalog.recording import Recording
@@ -41,7 +42,9 @@ from dicomnode.store.records import (
 )
 
 
-class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers):
+class Catalog(
+    Recording, Commitments, Corrections, HoldingsRows, Orders, Patients, Priors, RegistryRows, Routings, Steps, Workers
+):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""
 
     # Associations
@@ -168,7 +171,8 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
         """
         newest = (jobs.c.study_uid == studies.c.study_uid) & (jobs.c.generation == studies.c.generation)
         theirs = (deliveries.c.study_uid == jobs.c.study_uid) & (deliveries.c.generation == jobs.c.generation)
-        arrived = (deliveries.c.state == "committed") | (
+        # What is superseded of the newest generation is a rejection note that nobody wants any more.
+        arrived = deliveries.c.state.in_(("committed", "superseded")) | (
             (deliveries.c.state == "delivered") & deliveries.c.commitment.is_(False)
         )
         ended = jobs.c.state.in_(("committed", "delivered", "refused", "ignored")) & (
@@ -209,9 +213,8 @@ class Catalog(Recording, Commitments, HoldingsRows, Orders, Patients, Priors, Re
 
     def patient_ids(self, study_uid: str) -> int:
         """How many different patients the study's instances name: more than one, and the study must be held."""
-        query = select(instances.c.patient_hash).where(instances.c.study_uid == study_uid).distinct()
         with self._read() as connection:
-            return count_patients(list(connection.execute(query).scalars()))
+            return count_patients(patient_hashes(connection, study_uid))
 
 
 def _study_intake(connection: Connection, study_uid: str, last_seen: float) -> StudyIntake:

@@ -6,11 +6,10 @@ from dicomnode.errors import SpoolError
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
 from dicomnode.store.catalog.tables import deliveries, jobs, studies
-from dicomnode.store.records import Delivery, DeliveryState, Job, JobState
+from dicomnode.store.records import ARRIVED, Delivery, DeliveryState, Job, JobState
 
 #: States in which a job may still bring something to a destination.
 LIVE: tuple[JobState, ...] = ("queued", "held", "running", "analysed", "routed")
-_ARRIVED = ("delivered", "committed")
 
 
 class Ledger(AuditRows, Events):
@@ -53,6 +52,12 @@ class Ledger(AuditRows, Events):
         return None if row is None else Job(**row._mapping)
 
     # Deliveries
+
+    def is_planned(self, study_uid: str, sop_instance_uid: str) -> bool:
+        """Whether an object of this study is, or was, to be delivered by us."""
+        mine = (deliveries.c.study_uid == study_uid) & (deliveries.c.sop_instance_uid == sop_instance_uid)
+        with self._read() as connection:
+            return connection.execute(select(deliveries.c.state).where(mine).limit(1)).first() is not None
 
     def plan_delivery(
         self,
@@ -119,7 +124,7 @@ class Ledger(AuditRows, Events):
         mine = _job_deliveries(study_uid, generation) & (deliveries.c.destination == destination)
         mine &= deliveries.c.object == object
         open_ = deliveries.c.state != "superseded"
-        changeable = mine if state in _ARRIVED else mine & open_
+        changeable = mine if state in ARRIVED else mine & open_
         values = {"state": state, "status": status, "text": text, "attempts": attempts, "updated_at": now}
         with self._write() as connection:
             if connection.execute(deliveries.update().where(changeable).values(values)).rowcount == 1:
@@ -171,7 +176,8 @@ class Ledger(AuditRows, Events):
         """Brings a job's state in line with its deliveries, and returns it.
 
         `failed` when one was rejected or given up; `delivered` when all are stored; `committed` when, beyond that,
-        every destination that is asked for storage commitment has given it. A refused study stays `refused`.
+        every destination that is asked for storage commitment has given it. A refused study stays `refused`. What is
+        superseded is not waited for.
 
         Raises:
             SpoolError: there is no such job.
@@ -225,12 +231,13 @@ def conclude(connection: Connection, study_uid: str, generation: int, now: float
     state: JobState | None = connection.execute(select(jobs.c.state).where(_job_key(study_uid, generation))).scalar()
     if state is None:
         raise SpoolError(f"there is no job for study {study_uid} generation {generation}")
-    rows = connection.execute(select(deliveries).where(_job_deliveries(study_uid, generation))).all()
+    planned = _job_deliveries(study_uid, generation) & (deliveries.c.state != "superseded")
+    rows = connection.execute(select(deliveries).where(planned)).all()
     lost = [row for row in rows if row.state in ("failed", "rejected")]
     if lost and state in ("analysed", "routed", "delivered", "refused", "failed"):
         what = "; ".join(_lost_in_words([Delivery(**row._mapping) for row in lost]))
         return _set_state(connection, study_uid, generation, "failed", what, now)
-    if state in ("analysed", "routed", "delivered") and all(row.state in _ARRIVED for row in rows):
+    if state in ("analysed", "routed", "delivered") and all(row.state in ARRIVED for row in rows):
         wanted = [row for row in rows if row.commitment]
         ended: JobState = "committed" if wanted and all(r.state == "committed" for r in wanted) else "delivered"
         if ended != state:
@@ -250,10 +257,10 @@ def _lost_in_words(lost: list[Delivery]) -> list[str]:
     return words + [f"{count[name]} received images to {name}: {d.text}" for name, d in first.items()]
 
 
-def supersede(connection: Connection, study_uid: str, generation: int, now: float) -> None:
+def supersede(connection: Connection, study_uid: str, generation: int, now: float, reason: str = "") -> None:
     """Drop what earlier generations than `generation` have not brought to its end. The study is locked."""
     older = (jobs.c.study_uid == study_uid) & (jobs.c.generation < generation) & jobs.c.state.in_(LIVE)
-    reason = f"generation {generation} settled"
+    reason = reason or f"generation {generation} settled"
     connection.execute(jobs.update().where(older).values(state="superseded", reason=reason, updated_at=now))
     waiting = (deliveries.c.study_uid == study_uid) & (deliveries.c.generation < generation)
     waiting &= deliveries.c.state == "pending"
@@ -284,7 +291,7 @@ def _arrived(
 ) -> Delivery | None:
     earlier = (deliveries.c.study_uid == study_uid) & (deliveries.c.generation < generation)
     same = (deliveries.c.destination == destination) & (deliveries.c.sop_instance_uid == sop_instance_uid)
-    arrived = deliveries.c.state.in_(_ARRIVED)
+    arrived = deliveries.c.state.in_(ARRIVED)
     query = select(deliveries).where(earlier & same & arrived).order_by(deliveries.c.generation.desc()).limit(1)
     row = connection.execute(query).one_or_none()
     return None if row is None else Delivery(**row._mapping)
@@ -293,7 +300,7 @@ def _arrived(
 def arrived_before(connection: Connection, study_uid: str, generation: int, destination: str) -> dict[str, Delivery]:
     """By SOP Instance UID, what earlier generations have brought to a destination; the newest delivery counts."""
     earlier = (deliveries.c.study_uid == study_uid) & (deliveries.c.generation < generation)
-    arrived = (deliveries.c.destination == destination) & deliveries.c.state.in_(_ARRIVED)
+    arrived = (deliveries.c.destination == destination) & deliveries.c.state.in_(ARRIVED)
     rows = connection.execute(select(deliveries).where(earlier & arrived).order_by(deliveries.c.generation))
     return {row.sop_instance_uid: Delivery(**row._mapping) for row in rows}
 

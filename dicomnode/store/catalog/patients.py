@@ -8,6 +8,7 @@ because a change against somebody else's scan is worse than none.
 import time
 from typing import Any
 
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 from sqlalchemy import Connection, select
 
 from dicomnode.registry_format.identity import one_patient
@@ -16,11 +17,15 @@ from dicomnode.store.catalog.database import Database
 from dicomnode.store.catalog.tables import instances, patients, studies
 
 
+def patient_hashes(connection: Connection, study_uid: str) -> list[str]:
+    """Return the different patients that a study's instances name; notes (`Instance.is_note`) are left out."""
+    mine = (instances.c.study_uid == study_uid) & (instances.c.sop_class_uid != KeyObjectSelectionDocumentStorage)
+    return list(connection.execute(select(instances.c.patient_hash).where(mine).distinct()).scalars())
+
+
 def note_patient(connection: Connection, insert: Any, study_uid: str) -> None:
     """Keep whose the study is, as its instances say now. `insert` is the dialect's."""
-    of_study = select(instances.c.patient_hash).where(instances.c.study_uid == study_uid).distinct()
-    hashes = list(connection.execute(of_study).scalars())
-    row = insert(patients).values(study_uid=study_uid, patient_hash=one_patient(hashes))
+    row = insert(patients).values(study_uid=study_uid, patient_hash=one_patient(patient_hashes(connection, study_uid)))
     changed = row.on_conflict_do_update(index_elements=["study_uid"], set_={"patient_hash": row.excluded.patient_hash})
     connection.execute(changed)
 

@@ -31,7 +31,12 @@ class Recording(Database):
         self._insert_instance = (
             self._insert(instances).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
         )
-        self._insert_conflict = self._insert(conflicts).on_conflict_do_nothing()
+        came = self._insert(conflicts)
+        # Of several versions, the one that came last is the one that its sender means.
+        self._insert_conflict = came.on_conflict_do_update(
+            index_elements=list(conflicts.primary_key.columns.keys()),
+            set_={"received_at": came.excluded.received_at},
+        )
         study = self._insert(studies).values(
             study_uid=bindparam("study"),
             generation=0,

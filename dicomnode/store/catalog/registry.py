@@ -89,6 +89,9 @@ class RegistryRows(Database):
             if _is_forgotten(connection, scan.patient):
                 return False
             self._replace(connection, registry_scans, {**asdict(scan), "features": json.dumps(dict(scan.features))})
+            # Where the scan was somebody else's until now, so were its risks.
+            of_scan = registry_risks.c.scan == scan.scan
+            connection.execute(registry_risks.update().where(of_scan).values(patient=scan.patient))
             for risk in risks:
                 self._replace(connection, registry_risks, {**asdict(risk), "risk": json.dumps(dict(risk.risk))})
         return True
@@ -151,6 +154,15 @@ class RegistryRows(Database):
         return LeftRegistry(
             removed[registry_scans.name], removed[registry_outcomes.name], tuple(v for v in volumes if v)
         )
+
+    def withdraw_scan(self, scan: str) -> str:
+        """Remove a scan and its risks. Returns the file of its volume, which is still there; "" where there is none."""
+        with self._write() as connection:
+            mine = registry_scans.c.scan == scan
+            volume = connection.execute(select(registry_scans.c.volume).where(mine)).scalar()
+            connection.execute(registry_scans.delete().where(mine))
+            connection.execute(registry_risks.delete().where(registry_risks.c.scan == scan))
+        return volume or ""
 
     def _replace(self, connection: Connection, table: Table, row: Mapping[str, object]) -> None:
         keys = [c.name for c in table.primary_key]

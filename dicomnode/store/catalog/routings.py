@@ -70,6 +70,9 @@ class Routings(Ledger):
             for destination, commitment in destinations:
                 before = arrived_before(connection, study_uid, generation, destination)
                 for image in images:
+                    earlier = before.get(image.sop_instance_uid)
+                    if earlier is not None and earlier.path != image.path:
+                        earlier = None  # its content was corrected since
                     row = planned_delivery(
                         study_uid,
                         generation,
@@ -78,7 +81,7 @@ class Routings(Ledger):
                         image.sop_class_uid,
                         image.sop_instance_uid,
                         image.path,
-                        before.get(image.sop_instance_uid),
+                        earlier,
                         now=now,
                         commitment=commitment,
                     )

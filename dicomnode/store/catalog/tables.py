@@ -124,6 +124,38 @@ conflicts = Table(
 )
 Index("conflicts_study", conflicts.c.study_uid)
 
+#: Who decided, and when, that an object is replaced or taken out. `sha256`: of what is no longer used;
+#: `successor`: of what stands in its place. `patient_hash`: whose the study was before.
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("study_uid", String, nullable=False),
+    Column("sop_instance_uid", String, nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("who", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("successor", String(64), nullable=False),
+    Column("patient_hash", String(64), nullable=False),
+    Column("code", String(16), nullable=False),
+    Column("followed", Boolean, nullable=False),
+)
+Index("corrections_study", corrections.c.study_uid)
+Index("corrections_instance", corrections.c.sop_instance_uid)
+Index("corrections_followed", corrections.c.followed)
+
+#: Studies of which more of an accepted correction is taken as it comes, for a while.
+acceptances = Table(
+    "acceptances",
+    metadata,
+    Column("study_uid", String, primary_key=True),
+    Column("who", String, nullable=False),
+    Column("until", Float, nullable=False),
+    Column("patient_hash", String(64), nullable=False),
+    Column("attributes", Text, nullable=False),
+)
+
 commitments = Table(
     "commitments",
     metadata,

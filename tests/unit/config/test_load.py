@@ -182,7 +182,18 @@ MISTAKES = [
         STOW.replace("https", "http") + 'token = "env:T"\n',
         ["destination[1].token", "sent unencrypted"],
     ),
-    ("half a log-in", STOW + 'user = "u"\n', ["destination[1].token", "give either user and password, or a token"]),
+    ("half a log-in", STOW + 'user = "u"\n', ["destination[1].password", "is missing where user is given", "env:NAME"]),
+    (
+        "another half",
+        STOW.replace("http:", "https:") + 'password = "env:P"\n',
+        ["destination[1].token", "give either user and password, or a token"],
+    ),
+    ("one of several", '[destination]\nname = "a"\n', ["destination: ", "write [[destination]], in double brackets"]),
+    ("several of one", "[[node]]\nport = 1\n", ["node: there is one of these", "write [node], in single brackets"]),
+    ("key of another table", "[node]\nrelease_s = 3\n", ["node.release_s: unknown key here", "belongs to [settle]"]),
+    ("key of two others", "[node]\nwait_s = 3\n", ["node.wait_s", "belongs to [priors] or [ups]"]),
+    ("key of no table", "port = 104\n", ["port: unknown key here; it belongs to [node] or "]),
+    ("key of an array's table", "[node]\nobjects = 3\n", ["node.objects", "belongs to [[destination]]"]),
     ("tiny PDU", "[node]\nmax_pdu_bytes = 100\n", ["node.max_pdu_bytes", "100", "4096"]),
 ]
 
@@ -195,6 +206,18 @@ def test_mistake_is_answered_with_key_value_and_cure(tmp_path: Path, text: str, 
     assert str(tmp_path / "ae_config.toml") in message
     for part in says:
         assert part in message
+
+
+def test_a_mark_before_the_text_is_no_mistake(tmp_path: Path) -> None:
+    """Editors of Windows write one (U+FEFF)."""
+    assert load(tmp_path, "\ufeff[node]\nport = 104\n").node.port == 104
+
+
+def test_another_encoding_is_told_with_its_cure(tmp_path: Path) -> None:
+    path = tmp_path / "ae_config.toml"
+    path.write_bytes("[node]\n".encode("utf-16"))
+    with pytest.raises(ConfigurationError, match="save it in the encoding UTF-8"):
+        config.load(path)
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:

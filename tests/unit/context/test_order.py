@@ -7,15 +7,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.config import Config, WorklistTable
 from dicomnode.context import order, worklist_query
 from dicomnode.context.order import Identity, Linkage, match
+from dicomnode.network import find
+from dicomnode.report import source
 from dicomnode.results import reader_flags
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
 from dicomnode.store.identity import patient_hash, same_patient
+from dicomnode.store.results_folder import RECEPTION
 from tests.helpers import report_cases as cases
 from tests.helpers.answering import Answering
 from tests.helpers.ports import free_port
@@ -197,3 +202,32 @@ def test_flags_replace_those_of_an_earlier_call() -> None:
     digests = {plain.surroundings_digest, first.surroundings_digest, second.surroundings_digest}
     assert len(digests) == 3
     assert reader_flags.noted(plain, ["order-from-worklist"], b"other").surroundings_digest not in digests
+
+
+def test_what_was_noted_at_the_settling_becomes_flags(tmp_path: Path) -> None:
+    assert reader_flags.of_reception(tmp_path) == ()
+    (tmp_path / RECEPTION).write_text('{"listed": 79, "arrived": 36, "broken_off": true}', "utf-8")
+    flags = reader_flags.of_reception(tmp_path)
+    assert [f.code for f in flags] == ["images-missing", "transfer-broken-off"]
+    assert flags[0].text == "The PACS lists 79 images and 36 have arrived: 43 are missing."
+    plain = cases.analysed()
+    told = reader_flags.noted(plain, [], reception=flags)
+    assert told.version != plain.version
+    assert reader_flags.noted(told, []) == plain
+
+
+@pytest.mark.filterwarnings("ignore:The value length")
+@pytest.mark.filterwarnings("ignore:Value")
+def test_odd_values_of_a_worklist_end_no_report() -> None:
+    item, image = Dataset(), Dataset()
+    image.StudyInstanceUID = item.StudyInstanceUID = "1.2.3"
+    item.AccessionNumber, item.RequestedProcedureID = "A1", "R" * 17
+    item.RequestedProcedureDescription = "a description that is longer than any description may be, by far and away"
+    item.add(DataElement("PlacerOrderNumberImagingServiceRequest", "SQ", [Dataset()]))
+    found = Linkage("linked", find._as_file(item, ExplicitVRLittleEndian)).order
+    assert found is not None
+    (request,) = source.requests(image, found)
+    assert not request.RequestedProcedureID
+    assert not request.RequestedProcedureDescription
+    assert not request.PlacerOrderNumberImagingServiceRequest
+    assert source.order_bytes(found, image)

@@ -2,6 +2,8 @@ import pytest
 from pydicom import uid
 from pydicom.pixels import get_decoder
 from pydicom.uid import AllTransferSyntaxes
+from pynetdicom import AllStoragePresentationContexts
+from pynetdicom.presentation import build_context
 
 from dicomnode.network import contexts
 
@@ -30,3 +32,41 @@ def test_preference_is_uncompressed_then_lossless_then_lossy() -> None:
 def test_documents_offer_no_pixel_compression() -> None:
     report = next(one for one in contexts.accepted() if one.abstract_syntax == uid.Comprehensive3DSRStorage)
     assert not any(syntax.is_compressed and not syntax.is_deflated for syntax in report.transfer_syntax)
+
+
+RTSTRUCT, CHEST_CAD = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.88.65"
+PRIVATE, TO_COME = "1.3.12.2.1107.5.9.1", "1.2.840.10008.5.1.4.1.1.999.1"
+
+
+@pytest.mark.parametrize("sop_class", [RTSTRUCT, CHEST_CAD, TO_COME, "1.2.840.10008.5.1.4.38.1", uid.CTImageStorage])
+def test_every_storage_class_of_the_standard_is_taken(sop_class: str) -> None:
+    [context] = contexts.negotiable([sop_class])
+    assert context.abstract_syntax == sop_class
+    assert uid.ImplicitVRLittleEndian in context.transfer_syntax
+
+
+def test_pynetdicom_knows_no_storage_class_that_is_refused() -> None:
+    known = [str(one.abstract_syntax) for one in AllStoragePresentationContexts]
+    assert [one for one in known if not contexts.is_storage(one)] == []
+
+
+def test_a_private_class_is_taken_where_it_is_configured() -> None:
+    assert contexts.negotiable([PRIVATE, "1.2.840.10008.1.20.2", contexts.STORAGE_COMMITMENT]) == []
+    assert [one.abstract_syntax for one in contexts.negotiable([PRIVATE], (PRIVATE,))] == [PRIVATE]
+
+
+def test_an_association_pays_for_what_it_asks_for() -> None:
+    asked = [uid.CTImageStorage, uid.CTImageStorage, contexts.VERIFICATION]
+    assert len(contexts.negotiable(asked)) == 2
+
+
+def test_refusals_are_named_once_a_class() -> None:
+    asked = [
+        build_context(PRIVATE), build_context(uid.CTImageStorage, ["1.2.3.4"]), build_context(PRIVATE, ["1.2.3"]),
+        build_context(RTSTRUCT, ["1.2.3.4"]), build_context(RTSTRUCT),
+    ]  # fmt: skip
+    offered = contexts.negotiable(str(one.abstract_syntax) for one in asked)
+    assert contexts.refusals(asked, offered) == [
+        PRIVATE,
+        f"CT Image Storage ({uid.CTImageStorage}) in 1.2.3.4",
+    ]

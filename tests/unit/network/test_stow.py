@@ -156,6 +156,23 @@ def test_refused_for_good(archive: Archive, image: Path, status: int, body: byte
     assert len(archive.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "it asks who we are"),
+        ({"user": "u", "password": "env:P"}, "refused the user and"),
+        ({"token": "env:P"}, "refused"),
+    ],
+)
+def test_a_refused_credential_is_not_called_a_missing_one(
+    archive: Archive, image: Path, settings: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("P", "s3cret")
+    archive.status, archive.body = 401, b""
+    with pytest.raises(PeerRejectedError, match=says):
+        stow.send(stow.StowServer("a", archive.url, **settings), [image])
+
+
 def test_the_first_failure_ends_it_and_what_was_stored_is_told(archive: Archive, image: Path, tmp_path: Path) -> None:
     told: list[Path] = []
     (tmp_path / "no.dcm").write_bytes(b"no DICOM")

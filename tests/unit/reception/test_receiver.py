@@ -15,10 +15,14 @@ import pytest
 from pydicom.filereader import dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from dicomnode.errors import SpoolError
+from dicomnode.network.transport import RequestorEntity
+from dicomnode.reception.header import OWN
 from dicomnode.reception.receiver import PermittedCaller, Receiver, ReceiverSettings
+from dicomnode.report import context
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance, StudyIntake
 from dicomnode.store.spool import Spool
@@ -400,7 +404,7 @@ def echo_command(port: int) -> list[str]:
 def test_contexts_are_answered_one_by_one(start: Callable[..., Node]) -> None:
     node = start()
     entity = ApplicationEntity("SCANNER")
-    unknown = build_context("1.2.840.10008.5.1.4.1.1.9.1.1")  # 12-lead ECG
+    unknown = build_context("1.3.12.2.1107.5.9.1")  # a vendor's own
     entity.requested_contexts = [build_context(CTImageStorage), unknown]
     association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
     assert [context.abstract_syntax for context in association.accepted_contexts] == [CTImageStorage]
@@ -433,3 +437,59 @@ def test_an_object_beyond_the_largest_is_refused_while_it_comes_in(
         assert node.files("incoming") == node.files("studies") == node.files("quarantine") == []
     with associated(node) as association:  # the next one may come
         assert association.send_c_store(ct()).Status == 0x0000
+
+
+RTSTRUCT, PRIVATE = "1.2.840.10008.5.1.4.1.1.481.3", "1.3.12.2.1107.5.9.1"
+
+
+def with_classes(node: Node, *classes: str) -> Association:
+    entity = RequestorEntity("SCANNER")
+    for sop_class in classes:
+        entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
+    return entity.associate("127.0.0.1", node.port, ae_title="NODE")
+
+
+def test_a_structure_set_among_the_images_arrives_with_them(start: Callable[..., Node]) -> None:
+    node = start()
+    association = with_classes(node, CTImageStorage, RTSTRUCT)
+    sent = (ct(1), ct(2, SOPClassUID=RTSTRUCT, SeriesInstanceUID="1.2.4", Modality="RTSTRUCT"), ct(3))
+    assert [association.send_c_store(one).Status for one in sent] == [0, 0, 0]
+    association.release()
+    assert len(node.files("studies")) == 3
+
+
+def test_refused_contexts_are_named_once_an_association_and_counted(
+    start: Callable[..., Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    node = start()
+    with caplog.at_level(logging.WARNING, logger="dicomnode"):
+        for _ in range(2):
+            with_classes(node, CTImageStorage, PRIVATE).release()
+        until("both counted", lambda: "(2 since the start)" in caplog.text, 10)
+    lines = [line for line in caplog.messages if PRIVATE in line]
+    assert [line.partition(" SOP classes")[2] for line in lines] == [
+        f" that are not taken ({n} since the start): {PRIVATE}" for n in (1, 2)
+    ]
+
+
+def test_a_private_class_is_kept_where_it_is_configured(start: Callable[..., Node]) -> None:
+    node = start(private_storage=(PRIVATE,))
+    association = with_classes(node, PRIVATE)
+    assert association.send_c_store(ct(1, SOPClassUID=PRIVATE)).Status == 0
+    association.release()
+    assert [one.sop_class_uid for one in node.catalog.instances("1.2")] == [PRIVATE]
+
+
+def test_our_own_result_that_comes_back_is_no_new_image(start: Callable[..., Node]) -> None:
+    assert (context.MANUFACTURER, context.MODEL_NAME) == OWN
+    node = start()
+    node.catalog.plan_delivery("1.2", 1, "PACS", "summary", CTImageStorage, "1.2.3.9", "summary.dcm", now=1.0)
+    ours = {"Manufacturer": OWN[0], "ManufacturerModelName": OWN[1]}
+    with associated(node) as association:
+        assert association.send_c_store(ct(9, **ours)).Status == 0
+        assert node.catalog.unsettled(time.time()) == []
+        assert node.files("studies") == node.files("incoming") == []
+        # What another node made, or somebody who calls himself so, is an object like any other.
+        assert association.send_c_store(ct(8, **ours)).Status == 0
+        assert association.send_c_store(ct(7)).Status == 0
+    assert [one.sop_instance_uid for one in node.catalog.instances("1.2")] == ["1.2.3.7", "1.2.3.8"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomnode.reception.settle import SettleRule, decide
+from dicomnode.reception.settle import SettleRule, decide, is_broken_off
 from dicomnode.store.records import Bringer, Closed, SeriesIntake, StudyIntake
 
 RULE = SettleRule(release_s=5.0, quiet_s=60.0)
@@ -125,3 +125,13 @@ def test_always_ends_and_asking_at_due_settles(case: StudyIntake, now: float) ->
 def test_any_missing_inner_slice_is_seen(order: list[float], missing: int) -> None:
     positions = tuple(position for position in order if position != missing)
     assert decide(study(series(positions)), LAST + 30.0, RULE).reason == "gap between slices"
+
+
+def test_a_transfer_is_broken_off_where_the_last_association_was_aborted() -> None:
+    assert is_broken_off(study(closed=("aborted",)))
+    assert is_broken_off(study(closed=("lost",)))
+    assert not is_broken_off(study(closed=("released",)))
+    assert not is_broken_off(study(closed=(None,)))
+    first, again = Bringer("aborted", LAST - 9, LAST - 9), Bringer("released", LAST, LAST)
+    assert not is_broken_off(replace(study(), bringers=(first, again)))
+    assert is_broken_off(replace(study(), bringers=(replace(first, last_seen=LAST + 1), again)))

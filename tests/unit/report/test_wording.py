@@ -43,6 +43,11 @@ def test_descriptions_fit_and_say_what_this_is(kind: context.Kind, use: str) -> 
     assert len(description) <= 64
     assert "research use only" in description
     assert (DEMO in description) == (use == "synthetic-demo")
+    for version, number, older in ((2, "v2", "v1"), (99, "v99", "v98"), (100, "new", "old"), (99999, "new", "old")):
+        replacing = describe(kind.label, findings, version)
+        assert len(replacing) <= 64
+        assert f" {number}, replaces {older}: " in replacing
+        assert ("research use only" in replacing) or (DEMO in replacing)
 
 
 def test_without_a_risk_nothing_is_a_demo() -> None:

@@ -46,15 +46,16 @@ def test_an_enhanced_image_shows_what_its_frames_have(tmp_path: Path) -> None:
     assert found.series[0].values["Modality"] == ("CT",)
 
 
-def test_damaged_values_and_files_stop_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("written", "read"), [(b"x.0 ", ()), (b"5,0 ", ("5.0",))])
+def test_damaged_values_and_files_stop_nothing(written: bytes, read: tuple[str, ...], tmp_path: Path) -> None:
     (image,) = ct_series()[:1]
     paths = write([image], tmp_path)
     content = paths[0].read_bytes()
-    paths[0].write_bytes(content.replace(b"DS\x04\x005.0 ", b"DS\x04\x00x.0 "))
+    paths[0].write_bytes(content.replace(b"DS\x04\x005.0 ", b"DS\x04\x00" + written))
     (tmp_path / "note.txt").write_text("no image")
     found = facts("1", [*paths, tmp_path / "note.txt", tmp_path / "gone.dcm"], [], WANTED)
     assert [s.images for s in found.series] == [1]
-    assert found.series[0].values["SliceThickness"] == ("x.0",)
+    assert found.series[0].values["SliceThickness"] == read
 
 
 def test_no_file_is_opened_for_rules_on_ae_titles(tmp_path: Path) -> None:

@@ -111,3 +111,16 @@ def test_while_the_database_is_away_ticks_are_left_out_more_and_more() -> None:
     assert len(away) < 70  # of 300
     assert all(later - earlier <= 11 for earlier, later in itertools.pairwise(away))
     assert asked[-200:] == list(range(400, 600))  # and at every tick once it is back
+
+
+@pytest.mark.timeout(60)
+def test_a_node_that_is_stopped_while_it_starts_ends(tmp_path: Path) -> None:
+    (tmp_path / "ae_config.toml").write_text("[settle]\ntick_s = 0.05\n")
+    settings = config.load(tmp_path / "ae_config.toml")
+    settings.storage.state.mkdir(parents=True)
+    catalog = Catalog.open(settings.catalog_url, settings.storage.state)
+    for _ in range(20):
+        ticks = Housekeeping(settings, catalog, cast(Queue, NoQueue()))
+        ticks.start()
+        ticks.stop()
+    catalog.close()

@@ -77,3 +77,12 @@ def test_the_wait_has_an_end(pacs: Pacs, counts: Counts) -> None:
     pacs.says = lambda: {"1.1": 12}
     ends_up(counts, STUDY, 1001.0, lacking=True)
     assert not counts.lacks(STUDY, 1300.0)
+
+
+def test_a_study_that_waits_no_longer_tells_how_many_are_missing(counts: Counts, pacs: Pacs) -> None:
+    pacs.says = lambda: {"1.1": 79, "1.9": 5}
+    ends_up(counts, STUDY, 1000.0, lacking=True)
+    assert counts.given_up("1") is None
+    assert not counts.lacks(STUDY, 1300.0)
+    assert counts.given_up("1") == (79, 10)
+    assert counts.given_up("1") is None

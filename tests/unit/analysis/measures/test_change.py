@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Quantities, VolumeMl
+from dicomnode.analysis.findings import ChosenSeries, Conditions, Findings, Flag, Lungs, Quantities, VolumeMl
 from dicomnode.analysis.measures.change import compare, latest_before, studied_at
 from tests.helpers import report_cases as cases
 
@@ -24,6 +24,7 @@ def scan(
         lungs=Lungs("classical", "2", VolumeMl(4000, 1800, 2200), "morphology"),
         quantities={"lungs": q, "lower_third_rim": replace(q, haa_percent=2 * haa)},
         input_digest=f"digest of {uid}",
+        conditions=Conditions(noise_hu=20.0, air_hu=-1000.0),
     )
 
 
@@ -105,6 +106,7 @@ def test_a_short_interval_gives_no_rate() -> None:
         (scan(manufacturer=""), "change-scanner"),
         (scan(contrast=True), "change-contrast"),
         (replace(scan(), lungs=Lungs("classical", "2", VolumeMl(4600, 2000, 2600), "morphology")), "change-volume"),
+        (replace(scan(), conditions=Conditions(26.1, -1000)), "change-noise"),
         (replace(scan(), lungs=Lungs("lungmask R231", "2", VolumeMl(4000, 1800, 2200), "network")), "change-segmenter"),
         (replace(scan(), flags=(Flag("cut-off-base", "error", ""),)), "change-doubtful"),
     ],

@@ -47,6 +47,20 @@ SPLIT: dict[str, tuple[list[Dataset], list[tuple[str, int]]]] = {
         scan(AcquisitionNumber="1") + scan(1, AcquisitionNumber="2", lowest_mm=(-10, -20, -297.7)),
         [("AcquisitionNumber 1", 40), ("AcquisitionNumber 2", 40)],
     ),
+    "acquisitions that share a part, off one another's grid": (
+        scan(AcquisitionNumber="1") + scan(1, AcquisitionNumber="2", lowest_mm=(-10, -20, -137.7)),
+        [("AcquisitionNumber 1", 40), ("AcquisitionNumber 2", 40)],
+    ),
+    "passes that only time tells apart": (
+        numbered(scan(), "AcquisitionTime", times(0))
+        + numbered(scan(1, lowest_mm=(-10, -20, -137.7)), "AcquisitionTime", times(100)),
+        [("AcquisitionTime: 1 of 2", 40), ("AcquisitionTime: 2 of 2", 40)],
+    ),
+    "there and back": (
+        numbered(scan(), "AcquisitionTime", times(0))
+        + numbered(scan(1, lowest_mm=(-10, -20, -137.7)), "AcquisitionTime", times(139, -1)),
+        [("AcquisitionTime: 1 of 2", 40), ("AcquisitionTime: 2 of 2", 40)],
+    ),
     "one of them shorter": (
         scan(AcquisitionNumber="1") + scan(1, 15, AcquisitionNumber="2", lowest_mm=(-10, -20, -250)),
         [("AcquisitionNumber 1", 40), ("AcquisitionNumber 2", 15)],

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import KeyObjectSelectionDocumentStorage, generate_uid
 
 from dicomnode.analysis.findings import Reason
 from dicomnode.analysis.series.selection import (
@@ -56,6 +56,21 @@ PREFERRED: dict[str, tuple[list[Dataset], list[Dataset]]] = {
     "supine over prone": (series(), series(PatientPosition="HFP")),
     "inspiration over expiration": (series(60, 5.0), series(300, 1.0, SeriesDescription="Lung EXP 1.0")),
     "prone over expiration": (series(PatientPosition="HFP"), series(SeriesDescription="Thorax Exspiration")),
+    "conventional over monoenergetic": (
+        series(SeriesDescription="Thorax conventional"),
+        series(300, 1.0, ImageType=["ORIGINAL", "PRIMARY", "AXIAL", "MONOENERGETIC"]),
+    ),
+    "prone over a spectral map": (series(PatientPosition="HFP"), series(SeriesDescription="MonoE 40keV[HU]")),
+    "supine in words over prone in words": (
+        series(SeriesDescription="HRCT SUPINE"),
+        series(300, 1.0, SeriesDescription="HRCT PRONE"),
+    ),
+    "ungated over gated": (series(), series(300, 1.0, SeriesDescription="Thorax EKG")),
+    "diagnostic over attenuation correction": (series(60, 5.0), series(300, 1.0, SeriesDescription="CTAC")),
+    "lossless over lossy": (
+        series(),
+        series(LossyImageCompression="01", ImageType=["DERIVED", "PRIMARY", "AXIAL"]),
+    ),
     "thinner where all else is the same": (series(300, 1.0), series(240, 1.25)),
 }
 
@@ -132,7 +147,6 @@ def test_a_truncated_file_spoils_its_series_and_not_the_study() -> None:
     ("attributes", "other"),
     [
         ({"PatientID": "SECRET-2"}, {}),
-        ({"PatientID": ""}, {}),
         ({"IssuerOfPatientID": "SECRET A"}, {"IssuerOfPatientID": "SECRET B"}),
     ],
 )
@@ -145,6 +159,22 @@ def test_a_study_of_two_patients_is_held(attributes: dict[str, str], other: dict
 
 def test_an_issuer_that_only_some_objects_name_makes_no_second_patient() -> None:
     assert choose(series(IssuerOfPatientID="HOSPITAL"), series(1, Modality="SR")).chosen is not None
+
+
+def test_an_object_without_a_patient_id_makes_no_second_patient_and_is_told_of() -> None:
+    selection = choose(
+        series(PatientID="A", IssuerOfPatientID="X"), series(1, Modality="SR", PatientID="", IssuerOfPatientID="Y")
+    )
+    assert selection.chosen is not None
+    assert "object-without-patient-id" in [f.code for f in selection.flags]
+    none_has_one = choose(series(PatientID=""), series(1, Modality="SR", PatientID=""))
+    assert none_has_one.chosen is not None
+    assert "object-without-patient-id" not in [f.code for f in none_has_one.flags]
+
+
+def test_a_rejection_note_names_the_former_patient_and_makes_no_second_one() -> None:
+    note = series(1, Modality="KO", PatientID="FORMER", SOPClassUID=KeyObjectSelectionDocumentStorage)
+    assert choose(series(PatientID="RIGHT"), note).chosen is not None
 
 
 def test_several_studies_are_told_apart_and_not_taken_together() -> None:
@@ -245,3 +275,67 @@ def test_choosing_needs_neither_torch_nor_simpleitk() -> None:
     script = "import sys, dicomnode.analysis.series.selection; print({'torch', 'SimpleITK'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "code"),
+    [
+        ({"SeriesDescription": "MonoE 40keV[HU]"}, "spectral"),
+        ({"SeriesDescription": "Bauchlage", "PatientPosition": "HFS"}, "posture-contradicts"),
+        ({"SeriesDescription": "left decubitus"}, "decubitus"),
+        ({"SeriesDescription": "CTAC"}, "attenuation-correction"),
+        ({"LossyImageCompression": "01", "ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}, "lossy"),
+    ],
+)
+def test_where_there_is_no_other_it_is_taken_with_a_flag(attributes: dict[str, object], code: str) -> None:
+    selection = choose(series(**attributes))  # type: ignore[arg-type]
+    assert selection.chosen is not None
+    assert code in {flag.code for flag in selection.flags}
+
+
+@pytest.mark.parametrize(
+    ("limits", "attributes", "code", "key"),
+    [
+        (
+            Rules(),
+            {"ImageType": ["DERIVED", "SECONDARY", "MPR"], "LossyImageCompression": "01"},
+            "derived",
+            "image_type_refused",
+        ),
+        (Rules(lossy="refused"), {"LossyImageCompression": "01"}, "lossy-refused", "[analysis.selection] lossy"),
+        (Rules(), {"SeriesDescription": "Iodine no Water[mg/ml]"}, "spectral-map", "not Hounsfield units"),
+    ],
+)
+def test_a_reason_names_the_key_that_decides(limits: Rules, attributes: dict[str, object], code: str, key: str) -> None:
+    selection = select(group(headers(*[series(**attributes)])), limits=limits)  # type: ignore[arg-type]
+    assert selection.chosen is None
+    assert {r.code: r.text for r in selection.rejected[0].reasons}[code].find(key) >= 0
+
+
+def test_the_digest_of_the_rules_is_that_of_before_where_nothing_new_is_set() -> None:
+    assert not {"lossy", "invalid_identity"} & set(Rules().stated)
+    assert Rules(lossy="refused").stated["lossy"] == "refused"
+
+
+def test_odd_values_are_named_and_the_series_is_taken(tmp_path: Path) -> None:
+    paths = write(series(SliceThickness="9.98"), tmp_path)
+    for path in paths:
+        content = path.read_bytes()
+        assert content.count(b"9.98") == 1
+        path.write_bytes(content.replace(b"9.98", b"9,98"))
+    selection = select(group(read_headers(paths)[0]))
+    assert selection.chosen is not None
+    assert {f.code: f.text for f in selection.flags}["values-repaired"].count("SliceThickness (") == 1
+
+
+def test_a_patient_id_that_no_report_can_state_refuses_the_series_unless_configured(tmp_path: Path) -> None:
+    paths = write(series(), tmp_path)
+    for path in paths:
+        path.write_bytes(path.read_bytes().replace(b"SECRET-ID ", b"SECRET\\IDS"))
+    found = group(read_headers(paths)[0])
+    (reason,) = [r for rejected in select(found).rejected for r in rejected.reasons]
+    assert (reason.code, "invalid_identity" in reason.text) == ("identity-invalid", True)
+    taken = select(found, limits=Rules(invalid_identity="verbatim"))
+    assert taken.chosen is not None
+    assert {f.code: f.text for f in taken.flags}["identity-verbatim"].endswith("as they came: PatientID.")
+    assert "values-unusable" not in {f.code for f in taken.flags}

@@ -10,7 +10,7 @@ from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage, ge
 
 from dicomnode.analysis.series import suitability
 from dicomnode.analysis.series.headers import ImageHeader
-from dicomnode.analysis.series.selection import find_files, group, read_headers
+from dicomnode.analysis.series.selection import find_files, group, read_headers, select
 from dicomnode.analysis.series.selection_rules import Rules
 from tests.helpers.ct_files import ct_series
 
@@ -75,6 +75,7 @@ def syntax(uid: str) -> Change:
 
 
 ONE = slice(5, 6)
+SIEMENS_ORIGINAL = ["DERIVED", "PRIMARY", "AXIAL"]
 REFUSED: list[tuple[Change, list[str]]] = [
     (put("Modality", "MR"), ["not-ct"]),
     (put("SOPClassUID", EnhancedCTImageStorage), ["enhanced-ct"]),
@@ -83,6 +84,9 @@ REFUSED: list[tuple[Change, list[str]]] = [
     (drop("Modality"), ["no-modality"]),
     (put("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), ["localizer"]),
     (put("ImageType", ["DERIVED", "SECONDARY", "MPR"], ONE), ["derived"]),
+    (put("ImageType", ["DERIVED", "PRIMARY", "AXIAL", "MPR"]), ["derived"]),
+    (lambda d: (put("ImageType", SIEMENS_ORIGINAL)(d), put("DerivationDescription", "MPR")(d)), ["derived"]),
+    (lambda d: (put("ImageType", SIEMENS_ORIGINAL)(d), put("Manufacturer", "GE")(d)), ["derived"]),
     (put("BodyPartExamined", "HEAD"), ["not-chest"]),
     (put("SeriesDescription", "ABDOMEN 1.0 Br40"), ["not-chest"]),
     (put("StudyDescription", "CT Neck"), ["not-chest"]),
@@ -120,6 +124,8 @@ REFUSED: list[tuple[Change, list[str]]] = [
 ]
 
 ACCEPTED: list[Change] = [
+    put("ImageType", SIEMENS_ORIGINAL),
+    put("ImageType", [*SIEMENS_ORIGINAL, "CT_SOM5 SPI"]),
     lambda d: None,
     lambda d: d.reverse(),
     drop("FrameOfReferenceUID"),
@@ -219,6 +225,41 @@ CHEST_IN_MANY_LANGUAGES = [
 def test_the_chest_in_many_languages(words: str) -> None:
     named = {"SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": words, "BodyPartExamined": "HEAD"}
     assert codes(ct_series(**named)) == []
+
+
+CHEST_IN_SHORT = [
+    "CT CH/ABD/PEL",
+    "THX/ABD",
+    "CHST ABD PELV",
+    "TAP",
+    "CT TAP c+",
+    "CAP",
+    "CTCAP",
+    "C/A/P W CONTRAST",
+    "ThAbdBe",
+    "Thorax-Abdomen",
+    "CH_AB_PEL",
+    "Whole Body PET-CT",
+    "Polytrauma Abdomen",
+]
+
+
+@pytest.mark.parametrize("words", CHEST_IN_SHORT)
+@pytest.mark.parametrize("keyword", ["SeriesDescription", "ProtocolName", "StudyDescription"])
+def test_a_chest_with_abdomen_in_short(keyword: str, words: str) -> None:
+    assert codes(ct_series(**{keyword: words})) == []
+
+
+@pytest.mark.parametrize("words", ["ABD/PEL", "CT ABD PELV", "Captured head", "Tapestry abdomen", "Neck chin"])
+def test_words_that_only_look_like_a_chest(words: str) -> None:
+    assert codes(ct_series(SeriesDescription=words)) == ["not-chest"]
+
+
+def test_an_original_that_calls_itself_derived_is_flagged() -> None:
+    frames = ct_series(ImageType=SIEMENS_ORIGINAL)
+    chosen = select(group(ImageHeader(Path("in memory"), d) for d in frames))
+    assert chosen.chosen is not None
+    assert "derived-original" in {flag.code for flag in chosen.flags}
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ def check_way_back(v: Volume, datasets: list[Dataset]) -> None:
         assert (nearest >= 0).all()
         assert np.array_equal(image[clear], labels[tuple(nearest[clear].T)])
         compared += clear.mean() / len(v.frames)
-    assert compared > 0.7
+    # Where a tilt moves each slice by half a pixel more, every other one lies between two rows.
+    assert compared > 0.45
 
 
 @settings(max_examples=25, deadline=None)

@@ -16,6 +16,8 @@ from dicomnode.errors import ConfigurationError, PeerError, PeerRejectedError
 from dicomnode.operations import checks
 from dicomnode.outbound.notify import mail, webhook
 from dicomnode.outbound.notify.message import Message
+from dicomnode.outbound.notify.sending import send
+from dicomnode.store.records import Event
 from tests.helpers.ports import free_port
 from tests.helpers.receivers import MailServer, Webhook
 
@@ -160,6 +162,14 @@ def test_check_asks_them(server: MailServer, hook: Webhook, key: Path, tmp_path:
     assert hook.came == []
 
 
+def test_a_mail_that_is_a_test_says_so(server: MailServer) -> None:
+    event = Event("e", "1.2", 1, "failed", "this is a test", 0.0)
+    send(Config(), email(server.address), event, None, is_test=True)
+    (mail,) = server.mails
+    assert "Subject: TEST: " in str(mail)
+    assert "This is a test of dicomnode's notifications" in str(mail)
+
+
 def test_the_test_message(hook: Webhook, key: Path, tmp_path: Path) -> None:
     path = tmp_path / "ae_config.toml"
     path.write_text(
@@ -171,6 +181,8 @@ def test_the_test_message(hook: Webhook, key: Path, tmp_path: Path) -> None:
     ((_, body),) = hook.came
     told = json.loads(body)
     assert told["reason"] == "this is a test"
+    assert told["test"] == "true"
+    assert told["text"].startswith("This is a test of dicomnode's notifications: nothing has happened.")
     assert told["id"] in done.output
     hook.status = 404
     refused = CliRunner().invoke(app, ["notify", "test", "ris", "-c", str(path)])

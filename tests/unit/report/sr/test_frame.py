@@ -9,7 +9,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from dicomnode.analysis.findings import Findings, Flag, Horizon
+from dicomnode.analysis.findings import Conditions, Findings, Flag, Horizon
 from dicomnode.report import codes, segmentation, source, uids
 from dicomnode.report.context import MEASUREMENTS, Context
 from dicomnode.report.sr import measurements, prior_scans, refusal, risk
@@ -59,6 +59,18 @@ REPORTS = ("measurements", "risk", "refusal")
 @pytest.fixture(scope="module")
 def documents() -> dict[str, Dataset]:
     return {key: cases.reread(document) for key, document in all_documents(FINDINGS).items()}
+
+
+def test_every_group_says_what_its_attenuation_depends_on() -> None:
+    known = dataclasses.replace(FINDINGS, conditions=Conditions(noise_hu=17.3, air_hu=-988.0))
+    said = [
+        [t for t in texts(all_documents(findings)["measurements"]) if t.startswith("Kernel ")]
+        for findings in (known, FINDINGS)
+    ]
+    series = FINDINGS.series
+    assert series is not None
+    kernel = f"Kernel {series.kernel or 'not given'} ({series.kernel_family}), 4.00 mm thick; noise in the airways "
+    assert said == [[kernel + "17.3 HU, air -988 HU"] * 3, [kernel + "not measured"] * 3]
 
 
 def test_the_measurements_are_the_findings(documents: dict[str, Dataset]) -> None:

@@ -154,12 +154,12 @@ def test_same_uid_with_other_content_is_a_conflict_and_changes_nothing(
     assert catalog.instances("1.2") == [first]
     assert catalog.study("1.2") == before
     assert catalog.study("9.9") is None
-    for received_at in (500.0, 600.0):  # a sender that tries for ever is noted once
+    for received_at in (500.0, 600.0):  # a sender that tries for ever is noted once, as of when it came last
         other = replace(first, received_at=received_at, **change)  # type: ignore[arg-type]
         assert catalog.record(other) == "conflict"
         catalog.note_conflict(other)
     (conflict,) = catalog.conflicts("1.2")
-    assert (conflict.sop_instance_uid, conflict.sha256, conflict.received_at) == ("1.2.3.1", "f" * 64, 500.0)
+    assert (conflict.sop_instance_uid, conflict.sha256, conflict.received_at) == ("1.2.3.1", "f" * 64, 600.0)
 
 
 def test_a_complete_resend_heals_an_aborted_association(catalog: Catalog) -> None:

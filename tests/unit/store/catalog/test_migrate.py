@@ -139,7 +139,8 @@ def _before_keys(url: str, state: Path) -> Lease:
     lease = catalog.register_worker("w", "1")
     assert catalog.beat(lease)
     with catalog._engine.begin() as connection:
-        connection.execute(text("DROP TABLE patient_keys"))
+        for later in ("patient_keys", "corrections", "acceptances"):
+            connection.execute(text(f"DROP TABLE {later}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0009'"))
         for number, plain in enumerate((PLAIN, PLAIN, NO_PATIENT_ID)):
             values = f"'{number}', '1', '1.{number}', '2', '/x', 'd', 1, 1.0, NULL, '{plain}', '', '', '', NULL"

@@ -1,6 +1,7 @@
 """Whose a study is: never somebody else's, also after its images are gone."""
 
 import pytest
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from dicomnode.registry_format.identity import NO_PATIENT_ID, count_patients, one_patient
 from dicomnode.store.catalog.catalog import Catalog
@@ -18,7 +19,9 @@ ANNA, BERTA, HERE, THERE = "a" * 32, "b" * 32, "1" * 32, "2" * 32
         ([ANNA, BERTA], 2, None),
         ([NO_PATIENT_ID], 1, None),
         ([NO_PATIENT_ID + HERE], 1, None),
-        ([NO_PATIENT_ID, ANNA], 2, None),
+        ([NO_PATIENT_ID, ANNA], 1, ANNA),
+        ([NO_PATIENT_ID + THERE, ANNA + HERE], 1, ANNA + HERE),
+        ([NO_PATIENT_ID, ANNA, BERTA], 2, None),
         ([], 0, None),
     ],
 )
@@ -47,6 +50,17 @@ def test_other_studies_are_the_same_patients_with_the_same_issuer(catalog: Catal
     assert catalog.other_studies("1.4") == ["1.8"]
     assert [catalog.other_studies(f"1.{n}") for n in (3, 5, 6, 7)] == [[], [], [], []]
     assert catalog.other_studies("9.9") == []
+
+
+def test_a_key_object_does_not_say_whose_a_study_is(catalog: Catalog) -> None:
+    """It refers to others, and bears the patient under whom these were: a rejection note the former one."""
+    note = Instance("1.9", KeyObjectSelectionDocumentStorage, "1.1", "1.4", "/9", "9", 1, 1.0, None, BERTA)
+    catalog.record(note)
+    assert catalog.patient_ids("1.1") == 0
+    receive(catalog, "1.1", ANNA, now=2.0)
+    receive(catalog, "1.2", ANNA)
+    assert catalog.patient_ids("1.1") == 1
+    assert catalog.other_studies("1.2") == ["1.1"]
 
 
 def test_a_second_patient_in_a_study_takes_it_away_from_the_first(catalog: Catalog) -> None:

@@ -1,0 +1,201 @@
+"""What a person decides about objects that came again with other content, or that do not belong where they are.
+
+Each decision is in the catalogue with who and when, and in the audit trail; what it puts out of use is kept for
+`storage.replaced_days`. The files' order: `reception.corrections`.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from dicomnode.audit.messages import os_user
+from dicomnode.config import Config
+from dicomnode.errors import UsageError
+from dicomnode.operations.audited import note_command
+from dicomnode.reception.corrections import put_away
+from dicomnode.reception.spooled import read_instance
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.differences import UNREADABLE, Difference, differences
+from dicomnode.store.records import Acceptance, Conflict, Instance, RejectionCode
+from dicomnode.store.replaced import Replaced
+from dicomnode.store.spool import Spool
+
+#: Why objects are dropped, as a rejection note would say it (PS3.16 CID 7010).
+REASONS: Final[dict[str, RejectionCode]] = {
+    "quality": "113001",
+    "patient-safety": "113037",
+    "wrong-worklist-entry": "113038",
+    "retention-expired": "113039",
+}
+
+
+@dataclass(frozen=True)
+class HeldVersion:
+    """A version in quarantine beside the one that stands.
+
+    Attributes:
+        conflict: when which version came.
+        standing: the recorded version; None where the study's images have been removed.
+        differences: by attribute; their values may name a patient.
+        path: of the quarantined file; None where the quarantine no longer has it.
+    """
+
+    conflict: Conflict
+    standing: Instance | None
+    differences: tuple[Difference, ...]
+    path: Path | None
+
+
+def held(config: Config, study_uid: str, sop_instance_uid: str | None) -> list[HeldVersion]:
+    """Return the versions about which nobody has decided, of each object the one that came last.
+
+    Raises:
+        UsageError: there is none, or the study is not known.
+    """
+    catalog = _open(config)
+    area = Replaced(Spool(config.storage.spool))
+    latest: dict[str, Conflict] = {}
+    for conflict in _conflicts(catalog, study_uid, sop_instance_uid):
+        latest[conflict.sop_instance_uid] = conflict  # the oldest first
+    found = []
+    for conflict in latest.values():
+        standing = catalog.held_instance(conflict.sop_instance_uid)
+        path = area.quarantined(conflict.sha256)
+        differ = () if path is None or standing is None else differences(Path(standing.path), path)
+        found.append(HeldVersion(conflict, standing, differ, path))
+    return found
+
+
+def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes: float) -> str:
+    """Take quarantined versions as the truth. Return a sentence for the caller.
+
+    Args:
+        config: the node's.
+        study_uid: the study's.
+        found: of `held`.
+        minutes: for so long, more of the same correction of this study is taken as it comes.
+
+    Raises:
+        UsageError: the quarantine has none of them any more, or the study's images have been removed.
+    """
+    if all(one.standing is None for one in found):
+        raise UsageError("the images of this study were removed to free space: send the corrected study again")
+    usable = [one for one in found if one.path is not None and one.standing is not None]
+    if not usable:
+        raise UsageError(
+            "the quarantine no longer holds these objects (storage.quarantine_gb): send them again, then accept them"
+        )
+    catalog, spool, now = _open(config), Spool(config.storage.spool), time.time()
+    note_command(config, "jobs accept", {"objects": str(len(usable))}, study_uid)
+    area = Replaced(spool)
+    news = []
+    for one in usable:
+        assert one.path is not None
+        try:
+            read = read_instance(one.path)
+        except ValueError as error:
+            raise UsageError(f"{one.path}: {error}; reject it, and send the object again") from None
+        place = spool.place(read.study_uid, read.series_uid, read.sop_instance_uid, read.sha256)
+        area.bring_in(one.path, place)
+        keyed = catalog.patient_key.keyed(read.patient_hash)
+        news.append(replace(read, path=str(place), patient_hash=keyed, received_at=one.conflict.received_at))
+    decided = {one.conflict.sop_instance_uid: one.conflict.received_at for one in usable}
+    # What has come since it was shown waits for a decision of its own.
+    older = [c for c in catalog.conflicts(study_uid) if c.received_at <= decided.get(c.sop_instance_uid, -math.inf)]
+    further = _further(study_uid, usable, news, now + 60 * minutes) if minutes > 0 else None
+    old = catalog.replace_instances(news, "accepted", os_user(), now=now, more=further)
+    put_away(spool, catalog, old, now)
+    for one, new in zip(usable, news, strict=True):
+        if one.path is not None and not Path(new.path).exists():
+            area.bring_in(one.path, Path(new.path))  # a node that started meanwhile took it for left behind
+    taken = {new.sha256 for new in news}
+    _set_aside(area, [c for c in older if c.sha256 not in taken], now)
+    for sha256 in taken:
+        area.forget(sha256)
+    missing = len(found) - len(usable)
+    left = f"; {missing} more are no longer in quarantine: send them again" if missing else ""
+    more = f"; more of this correction is taken as it comes for {minutes:g} minutes" if further is not None else ""
+    return f"{len(news)} objects replaced{left}{more}; the study settles as its next generation"
+
+
+def _further(
+    study_uid: str, usable: Sequence[HeldVersion], news: Sequence[Instance], until: float
+) -> Acceptance | None:
+    """Return what else belongs to this correction; None where nobody can tell (several patients, unreadable files)."""
+    patients = {new.patient_hash for new in news}
+    attributes = {d.attribute for one in usable for d in one.differences}
+    if len(patients) != 1 or UNREADABLE in attributes:
+        return None
+    return Acceptance(study_uid, os_user(), until, patients.pop(), frozenset(attributes))
+
+
+def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
+    """Throw away what lies in quarantine: what stands stays. Return a sentence for the caller.
+
+    Raises:
+        UsageError: nothing lies there.
+    """
+    catalog, now = _open(config), time.time()
+    found = _conflicts(catalog, study_uid, sop_instance_uid)
+    note_command(config, "jobs reject", {"objects": str(len(found))}, study_uid)
+    catalog.reject_conflicts(found, os_user(), now=now)
+    _set_aside(Replaced(Spool(config.storage.spool)), found, now)
+    return f"{len(found)} versions rejected; the study stays as it is"
+
+
+def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: str, *, dry_run: bool) -> str:
+    """Take an object, or all, out of a study. Return a sentence for the caller.
+
+    Args:
+        config: the node's.
+        study_uid: the study's.
+        sop_instance_uid: the object's; None: all of the study.
+        because: of `REASONS`.
+        dry_run: only say what would be done.
+
+    Raises:
+        UsageError: there is no such object.
+    """
+    if because not in REASONS:
+        raise UsageError(f"{because!r} is no reason; reasons: {', '.join(REASONS)}")
+    catalog, now = _open(config), time.time()
+    there = [i for i in catalog.instances(study_uid) if sop_instance_uid in (None, i.sop_instance_uid)]
+    if not there:
+        raise UsageError("the node holds no such object of this study; see `dicomnode jobs list`")
+    series = len({i.series_uid for i in there})
+    what = f"{len(there)} objects of {series} series"
+    if dry_run:
+        return f"{what} would be taken out"
+    note_command(config, "jobs drop", {"objects": str(len(there)), "because": because}, study_uid)
+    spool = Spool(config.storage.spool)
+    uids = [i.sop_instance_uid for i in there]
+    gone = catalog.take_out(study_uid, uids, "dropped", os_user(), REASONS[because], now=now)
+    put_away(spool, catalog, gone, now)
+    return f"{what} taken out ({because}); the study settles as its next generation"
+
+
+def _set_aside(area: Replaced, found: Iterable[Conflict], now: float) -> None:
+    """Keep versions that were decided against, as long as what was replaced."""
+    for one in found:
+        path = area.quarantined(one.sha256)
+        if path is not None:
+            area.put(path, one.study_uid, one.sha256, now)
+            area.forget(one.sha256)
+
+
+def _conflicts(catalog: Catalog, study_uid: str, sop_instance_uid: str | None) -> list[Conflict]:
+    if catalog.study(study_uid) is None:
+        raise UsageError(f"{study_uid}: no such study; see `dicomnode jobs list`")
+    found = [c for c in catalog.conflicts(study_uid) if sop_instance_uid in (None, c.sop_instance_uid)]
+    if not found:
+        raise UsageError("no object of this study waits in quarantine with other content")
+    return found
+
+
+def _open(config: Config) -> Catalog:
+    if not config.storage.database_url and not config.storage.state.is_dir():
+        raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
+    return Catalog.open(config.catalog_url, config.storage.state)

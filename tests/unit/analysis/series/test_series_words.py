@@ -1,0 +1,127 @@
+"""Posture, spectral maps and scans for another purpose, in the words of a series."""
+
+import pytest
+
+from dicomnode.analysis.series import series_words
+from tests.helpers.ct_files import ct_series
+
+PRONE = ["HRCT PRONE", "Lunge Bauchlage 1.0", "thorax décubitus ventral", "procubitus", "torace prono", "buikligging",
+         "腹臥位", "на животе", "ProneHRCT", "俯臥位", "decub ventral"]  # fmt: skip
+SUPINE = ["HRCT supine", "Rückenlage", "décubitus dorsal", "torace supino", "仰臥位"]
+DECUBITUS = ["left lateral decubitus", "Thorax Seitenlage", "側臥位", "LLD Chest"]
+MONO = [
+    "MonoE 40keV[HU]",
+    "Mono+ 55 keV",
+    "VMI 70",
+    "Virtual mono 60",
+    "VNC[HU]",
+    "Virtual Non Contrast",
+    "DE_Thorax A_80kV",
+    "GSI Mono 70keV",
+    "CaSupp 25",
+]
+MATERIAL = [
+    "Iodine no Water[mg/ml]",
+    "Z Effective[]",
+    "Electron Density[%EDW]",
+    "Jodkarte",
+    "Zeff",
+    "Lung PBV",
+    "Water(Iodine)",
+    "Rho/Z",
+    "SBI",
+]
+CONVENTIONAL = [
+    "Thorax 3.0 conventional",
+    "Lung 1.0",
+    "Thorax mit Kontrastmittel",
+    "iodine contrast thorax",
+    "Thorax 120kV",
+    "Thorax nach Iodine iv",
+    "Thorax HAP",
+    "Thorax T3D Br60",
+]
+
+
+def words(description: str, **more: object) -> object:
+    return ct_series(SpecificCharacterSet="ISO_IR 192", SeriesDescription=description, **more)[0]
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [(w, "prone") for w in PRONE] + [(w, "supine") for w in SUPINE] + [(w, "decubitus") for w in DECUBITUS],
+)
+def test_posture_in_words(description: str, expected: str) -> None:
+    assert series_words.posture(words(description, PatientPosition="")) == expected
+
+
+@pytest.mark.parametrize(
+    ("description", "position", "posture", "disagree"),
+    [
+        ("HRCT PRONE", "HFS", "prone", True),
+        ("HRCT supine", "HFP", "prone", True),
+        ("Lung 1.0", "HFDR", "decubitus", False),
+        ("Lung 1.0", "FFP", "prone", False),
+        ("prone and supine", "HFS", "supine", False),
+        ("Lung 1.0", "", "unknown", False),
+    ],
+)
+def test_words_and_patient_position(description: str, position: str, posture: str, disagree: bool) -> None:
+    dataset = words(description, PatientPosition=position)
+    assert series_words.posture(dataset) == posture
+    assert series_words.postures_disagree(dataset) == disagree
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [(w, "monoenergetic") for w in MONO] + [(w, "material") for w in MATERIAL] + [(w, "") for w in CONVENTIONAL],
+)
+def test_spectral_maps_in_words(description: str, expected: str) -> None:
+    assert series_words.spectral(words(description)) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("MONOENERGETIC", "monoenergetic"),
+        ("VIRTUAL_NC", "monoenergetic"),
+        ("Z_EFF", "material"),
+        ("IODINE_NO_WATER", "material"),
+        ("VMI", "monoenergetic"),
+        ("EFF_ATOMIC_NUM", "material"),
+        ("CT_SOM5 SPI", ""),
+    ],
+)
+def test_spectral_maps_by_image_type(value: str, expected: str) -> None:
+    dataset = words("Lung 1.0", ImageType=["ORIGINAL", "PRIMARY", "AXIAL", value])
+    assert series_words.spectral(dataset) == expected
+
+
+@pytest.mark.parametrize(
+    ("description", "code"),
+    [
+        ("Thorax EKG 75%", "gated"),
+        ("CTA BestDiast 70 %", "gated"),
+        ("4D CT", "gated"),
+        ("0.6 B26f 30%", "gated"),
+        ("RespLow 0% Ex", "gated"),
+        ("CaScore", "gated"),
+        ("Low Dose AC", "attenuation-correction"),
+        ("Dual Scano", "localizer-scan"),
+        ("CTAC 4.0", "attenuation-correction"),
+        ("AC CT WB", "attenuation-correction"),
+        ("Schwächungskorrektur", "attenuation-correction"),
+        ("3D Localizer", "localizer-scan"),
+        ("Monitoring", "localizer-scan"),
+    ],
+)
+def test_purposes(description: str, code: str) -> None:
+    assert [flag.code for flag in series_words.made_for(words(description))] == [code]
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["Lung 1.0", "Thorax Planungs-CT", "Thorax coronal", "HRCT inspiration", "acute chest", "Lung ASiR-V 50%"],
+)
+def test_no_purpose(description: str) -> None:
+    assert series_words.made_for(words(description)) == ()

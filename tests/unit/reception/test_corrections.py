@@ -1,0 +1,257 @@
+"""Objects that come again with other content, through a receiver: who may replace what, and what a note takes out."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from dicomnode import config
+from dicomnode.cli import corrections as cli
+from dicomnode.errors import PeerRejectedError, UsageError
+from dicomnode.network import association
+from dicomnode.operations import corrections, jobs
+from dicomnode.reception.receiver import Receiver
+from dicomnode.reception.reconcile import Reconciled, reconcile
+from dicomnode.reception.rejection_notes import apply_notes, read_note
+from dicomnode.reception.spooled import read_instance
+from dicomnode.service.processes import prepare_folders, receiver_settings
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.replaced import Replaced
+from dicomnode.store.spool import Spool
+from tests.faults.studies import make_study, study_uid
+from tests.helpers.corrections import corrected, rejection_note
+from tests.helpers.ports import free_port
+
+UID = study_uid("a")
+
+
+@dataclass
+class Site:
+    """A receiver with two callers, one of which may replace."""
+
+    config: config.Config
+    catalog: Catalog
+    spool: Spool
+
+    def send(self, files: Sequence[Path], calling: str = "SCANNER") -> None:
+        port = self.config.node.port
+        association.send(association.Peer("node", "DICOMNODE", "127.0.0.1", port, calling), files)
+
+    def refused(self, files: Sequence[Path]) -> None:
+        for path in files:
+            with pytest.raises(PeerRejectedError, match="0xC001"):
+                self.send([path])
+
+    def patients(self) -> list[str]:
+        return sorted(str(pydicom.dcmread(i.path).PatientID) for i in self.catalog.instances(UID))
+
+    def files(self, folder: str) -> int:
+        return len(list((self.spool.root / folder).rglob("*.dcm")))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    path = tmp_path / "ae_config.toml"
+    path.write_text(
+        f'[node]\nport = {free_port()}\n[[node.callers]]\nae_title = "TRUSTED"\non_conflict = "newest"\n'
+        '[[node.callers]]\nae_title = "SCANNER"\n[storage]\nminimum_free_gb = 0.1\n'
+    )
+    loaded = config.load(path)
+    prepare_folders(loaded)
+    made = Site(loaded, Catalog.open(loaded.catalog_url, loaded.storage.state), Spool(loaded.storage.spool))
+    receiver = Receiver(receiver_settings(loaded), made.spool, made.catalog)
+    receiver.start()
+    yield made
+    receiver.stop(0)
+    made.catalog.close()
+
+
+@pytest.fixture
+def files(data: Path, tmp_path: Path, site: Site) -> list[Path]:
+    """Three images that have been received and settled."""
+    made = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a", every=30)
+    site.send(made)
+    site.catalog.settle(UID, time.time(), None)
+    return made
+
+
+def test_after_one_decision_more_of_the_same_correction_is_taken(site: Site, files: list[Path], tmp_path: Path) -> None:
+    again = corrected(files, tmp_path / "again", PatientID="RIGHT")
+    site.refused(again[:1])
+    found = corrections.held(site.config, UID, None)
+    assert [[d.attribute for d in one.differences] for one in found] == [["PatientID"]]
+    corrections.accept(site.config, UID, found, 60)
+    site.refused(corrected(files[1:2], tmp_path / "third", PatientID="THIRD"))  # another patient than was accepted
+    site.refused(corrected(files[1:2], tmp_path / "more", PatientID="RIGHT", StudyID="7"))  # another attribute
+    site.send(again)
+    assert site.patients() == ["RIGHT"] * 3
+    assert site.catalog.conflicts(UID) == []
+    assert (site.files("studies"), site.files("replaced")) == (3, 3)
+    assert reconcile(site.spool, site.catalog, read_instance) == Reconciled(0, 0, ())
+
+
+def test_a_sender_that_does_not_know_of_the_correction_turns_nothing_back(
+    site: Site, files: list[Path], tmp_path: Path
+) -> None:
+    """An attribute is corrected that names no patient: by patient and attributes, the old version would pass."""
+    again = corrected(files, tmp_path / "again", StudyDate="20190203")
+    site.refused(again[:1])
+    corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 60)
+    site.send(again)
+    site.refused(files)
+    assert {str(pydicom.dcmread(i.path).StudyDate) for i in site.catalog.instances(UID)} == {"20190203"}
+    corrections.reject(site.config, UID, None)
+    site.send(again)  # what stands
+    site.refused(files[:1])
+    corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 0)  # a person may turn it back
+    dates = [str(pydicom.dcmread(i.path).StudyDate) for i in site.catalog.instances(UID)]
+    assert dates.count("20190203") == len(files) - 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"AccessionNumber": "A2"},
+        {"PatientBirthDate": "19500101", "StudyDescription": "Thorax"},
+        {"PatientName": "Right^One", "OtherPatientIDs": "7"},
+    ],
+)
+def test_whatever_attribute_is_corrected_it_is_named_and_taken(
+    site: Site, files: list[Path], tmp_path: Path, changes: dict[str, str]
+) -> None:
+    again = corrected(files, tmp_path / "again", **changes)
+    site.refused(again)
+    found = corrections.held(site.config, UID, None)
+    assert {frozenset(d.attribute for d in one.differences) for one in found} == {frozenset(changes)}
+    corrections.accept(site.config, UID, found, 0)
+    for keyword, value in changes.items():
+        assert {str(pydicom.dcmread(i.path)[keyword].value) for i in site.catalog.instances(UID)} == {value}
+
+
+def test_values_from_the_network_are_shown_escaped(
+    site: Site, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.refused(corrected(files[:1], tmp_path / "again", PatientName="\x1b]0;owned\x07^\x9b31m"))
+    cli.show(corrections.held(site.config, UID, None), values=True)
+    shown = capsys.readouterr().out
+    assert "\\x1b]0;owned" in shown
+    assert not {"\x1b", "\x07", "\x9b"} & set(shown)
+
+
+def test_accept_of_one_object_is_a_decision_on_that_object_only(site: Site, files: list[Path], tmp_path: Path) -> None:
+    again = corrected(files, tmp_path / "again", PatientID="RIGHT")
+    site.refused(again[:2])
+    uid = str(pydicom.dcmread(again[0]).SOPInstanceUID)
+    corrections.accept(site.config, UID, corrections.held(site.config, UID, uid), 0)
+    site.refused(again[2:])
+    assert site.patients() == ["RIGHT", "TEST-a", "TEST-a"]
+    assert len(site.catalog.conflicts(UID)) == 2
+    assert site.files("quarantine") == 2
+
+
+def test_the_version_that_came_last_is_accepted_and_the_others_are_kept(
+    site: Site, files: list[Path], tmp_path: Path
+) -> None:
+    for name in ("FIRST", "SECOND"):
+        site.refused(corrected(files[:1], tmp_path / name, PatientID=name))
+    corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 0)
+    assert site.patients() == ["SECOND", "TEST-a", "TEST-a"]
+    assert (site.files("quarantine"), site.files("replaced")) == (0, 2)
+
+
+def test_a_version_that_comes_after_the_decision_was_shown_still_waits(
+    site: Site, files: list[Path], tmp_path: Path
+) -> None:
+    site.refused(corrected(files[:1], tmp_path / "first", PatientID="FIRST"))
+    shown = corrections.held(site.config, UID, None)
+    site.refused(corrected(files[:1], tmp_path / "second", PatientID="SECOND"))
+    corrections.accept(site.config, UID, shown, 0)
+    assert site.patients() == ["FIRST", "TEST-a", "TEST-a"]
+    (waiting,) = corrections.held(site.config, UID, None)
+    assert waiting.path is not None
+    corrections.accept(site.config, UID, [waiting], 0)
+    assert site.patients() == ["SECOND", "TEST-a", "TEST-a"]
+    assert site.files("quarantine") == 0
+
+
+def test_what_the_quarantine_has_lost_is_to_be_sent_again(site: Site, files: list[Path], tmp_path: Path) -> None:
+    site.refused(corrected(files[:1], tmp_path / "again", PatientID="RIGHT"))
+    for path in (site.spool.root / "quarantine").iterdir():
+        path.unlink()
+    with pytest.raises(UsageError, match="send them again"):
+        corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 0)
+    assert "1 versions rejected" in corrections.reject(site.config, UID, None)
+    assert site.catalog.conflicts(UID) == []
+
+
+def test_a_caller_that_may_replace_does_so_within_the_study_only(site: Site, files: list[Path], tmp_path: Path) -> None:
+    again = corrected(files[:1], tmp_path / "again", PatientID="RIGHT")
+    site.refused(again)
+    site.send(again, "TRUSTED")
+    assert site.patients() == ["RIGHT", "TEST-a", "TEST-a"]
+    assert site.files("quarantine") == 0
+    moved = corrected(files[1:2], tmp_path / "moved", StudyInstanceUID="1.2.3.4")
+    with pytest.raises(PeerRejectedError, match="0xC001"):
+        site.send(moved, "TRUSTED")
+    corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 0)  # a person may move it
+    assert len(site.catalog.instances(UID)) == 2
+    assert len(site.catalog.instances("1.2.3.4")) == 1
+
+
+def test_a_rejection_note_takes_out_what_it_names_and_no_other_version(
+    site: Site, files: list[Path], tmp_path: Path
+) -> None:
+    note = rejection_note(files[:2], tmp_path / "note.dcm", "113039", "Data Retention Policy Expired")
+    site.send([note])
+    assert apply_notes(site.spool, site.catalog, UID) == 2
+    assert apply_notes(site.spool, site.catalog, UID) == 0
+    assert {(c.action, c.code) for c in site.catalog.corrections(UID)} == {("noted", "113039")}
+    site.send(files[:1])
+    assert apply_notes(site.spool, site.catalog, UID) == 1  # the same comes again: it stays out
+    site.send(corrected(files[:1], tmp_path / "again", PatientID="RIGHT"))
+    assert apply_notes(site.spool, site.catalog, UID) == 0
+    assert site.patients() == ["RIGHT", "TEST-a", "TEST-a"]  # with the note itself
+
+
+def test_a_note_that_comes_before_what_it_rejects(site: Site, tmp_path: Path, data: Path) -> None:
+    """It waits in its study, and takes out what it names whenever that comes; unknown objects are no trouble."""
+    uid = study_uid("b")
+    later = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "later", "b", every=30)
+    site.send([rejection_note(later[:2], tmp_path / "note.dcm", "113001", "Rejected for Quality Reasons")])
+    assert apply_notes(site.spool, site.catalog, uid) == 0
+    site.catalog.settle(uid, time.time(), None)
+    site.send(later)
+    assert apply_notes(site.spool, site.catalog, uid) == 2
+    assert len(site.catalog.instances(uid)) == len(later) - 2 + 1
+    assert {c.action for c in site.catalog.corrections(uid)} == {"noted"}
+
+
+def test_what_is_no_rejection_note_rejects_nothing(site: Site, files: list[Path], tmp_path: Path) -> None:
+    best = rejection_note(files[:2], tmp_path / "best.dcm", "113013", "Best In Set")
+    assert read_note(best, UID) is None
+    assert read_note(files[0], UID) is None
+    assert read_note(tmp_path / "missing.dcm", UID) is None
+    (tmp_path / "broken.dcm").write_bytes(rejection_note(files, tmp_path / "n.dcm", "113001", "x").read_bytes()[:700])
+    assert read_note(tmp_path / "broken.dcm", UID) is None
+    foreign = read_note(tmp_path / "n.dcm", "1.2.3")
+    assert foreign is not None
+    assert foreign.objects == frozenset()  # of another study
+
+
+def test_a_dropped_study_and_what_was_replaced_goes_after_its_time(site: Site, files: list[Path]) -> None:
+    assert "would be taken out" in corrections.drop(site.config, UID, None, "quality", dry_run=True)
+    assert len(site.catalog.instances(UID)) == 3
+    with pytest.raises(UsageError, match="is no reason; reasons: quality, patient-safety"):
+        corrections.drop(site.config, UID, None, "because", dry_run=False)
+    corrections.drop(site.config, UID, None, "patient-safety", dry_run=False)
+    assert site.catalog.instances(UID) == []
+    with pytest.raises(UsageError, match="no such object"):
+        corrections.drop(site.config, UID, None, "quality", dry_run=False)
+    assert jobs.details(site.config, UID, None)["corrections"][0]["objects"] == 3
+    area = Replaced(site.spool)
+    assert area.tidy(time.time() - 60) == 0
+    assert area.tidy(time.time() + 60) == 3
+    assert site.files("replaced") == 0
