@@ -63,7 +63,8 @@ def smooth_curve(whole: AtHorizon, drawn: "tuple[AtHorizon, ...]", risk: Floats)
         drawn: the bootstrap's draws, in parts; the first of them make the band.
         risk: predicted, (scans,).
     """
-    where = np.unique(np.linspace(*np.quantile(risk, [0.01, 0.99]), _POINTS))
+    lowest, highest = (float(np.quantile(risk, share)) for share in (0.01, 0.99))
+    where = np.unique(np.linspace(lowest, highest, _POINTS))
     curve = _observed(whole, risk, where)
     if not np.isfinite(curve).all():
         return ()

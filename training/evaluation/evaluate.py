@@ -6,7 +6,7 @@ oracle, is judged on the same draws: their differences are paired.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -77,8 +77,19 @@ class _Scans:
 
     def drawn_of(self, metric: Callable[[AtHorizon, Floats], Floats], risk: Floats) -> Drawn:
         """Return a metric of the risks, (scans of the cohort,), and in each draw of the bootstrap."""
-        draws = np.concatenate([metric(part, risk[self.rows]) for part in self.drawn] or [np.empty(0)])
-        return Drawn(float(metric(self.whole, risk[self.rows])), draws)
+        found = [
+            np.where(known, metric(part, risk[self.rows]), np.nan)
+            for known, part in zip(self.known, (self.whole, *self.drawn), strict=True)
+        ]
+        return Drawn(float(found[0]), np.concatenate(found[1:] or [np.empty(0)]))
+
+    @cached_property
+    def known(self) -> tuple[NDArray[np.bool_], ...]:
+        """Whether anybody was followed up to the horizon (or all had died): once of all, and by part of each draw.
+
+        Without, there are the dead alone, and every figure of them would mislead.
+        """
+        return tuple(np.isfinite(_observed(part, self.whole.weights)) for part in (self.whole, *self.drawn))
 
 
 def evaluate(
@@ -129,7 +140,7 @@ def evaluate(
     for index, years in enumerate(horizons_years):
         all_scans = _scans(outcomes, everyone, years, counts)
         one_scan = _scans(outcomes, first_scans, years, counts)
-        adjusted = _scans(outcomes, everyone, years, counts, adjusting)
+        adjusted = _adjusted(outcomes, everyone, years, counts, adjusting)
         parts = [(by, value, _scans(outcomes, rows, years, counts)) for by, value, rows in groups]
         horizons.append(_at_years(all_scans, patients))
         oracle = None if oracle_risk is None else oracle_risk[:, index]
@@ -197,6 +208,16 @@ def _scans(
     )
 
 
+def _adjusted(
+    outcomes: Outcomes, rows: NDArray[np.intp], years: int, counts: Floats, covariates: Floats
+) -> _Scans | None:
+    """Return as `_scans`; None where Cox's model of censoring finds no solution, as of a handful of patients."""
+    try:
+        return _scans(outcomes, rows, years, counts, covariates)
+    except ValueError:
+        return None
+
+
 def _observed(at: AtHorizon, _: Floats) -> Floats:
     return kaplan_meier_risk(at.outcomes, at.horizon, at.counts)
 
@@ -222,13 +243,13 @@ def _at_years(scans: _Scans, patients: NDArray[np.intp]) -> AtYears:
 def _result(
     scans: _Scans,
     one_scan: _Scans,
-    adjusted: _Scans,
+    adjusted: _Scans | None,
     risk: Floats,
     oracle: Floats | None,
     counts: Floats,
     threshold: float,
 ) -> HorizonResult:
-    at = scans.whole
+    at, known = scans.whole, bool(scans.known[0])
     auc = scans.drawn_of(metrics.auc, risk)
     ratio = difference = None
     if oracle is not None:
@@ -237,7 +258,7 @@ def _result(
     return HorizonResult(
         years=int(at.horizon),
         auc=auc.estimate,
-        auc_adjusted=adjusted.estimate(metrics.auc, risk),
+        auc_adjusted=Estimate(None, None, None) if adjusted is None else adjusted.estimate(metrics.auc, risk),
         auc_one_scan=one_scan.estimate(metrics.auc, risk),
         of_oracle=ratio,
         minus_oracle=difference,
@@ -249,11 +270,11 @@ def _result(
         specificity=scans.estimate(lambda a, r: metrics.specificity(a, r, threshold), risk),
         net_benefit=scans.estimate(lambda a, r: metrics.net_benefit(a, r, threshold), risk),
         mean_risk=float(risk.mean()),
-        calibration=metrics.calibration_groups(at.outcomes, risk, at.horizon, counts),
+        calibration=metrics.calibration_groups(at.outcomes, risk, at.horizon, counts) if known else (),
         observed_to_expected=scans.estimate(calibration_curve.observed_to_expected, risk),
         smooth=calibration_curve.smooth_curve(at, scans.drawn, risk[scans.rows]),
         roc=_thinned(*metrics.roc(at, risk)),
-        decision=tuple(_decision(at, risk, float(t)) for t in _THRESHOLDS),
+        decision=tuple(_decision(at, risk, float(t)) for t in _THRESHOLDS) if known else (),
     )
 
 

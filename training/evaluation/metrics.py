@@ -274,6 +274,8 @@ def calibration_groups(
 ) -> tuple[CalibrationGroup, ...]:
     """Return groups of equal size by predicted risk (fewer where risks are tied), for a plot.
 
+    A group of whom nobody was followed up to the horizon is left out: what was observed in it is not known.
+
     Args:
         outcomes: of the scans.
         risk: (scans,), 0 to 1.
@@ -287,6 +289,8 @@ def calibration_groups(
         rows = np.flatnonzero(of == group)
         drawn = counts[:, rows]
         observed = kaplan_meier_risk(outcomes[rows], horizon)
+        if not np.isfinite(observed):
+            continue
         ends = interval(kaplan_meier_risk(outcomes[rows], horizon, drawn[drawn.sum(axis=1) > 0]))
         lower, upper = (end if np.isfinite(end) else None for end in ends)
         found.append(CalibrationGroup(len(rows), float(risk[rows].mean()), float(observed), lower, upper))

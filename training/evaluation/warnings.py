@@ -8,6 +8,8 @@ from training.evaluation.records import ArmResult, AtYears, HorizonResult, Oracl
 
 # Patients who died, not scans; a validation should have 100 events (Collins et al. 2016, doi:10.1002/sim.6787).
 _FEW_DEATHS, _TOO_GOOD, _SMALLEST_G, _SLOPES = 100, 0.98, 0.1, (0.85, 1.15)
+#: Patients who died: with fewer, a ratio's interval by bootstrap is narrower than what is known.
+_FEWEST_FOR_LEVEL = 10
 
 
 def warnings_of(
@@ -30,8 +32,10 @@ def warnings_of(
     found = []
     for at in horizons:
         if at.patients_died < _FEW_DEATHS:
-            counted = f"only {at.patients_died} patients died ({at.deaths} scans)"
+            counted = f"only {at.patients_died} patient{'s' * (at.patients_died != 1)} died ({at.deaths} scans)"
             found.append(f"{at.years} y: {counted}; with fewer than {_FEW_DEATHS} deaths, estimates are unstable")
+        if at.observed_risk.value is None:
+            found.append(f"{at.years} y: nobody was followed this long: the risk at {at.years} y cannot be judged here")
         followed = metrics.at_horizon(outcomes, at.years).weights.max(initial=0.0)
         if followed > 1 / _SMALLEST_G:
             found.append(
@@ -58,7 +62,8 @@ def warnings_of(
         ]
         if off:
             found.append(f"{arm.arm}: calibration slope {', '.join(off)}, outside {_SLOPES[0]:g} to {_SLOPES[1]:g}")
-        if external and (levels := [text for h in arm.horizons if (text := _level(h))]):
+        told = {at.years for at in horizons if at.patients_died >= _FEWEST_FOR_LEVEL}
+        if external and (levels := [text for h in arm.horizons if h.years in told and (text := _level(h))]):
             found.append(f"{arm.arm}: the level of risk is wrong here: {'; '.join(levels)} (`training recalibrate`)")
     return tuple(found)
 

@@ -42,16 +42,22 @@ def calibration(
     """
     slopes = [float(metrics.calibration_slope(at, risk)) for risk in (new, old) if risk is not None]
     low, high = bar.calibration_slope
-    text = f"calibration slope at {at.horizon:g} years {slopes[0]:.2f}, required {low:g} to {high:g}"
+    said = [_shown(slope, ".2f") for slope in slopes]
+    text = f"calibration slope at {at.horizon:g} years {said[0]}, required {low:g} to {high:g}"
     off = [abs(np.log(slope)) if slope > 0 else np.inf for slope in slopes]
     most = 2 * max(float(-np.log(low)), float(np.log(high)))
-    yield _calibrated("calibration slope", low <= slopes[0] <= high, text, off, most, [f"{s:.2f}" for s in slopes])
+    yield _calibrated("calibration slope", low <= slopes[0] <= high, text, off, most, said)
     intercepts = [float(metrics.calibration_intercept(at, risk)) for risk in (new, old) if risk is not None]
-    text = f"calibration-in-the-large {intercepts[0]:+.2f} (logit), required within ±{bar.calibration_intercept:g}"
+    said = [_shown(intercept, "+.2f") for intercept in intercepts]
+    text = f"calibration-in-the-large {said[0]} (logit), required within ±{bar.calibration_intercept:g}"
     within = abs(intercepts[0]) <= bar.calibration_intercept
     off = [abs(intercept) for intercept in intercepts]
     most = 2 * bar.calibration_intercept
-    yield _calibrated("calibration-in-the-large", within, text, off, most, [f"{i:+.2f}" for i in intercepts])
+    yield _calibrated("calibration-in-the-large", within, text, off, most, said)
+
+
+def _shown(value: float, form: str) -> str:
+    return format(value, form) if np.isfinite(value) else "not estimable (few deaths, or nobody was followed this long)"
 
 
 def _calibrated(name: str, within: bool, text: str, off: list[float], most: float, said: list[str]) -> GateCheck:

@@ -108,7 +108,8 @@ def calibration(arm: ArmResult) -> str:
                 x = [p.predicted for p in h.smooth]
                 ends = [(p.lower, p.upper) for p in h.smooth if p.lower is not None and p.upper is not None]
                 if len(ends) == len(x):
-                    ax.fill_between(x, *zip(*ends, strict=True), color=_PRIMARY, alpha=0.15, linewidth=0)
+                    lower, upper = zip(*ends, strict=True)
+                    ax.fill_between(x, lower, upper, color=_PRIMARY, alpha=0.15, linewidth=0)
                 ax.plot(x, [p.observed for p in h.smooth], color=_PRIMARY, linewidth=1.2)
             ax.plot([g.predicted for g in h.calibration], [g.observed for g in h.calibration], "o", color=_PRIMARY)
             ax.set(title=f"{h.years} y", xlabel="predicted risk", xlim=(0, most * 1.05), ylim=(0, most * 1.05))

@@ -27,6 +27,9 @@ from training.validation.served import ServedRisks
 from training.validation.site import Site, SiteTables
 
 FORMAT = 1
+#: Share of the scans beyond the range of training from which a predictor is warned of.
+_FOREIGN = 0.5
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,14 @@ def stated(site: Site, tables: SiteTables, answers: Mapping[str, ServedRisks]) -
         for name, answer in answers.items()
         for text, count in answer.flags.items()
     ]
+    bundles = {name: _bundle(answer.bundle, site) for name, answer in answers.items()}
     return {
         "format": FORMAT,
         "settings": {
             "registry": str(tables.registry.absolute()),
             "cohort": {"transplant": tables.transplant},
         },
-        "bundles": {name: _bundle(answer.bundle, site) for name, answer in answers.items()},
+        "bundles": bundles,
         "fixed": {
             "sha256": {
                 "registry": site.registry.sha256,
@@ -119,7 +123,7 @@ def stated(site: Site, tables: SiteTables, answers: Mapping[str, ServedRisks]) -
         "provenance": asdict(site.registry.provenance),
         "unknown_training": list(site.unknown),
         "matching": None if site.matched is None else asdict(site.matched),
-        "warnings": [*_unstated(site), *site.warnings, *doubts],
+        "warnings": [*_unstated(site), *site.warnings, *doubts, *_foreign(bundles)],
         "software": software(),
         "code": code(),
     }
@@ -131,6 +135,18 @@ def _unstated(site: Site) -> Iterator[str]:
     lacking = [name for name in ("disease", "source", "sites") if not getattr(of, name)]
     if lacking and not site.registry.synthetic:
         yield f"the registry does not state {', '.join(lacking)}: state it in {site.registry.folder / DESCRIPTION}"
+
+
+def _foreign(bundles: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield which predictors hardly any scan has in the range that training has seen."""
+    for name, stored in bundles.items():
+        found = [one for one in stored["shifts"] if one["outside"] >= _FOREIGN]
+        if found:
+            told = ", ".join(f"{one['feature']} ({100 * one['outside']:.0f} % of scans)" for one in found[:_SHOWN])
+            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            yield (
+                f"{name}: outside the range of training: {told}{more}; are they measured in the same way and unit here?"
+            )
 
 
 def _bundle(bundle: Bundle, site: Site) -> dict[str, Any]:

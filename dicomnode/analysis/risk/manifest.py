@@ -31,6 +31,8 @@ Backbone = Annotated[str, AfterValidator(_backbone)]
 FileName = Annotated[str, AfterValidator(_plain_name)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Millimetres = Annotated[float, Field(gt=0, le=100)]
+#: Of model.toml; `Manifest.format` repeats it.
+FORMAT = 3
 
 
 class _Record(BaseModel):

@@ -397,7 +397,13 @@ def test_a_bundle_of_before_says_earlier_and_serves(copy: Path) -> None:
     ("old", "new", "message"),
     [
         (r"^version = 1$", "version = 2", "version is 2: this dicomnode supports version 1"),
-        (r"^format = .*$", "format = 2", "model.toml: format: Input should be 3"),
+        (
+            r"^format = .*$",
+            "format = 2",
+            "it has format 2, and this version reads 3: make it anew with `training bundle`",
+        ),
+        (r"^format = .*$", "format = 4", "it has format 4, and this version reads 3: upgrade dicomnode"),
+        (r"^format = .*$", "format = true", "model.toml: format: Input should be 3"),
         (r"^name = .*$", 'name = "x"\ncolour = "blue"', "colour: Extra inputs are not permitted"),
         (r"^slab_mm = .*$", "slab_mm = 5.0\nsharpen = 2", "unknown or missing key: sharpen"),
         (

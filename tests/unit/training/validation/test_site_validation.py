@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from dicomnode.analysis.risk.load_bundle import load
 from dicomnode.report.sr import risk as risk_report
 from tests.helpers import report_cases as cases
 from tests.helpers.bundles import change
-from tests.helpers.tabular_worlds import World, renamed, second_site, world, write
+from tests.helpers.tabular_worlds import FIRST_DAY, World, renamed, second_site, world, write
 from training.cli import commands
 from training.report import report
 
@@ -145,14 +146,15 @@ def test_recalibration_puts_the_level_right(recalibrated: Path, validated: Path)
 def test_the_reports_of_the_node_name_the_site(recalibrated: Path, trained: Path) -> None:
     image = chest(3, shape=(20, 24, 24), spacing_mm=(12.0, 12.0, 12.0))
     measured = {"quantities.lungs.haa_percent": 12.0, "quantities.lungs.mean_hu": -705.0}
-    named = {}
+    named: dict[Path, set[str]] = {}
     for folder in (trained, recalibrated):
         risk = load(folder / "bundle", allow_demo=True).predict(image.volume, image.labels, measured)
         findings = cases.analysed(predicted=risk)
-        named[folder] = str(cases.reread(risk_report.encode(cases.synthetic(), findings, cases.CONTEXT)))
+        report_ = cases.reread(risk_report.encode(cases.synthetic(), findings, cases.CONTEXT))
+        named[folder] = {str(one.value) for one in report_.iterall() if one.keyword == "TextValue"}
         assert Findings.from_json(findings.to_json()).risk == risk
-    assert "was recalibrated to Site B" in named[recalibrated] and "1-site-b" in named[recalibrated]
-    assert "recalibrated" not in named[trained]
+    assert {"The risk model was recalibrated to Site B.", "1-site-b"} <= named[recalibrated]
+    assert not [text for text in named[trained] if "recalibrated" in text]
 
 
 def test_the_recalibrated_bundle_is_whole_and_named(recalibrated: Path, trained: Path) -> None:
@@ -336,6 +338,47 @@ def test_who_is_left_out_is_counted_with_the_reason(trained: Path, tmp_path: Pat
     assert any("5 of 80 patients of the registry have no outcome" in text for text in stated["warnings"])
     (items,) = stated["checklists"].values()
     assert any(item["number"] == "11" and "5 scans, excluded" in item["value"] for item in items)
+
+
+@pytest.mark.parametrize("patients", [1, 2, 5])
+def test_a_handful_of_patients_is_judged_as_far_as_it_goes(patients: int, trained: Path, tmp_path: Path) -> None:
+    """What cannot be estimated is said so; nobody is told that the level is wrong."""
+    registry = write(second_site(patients=patients), tmp_path / "registry")
+    call("evaluate", trained / "bundle", *of(registry, tmp_path / "out"))
+    stated = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert any("estimates are unstable" in text for text in stated["warnings"])
+    assert not any("level of risk is wrong" in text for text in stated["warnings"])
+
+
+def test_nothing_is_said_of_horizons_that_nobody_was_followed_for(trained: Path, tmp_path: Path) -> None:
+    made = second_site(patients=60)
+    first = ~made.scans["patient"].duplicated().to_numpy()
+    end = (FIRST_DAY + timedelta(days=500)).isoformat()
+    outcomes = made.outcomes.assign(
+        death_date=made.outcomes["death_date"].where(made.outcomes["death_date"] <= end, ""),
+        last_contact_date=made.outcomes["last_contact_date"].clip(upper=end),
+    )
+    short = replace(made, scans=made.scans[first], features=made.features[first], outcomes=outcomes)
+    call("evaluate", trained / "bundle", *of(write(short, tmp_path / "registry"), tmp_path / "out"))
+    one, three, five = evaluation(tmp_path / "out")["arms"][0]["horizons"]
+    assert one["observed_to_expected"]["lower"] > 1
+    for at in (three, five):
+        assert {at[name]["value"] for name in ("observed_to_expected", "auc", "brier", "ici")} == {None}
+        assert at["calibration"] == []
+    warnings = json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]
+    assert "3 y: nobody was followed this long: the risk at 3 y cannot be judged here" in warnings
+    (level,) = [text for text in warnings if "level of risk is wrong" in text]
+    assert " at 1 y " in level and " at 3 y" not in level and " at 5 y" not in level
+
+
+def test_predictors_in_another_unit_are_warned_of(trained: Path, tmp_path: Path) -> None:
+    made, name = second_site(patients=60), "quantities.lungs.mean_hu"
+    features = made.features.assign(**{name: made.features[name] * 10})
+    registry = write(replace(made, features=features), tmp_path / "registry")
+    call("evaluate", trained / "bundle", *of(registry, tmp_path / "out"))
+    stated = json.loads((tmp_path / "out" / "report.json").read_text())
+    (warning,) = [text for text in stated["warnings"] if "outside the range of training" in text]
+    assert f"{name} (100 % of scans)" in warning and "haa_percent" not in warning
 
 
 @pytest.mark.parametrize(
