@@ -179,6 +179,7 @@ class Risk:
         scan_codes: by network, the numbers that it remembers this scan by, for the patient's next scan.
         flags: doubts about this prediction alone; they stand among the findings' flags too.
         disease: of the patients that the model was made from; "": not stated, or phantoms.
+        recalibrated_to: the site that the model was recalibrated to (`training recalibrate`); "": to none.
     """
 
     bundle: str
@@ -191,6 +192,7 @@ class Risk:
     scan_codes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
     disease: str = ""
+    recalibrated_to: str = ""
 
 
 #: A change's former keys and those of today: findings.json is kept for ten years.

@@ -75,10 +75,13 @@ def warnings(findings: Findings) -> tuple[str, ...]:
 
 
 def made_from(findings: Findings) -> tuple[str, ...]:
-    """Say whose disease the risk model was made from, where its bundle states it."""
-    if findings.risk is None or not findings.risk.disease:
+    """Say in a sentence whose disease the risk model was made from, and to which site it was recalibrated."""
+    if findings.risk is None:
         return ()
-    return (f"The risk model was made from patients with {plain(findings.risk.disease)}.",)
+    disease, site = plain(findings.risk.disease), plain(findings.risk.recalibrated_to)
+    parts = [f"was made from patients with {disease}"] if disease else []
+    parts += [f"was recalibrated to {site}"] if site else []
+    return (f"The risk model {' and '.join(parts)}.",) if parts else ()
 
 
 #: Flags about order and priors: of the surroundings, not of what was measured. By how their codes begin.

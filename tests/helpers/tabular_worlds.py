@@ -25,8 +25,8 @@ class World:
     severity: np.ndarray
 
 
-def world(patients: int = 150, seed: int = 1, effect: float = 1.2, noise: int = 6) -> World:
-    """Patients of a latent severity, one to three scans about yearly, hazard 0.08 exp(effect * severity) a year.
+def world(patients: int = 150, seed: int = 1, effect: float = 1.2, noise: int = 6, hazard: float = 0.08) -> World:
+    """Patients of a latent severity, one to three scans about yearly, hazard `hazard` exp(effect * severity) a year.
 
     Two quantities see the severity through noise, `noise` radiomics see nothing. Contact ends at random.
     """
@@ -34,7 +34,7 @@ def world(patients: int = 150, seed: int = 1, effect: float = 1.2, noise: int = 
     scans, features, outcomes, severities = [], [], [], []
     for number in range(patients):
         patient, severity = f"P{number:04d}", rng.normal()
-        death, contact = rng.exponential(1 / (0.08 * np.exp(effect * severity))), rng.uniform(1, 9)
+        death, contact = rng.exponential(1 / (hazard * np.exp(effect * severity))), rng.uniform(1, 9)
         end = FIRST_DAY + timedelta(days=1 + int(365.25 * min(death, contact)))
         last = end.isoformat()
         outcomes.append((patient, last if death <= contact else "", last, ""))
@@ -56,6 +56,26 @@ def world(patients: int = 150, seed: int = 1, effect: float = 1.2, noise: int = 
     measured.insert(0, "scan", table["scan"])
     columns = ["patient", "death_date", "last_contact_date", "transplant_date"]
     return World(table, measured, pd.DataFrame(outcomes, columns=columns), np.array(severities))
+
+
+def renamed(made: World, prefix: str) -> World:
+    """The same tables of other patients."""
+    scans = made.scans.assign(patient=prefix + made.scans["patient"], scan=prefix + made.scans["scan"])
+    features = made.features.assign(scan=prefix + made.features["scan"])
+    outcomes = made.outcomes.assign(patient=prefix + made.outcomes["patient"])
+    return World(scans, features, outcomes, made.severity)
+
+
+def second_site(seed: int = 11, patients: int = 300, base: float = 3.0, sharper: float = 0.0) -> World:
+    """A site with other patients, another scanner and kernel, and `base` times the hazard at the same lungs.
+
+    The kernel shows `sharper` more percent of high attenuation in the same lungs.
+    """
+    made = renamed(world(patients, seed, hazard=0.08 * base), "Q")
+    other = {"manufacturer": "Canon Medical Systems", "model": "Aquilion", "kernel": "FC52", "kernel_family": "lung"}
+    haa = "quantities.lungs.haa_percent"
+    features = made.features.assign(**{haa: made.features[haa] + sharper})
+    return World(made.scans.assign(**other), features, made.outcomes, made.severity)
 
 
 def write(made: World, folder: Path) -> Path:

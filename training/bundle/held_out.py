@@ -28,11 +28,17 @@ class HeldOut:
         salt: of the patients' digests.
         patients: digests of those that each fold model has not seen, by fold.
         stacks: of each fold, fitted without its patients; None where that one uses an arm that the bundle lacks.
+        recalibrated: digests of the patients of a site that the bundle was recalibrated to.
     """
 
     salt: str
     patients: tuple[frozenset[str], ...]
     stacks: tuple[Stack | None, ...]
+    recalibrated: frozenset[str] = frozenset()
+
+    def knows(self, patient: str) -> bool:
+        """Whether the bundle was made with a patient: trained on, or recalibrated by."""
+        return self.fold(patient) is not None or digest(self.salt, patient) in self.recalibrated
 
     def fold(self, patient: str) -> int | None:
         """Return the fold whose model has not seen a patient; None: none of them has."""
@@ -70,6 +76,27 @@ def write(run: Path, folder: Path, arms: Sequence[str]) -> None:
     (folder / NAME).write_text(json.dumps({"format": _FORMAT, "salt": salt, "folds": folds}) + "\n", encoding="utf-8")
 
 
+def recalibrate(source: Path, folder: Path, intercept: float, slope: float, patients: Sequence[str]) -> None:
+    """Write the `held_out.json` of a bundle as it is for the same models, recalibrated; nothing where it has none.
+
+    Args:
+        source: the bundle's folder.
+        folder: of the recalibrated bundle.
+        intercept: of the recalibration.
+        slope: of the recalibration.
+        patients: of the site, whom it was fitted on.
+    """
+    if not (source / NAME).is_file():
+        return
+    stored = json.loads((source / NAME).read_text("utf-8"))
+    for fold in stored["folds"]:
+        if (stack := fold["stack"]) is not None:
+            stack["slope"] *= slope
+            stack["intercepts"] = [slope * one + intercept for one in stack["intercepts"]]
+    stored["recalibrated"] = sorted(digest(stored["salt"], patient) for patient in set(patients))
+    (folder / NAME).write_text(json.dumps(stored) + "\n", encoding="utf-8")
+
+
 def _bundled(stack: dict[str, object] | None, arms: Sequence[str]) -> dict[str, object] | None:
     if stack is None:
         return None
@@ -98,6 +125,7 @@ def read(folder: Path) -> HeldOut | None:
             salt=str(stored["salt"]),
             patients=tuple(frozenset(map(str, fold["patients"])) for fold in folds),
             stacks=tuple(None if fold["stack"] is None else Stack.from_dict(fold["stack"]) for fold in folds),
+            recalibrated=frozenset(map(str, stored.get("recalibrated", ()))),
         )
     except (ValueError, LookupError, TypeError) as error:
         raise BundleError(f"{path} does not say what was held out ({error!r}): make the bundle again") from None

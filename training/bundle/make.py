@@ -139,17 +139,17 @@ def make_bundle(
         (folder / "MODEL_CARD.md").write_text(model_card(manifest, own), encoding="utf-8")
         # The golden answer needs the bundle, the bundle the golden file's digest: a first reading gives the answer.
         asked = golden.question(folder, tables, settings, manifest["covariates"])
-        _write(folder, manifest, asked)
-        _write(folder, manifest, golden.answered(asked, read(folder)))
+        write_sealed(folder, manifest, asked)
+        write_sealed(folder, manifest, golden.answered(asked, read(folder)))
         load(folder, allow_demo=True)
         if out.exists():
             shutil.rmtree(out)
-        _share(folder)
+        share(folder)
         folder.rename(out)
     return load(out, allow_demo=True)
 
 
-def _share(folder: Path) -> None:
+def share(folder: Path) -> None:
     """Let others read a bundle: it holds no patient's data, and the node may run as another user than who trains."""
     folder.chmod(0o755)
     for path in folder.iterdir():
@@ -264,7 +264,7 @@ def _manifest(
     return manifest | ({"preprocessing": run.deep.spec.to_dict()} if any(a["kind"] == "network" for a in arms) else {})
 
 
-def _write(folder: Path, manifest: Mapping[str, Any], case: Golden) -> None:
+def write_sealed(folder: Path, manifest: Mapping[str, Any], case: Golden) -> None:
     """Write golden.json, and model.toml with the digest of every other file and its own seal."""
     (folder / golden_case.NAME).write_text(case.model_dump_json(indent=1) + "\n", encoding="utf-8")
     names = sorted(p.name for p in folder.iterdir() if p.name != "model.toml")

@@ -11,7 +11,7 @@ from training.cli.bars import bars
 
 app = typer.Typer()
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or of `training recalibrate`.")]
 
 
 @app.command(epilog="Example: training compare run/ weights/current")
@@ -30,8 +30,10 @@ def compare(
 
     Exit status: 0 it may, 3 it may not.
     """
-    from training.release.gate import compare as judge
+    from training.release import gate
+    from training.validation import site_gate
 
+    judge = site_gate.compare if site_gate.is_one(run) else gate.compare
     with bars() as progress:
         verdict = judge(run, current, progress, weights)
     if as_json:

@@ -95,10 +95,16 @@ def kaplan_meier(outcomes: Outcomes) -> Curve:
 
 
 def kaplan_meier_risk(outcomes: Outcomes, horizon: float, counts: Floats | None = None) -> Floats:
-    """Return the observed risk of death by the horizon: 1 minus Kaplan and Meier's survival, shape (...)."""
+    """Return the observed risk of death by the horizon: 1 minus Kaplan and Meier's survival, shape (...).
+
+    NaN where nobody was followed up to the horizon and somebody was lost before it: the curve ends there.
+    """
     steps = _steps(outcomes, counts)
     index = int(np.searchsorted(steps.times, horizon, side="right"))
-    return 1 - _surviving(steps.deaths, steps.at_risk)[..., index]
+    survival = _surviving(steps.deaths, steps.at_risk)[..., index]
+    last = int(np.searchsorted(steps.times, horizon, side="left"))
+    followed = steps.at_risk[..., last] > 0 if last < len(steps.times) else np.zeros(survival.shape, np.bool_)
+    return np.where(followed | (survival == 0), 1 - survival, np.nan)
 
 
 def censoring_survival(outcomes: Outcomes, at: Floats, counts: Floats | None = None) -> Floats:

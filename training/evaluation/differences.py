@@ -39,7 +39,12 @@ def estimate(value: float, draws: Floats) -> Estimate:
 
 
 def differences(
-    aucs: Mapping[str, Sequence[Drawn]], uno_c: Mapping[str, Drawn], primary: str, baselines: Sequence[str]
+    aucs: Mapping[str, Sequence[Drawn]],
+    uno_c: Mapping[str, Drawn],
+    primary: str,
+    baselines: Sequence[str],
+    brier: Mapping[str, Sequence[Drawn]] | None = None,
+    ici: Mapping[str, Sequence[Drawn]] | None = None,
 ) -> tuple[PairedDifference, ...]:
     """Return each pair's difference: the primary arm's first, baselines last and never against one another.
 
@@ -48,14 +53,22 @@ def differences(
         uno_c: by arm.
         primary: the arm that decides.
         baselines: arms that are only there to be compared with.
+        brier: by arm, at each horizon.
+        ici: by arm, at each horizon.
     """
+
+    def paired(found: Mapping[str, Sequence[Drawn]] | None, a: str, b: str) -> tuple[Estimate, ...]:
+        return () if found is None else tuple(x.less(y) for x, y in zip(found[a], found[b], strict=True))
+
     order = sorted(aucs, key=lambda arm: (arm != primary, arm in baselines))
     return tuple(
         PairedDifference(
             arm=a,
             against=b,
-            auc=tuple(x.less(y) for x, y in zip(aucs[a], aucs[b], strict=True)),
+            auc=paired(aucs, a, b),
             uno_c=uno_c[a].less(uno_c[b]),
+            brier=paired(brier, a, b),
+            ici=paired(ici, a, b),
         )
         for a, b in combinations(order, 2)
         if a not in baselines

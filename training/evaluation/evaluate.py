@@ -4,9 +4,9 @@ All draws of the bootstrap are computed at once, as counts of scans (see `metric
 oracle, is judged on the same draws: their differences are paired.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from training.data.outcomes import HORIZONS_YEARS, Outcomes, middle_of
-from training.evaluation import metrics
+from training.evaluation import calibration_curve, metrics
 from training.evaluation.censoring import Floats, kaplan_meier, kaplan_meier_risk
 from training.evaluation.differences import Drawn, differences, estimate, not_better
 from training.evaluation.inputs import censoring_covariates, checked_risks, oracle_risks, parts_of
@@ -41,6 +41,12 @@ _ROWS_AT_ONCE = 125
 _THRESHOLDS = np.round(np.arange(0.02, 0.605, 0.02), 2)
 _ROC_POINTS = 150
 _SEED = 20260101
+#: Metrics whose differences between arms are told.
+_PAIRED: Mapping[str, Callable[[AtHorizon, Floats], Floats]] = {
+    "auc": metrics.auc,
+    "brier": metrics.brier,
+    "ici": calibration_curve.integrated_calibration_index,
+}
 
 
 class EvaluationOptions(Protocol):
@@ -71,8 +77,19 @@ class _Scans:
 
     def drawn_of(self, metric: Callable[[AtHorizon, Floats], Floats], risk: Floats) -> Drawn:
         """Return a metric of the risks, (scans of the cohort,), and in each draw of the bootstrap."""
-        draws = np.concatenate([metric(part, risk[self.rows]) for part in self.drawn] or [np.empty(0)])
-        return Drawn(float(metric(self.whole, risk[self.rows])), draws)
+        found = [
+            np.where(known, metric(part, risk[self.rows]), np.nan)
+            for known, part in zip(self.known, (self.whole, *self.drawn), strict=True)
+        ]
+        return Drawn(float(found[0]), np.concatenate(found[1:] or [np.empty(0)]))
+
+    @cached_property
+    def known(self) -> tuple[NDArray[np.bool_], ...]:
+        """Whether anybody was followed up to the horizon (or all had died): once of all, and by part of each draw.
+
+        Without, there are the dead alone, and every figure of them would mislead.
+        """
+        return tuple(np.isfinite(_observed(part, self.whole.weights)) for part in (self.whole, *self.drawn))
 
 
 def evaluate(
@@ -82,8 +99,10 @@ def evaluate(
     truth: pd.DataFrame | None = None,
     horizons_years: Sequence[int] = HORIZONS_YEARS,
     baselines: Sequence[str] = (),
+    *,
+    external: bool = False,
 ) -> Evaluation:
-    """Judge out-of-fold predictions.
+    """Judge predictions of models that have not seen the patients: out of fold, or of another site.
 
     Args:
         cohort: scan, patient, time_years, event, age_years, sex, manufacturer, kernel_family, date.
@@ -93,6 +112,7 @@ def evaluate(
         truth: of a synthetic registry, for the oracle: scan, risk_1y, risk_3y, risk_5y.
         horizons_years: at which risks are judged; no oracle where the truth lacks one of them.
         baselines: which of the arms are only there to be compared with.
+        external: whether the arms are finished bundles on another site's patients: what is warned of is another.
 
     Raises:
         UsageError: predictions are missing, doubled, no probabilities, fall with the year, or put a patient in two
@@ -115,12 +135,12 @@ def evaluate(
     middle = middle_of(horizons_years)
     horizons, oracles, groups = [], [], parts_of(cohort)
     by_arm: dict[str, list[HorizonResult]] = {name: [] for name in arms}
-    aucs: dict[str, list[Drawn]] = {name: [] for name in arms}
+    drawn: dict[str, dict[str, list[Drawn]]] = {metric: {name: [] for name in arms} for metric in _PAIRED}
     subgroups: dict[str, list[Subgroup]] = {name: [] for name in arms}
     for index, years in enumerate(horizons_years):
         all_scans = _scans(outcomes, everyone, years, counts)
         one_scan = _scans(outcomes, first_scans, years, counts)
-        adjusted = _scans(outcomes, everyone, years, counts, adjusting)
+        adjusted = _adjusted(outcomes, everyone, years, counts, adjusting)
         parts = [(by, value, _scans(outcomes, rows, years, counts)) for by, value, rows in groups]
         horizons.append(_at_years(all_scans, patients))
         oracle = None if oracle_risk is None else oracle_risk[:, index]
@@ -131,12 +151,14 @@ def evaluate(
             risk = risks[:, years - 1]
             result = _result(all_scans, one_scan, adjusted, risk, oracle, counts, settings.threshold)
             within = all_scans.estimate(partial(metrics.auc_within, groups=folds[name]), risk)
-            by_arm[name].append(replace(result, auc_within=within))
-            aucs[name].append(all_scans.drawn_of(metrics.auc, risk))
+            paired_here = {metric: all_scans.drawn_of(compute, risk) for metric, compute in _PAIRED.items()}
+            for metric, found in paired_here.items():
+                drawn[metric][name].append(found)
+            by_arm[name].append(replace(result, auc_within=within, ici=paired_here["ici"].estimate))
             subgroups[name] += [_subgroup(by, value, part, risk, patients) for by, value, part in parts]
     last = horizons_years[-1]
     concordance = {name: _uno_c(outcomes, risks[:, -1], counts, last) for name, risks in arms.items()}
-    paired = differences(aucs, concordance, primary, baselines)
+    paired = differences(drawn["auc"], concordance, primary, baselines, drawn["brier"], drawn["ici"])
     results = tuple(
         ArmResult(
             arm=name,
@@ -162,7 +184,9 @@ def evaluate(
         misjudged=worst(cohort, outcomes, arms[primary][:, middle - 1], middle),
         warnings=(
             *not_better(paired, baselines),
-            *warnings_of(outcomes, horizons, oracles, [r for r in results if r.arm not in baselines]),
+            *warnings_of(
+                outcomes, horizons, oracles, [r for r in results if r.arm not in baselines], external=external
+            ),
         ),
         baselines=baselines,
         differences=paired,
@@ -182,6 +206,16 @@ def _scans(
         at_horizon(chosen, years, covariates=given),
         tuple(at_horizon(chosen, years, piece, covariates=given) for piece in pieces),
     )
+
+
+def _adjusted(
+    outcomes: Outcomes, rows: NDArray[np.intp], years: int, counts: Floats, covariates: Floats
+) -> _Scans | None:
+    """Return as `_scans`; None where Cox's model of censoring finds no solution, as of a handful of patients."""
+    try:
+        return _scans(outcomes, rows, years, counts, covariates)
+    except ValueError:
+        return None
 
 
 def _observed(at: AtHorizon, _: Floats) -> Floats:
@@ -209,13 +243,13 @@ def _at_years(scans: _Scans, patients: NDArray[np.intp]) -> AtYears:
 def _result(
     scans: _Scans,
     one_scan: _Scans,
-    adjusted: _Scans,
+    adjusted: _Scans | None,
     risk: Floats,
     oracle: Floats | None,
     counts: Floats,
     threshold: float,
 ) -> HorizonResult:
-    at = scans.whole
+    at, known = scans.whole, bool(scans.known[0])
     auc = scans.drawn_of(metrics.auc, risk)
     ratio = difference = None
     if oracle is not None:
@@ -224,7 +258,7 @@ def _result(
     return HorizonResult(
         years=int(at.horizon),
         auc=auc.estimate,
-        auc_adjusted=adjusted.estimate(metrics.auc, risk),
+        auc_adjusted=Estimate(None, None, None) if adjusted is None else adjusted.estimate(metrics.auc, risk),
         auc_one_scan=one_scan.estimate(metrics.auc, risk),
         of_oracle=ratio,
         minus_oracle=difference,
@@ -236,9 +270,11 @@ def _result(
         specificity=scans.estimate(lambda a, r: metrics.specificity(a, r, threshold), risk),
         net_benefit=scans.estimate(lambda a, r: metrics.net_benefit(a, r, threshold), risk),
         mean_risk=float(risk.mean()),
-        calibration=metrics.calibration_groups(at.outcomes, risk, at.horizon, counts),
+        calibration=metrics.calibration_groups(at.outcomes, risk, at.horizon, counts) if known else (),
+        observed_to_expected=scans.estimate(calibration_curve.observed_to_expected, risk),
+        smooth=calibration_curve.smooth_curve(at, scans.drawn, risk[scans.rows]),
         roc=_thinned(*metrics.roc(at, risk)),
-        decision=tuple(_decision(at, risk, float(t)) for t in _THRESHOLDS),
+        decision=tuple(_decision(at, risk, float(t)) for t in _THRESHOLDS) if known else (),
     )
 
 

@@ -169,7 +169,7 @@ def calibration_slope(at: AtHorizon, risk: Floats) -> Floats:
     a, b = np.zeros(at.weights.shape[:-1]), np.ones(at.weights.shape[:-1])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # where there is no solution: answered with NaN
         for _ in range(_NEWTON_STEPS):
-            p = _expit(a[..., None] + b[..., None] * z)
+            p = expit(a[..., None] + b[..., None] * z)
             left, bend = weights * (y - p), weights * p * (1 - p)
             g0, g1 = left.sum(axis=-1), (left * z).sum(axis=-1)
             h00, h01, h11 = bend.sum(axis=-1), (bend * z).sum(axis=-1), (bend * z * z).sum(axis=-1)
@@ -192,7 +192,7 @@ def calibration_intercept(at: AtHorizon, risk: Floats) -> Floats:
     a = np.zeros(at.weights.shape[:-1])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # where there is no solution: answered with NaN
         for _ in range(_NEWTON_STEPS):
-            p = _expit(a[..., None] + z)
+            p = expit(a[..., None] + z)
             step = (weights * (y - p)).sum(axis=-1) / (weights * p * (1 - p)).sum(axis=-1)
             a = a + np.clip(step, -2, 2)
             if not (np.abs(step) > _CONVERGED).any():
@@ -203,7 +203,7 @@ def calibration_intercept(at: AtHorizon, risk: Floats) -> Floats:
 def _known(at: AtHorizon, risk: Floats) -> tuple[Floats, Floats, Floats]:
     """Logits of the risk, death (0 or 1) and weights of the scans that weigh anything."""
     rows = np.flatnonzero(at.dead | (at.outcomes.years > at.horizon))
-    return _logit(risk[rows]), at.dead[rows].astype(np.float64), at.weights[..., rows]
+    return logit(risk[rows]), at.dead[rows].astype(np.float64), at.weights[..., rows]
 
 
 def _both(at: AtHorizon) -> NDArray[np.bool_]:
@@ -212,12 +212,14 @@ def _both(at: AtHorizon) -> NDArray[np.bool_]:
     return np.asarray((dead > 0) & (at.weights.sum(axis=-1) - dead > 0))
 
 
-def _logit(risk: Floats) -> Floats:
+def logit(risk: Floats) -> Floats:
+    """Return the logit of risks, kept within those of a millionth (0 and 1 have none)."""
     inside = np.clip(risk, 1e-6, 1 - 1e-6)
     return np.asarray(np.log(inside / (1 - inside)))
 
 
-def _expit(z: Floats) -> Floats:
+def expit(z: Floats) -> Floats:
+    """Return the risks of logits."""
     return np.asarray(0.5 * (1 + np.tanh(z / 2)))
 
 
@@ -272,6 +274,8 @@ def calibration_groups(
 ) -> tuple[CalibrationGroup, ...]:
     """Return groups of equal size by predicted risk (fewer where risks are tied), for a plot.
 
+    A group of whom nobody was followed up to the horizon is left out: what was observed in it is not known.
+
     Args:
         outcomes: of the scans.
         risk: (scans,), 0 to 1.
@@ -285,6 +289,8 @@ def calibration_groups(
         rows = np.flatnonzero(of == group)
         drawn = counts[:, rows]
         observed = kaplan_meier_risk(outcomes[rows], horizon)
+        if not np.isfinite(observed):
+            continue
         ends = interval(kaplan_meier_risk(outcomes[rows], horizon, drawn[drawn.sum(axis=1) > 0]))
         lower, upper = (end if np.isfinite(end) else None for end in ends)
         found.append(CalibrationGroup(len(rows), float(risk[rows].mean()), float(observed), lower, upper))

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dicomnode.errors import UsageError
 from training.data.outcomes import middle_of
+from training.evaluation.calibration_curve import SmoothPoint
 from training.evaluation.metrics import CalibrationGroup
 
 FORMAT = 3
@@ -60,6 +61,7 @@ class HorizonResult:
         calibration: groups for the plot.
         roc: (false, true) positive rates, rising.
         auc_within: AUC over pairs of scans of one outer fold alone (`metrics.auc_within`); not in older evaluations.
+        observed_to_expected, ici, smooth: see `training.evaluation.calibration_curve`; not in older evaluations.
     """
 
     years: int
@@ -80,6 +82,9 @@ class HorizonResult:
     roc: tuple[tuple[float, float], ...]
     decision: tuple[NetBenefit, ...]
     auc_within: Estimate = NOT_MEASURED
+    observed_to_expected: Estimate = NOT_MEASURED
+    ici: Estimate = NOT_MEASURED
+    smooth: tuple[SmoothPoint, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,12 +172,16 @@ class PairedDifference:
     Attributes:
         auc: difference of the AUC at each horizon of the evaluation, in its order.
         uno_c: difference of Uno's C up to the last horizon.
+        brier, ici: as `auc`, of the Brier score and the integrated calibration index: lower is better. Not in older
+            evaluations.
     """
 
     arm: str
     against: str
     auc: tuple[Estimate, ...]
     uno_c: Estimate
+    brier: tuple[Estimate, ...] = ()
+    ici: tuple[Estimate, ...] = ()
 
 
 @dataclass(frozen=True)

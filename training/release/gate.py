@@ -25,9 +25,10 @@ from training.evaluation.bar import GateBar
 from training.models.arm import Data, Rows
 from training.models.stacking import risk_names
 from training.progress_type import ProgressCallback
+from training.release import checks as checks_of
 from training.release import judged, node_predictions, verdict
 from training.release.judged import JudgedRisks
-from training.release.promotion import CURRENT, bundle_of
+from training.release.promotion import bundle_of, not_yet
 from training.release.verdict import GateCheck, GateVerdict
 from training.report import report
 from training.run.run import read_data
@@ -37,12 +38,6 @@ from training.run.settings import from_dict
 _PARITY = 0.01
 #: Measured on the same voxels by the same code, numbers are equal but for rounding.
 _MEASURED = 0.001
-#: Half-precision networks and the order of sums move a metric by less.
-_SAME = 1e-4
-#: So much further off, in the logarithm of the slope or in the intercept, is within the error of a few hundred scans.
-_BY_CHANCE = 0.1
-#: Of the bootstrap: not the run's, which would set how sure it has to be.
-_DRAWS, _SEED = 2000, 20260101
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def compare(run: Path, current: Path | None, progress: ProgressCallback, weights
     bar, source = bars.load(weights if weights is not None or current is None else current.absolute().parent)
     made = _read(run)
     years = _horizon(bar, made, source)
-    before = None if current is None or _not_yet(current) else load(current, allow_demo=True)
+    before = None if current is None or not_yet(current) else load(current, allow_demo=True)
     if before is not None and years not in before.manifest.horizons_years:
         raise UsageError(
             f"{current} does not predict at {years} years: set horizon_years in {bars.NAME} to one of "
@@ -98,7 +93,7 @@ def compare(run: Path, current: Path | None, progress: ProgressCallback, weights
         else:
             other = judged.judge(before, made.data, str(made.record.get("split_sha256")), made.folds, progress)
             judged_on = other.on
-            checks += [_same_use(bundle, before), *_beside(made, bundle, before, other, bar, years)]
+            checks += [checks_of.same_use(bundle, before), *_beside(made, bundle, before, other, bar, years)]
     except BundleError as error:
         checks.append(GateCheck("bundle", False, str(error)))
     found = GateVerdict(
@@ -148,10 +143,6 @@ def _horizon(bar: GateBar, made: _JudgedRun, source: str) -> int:
     return years
 
 
-def _not_yet(current: Path) -> bool:
-    return current.name == CURRENT and not current.exists() and not current.is_symlink()
-
-
 def _thresholds(made: _JudgedRun, bar: GateBar, source: str) -> GateCheck:
     """Say by which thresholds the run is judged, and where they depart from the defaults."""
     own = made.record["settings"]
@@ -173,9 +164,9 @@ def _alone(made: _JudgedRun, bundle: Bundle) -> Iterator[GateCheck]:
 def _without_comparison(made: _JudgedRun, bar: GateBar, years: int) -> Iterator[GateCheck]:
     risk = made.by_arm["ensemble"][f"risk_{years}"].to_numpy(np.float64)
     at = metrics.at_horizon(made.data.outcomes, years)
-    yield from _calibration(at, risk, None, bar)
+    yield from checks_of.calibration(at, risk, None, bar)
     text = f"no bundle is in service, so there is no comparison; AUC at {years} years"
-    yield GateCheck("discrimination", True, f"{text} {_auc(at, risk):.3f}")
+    yield GateCheck("discrimination", True, f"{text} {checks_of.auc(at, risk):.3f}")
 
 
 def _beside(
@@ -190,8 +181,9 @@ def _beside(
     new = predicted[rows, list(made.data.outcomes.edges[1:]).index(years)]
     old = other.risks[rows, list(before.manifest.edges_years[1:]).index(years)]
     at = metrics.at_horizon(made.data.outcomes[rows], years)
-    yield from _calibration(at, new, old, bar)
-    yield _discrimination(made, at, rows, new, old, other.on, bar)
+    yield from checks_of.calibration(at, new, old, bar)
+    patients = [made.data.patients[row] for row in rows]
+    yield checks_of.discrimination(at, patients, new, old, other.on, bar)
 
 
 def _of_arms(by_arm: Mapping[str, pd.DataFrame], data: Data) -> dict[str, NDArray[np.float64]]:
@@ -201,46 +193,6 @@ def _of_arms(by_arm: Mapping[str, pd.DataFrame], data: Data) -> dict[str, NDArra
 
 def _aligned(predictions: pd.DataFrame, data: Data) -> pd.DataFrame:
     return predictions.set_index("scan").loc[data.cohort["scan"]].reset_index()
-
-
-def _same_use(bundle: Bundle, before: Bundle) -> GateCheck:
-    same = before.intended_use in (bundle.intended_use, "synthetic-demo")
-    text = f"intended use {bundle.intended_use}, in service {before.intended_use}"
-    return GateCheck(
-        "intended use",
-        same,
-        text if same else f"{text}: a model trained on phantoms must not replace one trained on patients",
-    )
-
-
-def _calibration(
-    at: metrics.AtHorizon, new: NDArray[np.float64], old: NDArray[np.float64] | None, bar: GateBar
-) -> Iterator[GateCheck]:
-    """Within the thresholds, or no further from the ideal than what serves: that one it does not make worse."""
-    slopes = [float(metrics.calibration_slope(at, risk)) for risk in (new, old) if risk is not None]
-    low, high = bar.calibration_slope
-    text = f"calibration slope at {at.horizon:g} years {slopes[0]:.2f}, required {low:g} to {high:g}"
-    off = [abs(np.log(slope)) if slope > 0 else np.inf for slope in slopes]
-    most = 2 * max(float(-np.log(low)), float(np.log(high)))
-    yield _calibrated("calibration slope", low <= slopes[0] <= high, text, off, most, [f"{s:.2f}" for s in slopes])
-    intercepts = [float(metrics.calibration_intercept(at, risk)) for risk in (new, old) if risk is not None]
-    text = f"calibration-in-the-large {intercepts[0]:+.2f} (logit), required within ±{bar.calibration_intercept:g}"
-    within = abs(intercepts[0]) <= bar.calibration_intercept
-    off = [abs(intercept) for intercept in intercepts]
-    most = 2 * bar.calibration_intercept
-    yield _calibrated("calibration-in-the-large", within, text, off, most, [f"{i:+.2f}" for i in intercepts])
-
-
-def _calibrated(name: str, within: bool, text: str, off: list[float], most: float, said: list[str]) -> GateCheck:
-    """Decide by how far the run's bundle is off, and the one in service where there is one.
-
-    Further off by chance is no worse, but only up to `most`: many small steps must not lead anywhere.
-    """
-    if len(off) == 1:
-        return GateCheck(name, within, text)
-    no_worse = off[0] <= off[1] + _SAME or (off[0] <= off[1] + _BY_CHANCE and off[0] <= most)
-    text += f", or no worse than in service ({said[1]} on the same scans)"
-    return GateCheck(name, within or bool(np.isfinite(off[0]) and no_worse), text)
 
 
 def _parity(bundle: Bundle, data: Data, folds: Rows, by_arm: Mapping[str, pd.DataFrame]) -> GateCheck:
@@ -266,31 +218,3 @@ def _measured(data: Data, folds: Rows) -> GateCheck:
         f"{worst.in_table:.6g}, re-measured {worst.measured:.6g}); {left_out}"
     )
     return GateCheck("measurements", worst.difference <= _MEASURED, text)
-
-
-def _discrimination(
-    made: _JudgedRun,
-    at: metrics.AtHorizon,
-    rows: Rows,
-    new: NDArray[np.float64],
-    old: NDArray[np.float64],
-    on: str,
-    bar: GateBar,
-) -> GateCheck:
-    """Test non-inferiority of the AUC on the same scans, by a bootstrap over the same draws of patients."""
-    gain = _auc(at, new) - _auc(at, old)
-    patients = [made.data.patients[row] for row in rows]
-    counts = metrics.bootstrap_counts(patients, _DRAWS, _SEED)
-    drawn = metrics.at_horizon(at.outcomes, at.horizon, counts)
-    low, high = metrics.interval(metrics.auc(drawn, new) - metrics.auc(drawn, old))
-    text = (
-        f"AUC at {at.horizon:g} years {_auc(at, new):.3f}, in service {_auc(at, old):.3f} on the same {len(rows)} "
-        f"scans: difference {gain:+.3f} (95 % interval {low:+.3f} to {high:+.3f}), required at least "
-        f"-{bar.largest_loss:g}, with a lower bound of at least -{bar.margin:g}. The bundle in service is judged "
-        f"on {on}"
-    )
-    return GateCheck("discrimination", gain >= -bar.largest_loss - _SAME and low >= -bar.margin - _SAME, text)
-
-
-def _auc(at: metrics.AtHorizon, risk: NDArray[np.float64]) -> float:
-    return float(metrics.auc(at, risk))

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.ensemble import combined
-from dicomnode.analysis.risk.queries import PriorScan
 from dicomnode.errors import RefusedError, UsageError
 from training.bundle import held_out
 from training.bundle.held_out import HeldOut
@@ -119,21 +118,12 @@ def _answers(
     bundle: Bundle, data: Data, progress: ProgressCallback
 ) -> "list[tuple[int, Mapping[str, NDArray[np.float64]]]]":
     """Ask about every scan, the earlier first: networks remember a prior scan."""
-    codes: dict[int, Mapping[str, tuple[float, ...]]] = {}
     found = []
-    order = np.argsort(data.cohort["date"].to_numpy(), kind="stable")
-    for done, row in enumerate(map(int, order), start=1):
-        before = data.prior(row)
-        years = float(data.cohort["years_since_prior"].iloc[row])
-        known = None if before is None else PriorScan(years, bundle.sha256, codes[before])
-        try:
-            answer = bundle.models.answer(node_predictions.as_served(data, row, known))
-        except RefusedError as error:
+    for row, answer in node_predictions.answers(bundle, data, progress):
+        if isinstance(answer, RefusedError):
             name = data.cohort["scan"].iloc[row]
-            raise UsageError(f"{bundle.folder} cannot be applied to the scan {name}: {error.text}") from None
-        codes[row] = answer.codes
+            raise UsageError(f"{bundle.folder} cannot be applied to the scan {name}: {answer.text}")
         found.append((row, answer.by_arm))
-        progress(f"Applying {bundle.name} {bundle.version}", done, len(order))
     return found
 
 

@@ -153,6 +153,11 @@ def bundle_of(run: Path) -> Path:
     return run / "bundle"
 
 
+def not_yet(current: Path) -> bool:
+    """Whether a path means `current` of a weights folder where nothing was promoted yet."""
+    return current.name == CURRENT and not current.exists() and not current.is_symlink()
+
+
 def _locked(weights: Path) -> AbstractContextManager[None]:
     busy = f"{weights} is in use by another promotion or rollback: try again when it has finished"
     return alone(weights / ".lock", busy)

@@ -26,12 +26,12 @@ class Item:
 def tripod_ai(facts: RunFacts) -> tuple[Item, ...]:
     """TRIPOD+AI's items."""
     rows = (
-        ("5a", "Source of data", _source(facts)),
-        ("6b", "Eligibility", _exclusions(facts)),
-        ("7", "Data preparation", _preparation(facts)),
-        ("8a", "Outcome and horizons", _outcome(facts)),
+        ("5a", "Source of data", source(facts)),
+        ("6b", "Eligibility", exclusions(facts)),
+        ("7", "Data preparation", preparation(facts)),
+        ("8a", "Outcome and horizons", outcome(facts)),
         ("9b", "Predictors", checklist_models.predictors(facts)),
-        ("10", "Sample size", _events(facts)),
+        ("10", "Sample size", events(facts)),
         ("11", "Missing data", checklist_models.missing(facts)),
         ("12a", "Data partitioning", _partition(facts)),
         ("12b", "Handling of predictors", _handling(facts)),
@@ -47,28 +47,28 @@ def tripod_ai(facts: RunFacts) -> tuple[Item, ...]:
         (
             "14",
             "Fairness",
-            "subgroups by sex and age (see table); ethnicity and socioeconomic status not in the registry",
+            FAIRNESS,
         ),
         ("15", "Model output", _output(facts)),
         ("16", "Training versus evaluation", "same registry: out-of-fold predictions, no external data"),
-        ("18f", "Code", _code(facts)),
-        ("20a", "Participant flow", _flow(facts)),
+        ("18f", "Code", code(facts)),
+        ("20a", "Participant flow", flow(facts)),
         ("20b", "Characteristics", "; ".join(f"{c.name}: {c.value}" for c in facts.characteristics)),
-        ("21", "Participants and events in each analysis", _events(facts)),
+        ("21", "Participants and events in each analysis", events(facts)),
         (
             "22",
             "Full model specification",
             _specification(facts),
         ),
-        ("23a", "Performance with confidence intervals, overall and in subgroups", _performance(facts)),
+        ("23a", "Performance with confidence intervals, overall and in subgroups", performance(facts)),
         ("26", "Limitations", _limitations(facts)),
         (
             "27a",
             "Poor-quality or missing input in use",
-            "the node withholds the risk and states the reason if the lung segmentation is doubtful",
+            POOR_INPUT,
         ),
     )
-    return _items(rows)
+    return items(rows)
 
 
 def claim(facts: RunFacts) -> tuple[Item, ...]:
@@ -76,16 +76,16 @@ def claim(facts: RunFacts) -> tuple[Item, ...]:
     rows = (
         ("5", "Prospective or retrospective", "retrospective (from a registry)"),
         ("6", "Goal", "prognosis: death from any cause after a chest CT"),
-        ("7", "Source of data", _source(facts)),
-        ("8", "Inclusion and exclusion", _exclusions(facts)),
-        ("9", "Preprocessing", _preparation(facts)),
+        ("7", "Source of data", source(facts)),
+        ("8", "Inclusion and exclusion", exclusions(facts)),
+        ("9", "Preprocessing", preparation(facts)),
         ("11", "De-identification", _pseudonyms(facts)),
         ("12", "Missing data", checklist_models.missing(facts)),
         ("13", "Image acquisition", _named(facts, SCANNER, KERNEL, THICKNESS)),
-        ("14", "Reference standard", _outcome(facts)),
+        ("14", "Reference standard", outcome(facts)),
         ("19", "Assignment to partitions", _partition(facts)),
         ("20", "Level at which partitions are disjoint", "patient; verified at every step"),
-        ("21", "Sample size", _events(facts)),
+        ("21", "Sample size", events(facts)),
         ("22", "Model", checklist_models.models(facts)),
         ("23", "Software", _software(facts)),
         ("24", "Parameter initialisation", checklist_models.start(facts)),
@@ -102,15 +102,15 @@ def claim(facts: RunFacts) -> tuple[Item, ...]:
         ("31", "Explainability", checklist_models.explained(facts)),
         ("32", "Internal evaluation", "out-of-fold predictions in nested cross-validation"),
         ("33", "External evaluation", ""),
-        ("35", "Excluded patients and scans", _flow(facts)),
+        ("35", "Excluded patients and scans", flow(facts)),
         ("36", "Demographics", _named(facts, AGE, SEX)),
-        ("37", "Performance", _performance(facts)),
+        ("37", "Performance", performance(facts)),
         ("38", "Diagnostic performance with confidence intervals", _diagnostic(facts)),
         ("39", "Failure analysis of incorrectly classified cases", _failures(facts)),
         ("40", "Limitations", _limitations(facts)),
-        ("43", "Access to software", _code(facts)),
+        ("43", "Access to software", code(facts)),
     )
-    return _items(rows)
+    return items(rows)
 
 
 _MEASURES = (
@@ -118,12 +118,23 @@ _MEASURES = (
     "benefit; inverse-probability-of-censoring weights"
 )
 
+#: Of an evaluation of finished bundles.
+MEASURES_EXTERNAL = (
+    "AUC(t), Uno's C, Brier and scaled Brier score; ratio of observed to expected, calibration slope, intercept, "
+    "smooth curve and integrated calibration index; sensitivity, specificity, net benefit; "
+    "inverse-probability-of-censoring weights; paired differences between bundles"
+)
+FAIRNESS = "subgroups by sex and age (see table); ethnicity and socioeconomic status not in the registry"
+POOR_INPUT = "the node withholds the risk and states the reason if the lung segmentation is doubtful"
 
-def _items(rows: Sequence[tuple[str, str, str]]) -> tuple[Item, ...]:
+
+def items(rows: Sequence[tuple[str, str, str]]) -> tuple[Item, ...]:
+    """Return the rows (number, topic, value) as items."""
     return tuple(Item(number, topic, value or NOT_AVAILABLE) for number, topic, value in rows)
 
 
-def _source(facts: RunFacts) -> str:
+def source(facts: RunFacts) -> str:
+    """Return where the patients come from, in words."""
     if not facts.registry:
         return ""
     made = {
@@ -138,14 +149,16 @@ def _source(facts: RunFacts) -> str:
     return f"{made.get(by, by)}; {known}" + (f". {notes}" if isinstance(notes, str) and notes else "")
 
 
-def _exclusions(facts: RunFacts) -> str:
+def exclusions(facts: RunFacts) -> str:
+    """Return who was left out, and why."""
     if not facts.flow:
         return ""
     reasons = [f"{s.reason} ({s.scans} scans)" for s in facts.flow if s.step == "excluded"]
     return "excluded: " + "; ".join(reasons) if reasons else "all scans in the registry with a known outcome"
 
 
-def _preparation(facts: RunFacts) -> str:
+def preparation(facts: RunFacts) -> str:
+    """Return by what the scans were measured."""
     if facts.registry.get("made_by") == "import":
         stated = facts.registry.get("radiomics_settings") or "not stated"
         return f"measured elsewhere; PyRadiomics settings: {stated}"
@@ -154,7 +167,8 @@ def _preparation(facts: RunFacts) -> str:
     return f"the node's own pipeline (dicomnode.analysis), algorithm digest {stated}" if stated else ""
 
 
-def _outcome(facts: RunFacts) -> str:
+def outcome(facts: RunFacts) -> str:
+    """Return what is predicted, and when it is known."""
     transplant = {
         "event": "a lung transplant counts as death",
         "censor": "follow-up is censored at lung transplant",
@@ -167,7 +181,8 @@ def _outcome(facts: RunFacts) -> str:
     return f"{text}; {transplant}" if transplant else text
 
 
-def _events(facts: RunFacts) -> str:
+def events(facts: RunFacts) -> str:
+    """Return how many patients and deaths there are."""
     e = facts.evaluation
     by_year = "; ".join(
         f"{h.years} y: {h.deaths} scans of {h.patients_died} patients followed by death, {h.censored} censored earlier"
@@ -211,7 +226,8 @@ def _output(facts: RunFacts) -> str:
     return f"probability of death by the end of years {years}; high risk from {facts.evaluation.threshold:g}"
 
 
-def _code(facts: RunFacts) -> str:
+def code(facts: RunFacts) -> str:
+    """Return which version of the code it was."""
     code, version = facts.run.get("code") or {}, facts.run.get("software", {}).get("dicomnode", "")
     commit = code.get("git_commit", "")
     changed = ", with uncommitted changes" if code.get("git_changed") else ""
@@ -219,11 +235,13 @@ def _code(facts: RunFacts) -> str:
     return f"{named}, commit {commit}{changed}" if commit else named
 
 
-def _flow(facts: RunFacts) -> str:
+def flow(facts: RunFacts) -> str:
+    """Return how the cohort came about."""
     return "; ".join(f"{s.step}: {s.patients} patients, {s.scans} scans" for s in facts.flow)
 
 
-def _performance(facts: RunFacts) -> str:
+def performance(facts: RunFacts) -> str:
+    """Return the primary arm's AUC with its intervals."""
     primary = facts.evaluation.arm(facts.evaluation.primary)
     known = [(h.years, h.auc) for h in primary.horizons if h.auc.value is not None]
     return f"{primary.arm}: " + "; ".join(f"AUC at {y} y {interval(a)}" for y, a in known) if known else ""

@@ -95,7 +95,7 @@ def roc(evaluation: Evaluation) -> str:
 
 
 def calibration(arm: ArmResult) -> str:
-    """Observed against predicted risk in tenths of the scans, at each horizon."""
+    """Observed against predicted risk in tenths of the scans and as a smooth curve, at each horizon."""
 
     def draw(axes: Sequence[Axes]) -> None:
         for ax, h in zip(axes, arm.horizons, strict=True):
@@ -104,6 +104,13 @@ def calibration(arm: ArmResult) -> str:
             for g in h.calibration:
                 if g.lower is not None and g.upper is not None:
                     ax.plot([g.predicted, g.predicted], [g.lower, g.upper], color=_PRIMARY, linewidth=1)
+            if h.smooth:
+                x = [p.predicted for p in h.smooth]
+                ends = [(p.lower, p.upper) for p in h.smooth if p.lower is not None and p.upper is not None]
+                if len(ends) == len(x):
+                    lower, upper = zip(*ends, strict=True)
+                    ax.fill_between(x, lower, upper, color=_PRIMARY, alpha=0.15, linewidth=0)
+                ax.plot(x, [p.observed for p in h.smooth], color=_PRIMARY, linewidth=1.2)
             ax.plot([g.predicted for g in h.calibration], [g.observed for g in h.calibration], "o", color=_PRIMARY)
             ax.set(title=f"{h.years} y", xlabel="predicted risk", xlim=(0, most * 1.05), ylim=(0, most * 1.05))
         axes[0].set_ylabel("observed risk")

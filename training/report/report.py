@@ -1,4 +1,7 @@
-"""The report of a run: one page of HTML that needs nothing beside it, the same as Markdown, and JSON for scripts."""
+"""The report of a run, or of an external validation: one page of HTML, the same as Markdown, and JSON for scripts.
+
+The page needs nothing beside it.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,7 +14,7 @@ from dicomnode.files import write_whole
 from training.evaluation.misjudged import BEGIN, END
 from training.evaluation.records import ArmResult
 from training.models.stacking import NAME as ENSEMBLE
-from training.report import figures, run_facts
+from training.report import external, figures, run_facts, validation_checklist
 from training.report import tables as report_tables
 from training.report.checklists import Item, claim, tripod_ai
 from training.report.run_facts import RunFacts
@@ -51,8 +54,13 @@ def write(folder: Path) -> Path:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    html = environment.get_template("report.html.j2").render(facts=facts, content=content, plots=_plots(facts))
-    markdown = environment.get_template("report.md.j2").render(facts=facts, content=content, begin=BEGIN, end=END)
+    said = "Predictions" if facts.validation else "Out-of-fold predictions"
+    html = environment.get_template("report.html.j2").render(
+        facts=facts, content=content, predictions=said, plots=_plots(facts)
+    )
+    markdown = environment.get_template("report.md.j2").render(
+        facts=facts, content=content, predictions=said, begin=BEGIN, end=END
+    )
     write_whole(folder / "report.md", markdown)
     write_whole(folder / "report.json", _json(facts, content))
     write_whole(folder / "report.html", html)
@@ -68,6 +76,7 @@ def _json(facts: RunFacts, content: Content) -> str:
         "evaluation": evaluation,
         "flow": [asdict(step) for step in facts.flow],
         "characteristics": [asdict(c) for c in facts.characteristics],
+        "summary": list(content.summary),
         "warnings": list(facts.warnings),
         "published": [asdict(p) for p in STUDY if facts.published],
         "provenance": dict(facts.provenance.lines),
@@ -98,20 +107,32 @@ def _content(facts: RunFacts) -> Content:
     evaluation = facts.evaluation
     primary = evaluation.arm(evaluation.primary)
     years = [h.years for h in evaluation.horizons]
+    within = () if facts.validation else ("auc_within",)  # finished bundles have no folds
     tables = {
         "auc": report_tables.auc(facts),
         "gate": report_tables.gate(facts),
         "differences": report_tables.differences(facts),
         "discrimination": report_tables.by_metric(
-            facts, ("auc_within", "auc_one_scan", "auc_adjusted", "minus_oracle", "of_oracle")
+            facts,
+            (*within, "auc_one_scan", "auc_adjusted", "minus_oracle", "of_oracle"),
         ),
         "calibration": report_tables.calibration(facts),
         "threshold": report_tables.by_metric(facts, ("sensitivity", "specificity", "net_benefit")),
         "horizons": report_tables.horizons(facts),
         "characteristics": ReportTable(("", ""), tuple((c.name, c.value) for c in facts.characteristics)),
         "subgroups": report_tables.subgroups(primary, years),
+        "shifts": report_tables.shifts(facts),
         "misjudged": report_tables.misjudged(facts),
     }
+    if facts.validation is not None:
+        return Content(
+            title=external.title(facts),
+            banner=external.banner(facts),
+            summary=external.summary(facts, primary),
+            tables=tables,
+            card=external.card(facts),
+            checklists={"TRIPOD+AI, external validation": validation_checklist.external(facts)},
+        )
     return Content(
         title=f"Evaluation of run {facts.name}",
         banner=_banner(facts),

@@ -18,6 +18,8 @@ from training.evaluation.inputs import vendors
 from training.evaluation.records import Evaluation
 from training.models.arm import DEEP_ARMS
 from training.models.stacking import NAME as ENSEMBLE
+from training.report.validation_facts import NAME as VALIDATION
+from training.report.validation_facts import ValidationFacts
 
 if TYPE_CHECKING:
     from training.models.deep.settings import DeepSettings
@@ -38,7 +40,7 @@ class Characteristic:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """All that the report says, from one run folder.
+    """All that the report says, from one run folder, or from one of an external validation.
 
     Attributes:
         name: of the run folder.
@@ -51,6 +53,7 @@ class RunFacts:
         fits: by arm, the content of each fold's `fit.json`.
         networks: the settings in force for the arms that are networks; None without such an arm.
         gate: content of `gate.json`; empty before the run was compared.
+        validation: of an external validation, whose `validation.json` stands in the place of `run.json`; else None.
     """
 
     name: str
@@ -66,6 +69,7 @@ class RunFacts:
     fits: Mapping[str, tuple[Mapping[str, Any], ...]]
     networks: "DeepSettings | None"
     gate: Mapping[str, Any] = field(default_factory=dict)
+    validation: ValidationFacts | None = None
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -118,7 +122,8 @@ def read(folder: Path) -> RunFacts:
     path = folder / "evaluation.json"
     if not path.is_file():
         raise UsageError(f"{path} does not exist: run the evaluation with `training run` first")
-    run = _json(folder / "run.json")
+    external = _json(folder / VALIDATION)
+    run = external or _json(folder / "run.json")
     stored = folder / "cohort.parquet"
     cohort = pd.read_parquet(stored).rename(columns=former_names.COLUMNS) if stored.is_file() else None
     evaluation = Evaluation.from_json(path.read_text(encoding="utf-8"))
@@ -137,6 +142,7 @@ def read(folder: Path) -> RunFacts:
         fits={result.arm: _fits(folder / "arms" / result.arm) for result in evaluation.arms},
         networks=_networks(run) if any(result.arm in DEEP_ARMS for result in evaluation.arms) else None,
         gate=_json(folder / "gate.json"),
+        validation=ValidationFacts(external) if external else None,
     )
 
 

@@ -8,6 +8,7 @@ from training.report.checklists import interval
 from training.report.run_facts import RunFacts
 
 _NOT_ESTIMABLE = "not estimable"
+_MOST_SHIFTS = 12
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,13 @@ def gate(facts: RunFacts) -> ReportTable:
 def differences(facts: RunFacts) -> ReportTable:
     """Return paired differences of discrimination, a row a pair of arms."""
     e = facts.evaluation
-    rows = [(f"{d.arm} minus {d.against}", *(_signed(auc) for auc in d.auc), _signed(d.uno_c)) for d in e.differences]
+    rows: list[tuple[str, ...]] = []
+    for d in e.differences:
+        name = f"{d.arm} minus {d.against}"
+        rows.append((name, *(_signed(auc) for auc in d.auc), _signed(d.uno_c)))
+        if facts.validation is not None:
+            rows.append((f"{name}: Brier score", *map(_signed, d.brier), ""))
+            rows.append((f"{name}: integrated calibration index", *map(_signed, d.ici), ""))
     head = ("difference", *(f"AUC, {h.years} y" for h in e.horizons), f"Uno's C, {e.horizons[-1].years} y")
     return ReportTable(head, tuple(rows))
 
@@ -90,10 +97,16 @@ _NAMES = {
     "scaled_brier": "scaled Brier score",
     "calibration_slope": "calibration slope",
     "calibration_intercept": "calibration intercept",
+    "observed_to_expected": "observed / expected",
+    "ici": "integrated calibration index",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "net_benefit": "net benefit",
 }
+
+
+#: Older evaluations lack them.
+_NEWER = ("auc_within", "observed_to_expected", "ici")
 
 
 def by_metric(facts: RunFacts, metrics: Sequence[str]) -> ReportTable:
@@ -102,7 +115,7 @@ def by_metric(facts: RunFacts, metrics: Sequence[str]) -> ReportTable:
     for arm in facts.evaluation.arms:
         for metric in metrics:
             estimates: list[Estimate | None] = [getattr(h, metric) for h in arm.horizons]
-            unknown = (None, NOT_MEASURED) if metric == "auc_within" else (None,)  # older evaluations lack it
+            unknown = (None, NOT_MEASURED) if metric in _NEWER else (None,)
             if any(e not in unknown for e in estimates):
                 name = "" if arm.arm in {row[0] for row in rows} else arm.arm
                 rows.append((name, _NAMES[metric], *(text_of(e) for e in estimates)))
@@ -111,7 +124,9 @@ def by_metric(facts: RunFacts, metrics: Sequence[str]) -> ReportTable:
 
 def calibration(facts: RunFacts) -> ReportTable:
     """Accuracy and calibration by arm; the true risk's own where it is known."""
-    table = by_metric(facts, ("brier", "scaled_brier", "calibration_slope", "calibration_intercept"))
+    table = by_metric(
+        facts, ("brier", "scaled_brier", "observed_to_expected", "calibration_slope", "calibration_intercept", "ici")
+    )
     slopes = [text_of(o.calibration_slope) for o in facts.evaluation.oracle]
     intercepts = [text_of(o.calibration_intercept) for o in facts.evaluation.oracle]
     if not slopes:
@@ -157,6 +172,25 @@ def subgroups(arm: ArmResult, years: Sequence[int]) -> ReportTable:
         ),
         tuple(rows),
     )
+
+
+def shifts(facts: RunFacts) -> ReportTable:
+    """Return the predictors of the first bundle that differ most from training; no row where none is kept."""
+    rows: list[tuple[str, ...]] = []
+    if facts.validation is not None:
+        rows = [
+            (
+                s["feature"],
+                f"{s['trained']:.4g}",
+                f"{s['here']:.4g}",
+                f"{s['difference']:+.2f}",
+                f"{100 * s['outside']:.0f} %",
+                f"{100 * s['missing']:.0f} %",
+            )
+            for s in facts.validation.bundles[0].stated["shifts"][:_MOST_SHIFTS]
+        ]
+    head = ("predictor", "mean in training", "mean here", "difference, SD", "outside training's range", "missing")
+    return ReportTable(head, tuple(rows))
 
 
 def misjudged(facts: RunFacts) -> ReportTable:

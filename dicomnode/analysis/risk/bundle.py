@@ -125,6 +125,7 @@ class Bundle:
             scan_codes=answer.codes,
             flags=answer.flags,
             disease=self.manifest.population.disease if self.intended_use == "research" else "",
+            recalibrated_to="" if self.manifest.site_calibration is None else self.manifest.site_calibration.site,
         )
 
     def _relevance(

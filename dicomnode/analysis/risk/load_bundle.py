@@ -1,7 +1,7 @@
 """A bundle's folder, read with every digest checked, and its golden case reproduced."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from dicomnode.analysis.risk import fold_models, golden_case, signature
 from dicomnode.analysis.risk.bundle import Bundle
-from dicomnode.analysis.risk.manifest import Manifest, first_error, seal_of
+from dicomnode.analysis.risk.manifest import FORMAT, Manifest, first_error, seal_of
 from dicomnode.analysis.risk.preprocess import Spec
 from dicomnode.analysis.risk.signature import TrustedKey
 from dicomnode.errors import BundleError, DicomnodeError
@@ -77,7 +77,7 @@ def _read_files(folder: Path, trusted: Sequence[TrustedKey] | None = None) -> tu
         manifest = Manifest.model_validate(stored)
         spec = None if manifest.preprocessing is None else Spec.from_dict(manifest.preprocessing)
     except ValidationError as error:
-        raise BundleError(f"{folder / 'model.toml'}: {first_error(error)}") from None
+        raise BundleError(f"{folder / 'model.toml'}: {_other_format(stored) or first_error(error)}") from None
     except ValueError as error:  # not TOML, not UTF-8, or the spec
         raise BundleError(f"{folder / 'model.toml'}: {error}") from None
     if manifest.seal != seal_of(stored):
@@ -101,6 +101,19 @@ def _read_files(folder: Path, trusted: Sequence[TrustedKey] | None = None) -> tu
             contents[name] = data
     sha256 = hashlib.sha256(text).hexdigest()
     return Bundle(folder, manifest, spec, fold_models.read(folder, manifest, sha256), sha256), contents
+
+
+def _other_format(stored: Mapping[str, object]) -> str:
+    """Say that a bundle is of another format than this version reads, and what to do; "" where it is of this one."""
+    found = stored.get("format")
+    if not isinstance(found, int) or isinstance(found, bool) or found == FORMAT:
+        return ""
+    cure = (
+        "upgrade dicomnode"
+        if found > FORMAT
+        else "make it anew with `training bundle`, or use the dicomnode that made it"
+    )
+    return f"it has format {found}, and this version reads {FORMAT}: {cure}"
 
 
 def _bytes(path: Path) -> bytes:

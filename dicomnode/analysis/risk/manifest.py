@@ -31,6 +31,8 @@ Backbone = Annotated[str, AfterValidator(_backbone)]
 FileName = Annotated[str, AfterValidator(_plain_name)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Millimetres = Annotated[float, Field(gt=0, le=100)]
+#: Of model.toml; `Manifest.format` repeats it.
+FORMAT = 3
 
 
 class _Record(BaseModel):
@@ -80,6 +82,34 @@ class Population(_Record):
     dates: str = ""
 
 
+class SiteCalibration(_Record):
+    """To which site a bundle was recalibrated, and by what: logit of every hazard = slope * what it was + intercept.
+
+    The bundle's `ensemble` has both worked in: this names them.
+
+    Attributes:
+        site: the hospital.
+        intercept, slope: as fitted there; the slope is 1 where the intercept alone was.
+        patients, scans: of the site, that they were fitted on.
+        deaths: of these patients within the longest horizon.
+        bundle_sha256: of the bundle that was recalibrated.
+        registry_sha256: of the site's registry.
+        disease: of the site's patients, as their registry states it; "": not stated.
+        period: years of their scans; "": not stated.
+    """
+
+    site: Annotated[str, Field(min_length=1, max_length=60)]
+    intercept: float
+    slope: Annotated[float, Field(gt=0)]
+    patients: int
+    scans: int
+    deaths: int
+    bundle_sha256: Digest
+    registry_sha256: Digest
+    disease: str = ""
+    period: str = ""
+
+
 class Manifest(_Record):
     """`model.toml`: what the model is, its arms with a model for each fold, and the ensemble over them.
 
@@ -91,6 +121,7 @@ class Manifest(_Record):
         radiomics: PyRadiomics' parameter file as JSON, where a tabular arm takes radiomics; else "".
         features: all that the tabular arms take, by name; empty without such an arm.
         covariates: types, units and ranges of the covariates among them; empty in older bundles.
+        site_calibration: of a bundle that was recalibrated to a site; None otherwise.
     """
 
     format: Literal[3]
@@ -110,6 +141,7 @@ class Manifest(_Record):
     preprocessing: dict[str, object] | None = None
     ensemble: Ensemble
     population: Population
+    site_calibration: SiteCalibration | None = None
     arms: Annotated[tuple[Annotated[NetworkArm | TabularArm, Field(discriminator="kind")], ...], Field(min_length=1)]
 
     @model_validator(mode="after")

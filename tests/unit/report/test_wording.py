@@ -1,11 +1,13 @@
 """The words in the objects: ASCII, short enough, and the warnings first."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.report import context
-from dicomnode.report.wording import DEMO, describe, is_demo, plain, warnings
+from dicomnode.report.wording import DEMO, describe, is_demo, made_from, plain, warnings
 from tests.helpers import report_cases as cases
 
 KINDS = [context.SEGMENTATION, context.MEASUREMENTS, context.RISK, context.SUMMARY, context.REFUSAL, context.PDF]
@@ -52,6 +54,20 @@ def test_without_a_risk_nothing_is_a_demo() -> None:
     assert not is_demo(cases.analysed())
     assert warnings(cases.analysed())[0].startswith("Research use only")
     assert warnings(cases.analysed(predicted=cases.risk()))[0].startswith(DEMO)
+
+
+@pytest.mark.parametrize(
+    ("disease", "site", "said"),
+    [
+        ("", "", ()),
+        ("asthma", "", ("The risk model was made from patients with asthma.",)),
+        ("", "Köln", ("The risk model was recalibrated to Koln.",)),
+        ("asthma", "B", ("The risk model was made from patients with asthma and was recalibrated to B.",)),
+    ],
+)
+def test_whose_model_it_is_is_one_sentence(disease: str, site: str, said: tuple[str, ...]) -> None:
+    predicted = replace(cases.risk("research"), disease=disease, recalibrated_to=site)
+    assert made_from(cases.analysed(predicted=predicted)) == said
 
 
 def test_kinds_have_numbers_and_names_of_their_own() -> None:

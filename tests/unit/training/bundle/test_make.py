@@ -37,6 +37,9 @@ from tests.helpers.ct_files import ct_series, write
 from training.bundle.make import make_bundle
 from training.evaluation.misjudged import BEGIN, END
 from training.models.stacking import RISKS, Stack
+from training.validation import served
+from training.validation import site as validation_site
+from training.validation.site import SiteTables
 
 pytestmark = pytest.mark.slow  # the networks of its run take half a minute to fit
 torch.set_num_threads(1)
@@ -110,6 +113,36 @@ def test_the_codes_of_another_bundle_are_not_used(made: Made) -> None:
     codes = answer(made, "P1-0").codes
     other = PriorScan(1.25, "0" * 64, codes)
     np.testing.assert_array_equal(answer(made, "P1-1", other).risks, answer(made, "P1-1").risks)
+
+
+def other_site(folder: Path) -> Path:
+    """The same scans, of other patients."""
+    registry = deep_cases.registry(folder)
+    for name in ("scans.csv", "outcomes.csv"):
+        table = pd.read_csv(registry / name, dtype=str, keep_default_na=False)
+        table.assign(patient="S" + table["patient"]).to_csv(registry / name, index=False)
+    return registry
+
+
+def test_another_site_asks_the_networks_with_volumes_and_prior_scans(made: Made, tmp_path: Path) -> None:
+    registry = other_site(tmp_path / "site")
+    tables = SiteTables(registry, registry / "outcomes.csv")
+    site = validation_site.read(tables, [made.bundle], tmp_path / "cache", lambda *_: None)
+    rest, (found,) = served.ask(site, [made.bundle], lambda *_: None)
+    assert len(rest.frame) == 24 and found.members.shape == (24, 2, 5)
+    place = {scan: row for row, scan in enumerate(rest.frame["scan"])}
+    years = float(rest.frame["years_since_prior"].iloc[place["P1-1"]])
+    prior = PriorScan(years, made.bundle.sha256, answer(made, "P1-0").codes)
+    for scan, before in (("P1-0", None), ("P1-1", prior)):
+        np.testing.assert_allclose(found.members[place[scan]], answer(made, scan, before).risks, atol=1e-6)
+    table = pd.read_csv(registry / "scans.csv", dtype=str, keep_default_na=False)
+    table.loc[table["scan"] == "P1-0", "volume"] = ""
+    table.to_csv(registry / "scans.csv", index=False)
+    site = validation_site.read(tables, [made.bundle], tmp_path / "cache", lambda *_: None)
+    assert [one.scans for one in site.flow if "keeps no volume of the scan" in one.reason] == [1]
+    table.assign(volume="").to_csv(registry / "scans.csv", index=False)
+    with pytest.raises(UsageError, match="looks at images, and .* keeps no volumes: export it with registry.volumes"):
+        validation_site.read(tables, [made.bundle], tmp_path / "cache", lambda *_: None)
 
 
 def test_a_prediction_says_all_that_a_reader_needs(made: Made) -> None:
@@ -364,7 +397,13 @@ def test_a_bundle_of_before_says_earlier_and_serves(copy: Path) -> None:
     ("old", "new", "message"),
     [
         (r"^version = 1$", "version = 2", "version is 2: this dicomnode supports version 1"),
-        (r"^format = .*$", "format = 2", "model.toml: format: Input should be 3"),
+        (
+            r"^format = .*$",
+            "format = 2",
+            "it has format 2, and this version reads 3: make it anew with `training bundle`",
+        ),
+        (r"^format = .*$", "format = 4", "it has format 4, and this version reads 3: upgrade dicomnode"),
+        (r"^format = .*$", "format = true", "model.toml: format: Input should be 3"),
         (r"^name = .*$", 'name = "x"\ncolour = "blue"', "colour: Extra inputs are not permitted"),
         (r"^slab_mm = .*$", "slab_mm = 5.0\nsharpen = 2", "unknown or missing key: sharpen"),
         (

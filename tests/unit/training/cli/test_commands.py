@@ -9,7 +9,20 @@ from typer.testing import CliRunner
 
 from training.cli import commands
 
-COMMANDS = ("synthetic", "import", "bundle", "demo-bundle", "report", "cohort", "run", "compare", "promote", "rollback")
+COMMANDS = (
+    "synthetic",
+    "import",
+    "bundle",
+    "demo-bundle",
+    "report",
+    "cohort",
+    "run",
+    "compare",
+    "promote",
+    "rollback",
+    "evaluate",
+    "recalibrate",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

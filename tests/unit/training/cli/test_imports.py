@@ -33,9 +33,9 @@ missing = "median"
 """
 
 
-def public_table(path: Path, patients: int = 120) -> Path:
+def public_table(path: Path, patients: int = 120, seed: int = 5) -> Path:
     """As PyRadiomics and pandas leave it: index column, diagnostics, features under their own names."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(seed)
     severity = rng.normal(size=patients)
     death, lost = rng.exponential(900 * np.exp(-severity)), rng.uniform(300, 3000, patients)
     pd.DataFrame(
@@ -115,6 +115,31 @@ def asked(bundle: Bundle, **given: object) -> tuple[Volume, np.ndarray, dict[str
     known = {"age_years": 60, "sex_male": 1, "dlco_mmol_min_kpa": 6.0, "stage": "II", "smoking": "never", **given}
     measured = {name: 1.0 for name in bundle.manifest.features if name.startswith("radiomics.")}
     return phantom.volume, phantom.labels, measured | encoded(bundle.manifest.covariates, known)
+
+
+def test_a_table_of_other_patients_is_an_external_validation(bundle: Bundle, tmp_path: Path) -> None:
+    """No image at all; covariates are encoded as the bundle declares them, and asked for where there are none."""
+    (tmp_path / "columns.toml").write_text(COLUMNS)
+    table = public_table(tmp_path / "features.csv", seed=8)
+    roles = ["--time", "Survival.time", "--time-unit", "days", "--event", "deadstatus.event"]
+    registry = tmp_path / "registry"
+    more = ["--columns", str(tmp_path / "columns.toml"), "--site", "Leeds", "--out", str(registry)]
+    done = CliRunner().invoke(commands.app, ["import", str(table), *roles, *more])
+    assert done.exit_code == 0, done.output
+    of = ["--registry", str(registry), "--outcomes", str(registry / "outcomes.csv"), "--out", str(tmp_path / "look")]
+    arguments = ["evaluate", str(bundle.folder), *of, "--bootstrap", "10"]
+    refused = CliRunner().invoke(commands.app, arguments)
+    said = str(refused.exception)
+    assert "takes covariates that this registry has of nobody: " in said and "stage (one of I, II, III" in said
+    assert "give them with --covariates" in said and "smoking" not in said, "for which a median may stand in"
+    found = CliRunner().invoke(commands.app, [*arguments, "--covariates", str(registry / "covariates.csv")])
+    assert found.exit_code == 0, found.output
+    report = json.loads((tmp_path / "look" / "report.json").read_text())
+    assert [h["years"] for h in report["evaluation"]["horizons"]] == [2, 4]
+    assert any("radiomics were measured is not stated" in text for text in report["warnings"])
+    assert any("covariates-missing" in text and "smoking" in text for text in report["warnings"])
+    (items,) = report["checklists"].values()
+    assert "Maastricht / Leeds" in next(item["value"] for item in items if item["number"] == "16")
 
 
 def test_other_horizons_go_to_the_structured_report(bundle: Bundle) -> None:

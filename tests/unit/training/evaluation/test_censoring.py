@@ -26,6 +26,16 @@ def test_a_death_and_a_loss_at_one_time_the_death_comes_first() -> None:
     assert kaplan_meier_risk(tied, 1) == pytest.approx(1 / 3)
 
 
+def test_the_curve_ends_where_nobody_is_followed_any_more() -> None:
+    lost = Outcomes(np.array([1.0, 2.0, 3.0]), np.array([True, True, False]))
+    assert kaplan_meier_risk(lost, 3.0) == pytest.approx(2 / 3)
+    assert np.isnan(kaplan_meier_risk(lost, 3.1))
+    assert kaplan_meier_risk(Outcomes(lost.years, np.ones(3, bool)), 9.0) == 1
+    drawn = np.array([[1.0, 1, 1], [1, 1, 0], [0, 0, 2]])
+    np.testing.assert_allclose(kaplan_meier_risk(lost, 3.0, drawn), [2 / 3, 1, 0])
+    np.testing.assert_array_equal(np.isnan(kaplan_meier_risk(lost, 4.0, drawn)), [True, False, True])
+
+
 def test_the_weights_by_hand() -> None:
     np.testing.assert_allclose(censoring_weights(FOUR, 3), [1, 0, 1.5, 1.5])
     np.testing.assert_allclose(censoring_weights(FOUR, 1.5), [1, 1, 1, 1])
@@ -47,7 +57,7 @@ def test_counts_are_the_same_as_repeated_scans(outcomes: Outcomes, seed: int) ->
         repeated = np.repeat(np.arange(len(count)), count.astype(int))
         expected = censoring_weights(outcomes[repeated], 6)
         assert weights[row].sum() == pytest.approx(expected.sum())
-        assert risks[row] == pytest.approx(kaplan_meier_risk(outcomes[repeated], 6))
+        assert risks[row] == pytest.approx(kaplan_meier_risk(outcomes[repeated], 6), nan_ok=True)
 
 
 @given(drawn)
