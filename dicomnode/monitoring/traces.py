@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dicomnode import __version__
 from dicomnode.config import Config
@@ -21,6 +21,7 @@ from dicomnode.store.catalog.overview import StudyRow, Wanted
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace.id_generator import IdGenerator
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Traces:
             "service.instance.id": config.node.ae_title,
         }
         self._ids = _Ids()
-        self._provider = TracerProvider(resource=Resource(about), id_generator=self._ids)
+        self._provider = TracerProvider(resource=Resource(about), id_generator=cast("IdGenerator", self._ids))
         sending = exporter or OTLPSpanExporter(endpoint=config.monitoring.traces, timeout=_TIMEOUT_S)
         self._provider.add_span_processor(BatchSpanProcessor(sending))
         self._tracer = self._provider.get_tracer("dicomnode")
