@@ -242,21 +242,26 @@ def release(config: Config, study_uid: str) -> str:
         raise UsageError(f"the job is {job.state}: only a held job can be released")
     if not _study(catalog, study_uid).instances:
         raise UsageError("the study has no images here (removed, or dropped): send it again")
+    if catalog.patient_ids(study_uid) > 1:
+        raise _not_by_a_rule(job)  # with or without a queue
     queue = Queue(config)
     try:
         with queue_failures():
             queue.look()
             note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid, catalog=catalog)
             if not catalog.release_held(study_uid, job.generation, now=time.time()):
-                raise UsageError(
-                    f"not held by a rule: {job.reason}; see `dicomnode jobs show`, then accept, reject or drop what "
-                    "is wrong"
-                )
+                raise _not_by_a_rule(job)
             catalog.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
             return f"released as {queue.release(study_uid, job.generation)}"
     finally:
         queue.close()
         catalog.close()
+
+
+def _not_by_a_rule(job: Job) -> UsageError:
+    return UsageError(
+        f"not held by a rule: {job.reason}; see `dicomnode jobs show`, then accept, reject or drop what is wrong"
+    )
 
 
 @contextmanager
