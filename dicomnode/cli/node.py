@@ -57,11 +57,12 @@ def serve(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: dicomnode serve --config ae_config.toml
     """
+    from dicomnode.network import early
     from dicomnode.service import child, signals
 
     stop, reload = signals.stopper(supervised=False), signals.reloader()
-    # Before all else: the port is without a listener until it is there, and what follows takes seconds.
-    first = child.receiver(config_file, 0)
+    # Before all else: until it is open nobody can call, and what follows takes seconds.
+    first = child.receiver(config_file, 0, early.open_ports(config_file))
     first.start(unheard=True)
     try:
         config = configure(config_file, "serve")
@@ -129,6 +130,7 @@ def receive(
     config_file: ConfigOption = DEFAULT_CONFIG,
     supervised: Supervised = False,
     ready: Annotated[int | None, typer.Option("--ready", hidden=True)] = None,
+    opened: Annotated[str, typer.Option("--opened", hidden=True)] = "",
 ) -> None:
     """Run a single receiver process (`serve` starts it)."""
     with imports():
@@ -136,7 +138,7 @@ def receive(
 
     config = configure(config_file, "receiver")
     hurry = signals.SignalRequest()
-    processes.receive(config, signals.stopper(supervised=supervised, hurry=hurry), ready, hurry.is_made)
+    processes.receive(config, signals.stopper(supervised=supervised, hurry=hurry), ready, hurry.is_made, opened)
     signals.leave()
 
 

@@ -9,6 +9,7 @@ from dicomnode.config.fields import IDENTITIES, AeTitle, ConfigTable, Identities
 from dicomnode.limits import GB, SHARE, Limits, machine_memory_bytes
 from dicomnode.logs import is_uid
 from dicomnode.network.association import Peer
+from dicomnode.network.early import DEFAULT_HOST, DEFAULT_PORT
 from dicomnode.network.identities import identity
 from dicomnode.network.tls import Security, TlsFiles
 
@@ -89,8 +90,8 @@ class NodeTable(ConfigTable):
     """The DICOM listener."""
 
     ae_title: AeTitle = Field("DICOMNODE", description="give this node's AE title: 1 to 16 plain characters")
-    host: str = Field("127.0.0.1", description="give the address to listen on; '0.0.0.0' listens on every interface")
-    port: Port = Field(11112, description="give a free TCP port from 1 to 65535 (below 1024 needs privileges)")
+    host: str = Field(DEFAULT_HOST, description="give the address to listen on; '0.0.0.0' listens on every interface")
+    port: Port = Field(DEFAULT_PORT, description="give a free TCP port from 1 to 65535 (below 1024 needs privileges)")
     plain: bool = Field(True, description="give false to close `port`, so that everybody has to call by TLS")
     tls_port: Port | None = Field(
         None,

@@ -1,5 +1,5 @@
 """DICOM's network protocols as SCU and the parts that both sides share; no catalogue, no configuration.
 
-transport, upper_layer, waiting (incoming associations) → association, contexts, commands → find, move, commitment, ups,
-mpps, stow, fhir, mllp.
+early, transport, upper_layer, waiting (incoming associations) → association, contexts, commands → find, move,
+commitment, ups, mpps, stow, fhir, mllp.
 """

@@ -311,7 +311,7 @@ class _Handler(RequestHandler):
 class DicomServer(ThreadedAssociationServer):
     """The listening socket of a receiver. `ended` is called once for each association, in a thread of its own.
 
-    `security`: every connection has to begin with TLS.
+    `security`: every connection has to begin with TLS. `opened`: the socket of the address, where it listens already.
     """
 
     # Else closing the server waits for every association.
@@ -334,6 +334,7 @@ class DicomServer(ThreadedAssociationServer):
         evt_handlers: list[Any],
         share_port: bool = False,
         security: tls.ReloadingContext | None = None,
+        opened: socket.socket | None = None,
     ) -> None:
         self.open_timeout_s = open_timeout_s
         self.network_timeout_s = network_timeout_s
@@ -344,13 +345,26 @@ class DicomServer(ThreadedAssociationServer):
         self.lobby = Lobby(waiting, _ADDRESSES * waiting)
         self._told_at = -_TELL_S
         self._share_port = share_port
+        self._opened = opened
         super().__init__(entity, address, title, contexts, evt_handlers=evt_handlers, request_handler=_Handler)
 
     def server_bind(self) -> None:
-        """Binds the address, where so configured together with other processes of this user (the kernel deals out)."""
+        """Bind the address, where so configured together with other processes of this user (the kernel deals out)."""
+        if self._opened is not None:
+            if self.socket is not None:
+                self.socket.close()
+            self.socket = self._opened
+            self.socket.settimeout(self.ae.network_timeout)
+            self.server_address = self.socket.getsockname()
+            return
         if self._share_port and self.socket is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
+
+    def server_activate(self) -> None:
+        """Listen. A socket that does so already keeps its longer queue: those in it are still to be answered."""
+        if self._opened is None:
+            super().server_activate()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Each connection costs a thread: there is an end to it, far above any honest use."""

@@ -6,7 +6,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from io import BufferedWriter
 from pathlib import Path
@@ -32,6 +32,7 @@ def run_receiver(
     stop: threading.Event,
     listening: Callable[[], None] = lambda: None,
     hurry: Callable[[], bool] = lambda: True,
+    opened: Mapping[int, socket.socket] | None = None,
 ) -> None:
     """Sweep what dead receivers left, listen until `stop` is set, then end within `drain_s` and a little of `hurry`.
 
@@ -44,6 +45,7 @@ def run_receiver(
         stop: closes the port.
         listening: called once it is open.
         hurry: whether the end is urgent; until then open associations go on for as long as they last.
+        opened: sockets of the ports that listen already (`network.early`).
 
     Raises:
         SpoolError: spool, catalogue or address are not usable.
@@ -57,9 +59,9 @@ def run_receiver(
         with ExitStack() as held:
             held.callback(refusals.Flushing(catalog.note_refusals).stop)
             if settings.share_port:
-                held.enter_context(shared_port(receiver, settings, state))
+                held.enter_context(shared_port(receiver, settings, state, opened or {}))
             else:
-                receiver.start()
+                receiver.start(opened)
             listening()
             stop.wait()
             receiver.stop(drain_s, hurry)
@@ -94,7 +96,9 @@ def _recover(spool: Spool, catalog: Catalog) -> None:
 
 
 @contextmanager
-def shared_port(receiver: Receiver, settings: ReceiverSettings, state: Path) -> Iterator[None]:
+def shared_port(
+    receiver: Receiver, settings: ReceiverSettings, state: Path, opened: Mapping[int, socket.socket]
+) -> Iterator[None]:
     """Start a receiver whose ports other receivers of this node listen on, and no other node.
 
     The kernel lets every process of this user join such a port (SO_REUSEPORT), another node's too, and would deal the
@@ -110,9 +114,9 @@ def shared_port(receiver: Receiver, settings: ReceiverSettings, state: Path) -> 
             for port in sorted(ours):  # in one order, so that no two wait for each other
                 turn = starting.enter_context((state / f"port-{port}.starting").open("ab"))
                 fcntl.flock(turn, fcntl.LOCK_EX)
-                if _is_free(ours[port]):
+                if port not in opened and _is_free(ours[port]):
                     _refuse_if_taken(settings.host, port)
-            receiver.start()
+            receiver.start(opened)
             for lock in ours.values():
                 fcntl.flock(lock, fcntl.LOCK_SH)
         yield

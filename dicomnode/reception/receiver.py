@@ -6,9 +6,10 @@ Here: who may come in, how many, and how it ends. What happens to an image: `dic
 import ipaddress
 import logging
 import math
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -199,8 +200,10 @@ class Receiver:
         self._reports = Reports(catalog, settings.report_to)
         self._counting, self._refused_contexts = threading.Lock(), 0
 
-    def start(self) -> int:
+    def start(self, opened: Mapping[int, socket.socket] | None = None) -> int:
         """Listen; returns the port, that without TLS if there are two (`ports`).
+
+        `opened`: sockets that listen already, by port (`network.early`).
 
         Raises:
             SpoolError: the address cannot be bound (in use, not this machine's, no right to a port below 1024).
@@ -214,9 +217,9 @@ class Receiver:
             security.current()
         handlers = [(evt.EVT_REQUESTED, self._requested), *self._reports.handlers, *retrieval.handlers]
         if settings.plain:
-            self._servers.append(self._listening(settings.port, handlers, None))
+            self._servers.append(self._listening(settings.port, handlers, None, opened or {}))
         if settings.tls_port is not None:
-            self._servers.append(self._listening(settings.tls_port, handlers, security))
+            self._servers.append(self._listening(settings.tls_port, handlers, security, opened or {}))
         self._reports.start()
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="dicom-accept", daemon=True).start()
@@ -230,7 +233,11 @@ class Receiver:
         return [int(server.server_address[1]) for server in self._servers]
 
     def _listening(
-        self, port: int, handlers: list[EventHandlerType], security: tls.ReloadingContext | None
+        self,
+        port: int,
+        handlers: list[EventHandlerType],
+        security: tls.ReloadingContext | None,
+        opened: Mapping[int, socket.socket],
     ) -> DicomServer:
         settings = self._settings
         try:
@@ -247,6 +254,7 @@ class Receiver:
                 evt_handlers=handlers,
                 share_port=settings.share_port,
                 security=security,
+                opened=opened.get(port),
             )
         except OSError as error:
             self._close()

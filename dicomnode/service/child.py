@@ -4,10 +4,12 @@ import logging
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +45,8 @@ class Child:
     #: Whether it says when it is ready, and where that is read.
     tells: bool = False
     told: int | None = None
+    #: Ports that are open already, handed to the first process of this name.
+    opened: list[socket.socket] = field(default_factory=list)
     leaving_since: float = field(default=0.0)
     _reader: threading.Thread | None = None
 
@@ -55,9 +59,14 @@ class Child:
         mine, its = os.pipe() if self.tells else (None, None)
         more = [] if its is None else ["--ready", str(its)]
         kept = () if its is None else (its,)
+        if self.opened:
+            ports = tuple(one.fileno() for one in self.opened)
+            more, kept = [*more, "--opened", ",".join(map(str, ports))], (*kept, *ports)
         self.process = subprocess.Popen([*command, *more], stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=kept)
         if its is not None:
             os.close(its)
+        while self.opened:
+            self.opened.pop().close()
         self._forget()
         self.told = mine
         self.started_at = time.monotonic()
@@ -167,6 +176,9 @@ class Child:
         self._forget()
 
 
-def receiver(path: Path, index: int) -> Child:
-    """Return the receiver of this number; `path` is the configuration, which it reads for itself."""
-    return Child(f"receiver-{index}", ["receive", "--config", str(path)], tells=True)
+def receiver(path: Path, index: int, opened: Iterable[socket.socket] = ()) -> Child:
+    """Return the receiver of this number; `path` is the configuration, which it reads for itself.
+
+    `opened`: its ports, where they are open already.
+    """
+    return Child(f"receiver-{index}", ["receive", "--config", str(path)], tells=True, opened=list(opened))

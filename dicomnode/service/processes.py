@@ -12,6 +12,7 @@ from dicomnode.config import CallerTable, Config
 from dicomnode.errors import SpoolError
 from dicomnode.files import FOLDER_MODE, make_folder, tighten
 from dicomnode.metrics import counters
+from dicomnode.network import early
 from dicomnode.network.identities import identity
 from dicomnode.reception.process import run_receiver
 from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings
@@ -23,7 +24,11 @@ log = logging.getLogger(__name__)
 
 
 def receive(
-    config: Config, stop: threading.Event, ready: int | None = None, hurry: Callable[[], bool] = lambda: True
+    config: Config,
+    stop: threading.Event,
+    ready: int | None = None,
+    hurry: Callable[[], bool] = lambda: True,
+    opened: str = "",
 ) -> None:
     """Run the receiving process until `stop` is set.
 
@@ -32,6 +37,7 @@ def receive(
         stop: closes the port; open associations go on until their end.
         ready: the descriptor on which the process says that it listens.
         hurry: whether they may go on for `worker.drain_s` at most.
+        opened: the descriptors of its ports where they are open already (`network.early`): "4,5".
     """
     prepare_folders(config)
     begin_counting(config, "receiver")
@@ -54,6 +60,7 @@ def receive(
             stop,
             listening,
             hurry,
+            early.taken_over(opened),
         )
 
 

@@ -90,6 +90,7 @@ allow_demo_bundles = true
 
     def start(self) -> "Node":
         with (self.folder / "node.log").open("ab") as log:
+            already = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "dicomnode", "serve", "--config", str(self.config_path)],
                 cwd=ROOT,
@@ -102,10 +103,17 @@ allow_demo_bundles = true
             Node.started.append(self)
         try:
             self.wait_for_port()
+            # The port is open before anybody answers there; who has asked for it in vain has said so and ended.
+            until("a receiver that listens", lambda: self._listens(already), 120)
         except BaseException:
             self.process.terminate()  # left behind, it would slow every test after this one
             raise
         return self
+
+    def _listens(self, already: int) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log()
+        return b"listening as" in (self.folder / "node.log").read_bytes()[already:]
 
     def wait_for_port(self) -> None:
         def answers() -> bool:
