@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -29,6 +28,7 @@ def show(config: "Config", wanted: "Wanted", *, identify: bool, watch: bool, as_
 
     from dicomnode.operations.audited import note_command
     from dicomnode.operations.looking import Pages
+    from dicomnode.service import signals
 
     if identify:
         note_command(config, "jobs list --identify")
@@ -37,15 +37,16 @@ def show(config: "Config", wanted: "Wanted", *, identify: bool, watch: bool, as_
         if not watch:
             _show_once(pages.rows(wanted, identify=identify), identify=identify, as_json=as_json, indent=2)
             return
-        with suppress(KeyboardInterrupt):
-            while True:
-                rows = pages.rows(wanted, identify=identify)
-                if not as_json:
-                    console.clear()
-                    typer.echo(time.strftime("%Y-%m-%d %H:%M:%S %Z"))
-                # A line for each look, for a program that follows.
-                _show_once(rows, identify=identify, as_json=as_json, indent=None)
-                time.sleep(_EVERY_S)
+        # A KeyboardInterrupt may come where Python drops it (in a finalizer), and nobody could end this.
+        stop = signals.stopper(supervised=False)
+        while not stop.is_set():
+            rows = pages.rows(wanted, identify=identify)
+            if not as_json:
+                console.clear()
+                typer.echo(time.strftime("%Y-%m-%d %H:%M:%S %Z"))
+            # A line for each look, for a program that follows.
+            _show_once(rows, identify=identify, as_json=as_json, indent=None)
+            stop.wait(_EVERY_S)
 
 
 def _show_once(rows: list[dict[str, Any]], *, identify: bool, as_json: bool, indent: int | None) -> None:

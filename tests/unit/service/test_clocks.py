@@ -22,7 +22,7 @@ class NoQueue:
     def __init__(self) -> None:
         self.taken: list[tuple[str, int]] = []
 
-    def enqueue(self, study_uid: str, generation: int) -> None:
+    def enqueue(self, study_uid: str, generation: int, *, again: bool) -> None:
         self.taken.append((study_uid, generation))
 
 

@@ -15,6 +15,8 @@ STUDY = "1.2"
 NO_PATHS = {
     "acceptances": "attributes patient_hash study_uid who",
     "alembic_version": "version_num",
+    "alert_messages": "event_id receiver state text",
+    "alerts": "host key text",
     "associations": "address called_ae calling_ae closed receiver_run",
     "audit_outbox": "event message_id xml",
     "audit_tallies": "channel patient_id patient_name sop_class_uid study_uid",
@@ -27,19 +29,25 @@ NO_PATHS = {
     "instances": "image_type modality orientation patient_hash series_uid sha256 sop_class_uid sop_instance_uid "
     "study_uid",
     "jobs": "reason state study_uid",
+    "late_orders": "order_key study_uid",
     "orders": "accession_number key patient_hash scheduled study_uid",
     "owed_reports": "objects requester transaction_uid",
     "patient_keys": "fingerprint",
     "patients": "patient_hash study_uid",
     "priors": "method patient_hash series_uids state study_uid text",
     "procedure_steps": "kind reason state step_uid study_uid told transaction_uid",
+    "reanalyses": "study_uid",
+    "refusals": "caller why",
     "registry_forgotten": "patient",
     "registry_outcomes": "death_date last_contact_date patient transplant_date",
     "registry_risks": "bundle bundle_sha256 patient risk scan version",
     "registry_scans": "algorithm_digest date doubts features kernel kernel_family manufacturer model patient scan "
     "segmenter sex software_version",
+    "removal_notices": "study_uid",
     "routings": "decision study_uid",
     "studies": "state study_uid",
+    "study_labels": "accession_key called sender study_uid",
+    "transitions": "reason state study_uid",
     "workers": "name state version",
 }
 
