@@ -22,6 +22,7 @@ from dicomnode.workflows.queue import Queue
 
 #: The newest generation of a study is never superseded.
 STATES: tuple[StudyState, ...] = ("receiving", *(s for s in get_args(get_args(StudyState)[1]) if s != "superseded"))
+_CONFLICTS = "SOP Instance UIDs received again with different content"
 _UNIT_S = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -120,11 +121,7 @@ def since_s(text: str, now: float) -> float:
 def flags(row: StudyRow) -> list[str]:
     """Return what a person should know of a job that its state does not say."""
     return [
-        *(
-            [f"SOP Instance UIDs received again with different content: {row.conflicts} (quarantined)"]
-            if row.conflicts
-            else []
-        ),
+        *([f"{_CONFLICTS}: {row.conflicts} (quarantined: accept or reject)"] if row.conflicts else []),
         *([f"{row.warnings} objects stored with a warning"] if row.warnings else []),
         *([f"{row.priors_missing} of {row.priors} priors not here"] if row.priors_missing else []),
         *(["prior scan, fetched for comparison"] if row.is_prior else []),

@@ -5,7 +5,6 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 from dicomnode.config import CallerTable, Config
@@ -72,21 +71,17 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
 
     prepare_folders(config)
     begin_counting(config, "worker")
+    analyst = Analyst(config)
+    from dicomnode.workflows import runtime  # noqa: PLC0415  (while the analyst loads its models)
+
+    # Before the lease: a worker that cannot analyse is none.
+    analyst.begin()
     catalog = Catalog.open(config.catalog_url, config.storage.state)
     audit.begin(config, catalog)
     name = f"{socket.gethostname()}-{index}"
     lease = catalog.register_worker(name, WORKFLOW_VERSION)
     heart = worker.Heartbeat(catalog, lease, config.worker.dead_after_s)
-    analyst = Analyst(config, lease)
-    try:
-        from dicomnode.workflows import runtime  # noqa: PLC0415  (while the analyst loads its models)
-
-        analyst.begin()
-    except BaseException:
-        heart.stop()
-        with suppress(SpoolError):
-            catalog.give_back(lease)
-        raise
+    analyst.hold(lease)
     leased = catalog.leased(lease, worker.exit_without_lease)
     runtime.start(worker.Work(config, leased, analyst=analyst), executor_id=name)
     log.info(

@@ -19,11 +19,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dicomnode import logs
 from dicomnode.analysis.volume.size import died, too_large
+from dicomnode.audit import messages, trail
 from dicomnode.config import Config
 from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.limits import LOOK_S, Limits, Watch, confine, resident_bytes
@@ -33,6 +35,9 @@ from dicomnode.store.results_folder import results_folder
 from dicomnode.workflows.attempt import TRIES, Attempt
 from dicomnode.workflows.serializer import JsonSerializer
 from dicomnode.workflows.worker import LOST_LEASE_STATUS, Work, exit_without_lease
+
+if TYPE_CHECKING:
+    from dicomnode.models.serving import Models
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +59,7 @@ class _BrokenError(Exception):
 class _Process:
     """One analyst, as the worker sees it."""
 
-    def __init__(self, config: Config, lease: Lease) -> None:
+    def __init__(self, config: Config) -> None:
         self._socket, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-m", "dicomnode.workflows.analyst", str(theirs.fileno())]
@@ -64,12 +69,13 @@ class _Process:
         # As multiprocessing hands objects to its children: over a socket that nobody else has. JSON would be read anew
         # by the validators, which know what stands in a file, not what became of it.
         handed = base64.b64encode(pickle.dumps(config)).decode()
-        self._say({"config": handed, "name": lease.name, "epoch": lease.epoch})
+        self._say({"config": handed})
 
-    def ask(self, study_uid: str, generation: int, limits: Limits) -> dict[str, Any]:
+    def ask(self, study_uid: str, generation: int, lease: Lease, limits: Limits) -> dict[str, Any]:
         """Return the answer. Raises _DiedError, _BrokenError; DicomnodeError: it could not begin its work."""
         self.begin(limits)
-        self._say({"study_uid": study_uid, "generation": generation})
+        held = {"name": lease.name, "epoch": lease.epoch}
+        self._say({"study_uid": study_uid, "generation": generation, "lease": held})
         return self._heard(limits)
 
     def begin(self, limits: Limits) -> None:
@@ -82,11 +88,11 @@ class _Process:
             raise _error(started)
         self._is_ready = True
 
-    def digest(self, limits: Limits) -> str:
-        """Return the digest of the method that it would use now. Raises as `ask`."""
+    def method(self, limits: Limits) -> dict[str, Any]:
+        """Return the digest of the method that it would use now, and the bundle's name. Raises as `ask`."""
         self.begin(limits)
         self._say({})
-        return str(self._heard(limits)["digest"])
+        return self._heard(limits)
 
     def _say(self, message: dict[str, Any]) -> None:
         try:
@@ -136,10 +142,12 @@ class _Process:
 class Analyst:
     """A worker's analysts; safe to share between threads."""
 
-    def __init__(self, config: Config, lease: Lease) -> None:
-        self._config, self._lease, self._limits = config, lease, config.worker.limits
+    def __init__(self, config: Config) -> None:
+        self._config, self._limits = config, config.worker.limits
+        self._lease: Lease | None = None
         self._lock = threading.Lock()
         self._digest = ""
+        self._bundle: dict[str, str] | None = None
         self._idle = [self._start()]
 
     def begin(self) -> None:
@@ -149,6 +157,10 @@ class Analyst:
             DicomnodeError: they cannot be, as `Models`; or the analyst ended, or broke a limit, before they were.
         """
         self._look()
+
+    def hold(self, lease: Lease) -> None:
+        """Analyse under this lease from now on."""
+        self._lease = lease
 
     @property
     def digest(self) -> str:
@@ -167,7 +179,7 @@ class Analyst:
                 return
             process = self._idle.pop()
             try:
-                self._digest = process.digest(self._limits)
+                self._note(process.method(self._limits))
             except (_BrokenError, _DiedError) as error:
                 raise SpoolError(f"an analyst ended as it began ({error}): see the worker's log") from None
             else:
@@ -176,6 +188,15 @@ class Analyst:
                 if not self._idle:
                     self._idle.append(self._start())
 
+    def _note(self, method: dict[str, Any]) -> None:
+        bundle = method["bundle"]
+        if self._digest and bundle is not None and bundle != self._bundle:
+            details = {"version": bundle["version"], "sha256": bundle["sha256"]}
+            trail.note(
+                messages.alert, time.time(), messages.SOFTWARE_CONFIGURATION, f"bundle {bundle['name']}", details
+            )
+        self._digest, self._bundle = method["digest"], bundle
+
     def analyse(self, study_uid: str, generation: int) -> str:
         """Have a study analysed; it waits for nobody. Returns "analysed" or "refused".
 
@@ -183,13 +204,14 @@ class Analyst:
             RefusedError: the study broke a limit ("too-large"), or its analysis died each time ("analysis-died").
             DicomnodeError: as `analysing.analyse_study`.
         """
+        assert self._lease is not None, "nothing is analysed without a lease"
         attempt = Attempt(results_folder(self._config.storage.results, study_uid, generation))
         attempt.begin()
         how = ""
         for _ in range(TRIES):
             process = self._take()
             try:
-                answer = process.ask(study_uid, generation, self._limits)
+                answer = process.ask(study_uid, generation, self._lease, self._limits)
             except _BrokenError as error:
                 self._replace()
                 attempt.end()
@@ -219,7 +241,7 @@ class Analyst:
             process.leave()
 
     def _start(self) -> _Process:
-        return _Process(self._config, self._lease)
+        return _Process(self._config)
 
     def _take(self) -> _Process:
         with self._lock:
@@ -257,10 +279,10 @@ def main() -> None:
         threading.Thread(target=_end_with_worker, args=(asked,), daemon=True).start()
         if first is not None:
             config = pickle.loads(base64.b64decode(first["config"]))  # noqa: S301  (our own parent's, see `_Process`)
-            _serve(asked, lines, config, Lease(first["name"], first["epoch"]))
+            _serve(asked, lines, config)
 
 
-def _serve(asked: socket.socket, lines: Any, config: Config, lease: Lease) -> None:
+def _serve(asked: socket.socket, lines: Any, config: Config) -> None:
     logs.configure(config.logging.level, "analysis", config.logging.format)
     limits = config.worker.limits
     tables = [config.analysis, *(config.analysis_of(profile.name) for profile in config.profile)]
@@ -270,8 +292,8 @@ def _serve(asked: socket.socket, lines: Any, config: Config, lease: Lease) -> No
         from dicomnode.models.serving import Models  # noqa: PLC0415
         from dicomnode.workflows import analysing  # noqa: F401, PLC0415  (so that the first study need not wait)
 
-        catalog = Catalog.open(config.catalog_url, config.storage.state).leased(lease, _exit_without_lease)
-        work = Work(config, catalog, Models(config))
+        models = Models(config)
+        catalog = Catalog.open(config.catalog_url, config.storage.state)
     except Exception as error:  # noqa: BLE001  (whatever it is, the worker has to know)
         _answer(asked, {"error": JsonSerializer().serialize(error)})
         return
@@ -279,11 +301,20 @@ def _serve(asked: socket.socket, lines: Any, config: Config, lease: Lease) -> No
     for line in lines:
         asked_for = json.loads(line)
         if not asked_for:
-            _answer(asked, {"digest": work.digest})
+            _answer(asked, _method(models))
             continue
+        lease = Lease(asked_for["lease"]["name"], asked_for["lease"]["epoch"])
+        work = Work(config, catalog.leased(lease, _exit_without_lease), models)
         answer = _analysed(work, asked_for["study_uid"], asked_for["generation"])
         leaves = "too-large" in answer.get("error", "") or resident_bytes(os.getpid()) > limits.memory_bytes / _KEPT
         _answer(asked, {**answer, "leaves": leaves})
+
+
+def _method(models: "Models") -> dict[str, Any]:
+    method = models.method()
+    bundle = method.bundle
+    named = None if bundle is None else {"name": bundle.name, "version": bundle.version, "sha256": bundle.sha256}
+    return {"digest": method.digest, "bundle": named}
 
 
 def _analysed(work: Work, study_uid: str, generation: int) -> dict[str, Any]:

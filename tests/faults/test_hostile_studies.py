@@ -37,7 +37,8 @@ def test_an_analyst_that_dies_is_replaced_and_one_that_breaks_a_limit_ended(
     for uid in ("1.1", "1.2", "1.3", "1.4"):
         catalog.record(Instance(f"{uid}.9", "1.2", uid, f"{uid}.1", str(broken), uid, 8, 1.0, None, "p"))
         catalog.settle(uid, 2.0, None)
-    analyst = Analyst(settings, lease)
+    analyst = Analyst(settings)
+    analyst.hold(lease)
     try:
         assert analyst.analyse("1.1", 1) == "refused"
         found = json.loads((settings.storage.results / "1.1" / "g1" / "findings.json").read_text())

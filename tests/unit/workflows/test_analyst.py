@@ -1,7 +1,6 @@
 """What a worker knows of its analysts before and between the studies."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,10 +11,7 @@ from dicomnode.config.node import StorageTable
 from dicomnode.errors import BundleError, SpoolError
 from dicomnode.models.serving import Models
 from dicomnode.service.processes import prepare_folders
-from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Lease
 from dicomnode.workflows.analyst import Analyst
-from dicomnode.workflows.queue import WORKFLOW_VERSION
 from tests.conftest import ROOT
 from tests.helpers.bundles import change
 from tests.helpers.waiting import until
@@ -35,21 +31,14 @@ def settings(tmp_path: Path) -> Config:
     return made
 
 
-@pytest.fixture
-def lease(settings: Config) -> Iterator[Lease]:
-    catalog = Catalog.open(settings.catalog_url, settings.storage.state)
-    yield catalog.register_worker("test", WORKFLOW_VERSION)
-    catalog.close()
-
-
 def children() -> list[psutil.Process]:
     return [c for c in psutil.Process().children() if "dicomnode.workflows.analyst" in " ".join(c.cmdline())]
 
 
 @pytest.mark.slow
-def test_the_method_is_that_of_the_bundle_that_lies_there_now(settings: Config, lease: Lease) -> None:
+def test_the_method_is_that_of_the_bundle_that_lies_there_now(settings: Config) -> None:
     served = Models(settings)
-    analyst = Analyst(settings, lease)
+    analyst = Analyst(settings)
     try:
         analyst.begin()
         first = analyst.digest
@@ -69,9 +58,9 @@ def test_the_method_is_that_of_the_bundle_that_lies_there_now(settings: Config, 
         analyst.close()
 
 
-def test_a_worker_that_cannot_analyse_does_not_begin(settings: Config, lease: Lease) -> None:
+def test_a_worker_that_cannot_analyse_does_not_begin(settings: Config) -> None:
     (settings.analysis.weights / "one" / "MODEL_CARD.md").write_text("changed")
-    analyst = Analyst(settings, lease)
+    analyst = Analyst(settings)
     try:
         with pytest.raises(BundleError, match=r"MODEL_CARD\.md is not the file listed"):
             analyst.begin()
@@ -79,8 +68,8 @@ def test_a_worker_that_cannot_analyse_does_not_begin(settings: Config, lease: Le
         analyst.close()
 
 
-def test_an_analyst_that_ends_as_it_begins_is_an_error(settings: Config, lease: Lease) -> None:
-    analyst = Analyst(settings, lease)
+def test_an_analyst_that_ends_as_it_begins_is_an_error(settings: Config) -> None:
+    analyst = Analyst(settings)
     try:
         (one,) = children()
         one.kill()
