@@ -269,7 +269,9 @@ def _objects(console: Console, outcome: Outcome, pacs: Path | None) -> bool:
     assert outcome.findings is not None
     table = Table("object", "SOP Instance UID", "in the PACS", title="Results", title_justify="left")
     found = {d.object: d for d in outcome.deliveries}
-    expected = [o for o in USUAL_OBJECTS if o != "risk" or outcome.findings.risk is not None]
+    # Its configuration asks for no attenuation maps.
+    unless = {"attenuation", *(() if outcome.findings.risk is not None else ("risk",))}
+    expected = [name for name in USUAL_OBJECTS if name not in unless]
     complete = True
     for name in expected:
         d = found.get(name)

@@ -146,7 +146,8 @@ def test_the_trend_is_in_the_findings_and_on_the_page(followed: Followed, node: 
     findings = json.loads(findings_path(node, followed.scans["third"]).read_text())
     assert [point["study_date"] for point in findings["trend"]] == ["20240110", "20250110"]
     assert [point["doubts"] for point in findings["trend"]] == [[], []]
-    assert [followed.one(name, "OT").Rows for name in ("first", "second", "third")] == [1280, 1540, 1540]
+    first, second, third = (followed.one(name, "OT").Rows for name in ("first", "second", "third"))
+    assert first < second == third  # the trend has its place below
 
 
 def test_analysed_again_with_the_same_prior_scans_it_is_the_same_result(

@@ -36,14 +36,25 @@ def _middle(seg: Dataset, segments: Sequence[int]) -> Dataset | None:
     frames = [
         frame
         for frame in seg.PerFrameFunctionalGroupsSequence
-        if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber in segments
+        if _group(seg, frame, "SegmentIdentificationSequence")[0].ReferencedSegmentNumber in segments
     ]
     # The frames of one segment follow one another; those of two lie beside each other by their place.
-    frames.sort(key=lambda frame: [float(v) for v in frame.PlanePositionSequence[0].ImagePositionPatient][::-1])
+    frames.sort(key=lambda frame: [float(v) for v in _place(seg, frame)][::-1])
     sources = [
         image
         for frame in frames
-        for derivation in frame.DerivationImageSequence
+        for derivation in _group(seg, frame, "DerivationImageSequence")
         for image in derivation.SourceImageSequence
     ]
     return sources[len(sources) // 2] if sources else None
+
+
+def _place(seg: Dataset, frame: Dataset) -> Sequence[float]:
+    place: Sequence[float] = _group(seg, frame, "PlanePositionSequence")[0].ImagePositionPatient
+    return place
+
+
+def _group(seg: Dataset, frame: Dataset, keyword: str) -> Sequence[Dataset]:
+    """Return a functional group of a frame: its own, or what all share (one segment's number, PS3.3 C.7.6.16)."""
+    found: Sequence[Dataset] = frame.get(keyword) or seg.SharedFunctionalGroupsSequence[0][keyword].value
+    return found
