@@ -41,7 +41,7 @@ def many_thin_slices(source: Path, folder: Path) -> list[Path]:
 
 
 def test_two_thousand_slices_are_one_generation_and_one_series(data: Path, tmp_path: Path) -> None:
-    """What its analysis costs stands in docs/evidence/benchmarks-receive.md: too much for here."""
+    """What its analysis costs stands in docs/evidence/durability.md: too much for here."""
     files = many_thin_slices(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study")
     assert len(files) == SLICES
     station = Station(tmp_path / "node", "", quiet_s=60)
