@@ -126,7 +126,8 @@ def test_an_alert_fires_while_the_pacs_is_away_and_ends_when_it_is_back(
         make_study(data / SCAN, tmp_path / "study", "away", 30)
         assert storescu_process(storescu, running.port, tmp_path / "study").returncode == 0
         until("the alert fires", lambda: f"{AWAY} pacs" in prometheus.alerts(), 120)
-        assert prometheus.value('dicomnode_deliveries_open{destination="pacs",state="pending"}') == 1
+        # The refusal and its page.
+        assert prometheus.value('dicomnode_deliveries_open{destination="pacs",state="pending"}') == 2
         assert (prometheus.value("dicomnode_objects_received_total") or 0) > 0
         assert prometheus.value('dicomnode_jobs_total{state="refused"}') == 1
         (tmp_path / "pacs").mkdir()

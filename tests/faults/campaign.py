@@ -434,7 +434,7 @@ file = "audit.log"
         highest = analysis.findings.highest_series_number
         previous, number = before[0] if before else None, 1 + len({f.version for f in before})
         context = encode.context(job.created_at, self.config.node.ae_title, previous, None, highest, number)
-        objects = encode.encode(encode.AnalysisCheckpoint.of(analysis), context, out)
+        objects = encode.encode(encode.AnalysisCheckpoint.of(analysis), context, out, with_pdf=False)
         made = {o.name: split(o.path.read_bytes())[1] for o in objects}
         shutil.rmtree(out)
         return made
