@@ -14,6 +14,7 @@ Lossy syntaxes come last: between two offers the lossless one must win.
 from collections.abc import Collection, Iterable
 
 from pydicom import uid
+from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext, build_context
 
@@ -93,9 +94,24 @@ _VIDEO: tuple[UID, ...] = (
 )
 
 
+#: What the standard has below the root of its storage classes that stores nothing: queries of protocol approvals and
+#: inventories, with all below them. Offered as storage, they would let anybody query who may send.
+_NOT_STORAGE = tuple(
+    _STORAGE_ROOT + number for number in ("200.4", "200.5", "200.6", "201.1.1", *(f"201.{n}" for n in range(2, 10)))
+)
+
+
 def is_storage(sop_class: str) -> bool:
     """Whether this is a storage class of the standard."""
+    if any(sop_class == other or sop_class.startswith(f"{other}.") for other in _NOT_STORAGE):
+        return False
     return sop_class.startswith(_STORAGE_ROOT) or sop_class in _OTHER_STORAGE
+
+
+def storage_classes() -> list[UID]:
+    """Return the storage classes that the standard has today, retired ones too, by UID."""
+    known = (UID(value) for value in UID_dictionary if is_storage(value))
+    return sorted((one for one in known if one.type == "SOP Class"), key=lambda one: [*map(int, one.split("."))])
 
 
 def negotiable(requested: Iterable[str], private: Collection[str] = ()) -> list[PresentationContext]:

@@ -1,16 +1,8 @@
 """The sender over DICOMweb: STOW-RS (PS3.18 section 10.5), beside C-STORE and with the same two kinds of failure.
 
-| answer | source | taken as |
-|---|---|---|
-| 200, or 202 that names the object as referenced | PS3.18 table 10.5.3-1 | stored (also with a warning reason) |
-| no connection, certificate not trusted, time-out | | passing |
-| an answer that is too large, too slow (`bounded_http`) or no store response by its form, such as a page | | passing |
-| 408, 425, 429, 5xx | RFC 9110, 6585, 8470 | passing |
-| 200, 202 or 409 that names the object as failed | PS3.18 table I.2-2 | as that status of a C-STORE (`sender`) |
-| every other 3xx and 4xx (401, 403, 404, 413, 415 …) | RFC 9110 | for good |
-
-Each object is a request of its own: what a server says of one must not stop the others. Redirects are not followed, and
-proxies of the environment are not used: where patients' data goes is said by the configuration alone.
+`HANDLING` says what each answer is taken as. Each object is a request of its own: what a server says of one must not
+stop the others. Redirects are not followed, and proxies of the environment are not used: where patients' data goes is
+said by the configuration alone.
 """
 
 import json
@@ -39,6 +31,15 @@ log = logging.getLogger(__name__)
 
 _DICOM_JSON = "application/dicom+json"
 _PASSING_STATUSES = frozenset({408, 425, 429})
+#: An answer, where it is defined, and what it is taken as.
+HANDLING: tuple[tuple[str, str, str], ...] = (
+    ("200, or 202 that names the object as referenced", "PS3.18 table 10.5.3-1", "stored (also with a warning reason)"),
+    ("no connection, certificate not trusted, time-out", "", "passing"),
+    ("an answer that is too large, too slow, or not a store response by its form", "", "passing"),
+    (f"{', '.join(map(str, sorted(_PASSING_STATUSES)))}, 5xx", "RFC 9110, 6585, 8470", "passing"),
+    ("200, 202 or 409 that names the object as failed", "PS3.18 table I.2-2", "as that status of a C-STORE"),
+    ("every other 3xx and 4xx", "RFC 9110", "permanent"),
+)
 #: DICOM JSON (PS3.18 annex F): the response's two sequences, and what their items hold.
 _REFERENCED, _FAILED = "00081199", "00081198"
 _INSTANCE, _WARNING, _REASON = "00081155", "00081196", "00081197"

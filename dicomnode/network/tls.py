@@ -24,13 +24,11 @@ log = logging.getLogger(__name__)
 
 #: RFC 9325 section 4.2, and ChaCha20-Poly1305 (RFC 7905) for peers without AES in hardware. Level 2 refuses RSA keys
 #: below 2048 bits and SHA-1. The suites of TLS 1.3 are all AEAD.
-_CIPHERS = ":".join(
-    [
-        *(f"ECDHE-{key}-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384") for key in ("ECDSA", "RSA")),
-        *(f"ECDHE-{key}-CHACHA20-POLY1305" for key in ("ECDSA", "RSA")),
-        "@SECLEVEL=2",
-    ]
+CIPHERS = (
+    *(f"ECDHE-{key}-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384") for key in ("ECDSA", "RSA")),
+    *(f"ECDHE-{key}-CHACHA20-POLY1305" for key in ("ECDSA", "RSA")),
 )
+_CIPHERS = ":".join([*CIPHERS, "@SECLEVEL=2"])
 _OPTIONS = (
     ssl.OP_NO_COMPRESSION
     | ssl.OP_NO_RENEGOTIATION
