@@ -137,7 +137,8 @@ def _ups_cancelled(sample: Sample) -> Dataset:
 
 
 def _reason(sample: Sample) -> str:
-    return f"refused: {sample.refused.rejected[0].reasons[0].text}"
+    rejected = sample.refused.rejected
+    return f"refused: {rejected[0].reasons[0].text}" if rejected else "refused"
 
 
 def _commitment(sample: Sample) -> Dataset:

@@ -28,6 +28,7 @@ CIPHERS = (
     *(f"ECDHE-{key}-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384") for key in ("ECDSA", "RSA")),
     *(f"ECDHE-{key}-CHACHA20-POLY1305" for key in ("ECDSA", "RSA")),
 )
+LOWEST = ssl.TLSVersion.TLSv1_2
 _CIPHERS = ":".join([*CIPHERS, "@SECLEVEL=2"])
 _OPTIONS = (
     ssl.OP_NO_COMPRESSION
@@ -125,7 +126,7 @@ def _state(path: Path) -> tuple[int, ...] | str:
 
 def _context(files: TlsFiles, expected: tuple[CertificateIdentity, ...], *, server: bool) -> TlsContext:
     context = TlsContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = LOWEST
     context.set_ciphers(_CIPHERS)
     context.options |= _OPTIONS
     if server:
