@@ -17,7 +17,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from dicomnode.conformance.created import CreatedObject
-from dicomnode.conformance.sample import DRAWN, VARIANTS, complete, sparse
+from dicomnode.conformance.sample import DRAWN, VARIANTS, complete, sparse, terse
 from dicomnode.report.attributes import CARRIED
 
 Path = tuple[str, ...]
@@ -85,7 +85,8 @@ def contents(one: CreatedObject) -> Contents:
     """Return what an object holds."""
     full, least = complete(parts=not one.has_tree), sparse()
     first = one.made(full)
-    encoded = {"complete": _walked(first), "sparse": _walked(one.made(least))}
+    others = {"sparse": least, "terse": terse(parts=not one.has_tree)}
+    encoded = {"complete": _walked(first)} | {name: _walked(one.made(other)) for name, other in others.items()}
     encoded |= {v.name: _walked(one.made(v.change(least if v.of_sparse else full))) for v in VARIANTS}
     sop_class = str(one.sop_class or first.SOPClassUID)
     paths = _in_order([*encoded.values()])

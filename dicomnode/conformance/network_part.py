@@ -226,7 +226,7 @@ def details(offered: Sequence[Service]) -> DocumentSection:
             "storage commitment reports (node as SCP), C-GET (requester as SCP of the storage classes)",
             "",
         ),
-        ("Maximum PDU as acceptor, bytes", f"{defaults.max_pdu_bytes} at most {LONGEST_PDU}", "`node.max_pdu_bytes`"),
+        ("Maximum PDU as acceptor, bytes", f"{defaults.max_pdu_bytes}, at most {LONGEST_PDU}", "`node.max_pdu_bytes`"),
         ("Maximum PDU as requestor, bytes", "no limit stated" if peer.max_pdu == 0 else str(peer.max_pdu), ""),
         ("Association request, bytes", str(LONGEST_REQUEST), ""),
         ("Associations as acceptor", str(defaults.max_associations), "`node.max_associations`"),

@@ -68,10 +68,10 @@ def contexts_table(name: str, offered: Iterable[PresentationContext]) -> Documen
 
 def peer_statuses_table(name: str, statuses: Sequence[PeerStatus]) -> DocumentTable:
     """Return what a peer's answers are taken as."""
-    rows = (
-        (_status(one), one.meaning if one.source else "every other", one.source, _BEHAVIOUR[one.taken_as])
-        for one in statuses
-    )
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for one in statuses:
+        alike.setdefault((one.meaning, one.source, _BEHAVIOUR[one.taken_as]), []).append(_status(one))
+    rows = ((", ".join(values), *meaning) for meaning, values in alike.items())
     return DocumentTable(name, ("Status", "Meaning", "Source", "Behaviour"), tuple(rows))
 
 

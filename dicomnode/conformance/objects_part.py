@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
+from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from dicomnode.conformance import attributes, sample, trees
@@ -142,7 +143,7 @@ def code_sets() -> DocumentSection:
     standard = {
         (one.value, one.scheme_designator, one.meaning)
         for one in vars(codes).values()
-        if isinstance(one, codes.Code) and one.scheme_designator != codes.SCHEME
+        if isinstance(one, Code) and one.scheme_designator != codes.SCHEME
     }
     columns = ("Code value", "Coding scheme", "Code meaning")
     return DocumentSection(

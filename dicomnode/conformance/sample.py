@@ -94,6 +94,17 @@ def complete(*, parts: bool = True) -> Sample:
     return _sample(0, sample_findings.complete(parts=parts))
 
 
+def terse(*, parts: bool = True) -> Sample:
+    """Return the complete sample with images that name their order by its ID alone."""
+    sample = complete(parts=parts)
+    request = Dataset()
+    request.RequestedProcedureID = "RP"
+    for header in sample.headers:
+        header.RequestAttributesSequence = [request]
+        header.AccessionNumber = ""
+    return replace(sample, headers=tuple(map(read_again, sample.headers)))
+
+
 def sparse() -> Sample:
     """Return a sample whose images hold what type 1 demands, and whose findings hold the least of an analysis."""
     sample = _sample(None, sample_findings.least())

@@ -9,7 +9,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode.network import association, commitment, contexts, find, move, mpps, ups
 from dicomnode.network.statuses import OwnStatus, PeerStatus
-from dicomnode.reception import c_store, commitment_scp, query_retrieve_scp
+from dicomnode.reception import c_store, commitment_scp, query_model, query_retrieve_scp
 
 Role = Literal["SCU", "SCP"]
 RECEIVER, SENDER, ORDERS, PRIORS, STEPS = "RECEIVER", "SENDER", "ORDERS", "PRIORS", "STEPS"
@@ -73,7 +73,7 @@ def _contexts(*classes: str) -> tuple[PresentationContext, ...]:
 def services(sent: Sequence[UID]) -> list[Service]:
     """Return all services. `sent`: SOP classes of the objects that the node makes."""
     received = accepted(queries=True)
-    queries = [str(one) for roots in (query_retrieve_scp.PATIENT_ROOT, query_retrieve_scp.STUDY_ROOT) for one in roots]
+    queries = [str(one) for roots in (query_model.PATIENT_ROOT, query_model.STUDY_ROOT) for one in roots]
     storage = [str(one) for one in contexts.storage_classes()]
     return [
         Service(RECEIVER, "Verification (PS3.4 annex A)", "SCP", "", _of(received, [contexts.VERIFICATION])),
@@ -157,7 +157,7 @@ def services(sent: Sequence[UID]) -> list[Service]:
         ),
         Service(
             STEPS, "Modality Performed Procedure Step (PS3.4 annex F)", "SCU", "`mpps`", tuple(mpps.contexts()),
-            ups.STATUSES,
+            mpps.STATUSES,
             remarks=(
                 f"An N-SET that is answered with Error ID 0x{mpps.ENDED_ALREADY:04X}, and an N-CREATE that is answered "
                 f"with 0x{ups.DUPLICATE_UID:04X}, count as done.",

@@ -75,7 +75,7 @@ DOCUMENTS: tuple[UID, ...] = (
 
 
 #: Every composite storage class, those to come too (PS3.4 B.5); and what is stored without a patient (PS3.4 GG.3).
-_STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
+_STANDARD, _STORAGE_ROOT = "1.2.840.10008.", "1.2.840.10008.5.1.4.1.1."
 _OTHER_STORAGE = frozenset(
     f"1.2.840.10008.5.1.4.{number}" for number in ("34.1", "34.7", "34.10", "38.1", "39.1", "43.1", "44.1", "45.1")
 )
@@ -119,13 +119,14 @@ def negotiable(requested: Iterable[str], private: Collection[str] = ()) -> list[
 
     Args:
         requested: abstract syntaxes, in any order.
-        private: SOP Class UIDs outside the standard that are stored too.
+        private: SOP Class UIDs outside the standard that are stored too. One of the standard's own is not: it may be
+            a query, which is for others to allow.
     """
     found = []
     for sop_class in dict.fromkeys(map(UID, requested)):
         if sop_class == VERIFICATION:
             found.append(build_context(VERIFICATION, [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian]))
-        elif is_storage(sop_class) or sop_class in private:
+        elif is_storage(sop_class) or (sop_class in private and not sop_class.startswith(_STANDARD)):
             found.append(build_context(sop_class, [*_syntaxes(sop_class)]))
     return found
 
