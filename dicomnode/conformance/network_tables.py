@@ -52,7 +52,9 @@ def storage_table() -> DocumentTable:
     for one in contexts.negotiable(contexts.storage_classes()):
         sop_class = UID(str(one.abstract_syntax))
         retired = " (retired)" if sop_class.is_retired else ""
-        rows.append((f"{sop_class.name}{retired}", str(sop_class), names[tuple(one.transfer_syntax)]))
+        rows.append(
+            (f"{sop_class.name or 'without a name'}{retired}", str(sop_class), names[tuple(one.transfer_syntax)])
+        )
     return DocumentTable("storage_scp", ("SOP class", "UID", "Transfer syntaxes"), tuple(rows))
 
 
