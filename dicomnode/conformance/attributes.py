@@ -174,11 +174,11 @@ def _source(path: Path, encoded: Mapping[str, Mapping[Path, Seen]], seen: Seen) 
         return encoded[name].get(path, Seen("")).values
 
     changed = [v.name for v in VARIANTS if values(v.name) != values("sparse" if v.of_sparse else "complete")]
-    if seen.vr == "SQ" and not changed:
+    if seen.vr == "SQ":  # what is in its items tells
         return ""
     if seen.vr == "UI" and changed and all(value.startswith("2.25.") for value in seen.values):
         return GENERATED_UID
-    if not seen.values:
+    if not changed and not seen.values:
         return ""
     return ", ".join(name for name in changed if name != DRAWN or len(changed) == 1) or FIXED
 
