@@ -89,7 +89,7 @@ def _cells(row: AttributeRow) -> tuple[str, ...]:
 def structured_reports() -> DocumentSection:
     """Return annex A.B."""
     columns = ("Level", "Relationship", "Value type", "Concept", "Count", "Template", "Values")
-    sections = []
+    sections: list[DocumentSection] = []
     for one in CREATED:
         if one.has_tree:
             rows = (
