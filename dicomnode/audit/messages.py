@@ -42,7 +42,7 @@ EVENTS: Final[Mapping[str, str]] = {
 }
 ACTIVITY, BEGIN, ACCESSED, TRANSFERRED, DELETED, EXPORT, QUERY, ALERT = EVENTS
 #: EventTypeCodes (PS3.16, CID 401 and 403).
-_TYPES: Final[Mapping[str, str]] = {
+TYPES: Final[Mapping[str, str]] = {
     "110120": "Application Start",
     "110121": "Application Stop",
     "110126": "Node Authentication",
@@ -52,9 +52,7 @@ _TYPES: Final[Mapping[str, str]] = {
     "110133": "Audit Recording Stopped",
     "110134": "Audit Recording Started",
 }
-START, STOP, NODE_AUTHENTICATION, SECURITY_CONFIGURATION, SOFTWARE_CONFIGURATION, RESTRICTED, _STOPPED, _STARTED = (
-    _TYPES
-)
+START, STOP, NODE_AUTHENTICATION, SECURITY_CONFIGURATION, SOFTWARE_CONFIGURATION, RESTRICTED, _STOPPED, _STARTED = TYPES
 RECORDING_STOPPED, RECORDING_STARTED = _STOPPED, _STARTED
 #: RoleIDCodes (PS3.16, CID 402).
 _APPLICATION, _LAUNCHER = ("110150", "Application"), ("110151", "Application Launcher")
@@ -128,7 +126,7 @@ def _message(
     )
     what.append(_coded("EventID", event, EVENTS[event]))
     if kind:
-        what.append(_coded("EventTypeCode", kind, _TYPES[kind]))
+        what.append(_coded("EventTypeCode", kind, TYPES[kind]))
     if why:
         ET.SubElement(what, "EventOutcomeDescription").text = clean(why)
     root.extend(people)

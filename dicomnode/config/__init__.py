@@ -9,6 +9,7 @@ from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTabl
 from dicomnode.config.audit import AuditTable
 from dicomnode.config.destination import (
     OBJECTS,
+    SYNTAXES,
     USUAL_OBJECTS,
     DestinationTable,
     DicomDestinationTable,
@@ -35,6 +36,7 @@ from dicomnode.config.worklist import WorklistTable
 
 __all__ = [
     "OBJECTS",
+    "SYNTAXES",
     "USUAL_OBJECTS",
     "AlertsTable",
     "AnalysisTable",

@@ -27,7 +27,8 @@ PARTS: tuple[PartName, ...] = get_args(PartName)
 SegmentationName = Literal["binary", "labelmap"]
 TransferSyntaxName = Literal["explicit-le", "implicit-le", "deflated-le"]
 
-_SYNTAXES: dict[TransferSyntaxName, str] = {
+#: Their UIDs.
+SYNTAXES: dict[TransferSyntaxName, str] = {
     "explicit-le": ExplicitVRLittleEndian,
     "implicit-le": ImplicitVRLittleEndian,
     "deflated-le": DeflatedExplicitVRLittleEndian,
@@ -137,7 +138,7 @@ class DicomDestinationTable(RemoteTable, DestinationTable):
     @property
     def peer(self) -> Peer:
         """How it is reached."""
-        return replace(super().peer, name=self.name, preferred_syntax=_SYNTAXES[self.transfer_syntax])
+        return replace(super().peer, name=self.name, preferred_syntax=SYNTAXES[self.transfer_syntax])
 
 
 class HttpDestinationTable(DestinationTable):

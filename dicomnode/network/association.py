@@ -1,22 +1,6 @@
 """The sender: C-ECHO and C-STORE as SCU (PS3.4 annexes A and B).
 
-What the peer answered decides, never what was sent:
-
-| answer | source | taken as |
-|---|---|---|
-| 0x0000 | PS3.4 table B.2-1 | stored |
-| 0xBxxx | PS3.4 table B.2-1 (coercion, elements discarded) | stored, with a warning |
-| 0x0001, 0x0107, 0x0116 | PS3.7 annex C.4 (warnings of the general kind) | stored, with a warning |
-| no connection, A-ABORT, silence | PS3.8 | passing |
-| no TLS connection: a certificate that has expired, is not trusted, not the expected one | PS3.15 B.12 | passing |
-| 0xA7xx out of resources | PS3.4 table B.2-1 | passing |
-| 0x0110 processing failure, 0x0213 resource limitation, 0x0210 duplicate message ID | PS3.7 annex C.5 | passing |
-| every other status (0xA9xx, 0xCxxx, 0x0122 SOP class not supported, 0x0124 not authorised…) | both | for good |
-| A-ASSOCIATE-RJ, result 2 transient | PS3.8 table 9-21 | passing |
-| A-ASSOCIATE-RJ, result 1 permanent | PS3.8 table 9-21 | for good |
-| SOP class or transfer syntax not accepted | PS3.8 table 9-18 | for good |
-
-0x0110 says no more than «failed»: peers give it when their database is down, so trying again may help.
+What the peer answered decides, never what was sent: `STATUSES` and `FAILURES` say how.
 """
 
 import logging
@@ -44,6 +28,7 @@ from dicomnode import logs
 from dicomnode.errors import AssociationRejectedError, ConfigurationError, PeerError, PeerRejectedError
 from dicomnode.network import tls
 from dicomnode.network.contexts import VERIFICATION
+from dicomnode.network.statuses import PeerStatus, Taken, every_other, taken
 from dicomnode.network.tls import Security
 from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.transport import RequestorEntity, RequestorSocket, disable_nagle
@@ -56,8 +41,29 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 #: PS3.8 section 9.3.2.2: context IDs are the odd numbers from 1 to 255.
 _MOST_CONTEXTS = 128
 _CONVERTIBLE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-_GENERAL_WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
-_PASSING = frozenset({0x0110, 0x0210, 0x0213})
+#: Of a C-STORE. 0x0110 says no more than «failed»: peers give it when their database is down.
+STATUSES: tuple[PeerStatus, ...] = (
+    PeerStatus(0x0000, "stored", "PS3.4 table B.2-1", "success"),
+    PeerStatus(0xB000, "stored with coercion, or elements discarded", "PS3.4 table B.2-1", "warning", last=0xBFFF),
+    *(PeerStatus(status, "stored, a general warning", "PS3.7 annex C.4", "warning") for status in (1, 0x0107, 0x0116)),
+    PeerStatus(0xA700, "out of resources", "PS3.4 table B.2-1", "passing", last=0xA7FF),
+    PeerStatus(0x0110, "processing failure", "PS3.7 annex C.5", "passing"),
+    PeerStatus(0x0210, "duplicate message ID", "PS3.7 annex C.5", "passing"),
+    PeerStatus(0x0213, "resource limitation", "PS3.7 annex C.5", "passing"),
+    every_other("permanent", "every other status: 0xA9xx, 0xCxxx, 0x0122, 0x0124 and so on"),
+)
+#: Failures without a status, of every service: what happened, source, taken as.
+FAILURES: tuple[tuple[str, str, Taken], ...] = (
+    ("no connection, A-ABORT, silence", "PS3.8", "passing"),
+    (
+        "no TLS connection: the certificate has expired, is not trusted or not the expected one",
+        "PS3.15 B.12",
+        "passing",
+    ),
+    ("A-ASSOCIATE-RJ, result 2 (transient)", "PS3.8 table 9-21", "passing"),
+    ("A-ASSOCIATE-RJ, result 1 (permanent)", "PS3.8 table 9-21", "permanent"),
+    ("SOP class or transfer syntax not accepted", "PS3.8 table 9-18", "permanent"),
+)
 _TRANSIENT = 2  # A-ASSOCIATE-RJ, result
 #: A-ASSOCIATE-RJ (source, reason) in words and with the cure, PS3.8 table 9-21.
 _REJECTIONS = {
@@ -198,17 +204,17 @@ def _proposals(files: Sequence[_File], destination: Peer) -> dict[tuple[UID, UID
     """(SOP class, transfer syntax) for each context: one syntax in each, so that the peer says yes or no to each."""
     wanted: dict[tuple[UID, UID], None] = {}
     for file in files:
-        for syntax in _syntaxes(file, destination):
+        for syntax in syntaxes(file.transfer_syntax, destination.preferred_syntax):
             wanted[file.sop_class_uid, syntax] = None
     return wanted
 
 
-def _syntaxes(file: _File, destination: Peer) -> list[UID]:
-    """Return what the file may go in, the best first."""
-    if file.transfer_syntax not in _CONVERTIBLE:
-        return [file.transfer_syntax]
-    preferred = [UID(destination.preferred_syntax)] if destination.preferred_syntax else []
-    return list(dict.fromkeys([*preferred, file.transfer_syntax, *_CONVERTIBLE]))
+def syntaxes(own: UID, preferred_syntax: str | None = None) -> list[UID]:
+    """Return what a file may go in, the best first. `own`: its own; `preferred_syntax`: of the peer's record."""
+    if own not in _CONVERTIBLE:
+        return [own]
+    preferred = [UID(preferred_syntax)] if preferred_syntax else []
+    return list(dict.fromkeys([*preferred, own, *_CONVERTIBLE]))
 
 
 def _batches(files: Sequence[_File], destination: Peer) -> Iterator[list[_File]]:
@@ -258,7 +264,7 @@ def _agreed_syntax(association: Association, destination: Peer, file: _File) -> 
         for context in association.accepted_contexts
         if context.abstract_syntax == file.sop_class_uid
     }
-    for syntax in _syntaxes(file, destination):
+    for syntax in syntaxes(file.transfer_syntax, destination.preferred_syntax):
         if syntax in accepted:
             return syntax
     raise PeerRejectedError(
@@ -268,21 +274,22 @@ def _agreed_syntax(association: Association, destination: Peer, file: _File) -> 
 
 
 def is_passing(status: int) -> bool:
-    """Whether an object that was refused with this status may be taken later (the module's table)."""
-    return status >> 8 == 0xA7 or status in _PASSING
+    """Whether an object that was refused with this status may be taken later (`STATUSES`)."""
+    return taken(STATUSES, status) == "passing"
 
 
 def _judge(destination: Peer, file: _File, status: int, comment: str) -> Sent:
-    if status == 0x0000:
+    how = taken(STATUSES, status)
+    if how == "success":
         return Sent(file.sop_instance_uid, status, "stored")
-    if status >> 12 == 0xB or status in _GENERAL_WARNINGS:
+    if how == "warning":
         log.warning("%s stored %s with warning 0x%04X", destination, logs.uid(file.sop_instance_uid), status)
         return Sent(file.sop_instance_uid, status, "warning")
     # The comment is the peer's free text and may name a patient.
     log.debug("%s, status 0x%04X: %s", destination, status, comment)
     what = f"{file.sop_class_uid.name} {logs.uid(file.sop_instance_uid)}"
     text = f"{destination} refused {what} with status 0x{status:04X}"
-    if is_passing(status):
+    if how == "passing":
         raise PeerError(f"{text}: temporarily unable to store")
     raise PeerRejectedError(f"{text}: see its log for the reason")
 

@@ -1,19 +1,6 @@
 """The A-ASSOCIATE-RQ PDU (PS3.8 9.3.2) as it comes, read by hand and written again as pynetdicom can take it.
 
-pynetdicom ends in a traceback, or keeps its threads for half a minute, where PS3.8 says what to do:
-
-| what comes | PS3.8 | here |
-|---|---|---|
-| protocol version with more bits than bit 0 | 9.3.2: only bit 0 is tested | taken; without bit 0 rejected (1, 2, 2) |
-| AE title padded with NUL | 9.3.2: with spaces | as with spaces |
-| AE title blank, or with control or non-ASCII characters | 9.3.2 | rejected: not recognised (1, 1, 3 and 1, 1, 7) |
-| another application context | 7.1.1.2 | rejected (1, 1, 2) |
-| unknown items and sub-items | 9.3.1: ignored | ignored |
-| implementation version name of more than 16 characters | PS3.7 D.3.3.2 | ignored, as all that we do not negotiate |
-| UIDs padded with NUL or space | annex F | taken |
-| lengths that do not fit, context without abstract or transfer syntax | 9.3.1 | aborted |
-| context ID even or repeated, more than 128 contexts, none | 9.3.2.2: odd, unique | aborted |
-| maximum length below 16 bytes | annex D | aborted: hardly a byte of an answer would fit |
+pynetdicom ends in a traceback, or keeps its threads for half a minute, where PS3.8 says what to do: `HANDLING`.
 """
 
 import struct
@@ -30,6 +17,20 @@ APPLICATION_CONTEXT_NOT_SUPPORTED: Rejection = (1, 1, 2)
 CALLING_AE_NOT_RECOGNISED: Rejection = (1, 1, 3)
 CALLED_AE_NOT_RECOGNISED: Rejection = (1, 1, 7)
 PROTOCOL_VERSION_NOT_SUPPORTED: Rejection = (1, 2, 2)
+
+#: What may come, where PS3.8 speaks of it, and what happens here.
+HANDLING: tuple[tuple[str, str, str], ...] = (
+    ("protocol version with more bits than bit 0", "9.3.2", "taken; without bit 0 rejected (1, 2, 2)"),
+    ("AE title padded with NUL", "9.3.2", "as with spaces"),
+    ("AE title blank, or with control or non-ASCII characters", "9.3.2", "rejected (1, 1, 3 and 1, 1, 7)"),
+    ("another application context", "7.1.1.2", "rejected (1, 1, 2)"),
+    ("unknown items and sub-items", "9.3.1", "ignored"),
+    ("implementation version name of more than 16 characters", "PS3.7 D.3.3.2", "ignored, as it is not negotiated"),
+    ("UIDs padded with NUL or space", "annex F", "taken"),
+    ("lengths that do not fit, context without abstract or transfer syntax", "9.3.1", "aborted"),
+    ("context ID even or repeated, more than 128 contexts, none", "9.3.2.2", "aborted"),
+    ("maximum length below 16 bytes", "annex D", "aborted"),
+)
 
 _FIXED = 74  # PDU header, version, AE titles, reserved
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"

@@ -26,6 +26,7 @@ from dicomnode.logs import is_uid
 from dicomnode.network import association as sender
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from dicomnode.network.scan import ITEM, Walk
+from dicomnode.network.statuses import OwnStatus, PeerStatus, every_other, taken
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,20 @@ PROCESSING_FAILURE = 0x0110  # PS3.7 annex C
 _NO_SUCH_EVENT = 0x0113
 INVALID_ARGUMENT = 0x0115
 RESOURCE_LIMITATION = 0x0213
-#: Statuses of an N-ACTION that another attempt may change.
-_PASSING = frozenset({PROCESSING_FAILURE, RESOURCE_LIMITATION})
+#: Of an N-ACTION of ours.
+STATUSES: tuple[PeerStatus, ...] = (
+    PeerStatus(SUCCESS, "the request is taken on; the report follows", "PS3.4 J.3.2", "success"),
+    PeerStatus(PROCESSING_FAILURE, "processing failure", "PS3.7 annex C.5", "passing"),
+    PeerStatus(RESOURCE_LIMITATION, "resource limitation", "PS3.7 annex C.5", "passing"),
+    every_other("permanent"),
+)
+#: What an N-EVENT-REPORT to this node is answered with.
+ANSWERS: tuple[OwnStatus, ...] = (
+    OwnStatus(SUCCESS, "the report is kept", "PS3.4 J.3.3"),
+    OwnStatus(_NO_SUCH_EVENT, "an event type other than 1 and 2", "PS3.7 annex C.5"),
+    OwnStatus(INVALID_ARGUMENT, "the report cannot be read, or its transaction is not one of ours", "PS3.7 annex C.5"),
+    OwnStatus(PROCESSING_FAILURE, "the catalogue failed: the peer may send the report again", "PS3.7 annex C.5"),
+)
 #: Objects of one transaction: several times the largest study.
 MOST_OBJECTS: Final = 20_000
 _MOST_ELEMENTS = 8 * MOST_OBJECTS
@@ -175,18 +188,20 @@ def request(destination: sender.Peer, transaction_uid: str, objects: Sequence[tu
     handlers: list[EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, on_report)]
     with sender.associated(destination, [proposal()], handlers) as association:
         status, _ = association.send_n_action(
-            _asked(transaction_uid, objects), REQUEST_COMMITMENT, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+            asked(transaction_uid, objects), REQUEST_COMMITMENT, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
         )
         if "Status" not in status:
             raise PeerError(f"{destination} did not answer the storage commitment request")
-        if status.Status != SUCCESS:
+        how = taken(STATUSES, status.Status)
+        if how != "success":
             text = f"{destination} answered the storage commitment request with status 0x{status.Status:04X}"
-            raise PeerError(text) if status.Status in _PASSING else PeerRejectedError(text)
+            raise PeerError(text) if how == "passing" else PeerRejectedError(text)
         came.wait(_LINGER_S)
     return reports[0] if reports else None
 
 
-def _asked(transaction_uid: str, objects: Sequence[tuple[str, str]]) -> Dataset:
+def asked(transaction_uid: str, objects: Sequence[tuple[str, str]]) -> Dataset:
+    """Return the Action Information of a request (PS3.4 table J.3-1)."""
     dataset = Dataset()
     dataset.TransactionUID = transaction_uid
     dataset.ReferencedSOPSequence = Items([item(*one) for one in objects])

@@ -14,6 +14,7 @@ Lossy syntaxes come last: between two offers the lossless one must win.
 from collections.abc import Collection, Iterable
 
 from pydicom import uid
+from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext, build_context
 
@@ -74,7 +75,7 @@ DOCUMENTS: tuple[UID, ...] = (
 
 
 #: Every composite storage class, those to come too (PS3.4 B.5); and what is stored without a patient (PS3.4 GG.3).
-_STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
+_STANDARD, _STORAGE_ROOT = "1.2.840.10008.", "1.2.840.10008.5.1.4.1.1."
 _OTHER_STORAGE = frozenset(
     f"1.2.840.10008.5.1.4.{number}" for number in ("34.1", "34.7", "34.10", "38.1", "39.1", "43.1", "44.1", "45.1")
 )
@@ -93,9 +94,24 @@ _VIDEO: tuple[UID, ...] = (
 )
 
 
+#: What the standard has below the root of its storage classes that stores nothing: queries of protocol approvals and
+#: inventories, with all below them. Offered as storage, they would let anybody query who may send.
+_NOT_STORAGE = tuple(
+    _STORAGE_ROOT + number for number in ("200.4", "200.5", "200.6", "201.1.1", *(f"201.{n}" for n in range(2, 10)))
+)
+
+
 def is_storage(sop_class: str) -> bool:
     """Whether this is a storage class of the standard."""
+    if any(sop_class == other or sop_class.startswith(f"{other}.") for other in _NOT_STORAGE):
+        return False
     return sop_class.startswith(_STORAGE_ROOT) or sop_class in _OTHER_STORAGE
+
+
+def storage_classes() -> list[UID]:
+    """Return the storage classes that the standard has today, retired ones too, by UID."""
+    known = (UID(value) for value in UID_dictionary if is_storage(value))
+    return sorted((one for one in known if one.type == "SOP Class"), key=lambda one: [*map(int, one.split("."))])
 
 
 def negotiable(requested: Iterable[str], private: Collection[str] = ()) -> list[PresentationContext]:
@@ -103,13 +119,14 @@ def negotiable(requested: Iterable[str], private: Collection[str] = ()) -> list[
 
     Args:
         requested: abstract syntaxes, in any order.
-        private: SOP Class UIDs outside the standard that are stored too.
+        private: SOP Class UIDs outside the standard that are stored too. One of the standard's own is not: it may be
+            a query, which is for others to allow.
     """
     found = []
     for sop_class in dict.fromkeys(map(UID, requested)):
         if sop_class == VERIFICATION:
             found.append(build_context(VERIFICATION, [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian]))
-        elif is_storage(sop_class) or sop_class in private:
+        elif is_storage(sop_class) or (sop_class in private and not sop_class.startswith(_STANDARD)):
             found.append(build_context(sop_class, [*_syntaxes(sop_class)]))
     return found
 

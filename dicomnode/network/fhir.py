@@ -1,16 +1,8 @@
 """The sender of a FHIR transaction (R4 section 3.1.0.11), with the two kinds of failure of the other senders.
 
-| answer | source | taken as |
-|---|---|---|
-| 200 with a transaction-response, each of whose entries is 2xx | R4 section 3.1.0.11.2 | stored |
-| no connection, certificate not trusted, time-out | | passing |
-| an answer that is too large, too slow (`bounded_http`) or no transaction-response by its form | | passing |
-| 408, 425, 429, 5xx but 501 | RFC 9110, 6585, 8470 | passing |
-| 409 (another transaction at the same resources) | R4 section 3.1.0.7 | passing |
-| 501 (the server knows no transactions), every other 3xx and 4xx (400, 401, 403, 404, 412, 422 …) | both | for good |
-
-Whether the transaction was stored is not always known (the connection broke, the answer was none): sending it again
-changes nothing, because every resource goes under an identifier. No identifier stands in the URL.
+`HANDLING` says what each answer is taken as. Whether the transaction was stored is not always known (the connection
+broke, the answer was none): sending it again changes nothing, because every resource goes under an identifier. No
+identifier stands in the URL.
 """
 
 import json
@@ -31,6 +23,20 @@ _FHIR_JSON = "application/fhir+json"
 #: What a server says of itself is long: of the usual ones, one to three megabytes.
 _MOST_CAPABILITIES = 16 << 20
 _CONFLICT, _NOT_IMPLEMENTED = 409, 501
+#: An answer, where it is defined, and what it is taken as.
+HANDLING: tuple[tuple[str, str, str], ...] = (
+    ("200 with a transaction-response, each of whose entries is 2xx", "R4 section 3.1.0.11.2", "stored"),
+    ("no connection, certificate not trusted, time-out", "", "passing"),
+    ("an answer that is too large, too slow, or not a transaction-response by its form", "", "passing"),
+    (
+        f"{', '.join(map(str, sorted(PASSING_STATUSES)))}, 5xx but {_NOT_IMPLEMENTED}",
+        "RFC 9110, 6585, 8470",
+        "passing",
+    ),
+    (f"{_CONFLICT}, of another transaction at the same resources", "R4 section 3.1.0.7", "passing"),
+    (f"{_NOT_IMPLEMENTED}: the server does not support transactions", "RFC 9110", "permanent"),
+    ("every other 3xx and 4xx", "R4 section 3.1.0, RFC 9110", "permanent"),
+)
 _CURES = {
     400: "it does not take our resources: see its log",
     401: "configure user and password, or token",

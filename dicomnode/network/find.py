@@ -1,15 +1,7 @@
 """C-FIND as SCU (PS3.4 C.4.1 and K.4.1): a question, and its answers as they came.
 
 The bound on time is one for all: connecting, negotiating and answering together. A peer that is down, slow or endless
-costs its caller no more than that.
-
-| status | source | taken as |
-|---|---|---|
-| 0xFF00, 0xFF01 | PS3.4 table C.4-1 | an answer |
-| 0x0000 | | the end |
-| 0xFE00 | | the end, cancelled by us after `most` answers |
-| 0xA900, 0x0122, 0x0124 | PS3.4 table C.4-1, PS3.7 annex C | refused for good |
-| every other | | failed in passing |
+costs its caller no more than that. What each status is taken as: `STATUSES`.
 """
 
 import logging
@@ -29,6 +21,7 @@ from dicomnode.audit import messages, trail
 from dicomnode.audit.messages import AuditPeer
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network.association import Peer, associated
+from dicomnode.network.statuses import PeerStatus, every_other, taken
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +30,27 @@ STUDY_ROOT_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")
 STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")
 STUDY_ROOT_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")
 
-#: Statuses that no second attempt changes, with the cure.
-FOR_GOOD = {
+#: What cures a refusal, by its status.
+_CURES = {
     0xA801: "it does not know {calling} as a move destination: register it there with this node's host and port",
     0xA900: "the query does not match its information model",
     0x0122: "it does not offer this service",
     0x0124: "it does not authorise {calling}: grant the right there",
 }
-_PENDING = (0xFF00, 0xFF01)
-_SUCCESS, _CANCELLED = 0x0000, 0xFE00
+#: What no query or retrieval gets by a second attempt.
+REFUSALS: tuple[PeerStatus, ...] = (
+    PeerStatus(0xA801, "move destination unknown", "PS3.4 table C.4-2", "permanent"),
+    PeerStatus(0xA900, "dataset does not match SOP class", "PS3.4 table C.4-1", "permanent"),
+    PeerStatus(0x0122, "SOP class not supported", "PS3.7 annex C", "permanent"),
+    PeerStatus(0x0124, "not authorised", "PS3.7 annex C", "permanent"),
+)
+STATUSES: tuple[PeerStatus, ...] = (
+    PeerStatus(0xFF00, "a match", "PS3.4 table C.4-1", "pending", last=0xFF01),
+    PeerStatus(0x0000, "the end of the matches", "PS3.4 table C.4-1", "success"),
+    PeerStatus(0xFE00, "cancelled by this node after as many matches as it takes", "PS3.4 table C.4-1", "cancelled"),
+    *REFUSALS,
+    every_other("passing"),
+)
 _MESSAGE_ID = 1
 
 
@@ -93,7 +98,8 @@ def _ask(association: Association, peer: Peer, model: UID, identifier: Dataset, 
         raise PeerRejectedError(f"the query for {peer} cannot be encoded in its own character set") from None
     for status, answer in responses:
         code = status_of(status, peer)
-        if code in _PENDING:
+        how = taken(STATUSES, code)
+        if how == "pending":
             if answer is None:
                 log.warning("unreadable response from %s", peer)
             elif len(answers) < most:
@@ -102,7 +108,7 @@ def _ask(association: Association, peer: Peer, model: UID, identifier: Dataset, 
                 association.send_c_cancel(_MESSAGE_ID, query_model=model)
                 is_cancelled = True
             association.dimse_timeout = _left(deadline, peer)
-        elif code not in (_SUCCESS, _CANCELLED):
+        elif how not in ("success", "cancelled"):
             raise failure(peer, "C-FIND", code)
     return Found(tuple(answers), not is_cancelled)
 
@@ -126,8 +132,8 @@ def status_of(status: Dataset, peer: Peer) -> int:
 def failure(peer: Peer, what: str, code: int) -> PeerError | PeerRejectedError:
     """Return the error that a final status other than success stands for."""
     message = f"{peer} answered the {what} with status 0x{code:04X}"
-    if code in FOR_GOOD:
-        return PeerRejectedError(f"{message}: {FOR_GOOD[code].format(calling=peer.calling_ae)}")
+    if taken((*REFUSALS, every_other("passing")), code) == "permanent":
+        return PeerRejectedError(f"{message}: {_CURES[code].format(calling=peer.calling_ae)}")
     return PeerError(f"{message}: see its log for the reason")
 
 

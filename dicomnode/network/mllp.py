@@ -1,17 +1,8 @@
 """The sender of HL7 version 2 messages: MLLP (HL7 transport specification, release 1), original acknowledgement mode.
 
-| answer | source | taken as |
-|---|---|---|
-| MSA-1 AA or CA, to our message | section 2.9.2 | stored |
-| no connection, certificate not trusted, time-out, closed without an answer | | passing |
-| an answer that is too large, too slow, no acknowledgement, or one to another message | | passing |
-| AE, CE | section 2.9.2, table 0008: an error in processing | passing |
-| AR, CR | table 0008: rejected | for good |
-| either with code 206 (record locked) or 207 (internal error) | table 0357 | passing |
-| either with code 100 to 105, or 200 to 204: segments, fields, values, type, version | table 0357 | for good |
-
-AE says as little as a processing failure of DICOM: receivers give it when their database is down, so trying again may
-help, and a receiver that has the message already knows it by its number (MSH-10). The connection is closed after each.
+`HANDLING` says what each answer is taken as. AE says as little as a processing failure of DICOM: receivers give it when
+their database is down, so trying again may help, and a receiver that has the message already knows it by its number
+(MSH-10). The connection is closed after each.
 """
 
 import socket
@@ -34,6 +25,16 @@ _STORED, _REJECTED = ("AA", "CA"), ("AR", "CR")
 _ACKNOWLEDGEMENTS = (*_STORED, *_REJECTED, "AE", "CE")
 _PASSING_CODES = frozenset({206, 207})
 _LASTING_CODES = frozenset({*range(100, 106), *range(200, 205)})
+#: An answer, where HL7 version 2 defines it, and what it is taken as.
+HANDLING: tuple[tuple[str, str, str], ...] = (
+    (f"{' or '.join(_STORED)} in MSA-1, to this message", "section 2.9.2", "stored"),
+    ("no connection, certificate not trusted, time-out, closed without an answer", "", "passing"),
+    ("an answer that is too large, too slow, no acknowledgement, or one to another message", "", "passing"),
+    ("AE, CE: an error in processing", "section 2.9.2, table 0008", "passing"),
+    (f"{', '.join(_REJECTED)}: rejected", "table 0008", "permanent"),
+    (f"any of these four with error {' or '.join(map(str, sorted(_PASSING_CODES)))}", "table 0357", "passing"),
+    ("any of these four with error 100 to 105, or 200 to 204", "table 0357", "permanent"),
+)
 
 
 @dataclass(frozen=True)

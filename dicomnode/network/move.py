@@ -14,10 +14,18 @@ from pynetdicom.presentation import build_context
 from dicomnode.errors import PeerError
 from dicomnode.network import find
 from dicomnode.network.association import Peer, associated
+from dicomnode.network.statuses import PeerStatus, every_other, taken
 
 #: A peer may read from tape, and many say nothing until all is done.
 _SILENCE_S = 1800.0
-_PENDING, _SUCCESS, _SOME_FAILED = 0xFF00, 0x0000, 0xB000
+#: Of a C-MOVE or C-GET. Images that the peer could not send are counted, and the retrieval goes on without them.
+STATUSES: tuple[PeerStatus, ...] = (
+    PeerStatus(0xFF00, "sub-operations continue", "PS3.4 table C.4-2", "pending"),
+    PeerStatus(0x0000, "all sub-operations done", "PS3.4 table C.4-2", "success"),
+    PeerStatus(0xB000, "some sub-operations failed", "PS3.4 table C.4-2", "warning"),
+    *find.REFUSALS,
+    every_other("passing"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,11 +66,12 @@ def follow(peer: Peer, what: str, responses: Iterator[tuple[Dataset, Dataset | N
     """Follow the responses to the last one."""
     for status, _ in responses:
         code = find.status_of(status, patient(peer))
-        if code == _PENDING:
+        how = taken(STATUSES, code)
+        if how == "pending":
             continue
         completed = int(status.get("NumberOfCompletedSuboperations") or 0)
         failed = int(status.get("NumberOfFailedSuboperations") or 0)
-        if code in (_SUCCESS, _SOME_FAILED):
+        if how in ("success", "warning"):
             return Retrieved(completed, failed)
         raise find.failure(peer, what, code)
     raise PeerError(f"{peer} ended the {what} without a response")

@@ -14,11 +14,14 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode.network.association import Peer
 from dicomnode.network.find import status_of
+from dicomnode.network.ups import STATUSES as STEP_STATUSES
 from dicomnode.network.ups import Reference, by_series, coded, of_patient, referenced
 
 MPPS = UID("1.2.840.10008.3.1.2.3.3")
 #: The step has ended already: the Error ID that comes with 0x0110 (PS3.4 F.7.2.2.3).
 ENDED_ALREADY = 0xA710
+#: What answers are taken as: those of a UPS, but that a step is ours as long as it is told.
+STATUSES = tuple(one for one in STEP_STATUSES if one.taken_as != "not ours")
 _SYNTAXES: Final[list[str | UID]] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."  # the structured reports are no images
 _PROTOCOL = "Lung analysis"

@@ -1,15 +1,7 @@
 """The sender over DICOMweb: STOW-RS (PS3.18 section 10.5), beside C-STORE and with the same two kinds of failure.
 
-| answer | source | taken as |
-|---|---|---|
-| 200, or 202 that names the object as referenced | PS3.18 table 10.5.3-1 | stored (also with a warning reason) |
-| no connection, certificate not trusted, time-out | | passing |
-| an answer that is too large, too slow (`bounded_http`) or no store response by its form, such as a page | | passing |
-| 408, 425, 429, 5xx | RFC 9110, 6585, 8470 | passing |
-| 200, 202 or 409 that names the object as failed | PS3.18 table I.2-2 | as that status of a C-STORE (`sender`) |
-| every other 3xx and 4xx (401, 403, 404, 413, 415 …) | RFC 9110 | for good |
-
-Each object is a request of its own: what a server says of one must not stop the others.
+`HANDLING` says what each answer is taken as. Each object is a request of its own: what a server says of one must not
+stop the others.
 """
 
 import json
@@ -35,6 +27,15 @@ from dicomnode.network.http_server import PASSING_STATUSES, HttpServer, phrase
 log = logging.getLogger(__name__)
 
 _DICOM_JSON = "application/dicom+json"
+#: An answer, where it is defined, and what it is taken as.
+HANDLING: tuple[tuple[str, str, str], ...] = (
+    ("200, or 202 that names the object as referenced", "PS3.18 table 10.5.3-1", "stored (also with a warning reason)"),
+    ("no connection, certificate not trusted, time-out", "", "passing"),
+    ("an answer that is too large, too slow, or not a store response by its form", "", "passing"),
+    (f"{', '.join(map(str, sorted(PASSING_STATUSES)))}, 5xx", "RFC 9110, 6585, 8470", "passing"),
+    ("200, 202 or 409 that names the object as failed", "PS3.18 table I.2-2", "as that status of a C-STORE"),
+    ("every other 3xx and 4xx", "RFC 9110", "permanent"),
+)
 #: DICOM JSON (PS3.18 annex F): the response's two sequences, and what their items hold.
 _REFERENCED, _FAILED = "00081199", "00081198"
 _INSTANCE, _WARNING, _REASON = "00081155", "00081196", "00081197"

@@ -24,13 +24,12 @@ log = logging.getLogger(__name__)
 
 #: RFC 9325 section 4.2, and ChaCha20-Poly1305 (RFC 7905) for peers without AES in hardware. Level 2 refuses RSA keys
 #: below 2048 bits and SHA-1. The suites of TLS 1.3 are all AEAD.
-_CIPHERS = ":".join(
-    [
-        *(f"ECDHE-{key}-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384") for key in ("ECDSA", "RSA")),
-        *(f"ECDHE-{key}-CHACHA20-POLY1305" for key in ("ECDSA", "RSA")),
-        "@SECLEVEL=2",
-    ]
+CIPHERS = (
+    *(f"ECDHE-{key}-{cipher}" for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384") for key in ("ECDSA", "RSA")),
+    *(f"ECDHE-{key}-CHACHA20-POLY1305" for key in ("ECDSA", "RSA")),
 )
+LOWEST = ssl.TLSVersion.TLSv1_2
+_CIPHERS = ":".join([*CIPHERS, "@SECLEVEL=2"])
 _OPTIONS = (
     ssl.OP_NO_COMPRESSION
     | ssl.OP_NO_RENEGOTIATION
@@ -127,7 +126,7 @@ def _state(path: Path) -> tuple[int, ...] | str:
 
 def _context(files: TlsFiles, expected: tuple[CertificateIdentity, ...], *, server: bool) -> TlsContext:
     context = TlsContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = LOWEST
     context.set_ciphers(_CIPHERS)
     context.options |= _OPTIONS
     if server:

@@ -17,6 +17,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from dicomnode.logs import is_uid
 from dicomnode.network.association import Peer
 from dicomnode.network.find import status_of
+from dicomnode.network.statuses import PeerStatus, every_other, taken
 
 PUSH, PULL = UID("1.2.840.10008.5.1.4.34.6.1"), UID("1.2.840.10008.5.1.4.34.6.3")
 
@@ -26,12 +27,32 @@ NOT_UPDATABLE, WRONG_TRANSACTION, ALREADY_IN_PROGRESS, UNKNOWN = 0xC300, 0xC301,
 #: PS3.7 annex C.5.
 DUPLICATE_UID = 0x0111
 _NOT_SUPPORTED = 0x0122
-#: What no second attempt changes: of PS3.7 annex C the attribute, its value, the object, the class or the right; of the
-#: tables above a state that cannot follow (0xC303, 0xC309, 0xC310), or lacks something (0xC304).
-FOR_GOOD = frozenset({
-    0x0105, 0x0106, 0x0112, 0x0117, 0x0118, 0x0119, 0x0120, 0x0121, _NOT_SUPPORTED, 0x0124, 0x0211,
-    0xC303, 0xC304, 0xC309, 0xC310,
-})  # fmt: skip
+_OF_STATE = "PS3.4 tables CC.2.1-3, CC.2.6-2"
+#: Of the DIMSE-N services, those of a performed procedure step too (without the statuses of PS3.4 CC, which it lacks).
+STATUSES: tuple[PeerStatus, ...] = (
+    PeerStatus(0x0000, "done", "PS3.7 annex C.1", "success"),
+    *(
+        PeerStatus(status, "done, a general warning", "PS3.7 annex C.4", "warning")
+        for status in (0x0001, 0x0107, 0x0116)
+    ),
+    PeerStatus(0xB000, "done, with a warning of the service", "PS3.4 CC.2", "warning", last=0xBFFF),
+    PeerStatus(NOT_UPDATABLE, "the task may no longer be updated", _OF_STATE, "not ours"),
+    PeerStatus(WRONG_TRANSACTION, "the Transaction UID is not the claimant's", _OF_STATE, "not ours"),
+    PeerStatus(UNKNOWN, "no such task", _OF_STATE, "not ours"),
+    *(
+        PeerStatus(status, "attribute, value, object, class or right", "PS3.7 annex C.5", "permanent")
+        for status in (0x0105, 0x0106, 0x0112, 0x0117, 0x0118, 0x0119, 0x0120, 0x0121, _NOT_SUPPORTED, 0x0124, 0x0211)
+    ),
+    *(
+        PeerStatus(status, "a state that cannot follow, or lacks something", _OF_STATE, "permanent")
+        for status in (0xC303, 0xC304, 0xC309, 0xC310)
+    ),
+    every_other("passing"),
+)
+#: What no second attempt changes.
+FOR_GOOD = frozenset(one.status for one in STATUSES if one.taken_as == "permanent")
+#: The server's answers after which a task is no longer ours.
+NOT_OURS = frozenset(one.status for one in STATUSES if one.taken_as == "not ours")
 _CHANGE_STATE = 1  # Action Type ID
 _SYNTAXES: Final[list[str | UID]] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 
@@ -65,7 +86,7 @@ def contexts(*, may_create: bool) -> list[PresentationContext]:
 
 def is_good(status: int) -> bool:
     """Success, or a warning (which has been done too)."""
-    return status in (0x0000, 0x0001, 0x0107, 0x0116) or status >> 12 == 0xB
+    return taken(STATUSES, status) in ("success", "warning")
 
 
 # The worklist

@@ -3,19 +3,8 @@
 Order of a C-STORE: header from the bytes; file (temporary, fsync, rename, fsync of the directory); catalogue (commit);
 answer. 0x0000 is said only when all of it has happened. If this process is killed before the answer, the sender sends
 again, and `Catalog.record` calls it «same» or, if only the file had come about, «new».
-
-| status | when (PS3.4 table B.2-1, PS3.7 annex C) | bytes kept |
-|---|---|---|
-| 0x0000 | safe on disk and recorded, also when it was here before | spool |
-| 0x0000 | a result of ours comes back from where it was sent | no: it lies among the results |
-| 0xA700 out of resources | free space below the mark, disk or the catalogue failed; it is too large | no |
-| 0xA900 does not match SOP class | class or instance UID of dataset, request and context differ | quarantine |
-| 0xC000 cannot understand | the header cannot be parsed, or lacks a UID, or a UID is none | quarantine |
-| 0x0000 | another content has this SOP Instance UID, and a decision lets it take its place (`corrections`) | spool |
-| 0xC001 cannot understand | another content has this SOP Instance UID: the first stands until a decision | quarantine |
-
-The quarantine has an end (`reception.quarantine`). A UID is digits and dots of at most 64 characters; what is none is
-quoted nowhere.
+Which answer there is when, and where the bytes are kept: `ANSWERS`. The quarantine has an end (`reception.quarantine`).
+A UID is digits and dots of at most 64 characters; what is none is quoted nowhere.
 
 0xC001 is a failure on purpose: a success or a warning would let the sender delete a copy that is not in the study.
 """
@@ -34,6 +23,7 @@ from dicomnode.logs import is_uid
 from dicomnode.metrics import counters
 from dicomnode.network.commands import StoreAnswer, StoreRequest
 from dicomnode.network.file_meta import encode
+from dicomnode.network.statuses import OwnStatus
 from dicomnode.reception.corrections import replace_known
 from dicomnode.reception.header import HeaderError, InstanceHeader, InvalidUidError, parse
 from dicomnode.reception.quarantine import Quarantine
@@ -50,12 +40,43 @@ OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 UID_TAKEN = 0xC001
+_TABLE = "PS3.4 table B.2-1"
+ANSWERS: tuple[OwnStatus, ...] = (
+    OwnStatus(SUCCESS, "safe on disk and recorded, also when it was here before", _TABLE, "kept in the spool"),
+    OwnStatus(
+        SUCCESS, "a result of this node comes back from where it was sent", _TABLE, "not kept: it is among the results"
+    ),
+    OwnStatus(
+        SUCCESS,
+        "other content has this SOP Instance UID, and a decision lets it take its place",
+        _TABLE,
+        "kept in the spool; the former content is kept aside",
+    ),
+    OwnStatus(
+        OUT_OF_RESOURCES,
+        "free space is below the mark, the disk or the catalogue failed, or the object is too large",
+        _TABLE,
+        "not kept",
+    ),
+    OwnStatus(
+        DOES_NOT_MATCH, "class or instance UID of dataset, request and context differ", _TABLE, "kept in quarantine"
+    ),
+    OwnStatus(
+        CANNOT_UNDERSTAND, "the header cannot be parsed, or a UID is missing or invalid", _TABLE, "kept in quarantine"
+    ),
+    OwnStatus(
+        UID_TAKEN,
+        "other content has this SOP Instance UID: the first stands until a person decides",
+        _TABLE,
+        "kept in quarantine",
+    ),
+)
 #: How often the free space is looked at while an object comes in, bytes.
 _LOOK_EVERY = 64 << 20
 
 
 class Reception:
-    """One C-STORE: the module's table says which answer it gets."""
+    """One C-STORE: `ANSWERS` says which answer it gets."""
 
     def __init__(
         self,

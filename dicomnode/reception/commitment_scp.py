@@ -43,6 +43,7 @@ from dicomnode.network.commitment import (
     read_named,
 )
 from dicomnode.network.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from dicomnode.network.statuses import OwnStatus
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import OwedReport
 
@@ -51,6 +52,20 @@ log = logging.getLogger(__name__)
 NO_SUCH_OBJECT = 0x0112  # Failure Reason (0008,1197), PS3.3 C.14
 CLASS_INSTANCE_CONFLICT = 0x0119
 _NO_SUCH_ACTION = 0x0123  # PS3.7 annex C
+_GENERAL = "PS3.7 annex C.5"
+#: What an N-ACTION is answered with.
+ANSWERS: tuple[OwnStatus, ...] = (
+    OwnStatus(SUCCESS, "the request is taken on; the report follows", "PS3.4 J.3.2"),
+    OwnStatus(_NO_SUCH_ACTION, "an action type other than 1", _GENERAL),
+    OwnStatus(INVALID_ARGUMENT, "the request cannot be read, or names no object", _GENERAL),
+    OwnStatus(RESOURCE_LIMITATION, "more objects, or more reports under way, than this node looks after", _GENERAL),
+    OwnStatus(PROCESSING_FAILURE, "the catalogue failed", _GENERAL),
+)
+#: Failure Reasons (0008,1197) in the reports.
+REASONS: tuple[OwnStatus, ...] = (
+    OwnStatus(NO_SUCH_OBJECT, "the object is not held, or its file is missing or not whole", "PS3.3 C.14"),
+    OwnStatus(CLASS_INSTANCE_CONFLICT, "the object is held under another SOP class", "PS3.3 C.14"),
+)
 _ANSWER_SENT_S = 10.0
 #: Reports under way at once, of all requesters; it is refused in passing beyond.
 _MOST_REPORTS = 16

@@ -15,7 +15,7 @@ Root = Literal["patient", "study"]
 #: Find, move, get (PS3.4 C.6.1.3 and C.6.2.3).
 PATIENT_ROOT = tuple(UID(f"1.2.840.10008.5.1.4.1.2.1.{n}") for n in (1, 2, 3))
 STUDY_ROOT = tuple(UID(f"1.2.840.10008.5.1.4.1.2.2.{n}") for n in (1, 2, 3))
-_UNIQUE: dict[Level, str] = {
+UNIQUE: dict[Level, str] = {
     "PATIENT": "PatientID",
     "STUDY": "StudyInstanceUID",
     "SERIES": "SeriesInstanceUID",
@@ -43,7 +43,7 @@ def find(identifier: Dataset, root: Root, holdings: QueryHoldings, ae_title: str
     _require_bounds(identifier)
     keys = [e for e in identifier if e.keyword in _known(level)]
     asked = {e.keyword for e in keys}
-    unique = _UNIQUE[level]
+    unique = UNIQUE[level]
     for entity in _entities(identifier, level, holdings, asked):
         if entity.get(unique) is not None and matches(keys, entity):
             yield _answer(entity, keys, level, ae_title)
@@ -60,7 +60,7 @@ def retrieve(identifier: Dataset, root: Root, holdings: QueryHoldings) -> list[H
     _require_keys(identifier, root, level, upper_only=False)
     _require_bounds(identifier)
     patient = values(identifier, "PatientID")
-    series, instances = (set(values(identifier, _UNIQUE[below])) for below in ("SERIES", "IMAGE"))
+    series, instances = (set(values(identifier, UNIQUE[below])) for below in ("SERIES", "IMAGE"))
     found: list[Held] = []
     for study_uid, header in holdings.studies(values(identifier, "StudyInstanceUID")):
         if patient and values(header, "PatientID") != patient:
@@ -87,10 +87,10 @@ def _require_keys(identifier: Dataset, root: Root, level: Level, *, upper_only: 
     """PS3.4 C.4.1.2.1: one value of each unique key above the level; to retrieve, also of the level itself."""
     first = 0 if root == "patient" else 1
     for above in LEVELS[first : LEVELS.index(level)]:
-        if len(values(identifier, _UNIQUE[above])) != 1:
-            raise IdentifierError(f"{_UNIQUE[above]} needs one value at level {level}")
-    if not upper_only and not values(identifier, _UNIQUE[level]):
-        raise IdentifierError(f"{_UNIQUE[level]} needs a value to retrieve at level {level}")
+        if len(values(identifier, UNIQUE[above])) != 1:
+            raise IdentifierError(f"{UNIQUE[above]} needs one value at level {level}")
+    if not upper_only and not values(identifier, UNIQUE[level]):
+        raise IdentifierError(f"{UNIQUE[level]} needs a value to retrieve at level {level}")
 
 
 def _require_bounds(identifier: Dataset) -> None:
@@ -167,7 +167,7 @@ def _answer(entity: Dataset, keys: list[DataElement], level: Level, ae_title: st
         answer.SpecificCharacterSet = entity.SpecificCharacterSet
     for key in keys:
         answer[key.tag] = entity[key.tag] if key.tag in entity else DataElement(key.tag, key.VR, None)
-    unique = tag_for_keyword(_UNIQUE[level])
+    unique = tag_for_keyword(UNIQUE[level])
     assert unique is not None
     if unique in entity:
         answer[unique] = entity[unique]

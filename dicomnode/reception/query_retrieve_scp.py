@@ -1,15 +1,7 @@
 """Query/Retrieve as SCP (PS3.4 annex C): C-FIND, C-MOVE and C-GET on what the node holds, patient and study root.
 
 Only for callers that are configured for it: others are not offered its presentation contexts. C-MOVE goes to
-configured addresses only, so that nobody can have images sent to himself under another name.
-
-| status | when (PS3.4 tables C.4-1 to C.4-3) |
-|---|---|
-| 0xA700 | the catalogue does not answer; or more matches than `MOST_ANSWERS` |
-| 0xA801 | the move destination is not configured, or cannot be reached |
-| 0xA900 | the identifier has no level, or lacks the unique key of its own or of an upper level (C-MOVE: 0xC514) |
-| 0xC000 | anything else, such as an identifier that cannot be read (C-MOVE: 0xC514) |
-| 0xFE00 | cancelled |
+configured addresses only, so that nobody can have images sent to himself under another name. Statuses: `ANSWERS`.
 """
 
 import logging
@@ -34,6 +26,7 @@ from dicomnode.audit.messages import AuditPeer
 from dicomnode.errors import SpoolError
 from dicomnode.network.association import Peer, connect
 from dicomnode.network.scan import HeaderError, Walk
+from dicomnode.network.statuses import OwnStatus
 from dicomnode.reception import audited, query_model
 from dicomnode.reception.held_header import syntax_of
 from dicomnode.reception.holdings import Held, QueryHoldings
@@ -43,10 +36,27 @@ log = logging.getLogger(__name__)
 
 _PENDING, _CANCELLED = 0xFF00, 0xFE00
 _OUT_OF_RESOURCES, _DOES_NOT_MATCH, _UNABLE_TO_PROCESS = 0xA700, 0xA900, 0xC000
+_SUCCESS, _SOME_FAILED, _NO_DESTINATION, _MOVE_REFUSED = 0x0000, 0xB000, 0xA801, 0xC514
 _UNCOMPRESSED: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _MOST_CONTEXTS: Final = 128
 #: Of one query; then the caller hears that it was too many.
 MOST_ANSWERS: Final = 10_000
+_TABLES = "PS3.4 tables C.4-1 to C.4-3"
+ANSWERS: Final[tuple[OwnStatus, ...]] = (
+    OwnStatus(_PENDING, "a match (C-FIND), or sub-operations continue (C-MOVE, C-GET)", _TABLES),
+    OwnStatus(_SUCCESS, "the end", _TABLES),
+    OwnStatus(_SOME_FAILED, "some objects could not be sent (C-MOVE, C-GET)", _TABLES),
+    OwnStatus(_OUT_OF_RESOURCES, f"the catalogue does not answer, or more than {MOST_ANSWERS} matches", _TABLES),
+    OwnStatus(_NO_DESTINATION, "the move destination is not configured, or cannot be reached", _TABLES),
+    OwnStatus(
+        _DOES_NOT_MATCH,
+        "the identifier has no level, or lacks the unique key of its own or of an upper level (C-FIND, C-GET)",
+        _TABLES,
+    ),
+    OwnStatus(_UNABLE_TO_PROCESS, "anything else, such as an identifier that cannot be read (C-FIND, C-GET)", _TABLES),
+    OwnStatus(_MOVE_REFUSED, "as 0xA900 and 0xC000, of a C-MOVE", _TABLES),
+    OwnStatus(_CANCELLED, "cancelled by the requester", _TABLES),
+)
 #: Of an identifier, bytes and elements, nested ones included.
 _LONGEST_IDENTIFIER, _MOST_ELEMENTS = 1 << 20, 1000
 
@@ -232,6 +242,9 @@ def _can_be_encoded(answer: Dataset) -> bool:
 
 
 def _root(event: evt.Event) -> query_model.Root:
+    """Return the root of the context; whatever else has been accepted for storing, it answers no query."""
+    if event.context.abstract_syntax not in (*PATIENT_ROOT, *STUDY_ROOT):
+        raise IdentifierError("its SOP class is none of the patient and study root's")
     return "patient" if event.context.abstract_syntax in PATIENT_ROOT else "study"
 
 

@@ -26,8 +26,10 @@ from dicomnode.metrics import counters
 from dicomnode.network import commitment, contexts, tls
 from dicomnode.network.association import Peer
 from dicomnode.network.association_request import (
+    APPLICATION_CONTEXT_NOT_SUPPORTED,
     CALLED_AE_NOT_RECOGNISED,
     CALLING_AE_NOT_RECOGNISED,
+    PROTOCOL_VERSION_NOT_SUPPORTED,
     Rejection,
 )
 from dicomnode.network.commands import StoreRequest
@@ -54,7 +56,10 @@ _TEMPORARY_CONGESTION: Rejection = (2, 3, 1)
 _LOCAL_LIMIT_EXCEEDED: Rejection = (2, 3, 2)
 #: Connections of one address that may wait for their association, beside the number that may have one.
 _MORE_WAITING = 50
-_WHY = {
+#: Why an association is rejected, by what the caller hears.
+REJECTIONS: dict[Rejection, str] = {
+    APPLICATION_CONTEXT_NOT_SUPPORTED: "application context not supported",
+    PROTOCOL_VERSION_NOT_SUPPORTED: "protocol version not supported",
     CALLING_AE_NOT_RECOGNISED: "calling AE title or address not recognised",
     CALLED_AE_NOT_RECOGNISED: "called AE title not recognised",
     _TEMPORARY_CONGESTION: "too many associations a minute",
@@ -303,7 +308,7 @@ class Receiver:
             audited.refused(
                 _request(association).calling_ae_title,
                 association.requestor.address,
-                _WHY.get(rejection, "request against PS3.8"),
+                REJECTIONS.get(rejection, "request against PS3.8"),
             )
             association.acse.send_reject(*rejection)
             association.kill()

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Iterator, Sequence
 
 from pydicom.dataset import Dataset
-from pydicom.uid import RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from dicomnode.analysis.arrays import Labels
 from dicomnode.analysis.findings import Findings
@@ -36,9 +36,18 @@ def encode(headers: Sequence[Dataset], labels_in_source: Labels, findings: Findi
     Raises:
         ValueError: as `segmentation.encode`.
     """
+    # GDCM, which comes first, ends the whole process at frames of an odd number of pixels.
+    is_odd = labels_in_source[0].size % 2 == 1
     made = segmentation.encode(
-        headers, labels_in_source, findings, context, segmentation_type="LABELMAP", transfer_syntax_uid=RLELossless
+        headers,
+        labels_in_source,
+        findings,
+        context,
+        segmentation_type="LABELMAP",
+        transfer_syntax_uid=ExplicitVRLittleEndian if is_odd else RLELossless,
     )
+    if is_odd:
+        made.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     _rename(made)
     organization = uids.dimension_organization(str(made.SOPInstanceUID))
     made.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization

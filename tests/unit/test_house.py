@@ -60,8 +60,8 @@ def test_the_configuration_is_called_config() -> None:
 
 #: Who reads files with pydicom: the reader of headers, pixels, objects on their way, identities for the catalogue.
 READERS = {
-    "analysis/series/multiframe.py", "analysis/series/parts.py", "analysis/volume/decode.py", "network/association.py",
-    "network/find.py", "outbound/destinations/reports.py", "outbound/notify/sending.py",
+    "analysis/series/multiframe.py", "analysis/series/parts.py", "analysis/volume/decode.py", "conformance/sample.py",
+    "network/association.py", "network/find.py", "outbound/destinations/reports.py", "outbound/notify/sending.py",
     "outbound/procedure_steps/progress.py",
     "reception/query_retrieve_scp.py", "reception/rejection_notes.py", "store/catalog/audit.py",
     "store/differences.py", "store/patient_key.py", "store/sameness.py", "workflows/rejections.py",

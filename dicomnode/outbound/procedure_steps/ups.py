@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 _LIVE: tuple[JobState, ...] = (
     "queued", "running", "analysed", "refused", "failed", "delivered", "committed", "held", "cancelled",
 )  # fmt: skip
-#: The server's answers after which a task is no longer ours.
-_NOT_OURS = (ups.NOT_UPDATABLE, ups.WRONG_TRANSACTION, ups.UNKNOWN)
 _LATE = "its study did not arrive in time"
 
 
@@ -159,7 +157,7 @@ class UpsTick(ProcedureStepTick[UpsTable]):
         if ups.is_good(status):
             log.info("UPS task %s claimed", step.step_uid)
             return self._save(replace(step.now("in progress"), begun_at=self._now))
-        if status in _NOT_OURS:
+        if status in ups.NOT_OURS:
             return self._drop(step, status)
         return self._refused(step, "claim", status)
 
@@ -174,7 +172,7 @@ class UpsTick(ProcedureStepTick[UpsTable]):
         status = ups.update(self._association, self._peer, step.step_uid, step.transaction_uid, change)
         if ups.is_good(status):
             return self._save(replace(step, told=seen.text))
-        if status in _NOT_OURS:
+        if status in ups.NOT_OURS:
             return self._drop(step, status)
         log.warning("%s did not accept the progress of UPS task %s: 0x%04X", self._peer, step.step_uid, status)
         return self._save(replace(step, told=seen.text))  # the end matters more
@@ -201,7 +199,7 @@ class UpsTick(ProcedureStepTick[UpsTable]):
                 log.info("UPS task %s: %s", step.step_uid, state)
                 return self._save(step)
         still = replace(step, state="in progress", reason=None)
-        return self._drop(still, status) if status in _NOT_OURS else self._refused(still, state, status)
+        return self._drop(still, status) if status in ups.NOT_OURS else self._refused(still, state, status)
 
     def _drop(self, step: ProcedureStep, status: int) -> ProcedureStep:
         why = "it no longer exists there" if status == ups.UNKNOWN else "it was claimed or ended by someone else"

@@ -55,6 +55,29 @@ def test_a_private_class_is_taken_where_it_is_configured() -> None:
     assert [one.abstract_syntax for one in contexts.negotiable([PRIVATE], (PRIVATE,))] == [PRIVATE]
 
 
+BELOW_THE_ROOT = [
+    f"1.2.840.10008.5.1.4.1.1.{number}"
+    for number in ("200.4", "200.5", "200.6", "201.1.1", "201.2", "201.3", "201.4", "201.5", "201.6")
+]
+
+
+@pytest.mark.parametrize("sop_class", BELOW_THE_ROOT)
+def test_what_stores_nothing_is_no_storage_though_it_is_below_the_root(sop_class: str) -> None:
+    assert contexts.negotiable([sop_class]) == []
+    assert contexts.is_storage("1.2.840.10008.5.1.4.1.1.201.1")  # Inventory Storage
+    assert contexts.is_storage("1.2.840.10008.5.1.4.1.1.200.3")  # Protocol Approval Storage
+
+
+def test_every_class_that_is_taken_has_storage_in_its_name() -> None:
+    assert [one for one in contexts.storage_classes() if one.name and "Storage" not in one.name] == []
+    assert len(contexts.storage_classes()) > 190
+
+
+def test_a_query_of_the_standard_does_not_become_storage_by_configuration() -> None:
+    study_root = "1.2.840.10008.5.1.4.1.2.2.1"
+    assert contexts.negotiable([study_root], (study_root,)) == []
+
+
 def test_an_association_pays_for_what_it_asks_for() -> None:
     asked = [uid.CTImageStorage, uid.CTImageStorage, contexts.VERIFICATION]
     assert len(contexts.negotiable(asked)) == 2

@@ -24,6 +24,7 @@ from dicomnode.audit import trail
 from dicomnode.audit.journal import Refusals
 from dicomnode.audit.messages import AuditMessage, AuditSource
 from dicomnode.errors import SpoolError
+from dicomnode.network import contexts
 from dicomnode.network.association import Peer
 from dicomnode.network.contexts import VERIFICATION
 from dicomnode.reception import audited
@@ -104,6 +105,25 @@ def move(node: Node, destination: str, **keys: object) -> list[Dataset]:
     answers = [status for status, _ in association.send_c_move(identifier(**keys), destination, MOVE, msg_id=7)]
     association.release()
     return answers
+
+
+def test_a_query_in_a_context_for_storing_gets_no_answer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were a query below the root of the storage classes taken for one: pynetdicom has one handler for all models."""
+    monkeypatch.setattr(contexts, "_NOT_STORAGE", ())
+    inventory = "1.2.840.10008.5.1.4.1.1.201."
+    entity = ApplicationEntity("SCANNER")
+    for number in (2, 3, 4):
+        entity.add_requested_context(f"{inventory}{number}")
+    association = entity.associate("127.0.0.1", node.port, ae_title="NODE")
+    asked = identifier(StudyInstanceUID="1.2", PatientName="")
+    answers = [
+        [status.Status for status, _ in association.send_c_find(asked, f"{inventory}2")],
+        [status.Status for status, _ in association.send_c_move(asked, "PEER", f"{inventory}3")],
+        [status.Status for status, _ in association.send_c_get(asked, f"{inventory}4")],
+    ]
+    association.release()
+    assert answers == [[0xA900], [0xC514], [0xA900]]
+    assert node.stored == []
 
 
 def test_a_move_counts_what_the_destination_stored_and_names_who_asked(node: Node) -> None:
