@@ -69,7 +69,7 @@ class AttributeRow:
 
 
 @dataclass(frozen=True)
-class Contents:
+class ObjectContents:
     """All attributes of an object by module, those that it takes over from the images apart, and what is extra.
 
     `transfer_syntax`: in which it is written; `extended`: attributes of no module of its IOD (Standard Extended);
@@ -84,7 +84,7 @@ class Contents:
     private: tuple[str, ...]
 
 
-def contents(one: CreatedObject) -> Contents:
+def contents(one: CreatedObject) -> ObjectContents:
     """Return what an object holds."""
     full, least = complete(parts=one.has_parts), sparse()
     first = one.made(full)
@@ -104,7 +104,7 @@ def contents(one: CreatedObject) -> Contents:
     ordered = {name: tuple(modules[name]) for name in order if name in modules}
     private = tuple(str(element.tag) for element in first.iterall() if element.tag.is_private)
     extended = ordered.get("", ()) if is_composite else ()
-    return Contents(sop_class, first.file_meta.TransferSyntaxUID, ordered, carried, extended, private)
+    return ObjectContents(sop_class, first.file_meta.TransferSyntaxUID, ordered, carried, extended, private)
 
 
 def _walked(dataset: Dataset) -> dict[Path, Seen]:

@@ -32,14 +32,12 @@ _BESIDE_DICOM: Final = (
     "no storage commitment and no rejection note; a later report replaces what it had."
 )
 _FHIR: Final = (
-    'FHIR R4 (`kind = "fhir"`): one transaction with DiagnosticReport, Observations, Device and, where wanted, the '
+    "FHIR R4 (destinations of kind `fhir`): one transaction with DiagnosticReport, Observations, Device and, where wanted, the "
     "PDF. Patient, order and study are named by identifiers: Patient ID with the system of its issuer, Accession "
     "Number, placer and filler number, Study Instance UID; the report by the SOP Instance UID of its structured "
     "report. Basic or bearer authentication. Search and other interactions: none but the capabilities."
 )
-_HL7: Final = (
-    'HL7 version 2.5.1 (`kind = "hl7"`): ORU^R01 over MLLP, original acknowledgement mode, UTF-8, with or without TLS.'
-)
+_HL7: Final = "HL7 version 2.5.1 (destinations of kind `hl7`): ORU^R01 over MLLP, original acknowledgement mode, UTF-8, with or without TLS."
 _FLOW: Final = """```
  modality / PACS ── C-STORE ─▶ RECEIVER ─▶ spool ─▶ analysis ─▶ SENDER ── C-STORE, STOW-RS ─▶ PACS
                     C-FIND/MOVE/GET ▲                  ▲   │                N-ACTION commitment ─▶
@@ -178,9 +176,9 @@ def interoperability(offered: Sequence[Service]) -> DocumentSection:
         "the connection. Basic or bearer authentication. No origin server."
     )
     columns = ("Answer", "Source", "Taken as")
-    stow_table = DocumentTable("stow", columns, stow.HANDLING)
-    fhir_table = DocumentTable("fhir", columns, fhir.HANDLING)
-    hl7_table = DocumentTable("hl7", columns, mllp.HANDLING)
+    stow_table = DocumentTable("STOW-RS answers", columns, stow.HANDLING)
+    fhir_table = DocumentTable("FHIR answers", columns, fhir.HANDLING)
+    hl7_table = DocumentTable("HL7 answers", columns, mllp.HANDLING)
     cross = (
         "An object that comes again under its SOP Instance UID is compared in content, not in bytes: the same content "
         "is success and changes nothing; other content is refused until a person decides. Results that come back are "

@@ -8,7 +8,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from dicomnode.conformance import attributes, sample, trees
-from dicomnode.conformance.attributes import AttributeRow, Contents
+from dicomnode.conformance.attributes import AttributeRow, ObjectContents
 from dicomnode.conformance.created import CREATED, CreatedObject
 from dicomnode.conformance.document import DocumentSection, DocumentTable, bullets
 from dicomnode.conformance.network_tables import name_of
@@ -30,17 +30,17 @@ _LEGEND: Final = bullets(
 )
 
 
-def all_contents() -> list[tuple[CreatedObject, Contents]]:
+def all_contents() -> list[tuple[CreatedObject, ObjectContents]]:
     """Return every object with what it holds."""
     return [(one, attributes.contents(one)) for one in CREATED]
 
 
-def sent(objects: Sequence[tuple[CreatedObject, Contents]]) -> list[tuple[UID, UID]]:
+def sent(objects: Sequence[tuple[CreatedObject, ObjectContents]]) -> list[tuple[UID, UID]]:
     """Return SOP class and transfer syntax of the composite objects."""
     return [(UID(held.sop_class), held.transfer_syntax) for one, held in objects if one.kind is not None]
 
 
-def created_table(objects: Sequence[tuple[CreatedObject, Contents]]) -> DocumentTable:
+def created_table(objects: Sequence[tuple[CreatedObject, ObjectContents]]) -> DocumentTable:
     """Return the objects by name, SOP class and occasion."""
     rows = []
     for one, held in objects:
@@ -49,7 +49,7 @@ def created_table(objects: Sequence[tuple[CreatedObject, Contents]]) -> Document
     return DocumentTable("created", ("Object", "SOP class", "UID", "Series Number, label", "When"), tuple(rows))
 
 
-def iods(objects: Sequence[tuple[CreatedObject, Contents]]) -> DocumentSection:
+def iods(objects: Sequence[tuple[CreatedObject, ObjectContents]]) -> DocumentSection:
     """Return annex A.A."""
     shared = _shared(objects)
     text = (
@@ -69,13 +69,13 @@ def iods(objects: Sequence[tuple[CreatedObject, Contents]]) -> DocumentSection:
     return DocumentSection("A.A", "Information object definitions", (_LEGEND, created_table(objects)), tuple(sections))
 
 
-def _shared(objects: Sequence[tuple[CreatedObject, Contents]]) -> list[AttributeRow]:
+def _shared(objects: Sequence[tuple[CreatedObject, ObjectContents]]) -> list[AttributeRow]:
     """Return what of patient and study all composite objects have alike."""
     composite = [held.carried for one, held in objects if one.kind is not None]
     return [row for row in composite[0] if all(row in other for other in composite)]
 
 
-def _extra(one: CreatedObject, held: Contents) -> str:
+def _extra(one: CreatedObject, held: ObjectContents) -> str:
     if one.kind is None:
         return f"SOP class {name_of(held.sop_class)}."
     extended = ", ".join(row.name for row in held.extended) or "none"
