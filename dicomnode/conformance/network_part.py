@@ -34,8 +34,8 @@ _BESIDE_DICOM: Final = (
 _FHIR: Final = (
     "FHIR R4 (destinations of kind `fhir`): one transaction with DiagnosticReport, Observations, Device and, where "
     "wanted, the PDF. Patient, order and study are named by identifiers: Patient ID with the system of its issuer, "
-    "Accession Number, placer and filler number, Study Instance UID; the report by the SOP Instance UID of its structured "
-    "report. Basic or bearer authentication. Search and other interactions: none but the capabilities."
+    "Accession Number, placer and filler number, Study Instance UID; the report by the SOP Instance UID of its "
+    "structured report. Basic or bearer authentication. Search and other interactions: none but the capabilities."
 )
 _HL7: Final = (
     "HL7 version 2.5.1 (destinations of kind `hl7`): ORU^R01 over MLLP, original acknowledgement mode, UTF-8, with "
