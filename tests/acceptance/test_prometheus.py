@@ -135,7 +135,7 @@ def test_an_alert_fires_while_the_pacs_is_away_and_ends_when_it_is_back(
         until("the alert ends", lambda: prometheus.alerts().isdisjoint({f"{AWAY} pacs"}), 120)
         assert running.jobs()[study_uid("away")] == "refused"
         (row,) = json.loads(running.cli("jobs", "list", "--json", "--state", "refused").stdout)
-        assert row["delivered"] == "1/1"
+        assert row["delivered"] == "2/2"
         # What a patient's images say stands in no figure.
         page = httpx.get(f"http://127.0.0.1:{monitoring}/metrics").text
         assert study_uid("away") not in page
