@@ -123,7 +123,8 @@ def test_a_table_of_other_patients_is_an_external_validation(bundle: Bundle, tmp
     table = public_table(tmp_path / "features.csv", seed=8)
     roles = ["--time", "Survival.time", "--time-unit", "days", "--event", "deadstatus.event"]
     registry = tmp_path / "registry"
-    more = ["--columns", str(tmp_path / "columns.toml"), "--site", "Leeds", "--out", str(registry)]
+    of = ["--disease", DISEASE, "--source", "a table", "--site", "Leeds", "--period", "2011 to 2013"]
+    more = ["--columns", str(tmp_path / "columns.toml"), *of, "--out", str(registry)]
     done = CliRunner().invoke(commands.app, ["import", str(table), *roles, *more])
     assert done.exit_code == 0, done.output
     of = ["--registry", str(registry), "--outcomes", str(registry / "outcomes.csv"), "--out", str(tmp_path / "look")]
