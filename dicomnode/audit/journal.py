@@ -147,12 +147,19 @@ def _read(lines: Iterable[bytes]) -> Iterator[Noted]:
 
 
 class Draining:
-    """A thread that drains a journal every `every_s` seconds, from its start until `stop`."""
+    """A thread that brings what was noted into the database, every few seconds, from its start until `stop`."""
 
-    def __init__(self, drain: Callable[[], object], every_s: float = 1.0) -> None:
-        self._drain, self._every_s = drain, every_s
+    def __init__(
+        self,
+        drain: Callable[[], object],
+        every_s: float = 1.0,
+        what: str = "audit events",
+        level: int = logging.WARNING,
+    ) -> None:
+        """Begin: `drain` is called every `every_s` seconds; that it failed is logged at `level`, as of `what`."""
+        self._drain, self._every_s, self._what, self._level = drain, every_s, what, level
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="audit-journal", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=what, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -169,7 +176,7 @@ class Draining:
         try:
             self._drain()
         except Exception as error:  # noqa: BLE001  (what is noted stays noted, and the next time may be better)
-            log.warning("audit events wait for the database: %s", type(error).__name__)
+            log.log(self._level, "%s wait for the database: %s", self._what, type(error).__name__)
 
 
 class Refusals:

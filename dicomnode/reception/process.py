@@ -57,7 +57,7 @@ def run_receiver(
         _recover(spool, catalog)
         receiver = Receiver(settings, spool, catalog)
         with ExitStack() as held:
-            held.callback(refusals.Flushing(catalog.note_refusals).stop)
+            held.callback(refusals.flushing(catalog.note_refusals).stop)
             if settings.share_port:
                 held.enter_context(shared_port(receiver, settings, state, opened or {}))
             else:

@@ -8,10 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from dicomnode.errors import SpoolError
+from dicomnode.audit.journal import Draining
 from dicomnode.store.catalog.alerts import RefusalCount
-
-log = logging.getLogger(__name__)
 
 _FLUSH_S = 2.0
 _MOST_REASONS = 30
@@ -56,27 +54,6 @@ class RefusalCounts:
 counts = RefusalCounts()
 
 
-class Flushing:
-    """A thread that flushes the counts every few seconds, from its start until `stop`."""
-
-    def __init__(self, keep: Callable[[Sequence[RefusalCount], float], None]) -> None:
-        self._keep = keep
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="refusals", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Flush once more, and end."""
-        self._stop.set()
-        self._thread.join()
-        self._try()
-
-    def _run(self) -> None:
-        while not self._stop.wait(_FLUSH_S):
-            self._try()
-
-    def _try(self) -> None:
-        try:
-            counts.flush(self._keep)
-        except SpoolError as error:
-            log.debug("refused associations wait for the database: %s", error)
+def flushing(keep: Callable[[Sequence[RefusalCount], float], None]) -> Draining:
+    """Flush the counts every few seconds from now on, until `stop`."""
+    return Draining(lambda: counts.flush(keep), _FLUSH_S, "refused associations", logging.DEBUG)

@@ -9,9 +9,9 @@ from dicomnode.config import FhirDestinationTable, PartName
 from dicomnode.errors import PeerRejectedError
 from dicomnode.network import fhir as client
 from dicomnode.network.association import Sent
-from dicomnode.outbound.destinations.reports import message_of
+from dicomnode.outbound.destinations.reports import send_each
 from dicomnode.report.outward import fhir
-from dicomnode.report.outward.identity import UnaddressedError
+from dicomnode.report.outward.message import ReportMessage
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,12 @@ class FhirDestination:
             PeerError: a failure in passing.
             PeerRejectedError: a refusal for good, or no result.
         """
-        sent = []
-        for path in paths:
-            message = message_of(path, self.parts)
-            try:
-                transaction, entries = fhir.transaction(message, self.patient_systems)
-            except UnaddressedError as error:
-                raise PeerRejectedError(f"{self}: {error}") from None
+
+        def submit(message: ReportMessage) -> None:
+            transaction, entries = fhir.transaction(message, self.patient_systems)
             client.submit(self.server, transaction, entries)
-            sent.append(Sent(message.document_uid, 0, "stored"))
-            if on_result is not None:
-                on_result(path, sent[-1])
-        return sent
+
+        return send_each(self, paths, self.parts, submit, on_result)
 
     def request_commitment(self, _transaction_uid: str, _objects: Sequence[tuple[str, str]]) -> NoReturn:
         """FHIR has no such request."""

@@ -9,9 +9,9 @@ from dicomnode.config import Hl7DestinationTable, PartName
 from dicomnode.errors import PeerRejectedError
 from dicomnode.network import mllp
 from dicomnode.network.association import Sent
-from dicomnode.outbound.destinations.reports import message_of
+from dicomnode.outbound.destinations.reports import send_each
 from dicomnode.report.outward import hl7
-from dicomnode.report.outward.identity import UnaddressedError
+from dicomnode.report.outward.message import ReportMessage
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,12 @@ class Hl7Destination:
             PeerError: a failure in passing.
             PeerRejectedError: a refusal for good, or no result.
         """
-        sent = []
-        for path in paths:
-            message = message_of(path, self.parts)
-            try:
-                content, number = hl7.encode(message, self.addressing)
-            except UnaddressedError as error:
-                raise PeerRejectedError(f"{self}: {error}") from None
+
+        def exchange(message: ReportMessage) -> None:
+            content, number = hl7.encode(message, self.addressing)
             mllp.exchange(self.server, content, number)
-            sent.append(Sent(message.document_uid, 0, "stored"))
-            if on_result is not None:
-                on_result(path, sent[-1])
-        return sent
+
+        return send_each(self, paths, self.parts, exchange, on_result)
 
     def request_commitment(self, _transaction_uid: str, _objects: Sequence[tuple[str, str]]) -> NoReturn:
         """HL7 has no such request."""

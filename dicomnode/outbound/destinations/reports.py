@@ -4,7 +4,7 @@ A delivery to such a destination names the measurements, or the refusal; the res
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from dicomnode import logs
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import PartName
 from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.network.association import Sent
 from dicomnode.report import uids
 from dicomnode.report.context import MEASUREMENTS, REFUSAL, RISK, Kind
 from dicomnode.report.outward.identity import UnaddressedError
@@ -51,6 +52,39 @@ def message_of(path: Path, parts: Collection[PartName]) -> ReportMessage:
         logs.log_unexpected(log, error, "%s cannot be read back", path.name)
         text = f"cannot send {path.name}: not readable ({type(error).__name__}): retry the study"
         raise PeerRejectedError(text) from None
+
+
+def send_each(
+    to: object,
+    paths: Sequence[Path],
+    parts: Collection[PartName],
+    send: Callable[[ReportMessage], None],
+    on_result: Callable[[Path, Sent], None] | None,
+) -> list[Sent]:
+    """Send the results whose measurements, or refusals, these files are, one by one, as `Destination.send` does.
+
+    Args:
+        to: the destination, as messages name it.
+        paths: of the files.
+        parts: which the destination takes.
+        send: sends one.
+        on_result: is told of each.
+
+    Raises:
+        PeerError: a failure in passing.
+        PeerRejectedError: a refusal for good, or no result.
+    """
+    sent = []
+    for path in paths:
+        message = message_of(path, parts)
+        try:
+            send(message)
+        except UnaddressedError as error:
+            raise PeerRejectedError(f"{to}: {error}") from None
+        sent.append(Sent(message.document_uid, 0, "stored"))
+        if on_result is not None:
+            on_result(path, sent[-1])
+    return sent
 
 
 def _composed(path: Path, kind: Kind, parts: Collection[PartName]) -> ReportMessage:
