@@ -137,6 +137,7 @@ def test_serve_says_so_before_it_runs(
     for name in ("start", "listen", "tells_before"):
         monkeypatch.setattr(child.Child, name, lambda *_, **_k: None)
     monkeypatch.setattr("dicomnode.logs.configure", lambda *_: None)
+    monkeypatch.setattr("dicomnode.network.early.open_ports", lambda _: [])
     with caplog.at_level(logging.WARNING):
         CliRunner().invoke(app, ["serve", "--config", str(open_node)])
     assert [text.partition(":")[0] for text in told] == [
