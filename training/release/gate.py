@@ -8,7 +8,6 @@ node's (`training.evaluation.bar`): those that a run asks for are not looked at.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +25,11 @@ from training.models.arm import Data, Rows
 from training.models.stacking import risk_names
 from training.progress_type import ProgressCallback
 from training.release import checks as checks_of
-from training.release import judged, node_predictions, verdict
+from training.release import judged, node_predictions
+from training.release.conclusion import conclude
 from training.release.judged import JudgedRisks
 from training.release.promotion import bundle_of, not_yet
 from training.release.verdict import GateCheck, GateVerdict
-from training.report import report
 from training.run.run import read_data
 from training.run.settings import from_dict
 
@@ -96,20 +95,7 @@ def compare(run: Path, current: Path | None, progress: ProgressCallback, weights
             checks += [checks_of.same_use(bundle, before), *_beside(made, bundle, before, other, bar, years)]
     except BundleError as error:
         checks.append(GateCheck("bundle", False, str(error)))
-    found = GateVerdict(
-        passed=all(check.passed for check in checks),
-        checks=tuple(checks),
-        bundle_sha256=bundle_sha256,
-        current_sha256="" if before is None else before.sha256,
-        made_at=datetime.now(UTC).isoformat(),  # to the microsecond: each comparison is a consent of its own
-        bar=bar.model_dump(),
-        departures=bar.departures,
-        judged_on=judged_on,
-    )
-    verdict.write(run, found)
-    if (run / "report.html").is_file():
-        report.write(run)
-    return found
+    return conclude(run, checks, bundle_sha256, before, bar, judged_on)
 
 
 def _read(run: Path) -> _JudgedRun:

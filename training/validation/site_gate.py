@@ -8,7 +8,6 @@ serves. Patients that it was trained on would flatter it, and are left out.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,9 @@ from training.evaluation.bar import GateBar
 from training.models.arm import Data
 from training.progress_type import ProgressCallback
 from training.release import checks as checks_of
-from training.release import verdict
+from training.release.conclusion import conclude
 from training.release.promotion import bundle_of, not_yet
 from training.release.verdict import GateCheck, GateVerdict
-from training.report import report
 from training.report.validation_facts import NAME
 from training.validation import calibrate, needs, served
 from training.validation import site as sites
@@ -99,20 +97,7 @@ def compare(folder: Path, current: Path | None, progress: ProgressCallback, weig
             checks += _beside(made, risk, rows, risks, judged_on, bar, years)
     except BundleError as error:
         checks.append(GateCheck("bundle", False, str(error)))
-    found = GateVerdict(
-        passed=all(check.passed for check in checks),
-        checks=tuple(checks),
-        bundle_sha256=sha256,
-        current_sha256="" if before is None else before.sha256,
-        made_at=datetime.now(UTC).isoformat(),
-        bar=bar.model_dump(),
-        departures=bar.departures,
-        judged_on=judged_on,
-    )
-    verdict.write(folder, found)
-    if (folder / "report.html").is_file():
-        report.write(folder)
-    return found
+    return conclude(folder, checks, sha256, before, bar, judged_on)
 
 
 def _facts(folder: Path) -> dict[str, Any]:
