@@ -160,7 +160,8 @@ def test_killed_in_mid_study_nothing_acknowledged_is_lost(
     program = peer("storescu", "dcmtk")
     arguments = ["-v", "-aec", "NODE", "127.0.0.1", str(node.port), *slices]
     spool = node.folder / "spool"
-    sending = dcmtk(program, *arguments, quick=False)  # so that the kill comes in mid-study, whatever else goes on
+    # Slowly, and all of it three times, so that the kill comes before the release whatever else goes on.
+    sending = dcmtk(program, *arguments, *slices, *slices, quick=False)
     # A file stands there before it is recorded; the next file comes only after the answer to the one before.
     until("more files stored", lambda: len(list((spool / "studies").rglob("*.dcm"))) > after, 10)
     node.stop(signal.SIGKILL)
@@ -170,7 +171,7 @@ def test_killed_in_mid_study_nothing_acknowledged_is_lost(
     before = node.catalog()
     (study,) = before.studies(10)
     assert after <= acknowledged + 1
-    assert acknowledged <= len(before.instances(study.study_uid))
+    assert min(acknowledged, len(slices)) <= len(before.instances(study.study_uid))
     before.close()
 
     node.process = node.start()

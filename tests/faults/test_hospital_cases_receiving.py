@@ -25,7 +25,7 @@ from dicomnode.store.records import Instance
 from dicomnode.store.spool import Spool
 from tests.helpers.certificates import Authority, toml
 from tests.helpers.ports import free_port
-from tests.helpers.receiving import Receiving
+from tests.helpers.receiving import IDLE_THREADS, Receiving
 from tests.helpers.scanners import associated, ct, rejection, store_bytes
 from tests.helpers.waiting import until
 
@@ -208,11 +208,11 @@ def test_case_07_more_associations_than_configured_are_refused_cleanly(node: Rec
 
 def test_case_08_port_probes_leave_no_trace(node: Receiving, peer: Peer) -> None:
     node.echo_s(peer("echoscu", "dcmtk"))
-    until("the threads gone", lambda: node.threads() <= 3, 10)
+    until("the threads gone", lambda: node.threads() <= IDLE_THREADS, 10)
     descriptors, lines = node.descriptors(), len(node.log().splitlines())
     for _ in range(300):
         node.connect().close()
-    until("the threads gone", lambda: node.threads() <= 3 and node.descriptors() <= descriptors, 10)
+    until("the threads gone", lambda: node.threads() <= IDLE_THREADS and node.descriptors() <= descriptors, 10)
     assert len(node.log().splitlines()) == lines
 
 
@@ -229,7 +229,7 @@ def test_case_09_silent_clients_do_not_block_the_tls_port(tmp_path: Path, peer: 
     silent = []
     try:
         subprocess.run(command, check=True, timeout=240)
-        until("the threads gone", lambda: node.threads() <= 3, 10)
+        until("the threads gone", lambda: node.threads() <= IDLE_THREADS, 10)
         descriptors = node.descriptors()
         for number in range(300):
             silent.append(socket.create_connection(("127.0.0.1", port), timeout=60))
@@ -240,7 +240,7 @@ def test_case_09_silent_clients_do_not_block_the_tls_port(tmp_path: Path, peer: 
         assert time.monotonic() - start < 5
         for one in silent:
             one.close()
-        until("the threads gone", lambda: node.threads() <= 3 and node.descriptors() <= descriptors, 20)
+        until("the threads gone", lambda: node.threads() <= IDLE_THREADS and node.descriptors() <= descriptors, 20)
     finally:
         for one in silent:
             one.close()

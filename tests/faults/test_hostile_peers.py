@@ -17,7 +17,7 @@ from pynetdicom.dsutils import encode
 
 from dicomnode.network.contexts import STORAGE_COMMITMENT, VERIFICATION
 from tests.helpers import raw_peer as raw
-from tests.helpers.receiving import Receiving
+from tests.helpers.receiving import IDLE_THREADS, Receiving
 from tests.helpers.scanners import associated, ct
 from tests.helpers.waiting import until
 
@@ -62,7 +62,7 @@ class Clocks:
 @contextmanager
 def unharmed(node: Receiving) -> Iterator[None]:
     """Every echo is answered within a second all the while; afterwards everything is where it was."""
-    until("quiet", lambda: node.threads() <= 4, 10)
+    until("quiet", lambda: node.threads() <= IDLE_THREADS, 10)
     memory, descriptors = node.memory(), node.descriptors()
     over, echoes = threading.Event(), list[Clocks]()
 
@@ -82,7 +82,7 @@ def unharmed(node: Receiving) -> Iterator[None]:
     assert echoes
     assert [one for one in echoes if one.is_late] == []
     assert node.memory() - memory < _MOST_MEMORY
-    until("the threads gone", lambda: node.threads() <= 4, 20)
+    until("the threads gone", lambda: node.threads() <= IDLE_THREADS, 20)
     until("the descriptors closed", lambda: node.descriptors() <= descriptors + 1, 10)
     assert not list((node.config.storage.spool / "incoming").iterdir())
     assert "Traceback" not in node.log()

@@ -22,7 +22,7 @@ from dicomnode.reception.receiver import Receiver, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
 from tests.helpers.ports import free_port
-from tests.helpers.receiving import Receiving
+from tests.helpers.receiving import IDLE_THREADS, Receiving
 from tests.helpers.running import ROOT
 from tests.helpers.scanners import associated, ct
 from tests.helpers.waiting import until
@@ -154,12 +154,12 @@ def test_memory_is_flat_over_many_associations(node: Receiving) -> None:
         done += count
 
     many(max(ASSOCIATIONS // 4, 100))
-    until("the threads gone", lambda: node.threads() <= 4, 10)
+    until("the threads gone", lambda: node.threads() <= IDLE_THREADS, 10)
     before, descriptors = node.memory(), node.descriptors()
     start = time.monotonic()
     many(ASSOCIATIONS)
     seconds = time.monotonic() - start
-    until("the threads gone", lambda: node.threads() <= 4, 10)
+    until("the threads gone", lambda: node.threads() <= IDLE_THREADS, 10)
     growth = node.memory() - before
     print(f"{ASSOCIATIONS} associations in {seconds:.0f} s: {before / 1e6:.1f} MB, {growth / 1e6:+.2f} MB")
     assert growth < 4_000_000

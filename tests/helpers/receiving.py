@@ -1,5 +1,6 @@
 """Receiving processes as `serve` starts them, in a folder of their own, for tests over the real network."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -15,6 +16,9 @@ from dicomnode.store.records import Instance
 from tests.helpers.ports import free_port
 from tests.helpers.running import ROOT
 from tests.helpers.waiting import until
+
+#: Of a process that serves nobody: the main one, the one that accepts, the refusals, and now and then that of the log.
+IDLE_THREADS = 4
 
 
 class Receiving:
@@ -39,7 +43,13 @@ class Receiving:
         """One process more."""
         with (self.folder / "receiver.log").open("ab") as log:
             process = subprocess.Popen(
-                self._command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._command,
+                cwd=ROOT,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # its threads are as many as the machine has cores
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self.processes.append(process)
 
