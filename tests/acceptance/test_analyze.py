@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
 
+from dicomnode.conformance import findings_schema
 from dicomnode.report.wording import plain
 from tests.helpers.running import dicomnode
 
@@ -26,6 +28,7 @@ def tiny(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_writes_what_it_promises(tiny: Path) -> None:
     assert {p.name for p in tiny.iterdir()} == FILES
     found = json.loads((tiny / "findings.json").read_text("utf-8"))
+    jsonschema.validate(found, findings_schema.build())
     assert found["status"] == "analysed"
     assert found["series"]["slices"] == 79
     assert found["series"]["spacing_mm"] == pytest.approx([3.98734, 4.171872, 4.171872], rel=1e-4)
