@@ -16,6 +16,7 @@ from dicomnode.audit.messages import os_user
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
 from dicomnode.operations.audited import note_command
+from dicomnode.operations.jobs import open_catalog
 from dicomnode.reception.corrections import put_away
 from dicomnode.reception.spooled import read_instance
 from dicomnode.store.catalog.catalog import Catalog
@@ -56,7 +57,7 @@ def held(config: Config, study_uid: str, sop_instance_uid: str | None) -> list[H
     Raises:
         UsageError: there is none, or the study is not known.
     """
-    with closing(_open(config)) as catalog:
+    with closing(open_catalog(config)) as catalog:
         area = Replaced(Spool(config.storage.spool))
         latest: dict[str, Conflict] = {}
         for conflict in _conflicts(catalog, study_uid, sop_instance_uid):
@@ -90,7 +91,7 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
             "the quarantine no longer holds these objects (storage.quarantine_gb): send them again, then accept them"
         )
     now = time.time()
-    with closing(_open(config)) as catalog:
+    with closing(open_catalog(config)) as catalog:
         spool = Spool(config.storage.spool)
         note_command(config, "jobs accept", {"objects": str(len(usable))}, study_uid)
         area = Replaced(spool)
@@ -142,7 +143,7 @@ def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
         UsageError: nothing lies there.
     """
     now = time.time()
-    with closing(_open(config)) as catalog:
+    with closing(open_catalog(config)) as catalog:
         found = _conflicts(catalog, study_uid, sop_instance_uid)
         note_command(config, "jobs reject", {"objects": str(len(found))}, study_uid)
         catalog.reject_conflicts(found, os_user(), now=now)
@@ -166,7 +167,7 @@ def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: 
     if because not in REASONS:
         raise UsageError(f"{because!r} is no reason; reasons: {', '.join(REASONS)}")
     now = time.time()
-    with closing(_open(config)) as catalog:
+    with closing(open_catalog(config)) as catalog:
         there = [i for i in catalog.instances(study_uid) if sop_instance_uid in (None, i.sop_instance_uid)]
         if not there:
             raise UsageError("the node holds no such object of this study; see `dicomnode jobs list`")
@@ -198,9 +199,3 @@ def _conflicts(catalog: Catalog, study_uid: str, sop_instance_uid: str | None) -
     if not found:
         raise UsageError("no object of this study waits in quarantine with other content")
     return found
-
-
-def _open(config: Config) -> Catalog:
-    if not config.storage.database_url and not config.storage.state.is_dir():
-        raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
-    return Catalog.open(config.catalog_url, config.storage.state)

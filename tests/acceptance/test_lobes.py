@@ -13,9 +13,8 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
+from dicomnode.analysis.arrays import LEFT, LOBES, RIGHT, Labels, Volume
 from dicomnode.analysis.findings import Findings, SegmenterFamily
-from dicomnode.analysis.lungs.regions import LOBES
 from dicomnode.analysis.phantom import phantom
 from dicomnode.analysis.pipeline import Analysis, Method, analyse
 from dicomnode.results import encode

@@ -15,6 +15,10 @@ SELDOM = ("httpx", "psycopg", "rich", "apscheduler", "alembic")
     [
         ("dicomnode.service.processes", HEAVY + SELDOM),  # the receiving process
         ("dicomnode.service.supervisor", tuple(m for m in HEAVY if m != "dbos")),  # the supervisor
+        (  # a worker, which has its analyst analyse, until its first study is encoded
+            "dicomnode.workflows.runtime, dicomnode.workflows.worker, dicomnode.workflows.analyst",
+            (*(m for m in HEAVY if m != "dbos"), "matplotlib"),
+        ),
         ("dicomnode.service.child", (*HEAVY, *SELDOM, "pydicom", "pydantic")),  # `serve` until it has its receiver
         ("dicomnode.cli", (*HEAVY, "pydicom", "pynetdicom", "sqlalchemy")),  # `dicomnode --help`
     ],
