@@ -18,7 +18,6 @@ from rich.table import Table
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.series.selection import find_files
 from dicomnode.config import USUAL_OBJECTS, Config, DicomDestinationTable, load
-from dicomnode.demo import study as demo_study
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
 from dicomnode.network import association
@@ -176,6 +175,8 @@ def _drive(
 ) -> list[Outcome]:
     if files is None:
         task = bars.add_task("making a synthetic chest CT", total=None, note="")
+        from dicomnode.demo import study as demo_study  # noqa: PLC0415  (a second that who gives a folder need not wait)
+
         files = demo_study.write(out / "study")
         bars.update(task, total=1, completed=1, note=f"{len(files)} images")
     if not files:
