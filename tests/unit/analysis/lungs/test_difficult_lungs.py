@@ -13,7 +13,7 @@ from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.phantom.phantom import Disease, chest
 
 pytestmark = pytest.mark.slow
-SHAPE, SPACING_MM = (100, 150, 150), (3.0, 2.4, 2.4)
+SHAPE, SPACING_MM = (120, 200, 200), (2.5, 1.8, 1.8)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def test_bowel_gas_and_a_chest_drain() -> None:
     assert min(dice(labels, s.truth)) > 0.98
 
 
-@pytest.mark.parametrize(("columns", "severity"), [(26, "warning"), (41, "error")])
+@pytest.mark.parametrize(("columns", "severity"), [(35, "warning"), (55, "error")])
 def test_lungs_cut_by_a_narrow_image(columns: int, severity: str) -> None:
     s = scene(0.3).part(slice(None), slice(None), slice(columns, -columns))
     labels = ClassicalSegmenter()(s.volume)
@@ -161,7 +161,7 @@ def test_lungs_cut_by_a_round_field_of_view(radius_mm: float, severity: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("box", "code"), [(slice(0, 71), "cut-off-apex"), (slice(38, None), "cut-off-base")], ids=["apices", "bases"]
+    ("box", "code"), [(slice(0, 85), "cut-off-apex"), (slice(45, None), "cut-off-base")], ids=["apices", "bases"]
 )
 def test_lungs_cut_at_an_end_are_segmented_and_stop_the_risk(box: slice, code: str) -> None:
     s = scene(0.3).part(box)
