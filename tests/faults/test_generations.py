@@ -31,7 +31,7 @@ def station(tmp_path: Path, pacs: Pacs) -> Iterator[Station]:
 
 @pytest.fixture
 def files(data: Path, tmp_path: Path) -> list[Path]:
-    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a", every=4)
+    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a")
 
 
 def test_case_01_a_late_slice_opens_a_new_generation_that_names_the_old_result(
@@ -58,7 +58,7 @@ def test_case_01_a_late_slice_opens_a_new_generation_that_names_the_old_result(
         jobs.retry(station.config, UID, 1)
 
 
-@pytest.mark.parametrize(("missing", "complete"), [(None, True), (10, False)], ids=["contiguous", "with a gap"])
+@pytest.mark.parametrize(("missing", "complete"), [(None, True), (40, False)], ids=["contiguous", "with a gap"])
 def test_case_02_positions_and_the_release_tell_whether_a_study_is_complete(
     files: list[Path], tmp_path: Path, missing: int | None, complete: bool
 ) -> None:
@@ -70,7 +70,7 @@ def test_case_02_positions_and_the_release_tell_whether_a_study_is_complete(
         settled = station.clock.settle()
         assert settled == ([(UID, 1)] if complete else [])
         if not complete:
-            station.send([files[10]])  # it was only late: the study is complete now, in its first generation
+            station.send([files[40]])  # it was only late: the study is complete now, in its first generation
             assert station.settle(UID) == 1
 
 
