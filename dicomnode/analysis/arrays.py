@@ -4,8 +4,10 @@ Arrays of a volume have axes (z, y, x) along the patient's axes (DICOM PS3.3 C.7
 slice nearest the feet, y grows from anterior to posterior, x grows from the patient's right to the left.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,14 @@ Mask = NDArray[np.bool_]
 #: 0 background, 1 right lung, 2 left lung (the numbers that lungmask uses).
 Labels = NDArray[np.uint8]
 RIGHT, LEFT = 1, 2
+#: lungmask's numbers of the lobes (LTRCLobes); where they come from, and their check: `lungs.lobes`.
+LOBES: Final[Mapping[str, int]] = {
+    "left_upper_lobe": 1,
+    "left_lower_lobe": 2,
+    "right_upper_lobe": 3,
+    "right_middle_lobe": 4,
+    "right_lower_lobe": 5,
+}
 
 
 @dataclass(frozen=True)

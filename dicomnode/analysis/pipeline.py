@@ -90,7 +90,7 @@ class Analysis:
             which there are several files if it was sent as a concatenation.
         volume: in Hounsfield units.
         labels: of the volume.
-        lobes: of the volume, numbers as in `regions.LOBES`; None without a lobe model.
+        lobes: of the volume, numbers as in `arrays.LOBES`; None without a lobe model.
     """
 
     findings: Findings
@@ -114,7 +114,7 @@ class Analysis:
 
     @property
     def lobes_in_source(self) -> NDArray[np.uint8] | None:
-        """Lobes likewise, (frame, row, column), numbers as in `regions.LOBES`; None where there are none."""
+        """Lobes likewise, (frame, row, column), numbers as in `arrays.LOBES`; None where there are none."""
         return None if self.lobes is None else self._in_source(self.lobes)
 
     @property
@@ -402,8 +402,3 @@ def _refused(selection: Selection, highest: int, error: RefusedError | None = No
         software_version=dicomnode.__version__,
         highest_series_number=highest,
     )
-
-
-def with_encode_time(findings: Findings, seconds: float) -> Findings:
-    """Return the findings with the time that encoding the reports took."""
-    return replace(findings, timings_s={**findings.timings_s, "encode": round(seconds, 3)})

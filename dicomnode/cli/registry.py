@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -181,8 +181,5 @@ def _opened(config: "Config") -> "Iterator[Catalog]":
     from dicomnode.store.catalog.catalog import Catalog
 
     prepare_folders(config)
-    catalog = Catalog.open(config.catalog_url, config.storage.state)
-    try:
+    with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog:
         yield catalog
-    finally:
-        catalog.close()

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import closing
 from datetime import datetime
 from typing import Annotated
 
@@ -42,12 +43,9 @@ def worklist(
         raise UsageError(f"{config_file} has no [worklist] table: see ae_config.toml")
     if not config.storage.database_url and not config.storage.state.is_dir():
         raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
-    catalog = Catalog.open(config.catalog_url, config.storage.state)
-    try:
+    with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog:
         asked = day.date() if day else orders.today(config.worklist, time.time())
         rows = list(orders.overview(catalog, asked))
-    finally:
-        catalog.close()
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return

@@ -16,9 +16,8 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 
-from dicomnode.analysis.arrays import Labels
+from dicomnode.analysis.arrays import LOBES, Labels
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.lungs.regions import LOBES
 from dicomnode.analysis.measures.attenuation import AREAS
 from dicomnode.conformance import sample_findings
 from dicomnode.report.attributes import CARRIED
@@ -60,7 +59,7 @@ class Sample:
         headers: the source images without pixels.
         findings, refused: of them, analysed and refused.
         context: as the node makes it for a result.
-        labels, lobes, areas: (frame, row, column), 1 right and 2 left lung, lobes numbered as in `regions.LOBES`,
+        labels, lobes, areas: (frame, row, column), 1 right and 2 left lung, lobes numbered as in `arrays.LOBES`,
             areas by attenuation as in `attenuation.AREAS`.
         at: when a step began or ended, UTC seconds.
         ae_title: of this node.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from rich.table import Table
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.series.selection import find_files
 from dicomnode.config import USUAL_OBJECTS, Config, DicomDestinationTable, load
-from dicomnode.demo import study as demo_study
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
 from dicomnode.network import association
@@ -175,6 +175,8 @@ def _drive(
 ) -> list[Outcome]:
     if files is None:
         task = bars.add_task("making a synthetic chest CT", total=None, note="")
+        from dicomnode.demo import study as demo_study  # noqa: PLC0415  (a second that who gives a folder need not wait)
+
         files = demo_study.write(out / "study")
         bars.update(task, total=1, completed=1, note=f"{len(files)} images")
     if not files:
@@ -210,10 +212,9 @@ def _must_run(node: subprocess.Popen[bytes]) -> None:
 
 def _follow(bars: Progress, config: Config, node: subprocess.Popen[bytes]) -> list[Outcome]:
     """Watch the catalogue until every study has ended."""
-    catalog = Catalog.open(config.catalog_url, config.storage.state)
     tasks: dict[str, TaskID] = {}
     deadline = time.monotonic() + _PATIENCE_S
-    try:
+    with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog:
         while time.monotonic() < deadline:
             _must_run(node)
             studies = catalog.studies(limit=1000)
@@ -226,8 +227,6 @@ def _follow(bars: Progress, config: Config, node: subprocess.Popen[bytes]) -> li
                     bars.update(task, total=1, completed=1)
                 return [_outcome(catalog, config, s.study_uid, s.generation) for s in studies]
             time.sleep(0.2)
-    finally:
-        catalog.close()
     raise DicomnodeError(f"the studies did not end within {_PATIENCE_S:.0f} s: see node.log")
 
 

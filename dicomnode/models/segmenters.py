@@ -7,15 +7,16 @@ A new one takes four steps: a class that fits `analysis.lungs.segmenter.Segmente
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from dicomnode import downloads
-from dicomnode.analysis.lungs.classical import ClassicalSegmenter
-from dicomnode.analysis.lungs.segmenter import Segmenter
 from dicomnode.config import AnalysisTable
 from dicomnode.config.analysis import SEGMENTER_KEYS, SegmenterName
 from dicomnode.errors import ConfigurationError, UsageError, WeightsError
 from dicomnode.models import lungmask_weights
+
+if TYPE_CHECKING:
+    from dicomnode.analysis.lungs.segmenter import Segmenter
 
 #: Keys that may decide on a segmenter whichever it is.
 _SHARED_KEYS = ("weights", "device")
@@ -26,7 +27,7 @@ _LONGEST_NAME = 40
 class SegmenterFactory(Protocol):
     """Makes a segmenter from its configuration."""
 
-    def __call__(self, table: AnalysisTable, /) -> Segmenter:
+    def __call__(self, table: AnalysisTable, /) -> "Segmenter":
         """Make the segmenter.
 
         Raises:
@@ -36,12 +37,12 @@ class SegmenterFactory(Protocol):
         ...
 
 
-def make(table: AnalysisTable) -> Segmenter:
+def make(table: AnalysisTable) -> "Segmenter":
     """Make the configured segmenter. Raises as `SegmenterFactory`."""
     return SEGMENTERS[table.segmenter](table)
 
 
-def make_second(table: AnalysisTable) -> Segmenter | None:
+def make_second(table: AnalysisTable) -> "Segmenter | None":
     """Make the segmenter that the first one is compared with; None where none is. Raises as `SegmenterFactory`."""
     return SEGMENTERS[table.second_segmenter](table) if table.second_segmenter else None
 
@@ -71,11 +72,13 @@ def _agree(one: AnalysisTable, other: AnalysisTable, name: SegmenterName | Liter
     return all(getattr(one, key) == getattr(other, key) for key in keys)
 
 
-def _classical(_table: AnalysisTable, /) -> Segmenter:
+def _classical(_table: AnalysisTable, /) -> "Segmenter":
+    from dicomnode.analysis.lungs.classical import ClassicalSegmenter  # noqa: PLC0415  (half a second)
+
     return ClassicalSegmenter()
 
 
-def _lungmask(table: AnalysisTable, /) -> Segmenter:
+def _lungmask(table: AnalysisTable, /) -> "Segmenter":
     from dicomnode.analysis.lungs.lungmask import LungmaskSegmenter, WeightsFile  # noqa: PLC0415  (two seconds)
 
     if table.lungmask_weights is None:

@@ -5,21 +5,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import dicomnode
 from dicomnode.analysis.findings import Findings, Reason, RejectedSeries
-from dicomnode.analysis.pipeline import Method, analyse
 from dicomnode.analysis.series.selection import find_files
 from dicomnode.config import OBJECTS, AnalysisTable
 from dicomnode.errors import UsageError
 from dicomnode.files import FOLDER_MODE, parse_toml, shipped, write_whole
-from dicomnode.models.build import method
 from dicomnode.operations.terminal import findings_table
 from dicomnode.results import encode
 from dicomnode.store.results_folder import FINDINGS, OVERLAY, report_file
+
+if TYPE_CHECKING:
+    from dicomnode.analysis.pipeline import Method
 
 
 def shipped_table() -> AnalysisTable:
@@ -67,6 +69,10 @@ def run(
     before = [_read(path) for path in priors]
     given = {} if covariates is None else _covariates(covariates)
     make_folder(out)
+    # Here, because it takes a second, and who used the command wrongly should not wait for it.
+    from dicomnode.analysis.pipeline import analyse  # noqa: PLC0415
+    from dicomnode.models.build import method  # noqa: PLC0415
+
     # An earlier run's results must not be taken for this one's.
     for path in (*(report_file(out, name) for name in OBJECTS), out / OVERLAY):
         path.unlink(missing_ok=True)
@@ -120,7 +126,7 @@ def _covariates(path: Path) -> dict[str, float | str]:
     return stored
 
 
-def _check_known(path: Path, given: Mapping[str, float | str], how: Method) -> None:
+def _check_known(path: Path, given: Mapping[str, float | str], how: "Method") -> None:
     declared = () if how.bundle is None else how.bundle.manifest.covariates
     names = [one.name for one in declared]
     if odd := sorted(set(given) - set(names)):

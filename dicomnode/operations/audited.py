@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 
 from dicomnode.audit import messages
 from dicomnode.audit.messages import AuditMessage, AuditStudy, os_user
@@ -52,8 +53,5 @@ def note_export(config: Config, target: str, details: Mapping[str, str]) -> None
 def _keep(config: Config, message: AuditMessage) -> None:
     if not config.storage.database_url:
         make_folder(config.storage.state)
-    catalog = Catalog.open(config.catalog_url, config.storage.state)
-    try:
+    with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog:
         catalog.audit(message)
-    finally:
-        catalog.close()

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast, get_args
@@ -85,8 +86,7 @@ def run(config: Config, command: str, chosen: JobFilter, *, dry_run: bool) -> Bu
         UsageError: a filter is not one, or there is none.
         SpoolError: the catalogue failed.
     """
-    catalog, queue = jobs.open_catalog(config), Queue(config)
-    try:
+    with jobs.opened(config) as (catalog, queue):
         found = choose(config, catalog, command, chosen, time.time())
         if command == "retry" and not dry_run:
             return _retry(config, catalog, queue, found)
@@ -102,9 +102,6 @@ def run(config: Config, command: str, chosen: JobFilter, *, dry_run: bool) -> Bu
             else:
                 done.append(job.study_uid)
         return BulkOutcome(tuple(done), tuple(failed))
-    finally:
-        queue.close()
-        catalog.close()
 
 
 def _retry(config: Config, catalog: Catalog, queue: Queue, found: Sequence[Job]) -> BulkOutcome:
@@ -146,8 +143,7 @@ def reanalyse(config: Config, where: Sequence[str], per_hour: float, *, dry_run:
         raise UsageError("give --where at least once: bundle, bundle=NAME, method or profile=NAME")
     # The profile first: of a study that is not meant, no method has to be known.
     conditions = [_condition(config, word) for word in sorted(where, key=lambda word: not word.startswith("profile"))]
-    catalog = jobs.open_catalog(config)
-    try:
+    with closing(jobs.open_catalog(config)) as catalog:
         todays = _Today(config)
         done, failed = [], []
         for job in catalog.newest_jobs(REANALYSED):
@@ -165,18 +161,13 @@ def reanalyse(config: Config, where: Sequence[str], per_hour: float, *, dry_run:
             note_command(config, "jobs reanalyse", {"where": " ".join(where), "studies": str(len(done))})
             catalog.ask_reanalysis(done, per_hour, time.time())
         return BulkOutcome(tuple(done), tuple(failed))
-    finally:
-        catalog.close()
 
 
 def stop_reanalysing(config: Config) -> int:
     """Take the studies off the list that still wait to be analysed once more; returns how many."""
-    catalog = jobs.open_catalog(config)
-    try:
+    with closing(jobs.open_catalog(config)) as catalog:
         note_command(config, "jobs reanalyse", {"stop": "yes"})
         return catalog.forget_reanalyses()
-    finally:
-        catalog.close()
 
 
 def point_in_time(text: str, now: float) -> float:

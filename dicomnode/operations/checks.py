@@ -7,6 +7,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -249,11 +250,8 @@ def _against_the_registry(config: Config) -> str:
     """Check the settings of the scheduled run against what an export of the registry will hold."""
     if not config.storage.database_url and not config.storage.state.is_dir():
         return check_settings(config, None)
-    catalog = Catalog.open(config.catalog_url)
-    try:
+    with closing(Catalog.open(config.catalog_url)) as catalog:
         return check_settings(config, catalog)
-    finally:
-        catalog.close()
 
 
 def _peers(config: Config) -> Iterator[Result]:
@@ -331,10 +329,8 @@ def _audit(config: Config) -> Iterator[Result]:
         catalog = Catalog.open(config.catalog_url, config.storage.state)
     except DicomnodeError:
         return  # told above
-    try:
+    with closing(catalog):
         count, oldest = catalog.audit_backlog()
-    finally:
-        catalog.close()
     waits_s = 0.0 if oldest is None else time.time() - oldest
     text = f"{count} messages wait, the oldest for {waits_s:.0f} s"
     ok = waits_s <= table.warn_after_s and count < table.most_waiting / 2
@@ -350,10 +346,8 @@ def _alerts(config: Config) -> Iterator[Result]:
         catalog = Catalog.open(config.catalog_url, config.storage.state)
     except DicomnodeError:
         return  # told above
-    try:
+    with closing(catalog):
         raised = catalog.alerts()
-    finally:
-        catalog.close()
     for alert in raised:
         since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(alert.raised_at))
         yield Result("alert", True, f"since {since}: {alert.text}", warning=True)
@@ -368,14 +362,12 @@ def _spool(config: Config) -> Result:
         return Result("spool", False, str(e))
     good = 0
     damaged: list[str] = []
-    try:
+    with closing(catalog):
         for instance in all_instances(catalog):
             if _is_whole(instance):
                 good += 1
             else:
                 damaged.append(instance.sop_instance_uid)
-    finally:
-        catalog.close()
     if not damaged:
         return Result("spool", True, f"{good} files match their digests")
     named = ", ".join(damaged[:_NAMED]) + (" …" if len(damaged) > _NAMED else "")

@@ -7,6 +7,7 @@ Each decision is in the catalogue with who and when, and in the audit trail; wha
 import math
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from dicomnode.audit.messages import os_user
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
 from dicomnode.operations.audited import note_command
+from dicomnode.operations.jobs import open_catalog
 from dicomnode.reception.corrections import put_away
 from dicomnode.reception.spooled import read_instance
 from dicomnode.store.catalog.catalog import Catalog
@@ -55,18 +57,18 @@ def held(config: Config, study_uid: str, sop_instance_uid: str | None) -> list[H
     Raises:
         UsageError: there is none, or the study is not known.
     """
-    catalog = _open(config)
-    area = Replaced(Spool(config.storage.spool))
-    latest: dict[str, Conflict] = {}
-    for conflict in _conflicts(catalog, study_uid, sop_instance_uid):
-        latest[conflict.sop_instance_uid] = conflict  # the oldest first
-    found = []
-    for conflict in latest.values():
-        standing = catalog.held_instance(conflict.sop_instance_uid)
-        path = area.quarantined(conflict.sha256)
-        differ = () if path is None or standing is None else differences(Path(standing.path), path)
-        found.append(HeldVersion(conflict, standing, differ, path))
-    return found
+    with closing(open_catalog(config)) as catalog:
+        area = Replaced(Spool(config.storage.spool))
+        latest: dict[str, Conflict] = {}
+        for conflict in _conflicts(catalog, study_uid, sop_instance_uid):
+            latest[conflict.sop_instance_uid] = conflict  # the oldest first
+        found = []
+        for conflict in latest.values():
+            standing = catalog.held_instance(conflict.sop_instance_uid)
+            path = area.quarantined(conflict.sha256)
+            differ = () if path is None or standing is None else differences(Path(standing.path), path)
+            found.append(HeldVersion(conflict, standing, differ, path))
+        return found
 
 
 def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes: float) -> str:
@@ -88,37 +90,39 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
         raise UsageError(
             "the quarantine no longer holds these objects (storage.quarantine_gb): send them again, then accept them"
         )
-    catalog, spool, now = _open(config), Spool(config.storage.spool), time.time()
-    note_command(config, "jobs accept", {"objects": str(len(usable))}, study_uid)
-    area = Replaced(spool)
-    news = []
-    for one in usable:
-        assert one.path is not None
-        try:
-            read = read_instance(one.path)
-        except ValueError as error:
-            raise UsageError(f"{one.path}: {error}; reject it, and send the object again") from None
-        place = spool.place(read.study_uid, read.series_uid, read.sop_instance_uid, read.sha256)
-        area.bring_in(one.path, place)
-        keyed = catalog.patient_key.keyed(read.patient_hash)
-        news.append(replace(read, path=str(place), patient_hash=keyed, received_at=one.conflict.received_at))
-    decided = {one.conflict.sop_instance_uid: one.conflict.received_at for one in usable}
-    # What has come since it was shown waits for a decision of its own.
-    older = [c for c in catalog.conflicts(study_uid) if c.received_at <= decided.get(c.sop_instance_uid, -math.inf)]
-    further = _further(study_uid, usable, news, now + 60 * minutes) if minutes > 0 else None
-    old = catalog.replace_instances(news, "accepted", os_user(), now=now, more=further)
-    put_away(spool, catalog, old, now)
-    for one, new in zip(usable, news, strict=True):
-        if one.path is not None and not Path(new.path).exists():
-            area.bring_in(one.path, Path(new.path))  # a node that started meanwhile took it for left behind
-    taken = {new.sha256 for new in news}
-    _set_aside(area, [c for c in older if c.sha256 not in taken], now)
-    for sha256 in taken:
-        area.forget(sha256)
-    missing = len(found) - len(usable)
-    left = f"; {missing} more are no longer in quarantine: send them again" if missing else ""
-    more = f"; more of this correction is taken as it comes for {minutes:g} minutes" if further is not None else ""
-    return f"{len(news)} objects replaced{left}{more}; the study settles as its next generation"
+    now = time.time()
+    with closing(open_catalog(config)) as catalog:
+        spool = Spool(config.storage.spool)
+        note_command(config, "jobs accept", {"objects": str(len(usable))}, study_uid)
+        area = Replaced(spool)
+        news = []
+        for one in usable:
+            assert one.path is not None
+            try:
+                read = read_instance(one.path)
+            except ValueError as error:
+                raise UsageError(f"{one.path}: {error}; reject it, and send the object again") from None
+            place = spool.place(read.study_uid, read.series_uid, read.sop_instance_uid, read.sha256)
+            area.bring_in(one.path, place)
+            keyed = catalog.patient_key.keyed(read.patient_hash)
+            news.append(replace(read, path=str(place), patient_hash=keyed, received_at=one.conflict.received_at))
+        decided = {one.conflict.sop_instance_uid: one.conflict.received_at for one in usable}
+        # What has come since it was shown waits for a decision of its own.
+        older = [c for c in catalog.conflicts(study_uid) if c.received_at <= decided.get(c.sop_instance_uid, -math.inf)]
+        further = _further(study_uid, usable, news, now + 60 * minutes) if minutes > 0 else None
+        old = catalog.replace_instances(news, "accepted", os_user(), now=now, more=further)
+        put_away(spool, catalog, old, now)
+        for one, new in zip(usable, news, strict=True):
+            if one.path is not None and not Path(new.path).exists():
+                area.bring_in(one.path, Path(new.path))  # a node that started meanwhile took it for left behind
+        taken = {new.sha256 for new in news}
+        _set_aside(area, [c for c in older if c.sha256 not in taken], now)
+        for sha256 in taken:
+            area.forget(sha256)
+        missing = len(found) - len(usable)
+        left = f"; {missing} more are no longer in quarantine: send them again" if missing else ""
+        more = f"; more of this correction is taken as it comes for {minutes:g} minutes" if further is not None else ""
+        return f"{len(news)} objects replaced{left}{more}; the study settles as its next generation"
 
 
 def _further(
@@ -138,12 +142,13 @@ def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
     Raises:
         UsageError: nothing lies there.
     """
-    catalog, now = _open(config), time.time()
-    found = _conflicts(catalog, study_uid, sop_instance_uid)
-    note_command(config, "jobs reject", {"objects": str(len(found))}, study_uid)
-    catalog.reject_conflicts(found, os_user(), now=now)
-    _set_aside(Replaced(Spool(config.storage.spool)), found, now)
-    return f"{len(found)} versions rejected; the study stays as it is"
+    now = time.time()
+    with closing(open_catalog(config)) as catalog:
+        found = _conflicts(catalog, study_uid, sop_instance_uid)
+        note_command(config, "jobs reject", {"objects": str(len(found))}, study_uid)
+        catalog.reject_conflicts(found, os_user(), now=now)
+        _set_aside(Replaced(Spool(config.storage.spool)), found, now)
+        return f"{len(found)} versions rejected; the study stays as it is"
 
 
 def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: str, *, dry_run: bool) -> str:
@@ -161,20 +166,21 @@ def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: 
     """
     if because not in REASONS:
         raise UsageError(f"{because!r} is no reason; reasons: {', '.join(REASONS)}")
-    catalog, now = _open(config), time.time()
-    there = [i for i in catalog.instances(study_uid) if sop_instance_uid in (None, i.sop_instance_uid)]
-    if not there:
-        raise UsageError("the node holds no such object of this study; see `dicomnode jobs list`")
-    series = len({i.series_uid for i in there})
-    what = f"{len(there)} objects of {series} series"
-    if dry_run:
-        return f"{what} would be taken out"
-    note_command(config, "jobs drop", {"objects": str(len(there)), "because": because}, study_uid)
-    spool = Spool(config.storage.spool)
-    uids = [i.sop_instance_uid for i in there]
-    gone = catalog.take_out(study_uid, uids, "dropped", os_user(), REASONS[because], now=now)
-    put_away(spool, catalog, gone, now)
-    return f"{what} taken out ({because}); the study settles as its next generation"
+    now = time.time()
+    with closing(open_catalog(config)) as catalog:
+        there = [i for i in catalog.instances(study_uid) if sop_instance_uid in (None, i.sop_instance_uid)]
+        if not there:
+            raise UsageError("the node holds no such object of this study; see `dicomnode jobs list`")
+        series = len({i.series_uid for i in there})
+        what = f"{len(there)} objects of {series} series"
+        if dry_run:
+            return f"{what} would be taken out"
+        note_command(config, "jobs drop", {"objects": str(len(there)), "because": because}, study_uid)
+        spool = Spool(config.storage.spool)
+        uids = [i.sop_instance_uid for i in there]
+        gone = catalog.take_out(study_uid, uids, "dropped", os_user(), REASONS[because], now=now)
+        put_away(spool, catalog, gone, now)
+        return f"{what} taken out ({because}); the study settles as its next generation"
 
 
 def _set_aside(area: Replaced, found: Iterable[Conflict], now: float) -> None:
@@ -193,9 +199,3 @@ def _conflicts(catalog: Catalog, study_uid: str, sop_instance_uid: str | None) -
     if not found:
         raise UsageError("no object of this study waits in quarantine with other content")
     return found
-
-
-def _open(config: Config) -> Catalog:
-    if not config.storage.database_url and not config.storage.state.is_dir():
-        raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
-    return Catalog.open(config.catalog_url, config.storage.state)

@@ -4,7 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +146,8 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
     Raises:
         UsageError: there is no such job, it has not ended, or a newer generation has taken its place.
     """
-    catalog, queue = open_catalog(config), Queue(config)
-    try:
+    with opened(config) as (catalog, queue):
         return retry_job(config, catalog, queue, _find(catalog, study_uid, generation))
-    finally:
-        queue.close()
-        catalog.close()
 
 
 def refuse_retry(catalog: Catalog, job: Job) -> None:
@@ -236,26 +232,21 @@ def release(config: Config, study_uid: str) -> str:
     Raises:
         UsageError: there is no such job, or no rule holds it.
     """
-    catalog = open_catalog(config)
-    job = _find(catalog, study_uid, None)
-    if job.state != "held":
-        raise UsageError(f"the job is {job.state}: only a held job can be released")
-    if not _study(catalog, study_uid).instances:
-        raise UsageError("the study has no images here (removed, or dropped): send it again")
-    if catalog.patient_ids(study_uid) > 1:
-        raise _not_by_a_rule(job)  # with or without a queue
-    queue = Queue(config)
-    try:
-        with queue_failures():
+    with closing(open_catalog(config)) as catalog:
+        job = _find(catalog, study_uid, None)
+        if job.state != "held":
+            raise UsageError(f"the job is {job.state}: only a held job can be released")
+        if not _study(catalog, study_uid).instances:
+            raise UsageError("the study has no images here (removed, or dropped): send it again")
+        if catalog.patient_ids(study_uid) > 1:
+            raise _not_by_a_rule(job)  # with or without a queue
+        with closing(Queue(config)) as queue, queue_failures():
             queue.look()
             note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid, catalog=catalog)
             if not catalog.release_held(study_uid, job.generation, now=time.time()):
                 raise _not_by_a_rule(job)
             catalog.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
             return f"released as {queue.release(study_uid, job.generation)}"
-    finally:
-        queue.close()
-        catalog.close()
 
 
 def _not_by_a_rule(job: Job) -> UsageError:
@@ -296,12 +287,8 @@ def cancel(config: Config, study_uid: str, generation: int | None) -> str:
     Raises:
         UsageError: there is no such job, or nothing of it is left to cancel.
     """
-    catalog, queue = open_catalog(config), Queue(config)
-    try:
+    with opened(config) as (catalog, queue):
         return cancel_job(config, catalog, queue, _find(catalog, study_uid, generation))
-    finally:
-        queue.close()
-        catalog.close()
 
 
 def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
@@ -318,6 +305,13 @@ def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
         raise UsageError(f"the job is {job.state}: it has nothing queued or running")
     catalog.set_state(job.study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
     return f"cancelled; {live} queued or running workflows stopped, received images kept"
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[tuple[Catalog, Queue]]:
+    """Open the catalogue and the queue, and close both. Raises as `open_catalog`."""
+    with closing(open_catalog(config)) as catalog, closing(Queue(config)) as queue:
+        yield catalog, queue
 
 
 def open_catalog(config: Config) -> Catalog:

@@ -6,6 +6,7 @@ for.
 
 import re
 import time
+from contextlib import ExitStack, closing
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -32,9 +33,11 @@ class Pages:
     def __init__(self, config: Config) -> None:
         if not config.storage.database_url and not config.storage.state.is_dir():
             raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
-        self.catalog = Catalog.reading(config.catalog_url, config.storage.state)
         has_queue = bool(config.storage.database_url) or (config.storage.state / "queue.sqlite").exists()
-        self._queue = Queue(config) if has_queue else None
+        with ExitStack() as opened:
+            self.catalog = opened.enter_context(closing(Catalog.reading(config.catalog_url, config.storage.state)))
+            self._queue = opened.enter_context(closing(Queue(config))) if has_queue else None
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
         """Nothing more is to be done."""
@@ -44,9 +47,7 @@ class Pages:
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
         """Close every connection."""
-        self.catalog.close()
-        if self._queue is not None:
-            self._queue.close()
+        self._opened.close()
 
     def rows(self, wanted: Wanted, *, identify: bool = False) -> list[dict[str, Any]]:
         """Return the studies that are looked for, as JSON has them.

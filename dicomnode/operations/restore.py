@@ -10,7 +10,8 @@ import os
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -252,9 +253,7 @@ def _made_this_nodes(config: Config, manifest: BackupManifest, told: Told) -> Re
     """Let the databases speak of this machine: its paths, and nobody at work."""
     told("catalogue", 0, 0)
     roots = backup_format.parts(config)
-    catalog = Catalog.open(config.catalog_url, config.storage.state)
-    trail.begin(config.audit.source(config.node.ae_title), catalog.audit)
-    try:
+    with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog, _noted(config, catalog):
         moves = [(part, Path(old)) for part in manifest.folders for old in manifest.folders[part] if part in roots]
         catalog.relocate([(old, roots[part]) for part, old in moves])
         catalog.lose_associations(catalog.dead_receivers(lambda _: False), time.time())
@@ -272,20 +271,26 @@ def _made_this_nodes(config: Config, manifest: BackupManifest, told: Told) -> Re
         if missing > manifest.missing:
             raise SpoolError(f"{missing} images of the catalogue have no file, {manifest.missing} had none before")
         jobs = catalog.count_jobs()
-    finally:
-        trail.begin(None)
-        catalog.close()
     absent = {key: path for key, path in backup_format.keys(config).items() if not path.exists()}
     wanted = {key: path for key, path in absent.items() if key in manifest.keys}
     return RestoreSummary(manifest, instances, missing, jobs, _taken_over(config, manifest), wanted)
 
 
+@contextmanager
+def _noted(config: Config, catalog: Catalog) -> Iterator[None]:
+    trail.begin(config.audit.source(config.node.ae_title), catalog.audit)
+    try:
+        yield
+    finally:
+        trail.begin(None)
+
+
 def _taken_over(config: Config, manifest: BackupManifest) -> int:
     if manifest.database == "sqlite" and not (config.storage.state / Path(QUEUE).name).exists():
         return 0
-    queue = Queue(config)
     try:
-        return queue.take_over()
+        with closing(Queue(config)) as queue:
+            return queue.take_over()
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
         if type(cause).__name__ == "UndefinedTable" or "no such table" in str(cause):
@@ -294,5 +299,3 @@ def _taken_over(config: Config, manifest: BackupManifest) -> int:
             f"the queue cannot be read ({type(cause).__name__}): restore with dicomnode {manifest.dicomnode}, which "
             "made the backup, and upgrade then"
         ) from None
-    finally:
-        queue.close()

@@ -7,7 +7,6 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-import matplotlib
 import noto_cjk_sans_jp_regular
 from fontTools.ttLib import TTFont
 from pydicom.charset import convert_encodings, decode_bytes
@@ -28,6 +27,8 @@ def cjk_font() -> str:
 
 
 def _dejavu() -> Path:
+    import matplotlib  # noqa: PLC0415  (half a second that no start needs)
+
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import SecondaryCaptureImageStorage, SegmentationStorage
@@ -47,6 +46,8 @@ def encode(
         findings: of the result that takes their place.
         context: the circumstances of the note.
     """
+    import highdicom as hd  # noqa: PLC0415  (half a second that no start needs)
+
     objects = [_reference(one, str(header.StudyInstanceUID)) for one in rejected]
     names = sorted(one.sop_instance_uid for one in rejected)
     about = (destination, title.value, str(header.StudyInstanceUID), context.created.isoformat(), *names)

@@ -39,7 +39,7 @@ def encode(
             and columns (`Volume.to_source`).
         findings: of these images, with `lungs` and `series`; each lung and lobe of its quantities becomes a segment.
         context: the result's circumstances.
-        lobes_in_source: likewise, numbers as in `regions.LOBES`; needed where the findings have lobes.
+        lobes_in_source: likewise, numbers as in `arrays.LOBES`; needed where the findings have lobes.
         segmentation_type: BINARY, or LABELMAP of segments that don't overlap.
         transfer_syntax_uid: how the frames are encoded.
 

@@ -5,9 +5,8 @@ from typing import Final
 
 from pydicom.sr.coding import Code
 
-from dicomnode.analysis.arrays import LEFT, RIGHT
+from dicomnode.analysis.arrays import LEFT, LOBES, RIGHT
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.lungs.regions import LOBES
 from dicomnode.report import codes, uids
 
 

@@ -7,9 +7,10 @@ import io
 import json
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pydicom
@@ -19,19 +20,20 @@ from pydicom import Dataset
 
 import dicomnode
 from dicomnode.analysis.findings import Findings
-from dicomnode.analysis.pipeline import Analysis, with_encode_time
 from dicomnode.analysis.series import repeatable
 from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import ObjectName
 from dicomnode.errors import RefusedError
 from dicomnode.files import make_folder, write_whole
-from dicomnode.report import attenuation, gc_pause, labelmap, letters, segmentation
+from dicomnode.report import gc_pause, letters
 from dicomnode.report.context import Context
 from dicomnode.report.page import views
 from dicomnode.report.pdf import document
-from dicomnode.report.sr import measurements, refusal, risk
 from dicomnode.store.records import Instance
 from dicomnode.store.results_folder import FINDINGS, LABELS, OVERLAY, SOURCES, VIEWS, report_file
+
+if TYPE_CHECKING:
+    from dicomnode.analysis.pipeline import Analysis
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class AnalysisCheckpoint:
     areas_in_source: NDArray[np.uint8] | None = None
 
     @classmethod
-    def of(cls, analysis: Analysis, *, attenuation_maps: bool = False) -> "AnalysisCheckpoint":
+    def of(cls, analysis: "Analysis", *, attenuation_maps: bool = False) -> "AnalysisCheckpoint":
         """Return the checkpoint of an analysed study, with the areas by attenuation where a map of them is wanted."""
         if analysis.volume is None or analysis.labels is None:
             raise ValueError("a refused study has nothing to encode")
@@ -154,12 +156,15 @@ def encode(
         with_pdf: whether the PDF is made too; where no destination takes it, it would only cost time.
         labelmaps: whether segmentation and measurements are made for destinations that take label maps, too.
     """
+    # Here and below: half a second for highdicom, half a second for matplotlib, that no start needs.
+    from dicomnode.report import attenuation, labelmap, segmentation  # noqa: PLC0415
+    from dicomnode.report.page import summary  # noqa: PLC0415
+    from dicomnode.report.sr import measurements, risk  # noqa: PLC0415
+
     start = time.perf_counter()
     findings = checkpoint.findings
     headers = [read_source(p) for p in checkpoint.sources]
     seg = segmentation.encode(headers, checkpoint.labels_in_source, findings, context, checkpoint.lobes_in_source)
-    from dicomnode.report.page import summary  # noqa: PLC0415  (matplotlib: half a second that no start needs)
-
     picture = summary.picture(checkpoint.views, findings)
     measured = measurements.encode(headers, findings, seg, context)
     objects: list[tuple[ObjectName, Dataset]] = [("seg", seg), ("measurements", measured)]
@@ -183,7 +188,8 @@ def encode(
     png = io.BytesIO()
     Image.fromarray(picture).save(png, format="PNG")
     write_whole(folder / OVERLAY, png.getvalue())
-    findings = with_encode_time(findings, time.perf_counter() - start)
+    took_s = round(time.perf_counter() - start, 3)
+    findings = replace(findings, timings_s={**findings.timings_s, "encode": took_s})
     write_whole(folder / FINDINGS, findings.to_json().encode())
     return tuple(written)
 
@@ -211,6 +217,8 @@ def encode_refusal(
         RefusedError: it is none that a report may refer to.
         OSError: it cannot be read.
     """
+    from dicomnode.report.sr import refusal  # noqa: PLC0415  (as in `encode`)
+
     header = read_source(source)
     if not verbatim and repeatable.keep(header):
         raise RefusedError("identity-invalid", "No valid report can name the patient or the order of this image.")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from dbos import DBOS
 
@@ -28,7 +29,6 @@ from dicomnode.results import encode, reader_flags
 from dicomnode.store.records import Instance
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows import fetch, rejections, route, versions
-from dicomnode.workflows.analysing import analyse_study, refuse
 from dicomnode.workflows.calls import deliver_call, enqueue, fetch_call, study_id, study_later_call
 from dicomnode.workflows.failure import Ended, or_failed
 from dicomnode.workflows.queue import MOST_RECOVERIES
@@ -105,9 +105,15 @@ def analyse_step(study_uid: str, generation: int) -> str:
     try:
         if work.analyst is not None:
             return work.analyst.analyse(study_uid, generation)
-        return analyse_study(work, study_uid, generation)
+        return _analysing().analyse_study(work, study_uid, generation)
     except RefusedError as error:
-        return refuse(work, study_uid, generation, error)
+        return _analysing().refuse(work, study_uid, generation, error)
+
+
+def _analysing() -> ModuleType:
+    from dicomnode.workflows import analysing  # noqa: PLC0415  (an idle worker holds no library that analyses)
+
+    return analysing
 
 
 @DBOS.step(name="link", **RETRIES)

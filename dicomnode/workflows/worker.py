@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -132,17 +133,15 @@ def give_back(config: Config, catalog: Catalog, lease: Lease) -> int:
 
     Without it, others would wait for `worker.dead_after_s`, and then call a worker dead that was only stopped.
     """
-    queue = Queue(config)
     try:
-        if not catalog.give_back(lease):
-            return 0
-        count = queue.resume_of(lease.name)
+        with closing(Queue(config)) as queue:
+            if not catalog.give_back(lease):
+                return 0
+            count = queue.resume_of(lease.name)
     except (DicomnodeError, SQLAlchemyError) as error:
         # As after a kill: others wait until this worker counts as dead.
         log.warning("the lease could not be given back: %s", type(error).__name__)
         return 0
-    finally:
-        queue.close()
     log.info("the lease is given back, with %d workflows", count)
     return count
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.validators import PIXELMED, PixelMed
 from tests.helpers.running import Node, Orthanc, storescu_process
 
 
@@ -33,3 +34,13 @@ def storescu(peer: Callable[[str, str], str]) -> Callable[..., subprocess.Comple
         return storescu_process(program, node.port, folder)
 
     return send
+
+
+@pytest.fixture(scope="session")
+def pixelmed(peer: Callable[[str, str], str]) -> Iterator[PixelMed]:
+    java = peer("java", "pixelmed-apps")
+    if not PIXELMED.is_file():
+        peer("the PixelMed library (pixelmed.jar)", "pixelmed-apps")
+    running = PixelMed(java)
+    yield running
+    running.close()

@@ -10,7 +10,7 @@ from dicomnode.report import segmentation
 from dicomnode.report.context import Context
 from dicomnode.report.sr import measurements, refusal, risk
 from tests.acceptance.ris import Peer
-from tests.acceptance.test_validators import errors, pixelmed, said
+from tests.acceptance.validators import PixelMed, errors, said
 from tests.helpers import report_cases as cases
 
 KINDS = ["segmentation", "measurements", "risk", "refusal"]
@@ -65,7 +65,6 @@ def test_dsrdump_reads_the_procedure_of_the_order(written: Path, peer: Peer) -> 
     assert "CT of the order" in text
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["measurements", "risk"])
-def test_pixelmed_finds_no_error_with_an_order(written: Path, kind: str, peer: Peer) -> None:
-    assert errors(pixelmed(written / f"{kind}.dcm", peer)) == []
+def test_pixelmed_finds_no_error_with_an_order(written: Path, kind: str, pixelmed: PixelMed) -> None:
+    assert errors(pixelmed(written / f"{kind}.dcm")) == []

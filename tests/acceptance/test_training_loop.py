@@ -60,7 +60,7 @@ def training(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def scan(data: Path, folder: Path, name: str, severity: float) -> list[Path]:
     """A study of a patient of its own, whose lungs are the denser the higher the severity."""
-    files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", folder / name, name)
+    files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", folder / name, name, every=2)
     rng = np.random.default_rng(5)
     for path in files:
         image = pydicom.dcmread(path)

@@ -26,7 +26,8 @@ from dicomnode.reception.reconcile import all_instances
 from dicomnode.report.uids import derive
 from dicomnode.store import restoring
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.workflows import runtime, study
+from dicomnode.workflows import analysing as analysis_of_a_study
+from dicomnode.workflows import runtime
 from tests.conftest import ROOT
 from tests.faults.station import Pacs, Station, running
 from tests.faults.studies import make_study, study_uid, write
@@ -113,7 +114,7 @@ def test_a_backup_under_load_is_the_whole_node_elsewhere(
     accepts = pacs.answers
     blocked, go_on = threading.Event(), threading.Event()
     request.addfinalizer(go_on.set)
-    analyse = study.analyse_study
+    analyse = analysis_of_a_study.analyse_study
 
     def analysing(work: Any, study_uid_: str, generation: int) -> str:
         if study_uid_ == study_uid("begun") and not go_on.is_set():
@@ -122,7 +123,7 @@ def test_a_backup_under_load_is_the_whole_node_elsewhere(
             raise SystemExit  # its worker has gone
         return analyse(work, study_uid_, generation)
 
-    monkeypatch.setattr(study, "analyse_study", analysing)
+    monkeypatch.setattr(analysis_of_a_study, "analyse_study", analysing)
     # Tried once, and again when the node is restored: what retries here holds connections when its worker stops.
     patient = pacs.destination().replace("retry_first_s = 0.2\nretry_longest_s = 0.4", "retry_first_s = 5")
     assert "retry_first_s = 5" in patient

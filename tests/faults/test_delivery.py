@@ -29,7 +29,7 @@ UID = study_uid("a")
 
 @pytest.fixture
 def files(data: Path, tmp_path: Path) -> list[Path]:
-    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a")
+    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a", every=4)
 
 
 @pytest.fixture

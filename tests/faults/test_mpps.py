@@ -21,7 +21,7 @@ MakeStation = Callable[..., Station]
 
 @pytest.fixture
 def files(data: Path, tmp_path: Path) -> list[Path]:
-    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a")
+    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a", every=4)
 
 
 @pytest.fixture

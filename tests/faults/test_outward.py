@@ -37,7 +37,7 @@ def tables(fhir_url: str, hl7_port: int) -> str:
 
 @pytest.fixture
 def files(data: Path, tmp_path: Path) -> list[Path]:
-    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a")
+    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a", every=4)
 
 
 @pytest.fixture

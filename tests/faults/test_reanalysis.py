@@ -13,7 +13,7 @@ UID = study_uid("a")
 def test_an_unchanged_result_is_not_sent_again_and_a_changed_one_names_the_one_before(
     data: Path, tmp_path: Path
 ) -> None:
-    files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a")
+    files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a", every=4)
     pacs = Pacs(tmp_path / "pacs")
     pacs.start()
     station = Station(tmp_path / "node", pacs.destination())

@@ -32,7 +32,7 @@ def test_what_the_old_version_left_is_done_by_the_new_one(data: Path, tmp_path: 
     """The old worker is killed with a delivery that waits, or in the middle of one; then only the new version runs."""
     pacs = Pacs(tmp_path / "pacs")
     station = Station(tmp_path / "node", pacs.destination(), more="[worker]\ndead_after_s = 10")
-    files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a")
+    files = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a", every=4)
     # A peer that takes the connection and says nothing keeps the delivery at work; none at all makes it wait.
     silent = socket.create_server(("127.0.0.1", pacs.port)) if left == "PENDING" else socket.socket()
     with running(station):

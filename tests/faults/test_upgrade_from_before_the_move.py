@@ -171,13 +171,11 @@ def _errors(read: Any) -> list[list[Any]]:
 
 
 @pytest.mark.slow
-def test_all_that_was_left_ends_delivered_and_once(left: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_was_left_ends_delivered_and_once(left: Left, tmp_path: Path) -> None:
     pacs, archive, hook = Pacs(tmp_path / "pacs"), Pacs(tmp_path / "archive", ae_title="PACS"), Webhook()
     more = CONFIG.format(hook=hook.url, away=free_port())
     destinations = pacs.destination() + archive.destination("archive")
     station = Station(left.folder, destinations, more=more, database_url=left.database_url)
-    # A command opens the catalogue and ends; here nobody would close its connections.
-    monkeypatch.setattr(jobs, "open_catalog", lambda _: station.catalog)
     names = left.noted["studies"]
     with running(hook, pacs, archive, station):
         # As it was left, before anything runs.

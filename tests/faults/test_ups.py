@@ -27,7 +27,7 @@ TASK = "1.2.826.0.1.1"
 
 @pytest.fixture
 def files(data: Path, tmp_path: Path) -> list[Path]:
-    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a")
+    return make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "study", "a", every=4)
 
 
 @pytest.fixture
@@ -249,11 +249,11 @@ def test_a_new_generation_cancels_the_own_task_of_the_old_one(
 ) -> None:
     station = make_station("create = true")
     with running(station):
-        station.send(files[:40])
+        station.send(files[:10])
         station.settle(UID)
         station.clock.perform_tasks()
         (old,) = server.tasks
-        station.send(files[40:])
+        station.send(files[10:])
         station.settle(UID)
         station.clock.perform_tasks()
         (new,) = set(server.tasks) - {old}

@@ -84,3 +84,53 @@ def test_headers_are_read_in_one_place() -> None:
 
 def _name(node: ast.Name | ast.Attribute) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr
+
+
+#: Processes that hold the catalogue, or the queue, for as long as they live, and close it as they end.
+HOLDERS = {
+    "monitoring/server.py", "reception/process.py", "service/audit.py", "service/processes.py", "service/supervisor.py",
+    "workflows/analyst.py",
+}  # fmt: skip
+
+
+def test_who_opens_a_database_closes_it() -> None:
+    """Whatever fails in between: `closing(…)`, a close on the spot, or a function that returns what it has opened."""
+    package = ROOT / "dicomnode"
+    left = [
+        f"{path.relative_to(package)}:{line}"
+        for path in sorted(package.rglob("*.py"))
+        if str(path.relative_to(package)) not in HOLDERS
+        for line in unclosed(ast.parse(path.read_text("utf-8")))
+    ]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("catalog = Catalog.open(url)", [1]),
+        ("catalog, queue = open_catalog(config), Queue(config)", [1, 1]),
+        ("with closing(Catalog.reading(url)) as catalog, closing(Queue(config)) as queue:\n    pass", []),
+        ("catalog = Catalog.open(url)\nwith closing(catalog):\n    pass", []),
+        ("Catalog.open(url).close()", []),
+        ("def opened():\n    return Catalog.open(url)", []),
+    ],
+)
+def test_what_is_left_open_is_found(code: str, lines: list[int]) -> None:
+    assert unclosed(ast.parse(code)) == lines
+
+
+def unclosed(tree: ast.Module) -> list[int]:
+    """The lines that open the catalogue or the queue, and leave it to others to close it."""
+    opening = {"Catalog.open", "Catalog.reading", "open_catalog", "jobs.open_catalog", "Queue"}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    closed = {ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func) == "closing"}
+    fine = {id(call.args[0]) for call in calls if ast.unparse(call.func) == "closing"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "close":
+            fine.add(id(node.value))
+        if isinstance(node, ast.Return) and node.value is not None:
+            fine.add(id(node.value))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in closed:
+            fine.add(id(node.value))
+    return sorted(call.lineno for call in calls if ast.unparse(call.func) in opening and id(call) not in fine)

@@ -14,7 +14,13 @@ SELDOM = ("httpx", "psycopg", "rich", "apscheduler", "alembic")
     ("module", "forbidden"),
     [
         ("dicomnode.service.processes", HEAVY + SELDOM),  # the receiving process
-        ("dicomnode.service.supervisor", tuple(m for m in HEAVY if m != "dbos")),  # the supervisor
+        # the supervisor, also of a node that starts for the first time
+        ("dicomnode.service.supervisor, dicomnode.models.segmenters", tuple(m for m in HEAVY if m != "dbos")),
+        ("dicomnode.demo.run", tuple(m for m in HEAVY if m != "dbos")),  # `dicomnode demo` beside its node
+        (  # a worker, which has its analyst analyse, until its first study is encoded
+            "dicomnode.workflows.runtime, dicomnode.workflows.worker, dicomnode.workflows.analyst",
+            (*(m for m in HEAVY if m != "dbos"), "matplotlib"),
+        ),
         ("dicomnode.service.child", (*HEAVY, *SELDOM, "pydicom", "pydantic")),  # `serve` until it has its receiver
         ("dicomnode.cli", (*HEAVY, "pydicom", "pynetdicom", "sqlalchemy")),  # `dicomnode --help`
     ],

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dicomnode.analysis.arrays import LEFT, RIGHT, Labels
+from dicomnode.analysis.arrays import LEFT, LOBES, RIGHT, Labels
 from dicomnode.analysis.findings import Flag
-from dicomnode.analysis.lungs.regions import LOBES
 
 #: At least this share of a lobe lies in the lung of its side.
 IN_ITS_LUNG = 0.5
@@ -35,7 +34,7 @@ def check(labels: Labels, lobes: NDArray[np.uint8]) -> tuple[Flag, ...]:
 
     Args:
         labels: (z, y, x) with axes as `arrays` says; 0 background, 1 right, 2 left.
-        lobes: same shape, numbers as in `regions.LOBES`.
+        lobes: same shape, numbers as in `arrays.LOBES`.
     """
     present = {name: number for name, number in LOBES.items() if (lobes == number).any()}
     centres = {name: ndimage.center_of_mass(lobes == number) for name, number in present.items()}

@@ -91,7 +91,7 @@ class LungmaskSegmenter:
         return labels
 
     def lobes(self, volume: Volume, lungs: Labels) -> NDArray[np.uint8] | None:
-        """Return the lobes (z, y, x) by LTRCLobes, numbered as `regions.LOBES`, 0 outside; None without its weights.
+        """Return the lobes (z, y, x) by LTRCLobes, numbered as `arrays.LOBES`, 0 outside; None without its weights.
 
         The lobe network misses dense disease: what `lungs` has and it has not goes to the neighbouring lobe, and
         outside of `lungs` there is none (lungmask's fill model, «LTRCLobes_R231»).

@@ -16,7 +16,6 @@ Airways and vessels count wherever the mask of the lungs holds them: what `quant
 it measures in their parts, and volumes of thirds, and of rim and core, add up to the lungs'.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -27,14 +26,6 @@ from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
 from dicomnode.analysis.lungs.body_air import distance
 
 RIM_MM: Final = 20.0
-#: lungmask's numbers of the lobes (LTRCLobes); where they come from, and their check: `lobes`.
-LOBES: Final[Mapping[str, int]] = {
-    "left_upper_lobe": 1,
-    "left_lower_lobe": 2,
-    "right_upper_lobe": 3,
-    "right_middle_lobe": 4,
-    "right_lower_lobe": 5,
-}
 UPPER, MIDDLE, LOWER = 2, 1, 0
 _GRID_MM: Final = 2.0
 

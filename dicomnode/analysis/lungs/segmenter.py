@@ -47,7 +47,7 @@ class Segmenter(Protocol):
         ...
 
     def lobes(self, volume: Volume, lungs: Labels) -> NDArray[np.uint8] | None:
-        """Return the lobes of the `lungs` that it labelled, (z, y, x), numbers as in `regions.LOBES`.
+        """Return the lobes of the `lungs` that it labelled, (z, y, x), numbers as in `arrays.LOBES`.
 
         None: it knows none.
         """

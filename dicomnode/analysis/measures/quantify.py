@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Volume
+from dicomnode.analysis.arrays import LEFT, LOBES, RIGHT, HuArray, Labels, Volume
 from dicomnode.analysis.findings import Quantities
 from dicomnode.analysis.lungs import regions
 
@@ -49,13 +49,13 @@ def by_region(volume: Volume, labels: Labels, lobes: NDArray[np.uint8] | None = 
 
     "lungs" (both together), "left", "right"; of both lungs "upper_third", "middle_third", "lower_third", "rim", "core"
     and "lower_third_rim", where interstitial disease of systemic sclerosis begins; with `lobes` each lobe by the names
-    of `regions.LOBES`. All come from the same voxels: volumes of left and right, of the thirds, and of rim and core,
+    of `arrays.LOBES`. All come from the same voxels: volumes of left and right, of the thirds, and of rim and core,
     each add up to that of the lungs.
 
     Args:
         volume: in HU.
         labels: (z, y, x), 0 background, 1 right, 2 left.
-        lobes: (z, y, x), numbers as in `regions.LOBES`; lobe voxels outside `labels` count too.
+        lobes: (z, y, x), numbers as in `arrays.LOBES`; lobe voxels outside `labels` count too.
 
     Raises:
         ValueError: both lungs are empty.
@@ -73,7 +73,7 @@ def by_region(volume: Volume, labels: Labels, lobes: NDArray[np.uint8] | None = 
         "lower_third_rim": counts[:, regions.LOWER, 1].sum(axis=0),
     }
     if lobes is not None:
-        parts |= {name: _histogram(volume.hu[lobes == number]) for name, number in regions.LOBES.items()}
+        parts |= {name: _histogram(volume.hu[lobes == number]) for name, number in LOBES.items()}
     return {
         name: replace(_quantities(part), volume_ml=int(part.sum()) * volume.voxel_ml)
         for name, part in parts.items()

@@ -23,6 +23,7 @@ from dicomnode.store.records import Lease
 
 if TYPE_CHECKING:
     import psycopg
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 #: How long a writer waits for another process' write before it gives up, seconds.
 BUSY_S = 20.0
@@ -73,6 +74,7 @@ class Database:
         self._joined: Connection | None = None
         self._lease: Lease | None = None
         self._lost: Callable[[], NoReturn] | None = None
+        self._closed = _closing(engine)
 
     @classmethod
     def open(cls, url: str, state: Path | None = None) -> Self:
@@ -102,7 +104,8 @@ class Database:
         return view
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; one that a thread still uses, when it gives it back."""
+        self._closed.set()
         self._engine.dispose()
 
     @contextmanager
@@ -201,6 +204,18 @@ def open_database(url: str, state: Path | None, *, reading: bool = False) -> tup
     except SQLAlchemyError as error:
         raise database_error(error) from error
     return engine, key
+
+
+def _closing(engine: Engine) -> threading.Event:
+    """Return what, once it is set, has connections closed that come back: `dispose` knows only those that are back."""
+    closed = threading.Event()
+
+    def come_back(_connection: object, record: "ConnectionPoolEntry") -> None:
+        if closed.is_set():
+            record.invalidate()
+
+    event.listen(engine, "checkin", come_back)
+    return closed
 
 
 def _require(path: str | None) -> None:

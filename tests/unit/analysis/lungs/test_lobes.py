@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dicomnode.analysis.arrays import LEFT, RIGHT, Labels
+from dicomnode.analysis.arrays import LEFT, LOBES, RIGHT, Labels
 from dicomnode.analysis.lungs.lobes import check
-from dicomnode.analysis.lungs.regions import LOBES
 
 
 def chest() -> tuple[Labels, NDArray[np.uint8]]:

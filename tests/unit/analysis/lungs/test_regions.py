@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Volume
+from dicomnode.analysis.arrays import LEFT, LOBES, RIGHT, Labels, Volume
 from dicomnode.analysis.lungs import regions
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
 from dicomnode.analysis.measures.quantify import by_region, quantify
@@ -97,7 +97,7 @@ def test_a_real_chest_agrees_with_simpleitk_and_numpy(lidc0314: Volume) -> None:
 
 def test_lobes_by_their_names() -> None:
     volume, labels = boxes((5.0, 4.0, 4.0))
-    lobes = np.where(labels == RIGHT, regions.LOBES["right_lower_lobe"], 0).astype(np.uint8)
+    lobes = np.where(labels == RIGHT, LOBES["right_lower_lobe"], 0).astype(np.uint8)
     found = by_region(volume, labels, lobes)
     assert asdict(found["right_lower_lobe"]) == asdict(found["right"])
     assert "left_upper_lobe" not in found
