@@ -32,6 +32,10 @@ NO_TILT_DEGREES = 0.5
 MAX_TILT_DEGREES = 30.5
 #: Farther off the line through the others, an image's position is wrong and not tilted.
 MAX_OFF_LINE_MM = 1.0
+#: Pixels of a scanner, mm, and how far from its origin an image may lie: bytes that were read under another VR give
+#: any number, and volumes made of it say nothing.
+PIXEL_MM = (0.01, 50.0)
+MOST_AWAY_MM = 10_000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,10 +134,18 @@ def numbers(dataset: Dataset, keyword: str, count: int) -> Vector | None:
     return values if values.shape == (count,) and bool(np.isfinite(values).all()) else None
 
 
+def pixel_spacing(dataset: Dataset) -> Vector | None:
+    """Return Pixel Spacing, mm, shape (2,); None where it is none, or that of no scanner."""
+    found = numbers(dataset, "PixelSpacing", 2)
+    if found is None or (found < PIXEL_MM[0]).any() or (found > PIXEL_MM[1]).any():
+        return None
+    return found
+
+
 def plane(dataset: Dataset) -> Plane | None:
     """Return the plane of an image; None without a position, or without two orthogonal unit vectors as orientation."""
     position, orientation = numbers(dataset, "ImagePositionPatient", 3), numbers(dataset, "ImageOrientationPatient", 6)
-    if position is None or orientation is None:
+    if position is None or orientation is None or (abs(position) > MOST_AWAY_MM).any():
         return None
     row, column = orientation[:3], orientation[3:]
     lengths = np.array([np.linalg.norm(row), np.linalg.norm(column)])

@@ -100,8 +100,7 @@ def no_geometry(known: KnownSeries) -> Reason | None:
 
 def no_pixel_spacing(known: KnownSeries) -> Reason | None:
     """Pixel spacing."""
-    found = ((h, geometry.numbers(h.dataset, "PixelSpacing", 2)) for h in known.series.headers)
-    without = [h for h, spacing in found if spacing is None or (spacing <= 0).any()]
+    without = [h for h in known.series.headers if geometry.pixel_spacing(h.dataset) is None]
     return _named(without, "no-pixel-spacing", "lack a usable Pixel Spacing") if without else None
 
 
@@ -158,7 +157,7 @@ def mixed_size(known: KnownSeries) -> Reason | None:
     sizes = {(number(d, "Rows"), number(d, "Columns")) for d in known.datasets}
     if len(sizes) > 1:
         return Reason("mixed-size", f"The images have {len(sizes)} different sizes (Rows, Columns).")
-    found = [s for d in known.datasets if (s := geometry.numbers(d, "PixelSpacing", 2)) is not None]
+    found = [s for d in known.datasets if (s := geometry.pixel_spacing(d)) is not None]
     if all(np.allclose(s, found[0], rtol=1e-3, atol=0) for s in found):
         return None
     return Reason("mixed-size", "The images have different values of Pixel Spacing.")

@@ -398,18 +398,24 @@ def _character_set(element: Element) -> tuple[Element | None, Kind | None]:
 
 
 def _unpadded(element: RawDataElement, vr: str) -> RawDataElement:
-    """Return the element padded as in PS3.5 6.2: NULs at the end are some writers' padding, no part of the value."""
+    """Return the element padded as in PS3.5 6.2: NULs around a value are some writers' padding, no part of it."""
     value = element.value
-    if not isinstance(value, bytes) or not value.endswith(b"\0"):
+    if not isinstance(value, bytes):
         return element
-    value = value.rstrip(b" \0")
+    padded, value = value, value.strip(b" \0")
+    if padded.count(b"\0") == value.count(b"\0"):
+        return element
     value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
     return element._replace(value=value, length=len(value))
 
 
 def _as_of(element: Element, vr: str) -> Element:
     """Return the element under the dictionary's VR, its bytes untouched."""
-    return element._replace(VR=vr) if isinstance(element, RawDataElement) and vr != element.VR else element
+    if vr == element.VR:
+        return element
+    if isinstance(element, RawDataElement):
+        return element._replace(VR=vr)
+    return DataElement(element.tag, vr, element.value)
 
 
 def _strings(element: Element) -> list[str]:

@@ -107,6 +107,9 @@ REFUSED: list[tuple[Change, list[str]]] = [
     (drop("ImageOrientationPatient"), ["no-geometry"]),
     (drop("PixelSpacing", ONE), ["no-pixel-spacing"]),
     (put("PixelSpacing", ["0", "1"]), ["no-pixel-spacing"]),
+    (put("PixelSpacing", ["1547185712", "540487216"]), ["no-pixel-spacing"]),  # digits that were read as UL
+    (put("PixelSpacing", ["0.7", "1.5516e-19"]), ["no-pixel-spacing"]),
+    (put("ImagePositionPatient", ["0", "0", "2.07e17"]), ["no-geometry"]),
     (put("PixelSpacing", ["0.8", "0.9"], ONE), ["mixed-size"]),
     (put("Columns", 7, ONE), ["mixed-size"]),
     (put("ImageOrientationPatient", ["-1", "0", "0", "0", "-1", "0"], ONE), ["mixed-orientation"]),

@@ -61,6 +61,23 @@ def header(vr: str | None = None, implicit: bool = True, **given: bytes) -> Data
     return made
 
 
+@pytest.mark.parametrize("keyword", ["PatientSex", "AdmissionID", "ConsultingPhysicianName", "SeriesDescription"])
+@pytest.mark.parametrize("padded", [b"M\0", b"M\0\0", b"M\0\0 ", b"M \0 ", b"\0M", b" \0M\0 "])
+def test_nul_around_a_value_is_no_part_of_it(keyword: str, padded: bytes) -> None:
+    """What goes into our objects holds none: validators report it."""
+    dataset = header(**{keyword: padded})
+    assert values.settle(dataset) == ()
+    element = dataset.get_item(keyword)
+    assert element.value == b"M "
+
+
+def test_what_pydicom_converts_by_itself_has_its_own_vr_too() -> None:
+    dataset = header("ST", implicit=False, SpecificCharacterSet=b"ISO_IR 100")
+    assert dataset.SpecificCharacterSet == "ISO_IR 100"  # as it is looked at while a file is read
+    values.settle(dataset)
+    assert dataset["SpecificCharacterSet"].VR == "CS"
+
+
 @pytest.mark.parametrize(("stated", "read"), READ.items(), ids=str)
 def test_a_value_is_read_or_is_none(stated: tuple[str, bytes], read: str) -> None:
     keyword, value = stated
