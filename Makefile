@@ -132,12 +132,16 @@ peers: ## other people's DICOM programs that the tests talk to (installed on Deb
 	else echo "not installed, their tests will skip:$$missing"; fi
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory viewer || echo "no OHIF, its test will skip"; fi
 
-OHIF ?= 3.12.10
-build/viewer/ohif/index.html: deploy/ohif/app-config.js
+# What npm is configured to fetch from may be any mirror: the digest says whether it is the OHIF that was tried.
+OHIF_PIN := deploy/ohif/package.sha512
+OHIF_FILE := $(shell cut -d' ' -f3 $(OHIF_PIN))
+build/viewer/ohif/index.html: $(OHIF_PIN)
+	@command -v npm >/dev/null || { echo "npm is needed: install npm (Debian: npm)"; exit 1; }
 	rm -rf build/viewer && mkdir -p build/viewer
-	cd build/viewer && npm pack --silent @ohif/app@$(OHIF) && tar xzf ohif-app-$(OHIF).tgz
-	mv build/viewer/package/dist build/viewer/ohif && rm -r build/viewer/package build/viewer/ohif-app-$(OHIF).tgz
-	cp deploy/ohif/app-config.js build/viewer/ohif/
+	cd build/viewer && npm pack --silent $(patsubst ohif-app-%.tgz,@ohif/app@%,$(OHIF_FILE)) >/dev/null
+	cd build/viewer && sha512sum --check --quiet ../../$(OHIF_PIN) && tar xzf $(OHIF_FILE) package/dist
+	mv build/viewer/package/dist build/viewer/ohif && rm -r build/viewer/package build/viewer/$(OHIF_FILE)
+	@touch $@
 
 viewer: build/viewer/ohif/index.html ## OHIF from npm into build/viewer, beside the example PACS (docs/admin/viewer.md)
 

@@ -5,6 +5,8 @@ window.config = {
   modes: [],
   showStudyList: true,
   investigationalUseDialog: { option: 'always' },
+  // A segmentation lies on its images as soon as it is opened.
+  disableConfirmationPrompts: true,
   defaultDataSourceName: 'pacs',
   dataSources: [
     {
