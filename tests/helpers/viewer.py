@@ -6,7 +6,7 @@ Every wait has an end: Chromium's own after `PATIENCE_S`.
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from PIL import Image
 from tests.helpers import prerequisites
 from tests.helpers.ports import free_port
 from tests.helpers.prerequisites import ROOT
+from tests.helpers.running import Orthanc, dicomnode
 from tests.helpers.waiting import until
 
 if TYPE_CHECKING:
@@ -87,6 +88,22 @@ def chromium(program: str) -> "Iterator[Page]":
             yield page
         finally:
             browser.close()
+
+
+def delivered(images: Sequence[Path], folder: Path, pacs: Orthanc) -> Path:
+    """Analyse these images, send them and their results to the PACS, by the command line; the folder of the results."""
+    config, out = folder / "ae_config.toml", folder / "out"
+    config.write_text('[analysis]\nbundle = ""\nradiomics = false\n[results]\nattenuation_maps = true\n')
+    (folder / "in").mkdir()
+    for path in images:
+        (folder / "in" / path.name).symlink_to(path)
+    for command in (
+        ["analyze", folder / "in", "--out", out, "--config", config],
+        ["send", f"{pacs.ae_title}@127.0.0.1:{pacs.port}", folder / "in", out],
+    ):
+        done = dicomnode(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return out
 
 
 class Viewer:
