@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from pydicom import Dataset
 
 from tests.conftest import absent
 from tests.helpers import prerequisites
-from tests.helpers.running import Orthanc
-from tests.helpers.viewer import PATIENCE_S, Viewer, chromium, delivered, served
+from tests.helpers.viewer import PATIENCE_S, Viewer, chromium, delivered, running, served
 from tests.helpers.waiting import until
 
 #: As `until` counts, which is patient itself.
@@ -33,28 +32,24 @@ class Opened:
     images: dict[str, Dataset]
     results: Path
     first: str
-    asked: list[str] = field(default_factory=list)
+    asked: list[str]
 
 
 @pytest.fixture(scope="module")
-def opened(
-    data: Path, orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory, peer: Callable[[str, str], str]
-) -> Iterator[Opened]:
-    """A chest and its results in Orthanc by the command line, opened in the shipped configuration of OHIF."""
+def opened(data: Path, tmp_path_factory: pytest.TempPathFactory, peer: Callable[[str, str], str]) -> Iterator[Opened]:
+    """A chest and its results in an Orthanc by the command line, opened in the shipped configuration of OHIF."""
     folder = tmp_path_factory.mktemp("viewer")
-    nginx, browser = peer("nginx", "nginx-light"), peer("chromium", "chromium")
+    nginx, browser, orthanc = peer("nginx", "nginx-light"), peer("chromium", "chromium"), peer("Orthanc", "orthanc")
     try:
         prerequisites.viewer_folder()
         paths = prerequisites.dicom_files("chest_lidc0314_every4th")
-        with chromium(browser) as page:
-            results = delivered(paths, folder, orthanc)
+        with chromium(browser) as page, running(folder, orthanc) as pacs, served(folder, nginx, pacs.http) as url:
+            results = delivered(paths, folder, pacs)
             images = {str(d.SOPInstanceUID): d for d in map(pydicom.dcmread, paths)}
             asked: list[str] = []
             page.on("request", lambda request: asked.append(request.url))
-            with served(folder, nginx, orthanc.http) as url:
-                viewer = Viewer(page, url, str(next(iter(images.values())).StudyInstanceUID))
-                first = until("an image in the pane", viewer.image, SOON_S)
-                yield Opened(viewer, images, results, first, asked)
+            viewer = Viewer(page, url, str(next(iter(images.values())).StudyInstanceUID))
+            yield Opened(viewer, images, results, until("an image in the pane", viewer.image, SOON_S), asked)
     except prerequisites.MissingError as error:
         absent(str(error))
 

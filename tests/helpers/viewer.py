@@ -34,6 +34,17 @@ _SERIES = '[data-cy^="study-browser-thumbnail"]'
 
 
 @contextlib.contextmanager
+def running(folder: Path, program: str) -> Iterator[Orthanc]:
+    """An Orthanc of its own, which holds no other study."""
+    (folder / "pacs").mkdir()
+    pacs = Orthanc(folder / "pacs", program)
+    try:
+        yield pacs
+    finally:
+        pacs.stop()
+
+
+@contextlib.contextmanager
 def served(folder: Path, nginx: str, pacs_http: int) -> Iterator[str]:
     """OHIF's address: nginx with the shipped configuration, but on a port of its own and before this PACS."""
     prerequisites.viewer_folder()
