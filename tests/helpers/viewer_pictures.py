@@ -6,7 +6,9 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from PIL import Image
 
 from dicomnode.demo import study
@@ -34,25 +36,27 @@ def pictures(folder: Path) -> list[Image.Image]:
         delivered(images, folder, pacs)
         viewer = Viewer(page, url, str(first.StudyInstanceUID))
         until("an image in the pane", viewer.image, PATIENCE_S / 4)
-        # What is seen of colours at least, as a share of the pane: none of the images, lines of page and paper.
-        for words, colours in (("", 0.0), ("Lungs:", 0.1), ("Density:", 0.1), ("Summary:", 0.02), ("Report:", 0.0005)):
+        before = viewer.pane()
+        for words in ("", "Lungs:", "Density:", "Summary:", "Report:"):
             if words:
                 viewer.open(words)
-            scrolls = words in ("", "Lungs:", "Density:")
-            until(f"{words or 'the images'} in the pane", partial(_shown, viewer, middle if scrolls else "", colours))
-            # The small pictures in the list follow a little later.
-            page.wait_for_timeout(2000)
+            scrolled = middle if words in ("", "Lungs:", "Density:") else None
+            until(f"{words or 'the images'} in the pane", partial(_shown, viewer, before, scrolled))
+            before = viewer.pane()
             taken.append(Image.open(BytesIO(page.screenshot())).convert("RGB"))
     return taken
 
 
-def _shown(viewer: Viewer, sop_instance_uid: str, colours: float) -> bool:
-    if sop_instance_uid:
-        viewer.scroll_to(sop_instance_uid)
-        if viewer.image() != sop_instance_uid:
+def _shown(viewer: Viewer, before: NDArray[np.int16], scroll_to: str | None) -> bool:
+    """Whether the pane shows something else than before, and nothing moves in it any more."""
+    if scroll_to is not None:
+        viewer.scroll_to(scroll_to)
+        if viewer.image() != scroll_to:
             return False
     pane = viewer.pane()
-    return float((pane.max(axis=-1) - pane.min(axis=-1) > 40).mean()) > colours
+    # The small pictures in the list follow a little later than the pane.
+    viewer.page.wait_for_timeout(3000)
+    return float(np.abs(pane - before).mean()) > 1 and np.array_equal(pane, viewer.pane())
 
 
 def main(out: Path) -> None:
