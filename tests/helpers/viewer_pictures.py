@@ -67,7 +67,7 @@ def main(out: Path) -> None:
     sheet = Image.new("RGB", (2 * width + 6, (len(taken) + 1) // 2 * (height + 6) - 6), "white")
     for n, picture in enumerate(taken):
         sheet.paste(picture, (n % 2 * (width + 6), n // 2 * (height + 6)))
-    sheet.save(out, quality=80, optimize=True)
+    sheet.save(out, quality=70, optimize=True)
 
 
 if __name__ == "__main__":
