@@ -7,6 +7,8 @@ window.config = {
   investigationalUseDialog: { option: 'always' },
   // A segmentation lies on its images as soon as it is opened.
   disableConfirmationPrompts: true,
+  // No film controls over the page's title: OHIF shows them on every secondary capture.
+  customizationService: [{ autoCineModalities: { $set: ['US'] } }],
   defaultDataSourceName: 'pacs',
   dataSources: [
     {

@@ -116,6 +116,7 @@ def test_the_page_is_shown_whole_and_in_colour(opened: Opened) -> None:
         return 0.0 if shown is None else float(np.corrcoef(small(shown), small(page.pixel_array))[0, 1])
 
     until("the page in the pane", lambda: likeness() > 0.9, SOON_S)
+    assert opened.viewer.page.get_by_text("FPS").count() == 0, "controls of a film cover the page's title"
 
 
 def small(picture: NDArray[Any]) -> NDArray[np.float64]:
