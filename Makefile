@@ -9,7 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 # program:package pairs of the peers that the acceptance tests talk to
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
-	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd promtool:prometheus prometheus:prometheus
+	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd promtool:prometheus prometheus:prometheus \
+	chromium:chromium nginx:nginx-light npm:npm
 
 # Tests run in one process more than there are cores, since they often wait; a file's tests in one of them, so that their
 # fixtures are made once.
@@ -18,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-reading \
-	bench-restart bench-training fuzz fuzz-series sbom demo-bundle clean
+	bench-restart bench-training fuzz fuzz-series sbom demo-bundle viewer clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -130,6 +131,20 @@ peers: ## other people's DICOM programs that the tests talk to (installed on Deb
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
 	else echo "not installed, their tests will skip:$$missing"; fi
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory viewer || echo "no OHIF, its test will skip"; fi
+
+# What npm is configured to fetch from may be any mirror: the digest says whether it is the OHIF that was tried.
+OHIF_PIN := deploy/ohif/package.sha512
+OHIF_FILE := $(shell cut -d' ' -f3 $(OHIF_PIN))
+build/viewer/ohif/index.html: $(OHIF_PIN)
+	@command -v npm >/dev/null || { echo "npm is needed: install npm (Debian: npm)"; exit 1; }
+	rm -rf build/viewer && mkdir -p build/viewer
+	cd build/viewer && npm pack --silent $(patsubst ohif-app-%.tgz,@ohif/app@%,$(OHIF_FILE)) >/dev/null
+	cd build/viewer && sha512sum --check --quiet ../../$(OHIF_PIN) && tar xzf $(OHIF_FILE) package/dist
+	mv build/viewer/package/dist build/viewer/ohif && rm -r build/viewer/package build/viewer/$(OHIF_FILE)
+	@touch $@
+
+viewer: build/viewer/ohif/index.html ## OHIF from npm into build/viewer, beside the example PACS (docs/admin/viewer.md)
 
 demo-bundle: install ## rebuild the shipped demo bundle (an hour; weights/demo-synthetic/MODEL_CARD.md)
 	OMP_NUM_THREADS=1 $(BIN)/training demo-bundle --work demo-training --out weights/demo-synthetic

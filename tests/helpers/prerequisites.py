@@ -44,6 +44,14 @@ def program(name: str, package: str) -> str:
     return path
 
 
+def viewer_folder() -> Path:
+    """OHIF's built files with our configuration, as `make viewer` leaves them."""
+    folder = ROOT / "build" / "viewer" / "ohif"
+    if not (folder / "index.html").is_file():
+        raise MissingError(f"no OHIF in {folder}: make viewer")
+    return folder
+
+
 def check_or_exit(data: Sequence[str] = (), programs: Sequence[tuple[str, str]] = ()) -> None:
     """For a command line: exit status 2 with everything that is missing, before any work is begun.
 
