@@ -155,6 +155,9 @@ class _Retrieval:
     def run(self, follow: Follow) -> None:
         """Fetch row by row; what fails in passing is tried again behind the others."""
         recover(self._spool, self._catalog)
+        for one in self._reports.values():
+            if one.state in ("retrieved", "present"):
+                self._sent(one.study_uid)
         in_succession = 0
         for _ in range(_ATTEMPTS):
             for number in [n for n, one in self._reports.items() if self._is_open(one)]:
@@ -222,13 +225,18 @@ class _Retrieval:
             reason = "it came to this node by itself: its results go where those of other studies go"
         elif bulk.ended_at is not None and (here >= (one.expected or 1) or not study.instances):
             reason = "an earlier list, or an import, has brought it"
-            if self._options.send and self._catalog.send_bulk(one.study_uid):
-                self._catalog.reopen(one.study_uid)
-                reason += "; its results are sent now"
+            reason += self._sent(one.study_uid)
         else:
             return False
         self._note(replace(one, state="present", retrieved=here, reason=reason))
         return True
+
+    def _sent(self, study_uid: str) -> str:
+        """Let results that stayed here go out, where that is asked for now; says so."""
+        if not self._options.send or not self._catalog.send_bulk(study_uid):
+            return ""
+        self._catalog.reopen(study_uid)  # it settles once more, and goes out
+        return "; its results are sent now"
 
     def _fetch(self, one: RowReport, patient: str) -> None:
         self._pacing.before_study(self._last_at)
