@@ -253,7 +253,7 @@ def _write_parquet(out: Path, columns: Sequence[str], rows: Sequence[Row]) -> No
         values = [row.get(name) for row in rows]
         if name in _WHOLE_NUMBERS:
             kind = arrow.int64()
-        elif any(isinstance(value, float) for value in values):
+        elif any(isinstance(value, float | int) for value in values):
             kind = arrow.float64()
         else:
             kind = arrow.string()

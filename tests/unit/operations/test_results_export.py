@@ -73,7 +73,7 @@ def test_a_row_is_a_generation_under_pseudonyms(node: tuple[Config, Catalog], tm
     assert first["study"] == second["study"] == names.scan("1.2")
     assert (first["generation"], first["state"], second["state"]) == ("1", "superseded", "analysed")
     assert first["analysed_month"] == "2023-11"
-    assert second["deliveries"] == "pacs 1/2 delivered rejected"
+    assert second["deliveries"] == "pacs 1/2 rejected delivered"
     assert found.lungs is not None and found.risk is not None
     assert float(first["mask_total_ml"]) == found.lungs.volume_ml.total
     assert float(first["lungs_haa_percent"]) == found.quantities["lungs"].haa_percent
