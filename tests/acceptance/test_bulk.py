@@ -26,7 +26,7 @@ from tests.helpers.ct_files import ct_series, write
 from tests.helpers.running import ROOT, Node, Orthanc
 from tests.helpers.waiting import until
 
-COHORT = int(os.environ.get("DICOMNODE_COHORT", "8"))
+COHORT = int(os.environ.get("DICOMNODE_COHORT", "6"))
 SLICES = 5
 #: Slow enough that a kill meets the command at its work.
 SLOWLY = "14400/h"
@@ -161,7 +161,7 @@ def test_a_cohort_is_fetched_each_study_once_though_the_command_is_killed_twice(
     again = node.cli("retrieve", asked, "--rate", "0", "--json")
     assert json.loads(again.stdout)["states"] == as_json["states"]
     once(node, whole)
-    for one in whole[:3]:
+    for one in whole[:1]:
         assert node.show(one.study_uid)["deliveries"] == []  # kept: nobody asked for the results
     print(f"{COHORT} studies by list, killed twice: {time.monotonic() - began:.0f} s, {dict(states)}")
 
