@@ -6,7 +6,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode import __version__, logs
-from dicomnode.cli import analysis, backup, conformance, jobs, node, notify, registry, routes, tls, weights, worklist
+from dicomnode.cli import (
+    analysis,
+    backup,
+    bulk_studies,
+    conformance,
+    jobs,
+    node,
+    notify,
+    registry,
+    results,
+    routes,
+    tls,
+    weights,
+    worklist,
+)
 from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import private_umask
 
@@ -22,8 +36,10 @@ app.add_typer(node.app)
 app.add_typer(analysis.app)
 app.add_typer(worklist.app)
 app.add_typer(backup.app)
+app.add_typer(bulk_studies.app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(registry.app, name="registry")
+app.add_typer(results.app, name="results")
 app.add_typer(weights.app, name="weights")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")

@@ -32,7 +32,10 @@ class PriorsTable(RemoteTable):
     description_exclude: Patterns = Field((), description=f"give a list of patterns for descriptions, {PATTERNS}")
     on_receipt: bool = Field(True, description="give true to fetch the priors of received studies")
     prefetch: bool = Field(True, description="give true to prefetch the priors of patients on the worklist")
-    quiet_hours: str = Field("", description="give the hours for prefetching, such as '19:00-06:00', or '' for all")
+    quiet_hours: str = Field(
+        "",
+        description="give the hours for prefetching and `dicomnode retrieve`, such as '19:00-06:00', or '' for all",
+    )
     studies_per_hour: int = Field(60, ge=1, description="give the largest number of studies fetched in an hour")
     wait_s: float = Field(600, ge=0, description="give the seconds for which a study waits for its priors")
     timeout_s: float = Field(30, gt=0, description="give the seconds to wait for a response of the PACS")

@@ -22,7 +22,8 @@ ENTITIES: Final = {
     "commitment; sends results to systems without DICOM. It begins when a result is ready or a routing rule forwards "
     "a study.",
     ORDERS: "Asks the modality worklist for the day's orders, at intervals and for each received study.",
-    PRIORS: "Looks for prior scans of a patient in a PACS and retrieves them; also counts a study's images there.",
+    PRIORS: "Looks for prior scans of a patient, and for the studies of a cohort's list, in a PACS and retrieves them; "
+    "also counts a study's images there.",
     STEPS: "Performs tasks of a UPS worklist and reports analyses as performed procedure steps.",
 }
 _UNCOMPRESSED: Final = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]

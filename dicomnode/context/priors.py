@@ -111,15 +111,16 @@ def suitable(study_description: str, series: Sequence[Dataset], table: PriorsTab
     for one in series:
         keywords = ("SeriesDescription", "BodyPartExamined", "ProtocolName")
         words = plain(" ".join([study_description, *(str(one.get(k) or "") for k in keywords)]))
-        wanted = any(_matches(p, words) for p in table.body_parts)
-        refused = any(_matches(p, words) for p in table.description_exclude)
+        wanted = any(matches(p, words) for p in table.body_parts)
+        refused = any(matches(p, words) for p in table.description_exclude)
         uid = str(one.get("SeriesInstanceUID") or "")
         if str(one.get("Modality") or "") in table.modalities and wanted and not refused and is_uid(uid):
             chosen.append(uid)
     return tuple(chosen)
 
 
-def _matches(pattern: str, words: str) -> bool:
+def matches(pattern: str, words: str) -> bool:
+    """Whether a pattern of the configuration is found in words (`headers.plain`)."""
     return re.search(pattern, words) is not None
 
 

@@ -25,11 +25,28 @@ def studies(patient: Dataset, first: date, last: date, modality: str) -> Dataset
     return identifier
 
 
-def series(study_uid: str) -> Dataset:
-    """Return the question for the series of a study."""
+def of_row(*, patient_id: str, accession_number: str, study_date: str, study_uid: str) -> Dataset:
+    """Return the question for the study that a row of a list means; "" asks for nothing.
+
+    The values hold no wild cards and no backslashes; `study_date` is YYYYMMDD.
+    """
+    identifier = Dataset()
+    if not (patient_id + accession_number).isascii():
+        identifier.SpecificCharacterSet = "ISO_IR 192"
+    identifier.QueryRetrieveLevel = "STUDY"
+    identifier.PatientID, identifier.AccessionNumber = patient_id, accession_number
+    identifier.StudyDate, identifier.StudyInstanceUID = study_date, study_uid
+    identifier.IssuerOfPatientID = None
+    return identifier
+
+
+def series(study_uid: str, *, images: bool = False) -> Dataset:
+    """Return the question for the series of a study; `images`: with how many images each has."""
     identifier = Dataset()
     identifier.QueryRetrieveLevel = "SERIES"
     identifier.StudyInstanceUID = study_uid
     for keyword in ("SeriesInstanceUID", "Modality", "SeriesDescription", "BodyPartExamined", "ProtocolName"):
         setattr(identifier, keyword, None)
+    if images:
+        identifier.NumberOfSeriesRelatedInstances = None
     return identifier

@@ -54,7 +54,7 @@ def run_receiver(
     spool = Spool(spool_root)
     catalog = Catalog.open(catalog_url, state)
     try:
-        _recover(spool, catalog)
+        recover(spool, catalog)
         receiver = Receiver(settings, spool, catalog)
         with ExitStack() as held:
             held.callback(refusals.flushing(catalog.note_refusals).stop)
@@ -75,7 +75,7 @@ def _allow_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _recover(spool: Spool, catalog: Catalog) -> None:
+def recover(spool: Spool, catalog: Catalog) -> None:
     """Put right what a receiver that died has left, or a power cut has taken.
 
     Rows that a power cut can take were brought by an association that the catalogue still holds open: its end would

@@ -47,6 +47,11 @@ log = logging.getLogger(__name__)
 
 #: A job that is queued for so long, and of which the queue knows nothing that lives, was lost on its way there.
 _LOST_S = 60.0
+#: What a study is held for, and what to do.
+_HELD = {
+    "two-patients": "its images name two patients; correct it with `dicomnode jobs accept` or `jobs drop`",
+    "other-patient": "its images name another patient than the list that it was fetched by; see `dicomnode jobs show`",
+}
 #: How often jobs that are settled, but perhaps not enqueued, are enqueued again (which is harmless if they are).
 RECONCILE_S = 15.0
 #: How often events are handed to those who want to be told.
@@ -197,8 +202,13 @@ class Housekeeping:
         decision = decide(self._heard(study), now, self._rule)
         if not decision.settled or (self._counts is not None and self._counts.lacks(self._heard(study), now)):
             return []
+        bulk = self._catalog.bulk(study.study_uid)
+        if bulk is not None and bulk.is_coming(now):
+            return []
         apply_notes(Spool(self._spool_root), self._catalog, study.study_uid)
         held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
+        if held is None and bulk is not None and not bulk.is_of(self._catalog.named_patients(study.study_uid)):
+            held = "other-patient"
         try:
             settled = self._catalog.settle(study.study_uid, now, held)
         except DatabaseError:
@@ -206,10 +216,7 @@ class Housekeeping:
         except SpoolError:
             return []  # another node on this database was quicker
         if held:
-            log.error(
-                "study %s held: its images name two patients; correct it with `dicomnode jobs accept` or `jobs drop`",
-                study.study_uid,
-            )
+            log.error("study %s held: %s", study.study_uid, _HELD[held])
             return []
         log.info("study %s settled as generation %d: %s", study.study_uid, settled.generation, decision.reason)
         try:
@@ -242,7 +249,7 @@ class Housekeeping:
             log.warning("study %s will be queued later: %s", study_uid, _name(e))
 
     def _put_into_queue(self, study_uid: str, generation: int, *, again: bool = False) -> None:
-        if self._catalog.is_reanalysis(study_uid, generation):
+        if self._catalog.is_reanalysis(study_uid, generation) or self._catalog.bulk(study_uid) is not None:
             place = study_priority("research", self._clock(), self._config.routing)
             self._queue.enqueue(study_uid, generation, again=again, priority=place)
         else:

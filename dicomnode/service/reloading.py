@@ -14,13 +14,10 @@ from dicomnode.store import process_names
 
 log = logging.getLogger(__name__)
 
-#: Where `serve` notes its process, in `storage.state`.
-FILE = "serve.process"
-
 
 def note_process(config: Config) -> None:
     """Note this process as the one that `dicomnode reload` asks."""
-    write_whole(config.storage.state / FILE, process_names.current() + "\n")
+    write_whole(config.storage.state / process_names.SERVE, process_names.current() + "\n")
 
 
 def ask(config: Config) -> int:
@@ -30,7 +27,7 @@ def ask(config: Config) -> int:
         UsageError: no node runs on this machine with this configuration.
     """
     try:
-        name = (config.storage.state / FILE).read_text("utf-8").strip()
+        name = (config.storage.state / process_names.SERVE).read_text("utf-8").strip()
     except OSError:
         name = ""
     found = re.search(r",(\d+),\d+$", name)

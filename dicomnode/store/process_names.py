@@ -5,6 +5,8 @@ import re
 import socket
 from pathlib import Path
 
+#: Where `dicomnode serve` notes its process, in `storage.state`.
+SERVE = "serve.process"
 _NAME = re.compile(r"(?P<host>.*),(?P<pid>\d+),(?P<start>\d+)")
 
 
@@ -30,3 +32,11 @@ def is_alive(name: str) -> bool:
     if match is None:
         return False
     return match["host"] != socket.gethostname() or _start_ticks(int(match["pid"])) == match["start"]
+
+
+def is_serving(state: Path) -> bool:
+    """Whether `dicomnode serve` of this `storage.state` runs on this machine."""
+    try:
+        return is_alive((state / SERVE).read_text("utf-8").strip())
+    except OSError:
+        return False

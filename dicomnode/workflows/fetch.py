@@ -132,7 +132,13 @@ def _again(catalog: Catalog, table: PriorsTable, study_uid: str, why: str, waite
 
 
 def stays_here(config: Config, catalog: Catalog, study_uid: str) -> bool:
-    """Whether the results of this study go nowhere: it was fetched to compare with, and nobody asked for them."""
+    """Whether the results of this study go nowhere.
+
+    It was fetched to compare with, or brought for a cohort, and nobody asked for them.
+    """
+    bulk = catalog.bulk(study_uid)
+    if bulk is not None:
+        return bulk.keep
     if config.priors is not None and config.priors.send_results:
         return False
     return catalog.is_prior(study_uid)

@@ -12,6 +12,7 @@ was cut short decides again, on the same images and so the same, and what it had
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from dbos import DBOS
@@ -20,6 +21,7 @@ from dicomnode import logs
 from dicomnode.routing import study_facts
 from dicomnode.routing.rules import ANALYSE, Action, RoutingDecision, decide
 from dicomnode.store.records import JobState, Routing
+from dicomnode.workflows import fetch
 from dicomnode.workflows.calls import deliver_call, enqueue, study_call, study_priority
 from dicomnode.workflows.failure import Ended, or_failed
 from dicomnode.workflows.queue import MOST_RECOVERIES
@@ -67,6 +69,8 @@ def decide_step(study_uid: str, generation: int) -> JobState:
     facts = study_facts.facts(study_uid, paths, work.catalog.callers(study_uid), study_facts.keywords(rules))
     own = _FETCHED if work.catalog.is_prior(study_uid) else _EMPTY if not paths else None
     found = decide(facts, rules) if own is None else own
+    if own is None and fetch.stays_here(work.config, work.catalog, study_uid):
+        found = replace(found, action=replace(found.action, results_to=(), forward_to=()))
     noted = work.catalog.note_routing(study_uid, generation, json.dumps(found.recorded()), now=time.time())
     decision = decision_of(noted)
     by = " and ".join(repr(name) for name in decision.taken_by) or "no rule"
@@ -121,7 +125,7 @@ def action_of(work: Work, study_uid: str, generation: int) -> Action:
 def place(work: Work, study_uid: str, generation: int) -> int | None:
     """Return the study's place in the queue of analyses; None where no rule was asked."""
     noted = work.catalog.routing(study_uid, generation)
-    if work.catalog.is_reanalysis(study_uid, generation):
+    if work.catalog.is_reanalysis(study_uid, generation) or work.catalog.bulk(study_uid) is not None:
         return study_priority("research", time.time(), work.config.routing)
     if noted is None:
         return None

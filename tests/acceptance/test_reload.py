@@ -15,7 +15,7 @@ from pynetdicom.sop_class import Verification
 
 from dicomnode.errors import DicomnodeError, PeerError
 from dicomnode.network import association
-from dicomnode.service import reloading
+from dicomnode.store import process_names
 from tests.faults.studies import make_study
 from tests.helpers.ports import free_port
 from tests.helpers.running import Node, storescu_process
@@ -29,7 +29,7 @@ WORKER = "[worker]\nprocesses = 0\ndrain_s = 1\n"
 def started(node: Node) -> Path:
     """The node's configuration, once the node can be asked to read it anew: its port is open before that."""
     node.start()
-    until("serve is there", (node.config.storage.state / reloading.FILE).exists, 60)
+    until("serve is there", (node.config.storage.state / process_names.SERVE).exists, 60)
     return node.config_path
 
 

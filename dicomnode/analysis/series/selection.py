@@ -253,13 +253,13 @@ def input_digest(series: Series) -> str:
     # One for each file: the frames of a multi-frame image share theirs.
     for h in {h.path: h for h in series.headers}.values():
         with h.path.open("rb") as file:
-            _seek_data_set(file)
+            seek_data_set(file)
             pairs.append(f"{string(h.dataset, 'SOPInstanceUID')} {hashlib.file_digest(file, 'sha256').hexdigest()}\n")
     return hashlib.sha256("".join(sorted(pairs)).encode("ascii")).hexdigest()
 
 
-def _seek_data_set(file: BinaryIO) -> None:
-    """To the first byte after the File Meta Information (group 0002, always explicit little endian; PS3.10 7.1)."""
+def seek_data_set(file: BinaryIO) -> None:
+    """Go to the first byte after the File Meta Information (group 0002, always explicit little endian; PS3.10 7.1)."""
     if file.read(132)[128:] != b"DICM":
         file.seek(0)
     while True:

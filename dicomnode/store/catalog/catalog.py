@@ -16,6 +16,7 @@ from dicomnode.registry_format.identity import count_patients
 from dicomnode.store.catalog import audit
 from dicomnode.store.catalog.alerts import AlertRows
 from dicomnode.store.catalog.audit import PatientHeader
+from dicomnode.store.catalog.bulk_studies import BulkRows
 from dicomnode.store.catalog.commitments import Commitments
 from dicomnode.store.catalog.corrections import Corrections
 from dicomnode.store.catalog.events import note
@@ -34,8 +35,9 @@ from dicomnode.store.catalog.recording import Recording
 from dicomnode.store.catalog.registry import RegistryRows
 from dicomnode.store.catalog.relocation import Relocation
 from dicomnode.store.catalog.removal_notices import RemovalNotices
+from dicomnode.store.catalog.result_rows import ResultRows
 from dicomnode.store.catalog.routings import Routings
-from dicomnode.store.catalog.tables import associations, deliveries, instances, jobs, priors, studies
+from dicomnode.store.catalog.tables import associations, bulk_studies, deliveries, instances, jobs, priors, studies
 from dicomnode.store.catalog.workers import Workers
 from dicomnode.store.records import (
     Bringer,
@@ -55,6 +57,7 @@ AFTER_DELIVERY = "images removed after delivery to free space"
 
 class Catalog(
     AlertRows,
+    BulkRows,
     Recording,
     Commitments,
     Corrections,
@@ -70,6 +73,7 @@ class Catalog(
     RemovalNotices,
     Reanalyses,
     Relocation,
+    ResultRows,
     Routings,
     Steps,
     Workers,
@@ -193,10 +197,10 @@ class Catalog(
         """Return the studies whose received images are no longer needed here, the longest ended first.
 
         The newest job ended longer than `retention_s` ago, as `committed`, as `delivered` where no destination is asked
-        for storage commitment, as `analysed` where the node has fetched it itself (a prior scan), as `ignored`, or
-        as `refused` with its reports (if any) stored: these wait for nobody, and the sender has its images. Never what
-        is `failed`, `held` or `cancelled`: a person decides. Never a study that receives or has anything on its way,
-        nor one that was released.
+        for storage commitment, as `analysed` where its results stay here (a prior scan, a study of a cohort), as
+        `ignored`, or as `refused` with its reports (if any) stored: these wait for nobody, and the sender has its
+        images. Never what is `failed`, `held` or `cancelled`: a person decides. Never a study that receives or has
+        anything on its way, nor one that was released.
         """
         newest = (jobs.c.study_uid == studies.c.study_uid) & (jobs.c.generation == studies.c.generation)
         theirs = (deliveries.c.study_uid == jobs.c.study_uid) & (deliveries.c.generation == jobs.c.generation)
@@ -210,7 +214,11 @@ class Catalog(
         fetched = select(priors.c.study_uid).where(
             (priors.c.study_uid == jobs.c.study_uid) & priors.c.state.in_(FETCHED)
         )
-        ended |= (jobs.c.state == "analysed") & fetched.exists() & (jobs.c.updated_at <= now - retention_s)
+        kept = select(bulk_studies.c.study_uid).where(
+            (bulk_studies.c.study_uid == jobs.c.study_uid) & bulk_studies.c.keep
+        )
+        stays = fetched.exists() | kept.exists()
+        ended |= (jobs.c.state == "analysed") & stays & (jobs.c.updated_at <= now - retention_s)
         waiting = select(deliveries.c.study_uid).where(theirs & ~arrived).exists()
         here = (studies.c.state == jobs.c.state) & (studies.c.instances > 0)
         query = select(studies).join(jobs, newest).where(here & ended & ~waiting)
@@ -238,6 +246,11 @@ class Catalog(
             connection.execute(instances.delete().where(instances.c.study_uid == study.study_uid))
             move_out()
             return True
+
+    def named_patients(self, study_uid: str) -> list[str]:
+        """Return the patient hashes of the study's instances, each once; objects that only refer to others aside."""
+        with self._read() as connection:
+            return sorted(patient_hashes(connection, study_uid))
 
     def patient_ids(self, study_uid: str) -> int:
         """How many different patients the study's instances name: more than one, and the study must be held."""

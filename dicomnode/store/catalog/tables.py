@@ -450,3 +450,16 @@ reanalyses = Table(
     Column("taken_at", Float),
 )
 Index("reanalyses_taken", reanalyses.c.taken_at)
+
+#: Studies that a command brings in bulk. `keep`: their results go nowhere; `patient`: whose they have to be, as
+#: patient hashes with backslashes between them, "" for anybody's; `ended_at`: all that it had of them has come.
+bulk_studies = Table(
+    "bulk_studies",
+    metadata,
+    Column("study_uid", String, primary_key=True),
+    Column("how", String(16), nullable=False),
+    Column("keep", Boolean, nullable=False),
+    Column("patient", Text, nullable=False),
+    Column("begun_at", Float, nullable=False),
+    Column("ended_at", Float),
+)

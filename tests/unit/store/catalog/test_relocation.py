@@ -21,6 +21,7 @@ NO_PATHS = {
     "audit_outbox": "event message_id xml",
     "audit_tallies": "channel patient_id patient_name sop_class_uid study_uid",
     "awaited": "prior_uid state study_uid",
+    "bulk_studies": "how patient study_uid",
     "commitments": "destination study_uid transaction_uid",
     "conflicts": "sha256 sop_instance_uid study_uid",
     "corrections": "action code patient_hash sha256 sop_instance_uid study_uid successor who",

@@ -1,0 +1,197 @@
+"""A cohort by list: a PACS that lies, is away or sends too little, and a study that is not the patient's."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+from pydicom.dataset import Dataset
+
+from dicomnode import config
+from dicomnode.config import Config
+from dicomnode.errors import PeerError, UsageError
+from dicomnode.files import write_whole
+from dicomnode.network import move
+from dicomnode.operations import retrieving
+from dicomnode.operations.pacing import Pacing, Rate
+from dicomnode.operations.retrieve_report import RowReport
+from dicomnode.operations.retrieving import RetrieveOptions
+from dicomnode.registry_format.identity import patient_hash
+from dicomnode.service.clock import Housekeeping
+from dicomnode.store import process_names
+from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
+from dicomnode.workflows.queue import Queue
+from tests.helpers.answering import Answering
+
+QUICK = RetrieveOptions(Rate())
+
+
+class NoQueue:
+    def enqueue(self, _study_uid: str, _generation: int, **_more: object) -> None:
+        """Nobody takes it."""
+
+
+class Pacs:
+    """Lists a study for each accession number; its images come as `sends` says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.archive = Answering()
+        self.archive.find = self._find  # type: ignore[assignment]
+        path = folder / "node" / "ae_config.toml"
+        path.parent.mkdir()
+        path.write_text(
+            "[settle]\nrelease_s = 0\n[storage]\nminimum_free_gb = 0.01\nlow_free_gb = 0.01\n"
+            f'[priors]\nae_title = "ARCHIVE"\nhost = "127.0.0.1"\nport = {self.archive.port}\ntimeout_s = 5\n'
+        )
+        self.config: Config = config.load(path)
+        self.config.storage.state.mkdir(parents=True)
+        write_whole(self.config.storage.state / process_names.SERVE, process_names.current() + "\n")
+        self.catalog = Catalog.open(self.config.catalog_url, self.config.storage.state)
+        self.moved: list[str] = []
+        #: By study UID: how many of its 3 images come, and whose they say they are.
+        self.sends: dict[str, tuple[int, str]] = {}
+        self.listed: dict[str, str] = {}
+
+    def _find(self, _event: object) -> Iterator[tuple[int, Dataset]]:
+        asked, found = self.archive.asked[-1], Dataset()
+        if asked.QueryRetrieveLevel == "SERIES":
+            found.SeriesInstanceUID, found.Modality = f"{asked.StudyInstanceUID}.1", "CT"
+            found.NumberOfSeriesRelatedInstances = 3
+        else:
+            number = str(asked.AccessionNumber)
+            found.StudyInstanceUID = self.listed.get(number, f"1.2.{number}")
+            found.AccessionNumber, found.PatientID = number, f"P{number}"
+        yield 0xFF00, found
+
+    def move(self, _peer: object, identifier: Dataset, _to: str) -> move.Retrieved:
+        uid = str(identifier.StudyInstanceUID)
+        self.moved.append(uid)
+        count, patient = self.sends.get(uid, (3, f"P{uid.rpartition('.')[2]}"))
+        if count < 0:
+            raise PeerError("the archive is away")
+        whose = self.catalog.patient_key.keyed(patient_hash(patient.encode(), b""))
+        for number in range(count):
+            one = f"{uid}.1.{number}"
+            row = self.catalog.begin_association("run", "ARCHIVE", "DICOMNODE", "127.0.0.1", time.time())
+            self.catalog.record(Instance(one, "1.9", uid, f"{uid}.1", "/x", one, 1, time.time(), row, whose))
+            self.catalog.end_association(row, "released", time.time())
+        return move.Retrieved(count, 3 - count)
+
+    def ask(self, folder: Path, *rows: str, options: RetrieveOptions = QUICK) -> dict[int, RowReport]:
+        path = folder / "list.csv"
+        path.write_text("patient_id,accession\n" + "\n".join(rows))
+        return {one.row: one for one in retrieving.run(self.config, path, options)}
+
+
+@pytest.fixture
+def pacs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pacs]:
+    made = Pacs(tmp_path)
+    monkeypatch.setattr(retrieving.move, "move", made.move)
+    monkeypatch.setattr(Pacing, "after_failure", lambda _self, _seconds: None)
+    yield made
+    made.catalog.close()
+    made.archive.close()
+
+
+def states(rows: dict[int, RowReport]) -> list[str]:
+    return [one.state for one in rows.values()]
+
+
+def test_each_row_once_and_what_is_known_is_not_fetched_again(pacs: Pacs, tmp_path: Path) -> None:
+    pacs.listed["3"] = "1.2.1"
+    found = pacs.ask(tmp_path, ",1", "P2,2", ",3", "OTHER,4")
+    assert states(found) == ["retrieved", "retrieved", "duplicate", "wrong-patient"]
+    assert (found[2].expected, found[2].retrieved, found[2].job) == (3, 3, "receiving")
+    assert pacs.ask(tmp_path, ",1", "P2,2", ",3", "OTHER,4") == found  # the same list
+    assert states(pacs.ask(tmp_path, ",2", ",1")) == ["present", "present"]  # another one
+    assert pacs.moved == ["1.2.1", "1.2.2"]
+    noted = pacs.catalog.bulk("1.2.1")
+    assert noted is not None and noted.keep and noted.ended_at is not None
+
+
+def test_images_of_another_patient_are_held_and_told(pacs: Pacs, tmp_path: Path) -> None:
+    pacs.sends["1.2.1"] = (3, "SOMEBODY")
+    found = pacs.ask(tmp_path, "P1,1", ",2")
+    assert states(found) == ["wrong-patient", "retrieved"]
+    clock = Housekeeping(pacs.config, pacs.catalog, cast(Queue, NoQueue()), clock=lambda: time.time() + 3600)
+    clock._since = 0.0
+    assert clock.settle() == [("1.2.2", 1)]
+    job = pacs.catalog.job("1.2.1", 1)
+    assert job is not None and (job.state, job.reason) == ("held", "other-patient")
+
+
+def test_what_lacks_images_is_told_and_asked_for_again_on_demand(pacs: Pacs, tmp_path: Path) -> None:
+    pacs.sends["1.2.1"] = (2, "P1")
+    (one,) = pacs.ask(tmp_path, ",1").values()
+    assert (one.state, one.retrieved, one.expected) == ("incomplete", 2, 3)
+    assert one.reason == "1 of 3 images have not come, 1 of which the PACS could not send"
+    pacs.sends.clear()
+    assert states(pacs.ask(tmp_path, ",1")) == ["incomplete"]
+    again = RetrieveOptions(Rate(), again=True)
+    assert states(pacs.ask(tmp_path, ",1", options=again)) == ["retrieved"]
+
+
+def test_one_study_that_fails_holds_up_no_other(pacs: Pacs, tmp_path: Path) -> None:
+    pacs.sends["1.2.1"] = (-1, "")
+    found = pacs.ask(tmp_path, ",1", ",2", ",3")
+    assert states(found) == ["failed", "retrieved", "retrieved"]
+    assert pacs.moved == ["1.2.1", "1.2.2", "1.2.3", "1.2.1", "1.2.1"]
+    assert pacs.catalog.bulk("1.2.1") is None  # whoever sends it, sends it as any other
+    pacs.sends.clear()
+    assert states(pacs.ask(tmp_path, ",1", ",2", ",3")) == ["retrieved"] * 3
+
+
+def test_a_pacs_that_is_away_stops_it_and_nothing_is_lost(pacs: Pacs, tmp_path: Path) -> None:
+    pacs.sends |= {f"1.2.{n}": (-1, "") for n in range(2, 9)}
+    reported: list[RowReport] = []
+    path = tmp_path / "list.csv"
+    path.write_text("accession\n" + "\n".join(map(str, range(1, 9))))
+    with pytest.raises(PeerError):
+        retrieving.run(pacs.config, path, QUICK, report=reported.extend)
+    assert [one.state for one in reported] == ["retrieved", *["fetching"] * 3, *["pending"] * 4]
+    pacs.sends.clear()
+    found = retrieving.run(pacs.config, path, QUICK)
+    assert [one.state for one in found] == ["retrieved"] * 8
+    assert pacs.moved.count("1.2.1") == 1
+
+
+def test_what_came_by_itself_stays_everybodys(pacs: Pacs, tmp_path: Path) -> None:
+    pacs.catalog.record(Instance("1.2.1.1.0", "1.9", "1.2.1", "1.2.1.1", "/x", "0", 1, 1.0, None, "a" * 32))
+    (one,) = pacs.ask(tmp_path, ",1").values()
+    assert (one.state, one.retrieved, pacs.moved) == ("present", 1, [])
+    assert pacs.catalog.bulk("1.2.1") is None
+
+
+def test_results_that_stayed_here_are_sent_when_the_list_says_so(pacs: Pacs, tmp_path: Path) -> None:
+    pacs.ask(tmp_path, ",1")
+    pacs.catalog.settle("1.2.1", time.time(), None)
+    pacs.catalog.set_state("1.2.1", 1, "analysed", now=time.time())
+    found = pacs.ask(tmp_path, ",1", ",2", options=RetrieveOptions(Rate(), send=True))
+    assert states(found) == ["present", "retrieved"]
+    noted, study = pacs.catalog.bulk("1.2.1"), pacs.catalog.study("1.2.1")
+    assert noted is not None and not noted.keep
+    assert study is not None and study.state == "receiving"  # it settles once more, and goes out
+    pacs.ask(tmp_path, ",3")
+    pacs.ask(tmp_path, ",3", options=RetrieveOptions(Rate(), send=True))  # the same list
+    same = pacs.catalog.bulk("1.2.3")
+    assert same is not None and not same.keep
+
+
+def test_a_dry_run_only_asks(pacs: Pacs, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("patient_id,accession\n,1\nX,2\n")
+    found = retrieving.run(pacs.config, path, QUICK, dry_run=True)
+    assert [(one.state, one.study_uid) for one in found] == [("pending", "1.2.1"), ("wrong-patient", "")]
+    assert pacs.moved == [] and not (pacs.config.storage.state / "retrieve").exists()
+
+
+def test_where_it_cannot_work_it_says_so(pacs: Pacs, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("accession\n1\n")
+    with pytest.raises(UsageError, match="no \\[priors\\] table"):
+        retrieving.run(pacs.config.model_copy(update={"priors": None}), path, QUICK)
+    (pacs.config.storage.state / process_names.SERVE).unlink()
+    with pytest.raises(UsageError, match="the node does not run"):
+        retrieving.run(pacs.config, path, QUICK)
