@@ -19,6 +19,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -209,8 +210,12 @@ def _bets(ranks: Floats) -> Floats:
 
 def _ties(week: Iterable[Seen]) -> Floats:
     """Return a number from 0 to 1 for each scan, the same at every look."""
-    digests = (hashlib.sha256(f"tie {one.scan}".encode()).digest() for one in week)
-    return np.array([int.from_bytes(digest[:7], "big") / 2**56 for digest in digests])
+    return np.array([_tie(one.scan) for one in week])
+
+
+@lru_cache(maxsize=100_000)
+def _tie(scan: str) -> float:
+    return int.from_bytes(hashlib.sha256(f"tie {scan}".encode()).digest()[:7], "big") / 2**56
 
 
 def stability_index(expected: Floats, found: Floats, scans: int) -> float:

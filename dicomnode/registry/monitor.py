@@ -120,10 +120,7 @@ class _Row:
     inputs: ScanInputs
     outside: bool | None
     risk: float | None
-
-    @property
-    def scanner(self) -> str:
-        return " ".join(f"{self.scan.manufacturer} {self.scan.model}".split()) or "not stated"
+    scanner: str
 
     def value(self, name: str) -> float | str | None:
         if name == "scanner":
@@ -212,7 +209,8 @@ def _row(scan: RegistryScan, risk: RegistryRisk | None, known: ReferenceDistribu
     distance = None if known is None else known.distance(inputs)
     # In per cent, at the longest horizon.
     said = None if risk is None or not risk.risk else 100 * risk.risk[max(risk.risk)]
-    return _Row(scan, inputs, None if distance is None else distance.outside, said)
+    scanner = " ".join(f"{scan.manufacturer} {scan.model}".split()) or "not stated"
+    return _Row(scan, inputs, None if distance is None else distance.outside, said, scanner)
 
 
 def _scanners(rows: Sequence[_Row]) -> list[str]:

@@ -1,7 +1,7 @@
 """Scans drawn from a population, without an image: what a registry's rows and a run's tables would hold of them.
 
-Patients, scanners and kernels are those of the synthetic registry; its measurements are imitated by their rough size and
-what they depend on (severity, sex, breath, kernel, noise).
+Patients, scanners and kernels are those of the synthetic registry; its measurements are imitated by their rough size
+and what they depend on (severity, sex, breath, kernel, noise).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +49,9 @@ class Population:
             for number in range(rng.poisson(a_week)):
                 scan = self.scans[rng.integers(len(self.scans))]
                 at = MONDAY + (week - 1) * WEEK_S + rng.uniform(0, WEEK_S)
-                scan = replace(scan, scan=f"{seed}-{week}-{number}", patient=f"{seed}-{week}-{number}", recorded_at=at)
+                scan = replace(
+                    scan, scan=f"scan{seed}w{week}n{number}", patient=f"who{seed}w{week}n{number}", recorded_at=at
+                )
                 found.append(scan if change is None or week < first else change(scan, rng))
         return found
 

@@ -1,9 +1,11 @@
 """`reference.json` of a bundle: the distribution of the inputs it was made on (`dicomnode.analysis.risk.reference`).
 
 One half of the patients fits location, spread and correlation; the other half says how far out patients lie of whom
-nothing was fitted. Words are counted over all, each patient's without that patient. The halves, and the scan that stands
-for a patient, follow from digests of the pseudonyms, so the same run makes the same file. Nothing in it is a patient's:
-every quantile has at least `FEWEST` patients beyond it, and a word that fewer have is not named.
+nothing was fitted. Words are counted over all, each patient's without that patient. The halves, and the scan that
+stands for a patient, follow from digests of the pseudonyms, so the same run makes the same file.
+
+Nothing in it is a patient's: every quantile has at least `FEWEST` patients beyond it, and a word that fewer have is not
+named.
 """
 
 import hashlib

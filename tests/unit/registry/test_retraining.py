@@ -33,6 +33,8 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
 def test_the_schedule_is_that_of_cron_in_utc() -> None:
     sunday = trigger("0 2 * * sun").get_next_fire_time(None, datetime(2026, 11, 23, tzinfo=UTC))
     assert sunday == datetime(2026, 11, 29, 2, tzinfo=UTC)
+    with pytest.raises(ConfigurationError, match=r"registry\.monitor = 'daily'"):
+        trigger("daily", "registry.monitor")
     with pytest.raises(ConfigurationError, match=r"retraining\.schedule = 'weekly'"):
         trigger("weekly")
 
