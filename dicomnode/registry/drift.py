@@ -39,7 +39,7 @@ RAISED_WEEKS: Final = 8
 
 
 @dataclass(frozen=True)
-class Seen:
+class ScanValue:
     """One value of a scan in the order of their analysis. `week`: since 1970, see `week_of`."""
 
     scan: str
@@ -89,7 +89,7 @@ def limit_of(inputs: int, scanner: int) -> float:
     return math.log10(inputs * shared * YEARS_PER_FALSE_ALARM * _WEEKS_A_YEAR)
 
 
-def watch(name: str, scanner: str, seen: Sequence[Seen], until: int, limit: float) -> Drift:
+def watch(name: str, scanner: str, seen: Sequence[ScanValue], until: int, limit: float) -> Drift:
     """Test the values of one input.
 
     Args:
@@ -99,7 +99,7 @@ def watch(name: str, scanner: str, seen: Sequence[Seen], until: int, limit: floa
         until: the first week that is not complete.
         limit: decimal logarithm (`limit_of`).
     """
-    weeks: dict[int, list[Seen]] = {}
+    weeks: dict[int, list[ScanValue]] = {}
     for one in seen:
         if one.week < until:
             weeks.setdefault(one.week, []).append(one)
@@ -145,10 +145,10 @@ class _Ranks:
     def worth(self) -> float:
         return self._stakes.worth
 
-    def add(self, week: Sequence[Seen]) -> None:
+    def add(self, week: Sequence[ScanValue]) -> None:
         self._stakes.multiply(_bets(self._ranked(week)))
 
-    def _ranked(self, week: Sequence[Seen]) -> Floats:
+    def _ranked(self, week: Sequence[ScanValue]) -> Floats:
         values = np.array([float(one.value) for one in week])
         earlier = np.tril(np.ones((len(values), len(values)), bool), -1)
         lower = np.searchsorted(self._before, values, "left") + (earlier & (values[None] < values[:, None])).sum(axis=1)
@@ -169,7 +169,7 @@ class _Words(_Ranks):
         super().__init__()
         self._counts: Counter[str] = Counter()
 
-    def _ranked(self, week: Sequence[Seen]) -> Floats:
+    def _ranked(self, week: Sequence[ScanValue]) -> Floats:
         ranks = []
         for one, tie in zip(week, _ties(week), strict=True):
             self._counts[str(one.value)] += 1
@@ -190,12 +190,12 @@ class _TooMany:
     def worth(self) -> float:
         return self._stakes.worth
 
-    def add(self, week: Sequence[Seen]) -> None:
+    def add(self, week: Sequence[ScanValue]) -> None:
         outside = np.array([float(one.value) for one in week])
         self._stakes.multiply(1 + np.array(_OUTSIDE_STAKES)[:, None] * (outside - _OUTSIDE))
 
 
-def _fresh(name: str, seen: Sequence[Seen]) -> _Ranks | _TooMany:
+def _fresh(name: str, seen: Sequence[ScanValue]) -> _Ranks | _TooMany:
     if name == "outside":
         return _TooMany()
     return _Words() if any(isinstance(one.value, str) for one in seen) else _Ranks()
@@ -208,7 +208,7 @@ def _bets(ranks: Floats) -> Floats:
     return np.array([1 + share * side for share in _SHARES for side in (high, -high, out, -out)])
 
 
-def _ties(week: Iterable[Seen]) -> Floats:
+def _ties(week: Iterable[ScanValue]) -> Floats:
     """Return a number from 0 to 1 for each scan, the same at every look."""
     return np.array([_tie(one.scan) for one in week])
 

@@ -13,14 +13,15 @@ from typing import Final
 import numpy as np
 
 from dicomnode.analysis.risk import reference
-from dicomnode.analysis.risk.reference import NO_REFERENCE, NUMBERS, WORDS, ReferenceDistribution, ScanInputs
+from dicomnode.analysis.risk.reference import NO_REFERENCE, ReferenceDistribution
+from dicomnode.analysis.risk.scan_inputs import NUMBERS, WORDS, ScanInputs, scan_inputs, words_of
 from dicomnode.registry import drift, observed
-from dicomnode.registry.drift import Drift, Seen, week_of
+from dicomnode.registry.drift import Drift, ScanValue, week_of
 from dicomnode.registry.observed import ObservedExpected
 from dicomnode.store.catalog.registry import RegistryOutcome, RegistryRisk, RegistryScan
 
 #: What is looked at beside the model's numbers and words.
-_MORE: Final = ("scanner", "risk", "outside")
+_MORE: Final = ("kernel", "scanner", "risk", "outside")
 INPUTS: Final = (*NUMBERS, "kernel_family", "sex", *_MORE)
 ALL: Final = ""
 #: A week of fewer scans shows no medians.
@@ -123,18 +124,14 @@ class _Row:
     scanner: str
 
     def value(self, name: str) -> float | str | None:
-        if name == "scanner":
-            return self.scanner
+        """Return the value of an input; that a word is not stated any more is news, too."""
+        if name in ("scanner", "kernel", "kernel_family", *WORDS):
+            stated = {"scanner": self.scanner, "kernel": self.scan.kernel, "kernel_family": self.scan.kernel_family}
+            return {**self.inputs.words, **stated}.get(name) or "not stated"
         if name == "outside":
             return None if self.outside is None else float(self.outside)
-        if name == "risk":
-            return self.risk
-        if name == "kernel_family":
-            return self.scan.kernel_family or "unknown"  # that it is not stated any more is news, too
-        if name in WORDS:
-            return self.inputs.words.get(name) or "not stated"
-        number = self.inputs.numbers.get(name, math.nan)
-        return number if math.isfinite(number) else None
+        number = self.risk if name == "risk" else self.inputs.numbers.get(name)
+        return number if number is not None and math.isfinite(number) else None
 
 
 def look(
@@ -194,7 +191,7 @@ def month_of(month: str) -> tuple[float, float]:
 def inputs_of(scan: RegistryScan) -> ScanInputs:
     """Return a scan's inputs as the node had them when it was analysed."""
     age = {} if scan.age_years is None else {"covariates.age_years": scan.age_years}
-    return reference.scan_inputs(
+    return scan_inputs(
         {**scan.features, **age},
         spacing_z_mm=scan.spacing_z_mm,
         slice_thickness_mm=scan.slice_thickness_mm,
@@ -225,7 +222,7 @@ def _drift(rows: Sequence[_Row], until: float) -> Iterable[DriftRow]:
         limit = drift.limit_of(len(INPUTS), number)
         for name in INPUTS:
             values = ((row, row.value(name)) for row in own)
-            seen = [Seen(r.scan.scan, week_of(r.scan.recorded_at), v) for r, v in values if v is not None]
+            seen = [ScanValue(r.scan.scan, week_of(r.scan.recorded_at), v) for r, v in values if v is not None]
             if seen and not (scanner and name == "scanner"):
                 yield _told(drift.watch(name, scanner, seen, week, limit), week)
 
@@ -235,7 +232,7 @@ def _told(found: Drift, week: int) -> DriftRow:
     alarms = tuple(map(named, found.alarms))
     return DriftRow(
         found.name,
-        reference.words_of(found.name),
+        words_of(found.name),
         found.scanner,
         evidence,
         found.limit,

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from dicomnode.analysis.risk.reference import NUMBERS, ReferenceDistribution, words_of
+from dicomnode.analysis.risk.reference import ReferenceDistribution
+from dicomnode.analysis.risk.scan_inputs import NUMBERS, words_of
 from dicomnode.registry.monitor import ALL, DriftRow, ModelMonitor
 
 _STYLE: Final = {

@@ -120,7 +120,7 @@ def sicker(scan: RegistryScan, rng: np.random.Generator) -> RegistryScan:
 def another_kernel(scan: RegistryScan, rng: np.random.Generator) -> RegistryScan:
     """Return a scan as a scanner makes it that was set to a sharp kernel for all."""
     sharp = measured(scan, float(rng.beta(1, 2.6)), 4300.0, 32.0, rng)
-    return replace(sharp, kernel="B70f", kernel_family="sharp")
+    return replace(sharp, kernel="B70f", kernel_family="lung")
 
 
 def thicker(scan: RegistryScan, rng: np.random.Generator) -> RegistryScan:

@@ -22,18 +22,8 @@ from scipy.stats import binom
 from sklearn.covariance import LedoitWolf
 
 from dicomnode.analysis.risk import reference
-from dicomnode.analysis.risk.reference import (
-    LEVELS,
-    NUMBERS,
-    WORDS,
-    ReferenceDistribution,
-    ReferenceNumber,
-    ReferenceWord,
-    Scale,
-    ScanInputs,
-    is_stated,
-    on_scale,
-)
+from dicomnode.analysis.risk.reference import LEVELS, ReferenceDistribution, ReferenceNumber, ReferenceWord
+from dicomnode.analysis.risk.scan_inputs import NUMBERS, WORDS, Scale, ScanInputs, is_stated, on_scale, scan_inputs
 
 #: Fewer patients than this are told of by nothing in the file.
 FEWEST: Final = 5
@@ -70,7 +60,7 @@ def inputs_of(cohort: pd.DataFrame, features: pd.DataFrame, scans: pd.DataFrame)
     spacing = scans.set_index("scan")["spacing_z_mm"].reindex(cohort["scan"])
     rows = zip(cohort.to_dict("records"), of_scan.to_dict("records"), spacing.to_numpy(np.float64), strict=True)
     return [
-        reference.scan_inputs(
+        scan_inputs(
             {str(k): float(v) for k, v in measured.items() if not math.isnan(v)},
             spacing_z_mm=None if math.isnan(step) else float(step),
             slice_thickness_mm=None if math.isnan(row["slice_thickness_mm"]) else float(row["slice_thickness_mm"]),

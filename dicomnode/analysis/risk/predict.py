@@ -12,7 +12,7 @@ from dicomnode.analysis.findings import Findings, PopulationDistance, Risk
 from dicomnode.analysis.measures.change import DAYS_A_YEAR, studied_at
 from dicomnode.analysis.risk.covariates import encoded
 from dicomnode.analysis.risk.queries import PriorScan
-from dicomnode.analysis.risk.reference import scan_inputs
+from dicomnode.analysis.risk.scan_inputs import scan_inputs
 from dicomnode.analysis.risk.tabular import features_of
 from dicomnode.analysis.series.headers import string
 from dicomnode.errors import RefusedError

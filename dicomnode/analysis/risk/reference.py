@@ -22,8 +22,7 @@ scans of the same population at or below 5 % with 95 % confidence over the draw 
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dicomnode.analysis.findings import Flag, PopulationDistance
+from dicomnode.analysis.risk.scan_inputs import Scale, ScanInputs, is_stated, on_scale, words_of
 from dicomnode.errors import BundleError
 from dicomnode.files import parse_toml
 
@@ -49,36 +49,14 @@ _NAMED: Final = 0.9
 _MOST_NAMED: Final = 4
 NO_REFERENCE: Final = "no reference distribution"
 
-Scale = Literal["plain", "log", "log1p"]
-#: What is looked at of every scan: its scale, and the least spread on it (what differs by less is alike).
-NUMBERS: Final[Mapping[str, tuple[Scale, float]]] = {
-    "acquisition.spacing_z_mm": ("log", 0.1),
-    "acquisition.slice_thickness_mm": ("log", 0.1),
-    "covariates.age_years": ("plain", 2.0),
-    "quantities.lungs.volume_ml": ("log", 0.05),
-    "quantities.lungs.mean_hu": ("plain", 5.0),
-    "quantities.lungs.sd_hu": ("plain", 5.0),
-    "quantities.lungs.kurtosis": ("log1p", 0.05),
-    "quantities.lungs.haa_percent": ("log1p", 0.05),
-    "quantities.lungs.laa950_percent": ("log1p", 0.05),
-}
-WORDS: Final = ("manufacturer", "kernel_family", "sex")
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
-class ScanInputs:
-    """What the models look at, or depend on, by name; what is not known is missing."""
-
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    words: Mapping[str, str] = field(default_factory=dict)
-
-
-class _Record(BaseModel):
+class _ReferenceRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class ReferenceNumber(_Record):
+class ReferenceNumber(_ReferenceRecord):
     """One number of the training scans.
 
     Attributes:
@@ -103,7 +81,7 @@ class ReferenceNumber(_Record):
         return max(-_FURTHEST, min(_FURTHEST, away))
 
 
-class ReferenceWord(_Record):
+class ReferenceWord(_ReferenceRecord):
     """One word of the training scans: the share of patients by value; `rest` have values that few have."""
 
     name: str
@@ -118,7 +96,7 @@ class ReferenceWord(_Record):
         return 0.0 if share >= _COMMON else min(_UNSEEN, math.sqrt(2 * math.log(_COMMON / max(share, 1e-9))))
 
 
-class ReferenceDistribution(_Record):
+class ReferenceDistribution(_ReferenceRecord):
     """`reference.json`.
 
     Attributes:
@@ -131,7 +109,7 @@ class ReferenceDistribution(_Record):
 
     format: Literal[1] = 1
     patients: Annotated[int, Field(ge=1)]
-    numbers: Annotated[tuple[ReferenceNumber, ...], Field(min_length=1)]
+    numbers: Annotated[tuple[ReferenceNumber, ...], Field(min_length=1, max_length=64)]
     words: tuple[ReferenceWord, ...]
     precision: tuple[tuple[float, ...], ...]
     distance_unit: Annotated[float, Field(gt=0)]
@@ -205,47 +183,6 @@ class ReferenceDistribution(_Record):
         return tuple(found[:_MOST_NAMED])
 
 
-def is_stated(name: str) -> bool:
-    """Whether a number is stated of patient or acquisition, and not measured."""
-    return name.startswith(("covariates.", "acquisition."))
-
-
-def on_scale(scale: Scale, value: float) -> float:
-    """Return a number as it is compared: ratios of volumes and distances count, not their differences."""
-    if scale == "log":
-        return math.log(max(value, 1e-3))
-    return math.log1p(max(value, 0.0)) if scale == "log1p" else value
-
-
-def scan_inputs(
-    features: Mapping[str, float],
-    *,
-    spacing_z_mm: float | None,
-    slice_thickness_mm: float | None,
-    manufacturer: str,
-    kernel_family: str,
-    sex: str,
-) -> ScanInputs:
-    """Return a scan's inputs by name: the same at the node, in its registry and in training.
-
-    Args:
-        features: quantities, radiomics, change and covariates (`covariates.age_years`) by name.
-        spacing_z_mm: between the slices.
-        slice_thickness_mm: as the images state it.
-        manufacturer: of the scanner; vendors change what follows the first word.
-        kernel_family: "sharp", "soft", …; "unknown" and "" are not known.
-        sex: F, M, O or "".
-    """
-    stated = {"acquisition.spacing_z_mm": spacing_z_mm, "acquisition.slice_thickness_mm": slice_thickness_mm}
-    maker = manufacturer.casefold().split()
-    words = {
-        "manufacturer": maker[0] if maker else "",
-        "kernel_family": "" if kernel_family == "unknown" else kernel_family,
-        "sex": sex,
-    }
-    return ScanInputs({**features, **{k: v for k, v in stated.items() if v is not None}}, words)
-
-
 def flags(distance: PopulationDistance | None) -> tuple[Flag, ...]:
     """Return the flag of a scan that lies outside."""
     if distance is None or not distance.outside:
@@ -304,28 +241,6 @@ def _usual(one: ReferenceNumber) -> str:
 def _seen(one: ReferenceWord) -> str:
     common = sorted(one.shares, key=lambda value: -one.shares[value])[:_MOST_NAMED]
     return f"{words_of(one.name)} (its patients: {', '.join(common) or 'others'})"
-
-
-_TITLES: Final = {
-    "acquisition.spacing_z_mm": "slice spacing, mm",
-    "acquisition.slice_thickness_mm": "slice thickness, mm",
-    "covariates.age_years": "age, years",
-    "quantities.lungs.volume_ml": "lung volume, ml",
-    "quantities.lungs.mean_hu": "mean attenuation, HU",
-    "quantities.lungs.sd_hu": "spread of the attenuation, HU",
-    "quantities.lungs.kurtosis": "kurtosis of the attenuation",
-    "quantities.lungs.haa_percent": "high attenuation, %",
-    "quantities.lungs.laa950_percent": "low attenuation, %",
-    "kernel_family": "reconstruction kernel",
-    "outside": "scans outside the model's population",
-    "risk": "predicted risk, %",
-    "scanner": "scanner",
-}
-
-
-def words_of(name: str) -> str:
-    """Return an input's name for people."""
-    return _TITLES.get(name, name)
 
 
 def shares_in_bins(one: ReferenceNumber, values: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
