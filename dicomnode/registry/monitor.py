@@ -278,7 +278,7 @@ def _stability(rows: Sequence[_Row], known: ReferenceDistribution) -> Iterable[S
                 expected, found = reference.shares_in_bins(number, values)
                 yield _index(number.name, scanner, len(values), expected, found)
         for word in known.words:
-            said = [v for row in own if (v := row.inputs.words.get(word.name))]
+            said = [stated for row in own if (stated := row.inputs.words.get(word.name))]
             if said and word.shares and not (scanner and word.name == "manufacturer"):
                 expected = np.array([*word.shares.values(), max(0.0, 1 - sum(word.shares.values()))])
                 counts = [said.count(value) for value in word.shares]

@@ -125,7 +125,7 @@ class ReferenceDistribution(_ReferenceRecord):
             raise ValueError(f"precision needs {count} rows and columns, one for each number")
         if np.linalg.eigvalsh(np.array(self.precision)).min() <= 0:
             raise ValueError("precision is not positive definite")
-        names = [one.name for one in (*self.numbers, *self.words)]
+        names = [*(one.name for one in self.numbers), *(one.name for one in self.words)]
         if len(set(names)) < len(names):
             raise ValueError("a name stands twice")
         if len(self.levels) != len(self.scores) or not self.levels or list(self.levels) != sorted(self.levels):
