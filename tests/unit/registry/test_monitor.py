@@ -14,6 +14,7 @@ from sksurv.util import Surv
 from dicomnode import config
 from dicomnode.analysis.risk.reference import ReferenceDistribution
 from dicomnode.errors import UsageError
+from dicomnode.monitoring.collector import Metrics
 from dicomnode.registry import drift, latest_look, monitor, observed
 from dicomnode.registry.drift import ScanValue
 from dicomnode.registry.monitor import ModelMonitor, ServedBundle, look
@@ -200,6 +201,17 @@ def test_an_alert_is_told_once_and_once_more_when_over(recorded: Recorded) -> No
         over += alerts.look_at_node()
         at[0] += 3600
     assert over.count(drifted.key) == 1
+
+
+def test_metrics_tell_what_has_changed_and_no_patient(recorded: Recorded, tmp_path: Path) -> None:
+    figures = Metrics(recorded.config, tmp_path, lambda: recorded.catalog)
+    assert list(figures._model()) == []
+    write_files(recorded.config, recorded.catalog, MONDAY + 10 * WEEK_S)
+    values = {(s.name, *s.labels.values()): s.value for m in figures._model() for s in m.samples}
+    assert values["dicomnode_model_drift", "acquisition.spacing_z_mm"] == 1
+    assert values["dicomnode_model_drift", "sex"] == 0
+    assert values["dicomnode_model_month_scans",] > 0
+    assert {name for name, *_ in values} == {"dicomnode_model_drift", "dicomnode_model_month_scans"}
 
 
 def test_the_files_of_a_month(recorded: Recorded, tmp_path: Path) -> None:
