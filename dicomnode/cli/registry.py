@@ -168,7 +168,7 @@ def registry_monitor(
     outside = "" if found.month_outside is None else f", {found.month_outside} outside the model's population"
     typer.echo(f"{found.month}: {found.month_scans} scans{outside}{f' ({found.note})' if found.note else ''}")
     for row in found.raised:
-        typer.echo(f"changed: {row.name}, {row.scanner or 'all scanners'}, since {row.alarms[-1]}")
+        typer.echo(f"changed: {row.name}, {row.scanner or 'all scanners'}, since {row.since}")
     for one in found.outcomes:
         ratio = "too few" if one.ratio is None else f"{one.ratio:.2f} ({one.low:.2f} to {one.high:.2f})"
         discrimination = "" if one.auc is None else f", AUC {one.auc:.3f}"

@@ -69,6 +69,16 @@ class Drift:
         """Whether an alarm is news in a week."""
         return any(week - RAISED_WEEKS <= alarm <= week for alarm in self.alarms)
 
+    @property
+    def since(self) -> int | None:
+        """Week of the first of those alarms that lead to the last one, each news when the next came; None: none."""
+        first = None
+        for alarm in reversed(self.alarms):
+            if first is not None and first - alarm > RAISED_WEEKS:
+                break
+            first = alarm
+        return first
+
 
 def week_of(at: float) -> int:
     """Return the week (from Monday, UTC) of seconds since 1970: 0 is the one that ended on 4 January 1970."""

@@ -63,9 +63,9 @@ class Stability:
 
 @dataclass(frozen=True)
 class DriftRow:
-    """One input of one scanner as `drift.Drift` has it, with weeks as people name them; `raised`: it is news now.
+    """One input of one scanner as `drift.Drift` has it, with weeks as people name them.
 
-    `title` is the name for people.
+    `title` is its name for people, `raised`: it is news now, `since` a week, "" where there was no alarm.
     """
 
     name: str
@@ -74,6 +74,7 @@ class DriftRow:
     evidence: float | None
     limit: float
     alarms: tuple[str, ...]
+    since: str
     raised: bool
     scans: int
 
@@ -228,17 +229,16 @@ def _drift(rows: Sequence[_Row], until: float) -> Iterable[DriftRow]:
 
 
 def _told(found: Drift, week: int) -> DriftRow:
-    evidence = found.evidence if math.isfinite(found.evidence) else None
-    alarms = tuple(map(named, found.alarms))
     return DriftRow(
-        found.name,
-        words_of(found.name),
-        found.scanner,
-        evidence,
-        found.limit,
-        alarms,
-        found.is_raised(week),
-        found.scans,
+        name=found.name,
+        title=words_of(found.name),
+        scanner=found.scanner,
+        evidence=found.evidence if math.isfinite(found.evidence) else None,
+        limit=found.limit,
+        alarms=tuple(map(named, found.alarms)),
+        since="" if found.since is None else named(found.since),
+        raised=found.is_raised(week),
+        scans=found.scans,
     )
 
 

@@ -123,7 +123,7 @@ def _alarms(raised: Sequence[DriftRow]) -> str:
         return "<p>Nothing.</p>"
     lines = (
         f'<li class="bad">{html.escape(words_of(r.name))}, {html.escape(r.scanner or "all scanners")}: '
-        f"since {r.alarms[-1]}</li>"
+        f"since {r.since}</li>"
         for r in raised
     )
     return f"<ul>{''.join(lines)}</ul>"

@@ -206,7 +206,7 @@ def _drift(config: Config) -> Iterator[HealthCondition]:
     for row in found["drift"]:
         where = changed.setdefault((row["name"], row["title"]), [])
         if row["raised"]:
-            where.append(f"{row['scanner'] or 'all scanners'} since {row['alarms'][-1]}")
+            where.append(f"{row['scanner'] or 'all scanners'} since {row['since']}")
     for (name, title), places in changed.items():
         text = (
             f"what the model is fed, or says, has changed: {title} ({'; '.join(places)}): see "

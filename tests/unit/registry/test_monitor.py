@@ -104,6 +104,7 @@ def test_a_scanner_s_own_drift_is_its_own_and_later_scanners_change_nothing(clin
 def test_an_alarm_is_news_for_eight_weeks() -> None:
     found = drift.Drift("x", "", 0.0, 6.0, (100,), 10)
     assert [found.is_raised(week) for week in (99, 100, 108, 109)] == [False, True, True, False]
+    assert replace(found, alarms=(50, 100, 107, 108)).since == 100 and replace(found, alarms=()).since is None
 
 
 def test_weeks_begin_on_monday_and_have_iso_names() -> None:
