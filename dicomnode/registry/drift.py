@@ -234,7 +234,7 @@ def stability_index(expected: Floats, found: Floats, scans: int) -> float:
     By habit under 0.1 is called stable and above 0.25 changed; about (bins - 1) / scans is what chance makes.
 
     Args:
-        expected: shares, summing to 1.
+        expected: shares, (bins,), 0 to 1.
         found: of `scans`, likewise.
         scans: half of one is added to the bins together, so that an empty one does not make it infinite.
     """

@@ -101,7 +101,13 @@ def _at(horizon: int, rows: Sequence[tuple[float, bool, Mapping[int, float]]]) -
 
 
 def survival(time: Floats, died: NDArray[np.bool_], at: float) -> tuple[float, float]:
-    """Return Kaplan and Meier's estimate at a time (years), and the standard error of its log(-log)."""
+    """Return Kaplan and Meier's estimate at a time, and the standard error of its log(-log).
+
+    Args:
+        time: followed for so many years, (patients,).
+        died: whether a death ended that, (patients,).
+        at: years.
+    """
     alive, variance = 1.0, 0.0
     for moment in np.unique(time[died & (time <= at)]):
         under, lost = int((time >= moment).sum()), int((died & (time == moment)).sum())
@@ -111,7 +117,14 @@ def survival(time: Floats, died: NDArray[np.bool_], at: float) -> tuple[float, f
 
 
 def auc(time: Floats, died: NDArray[np.bool_], risk: Floats, at: float) -> float:
-    """Return the AUC at a time: cases died by then, weighted for censoring; controls lived longer."""
+    """Return the AUC at a time: cases died by then, weighted for censoring; controls lived longer.
+
+    Args:
+        time: followed for so many years, (patients,).
+        died: whether a death ended that, (patients,).
+        risk: predicted, (patients,), higher is worse.
+        at: years.
+    """
     cases, controls = died & (time <= at), time > at
     # The probability of being followed just before each death: who dies at a time is still followed at it.
     followed = np.array([_followed(time, died, moment) for moment in time[cases]])

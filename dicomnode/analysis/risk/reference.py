@@ -244,7 +244,7 @@ def _seen(one: ReferenceWord) -> str:
 
 
 def shares_in_bins(one: ReferenceNumber, values: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the shares of the training population and of some values, between the quantiles.
+    """Return the shares of the training population and of some values between the quantiles, each (bins,), 0 to 1.
 
     Quantiles that coincide make one bin, whose share is theirs together.
     """
