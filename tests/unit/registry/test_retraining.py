@@ -89,7 +89,7 @@ def is_at_work(path: Path) -> bool:
 
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_the_end_reaches_what_it_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool) -> None:
-    monkeypatch.setattr("dicomnode.registry.retraining._PATIENCE_S", 0.5)
+    monkeypatch.setattr("dicomnode.registry.background._PATIENCE_S", 0.5)
     mark = tmp_path / "mark"
     retraining = Retraining(tmp_path / "ae_config.toml")
     retraining._command = [sys.executable, "-c", STARTS_ANOTHER, AT_WORK.format(stubborn=stubborn), str(mark)]
