@@ -195,6 +195,27 @@ class Risk:
     recalibrated_to: str = ""
 
 
+@dataclass(frozen=True)
+class PopulationDistance:
+    """Where a scan lies among the scans that the model was made on (`risk.reference`).
+
+    Attributes:
+        score: without a unit; a twentieth of the training patients exceeds about 1.
+        limit: of the bundle: a score above it is outside.
+        percentile: share of the training patients, in per cent, whose score is no higher.
+        outside: whether the score exceeds the limit.
+        named: what deviates, and what is usual; empty where no input does by itself.
+        patients: how many the reference tells of.
+    """
+
+    score: float
+    limit: float
+    percentile: float
+    outside: bool
+    named: tuple[str, ...] = ()
+    patients: int = 0
+
+
 #: A change's former keys and those of today: findings.json is kept for ten years.
 _TODAYS_KEYS = {
     "earlier": "prior",
@@ -283,6 +304,8 @@ class Findings:
     highest_series_number: int = 0
     #: None where no air in the airways could be measured, and in findings of version 0.3.0 and before.
     conditions: Conditions | None = None
+    #: None without a bundle, with one that has no reference distribution, and in findings of before.
+    population: PopulationDistance | None = None
     #: Of a result that is the same as one before the last (which was replaced or rejected since): it needs UIDs of its
     #: own. "" else.
     revision: str = ""

@@ -25,7 +25,7 @@ from dicomnode.analysis.lungs import agreement, gap, lobes, plausible
 from dicomnode.analysis.lungs import segmenter as lungs
 from dicomnode.analysis.measures import attenuation, change, conditions, quantify, trend
 from dicomnode.analysis.radiomics import extract
-from dicomnode.analysis.risk import predict
+from dicomnode.analysis.risk import predict, reference
 from dicomnode.analysis.series import content_rules, geometry, kernels
 from dicomnode.analysis.series.headers import ImageHeader, string, strings
 from dicomnode.analysis.series.selection import (
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 Stage = Literal["load", "segment", "quantify", "radiomics", "risk"]
 #: Raised whenever what is measured of a mask, or flagged, changes: other findings must have other UIDs.
-MEASURES = 2
+MEASURES = 3
 Progress = Callable[[Stage, float], None]
 
 
@@ -326,7 +326,9 @@ def _with_risk(
     before: Findings | None,
     given: Mapping[str, float | str],
 ) -> Findings:
-    """Return the findings with the bundle's risk, or with a flag that says why there is none."""
+    """Return the findings with the bundle's risk, or with a flag that says why there is none; and how far it holds."""
+    distance = predict.population_distance(bundle, findings, header, given)
+    findings = replace(findings, population=distance, flags=(*findings.flags, *reference.flags(distance)))
     if doubts := [f.code for f in findings.flags if f.severity == "error"]:
         why = f"the lung segmentation is doubtful ({', '.join(doubts)})"
     else:

@@ -141,6 +141,43 @@ def registry_shadow(config_file: ConfigOption = DEFAULT_CONFIG, as_json: JsonOpt
     )
 
 
+@app.command("monitor")
+def registry_monitor(
+    month: Annotated[str, typer.Option(help="Year and month (YYYY-MM); the present one by default.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder of page and JSON; registry.folder/monitor.")] = None,
+    config_file: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Look for drift of what the model is fed and says, and compare its risks with outcomes.
+
+    Writes a page and a JSON file of the month. Needs registry.record; the node does this by itself (registry.monitor).
+
+    Example: dicomnode registry monitor --month 2026-11 --out monitoring/
+    """
+    from dicomnode.registry.monitoring_files import as_json as text_of
+    from dicomnode.registry.monitoring_files import monitor
+
+    config = load(config_file)
+    os.nice(19)  # patients' studies go first
+    with _opened(config) as catalog:
+        done = monitor(config, catalog, time.time(), month, out)
+    found = done.found
+    if as_json:
+        typer.echo(text_of(found), nl=False)
+        return
+    outside = "" if found.month_outside is None else f", {found.month_outside} outside the model's population"
+    typer.echo(f"{found.month}: {found.month_scans} scans{outside}{f' ({found.note})' if found.note else ''}")
+    for row in found.raised:
+        typer.echo(f"changed: {row.name}, {row.scanner or 'all scanners'}, since {row.since}")
+    for one in found.outcomes:
+        ratio = "too few" if one.ratio is None else f"{one.ratio:.2f} ({one.low:.2f} to {one.high:.2f})"
+        discrimination = "" if one.auc is None else f", AUC {one.auc:.3f}"
+        typer.echo(
+            f"within {one.years} years: {one.deaths} deaths of {one.patients} patients, O:E {ratio}{discrimination}"
+        )
+    typer.echo(f"page: {done.page}")
+
+
 @app.command("retrain")
 def registry_retrain(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
     """Export, train and compare with the served bundle. Nothing is promoted.

@@ -19,6 +19,10 @@ class RegistryTable(ConfigTable):
         "", description="give the disease of the patients whose scans are kept, for reports and bundles; '': not stated"
     )
     site: str = Field("", description="give the hospital's name, for reports and bundles; '': not stated")
+    monitor: str = Field(
+        "20 4 * * *",
+        description="give when recorded scans are looked through for drift, as cron's five fields (UTC), '' for never",
+    )
 
 
 class RetrainingTable(ConfigTable):

@@ -11,6 +11,7 @@ from dicomnode.analysis.findings import (
     Flag,
     Horizon,
     Lungs,
+    PopulationDistance,
     Quantities,
     Radiomics,
     Reason,
@@ -67,6 +68,7 @@ def complete(*, parts: bool = True) -> Findings:
         ),
         trend=(_before("1.2.0"), _before("1.2.1")),
         conditions=Conditions(20.0, -1000.0),
+        population=PopulationDistance(0.4, 1.1, 42.0, outside=False, patients=300),
     )  # fmt: skip
 
 
@@ -81,6 +83,7 @@ def other(found: Findings) -> Findings:
         quantities={name: _quantities(9.0 + k, 800.0) for k, name in enumerate(found.quantities)},
         risk=Risk("other", "cd" * 32, "synthetic-demo", _horizons(0.2), "2.0.0", "Spread of 3 models"),
         trend=(_before("1.2.2"), _before("1.2.1")),
+        population=PopulationDistance(1.4, 1.1, 99.0, outside=True, named=("age, years",), patients=300),
         input_digest="78" * 32,
         algorithm_digest="9a" * 32,
     )

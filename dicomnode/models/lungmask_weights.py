@@ -77,6 +77,7 @@ def verify(folder: Path, trusted: "Sequence[TrustedKey] | None" = None) -> Itera
             what = "is missing" if found is None else f"has sha256 {found}, but {here.sha256} was installed"
             yield WeightsVerdict(name, False, f"{what}: fetch or install it again")
     from dicomnode.analysis.risk import load_bundle, signature  # noqa: PLC0415  (imports torch)
+    from dicomnode.analysis.risk.reference import NO_REFERENCE  # noqa: PLC0415
 
     for path in sorted(folder.glob("*/model.toml")):
         try:
@@ -88,4 +89,6 @@ def verify(folder: Path, trusted: "Sequence[TrustedKey] | None" = None) -> Itera
             whose = "not signed" if signed is None else f"signature {signed.key} not checked: give --key"
             if trusted is not None and signed is not None:
                 whose = f"signed with the trusted key {signed.key}"
-            yield WeightsVerdict(path.parent.name, True, f"{loaded.version}: hashes and golden case verified; {whose}")
+            known = "" if loaded.reference is not None else f"; {NO_REFERENCE}"
+            text = f"{loaded.version}: hashes and golden case verified; {whose}{known}"
+            yield WeightsVerdict(path.parent.name, True, text)

@@ -25,6 +25,7 @@ from dicomnode.metrics import counters
 from dicomnode.monitoring.readiness import folders
 from dicomnode.monitoring.traces import Traces
 from dicomnode.network.certificates import inspect
+from dicomnode.registry.latest_look import latest
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import JobState
 from dicomnode.workflows.queue import WORKFLOW_VERSION
@@ -106,6 +107,7 @@ class Metrics:
         )
         yield from self._disk()
         yield from self._certificates()
+        yield from self._model()
         up = GaugeMetricFamily("dicomnode_database_up", "Whether the catalogue answers.")
         try:
             found = list(self._of_catalog(self._catalog()))
@@ -149,6 +151,34 @@ class Metrics:
         for path, end in until.items():
             days.add_metric([path], (end - now).total_seconds() / 86_400)
         yield days
+
+    def _model(self) -> Iterator[Metric]:
+        """Yield what the last `registry monitor` found: no patient, counts alone."""
+        found = latest(self._config) if self._config.registry.record else None
+        if found is None:
+            return
+        scans = GaugeMetricFamily("dicomnode_model_month_scans", "Scans recorded this month.", found["month_scans"])
+        drift = GaugeMetricFamily(
+            "dicomnode_model_drift", "Whether an input of the model, or its risk, has changed.", labels=["input"]
+        )
+        raised: dict[str, bool] = {}
+        for row in found["drift"]:
+            raised[row["name"]] = raised.get(row["name"], False) or row["raised"]
+        for name, is_raised in raised.items():
+            drift.add_metric([name], is_raised)
+        ratio = GaugeMetricFamily(
+            "dicomnode_model_observed_expected", "Observed over expected deaths by the horizon.", labels=["years"]
+        )
+        for one in found["outcomes"]:
+            if one["ratio"] is not None:
+                ratio.add_metric([str(one["years"])], one["ratio"])
+        yield from (scans, drift, ratio)
+        if found["month_outside"] is not None:
+            yield GaugeMetricFamily(
+                "dicomnode_model_month_outside",
+                "Of these, scans outside the population that the model was made on.",
+                found["month_outside"],
+            )
 
     def _of_catalog(self, catalog: Catalog) -> Iterator[Metric]:
         now = time.time()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydicom.datadict import dictionary_VM
 
+from dicomnode.analysis.risk.reference import NO_REFERENCE
 from dicomnode.config import Config
 from dicomnode.config.remote import RemoteTable
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolError
@@ -74,6 +75,7 @@ def run(config: Config, *, deep: bool = False, file: Path | None = None) -> list
         _bundle(config),
         *_candidate(config),
         *_retraining(config),
+        *_monitoring(config),
         *_peers(config),
         *_profiles(config),
         *_rules(config),
@@ -205,9 +207,9 @@ def _bundle(config: Config) -> Result:
         return Result("bundle", False, str(e))
     if bundle is None:
         return Result("bundle", True, "none configured: no risk will be predicted")
-    return Result(
-        "bundle", True, f"{bundle.name} {bundle.version}, {bundle.intended_use}: hashes and golden case verified"
-    )
+    known = "" if bundle.reference is not None else f"; {NO_REFERENCE}"
+    text = f"{bundle.name} {bundle.version}, {bundle.intended_use}: hashes and golden case verified{known}"
+    return Result("bundle", True, text)
 
 
 def _candidate(config: Config) -> Iterator[Result]:
@@ -244,6 +246,16 @@ def _retraining(config: Config) -> Iterator[Result]:
         yield Result("retraining", False, str(e))
     else:
         yield Result("retraining", True, f"scheduled: {table.schedule}; {said}")
+
+
+def _monitoring(config: Config) -> Iterator[Result]:
+    schedule = config.registry.monitor
+    if not (config.registry.record and schedule):
+        return
+    try:
+        trigger(schedule, "registry.monitor")
+    except DicomnodeError as e:
+        yield Result("model monitoring", False, str(e))
 
 
 def _against_the_registry(config: Config) -> str:

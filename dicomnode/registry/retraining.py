@@ -13,12 +13,10 @@ are meant from where it lies.
 import fcntl
 import json
 import logging
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,17 +26,19 @@ from apscheduler.triggers.cron import CronTrigger
 from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, UsageError
 from dicomnode.files import make_folder
+from dicomnode.registry.background import BackgroundCommand
 from dicomnode.registry.export import export
 from dicomnode.store.catalog.registry import RegistryRows
 
 log = logging.getLogger(__name__)
 
-#: What a retraining that is told to end needs to end its own processes; then it is killed.
-_PATIENCE_S = 10.0
 
+def trigger(schedule: str, key: str = "retraining.schedule") -> CronTrigger:
+    """Return when something is done by the clock.
 
-def trigger(schedule: str) -> CronTrigger:
-    """When to retrain; `schedule` as in cron, UTC.
+    Args:
+        schedule: as in cron, UTC.
+        key: of the configuration, for messages.
 
     Raises:
         ConfigurationError: it is no such line.
@@ -47,7 +47,7 @@ def trigger(schedule: str) -> CronTrigger:
         return CronTrigger.from_crontab(schedule, timezone="UTC")
     except ValueError as error:
         raise ConfigurationError(
-            f"retraining.schedule = {schedule!r}: {error}; give cron's five fields, such as '0 2 * * sun'"
+            f"{key} = {schedule!r}: {error}; give cron's five fields, such as '0 2 * * sun'"
         ) from None
 
 
@@ -171,31 +171,8 @@ def _training(arguments: Sequence[str], folder: Path, lock: int) -> None:
         raise UsageError(f"`training {arguments[0]}` ended with status {status}: see {folder / 'training.log'}")
 
 
-class Retraining:
-    """The scheduled one: a process of its own, never two at a time."""
+class Retraining(BackgroundCommand):
+    """The scheduled one."""
 
     def __init__(self, path: Path) -> None:
-        self._command = [sys.executable, "-m", "dicomnode", "registry", "retrain", "--config", str(path)]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def begin(self) -> bool:
-        """Start one, unless the last is still at work."""
-        if self._process is not None and self._process.poll() is None:
-            log.warning("the previous retraining is still running: skipping this one")
-            return False
-        # A session of its own, so that `stop` reaches whatever it starts.
-        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
-        log.info("retraining started as process %d", self._process.pid)
-        return True
-
-    def stop(self) -> None:
-        """End it and all that it has started; its folder stays, and nothing of it is served."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            return
-        os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE_S)
-        with suppress(ProcessLookupError):  # nobody is left
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        super().__init__(path, "retrain", "retraining")

@@ -175,6 +175,7 @@ def mortality(years: int) -> tuple[Code, Code, Code]:
 
 #: Of the horizons that a run takes where its settings state none.
 MORTALITY = {years: mortality(years) for years in (1, 3, 5)}
+POPULATION_PERCENTILE = _private("POPPERCENTILE", "Training patients of the model that lie no further out")
 INTERVAL = _private("INTERVAL", "What the model spread is")
 RISK_IN_WORDS = _private("RISKWORDS", "Predicted risk, in words")
 FLAG = _private("QUALITYFLAG", "Quality flag on input or result")
@@ -204,6 +205,7 @@ PRIVATE = (
     CHANGE_INTERVAL,
     *(code for entry in CHANGE.values() for code in entry[:2]),
     *(code for triple in MORTALITY.values() for code in triple),
+    POPULATION_PERCENTILE,
     INTERVAL,
     RISK_IN_WORDS,
     FLAG,

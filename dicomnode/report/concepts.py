@@ -62,6 +62,7 @@ def concepts() -> Iterator[Concept]:
     for years, triple in codes.MORTALITY.items():
         for code, name in zip(triple, ("probability", "lower", "upper"), strict=True):
             yield _row("risk", code, codes.PERCENT, f"risk.horizons[years={years}].{name} x 100")
+    yield _row("risk", codes.POPULATION_PERCENTILE, codes.PERCENT, "population.percentile")
 
 
 def _row(report: str, concept: Code, unit: Code, findings: str, derivation: Code | None = None) -> Concept:

@@ -75,13 +75,28 @@ def warnings(findings: Findings) -> tuple[str, ...]:
 
 
 def made_from(findings: Findings) -> tuple[str, ...]:
-    """Say in a sentence whose disease the risk model was made from, and to which site it was recalibrated."""
+    """Say whose disease the risk model was made from, to which site it was recalibrated, and how far its patients are.
+
+    The distance is a sentence of its own; a model of before has no reference distribution, and it says so.
+    """
     if findings.risk is None:
         return ()
     disease, site = plain(findings.risk.disease), plain(findings.risk.recalibrated_to)
     parts = [f"was made from patients with {disease}"] if disease else []
     parts += [f"was recalibrated to {site}"] if site else []
-    return (f"The risk model {' and '.join(parts)}.",) if parts else ()
+    return (*((f"The risk model {' and '.join(parts)}.",) if parts else ()), population_words(findings))
+
+
+def population_words(findings: Findings) -> str:
+    """Say in a sentence where the scan lies among those that the risk model was made on."""
+    of = findings.population
+    if of is None:
+        return "How far the scan lies from the risk model's population is not known: no reference distribution."
+    where = "outside the population the risk model was made on" if of.outside else "within its population"
+    return (
+        f"Of the {of.patients} patients that the risk model was made on, {of.percentile:.0f} % lie no further out than "
+        f"this scan: it counts as {where} (score {of.score:.2f}, outside above {of.limit:.2f})."
+    )
 
 
 #: Flags about order and priors: of the surroundings, not of what was measured. By how their codes begin.

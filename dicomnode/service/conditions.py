@@ -11,6 +11,7 @@ from typing import Protocol
 
 from dicomnode.config import Config
 from dicomnode.network.certificates import inspect
+from dicomnode.registry.latest_look import latest
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import WORKFLOW_VERSION
 
@@ -90,6 +91,7 @@ def find(
         *_dead_letters(config, catalog),
         *_audit(config, catalog, now),
         *_certificates(config, now, host),
+        *_drift(config),
     ]
 
 
@@ -193,3 +195,21 @@ def _certificates(config: Config, now: float, host: str) -> Iterator[HealthCondi
     for path, texts in troubles.items():
         key = f"{CERTIFICATE}{hashlib.sha256(str(path).encode()).hexdigest()[:16]}@{host}"
         yield HealthCondition(key, bool(texts), "; ".join(dict.fromkeys(texts)) or str(path))
+
+
+def _drift(config: Config) -> Iterator[HealthCondition]:
+    """Yield one condition for each input of the model, over all scanners: whether it has changed, by the last look."""
+    found = latest(config) if config.registry.record and config.registry.monitor else None
+    if found is None:
+        return
+    changed: dict[tuple[str, str], list[str]] = {}
+    for row in found["drift"]:
+        where = changed.setdefault((row["name"], row["title"]), [])
+        if row["raised"]:
+            where.append(f"{row['scanner'] or 'all scanners'} since {row['since']}")
+    for (name, title), places in changed.items():
+        text = (
+            f"what the model is fed, or says, has changed: {title} ({'; '.join(places)}): see "
+            "`dicomnode registry monitor`"
+        )
+        yield HealthCondition(f"drift-{name}", bool(places), text)

@@ -21,6 +21,7 @@ from dicomnode.audit import messages, trail
 from dicomnode.config import Config
 from dicomnode.errors import DatabaseError
 from dicomnode.metrics import counters
+from dicomnode.registry.background import BackgroundCommand
 from dicomnode.registry.retraining import Retraining, trigger
 from dicomnode.service import audit, reloading
 from dicomnode.service.alerts import Alerts, AlertSender
@@ -105,6 +106,9 @@ def _run(
     retraining = Retraining(path)
     if config.retraining.schedule:
         housekeeping.add(retraining.begin, trigger(config.retraining.schedule))
+    monitoring = BackgroundCommand(path, "monitor", "model monitoring")
+    if config.registry.record and config.registry.monitor:
+        housekeeping.add(monitoring.begin, trigger(config.registry.monitor, "registry.monitor"))
     workers = [
         Child(f"worker-{i}", ["work", "--config", str(path), "--index", str(i)]) for i in range(config.worker.processes)
     ]
@@ -131,6 +135,7 @@ def _run(
         log.info("draining" if following is None else "draining, to go on with the changed configuration")
         housekeeping.stop()
         retraining.stop()
+        monitoring.stop()
         teller.stop()
         # The receivers go on: who sends is not turned away while an analysis ends.
         drain([*workers, *watched], config.worker.drain_s)

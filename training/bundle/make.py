@@ -25,7 +25,7 @@ from dicomnode.analysis.risk.tabular import TabularModel
 from dicomnode.errors import UsageError
 from dicomnode.files import sha256_of
 from dicomnode.registry_format.provenance import Provenance
-from training.bundle import golden, held_out
+from training.bundle import golden, held_out, reference
 from training.bundle.model_card import model_card
 from training.data import registry_folder
 from training.data.outcomes import HORIZONS_YEARS
@@ -57,6 +57,8 @@ class Run:
         content: `run.json`.
         stack: the ensemble; arms that weigh nothing are left out.
         cohort: `cohort.parquet`.
+        features: `features.parquet`; without rows in a run that has none.
+        scans: of the registry.
         deep: settings of the networks.
         synthetic: whether the registry's scans are phantoms.
         imported: whether its numbers come from somebody's table.
@@ -67,6 +69,8 @@ class Run:
     content: Mapping[str, Any]
     stack: Stack
     cohort: pd.DataFrame
+    features: pd.DataFrame
+    scans: pd.DataFrame
     deep: DeepSettings
     synthetic: bool
     imported: bool
@@ -131,6 +135,8 @@ def make_bundle(
         tables = [tabular.read(folder / file) for arm in arms if arm["kind"] == "tabular" for file in arm["models"]]
         settings = _radiomics(run, tables)
         held_out.write(run_folder, folder, run.stack.arms)
+        used = list(dict.fromkeys(name for model in tables for name in model.harmoniser.features))
+        reference.write(folder, run.cohort, run.features, run.scans, used)
         manifest = _manifest(run, arms, tables, settings) | {"name": name, "version": version, "created_by": created_by}
         if (run_folder / "report.md").is_file():
             report = without_single_scans((run_folder / "report.md").read_text(encoding="utf-8"))
@@ -181,11 +187,17 @@ def read_run(folder: Path) -> Run:
         content=content,
         stack=replace(stored, arms=tuple(a for a, _ in kept), weights=tuple(w for _, w in kept)),
         cohort=pd.read_parquet(folder / "cohort.parquet"),
+        features=_features(folder / "features.parquet"),
+        scans=source.scans,
         deep=deep_settings.read(content["settings"]["deep"]),
         synthetic=source.synthetic,
         imported=source.imported,
         provenance=_provenance(content, source.about),
     )
+
+
+def _features(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path) if path.is_file() else pd.DataFrame({"scan": pd.Series([], dtype=str)})
 
 
 def _provenance(content: Mapping[str, Any], about: Mapping[str, object]) -> Provenance:

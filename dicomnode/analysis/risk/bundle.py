@@ -6,6 +6,7 @@
 model.toml          what the model is, how its input is made, digests of every other file, its own seal (see `manifest`)
 *.safetensors       networks (half precision), and the golden case's scan
 *.json              tabular models, and golden.json: the golden case's features, expected risk, tolerance
+reference.json      the distribution of the inputs it was made on (see `reference`); none in older bundles
 MODEL_CARD.md       for people
 model.sig           whose it is (see `signature`); only where somebody has signed it
 ```
@@ -26,18 +27,23 @@ from dicomnode.analysis.risk.manifest import Manifest
 from dicomnode.analysis.risk.network import horizon_indices
 from dicomnode.analysis.risk.preprocess import Spec, slice_positions
 from dicomnode.analysis.risk.queries import PriorScan, Question
+from dicomnode.analysis.risk.reference import ReferenceDistribution
 from dicomnode.errors import BundleError
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model ready to predict. `sha256` is over model.toml, which holds the digests of all other files."""
+    """A model ready to predict. `sha256` is over model.toml, which holds the digests of all other files.
+
+    `reference`: the distribution of its training inputs; None in bundles of before.
+    """
 
     folder: Path
     manifest: Manifest
     spec: Spec | None
     models: FoldModels
     sha256: str
+    reference: ReferenceDistribution | None = None
 
     @property
     def name(self) -> str:

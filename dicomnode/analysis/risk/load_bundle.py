@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dicomnode.analysis.risk import fold_models, golden_case, signature
+from dicomnode.analysis.risk import fold_models, golden_case, reference, signature
 from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.manifest import FORMAT, Manifest, first_error, seal_of
 from dicomnode.analysis.risk.preprocess import Spec
@@ -100,7 +100,8 @@ def _read_files(folder: Path, trusted: Sequence[TrustedKey] | None = None) -> tu
         if name not in models:
             contents[name] = data
     sha256 = hashlib.sha256(text).hexdigest()
-    return Bundle(folder, manifest, spec, fold_models.read(folder, manifest, sha256), sha256), contents
+    known = reference.parse(contents[reference.NAME], folder / reference.NAME) if reference.NAME in contents else None
+    return Bundle(folder, manifest, spec, fold_models.read(folder, manifest, sha256), sha256, known), contents
 
 
 def _other_format(stored: Mapping[str, object]) -> str:

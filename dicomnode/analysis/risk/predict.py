@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Final
 from pydicom import Dataset
 
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.findings import Findings, Risk
+from dicomnode.analysis.findings import Findings, PopulationDistance, Risk
 from dicomnode.analysis.measures.change import DAYS_A_YEAR, studied_at
 from dicomnode.analysis.risk.covariates import encoded
 from dicomnode.analysis.risk.queries import PriorScan
+from dicomnode.analysis.risk.scan_inputs import scan_inputs
 from dicomnode.analysis.risk.tabular import features_of
 from dicomnode.analysis.series.headers import string
+from dicomnode.errors import RefusedError
 
 if TYPE_CHECKING:
     from dicomnode.analysis.risk.bundle import Bundle  # torch takes seconds to import: who has a bundle has it already
@@ -49,12 +51,49 @@ def predict(
     assert findings.series is not None
     series = findings.series
     scanner = {"manufacturer": series.manufacturer, "model": series.manufacturer_model}
-    features = features_of(findings) | covariates(findings, header)
-    if given:
-        features |= encoded(bundle.manifest.covariates, given)
+    features = _features(bundle, findings, header, given)
     return bundle.predict(
         volume, labels, features, _prior(findings, before), scanner | {"kernel_family": series.kernel_family}
     )
+
+
+def _features(
+    bundle: "Bundle", findings: Findings, header: Dataset, given: Mapping[str, float | str] | None
+) -> dict[str, float]:
+    features = features_of(findings) | covariates(findings, header)
+    return features | encoded(bundle.manifest.covariates, given) if given else features
+
+
+def population_distance(
+    bundle: "Bundle", findings: Findings, header: Dataset, given: Mapping[str, float | str] | None = None
+) -> PopulationDistance | None:
+    """Return where an analysed scan lies among those that a bundle was made on.
+
+    Args:
+        bundle: the bundle.
+        findings: of the scan, with measurements and change.
+        header: of one of its images.
+        given: covariates of the patient, as in `predict`.
+
+    Returns:
+        None where the bundle has no reference distribution, or too little of the scan is known.
+    """
+    series = findings.series
+    if bundle.reference is None or series is None:
+        return None
+    try:
+        features = _features(bundle, findings, header, given)
+    except RefusedError:  # a covariate out of range: `predict` says so
+        features = _features(bundle, findings, header, None)
+    inputs = scan_inputs(
+        features,
+        spacing_z_mm=series.spacing_mm[0],
+        slice_thickness_mm=series.slice_thickness_mm,
+        manufacturer=series.manufacturer,
+        kernel_family=series.kernel_family,
+        sex=string(header, "PatientSex").strip().upper(),
+    )
+    return bundle.reference.distance(inputs)
 
 
 def covariates(findings: Findings, header: Dataset) -> dict[str, float]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import highdicom as hd
 from pydicom.dataset import Dataset
 
-from dicomnode.analysis.findings import Findings, Horizon, Risk
+from dicomnode.analysis.findings import Findings, Horizon, PopulationDistance, Risk
 from dicomnode.report import codes, source, uids
 from dicomnode.report.context import MANUFACTURER, RISK, Context
 from dicomnode.report.numbers import probability, probability_range
@@ -19,6 +19,8 @@ from dicomnode.report.wording import has_spread, plain
 
 def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> Dataset:
     """Return the risk of one analysis, with both ends of the models' spread at each horizon.
+
+    Where the bundle has a reference distribution: with the share of its patients that lie no further out.
 
     Raises:
         ValueError: the findings hold no risk.
@@ -32,7 +34,7 @@ def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> 
         headers,
         findings,
         context,
-        groups=[frame.doubted(_group(headers, risk), (*risk.flags, *findings.flags))],
+        groups=[frame.doubted(_group(headers, risk, findings.population), (*risk.flags, *findings.flags))],
         evaluations=[
             *frame.preamble(findings),
             *(frame.text(codes.RISK_IN_WORDS, in_words(horizon, has_spread(risk))) for horizon in risk.horizons),
@@ -42,7 +44,9 @@ def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> 
     )
 
 
-def _group(headers: Sequence[Dataset], risk: Risk) -> hd.sr.MeasurementsAndQualitativeEvaluations:
+def _group(
+    headers: Sequence[Dataset], risk: Risk, population: PopulationDistance | None
+) -> hd.sr.MeasurementsAndQualitativeEvaluations:
     first = headers[0]
     middle = source.placeholder(headers[len(headers) // 2])
     return hd.sr.MeasurementsAndQualitativeEvaluations(
@@ -57,7 +61,10 @@ def _group(headers: Sequence[Dataset], risk: Risk) -> hd.sr.MeasurementsAndQuali
             family=codes.ARTIFICIAL_INTELLIGENCE,
             parameters=[f"bundle sha256={risk.bundle_sha256}", f"intended use={risk.intended_use}"],
         ),
-        measurements=[item for horizon in risk.horizons for item in _measurements(horizon)],
+        measurements=[
+            *(item for horizon in risk.horizons for item in _measurements(horizon)),
+            *([] if population is None else [percentage(codes.POPULATION_PERCENTILE, population.percentile)]),
+        ],
         qualitative_evaluations=[hd.sr.QualitativeEvaluation(codes.SUMMARY_OF_ANALYSES, codes.SUCCEEDED)],
         source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(middle)],
     )

@@ -26,6 +26,7 @@ class FixedBundle:
     """Stands for a bundle where the model itself is not what is tested; keeps what it was asked."""
 
     sha256: str = "ab" * 32
+    reference: None = None
     lacking: str = ""
     asked: list[tuple[dict[str, float], PriorScan | None, dict[str, str]]] = field(default_factory=list)
 

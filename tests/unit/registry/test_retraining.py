@@ -33,6 +33,8 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
 def test_the_schedule_is_that_of_cron_in_utc() -> None:
     sunday = trigger("0 2 * * sun").get_next_fire_time(None, datetime(2026, 11, 23, tzinfo=UTC))
     assert sunday == datetime(2026, 11, 29, 2, tzinfo=UTC)
+    with pytest.raises(ConfigurationError, match=r"registry\.monitor = 'daily'"):
+        trigger("daily", "registry.monitor")
     with pytest.raises(ConfigurationError, match=r"retraining\.schedule = 'weekly'"):
         trigger("weekly")
 
@@ -87,7 +89,7 @@ def is_at_work(path: Path) -> bool:
 
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_the_end_reaches_what_it_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool) -> None:
-    monkeypatch.setattr("dicomnode.registry.retraining._PATIENCE_S", 0.5)
+    monkeypatch.setattr("dicomnode.registry.background._PATIENCE_S", 0.5)
     mark = tmp_path / "mark"
     retraining = Retraining(tmp_path / "ae_config.toml")
     retraining._command = [sys.executable, "-c", STARTS_ANOTHER, AT_WORK.format(stubborn=stubborn), str(mark)]

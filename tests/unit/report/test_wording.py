@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicomnode.analysis.findings import PopulationDistance
 from dicomnode.report import context
 from dicomnode.report.wording import DEMO, describe, is_demo, made_from, plain, warnings
 from tests.helpers import report_cases as cases
@@ -67,7 +68,17 @@ def test_without_a_risk_nothing_is_a_demo() -> None:
 )
 def test_whose_model_it_is_is_one_sentence(disease: str, site: str, said: tuple[str, ...]) -> None:
     predicted = replace(cases.risk("research"), disease=disease, recalibrated_to=site)
-    assert made_from(cases.analysed(predicted=predicted)) == said
+    assert made_from(cases.analysed(predicted=predicted))[:-1] == said
+
+
+def test_where_the_scan_lies_is_one_sentence() -> None:
+    of = PopulationDistance(1.234, 1.1, 97.6, outside=True, patients=300)
+    found = replace(cases.analysed(predicted=cases.risk()), population=of)
+    (said,) = made_from(found)
+    assert "the 300 patients" in said and "98 % lie no further out" in said and "counts as outside" in said
+    assert "counts as within" in made_from(replace(found, population=replace(of, outside=False)))[0]
+    assert "no reference distribution" in made_from(replace(found, population=None))[0]
+    assert made_from(replace(found, risk=None)) == ()
 
 
 def test_kinds_have_numbers_and_names_of_their_own() -> None:
