@@ -6,7 +6,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode import __version__, logs
-from dicomnode.cli import analysis, backup, conformance, jobs, node, notify, registry, routes, tls, weights, worklist
+from dicomnode.cli import (
+    analysis,
+    backup,
+    conformance,
+    console,
+    jobs,
+    node,
+    notify,
+    registry,
+    routes,
+    tls,
+    weights,
+    worklist,
+)
 from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import private_umask
 
@@ -28,6 +41,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")
 app.add_typer(tls.app, name="tls")
+app.add_typer(console.app, name="console")
 app.add_typer(conformance.app)
 
 

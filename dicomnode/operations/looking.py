@@ -6,6 +6,7 @@ for.
 
 import re
 import time
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -44,6 +45,15 @@ class Pages:
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
         """Close every connection."""
+        self.close()
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether there was a queue when this was opened."""
+        return self._queue is not None
+
+    def close(self) -> None:
+        """Close every connection."""
         self.catalog.close()
         if self._queue is not None:
             self._queue.close()
@@ -55,7 +65,16 @@ class Pages:
             wanted: which.
             identify: with Patient ID, accession number, study date and description.
         """
-        found = self.catalog.overview(wanted)
+        return self._as_json(self.catalog.overview(wanted), identify=identify)
+
+    def page(self, wanted: Wanted, *, identify: bool = False) -> tuple[list[dict[str, Any]], tuple[float, str] | None]:
+        """Return a page of studies as `rows`, and behind which row the next one begins (`Wanted.after`); None: none."""
+        found = self.catalog.overview(replace(wanted, limit=wanted.limit + 1))
+        more, found = len(found) > wanted.limit, found[: wanted.limit]
+        after = (found[-1].last_seen, found[-1].study_uid) if more else None
+        return self._as_json(found, identify=identify), after
+
+    def _as_json(self, found: list[StudyRow], *, identify: bool) -> list[dict[str, Any]]:
         due = self._due(found)
         return [_row(one, due.get((one.study_uid, one.generation)), identify=identify) for one in found]
 

@@ -17,6 +17,7 @@ from dicomnode.store.catalog import audit
 from dicomnode.store.catalog.alerts import AlertRows
 from dicomnode.store.catalog.audit import PatientHeader
 from dicomnode.store.catalog.commitments import Commitments
+from dicomnode.store.catalog.console import ConsoleRows
 from dicomnode.store.catalog.corrections import Corrections
 from dicomnode.store.catalog.events import note
 from dicomnode.store.catalog.figures import Figures
@@ -57,6 +58,7 @@ class Catalog(
     AlertRows,
     Recording,
     Commitments,
+    ConsoleRows,
     Corrections,
     Figures,
     HoldingsRows,
