@@ -66,7 +66,7 @@ _ERRORS = {
     413: "The request is too large",
     415: "That is not a form of ours",
     500: "Something went wrong here; the log says where",
-    503: "The database does not answer",
+    503: "Catalogue, queue or spool do not answer; the log says more",
 }
 
 
@@ -146,6 +146,7 @@ class _Endpoint:
         visit = Visit("", {}, {}, {})
         try:
             visit = _visit(self._site, request, form)
+            visit = replace(visit, user=self._site.accounts.who(visit.token, uses=self._route.uses))
             return self._judged(request, visit)
         except NotThereError:
             return _error(self._site, visit, 404)
@@ -163,7 +164,6 @@ class _Endpoint:
 
     def _judged(self, request: Request, visit: Visit) -> Response:
         route, site = self._route, self._site
-        visit = replace(visit, user=site.accounts.who(visit.token, uses=route.uses))
         if route.method == "POST" and not _is_ours(request):
             return _error(site, visit, 403, "The form came from another site.")
         return self._public(visit) if route.is_public else self._for_users(visit)

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,6 @@ class ConsoleSite:
         self.now = Now()
         self._pages: Pages | None = None
         self._lock = threading.Lock()
-        self._templates = Environment(
-            loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-        )
-        self._templates.filters["local"] = looking.local
-        self._templates.filters["ago"] = ago
-        self._templates.globals.update(version=__version__, node=config.node.ae_title)
 
     def reading(self) -> Pages:
         """Return catalogue and queue, open to be looked at. Raises SpoolError."""
@@ -100,7 +95,9 @@ class ConsoleSite:
     def page(self, visit: Visit, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page; `values` are escaped wherever the template shows them."""
         may_act = visit.user is not None and visit.user.role in OPERATORS
-        text = self._templates.get_template(template).render(
+        text = _templates().get_template(template).render(
+            version=__version__,
+            node=self.config.node.ae_title,
             user=visit.user,
             csrf="" if visit.user is None else visit.user.csrf,
             identifies=visit.identifies,
@@ -137,6 +134,16 @@ class ConsoleSite:
             if self._pages is not None:
                 self._pages.close()
         self.catalog.close()
+
+
+@cache
+def _templates() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    made.filters["local"] = looking.local
+    made.filters["ago"] = ago
+    return made
 
 
 def ago(seconds: float) -> str:
