@@ -9,7 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 # program:package pairs of the peers that the acceptance tests talk to
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
-	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd promtool:prometheus prometheus:prometheus
+	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd promtool:prometheus prometheus:prometheus \
+	chromium:chromium npm:npm
 
 # Tests run in one process more than there are cores, since they often wait; a file's tests in one of them, so that their
 # fixtures are made once.
@@ -18,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-reading \
-	bench-restart bench-training fuzz fuzz-series sbom demo-bundle clean
+	bench-restart bench-training axe fuzz fuzz-series sbom demo-bundle clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -129,6 +130,20 @@ peers: ## other people's DICOM programs that the tests talk to (installed on Deb
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
 	else echo "not installed, their tests will skip:$$missing"; fi
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory axe || echo "no axe-core, its test will skip"; fi
+
+# What npm is configured to fetch from may be any mirror: the digest says whether it is what the tests were written with.
+AXE_PIN := tests/fixtures/axe-core.sha512
+AXE_FILE := $(shell cut -d' ' -f3 $(AXE_PIN))
+build/axe/axe.min.js: $(AXE_PIN)
+	@command -v npm >/dev/null || { echo "npm is needed: install npm (Debian: npm)"; exit 1; }
+	rm -rf build/axe && mkdir -p build/axe
+	cd build/axe && npm pack --silent $(patsubst axe-core-%.tgz,axe-core@%,$(AXE_FILE)) >/dev/null
+	cd build/axe && sha512sum --check --quiet ../../$(AXE_PIN) && tar xzf $(AXE_FILE) --strip-components=1 package/axe.min.js
+	rm build/axe/$(AXE_FILE)
+	@touch $@
+
+axe: build/axe/axe.min.js ## axe-core from npm into build/axe, for the console's test
 
 demo-bundle: install ## rebuild the shipped demo bundle (an hour; weights/demo-synthetic/MODEL_CARD.md)
 	OMP_NUM_THREADS=1 $(BIN)/training demo-bundle --work demo-training --out weights/demo-synthetic

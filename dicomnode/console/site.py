@@ -95,14 +95,18 @@ class ConsoleSite:
     def page(self, visit: Visit, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page; `values` are escaped wherever the template shows them."""
         may_act = visit.user is not None and visit.user.role in OPERATORS
-        text = _templates().get_template(template).render(
-            version=__version__,
-            node=self.config.node.ae_title,
-            user=visit.user,
-            csrf="" if visit.user is None else visit.user.csrf,
-            identifies=visit.identifies,
-            may_act=may_act,
-            **values,
+        text = (
+            _templates()
+            .get_template(template)
+            .render(
+                version=__version__,
+                node=self.config.node.ae_title,
+                user=visit.user,
+                csrf="" if visit.user is None else visit.user.csrf,
+                identifies=visit.identifies,
+                may_act=may_act,
+                **values,
+            )
         )
         return HTMLResponse(text, status)
 

@@ -6,27 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from dicomnode.analysis.findings import (
-    ChosenSeries,
-    Findings,
-    Flag,
-    Horizon,
-    Quantities,
-    Reason,
-    RejectedSeries,
-    Risk,
-    TrendPoint,
-)
 from dicomnode.console import settings_page
 from dicomnode.console.application import HEADERS, host_name
 from dicomnode.console.site import ConsoleSite
 from dicomnode.console.study_keys import StudyKeys
 from dicomnode.errors import SpoolError
-from dicomnode.files import make_folder, write_whole
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.patient_key import PatientKey
 from dicomnode.store.records import Instance
-from dicomnode.store.results_folder import FINDINGS, results_folder
+from tests.helpers.rich_findings import write_findings
 from tests.unit.console.conftest import DESCRIPTION, OTHER, PATIENT, REASON, STUDY, Browser
 
 SHOWN = (
@@ -52,20 +40,7 @@ TELLING = (
 
 def found(site: ConsoleSite) -> None:
     """An analysis of the first study."""
-    quantities = Quantities(*(1.0 * n for n in range(1, 12)), volume_ml=4321.0, dense_percent=0.5)
-    point = TrendPoint(OTHER, "1.2.9", "20250102", 365.0, 4000.0, 7.7, -800.0)
-    made = Findings(
-        "analysed",
-        ChosenSeries(STUDY, f"{STUDY}.7", 300, (1.0, 0.7, 0.7), "B30f", "the thinnest", study_date="20260102"),
-        rejected=(RejectedSeries(f"{STUDY}.8", "CT", 3, (Reason("too-few-slices", f"{DESCRIPTION} has 3"),)),),
-        flags=(Flag("cut-off-base", "warning", "<i>The base</i> is cut off."),),
-        quantities={"lungs": quantities},
-        risk=Risk("demo", "0" * 64, "synthetic-demo", (Horizon(1, 0.1234, 0.05, 0.25),), interval="95 % of members"),
-        trend=(point,),
-    )
-    folder = results_folder(site.config.storage.results, STUDY, 1)
-    make_folder(folder)
-    write_whole(folder / FINDINGS, made.to_json().encode())
+    write_findings(site.config, STUDY, DESCRIPTION)
 
 
 @pytest.mark.parametrize("path", ["/login", "/nowhere", "/static/console.css", "/", "/study/x"])
