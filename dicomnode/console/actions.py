@@ -136,7 +136,7 @@ def _reject(config: Config, _catalog: Catalog, job: Job) -> Foreseen:
 
 def _drop(config: Config, _catalog: Catalog, job: Job) -> Foreseen:
     told = corrections.drop(config, job.study_uid, None, "quality", dry_run=True)
-    kept = f"They are kept for {config.storage.replaced_days:g} days. Results that went out of them are withdrawn."
+    kept = f"They are kept for {config.storage.replaced_days:g} days. The study settles as its next generation."
     reasons = {name: name.replace("-", " ") for name in corrections.REASONS}
     return Foreseen([f"{told[0].upper()}{told[1:]}.", kept], choice=("because", reasons))
 

@@ -68,10 +68,10 @@ class Glance:
         """What is not well, in sentences; none where all is."""
         found = [f"{one.what}: {one.text}" for one in self.checks if not one.ok]
         found += [one.text for one in self.alerts]
-        for state, words in (("failed", "failed"), ("held", "held and waiting for a decision")):
+        for state, words in (("failed", "failed"), ("held", "to be decided on")):
             if count := self.counts.get(state, 0):
-                found.append(f"{count} {'study is' if count == 1 else 'studies are'} {words}")
-        found += [f"{one.name}: {one.lost} objects were not delivered" for one in self.destinations if one.lost]
+                found.append(f"{count} {'study' if count == 1 else 'studies'} {words}")
+        found += [f"{one.name}: not delivered: {one.lost}" for one in self.destinations if one.lost]
         found += [f"{one.name}: delivery is being retried" for one in self.destinations if one.retried]
         return found
 

@@ -27,14 +27,12 @@ def study(site: ConsoleSite, visit: Visit) -> Response:
     key = visit.params["study"]
     if not visit.identifies:
         return site.page(visit, "study_pseudonymous.html", study=_pseudonymous(site, shown, found), key=key)
-    earlier = sorted({one["generation"] for one in shown["timeline"]} - {shown["generation"]})
     return site.page(
         visit,
         "study.html",
         study=shown,
         found=found,
         numbers=numbers(found),
-        earlier=earlier,
         key=key,
         actions=available(shown) if visit.user is not None else [],
     )

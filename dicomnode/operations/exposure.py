@@ -34,7 +34,13 @@ class Exposure:
 
 def find(config: Config, file: Path | None = None) -> list[Exposure]:
     """Return what is left open; `file` is the configuration's own, which may hold secrets too."""
-    return [*_listening(config), *_monitoring(config), *_console(config), *_no_destination(config), *_readable(config, file)]
+    return [
+        *_listening(config),
+        *_monitoring(config),
+        *_console(config),
+        *_no_destination(config),
+        *_readable(config, file),
+    ]
 
 
 def _monitoring(config: Config) -> Iterator[Exposure]:

@@ -83,7 +83,7 @@ def test_the_first_page_says_what_is_stuck_and_why_and_names_no_patient(
     browser = logged_in("reader")
     for path in ("/", "/now"):
         page = html.unescape(browser.get(path).text)
-        assert "1 study is failed" in page and REASON in page
+        assert "1 study failed" in page and REASON in page
         assert "worker: no worker has shown itself" in page
         assert PATIENT not in page and "ACC100" not in page
 
