@@ -36,11 +36,20 @@ class Foreseen:
 
 
 @dataclass(frozen=True)
+class MeantJob:
+    """The newest job of the study that an action is meant for."""
+
+    config: Config
+    catalog: Catalog
+    job: Job
+
+
+@dataclass(frozen=True)
 class StudyAction:
     """One of the actions. `takes_away`: images or work are put out of use."""
 
     label: str
-    foresee: Callable[[Config, Catalog, Job], Foreseen]
+    foresee: Callable[[MeantJob], Foreseen]
     do: Callable[[Config, str, Mapping[str, str]], str]
     fits: Callable[[Mapping[str, Any]], bool]
     takes_away: bool = False
@@ -60,7 +69,7 @@ def confirm(site: ConsoleSite, visit: Visit) -> Response:
         "confirm.html",
         action=action,
         name=visit.params["action"],
-        foreseen=action.foresee(site.config, catalog, job),
+        foreseen=action.foresee(MeantJob(site.config, catalog, job)),
         key=visit.params["study"],
         job=job,
         seen=_seen(catalog, job),
@@ -96,25 +105,25 @@ def _seen(catalog: Catalog, job: Job) -> str:
     return hashlib.sha256(repr((study, job, held)).encode()).hexdigest()
 
 
-def _retry(config: Config, catalog: Catalog, job: Job) -> Foreseen:
-    return Foreseen([jobs.foresee_retry(config, catalog, job)])
+def _retry(meant: MeantJob) -> Foreseen:
+    return Foreseen([jobs.foresee_retry(meant.config, meant.catalog, meant.job)])
 
 
-def _cancel(_config: Config, _catalog: Catalog, job: Job) -> Foreseen:
-    told = [f"The job is {job.state}. What is queued or running of it is stopped; what was sent stays sent."]
+def _cancel(meant: MeantJob) -> Foreseen:
+    told = [f"The job is {meant.job.state}. What is queued or running of it is stopped; what was sent stays sent."]
     return Foreseen([*told, "Received images are kept. Retry takes the study up again."])
 
 
-def _release(_config: Config, catalog: Catalog, job: Job) -> Foreseen:
-    if job.state != "held":
-        raise UsageError(f"The job is {job.state}: only a held job can be released.")
-    if catalog.patient_ids(job.study_uid) > 1:
+def _release(meant: MeantJob) -> Foreseen:
+    if meant.job.state != "held":
+        raise UsageError(f"The job is {meant.job.state}: only a held job can be released.")
+    if meant.catalog.patient_ids(meant.job.study_uid) > 1:
         raise UsageError("The images name two patients: accept, reject or drop what is wrong.")
-    return Foreseen([f"The job is held: {job.reason}.", "What the rule decided is done now."])
+    return Foreseen([f"The job is held: {meant.job.reason}.", "What the rule decided is done now."])
 
 
-def _held_table(config: Config, job: Job) -> tuple[list[str], list[list[str]]]:
-    found = corrections.held(config, job.study_uid, None)
+def _held_table(meant: MeantJob) -> tuple[list[str], list[list[str]]]:
+    found = corrections.held(meant.config, meant.job.study_uid, None)
     rows = []
     for one in found[:_MOST_SHOWN]:
         differ = "; ".join(f"{d.attribute}: {d.before} → {d.after}" for d in one.differences) or "nothing"
@@ -124,32 +133,32 @@ def _held_table(config: Config, job: Job) -> tuple[list[str], list[list[str]]]:
     return ["object", "difference from what stands"], rows
 
 
-def _accept(config: Config, _catalog: Catalog, job: Job) -> Foreseen:
+def _accept(meant: MeantJob) -> Foreseen:
     told = ["The versions in quarantine replace those that stand. The study settles as its next generation."]
-    return Foreseen(told, table=_held_table(config, job))
+    return Foreseen(told, table=_held_table(meant))
 
 
-def _reject(config: Config, _catalog: Catalog, job: Job) -> Foreseen:
+def _reject(meant: MeantJob) -> Foreseen:
     told = ["The versions in quarantine are rejected. The study stays as it is."]
-    return Foreseen(told, table=_held_table(config, job))
+    return Foreseen(told, table=_held_table(meant))
 
 
-def _drop(config: Config, _catalog: Catalog, job: Job) -> Foreseen:
-    told = corrections.drop(config, job.study_uid, None, "quality", dry_run=True)
-    kept = f"They are kept for {config.storage.replaced_days:g} days. The study settles as its next generation."
+def _drop(meant: MeantJob) -> Foreseen:
+    told = corrections.drop(meant.config, meant.job.study_uid, None, "quality", dry_run=True)
+    kept = f"They are kept for {meant.config.storage.replaced_days:g} days. The study settles as its next generation."
     reasons = {name: name.replace("-", " ") for name in corrections.REASONS}
     return Foreseen([f"{told[0].upper()}{told[1:]}.", kept], choice=("because", reasons))
 
 
-def _reanalyse(config: Config, catalog: Catalog, job: Job) -> Foreseen:
-    again.refuse_reanalysis(catalog, job)
-    told = f"The study is analysed again as version {job.generation + 1}, whatever the rules say."
-    return Foreseen([told], choice=("profile", {name: name for name in again.profiles(config)}))
+def _reanalyse(meant: MeantJob) -> Foreseen:
+    again.refuse_reanalysis(meant.catalog, meant.job)
+    told = f"The study is analysed again as version {meant.job.generation + 1}, whatever the rules say."
+    return Foreseen([told], choice=("profile", {name: name for name in again.profiles(meant.config)}))
 
 
-def _send(config: Config, catalog: Catalog, job: Job) -> Foreseen:
-    known = [one.name for one in config.destination]
-    found = {name: some for name, some in again.sendable(catalog, job).items() if name in known}
+def _send(meant: MeantJob) -> Foreseen:
+    known = [one.name for one in meant.config.destination]
+    found = {name: some for name, some in again.sendable(meant.catalog, meant.job).items() if name in known}
     if not found:
         raise UsageError("Nothing of this study was sent to a destination that is still configured.")
     labels = {name: f"{name} ({len(some)} objects)" for name, some in found.items()}
