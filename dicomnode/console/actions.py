@@ -202,7 +202,7 @@ ACTIONS: dict[str, StudyAction] = {
         "Send again",
         _send,
         lambda config, study_uid, form: again.send(config, study_uid, form.get("destination", "")),
-        lambda shown: shown["state"] in again.SENT and bool(shown["deliveries"]),
+        lambda shown: shown["state"] in again.SENT and any(d["state"] in again.THERE for d in shown["deliveries"]),
     ),
     "cancel": StudyAction(
         "Cancel",

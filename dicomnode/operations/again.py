@@ -19,6 +19,9 @@ ENDED = (*REANALYSED, "ignored", "routed")
 #: In these a job has brought all that it could.
 SENT = ("analysed", "routed", "delivered", "committed", "refused", "failed")
 
+#: Deliveries that can be made again: they were.
+THERE = ("delivered", "committed", "failed", "rejected")
+
 
 def profiles(config: Config) -> list[str]:
     """Return the names of the profiles that a study can be analysed with."""
@@ -84,7 +87,7 @@ def sendable(catalog: Catalog, job: Job) -> dict[str, list[Delivery]]:
         raise UsageError(f"the job is {job.state}: objects are sent again once it has ended ({', '.join(SENT)})")
     found: dict[str, list[Delivery]] = {}
     for one in catalog.deliveries(job.study_uid, job.generation):
-        if one.state not in ("pending", "superseded"):
+        if one.state in THERE:
             found.setdefault(one.destination, []).append(one)
     if not found:
         raise UsageError("nothing of this study was sent anywhere")
