@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-reading \
-	bench-restart bench-training fuzz fuzz-series sbom demo-bundle viewer clean
+	bench-restart bench-training axe fuzz fuzz-series sbom demo-bundle viewer clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -132,6 +132,7 @@ peers: ## other people's DICOM programs that the tests talk to (installed on Deb
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
 	else echo "not installed, their tests will skip:$$missing"; fi
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory viewer || echo "no OHIF, its test will skip"; fi
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory axe || echo "no axe-core, its test will skip"; fi
 
 # What npm is configured to fetch from may be any mirror: the digest says whether it is the OHIF that was tried.
 OHIF_PIN := deploy/ohif/package.sha512
@@ -145,6 +146,19 @@ build/viewer/ohif/index.html: $(OHIF_PIN)
 	@touch $@
 
 viewer: build/viewer/ohif/index.html ## OHIF from npm into build/viewer, beside the example PACS (docs/admin/viewer.md)
+
+# What npm is configured to fetch from may be any mirror: the digest says whether it is what the tests were written with.
+AXE_PIN := tests/fixtures/axe-core.sha512
+AXE_FILE := $(shell cut -d' ' -f3 $(AXE_PIN))
+build/axe/axe.min.js: $(AXE_PIN)
+	@command -v npm >/dev/null || { echo "npm is needed: install npm (Debian: npm)"; exit 1; }
+	rm -rf build/axe && mkdir -p build/axe
+	cd build/axe && npm pack --silent $(patsubst axe-core-%.tgz,axe-core@%,$(AXE_FILE)) >/dev/null
+	cd build/axe && sha512sum --check --quiet ../../$(AXE_PIN) && tar xzf $(AXE_FILE) --strip-components=1 package/axe.min.js
+	rm build/axe/$(AXE_FILE)
+	@touch $@
+
+axe: build/axe/axe.min.js ## axe-core from npm into build/axe, for the console's test
 
 demo-bundle: install ## rebuild the shipped demo bundle (an hour; weights/demo-synthetic/MODEL_CARD.md)
 	OMP_NUM_THREADS=1 $(BIN)/training demo-bundle --work demo-training --out weights/demo-synthetic

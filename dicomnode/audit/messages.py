@@ -39,12 +39,15 @@ EVENTS: Final[Mapping[str, str]] = {
     "110106": "Export",
     "110112": "Query",
     "110113": "Security Alert",
+    "110114": "User Authentication",
 }
-ACTIVITY, BEGIN, ACCESSED, TRANSFERRED, DELETED, EXPORT, QUERY, ALERT = EVENTS
+ACTIVITY, BEGIN, ACCESSED, TRANSFERRED, DELETED, EXPORT, QUERY, ALERT, AUTHENTICATION = EVENTS
 #: EventTypeCodes (PS3.16, CID 401 and 403).
 TYPES: Final[Mapping[str, str]] = {
     "110120": "Application Start",
     "110121": "Application Stop",
+    "110122": "Login",
+    "110123": "Logout",
     "110126": "Node Authentication",
     "110129": "Security Configuration",
     "110131": "Software Configuration",
@@ -52,8 +55,8 @@ TYPES: Final[Mapping[str, str]] = {
     "110133": "Audit Recording Stopped",
     "110134": "Audit Recording Started",
 }
-START, STOP, NODE_AUTHENTICATION, SECURITY_CONFIGURATION, SOFTWARE_CONFIGURATION, RESTRICTED, _STOPPED, _STARTED = TYPES
-RECORDING_STOPPED, RECORDING_STARTED = _STOPPED, _STARTED
+START, STOP, LOGIN, LOGOUT, NODE_AUTHENTICATION, SECURITY_CONFIGURATION, SOFTWARE_CONFIGURATION, *_LAST = TYPES
+RESTRICTED, RECORDING_STOPPED, RECORDING_STARTED = _LAST
 #: RoleIDCodes (PS3.16, CID 402).
 _APPLICATION, _LAUNCHER = ("110150", "Application"), ("110151", "Application Launcher")
 _DESTINATION, _SOURCE = ("110152", "Destination Role ID"), ("110153", "Source Role ID")
@@ -330,16 +333,24 @@ def transferred(
 
 
 def accessed(
-    source: AuditSource, at: float, study: AuditStudy, patient: AuditPatient, action: Action = "R"
+    source: AuditSource,
+    at: float,
+    study: AuditStudy,
+    patient: AuditPatient,
+    action: Action = "R",
+    *,
+    user: str = "",
+    address: str = "",
 ) -> AuditMessage:
-    """DICOM Instances Accessed (A.5.3.6): the node reads a study to analyse it."""
+    """DICOM Instances Accessed (A.5.3.6): the node analyses a study, or `user` looks at it from `address`."""
+    people = [_participant(user, None, requests=True, address=address)] if user else []
     return _message(
         source,
         ACCESSED,
         at,
         action,
         SUCCESS,
-        [_us(source, requests=True)],
+        [*people, _us(source, requests=not user)],
         [_study_object(study), _patient_object(patient)],
     )
 
@@ -352,6 +363,14 @@ def study_deleted(
     people.append(_us(source, requests=not user))
     objects = [_study_object(study, "15"), _patient_object(patient)]
     return _message(source, DELETED, at, "D", SUCCESS, people, objects, why=why)
+
+
+def authentication(
+    source: AuditSource, at: float, user: str, address: str, *, login: bool, outcome: Outcome = SUCCESS, why: str = ""
+) -> AuditMessage:
+    """User Authentication (A.5.3.12): `user` has logged in or out from `address`, or tried in vain."""
+    people = [_participant(user, None, requests=True, address=address), _us(source)]
+    return _message(source, AUTHENTICATION, at, "E", outcome, people, kind=LOGIN if login else LOGOUT, why=why)
 
 
 def query(

@@ -11,6 +11,7 @@ from dicomnode.cli import (
     backup,
     bulk_studies,
     conformance,
+    console,
     jobs,
     node,
     notify,
@@ -44,6 +45,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")
 app.add_typer(tls.app, name="tls")
+app.add_typer(console.app, name="console")
 app.add_typer(conformance.app)
 
 

@@ -7,6 +7,7 @@ Descriptions of the fields are written as the cure that a person needs when the 
 from dicomnode.config.alerts import AlertsTable
 from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTable
 from dicomnode.config.audit import AuditTable
+from dicomnode.config.console import ConsoleTable
 from dicomnode.config.destination import (
     OBJECTS,
     SYNTAXES,
@@ -43,6 +44,7 @@ __all__ = [
     "AuditTable",
     "CallerTable",
     "Config",
+    "ConsoleTable",
     "DestinationTable",
     "DicomDestinationTable",
     "FhirDestinationTable",

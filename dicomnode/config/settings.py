@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from dicomnode.config.alerts import AlertsTable
 from dicomnode.config.analysis import AnalysisTable, WeightsTable
 from dicomnode.config.audit import AuditTable
+from dicomnode.config.console import ConsoleTable
 from dicomnode.config.destination import Destination
 from dicomnode.config.fields import ConfigTable
 from dicomnode.config.monitoring import MonitoringTable
@@ -51,6 +52,7 @@ class Config(ConfigTable):
     audit: AuditTable = AuditTable()
     alerts: AlertsTable = AlertsTable()
     monitoring: MonitoringTable = MonitoringTable()
+    console: ConsoleTable = ConsoleTable()
     worklist: WorklistTable | None = None
     priors: PriorsTable | None = None
     ups: UpsTable | None = None
@@ -137,7 +139,8 @@ class Config(ConfigTable):
         """The files of [tls], and those that single peers have in their place."""
         shared = (self.tls_files,) if self.tls_files is not None else ()
         peers: list[TcpTable] = [*self.remotes, *(d for d in self.destination if isinstance(d, TcpTable))]
-        return tuple(dict.fromkeys([*shared, *(p.security.files for p in peers if p.security is not None)]))
+        served = (self.console.files,) if self.console.enabled and self.console.files is not None else ()
+        return tuple(dict.fromkeys([*shared, *(p.security.files for p in peers if p.security is not None), *served]))
 
     @property
     def catalog_url(self) -> str:
@@ -214,6 +217,7 @@ class Config(ConfigTable):
             "registry": registry,
             "retraining": retraining,
             "audit": self.audit.resolved(folder),
+            "console": self.console.resolved(folder),
         }
         asked = {name: getattr(self, name) for name in ("worklist", "priors", "ups", "mpps")}
         tables |= {name: table.files_resolved(folder) for name, table in asked.items() if table is not None}

@@ -13,7 +13,7 @@ from dicomnode.conformance.document import DocumentTable
 #: Tables of the configuration that have to do with the network and with what leaves the node.
 TABLES: Final = (
     "node", "tls", "storage", "settle", "results", "destination", "routing", "worklist", "priors", "ups", "mpps",
-    "audit", "alerts", "monitoring",
+    "audit", "alerts", "monitoring", "console",
 )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ _TLS: Final = (
     "off until `tls` is configured. Certificates of both sides are required. Profiles older than BCP 195 are refused. "
     "The same holds for HL7 over MLLP. STOW-RS and FHIR go by HTTPS to servers whose certificate a CA of `ca_file`, or "
     "of the system, has signed; credentials are sent by HTTPS alone. `/live`, `/ready` and `/metrics` (`monitoring`) "
-    "answer by HTTP without TLS, and hold no patient data."
+    "answer by HTTP without TLS, and hold no patient data. The web console (`console`) answers by HTTPS, or on this "
+    "machine alone."
 )
 _AUDIT: Final = (
     "Audit Trail Message Format Profile (PS3.15 A.5) with Audit Trail Message Transmission Profiles: Syslog-TLS "

@@ -1,14 +1,34 @@
-"""What a person does by a command, for the audit trail."""
+"""What a person does by a command or in the console, for the audit trail."""
 
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 
 from dicomnode.audit import messages
 from dicomnode.audit.messages import AuditMessage, AuditStudy, os_user
 from dicomnode.config import Config
 from dicomnode.files import make_folder
 from dicomnode.store.catalog.catalog import Catalog
+
+#: Who acts by way of the console, in this thread; "": the operating system's user, by a command.
+_acting: ContextVar[str] = ContextVar("acting", default="")
+
+
+@contextmanager
+def acting(user: str) -> Iterator[None]:
+    """Note what is done meanwhile as done by this user of the console."""
+    before = _acting.set(user)
+    try:
+        yield
+    finally:
+        _acting.reset(before)
+
+
+def who() -> str:
+    """Return who acts: a user of the console, else the operating system's."""
+    user = _acting.get()
+    return f"{user} (console)" if user else os_user()
 
 
 def note_command(
@@ -32,7 +52,7 @@ def note_command(
     kind = messages.SOFTWARE_CONFIGURATION if command.startswith("weights") else messages.RESTRICTED
     study = AuditStudy(study_uid) if study_uid else None
     what = f"dicomnode {command}"
-    message = messages.alert(source, time.time(), kind, what, details or {}, user=os_user(), study=study)
+    message = messages.alert(source, time.time(), kind, what, details or {}, user=who(), study=study)
     if catalog is None:
         _keep(config, message)
     else:
@@ -47,7 +67,7 @@ def note_export(config: Config, target: str, details: Mapping[str, str]) -> None
     """
     source = config.audit.source(config.node.ae_title)
     if source is not None:
-        _keep(config, messages.export(source, time.time(), os_user(), target, details))
+        _keep(config, messages.export(source, time.time(), who(), target, details))
 
 
 def _keep(config: Config, message: AuditMessage) -> None:

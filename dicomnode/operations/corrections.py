@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from dicomnode.audit.messages import os_user
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
-from dicomnode.operations.audited import note_command
+from dicomnode.operations.audited import note_command, who
 from dicomnode.operations.jobs import open_catalog
 from dicomnode.reception.corrections import put_away
 from dicomnode.reception.spooled import read_instance
@@ -110,7 +109,7 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
         # What has come since it was shown waits for a decision of its own.
         older = [c for c in catalog.conflicts(study_uid) if c.received_at <= decided.get(c.sop_instance_uid, -math.inf)]
         further = _further(study_uid, usable, news, now + 60 * minutes) if minutes > 0 else None
-        old = catalog.replace_instances(news, "accepted", os_user(), now=now, more=further)
+        old = catalog.replace_instances(news, "accepted", who(), now=now, more=further)
         put_away(spool, catalog, old, now)
         for one, new in zip(usable, news, strict=True):
             if one.path is not None and not Path(new.path).exists():
@@ -133,7 +132,7 @@ def _further(
     attributes = {d.attribute for one in usable for d in one.differences}
     if len(patients) != 1 or UNREADABLE in attributes:
         return None
-    return Acceptance(study_uid, os_user(), until, patients.pop(), frozenset(attributes))
+    return Acceptance(study_uid, who(), until, patients.pop(), frozenset(attributes))
 
 
 def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
@@ -146,7 +145,7 @@ def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
     with closing(open_catalog(config)) as catalog:
         found = _conflicts(catalog, study_uid, sop_instance_uid)
         note_command(config, "jobs reject", {"objects": str(len(found))}, study_uid)
-        catalog.reject_conflicts(found, os_user(), now=now)
+        catalog.reject_conflicts(found, who(), now=now)
         _set_aside(Replaced(Spool(config.storage.spool)), found, now)
         return f"{len(found)} versions rejected; the study stays as it is"
 
@@ -178,7 +177,7 @@ def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: 
         note_command(config, "jobs drop", {"objects": str(len(there)), "because": because}, study_uid)
         spool = Spool(config.storage.spool)
         uids = [i.sop_instance_uid for i in there]
-        gone = catalog.take_out(study_uid, uids, "dropped", os_user(), REASONS[because], now=now)
+        gone = catalog.take_out(study_uid, uids, "dropped", who(), REASONS[because], now=now)
         put_away(spool, catalog, gone, now)
         return f"{what} taken out ({because}); the study settles as its next generation"
 

@@ -34,7 +34,13 @@ class Exposure:
 
 def find(config: Config, file: Path | None = None) -> list[Exposure]:
     """Return what is left open; `file` is the configuration's own, which may hold secrets too."""
-    return [*_listening(config), *_monitoring(config), *_no_destination(config), *_readable(config, file)]
+    return [
+        *_listening(config),
+        *_monitoring(config),
+        *_console(config),
+        *_no_destination(config),
+        *_readable(config, file),
+    ]
 
 
 def _monitoring(config: Config) -> Iterator[Exposure]:
@@ -44,6 +50,16 @@ def _monitoring(config: Config) -> Iterator[Exposure]:
             "monitoring",
             f"http://{table.host}:{table.port} is reachable from other machines, without a login: let only the "
             "monitoring system reach it, or set monitoring.host to 127.0.0.1",
+        )
+
+
+def _console(config: Config) -> Iterator[Exposure]:
+    table = config.console
+    if table.enabled and table.certificate is None and is_beyond_this_machine(table.host):
+        yield Exposure(
+            "console",
+            f"{table.host}:{table.port} is reachable from other machines without HTTPS, and believes whoever calls as "
+            "it would its proxy: let only the proxy reach it, or set console.host to 127.0.0.1",
         )
 
 

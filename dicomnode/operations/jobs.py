@@ -26,7 +26,7 @@ from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows.queue import Queue
 
 #: Those that `retry` takes; a held one is decided on again, by the rules of today.
-_ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored", "held")
+ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored", "held")
 #: Those that `cancel` takes although none of their work is queued; a failed one is then given up.
 _CANCELLED = (*LIVE, "failed")
 
@@ -47,14 +47,22 @@ def details(config: Config, study_uid: str, generation: int | None, *, identify:
         UsageError: nothing of it is known.
     """
     with Pages(config) as pages:
-        rows = pages.rows(Wanted(study_uid=study_uid, generation=generation), identify=identify)
-        if not rows:
-            raise UsageError(f"{logs.uid(study_uid)}: no such job; see `dicomnode jobs list`")
-        if identify:
-            note_command(config, "jobs show --identify", study_uid=study_uid)
-        number = rows[0]["generation"]
-        job = _find(pages.catalog, study_uid, number) if number or generation is not None else None
-        return {**rows[0], **_of_generation(config, pages.catalog, study_uid, number, job)}
+        found = described(config, pages, study_uid, generation, identify=identify)
+    if identify:
+        note_command(config, "jobs show --identify", study_uid=study_uid)
+    return found
+
+
+def described(
+    config: Config, pages: Pages, study_uid: str, generation: int | None, *, identify: bool = False
+) -> dict[str, Any]:
+    """Return what `details` does, from an open catalogue; nothing is noted in the audit trail. Raises UsageError."""
+    rows = pages.rows(Wanted(study_uid=study_uid, generation=generation), identify=identify)
+    if not rows:
+        raise UsageError(f"{logs.uid(study_uid)}: no such job; see `dicomnode jobs list`")
+    number = rows[0]["generation"]
+    job = find(pages.catalog, study_uid, number) if number or generation is not None else None
+    return {**rows[0], **_of_generation(config, pages.catalog, study_uid, number, job)}
 
 
 def _of_generation(
@@ -147,7 +155,7 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
         UsageError: there is no such job, it has not ended, or a newer generation has taken its place.
     """
     with opened(config) as (catalog, queue):
-        return retry_job(config, catalog, queue, _find(catalog, study_uid, generation))
+        return retry_job(config, catalog, queue, find(catalog, study_uid, generation))
 
 
 def refuse_retry(catalog: Catalog, job: Job) -> None:
@@ -155,8 +163,8 @@ def refuse_retry(catalog: Catalog, job: Job) -> None:
     study = _study(catalog, job.study_uid)
     if job.generation < study.generation:
         raise UsageError(f"generation {job.generation} has been superseded by generation {study.generation}")
-    if job.state not in _ENDED:
-        raise UsageError(f"the job is {job.state}: only an ended job can be retried ({', '.join(_ENDED)})")
+    if job.state not in ENDED:
+        raise UsageError(f"the job is {job.state}: only an ended job can be retried ({', '.join(ENDED)})")
     if not study.instances:
         raise UsageError("the study has no images here (removed to free space, or dropped): send it again")
     if catalog.patient_ids(job.study_uid) > 1:
@@ -180,10 +188,10 @@ def prepare_retry(config: Config, catalog: Catalog, job: Job) -> Callable[[Queue
     refuse_retry(catalog, job)
     study_uid = job.study_uid
     note_command(config, "jobs retry", {"generation": str(job.generation)}, study_uid, catalog=catalog)
-    lost = [d for d in catalog.deliveries(study_uid, job.generation) if d.state in ("failed", "rejected")]
+    lost = _lost(catalog, job)
     for d in lost:
-        _pending_again(catalog, d)
-    made = _made(config, catalog, job)
+        pending_again(catalog, d)
+    made = made_state(config, catalog, job)
     if job.state == "failed" and lost and made is not None:
         catalog.set_state(study_uid, job.generation, made, "deliveries retried manually", now=time.time())
         return lambda queue: _delivered_again(queue, job, lost)
@@ -193,6 +201,23 @@ def prepare_retry(config: Config, catalog: Catalog, job: Job) -> Callable[[Queue
         catalog.forget_routing(study_uid, job.generation)
     catalog.set_state(study_uid, job.generation, "queued", "retried manually", now=time.time())
     return lambda queue: f"queued again as {queue.enqueue(study_uid, job.generation, again=True)}"
+
+
+def foresee_retry(config: Config, catalog: Catalog, job: Job) -> str:
+    """Return in a sentence what `retry` would do. Raises UsageError as `retry`."""
+    refuse_retry(catalog, job)
+    lost = _lost(catalog, job)
+    if job.state == "failed" and lost and made_state(config, catalog, job) is not None:
+        names = ", ".join(sorted({d.destination for d in lost}))
+        return f"The result stays as it is: {len(lost)} objects are sent again to {names}."
+    if _is_out(catalog, job):
+        number = job.generation + 1
+        return f"The study is analysed again. As destinations hold its results, the new ones are generation {number}."
+    return "The study is decided on and analysed again."
+
+
+def _lost(catalog: Catalog, job: Job) -> list[Delivery]:
+    return [d for d in catalog.deliveries(job.study_uid, job.generation) if d.state in ("failed", "rejected")]
 
 
 def _delivered_again(queue: Queue, job: Job, lost: Sequence[Delivery]) -> str:
@@ -213,7 +238,7 @@ def _next_version(catalog: Catalog, job: Job) -> Callable[[Queue], str]:
     return lambda queue: f"queued as generation {made}: {queue.enqueue(job.study_uid, made)}"
 
 
-def _made(config: Config, catalog: Catalog, job: Job) -> JobState | None:
+def made_state(config: Config, catalog: Catalog, job: Job) -> JobState | None:
     """Return the state of a job of which only deliveries were lost; None if its result itself was not made."""
     noted = catalog.routing(job.study_uid, job.generation)
     if noted is not None and json.loads(noted.decision)["action"]["analyse"] is None:
@@ -233,7 +258,7 @@ def release(config: Config, study_uid: str) -> str:
         UsageError: there is no such job, or no rule holds it.
     """
     with closing(open_catalog(config)) as catalog:
-        job = _find(catalog, study_uid, None)
+        job = find(catalog, study_uid, None)
         if job.state != "held":
             raise UsageError(f"the job is {job.state}: only a held job can be released")
         if not _study(catalog, study_uid).instances:
@@ -267,7 +292,8 @@ def queue_failures() -> Iterator[None]:
         ) from None
 
 
-def _pending_again(catalog: Catalog, d: Delivery) -> None:
+def pending_again(catalog: Catalog, d: Delivery) -> None:
+    """Note that a person wants an object sent again."""
     catalog.mark_delivery(
         d.study_uid,
         d.generation,
@@ -288,7 +314,7 @@ def cancel(config: Config, study_uid: str, generation: int | None) -> str:
         UsageError: there is no such job, or nothing of it is left to cancel.
     """
     with opened(config) as (catalog, queue):
-        return cancel_job(config, catalog, queue, _find(catalog, study_uid, generation))
+        return cancel_job(config, catalog, queue, find(catalog, study_uid, generation))
 
 
 def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
@@ -321,7 +347,8 @@ def open_catalog(config: Config) -> Catalog:
     return Catalog.open(config.catalog_url, config.storage.state)
 
 
-def _find(catalog: Catalog, study_uid: str, generation: int | None) -> Job:
+def find(catalog: Catalog, study_uid: str, generation: int | None) -> Job:
+    """Return a job; without a generation the newest. Raises UsageError: there is no such job."""
     if generation is None:
         study = catalog.study(study_uid)
         generation = 0 if study is None else study.generation

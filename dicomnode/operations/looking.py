@@ -7,6 +7,7 @@ for.
 import re
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -47,6 +48,15 @@ class Pages:
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
         """Close every connection."""
+        self.close()
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether there was a queue when this was opened."""
+        return self._queue is not None
+
+    def close(self) -> None:
+        """Close every connection."""
         self._opened.close()
 
     def rows(self, wanted: Wanted, *, identify: bool = False) -> list[dict[str, Any]]:
@@ -56,7 +66,16 @@ class Pages:
             wanted: which.
             identify: with Patient ID, accession number, study date and description.
         """
-        found = self.catalog.overview(wanted)
+        return self._as_json(self.catalog.overview(wanted), identify=identify)
+
+    def page(self, wanted: Wanted, *, identify: bool = False) -> tuple[list[dict[str, Any]], tuple[float, str] | None]:
+        """Return a page of studies as `rows`, and behind which row the next one begins (`Wanted.after`); None: none."""
+        found = self.catalog.overview(replace(wanted, limit=wanted.limit + 1))
+        more, found = len(found) > wanted.limit, found[: wanted.limit]
+        after = (found[-1].last_seen, found[-1].study_uid) if more else None
+        return self._as_json(found, identify=identify), after
+
+    def _as_json(self, found: list[StudyRow], *, identify: bool) -> list[dict[str, Any]]:
         due = self._due(found)
         return [_row(one, due.get((one.study_uid, one.generation)), identify=identify) for one in found]
 

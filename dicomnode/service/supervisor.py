@@ -113,6 +113,8 @@ def _run(
         Child(f"worker-{i}", ["work", "--config", str(path), "--index", str(i)]) for i in range(config.worker.processes)
     ]
     watched = [Child("monitoring", ["monitor", "--config", str(path)])] if config.monitoring.port else []
+    if config.console.enabled:
+        watched.append(Child("console", ["console", "serve", "--config", str(path)]))
     for child in (*workers, *watched):
         child.start()
     alerts, teller = Alerts(config, catalog, [*receivers, *workers]), AlertSender(config, catalog)

@@ -18,6 +18,7 @@ from dicomnode.store.catalog.alerts import AlertRows
 from dicomnode.store.catalog.audit import PatientHeader
 from dicomnode.store.catalog.bulk_studies import BulkRows
 from dicomnode.store.catalog.commitments import Commitments
+from dicomnode.store.catalog.console import ConsoleRows
 from dicomnode.store.catalog.corrections import Corrections
 from dicomnode.store.catalog.events import note
 from dicomnode.store.catalog.figures import Figures
@@ -60,6 +61,7 @@ class Catalog(
     BulkRows,
     Recording,
     Commitments,
+    ConsoleRows,
     Corrections,
     Figures,
     HoldingsRows,

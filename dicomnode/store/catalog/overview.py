@@ -137,9 +137,11 @@ class Overview(Database):
         with self._read() as connection:
             return [self._row(row) for row in connection.execute(_with_all(page))]
 
-    def count_studies(self) -> dict[StudyState, int]:
-        """Return how many studies there are in each state."""
+    def count_studies(self, since: float | None = None) -> dict[StudyState, int]:
+        """Return how many studies there are in each state; `since`: of those whose last image came then or later."""
         query = select(studies.c.state, func.count()).group_by(studies.c.state)
+        if since is not None:
+            query = query.where(studies.c.last_seen >= since)
         with self._read() as connection:
             return {row.state: int(row[1]) for row in connection.execute(query)}
 

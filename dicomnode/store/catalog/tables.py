@@ -463,3 +463,24 @@ bulk_studies = Table(
     Column("begun_at", Float, nullable=False),
     Column("ended_at", Float),
 )
+#: Who may use the console; `password` is a hash that names its own parameters (Argon2id, PHC string).
+console_users = Table(
+    "console_users",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("password", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
+)
+
+#: Who is logged in to it; `token` is the SHA-256 of what the browser holds.
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("token", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("began_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+Index("console_sessions_name", console_sessions.c.name)

@@ -46,6 +46,8 @@ BUILDERS: dict[str, Build] = {
         _source(t), NOW, AuditPeer(t, t), t, t.encode("utf-8", "replace") * 9_000, t[:50], incoming=True
     ),
     "export": lambda t: messages.export(_source(t), NOW, t, t, {"scans": t}),
+    "looked": lambda t: messages.accessed(_source(t), NOW, _study(t), _patient(t), user=t, address=t),
+    "login": lambda t: messages.authentication(_source(t), NOW, t, t, login=True, outcome=messages.MINOR, why=t),
     "refused": lambda t: messages.refused(_source(t), NOW, AuditPeer(t, t), t, 17),
     "alert": lambda t: messages.alert(
         _source(t), NOW, messages.RESTRICTED, t, {t: t}, user=t, study=_study(t), outcome=messages.SERIOUS

@@ -53,6 +53,12 @@ def test_a_caller_that_is_everybody_is_no_caller(tmp_path: Path, address: str) -
     assert whats(tmp_path, f'[node]\nhost = "0.0.0.0"\n{CALLER}{everybody}{DESTINATION}') == ["callers", "encryption"]
 
 
+@pytest.mark.parametrize(("host", "is_open"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_a_console_that_others_than_its_proxy_may_reach(tmp_path: Path, host: str, is_open: bool) -> None:
+    text = f'[console]\nenabled = true\nhost = "{host}"\nbehind_proxy = true\n{DESTINATION}'
+    assert whats(tmp_path, text) == (["console"] if is_open else [])
+
+
 def test_no_destination(tmp_path: Path) -> None:
     assert whats(tmp_path, "") == ["destination"]
 

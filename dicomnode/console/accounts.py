@@ -1,0 +1,127 @@
+"""Logging in and out, and who a request comes from. Sessions are the server's; a browser holds a random token."""
+
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from dicomnode.audit import messages, trail
+from dicomnode.config import ConsoleTable
+from dicomnode.console.attempts import LoginAttempts
+from dicomnode.console.roles import ROLES, Role
+from dicomnode.operations import passwords
+from dicomnode.store.catalog.catalog import Catalog
+
+_TOKEN_BYTES = 32
+#: A session's last use is noted no more often.
+_NOTED_S = 60.0
+LONGEST_NAME: Final = 64
+
+
+@dataclass(frozen=True)
+class LoggedIn:
+    """Who a request comes from. `csrf`: what each of his forms has to bring."""
+
+    name: str
+    role: Role
+    csrf: str
+
+
+class RefusedLogin(Exception):  # noqa: N818  (no fault of ours)
+    """Nobody is logged in. `status`: of HTTP; `retry_after`: seconds, where it may be tried later."""
+
+    def __init__(self, text: str, status: int, retry_after: float = 0.0) -> None:
+        super().__init__(text)
+        self.status, self.retry_after = status, retry_after
+
+
+class Accounts:
+    """Users and sessions of a node's console. For several threads."""
+
+    def __init__(self, table: ConsoleTable, catalog: Catalog, attempts: LoginAttempts) -> None:
+        self._table, self._catalog, self._attempts = table, catalog, attempts
+        #: Marks the login form of one browser; a restart makes those that stand open void.
+        self._secret = secrets.token_bytes(_TOKEN_BYTES)
+
+    def log_in(self, name: str, password: str, address: str) -> str:
+        """Begin a session; returns its token.
+
+        Raises:
+            RefusedLogin: name or password is wrong, or too much was tried.
+            SpoolError: the catalogue failed.
+        """
+        name = name[:LONGEST_NAME]
+        if wait := self._attempts.begin(name, address):
+            self._tell(name, address, "too many attempts")
+            raise RefusedLogin(f"Too many attempts. Try again in {wait / 60:.0f} minutes.", 429, wait)
+        user = self._catalog.console_user(name)
+        try:
+            is_right = passwords.matches(None if user is None else user.password, password)
+        except passwords.BusyError:
+            raise RefusedLogin("Too many people are logging in. Try again.", 503, 10.0) from None
+        if not is_right or user is None or user.role not in ROLES:
+            self._tell(name, address, "wrong name or password")
+            raise RefusedLogin("Wrong name or password.", 403)
+        self._attempts.succeeded(name, address)
+        token, now = secrets.token_urlsafe(_TOKEN_BYTES), time.time()
+        self._catalog.begin_console_session(_hash(token), name, now, self._ended_before(now))
+        trail.note(messages.authentication, now, name, address, login=True)
+        return token
+
+    def _tell(self, name: str, address: str, why: str) -> None:
+        trail.note(messages.authentication, time.time(), name, address, login=True, outcome=messages.MINOR, why=why)
+
+    def log_out(self, token: str, name: str, address: str) -> None:
+        """End a session. Raises SpoolError."""
+        self._catalog.end_console_session(_hash(token))
+        trail.note(messages.authentication, time.time(), name, address, login=False)
+
+    def who(self, token: str, *, uses: bool) -> LoggedIn | None:
+        """Return who holds this token; None where the session has ended.
+
+        Args:
+            token: the browser's.
+            uses: whether the session is used by it; not by a page that looks for news by itself.
+
+        Raises:
+            SpoolError: the catalogue failed.
+        """
+        if not token or len(token) > 2 * _TOKEN_BYTES:
+            return None
+        session, now = self._catalog.console_session(_hash(token)), time.time()
+        began, seen = self._ended_before(now)
+        if session is None or session.role not in ROLES:
+            return None
+        if session.began_at < began or session.seen_at < seen:
+            self._catalog.end_console_session(_hash(token))
+            return None
+        if uses and now - session.seen_at > _NOTED_S:
+            self._catalog.see_console_session(_hash(token), now)
+        return LoggedIn(session.name, session.role, _mark(token.encode(), "csrf"))
+
+    def login_mark(self, visitor: str) -> str:
+        """Return what the login form has to bring that was given to the browser which holds `visitor`."""
+        return _mark(self._secret, f"login {visitor}")
+
+    def _ended_before(self, now: float) -> tuple[float, float]:
+        return now - 3600 * self._table.session_hours, now - 60 * self._table.idle_minutes
+
+
+def new_visitor() -> str:
+    """Return a token for a browser in which nobody is logged in."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+def same(given: str, expected: str) -> bool:
+    """Compare two secrets in a time that tells nothing."""
+    return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _mark(key: bytes, use: str) -> str:
+    return hmac.new(key, use.encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,46 @@
+"""Every route of the console with the roles that may use it: the one place that says so. A test walks it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.responses import Response
+
+from dicomnode.console import actions, home, logins, settings_page, studies, study
+from dicomnode.console.roles import ADMINISTRATORS, ALL, NOBODY, OPERATORS, READERS, Role
+from dicomnode.console.site import ConsoleSite, Visit
+
+
+@dataclass(frozen=True)
+class ConsoleRoute:
+    """A page, or what a form does.
+
+    Attributes:
+        roles: who may use it. Nobody: it is public, and only the login is.
+        uses: whether a session is used by it; not by what a page asks for by itself.
+    """
+
+    method: str
+    path: str
+    roles: frozenset[Role]
+    page: Callable[[ConsoleSite, Visit], Response]
+    uses: bool = True
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it is for those who are not logged in."""
+        return not self.roles
+
+
+ROUTES: tuple[ConsoleRoute, ...] = (
+    ConsoleRoute("GET", "/login", NOBODY, logins.form),
+    ConsoleRoute("POST", "/login", NOBODY, logins.log_in),
+    ConsoleRoute("POST", "/logout", ALL, logins.log_out),
+    ConsoleRoute("GET", "/", ALL, home.home),
+    ConsoleRoute("GET", "/now", READERS, home.now, uses=False),
+    ConsoleRoute("GET", "/studies", ALL, studies.listed),
+    ConsoleRoute("POST", "/studies", ALL, studies.found),
+    ConsoleRoute("GET", "/study/{study}", ALL, study.study),
+    ConsoleRoute("GET", "/study/{study}/{action}", OPERATORS, actions.confirm),
+    ConsoleRoute("POST", "/study/{study}/{action}", OPERATORS, actions.act),
+    ConsoleRoute("GET", "/configuration", ADMINISTRATORS, settings_page.configuration),
+)

@@ -1,0 +1,82 @@
+"""The page of one study."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from dicomnode.analysis.findings import Findings
+from dicomnode.console.actions import available
+from dicomnode.console.site import ConsoleSite, NotThereError, Visit
+from dicomnode.errors import UsageError
+from dicomnode.operations import jobs
+from dicomnode.store.results_folder import FINDINGS, results_folder
+
+_REGIONS = {"lungs": "both lungs", "right": "right lung", "left": "left lung"}
+
+
+def study(site: ConsoleSite, visit: Visit) -> Response:
+    """Show one study: its newest generation."""
+    study_uid = site.study_uid(visit)
+    try:
+        shown = jobs.described(site.config, site.reading(), study_uid, None, identify=True)
+    except UsageError:
+        raise NotThereError from None
+    site.note_access(visit, study_uid, shown)
+    found = _findings(site, study_uid, shown["generation"])
+    key = visit.params["study"]
+    if not visit.identifies:
+        return site.page(visit, "study_pseudonymous.html", study=_pseudonymous(site, shown, found), key=key)
+    return site.page(
+        visit,
+        "study.html",
+        study=shown,
+        found=found,
+        numbers=numbers(found),
+        key=key,
+        actions=available(shown) if visit.user is not None else [],
+    )
+
+
+def _findings(site: ConsoleSite, study_uid: str, generation: int) -> Findings | None:
+    path = results_folder(site.config.storage.results, study_uid, generation) / FINDINGS
+    try:
+        return Findings.from_json(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def numbers(found: Findings | None) -> list[dict[str, Any]]:
+    """Return a row for each region that was measured."""
+    if found is None:
+        return []
+    return [
+        {"region": _REGIONS.get(name, name.replace("_", " ")), **_rounded(vars(q))}
+        for name, q in found.quantities.items()
+    ]
+
+
+def _rounded(values: Mapping[str, float | None]) -> dict[str, str]:
+    digits = {"volume_ml": 0, "mean_hu": 0, "p15_hu": 0, "haa_percent": 1, "laa950_percent": 1, "dense_percent": 1}
+    given = {name: values.get(name) for name in digits}
+    return {name: "" if value is None else f"{value:.{digits[name]}f}" for name, value in given.items()}
+
+
+def _pseudonymous(site: ConsoleSite, shown: dict[str, Any], found: Findings | None) -> dict[str, Any]:
+    """Return what a researcher may see: chosen, not left over. No date, no UID, no word that came with the images."""
+    chosen = None if found is None else found.series
+    series = [] if chosen is None else [{"slices": chosen.slices, "decided": "chosen"}]
+    for one in () if found is None else found.rejected:
+        series.append({"slices": one.slices, "decided": ", ".join(reason.code for reason in one.reasons)})
+    return {
+        "patient": site.pseudonyms.patient(shown),
+        "scan": site.pseudonyms.scan(shown["study_uid"]),
+        "state": shown["state"],
+        "instances": shown["instances"],
+        "generation": shown["generation"],
+        "series": series,
+        "flags": [] if found is None else [(one.severity, one.code) for one in found.flags],
+        "numbers": numbers(found),
+        "risk": None if found is None else found.risk,
+        "trend": [] if found is None else [(p.days_before, p.volume_ml, p.haa_percent) for p in found.trend],
+    }

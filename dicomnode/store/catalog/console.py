@@ -1,0 +1,112 @@
+"""Users of the console and their sessions. Times are UTC seconds, given by the caller."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+
+from dicomnode.store.catalog.database import Database
+from dicomnode.store.catalog.tables import console_sessions, console_users
+
+#: Sessions of one user, and of all; the oldest make room.
+_MOST_OF_ONE, _MOST = 20, 2_000
+
+
+@dataclass(frozen=True)
+class ConsoleUser:
+    """Somebody who may log in. `password`: its hash."""
+
+    name: str
+    role: str
+    password: str = field(repr=False)
+    created_at: float
+    changed_at: float
+
+
+@dataclass(frozen=True)
+class ConsoleSession:
+    """Somebody who is logged in, in the role that he has now."""
+
+    name: str
+    role: str
+    began_at: float
+    seen_at: float
+
+
+class ConsoleRows(Database):
+    """The console's part of the catalogue."""
+
+    def console_users(self) -> list[ConsoleUser]:
+        """Return all users by name."""
+        with self._read() as connection:
+            rows = connection.execute(select(console_users).order_by(console_users.c.name))
+            return [ConsoleUser(**row._mapping) for row in rows]
+
+    def console_user(self, name: str) -> ConsoleUser | None:
+        """Return the user of this name."""
+        with self._read() as connection:
+            row = connection.execute(select(console_users).where(console_users.c.name == name)).one_or_none()
+        return None if row is None else ConsoleUser(**row._mapping)
+
+    def add_console_user(self, name: str, role: str, password: str, now: float) -> bool:
+        """Make a user. False, and nothing: there is one of this name."""
+        values = {"name": name, "role": role, "password": password, "created_at": now, "changed_at": now}
+        row = self._insert(console_users).values(values).on_conflict_do_nothing()
+        with self._write() as connection:
+            return bool(connection.execute(row.execution_options(preserve_rowcount=True)).rowcount == 1)
+
+    def set_console_password(self, name: str, password: str, now: float) -> bool:
+        """Give a user another password, and end his sessions. False: there is no such user."""
+        values = {"password": password, "changed_at": now}
+        with self._write() as connection:
+            changed = connection.execute(console_users.update().where(console_users.c.name == name).values(values))
+            connection.execute(console_sessions.delete().where(console_sessions.c.name == name))
+            return changed.rowcount == 1
+
+    def remove_console_user(self, name: str) -> bool:
+        """Remove a user with his sessions. False: there is none."""
+        with self._write() as connection:
+            connection.execute(console_sessions.delete().where(console_sessions.c.name == name))
+            return connection.execute(console_users.delete().where(console_users.c.name == name)).rowcount == 1
+
+    def begin_console_session(self, token: str, name: str, now: float, ended_before: tuple[float, float]) -> None:
+        """Begin a session, and remove what has ended or is too many.
+
+        Args:
+            token: the hash of the browser's.
+            name: the user's.
+            now: the time.
+            ended_before: a session that began before the first, or was last used before the second, has ended.
+        """
+        began, seen = ended_before
+        newest = select(console_sessions.c.token).order_by(console_sessions.c.began_at.desc())
+        mine = newest.where(console_sessions.c.name == name).limit(_MOST_OF_ONE - 1)
+        with self._write() as connection:
+            ended = (console_sessions.c.began_at < began) | (console_sessions.c.seen_at < seen)
+            connection.execute(console_sessions.delete().where(ended))
+            for kept, among in ((mine, console_sessions.c.name == name), (newest.limit(_MOST - 1), None)):
+                tokens = list(connection.execute(kept).scalars())
+                others = console_sessions.delete().where(console_sessions.c.token.not_in(tokens))
+                connection.execute(others if among is None else others.where(among))
+            row = {"token": token, "name": name, "began_at": now, "seen_at": now}
+            connection.execute(console_sessions.insert().values(row))
+
+    def console_session(self, token: str) -> ConsoleSession | None:
+        """Return the session of this hash, whose user is still there; whether it has ended is for the caller."""
+        query = select(
+            console_users.c.name, console_users.c.role, console_sessions.c.began_at, console_sessions.c.seen_at
+        )
+        query = query.join_from(console_sessions, console_users, console_sessions.c.name == console_users.c.name)
+        with self._read() as connection:
+            row = connection.execute(query.where(console_sessions.c.token == token)).one_or_none()
+        return None if row is None else ConsoleSession(**row._mapping)
+
+    def see_console_session(self, token: str, now: float) -> None:
+        """Note that a session was used."""
+        mine = console_sessions.c.token == token
+        with self._write() as connection:
+            connection.execute(console_sessions.update().where(mine).values(seen_at=now))
+
+    def end_console_session(self, token: str) -> None:
+        """End a session."""
+        with self._write() as connection:
+            connection.execute(console_sessions.delete().where(console_sessions.c.token == token))
