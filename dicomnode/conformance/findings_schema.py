@@ -37,6 +37,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "surroundings_digest": "SHA-256 (hex) of what worklist and PACS added (order, doubts); empty where nothing.",
         "highest_series_number": "Highest Series Number (0020,0011) of the study's images; 0 where none has one.",
         "conditions": "What the attenuation measures depend on; null where it could not be measured.",
+        "population": "How far outside the model's training population the scan lies; null: not known.",
         "revision": "Tells a result from an equal one that was replaced before; empty else.",
     },
     "ChosenSeries": {
@@ -124,6 +125,14 @@ MEANINGS: dict[str, dict[str, str]] = {
         "probability": "Probability of death from any cause within it, 0 to 1.",
         "lower": "Lower bound, 0 to 1.",
         "upper": "Upper bound, 0 to 1.",
+    },
+    "PopulationDistance": {
+        "score": "Distance from the training population, no unit; about 1 is its 95th percentile.",
+        "limit": "Of the bundle: a score above it is outside.",
+        "percentile": "Share of the training patients whose score is no higher, %.",
+        "outside": "Whether the score exceeds the limit.",
+        "named": "Which inputs deviate, and what is usual, in words; empty where none does by itself.",
+        "patients": "Number of training patients that the reference tells of.",
     },
     "SliceRelevance": {
         "z_mm": "LPS z of the slice's centre at the first row and column, mm.",
