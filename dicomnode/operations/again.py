@@ -12,7 +12,6 @@ from dicomnode.routing.rules import ANALYSE, DEFAULT_PROFILE, RoutingDecision
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.reanalyses import REANALYSED
 from dicomnode.store.records import Delivery, Job
-from dicomnode.workflows.queue import Queue
 
 #: From these a study is analysed once more.
 ENDED = (*REANALYSED, "ignored", "routed")
@@ -50,8 +49,7 @@ def reanalyse(config: Config, study_uid: str, profile: str) -> str:
     """
     if profile not in profiles(config):
         raise UsageError(f"{profile!r} is not a profile (known: {', '.join(profiles(config))})")
-    catalog, queue = jobs.open_catalog(config), Queue(config)
-    try:
+    with jobs.opened(config) as (catalog, queue):
         job = jobs.find(catalog, study_uid, None)
         refuse_reanalysis(catalog, job)
         with jobs.queue_failures():
@@ -72,9 +70,6 @@ def reanalyse(config: Config, study_uid: str, profile: str) -> str:
                 raise UsageError("the study is receiving, or has just settled anew: look again")
             queue.release(study_uid, made)
             return f"queued as generation {made}, with the profile {profile}"
-    finally:
-        queue.close()
-        catalog.close()
 
 
 def sendable(catalog: Catalog, job: Job) -> dict[str, list[Delivery]]:
@@ -103,8 +98,7 @@ def send(config: Config, study_uid: str, destination: str) -> str:
     """
     if destination not in [one.name for one in config.destination]:
         raise UsageError(f"{destination!r} is not a destination: it was removed from the configuration")
-    catalog, queue = jobs.open_catalog(config), Queue(config)
-    try:
+    with jobs.opened(config) as (catalog, queue):
         job = jobs.find(catalog, study_uid, None)
         there = sendable(catalog, job).get(destination, [])
         if not there:
@@ -120,6 +114,3 @@ def send(config: Config, study_uid: str, destination: str) -> str:
                 catalog.set_state(study_uid, job.generation, state, "sent again manually", now=time.time())
             queue.deliver(study_uid, job.generation, sorted({(one.destination, one.kind) for one in there}))
         return f"{len(there)} objects to {destination} queued again"
-    finally:
-        queue.close()
-        catalog.close()

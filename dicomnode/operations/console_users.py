@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
@@ -63,8 +63,5 @@ def _unknown(name: str) -> UsageError:
 def _catalog(config: Config) -> Iterator[Catalog]:
     if not config.storage.database_url:
         make_folder(config.storage.state)  # users may be made before the node first runs
-    catalog = Catalog.open(config.catalog_url, config.storage.state)
-    try:
+    with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog:
         yield catalog
-    finally:
-        catalog.close()

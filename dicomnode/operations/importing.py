@@ -10,7 +10,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,16 +116,15 @@ def run(
     make_folder(config.storage.state)
     with alone(config.storage.state, "import"):
         report, sources = _reported(config, folder, follow)
-        catalog = Catalog.open(config.catalog_url, config.storage.state)
-        trail.begin(config.audit.source(config.node.ae_title), catalog.audit)
-        try:
-            details = {"folder": str(folder), "studies": str(report.studies)}
-            note_command(config, "import", details, catalog=catalog)
-            work = _Import(config, catalog, folder, options, report, told)
-            work.run(sources, follow)
-        finally:
-            trail.begin(None)
-            catalog.close()
+        with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog:
+            trail.begin(config.audit.source(config.node.ae_title), catalog.audit)
+            try:
+                details = {"folder": str(folder), "studies": str(report.studies)}
+                note_command(config, "import", details, catalog=catalog)
+                work = _Import(config, catalog, folder, options, report, told)
+                work.run(sources, follow)
+            finally:
+                trail.begin(None)
     return report
 
 

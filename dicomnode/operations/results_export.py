@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,8 @@ def run(
     else:
         note_export(config, str(out.absolute()), {"what": "pseudonymised results"})
     names = None if identify else load_pseudonyms(config.registry.folder)
-    catalog = Catalog.reading(config.catalog_url, config.storage.state)
-    try:
+    with closing(Catalog.reading(config.catalog_url, config.storage.state)) as catalog:
         rows = list(_rows(config, catalog, since, until, names, follow))
-    finally:
-        catalog.close()
     columns = _columns(rows, identify=identify)
     if parquet:
         _write_parquet(out, columns, rows)

@@ -8,6 +8,7 @@ for (`store.catalog.bulk_studies`).
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,8 +89,10 @@ def run(
         )
     restoring.refuse(config.storage.state)
     make_folder(config.storage.state)
-    with alone(config.storage.state, "retrieve"):
-        catalog = Catalog.open(config.catalog_url, config.storage.state)
+    with (
+        alone(config.storage.state, "retrieve"),
+        closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog,
+    ):
         trail.begin(config.audit.source(config.node.ae_title), catalog.audit)
         try:
             details = {"list": str(path), "rows": str(len(rows)), "results": "sent" if options.send else "kept"}
@@ -102,7 +105,6 @@ def run(
             return work.reported()
         finally:
             trail.begin(None)
-            catalog.close()
 
 
 def _table(config: Config) -> PriorsTable:

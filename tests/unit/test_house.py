@@ -88,8 +88,8 @@ def _name(node: ast.Name | ast.Attribute) -> str:
 
 #: Processes that hold the catalogue, or the queue, for as long as they live, and close it as they end.
 HOLDERS = {
-    "monitoring/server.py", "reception/process.py", "service/audit.py", "service/processes.py", "service/supervisor.py",
-    "workflows/analyst.py",
+    "console/site.py", "monitoring/server.py", "reception/process.py", "service/audit.py", "service/processes.py",
+    "service/supervisor.py", "workflows/analyst.py",
 }  # fmt: skip
 
 

@@ -23,6 +23,8 @@ NO_PATHS = {
     "awaited": "prior_uid state study_uid",
     "bulk_studies": "how patient study_uid",
     "commitments": "destination study_uid transaction_uid",
+    "console_sessions": "name token",
+    "console_users": "name password role",
     "conflicts": "sha256 sop_instance_uid study_uid",
     "corrections": "action code patient_hash sha256 sop_instance_uid study_uid successor who",
     "deliveries": "destination object sop_class_uid sop_instance_uid state study_uid text",
