@@ -1,14 +1,16 @@
 """Draws page and PDF of ten cases in colour and in grey, to be looked at: `python -m tests.helpers.report_gallery OUT`.
 
-Images: LIDC-IDRI-0314 of the test data with a crude mask; the numbers are made up.
+Images: the demo's phantom with a crude mask, or an axial series of one's own (`OUT SERIES`), whose pictures stay out of
+the repository; the numbers are made up.
 """
 
 import io
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
 import numpy as np
@@ -18,9 +20,9 @@ from PIL import Image
 
 from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.findings import Findings, Flag, Horizon, Risk, Severity, VolumeMl
+from dicomnode.demo import study
 from dicomnode.report.page import summary, views
 from dicomnode.report.pdf import typesetting
-from tests.helpers import prerequisites
 from tests.helpers import report_cases as cases
 
 _AXES = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
@@ -54,9 +56,9 @@ class Shown:
     header: dict[str, Any] = field(default_factory=dict)
 
 
-def gallery() -> Iterator[Shown]:
-    """Yield the ten cases."""
-    headers, hu = cases.read_series(prerequisites.data_folder() / "chest_lidc0314_every4th")
+def gallery(series: Path) -> Iterator[Shown]:
+    """Yield the ten cases, of the images of an axial series."""
+    headers, hu = cases.read_series(series)
     labels = cases.threshold_lungs(hu)
     usual, seen = _usual(headers), _views(hu, labels, headers)
     yield Shown("no-flag", replace(usual, flags=()), seen)
@@ -136,8 +138,37 @@ def _pages(one: Shown, header: Any) -> list[Image.Image]:
     return [Image.open(io.BytesIO(png)).convert("RGB") for png in drawn]
 
 
-if __name__ == "__main__":
+#: What the docs show: from which pictures, so many beside each other, each so wide.
+SHEETS: Final[dict[str, tuple[str, int, int]]] = {
+    "pages.jpg": ("*-page.png", 4, 346),
+    "pages-grey.jpg": ("t*-page-grey.png", 2, 566),
+    "pdf.jpg": ("[ft]*s-pdf?.png", 4, 424),
+}
+
+
+def sheets(folder: Path) -> None:
+    """Write small pictures of all that `draw` has written, side by side."""
+    for name, (pattern, columns, width) in SHEETS.items():
+        drawn = [Image.open(path).convert("RGB") for path in sorted(folder.glob(pattern))]
+        small = [one.resize((width, one.height * width // one.width), Image.Resampling.LANCZOS) for one in drawn]
+        height = max(one.height for one in small)
+        whole = Image.new("RGB", (columns * width, -(-len(small) // columns) * height))
+        for k, one in enumerate(small):
+            whole.paste(one, (k % columns * width, k // columns * height))
+        whole.save(folder / name, quality=85)
+
+
+def _main() -> None:
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    for shown in gallery():
-        draw(shown, out)
+    with tempfile.TemporaryDirectory() as folder:
+        given = [Path(word) for word in sys.argv[2:3]]
+        axial = given or [path.parent for path in study.write(Path(folder)) if path.parent.name == "2-axial"]
+        shown = list(gallery(axial[0]))
+    for one in shown:
+        draw(one, out)
+    sheets(out)
+
+
+if __name__ == "__main__":
+    _main()
