@@ -23,6 +23,7 @@ SEGMENTER_KEYS: Final[Mapping[SegmenterName, tuple[str, ...]]] = {
         "lungmask_sha256",
         "lungmask_lobe_weights",
         "lungmask_lobe_sha256",
+        "lungmask_lobes",
         "lungmask_step_mm",
     ),
 }
@@ -104,6 +105,9 @@ class AnalysisTable(ConfigTable):
     )
     lungmask_lobe_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="give the SHA-256 of that file: 64 lower-case hex digits"
+    )
+    lungmask_lobes: bool = Field(
+        True, description="give true for the lobes wherever the weights for them are installed, or false for none"
     )
     lungmask_step_mm: float = Field(
         0.0, ge=0.0, le=5.0, description="give 0 for every slice, or 2.5 to 3 to look at slices so far apart"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SHARED_KEYS = ("weights", "device")
 #: "lungmask-" before it, it still is a DICOM short text with room for the version (LO, 64 characters).
 _LONGEST_NAME = 40
+#: The published weights for the lobes.
+_LOBES = "LTRCLobes"
 
 
 class SegmenterFactory(Protocol):
@@ -84,10 +86,8 @@ def _lungmask(table: AnalysisTable, /) -> "Segmenter":
     if table.lungmask_weights is None:
         raise ConfigurationError("analysis.segmenter = 'lungmask' needs lungmask_weights")
     lungs = _lungmask_file(table.lungmask_weights, table.lungmask_sha256, table.weights, "R231")
-    lobes = None
-    if table.lungmask_lobe_weights is not None:
-        file = _lungmask_file(table.lungmask_lobe_weights, table.lungmask_lobe_sha256, table.weights, "LTRCLobes")
-        lobes = WeightsFile(file.path, file.sha256)
+    file = _lobes_file(table)
+    lobes = None if file is None else WeightsFile(file.path, file.sha256)
     return LungmaskSegmenter(
         lungs.path,
         lungs.sha256,
@@ -99,6 +99,15 @@ def _lungmask(table: AnalysisTable, /) -> "Segmenter":
 
 
 SEGMENTERS: Final[Mapping[SegmenterName, SegmenterFactory]] = {"classical": _classical, "lungmask": _lungmask}
+
+
+def _lobes_file(table: AnalysisTable) -> downloads.Installed | None:
+    """Return the weights for the lobes: those that are configured, or the published ones where they are installed."""
+    if not table.lungmask_lobes:
+        return None
+    if table.lungmask_lobe_weights is not None:
+        return _lungmask_file(table.lungmask_lobe_weights, table.lungmask_lobe_sha256, table.weights, _LOBES)
+    return downloads.installed(table.weights).get(lungmask_weights.find(_LOBES).file)
 
 
 def _lungmask_file(path: Path, sha256: str | None, folder: Path, usual: str) -> downloads.Installed:

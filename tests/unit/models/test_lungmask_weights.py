@@ -269,6 +269,23 @@ def test_the_lobes_have_weights_of_their_own(tmp_path: Path, monkeypatch: pytest
     segmenters.make(config.parse({"analysis": table}, tmp_path / "c.toml").analysis)
     assert made[0]["device"] == "cuda:1"
     assert made[0]["lobe_weights"] == lungmask.WeightsFile(file, "1" * 64)
+    segmenters.make(config.parse({"analysis": {**table, "lungmask_lobes": False}}, tmp_path / "c.toml").analysis)
+    assert made[1]["lobe_weights"] is None
     unknown = config.parse({"analysis": {**table, "lungmask_lobe_sha256": None}}, tmp_path / "c.toml").analysis
     with pytest.raises(WeightsError, match="lobes.pth: no such weights; known: R231.* needs its digest"):
         segmenters.make(unknown)
+
+
+def test_lobes_are_found_wherever_their_weights_are_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, object]] = []
+    monkeypatch.setattr(lungmask, "LungmaskSegmenter", lambda *_, **named: made.append(named))
+    table = {"segmenter": "lungmask", "lungmask_weights": "Mine", "lungmask_sha256": DIGEST}
+    file = lungmask_weights.find("LTRCLobes").file
+    (tmp_path / "weights").mkdir()
+    for installed in ({}, {file: "2" * 64}):
+        (tmp_path / "weights" / "installed.json").write_text(json.dumps(installed))
+        for lobes in (True, False):
+            given = {"analysis": {**table, "lungmask_lobes": lobes}}
+            segmenters.make(config.parse(given, tmp_path / "c.toml").analysis)
+    found = lungmask.WeightsFile(tmp_path / "weights" / file, "2" * 64)
+    assert [one["lobe_weights"] for one in made] == [None, None, found, None]
