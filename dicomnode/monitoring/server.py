@@ -8,11 +8,10 @@
 """
 
 import logging
-import socket
 import threading
 import time
+from contextlib import closing
 
-import uvicorn
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,19 +19,17 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from dicomnode.config import Config
-from dicomnode.errors import ConfigurationError, SpoolError
+from dicomnode.errors import SpoolError
 from dicomnode.files import make_folder
 from dicomnode.monitoring import traces
 from dicomnode.monitoring.collector import Metrics
 from dicomnode.monitoring.readiness import ready
+from dicomnode.network import web
 from dicomnode.store.catalog.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
-#: Beyond so many connections at once, one is answered 503.
 _MOST_CONNECTIONS = 50
-_IDLE_S = 10
-_POLL_S = 0.2
 #: Traces are sent so often.
 _FOLLOW_S = 5.0
 
@@ -44,43 +41,10 @@ def run(config: Config, stop: threading.Event) -> None:
         ConfigurationError: the address cannot be bound.
     """
     table = config.monitoring
-    try:
-        listener = socket.create_server((table.host, table.port), family=_family(table.host))
-    except OSError as error:
-        raise ConfigurationError(
-            f"[monitoring] cannot listen on {table.host}:{table.port}: {error.strerror}; change host or port, or give "
-            "port = 0 for no monitoring"
-        ) from error
-    pages = MonitoringPages(config)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(pages),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            limit_concurrency=_MOST_CONNECTIONS,
-            timeout_keep_alive=_IDLE_S,
-            timeout_graceful_shutdown=1,
-            server_header=False,
-        )
-    )
-    # Its own handlers of signals are for a main thread: `stop` is ours.
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
-    thread.start()
-    log.info("monitoring on http://%s:%d", table.host, table.port)
-    looked = time.monotonic()
-    while not stop.wait(_POLL_S) and thread.is_alive():
-        if time.monotonic() - looked >= _FOLLOW_S:
-            pages.follow()
-            looked = time.monotonic()
-    server.should_exit = True
-    thread.join(5)
-    listener.close()
-    pages.close()
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = web.WebAddress("monitoring", table.host, table.port, "port = 0 for no monitoring")
+    with web.listen(address) as listener, closing(MonitoringPages(config)) as pages:
+        log.info("monitoring on http://%s:%d", table.host, table.port)
+        web.serve(application(pages), listener, stop, most_connections=_MOST_CONNECTIONS, tick=pages.follow)
 
 
 class MonitoringPages:
@@ -93,6 +57,7 @@ class MonitoringPages:
         make_folder(folder)
         self._opened: Catalog | None = None
         self._lock = threading.Lock()
+        self._followed = time.monotonic()
         self._traces = traces.begin(config)
         self._metrics = Metrics(config, folder, self._catalog, self._traces)
 
@@ -119,8 +84,9 @@ class MonitoringPages:
             return Response(self._metrics.page(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     def follow(self) -> None:
-        """Send the traces of the jobs that have ended; where there are none, or no database, nothing."""
-        if self._traces is not None:
+        """Now and then, send the traces of the jobs that have ended; where there are none, or no database, nothing."""
+        if self._traces is not None and time.monotonic() - self._followed >= _FOLLOW_S:
+            self._followed = time.monotonic()
             try:
                 with self._lock:
                     self._metrics.follow()

@@ -8,8 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,8 +29,8 @@ from dicomnode.service.processes import begin_counting
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.labels import Label
 from dicomnode.store.records import Instance
+from tests.helpers import web
 from tests.helpers.ports import free_port
-from tests.helpers.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 _COUNT = """
@@ -104,28 +103,9 @@ def fresh(metrics: Metrics) -> dict[str, float]:
     return values(metrics.page())
 
 
-@contextmanager
-def served(node: config.Config) -> Iterator[httpx.Client]:
+def served(node: config.Config) -> AbstractContextManager[httpx.Client]:
     """The process' own work, in a thread."""
-    stop = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(server.run, node, stop)
-        client = httpx.Client(base_url=f"http://127.0.0.1:{node.monitoring.port}", timeout=30)
-
-        def answers() -> bool:
-            assert not running.done(), running.exception()
-            try:
-                return client.get("/live").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        try:
-            until("it answers", answers, 30)
-            yield client
-        finally:
-            client.close()
-            stop.set()
-            running.result(30)
+    return web.serving(lambda stop: server.run(node, stop), f"http://127.0.0.1:{node.monitoring.port}", "/live")
 
 
 def metrics_of(node: config.Config, catalog: Catalog) -> Metrics:

@@ -1,0 +1,110 @@
+"""Web pages by a process of their own, for people and programs that look at the node: HTTP or HTTPS, with bounds."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from dicomnode.errors import ConfigurationError
+
+#: A connection that asks for nothing more is closed after so long.
+_IDLE_S = 15
+#: So long, or twice as long, a connection may be silent or send half a request's head.
+_REQUEST_S = 10.0
+#: Of a request's head, bytes.
+_LONGEST_HEAD = 16_384
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class WebAddress:
+    """Where a server listens. `table`: of the configuration; `off`: what to write there to have none."""
+
+    table: str
+    host: str
+    port: int
+    off: str
+
+
+class _Impatient(H11Protocol):
+    """Ends a connection from which no whole request comes."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to look whether whole requests come."""
+        super().connection_made(transport)
+        self._seen = self.cycle
+        self._next_look = self.loop.call_later(_REQUEST_S, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Look no more."""
+        self._next_look.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        waits = self.cycle is None or self.cycle.response_complete
+        if waits and self.cycle is self._seen and self.timeout_keep_alive_task is None:
+            self.transport.close()
+            return
+        self._seen = self.cycle
+        self._next_look = self.loop.call_later(_REQUEST_S, self._look)
+
+
+def listen(at: WebAddress) -> socket.socket:
+    """Return a listening socket. Raises ConfigurationError: the address cannot be bound."""
+    family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
+    try:
+        return socket.create_server((at.host, at.port), family=family)
+    except OSError as error:
+        text = f"[{at.table}] cannot listen on {at.host}:{at.port}: {error.strerror}"
+        raise ConfigurationError(f"{text}; change host or port, or give {at.off}") from error
+
+
+def serve(
+    application: ASGIApp,
+    listener: socket.socket,
+    stop: threading.Event,
+    *,
+    most_connections: int,
+    tls: ssl.SSLContext | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer until `stop` is set, or the server ends by itself.
+
+    Args:
+        application: what answers, ASGI 3.
+        listener: the socket, which stays the caller's.
+        stop: ends it.
+        most_connections: beyond so many at once, one is answered 503.
+        tls: for HTTPS; None for HTTP.
+        tick: called a few times a second meanwhile.
+    """
+    settings = uvicorn.Config(
+        application,
+        interface="asgi3",
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
+        http=_Impatient,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=most_connections,
+        timeout_keep_alive=_IDLE_S,
+        timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=_LONGEST_HEAD,
+    )
+    server = uvicorn.Server(settings)
+    # Its own handlers of signals are for a main thread: `stop` is ours.
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+    thread.start()
+    while not stop.wait(_POLL_S) and thread.is_alive():
+        tick()
+    server.should_exit = True
+    thread.join(5)
