@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 
 from tests.faults.station import Pacs
 from tests.faults.studies import make_study, study_uid
-from tests.helpers.ports import free_port
+from tests.helpers.ports import free_port, listens
 from tests.helpers.receivers import Webhook
 from tests.helpers.running import Node
 from tests.helpers.waiting import until
@@ -84,6 +84,7 @@ def site(tmp_path: Path, peer: Callable[[str, str], str]) -> Iterator[Site]:
     research, port = tmp_path / "research", free_port()
     research.mkdir()
     dcmtk = subprocess.Popen([peer("storescp", "dcmtk"), "-aet", "RESEARCH", "-od", str(research), "+uf", str(port)])
+    until("storescp listens", lambda: listens(dcmtk.pid, port), 30)
     hook = Webhook()
     (tmp_path / "key").write_text("secret")
     for one in (pacs, viewer, archive):

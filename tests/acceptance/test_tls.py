@@ -23,7 +23,7 @@ from dicomnode.store.spool import Spool
 from tests.helpers.answering import Answering
 from tests.helpers.certificates import Authority, fingerprint, self_signed, server_context, toml
 from tests.helpers.ct_files import ct_series, write
-from tests.helpers.ports import free_port
+from tests.helpers.ports import free_port, listens
 from tests.helpers.running import Node, Orthanc
 from tests.helpers.step_servers import MppsServer, UpsServer
 from tests.helpers.waiting import until
@@ -58,11 +58,12 @@ def by(files: TlsFiles) -> list[str]:
 
 @contextmanager
 def storescp(program: str, folder: Path, files: TlsFiles, port: int) -> Iterator[Path]:
-    """DCMTK's storescp behind TLS: a destination."""
+    """DCMTK's storescp behind TLS, once it listens: a destination."""
     folder.mkdir(exist_ok=True)
     command = [program, *by(files), "-od", str(folder), str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
+        until("storescp listens", lambda: listens(process.pid, port), 30)
         yield folder
     finally:
         process.terminate()
