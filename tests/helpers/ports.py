@@ -1,5 +1,6 @@
 """Ports for tests, each for one taker: no other test, worker of pytest-xdist or outgoing connection gets the same."""
 
+import atexit
 import random
 import socket
 from pathlib import Path
@@ -8,6 +9,12 @@ import psutil
 
 #: Reservations of this process, kept to its end.
 _reserved: list[socket.socket] = []
+
+
+@atexit.register
+def _release() -> None:
+    for reservation in _reserved:
+        reservation.close()
 
 
 def free_port() -> int:
