@@ -6,6 +6,7 @@ from typing import Literal
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
@@ -177,7 +178,11 @@ def _places(headers: Sequence[Dataset], spacing_mm: tuple[float, float, float]) 
     for place in places:
         if "PixelSpacing" in place and not place.get("SliceThickness"):
             place.SliceThickness = spacing_mm[0]
-    return [_joined(places)] if "NumberOfFrames" in places[0] else places
+    if "NumberOfFrames" in places[0]:
+        return [_with_shared(_joined(places))]
+    for place in places[1:]:  # equal but for rounding: highdicom compares to the last digit
+        place["ImageOrientationPatient"] = places[0]["ImageOrientationPatient"]
+    return places
 
 
 def _joined(parts: Sequence[Dataset]) -> Dataset:
@@ -191,6 +196,23 @@ def _joined(parts: Sequence[Dataset]) -> Dataset:
     del whole.PerFrameFunctionalGroupsSequence, whole.NumberOfFrames
     whole.PerFrameFunctionalGroupsSequence, whole.NumberOfFrames = frames, len(frames)
     return whole
+
+
+def _with_shared(image: Dataset) -> Dataset:
+    """Return the image with its orientation and pixel size in the shared groups: highdicom looks nowhere else.
+
+    They may stand with each frame (PS3.3 C.7.6.16.2.1 and 2.4), where they are the same for all that was analysed.
+    """
+    (shared,), frames = image.SharedFunctionalGroupsSequence, image.PerFrameFunctionalGroupsSequence
+    lacking = [macro for macro in ("PlaneOrientationSequence", "PixelMeasuresSequence") if macro not in shared]
+    if lacking:
+        copy = Dataset()
+        copy.update({element.tag: element for element in shared})
+        copy.update({frames[0][macro].tag: frames[0][macro] for macro in lacking})
+        # A new element: a placeholder shares its own with the header that it was made from.
+        tag = image["SharedFunctionalGroupsSequence"].tag
+        image[tag] = DataElement(tag, "SQ", [copy])
+    return image
 
 
 def _refer_to_parts(seg: Dataset, headers: Sequence[Dataset]) -> None:

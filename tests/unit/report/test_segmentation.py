@@ -144,7 +144,27 @@ def test_names_in_the_segmentation_are_the_source_bytes(data: Path) -> None:
         assert cases.reread(seg).get_item(tag).value == element.value, path.name
 
 
-def test_a_multi_frame_source() -> None:
+def test_orientations_that_differ_by_rounding_are_one() -> None:
+    headers = cases.synthetic()
+    stated = [[1, 0, 0, 0, 1, 0], [0.99999, 0, 0, 0, 1, 0.0002], [1, 1e-7, 0, 0, 1, 0]]
+    for number, header in enumerate(headers):
+        header.ImageOrientationPatient = stated[number % 3]
+    seg = cases.reread(segmentation.encode(headers, cases.boxes(), cases.findings_of(headers), cases.CONTEXT))
+    assert seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient == stated[0]
+    assert [list(h.ImageOrientationPatient) for h in headers[:3]] == stated
+
+
+@pytest.mark.parametrize(
+    "macros",
+    [
+        (),
+        ("PlaneOrientationSequence",),
+        ("PixelMeasuresSequence",),
+        ("PlaneOrientationSequence", "PixelMeasuresSequence"),
+    ],
+)
+def test_a_multi_frame_source(macros: tuple[str, ...]) -> None:
+    """Its orientation and pixel size may stand with each frame."""
     headers, labels = cases.synthetic(), cases.boxes()
     for header in headers:
         header.BitsAllocated, header.BitsStored, header.HighBit = 16, 16, 15
@@ -157,7 +177,13 @@ def test_a_multi_frame_source() -> None:
     enhanced = hd.legacy.LegacyConvertedEnhancedCTImage(
         headers, series_instance_uid="1.2.3.6", series_number=5, sop_instance_uid="1.2.3.6.1", instance_number=1
     )
+    (shared,) = enhanced.SharedFunctionalGroupsSequence
+    for macro in macros:
+        for groups in enhanced.PerFrameFunctionalGroupsSequence:
+            setattr(groups, macro, shared[macro].value)
+        del shared[macro]
     seg = cases.reread(segmentation.encode([enhanced], labels, cases.findings_of(headers), cases.CONTEXT))
+    assert not [macro for macro in macros if macro in enhanced.SharedFunctionalGroupsSequence[0]]
     frames = masks_by_position(seg)
     np.testing.assert_array_equal(frames[1, 4.0].astype(bool), labels[1] == 1)
 
