@@ -95,6 +95,9 @@ _OTHER_ALPHABET: Final = re.compile(rb"[\x80-\xff]{3}")
 _CHARACTER_SET: Final = re.compile(r"ISO[ _-](?:(2022)[ _-])?IR[ _-](\d+)")
 #: What a character set is needed for.
 _TEXTS: Final = tuple(k for k in REPEATED if (tag := tag_for_keyword(k)) is not None and dictionary_VR(tag) in _TEXT)
+#: VRs of a fixed length or without spaces, and those that allow none before a value (PS3.5 6.2).
+_UNPADDED: Final = frozenset(("AS", "DA", "UI"))
+_ENDS_WITH_SPACES: Final = frozenset(("TM", "DT"))
 _LARGEST_IS, _LONGEST_DS = 1 << 31, 16
 #: No Specific Character Set: ASCII.
 _OF_NONE: Final[Encodings] = (default_encoding,)
@@ -306,6 +309,8 @@ def _exact(known: _Known, element: Element, reader: Callable[[str], str | None])
         return _as_of(element, known.vr), None
     made = DataElement(element.tag, known.vr, values[0] if len(values) == 1 else values)
     # Writers give more digits than a DS holds, and pad as they like: nothing is in doubt.
+    if values == stated and known.vr in _UNPADDED:
+        return made, None
     same = (
         known.vr in ("DS", "IS")
         and len(values) == len(stated)
@@ -316,9 +321,17 @@ def _exact(known: _Known, element: Element, reader: Callable[[str], str | None])
 
 
 def _is_padded_oddly(vr: str, element: Element) -> bool:
-    """Whether there are NULs between values: only a UID is padded with one (PS3.5 6.2)."""
+    """Whether there are NULs (but for one after a UID), or spaces where the VR has none (PS3.5 6.2)."""
     value = element.value if isinstance(element, RawDataElement) else None
-    return isinstance(value, bytes) and b"\0" in (value.removesuffix(b"\0") if vr == "UI" else value)
+    if not isinstance(value, bytes):
+        return False
+    if b"\0" in (value.removesuffix(b"\0") if vr == "UI" else value):
+        return True
+    # Several of them may end with a space, for an even length.
+    parts = value.removesuffix(b" ").split(b"\\") if b"\\" in value else [value]
+    if vr in _UNPADDED:
+        return any(b" " in part for part in parts)
+    return vr in _ENDS_WITH_SPACES and any(part.startswith(b" ") for part in parts)
 
 
 def _binary(known: _Known, element: Element) -> tuple[Element | None, Kind | None]:

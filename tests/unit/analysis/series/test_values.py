@@ -71,6 +71,35 @@ def test_nul_around_a_value_is_no_part_of_it(keyword: str, padded: bytes) -> Non
     assert element.value == b"M "
 
 
+@pytest.mark.parametrize(
+    ("keyword", "padded", "kept"),
+    [
+        ("PatientAge", b"046Y", b"046Y"),
+        ("PatientAge", b"046Y ", None),
+        ("PatientAge", b" 046Y", None),
+        ("PatientBirthDate", b"20200101  ", None),
+        ("PatientBirthDate", b"20200101", b"20200101"),
+        ("DateOfSecondaryCapture", b"20200101", b"20200101"),
+        ("FrameOfReferenceUID", b"1.2.3 ", None),
+        ("FrameOfReferenceUID", b"1.2.3\0", b"1.2.3\0"),
+        ("StudyTime", b" 101112", None),
+        ("StudyTime", b"101112  ", b"101112  "),
+        ("SliceThickness", b" 1.5 ", b" 1.5 "),
+        ("AcquisitionDateTime", b" 20200101", None),
+        ("AcquisitionDateTime", b"20200101  ", b"20200101  "),
+    ],
+)
+def test_spaces_stay_where_the_vr_has_them(keyword: str, padded: bytes, kept: bytes | None) -> None:
+    dataset = header(**{keyword: padded})
+    assert values.settle(dataset) in ((), (values.Doubt(keyword, "repaired"),))
+    element = dataset.get_item(keyword)
+    assert string(dataset, keyword) == padded.decode().strip(" \0")
+    if kept is None:
+        assert isinstance(element, DataElement)  # it is written anew
+    else:
+        assert element.value == kept
+
+
 def test_what_pydicom_converts_by_itself_has_its_own_vr_too() -> None:
     dataset = header("ST", implicit=False, SpecificCharacterSet=b"ISO_IR 100")
     assert dataset.SpecificCharacterSet == "ISO_IR 100"  # as it is looked at while a file is read
