@@ -374,6 +374,8 @@ def _words(known: _Known, element: Element, encodings: Encodings) -> tuple[Eleme
     value = cast(bytes, element.value)
     if known.vr == "CS":
         return _codes(known, element, value)
+    if known.keyword not in IDENTITY and known.vr not in _LINES and not value.strip(b" \\"):
+        return None, None  # values without a word in them are none
     unfit = known.keyword in REPEATED and not fits(known.keyword, known.vr, value, encodings)
     return _as_of(element, known.vr), "unusable" if unfit else None
 

@@ -71,6 +71,15 @@ def test_nul_around_a_value_is_no_part_of_it(keyword: str, padded: bytes) -> Non
     assert element.value == b"M "
 
 
+@pytest.mark.parametrize("value", [b"\\ ", b"\\", b"  ", b" \\ \\ "])
+def test_values_without_a_word_are_none(value: bytes) -> None:
+    dataset = header(DeidentificationMethod=value, PatientComments=b"\\ ", PatientName=b"  ")
+    assert values.settle(dataset) == ()
+    assert "DeidentificationMethod" not in dataset
+    assert dataset.get_item("PatientComments").value == b"\\ "  # a text of one value, which is a backslash
+    assert dataset.get_item("PatientName").value == b"  "  # as it came
+
+
 @pytest.mark.parametrize(
     ("keyword", "padded", "kept"),
     [
