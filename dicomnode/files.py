@@ -8,6 +8,7 @@ patients' data. `private_umask` says the same to libraries that make files thems
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -16,7 +17,7 @@ import stat
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from dicomnode.logs import is_uid
 
@@ -115,6 +116,15 @@ def tighten(path: Path) -> None:
 def private_opener(path: str, flags: int) -> int:
     """For `open(..., opener=private_opener)`: a file that is made is its owner's alone, whatever the umask."""
     return os.open(path, flags, FILE_MODE)
+
+
+def lock(file: IO[bytes]) -> bool:
+    """Hold a file's lock until it is closed, or its process ends. False: somebody else holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_whole(path: Path, content: Content, *, durable: bool = True) -> None:

@@ -8,7 +8,6 @@ would take it for new, and send it again): a file that is gone by pass 2, and th
 dropped.
 """
 
-import fcntl
 import json
 import shutil
 import time
@@ -16,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from dicomnode import files
 from dicomnode.config import Config
@@ -113,8 +111,10 @@ def _alone(config: Config, to: Path) -> Iterator[None]:
         open(state / "backup.lock", "ab", opener=files.private_opener) as of_node,
         open(to / UNFINISHED, "a+b", opener=files.private_opener) as held,
     ):
-        _lock(of_node, f"{state}: another backup of this node is being made; wait until it has ended")
-        _lock(held, f"{to}: another backup is writing into this folder; wait until it has ended")
+        if not files.lock(of_node):
+            raise UsageError(f"{state}: another backup of this node is being made; wait until it has ended")
+        if not files.lock(held):
+            raise UsageError(f"{to}: another backup is writing into this folder; wait until it has ended")
         held.seek(0)
         before = held.read()
         if before and before != json.dumps(node).encode():
@@ -124,13 +124,6 @@ def _alone(config: Config, to: Path) -> Iterator[None]:
             held.flush()
         yield
     (to / UNFINISHED).unlink()
-
-
-def _lock(file: IO[bytes], busy: str) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(busy) from None
 
 
 def _refuse_without_room(config: Config, making: BackupFolder) -> None:

@@ -3,7 +3,6 @@
 A command that waits can be killed: nothing of it is lost, and the same command goes on later.
 """
 
-import fcntl
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from dicomnode.config import Config
 from dicomnode.context.prefetch import is_quiet
 from dicomnode.errors import UsageError
-from dicomnode.files import make_folder, private_opener
+from dicomnode.files import lock, make_folder, private_opener
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import StudyState
 from dicomnode.store.spool import Spool
@@ -149,9 +148,7 @@ def alone(state: Path, command: str) -> Iterator[None]:
         UsageError: one runs.
     """
     make_folder(state)
-    with open(state / f"{command}.lock", "ab", opener=private_opener) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"`dicomnode {command}` already runs on this node: wait for its end, or end it") from None
+    with open(state / f"{command}.lock", "ab", opener=private_opener) as file:
+        if not lock(file):
+            raise UsageError(f"`dicomnode {command}` already runs on this node: wait for its end, or end it")
         yield

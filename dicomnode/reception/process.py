@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from io import BufferedWriter
 from pathlib import Path
 
+from dicomnode import files
 from dicomnode.errors import SpoolError
 from dicomnode.reception import refusals
 from dicomnode.reception.receiver import Receiver, ReceiverSettings
@@ -114,20 +114,12 @@ def shared_port(
             for port in sorted(ours):  # in one order, so that no two wait for each other
                 turn = starting.enter_context((state / f"port-{port}.starting").open("ab"))
                 fcntl.flock(turn, fcntl.LOCK_EX)
-                if port not in opened and _is_free(ours[port]):
+                if port not in opened and files.lock(ours[port]):
                     _refuse_if_taken(settings.host, port)
             receiver.start(opened)
             for lock in ours.values():
                 fcntl.flock(lock, fcntl.LOCK_SH)
         yield
-
-
-def _is_free(lock: BufferedWriter) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _refuse_if_taken(host: str, port: int) -> None:

@@ -10,7 +10,6 @@ Registry, outcomes and run folder are the node's to set: `retraining.settings` n
 are meant from where it lies.
 """
 
-import fcntl
 import json
 import logging
 import subprocess
@@ -23,9 +22,9 @@ from pathlib import Path
 
 from apscheduler.triggers.cron import CronTrigger
 
+from dicomnode import files
 from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, UsageError
-from dicomnode.files import make_folder
 from dicomnode.registry.background import BackgroundCommand
 from dicomnode.registry.export import export
 from dicomnode.store.catalog.registry import RegistryRows
@@ -75,7 +74,7 @@ def retrain(config: Config, rows: RegistryRows, progress: Callable[[int, int], N
         )
     with _alone(config.retraining.folder) as lock:
         folder = config.retraining.folder / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        make_folder(folder)
+        files.make_folder(folder)
         of = config.registry
         done = export(rows, folder / "registry", progress, disease=of.disease, site=of.site)
         if not done.outcomes:
@@ -143,12 +142,10 @@ def check_settings(config: Config, rows: RegistryRows | None) -> str:
 @contextmanager
 def _alone(folder: Path) -> Iterator[int]:
     """Hold the lock of the folder, and give its descriptor. Raises UsageError: another retraining holds it."""
-    make_folder(folder)
+    files.make_folder(folder)
     with (folder / ".lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another retraining is running in {folder}: wait for it to end, or stop it") from None
+        if not files.lock(file):
+            raise UsageError(f"another retraining is running in {folder}: wait for it to end, or stop it")
         yield file.fileno()
 
 

@@ -17,7 +17,8 @@ from pydicom import Dataset
 
 from tests.conftest import absent
 from tests.helpers import prerequisites
-from tests.helpers.viewer import PATIENCE_S, Viewer, chromium, delivered, running, served
+from tests.helpers.browser import PATIENCE_S
+from tests.helpers.viewer import Viewer, chromium, delivered, running, served
 from tests.helpers.waiting import until
 
 #: As `until` counts, which is patient itself.

@@ -16,7 +16,7 @@ PATIENCE_S = 60
 
 
 @contextmanager
-def chromium(program: str) -> "Iterator[Browser]":
+def chromium(program: str, *options: str) -> "Iterator[Browser]":
     """A Chromium that ends with the block.
 
     Raises:
@@ -27,7 +27,7 @@ def chromium(program: str) -> "Iterator[Browser]":
     except ImportError:
         raise MissingError("playwright is not installed: pip install dicomnode[test]") from None
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", *options])
         try:
             yield browser
         finally:

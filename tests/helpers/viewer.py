@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.helpers import prerequisites
+from tests.helpers import browser, prerequisites
+from tests.helpers.browser import PATIENCE_S
 from tests.helpers.ports import free_port
 from tests.helpers.prerequisites import ROOT
 from tests.helpers.running import Orthanc, dicomnode
@@ -25,8 +26,6 @@ from tests.helpers.waiting import until
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-#: Of one step in a browser that draws without a graphics card, on a machine that does other things too.
-PATIENCE_S = 60
 #: Chromium draws WebGL by its own software.
 _DRAWING = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 _PANE = '[data-cy="viewport-pane"]'
@@ -78,27 +77,15 @@ def served(folder: Path, nginx: str, pacs_http: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def chromium(program: str) -> "Iterator[Page]":
-    """An empty page of a Chromium that ends with the block.
-
-    Raises:
-        MissingError: the library that drives it is not installed.
-    """
-    try:
-        from playwright import sync_api
-    except ImportError:
-        raise prerequisites.MissingError("playwright is not installed: pip install dicomnode[test]") from None
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=[*_DRAWING])
-        try:
-            context = browser.new_context(viewport={"width": 1200, "height": 800})
-            context.grant_permissions(["clipboard-read", "clipboard-write"])
-            # The first start's round trip through the viewer lies over the images.
-            context.add_init_script("localStorage.setItem('shownTours', '[\"basicViewerTour\"]')")
-            page = context.new_page()
-            page.set_default_timeout(1000 * PATIENCE_S)
-            yield page
-        finally:
-            browser.close()
+    """An empty page of a Chromium that ends with the block. Raises MissingError as `browser.chromium`."""
+    with browser.chromium(program, *_DRAWING) as started:
+        context = started.new_context(viewport={"width": 1200, "height": 800})
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        # The first start's round trip through the viewer lies over the images.
+        context.add_init_script("localStorage.setItem('shownTours', '[\"basicViewerTour\"]')")
+        page = context.new_page()
+        page.set_default_timeout(1000 * PATIENCE_S)
+        yield page
 
 
 def delivered(images: Sequence[Path], folder: Path, pacs: Orthanc) -> Path:

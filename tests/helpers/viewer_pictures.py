@@ -13,7 +13,8 @@ from PIL import Image
 
 from dicomnode.demo import study
 from tests.helpers import prerequisites
-from tests.helpers.viewer import PATIENCE_S, Viewer, chromium, delivered, running, served
+from tests.helpers.browser import PATIENCE_S
+from tests.helpers.viewer import Viewer, chromium, delivered, running, served
 from tests.helpers.waiting import until
 
 _SIZE = (720, 480)

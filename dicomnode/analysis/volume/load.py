@@ -112,7 +112,7 @@ def _origin(
 
 def _spacing(dataset: Dataset, in_plane: InPlane) -> tuple[float, float]:
     """Spacing along y and x, mm. Pixel Spacing holds the distance between rows first (PS3.3 10.7.1.3)."""
-    between = geometry.numbers(dataset, "PixelSpacing", 2)
+    between = geometry.pixel_spacing(dataset)
     assert between is not None, "suitability asks for Pixel Spacing"
     rows, columns = float(between[0]), float(between[1])
     return (columns, rows) if in_plane.transposed else (rows, columns)
