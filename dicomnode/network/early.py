@@ -18,8 +18,9 @@ from dicomnode.files import parse_toml
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 11112
-#: Connections that may wait. A busy morning is far below; a caller beyond it tries again after a second or three.
-_BACKLOG: Final = 1024
+#: Connections that may wait for `accept`: more than come in a busy morning or a flood. Whom the kernel finds no place
+#: calls again after a second or three.
+BACKLOG: Final = 1024
 
 
 def open_ports(config_file: Path) -> list[socket.socket]:
@@ -65,7 +66,7 @@ def _open(address: tuple[str, int]) -> socket.socket | None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             opened.bind(address)
-            opened.listen(_BACKLOG)
+            opened.listen(BACKLOG)
         except OSError:
             opened.close()
             raise

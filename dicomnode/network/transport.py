@@ -34,6 +34,7 @@ from pynetdicom.transport import AddressInformation, AssociationSocket, RequestH
 
 from dicomnode.errors import ConfigurationError
 from dicomnode.network import tls
+from dicomnode.network.early import BACKLOG
 from dicomnode.network.lobby import Lobby
 from dicomnode.network.tls_socket import TlsSocket
 from dicomnode.network.upper_layer import Begin, States, UpperLayer
@@ -316,8 +317,8 @@ class DicomServer(ThreadedAssociationServer):
 
     # Else closing the server waits for every association.
     daemon_threads = True
-    # Connections that wait for `accept`; pynetdicom's 5 is soon full when a scanner opens one association per series.
-    request_queue_size = 128
+    # pynetdicom's 5 is soon full when a scanner opens one association per series.
+    request_queue_size = BACKLOG
 
     def __init__(
         self,

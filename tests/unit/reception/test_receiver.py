@@ -369,6 +369,15 @@ def test_port_in_use_is_a_clear_error(start: Callable[..., Node], tmp_path: Path
         second.start()
 
 
+def test_a_flood_finds_places_in_the_queue_of_the_socket(start: Callable[..., Node]) -> None:
+    """Whom the kernel finds no place calls again after a second: an honest echo among them is late."""
+    (server,) = start().receiver._servers
+    assert server.socket is not None
+    known = server.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    (places,) = struct.unpack_from("=I", known, 28)  # tcpi_sacked, which of a listening socket is its longest queue
+    assert places >= min(1024, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+
+
 def test_more_than_1024_descriptors(start: Callable[..., Node]) -> None:
     """Case 6: `select` would fail for every association."""
     import resource
