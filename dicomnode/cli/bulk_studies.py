@@ -188,12 +188,12 @@ def _shown() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str], 
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[wait]}"),
+        progress.TextColumn("{task.fields[wait]}", markup=False),
     )
     is_terminal = sys.stderr.isatty()
     with progress.Progress(*columns, console=Console(stderr=True), disable=not is_terminal) as bar:

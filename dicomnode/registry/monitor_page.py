@@ -16,6 +16,7 @@ from dicomnode.registry.monitor import ALL, DriftRow, ModelMonitor
 
 _STYLE: Final = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names of scanners, arms and covariates are no formulas
     "svg.hashsalt": "dicomnode",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],

@@ -71,7 +71,8 @@ _VALUES = (
     b"46Y", b"46", b"20200203120000+0100", b"M", b"X", b"weiblich", b"ISO_IR 192", b"ISO 8859-1", b"ISO_IR 999",
     b"\\ISO 2022 IR 87", b"A^B^C^D^E^F", b"A=B=C=D", b"\x00\x02", b"\x00\x02\x00\x00", b"\x00\x00", b"\xff\xff",
     b"\x01\x00\x00", b"\x00\x00\x00\x00\x00\x00\xf0?", "Müller^Änne".encode(), "山田^太郎".encode("shift_jis"), b"no",
-    b"+0100", b"+9900", b"MONOCHROME1", b"HU", b"01",
+    b"+0100", b"+9900", b"MONOCHROME1", b"HU", b"01", b"$\\frac$", b"$A$", b"#{1}*_`[b]", b"<b>&amp;", b"%s{0}",
+    b"=1+1",
 )  # fmt: skip
 _MORE = (
     "SliceThickness", "SpacingBetweenSlices", "SeriesDescription", "ProtocolName", "BodyPartExamined",

@@ -13,8 +13,9 @@ import tempfile
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -181,14 +182,13 @@ class State:
 
     resident_mb: float
     threads: int
-    descriptors: int
+    descriptors: Counter[str]
 
     @classmethod
     def now(cls) -> "State":
         """Of this process."""
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        descriptors = sum(1 for _ in Path("/proc/self/fd").iterdir())
-        return cls(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, threading.active_count(), descriptors)
+        return cls(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, threading.active_count(), _open_files())
 
     def beyond(self, before: "State") -> list[str]:
         """What has grown since `before`, in words."""
@@ -197,6 +197,16 @@ class State:
             grown.append(f"memory grew from {before.resident_mb:.0f} to {self.resident_mb:.0f} MB")
         if self.threads > before.threads + MORE_THREADS:
             grown.append(f"threads grew from {before.threads} to {self.threads}")
-        if self.descriptors > before.descriptors + MORE_DESCRIPTORS:
-            grown.append(f"descriptors grew from {before.descriptors} to {self.descriptors}")
+        if self.descriptors.total() > before.descriptors.total() + MORE_DESCRIPTORS:
+            more = ", ".join(sorted((self.descriptors - before.descriptors).elements()))
+            grown.append(f"descriptors grew from {before.descriptors.total()} to {self.descriptors.total()}: {more}")
         return grown
+
+
+def _open_files() -> Counter[str]:
+    """What this process has open, by name."""
+    found: Counter[str] = Counter()
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the folder that is being read
+            found[str(path.readlink())] += 1
+    return found

@@ -18,6 +18,7 @@ _RISK_COLOURS = ("#009e73", "#e69f00", "#c0392b")
 _GREY = "#9a9a9a"
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it can be searched and copied
+    "text.parse_math": False,  # names of scanners, arms and covariates are no formulas
     "svg.hashsalt": "dicomnode",  # the same plot, the same bytes
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],

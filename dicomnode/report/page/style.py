@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
@@ -36,6 +37,9 @@ def _add_cjk() -> None:
 
 
 _add_cjk()
+# Words come from headers: what stands there between two dollar signs is no formula. One that cannot be read would leave
+# no page.
+mpl.rcParams["text.parse_math"] = False
 
 
 def new_figure(height: int) -> Figure:

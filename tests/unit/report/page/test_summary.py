@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from pydicom.tag import Tag
 
 from dicomnode.analysis.arrays import Volume
-from dicomnode.analysis.findings import Findings, Flag, SliceRelevance, VolumeMl
+from dicomnode.analysis.findings import Findings, Flag, Reason, SliceRelevance, VolumeMl
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.fold_models import FoldModels, Networks, Tables
 from dicomnode.report.page import layout, risk_plot, summary, trend, views
+from dicomnode.report.pdf import pictures
 from tests.helpers import report_cases as cases
 
 
@@ -151,6 +152,31 @@ def test_names_are_written_in_their_own_letters_and_in_full() -> None:
     said = words(layout.provenance(findings)).replace("\n", "")
     assert "肺野 FC51" in said
     assert said.count("ssc-") == 40
+
+
+#: As a formula, the first cannot be read at all, and the second is set without its signs.
+FORMULAS = ("$\\frac$", "CT $B, not $A$", r"a\$b$c")
+
+
+@pytest.mark.parametrize("words", FORMULAS)
+def test_words_of_a_header_are_no_formulas(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    monkeypatch.setattr("matplotlib.mathtext.MathTextParser.parse", lambda _self, text, *_, **__: parsed.append(text))
+    usual = cases.analysed(predicted=cases.risk("research"), change=cases.changed(), trend=cases.scanned_before(3))
+    assert usual.series is not None
+    assert usual.risk is not None
+    findings = dataclasses.replace(
+        usual,
+        series=dataclasses.replace(usual.series, kernel=words, manufacturer=words),
+        flags=(Flag("contrast", "info", words), Flag("cut-off-base", "error", words)),
+        risk=dataclasses.replace(usual.risk, bundle=words),
+    )
+    assert summary.picture(views.choose(volume(), lungs()), findings).shape[1] == 1024
+    (why,) = cases.refused().rejected[:1]
+    refused = dataclasses.replace(why, modality=words, reasons=(Reason("not-ct", words),))
+    assert summary.refusal_picture(dataclasses.replace(cases.refused(), rejected=(refused,))).shape[1] == 1024
+    assert pictures.slices(views.choose(volume(), lungs()))
+    assert not parsed
 
 
 def test_left_and_right_can_be_told_apart_in_grey() -> None:

@@ -19,7 +19,7 @@ from training.evaluation.evaluate import evaluate
 from training.evaluation.inputs import RISKS
 from training.evaluation.misjudged import without_single_scans
 from training.evaluation.records import Evaluation
-from training.report import checklists, report, run_facts
+from training.report import checklists, figures, report, run_facts
 
 
 @pytest.fixture(scope="module")
@@ -402,3 +402,7 @@ def test_the_command_prints_the_path_and_opens_it_when_asked(folder: Path, monke
     assert opened == []
     CliRunner().invoke(commands.app, ["report", str(folder), "--open"])
     assert opened == [str(folder / "report.html")]
+
+
+def test_names_in_plots_are_no_formulas() -> None:
+    assert "$\\frac$" in figures._as_svg(1, 3, 3, lambda axes: axes[0].set_title("$\\frac$"))
