@@ -134,29 +134,24 @@ peers: ## other people's DICOM programs that the tests talk to (installed on Deb
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory viewer || echo "no OHIF, its test will skip"; fi
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory axe || echo "no axe-core, its test will skip"; fi
 
-# What npm is configured to fetch from may be any mirror: the digest says whether it is the OHIF that was tried.
-OHIF_PIN := deploy/ohif/package.sha512
-OHIF_FILE := $(shell cut -d' ' -f3 $(OHIF_PIN))
-build/viewer/ohif/index.html: $(OHIF_PIN)
+# What npm is configured to fetch from may be any mirror: the digest says whether it is the package that was tried.
+# $(call from_npm,PACKAGE,ITS FILE AS NPM NAMES IT WITHOUT VERSION,WHAT OF IT,FOLDERS ABOVE THAT) into the target's folder
+define from_npm
 	@command -v npm >/dev/null || { echo "npm is needed: install npm (Debian: npm)"; exit 1; }
-	rm -rf build/viewer && mkdir -p build/viewer
-	cd build/viewer && npm pack --silent $(patsubst ohif-app-%.tgz,@ohif/app@%,$(OHIF_FILE)) >/dev/null
-	cd build/viewer && sha512sum --check --quiet ../../$(OHIF_PIN) && tar xzf $(OHIF_FILE) package/dist
-	mv build/viewer/package/dist build/viewer/ohif && rm -r build/viewer/package build/viewer/$(OHIF_FILE)
+	rm -rf $(@D) && mkdir -p $(@D)
+	@file=$$(cut -d' ' -f3 $<) && version=$${file#$(2)-} && cd $(@D) && \
+	npm pack --silent $(1)@$${version%.tgz} >/dev/null && sha512sum --check --quiet $(CURDIR)/$< && \
+	tar xzf $$file --strip-components=$(4) $(3) && rm $$file
 	@touch $@
+endef
+
+build/viewer/ohif/index.html: deploy/ohif/package.sha512
+	$(call from_npm,@ohif/app,ohif-app,package/dist,2)
 
 viewer: build/viewer/ohif/index.html ## OHIF from npm into build/viewer, beside the example PACS (docs/admin/viewer.md)
 
-# What npm is configured to fetch from may be any mirror: the digest says whether it is what the tests were written with.
-AXE_PIN := tests/fixtures/axe-core.sha512
-AXE_FILE := $(shell cut -d' ' -f3 $(AXE_PIN))
-build/axe/axe.min.js: $(AXE_PIN)
-	@command -v npm >/dev/null || { echo "npm is needed: install npm (Debian: npm)"; exit 1; }
-	rm -rf build/axe && mkdir -p build/axe
-	cd build/axe && npm pack --silent $(patsubst axe-core-%.tgz,axe-core@%,$(AXE_FILE)) >/dev/null
-	cd build/axe && sha512sum --check --quiet ../../$(AXE_PIN) && tar xzf $(AXE_FILE) --strip-components=1 package/axe.min.js
-	rm build/axe/$(AXE_FILE)
-	@touch $@
+build/axe/axe.min.js: tests/fixtures/axe-core.sha512
+	$(call from_npm,axe-core,axe-core,package/axe.min.js,1)
 
 axe: build/axe/axe.min.js ## axe-core from npm into build/axe, for the console's test
 
