@@ -23,6 +23,7 @@ from dicomnode.console.roles import OPERATORS, READERS
 from dicomnode.console.study_keys import StudyKeys
 from dicomnode.operations import looking
 from dicomnode.operations.looking import Pages
+from dicomnode.report import numbers
 from dicomnode.store.catalog.catalog import Catalog
 
 _HERE = Path(__file__).parent
@@ -147,6 +148,9 @@ def _templates() -> Environment:
     )
     made.filters["local"] = looking.local
     made.filters["ago"] = ago
+    # Numbers look as they do in the reports.
+    made.filters |= {"whole": numbers.whole, "share": numbers.share, "probability": numbers.probability}
+    made.globals["probability_range"] = numbers.probability_range
     return made
 
 

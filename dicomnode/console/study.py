@@ -1,7 +1,7 @@
 """The page of one study."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from starlette.responses import Response
 
@@ -10,8 +10,13 @@ from dicomnode.console.actions import available
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.errors import UsageError
 from dicomnode.operations import jobs
+from dicomnode.report.numbers import share, whole
 from dicomnode.store.results_folder import FINDINGS, results_folder
 
+_WRITTEN: Final = {
+    "volume_ml": whole, "mean_hu": whole, "p15_hu": whole,
+    "haa_percent": share, "laa950_percent": share, "dense_percent": share,
+}  # fmt: skip
 _REGIONS = {"lungs": "both lungs", "right": "right lung", "left": "left lung"}
 
 
@@ -51,15 +56,14 @@ def numbers(found: Findings | None) -> list[dict[str, Any]]:
     if found is None:
         return []
     return [
-        {"region": _REGIONS.get(name, name.replace("_", " ")), **_rounded(vars(q))}
+        {"region": _REGIONS.get(name, name.replace("_", " ")), **_written(vars(q))}
         for name, q in found.quantities.items()
     ]
 
 
-def _rounded(values: Mapping[str, float | None]) -> dict[str, str]:
-    digits = {"volume_ml": 0, "mean_hu": 0, "p15_hu": 0, "haa_percent": 1, "laa950_percent": 1, "dense_percent": 1}
-    given = {name: values.get(name) for name in digits}
-    return {name: "" if value is None else f"{value:.{digits[name]}f}" for name, value in given.items()}
+def _written(values: Mapping[str, float | None]) -> dict[str, str]:
+    given = {name: values.get(name) for name in _WRITTEN}
+    return {name: "" if value is None else _WRITTEN[name](value) for name, value in given.items()}
 
 
 def _pseudonymous(site: ConsoleSite, shown: dict[str, Any], found: Findings | None) -> dict[str, Any]:

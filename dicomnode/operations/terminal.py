@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dicomnode.analysis.findings import Change, Findings
+from dicomnode.report.numbers import probability, probability_range, share, whole
 
 _SEVERITY = {"info": "note", "warning": "warning", "error": "ERROR"}
 
@@ -41,19 +42,19 @@ def _print_numbers(console: Console, findings: Findings) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     v = findings.lungs.volume_ml
-    table.add_row("volume, ml", f"{v.total:.0f}", f"{v.right:.0f}", f"{v.left:.0f}")
+    table.add_row("volume, ml", *map(whole, (v.total, v.right, v.left)))
     rows = (
-        ("mean attenuation, HU", "mean_hu"),
-        ("SD, HU", "sd_hu"),
-        ("15th percentile, HU", "p15_hu"),
-        ("HAA (-600 to -250 HU), %", "haa_percent"),
-        ("dense (above -250 HU), %", "dense_percent"),
-        ("LAA-950 (below -950 HU), %", "laa950_percent"),
+        ("mean attenuation, HU", "mean_hu", whole),
+        ("SD, HU", "sd_hu", whole),
+        ("15th percentile, HU", "p15_hu", whole),
+        ("HAA (-600 to -250 HU), %", "haa_percent", share),
+        ("dense (above -250 HU), %", "dense_percent", share),
+        ("LAA-950 (below -950 HU), %", "laa950_percent", share),
     )
-    for label, name in rows:
+    for label, name, written in rows:
         measured = [findings.quantities.get(region) for region in ("lungs", "right", "left")]
         values = [None if q is None else getattr(q, name) for q in measured]
-        table.add_row(label, *("-" if value is None else f"{value:.1f}" for value in values))
+        table.add_row(label, *("-" if value is None else written(value) for value in values))
     console.print(table)
     parts = (
         ("upper, middle, lower third", ("upper_third", "middle_third", "lower_third")),
@@ -64,7 +65,7 @@ def _print_numbers(console: Console, findings: Findings) -> None:
     for label, regions in parts:
         found = [findings.quantities.get(r) for r in regions]
         if any(found):
-            shares = ", ".join("-" if q is None else f"{q.haa_percent:.1f}" for q in found)
+            shares = ", ".join("-" if q is None else share(q.haa_percent) for q in found)
             console.print(f"HAA, %, {label}: {shares}", highlight=False)
 
 
@@ -85,7 +86,7 @@ def _print_risk(console: Console, findings: Findings) -> None:
     table = Table("within", "probability", "interval", title=title, title_justify="left")
     for h in findings.risk.horizons:
         years = f"{h.years} year{'s' * (h.years > 1)}"
-        table.add_row(years, f"{100 * h.probability:.1f} %", f"{100 * h.lower:.1f} to {100 * h.upper:.1f} %")
+        table.add_row(years, f"{probability(h.probability)} %", f"{probability_range(h.lower, h.upper)} %")
     console.print(table)
     if findings.risk.intended_use == "synthetic-demo":
         console.print("SYNTHETIC DEMO MODEL: trained on phantoms; these probabilities are meaningless for a patient.")

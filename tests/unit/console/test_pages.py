@@ -3,17 +3,20 @@
 import html
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from dicomnode.analysis.findings import Horizon
 from dicomnode.console import settings_page
 from dicomnode.console.application import HEADERS, host_name
-from dicomnode.console.site import ConsoleSite
+from dicomnode.console.site import ConsoleSite, _templates
 from dicomnode.console.study_keys import StudyKeys
 from dicomnode.errors import SpoolError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.patient_key import PatientKey
 from dicomnode.store.records import Instance
+from tests.helpers import report_cases as cases
 from tests.helpers.rich_findings import write_findings
 from tests.unit.console.conftest import DESCRIPTION, OTHER, PATIENT, REASON, STUDY, Browser
 
@@ -101,11 +104,18 @@ def test_the_page_of_a_study_tells_numbers_risk_trend_and_series(
 ) -> None:
     found(site)
     page = html.unescape(logged_in("reader").get(f"/study/{site.keys.key(STUDY)}").text)
-    for words in ("4321", "12.3 %", "5.0 to 25.0 %", "mean nothing for a patient", "20250102", "7.7", "too-few-slices"):
+    for words in ("4321", "12 %", "5 to 25 %", "mean nothing for a patient", "20250102", "7.7", "too-few-slices"):
         assert words in page, words
     assert "cut-off-base" in page and "the thinnest" in page
     assert f"/study/{site.keys.key(STUDY)}/" not in page  # a reader is offered no action
     assert "<title>Study · dicomnode</title>" in page
+
+
+def test_nobody_survives_or_dies_for_certain() -> None:
+    risk = replace(cases.risk(), horizons=(Horizon(1, 0.0004, 0.0001, 0.002), Horizon(5, 0.9996, 0.6, 0.9999)))
+    told = html.unescape(str(_templates().get_template("parts.html").module.risk(risk)))  # type: ignore[attr-defined]
+    assert ">1 year<" in told and "<1 %" in told and ">60 to >99 %<" in told
+    assert "0.0" not in told and "100" not in told
 
 
 def test_who_looks_at_a_study_is_in_the_audit_trail(site: ConsoleSite, logged_in: Callable[[str], Browser]) -> None:
