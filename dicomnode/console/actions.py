@@ -13,7 +13,6 @@ from dicomnode.errors import UsageError
 from dicomnode.operations import again, corrections, jobs
 from dicomnode.operations.audited import acting
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.records import Job
 
 #: Versions in quarantine that a confirmation shows with their differences.
@@ -115,15 +114,12 @@ def _cancel(meant: MeantJob) -> Foreseen:
 
 
 def _release(meant: MeantJob) -> Foreseen:
-    if meant.job.state != "held":
-        raise UsageError(f"The job is {meant.job.state}: only a held job can be released.")
-    if meant.catalog.patient_ids(meant.job.study_uid) > 1:
-        raise UsageError("The images name two patients: accept, reject or drop what is wrong.")
+    jobs.refuse_release(meant.catalog, meant.job)
     return Foreseen([f"The job is held: {meant.job.reason}.", "What the rule decided is done now."])
 
 
 def _held_table(meant: MeantJob) -> tuple[list[str], list[list[str]]]:
-    found = corrections.held(meant.config, meant.job.study_uid, None)
+    found = corrections.held(meant.config, meant.job.study_uid, None, compared=_MOST_SHOWN)
     rows = []
     for one in found[:_MOST_SHOWN]:
         differ = "; ".join(f"{d.attribute}: {d.before} → {d.after}" for d in one.differences) or "nothing"
@@ -182,7 +178,7 @@ ACTIONS: dict[str, StudyAction] = {
     "accept": StudyAction(
         "Accept corrections",
         _accept,
-        lambda config, uid, _form: corrections.accept(config, uid, corrections.held(config, uid, None), 0),
+        lambda config, uid, _form: corrections.accept(config, uid, corrections.held(config, uid, None, compared=0), 0),
         lambda shown: bool(shown["conflicts"]),
     ),
     "reject": StudyAction(
@@ -208,7 +204,7 @@ ACTIONS: dict[str, StudyAction] = {
         "Cancel",
         _cancel,
         lambda config, study_uid, _form: jobs.cancel(config, study_uid, None),
-        lambda shown: shown["state"] in (*LIVE, "failed"),
+        lambda shown: shown["state"] in jobs.CANCELLED,
         takes_away=True,
     ),
     "drop": StudyAction(

@@ -76,8 +76,11 @@ def application(site: ConsoleSite) -> ASGIApp:
     routes += [Route(f"/static/{path.name}", _file(path), methods=["GET"]) for path in _static()]
 
     def refused(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        return _error(site, _visit(site, request, {}), status)
+        if not isinstance(error, HTTPException):
+            return _error(site, _visit(site, request, {}), 500)
+        answer = _error(site, _visit(site, request, {}), error.status_code)
+        answer.headers.update(error.headers or {})
+        return answer
 
     return _Hardened(Starlette(routes=routes, exception_handlers={HTTPException: refused}), site.config.console)
 
@@ -221,7 +224,7 @@ def _address(table: ConsoleTable, request: Request) -> str:
     """Return who calls; of what a proxy says its own word only, which is the last."""
     address = "" if request.client is None else request.client.host
     if table.behind_proxy:
-        told = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+        told = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()
         with suppress(ValueError):
             address = str(ipaddress.ip_address(told))
     return address

@@ -30,7 +30,7 @@ def log_in(site: ConsoleSite, visit: Visit) -> Response:
         if refused.retry_after:
             answer.headers["Retry-After"] = f"{refused.retry_after:.0f}"
         return answer
-    if visit.token and visit.user is not None:
+    if visit.user is not None:
         site.accounts.log_out(visit.token, visit.name, visit.address)
     answer = RedirectResponse("/", 303)
     _set(site, answer, SESSION, token)

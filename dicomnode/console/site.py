@@ -54,6 +54,11 @@ class Visit:
         return self.user is not None and self.user.role in READERS
 
     @property
+    def may_act(self) -> bool:
+        """Whether studies may be changed."""
+        return self.user is not None and self.user.role in OPERATORS
+
+    @property
     def name(self) -> str:
         """Who it is."""
         return "" if self.user is None else self.user.name
@@ -95,7 +100,6 @@ class ConsoleSite:
 
     def page(self, visit: Visit, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page; `values` are escaped wherever the template shows them."""
-        may_act = visit.user is not None and visit.user.role in OPERATORS
         text = (
             _templates()
             .get_template(template)
@@ -105,7 +109,6 @@ class ConsoleSite:
                 user=visit.user,
                 csrf="" if visit.user is None else visit.user.csrf,
                 identifies=visit.identifies,
-                may_act=may_act,
                 **values,
             )
         )

@@ -3,6 +3,7 @@
 What is looked for stands in the body of a request only: in no URL, history or log.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -43,12 +44,14 @@ def _show(site: ConsoleSite, visit: Visit, given: dict[str, str]) -> Response:
     if wanted is not None:
         rows, after = site.reading().page(wanted, identify=True)
     values: dict[str, Any] = {"terms": terms, "problem": problem, "states": STATES, "next_page": _next(site, after)}
+    status = 400 if problem else 200
     if not visit.identifies:
-        return site.page(visit, "studies_pseudonymous.html", rows=[_pseudonymous(site, row) for row in rows], **values)
+        rows = [_pseudonymous(site, row) for row in rows]
+        return site.page(visit, "studies_pseudonymous.html", status, rows=rows, **values)
     looked_for = ", ".join(name for name, term in terms.items() if term) or "all"
     site.note(visit, "console list of studies", {"looked for": looked_for})
     rows = [{**row, "key": site.keys.key(row["study_uid"])} for row in rows]
-    return site.page(visit, "studies.html", 400 if problem else 200, rows=rows, **values)
+    return site.page(visit, "studies.html", status, rows=rows, **values)
 
 
 def _wanted(site: ConsoleSite, terms: dict[str, str], given: dict[str, str]) -> Wanted:
@@ -62,7 +65,7 @@ def _wanted(site: ConsoleSite, terms: dict[str, str], given: dict[str, str]) -> 
         at = float(given.get("after_at", ""))
     except ValueError:
         return wanted
-    return Wanted(**{**vars(wanted), "after": (at, study_uid)})
+    return replace(wanted, after=(at, study_uid))
 
 
 def _next(site: ConsoleSite, after: tuple[float, str] | None) -> dict[str, str]:

@@ -11,7 +11,6 @@ from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.errors import UsageError
 from dicomnode.operations import jobs
 from dicomnode.report.numbers import share, whole
-from dicomnode.store.results_folder import FINDINGS, results_folder
 
 _WRITTEN: Final = {
     "volume_ml": whole, "mean_hu": whole, "p15_hu": whole,
@@ -28,7 +27,7 @@ def study(site: ConsoleSite, visit: Visit) -> Response:
     except UsageError:
         raise NotThereError from None
     site.note_access(visit, study_uid, shown)
-    found = _findings(site, study_uid, shown["generation"])
+    found = jobs.kept_findings(site.config, study_uid, shown["generation"])
     key = visit.params["study"]
     if not visit.identifies:
         return site.page(visit, "study_pseudonymous.html", study=_pseudonymous(site, shown, found), key=key)
@@ -39,16 +38,8 @@ def study(site: ConsoleSite, visit: Visit) -> Response:
         found=found,
         numbers=numbers(found),
         key=key,
-        actions=available(shown) if visit.user is not None else [],
+        actions=available(shown) if visit.may_act else [],
     )
-
-
-def _findings(site: ConsoleSite, study_uid: str, generation: int) -> Findings | None:
-    path = results_folder(site.config.storage.results, study_uid, generation) / FINDINGS
-    try:
-        return Findings.from_json(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def numbers(found: Findings | None) -> list[dict[str, Any]]:

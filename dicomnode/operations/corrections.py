@@ -50,8 +50,12 @@ class HeldVersion:
     path: Path | None
 
 
-def held(config: Config, study_uid: str, sop_instance_uid: str | None) -> list[HeldVersion]:
+def held(
+    config: Config, study_uid: str, sop_instance_uid: str | None, *, compared: int | None = None
+) -> list[HeldVersion]:
     """Return the versions about which nobody has decided, of each object the one that came last.
+
+    Only the first `compared` have their differences: both files are read for these.
 
     Raises:
         UsageError: there is none, or the study is not known.
@@ -62,10 +66,12 @@ def held(config: Config, study_uid: str, sop_instance_uid: str | None) -> list[H
         for conflict in _conflicts(catalog, study_uid, sop_instance_uid):
             latest[conflict.sop_instance_uid] = conflict  # the oldest first
         found = []
-        for conflict in latest.values():
+        for number, conflict in enumerate(latest.values()):
             standing = catalog.held_instance(conflict.sop_instance_uid)
             path = area.quarantined(conflict.sha256)
-            differ = () if path is None or standing is None else differences(Path(standing.path), path)
+            differ: tuple[Difference, ...] = ()
+            if path is not None and standing is not None and (compared is None or number < compared):
+                differ = differences(Path(standing.path), path)
             found.append(HeldVersion(conflict, standing, differ, path))
         return found
 

@@ -1,11 +1,11 @@
 """The jobs of the node as `dicomnode jobs` shows and changes them. No patient data: a study is named by its UID."""
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,6 +15,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.context import order
 from dicomnode.errors import SpoolError, UsageError
+from dicomnode.files import OutsideRootError
 from dicomnode.operations import looking
 from dicomnode.operations.audited import note_command
 from dicomnode.operations.looking import Pages, text
@@ -25,10 +26,12 @@ from dicomnode.store.records import ARRIVED, REJECTION, Delivery, Job, JobState,
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.workflows.queue import Queue
 
+log = logging.getLogger(__name__)
+
 #: Those that `retry` takes; a held one is decided on again, by the rules of today.
 ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored", "held")
 #: Those that `cancel` takes although none of their work is queued; a failed one is then given up.
-_CANCELLED = (*LIVE, "failed")
+CANCELLED = (*LIVE, "failed")
 
 
 def overview(
@@ -74,7 +77,7 @@ def _of_generation(
         "state": "receiving" if job is None else job.state,
         "order": order.outcome(folder),
         "results": str(folder) if findings.exists() else "",
-        "series": _series(findings),
+        "series": _series(kept_findings(config, study_uid, generation)),
         "routing": _routing(catalog.routing(study_uid, generation)),
         "awaited": [{"study_uid": uid, "state": state} for uid, state in catalog.awaited_states(study_uid)],
         "timeline": [
@@ -124,10 +127,23 @@ def _routing(noted: Routing | None) -> dict[str, Any]:
     return {**json.loads(noted.decision), "decided_at": text(noted.decided_at), "released_at": released}
 
 
-def _series(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
+def kept_findings(config: Config, study_uid: str, generation: int) -> Findings | None:
+    """Return what was found; None where nothing was, or it is not kept any more, or (logged) cannot be read."""
+    try:
+        path = results_folder(config.storage.results, study_uid, generation) / FINDINGS
+        return Findings.from_json(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, OutsideRootError, ValueError, RecursionError) as error:
+        log.error(
+            "study %s generation %d: its findings cannot be read (%s)", study_uid, generation, type(error).__name__
+        )
+        return None
+
+
+def _series(findings: Findings | None) -> list[dict[str, Any]]:
+    if findings is None:
         return []
-    findings = Findings.from_json(path.read_text("utf-8"))
     rows: list[dict[str, Any]] = []
     if findings.series is not None:
         s = findings.series
@@ -246,9 +262,8 @@ def made_state(config: Config, catalog: Catalog, job: Job) -> JobState | None:
     planned = {d.object for d in catalog.deliveries(job.study_uid, job.generation) if d.kind == "results"} - {REJECTION}
     if planned:
         return "refused" if planned == {"refusal"} else "analysed"
-    findings = results_folder(config.storage.results, job.study_uid, job.generation) / FINDINGS
-    refused = findings.exists() and Findings.from_json(findings.read_text("utf-8")).status == "refused"
-    return "refused" if refused else None
+    found = kept_findings(config, job.study_uid, job.generation)
+    return "refused" if found is not None and found.status == "refused" else None
 
 
 def release(config: Config, study_uid: str) -> str:
@@ -259,12 +274,7 @@ def release(config: Config, study_uid: str) -> str:
     """
     with closing(open_catalog(config)) as catalog:
         job = find(catalog, study_uid, None)
-        if job.state != "held":
-            raise UsageError(f"the job is {job.state}: only a held job can be released")
-        if not _study(catalog, study_uid).instances:
-            raise UsageError("the study has no images here (removed, or dropped): send it again")
-        if catalog.patient_ids(study_uid) > 1:
-            raise _not_by_a_rule(job)  # with or without a queue
+        refuse_release(catalog, job)  # with or without a queue
         with closing(Queue(config)) as queue, queue_failures():
             queue.look()
             note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid, catalog=catalog)
@@ -272,6 +282,16 @@ def release(config: Config, study_uid: str) -> str:
                 raise _not_by_a_rule(job)
             catalog.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
             return f"released as {queue.release(study_uid, job.generation)}"
+
+
+def refuse_release(catalog: Catalog, job: Job) -> None:
+    """Raise UsageError, with the reason, where no rule holds a job."""
+    if job.state != "held":
+        raise UsageError(f"the job is {job.state}: only a held job can be released")
+    if not _study(catalog, job.study_uid).instances:
+        raise UsageError("the study has no images here (removed, or dropped): send it again")
+    if catalog.patient_ids(job.study_uid) > 1:
+        raise _not_by_a_rule(job)
 
 
 def _not_by_a_rule(job: Job) -> UsageError:
@@ -324,10 +344,10 @@ def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
         with queue_failures():
             live = queue.cancel(job.study_uid, job.generation)
     except SpoolError:
-        if job.state not in _CANCELLED:
+        if job.state not in CANCELLED:
             raise
         live = 0  # there is no queue before the first worker has started
-    if not live and job.state not in _CANCELLED:
+    if not live and job.state not in CANCELLED:
         raise UsageError(f"the job is {job.state}: it has nothing queued or running")
     catalog.set_state(job.study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
     return f"cancelled; {live} queued or running workflows stopped, received images kept"

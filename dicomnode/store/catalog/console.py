@@ -79,14 +79,12 @@ class ConsoleRows(Database):
         """
         began, seen = ended_before
         newest = select(console_sessions.c.token).order_by(console_sessions.c.began_at.desc())
-        mine = newest.where(console_sessions.c.name == name).limit(_MOST_OF_ONE - 1)
+        mine = newest.where(console_sessions.c.name == name)
         with self._write() as connection:
             ended = (console_sessions.c.began_at < began) | (console_sessions.c.seen_at < seen)
             connection.execute(console_sessions.delete().where(ended))
-            for kept, among in ((mine, console_sessions.c.name == name), (newest.limit(_MOST - 1), None)):
-                tokens = list(connection.execute(kept).scalars())
-                others = console_sessions.delete().where(console_sessions.c.token.not_in(tokens))
-                connection.execute(others if among is None else others.where(among))
+            for older in (mine.offset(_MOST_OF_ONE - 1), newest.offset(_MOST - 1)):
+                connection.execute(console_sessions.delete().where(console_sessions.c.token.in_(older)))
             row = {"token": token, "name": name, "began_at": now, "seen_at": now}
             connection.execute(console_sessions.insert().values(row))
 

@@ -75,6 +75,16 @@ def test_release(site: ConsoleSite, catalog: Catalog, logged_in: Callable[[str],
     assert state(catalog) == "queued"
 
 
+def test_what_cannot_be_released_is_not_promised(
+    site: ConsoleSite, catalog: Catalog, logged_in: Callable[[str], Browser]
+) -> None:
+    catalog.set_state(STUDY, 1, "held", "held by 'a rule'", now=130.0)
+    with catalog._engine.begin() as connection:
+        connection.execute(text("UPDATE studies SET instances = 0"))
+    answer = logged_in("operator").get(f"/study/{site.keys.key(STUDY)}/release")
+    assert answer.status_code == 400 and "no images here" in answer.text
+
+
 def test_drop_says_why(site: ConsoleSite, catalog: Catalog, logged_in: Callable[[str], Browser]) -> None:
     stored = Spool(site.config.storage.spool).store(STUDY, f"{STUDY}.7", f"{STUDY}.1", b"meta", b"image")
     with catalog._engine.begin() as connection:

@@ -16,6 +16,7 @@ from dicomnode.errors import SpoolError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.patient_key import PatientKey
 from dicomnode.store.records import Instance
+from dicomnode.store.results_folder import FINDINGS, results_folder
 from tests.helpers import report_cases as cases
 from tests.helpers.rich_findings import write_findings
 from tests.unit.console.conftest import DESCRIPTION, OTHER, PATIENT, REASON, STUDY, Browser
@@ -109,6 +110,17 @@ def test_the_page_of_a_study_tells_numbers_risk_trend_and_series(
     assert "cut-off-base" in page and "the thinnest" in page
     assert f"/study/{site.keys.key(STUDY)}/" not in page  # a reader is offered no action
     assert "<title>Study · dicomnode</title>" in page
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "[" * 5000])
+def test_damaged_findings_are_no_end_of_the_page(
+    content: str, site: ConsoleSite, logged_in: Callable[[str], Browser]
+) -> None:
+    found(site)
+    (results_folder(site.config.storage.results, STUDY, 1) / FINDINGS).write_text(content)
+    for role in ("reader", "researcher"):
+        answer = logged_in(role).get(f"/study/{site.keys.key(STUDY)}")
+        assert answer.status_code == 200 and "4321" not in answer.text
 
 
 def test_nobody_survives_or_dies_for_certain() -> None:
@@ -224,7 +236,8 @@ def test_requests_are_bounded(logged_in: Callable[[str], Browser]) -> None:
     for body in (b"csrf=%ff", b"\xff=1", b"csrf=%C0%AF"):
         assert browser.client.post("/studies", content=body, headers=form).status_code == 400
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
-        assert browser.client.request(method, "/studies").status_code == 405
+        answer = browser.client.request(method, "/studies")
+        assert answer.status_code == 405 and answer.headers["allow"]
 
 
 def test_without_the_database_the_pages_say_so(
