@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from dicomnode import logs
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
 from dicomnode.operations.audited import note_command, who
@@ -133,10 +134,13 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
 def _further(
     study_uid: str, usable: Sequence[HeldVersion], news: Sequence[Instance], until: float
 ) -> Acceptance | None:
-    """Return what else belongs to this correction; None where nobody can tell (several patients, unreadable files)."""
+    """Return what else belongs to this correction; None where nobody can tell (several patients, unreadable files).
+
+    What moves to another study is decided on object by object.
+    """
     patients = {new.patient_hash for new in news}
     attributes = {d.attribute for one in usable for d in one.differences}
-    if len(patients) != 1 or UNREADABLE in attributes:
+    if len(patients) != 1 or attributes & {UNREADABLE, "StudyInstanceUID"}:
         return None
     return Acceptance(study_uid, who(), until, patients.pop(), frozenset(attributes))
 
@@ -199,7 +203,7 @@ def _set_aside(area: Replaced, found: Iterable[Conflict], now: float) -> None:
 
 def _conflicts(catalog: Catalog, study_uid: str, sop_instance_uid: str | None) -> list[Conflict]:
     if catalog.study(study_uid) is None:
-        raise UsageError(f"{study_uid}: no such study; see `dicomnode jobs list`")
+        raise UsageError(f"{logs.uid(study_uid)}: no such study; see `dicomnode jobs list`")
     found = [c for c in catalog.conflicts(study_uid) if sop_instance_uid in (None, c.sop_instance_uid)]
     if not found:
         raise UsageError("no object of this study waits in quarantine with other content")

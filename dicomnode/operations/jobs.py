@@ -209,7 +209,11 @@ def prepare_retry(config: Config, catalog: Catalog, job: Job) -> Callable[[Queue
         pending_again(catalog, d)
     made = made_state(config, catalog, job)
     if job.state == "failed" and lost and made is not None:
-        catalog.set_state(study_uid, job.generation, made, "deliveries retried manually", now=time.time())
+        why = "deliveries retried manually"
+        if made == "refused":  # that is still why nothing was analysed
+            known = catalog.transitions(study_uid)
+            why = next((t.reason for t in known if t.generation == job.generation and t.state == made), "") or why
+        catalog.set_state(study_uid, job.generation, made, why, now=time.time())
         return lambda queue: _delivered_again(queue, job, lost)
     if _is_out(catalog, job):
         return _next_version(catalog, job)
@@ -261,7 +265,7 @@ def made_state(config: Config, catalog: Catalog, job: Job) -> JobState | None:
         return "routed"
     planned = {d.object for d in catalog.deliveries(job.study_uid, job.generation) if d.kind == "results"} - {REJECTION}
     if planned:
-        return "refused" if planned == {"refusal"} else "analysed"
+        return "refused" if all(name == "refusal" or name.startswith("refusal-") for name in planned) else "analysed"
     found = kept_findings(config, job.study_uid, job.generation)
     return "refused" if found is not None and found.status == "refused" else None
 
@@ -374,7 +378,7 @@ def find(catalog: Catalog, study_uid: str, generation: int | None) -> Job:
         generation = 0 if study is None else study.generation
     job = catalog.job(study_uid, generation)
     if job is None:
-        raise UsageError(f"{study_uid}: no such job; see `dicomnode jobs list`")
+        raise UsageError(f"{logs.uid(study_uid)}: no such job; see `dicomnode jobs list`")
     return job
 
 

@@ -5,7 +5,6 @@ first. The titles are those of PS3.16 CID 7010.
 """
 
 import logging
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,8 +48,8 @@ def read_note(path: Path, study_uid: str) -> RejectionNote | None:
         return None
 
 
-def apply_notes(spool: Spool, catalog: Catalog, study_uid: str) -> int:
-    """Take out of a study what its rejection notes name. Returns how many objects.
+def apply_notes(spool: Spool, catalog: Catalog, study_uid: str, now: float) -> int:
+    """Take out of a study what its rejection notes name, at the time `now`. Returns how many objects.
 
     A version that came after a note had taken an earlier one out is another: it stays. Where the images were removed
     for want of room, but results made from them are out, it is noted all the same: these are to be rejected.
@@ -67,15 +66,15 @@ def apply_notes(spool: Spool, catalog: Catalog, study_uid: str) -> int:
             continue
         who = f"rejection note {logs.uid(note.sop_instance_uid)}"
         if len(notes) == len(there):
-            catalog.reject_absent(study_uid, read.objects, who, read.code, now=time.time())
+            catalog.reject_absent(study_uid, read.objects, who, read.code, now=now)
             continue
         before = [c for c in catalog.corrections(study_uid) if c.who == who]
         uids = [uid for uid in read.objects if uid in there and uid != note.sop_instance_uid]
         wanted = [uid for uid in uids if not _is_another(there[uid], before)]
         if not wanted:
             continue
-        gone = catalog.take_out(study_uid, wanted, "noted", who, read.code, now=time.time())
-        put_away(spool, catalog, gone, time.time())
+        gone = catalog.take_out(study_uid, wanted, "noted", who, read.code, now=now)
+        put_away(spool, catalog, gone, now)
         count += len(gone)
         if gone:  # else another node on this database was quicker
             text = "study %s: %d objects taken out by a %s, title %s"

@@ -205,7 +205,7 @@ class Housekeeping:
         bulk = self._catalog.bulk(study.study_uid)
         if bulk is not None and bulk.is_coming(now):
             return []
-        apply_notes(Spool(self._spool_root), self._catalog, study.study_uid)
+        apply_notes(Spool(self._spool_root), self._catalog, study.study_uid, now)
         held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None
         if held is None and bulk is not None and not bulk.is_of(self._catalog.named_patients(study.study_uid)):
             held = "other-patient"

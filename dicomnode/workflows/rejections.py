@@ -61,7 +61,8 @@ def _plan(work: Work, study_uid: str, generation: int, destination: DestinationT
     if not outdated:
         return False
     since = versions.job_of(work.catalog, study_uid, max(d.generation for d in outdated)).created_at
-    decided = [c for c in work.catalog.corrections(study_uid) if c.at >= since and c.action != "rejected"]
+    # What was decided just as the old one settled had led to it.
+    decided = [c for c in work.catalog.corrections(study_uid) if c.at > since and c.action != "rejected"]
     replaced = any(
         d.destination == destination.name and not d.object.startswith("refusal") and d.object != REJECTION for d in rows
     )

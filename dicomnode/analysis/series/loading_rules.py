@@ -86,7 +86,7 @@ def no_rescale(known: KnownSeries) -> Reason | None:
 def not_hu(known: KnownSeries) -> Reason | None:
     """Refuse rescaled values in another unit than HU."""
     # PS3.3 C.11.1.1.2: US means unspecified, which older CT writes for HU.
-    other = next((t for d in known.datasets if (t := string(d, "RescaleType")) not in ("", "HU", "US")), None)
+    other = next((t for d in known.datasets if (t := string(d, "RescaleType").upper()) not in ("", "HU", "US")), None)
     return Reason("not-hu", f"Rescale Type is {other}: the values are not Hounsfield units.") if other else None
 
 

@@ -221,7 +221,8 @@ def _effective(message: ReportMessage) -> Resource:
 
 
 def _concept(code: Code, words: str) -> Resource:
-    coding = {"code": code.value, "display": code.meaning}
+    # A code has no spaces but single ones within (R4, 2.24.0.1); those of a hospital do.
+    coding = {"code": " ".join(code.value.split()), "display": code.meaning}
     system = _SYSTEMS.get(code.scheme_designator)
     # A local scheme of the hospital has no URI that we could know: its designator keeps two schemes apart.
     coding["system"] = system or f"urn:dicomnode:scheme:{code.scheme_designator or 'none'}"

@@ -19,6 +19,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Final
 
 from pydicom.sr.coding import Code
@@ -148,7 +149,7 @@ def _results(message: ReportMessage) -> Iterator[list[str]]:
             "NM",
             _measure(reading),
             escaped(reading.site),
-            escaped(reading.value),
+            escaped(f"{Decimal(reading.value):f}"),  # NM has no exponent (section 2A.3.47)
             _coded(reading.unit),
             "" if method is None else _coded(method),
         )

@@ -105,6 +105,21 @@ def test_what_has_ended_cannot_be_cancelled(office: Office, state: JobState) -> 
     assert office.state() == state
 
 
+def test_a_refusal_whose_reports_are_sent_again_stays_one(office: Office) -> None:
+    run_dbos_database_migrations(system_database_url=office.config.queue_url)
+    image(office.catalog, 1)
+    office.catalog.settle("1.2", 110.0, held=None)
+    office.catalog.set_state("1.2", 1, "refused", "too-few-slices", now=120.0)
+    for number, name in enumerate(("refusal", "refusal-summary", "refusal-pdf")):
+        uid = f"1.9.{number}"
+        office.catalog.plan_delivery("1.2", 1, "pacs", name, "1.2", uid, "/x", now=130.0)
+        office.catalog.mark_delivery("1.2", 1, "pacs", name, "failed", status=None, text="", attempts=9, now=140.0)
+    office.catalog.set_state("1.2", 1, "failed", "3 deliveries given up", now=150.0)
+    office.run("retry", "1.2")
+    (row,) = jobs.overview(office.config, None, 10)
+    assert (row["state"], row["reason"]) == ("refused", "too-few-slices")
+
+
 def test_a_study_of_two_patients_is_not_analysed_by_way_of_a_cancellation(office: Office) -> None:
     image(office.catalog, 1)
     image(office.catalog, 2, patient="b" * 32)

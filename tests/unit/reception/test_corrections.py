@@ -196,7 +196,8 @@ def test_a_caller_that_may_replace_does_so_within_the_study_only(site: Site, fil
     moved = corrected(files[1:2], tmp_path / "moved", StudyInstanceUID="1.2.3.4")
     with pytest.raises(PeerRejectedError, match="0xC001"):
         site.send(moved, "TRUSTED")
-    corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 0)  # a person may move it
+    said = corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 60)  # a person may move it
+    assert "is taken as it comes" not in said  # which the receiver would not do
     assert len(site.catalog.instances(UID)) == 2
     assert len(site.catalog.instances("1.2.3.4")) == 1
 
@@ -206,13 +207,13 @@ def test_a_rejection_note_takes_out_what_it_names_and_no_other_version(
 ) -> None:
     note = rejection_note(files[:2], tmp_path / "note.dcm", "113039", "Data Retention Policy Expired")
     site.send([note])
-    assert apply_notes(site.spool, site.catalog, UID) == 2
-    assert apply_notes(site.spool, site.catalog, UID) == 0
+    assert apply_notes(site.spool, site.catalog, UID, time.time()) == 2
+    assert apply_notes(site.spool, site.catalog, UID, time.time()) == 0
     assert {(c.action, c.code) for c in site.catalog.corrections(UID)} == {("noted", "113039")}
     site.send(files[:1])
-    assert apply_notes(site.spool, site.catalog, UID) == 1  # the same comes again: it stays out
+    assert apply_notes(site.spool, site.catalog, UID, time.time()) == 1  # the same comes again: it stays out
     site.send(corrected(files[:1], tmp_path / "again", PatientID="RIGHT"))
-    assert apply_notes(site.spool, site.catalog, UID) == 0
+    assert apply_notes(site.spool, site.catalog, UID, time.time()) == 0
     assert site.patients() == ["RIGHT", "TEST-a", "TEST-a"]  # with the note itself
 
 
@@ -221,10 +222,10 @@ def test_a_note_that_comes_before_what_it_rejects(site: Site, tmp_path: Path, da
     uid = study_uid("b")
     later = make_study(data / "chest_tiny_cip" / "ct-64Dicom", tmp_path / "later", "b", every=30)
     site.send([rejection_note(later[:2], tmp_path / "note.dcm", "113001", "Rejected for Quality Reasons")])
-    assert apply_notes(site.spool, site.catalog, uid) == 0
+    assert apply_notes(site.spool, site.catalog, uid, time.time()) == 0
     site.catalog.settle(uid, time.time(), None)
     site.send(later)
-    assert apply_notes(site.spool, site.catalog, uid) == 2
+    assert apply_notes(site.spool, site.catalog, uid, time.time()) == 2
     assert len(site.catalog.instances(uid)) == len(later) - 2 + 1
     assert {c.action for c in site.catalog.corrections(uid)} == {"noted"}
 

@@ -231,12 +231,27 @@ def test_results_are_taken_back_when_the_rejected_images_have_been_removed_here(
             path.unlink()
     bench.receive([rejection_note(files, tmp_path / "note.dcm", "113037", "Rejected for Patient Safety Reasons")])
     for _ in range(2):
-        assert apply_notes(bench.spool, bench.catalog, UID) == 0
+        assert apply_notes(bench.spool, bench.catalog, UID, time.time()) == 0
     second = bench.result()
     note = second["rejection"][1]
     assert (note.PatientID, rejected_by([note])) == ("TEST-a", {"113037": uids(first)})
     bench.receive(files)  # they come again, from a sender that knows of no rejection
-    assert apply_notes(bench.spool, bench.catalog, UID) == len(files)
+    assert apply_notes(bench.spool, bench.catalog, UID, time.time()) == len(files)
+
+
+def test_a_note_says_why_results_of_before_it_go_and_of_no_later_ones(
+    bench: Bench, files: list[Path], tmp_path: Path
+) -> None:
+    bench.receive(files)
+    first = bench.result()
+    bench.receive([rejection_note(files[:1], tmp_path / "note.dcm", "113037", "Rejected for Patient Safety Reasons")])
+    now = time.time()
+    assert apply_notes(bench.spool, bench.catalog, UID, now) == 1
+    bench.catalog.settle(UID, now, None)  # as the clock does
+    second = bench.result()
+    assert rejected_by([second["rejection"][1]]) == {"113037": uids(first)}
+    bench.receive(corrected(files[1:], tmp_path / "corrected", AccessionNumber="OTHER"), replacing=True)
+    assert rejected_by([bench.result()["rejection"][1]]) == {"113001": uids(second)}
 
 
 class Refusing:

@@ -140,6 +140,7 @@ ACCEPTED: list[Change] = [
     put("StudyDescription", "CT CHEST ABDOMEN"),
     put("RescaleType", "HU"),
     put("RescaleType", "US"),
+    put("RescaleType", "hu"),
     put("NumberOfFrames", 1),
     move(9, z=0.1),
     move(9, z=1.0),

@@ -54,6 +54,15 @@ def test_every_number_of_the_reports_is_an_observation_of_the_report(tmp_path: P
     assert base64.b64decode(report["presentedForm"][0]["data"]) == PDF
 
 
+def test_a_code_of_the_hospital_with_spaces_in_it_is_a_code(tmp_path: Path) -> None:
+    def spaced(header: Dataset) -> None:
+        header.ProcedureCodeSequence[0].CodeValue = "CT  THX  1"
+
+    bundle = made(write_result(tmp_path / "g1", change=spaced))
+    [report] = of(bundle, "DiagnosticReport")
+    assert report["code"]["coding"][0]["code"] == "CT THX 1"
+
+
 def test_it_names_patient_order_and_study_by_their_identifiers_alone(tmp_path: Path) -> None:
     bundle = made(write_result(tmp_path / "g1"))
     assert {e["resource"]["resourceType"] for e in bundle["entry"]} == {"Device", "Observation", "DiagnosticReport"}

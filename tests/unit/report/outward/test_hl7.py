@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import hl7
@@ -10,6 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from dicomnode.analysis.findings import Findings
 from dicomnode.errors import PeerRejectedError
 from dicomnode.outbound.destinations.reports import message_of
 from dicomnode.report.outward.hl7 import Addressing, encode, escaped
@@ -49,6 +51,17 @@ def test_every_number_of_the_reports_is_an_obx(tmp_path: Path) -> None:
     [document] = obx(message, "ED")
     assert base64.b64decode(str(document[5][0][4])) == PDF
     assert [str(s[1]) for s in message.segments("OBX")] == [str(n) for n in range(1, len(message.segments("OBX")) + 1)]
+
+
+def test_a_trace_is_a_number_as_hl7_writes_them(tmp_path: Path) -> None:
+    """NM has no exponent (section 2A.3.47)."""
+
+    def trace(found: Findings) -> Findings:
+        return replace(found, quantities={k: replace(q, laa950_percent=3e-05) for k, q in found.quantities.items()})
+
+    values = [str(row[5]) for row in obx(parsed(write_result(tmp_path / "g1", findings=trace)), "NM")]
+    assert "0.00003" in values
+    assert all(re.fullmatch(r"[+-]?\d+(\.\d+)?", value) for value in values)
 
 
 def test_whose_it_is_and_which_order_it_answers(tmp_path: Path) -> None:
