@@ -28,7 +28,14 @@ def run(config: Config, stop: threading.Event) -> None:
         site = ConsoleSite(config)
         try:
             log.info("console on %s://%s:%d", "http" if tls is None else "https", table.host, table.port)
-            web.serve(application(site), listener, stop, most_connections=_MOST_CONNECTIONS, tls=tls)
+            web.serve(
+                application(site),
+                listener,
+                stop,
+                most_connections=_MOST_CONNECTIONS,
+                tls=tls,
+                tick=site.accounts.tell_refused,
+            )
         finally:
             site.close()
 
