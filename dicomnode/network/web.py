@@ -3,6 +3,7 @@
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,11 +34,13 @@ class WebAddress:
 
 
 class _Impatient(H11Protocol):
-    """Ends a connection from which no whole request comes."""
+    """Ends a connection from which no whole request comes, and gives its place to another where places are few."""
 
     def connection_made(self, transport: Any) -> None:
         """Begin to look whether whole requests come."""
         super().connection_made(transport)
+        self._waits_since = self.loop.time()
+        self._make_room()
         self._seen = self.cycle
         self._next_look = self.loop.call_later(_REQUEST_S, self._look)
 
@@ -45,6 +48,31 @@ class _Impatient(H11Protocol):
         """Look no more."""
         self._next_look.cancel()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Note since when it is the caller's turn again."""
+        self._waits_since = self.loop.time()
+        super().on_response_complete()
+
+    def _make_room(self) -> None:
+        """Close those that have waited longest, each of the address with the most, as `network.lobby` does.
+
+        uvicorn bounds what is answered, and looks only when a request comes: a silent caller would keep the places.
+        """
+        others = [one for one in self.connections if isinstance(one, _Impatient) and one is not self]
+        waiting = sorted((one for one in others if one._waits()), key=lambda one: one._waits_since)
+        for _ in range(min(len(waiting), len(others) - (self.limit_concurrency or 0) + 2)):
+            crowd, _most = Counter(one.client and one.client[0] for one in waiting).most_common(1)[0]
+            longest = next(one for one in waiting if (one.client and one.client[0]) == crowd)
+            waiting.remove(longest)
+            # At once: a caller who does not read would keep a place until he has taken what was written.
+            longest.transport.abort()
+            self.connections.discard(longest)
+
+    def _waits(self) -> bool:
+        """Say whether nothing happens here before the caller has sent, or taken, something."""
+        answers = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        return not answers or self.flow.write_paused
 
     def _look(self) -> None:
         waits = self.cycle is None or self.cycle.response_complete
@@ -80,7 +108,8 @@ def serve(
         application: what answers, ASGI 3.
         listener: the socket, which stays the caller's.
         stop: ends it.
-        most_connections: beyond so many at once, one is answered 503.
+        most_connections: beyond so many at once, the one that has waited longest for its caller goes; where none
+            waits, the new one is answered 503.
         tls: for HTTPS; None for HTTP.
         tick: called a few times a second meanwhile.
     """
@@ -95,7 +124,8 @@ def serve(
         lifespan="off",
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=most_connections,
+        # It answers while there are fewer than this, the asking one among them.
+        limit_concurrency=most_connections + 1,
         timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=_LONGEST_HEAD,
