@@ -1,16 +1,19 @@
 """Web pages by a process of their own, for people and programs that look at the node: HTTP or HTTPS, with bounds."""
 
+import os
 import socket
 import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from dicomnode.errors import ConfigurationError
 
@@ -83,6 +86,31 @@ class _Impatient(H11Protocol):
         self._next_look = self.loop.call_later(_REQUEST_S, self._look)
 
 
+class _Door(socket.socket):
+    """Listens for TLS. Of the callers who are still shaking hands, the one that has been let in first goes.
+
+    asyncio tells a protocol of its connection only after the handshake, for which it waits a minute.
+    """
+
+    def __init__(self, listener: socket.socket, most: int, state: ServerState) -> None:
+        super().__init__(fileno=os.dup(listener.fileno()))
+        self._most, self._state = most, state
+        self._shaking: dict[tuple[str, int], socket.socket] = {}
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Let one in; where `most` are shaking hands, close one of the address with the most."""
+        connection, address = super().accept()
+        made = {one.client for one in self._state.connections if isinstance(one, H11Protocol)}
+        self._shaking = {who: one for who, one in self._shaking.items() if one.fileno() >= 0 and who not in made}
+        if len(self._shaking) >= self._most:
+            crowd, _many = Counter(host for host, _port in self._shaking).most_common(1)[0]
+            first = next(who for who in self._shaking if who[0] == crowd)
+            with suppress(OSError):  # it has just gone by itself
+                self._shaking.pop(first).shutdown(socket.SHUT_RDWR)
+        self._shaking[address[:2]] = connection
+        return connection, address
+
+
 def listen(at: WebAddress) -> socket.socket:
     """Return a listening socket. Raises ConfigurationError: the address cannot be bound."""
     family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
@@ -106,7 +134,7 @@ def serve(
 
     Args:
         application: what answers, ASGI 3.
-        listener: the socket, which stays the caller's.
+        listener: the socket; closed at the end.
         stop: ends it.
         most_connections: beyond so many at once, the one that has waited longest for its caller goes; where none
             waits, the new one is answered 503.
@@ -131,6 +159,8 @@ def serve(
         h11_max_incomplete_event_size=_LONGEST_HEAD,
     )
     server = uvicorn.Server(settings)
+    if tls is not None:
+        listener = _Door(listener, most_connections, server.server_state)
     # Its own handlers of signals are for a main thread: `stop` is ours.
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
     thread.start()
@@ -138,3 +168,4 @@ def serve(
         tick()
     server.should_exit = True
     thread.join(5)
+    listener.close()  # uvicorn has done so, unless it hangs

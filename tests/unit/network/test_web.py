@@ -1,10 +1,12 @@
 """The server of web pages: what a caller could make grow, or keep, has an end."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,6 +17,8 @@ from starlette.routing import Route
 
 from dicomnode.errors import ConfigurationError
 from dicomnode.network import web
+from dicomnode.network.tls import page_context
+from tests.helpers.certificates import Authority
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import until
 from tests.helpers.web import serving
@@ -102,13 +106,33 @@ def test_who_keeps_places_loses_them_to_others(
     with ExitStack() as opened:
         honest = opened.enter_context(_connected(client, "127.0.0.2"))
         kept = []
-        for _ in range(60):
+        for _ in range(30):
             kept.append(opened.enter_context(_connected(client)))
             kept[-1].sendall(sent)
             until("others are answered", lambda: _answers(client), 10)
         until("no more than 20 stay", lambda: sum(map(_is_open, kept)) <= 18, 30)
         honest.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert honest.recv(12) == b"HTTP/1.1 200"
+
+
+def test_who_does_not_shake_hands_keeps_no_place(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    trusted = ssl.create_default_context(cafile=str(authority.certificate))
+    port = free_port()
+
+    def run(stop: threading.Event) -> None:
+        with web.listen(web.WebAddress("pages", "127.0.0.1", port, "port = 0")) as listener:
+            pages = Starlette(routes=[Route("/", _page)])
+            context = page_context(authority.files("pages"), "pages")
+            web.serve(pages, listener, stop, most_connections=20, tls=context)
+
+    with serving(run, f"https://127.0.0.1:{port}", "/", trusted) as client, ExitStack() as opened:
+        honest = opened.enter_context(_connected(client, "127.0.0.2"))
+        silent = [opened.enter_context(_connected(client)) for _ in range(60)]
+        until("no more than 20 stay", lambda: sum(map(_is_open, silent)) < 20, 30)
+        with trusted.wrap_socket(honest, server_hostname="127.0.0.1") as connection:
+            assert connection.version() == "TLSv1.3"
+        assert _answers(client)
 
 
 def test_it_does_not_say_what_it_is_and_ticks(client: httpx.Client, ticks: list[float]) -> None:
