@@ -58,7 +58,7 @@ def test_https_is_that_of_dicom(node: Config, catalog: Catalog, tmp_path: Path) 
     trusted = ssl.create_default_context(cafile=str(authority.certificate))
     old = ssl.create_default_context(cafile=str(authority.certificate))
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    old.set_ciphers("ECDHE-ECDSA-AES256-SHA")
+    old.set_ciphers("ECDHE-ECDSA-AES256-SHA384")
 
     def shown(context: ssl.SSLContext = trusted) -> bytes:
         with (
