@@ -384,11 +384,12 @@ def _quieten_libraries() -> None:
         "matplotlib",
         "PIL",
         "httpx",
-        "uvicorn",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     # A tick that is late is skipped: the next one finds the same state.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    # It warns of each request that is none, and of each that it has no place for: any caller could fill the log.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     # An unreachable peer is reported once, with its name, by the code that called it.
     logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
     # What it cannot decode it quotes, and a name sent as a UID is a patient's: `network` says what it was.

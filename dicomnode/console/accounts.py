@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dicomnode.audit import messages, trail
+from dicomnode.audit.journal import Refusals
 from dicomnode.config import ConsoleTable
 from dicomnode.console.attempts import LoginAttempts
 from dicomnode.console.roles import ROLES, Role
@@ -44,6 +45,9 @@ class Accounts:
         self._table, self._catalog, self._attempts = table, catalog, attempts
         #: Marks the login form of one browser; a restart makes those that stand open void.
         self._secret = secrets.token_bytes(_TOKEN_BYTES)
+        #: Whoever may not even try needs no password, so their number is not bounded by `attempts`. Those of the last
+        #: minute that were only counted end with a process that is killed.
+        self._refused = Refusals(lambda _count: None)
 
     def log_in(self, name: str, password: str, address: str) -> str:
         """Begin a session; returns its token.
@@ -54,7 +58,8 @@ class Accounts:
         """
         name = name[:LONGEST_NAME]
         if wait := self._attempts.begin(name, address):
-            self._tell(name, address, "too many attempts")
+            if self._refused.is_told():
+                self._tell(name, address, "too many attempts")
             raise RefusedLogin(f"Too many attempts. Try again in {wait / 60:.0f} minutes.", 429, wait)
         user = self._catalog.console_user(name)
         try:
@@ -69,6 +74,10 @@ class Accounts:
         self._catalog.begin_console_session(_hash(token), name, now, self._ended_before(now))
         trail.note(messages.authentication, now, name, address, login=True)
         return token
+
+    def tell_refused(self, *, at_once: bool = False) -> None:
+        """Note how many logins were refused beyond those that are noted one by one: of each minute, or `at_once`."""
+        self._refused.tell_others(lambda n: self._tell("various", "", f"{n} more logins refused"), at_once=at_once)
 
     def _tell(self, name: str, address: str, why: str) -> None:
         trail.note(messages.authentication, time.time(), name, address, login=True, outcome=messages.MINOR, why=why)

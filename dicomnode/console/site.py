@@ -136,7 +136,8 @@ class ConsoleSite:
         trail.note(messages.alert, time.time(), messages.RESTRICTED, what, told, user=user, outcome=outcome)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Tell what waits to be told, and close every connection."""
+        self.accounts.tell_refused(at_once=True)
         trail.begin(None)
         with self._lock:
             if self._pages is not None:

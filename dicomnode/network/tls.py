@@ -87,19 +87,59 @@ class ReloadingContext:
         with self._lock:
             seen = [_state(path) for path in self._files.paths]
             if self._context is None:
-                self._context = _context(self._files, self._expected, server=self._server)
+                self._context = self._make()
             elif seen != self._seen:
                 self._renew()
             self._seen = seen
             return self._context
 
+    def _make(self) -> TlsContext:
+        return _context(self._files, self._expected, server=self._server)
+
     def _renew(self) -> None:
         try:
-            self._context = _context(self._files, self._expected, server=self._server)
+            self._context = self._make()
         except ConfigurationError as error:
             log.warning("the former certificate stays in use: %s", error)
         else:
             log.info("TLS: loaded %s again", self._files.certificate)
+
+
+class _PageContext(ReloadingContext):
+    """The context of a server whose callers show no certificate."""
+
+    def __init__(self, files: TlsFiles, table: str) -> None:
+        super().__init__(files, server=True)
+        self._table = table
+
+    def _make(self) -> TlsContext:
+        context = _profile(ssl.PROTOCOL_TLS_SERVER)
+        context.num_tickets = 0
+        _load_pair(context, self._files, self._table)
+        return context
+
+
+def page_context(files: TlsFiles, table: str) -> ssl.SSLContext:
+    """Return the context of a server of web pages: the same profile, and no certificate of its callers.
+
+    Each handshake is done with the certificate that the files hold by then.
+
+    Args:
+        files: its certificate and key; `ca_file` is not used.
+        table: of the configuration, which names these files.
+
+    Raises:
+        ConfigurationError: certificate or key cannot be used.
+    """
+    reloading = _PageContext(files, table)
+    first = reloading.current()
+
+    def take_newest(connection: ssl.SSLObject, _name: str | None, _first: ssl.SSLContext) -> None:
+        connection.context = reloading.current()
+
+    # Not loaded anew into a context in use: OpenSSL forbids that while another thread shakes hands with it.
+    first.sni_callback = take_newest
+    return first
 
 
 _clients: dict[Security, ReloadingContext] = {}
@@ -124,11 +164,16 @@ def _state(path: Path) -> tuple[int, ...] | str:
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
-def _context(files: TlsFiles, expected: tuple[CertificateIdentity, ...], *, server: bool) -> TlsContext:
-    context = TlsContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+def _profile(side: int) -> TlsContext:
+    context = TlsContext(side)
     context.minimum_version = LOWEST
     context.set_ciphers(_CIPHERS)
     context.options |= _OPTIONS
+    return context
+
+
+def _context(files: TlsFiles, expected: tuple[CertificateIdentity, ...], *, server: bool) -> TlsContext:
+    context = _profile(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     if server:
         context.num_tickets = 0
     else:
@@ -143,6 +188,14 @@ def _context(files: TlsFiles, expected: tuple[CertificateIdentity, ...], *, serv
 
 
 def _load(context: TlsContext, files: TlsFiles) -> None:
+    _load_pair(context, files, "tls")
+    _load_authorities(context, files.ca_file)
+    if files.crl_file is not None:
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        _load_authorities(context, files.crl_file)
+
+
+def _load_pair(context: TlsContext, files: TlsFiles, table: str) -> None:
     def no_password() -> NoReturn:
         raise ConfigurationError(f"{files.key}: the key has a password: store it without (`openssl pkey -in … -out …`)")
 
@@ -152,7 +205,7 @@ def _load(context: TlsContext, files: TlsFiles) -> None:
                 pass
         except OSError as error:
             raise ConfigurationError(
-                f"{path}: cannot be read ({error.strerror}): correct the path in [tls], or the file's owner"
+                f"{path}: cannot be read ({error.strerror}): correct the path in [{table}], or the file's owner"
             ) from None
     try:
         context.load_cert_chain(files.certificate, files.key, password=no_password)
@@ -161,10 +214,6 @@ def _load(context: TlsContext, files: TlsFiles) -> None:
         if _reason(error) in ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"):
             why = "the key or its signature is too weak (RSA of 2048 bits and SHA-256 at least)"
         raise ConfigurationError(f"{files.certificate} and {files.key}: {why}; see `dicomnode tls show`") from None
-    _load_authorities(context, files.ca_file)
-    if files.crl_file is not None:
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-        _load_authorities(context, files.crl_file)
 
 
 def _load_authorities(context: TlsContext, path: Path) -> None:

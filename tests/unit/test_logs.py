@@ -55,6 +55,14 @@ def test_a_peer_that_is_away_is_told_by_us_alone(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == ""
 
 
+def test_who_sends_no_requests_writes_no_log(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "console")
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    logging.getLogger("uvicorn.error").error("it ended")
+    told = capsys.readouterr().err
+    assert "Invalid HTTP" not in told and "it ended" in told
+
+
 def test_warnings_of_libraries_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "worker-0")
     with warnings.catch_warnings():

@@ -51,10 +51,45 @@ def test_an_address_that_is_taken_is_told(node: Config, catalog: Catalog) -> Non
             server.run(node.model_copy(update={"console": console}), threading.Event())
 
 
-def test_a_key_that_is_none_is_told(node: Config, catalog: Catalog, tmp_path: Path) -> None:
-    (tmp_path / "no.pem").write_text("nothing")
-    console = node.console.model_copy(
-        update={"port": free_port(), "certificate": tmp_path / "no.pem", "key": tmp_path / "no.pem"}
-    )
-    with pytest.raises(ConfigurationError, match="cannot be used"):
+def test_https_is_that_of_dicom(node: Config, catalog: Catalog, tmp_path: Path) -> None:
+    """Old ciphers are refused, and a new certificate counts from the next connection on."""
+    authority = Authority(tmp_path / "ca")
+    files = authority.files("console")
+    trusted = ssl.create_default_context(cafile=str(authority.certificate))
+    old = ssl.create_default_context(cafile=str(authority.certificate))
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    old.set_ciphers("ECDHE-ECDSA-AES256-SHA384")
+
+    def shown(context: ssl.SSLContext = trusted) -> bytes:
+        with (
+            socket.create_connection(("127.0.0.1", client.base_url.port or 0), 30) as near,
+            context.wrap_socket(near, server_hostname="localhost") as connection,
+        ):
+            certificate = connection.getpeercert(binary_form=True)
+        assert certificate is not None
+        return certificate
+
+    with served(node, trusted, certificate=files.certificate, key=files.key) as client:
+        with pytest.raises(ssl.SSLError):
+            shown(old)
+        first = shown()
+        new = authority.files("new")
+        files.certificate.write_bytes(new.certificate.read_bytes())
+        assert shown() == first  # the key is not its own yet
+        files.key.write_bytes(new.key.read_bytes())
+        assert shown() == ssl.PEM_cert_to_DER_cert(new.certificate.read_text()) != first
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [("nothing", "no PEM pair"), (None, r"cannot be read \(No such file.*correct the path in \[console\]")],
+)
+def test_a_key_that_is_none_is_told(
+    written: str | None, told: str, node: Config, catalog: Catalog, tmp_path: Path
+) -> None:
+    path = tmp_path / "no.pem"
+    if written is not None:
+        path.write_text(written)
+    console = node.console.model_copy(update={"port": free_port(), "certificate": path, "key": path})
+    with pytest.raises(ConfigurationError, match=told):
         server.run(node.model_copy(update={"console": console}), threading.Event())

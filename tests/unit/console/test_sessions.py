@@ -1,6 +1,7 @@
 """Logging in: sessions, their ends, tokens of forms, and how often somebody may try."""
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from sqlalchemy import text
 
 from dicomnode import config
 from dicomnode.console import attempts
+from dicomnode.console.accounts import RefusedLogin
 from dicomnode.console.application import application
 from dicomnode.console.attempts import LoginAttempts
 from dicomnode.console.site import ConsoleSite
 from dicomnode.operations import passwords
+from dicomnode.store.catalog.catalog import Catalog
 from tests.unit.console.conftest import PASSWORD, STUDY, Browser, client
 
 
@@ -136,6 +139,31 @@ def test_after_ten_wrong_passwords_a_name_waits_whoever_asks(site: ConsoleSite, 
     assert 0 < int(answer.headers["retry-after"]) <= attempts.WINDOW_S
     assert browser.log_in("operator").status_code == 303
     assert any("too many attempts" in one for one in audited(site))
+
+
+def test_refused_logins_do_not_fill_the_audit_trail(
+    site: ConsoleSite, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [time.monotonic()]
+    monkeypatch.setattr(site.accounts._refused, "_clock", lambda: now[0])
+
+    def refused(count: int) -> None:
+        for _ in range(count):
+            with pytest.raises(RefusedLogin, match="Too many attempts"):
+                site.accounts.log_in("nobody", "x", "10.9.9.9")
+
+    for _ in range(attempts.MOST_BY_NAME):
+        site.accounts._attempts.begin("nobody", "10.9.9.9")
+    refused(200)
+    site.accounts.tell_refused()  # its minute has not ended
+    assert len(audited(site)) == 20
+    now[0] += 61
+    site.accounts.tell_refused()
+    assert len(audited(site)) == 21 and "180 more logins refused" in audited(site)[-1]
+    refused(30)
+    site.close()
+    told = [one.xml for one in catalog.audit_waiting(1000)]
+    assert len(told) == 42 and "10 more logins refused" in told[-1]
 
 
 def test_attempts_are_counted_by_name_and_by_address_for_a_while() -> None:
