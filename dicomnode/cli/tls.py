@@ -74,7 +74,6 @@ def tls_show(
 
     Example: dicomnode tls show tls/node.crt
     """
-    from dicomnode import logs
     from dicomnode.network.certificates import read
 
     found = [
@@ -95,5 +94,5 @@ def tls_show(
     for one in found:
         for key, value in one.items():
             for line in value if isinstance(value, list) else [value]:
-                typer.echo(f"{key:12}{logs.escaped(str(line))}")
+                typer.echo(f"{key:12}{line}")
         typer.echo("")

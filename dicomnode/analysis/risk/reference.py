@@ -149,7 +149,7 @@ class ReferenceDistribution(_ReferenceRecord):
 
     @cached_property
     def stated(self) -> NDArray[np.intp]:
-        """Which of the numbers are stated (`is_stated`)."""
+        """Places of the numbers that are stated (`is_stated`), (stated,)."""
         return np.flatnonzero([is_stated(one.name) for one in self.numbers])
 
     def score(self, inputs: ScanInputs) -> float:
@@ -176,7 +176,7 @@ class ReferenceDistribution(_ReferenceRecord):
         )
 
     def deviations(self, inputs: ScanInputs) -> NDArray[np.float64]:
-        """Return them in the order of `numbers`. What is not known counts as the median: it tells nothing."""
+        """Return the deviations, (numbers,), in spreads. What is not known counts as the median: it tells nothing."""
         return np.array(
             [one.deviation(inputs.numbers[one.name]) if _known(inputs, one.name) else 0.0 for one in self.numbers]
         )

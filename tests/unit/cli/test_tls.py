@@ -58,8 +58,3 @@ def test_nothing_is_overwritten(
 def test_no_certificate_is_a_message(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         run("show", tmp_path / "none.crt")
-
-
-def test_a_certificate_s_names_write_nothing_else_on_the_terminal(tmp_path: Path) -> None:
-    run("ca", tmp_path, "--name", "ca \x1b[2J")
-    assert "\x1b" not in run("show", tmp_path / "ca.crt")
