@@ -103,6 +103,8 @@ def explain(
 
 
 def _show(found: "Explanation") -> None:
+    from dicomnode import logs
+
     if found.rows:
         table(
             ["series", "modality", "slices", "spacing, mm", "kernel", "coverage, mm", "decision"],
@@ -122,4 +124,4 @@ def _show(found: "Explanation") -> None:
     else:
         typer.echo("no readable DICOM image found")
     for flag in found.flags:
-        typer.echo(flag)
+        typer.echo(logs.escaped(flag))

@@ -30,11 +30,12 @@ def run(
     dry_run: bool,
 ) -> None:
     """Retry or cancel what the options choose, and print the count. Raises UsageError."""
+    from dicomnode import logs
     from dicomnode.operations import bulk
 
     outcome = bulk.run(load(config_file), command, bulk.JobFilter(state, destination, since, profile), dry_run=dry_run)
     for line in bulk.lines(outcome, done, dry_run=dry_run):
-        typer.echo(line)
+        typer.echo(logs.escaped(line))
 
 
 def alone(*options: str, dry_run: bool) -> None:
@@ -63,6 +64,7 @@ def jobs_reanalyse(
 
     Example: dicomnode jobs reanalyse --where bundle --per-hour 20 --dry-run
     """
+    from dicomnode import logs
     from dicomnode.operations import bulk
 
     config = load(config_file)
@@ -71,4 +73,4 @@ def jobs_reanalyse(
         return
     outcome = bulk.reanalyse(config, where or [], per_hour, dry_run=dry_run)
     for line in bulk.lines(outcome, "analysed again", dry_run=dry_run):
-        typer.echo(line)
+        typer.echo(logs.escaped(line))

@@ -186,6 +186,8 @@ def _shown() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str], 
     from rich import progress
     from rich.console import Console
 
+    from dicomnode import logs
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     columns = (
         progress.TextColumn("{task.description}", markup=False),
@@ -203,6 +205,7 @@ def _shown() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str], 
             bar.update(task, description=what, completed=done, total=total or None)
 
         def told(text: str) -> None:
+            text = logs.escaped(text)
             bar.update(task, wait=text)
             if text and not is_terminal:
                 typer.echo(text, err=True)

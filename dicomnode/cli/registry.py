@@ -154,6 +154,7 @@ def registry_monitor(
 
     Example: dicomnode registry monitor --month 2026-11 --out monitoring/
     """
+    from dicomnode import logs
     from dicomnode.registry.monitoring_files import as_json as text_of
     from dicomnode.registry.monitoring_files import monitor
 
@@ -168,7 +169,8 @@ def registry_monitor(
     outside = "" if found.month_outside is None else f", {found.month_outside} outside the model's population"
     typer.echo(f"{found.month}: {found.month_scans} scans{outside}{f' ({found.note})' if found.note else ''}")
     for row in found.raised:
-        typer.echo(f"changed: {row.name}, {row.scanner or 'all scanners'}, since {row.since}")
+        scanner = logs.escaped(row.scanner) or "all scanners"
+        typer.echo(f"changed: {row.title}, {scanner}, since {row.since}")
     for one in found.outcomes:
         ratio = "too few" if one.ratio is None else f"{one.ratio:.2f} ({one.low:.2f} to {one.high:.2f})"
         discrimination = "" if one.auc is None else f", AUC {one.auc:.3f}"

@@ -32,6 +32,7 @@ def routes_test(
 
     Example: dicomnode routes test ~/scans/case-7 --calling CT1 --called ILD
     """
+    from dicomnode import logs
     from dicomnode.routing import trial
 
     if not source.exists():
@@ -46,7 +47,7 @@ def routes_test(
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     for uid, decision in decisions.items():
-        typer.echo(f"study {uid}")
+        typer.echo(f"study {logs.escaped(uid)}")
         show(decision, values=True)
 
 

@@ -34,6 +34,8 @@ _WEEKS_A_YEAR: Final = 52.18
 _SHARES: Final = (0.5, 0.95)
 #: The share of outside scans that is no news, and the stakes on more.
 _OUTSIDE, _OUTSIDE_STAKES = 0.05, (2.0, 5.0, 10.0)
+#: So many scans of a week are ranked at once: each among those before it takes a matrix.
+_AT_ONCE: Final = 1000
 #: So long after the last alarm an input counts as changed: what came after it is what it is compared with from then on.
 RAISED_WEEKS: Final = 8
 
@@ -156,7 +158,8 @@ class _Ranks:
         return self._stakes.worth
 
     def add(self, week: Sequence[ScanValue]) -> None:
-        self._stakes.multiply(_bets(self._ranked(week)))
+        parts = [self._ranked(week[first : first + _AT_ONCE]) for first in range(0, len(week), _AT_ONCE)]
+        self._stakes.multiply(_bets(np.concatenate(parts)))
 
     def _ranked(self, week: Sequence[ScanValue]) -> Floats:
         values = np.array([float(one.value) for one in week])

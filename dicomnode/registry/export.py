@@ -70,7 +70,7 @@ def export(
     _remove_others(out / volumes.FOLDER, {Path(s.volume).name for s in placed if s.volume})
     # Sorted by patient and date: the last that is put in stays.
     latest = {s.patient: s.date for s in scans}
-    outcomes = [_known_alive(o, latest[o.patient]) for o in rows.registry_outcomes() if o.patient in latest]
+    outcomes = [known_alive(o, latest[o.patient]) for o in rows.registry_outcomes() if o.patient in latest]
     write_features(out / "features.parquet", {s.scan: s.features for s in placed})
     write_csv(out / "scans.csv", SCAN_COLUMNS, map(asdict, placed))
     (out / "outcomes.csv").unlink(missing_ok=True)
@@ -111,7 +111,7 @@ def _counted(scans: Sequence[RegistryScan], progress: Callable[[int, int], None]
             progress(done, len(scans))
 
 
-def _known_alive(outcome: RegistryOutcome, latest_scan: str) -> RegistryOutcome:
+def known_alive(outcome: RegistryOutcome, latest_scan: str) -> RegistryOutcome:
     """Take a scan or a transplant for a contact: a survivor's scan after the import must not contradict it."""
     if outcome.death_date:
         return outcome

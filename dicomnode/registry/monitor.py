@@ -186,7 +186,8 @@ def look(
 def month_of(month: str) -> tuple[float, float]:
     """Return begin and end of a month in UTC seconds. Raises ValueError: it is none."""
     first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
-    return first.timestamp(), (first + timedelta(days=32)).replace(day=1).timestamp()
+    after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+    return first.timestamp(), after.timestamp()
 
 
 def inputs_of(scan: RegistryScan) -> ScanInputs:

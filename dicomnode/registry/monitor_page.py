@@ -71,7 +71,7 @@ def page(found: ModelMonitor, known: ReferenceDistribution | None) -> str:
             ("input", "scanner", "scans", "evidence", "limit", "alarms"),
             (
                 (
-                    words_of(row.name),
+                    row.title,
                     row.scanner or "all",
                     str(row.scans),
                     _number(row.evidence),
@@ -123,8 +123,7 @@ def _alarms(raised: Sequence[DriftRow]) -> str:
     if not raised:
         return "<p>Nothing.</p>"
     lines = (
-        f'<li class="bad">{html.escape(words_of(r.name))}, {html.escape(r.scanner or "all scanners")}: '
-        f"since {r.since}</li>"
+        f'<li class="bad">{html.escape(r.title)}, {html.escape(r.scanner or "all scanners")}: since {r.since}</li>'
         for r in raised
     )
     return f"<ul>{''.join(lines)}</ul>"

@@ -12,7 +12,7 @@ from pathlib import Path
 from dicomnode.analysis.risk import reference
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
-from dicomnode.files import make_folder, sha256_of, write_whole
+from dicomnode.files import sha256_of, write_whole
 from dicomnode.registry.latest_look import FOLDER, LATEST
 from dicomnode.registry.monitor import ModelMonitor, ServedBundle, look, month_of
 from dicomnode.registry.monitor_page import page
@@ -60,19 +60,17 @@ def monitor(config: Config, rows: RegistryRows, now: float, month: str = "", out
         raise UsageError(f"--month {month!r}: write a year and a month, such as {present}") from None
     if begins > now:
         raise UsageError(f"--month {month} has not begun: the present one is {present}")
-    month = datetime.fromtimestamp(begins, UTC).strftime("%Y-%m")
+    month = datetime.fromtimestamp(begins, UTC).date().isoformat()[:7]
     bundle = served(config)
     found = look(bundle, rows.registry_scans(), rows.registry_risks(), rows.registry_outcomes(), month, now)
     own = config.registry.folder / FOLDER
     folder = own if out is None else out
-    make_folder(folder)
     files = MonitorFiles(found, folder / f"{month}.html", folder / f"{month}.json")
     text = as_json(found)
-    write_whole(files.page, page(found, bundle.reference).encode())
-    write_whole(files.json, text.encode())
+    write_whole(files.page, page(found, bundle.reference))
+    write_whole(files.json, text)
     if month == present:
-        make_folder(own)
-        write_whole(own / LATEST, text.encode())
+        write_whole(own / LATEST, text)
     return files
 
 

@@ -1,6 +1,8 @@
 """What became of the patients beside what was predicted: observed over expected deaths, and the AUC, by horizon.
 
-One scan a patient, the first that the served bundle read. Who is lost to follow-up counts as long as seen: deaths by
+One scan a patient, the first that the served bundle read. Outcomes are read as by export and training: a survivor's
+later scan is a contact, a lung transplant ends the follow-up (training's default), and scans on its day or later do not
+count. Who is lost to follow-up counts as long as seen: deaths by
 Kaplan and Meier, the AUC with inverse probability of censoring weights (Uno 2007, JASA 102:527; cumulative cases,
 dynamic controls).
 """
@@ -14,10 +16,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.analysis.measures.change import DAYS_A_YEAR
+from dicomnode.registry.export import known_alive
 from dicomnode.store.catalog.registry import RegistryOutcome, RegistryRisk, RegistryScan
 
 Floats = NDArray[np.float64]
-_DAYS_A_YEAR: Final = 365.25
 _Z: Final = 1.96
 #: Fewer deaths or survivors tell nothing, and might tell whose.
 _FEWEST: Final = 5
@@ -59,19 +62,23 @@ def compare(
         risks: what the bundle said.
         outcomes: as far as known.
     """
-    ends = {one.patient: one for one in outcomes}
+    latest: dict[str, str] = {}
+    for scan in scans:
+        latest[scan.patient] = max(scan.date, latest.get(scan.patient, ""))
+    ends = {one.patient: known_alive(one, latest[one.patient]) for one in outcomes if one.patient in latest}
     said = {one.scan: one.risk for one in risks}
     first: dict[str, tuple[float, float, bool, Mapping[int, float]]] = {}
     for scan in sorted(scans, key=lambda one: (one.recorded_at, one.scan)):
         outcome = ends.get(scan.patient)
         if outcome is None or scan.scan not in said or scan.patient in first:
             continue
-        end = outcome.death_date or outcome.last_contact_date
-        if not end:
+        transplant = outcome.transplant_date
+        end = transplant or outcome.death_date or outcome.last_contact_date
+        if scan.date > end or scan.date == transplant:
             continue
-        years = (date.fromisoformat(end) - date.fromisoformat(scan.date)).days / _DAYS_A_YEAR
-        if years >= 0:
-            first[scan.patient] = (scan.recorded_at, years, bool(outcome.death_date), said[scan.scan])
+        years = (date.fromisoformat(end) - date.fromisoformat(scan.date)).days / DAYS_A_YEAR
+        died = bool(outcome.death_date) and not transplant
+        first[scan.patient] = (scan.recorded_at, years, died, said[scan.scan])
     horizons = sorted({years for *_, risk in first.values() for years in risk})
     return [_at(years, [one[1:] for one in first.values() if years in one[3]]) for years in horizons]
 
@@ -127,15 +134,15 @@ def auc(time: Floats, died: NDArray[np.bool_], risk: Floats, at: float) -> float
     """
     cases, controls = died & (time <= at), time > at
     # The probability of being followed just before each death: who dies at a time is still followed at it.
-    followed = np.array([_followed(time, died, moment) for moment in time[cases]])
+    followed = _followed(time, died, time[cases])
     weight = 1 / followed
     above = (risk[cases][:, None] > risk[controls][None]) + 0.5 * (risk[cases][:, None] == risk[controls][None])
     return float((weight @ above).sum() / (weight.sum() * controls.sum()))
 
 
-def _followed(time: Floats, died: NDArray[np.bool_], at: float) -> float:
-    share = 1.0
-    for moment in np.unique(time[~died & (time < at)]):
-        under = int((time > moment).sum() + (~died & (time == moment)).sum())
-        share *= 1 - int((~died & (time == moment)).sum()) / under
-    return share
+def _followed(time: Floats, died: NDArray[np.bool_], at: Floats) -> Floats:
+    """Return Kaplan and Meier's estimate of the share still followed just before each time."""
+    moments, ended = np.unique(time[~died], return_counts=True)
+    under = len(time) - np.searchsorted(np.sort(time), moments, "right") + ended
+    curve = np.concatenate([[1.0], np.cumprod(1 - ended / under)])
+    return np.asarray(curve[np.searchsorted(moments, at, "left")], np.float64)

@@ -9,14 +9,13 @@ from pydicom import Dataset
 from dicomnode.analysis.findings import ChosenSeries, Findings
 from dicomnode.analysis.measures.change import studied_at
 from dicomnode.analysis.risk.predict import age_years
+from dicomnode.analysis.risk.scan_inputs import read_mm
 from dicomnode.analysis.risk.tabular import names_of
 from dicomnode.analysis.series.headers import string
 from dicomnode.registry_format.pseudonyms import Pseudonyms
 
 #: Dates before are typing errors: no CT is older, and nobody who has one was last seen before.
 FIRST_DAY = date(1900, 1, 1)
-#: Slice thickness and step that are read, mm: some scanners write a thickness of 0.
-MM_RANGE = (0.01, 100.0)
 OUTCOME_COLUMNS = ("patient", "death_date", "last_contact_date", "transplant_date")
 
 
@@ -88,7 +87,7 @@ def scan_row(
         model=series.manufacturer_model,
         kernel=series.kernel,
         kernel_family=series.kernel_family,
-        slice_thickness_mm=_thickness_mm(series),
+        slice_thickness_mm=read_mm(series.slice_thickness_mm),
         spacing_z_mm=series.spacing_mm[0],
         segmenter=f"{lungs.segmenter} {lungs.segmenter_version}",
         software_version=findings.software_version,
@@ -111,12 +110,6 @@ def study_day(series: ChosenSeries, today: date) -> date | None:
     if studied is None or not FIRST_DAY <= studied.date() <= today + timedelta(days=1):
         return None
     return studied.date()
-
-
-def _thickness_mm(series: ChosenSeries) -> float | None:
-    low, high = MM_RANGE
-    stated = series.slice_thickness_mm
-    return stated if stated is not None and low <= stated <= high else None
 
 
 def _sex(header: Dataset) -> str:

@@ -11,7 +11,7 @@ named.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ from sklearn.covariance import LedoitWolf
 
 from dicomnode.analysis.risk import reference
 from dicomnode.analysis.risk.reference import LEVELS, ReferenceDistribution, ReferenceNumber, ReferenceWord
-from dicomnode.analysis.risk.scan_inputs import NUMBERS, WORDS, Scale, ScanInputs, is_stated, on_scale, scan_inputs
+from dicomnode.analysis.risk.scan_inputs import NUMBERS, WORDS, Scale, ScanInputs, on_scale, scan_inputs
 
 #: Fewer patients than this are told of by nothing in the file.
 FEWEST: Final = 5
@@ -94,20 +94,23 @@ def fit(
     half = len(ordered) // 2
     fitted, judged = ordered[:half], ordered[half:]
     parts = [_number(name, *NUMBERS.get(name, ("plain", 0.0)), fitted, ordered) for name in numbers]
-    words = [_word(name, [one.words.get(name, "") for one in ordered]) for name in WORDS]
+    counts = {name: Counter(word for one in ordered if (word := one.words.get(name))) for name in WORDS}
+    words = [_word(name, counts[name]) for name in WORDS]
     rough = ReferenceDistribution(
         patients=len(ordered),
         numbers=tuple(parts),
         words=tuple(words),
-        precision=_precision(parts, fitted),
+        precision=tuple(map(tuple, np.eye(len(parts)).tolist())),
         distance_unit=1.0,
         extreme_unit=1.0,
         limit=1.0,
         levels=(0.0,),
         scores=(0.0,),
     )
-    whole = rough.model_copy(update=_units(rough, fitted))
-    scores = np.sort([_without(whole, ordered, one).score(one) for one in judged])
+    away = np.array([rough.deviations(one) for one in fitted])
+    precision = _precision(away)
+    whole = rough.model_copy(update={"precision": precision, **_units(away, precision, rough.stated)})
+    scores = np.sort([_without(whole, counts, one).score(one) for one in judged])
     known = [level for level in _LEVELS if level * len(judged) <= len(judged) - FEWEST]
     return ReferenceDistribution.model_validate(
         whole.model_dump()
@@ -171,56 +174,58 @@ def _number(
     floor = max(least, 0.02 * abs(float(middle)) if not least else 0.0, 1e-6)
     values = _values(name, every)
     share = FEWEST / len(values)
+    quantiles = [_rounded(q) for q in np.quantile(values, [min(max(p, share), 1 - share) for p in LEVELS])]
     return ReferenceNumber(
         name=name,
         scale=scale,
         middle=_rounded(middle),
         below=_rounded(max((middle - low) / _NORMAL_90, floor)),
         above=_rounded(max((high - middle) / _NORMAL_90, floor)),
-        quantiles=tuple(_rounded(q) for q in np.quantile(values, [min(max(p, share), 1 - share) for p in LEVELS])),
+        quantiles=tuple(quantiles),
+        at_most=tuple(_at_most(values, q) for q in quantiles),
     )
+
+
+def _at_most(values: NDArray[np.float64], limit: float) -> float:
+    """Return the share of values at or below a limit; of fewer than `FEWEST` on either side it says `FEWEST`."""
+    below = int((values <= limit).sum())
+    told = below if below in (0, len(values)) else min(max(below, FEWEST), len(values) - FEWEST)
+    return round(told / len(values), _DIGITS)
 
 
 #: Of a standard normal distribution, the 90th percentile.
 _NORMAL_90 = 1.2816
 
 
-def _word(name: str, values: Iterable[str]) -> ReferenceWord:
-    counts = Counter(value for value in values if value)
+def _word(name: str, counts: Counter[str]) -> ReferenceWord:
     total = max(counts.total(), 1)
     shares = {value: round(count / total, 3) for value, count in sorted(counts.items()) if count >= FEWEST}
     return ReferenceWord(name=name, shares=shares, rest=round(max(0.0, 1 - sum(shares.values())), 3))
 
 
-def _without(whole: ReferenceDistribution, every: Sequence[ScanInputs], one: ScanInputs) -> ReferenceDistribution:
+def _without(
+    whole: ReferenceDistribution, counts: Mapping[str, Counter[str]], one: ScanInputs
+) -> ReferenceDistribution:
     """Return the reference as it would be without a patient's words: nobody vouches for the own scanner.
 
     The words are counted over all patients, since of half of them fewer could be named.
     """
-    others = [other for other in every if other is not one]
-    words = tuple(_word(word.name, [other.words.get(word.name, "") for other in others]) for word in whole.words)
+    words = tuple(_word(name, of - Counter([one.words.get(name, "")])) for name, of in counts.items())
     return whole.model_copy(update={"words": words})
 
 
-def _deviations(parts: Sequence[ReferenceNumber], of: Sequence[ScanInputs]) -> NDArray[np.float64]:
-    return np.array(
-        [[p.deviation(one.numbers[p.name]) if p.name in one.numbers else 0.0 for p in parts] for one in of], np.float64
-    )
-
-
-def _precision(parts: Sequence[ReferenceNumber], of: Sequence[ScanInputs]) -> tuple[tuple[float, ...], ...]:
+def _precision(away: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
     # One patient far out shall not make room for others: deviations are cut where a normal distribution has next to
     # none.
-    away = np.clip(_deviations(parts, of), -3.0, 3.0)
-    shrunk = LedoitWolf(assume_centered=True).fit(away).precision_
+    shrunk = LedoitWolf(assume_centered=True).fit(np.clip(away, -3.0, 3.0)).precision_
     symmetric = (shrunk + shrunk.T) / 2
     return tuple(tuple(round(float(v), 6) for v in row) for row in symmetric)
 
 
-def _units(rough: ReferenceDistribution, of: Sequence[ScanInputs]) -> dict[str, float]:
-    away = _deviations(rough.numbers, of)
-    stated = np.flatnonzero([is_stated(one.name) for one in rough.numbers])
-    distances = np.sqrt(np.einsum("ij,jk,ik->i", away, np.array(rough.precision), away))
+def _units(
+    away: NDArray[np.float64], precision: tuple[tuple[float, ...], ...], stated: NDArray[np.intp]
+) -> dict[str, float]:
+    distances = np.sqrt(np.einsum("ij,jk,ik->i", away, np.array(precision), away))
     return {
         "distance_unit": _up(float(np.quantile(distances, 0.95))),
         "extreme_unit": _up(float(np.quantile(np.abs(away[:, stated]).max(axis=1, initial=0.0), 0.95))) or 1.0,

@@ -11,8 +11,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.analysis.risk.scan_inputs import MM_RANGE
 from dicomnode.errors import UsageError
-from dicomnode.registry_format.rows import FIRST_DAY, MM_RANGE
+from dicomnode.registry_format.rows import FIRST_DAY
 from training.data import csv_tables
 from training.data.covariate_types import LUNG_FUNCTION
 from training.data.import_columns import MEASURED, Columns

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from dicomnode.analysis.risk.scan_inputs import MM_RANGE
 from dicomnode.errors import UsageError
 from dicomnode.registry_format.description import (
     NAME,
@@ -16,7 +17,7 @@ from dicomnode.registry_format.description import (
     read_description,
 )
 from dicomnode.registry_format.provenance import Provenance
-from dicomnode.registry_format.rows import MM_RANGE, SCAN_COLUMNS
+from dicomnode.registry_format.rows import SCAN_COLUMNS
 from training.data import csv_tables
 
 FEATURE_PREFIXES = ("quantities.", "radiomics.")

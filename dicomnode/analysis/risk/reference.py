@@ -65,6 +65,7 @@ class ReferenceNumber(_ReferenceRecord):
         middle: median on that scale.
         below, above: robust standard deviation on either side of it, on that scale.
         quantiles: at `LEVELS`, of the number itself; equal ones stand for each other.
+        at_most: share of patients at or below each quantile as rounded: ties and few patients move it off its level.
     """
 
     name: str
@@ -73,6 +74,14 @@ class ReferenceNumber(_ReferenceRecord):
     below: Annotated[float, Field(gt=0)]
     above: Annotated[float, Field(gt=0)]
     quantiles: Annotated[tuple[float, ...], Field(min_length=len(LEVELS), max_length=len(LEVELS))]
+    at_most: Annotated[tuple[_Share, ...], Field(min_length=len(LEVELS), max_length=len(LEVELS))]
+
+    @model_validator(mode="after")
+    def _rise(self) -> Self:
+        for name, values in (("quantiles", self.quantiles), ("at_most", self.at_most)):
+            if list(values) != sorted(values):
+                raise ValueError(f"{name} must rise")
+        return self
 
     def deviation(self, value: float) -> float:
         """Return how many spreads a value lies above (or, negative, below) the middle."""
@@ -139,15 +148,16 @@ class ReferenceDistribution(_ReferenceRecord):
         return np.array(self.precision)
 
     @cached_property
-    def _stated(self) -> NDArray[np.intp]:
+    def stated(self) -> NDArray[np.intp]:
+        """Places of the numbers that are stated (`is_stated`), (stated,)."""
         return np.flatnonzero([is_stated(one.name) for one in self.numbers])
 
     def score(self, inputs: ScanInputs) -> float:
         """Return how far outside a scan lies, without a unit: about 1 is what 5 % of the training patients exceed."""
-        away = self._deviations(inputs)
+        away = self.deviations(inputs)
         distance = math.sqrt(max(0.0, float(away @ self._precision @ away)))
         rarity = math.sqrt(sum(one**2 for _, one in self._rarities(inputs)))
-        extreme = float(np.abs(away[self._stated]).max(initial=0.0))
+        extreme = float(np.abs(away[self.stated]).max(initial=0.0))
         return max(distance / self.distance_unit, extreme / self.extreme_unit, rarity / _RARE_UNIT)
 
     def distance(self, inputs: ScanInputs) -> PopulationDistance | None:
@@ -165,8 +175,8 @@ class ReferenceDistribution(_ReferenceRecord):
             patients=self.patients,
         )
 
-    def _deviations(self, inputs: ScanInputs) -> NDArray[np.float64]:
-        """Return them in the order of `numbers`. What is not known counts as the median: it tells nothing."""
+    def deviations(self, inputs: ScanInputs) -> NDArray[np.float64]:
+        """Return the deviations, (numbers,), in spreads. What is not known counts as the median: it tells nothing."""
         return np.array(
             [one.deviation(inputs.numbers[one.name]) if _known(inputs, one.name) else 0.0 for one in self.numbers]
         )
@@ -176,7 +186,7 @@ class ReferenceDistribution(_ReferenceRecord):
 
     def _named(self, inputs: ScanInputs) -> tuple[str, ...]:
         """Return what deviates most, with what is usual; no value of the patient, since messages may be logged."""
-        away = np.abs(self._deviations(inputs)) / self.extreme_unit
+        away = np.abs(self.deviations(inputs)) / self.extreme_unit
         reasons = [(float(a), _usual(one)) for one, a in zip(self.numbers, away, strict=True)]
         reasons += [(r / _RARE_UNIT, _seen(one)) for one, r in self._rarities(inputs)]
         found = [text for a, text in sorted(reasons, key=lambda one: -one[0]) if a >= _NAMED]
@@ -199,13 +209,19 @@ def of_folder(folder: Path) -> ReferenceDistribution | None:
     """Return the reference of a bundle without loading its models; None where it has none, or there is no bundle.
 
     Raises:
-        BundleError: the file is not the one that model.toml lists, or does not fit.
+        BundleError: the file is not the one that model.toml lists, is listed and cannot be read, or does not fit.
     """
     try:
         listed = parse_toml((folder / "model.toml").read_text(encoding="utf-8")).get("files")
-        text = (folder / NAME).read_bytes()
     except (OSError, ValueError):
         return None
+    try:
+        text = (folder / NAME).read_bytes()
+    except OSError as error:
+        if not isinstance(listed, dict) or NAME not in listed:
+            return None
+        why = f"is listed in model.toml and cannot be read ({error.strerror})"
+        raise BundleError(f"{folder / NAME} {why}: copy the bundle again") from None
     if not isinstance(listed, dict) or listed.get(NAME) != hashlib.sha256(text).hexdigest():
         raise BundleError(f"{folder / NAME} is not the file listed in model.toml: copy the bundle again")
     return parse(text, folder / NAME)
@@ -249,7 +265,7 @@ def shares_in_bins(one: ReferenceNumber, values: Sequence[float]) -> tuple[NDArr
     Quantiles that coincide make one bin, whose share is theirs together.
     """
     edges = sorted(set(one.quantiles))
-    at_most = [max(level for level, q in zip(LEVELS, one.quantiles, strict=True) if q <= edge) for edge in edges]
-    expected = np.diff([0.0, *at_most, 1.0])
+    at_most = dict(zip(one.quantiles, one.at_most, strict=True))
+    expected = np.diff([0.0, *(at_most[edge] for edge in edges), 1.0])
     counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
     return expected, counts / max(len(values), 1)

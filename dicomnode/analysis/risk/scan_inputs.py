@@ -19,6 +19,8 @@ NUMBERS: Final[Mapping[str, tuple[Scale, float]]] = {
     "quantities.lungs.laa950_percent": ("log1p", 0.05),
 }
 WORDS: Final = ("manufacturer", "kernel_family", "sex")
+#: Slice thickness and step that are read, mm: some scanners write a thickness of 0.
+MM_RANGE: Final = (0.01, 100.0)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ def on_scale(scale: Scale, value: float) -> float:
     return math.log1p(max(value, 0.0)) if scale == "log1p" else value
 
 
+def read_mm(stated: float | None) -> float | None:
+    """Return a slice thickness as it is stated, mm; None where it is not, or can be none."""
+    low, high = MM_RANGE
+    return stated if stated is not None and low <= stated <= high else None
+
+
 def scan_inputs(
     features: Mapping[str, float],
     *,
@@ -60,7 +68,7 @@ def scan_inputs(
         kernel_family: "lung", "medium" or "soft"; "unknown" and "" are not known.
         sex: F, M, O or "".
     """
-    stated = {"acquisition.spacing_z_mm": spacing_z_mm, "acquisition.slice_thickness_mm": slice_thickness_mm}
+    stated = {"acquisition.spacing_z_mm": spacing_z_mm, "acquisition.slice_thickness_mm": read_mm(slice_thickness_mm)}
     maker = manufacturer.casefold().split()
     words = {
         "manufacturer": maker[0] if maker else "",

@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 
 from dicomnode import config
 from dicomnode.cli import app
+from dicomnode.operations.bulk import BulkOutcome
+from dicomnode.operations.explain import Explanation
+from dicomnode.routing.rules import Action, RoutingDecision
 from dicomnode.store.catalog.catalog import Catalog
 
 
@@ -65,3 +68,18 @@ def test_a_worklist_without_orders_is_told_in_words(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["worklist", "--config", str(path), "--date", "2026-12-31"])
     assert done.exit_code == 0, done.output
     assert "no orders for 2026-12-31" in done.output
+
+
+@pytest.mark.parametrize("command", ["explain", "routes test", "jobs retry --state failed"])
+def test_what_files_and_peers_call_themselves_writes_nothing_else_on_the_terminal(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = "1.2\x1b[2J"
+    monkeypatch.setattr("dicomnode.operations.explain.explain", lambda *_: Explanation((), (bad,)))
+    decided = {bad: RoutingDecision((), Action(), ())}
+    monkeypatch.setattr("dicomnode.routing.trial.decide_folder", lambda *_: decided)
+    monkeypatch.setattr("dicomnode.operations.bulk.run", lambda *_, **__: BulkOutcome((bad,), ((bad, bad),)))
+    (tmp_path / "ae_config.toml").write_text("")
+    source = [] if command.startswith("jobs") else [str(tmp_path)]
+    shown = CliRunner().invoke(app, [*command.split(), *source, "--config", str(tmp_path / "ae_config.toml")]).output
+    assert "1.2\\x1b[2J" in shown and "\x1b" not in shown

@@ -1,18 +1,22 @@
 """Model monitoring: planted drift is found in time, quiet years stay quiet, outcomes are compared as others do it."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from lifelines import KaplanMeierFitter
 from sksurv.metrics import cumulative_dynamic_auc
 from sksurv.util import Surv
+from typer.testing import CliRunner
 
 from dicomnode import config
 from dicomnode.analysis.risk.reference import ReferenceDistribution
+from dicomnode.cli import app
 from dicomnode.errors import UsageError
 from dicomnode.monitoring.collector import Metrics
 from dicomnode.registry import drift, latest_look, monitor, observed
@@ -128,6 +132,19 @@ def test_outcomes_are_compared_as_others_do_it() -> None:
     assert observed.auc(years, died, risk, 5) == pytest.approx(theirs, abs=1e-9)
 
 
+@pytest.mark.parametrize("patients", [60, 100, 300])
+@pytest.mark.parametrize("steps", [(1.0,), (1.0, 1.25), (0.62504, 1.0, 1.25)])
+def test_the_training_population_itself_has_not_changed(patients: int, steps: tuple[float, ...]) -> None:
+    drawn = enumerate(populations.population(patients, 6).scans)
+    tied = ((scan, steps[-1] if k % 3 == 2 else steps[0] if k % 20 else steps[k % len(steps)]) for k, scan in drawn)
+    same = Population(tuple(replace(s, spacing_z_mm=mm, slice_thickness_mm=mm) for s, mm in tied), ())
+    stability = seen(same.reference(), same.stream(4, 500, 7), 4, "2026-01").stability
+    together = [one for one in stability if not one.scanner]  # one scanner alone is not the population
+    assert {one.name for one in together} >= {"acquisition.spacing_z_mm", "acquisition.slice_thickness_mm"}
+    assert [one for one in together if one.changed] == []
+    assert max(one.index for one in together) < 0.05
+
+
 def outcome(scan: RegistryScan, days: int, *, died: bool) -> RegistryOutcome:
     day = np.datetime64(scan.date) + days
     return RegistryOutcome(scan.patient, str(day) if died else "", "" if died else str(day), "", 0.0)
@@ -147,6 +164,53 @@ def test_observed_over_expected(clinic: Population) -> None:
     worse = observed.compare(stream, doubled, ends)[0]
     assert worse.high is not None and worse.high < 1
     assert observed.compare(stream[:3], risks, ends)[0].ratio is None
+
+
+def test_weights_for_censoring_are_those_of_the_definition_where_times_are_tied() -> None:
+    rng = np.random.default_rng(4)
+    time, died, risk = rng.integers(1, 9, 80).astype(float), rng.random(80) < 0.5, rng.random(80).round(1)
+    lost = [(m, ((time == m) & ~died).sum(), (time > m).sum()) for m in np.unique(time[~died])]
+    weights, above = [], []
+    for case in np.flatnonzero(died & (time <= 5)):
+        weights.append(1 / np.prod([1 - ended / (ended + later) for m, ended, later in lost if m < time[case]]))
+        above.append(np.mean((risk[case] > risk[time > 5]) + 0.5 * (risk[case] == risk[time > 5])))
+    assert observed.auc(time, died, risk, 5) == pytest.approx(np.average(above, weights=weights), abs=1e-12)
+
+
+@pytest.mark.parametrize("of_transplant", [False, True])
+def test_outcomes_are_read_as_export_and_training_read_them(clinic: Population, *, of_transplant: bool) -> None:
+    stream = [replace(s, date="2020-01-01") for s in clinic.stream(4, 15, 9)]
+    early, late = stream[:10], stream[10:]
+    dies = [RegistryOutcome(s.patient, "2020-06-01", "", "", 0.0) for s in early]
+    lives = [RegistryOutcome(s.patient, "", "2020-02-01", "", 0.0) for s in late]
+    # Those whose contact stands at 2020 come again in 2022, which the model did not read.
+    again = [replace(s, scan=f"{s.scan} again", date="2022-01-01") for s in late]
+    risks = list(populations.risks_of(stream))
+    if of_transplant:
+        dies = [replace(one, transplant_date="2020-05-01") for one in dies[:3]] + dies[3:]
+    (one, *_) = observed.compare([*stream, *again], risks, [*dies, *lives])
+    assert (one.patients, one.deaths) == (len(stream), 7 if of_transplant else 10)
+    assert one.ratio is not None, "who came again after a year has survived it"
+
+
+def test_scans_from_the_day_of_a_transplant_on_do_not_count(clinic: Population) -> None:
+    stream = [replace(s, date="2020-01-01") for s in clinic.stream(2, 15, 9)]
+    days = ["2019-12-31", "2020-01-01", "2020-01-02"]
+    ends = [RegistryOutcome(s.patient, "", "2023-01-01", day, 0.0) for s, day in zip(stream, days, strict=False)]
+    assert {one.patients for one in observed.compare(stream, list(populations.risks_of(stream)), ends)} == {1}
+
+
+def test_a_scanner_s_name_writes_nothing_else_on_the_terminal(
+    clinic: Population, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = clinic.stream(10, 15, 3, populations.thicker, first=8)
+    node = Recorded(tmp_path, [replace(scan, manufacturer="A", model="B\x1b[2J") for scan in stream])
+    node.catalog.close()
+    monkeypatch.setattr("dicomnode.cli.registry.time", SimpleNamespace(time=lambda: MONDAY + 10 * WEEK_S))
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    done = CliRunner().invoke(app, ["registry", "monitor", "--config", str(tmp_path / "ae_config.toml")])
+    assert done.exit_code == 0, done.output
+    assert "changed: slice spacing, mm, A B\\x1b[2J, since 2026-W" in done.output and "\x1b" not in done.output
 
 
 def test_the_page_is_the_same_each_time_and_names_nobody(known: ReferenceDistribution, clinic: Population) -> None:
@@ -224,8 +288,13 @@ def test_the_files_of_a_month(recorded: Recorded, tmp_path: Path) -> None:
     write_files(recorded.config, recorded.catalog, now)
     found = latest_look.latest(recorded.config)
     assert found is not None and found["month"] == "2026-03" and found["note"] == "no bundle is served"
-    for wrong, message in (("2026-3x", "write a year and a month"), ("2027-01", "has not begun")):
+    for wrong, message in (
+        ("2026-3x", "write a year and a month"),
+        ("9999-12", "write a year and a month"),
+        ("2027-01", "has not begun"),
+    ):
         with pytest.raises(UsageError, match=message):
             write_files(recorded.config, recorded.catalog, now, wrong)
+    assert write_files(recorded.config, recorded.catalog, now, "0001-01").page.name == "0001-01.html"
     (recorded.config.registry.folder / "monitor" / "latest.json").write_text("[]")
     assert latest_look.latest(recorded.config) is None

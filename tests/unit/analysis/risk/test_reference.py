@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import Dataset
 
 from dicomnode.analysis.findings import Findings
 from dicomnode.analysis.lungs.classical import ClassicalSegmenter
@@ -151,6 +152,14 @@ def test_a_reference_is_sealed_with_its_bundle(demo: Path, known: ReferenceDistr
     for reads in (lambda: load_bundle.read(demo), lambda: reference.of_folder(demo)):
         with pytest.raises(BundleError, match="is not the file listed in model.toml"):
             reads()
+    (demo / reference.NAME).unlink()
+    for reads in (lambda: load_bundle.read(demo), lambda: reference.of_folder(demo)):
+        with pytest.raises(BundleError, match=r"reference\.json is (missing|listed in model.toml and cannot be read)"):
+            reads()
+
+
+NUMBER = {"name": "x", "scale": "plain", "middle": 1.0, "below": 1.0, "above": 1.0}
+NUMBER |= {"quantiles": [1.0] * 11, "at_most": [0.5] * 11}
 
 
 @pytest.mark.parametrize(
@@ -159,6 +168,12 @@ def test_a_reference_is_sealed_with_its_bundle(demo: Path, known: ReferenceDistr
         ({"format": 2}, "has format 2, this version reads 1: update dicomnode"),
         ({"precision": [[1.0]]}, "precision needs 9 rows"),
         ({"levels": [0.5]}, "levels and scores must be of one length"),
+        ({"numbers": [NUMBER | {"at_most": [0.5] * 10 + [0.4]}]}, "at_most must rise"),
+        (
+            {"numbers": [NUMBER | {"at_most": [0.5] * 10 + [1.1]}]},
+            "at_most.10: Input should be less",
+        ),
+        ({"numbers": [NUMBER | {"quantiles": [2.0] + [1.0] * 10}]}, "quantiles must rise"),
         ({"limit": 0}, "limit: Input should be greater than 0"),
         ({"more": 1}, "more: Extra inputs"),
     ],
@@ -177,8 +192,8 @@ def chest(folder: Path, step_mm: float = 5.0, **attributes: object) -> list[Path
     return write(ct_series(scan.hu + np.int16(1024), step_mm=step_mm, PixelSpacing=["4", "4"], **person), folder)
 
 
-def similar(found: Findings, header: object) -> ReferenceDistribution:
-    """Return the reference of patients around an analysed scan."""
+def at_the_node(found: Findings, header: object) -> ScanInputs:
+    """Return the inputs of an analysed scan."""
     seen: list[ScanInputs] = []
 
     class Keeps:
@@ -186,14 +201,28 @@ def similar(found: Findings, header: object) -> ReferenceDistribution:
             seen.append(inputs)
 
     predict.population_distance(replace_reference(Keeps()), found, header)  # type: ignore[arg-type]
+    return seen[0]
+
+
+@pytest.mark.parametrize(("stated", "read"), [(1.25, 1.25), (0.0, None), (-1.0, None), (1000.0, None), (None, None)])
+def test_a_slice_thickness_that_can_be_none_is_not_known(stated: float | None, read: float | None) -> None:
+    findings = report_cases.analysed()
+    assert findings.series is not None
+    found = at_the_node(replace(findings, series=replace(findings.series, slice_thickness_mm=stated)), Dataset())
+    assert found.numbers.get("acquisition.slice_thickness_mm") == read
+
+
+def similar(found: Findings, header: object) -> ReferenceDistribution:
+    """Return the reference of patients around an analysed scan."""
+    node = at_the_node(found, header)
     rng = np.random.default_rng(1)
     of = [
         ScanInputs(
             {
                 name: value if name.startswith("acquisition.") else value * rng.normal(1.0, 0.2)
-                for name, value in seen[0].numbers.items()
+                for name, value in node.numbers.items()
             },
-            seen[0].words,
+            node.words,
         )
         for _ in range(120)
     ]
