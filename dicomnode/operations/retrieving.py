@@ -237,8 +237,15 @@ class _Retrieval:
         """Let results that stayed here go out, where that is asked for now; says so."""
         if not self._options.send or not self._catalog.send_bulk(study_uid):
             return ""
-        self._catalog.reopen(study_uid)  # it settles once more, and goes out
-        return "; its results are sent now"
+        if self._catalog.reopen(study_uid):  # it settles once more, and goes out
+            return "; its results are sent now"
+        study = self._catalog.study(study_uid)
+        if study is not None and study.state in ("receiving", "queued", "running"):
+            return "; its results are sent when it has been analysed"
+        if study is not None and study.state == "held":
+            return "; it is held, and its results are sent once it is released"
+        why = "its images are gone" if study is None or not study.instances else f"it is {study.state}"
+        return f"; nothing of it is sent: {why}"
 
     def _fetch(self, one: RowReport, patient: str) -> None:
         self._pacing.before_study(self._last_at)

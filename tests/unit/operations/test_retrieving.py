@@ -21,7 +21,7 @@ from dicomnode.registry_format.identity import patient_hash
 from dicomnode.service.clock import Housekeeping
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Instance
+from dicomnode.store.records import Instance, JobState
 from dicomnode.workflows.queue import Queue
 from tests.helpers.answering import Answering
 
@@ -177,6 +177,28 @@ def test_results_that_stayed_here_are_sent_when_the_list_says_so(pacs: Pacs, tmp
     pacs.ask(tmp_path, ",3", options=RetrieveOptions(Rate(), send=True))  # the same list
     same = pacs.catalog.bulk("1.2.3")
     assert same is not None and not same.keep
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (None, "its results are sent when it has been analysed"),
+        ("running", "its results are sent when it has been analysed"),
+        ("held", "it is held, and its results are sent once it is released"),
+        ("analysed", "its results are sent now"),
+        ("ignored", "nothing of it is sent: it is ignored"),
+        ("cancelled", "nothing of it is sent: it is cancelled"),
+    ],
+)
+def test_of_results_that_stayed_here_only_what_is_true_is_told(
+    pacs: Pacs, tmp_path: Path, state: JobState | None, told: str
+) -> None:
+    pacs.ask(tmp_path, ",1")
+    if state is not None:
+        pacs.catalog.settle("1.2.1", time.time(), None)
+        pacs.catalog.set_state("1.2.1", 1, state, now=time.time())
+    one, _ = pacs.ask(tmp_path, ",1", ",2", options=RetrieveOptions(Rate(), send=True)).values()
+    assert one.reason == f"an earlier list, or an import, has brought it; {told}"
 
 
 def test_a_dry_run_only_asks(pacs: Pacs, tmp_path: Path) -> None:
