@@ -7,8 +7,10 @@ from typing import cast
 
 import pytest
 from pydicom.dataset import Dataset
+from typer.testing import CliRunner
 
 from dicomnode import config
+from dicomnode.cli import app
 from dicomnode.config import Config
 from dicomnode.errors import PeerError, UsageError
 from dicomnode.files import write_whole
@@ -217,3 +219,14 @@ def test_where_it_cannot_work_it_says_so(pacs: Pacs, tmp_path: Path) -> None:
     (pacs.config.storage.state / process_names.SERVE).unlink()
     with pytest.raises(UsageError, match="the node does not run"):
         retrieving.run(pacs.config, path, QUICK)
+
+
+def test_images_per_second_are_no_rate_of_a_retrieval(pacs: Pacs, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("accession\n1\n")
+    asked = ["retrieve", str(path), "--config", str(tmp_path / "node" / "ae_config.toml"), "--rate"]
+    with pytest.raises(UsageError, match="--rate: give studies per hour"):
+        CliRunner().invoke(app, [*asked, "2/s"], catch_exceptions=False)
+    assert pacs.archive.asked == []
+    done = CliRunner().invoke(app, [*asked, "0"])
+    assert (done.exit_code, pacs.moved) == (0, ["1.2.1"]), done.output
