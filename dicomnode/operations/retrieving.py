@@ -14,16 +14,14 @@ from pathlib import Path
 
 from dicomnode.audit import trail
 from dicomnode.config import Config, PriorsTable
-from dicomnode.context import cohort
+from dicomnode.context import cohort, retrieval
 from dicomnode.errors import PeerError, PeerRejectedError, UsageError
 from dicomnode.files import make_folder
-from dicomnode.network import move
 from dicomnode.operations import cohort_list
 from dicomnode.operations.audited import note_command
 from dicomnode.operations.cohort_list import CohortRow
 from dicomnode.operations.pacing import Pacing, Rate, Told, alone
 from dicomnode.operations.retrieve_report import ANSWERED, RetrieveJournal, RowReport
-from dicomnode.reception import c_get
 from dicomnode.reception.process import recover
 from dicomnode.retry import backoff_s
 from dicomnode.store import process_names, restoring
@@ -258,7 +256,7 @@ class _Retrieval:
             return
         one = replace(one, state="fetching", reason="")
         self._note(one)
-        done = self._move(one)
+        done = retrieval.retrieve(self._config, self._table, self._catalog, self._spool, one.study_uid, one.series_uids)
         here = self._images(one)
         expected = one.expected if one.expected is not None else done.completed + done.failed
         if not here and (expected or done.failed):
@@ -275,21 +273,6 @@ class _Retrieval:
             one = replace(one, state="retrieved")
         self._over(one.study_uid)
         self._note(one)
-
-    def _move(self, one: RowReport) -> move.Retrieved:
-        archive, identifier = self._table.peer, move.series(one.study_uid, one.series_uids)
-        if self._table.retrieve == "move":
-            return move.move(archive, identifier, self._config.node.ae_title)
-        storage = self._config.storage
-        return c_get.get(
-            archive,
-            identifier,
-            self._spool,
-            self._catalog,
-            minimum_free_bytes=int(storage.minimum_free_gb * 1e9),
-            quarantine_bytes=int(storage.quarantine_gb * 1e9),
-            largest=int(storage.largest_object_gb * 1e9),
-        )
 
     def _images(self, one: RowReport) -> int:
         """Count what is here of the wanted series."""

@@ -90,7 +90,7 @@ class Pacs:
 @pytest.fixture
 def pacs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pacs]:
     made = Pacs(tmp_path)
-    monkeypatch.setattr(retrieving.move, "move", made.move)
+    monkeypatch.setattr(move, "move", made.move)
     monkeypatch.setattr(Pacing, "after_failure", lambda _self, _seconds: None)
     yield made
     made.catalog.close()
