@@ -12,13 +12,12 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dicomnode.audit import trail
 from dicomnode.config import Config, PriorsTable
 from dicomnode.context import cohort, retrieval
 from dicomnode.errors import PeerError, PeerRejectedError, UsageError
 from dicomnode.files import make_folder
 from dicomnode.operations import cohort_list
-from dicomnode.operations.audited import note_command
+from dicomnode.operations.audited import note_command, noted
 from dicomnode.operations.cohort_list import CohortRow
 from dicomnode.operations.pacing import Pacing, Rate, Told, alone
 from dicomnode.operations.retrieve_report import ANSWERED, RetrieveJournal, RowReport
@@ -90,19 +89,16 @@ def run(
     with (
         alone(config.storage.state, "retrieve"),
         closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog,
+        noted(config, catalog),
     ):
-        trail.begin(config.audit.source(config.node.ae_title), catalog.audit)
+        details = {"list": str(path), "rows": str(len(rows)), "results": "sent" if options.send else "kept"}
+        note_command(config, "retrieve", details, catalog=catalog)
+        work = _Retrieval(config, table, catalog, rows, options, told)
         try:
-            details = {"list": str(path), "rows": str(len(rows)), "results": "sent" if options.send else "kept"}
-            note_command(config, "retrieve", details, catalog=catalog)
-            work = _Retrieval(config, table, catalog, rows, options, told)
-            try:
-                work.run(follow)
-            finally:
-                report(work.reported())
-            return work.reported()
+            work.run(follow)
         finally:
-            trail.begin(None)
+            report(work.reported())
+        return work.reported()
 
 
 def _table(config: Config) -> PriorsTable:
