@@ -130,6 +130,7 @@ def retrieve(
         raise UsageError("--rate: give studies per hour ('30/h') or '0'")
     options = retrieving.RetrieveOptions(limit, queue, send, again)
     out = report or cohort.with_name(f"{cohort.stem}.report.csv")
+    retrieve_report.refuse(out, cohort)
 
     def write(rows: "Sequence[RowReport]") -> None:
         retrieve_report.write(out, rows)

@@ -230,3 +230,17 @@ def test_images_per_second_are_no_rate_of_a_retrieval(pacs: Pacs, tmp_path: Path
     assert pacs.archive.asked == []
     done = CliRunner().invoke(app, [*asked, "0"])
     assert (done.exit_code, pacs.moved) == (0, ["1.2.1"]), done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("out.json", "give out.csv"), ("out.JSON", "give out.csv"), ("list.csv", "replace the list")]
+)
+def test_a_report_that_would_replace_itself_or_the_list_is_refused(
+    pacs: Pacs, tmp_path: Path, name: str, why: str
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("accession\n1\n")
+    asked = ["retrieve", str(path), "--config", str(tmp_path / "node" / "ae_config.toml")]
+    with pytest.raises(UsageError, match=why):
+        CliRunner().invoke(app, [*asked, "--report", str(tmp_path / name)], catch_exceptions=False)
+    assert pacs.archive.asked == [] and path.read_text() == "accession\n1\n"
