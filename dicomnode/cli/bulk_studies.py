@@ -119,13 +119,18 @@ def retrieve(
 
     Example: dicomnode retrieve cohort.csv --hours 19:00-06:00 --rate 30/h
     """
+    from dicomnode.errors import UsageError
     from dicomnode.operations import retrieve_report, retrieving
     from dicomnode.operations.pacing import Rate
 
     config = _within(load(config_file), hours)
     usual = config.priors.studies_per_hour if config.priors is not None else 0
-    options = retrieving.RetrieveOptions(Rate.of(rate or f"{usual}/h"), queue, send, again)
+    limit = Rate.of(rate or f"{usual}/h")
+    if limit.images_per_second:
+        raise UsageError("--rate: give studies per hour ('30/h') or '0'")
+    options = retrieving.RetrieveOptions(limit, queue, send, again)
     out = report or cohort.with_name(f"{cohort.stem}.report.csv")
+    retrieve_report.refuse(out, cohort)
 
     def write(rows: "Sequence[RowReport]") -> None:
         retrieve_report.write(out, rows)

@@ -18,6 +18,7 @@ from dicomnode.config import PriorsTable
 from dicomnode.context.priors import matches
 from dicomnode.logs import is_uid
 from dicomnode.network import find, pacs_queries
+from dicomnode.network.find import Found
 
 #: More answers than these are asked for by no row that names a study.
 _MOST_STUDIES, _MOST_SERIES = 50, 500
@@ -75,9 +76,9 @@ def look_up(table: PriorsTable, asked: AskedStudy) -> LookedUp:
         study_date=asked.study_date,
         study_uid=asked.study_uid,
     )
-    answers = _find(table, identifier, _MOST_STUDIES)
+    found = _find(table, identifier, _MOST_STUDIES)
     fitting, foreign = [], 0
-    for answer in answers:
+    for answer in map(find.read, found.answers):
         if not is_uid(_text(answer, "StudyInstanceUID")):
             continue
         if not _is_patient(answer, asked):
@@ -85,19 +86,32 @@ def look_up(table: PriorsTable, asked: AskedStudy) -> LookedUp:
         elif _fits(answer, asked):
             fitting.append(answer)
     fitting = list({_text(one, "StudyInstanceUID"): one for one in fitting}.values())
+    if len(fitting) > _MOST_CANDIDATES:
+        return LookedUp(len(fitting), None, "ambiguous", f"{len(fitting)} studies fit: say which, by study_uid")
+    if not found.is_complete and not (asked.study_uid and fitting):  # what the row means may be among the others
+        cure = "it does not search by study_uid" if asked.study_uid else "name it by study_uid"
+        more = f"the PACS lists more than {_MOST_STUDIES} studies for the row: {cure}"
+        return LookedUp(len(fitting), None, "ambiguous", more)
     if not fitting and foreign:
         named = "1 answer names" if foreign == 1 else f"{foreign} answers name"
         return LookedUp(0, None, "wrong-patient", f"{named} another patient than the row, and none this one: refused")
     if not fitting:
-        unlike = f"; {len(answers)} answers say something else than the row" if answers else ""
+        unlike = f"; {len(found.answers)} answers say something else than the row" if found.answers else ""
         return LookedUp(0, None, "not-found", f"the PACS lists no such study{unlike}")
-    if len(fitting) > _MOST_CANDIDATES:
-        return LookedUp(len(fitting), None, "ambiguous", f"{len(fitting)} studies fit: say which, by study_uid")
     return _one_of(table, fitting)
 
 
 def _one_of(table: PriorsTable, fitting: Sequence[Dataset]) -> LookedUp:
-    with_series = [one for one in (_with_series(table, answer) for answer in fitting) if one is not None]
+    with_series = []
+    for answer in fitting:
+        study_uid = _text(answer, "StudyInstanceUID")
+        listed = _find(table, pacs_queries.series(study_uid, images=True), _MOST_SERIES)
+        if not listed.is_complete:
+            more = f"the PACS lists more than {_MOST_SERIES} series of study {study_uid}"
+            return LookedUp(len(fitting), None, "ambiguous", f"{more}: name another by study_uid, or send it by hand")
+        one = _with_series(table, answer, listed)
+        if one is not None:
+            with_series.append(one)
     wanted = ", ".join(table.modalities)
     if not with_series:
         return LookedUp(len(fitting), None, "no-series", f"no series of {wanted} (priors.modalities)")
@@ -107,10 +121,9 @@ def _one_of(table: PriorsTable, fitting: Sequence[Dataset]) -> LookedUp:
     return LookedUp(len(fitting), with_series[0])
 
 
-def _with_series(table: PriorsTable, answer: Dataset) -> CohortStudy | None:
-    study_uid = _text(answer, "StudyInstanceUID")
+def _with_series(table: PriorsTable, answer: Dataset, listed: Found) -> CohortStudy | None:
     chosen: dict[str, int | None] = {}
-    for one in _find(table, pacs_queries.series(study_uid, images=True), _MOST_SERIES):
+    for one in map(find.read, listed.answers):
         uid, words = _text(one, "SeriesInstanceUID"), plain(_text(one, "SeriesDescription"))
         refused = any(matches(pattern, words) for pattern in table.description_exclude)
         if _text(one, "Modality") in table.modalities and is_uid(uid) and not refused:
@@ -120,7 +133,7 @@ def _with_series(table: PriorsTable, answer: Dataset) -> CohortStudy | None:
         return None
     counts = [count for count in chosen.values() if count is not None]
     images = sum(counts) if len(counts) == len(chosen) else None
-    return CohortStudy(study_uid, _text(answer, "PatientID"), tuple(chosen), images)
+    return CohortStudy(_text(answer, "StudyInstanceUID"), _text(answer, "PatientID"), tuple(chosen), images)
 
 
 def _is_patient(answer: Dataset, asked: AskedStudy) -> bool:
@@ -150,6 +163,5 @@ def _text(answer: Dataset, keyword: str) -> str:
         return ""
 
 
-def _find(table: PriorsTable, question: Dataset, most: int) -> list[Dataset]:
-    found = find.find(table.peer, find.STUDY_ROOT_FIND, question, within_s=table.timeout_s, most=most)
-    return [find.read(answer) for answer in found.answers]
+def _find(table: PriorsTable, question: Dataset, most: int) -> Found:
+    return find.find(table.peer, find.STUDY_ROOT_FIND, question, within_s=table.timeout_s, most=most)

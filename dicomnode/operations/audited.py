@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 
-from dicomnode.audit import messages
+from dicomnode.audit import messages, trail
 from dicomnode.audit.messages import AuditMessage, AuditStudy, os_user
 from dicomnode.config import Config
 from dicomnode.files import make_folder
@@ -29,6 +29,16 @@ def who() -> str:
     """Return who acts: a user of the console, else the operating system's."""
     user = _acting.get()
     return f"{user} (console)" if user else os_user()
+
+
+@contextmanager
+def noted(config: Config, catalog: Catalog) -> Iterator[None]:
+    """Keep in this catalogue what the parts of the node note for the audit trail meanwhile."""
+    trail.begin(config.audit.source(config.node.ae_title), catalog.audit)
+    try:
+        yield
+    finally:
+        trail.begin(None)
 
 
 def note_command(

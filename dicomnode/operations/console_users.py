@@ -33,15 +33,19 @@ def add(config: Config, name: str, role: str, password: str, now: float) -> None
         raise UsageError(f"{name!r} is no name of a user: letters, digits and . _ @ - (64 at most)")
     kept = passwords.hashed(password)
     with _catalog(config) as catalog:
+        if catalog.console_user(name) is not None:
+            raise _taken(name)
         note_command(config, "console user add", {"name": name, "role": role}, catalog=catalog)
         if not catalog.add_console_user(name, role, kept, now):
-            raise UsageError(f"there is a user {name!r} already: remove it first, or change its password")
+            raise _taken(name)
 
 
 def change_password(config: Config, name: str, password: str, now: float) -> None:
     """Give a user another password, and end the sessions. Raises UsageError, SpoolError as `add`."""
     kept = passwords.hashed(password)
     with _catalog(config) as catalog:
+        if catalog.console_user(name) is None:
+            raise _unknown(name)
         note_command(config, "console user password", {"name": name}, catalog=catalog)
         if not catalog.set_console_password(name, kept, now):
             raise _unknown(name)
@@ -50,9 +54,15 @@ def change_password(config: Config, name: str, password: str, now: float) -> Non
 def remove(config: Config, name: str) -> None:
     """Remove a user, and end the sessions. Raises UsageError: there is none; SpoolError."""
     with _catalog(config) as catalog:
+        if catalog.console_user(name) is None:
+            raise _unknown(name)
         note_command(config, "console user remove", {"name": name}, catalog=catalog)
         if not catalog.remove_console_user(name):
             raise _unknown(name)
+
+
+def _taken(name: str) -> UsageError:
+    return UsageError(f"there is a user {name!r} already: remove it first, or change its password")
 
 
 def _unknown(name: str) -> UsageError:

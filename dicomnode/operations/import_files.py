@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from dicomnode.analysis.series.headers import Unreadable, read_headers
+from dicomnode.analysis.series.headers import Unreadable, is_ignored, read_headers
 from dicomnode.analysis.series.selection import seek_data_set
 from dicomnode.logs import uid as shown
 from dicomnode.network import contexts
@@ -59,7 +59,7 @@ class NotTaken:
 class Sources:
     """What a folder holds: the files of each study in their order, and what is left out.
 
-    `bytes` and `ignored` count: hidden files and DICOMDIRs, which nobody sends, are ignored.
+    `bytes` and `ignored` count: hidden files and folders and DICOMDIRs, which nobody sends, are ignored.
     """
 
     studies: dict[str, list[Path]] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def survey(folder: Path, private: Collection[str], looked_at: Callable[[int], No
     for count, one in enumerate(_files(folder), start=1):
         if isinstance(one, NotTaken):
             found.not_taken.append(one)
-        elif one.name.startswith(".") or one.name.upper() == _DICOMDIR:
+        elif is_ignored(one.name):
             found.ignored += 1
         else:
             _sort_in(found, read(one, private))
@@ -104,11 +104,12 @@ def _sort_in(found: Sources, one: SourceObject | NotTaken) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path | NotTaken]:
-    """Yield the files below a folder, by path, and the folders that cannot be read."""
+    """Yield the files below a folder, by path, hidden folders in place of what is in them, and what cannot be read."""
     closed: list[OSError] = []
     for directory, folders, names in os.walk(folder, onerror=closed.append):
-        folders.sort()
-        yield from (Path(directory, name) for name in sorted(names))
+        hidden = [name for name in folders if is_ignored(name, is_folder=True)]
+        folders[:] = sorted(set(folders) - set(hidden))
+        yield from (Path(directory, name) for name in sorted([*names, *hidden]))
     for error in closed:
         yield NotTaken(Path(error.filename or folder), "unreadable", f"the folder cannot be read: {error.strerror}")
 

@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dicomnode.audit import trail
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.files import make_folder, write_whole
 from dicomnode.network.commands import StoreAnswer, StoreRequest
 from dicomnode.operations import import_files
-from dicomnode.operations.audited import note_command
+from dicomnode.operations.audited import note_command, noted
 from dicomnode.operations.import_files import NotTaken, SourceObject
 from dicomnode.operations.pacing import Pacing, Rate, Told, alone
 from dicomnode.reception.c_store import OUT_OF_RESOURCES, SUCCESS, Reception
@@ -116,15 +115,11 @@ def run(
     make_folder(config.storage.state)
     with alone(config.storage.state, "import"):
         report, sources = _reported(config, folder, follow)
-        with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog:
-            trail.begin(config.audit.source(config.node.ae_title), catalog.audit)
-            try:
-                details = {"folder": str(folder), "studies": str(report.studies)}
-                note_command(config, "import", details, catalog=catalog)
-                work = _Import(config, catalog, folder, options, report, told)
-                work.run(sources, follow)
-            finally:
-                trail.begin(None)
+        with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog, noted(config, catalog):
+            details = {"folder": str(folder), "studies": str(report.studies)}
+            note_command(config, "import", details, catalog=catalog)
+            work = _Import(config, catalog, folder, options, report, told)
+            work.run(sources, follow)
     return report
 
 

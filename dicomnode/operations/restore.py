@@ -10,8 +10,8 @@ import os
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode import config as configuration
 from dicomnode import files
-from dicomnode.audit import trail
 from dicomnode.audit.journal import Journal
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.operations import backup_format, snapshot
-from dicomnode.operations.audited import note_command
+from dicomnode.operations.audited import note_command, noted
 from dicomnode.operations.backup_format import CATALOG, CONFIGURATION, DUMP, NAMED, QUEUE, BackupManifest, Sums, Told
 from dicomnode.operations.placing import Placing
 from dicomnode.reception.reconcile import all_instances
@@ -253,7 +252,7 @@ def _made_this_nodes(config: Config, manifest: BackupManifest, told: Told) -> Re
     """Let the databases speak of this machine: its paths, and nobody at work."""
     told("catalogue", 0, 0)
     roots = backup_format.parts(config)
-    with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog, _noted(config, catalog):
+    with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog, noted(config, catalog):
         moves = [(part, Path(old)) for part in manifest.folders for old in manifest.folders[part] if part in roots]
         catalog.relocate([(old, roots[part]) for part, old in moves])
         catalog.lose_associations(catalog.dead_receivers(lambda _: False), time.time())
@@ -274,15 +273,6 @@ def _made_this_nodes(config: Config, manifest: BackupManifest, told: Told) -> Re
     absent = {key: path for key, path in backup_format.keys(config).items() if not path.exists()}
     wanted = {key: path for key, path in absent.items() if key in manifest.keys}
     return RestoreSummary(manifest, instances, missing, jobs, _taken_over(config, manifest), wanted)
-
-
-@contextmanager
-def _noted(config: Config, catalog: Catalog) -> Iterator[None]:
-    trail.begin(config.audit.source(config.node.ae_title), catalog.audit)
-    try:
-        yield
-    finally:
-        trail.begin(None)
 
 
 def _taken_over(config: Config, manifest: BackupManifest) -> int:

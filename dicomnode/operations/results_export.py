@@ -224,7 +224,7 @@ def _delivered(sent: Sequence[Delivery]) -> Row:
 def _columns(rows: Sequence[Row], *, identify: bool) -> list[str]:
     """Return the columns in the order in which a row has them; regions and horizons differ between rows."""
     columns = list(_IDENTIFIED if identify else _FIRST)
-    for row in rows:
+    for row in dict.fromkeys(map(tuple, rows)):  # rows with the same names add nothing
         at = 0
         for name in row:
             if name in columns:

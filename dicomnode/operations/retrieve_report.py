@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dicomnode.errors import UsageError
 from dicomnode.files import write_whole
 from dicomnode.operations.cohort_list import CohortRow
 from dicomnode.registry_format.tables import write_csv
@@ -98,6 +99,18 @@ def as_json(rows: Sequence[RowReport]) -> str:
     counted = Counter(one.state for one in rows)
     shown = {"rows": len(rows), "states": dict(sorted(counted.items())), "report": [one.shown for one in rows]}
     return json.dumps(shown, indent=2)
+
+
+def refuse(path: Path, asked: Path) -> None:
+    """Refuse a path whose report could not be written as both of its files, or would replace the list.
+
+    Raises:
+        UsageError: it is so.
+    """
+    if path.suffix.lower() == ".json":
+        raise UsageError(f"--report {path}: it names the CSV file, beside which the JSON comes: give {path.stem}.csv")
+    if asked.resolve() in (path.resolve(), (path.parent / f"{path.stem}.json").resolve()):
+        raise UsageError(f"--report {path}: the report would replace the list {asked}: give another name")
 
 
 def write(path: Path, rows: Sequence[RowReport]) -> None:

@@ -12,18 +12,15 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dicomnode.audit import trail
 from dicomnode.config import Config, PriorsTable
-from dicomnode.context import cohort
+from dicomnode.context import cohort, retrieval
 from dicomnode.errors import PeerError, PeerRejectedError, UsageError
 from dicomnode.files import make_folder
-from dicomnode.network import move
 from dicomnode.operations import cohort_list
-from dicomnode.operations.audited import note_command
+from dicomnode.operations.audited import note_command, noted
 from dicomnode.operations.cohort_list import CohortRow
 from dicomnode.operations.pacing import Pacing, Rate, Told, alone
 from dicomnode.operations.retrieve_report import ANSWERED, RetrieveJournal, RowReport
-from dicomnode.reception import c_get
 from dicomnode.reception.process import recover
 from dicomnode.retry import backoff_s
 from dicomnode.store import process_names, restoring
@@ -92,19 +89,16 @@ def run(
     with (
         alone(config.storage.state, "retrieve"),
         closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog,
+        noted(config, catalog),
     ):
-        trail.begin(config.audit.source(config.node.ae_title), catalog.audit)
+        details = {"list": str(path), "rows": str(len(rows)), "results": "sent" if options.send else "kept"}
+        note_command(config, "retrieve", details, catalog=catalog)
+        work = _Retrieval(config, table, catalog, rows, options, told)
         try:
-            details = {"list": str(path), "rows": str(len(rows)), "results": "sent" if options.send else "kept"}
-            note_command(config, "retrieve", details, catalog=catalog)
-            work = _Retrieval(config, table, catalog, rows, options, told)
-            try:
-                work.run(follow)
-            finally:
-                report(work.reported())
-            return work.reported()
+            work.run(follow)
         finally:
-            trail.begin(None)
+            report(work.reported())
+        return work.reported()
 
 
 def _table(config: Config) -> PriorsTable:
@@ -237,8 +231,15 @@ class _Retrieval:
         """Let results that stayed here go out, where that is asked for now; says so."""
         if not self._options.send or not self._catalog.send_bulk(study_uid):
             return ""
-        self._catalog.reopen(study_uid)  # it settles once more, and goes out
-        return "; its results are sent now"
+        if self._catalog.reopen(study_uid):  # it settles once more, and goes out
+            return "; its results are sent now"
+        study = self._catalog.study(study_uid)
+        if study is not None and study.state in ("receiving", "queued", "running"):
+            return "; its results are sent when it has been analysed"
+        if study is not None and study.state == "held":
+            return "; it is held, and its results are sent once it is released"
+        why = "its images are gone" if study is None or not study.instances else f"it is {study.state}"
+        return f"; nothing of it is sent: {why}"
 
     def _fetch(self, one: RowReport, patient: str) -> None:
         self._pacing.before_study(self._last_at)
@@ -251,7 +252,7 @@ class _Retrieval:
             return
         one = replace(one, state="fetching", reason="")
         self._note(one)
-        done = self._move(one)
+        done = retrieval.retrieve(self._config, self._table, self._catalog, self._spool, one.study_uid, one.series_uids)
         here = self._images(one)
         expected = one.expected if one.expected is not None else done.completed + done.failed
         if not here and (expected or done.failed):
@@ -268,21 +269,6 @@ class _Retrieval:
             one = replace(one, state="retrieved")
         self._over(one.study_uid)
         self._note(one)
-
-    def _move(self, one: RowReport) -> move.Retrieved:
-        archive, identifier = self._table.peer, move.series(one.study_uid, one.series_uids)
-        if self._table.retrieve == "move":
-            return move.move(archive, identifier, self._config.node.ae_title)
-        storage = self._config.storage
-        return c_get.get(
-            archive,
-            identifier,
-            self._spool,
-            self._catalog,
-            minimum_free_bytes=int(storage.minimum_free_gb * 1e9),
-            quarantine_bytes=int(storage.quarantine_gb * 1e9),
-            largest=int(storage.largest_object_gb * 1e9),
-        )
 
     def _images(self, one: RowReport) -> int:
         """Count what is here of the wanted series."""

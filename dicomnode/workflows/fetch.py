@@ -10,17 +10,16 @@ from dbos import DBOS
 
 from dicomnode import logs
 from dicomnode.config import Config, PriorsTable
-from dicomnode.context import prefetch, priors, worklist
+from dicomnode.context import prefetch, priors, retrieval, worklist
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.network import find, move
-from dicomnode.reception import c_get
+from dicomnode.network import find
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
 from dicomnode.store.spool import Spool
 from dicomnode.workflows.calls import enqueue, fetch_call
 from dicomnode.workflows.queue import MOST_RECOVERIES
-from dicomnode.workflows.worker import RETRIES, Work, current
+from dicomnode.workflows.worker import RETRIES, current
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +79,8 @@ def fetch_step(study_uid: str, asked_by: str, waited: float) -> str:
     # Before the first image comes: nothing of what is fetched may be taken for a study that was sent here.
     work.catalog.mark_prior(study_uid, "fetching", prior.text)
     try:
-        done = _retrieve(work, table, prior)
+        spool = Spool(work.config.storage.spool)
+        done = retrieval.retrieve(work.config, table, work.catalog, spool, study_uid, prior.series_uids)
     except PeerRejectedError as e:
         log.error("the archive refused to send prior study %s: %s", study_uid, e)
         work.catalog.mark_prior(study_uid, "refused", str(e))
@@ -102,23 +102,6 @@ def _is_wanted(catalog: Catalog, prior: Prior) -> bool:
         catalog.forget_prior(prior.study_uid)
         return False
     return prior.state in ("wanted", "fetching")
-
-
-def _retrieve(work: Work, table: PriorsTable, prior: Prior) -> move.Retrieved:
-    config = work.config
-    archive, identifier = table.peer, move.series(prior.study_uid, prior.series_uids)
-    if table.retrieve == "move":
-        return move.move(archive, identifier, config.node.ae_title)
-    storage = config.storage
-    return c_get.get(
-        archive,
-        identifier,
-        Spool(storage.spool),
-        work.catalog,
-        minimum_free_bytes=int(storage.minimum_free_gb * 1e9),
-        quarantine_bytes=int(storage.quarantine_gb * 1e9),
-        largest=int(storage.largest_object_gb * 1e9),
-    )
 
 
 def _again(catalog: Catalog, table: PriorsTable, study_uid: str, why: str, waited: float) -> str:

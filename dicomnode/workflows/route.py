@@ -70,7 +70,8 @@ def decide_step(study_uid: str, generation: int) -> JobState:
     own = _FETCHED if work.catalog.is_prior(study_uid) else _EMPTY if not paths else None
     found = decide(facts, rules) if own is None else own
     if own is None and fetch.stays_here(work.config, work.catalog, study_uid):
-        found = replace(found, action=replace(found.action, results_to=(), forward_to=()))
+        # Where the results go is asked when they are planned (`study`): somebody may want them by then.
+        found = replace(found, action=replace(found.action, forward_to=()))
     noted = work.catalog.note_routing(study_uid, generation, json.dumps(found.recorded()), now=time.time())
     decision = decision_of(noted)
     by = " and ".join(repr(name) for name in decision.taken_by) or "no rule"

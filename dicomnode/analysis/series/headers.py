@@ -103,6 +103,11 @@ def find_files(folder: Path) -> list[Path]:
     return sorted(_visible(folder))
 
 
+def is_ignored(name: str, *, is_folder: bool = False) -> bool:
+    """Whether a file, or a folder with all that is in it, is passed over: it is hidden, or a DICOMDIR file."""
+    return name.startswith(".") or (not is_folder and name.upper() == "DICOMDIR")
+
+
 def read_headers(paths: Iterable[Path]) -> tuple[list[ImageHeader], list[Unreadable]]:
     """Return the headers of the files that are DICOM, in the order given, and the others with their reasons.
 
@@ -219,8 +224,8 @@ def _element(dataset: Dataset, key: str | BaseTag) -> RawDataElement | DataEleme
 
 def _visible(folder: Path) -> Iterator[Path]:
     for directory, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        yield from (Path(directory, n) for n in names if not n.startswith(".") and n.upper() != "DICOMDIR")
+        folders[:] = [f for f in folders if not is_ignored(f, is_folder=True)]
+        yield from (Path(directory, n) for n in names if not is_ignored(n))
 
 
 def _frames(header: ImageHeader) -> list[ImageHeader]:

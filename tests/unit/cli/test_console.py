@@ -1,13 +1,16 @@
 """`dicomnode console user`: the password from standard input, roles, and what is refused."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from dicomnode import config
 from dicomnode.cli import app
 from dicomnode.errors import UsageError
 from dicomnode.operations import passwords
+from dicomnode.store.catalog.catalog import Catalog
 
 
 @pytest.fixture
@@ -52,6 +55,18 @@ def test_a_name_is_given_once(path: Path) -> None:
     run(path, "add", "anna", "--role", "reader", password="a long password")
     with pytest.raises(UsageError, match="already"):
         run(path, "add", "anna", "--role", "operator", password="a long password")
+
+
+def test_what_is_refused_is_not_noted_as_done(path: Path) -> None:
+    path.write_text('[audit]\nto = "file"\n')
+    run(path, "add", "anna", "--role", "reader", password="a long password")
+    for refused in (("add", "anna", "--role", "operator"), ("password", "nobody"), ("remove", "nobody")):
+        with pytest.raises(UsageError):
+            run(path, *refused, password="a long password")
+    settings = config.load(path)
+    with closing(Catalog.open(settings.catalog_url, settings.storage.state)) as catalog:
+        (noted,) = catalog.audit_waiting(10)
+    assert "console user add" in noted.xml
 
 
 def test_there_are_four_roles(path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomnode.config import PriorsTable
+from dicomnode.context import cohort
 from dicomnode.context.cohort import AskedStudy, look_up
 from tests.helpers.answering import Answering
 
@@ -102,3 +103,34 @@ def test_of_several_the_only_one_with_a_wanted_series_is_meant(archive: Answerin
 def test_another_patients_answer_beside_the_right_one_is_left_out(archive: Answering) -> None:
     found = look_up(holds(archive, [study("1.3", PatientID="P-9"), study("1.2")]), ROW)
     assert found.found == 1 and found.study is not None and found.study.study_uid == "1.2"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [study("1.2"), *(study(f"1.3.{n}", StudyDate="20240401") for n in range(61))],
+        [study(f"1.3.{n}", StudyDate="20240401") for n in range(62)],
+        [study(f"1.3.{n}", PatientID="P-9") for n in range(62)],
+    ],
+)
+def test_of_an_answer_that_was_cut_short_nothing_is_chosen(archive: Answering, answers: list[Dataset]) -> None:
+    found = look_up(holds(archive, answers), ROW)
+    assert (found.study, found.state) == (None, "ambiguous")
+    assert found.reason == "the PACS lists more than 50 studies for the row: name it by study_uid"
+
+
+def test_a_study_that_was_named_is_meant_whatever_else_is_listed(archive: Answering) -> None:
+    row = AskedStudy("P-1", "", "", "", "1.2")
+    others = [study(f"1.3.{n}") for n in range(61)]
+    named = look_up(holds(archive, [study("1.2"), *others]), row)
+    assert named.found == 1 and named.study is not None and named.study.study_uid == "1.2"
+    unlisted = look_up(holds(archive, others), row)
+    assert (unlisted.state, "it does not search by study_uid" in unlisted.reason) == ("ambiguous", True)
+
+
+def test_of_series_that_were_cut_short_none_are_chosen(archive: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohort, "_MOST_SERIES", 5)
+    many = [series(f"1.2.{n}", "CT" if n == 0 else "MR", 1) for n in range(7)]
+    found = look_up(holds(archive, [study("1.2"), study("1.3")], {"1.2": many}), ROW)
+    assert (found.study, found.state, found.found) == (None, "ambiguous", 2)
+    assert found.reason.startswith("the PACS lists more than 5 series of study 1.2: ")

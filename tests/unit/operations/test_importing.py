@@ -100,6 +100,19 @@ def test_a_folder_as_it_comes_from_an_old_archive(node: Config, tmp_path: Path) 
     catalog.close()
 
 
+def test_what_lies_below_a_hidden_folder_is_not_imported(node: Config, tmp_path: Path) -> None:
+    source = tmp_path / ".mounted" / "archive"  # the folder that was named may lie anywhere
+    uid = made(source / "DICOMDIR")
+    for inner in (".Trash-1000/files", "a/.snapshot/b"):
+        made(source / inner)
+    (source / ".DS_Store").write_bytes(b"x")
+    report = importing.run(node, source, QUICK)
+    assert (report.studies, report.files, report.ignored) == (1, 3, 3)
+    catalog = opened(node)
+    assert [one.study_uid for one in catalog.studies(10)] == [uid]
+    catalog.close()
+
+
 def test_an_object_is_judged_as_one_that_was_sent(node: Config, tmp_path: Path) -> None:
     uid = made(tmp_path / "first")
     importing.run(node, tmp_path / "first", QUICK)

@@ -7,8 +7,10 @@ from typing import cast
 
 import pytest
 from pydicom.dataset import Dataset
+from typer.testing import CliRunner
 
 from dicomnode import config
+from dicomnode.cli import app
 from dicomnode.config import Config
 from dicomnode.errors import PeerError, UsageError
 from dicomnode.files import write_whole
@@ -21,7 +23,7 @@ from dicomnode.registry_format.identity import patient_hash
 from dicomnode.service.clock import Housekeeping
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Instance
+from dicomnode.store.records import Instance, JobState
 from dicomnode.workflows.queue import Queue
 from tests.helpers.answering import Answering
 
@@ -88,7 +90,7 @@ class Pacs:
 @pytest.fixture
 def pacs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pacs]:
     made = Pacs(tmp_path)
-    monkeypatch.setattr(retrieving.move, "move", made.move)
+    monkeypatch.setattr(move, "move", made.move)
     monkeypatch.setattr(Pacing, "after_failure", lambda _self, _seconds: None)
     yield made
     made.catalog.close()
@@ -179,6 +181,28 @@ def test_results_that_stayed_here_are_sent_when_the_list_says_so(pacs: Pacs, tmp
     assert same is not None and not same.keep
 
 
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (None, "its results are sent when it has been analysed"),
+        ("running", "its results are sent when it has been analysed"),
+        ("held", "it is held, and its results are sent once it is released"),
+        ("analysed", "its results are sent now"),
+        ("ignored", "nothing of it is sent: it is ignored"),
+        ("cancelled", "nothing of it is sent: it is cancelled"),
+    ],
+)
+def test_of_results_that_stayed_here_only_what_is_true_is_told(
+    pacs: Pacs, tmp_path: Path, state: JobState | None, told: str
+) -> None:
+    pacs.ask(tmp_path, ",1")
+    if state is not None:
+        pacs.catalog.settle("1.2.1", time.time(), None)
+        pacs.catalog.set_state("1.2.1", 1, state, now=time.time())
+    one, _ = pacs.ask(tmp_path, ",1", ",2", options=RetrieveOptions(Rate(), send=True)).values()
+    assert one.reason == f"an earlier list, or an import, has brought it; {told}"
+
+
 def test_a_dry_run_only_asks(pacs: Pacs, tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text("patient_id,accession\n,1\nX,2\n")
@@ -195,3 +219,28 @@ def test_where_it_cannot_work_it_says_so(pacs: Pacs, tmp_path: Path) -> None:
     (pacs.config.storage.state / process_names.SERVE).unlink()
     with pytest.raises(UsageError, match="the node does not run"):
         retrieving.run(pacs.config, path, QUICK)
+
+
+def test_images_per_second_are_no_rate_of_a_retrieval(pacs: Pacs, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("accession\n1\n")
+    asked = ["retrieve", str(path), "--config", str(tmp_path / "node" / "ae_config.toml"), "--rate"]
+    with pytest.raises(UsageError, match="--rate: give studies per hour"):
+        CliRunner().invoke(app, [*asked, "2/s"], catch_exceptions=False)
+    assert pacs.archive.asked == []
+    done = CliRunner().invoke(app, [*asked, "0"])
+    assert (done.exit_code, pacs.moved) == (0, ["1.2.1"]), done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("out.json", "give out.csv"), ("out.JSON", "give out.csv"), ("list.csv", "replace the list")]
+)
+def test_a_report_that_would_replace_itself_or_the_list_is_refused(
+    pacs: Pacs, tmp_path: Path, name: str, why: str
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("accession\n1\n")
+    asked = ["retrieve", str(path), "--config", str(tmp_path / "node" / "ae_config.toml")]
+    with pytest.raises(UsageError, match=why):
+        CliRunner().invoke(app, [*asked, "--report", str(tmp_path / name)], catch_exceptions=False)
+    assert pacs.archive.asked == [] and path.read_text() == "accession\n1\n"
