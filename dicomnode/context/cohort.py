@@ -108,7 +108,7 @@ def _one_of(table: PriorsTable, fitting: Sequence[Dataset]) -> LookedUp:
         listed = _find(table, pacs_queries.series(study_uid, images=True), _MOST_SERIES)
         if not listed.is_complete:
             more = f"the PACS lists more than {_MOST_SERIES} series of study {study_uid}"
-            return LookedUp(len(fitting), None, "ambiguous", f"{more}: name another by study_uid, or send it by hand")
+            return LookedUp(len(fitting), None, "ambiguous", f"{more}: name another by study_uid, or send it manually")
         one = _with_series(table, answer, listed)
         if one is not None:
             with_series.append(one)
