@@ -44,7 +44,7 @@ def configure(path: Path, process: str) -> "Config":
     from dicomnode import logs
 
     config = load(path)
-    logs.configure(config.logging.level, process, config.logging.format)
+    logs.configure(config.logging.level, process, config.logging.format, config.kept_lines)
     return config
 
 

@@ -10,7 +10,7 @@ from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load,
 from dicomnode.errors import UsageError
 
 if TYPE_CHECKING:
-    from dicomnode.routing.rules import Action, ConditionCheck, RoutingDecision
+    from dicomnode.routing.rules import RoutingDecision
 
 app = typer.Typer(help="Try the routing rules.", no_args_is_help=True)
 
@@ -53,9 +53,11 @@ def routes_test(
 
 def show(decision: "RoutingDecision", *, values: bool) -> None:
     """Print a decision and its reasons. `values`: with the values found in the images."""
-    typer.echo(f"{_taken(decision)}: {_done(decision.action)}")
+    from dicomnode.routing import words
+
+    typer.echo(f"{words.taken(decision)}: {words.done(decision.action)}")
     if decision.verdicts:
-        rows = [[v.rule, _verdict(v.matched, v.taken), _why(v.checks, values)] for v in decision.verdicts]
+        rows = [[v.rule, words.verdict(v), "\n".join(words.why(v, values=values))] for v in decision.verdicts]
         table(["rule", "", "why"], rows)
 
 
@@ -65,34 +67,3 @@ def _json(decision: "RoutingDecision") -> dict[str, Any]:
         for check, row in zip(verdict.checks, told["checks"], strict=True):
             row["seen"] = list(check.seen)
     return found
-
-
-def _taken(decision: "RoutingDecision") -> str:
-    if not decision.verdicts:
-        return "no rules configured"
-    return f"matched by {', '.join(decision.taken_by)}" if decision.taken_by else "no rule matches"
-
-
-def _done(action: "Action") -> str:
-    if action.analyse is None and not action.forward_to:
-        return "ignored"
-    hold = ["held until released, then"] if action.hold else []
-    parts = []
-    if action.analyse is not None:
-        to = "all destinations" if action.results_to is None else ", ".join(action.results_to)
-        parts.append(f"analysed with {action.analyse!r} ({action.priority}), results to {to}")
-    if action.forward_to:
-        parts.append(f"originals forwarded to {', '.join(action.forward_to)}")
-    return " ".join([*hold, "; ".join(parts)])
-
-
-def _verdict(matched: bool, taken: bool) -> str:
-    return "applies" if taken else "matches, but an earlier rule applies" if matched else "no match"
-
-
-def _why(checks: "tuple[ConditionCheck, ...]", values: bool) -> str:
-    lines = [f"{'yes' if c.held else 'NO'}: {c.text}" for c in checks]
-    if values:
-        found = [", ".join(c.seen) or "no value" for c in checks]
-        lines = [f"{line} (found: {seen})" for line, seen in zip(lines, found, strict=True)]
-    return "\n".join(lines) or "no conditions: matches every study"

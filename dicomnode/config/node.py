@@ -264,11 +264,14 @@ class WorkerTable(ConfigTable):
 
 
 class LoggingTable(ConfigTable):
-    """Send logs to standard error, for journald or a container to keep."""
+    """Send logs to standard error, for journald or a container to keep; the console shows those about a study."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="give 'debug', 'info', 'warning' or 'error'; only 'debug' may show patient data"
     )
     format: Literal["text", "json"] = Field(
         "text", description="give 'text', or 'json' for a line of JSON with study and association as fields"
+    )
+    keep_mb: float = Field(
+        10, ge=0, le=10_000, description="give the MB of storage.state for log lines about studies, or 0 to keep none"
     )

@@ -23,6 +23,7 @@ from dicomnode.config.steps import MppsTable, UpsTable
 from dicomnode.config.tls import TlsTable
 from dicomnode.config.worklist import WorklistTable
 from dicomnode.errors import ConfigurationError
+from dicomnode.logs.kept import KeptLines
 from dicomnode.network.association import Peer
 from dicomnode.network.tls import TlsFiles
 from dicomnode.routing.rules import DEFAULT_PROFILE, RuleSet
@@ -156,6 +157,12 @@ class Config(ConfigTable):
     def counters_folder(self) -> Path | None:
         """Where the processes of this machine count for monitoring; None where nobody asks."""
         return self.storage.state / "metrics" if self.monitoring.port else None
+
+    @property
+    def kept_lines(self) -> KeptLines | None:
+        """Where the log lines about studies are kept; None where they are not."""
+        most = int(self.logging.keep_mb * 1e6)
+        return KeptLines(self.storage.state, most) if most else None
 
     @property
     def private_folders(self) -> tuple[Path, ...]:

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from dicomnode.console import actions, home, logins, settings_page, studies, study
+from dicomnode.console import (
+    actions,
+    home,
+    logins,
+    model_page,
+    peers_page,
+    rules_page,
+    settings_page,
+    studies,
+    study,
+    worklist_page,
+)
 from dicomnode.console.roles import ADMINISTRATORS, ALL, NOBODY, OPERATORS, READERS, Role
 from dicomnode.console.site import ConsoleSite, Visit
 
@@ -42,5 +53,12 @@ ROUTES: tuple[ConsoleRoute, ...] = (
     ConsoleRoute("GET", "/study/{study}", ALL, study.study),
     ConsoleRoute("GET", "/study/{study}/{action}", OPERATORS, actions.confirm),
     ConsoleRoute("POST", "/study/{study}/{action}", OPERATORS, actions.act),
+    ConsoleRoute("GET", "/worklist", READERS, worklist_page.worklist),
+    ConsoleRoute("GET", "/model", ALL, model_page.model),
+    ConsoleRoute("GET", "/peers", OPERATORS, peers_page.peers),
+    ConsoleRoute("POST", "/peers/{number}", OPERATORS, peers_page.ask),
+    ConsoleRoute("GET", "/rules", OPERATORS, rules_page.rules),
+    ConsoleRoute("POST", "/rules", OPERATORS, rules_page.tried),
+    ConsoleRoute("GET", "/rules/{study}", OPERATORS, rules_page.of_study),
     ConsoleRoute("GET", "/configuration", ADMINISTRATORS, settings_page.configuration),
 )

@@ -18,11 +18,14 @@ from dicomnode.config import Config
 from dicomnode.console.accounts import Accounts, LoggedIn
 from dicomnode.console.attempts import LoginAttempts
 from dicomnode.console.glance import Now
+from dicomnode.console.peer_tests import PeerTests
 from dicomnode.console.pseudonyms import ConsolePseudonyms
 from dicomnode.console.roles import OPERATORS, READERS
+from dicomnode.console.shadow_comparison import ShadowComparison
 from dicomnode.console.study_keys import StudyKeys
 from dicomnode.operations import looking
 from dicomnode.operations.looking import Pages
+from dicomnode.operations.peer_tests import known
 from dicomnode.report import numbers
 from dicomnode.store.catalog.catalog import Catalog
 
@@ -86,6 +89,8 @@ class ConsoleSite:
         self.keys = StudyKeys(self.catalog.patient_key)
         self.pseudonyms = ConsolePseudonyms(config, self.catalog.patient_key)
         self.now = Now()
+        self.peers = PeerTests(known(config))
+        self.shadow = ShadowComparison()
         self._pages: Pages | None = None
         self._lock = threading.Lock()
 
@@ -109,6 +114,7 @@ class ConsoleSite:
                 user=visit.user,
                 csrf="" if visit.user is None else visit.user.csrf,
                 identifies=visit.identifies,
+                may_act=visit.may_act,
                 **values,
             )
         )

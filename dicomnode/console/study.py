@@ -9,6 +9,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.console.actions import available
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.errors import UsageError
+from dicomnode.logs import kept
 from dicomnode.operations import jobs
 from dicomnode.report.numbers import share, whole
 
@@ -16,6 +17,8 @@ _WRITTEN: Final = {
     "volume_ml": whole, "mean_hu": whole, "p15_hu": whole,
     "haa_percent": share, "laa950_percent": share, "dense_percent": share,
 }  # fmt: skip
+#: Log lines of a study that its page shows.
+_MOST_LINES: Final = 100
 _REGIONS = {"lungs": "both lungs", "right": "right lung", "left": "left lung"}
 
 
@@ -39,6 +42,7 @@ def study(site: ConsoleSite, visit: Visit) -> Response:
         numbers=numbers(found),
         key=key,
         actions=available(shown) if visit.may_act else [],
+        lines=kept.of_study(site.config.storage.state, study_uid, _MOST_LINES),
     )
 
 

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,17 +15,14 @@ from pydicom.datadict import dictionary_VM
 
 from dicomnode.analysis.risk.reference import NO_REFERENCE
 from dicomnode.config import Config
-from dicomnode.config.remote import RemoteTable
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolError
 from dicomnode.models import segmenters
 from dicomnode.models.build import model_bundle
 from dicomnode.network import association
 from dicomnode.network.certificates import inspect, read
-from dicomnode.network.find import STUDY_ROOT_FIND
 from dicomnode.network.tls import Security
-from dicomnode.operations import exposure
-from dicomnode.outbound.destinations import Destination, reach
-from dicomnode.outbound.destinations.dicom import DicomDestination
+from dicomnode.operations import exposure, peer_tests
+from dicomnode.operations.peer_tests import CheckResult
 from dicomnode.outbound.notify import mail, webhook
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.reception.spooled import digest
@@ -40,20 +36,7 @@ from dicomnode.store.records import Instance
 _NAMED = 20
 
 
-@dataclass(frozen=True)
-class Result:
-    """One thing that was looked at; `text` says what is there, or what is wrong and what to do.
-
-    `warning`: it works, and leaves something open.
-    """
-
-    what: str
-    ok: bool
-    text: str
-    warning: bool = False
-
-
-def run(config: Config, *, deep: bool = False, file: Path | None = None) -> list[Result]:
+def run(config: Config, *, deep: bool = False, file: Path | None = None) -> list[CheckResult]:
     """Look at everything; a failure does not stop the rest.
 
     Args:
@@ -83,20 +66,20 @@ def run(config: Config, *, deep: bool = False, file: Path | None = None) -> list
         *_audit(config),
         *_alerts(config),
         *([_spool(config)] if deep else []),
-        *(Result(one.what, True, one.text, warning=True) for one in exposure.find(config, file)),
+        *(CheckResult(one.what, True, one.text, warning=True) for one in exposure.find(config, file)),
     ]
 
 
-def _folders(config: Config) -> Iterator[Result]:
+def _folders(config: Config) -> Iterator[CheckResult]:
     for key in ("spool", "results", "state"):
         folder: Path = getattr(config.storage, key)
         nearest = next(p for p in (folder, *folder.parents) if p.exists())
         ok = nearest.is_dir() and _takes_files(nearest)
         cure = f"{nearest} is not a folder that this user can write to: change its owner, or storage.{key}"
-        yield Result(f"storage.{key}", ok, str(folder) if ok else cure)
+        yield CheckResult(f"storage.{key}", ok, str(folder) if ok else cure)
     loose = [str(f) for f in config.private_folders if f.is_dir() and f.stat().st_mode & 0o077]
     cure = "other users may read patients' data there: chmod 0700, or start the node as the owner, which does that"
-    yield Result("rights", not loose, f"{', '.join(loose)}: {cure}" if loose else "folders are this user's alone")
+    yield CheckResult("rights", not loose, f"{', '.join(loose)}: {cure}" if loose else "folders are this user's alone")
 
 
 def _takes_files(folder: Path) -> bool:
@@ -108,32 +91,34 @@ def _takes_files(folder: Path) -> bool:
         return False
 
 
-def _disk(config: Config) -> Result:
+def _disk(config: Config) -> CheckResult:
     folder = config.storage.spool
     free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free / 1e9
     need = config.storage.minimum_free_gb
     text = f"{free:.1f} GB free, {need:g} GB kept free"
-    return Result("disk", free > need, text if free > need else f"{text}: free some, or lower storage.minimum_free_gb")
+    return CheckResult(
+        "disk", free > need, text if free > need else f"{text}: free some, or lower storage.minimum_free_gb"
+    )
 
 
-def _database(config: Config) -> Result:
+def _database(config: Config) -> CheckResult:
     where = "PostgreSQL" if config.storage.database_url else "SQLite"
     if not config.storage.database_url and not config.storage.state.is_dir():
-        return Result("database", True, "SQLite; will be created at the first start")
+        return CheckResult("database", True, "SQLite; will be created at the first start")
     try:
         restoring.refuse(config.storage.state)
     except SpoolError as e:
-        return Result("database", False, str(e))
+        return CheckResult("database", False, str(e))
     try:
         Catalog.open(config.catalog_url, config.storage.state).close()
     except SpoolError as e:
-        return Result("database", False, f"cannot open {where}: {' '.join(str(e).split())}")
+        return CheckResult("database", False, f"cannot open {where}: {' '.join(str(e).split())}")
     except Exception as e:  # noqa: BLE001  (whatever the driver raises, the user needs one line)
-        return Result("database", False, f"cannot open {where} ({type(e).__name__}): check storage.database_url")
-    return Result("database", True, f"{where} can be opened")
+        return CheckResult("database", False, f"cannot open {where} ({type(e).__name__}): check storage.database_url")
+    return CheckResult("database", True, f"{where} can be opened")
 
 
-def _ports(config: Config) -> Iterator[Result]:
+def _ports(config: Config) -> Iterator[CheckResult]:
     node = config.node
     if node.plain:
         yield _port(config, node.port, "port", None)
@@ -146,7 +131,7 @@ def _ports(config: Config) -> Iterator[Result]:
         yield _port(config, node.tls_port, "tls_port", Security(own, shown))
 
 
-def _port(config: Config, port: int, key: str, security: Security | None) -> Result:
+def _port(config: Config, port: int, key: str, security: Security | None) -> CheckResult:
     node = config.node
     with socket.socket(socket.AF_INET6 if ":" in node.host else socket.AF_INET) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -158,104 +143,104 @@ def _port(config: Config, port: int, key: str, security: Security | None) -> Res
                 association.echo(running)
             except AssociationRejectedError:
                 text = f"{node.host}:{port} rejects {node.ae_title} as a caller ([[node.callers]])"
-                return Result(key, True, f"{text}: this node, or another one, is running on this port")
+                return CheckResult(key, True, f"{text}: this node, or another one, is running on this port")
             except DicomnodeError:
                 cure = f"node.{key}" if e.errno in (errno.EADDRINUSE, errno.EACCES) else "node.host"
-                return Result(key, False, f"{node.host}:{port} cannot be used ({e.strerror}): change {cure}")
-            return Result(key, True, f"{node.host}:{port} answers as {node.ae_title}: the node is running")
-    return Result(key, True, f"{node.host}:{port} is free")
+                return CheckResult(key, False, f"{node.host}:{port} cannot be used ({e.strerror}): change {cure}")
+            return CheckResult(key, True, f"{node.host}:{port} answers as {node.ae_title}: the node is running")
+    return CheckResult(key, True, f"{node.host}:{port} is free")
 
 
-def _callers(config: Config) -> Iterator[Result]:
+def _callers(config: Config) -> Iterator[CheckResult]:
     """Callers and listening address that do not meet."""
     node = config.node
     admitted = [ipaddress.ip_network(caller.address, strict=False) for caller in node.callers]
     if exposure.is_beyond_this_machine(node.host):
         if admitted and all(one.is_loopback for one in admitted):
             text = f"{node.host} listens for other machines, and [[node.callers]] admits this one only: add the senders"
-            yield Result("callers", True, text, warning=True)
+            yield CheckResult("callers", True, text, warning=True)
     elif any(one.prefixlen and not one.is_loopback for one in admitted):
         text = f"[[node.callers]] admits other machines, and {node.host} cannot be reached from them: see node.host"
-        yield Result("callers", True, text, warning=True)
+        yield CheckResult("callers", True, text, warning=True)
 
 
-def _tls(config: Config) -> Iterator[Result]:
+def _tls(config: Config) -> Iterator[CheckResult]:
     for files in config.all_tls_files:
         found = inspect(files, datetime.now(UTC))
         wrong = [one for one in found if not one.ok]
-        yield from (Result("tls", False, one.text) for one in wrong)
+        yield from (CheckResult("tls", False, one.text) for one in wrong)
         if not wrong:
             first = min(one.until for one in found if one.until is not None)
-            yield Result("tls", True, f"{files.certificate}, its key and CAs can be used until {first:%Y-%m-%d}")
+            yield CheckResult("tls", True, f"{files.certificate}, its key and CAs can be used until {first:%Y-%m-%d}")
 
 
-def _segmenter(config: Config) -> Result:
+def _segmenter(config: Config) -> CheckResult:
     try:
         made = segmenters.make(config.analysis)
         second = segmenters.make_second(config.analysis)
     except DicomnodeError as e:
-        return Result("segmenter", False, str(e))
+        return CheckResult("segmenter", False, str(e))
     compared = f", compared with {second.name}, version {second.version}" if second else ""
     better = segmenters.first_choice(config.analysis)
-    return Result("segmenter", True, f"{made.name}, version {made.version}{compared}{better and f'. {better}'}")
+    return CheckResult("segmenter", True, f"{made.name}, version {made.version}{compared}{better and f'. {better}'}")
 
 
-def _bundle(config: Config) -> Result:
+def _bundle(config: Config) -> CheckResult:
     try:
         bundle = model_bundle(config.analysis)
     except DicomnodeError as e:
-        return Result("bundle", False, str(e))
+        return CheckResult("bundle", False, str(e))
     if bundle is None:
-        return Result("bundle", True, "none configured: no risk will be predicted")
+        return CheckResult("bundle", True, "none configured: no risk will be predicted")
     known = "" if bundle.reference is not None else f"; {NO_REFERENCE}"
     text = f"{bundle.name} {bundle.version}, {bundle.intended_use}: hashes and golden case verified{known}"
-    return Result("bundle", True, text)
+    return CheckResult("bundle", True, text)
 
 
-def _candidate(config: Config) -> Iterator[Result]:
+def _candidate(config: Config) -> Iterator[CheckResult]:
     if not (name := config.analysis.shadow_bundle):
         return
     what = "shadow_bundle"
     try:
         bundle = model_bundle(config.analysis, name)
     except DicomnodeError as e:
-        yield Result(what, False, str(e))
+        yield CheckResult(what, False, str(e))
         return
     assert bundle is not None
     if config.registry.record:
-        yield Result(what, True, f"{bundle.name} {bundle.version} runs in shadow on each scan")
+        yield CheckResult(what, True, f"{bundle.name} {bundle.version} runs in shadow on each scan")
     else:
-        yield Result(what, False, f"{name} never runs, as nothing is recorded: set registry.record = true")
+        yield CheckResult(what, False, f"{name} never runs, as nothing is recorded: set registry.record = true")
 
 
-def _retraining(config: Config) -> Iterator[Result]:
+def _retraining(config: Config) -> Iterator[CheckResult]:
     table = config.retraining
     if not table.schedule:
         return
     try:
         trigger(table.schedule)
     except DicomnodeError as e:
-        yield Result("retraining", False, str(e))
+        yield CheckResult("retraining", False, str(e))
         return
     if not (table.settings.is_file() and config.registry.record):
-        yield Result("retraining", False, f"write {table.settings}, and set registry.record = true")
+        yield CheckResult("retraining", False, f"write {table.settings}, and set registry.record = true")
         return
     try:
         said = _against_the_registry(config)
     except DicomnodeError as e:
-        yield Result("retraining", False, str(e))
+        yield CheckResult("retraining", False, str(e))
     else:
-        yield Result("retraining", True, f"scheduled: {table.schedule}; {said}")
+        yield CheckResult("retraining", True, f"scheduled: {table.schedule}; {said}")
 
 
-def _monitoring(config: Config) -> Iterator[Result]:
+def _monitoring(config: Config) -> Iterator[CheckResult]:
     schedule = config.registry.monitor
     if not (config.registry.record and schedule):
         return
     try:
         trigger(schedule, "registry.monitor")
     except DicomnodeError as e:
-        yield Result("model monitoring", False, str(e))
+        yield CheckResult("model monitoring", False, str(e))
 
 
 def _against_the_registry(config: Config) -> str:
@@ -266,75 +251,59 @@ def _against_the_registry(config: Config) -> str:
         return check_settings(config, catalog)
 
 
-def _peers(config: Config) -> Iterator[Result]:
-    asked: dict[str, Destination] = {f"destination {d.name}": reach(d) for d in config.destination}
-    asked |= {table.peer_name: DicomDestination(table.peer) for table in config.remotes}
-    services = {f"destination {d.name}": d.services for d in config.destination if isinstance(d, RemoteTable)}
-    services |= {table.peer_name: table.services for table in config.remotes}
-    if config.settle.count_at:
-        services[f"destination {config.settle.count_at}"] += (STUDY_ROOT_FIND,)
-    for what, peer in asked.items():
-        try:
-            seconds = peer.echo()
-            needed = services.get(what, ())
-            lacks = association.refused(peer.peer, needed) if needed and isinstance(peer, DicomDestination) else []
-        except DicomnodeError as e:
-            yield Result(what, False, str(e))
-            continue
-        text = f"answered {peer.answers} in {1000 * seconds:.0f} ms"
-        names = " and ".join(service.name for service in lacks)
-        cure = f"{text}, but does not accept {names}: allow this node's AE title to use it there"
-        yield Result(what, not lacks, cure if lacks else text)
+def _peers(config: Config) -> Iterator[CheckResult]:
+    for peer in peer_tests.known(config):
+        yield peer_tests.ask(peer)
 
 
-def _profiles(config: Config) -> Iterator[Result]:
+def _profiles(config: Config) -> Iterator[CheckResult]:
     for profile in config.profile:
         what = f"profile {profile.name}"
         if not any(rule.analyse == profile.name for rule in config.route):
-            yield Result(what, True, "not used by any rule")
+            yield CheckResult(what, True, "not used by any rule")
             continue
         try:
             table = config.analysis_of(profile.name)
             segmenters.make(table)
             model_bundle(table)
         except DicomnodeError as e:
-            yield Result(what, False, str(e))
+            yield CheckResult(what, False, str(e))
         else:
-            yield Result(what, True, f"{table.segmenter}, {table.bundle or 'no bundle'}")
+            yield CheckResult(what, True, f"{table.segmenter}, {table.bundle or 'no bundle'}")
 
 
-def _rules(config: Config) -> Iterator[Result]:
+def _rules(config: Config) -> Iterator[CheckResult]:
     dead = {d.rule: d.why for d in dead_rules(config.rules, lambda keyword: dictionary_VM(keyword) == "1")}
     callers = {caller.ae_title for caller in config.node.callers}
     for rule in config.route:
         if callers and "*" not in callers and rule.calling_ae and callers.isdisjoint(rule.calling_ae):
             dead.setdefault(rule.name, "none of its calling_ae may send: see [[node.callers]]")
         why = f"can never apply: {dead[rule.name]}" if rule.name in dead else ""
-        yield Result(f"rule {rule.name}", not why, why or "can apply; try it with `dicomnode routes test`")
+        yield CheckResult(f"rule {rule.name}", not why, why or "can apply; try it with `dicomnode routes test`")
 
 
-def _notified(config: Config) -> Iterator[Result]:
+def _notified(config: Config) -> Iterator[CheckResult]:
     for to in config.notify:
         try:
             (mail if to.kind == "email" else webhook).reachable(to)
         except DicomnodeError as e:
-            yield Result(f"notify {to.name}", False, str(e))
+            yield CheckResult(f"notify {to.name}", False, str(e))
         else:
-            yield Result(f"notify {to.name}", True, "reachable; `dicomnode notify test` sends a message")
+            yield CheckResult(f"notify {to.name}", True, "reachable; `dicomnode notify test` sends a message")
 
 
-def _audit(config: Config) -> Iterator[Result]:
+def _audit(config: Config) -> Iterator[CheckResult]:
     table = config.audit
     sink = table.sink(socket.gethostname())
     if sink is None:
-        yield Result("audit", True, 'no audit trail is kept: set [audit] to = "tls", "udp" or "file"')
+        yield CheckResult("audit", True, 'no audit trail is kept: set [audit] to = "tls", "udp" or "file"')
         return
     try:
         sink.check()
     except DicomnodeError as e:
-        yield Result("audit", False, str(e))
+        yield CheckResult("audit", False, str(e))
     else:
-        yield Result("audit", True, f"{sink} can be reached")
+        yield CheckResult("audit", True, f"{sink} can be reached")
     if not config.storage.database_url and not config.storage.state.is_dir():
         return
     try:
@@ -347,10 +316,10 @@ def _audit(config: Config) -> Iterator[Result]:
     text = f"{count} messages wait, the oldest for {waits_s:.0f} s"
     ok = waits_s <= table.warn_after_s and count < table.most_waiting / 2
     cure = f"{text}: see why the syslog server does not take them; beyond audit.most_waiting they are dropped"
-    yield Result("audit outbox", ok, text if ok else cure)
+    yield CheckResult("audit outbox", ok, text if ok else cure)
 
 
-def _alerts(config: Config) -> Iterator[Result]:
+def _alerts(config: Config) -> Iterator[CheckResult]:
     """Look for what the running node, or the last one, has raised and not ended."""
     if not config.storage.database_url and not config.storage.state.is_dir():
         return
@@ -362,16 +331,16 @@ def _alerts(config: Config) -> Iterator[Result]:
         raised = catalog.alerts()
     for alert in raised:
         since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(alert.raised_at))
-        yield Result("alert", True, f"since {since}: {alert.text}", warning=True)
+        yield CheckResult("alert", True, f"since {since}: {alert.text}", warning=True)
 
 
-def _spool(config: Config) -> Result:
+def _spool(config: Config) -> CheckResult:
     if not config.storage.database_url and not config.storage.state.is_dir():
-        return Result("spool", True, "nothing received yet")
+        return CheckResult("spool", True, "nothing received yet")
     try:
         catalog = Catalog.open(config.catalog_url, config.storage.state)
     except DicomnodeError as e:
-        return Result("spool", False, str(e))
+        return CheckResult("spool", False, str(e))
     good = 0
     damaged: list[str] = []
     with closing(catalog):
@@ -381,9 +350,9 @@ def _spool(config: Config) -> Result:
             else:
                 damaged.append(instance.sop_instance_uid)
     if not damaged:
-        return Result("spool", True, f"{good} files match their digests")
+        return CheckResult("spool", True, f"{good} files match their digests")
     named = ", ".join(damaged[:_NAMED]) + (" …" if len(damaged) > _NAMED else "")
-    return Result(
+    return CheckResult(
         "spool",
         False,
         f"{len(damaged)} of {good + len(damaged)} files are missing or damaged; send these images again: {named}",

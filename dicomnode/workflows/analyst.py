@@ -283,7 +283,7 @@ def main() -> None:
 
 
 def _serve(asked: socket.socket, lines: Any, config: Config) -> None:
-    logs.configure(config.logging.level, "analysis", config.logging.format)
+    logs.configure(config.logging.level, "analysis", config.logging.format, config.kept_lines)
     limits = config.worker.limits
     tables = [config.analysis, *(config.analysis_of(profile.name) for profile in config.profile)]
     confine(limits, reserves=any(table.device != "cpu" for table in tables))

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 
 from dicomnode import logs
 from dicomnode.errors import PeerError
+from dicomnode.logs import kept
 from dicomnode.network import association
 from tests.helpers.ports import free_port
 
@@ -358,3 +360,44 @@ def test_a_decorated_function_keeps_its_name_and_its_study() -> None:
 def test_a_childs_json_lines_are_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
     line = b'{"time": "2026-11-29T06:00:00.000Z", "level": "INFO", "message": "x"}\n'
     assert [harmless for _, harmless in logs._judged(io.BytesIO(line + b'{"time": "Doe^Jane"}\n'))] == [True, False]
+
+
+def test_lines_about_a_study_are_kept_and_no_others(tmp_path: Path) -> None:
+    """In a process of its own: `configure` sets hooks for good."""
+    code = (
+        "import logging, sys; from pathlib import Path; from dicomnode import logs; "
+        "from dicomnode.logs.kept import KeptLines; "
+        "logs.configure('debug', 'worker-0', 'text', KeptLines(Path(sys.argv[1]), 10_000)); "
+        "log = logging.getLogger('dicomnode.x'); log.info('study 1.2.3 done\\n'); log.info('nothing'); "
+        "log.debug('study 1.2.3 of Doe^Jane')\n"
+        "with logs.about('1.2.3'): log.warning('slow')\n"
+        "with logs.about('1.2.34'): log.warning('other')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    found = [(one["level"], one["message"]) for one in kept.of_study(tmp_path, "1.2.3", 10)]
+    assert found == [("INFO", "study 1.2.3 done\\n"), ("WARNING", "slow")]
+    assert len((tmp_path / kept.FILE).read_bytes().splitlines()) == 3
+
+
+def test_kept_lines_have_a_limit_and_the_newest_stay(tmp_path: Path) -> None:
+    lines = kept.KeptLines(tmp_path, 10_000)
+
+    def write(process: int) -> None:
+        for number in range(200):
+            lines.keep(json.dumps({"study": "1.2", "message": f"{process}-{number}"}))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 11_000
+    found = kept.of_study(tmp_path, "1.2", 1000)
+    assert {f"{process}-199" for process in range(4)} & {one["message"] for one in found}
+    assert len(found) > 100
+
+
+def test_what_cannot_be_kept_is_no_end(tmp_path: Path) -> None:
+    kept.KeptLines(tmp_path / "none", 10_000).keep("x")
+    (tmp_path / kept.FILE).write_bytes(b'{"study": "1.2"\n\xff "study": "1.2"\n["study": "1.2"]\n{"study": "1.2"}\n')
+    assert kept.of_study(tmp_path, "1.2", 10) == [{"study": "1.2"}]

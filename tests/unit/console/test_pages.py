@@ -64,7 +64,8 @@ def test_no_page_has_script_or_style_within_or_anything_from_elsewhere(
     found(site)
     browser = logged_in("administrator")
     key = site.keys.key(STUDY)
-    for path in ("/", "/studies", "/configuration", f"/study/{key}", f"/study/{key}/drop", "/nowhere"):
+    node = ("/", "/studies", "/worklist", "/model", "/peers", "/rules", "/configuration", "/nowhere")
+    for path in (*node, f"/study/{key}", f"/rules/{key}", f"/study/{key}/drop"):
         page = browser.get(path).text
         assert re.findall(r"<script[^>]*>", page) == ['<script src="/static/console.js">']
         assert not re.search(r"<style|\sstyle=|\son\w+=\"|javascript:", page)

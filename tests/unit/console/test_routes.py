@@ -15,7 +15,7 @@ IDS = [f"{one.method} {one.path}" for one in ROUTES]
 
 
 def path_of(site: ConsoleSite, route: ConsoleRoute) -> str:
-    return route.path.replace("{study}", site.keys.key(STUDY)).replace("{action}", "cancel")
+    return route.path.replace("{study}", site.keys.key(STUDY)).replace("{action}", "cancel").replace("{number}", "0")
 
 
 def ask(browser: Browser, site: ConsoleSite, route: ConsoleRoute) -> int:

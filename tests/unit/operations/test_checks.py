@@ -20,7 +20,7 @@ from tests.helpers.certificates import Authority, toml
 from tests.helpers.ports import free_port
 
 
-def port_of(tmp_path: Path, port: int) -> checks.Result:
+def port_of(tmp_path: Path, port: int) -> checks.CheckResult:
     path = tmp_path / "ae_config.toml"
     path.write_text(f'[node]\nport = {port}\n[storage]\nstate = "s"\n')
     (found,) = checks._ports(config.load(path))

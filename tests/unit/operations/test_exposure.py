@@ -115,7 +115,7 @@ def test_what_root_hands_to_the_service_is_no_leak(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def open_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(checks, "_segmenter", lambda _config: checks.Result("segmenter", True, ""))
+    monkeypatch.setattr(checks, "_segmenter", lambda _config: checks.CheckResult("segmenter", True, ""))
     path = tmp_path / "ae_config.toml"
     path.write_text('[node]\nhost = "0.0.0.0"\nport = 11199\n')
     return path

@@ -8,7 +8,7 @@ What holds for every line, whoever wrote it and in whichever thread:
 - A dead thread, a failed finaliser and an unexpected end go the same way (`configure` sets Python's three hooks).
 - The same trouble is told once a minute, and while it lasts less and less often, with the number of lines left out.
 - What it is about (`about`), a study or an association, is a field of its own in JSON, and stands behind a line of text
-  that does not name it.
+  that does not name it. Lines about a study are kept for the console too (`kept`), never those of debug level.
 """
 
 import atexit
@@ -27,6 +27,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from types import CodeType, FrameType, MappingProxyType, TracebackType
 from typing import IO, Any, Concatenate, Literal, ParamSpec, TypeVar
+
+from dicomnode.logs.kept import KeptLines
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +167,8 @@ class _JsonFormatter(_Formatter):
     def line(self, record: logging.LogRecord, words: str) -> str:
         """Return the record's line with these words."""
         fields = _fields(record)
-        if "study" not in fields and (named := _NAMED_STUDY.search(words)) is not None:
-            fields["study"] = named[1]
+        if study := _study(record, words):
+            fields["study"] = study
         frames = self.frames(record)
         told = {
             "time": f"{self.formatTime(record, self.datefmt)}.{record.msecs:03.0f}Z",
@@ -184,6 +186,14 @@ def _fields(record: logging.LogRecord) -> dict[str, str | int]:
     """Return what the record is about; kept with it, since it may be told again later, by another thread."""
     found: dict[str, str | int] = vars(record).setdefault(_FIELDS, dict(_about.get()))
     return dict(found)
+
+
+def _study(record: logging.LogRecord, words: str) -> str:
+    """Return the UID of the study that a record is about, "" for none."""
+    if study := _fields(record).get("study"):
+        return str(study)
+    named = _NAMED_STUDY.search(words)
+    return "" if named is None else named[1]
 
 
 def _types(error: BaseException) -> Iterator[str]:
@@ -252,10 +262,16 @@ class _Trouble:
 class _OneStream(logging.StreamHandler[Any]):
     """Writes lines to standard error; of the same trouble one a minute, while it lasts one in an hour."""
 
-    def __init__(self, formatter: _Formatter, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        formatter: _Formatter,
+        clock: Callable[[], float] = time.monotonic,
+        keeps: tuple[KeptLines, _JsonFormatter] | None = None,
+    ) -> None:
         super().__init__(sys.stderr)
         self.formatter: _Formatter = formatter
         self._clock = clock
+        self._keeps = keeps
         self._told: dict[tuple[object, ...], _Trouble] = {}
         self._due = float("inf")  # when the first of these may be told again
         self._places: dict[tuple[object, ...], int] = {}
@@ -268,8 +284,17 @@ class _OneStream(logging.StreamHandler[Any]):
             words = self.formatter.words(record)
             if record.levelno < logging.WARNING or self._is_news(record, words):
                 self._put(self.formatter.line(record, words))
+                self._keep(record)
         except Exception as error:  # noqa: BLE001  (a log line never ends what it tells of)
             self._put(f"a log line of {escaped(record.name)} could not be written: {type(error).__name__}")
+
+    def _keep(self, record: logging.LogRecord) -> None:
+        if self._keeps is None or record.levelno < logging.INFO:
+            return
+        kept, formatter = self._keeps
+        words = formatter.words(record)
+        if _study(record, words):
+            kept.keep(formatter.line(record, words))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
         """Say nothing: Python's own would print the values."""
@@ -355,10 +380,18 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     return raised is None or raised.__name__ != "DBOSAwaitedWorkflowCancelledError"
 
 
-def configure(level: str, process: str, form: Literal["text", "json"] = "text") -> None:
-    """Set up logging for this process. `process` names it in each line (receiver, worker-0, …)."""
+def configure(level: str, process: str, form: Literal["text", "json"] = "text", kept: KeptLines | None = None) -> None:
+    """Set up logging for this process.
+
+    Args:
+        level: "debug" may show patient data.
+        process: names it in each line (receiver, worker-0, …).
+        form: of a line.
+        kept: where the lines about studies are kept, too.
+    """
     quiet = level != "debug"
-    handler = _OneStream((_JsonFormatter if form == "json" else _Formatter)(process, quiet=quiet))
+    keeps = None if kept is None else (kept, _JsonFormatter(process, quiet=True))
+    handler = _OneStream((_JsonFormatter if form == "json" else _Formatter)(process, quiet=quiet), keeps=keeps)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
