@@ -8,6 +8,7 @@ import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load, table
 from dicomnode.logs import escaped
+from dicomnode.plural import counted
 
 if TYPE_CHECKING:
     from dicomnode.operations.corrections import HeldVersion
@@ -46,8 +47,10 @@ def jobs_accept(
     config = load(config_file)
     found = corrections.held(config, study_uid, sop_instance_uid)
     show(found, values=values)
-    if not dry_run:
-        typer.echo(corrections.accept(config, study_uid, found, 0.0 if sop_instance_uid else minutes))
+    if dry_run:
+        typer.echo(f"{counted(len(corrections.acceptable(found)), 'object')} would be replaced")
+        return
+    typer.echo(corrections.accept(config, study_uid, found, 0.0 if sop_instance_uid else minutes))
 
 
 def jobs_reject(

@@ -109,6 +109,7 @@ def _retry(meant: MeantJob) -> Foreseen:
 
 
 def _cancel(meant: MeantJob) -> Foreseen:
+    jobs.foresee_cancel(meant.config, meant.job)
     told = [f"The job is {meant.job.state}. What is queued or running of it is stopped; what was sent stays sent."]
     return Foreseen([*told, "Received images are kept. Retry takes the study up again."])
 
@@ -118,8 +119,11 @@ def _release(meant: MeantJob) -> Foreseen:
     return Foreseen([f"The job is held: {meant.job.reason}.", "What the rule decided is done now."])
 
 
-def _held_table(meant: MeantJob) -> tuple[list[str], list[list[str]]]:
-    found = corrections.held(meant.config, meant.job.study_uid, None, compared=_MOST_SHOWN)
+def _held(meant: MeantJob) -> list[corrections.HeldVersion]:
+    return corrections.held(meant.config, meant.job.study_uid, None, compared=_MOST_SHOWN)
+
+
+def _held_table(found: Sequence[corrections.HeldVersion]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for one in found[:_MOST_SHOWN]:
         differ = "; ".join(f"{d.attribute}: {d.before} → {d.after}" for d in one.differences) or "nothing"
@@ -130,13 +134,15 @@ def _held_table(meant: MeantJob) -> tuple[list[str], list[list[str]]]:
 
 
 def _accept(meant: MeantJob) -> Foreseen:
+    found = _held(meant)
+    corrections.usable(found)
     told = ["The versions in quarantine replace those that stand. The study settles as its next generation."]
-    return Foreseen(told, table=_held_table(meant))
+    return Foreseen(told, table=_held_table(found))
 
 
 def _reject(meant: MeantJob) -> Foreseen:
     told = ["The versions in quarantine are rejected. The study stays as it is."]
-    return Foreseen(told, table=_held_table(meant))
+    return Foreseen(told, table=_held_table(_held(meant)))
 
 
 def _drop(meant: MeantJob) -> Foreseen:
@@ -149,7 +155,7 @@ def _drop(meant: MeantJob) -> Foreseen:
 def _reanalyse(meant: MeantJob) -> Foreseen:
     again.refuse_reanalysis(meant.catalog, meant.job)
     told = f"The study is analysed again as version {meant.job.generation + 1}, whatever the rules say."
-    return Foreseen([told], choice=("profile", {name: name for name in again.profiles(meant.config)}))
+    return Foreseen([told], choice=("profile", {name: name for name in meant.config.profile_names}))
 
 
 def _send(meant: MeantJob) -> Foreseen:
