@@ -12,6 +12,7 @@ from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.errors import UsageError
 from dicomnode.operations import again, corrections, jobs
 from dicomnode.operations.audited import acting
+from dicomnode.plural import counted
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Job
 
@@ -163,7 +164,7 @@ def _send(meant: MeantJob) -> Foreseen:
     found = {name: some for name, some in again.sendable(meant.catalog, meant.job).items() if name in known}
     if not found:
         raise UsageError("Nothing of this study was sent to a destination that is still configured.")
-    labels = {name: f"{name} ({len(some)} objects)" for name, some in found.items()}
+    labels = {name: f"{name} ({counted(len(some), 'object')})" for name, some in found.items()}
     told = "All objects of the newest version are sent again, also those that the destination has."
     return Foreseen([told], choice=("destination", labels))
 

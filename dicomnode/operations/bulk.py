@@ -228,14 +228,20 @@ def _bundle_differs(today: _Today, catalog: Catalog, job: Job, name: str) -> boo
     if name:
         risk = found.risk
         return risk is not None and (risk.bundle == name or (len(name) >= 8 and risk.bundle_sha256.startswith(name)))
+    method, bundle = today.method(_profile(catalog, job))
+    if found.risk is None and found.algorithm_digest == method:
+        return False  # today's bundle does not fit this scan: it would predict nothing again
     made_with = "" if found.risk is None else found.risk.bundle_sha256
-    return made_with != today.method(_profile(catalog, job))[1]
+    return made_with != bundle
 
 
 def _method_differs(today: _Today, catalog: Catalog, job: Job) -> bool:
     """Whether another method than today's has analysed the study, or refused it."""
     found = today.findings(job)
-    return found is not None and found.algorithm_digest != today.method(_profile(catalog, job))[0]
+    if found is None:
+        return False
+    judged_by = found.refused_by if found.status == "refused" else found.algorithm_digest
+    return judged_by != today.method(_profile(catalog, job))[0]
 
 
 def _profile(catalog: Catalog, job: Job) -> str:

@@ -28,6 +28,7 @@ from dicomnode.operations import exposure
 from dicomnode.outbound.destinations import Destination, reach
 from dicomnode.outbound.destinations.dicom import DicomDestination
 from dicomnode.outbound.notify import mail, webhook
+from dicomnode.plural import counted
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.reception.spooled import digest
 from dicomnode.registry.retraining import check_settings, trigger
@@ -381,7 +382,7 @@ def _spool(config: Config) -> Result:
             else:
                 damaged.append(instance.sop_instance_uid)
     if not damaged:
-        return Result("spool", True, f"{good} files match their digests")
+        return Result("spool", True, counted(good, "file matches its digest", "files match their digests"))
     named = ", ".join(damaged[:_NAMED]) + (" …" if len(damaged) > _NAMED else "")
     return Result(
         "spool",

@@ -27,6 +27,7 @@ from dicomnode.errors import SpoolError
 from dicomnode.network.association import Peer, connect
 from dicomnode.network.scan import HeaderError, Walk
 from dicomnode.network.statuses import OwnStatus
+from dicomnode.plural import counted
 from dicomnode.reception import audited, query_model
 from dicomnode.reception.held_header import syntax_of
 from dicomnode.reception.holdings import Held, QueryHoldings
@@ -255,4 +256,4 @@ def _caller(event: evt.Event) -> str:
 
 def _studies(held: list[Held]) -> str:
     uids = sorted({one.study_uid for one in held})
-    return f"study {uids[0]}" if len(uids) == 1 else f"{len(uids)} studies"
+    return f"study {uids[0]}" if len(uids) == 1 else counted(len(uids), "study", "studies")

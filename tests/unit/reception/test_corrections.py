@@ -183,7 +183,7 @@ def test_what_the_quarantine_has_lost_is_to_be_sent_again(site: Site, files: lis
         path.unlink()
     with pytest.raises(UsageError, match="send them again"):
         corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 0)
-    assert "1 versions rejected" in corrections.reject(site.config, UID, None)
+    assert "1 version rejected" in corrections.reject(site.config, UID, None)
     assert site.catalog.conflicts(UID) == []
 
 
