@@ -296,7 +296,7 @@ def test_a_dropped_study_takes_its_results_back(
     bench.drop()
     dropped = bench.result()
     assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [], "a person wanted it so"
-    refusal = versions.findings_of(bench.work, UID, 2)
+    refusal = findings_of(bench.work, UID, 2)
     assert refusal is not None
     assert refusal.refused_by == bench.work.digest
     assert list(dropped) == ["rejection"]
