@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load, table
-from dicomnode.logs import escaped
-from dicomnode.plural import counted
+from dicomnode.logs import counted, escaped
 
 if TYPE_CHECKING:
     from dicomnode.operations.corrections import HeldVersion

@@ -18,6 +18,7 @@ from dicomnode.analysis.risk.reference import NO_REFERENCE
 from dicomnode.config import Config
 from dicomnode.config.remote import RemoteTable
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolError
+from dicomnode.logs import counted
 from dicomnode.models import segmenters
 from dicomnode.models.build import model_bundle
 from dicomnode.network import association
@@ -28,7 +29,6 @@ from dicomnode.operations import exposure
 from dicomnode.outbound.destinations import Destination, reach
 from dicomnode.outbound.destinations.dicom import DicomDestination
 from dicomnode.outbound.notify import mail, webhook
-from dicomnode.plural import counted
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.reception.spooled import digest
 from dicomnode.registry.retraining import check_settings, trigger

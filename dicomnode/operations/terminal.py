@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dicomnode.analysis.findings import Change, Findings
-from dicomnode.plural import counted
+from dicomnode.logs import counted
 from dicomnode.report.numbers import probability, probability_range, share, whole
 
 _SEVERITY = {"info": "note", "warning": "warning", "error": "ERROR"}

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from dicomnode import logs
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, PeerError, PeerRejectedError
+from dicomnode.logs import counted
 from dicomnode.network.association import Sent
 from dicomnode.outbound.destinations import Destination
-from dicomnode.plural import counted
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery
 

@@ -24,10 +24,10 @@ from pynetdicom.presentation import PresentationContext, build_context
 from dicomnode import logs
 from dicomnode.audit.messages import AuditPeer
 from dicomnode.errors import SpoolError
+from dicomnode.logs import counted
 from dicomnode.network.association import Peer, connect
 from dicomnode.network.scan import HeaderError, Walk
 from dicomnode.network.statuses import OwnStatus
-from dicomnode.plural import counted
 from dicomnode.reception import audited, query_model
 from dicomnode.reception.held_header import syntax_of
 from dicomnode.reception.holdings import Held, QueryHoldings

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dicomnode.analysis.risk.reference import ReferenceDistribution
 from dicomnode.analysis.risk.scan_inputs import NUMBERS, words_of
-from dicomnode.plural import counted
+from dicomnode.logs import counted
 from dicomnode.registry.monitor import ALL, DriftRow, ModelMonitor
 
 _STYLE: Final = {

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from dicomnode.config import Config
+from dicomnode.logs import counted
 from dicomnode.network.certificates import inspect
-from dicomnode.plural import counted
 from dicomnode.registry.latest_look import latest
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import WORKFLOW_VERSION

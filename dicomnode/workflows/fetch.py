@@ -12,8 +12,8 @@ from dicomnode import logs
 from dicomnode.config import Config, PriorsTable
 from dicomnode.context import prefetch, priors, retrieval, worklist
 from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.logs import counted
 from dicomnode.network import find
-from dicomnode.plural import counted
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior

@@ -358,3 +358,8 @@ def test_a_decorated_function_keeps_its_name_and_its_study() -> None:
 def test_a_childs_json_lines_are_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
     line = b'{"time": "2026-11-29T06:00:00.000Z", "level": "INFO", "message": "x"}\n'
     assert [harmless for _, harmless in logs._judged(io.BytesIO(line + b'{"time": "Doe^Jane"}\n'))] == [True, False]
+
+
+def test_one_is_one_and_all_others_are_several() -> None:
+    assert [logs.counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert [logs.counted(n, "study", "studies") for n in (1, 3)] == ["1 study", "3 studies"]

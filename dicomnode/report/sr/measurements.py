@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
-from dicomnode.plural import counted
+from dicomnode.logs import counted
 from dicomnode.report import codes, source, uids
 from dicomnode.report.comparison import comparisons, sentence
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context

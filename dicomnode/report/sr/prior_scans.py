@@ -5,7 +5,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
 from dicomnode.analysis.findings import Findings, TrendPoint
-from dicomnode.plural import counted
+from dicomnode.logs import counted
 from dicomnode.report import codes, uids
 from dicomnode.report.context import MEASUREMENTS
 from dicomnode.report.numbers import probability, share, whole

@@ -3,8 +3,8 @@
 from sqlalchemy import ColumnElement, Connection, Float, func, literal, select
 
 from dicomnode.errors import SpoolError
+from dicomnode.logs import counted
 from dicomnode.metrics import counters
-from dicomnode.plural import counted
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
 from dicomnode.store.catalog.tables import deliveries, jobs, studies, transitions
