@@ -309,6 +309,9 @@ class Findings:
     #: Of a result that is the same as one before the last (which was replaced or rejected since): it needs UIDs of its
     #: own. "" else.
     revision: str = ""
+    #: Of a refusal: the digest of the method that refused; "" in findings of before. Not part of `version`: the same
+    #: refusal by another method is no other report.
+    refused_by: str = ""
 
     @property
     def version(self) -> tuple[str, ...]:

@@ -194,7 +194,9 @@ def analyse(
         The analysis; refused (`findings.status`) where no series is suitable, with the reasons.
     """
     segmented = segment(files, method.segmenter, method.rules, progress, memory_bytes, method.second)
-    return segmented if isinstance(segmented, Analysis) else measure(segmented, method, progress, priors)
+    if isinstance(segmented, Analysis):
+        return replace(segmented, findings=replace(segmented.findings, refused_by=method.digest))
+    return measure(segmented, method, progress, priors)
 
 
 def segment(

@@ -1,12 +1,15 @@
 """`dicomnode jobs retry | cancel | reanalyse` for many studies at once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load
 from dicomnode.errors import UsageError
+
+if TYPE_CHECKING:
+    from dicomnode.operations.bulk import BulkOutcome
 
 ManyStudiesArgument = Annotated[
     str, typer.Argument(metavar="[STUDY]", help="Study Instance UID; without it, the options choose.")
@@ -30,12 +33,21 @@ def run(
     dry_run: bool,
 ) -> None:
     """Retry or cancel what the options choose, and print the count. Raises UsageError."""
-    from dicomnode import logs
     from dicomnode.operations import bulk
 
     outcome = bulk.run(load(config_file), command, bulk.JobFilter(state, destination, since, profile), dry_run=dry_run)
+    _tell(outcome, done, dry_run=dry_run)
+
+
+def _tell(outcome: "BulkOutcome", done: str, *, dry_run: bool) -> None:
+    """Print what became of the studies; the exit status says where none of those that were meant could be taken."""
+    from dicomnode import logs
+    from dicomnode.operations import bulk
+
     for line in bulk.lines(outcome, done, dry_run=dry_run):
         typer.echo(logs.escaped(line))
+    if outcome.failed and not outcome.done:
+        raise SystemExit(3)
 
 
 def alone(*options: str, dry_run: bool) -> None:
@@ -64,13 +76,10 @@ def jobs_reanalyse(
 
     Example: dicomnode jobs reanalyse --where bundle --per-hour 20 --dry-run
     """
-    from dicomnode import logs
     from dicomnode.operations import bulk
 
     config = load(config_file)
     if stop:
         typer.echo(f"taken off the list: {bulk.stop_reanalysing(config)}")
         return
-    outcome = bulk.reanalyse(config, where or [], per_hour, dry_run=dry_run)
-    for line in bulk.lines(outcome, "analysed again", dry_run=dry_run):
-        typer.echo(logs.escaped(line))
+    _tell(bulk.reanalyse(config, where or [], per_hour, dry_run=dry_run), "analysed again", dry_run=dry_run)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load, table
-from dicomnode.logs import escaped
+from dicomnode.logs import counted, escaped
 
 if TYPE_CHECKING:
     from dicomnode.operations.corrections import HeldVersion
@@ -46,8 +46,10 @@ def jobs_accept(
     config = load(config_file)
     found = corrections.held(config, study_uid, sop_instance_uid)
     show(found, values=values)
-    if not dry_run:
-        typer.echo(corrections.accept(config, study_uid, found, 0.0 if sop_instance_uid else minutes))
+    if dry_run:
+        typer.echo(f"{counted(len(corrections.acceptable(found)), 'object')} would be replaced")
+        return
+    typer.echo(corrections.accept(config, study_uid, found, 0.0 if sop_instance_uid else minutes))
 
 
 def jobs_reject(
@@ -98,7 +100,10 @@ def show(found: "Sequence[HeldVersion]", *, values: bool) -> None:
         missing += ["(the study's images were removed)"] if one.standing is None else []
         alike[(*named, *missing)].append(one.conflict.sop_instance_uid)
     rows = [
-        [uids[0] if len(uids) == 1 else f"{len(uids)} objects", ("\n" if values else ", ").join(what) or "(encoding)"]
+        [
+            uids[0] if len(uids) == 1 else counted(len(uids), "object"),
+            ("\n" if values else ", ").join(what) or "(encoding)",
+        ]
         for what, uids in alike.items()
     ]
     table(["received again with different content", "differs in"], rows)

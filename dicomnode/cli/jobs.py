@@ -130,6 +130,7 @@ def jobs_retry(
     destinations hold its results, the new ones are the next generation's, and name those that they replace.
 
     Example: dicomnode jobs retry --destination pacs --since 24h --dry-run
+
     Example: dicomnode jobs retry 1.2.840.113619.2.55.3.4
     """
     from dicomnode.operations import jobs
@@ -155,6 +156,7 @@ def jobs_cancel(
     """Cancel a job that has not ended, or all that the options choose; give up a failed one. Images are kept.
 
     Example: dicomnode jobs cancel --state held --dry-run
+
     Example: dicomnode jobs cancel 1.2.840.113619.2.55.3.4
     """
     from dicomnode.operations import jobs

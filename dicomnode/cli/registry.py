@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load, table
+from dicomnode.logs import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,8 @@ def registry_export(
             site=config.registry.site,
         )
     typer.echo(
-        f"{out}: {done.scans} scans of {done.patients} patients, {done.volumes} volumes, {done.outcomes} outcomes; "
+        f"{out}: {counted(done.scans, 'scan')} of {counted(done.patients, 'patient')}, "
+        f"{counted(done.volumes, 'volume')}, {counted(done.outcomes, 'outcome')}; "
         f"{done.doubtful} scans with doubtful lung segmentation were excluded"
     )
 
@@ -103,7 +105,8 @@ def registry_forget(
         )
         raise SystemExit(3)
     typer.echo(
-        f"patient removed: {done.scans} scans, {done.outcomes} outcomes and {done.volumes} volumes; "
+        f"patient removed: {counted(done.scans, 'scan')}, {counted(done.outcomes, 'outcome')} and "
+        f"{counted(done.volumes, 'volume')}; "
         "earlier bundles and exports are not changed"
     )
 
@@ -167,7 +170,9 @@ def registry_monitor(
         typer.echo(text_of(found), nl=False)
         return
     outside = "" if found.month_outside is None else f", {found.month_outside} outside the model's population"
-    typer.echo(f"{found.month}: {found.month_scans} scans{outside}{f' ({found.note})' if found.note else ''}")
+    typer.echo(
+        f"{found.month}: {counted(found.month_scans, 'scan')}{outside}{f' ({found.note})' if found.note else ''}"
+    )
     for row in found.raised:
         scanner = logs.escaped(row.scanner) or "all scanners"
         typer.echo(f"changed: {row.title}, {scanner}, since {row.since}")

@@ -1,6 +1,7 @@
 """Reading the file, and reporting every mistake in it with key, value and cure."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -94,10 +95,11 @@ def _unknown_key(place: "_Place", name: str) -> str:
 
 def _brackets(key: str, error: dict[str, Any]) -> str:
     """Return what to write where [x] stands for [[x]] or the other way round; "" where that is not the mistake."""
+    header = re.sub(r"\[\d+\]", "", key)  # the number says which one is meant; in the file none stands there
     if error["type"] == "tuple_type" and isinstance(error["input"], dict):
-        return f"{key}: there may be several of these: write [[{key}]], in double brackets, for each"
+        return f"{key}: there may be several of these: write [[{header}]], in double brackets, for each"
     if error["type"] in ("model_type", "model_attributes_type") and isinstance(error["input"], tuple):
-        return f"{key}: there is one of these: write [{key}], in single brackets, once"
+        return f"{key}: there is one of these: write [{header}], in single brackets, once"
     return ""
 
 

@@ -180,6 +180,11 @@ class Config(ConfigTable):
         """Whether there is anything to decide: without rules every study is analysed."""
         return bool(self.route) or self.routing.otherwise != "analyse"
 
+    @property
+    def profile_names(self) -> list[str]:
+        """The names of the profiles that a study can be analysed with, [analysis] itself first."""
+        return [DEFAULT_PROFILE, *(one.name for one in self.profile)]
+
     def analysis_of(self, profile: str) -> AnalysisTable:
         """Return the table [analysis] as the named profile varies it. Raises ConfigurationError."""
         if profile == DEFAULT_PROFILE:

@@ -39,6 +39,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "conditions": "What the attenuation measures depend on; null where it could not be measured.",
         "population": "How far outside the model's training population the scan lies; null: not known.",
         "revision": "Tells a result from an equal one that was replaced before; empty else.",
+        "refused_by": "SHA-256 (hex) of the method that refused the study; empty else, and in 0.4.0 and before.",
     },
     "ChosenSeries": {
         "study_uid": "Study Instance UID (0020,000D).",

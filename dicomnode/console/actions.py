@@ -10,6 +10,7 @@ from starlette.responses import Response
 from dicomnode.config import Config
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.errors import UsageError
+from dicomnode.logs import counted
 from dicomnode.operations import again, corrections, jobs
 from dicomnode.operations.audited import acting
 from dicomnode.store.catalog.catalog import Catalog
@@ -109,6 +110,7 @@ def _retry(meant: MeantJob) -> Foreseen:
 
 
 def _cancel(meant: MeantJob) -> Foreseen:
+    jobs.foresee_cancel(meant.config, meant.job)
     told = [f"The job is {meant.job.state}. What is queued or running of it is stopped; what was sent stays sent."]
     return Foreseen([*told, "Received images are kept. Retry takes the study up again."])
 
@@ -118,8 +120,11 @@ def _release(meant: MeantJob) -> Foreseen:
     return Foreseen([f"The job is held: {meant.job.reason}.", "What the rule decided is done now."])
 
 
-def _held_table(meant: MeantJob) -> tuple[list[str], list[list[str]]]:
-    found = corrections.held(meant.config, meant.job.study_uid, None, compared=_MOST_SHOWN)
+def _held(meant: MeantJob) -> list[corrections.HeldVersion]:
+    return corrections.held(meant.config, meant.job.study_uid, None, compared=_MOST_SHOWN)
+
+
+def _held_table(found: Sequence[corrections.HeldVersion]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for one in found[:_MOST_SHOWN]:
         differ = "; ".join(f"{d.attribute}: {d.before} → {d.after}" for d in one.differences) or "nothing"
@@ -130,13 +135,15 @@ def _held_table(meant: MeantJob) -> tuple[list[str], list[list[str]]]:
 
 
 def _accept(meant: MeantJob) -> Foreseen:
+    found = _held(meant)
+    corrections.usable(found)
     told = ["The versions in quarantine replace those that stand. The study settles as its next generation."]
-    return Foreseen(told, table=_held_table(meant))
+    return Foreseen(told, table=_held_table(found))
 
 
 def _reject(meant: MeantJob) -> Foreseen:
     told = ["The versions in quarantine are rejected. The study stays as it is."]
-    return Foreseen(told, table=_held_table(meant))
+    return Foreseen(told, table=_held_table(_held(meant)))
 
 
 def _drop(meant: MeantJob) -> Foreseen:
@@ -149,7 +156,7 @@ def _drop(meant: MeantJob) -> Foreseen:
 def _reanalyse(meant: MeantJob) -> Foreseen:
     again.refuse_reanalysis(meant.catalog, meant.job)
     told = f"The study is analysed again as version {meant.job.generation + 1}, whatever the rules say."
-    return Foreseen([told], choice=("profile", {name: name for name in again.profiles(meant.config)}))
+    return Foreseen([told], choice=("profile", {name: name for name in meant.config.profile_names}))
 
 
 def _send(meant: MeantJob) -> Foreseen:
@@ -157,7 +164,7 @@ def _send(meant: MeantJob) -> Foreseen:
     found = {name: some for name, some in again.sendable(meant.catalog, meant.job).items() if name in known}
     if not found:
         raise UsageError("Nothing of this study was sent to a destination that is still configured.")
-    labels = {name: f"{name} ({len(some)} objects)" for name, some in found.items()}
+    labels = {name: f"{name} ({counted(len(some), 'object')})" for name, some in found.items()}
     told = "All objects of the newest version are sent again, also those that the destination has."
     return Foreseen([told], choice=("destination", labels))
 

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _IN_PROGRESS = ("receiving", "queued", "running")
 _RESULT = ("analysed", "delivered", "committed")
 _DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01]) ")
-_MOST_STUDIES, _MOST_SERIES = 500, 200
+_MOST_STUDIES, _MOST_SERIES = 500, 500
 _DAYS_A_YEAR = 365.25
 #: A study that waits looks again after so many seconds: seldom enough for the database, often enough for a reader.
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S, _GROWTH = 1.0, 30.0, 1.25
@@ -79,7 +79,8 @@ def search(table: PriorsTable, patient: Dataset, before: str, but: str) -> list[
         but: UID of the study itself.
 
     Raises:
-        PeerError, PeerRejectedError: the PACS did not answer, or refused.
+        PeerError, PeerRejectedError: the PACS did not answer, refused, or lists more than can be looked through: of a
+            list that was cut short, nobody knows which scan is the latest.
     """
     mine = whose(patient)
     modality = table.modalities[0] if len(table.modalities) == 1 else ""
@@ -88,14 +89,14 @@ def search(table: PriorsTable, patient: Dataset, before: str, but: str) -> list[
     question = pacs_queries.studies(patient, first, last, modality)
     if question is None:
         return []
-    found = [find.read(a) for a in _find(table, question, _MOST_STUDIES)]
+    found = [find.read(a) for a in _find(table, question, _MOST_STUDIES, "studies of a patient")]
     dated = sorted(((_studied_at(s), s) for s in found if same_patient(whose(s), mine)), key=lambda x: x[0])
     scans: list[ArchivedScan] = []
     for studied_at, study in reversed(dated):
         uid = str(study.get("StudyInstanceUID") or "")
         if len(scans) == table.most or uid == but or not is_uid(uid) or studied_at >= before:
             continue
-        listed = [find.read(a) for a in _find(table, pacs_queries.series(uid), _MOST_SERIES)]
+        listed = [find.read(a) for a in _find(table, pacs_queries.series(uid), _MOST_SERIES, f"series of {uid}")]
         chosen = suitable(str(study.get("StudyDescription") or ""), listed, table)
         if chosen:
             scans.append(ArchivedScan(uid, studied_at, chosen))
@@ -124,8 +125,11 @@ def matches(pattern: str, words: str) -> bool:
     return re.search(pattern, words) is not None
 
 
-def _find(table: PriorsTable, question: Dataset, most: int) -> tuple[bytes, ...]:
-    return find.find(table.peer, find.STUDY_ROOT_FIND, question, within_s=table.timeout_s, most=most).answers
+def _find(table: PriorsTable, question: Dataset, most: int, what: str) -> tuple[bytes, ...]:
+    found = find.find(table.peer, find.STUDY_ROOT_FIND, question, within_s=table.timeout_s, most=most)
+    if not found.is_complete:
+        raise PeerRejectedError(f"{table.peer} lists more than {most} {what}: see whether it matches all keys")
+    return found.answers
 
 
 def _studied_at(study: Dataset) -> str:

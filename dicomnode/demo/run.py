@@ -20,6 +20,7 @@ from dicomnode.analysis.series.selection import find_files
 from dicomnode.config import USUAL_OBJECTS, Config, DicomDestinationTable, load
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
+from dicomnode.logs import counted
 from dicomnode.network import association
 from dicomnode.operations.analyze import make_folder, shipped_table
 from dicomnode.operations.terminal import findings_table
@@ -178,7 +179,7 @@ def _drive(
         from dicomnode.demo import study as demo_study  # noqa: PLC0415  (a second that who gives a folder need not wait)
 
         files = demo_study.write(out / "study")
-        bars.update(task, total=1, completed=1, note=f"{len(files)} images")
+        bars.update(task, total=1, completed=1, note=counted(len(files), "image"))
     if not files:
         raise UsageError("no DICOM files to send")
     task = bars.add_task("starting the node", total=None, note="")

@@ -68,6 +68,11 @@ class Models:
             self._served[name] = served
         return served.method
 
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """The names of the profiles that have a method here, the default one first."""
+        return tuple(self._served)
+
     def shadow(self) -> "Bundle | None":
         """Return the candidate that runs unseen beside the default profile's bundle; None where none loads."""
         mark = _mark(self._table, self._table.shadow_bundle)

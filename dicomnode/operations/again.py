@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
+from dicomnode.logs import counted
 from dicomnode.operations import jobs
 from dicomnode.operations.audited import note_command
-from dicomnode.routing.rules import ANALYSE, DEFAULT_PROFILE, RoutingDecision
+from dicomnode.routing.rules import ANALYSE, RoutingDecision
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.reanalyses import REANALYSED
 from dicomnode.store.records import Delivery, Job
@@ -22,20 +23,14 @@ SENT = ("analysed", "routed", "delivered", "committed", "refused", "failed")
 THERE = ("delivered", "committed", "failed", "rejected")
 
 
-def profiles(config: Config) -> list[str]:
-    """Return the names of the profiles that a study can be analysed with."""
-    return [DEFAULT_PROFILE, *(one.name for one in config.profile)]
-
-
 def refuse_reanalysis(catalog: Catalog, job: Job) -> None:
     """Raise UsageError, with the reason, where a study cannot be analysed with another profile."""
-    study = catalog.study(job.study_uid)
     if job.state not in ENDED:
         raise UsageError(f"the job is {job.state}: only an ended job can be analysed again ({', '.join(ENDED)})")
-    if study is None or not study.instances:
-        raise UsageError("the study has no images here (removed to free space, or dropped): send it again")
-    if catalog.patient_ids(job.study_uid) > 1:
-        raise UsageError("the images name two patients: accept, reject or drop what is wrong")
+    study = jobs.study_of(catalog, job)
+    jobs.refuse_as_it_stands(catalog, study)
+    if study.state == "receiving" or study.generation != job.generation:
+        raise _settling()
 
 
 def reanalyse(config: Config, study_uid: str, profile: str) -> str:
@@ -47,29 +42,30 @@ def reanalyse(config: Config, study_uid: str, profile: str) -> str:
         UsageError: the profile is not configured, or the study cannot be analysed again.
         SpoolError: the catalogue or the queue failed.
     """
-    if profile not in profiles(config):
-        raise UsageError(f"{profile!r} is not a profile (known: {', '.join(profiles(config))})")
+    jobs.refuse_profile(config, profile)
     with jobs.opened(config) as (catalog, queue):
         job = jobs.find(catalog, study_uid, None)
         refuse_reanalysis(catalog, job)
         with jobs.queue_failures():
             queue.look()  # before anything is changed
-            details = {"generation": str(job.generation), "profile": profile}
-            note_command(config, "jobs reanalyse", details, study_uid, catalog=catalog)
-            made, now = None, time.time()
+            details, now = {"generation": str(job.generation), "profile": profile}, time.time()
             with catalog.together() as one:
+                note_command(config, "jobs reanalyse", details, study_uid, catalog=one)
                 noted = one.routing(study_uid, job.generation)
                 made = one.open_generation(study_uid, job.generation, f"profile {profile}", now=now)
-                if made is not None:
-                    action = ANALYSE if noted is None else RoutingDecision.of(json.loads(noted.decision)).action
-                    action = replace(action, analyse=profile, hold=False)
-                    decision = RoutingDecision(("a person",), action).recorded()
-                    one.note_routing(study_uid, made, json.dumps(decision), now=now)
-                    one.release_held(study_uid, made, now=now)  # what a person has decided stays
-            if made is None:
-                raise UsageError("the study is receiving, or has just settled anew: look again")
+                if made is None:
+                    raise _settling()
+                action = ANALYSE if noted is None else RoutingDecision.of(json.loads(noted.decision)).action
+                action = replace(action, analyse=profile, hold=False)
+                decision = RoutingDecision(("a person",), action).recorded()
+                one.note_routing(study_uid, made, json.dumps(decision), now=now)
+                one.release_held(study_uid, made, now=now)  # what a person has decided stays
             queue.release(study_uid, made)
             return f"queued as generation {made}, with the profile {profile}"
+
+
+def _settling() -> UsageError:
+    return UsageError("the study is receiving, or has just settled anew: look again")
 
 
 def sendable(catalog: Catalog, job: Job) -> dict[str, list[Delivery]]:
@@ -113,4 +109,4 @@ def send(config: Config, study_uid: str, destination: str) -> str:
             if state is not None and state != job.state:
                 catalog.set_state(study_uid, job.generation, state, "sent again manually", now=time.time())
             queue.deliver(study_uid, job.generation, sorted({(one.destination, one.kind) for one in there}))
-        return f"{len(there)} objects to {destination} queued again"
+        return f"{counted(len(there), 'object')} to {destination} queued again"

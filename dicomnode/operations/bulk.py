@@ -12,6 +12,7 @@ from typing import cast, get_args
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, UsageError
+from dicomnode.logs import counted
 from dicomnode.operations import jobs
 from dicomnode.operations.audited import note_command
 from dicomnode.routing.rules import DEFAULT_PROFILE
@@ -72,7 +73,8 @@ def choose(config: Config, catalog: Catalog, command: str, chosen: JobFilter, no
     names = [d.name for d in config.destination]
     if chosen.destination and chosen.destination not in names:
         raise UsageError(f"{chosen.destination!r} is not a destination (known: {', '.join(names) or 'none'})")
-    _known_profile(config, chosen.profile)
+    if chosen.profile:
+        jobs.refuse_profile(config, chosen.profile)
     states = (cast("JobState", chosen.state),) if chosen.state else _USUAL[command]
     since = point_in_time(chosen.since, now) if chosen.since else None
     found = catalog.newest_jobs(states, undelivered_to=chosen.destination or None, since=since)
@@ -88,15 +90,20 @@ def run(config: Config, command: str, chosen: JobFilter, *, dry_run: bool) -> Bu
     """
     with jobs.opened(config) as (catalog, queue):
         found = choose(config, catalog, command, chosen, time.time())
-        if command == "retry" and not dry_run:
-            return _retry(config, catalog, queue, found)
+        if command == "retry" and found:
+            with jobs.queue_failures():
+                queue.look()  # before anything is changed, or promised
+            if not dry_run:
+                return _retry(config, catalog, queue, found)
         done, failed = [], []
         for job in found:
             try:
-                if not dry_run:
+                if command == "retry":
+                    jobs.refuse_retry(config, catalog, job)
+                elif dry_run:
+                    jobs.refuse_cancel(queue, job)
+                else:
                     jobs.cancel_job(config, catalog, queue, job)
-                elif command == "retry":
-                    jobs.refuse_retry(catalog, job)
             except UsageError as error:
                 failed.append((job.study_uid, str(error)))
             else:
@@ -147,16 +154,12 @@ def reanalyse(config: Config, where: Sequence[str], per_hour: float, *, dry_run:
         todays = _Today(config)
         done, failed = [], []
         for job in catalog.newest_jobs(REANALYSED):
-            study = catalog.study(job.study_uid)
             try:
-                chosen = all(condition(todays, catalog, job) for condition in conditions)
-            except (ConfigurationError, ValueError) as error:
+                if all(condition(todays, catalog, job) for condition in conditions):
+                    jobs.refuse_as_it_stands(catalog, jobs.study_of(catalog, job))
+                    done.append(job.study_uid)
+            except (ConfigurationError, UsageError, ValueError) as error:
                 failed.append((job.study_uid, str(error)))
-                continue
-            if chosen and study is not None and not study.instances:
-                failed.append((job.study_uid, "it has no images here (removed to free space, or dropped)"))
-            elif chosen:
-                done.append(job.study_uid)
         if done and not dry_run:
             note_command(config, "jobs reanalyse", {"where": " ".join(where), "studies": str(len(done))})
             catalog.ask_reanalysis(done, per_hour, time.time())
@@ -208,7 +211,7 @@ _Condition = Callable[[_Today, Catalog, Job], bool]
 def _condition(config: Config, word: str) -> _Condition:
     name, _, value = word.partition("=")
     if name == "profile" and value:
-        _known_profile(config, value)
+        jobs.refuse_profile(config, value)
         return lambda _today, catalog, job: _profile(catalog, job) == value
     if name == "bundle":
         return lambda today, catalog, job: _bundle_differs(today, catalog, job, value)
@@ -225,14 +228,20 @@ def _bundle_differs(today: _Today, catalog: Catalog, job: Job, name: str) -> boo
     if name:
         risk = found.risk
         return risk is not None and (risk.bundle == name or (len(name) >= 8 and risk.bundle_sha256.startswith(name)))
+    method, bundle = today.method(_profile(catalog, job))
+    if found.risk is None and found.algorithm_digest == method:
+        return False  # today's bundle does not fit this scan: it would predict nothing again
     made_with = "" if found.risk is None else found.risk.bundle_sha256
-    return made_with != today.method(_profile(catalog, job))[1]
+    return made_with != bundle
 
 
 def _method_differs(today: _Today, catalog: Catalog, job: Job) -> bool:
     """Whether another method than today's has analysed the study, or refused it."""
     found = today.findings(job)
-    return found is not None and found.algorithm_digest != today.method(_profile(catalog, job))[0]
+    if found is None:
+        return False
+    judged_by = found.refused_by if found.status == "refused" else found.algorithm_digest
+    return judged_by != today.method(_profile(catalog, job))[0]
 
 
 def _profile(catalog: Catalog, job: Job) -> str:
@@ -241,19 +250,12 @@ def _profile(catalog: Catalog, job: Job) -> str:
     return DEFAULT_PROFILE if noted is None else str(json.loads(noted.decision)["action"]["analyse"] or "")
 
 
-def _known_profile(config: Config, name: str) -> None:
-    known = [DEFAULT_PROFILE, *(one.name for one in config.profile)]
-    if name and name not in known:
-        raise UsageError(f"{name!r} is not a profile (known: {', '.join(known)})")
-
-
 def lines(outcome: BulkOutcome, what: str, *, dry_run: bool) -> Iterable[str]:
     """Yield what a person is told: the studies in a dry run, what was not taken, and the count as the last line."""
     if dry_run:
         yield from outcome.done
     for study_uid, reason in outcome.failed:
         yield f"{study_uid}: not {what}: {reason}"
-    count = len(outcome.done)
-    studies = "1 study" if count == 1 else f"{count} studies"
+    studies = counted(len(outcome.done), "study", "studies")
     left = f", {len(outcome.failed)} not" if outcome.failed else ""
     yield f"{studies} would be {what}{left}" if dry_run else f"{studies} {what}{left}"

@@ -16,6 +16,7 @@ from pydicom.datadict import dictionary_VM
 from dicomnode.analysis.risk.reference import NO_REFERENCE
 from dicomnode.config import Config
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolError
+from dicomnode.logs import counted
 from dicomnode.models import segmenters
 from dicomnode.models.build import model_bundle
 from dicomnode.network import association
@@ -350,7 +351,7 @@ def _spool(config: Config) -> CheckResult:
             else:
                 damaged.append(instance.sop_instance_uid)
     if not damaged:
-        return CheckResult("spool", True, f"{good} files match their digests")
+        return CheckResult("spool", True, counted(good, "file matches its digest", "files match their digests"))
     named = ", ".join(damaged[:_NAMED]) + (" …" if len(damaged) > _NAMED else "")
     return CheckResult(
         "spool",

@@ -15,6 +15,7 @@ from typing import Final
 from dicomnode import logs
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
+from dicomnode.logs import counted
 from dicomnode.operations.audited import note_command, who
 from dicomnode.operations.jobs import open_catalog
 from dicomnode.reception.corrections import put_away
@@ -77,6 +78,34 @@ def held(
         return found
 
 
+def acceptable(found: Sequence[HeldVersion]) -> list[tuple[HeldVersion, Instance]]:
+    """Return those of `held` that can be taken as the truth, each as its file says; nothing is changed.
+
+    Raises:
+        UsageError: as `accept`.
+    """
+    read = []
+    for one in usable(found):
+        assert one.path is not None
+        try:
+            read.append((one, read_instance(one.path)))
+        except ValueError as error:
+            raise UsageError(f"{one.path}: {error}; reject it, and send the object again") from None
+    return read
+
+
+def usable(found: Sequence[HeldVersion]) -> list[HeldVersion]:
+    """Return those that are still in quarantine, beside a version that stands. Raises UsageError: there is none."""
+    if all(one.standing is None for one in found):
+        raise UsageError("the images of this study were removed to free space: send the corrected study again")
+    there = [one for one in found if one.path is not None and one.standing is not None]
+    if not there:
+        raise UsageError(
+            "the quarantine no longer holds these objects (storage.quarantine_gb): send them again, then accept them"
+        )
+    return there
+
+
 def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes: float) -> str:
     """Take quarantined versions as the truth. Return a sentence for the caller.
 
@@ -89,60 +118,50 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
     Raises:
         UsageError: the quarantine has none of them any more, or the study's images have been removed.
     """
-    if all(one.standing is None for one in found):
-        raise UsageError("the images of this study were removed to free space: send the corrected study again")
-    usable = [one for one in found if one.path is not None and one.standing is not None]
-    if not usable:
-        raise UsageError(
-            "the quarantine no longer holds these objects (storage.quarantine_gb): send them again, then accept them"
-        )
+    taken_up = acceptable(found)
     now = time.time()
     with closing(open_catalog(config)) as catalog:
         spool = Spool(config.storage.spool)
-        note_command(config, "jobs accept", {"objects": str(len(usable))}, study_uid)
+        note_command(config, "jobs accept", {"objects": str(len(taken_up))}, study_uid)
         area = Replaced(spool)
         news = []
-        for one in usable:
+        for one, read in taken_up:
             assert one.path is not None
-            try:
-                read = read_instance(one.path)
-            except ValueError as error:
-                raise UsageError(f"{one.path}: {error}; reject it, and send the object again") from None
             place = spool.place(read.study_uid, read.series_uid, read.sop_instance_uid, read.sha256)
             area.bring_in(one.path, place)
             keyed = catalog.patient_key.keyed(read.patient_hash)
             news.append(replace(read, path=str(place), patient_hash=keyed, received_at=one.conflict.received_at))
-        decided = {one.conflict.sop_instance_uid: one.conflict.received_at for one in usable}
+        decided = {one.conflict.sop_instance_uid: one.conflict.received_at for one, _ in taken_up}
         # What has come since it was shown waits for a decision of its own.
         older = [c for c in catalog.conflicts(study_uid) if c.received_at <= decided.get(c.sop_instance_uid, -math.inf)]
-        further = _further(study_uid, usable, news, now + 60 * minutes) if minutes > 0 else None
+        further = _further(study_uid, [one for one, _ in taken_up], news, now, minutes) if minutes > 0 else None
         old = catalog.replace_instances(news, "accepted", who(), now=now, more=further)
         put_away(spool, catalog, old, now)
-        for one, new in zip(usable, news, strict=True):
+        for (one, _), new in zip(taken_up, news, strict=True):
             if one.path is not None and not Path(new.path).exists():
                 area.bring_in(one.path, Path(new.path))  # a node that started meanwhile took it for left behind
         taken = {new.sha256 for new in news}
         _set_aside(area, [c for c in older if c.sha256 not in taken], now)
         for sha256 in taken:
             area.forget(sha256)
-        missing = len(found) - len(usable)
-        left = f"; {missing} more are no longer in quarantine: send them again" if missing else ""
+        missing = len(found) - len(taken_up)
+        left = f"; {missing} more no longer in quarantine: to be sent again" if missing else ""
         more = f"; more of this correction is taken as it comes for {minutes:g} minutes" if further is not None else ""
-        return f"{len(news)} objects replaced{left}{more}; the study settles as its next generation"
+        return f"{counted(len(news), 'object')} replaced{left}{more}; the study settles as its next generation"
 
 
 def _further(
-    study_uid: str, usable: Sequence[HeldVersion], news: Sequence[Instance], until: float
+    study_uid: str, accepted: Sequence[HeldVersion], news: Sequence[Instance], now: float, minutes: float
 ) -> Acceptance | None:
     """Return what else belongs to this correction; None where nobody can tell (several patients, unreadable files).
 
     What moves to another study is decided on object by object.
     """
     patients = {new.patient_hash for new in news}
-    attributes = {d.attribute for one in usable for d in one.differences}
+    attributes = {d.attribute for one in accepted for d in one.differences}
     if len(patients) != 1 or attributes & {UNREADABLE, "StudyInstanceUID"}:
         return None
-    return Acceptance(study_uid, who(), until, patients.pop(), frozenset(attributes))
+    return Acceptance(study_uid, who(), now + 60 * minutes, patients.pop(), frozenset(attributes), now)
 
 
 def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
@@ -157,7 +176,7 @@ def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
         note_command(config, "jobs reject", {"objects": str(len(found))}, study_uid)
         catalog.reject_conflicts(found, who(), now=now)
         _set_aside(Replaced(Spool(config.storage.spool)), found, now)
-        return f"{len(found)} versions rejected; the study stays as it is"
+        return f"{counted(len(found), 'version')} rejected; the study stays as it is"
 
 
 def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: str, *, dry_run: bool) -> str:
@@ -181,7 +200,7 @@ def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: 
         if not there:
             raise UsageError("the node holds no such object of this study; see `dicomnode jobs list`")
         series = len({i.series_uid for i in there})
-        what = f"{len(there)} objects of {series} series"
+        what = f"{counted(len(there), 'object')} of {counted(series, 'series', 'series')}"
         if dry_run:
             return f"{what} would be taken out"
         note_command(config, "jobs drop", {"objects": str(len(there)), "because": because}, study_uid)

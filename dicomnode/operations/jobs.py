@@ -16,6 +16,7 @@ from dicomnode.config import Config
 from dicomnode.context import order
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.files import OutsideRootError
+from dicomnode.logs import counted
 from dicomnode.operations import looking
 from dicomnode.operations.audited import note_command
 from dicomnode.operations.looking import Pages, text
@@ -109,7 +110,7 @@ def _deliveries(deliveries: list[Delivery]) -> list[dict[str, Any]]:
     return [
         {
             "destination": some[0].destination,
-            "object": some[0].object if some[0].kind == "results" else f"{len(some)} received images",
+            "object": some[0].object if some[0].kind == "results" else counted(len(some), "received image"),
             "state": some[0].state,
             "attempts": max(d.attempts for d in some),
             "status": "" if some[0].status is None else f"0x{some[0].status:04X}",
@@ -174,22 +175,36 @@ def retry(config: Config, study_uid: str, generation: int | None) -> str:
         return retry_job(config, catalog, queue, find(catalog, study_uid, generation))
 
 
-def refuse_retry(catalog: Catalog, job: Job) -> None:
+def refuse_retry(config: Config, catalog: Catalog, job: Job) -> None:
     """Raise UsageError, with the reason, where a job cannot be run again."""
-    study = _study(catalog, job.study_uid)
+    study = study_of(catalog, job)
     if job.generation < study.generation:
         raise UsageError(f"generation {job.generation} has been superseded by generation {study.generation}")
     if job.state not in ENDED:
         raise UsageError(f"the job is {job.state}: only an ended job can be retried ({', '.join(ENDED)})")
+    refuse_as_it_stands(catalog, study)
+    if study.state == "receiving" and _redelivered(config, catalog, job) is None and _is_out(catalog, job):
+        raise _settling()
+
+
+def refuse_as_it_stands(catalog: Catalog, study: Study) -> None:
+    """Raise UsageError, with the reason, where no job of a study can do anything: no images, or two patients'."""
     if not study.instances:
         raise UsageError("the study has no images here (removed to free space, or dropped): send it again")
-    if catalog.patient_ids(job.study_uid) > 1:
+    if catalog.patient_ids(study.study_uid) > 1:
         raise UsageError("the images name two patients: see `dicomnode jobs show`, then accept, reject or drop")
+
+
+def refuse_profile(config: Config, name: str) -> None:
+    """Raise UsageError where no profile has this name."""
+    known = config.profile_names
+    if name not in known:
+        raise UsageError(f"{name!r} is not a profile (known: {', '.join(known)})")
 
 
 def retry_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
     """Run an ended job again, as `retry`. Raises UsageError."""
-    refuse_retry(catalog, job)
+    refuse_retry(config, catalog, job)
     with queue_failures():
         queue.look()  # before anything is changed
         return prepare_retry(config, catalog, job)(queue)
@@ -199,16 +214,20 @@ def prepare_retry(config: Config, catalog: Catalog, job: Job) -> Callable[[Queue
     """Note in the catalogue that an ended job runs again, and return what puts it into the queue after that.
 
     Raises:
-        UsageError: as `retry`.
+        UsageError: as `retry`; then nothing of it is noted.
     """
-    refuse_retry(catalog, job)
+    with catalog.together() as one:
+        return _prepare_retry(config, one, job)
+
+
+def _prepare_retry(config: Config, catalog: Catalog, job: Job) -> Callable[[Queue], str]:
+    refuse_retry(config, catalog, job)
     study_uid = job.study_uid
     note_command(config, "jobs retry", {"generation": str(job.generation)}, study_uid, catalog=catalog)
-    lost = _lost(catalog, job)
+    made, lost = _redelivered(config, catalog, job), _lost(catalog, job)
     for d in lost:
         pending_again(catalog, d)
-    made = made_state(config, catalog, job)
-    if job.state == "failed" and lost and made is not None:
+    if made is not None:
         why = "deliveries retried manually"
         if made == "refused":  # that is still why nothing was analysed
             known = catalog.transitions(study_uid)
@@ -225,11 +244,12 @@ def prepare_retry(config: Config, catalog: Catalog, job: Job) -> Callable[[Queue
 
 def foresee_retry(config: Config, catalog: Catalog, job: Job) -> str:
     """Return in a sentence what `retry` would do. Raises UsageError as `retry`."""
-    refuse_retry(catalog, job)
-    lost = _lost(catalog, job)
-    if job.state == "failed" and lost and made_state(config, catalog, job) is not None:
+    refuse_retry(config, catalog, job)
+    if _redelivered(config, catalog, job) is not None:
+        lost = _lost(catalog, job)
         names = ", ".join(sorted({d.destination for d in lost}))
-        return f"The result stays as it is: {len(lost)} objects are sent again to {names}."
+        many = counted(len(lost), "object is", "objects are")
+        return f"The result stays as it is: {many} sent again to {names}."
     if _is_out(catalog, job):
         number = job.generation + 1
         return f"The study is analysed again. As destinations hold its results, the new ones are generation {number}."
@@ -240,10 +260,15 @@ def _lost(catalog: Catalog, job: Job) -> list[Delivery]:
     return [d for d in catalog.deliveries(job.study_uid, job.generation) if d.state in ("failed", "rejected")]
 
 
+def _redelivered(config: Config, catalog: Catalog, job: Job) -> JobState | None:
+    """Return the state that a retry comes to where only deliveries are repeated; None where it begins anew."""
+    return made_state(config, catalog, job) if job.state == "failed" and _lost(catalog, job) else None
+
+
 def _delivered_again(queue: Queue, job: Job, lost: Sequence[Delivery]) -> str:
     queue.deliver(job.study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
     names = sorted({d.destination for d in lost})
-    return f"{len(lost)} deliveries to {', '.join(names)} queued again"
+    return f"{counted(len(lost), 'delivery', 'deliveries')} to {', '.join(names)} queued again"
 
 
 def _is_out(catalog: Catalog, job: Job) -> bool:
@@ -254,8 +279,12 @@ def _is_out(catalog: Catalog, job: Job) -> bool:
 def _next_version(catalog: Catalog, job: Job) -> Callable[[Queue], str]:
     made = catalog.open_generation(job.study_uid, job.generation, "retried manually", now=time.time())
     if made is None:
-        raise UsageError("the study is receiving, or has just settled anew: its next generation comes by itself")
+        raise _settling()
     return lambda queue: f"queued as generation {made}: {queue.enqueue(job.study_uid, made)}"
+
+
+def _settling() -> UsageError:
+    return UsageError("the study is receiving, or has just settled anew: its next generation comes by itself")
 
 
 def made_state(config: Config, catalog: Catalog, job: Job) -> JobState | None:
@@ -281,10 +310,11 @@ def release(config: Config, study_uid: str) -> str:
         refuse_release(catalog, job)  # with or without a queue
         with closing(Queue(config)) as queue, queue_failures():
             queue.look()
-            note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid, catalog=catalog)
-            if not catalog.release_held(study_uid, job.generation, now=time.time()):
-                raise _not_by_a_rule(job)
-            catalog.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
+            with catalog.together() as one:
+                note_command(config, "jobs release", {"generation": str(job.generation)}, study_uid, catalog=one)
+                if not one.release_held(study_uid, job.generation, now=time.time()):
+                    raise _not_by_a_rule(job)
+                one.set_state(study_uid, job.generation, "queued", "released manually", now=time.time())
             return f"released as {queue.release(study_uid, job.generation)}"
 
 
@@ -292,9 +322,8 @@ def refuse_release(catalog: Catalog, job: Job) -> None:
     """Raise UsageError, with the reason, where no rule holds a job."""
     if job.state != "held":
         raise UsageError(f"the job is {job.state}: only a held job can be released")
-    if not _study(catalog, job.study_uid).instances:
-        raise UsageError("the study has no images here (removed, or dropped): send it again")
-    if catalog.patient_ids(job.study_uid) > 1:
+    refuse_as_it_stands(catalog, study_of(catalog, job))
+    if catalog.routing(job.study_uid, job.generation) is None:
         raise _not_by_a_rule(job)
 
 
@@ -343,6 +372,7 @@ def cancel(config: Config, study_uid: str, generation: int | None) -> str:
 
 def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
     """Cancel a job, as `cancel`. Raises UsageError."""
+    refuse_cancel(queue, job)
     note_command(config, "jobs cancel", {"generation": str(job.generation)}, job.study_uid, catalog=catalog)
     try:
         with queue_failures():
@@ -351,10 +381,24 @@ def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
         if job.state not in CANCELLED:
             raise
         live = 0  # there is no queue before the first worker has started
-    if not live and job.state not in CANCELLED:
-        raise UsageError(f"the job is {job.state}: it has nothing queued or running")
     catalog.set_state(job.study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
-    return f"cancelled; {live} queued or running workflows stopped, received images kept"
+    workflows = counted(live, "queued or running workflow")
+    return f"cancelled; {workflows} stopped, received images kept"
+
+
+def foresee_cancel(config: Config, job: Job) -> None:
+    """Raise UsageError as `cancel`, before anybody has decided."""
+    with closing(Queue(config)) as queue:
+        refuse_cancel(queue, job)
+
+
+def refuse_cancel(queue: Queue, job: Job) -> None:
+    """Raise UsageError where nothing of a job is left to cancel; SpoolError: only the queue knows, and it is away."""
+    if job.state in CANCELLED:
+        return
+    with queue_failures():
+        if not queue.is_live(job.study_uid, job.generation):
+            raise UsageError(f"the job is {job.state}: it has nothing queued or running")
 
 
 @contextmanager
@@ -382,8 +426,9 @@ def find(catalog: Catalog, study_uid: str, generation: int | None) -> Job:
     return job
 
 
-def _study(catalog: Catalog, study_uid: str) -> Study:
-    study = catalog.study(study_uid)
+def study_of(catalog: Catalog, job: Job) -> Study:
+    """Return the study of a job. Raises SpoolError: there is none."""
+    study = catalog.study(job.study_uid)
     if study is None:
-        raise SpoolError(f"study {study_uid} has a job but is not in the catalogue: the database was edited")
+        raise SpoolError(f"study {job.study_uid} has a job but is not in the catalogue: the database was edited")
     return study

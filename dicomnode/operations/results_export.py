@@ -5,7 +5,6 @@ the registry's pseudonyms (`registry_format.pseudonyms`), and of times only the 
 """
 
 import io
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +16,9 @@ from typing import Any
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
-from dicomnode.files import OutsideRootError, write_whole
+from dicomnode.files import write_whole
 from dicomnode.operations.audited import note_command, note_export
+from dicomnode.operations.jobs import kept_findings
 from dicomnode.operations.looking import text
 from dicomnode.registry.key import load_pseudonyms
 from dicomnode.registry_format.identity import patient_hash
@@ -27,9 +27,6 @@ from dicomnode.registry_format.tables import write_csv
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.result_rows import AnalysedJob
 from dicomnode.store.records import ARRIVED, Delivery
-from dicomnode.store.results_folder import FINDINGS, results_folder
-
-log = logging.getLogger(__name__)
 
 #: Of these regions all that is measured is told, of others volume and high-attenuation share.
 _WHOLE = ("lungs", "right", "left")
@@ -89,28 +86,11 @@ def _rows(
 ) -> Iterator[Row]:
     jobs = catalog.analysed_jobs(since, until)
     for count, job in enumerate(jobs, start=1):
-        found = _findings(config, job)
+        found = kept_findings(config, job.study_uid, job.generation)  # what cannot be read is logged, and left out
         if found is not None and found.status == "analysed":
             sent = catalog.deliveries(job.study_uid, job.generation)
             yield {**_named(job, names), **_measured(found), **_delivered(sent)}
         follow(count, len(jobs))
-
-
-def _findings(config: Config, job: AnalysedJob) -> Findings | None:
-    """Return what a job found; None where it found nothing, or that is not kept any more."""
-    try:
-        path = results_folder(config.storage.results, job.study_uid, job.generation) / FINDINGS
-        return Findings.from_json(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, OutsideRootError, ValueError, RecursionError) as error:
-        log.error(
-            "study %s generation %d is left out: its findings cannot be read (%s)",
-            job.study_uid,
-            job.generation,
-            type(error).__name__,
-        )
-        return None
 
 
 def _named(job: AnalysedJob, names: Pseudonyms | None) -> Row:

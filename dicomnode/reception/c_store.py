@@ -177,8 +177,9 @@ class Reception:
         if (header.sop_class_uid, header.sop_instance_uid) != named or named[0] != self._sop_class:
             text = "SOP class or instance UID of dataset, request and context differ"
             return self._refuse(incoming, DOES_NOT_MATCH, "uid-mismatch", text)
-        if header.is_own and self._catalog.is_planned(header.study_uid, header.sop_instance_uid):
-            # A PACS that routes everything sends our results back: we have them, and they are no new images.
+        if header.is_own and self._catalog.is_result(header.sop_instance_uid):
+            # A PACS that routes everything sends our results back, perhaps under a study or patient that it has
+            # coerced: we have them, they are no new images, and no study comes about by them.
             log.info("our own result %s came back: it is not stored again", header.sop_instance_uid)
             incoming.discard()
             return StoreAnswer(SUCCESS)

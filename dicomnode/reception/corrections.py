@@ -45,8 +45,8 @@ def replace_known(spool: Spool, catalog: Catalog, new: Instance, caller: str) ->
         accepted = catalog.acceptance(new.study_uid, now)
         if accepted is None or accepted.patient_hash != new.patient_hash:
             return False
-        if any(c.sha256 == new.sha256 for c in catalog.corrections_of(new.sop_instance_uid)):
-            return False  # it was decided against: a sender that does not know of the correction turns nothing back
+        if _decided_against(catalog, new, since=accepted.at):
+            return False  # a sender that does not know of the correction turns nothing back
         found = differences(Path(held.path), Path(new.path))
         if not {one.attribute for one in found} <= accepted.attributes:
             return False
@@ -58,6 +58,11 @@ def replace_known(spool: Spool, catalog: Catalog, new: Instance, caller: str) ->
         log.info("%s replaced by a newer version from %s", logs.uid(new.sop_instance_uid), who)
     # Housekeeping may have moved the study away in between: then it is refused, and taken when it comes again.
     return bool(old) and Path(new.path).exists()
+
+
+def _decided_against(catalog: Catalog, new: Instance, *, since: float) -> bool:
+    """Whether this very version was replaced or thrown away by a decision of that time or later."""
+    return any(c.sha256 == new.sha256 and c.at >= since for c in catalog.corrections_of(new.sop_instance_uid))
 
 
 def put_away(spool: Spool, catalog: Catalog, gone: Sequence[Instance], now: float) -> None:

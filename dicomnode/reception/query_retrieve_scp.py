@@ -24,6 +24,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from dicomnode import logs
 from dicomnode.audit.messages import AuditPeer
 from dicomnode.errors import SpoolError
+from dicomnode.logs import counted
 from dicomnode.network.association import Peer, connect
 from dicomnode.network.scan import HeaderError, Walk
 from dicomnode.network.statuses import OwnStatus
@@ -255,4 +256,4 @@ def _caller(event: evt.Event) -> str:
 
 def _studies(held: list[Held]) -> str:
     uids = sorted({one.study_uid for one in held})
-    return f"study {uids[0]}" if len(uids) == 1 else f"{len(uids)} studies"
+    return f"study {uids[0]}" if len(uids) == 1 else counted(len(uids), "study", "studies")

@@ -22,6 +22,7 @@ from dicomnode.config import Config
 from dicomnode.context import late_orders, prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.files import write_whole
+from dicomnode.logs import counted
 from dicomnode.metrics import counters
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.procedure_steps import mpps, ups
@@ -227,11 +228,12 @@ class Housekeeping:
 
     def _note_doubts(self, study: StudyIntake, generation: int, now: float) -> None:
         """Leave word, for the findings and the table of jobs, that images may be missing."""
-        counted = None if self._counts is None else self._counts.given_up(study.study_uid)
+        given_up = None if self._counts is None else self._counts.given_up(study.study_uid)
         noted: dict[str, object] = {}
-        if counted is not None:
-            noted["listed"], noted["arrived"] = counted
-            text = f"the PACS lists {counted[0]} images, {counted[1]} have come: {counted[0] - counted[1]} are missing"
+        if given_up is not None:
+            noted["listed"], noted["arrived"] = listed_there, here = given_up
+            missing = counted(listed_there - here, "is missing", "are missing")
+            text = f"the PACS lists {counted(listed_there, 'image')}, {here} have come: {missing}"
             log.warning("study %s generation %d: %s", study.study_uid, generation, text)
             self._catalog.set_state(study.study_uid, generation, "queued", text, now=now)
         if is_broken_off(study):
@@ -349,10 +351,10 @@ class Housekeeping:
             level = logging.ERROR if count else logging.INFO
             log.log(
                 level,
-                "worker %s missed its heartbeat for %g s; %d workflows reassigned",
+                "worker %s missed its heartbeat for %g s; %s reassigned",
                 name,
                 self._dead_after_s,
-                count,
+                counted(count, "workflow"),
             )
             moved += count
         versions = {worker.version for worker in self._catalog.workers("alive")}
@@ -360,14 +362,14 @@ class Housekeeping:
         if WORKFLOW_VERSION in versions:
             count = self._queue.adopt_orphans(versions)
             if count:
-                log.warning("%d workflows of an older version restarted under version %s", count, WORKFLOW_VERSION)
+                log.warning("%s of an older version restarted under %s", counted(count, "workflow"), WORKFLOW_VERSION)
             moved += count
         return moved
 
     def refresh_worklist(self) -> int:
         """Ask the RIS for the orders of these days. Returns how many there are."""
         count = worklist.refresh(self._config, self._catalog, self._clock())
-        log.info("worklist: %d orders", count)
+        log.info("worklist: %s", counted(count, "order"))
         for study_uid in late_orders.take_up(self._config, self._catalog, self._clock()):
             log.info("study %s will be reported again: its order has appeared", study_uid)
         return count

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dicomnode.config import Config
+from dicomnode.logs import counted
 from dicomnode.network.certificates import inspect
 from dicomnode.registry.latest_look import latest
 from dicomnode.store.catalog.catalog import Catalog
@@ -144,10 +145,11 @@ def _refused(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCon
     table = config.alerts
     if not table.refused:
         return
-    counted = catalog.refusals_between(now - table.refused_minutes * 60, now)
-    count = sum(one.count for one in counted)
-    why = "; ".join(f"{one.count} times «{one.why}» ({one.caller})" for one in counted[:3])
-    text = f"{count} associations were refused in the last {table.refused_minutes:g} minutes: {why}"
+    found = catalog.refusals_between(now - table.refused_minutes * 60, now)
+    count = sum(one.count for one in found)
+    why = "; ".join(f"{counted(one.count, 'time')} «{one.why}» ({one.caller})" for one in found[:3])
+    refused = counted(count, "association was", "associations were")
+    text = f"{refused} refused in the last {table.refused_minutes:g} minutes: {why}"
     # The mark is in the key: nodes on one database that have different ones do not end each other's alerts.
     key = f"refused-{table.refused}-in-{table.refused_minutes:g}"
     yield HealthCondition(key, True if count >= table.refused else None if count else False, text)

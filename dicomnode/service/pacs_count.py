@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from dicomnode.errors import DicomnodeError
+from dicomnode.errors import DicomnodeError, PeerRejectedError
 from dicomnode.network import find
 from dicomnode.network.association import Peer
 from dicomnode.store.records import StudyIntake
@@ -33,7 +33,8 @@ def listed(peer: Peer, study_uid: str) -> Numbers:
     It is Number of Series Related Instances (0020,1209), where the PACS gives it.
 
     Raises:
-        PeerError, PeerRejectedError: the PACS did not answer, or refused.
+        PeerError, PeerRejectedError: the PACS did not answer, refused, or lists more series than are counted: images
+            of the others may be missing.
     """
     question = Dataset()
     question.QueryRetrieveLevel = "SERIES"
@@ -41,6 +42,8 @@ def listed(peer: Peer, study_uid: str) -> Numbers:
     question.SeriesInstanceUID = None
     question.NumberOfSeriesRelatedInstances = None
     found = find.find(peer, find.STUDY_ROOT_FIND, question, within_s=WITHIN_S, most=_MOST_SERIES)
+    if not found.is_complete:
+        raise PeerRejectedError(f"{peer} lists more than {_MOST_SERIES} series of the study")
     numbers: dict[str, int] = {}
     for answer in found.answers:
         series = find.read(answer)

@@ -196,7 +196,8 @@ class Correction:
 class Acceptance:
     """More of a correction that a person accepted is taken as it comes, `until` then.
 
-    `attributes`: which may differ, by keyword; `patient_hash`: whose the object has to be.
+    `attributes`: which may differ, by keyword; `patient_hash`: whose the object has to be. `at`: when it was accepted;
+    what was decided before no longer counts, so that a person can also turn a wrong correction back.
     """
 
     study_uid: str
@@ -204,6 +205,7 @@ class Acceptance:
     until: float
     patient_hash: str
     attributes: frozenset[str]
+    at: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from pathlib import Path
 import dicomnode
 from dicomnode.analysis.findings import Findings, Reason, RejectedSeries
 from dicomnode.analysis.pipeline import analyse
-from dicomnode.analysis.volume.size import nothing_left, too_large
+from dicomnode.analysis.volume.size import NOTHING_LEFT, nothing_left, too_large
 from dicomnode.context.prior_findings import prior_findings
 from dicomnode.errors import RefusedError
 from dicomnode.files import write_whole
+from dicomnode.logs import counted
 from dicomnode.registry import record_scan
 from dicomnode.results import encode
 from dicomnode.store.results_folder import FINDINGS, results_folder
@@ -36,7 +37,7 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
         raise nothing_left()
     files = [Path(i.path) for i in received]
     folder = results_folder(work.config.storage.results, study_uid, generation)
-    log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
+    log.info("study %s generation %d: analysing %s", study_uid, generation, counted(len(files), "file"))
     others = prior_findings(work.catalog, work.config, study_uid)
     method = work.served.method(route.action_of(work, study_uid, generation).analyse)
     maps = work.config.results.attenuation_maps
@@ -107,9 +108,11 @@ def refuse(work: Work, study_uid: str, generation: int, error: RefusedError) -> 
     series = Counter((i.series_uid, i.modality) for i in images)
     reasons = (Reason(error.code, error.text),)
     rejected = tuple(RejectedSeries(uid, modality, count, reasons) for (uid, modality), count in series.items())
-    findings = Findings("refused", None, rejected, software_version=dicomnode.__version__)
+    digest = work.digest_of(route.action_of(work, study_uid, generation).analyse)
+    findings = Findings("refused", None, rejected, software_version=dicomnode.__version__, refused_by=digest)
     _withdraw(work, study_uid)
     folder = results_folder(work.config.storage.results, study_uid, generation)
     write_whole(folder / FINDINGS, findings.to_json().encode())
-    log.error("study %s generation %d: %s", study_uid, generation, error.text)
+    level = logging.INFO if error.code == NOTHING_LEFT else logging.ERROR  # as a person or a note has decided
+    log.log(level, "study %s generation %d: %s", study_uid, generation, error.text)
     return "refused"

@@ -29,6 +29,7 @@ from dicomnode.audit import messages, trail
 from dicomnode.config import Config
 from dicomnode.errors import DicomnodeError, SpoolError
 from dicomnode.limits import LOOK_S, Limits, Watch, confine, resident_bytes
+from dicomnode.routing.rules import DEFAULT_PROFILE
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
 from dicomnode.store.results_folder import results_folder
@@ -89,7 +90,7 @@ class _Process:
         self._is_ready = True
 
     def method(self, limits: Limits) -> dict[str, Any]:
-        """Return the digest of the method that it would use now, and the bundle's name. Raises as `ask`."""
+        """Return the digests of the methods that it would use now, and the bundle's name. Raises as `ask`."""
         self.begin(limits)
         self._say({})
         return self._heard(limits)
@@ -146,7 +147,7 @@ class Analyst:
         self._config, self._limits = config, config.worker.limits
         self._lease: Lease | None = None
         self._lock = threading.Lock()
-        self._digest = ""
+        self._digests: dict[str, str] = {}
         self._bundle: dict[str, str] | None = None
         self._idle = [self._start()]
 
@@ -164,13 +165,18 @@ class Analyst:
 
     @property
     def digest(self) -> str:
-        """Of the method by which the next study will be analysed: of the bundle that lies in its folder now.
+        """Of the default profile's method, as `digest_of`."""
+        return self.digest_of(None)
 
-        While all analysts are busy, and where the one that is asked ends or fails, it is the last one that was told.
+    def digest_of(self, profile: str | None) -> str:
+        """Of the method by which a profile's next study will be analysed: of the bundle that lies in its folder now.
+
+        While all analysts are busy, and where the one that is asked ends or fails, it is the last one that was told;
+        "" where no analyst has loaded such a profile.
         """
         with suppress(DicomnodeError):
             self._look()
-        return self._digest
+        return self._digests.get(profile or DEFAULT_PROFILE, "")
 
     def _look(self) -> None:
         # Whoever wants an analyst meanwhile waits for this one, and starts no other.
@@ -190,12 +196,12 @@ class Analyst:
 
     def _note(self, method: dict[str, Any]) -> None:
         bundle = method["bundle"]
-        if self._digest and bundle is not None and bundle != self._bundle:
+        if self._digests and bundle is not None and bundle != self._bundle:
             details = {"version": bundle["version"], "sha256": bundle["sha256"]}
             trail.note(
                 messages.alert, time.time(), messages.SOFTWARE_CONFIGURATION, f"bundle {bundle['name']}", details
             )
-        self._digest, self._bundle = method["digest"], bundle
+        self._digests, self._bundle = method["digests"], bundle
 
     def analyse(self, study_uid: str, generation: int) -> str:
         """Have a study analysed; it waits for nobody. Returns "analysed" or "refused".
@@ -314,7 +320,7 @@ def _method(models: "Models") -> dict[str, Any]:
     method = models.method()
     bundle = method.bundle
     named = None if bundle is None else {"name": bundle.name, "version": bundle.version, "sha256": bundle.sha256}
-    return {"digest": method.digest, "bundle": named}
+    return {"digests": {name: models.method(name).digest for name in models.profiles}, "bundle": named}
 
 
 def _analysed(work: Work, study_uid: str, generation: int) -> dict[str, Any]:

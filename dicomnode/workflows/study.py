@@ -23,6 +23,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.config import DestinationTable, ObjectName
 from dicomnode.context import order, priors
 from dicomnode.errors import DicomnodeError, RefusedError
+from dicomnode.logs import counted
 from dicomnode.registry_format.identity import lacks_patient_id
 from dicomnode.report.context import Context
 from dicomnode.results import encode, reader_flags
@@ -141,6 +142,15 @@ def link_step(study_uid: str, generation: int) -> None:
 def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     """Write the reports and plan their deliveries. Returns the destinations that get something."""
     work = current()
+    kept = fetch.stays_here(work.config, work.catalog, study_uid)
+    receiving = _encoded(work, study_uid, generation, status)
+    if kept and not fetch.stays_here(work.config, work.catalog, study_uid) and work.catalog.reopen(study_uid):
+        # Whoever asked saw it running, and left the rest to this step, which had found that nothing goes out.
+        log.info("study %s generation %d: its results are wanted by now, it settles again", study_uid, generation)
+    return receiving
+
+
+def _encoded(work: Work, study_uid: str, generation: int, status: str) -> list[str]:
     job = versions.job_of(work.catalog, study_uid, generation)
     destinations = _receivers(work, study_uid, generation)
     everywhere = [d.name for d in destinations]
@@ -165,7 +175,7 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     state = work.catalog.set_state(study_uid, generation, "analysed", doubts, now=time.time())
     if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
         state = work.catalog.conclude(study_uid, generation, now=time.time())
-    log.info("study %s generation %d: %s, %d objects", study_uid, generation, state, len(objects))
+    log.info("study %s generation %d: %s, %s", study_uid, generation, state, counted(len(objects), "object"))
     return everywhere if state in _ENCODED else []
 
 

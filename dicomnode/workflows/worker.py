@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.config import Config
-from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
+from dicomnode.errors import ConfigurationError, DatabaseError, DicomnodeError, SpoolError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
 from dicomnode.workflows.queue import Queue
@@ -62,7 +62,16 @@ class Work:
     @property
     def digest(self) -> str:
         """Of the default profile's method, as it is now."""
-        return self.analyst.digest if self.analyst is not None else self.served.method().digest
+        return self.digest_of(None)
+
+    def digest_of(self, profile: str | None) -> str:
+        """Of a profile's method (None: the default one's), as it is now; "" where this worker does not know it."""
+        if self.analyst is not None:
+            return self.analyst.digest_of(profile)
+        try:
+            return self.served.method(profile).digest
+        except ConfigurationError:
+            return ""
 
 
 _work: Work | None = None

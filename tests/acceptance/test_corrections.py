@@ -139,6 +139,28 @@ def test_a_corrected_patient_id_by_hand(
     assert sum(c["objects"] for c in shown["corrections"]) == len(files)
 
 
+def test_a_wrong_correction_is_turned_back_by_one_decision(
+    node: Node, orthanc: Orthanc, store: Callable[..., "subprocess.CompletedProcess[str]"], source: Path, tmp_path: Path
+) -> None:
+    uid = study_uid("back")
+    files = make_study(source, tmp_path / "true", "back", every=2)
+    assert store(tmp_path / "true").returncode == 0
+    delivered(node, uid, 1)
+    corrected(files, tmp_path / "wrong", PatientID="WRONG")
+    assert store(tmp_path / "wrong").returncode != 0
+    decide(node, "accept", uid)
+    assert store(tmp_path / "wrong").returncode == 0
+    until("all are wrong", lambda: whose(node, uid) == {"WRONG"}, 30)
+    assert store(tmp_path / "true").returncode != 0
+    assert "1 object would be replaced" in decide(node, "accept", uid, "--dry-run")
+    decide(node, "accept", uid)
+    assert store(tmp_path / "true").returncode == 0, "one decision for the whole series"
+    until("all are true again", lambda: whose(node, uid) == {"TEST-back"}, 30)
+    assert store(tmp_path / "wrong").returncode != 0
+    decide(node, "reject", uid)
+    until("no other patient is left", lambda: not node.show(uid)["conflicts"], 30)
+
+
 def test_a_pacs_that_coerces_and_one_that_rejects(
     node: Node, orthanc: Orthanc, store: Callable[..., "subprocess.CompletedProcess[str]"], source: Path, tmp_path: Path
 ) -> None:

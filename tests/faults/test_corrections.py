@@ -74,7 +74,7 @@ def test_a_corrected_patient_by_hand(
     found = corrections.held(station.config, UID, None)
     assert [d.attribute for d in found[0].differences] == ["PatientName", "PatientID", "PatientSex"]
     no_analysis(monkeypatch)
-    assert "1 objects replaced" in corrections.accept(station.config, UID, found, minutes=60)
+    assert "1 object replaced" in corrections.accept(station.config, UID, found, minutes=60)
     until("settled", lambda: station.clock.settle() or station.state(UID, 2), 60)
     assert station.state(UID, 2) == "held"  # half of it is another patient's
     station.send(again)
@@ -161,7 +161,7 @@ def test_a_rejected_version_changes_nothing(files: list[Path], station: Station,
     again = corrected(files[:1], tmp_path / "again", PatientID="WRONG")
     with pytest.raises(PeerRejectedError, match="0xC001"):
         station.send(again)
-    assert "1 versions rejected" in corrections.reject(station.config, UID, None)
+    assert "1 version rejected" in corrections.reject(station.config, UID, None)
     with pytest.raises(UsageError, match="no object of this study waits"):
         corrections.held(station.config, UID, None)
     assert station.catalog.patient_ids(UID) == 1

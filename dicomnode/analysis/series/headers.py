@@ -168,11 +168,16 @@ def text(dataset: Dataset, keyword: str) -> str:
         return value.decode("latin-1").strip(" \0")
 
 
+#: Letters that have no accent to take off: with a stroke, two in one, and the i without a dot of Turkish, whose capital
+#: is a plain I («SIRTÜSTÜ»); the dot of its capital İ is an accent as any other.
+_WITHOUT_ACCENT = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe", "ß": "ss", "\u0131": "i"})
+
+
 def plain(words: str) -> str:
     """Lower-case words without accents, one space between them: what the patterns are searched in."""
     letters = (c for c in unicodedata.normalize("NFKD", words.lower()) if not unicodedata.combining(c))
-    # Hangul must be whole again; the Polish l with a stroke has no accent to take off.
-    return re.sub(r"[\W\d_]+", " ", unicodedata.normalize("NFC", "".join(letters)).replace("ł", "l"))
+    whole = unicodedata.normalize("NFC", "".join(letters))  # Hangul must be whole again
+    return re.sub(r"[\W\d_]+", " ", whole.translate(_WITHOUT_ACCENT))
 
 
 def strings(dataset: Dataset, keyword: str) -> list[str]:

@@ -17,6 +17,7 @@ from dicomnode.analysis.series.geometry import (
 )
 from dicomnode.analysis.series.headers import ImageHeader, number, string
 from dicomnode.analysis.series.series_facts import KnownSeries
+from dicomnode.logs import counted
 
 
 def not_axial(known: KnownSeries) -> Reason | None:
@@ -31,7 +32,7 @@ def not_axial(known: KnownSeries) -> Reason | None:
 def truncated(known: KnownSeries) -> Reason | None:
     """Bytes of the pixels."""
     short = [h for h in known.series.headers if h.missing_bytes > 0]
-    return _named(short, "truncated", "lack pixel data, truncated in transfer or on disk") if short else None
+    return _named(short, "truncated", "pixel data, truncated in transfer or on disk") if short else None
 
 
 def incomplete_concatenation(known: KnownSeries) -> Reason | None:
@@ -95,13 +96,13 @@ def no_geometry(known: KnownSeries) -> Reason | None:
     without = [h for h, p in zip(known.series.headers, known.planes, strict=True) if p is None]
     if not without:
         return None
-    return _named(without, "no-geometry", "lack a usable Image Position (Patient) or Image Orientation (Patient)")
+    return _named(without, "no-geometry", "a usable Image Position (Patient) or Image Orientation (Patient)")
 
 
 def no_pixel_spacing(known: KnownSeries) -> Reason | None:
     """Pixel spacing."""
     without = [h for h in known.series.headers if geometry.pixel_spacing(h.dataset) is None]
-    return _named(without, "no-pixel-spacing", "lack a usable Pixel Spacing") if without else None
+    return _named(without, "no-pixel-spacing", "a usable Pixel Spacing") if without else None
 
 
 def gantry_tilt(known: KnownSeries) -> Reason | None:
@@ -185,4 +186,5 @@ def unsupported_syntax(known: KnownSeries) -> Reason | None:
 
 def _named(headers: Sequence[ImageHeader], code: str, what: str) -> Reason:
     first = string(headers[0].dataset, "SOPInstanceUID")
-    return Reason(code, f"{len(headers)} images {what} (the first has SOP Instance UID {first}).")
+    lacking = counted(len(headers), "image lacks", "images lack")
+    return Reason(code, f"{lacking} {what} (the first has SOP Instance UID {first}).")

@@ -18,20 +18,33 @@ Spectral = Literal["", "monoenergetic", "material"]
 #: As in `breath`: what describes the images outweighs the protocol of the whole examination.
 _POSTURE_IN: Final = ("ImageComments", "SeriesDescription", "AcquisitionProtocolDescription", "ProtocolName")
 _MADE_FOR_IN: Final = ("ImageComments", "SeriesDescription")
+#: By language, since one word seldom serves two; a gap where people write two words or one.
 _PRONE: Final = re.compile(
-    r"\b(prone\w*|prn|prono|prona|pronation|bauchlage|bauchl|procubitus|decub\w* ventral\w*|ventral decub\w*"
-    r"|posicao ventral"
-    r"|buiklig\w*|buklag\w*|maglage|mageleje|mavelejring|na brzuchu|na brise|hason|yuzustu|vatsamakuu\w*"
-    r"|на животе|πρηνη\w*)\b|腹臥|腹卧|俯卧|俯臥|伏卧|복와|엎드"
+    r"\b(prone\w*|prn|face down"
+    r"|pron|pron[oaie]|pronad[oa]|pronat\w*|pronac\w*|pronazion\w*|boca abajo|(de )?brucos"
+    r"|(decub\w*|dekub\w*|posicao|posicion|posizione|position) (ventral\w*|pron\w*)|(ventral|pron\w*) [dp]e[ck]ub\w*"
+    r"|procubitus|(?<!basso )(?<!baixo )(?<!bajo )ventre"
+    r"|bauch ?lage\w*|bauchl|buik ?lig\w*|op de buik"
+    r"|(mag|buk) ?lage\w*|framstupa|(mage|mave|bug|buk) ?(leje\w*|lejring\w*|leie\w*)"
+    r"|na brzuchu|na brise|na bruchu|hason( fekv\w*)?"
+    r"|yuz ?ustu\w*|yuzu ?koyun|vatsa ?makuu\w*|pain ?makuu\w*|vatsallaan|mahallaan"
+    r"|на животе|πρηνη\w*)\b|腹臥|腹卧|俯卧|俯臥|伏卧|うつ伏せ|うつふせ|복와|엎드"
 )
 _SUPINE: Final = re.compile(
-    r"\b(supine|supin\w*|ruckenlage|ruckenl|decub\w* dorsal\w*|dorsal decub\w*|rugligging|rugligg\w*|rygglag\w*"
-    r"|na plecach|na zadech|sirtustu|selinmakuu\w*|на спине|υπτια\w*)\b|仰臥|仰卧|背臥|앙와"
+    r"\b(supine|supin\w*|face up|boca arriba|barriga para cima"
+    r"|(decub\w*|dekub\w*|posicao|posicion|posizione|position) dorsal\w*|dorsal [dp]e[ck]ub\w*"
+    r"|(sur( le)?|position|couche( sur le)?) dos|(thorax|poumons?|inspi\w*|expi\w*|tdm) dos$"
+    r"|rue?cken ?lage\w*|rue?ckenl|rug ?lig\w*|op de rug"
+    r"|rygg ?lage\w*|rygg? ?(leje\w*|lejring\w*|leie\w*)"
+    r"|na plecach|na wznak|na zadech|na chrbte|hanyatt( fekv\w*)?"
+    r"|sirt ?ustu\w*|selin ?makuu\w*|selallaan|на спине|υπτια\w*)\b|仰臥|仰卧|背臥|仰向け|앙와"
 )
 _DECUBITUS: Final = re.compile(
-    r"\b(decub\w*|lld|rld|lat dec|side down|seitenlage|linksseitenlage|rechtsseitenlage|seitlage"
-    r"|lateral(is)? (position|decub\w*)|zijligging"
-    r"|sidlag\w*|na boku|yan yatis|на боку)\b|側臥|侧卧|측와"
+    r"\b(decub\w*|lld|rld|lat dec|side down|lateral(is)? (position|d\w*cub\w*)|lateral\w* dekub\w*|dekub\w* lateral\w*"
+    r"|sur le cote|sul fianco|\w*seite?n? ?lage\w*|seitlage\w*|\w*zij ?lig\w*|op de zij"
+    r"|sido? ?lage\w*|side ?(leje\w*|lejring\w*|leie\w*)"
+    r"|na (lewym |prawym |levem |pravem |lavom |pravom )?boku|oldalt fekv\w*"
+    r"|yan(a)? yat\w*|kylki ?makuu\w*|kyljellaan|на (\w+ )?боку)\b|側臥|侧卧|측와"
 )
 #: Patient Position (PS3.3 C.7.3.1.1.2).
 _POSITIONS: Final[dict[str, Posture]] = {"S": "supine", "P": "prone", "DL": "decubitus", "DR": "decubitus"}
@@ -42,15 +55,22 @@ _MATERIAL_TYPES: Final = frozenset(
 _MONO_TYPES: Final = frozenset(("VMI", "MAT_REMOVED", "MAT_MODIFIED", "ENERGY_PROP_WT"))
 _MONO: Final = re.compile(
     r"\b(kev|mono ?e|mono ?plus|mono|monoenerg\w*|monochrom\w*|monoskop\w*|vmi|vnc|vue|virtual (mono\w*|non ?contrast"
-    r"|unenhanced|native)|virtuell\w* (nativ\w*|mono\w*)|(calcium|iodine|jod) (supp\w*|remov\w*)|casupp\w*|vnca"
-    r"|virtual nc|contrast enhanced structures)\b"
+    r"|unenhanced|native)|virtuell\w* (nativ\w*|mono\w*)|virtuel\w* (sans|mono\w*)|virtual\w* (senza|sin|sem|basal\w*)"
+    r"|(calcium|iodine|jod) (supp\w*|remov\w*)|casupp\w*|vnca|virtual nc|contrast enhanced structures)\b"
 )
 _MATERIAL: Final = re.compile(
-    r"\b(z ?eff\w*|eff\w* (z|atomic)|atomic num\w*|electron dens\w*|elektronendichte|iodine (no|dens\w*|map\w*|water)"
-    r"|iodine (overlay|perf\w*|conc\w*)|iodine|[ij]od ?(karte\w*|bild\w*|dichte|uberlag\w*)|calcium (water|iodine)"
-    r"|water iodine|uric acid|material (dens\w*|decomp\w*|spec\w*)|lung ?pbv|pbv|rho ?z|fat map|hap fat|sbi"
-    r"|spectral base\w*)\b"
+    r"\b(z ?eff\w*|eff\w* (z|atomic)|atomic num\w*|electron dens\w*|elektronendichte|iodine (no|dens\w*|maps?|water)"
+    r"|iodine (overlay|perf\w*|images?)|[ij]od ?(karte\w*|bild\w*|dichte\w*|u?e?berlag\w*|maps?|kart\w*|kort)"
+    r"|cart(e|es|ographie) (d |de l |de )?iode|iode (eau|map|carte)|(densite|image) (d |en )?iode"
+    r"|mapp[ae] (di |dello |dell? )?iodio|iodio (mappa|acqua)|densita (di |dello )?iodio"
+    r"|mapas? (de |del |do )?[iy]odo|[iy]odo (mapa|agua)|densidade? (de |del |do )?[iy]odo"
+    r"|jo(od|dium) ?(kaart\w*|maps?|beeld\w*|dichtheid)|map[ay] jod(u|ow\w*)|jodov\w* map\w*|jodi ?kart\w*"
+    r"|iyot ?(harita\w*|map\w*)|иодн\w* карт\w*|карт\w* иода"
+    r"|calcium (water|iodine)|water iodine|uric acid|material (dens\w*|decomp\w*|spec\w*)|lung ?pbv|pbv|rho ?z|fat map"
+    r"|hap fat|sbi|spectral base\w*)\b|碘图|碘圖|碘密度|ヨート(マッフ|密度)|요오드 ?(맵|지도)"
 )
+#: Of the contrast medium this is said too.
+_IODINE: Final = re.compile(r"\biodine( conc\w*)?\b")
 _CONVENTIONAL: Final = re.compile(r"\b(conventional|konventionell\w*|convention\w*|gemischt|mixed)\b")
 #: With these, it is the contrast medium that was given.
 _GIVEN: Final = re.compile(
@@ -121,13 +141,13 @@ def spectral(dataset: Dataset) -> Spectral:
     types = {value.upper() for value in strings(dataset, "ImageType")[2:]}
     described = text(dataset, "SeriesDescription")
     words = f"{plain(described)} {plain(text(dataset, 'ImageComments'))}"
-    if types & _MATERIAL_TYPES or any(_MATERIAL.search(plain(value)) for value in types):
+    if types & _MATERIAL_TYPES or any(_MATERIAL.search(w) or _IODINE.search(w) for w in map(plain, types)):
         return "material"
     if types & _MONO_TYPES or any(_MONO.search(plain(value)) for value in types):
         return "monoenergetic"
     if _CONVENTIONAL.search(words):
         return ""
-    if _MATERIAL.search(words) and not _GIVEN.search(words):
+    if _MATERIAL.search(words) or (_IODINE.search(words) and not _GIVEN.search(words)):
         return "material"
     return "monoenergetic" if _MONO.search(words) or _ONE_TUBE.search(described.lower()) else ""
 

@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
+from dicomnode.logs import counted
 from dicomnode.report import codes, source, uids
 from dicomnode.report.comparison import comparisons, sentence
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context
@@ -199,7 +200,8 @@ def _compared_with(change: Change | None) -> list[hd.sr.ContentItem]:
         return []
     doubts = " ".join(f"{flag.severity.upper()}: {flag.text}" for flag in change.flags)
     comparable = doubts or "Comparable, judging by headers and lung volumes."
-    words = f"Changes since study {change.prior_study_uid}, {change.interval_days:.0f} days before. {comparable}"
+    days = counted(round(change.interval_days), "day")
+    words = f"Changes since study {change.prior_study_uid}, {days} before. {comparable}"
     return [
         frame.text(codes.CHANGE_IN_WORDS, sentence(change)),
         frame.text(codes.COMPARED_WITH, words),

@@ -3,11 +3,12 @@
 from sqlalchemy import ColumnElement, Connection, Float, func, literal, select
 
 from dicomnode.errors import SpoolError
+from dicomnode.logs import counted
 from dicomnode.metrics import counters
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
 from dicomnode.store.catalog.tables import deliveries, jobs, studies, transitions
-from dicomnode.store.records import ARRIVED, Delivery, DeliveryState, Job, JobState
+from dicomnode.store.records import ARRIVED, ORIGINAL, Delivery, DeliveryState, Job, JobState
 
 #: States in which a job may still bring something to a destination.
 LIVE: tuple[JobState, ...] = ("queued", "held", "running", "analysed", "routed")
@@ -59,11 +60,15 @@ class Ledger(AuditRows, Events):
 
     # Deliveries
 
-    def is_planned(self, study_uid: str, sop_instance_uid: str) -> bool:
-        """Whether an object of this study is, or was, to be delivered by us."""
-        mine = (deliveries.c.study_uid == study_uid) & (deliveries.c.sop_instance_uid == sop_instance_uid)
+    def is_result(self, sop_instance_uid: str) -> bool:
+        """Whether an object is, or was, to be delivered as a result of this node, whatever its study is called now.
+
+        An object that came from elsewhere, and was forwarded as it came, is none.
+        """
+        same = deliveries.c.sop_instance_uid == sop_instance_uid
+        result = same & deliveries.c.object.not_like(f"{ORIGINAL}%")
         with self._read() as connection:
-            return connection.execute(select(deliveries.c.state).where(mine).limit(1)).first() is not None
+            return connection.execute(select(deliveries.c.state).where(result).limit(1)).first() is not None
 
     def plan_delivery(
         self,
@@ -261,7 +266,7 @@ def _lost_in_words(lost: list[Delivery]) -> list[str]:
         if d.kind == "originals":
             first.setdefault(d.destination, d)
             count[d.destination] = count.get(d.destination, 0) + 1
-    return words + [f"{count[name]} received images to {name}: {d.text}" for name, d in first.items()]
+    return words + [f"{counted(count[name], 'received image')} to {name}: {d.text}" for name, d in first.items()]
 
 
 def supersede(connection: Connection, study_uid: str, generation: int, now: float, reason: str = "") -> None:

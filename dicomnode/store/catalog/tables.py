@@ -135,6 +135,8 @@ _open = deliveries.c.state.in_(("pending", "failed", "rejected"))
 #: By it those that have not arrived are counted: few beside those that have.
 Index("deliveries_open", deliveries.c.destination, deliveries.c.state, sqlite_where=_open, postgresql_where=_open)
 
+Index("deliveries_instance", deliveries.c.sop_instance_uid)
+
 conflicts = Table(
     "conflicts",
     metadata,
@@ -175,6 +177,7 @@ acceptances = Table(
     Column("until", Float, nullable=False),
     Column("patient_hash", String(64), nullable=False),
     Column("attributes", Text, nullable=False),
+    Column("at", Float, nullable=False, server_default="0"),
 )
 #: Each state that a job has come to, and when.
 transitions = Table(

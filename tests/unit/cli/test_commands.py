@@ -36,6 +36,8 @@ def test_help_has_an_example_and_loses_no_word(path: tuple[str, ...]) -> None:
     """[words] in brackets were taken for mark-up once, and flags shown with a type, as <bool>."""
     shown = " ".join(CliRunner().invoke(app, [*path, "-h"]).stdout.split())
     assert f"Example: dicomnode {' '.join(path)}" in shown
+    lines = CliRunner().invoke(app, [*path, "-h"]).stdout.splitlines()
+    assert sum(line.startswith("  Example: ") for line in lines) == shown.count("Example: "), "each begins a line"
     for parameter in COMMANDS[path].params:
         if not getattr(parameter, "hidden", False):
             assert (getattr(parameter, "help", None) or "") in shown

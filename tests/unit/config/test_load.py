@@ -189,6 +189,11 @@ MISTAKES = [
         ["destination[1].token", "give either user and password, or a token"],
     ),
     ("one of several", '[destination]\nname = "a"\n', ["destination: ", "write [[destination]], in double brackets"]),
+    (
+        "one of several within one of several",
+        '[[route]]\nname = "a"\nanalyse = "default"\n[route.when]\nattribute = "Modality"\n',
+        ["route[1].when: ", "write [[route.when]], in double brackets"],
+    ),
     ("several of one", "[[node]]\nport = 1\n", ["node: there is one of these", "write [node], in single brackets"]),
     ("key of another table", "[node]\nrelease_s = 3\n", ["node.release_s: unknown key here", "belongs to [settle]"]),
     ("key of two others", "[node]\nwait_s = 3\n", ["node.wait_s", "belongs to [priors] or [ups]"]),

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.config import Config, PriorsTable, WorklistTable
 from dicomnode.context import prefetch, priors, worklist
+from dicomnode.errors import PeerRejectedError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
 from dicomnode.store.identity import patient_hash, whose
@@ -110,6 +111,27 @@ def test_the_latest_of_this_patient_but_not_the_study_itself(archive: Answering,
     assert [(s.study_uid, s.series_uids) for s in found] == [("1.2.5", ("1.2.5.1",)), ("1.2.4", ("1.2.4.1",))]
     assert archive.asked[0].StudyDate == "20160102-20260101"
     assert archive.asked[0].ModalitiesInStudy == "CT"
+
+
+@pytest.mark.parametrize("cut", ["_MOST_STUDIES", "_MOST_SERIES"])
+def test_of_a_list_that_was_cut_short_no_prior_is_chosen(
+    archive: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    monkeypatch.setattr(priors, cut, 1)
+    holds(archive, listed("1.2.1", "20210301"), *([listed("1.2.2", "20220301")] if cut == "_MOST_STUDIES" else []))
+    if cut == "_MOST_SERIES":
+        whole = archive.find
+
+        def twice(event: object) -> Iterator[tuple[int, Dataset]]:
+            yield from whole(event)  # type: ignore[arg-type]
+            if archive.asked[-1].QueryRetrieveLevel == "SERIES":
+                yield 0xFF00, series(SeriesInstanceUID="1.2.1.2")
+
+        archive.find = twice  # type: ignore[assignment, method-assign]
+    settings = configured(tmp_path, archive.port)
+    assert settings.priors is not None
+    with pytest.raises(PeerRejectedError, match="lists more than 1 "):
+        priors.search(settings.priors, cases.synthetic(1)[0], "20260101 101112", "1.2.3")
 
 
 def test_nobody_is_asked_about_a_patient_without_an_id(archive: Answering, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.cli import app
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.models import build
-from dicomnode.operations import bulk
+from dicomnode.operations import again, bulk, jobs
 from dicomnode.operations.bulk import JobFilter
 from dicomnode.routing.rules import Action, RoutingDecision
 from dicomnode.service.clock import Housekeeping
@@ -75,9 +76,11 @@ class Many:
         if state != "held":
             self.catalog.set_state(uid, 1, state, now=at)
 
-    def found(self, uid: str, digest: str, bundle: str = "") -> None:
+    def found(self, uid: str, digest: str, bundle: str = "", *, refused: bool = False) -> None:
         risk = Risk(bundle, "f" * 64, "research", ()) if bundle else None
         findings = replace(Findings("analysed"), algorithm_digest=digest, risk=risk)
+        if refused:
+            findings = Findings("refused", refused_by=digest)
         folder = results_folder(self.config.storage.results, uid, 1)
         folder.mkdir(parents=True)
         (folder / FINDINGS).write_text(findings.to_json())
@@ -154,6 +157,58 @@ def test_cancel_by_state_profile_and_time(many: Many) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "state"),
+    [("cancel", "delivered"), ("cancel", "refused"), ("retry", "queued"), ("retry", "running"), ("retry", "routed")],
+)
+def test_a_dry_run_promises_nothing_that_is_refused(many: Many, command: str, state: JobState) -> None:
+    many.path.write_text(f'{CONFIG}[audit]\nto = "file"\n')
+    many.study("1.1", state)
+    for more in (["--dry-run"], []):
+        done = many.run(command, "--state", state, *more)
+        assert done.exit_code == 3
+        assert f"1.1: not {command[:5]}" in done.output.replace("retried", "retry").replace("cancelled", "cance")
+        assert done.output.splitlines()[-1].startswith("0 studies ") and done.output.endswith(", 1 not\n")
+    assert isinstance(many.run(command, "1.1").exception, UsageError)
+    assert many.states() == {"1.1": state}
+    assert many.catalog.audit_backlog() == (0, None), "what was refused is not noted as done"
+
+
+def test_what_has_queued_work_is_cancelled_as_the_dry_run_says(many: Many) -> None:
+    many.path.write_text(f'{CONFIG}[audit]\nto = "file"\n')
+    many.study("1.1", "delivered")
+    many.study("1.2", "delivered")
+    with closing(Queue(many.config)) as queue:
+        queue.enqueue("1.1", 1)
+        dry = many.run("cancel", "--state", "delivered", "--dry-run").output.splitlines()
+        assert (dry[0], dry[-1]) == ("1.1", "1 study would be cancelled, 1 not")
+        done = many.run("cancel", "--state", "delivered")
+        assert (done.exit_code, done.output.splitlines()[-1]) == (0, "1 study cancelled, 1 not")
+    assert many.states() == {"1.1": "cancelled", "1.2": "delivered"}
+    assert many.catalog.audit_backlog()[0] == 1
+
+
+def test_a_study_that_is_receiving_is_refused_before_anything_is_noted(many: Many) -> None:
+    many.path.write_text(f'{CONFIG}[audit]\nto = "file"\n')
+    many.study("1.1", "delivered")
+    many.catalog.plan_delivery("1.1", 1, "pacs", "seg", "1.9", "1.1.9", "/out", now=100.0)
+    many.catalog.mark_delivery("1.1", 1, "pacs", "seg", "delivered", status=0, text="", attempts=1, now=100.0)
+    many.catalog.record(Instance("1.1.2", "1.9", "1.1", "1.5", "/y", "1" * 64, 1, 200.0, None, "a" * 32))
+    loaded = config.load(many.path)
+    for act in (lambda: jobs.retry(loaded, "1.1", None), lambda: again.reanalyse(loaded, "1.1", "thin")):
+        with pytest.raises(UsageError, match="is receiving"):
+            act()
+    assert bulk.run(loaded, "retry", JobFilter("delivered"), dry_run=True).done == ()
+    assert many.catalog.audit_backlog() == (0, None)
+
+
+def test_what_no_rule_holds_is_not_released_and_not_noted(many: Many) -> None:
+    many.path.write_text(f'{CONFIG}[audit]\nto = "file"\n')
+    many.study("1.1", "held")
+    assert isinstance(many.run("release", "1.1").exception, UsageError)
+    assert many.catalog.audit_backlog() == (0, None)
+
+
+@pytest.mark.parametrize(
     ("arguments", "text"),
     [
         ([], "give a STUDY, or at least one of"),
@@ -203,6 +258,27 @@ def test_what_a_changed_method_would_change(many: Many) -> None:
     done = many.run("reanalyse", "--where", "method", "--where", "profile=thin", "--per-hour", "60")
     assert done.output == "1 study analysed again\n"
     assert many.catalog.take_reanalysis(1e9) == "1.3"
+
+
+def test_a_refused_study_is_taken_where_another_method_would_judge_it(many: Many) -> None:
+    today = {name: build.method(many.config.analysis_of(name)).digest for name in ("default", "thin")}
+    for uid, judged_by, profile in (("1.1", "default", ""), ("1.2", "thin", ""), ("1.3", "thin", "thin")):
+        many.study(uid, "refused", profile=profile)
+        many.found(uid, today[judged_by], refused=True)
+    many.study("1.4", "refused")
+    many.found("1.4", "", refused=True)  # by a version that did not say so
+    assert bulk.reanalyse(many.config, ["method"], 30, dry_run=True).done == ("1.2", "1.4")
+    assert bulk.reanalyse(many.config, ["bundle"], 30, dry_run=True).done == ()
+
+
+def test_a_scan_that_todays_bundle_does_not_fit_is_not_taken_for_ever(
+    many: Many, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk._Today, "method", lambda _self, _profile: ("today", "f" * 64))
+    for uid, digest in (("1.1", "today"), ("1.2", "before")):
+        many.study(uid, "delivered")
+        many.found(uid, digest)  # without a risk
+    assert bulk.reanalyse(many.config, ["bundle"], 30, dry_run=True).done == ("1.2",)
 
 
 def test_what_another_bundle_would_change(many: Many) -> None:

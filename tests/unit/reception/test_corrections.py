@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from typer.testing import CliRunner
 
 from dicomnode import config
+from dicomnode.cli import app
 from dicomnode.cli import corrections as cli
 from dicomnode.errors import PeerRejectedError, UsageError
 from dicomnode.network import association
@@ -35,6 +37,7 @@ class Site:
     config: config.Config
     catalog: Catalog
     spool: Spool
+    path: Path
 
     def send(self, files: Sequence[Path], calling: str = "SCANNER") -> None:
         port = self.config.node.port
@@ -61,7 +64,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     )
     loaded = config.load(path)
     prepare_folders(loaded)
-    made = Site(loaded, Catalog.open(loaded.catalog_url, loaded.storage.state), Spool(loaded.storage.spool))
+    made = Site(loaded, Catalog.open(loaded.catalog_url, loaded.storage.state), Spool(loaded.storage.spool), path)
     receiver = Receiver(receiver_settings(loaded), made.spool, made.catalog)
     receiver.start()
     yield made
@@ -109,6 +112,31 @@ def test_a_sender_that_does_not_know_of_the_correction_turns_nothing_back(
     corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 0)  # a person may turn it back
     dates = [str(pydicom.dcmread(i.path).StudyDate) for i in site.catalog.instances(UID)]
     assert dates.count("20190203") == len(files) - 1
+
+
+@pytest.mark.parametrize("caller", ["SCANNER", "TRUSTED"])
+def test_one_decision_turns_a_wrong_correction_back(site: Site, files: list[Path], tmp_path: Path, caller: str) -> None:
+    """Whoever has let the wrong version in, and however often it went to and fro before."""
+    wrong = corrected(files, tmp_path / "wrong", PatientID="WRONG")
+    for there, back in ((wrong, files), (wrong, files)):
+        if caller == "TRUSTED":
+            site.send(there, caller)
+        else:
+            site.refused(there[:1])
+            corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 60)
+            site.send(there)
+        assert site.patients() == ["WRONG"] * 3
+        site.refused(back)  # a sender that knows nothing of the correction turns nothing back
+        for one in back[1:]:  # as if the sender had stopped at the first
+            corrections.reject(site.config, UID, str(pydicom.dcmread(one).SOPInstanceUID))
+        corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 60)
+        site.send(back)
+        assert site.patients() == ["TEST-a"] * 3
+        site.refused(there[:1])  # decided against, after that decision
+        corrections.reject(site.config, UID, None)
+    assert site.catalog.conflicts(UID) == []
+    assert site.files("studies") == 3
+    assert reconcile(site.spool, site.catalog, read_instance) == Reconciled(0, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -179,11 +207,15 @@ def test_a_version_that_comes_after_the_decision_was_shown_still_waits(
 
 def test_what_the_quarantine_has_lost_is_to_be_sent_again(site: Site, files: list[Path], tmp_path: Path) -> None:
     site.refused(corrected(files[:1], tmp_path / "again", PatientID="RIGHT"))
+    (held,) = corrections.held(site.config, UID, None)
+    assert [one for one, _ in corrections.acceptable([held])] == [held]
     for path in (site.spool.root / "quarantine").iterdir():
         path.unlink()
+    dry = CliRunner().invoke(app, ["jobs", "accept", UID, "--dry-run", "--config", str(site.path)])
+    assert isinstance(dry.exception, UsageError), "the dry run promises nothing that would be refused"
     with pytest.raises(UsageError, match="send them again"):
         corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 0)
-    assert "1 versions rejected" in corrections.reject(site.config, UID, None)
+    assert "1 version rejected" in corrections.reject(site.config, UID, None)
     assert site.catalog.conflicts(UID) == []
 
 

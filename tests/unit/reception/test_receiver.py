@@ -24,7 +24,7 @@ from dicomnode.reception.header import OWN
 from dicomnode.reception.receiver import PermittedCaller, Receiver, ReceiverSettings
 from dicomnode.report import context
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Instance, StudyIntake
+from dicomnode.store.records import Instance, StudyIntake, original
 from dicomnode.store.spool import Spool
 from tests.helpers import raw_peer as raw
 from tests.helpers.scanners import associated, ct, rejection, store_bytes
@@ -502,3 +502,25 @@ def test_our_own_result_that_comes_back_is_no_new_image(start: Callable[..., Nod
         assert association.send_c_store(ct(8, **ours)).Status == 0
         assert association.send_c_store(ct(7)).Status == 0
     assert [one.sop_instance_uid for one in node.catalog.instances("1.2")] == ["1.2.3.7", "1.2.3.8"]
+
+
+def test_our_own_result_makes_no_study_where_its_study_was_coerced(start: Callable[..., Node]) -> None:
+    """A PACS that merges or splits studies, or corrects a patient, sends our results back under another name."""
+    node = start()
+    for study, uid in (("1.2", "1.2.3.9"), ("1.5", "1.2.3.8")):
+        node.catalog.plan_delivery(study, 1, "PACS", "measurements", CTImageStorage, uid, "m.dcm", now=1.0)
+    forwarded = original("1.2.3.6")  # another node's result, which this one passed on as it came
+    node.catalog.plan_delivery("1.2", 1, "PACS", forwarded, CTImageStorage, "1.2.3.6", "o.dcm", now=1.0)
+    ours = {"Manufacturer": OWN[0], "ManufacturerModelName": OWN[1]}
+    with associated(node) as association:
+        assert association.send_c_store(ct(9, **ours, StudyInstanceUID="1.7", PatientID="CORRECTED")).Status == 0
+        assert node.catalog.unsettled(time.time()) == []  # it came first: no study begins with it
+        assert association.send_c_store(ct(1, StudyInstanceUID="1.7")).Status == 0
+        assert association.send_c_store(ct(8, **ours, StudyInstanceUID="1.7", SeriesInstanceUID="1.7.9")).Status == 0
+        assert [one.instances for one in node.study().series] == [1]  # and none grows by it
+        assert association.send_c_store(ct(6, **ours, StudyInstanceUID="1.7")).Status == 0
+        # Images whose UID a result has by accident, or by somebody's will, are not thrown away.
+        node.catalog.plan_delivery("1.2", 1, "PACS", "seg", CTImageStorage, "1.2.3.5", "s.dcm", now=1.0)
+        assert association.send_c_store(ct(5, StudyInstanceUID="1.7")).Status == 0
+    held = {one.sop_instance_uid for one in node.catalog.instances("1.7")}
+    assert held == {"1.2.3.1", "1.2.3.6", "1.2.3.5"}

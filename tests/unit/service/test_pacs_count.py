@@ -4,9 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
 
-from dicomnode.errors import PeerError
-from dicomnode.service.pacs_count import AGAIN_S, Counts, Numbers
+from dicomnode.errors import PeerError, PeerRejectedError
+from dicomnode.network import find
+from dicomnode.network.association import Peer
+from dicomnode.service.pacs_count import AGAIN_S, Counts, Numbers, listed
 from dicomnode.store.records import SeriesIntake, StudyIntake
 from tests.helpers.waiting import until
 
@@ -86,3 +90,17 @@ def test_a_study_that_waits_no_longer_tells_how_many_are_missing(counts: Counts,
     assert not counts.lacks(STUDY, 1300.0)
     assert counts.given_up("1") == (79, 10)
     assert counts.given_up("1") is None
+
+
+def test_a_list_that_was_cut_short_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [Dataset() for _ in range(2)]
+    for number, one in enumerate(answers):
+        one.SeriesInstanceUID, one.NumberOfSeriesRelatedInstances = f"1.{number}", 7
+    for is_complete in (True, False):
+        found = find.Found(tuple(find._as_file(one, ImplicitVRLittleEndian) for one in answers), is_complete)
+        monkeypatch.setattr(find, "find", lambda *_, found=found, **__: found)
+        if is_complete:
+            assert listed(Peer("PACS", "PACS", "127.0.0.1", 1, "ME"), "1") == {"1.0": 7, "1.1": 7}
+        else:
+            with pytest.raises(PeerRejectedError, match="more than 500 series"):
+                listed(Peer("PACS", "PACS", "127.0.0.1", 1, "ME"), "1")

@@ -288,11 +288,17 @@ def test_a_destination_that_refuses_the_note_has_a_way_on(
     assert [s.study_uid for s in bench.catalog.releasable(time.time() + 60, 0.0)] == [UID]
 
 
-def test_a_dropped_study_takes_its_results_back(bench: Bench, files: list[Path]) -> None:
+def test_a_dropped_study_takes_its_results_back(
+    bench: Bench, files: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
     bench.receive(files)
     first = bench.result()
     bench.drop()
     dropped = bench.result()
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [], "a person wanted it so"
+    refusal = findings_of(bench.work, UID, 2)
+    assert refusal is not None
+    assert refusal.refused_by == bench.work.digest
     assert list(dropped) == ["rejection"]
     assert rejected_by([dropped["rejection"][1]]) == {"113037": uids(first)}
     job = bench.catalog.job(UID, 2)

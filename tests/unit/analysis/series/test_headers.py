@@ -18,7 +18,15 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicomnode.analysis.series.headers import ImageHeader, Unreadable, find_files, identifier, read_headers, string
+from dicomnode.analysis.series.headers import (
+    ImageHeader,
+    Unreadable,
+    find_files,
+    identifier,
+    plain,
+    read_headers,
+    string,
+)
 from dicomnode.analysis.series.selection import group, select
 from tests.helpers.ct_files import ct_series, write
 
@@ -168,3 +176,17 @@ def test_compressed_files_keep_no_inflated_pixels_in_memory(tmp_path: Path) -> N
     assert found.dataset.buffer is None  # type: ignore[attr-defined]
     assert "PixelData" not in found.dataset
     assert string(found.dataset, "SOPInstanceUID") == dataset.SOPInstanceUID
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("S\u0131rt\u00fcst\u00fc YATI\u015e", "sirtustu yatis"),
+        ("\u0130YOT", "iyot"),
+        ("S\u0131rtu\u0308stu\u0308", "sirtustu"),  # decomposed
+        ("Stra\u00dfe \u00f8 \u00e6 \u0153 \u0142", "strasse o ae oe l"),
+        ("Lung_1.0", "lung "),
+    ],
+)
+def test_words_are_folded_alike_in_every_language(words: str, expected: str) -> None:
+    assert plain(words) == expected

@@ -9,6 +9,44 @@ PRONE = ["HRCT PRONE", "Lunge Bauchlage 1.0", "thorax décubitus ventral", "proc
          "腹臥位", "на животе", "ProneHRCT", "俯臥位", "decub ventral"]  # fmt: skip
 SUPINE = ["HRCT supine", "Rückenlage", "décubitus dorsal", "torace supino", "仰臥位"]
 DECUBITUS = ["left lateral decubitus", "Thorax Seitenlage", "側臥位", "LLD Chest"]
+# In more languages, with and without accents, as one word or two.
+PRONE_TOO = [
+    "YÜZÜSTÜ", "yüzüstü", "Yüz üstü", "YÜZÜSTÜ YATIŞ", "yuzukoyun", "Yüzükoyun", "pron pozisyon", "bugleje",
+    "mageleje", "maveleje", "mageleie", "bukleie", "Magläge", "maglage", "bukläge", "Thorax framstupa",
+    "Vatsamakuu", "päinmakuulla", "BAUCHLAGE", "Bauchlagerung", "Bauch-Lage", "THORAX_BAUCHLAGE", "buikligging",
+    "Buik ligging", "procubitus", "décubitus ventral", "DECUBITUS-VENTRAL", "Thorax ventre", "sur le ventre",
+    "prono", "decubito prono", "posizione prona", "decúbito ventral", "em pronação", "boca abajo", "na brzuchu",
+    "うつぶせ", "ventral decubitus",
+]  # fmt: skip
+SUPINE_TOO = [
+    "SIRTÜSTÜ", "s\u0131rtüstü", "s\u0131rt üstü yat\u0131ş",
+    "rygleje", "ryggleie", "Ryggläge", "rygglage", "selinmakuu",
+    "RUECKENLAGE", "Rückenlage", "Rückenlagerung", "Ruecken-Lage", "rugligging", "decubitus dorsal",
+    "décubitus dorsal", "sur le dos", "Thorax dos", "supino", "decubito supino", "decúbito supino", "na plecach",
+    "na wznak", "dorsal decubitus",
+]  # fmt: skip
+DECUBITUS_TOO = [
+    "sideleje", "sideleie", "sidoläge", "sidläge", "Sido-läge", "kylkimakuu", "Seitenlage", "SEITENLAGERUNG",
+    "Seitlagerung", "Linksseitenlage", "zijligging", "linker zijligging", "décubitus latéral",
+    "decubito laterale sinistro", "decúbito lateral", "na boku", "na lewym boku", "yan yat\u0131ş", "YAN YATIŞ",
+    "yan yatis", "lateral dekübitus", "left lateral decubitus", "на правом боку",
+]  # fmt: skip
+NO_POSTURE = [
+    "low dose", "Dosis 100", "pronounced", "dos fases", "TC dos pulmoes", "fase dos", "basso ventre",
+    "ventral hernia", "supervised", "Lagerung", "sidelobe", "maglev", "dose", "prong", "Abdomen", "magnetic",
+    "lungs", "thorax", "prondo", "hasonlo", "Bauch", "Ruecken", "Seite", "rug", "zij", "dorsal spine", "position 2",
+    "Thorax Lage", "lateral view", "Inside", "boku", "yatay",
+]  # fmt: skip
+MAPS = [
+    "carte d'iode", "carte iode", "Cartes d\u2019iode", "mappa iodio", "mappa dello iodio", "mapa de yodo",
+    "mapa de iodo", "Jodkarte", "JOD-KARTE", "joodkaart", "iodine map", "iodine map post contrast",
+    "Jodüberlagerung", "jodmap", "jodkarta", "jodkort", "mapa jodowa", "mapa jodu", "jodikartta", "İYOT HARİTASI",
+    "iyot haritas\u0131", "йодная карта", "碘图", "ヨードマップ", "요오드 맵", "Iodine(Water)",
+]  # fmt: skip
+GIVEN = [
+    "avec iode", "sans iode IV", "Thorax iode", "con iodio", "yodo iv", "kontrast jod",
+    "iodine conc 370 iv contrast", "iodine contrast", "injection iode", "carte", "Thorax mit Jod",
+]  # fmt: skip
 MONO = [
     "MonoE 40keV[HU]",
     "Mono+ 55 keV",
@@ -49,7 +87,10 @@ def words(description: str, **more: object) -> object:
 
 @pytest.mark.parametrize(
     ("description", "expected"),
-    [(w, "prone") for w in PRONE] + [(w, "supine") for w in SUPINE] + [(w, "decubitus") for w in DECUBITUS],
+    [(w, "prone") for w in PRONE + PRONE_TOO]
+    + [(w, "supine") for w in SUPINE + SUPINE_TOO]
+    + [(w, "decubitus") for w in DECUBITUS + DECUBITUS_TOO]
+    + [(w, "unknown") for w in NO_POSTURE],
 )
 def test_posture_in_words(description: str, expected: str) -> None:
     assert series_words.posture(words(description, PatientPosition="")) == expected
@@ -74,7 +115,9 @@ def test_words_and_patient_position(description: str, position: str, posture: st
 
 @pytest.mark.parametrize(
     ("description", "expected"),
-    [(w, "monoenergetic") for w in MONO] + [(w, "material") for w in MATERIAL] + [(w, "") for w in CONVENTIONAL],
+    [(w, "monoenergetic") for w in MONO]
+    + [(w, "material") for w in MATERIAL + MAPS]
+    + [(w, "") for w in CONVENTIONAL + GIVEN],
 )
 def test_spectral_maps_in_words(description: str, expected: str) -> None:
     assert series_words.spectral(words(description)) == expected

@@ -125,7 +125,7 @@ def test_a_person_opens_the_next_generation_once(settled: Catalog) -> None:
 
 
 def test_more_of_a_correction_is_taken_for_a_while(settled: Catalog) -> None:
-    given = Acceptance("1.2", "me", 300.0, B, frozenset({"PatientID"}))
+    given = Acceptance("1.2", "me", 300.0, B, frozenset({"PatientID"}), 200.0)
     settled.replace_instances([], "accepted", "me", now=200.0, more=Acceptance("1.2", "me", 250.0, A, frozenset()))
     settled.replace_instances([], "accepted", "me", now=200.0, more=given)
     assert settled.acceptance("1.2", 299.0) == given

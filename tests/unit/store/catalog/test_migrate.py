@@ -25,7 +25,7 @@ AFTER_0010 = (
     "transitions", "console_users", "console_sessions", "bulk_studies",
 )  # fmt: skip
 #: Of tables that were there before.
-LATER_INDEXES = ("deliveries_open", "jobs_reason")
+LATER_INDEXES = ("deliveries_open", "deliveries_instance", "jobs_reason")
 FIRST_TABLES = {"associations", "studies", "instances", "jobs", "deliveries"}
 
 
