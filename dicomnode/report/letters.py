@@ -3,7 +3,7 @@
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterable, Iterator, MutableSequence
 from functools import cache
 from importlib import resources
 from itertools import groupby
@@ -93,7 +93,7 @@ def shown(text: str) -> str:
 
     Letters without a glyph are written in ASCII if they can be; else their number and script stand in brackets.
     """
-    kept = "".join(_printable(unicodedata.normalize("NFC", text)))
+    kept = "".join(_drawable(_printable(unicodedata.normalize("NFC", text))))
     parts: list[tuple[str, str]] = []  # the script that is missing, or "", and the letters
     for script, run in groupby(kept, lambda c: "" if _has_glyph(c) else _script(c)):
         letters = "".join(run)
@@ -121,6 +121,26 @@ def _printable(text: str) -> Iterator[str]:
             yield " "
         elif marks <= _MOST_MARKS:
             yield c
+
+
+def _drawable(kept: Iterable[str]) -> Iterator[str]:
+    """Put a space before a sign whose font has not the letter below it: one font draws both."""
+    below: list[str] = []
+    for c in kept:
+        if unicodedata.category(c)[0] != "M":
+            below = below if c in _JOINERS else []
+        elif _has_glyph(c) and not all(ord(b) in _letters()[_home(c)] for b in below):
+            yield " "
+            below = []
+        if c not in _JOINERS and _has_glyph(c):
+            below.append(c)
+        yield c
+
+
+def _home(c: str) -> str:
+    if ARABIC_LETTERS.match(c) and ord(c) in _letters()[ARABIC]:
+        return ARABIC
+    return next(family for family, letters in _letters().items() if ord(c) in letters)
 
 
 def _joins(c: str) -> bool:
