@@ -71,8 +71,11 @@ def _renderer() -> RendererAgg:
 
 def extent(words: str, size: float = BODY, weight: str = "normal") -> tuple[float, float]:
     """Return width and height of a line as it is drawn, in pixels."""
-    width, height, _ = _renderer().get_text_width_height_descent(words, _font(words, size, weight), False)
-    return width, height
+    font = _font(words, size, weight)
+    width, height, _ = _renderer().get_text_width_height_descent(words, font, False)
+    # matplotlib gives every line the room of these two letters in its first font.
+    _, usual, _ = _renderer().get_text_width_height_descent("lp", font, False)
+    return width, max(height, usual)
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,14 @@ def fitted(
 #: A number keeps its unit.
 _WORD: Final = re.compile(r"\S+(?:(?<=\d) (?=(?:%|ml|HU|mm|points?|years?|days)\b|%)\S+)*\s*")
 
+#: From here on letters break within words.
+_IDEOGRAPHS: Final = "\u2e80"
+
 
 def _units(words: str) -> Iterator[str]:
     """Yield the parts between which a line may break."""
     for word in _WORD.findall(words):
-        yield from (word,) if word.isascii() else line_break_units(word)
+        yield from line_break_units(word) if max(word) >= _IDEOGRAPHS else (word,)
 
 
 def _fitting(parts: Sequence[str], room: float, size: float, weight: str) -> int:
