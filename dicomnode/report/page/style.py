@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from uniseg.graphemecluster import grapheme_clusters
 from uniseg.linebreak import line_break_units
 
@@ -71,11 +72,15 @@ def _renderer() -> RendererAgg:
 
 def extent(words: str, size: float = BODY, weight: str = "normal") -> tuple[float, float]:
     """Return width and height of a line as it is drawn, in pixels."""
-    font = _font(words, size, weight)
-    width, height, _ = _renderer().get_text_width_height_descent(words, font, False)
-    # matplotlib gives every line the room of these two letters in its first font.
-    _, usual, _ = _renderer().get_text_width_height_descent("lp", font, False)
-    return width, max(height, usual)
+    # matplotlib gives a line the height of its first font at least, and more where another font is higher.
+    line = Text(0, 0, words, fontproperties=_font(words, size, weight), figure=_scratch())
+    box = line.get_window_extent(_renderer())
+    return float(box.width), float(box.height)
+
+
+@cache
+def _scratch() -> Figure:
+    return Figure(figsize=(1, 1), dpi=DPI)
 
 
 @dataclass(frozen=True)
