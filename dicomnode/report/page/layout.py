@@ -3,7 +3,6 @@
 Each is as high as its words need: nothing is cut off.
 """
 
-import textwrap
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,20 +18,21 @@ from dicomnode.report.comparison import day
 from dicomnode.report.dense import dense_ml, left_out_ml, volume_ml
 from dicomnode.report.numbers import share, whole
 from dicomnode.report.page import slices
-from dicomnode.report.page.risk_plot import draw_risk
+from dicomnode.report.page.risk_plot import draw_risk, risk_height
 from dicomnode.report.page.style import (
-    BODY,
     FAINT,
     LEFT_LUNG,
-    LETTERS,
     MARGIN,
     RIGHT_LUNG,
     SMALL,
     TEXT,
     WIDTH,
+    Fitted,
     axes,
     band,
+    fitted,
     new_figure,
+    paragraph,
     rule,
     write,
 )
@@ -54,7 +54,6 @@ _RESEARCH: Final = "#8c1c13"
 _DEMO: Final = "#b36b00"
 _SEVERITY: Final = {"error": "#ff6b5e", "warning": "#ffc24b", "info": FAINT}
 _RIGHT: Final = WIDTH - MARGIN
-_LINE: Final = 21
 _BAND: Final = 38
 
 
@@ -67,15 +66,16 @@ def head(findings: Findings, studied: str = "") -> Figure:
     lines = [] if refused and not findings.flags else _flag_lines(ranked(findings.flags))
     bands = [(RESEARCH_BAND, _RESEARCH), *([(DEMO, _DEMO)] if is_demo(findings) else [])]
     top = len(bands) * _BAND
-    figure = new_figure(top + 84 + _LINE * len(lines))
+    figure = new_figure(top + 84 + sum(words.height for words, _ in lines))
     for k, (words, color) in enumerate(bands):
         band(figure, k * _BAND, _BAND, words, color)
     title = "NOT ANALYSED" if refused else "lung measurements and mortality risk"
-    write(figure, MARGIN, top + 26, f"Chest CT: {title}", size=16, weight="bold")
-    write(figure, _RIGHT, top + 26, _study_date(findings, studied), size=14, weight="bold", right=True)
+    write(figure, MARGIN, top + 26, f"Chest CT: {title}", size=16, weight="bold", width=660)
+    write(figure, _RIGHT, top + 26, _study_date(findings, studied), size=14, weight="bold", right=True, width=290)
     write(figure, MARGIN, top + 58, "Check the images first.", weight="bold")
-    for k, (line, color) in enumerate(lines):
-        write(figure, MARGIN, top + 58 + _LINE * (k + 1), line, color=color)
+    y: float = top + 69
+    for line, color in lines:
+        y = paragraph(figure, MARGIN, y, line, color=color)
     return figure
 
 
@@ -85,19 +85,9 @@ def _study_date(findings: Findings, studied: str) -> str:
     return f"Study of {date}" if date else ""
 
 
-def _flag_lines(flags: Sequence[Flag]) -> list[tuple[str, str]]:
-    lines = [
-        (line, _SEVERITY[flag.severity])
-        for flag in flags
-        for line in _wrapped(letters.shown(flag_line(flag)), BODY, indent="    ")
-    ]
-    return lines or [(NO_DOUBTS, FAINT)]
-
-
-def _wrapped(words: str, size: float, indent: str = "", width: int | None = None) -> list[str]:
-    # Ideographs are twice as wide as letters.
-    wide = sum(ord(c) > 0x2E80 for c in words) / max(len(words), 1)
-    return textwrap.wrap(words, round((width or LETTERS[size]) / (1 + wide)), subsequent_indent=indent)
+def _flag_lines(flags: Sequence[Flag]) -> list[tuple[Fitted, str]]:
+    lines = [(fitted(letters.shown(flag_line(flag)), hanging=True), _SEVERITY[flag.severity]) for flag in flags]
+    return lines or [(fitted(NO_DOUBTS), FAINT)]
 
 
 def pictures(views: Views, relevance: tuple[SliceRelevance, ...]) -> Figure:
@@ -113,8 +103,9 @@ def pictures(views: Views, relevance: tuple[SliceRelevance, ...]) -> Figure:
     sides = ((RIGHT, "Right lung: solid", RIGHT_LUNG), (LEFT, "Left lung: dashed", LEFT_LUNG))
     found = [side for side in sides if any((labels == side[0]).any() for labels in shown)]
     for k, (_, words, color) in enumerate(found):
-        write(figure, MARGIN + 192 * k, 438, words, color=color, weight="bold")
-    write(figure, _RIGHT, 438, "Outlines: automatic. The patient's right is on the left.", color=FAINT, right=True)
+        write(figure, MARGIN + 192 * k, 438, words, color=color, weight="bold", width=180)
+    outlines = "Outlines: automatic. The patient's right is on the left."
+    write(figure, _RIGHT, 438, outlines, color=FAINT, right=True, width=570)
     bars = "Bars: weight of each level in the networks' prediction; not proof of disease there. " if relevance else ""
     write(figure, _RIGHT, 458, f"{bars}Window -600/1500 HU.", size=SMALL, color=FAINT, right=True)
     return figure
@@ -138,25 +129,30 @@ def _relevance(area: Axes, coronal: Axes, views: Views, relevance: tuple[SliceRe
 def numbers(findings: Findings) -> Figure:
     """Return the table of the lungs beside the predicted risk."""
     rows = _rows(findings)
-    figure = new_figure(max(66 + 26 * len(rows), 318))
-    write(figure, MARGIN, 22, "Measurements", size=14, weight="bold")
+    figure = new_figure(max(66 + 26 * len(rows), risk_height(findings.risk)))
+    write(figure, MARGIN, 22, "Measurements", size=14, weight="bold", width=_TABLE - MARGIN)
     columns = _columns(findings)
     for k, (words, color) in enumerate(columns.values()):
-        write(figure, _column(k, len(columns)), 50, words, color=color, weight="bold", right=True)
+        write(figure, _column(k, len(columns)), 50, words, color=color, weight="bold", right=True, width=_CELL - 6)
     for k, (name, values) in enumerate(rows):
         y = 76 + 26 * k
-        rule(figure, y - 13, MARGIN, 520)
-        write(figure, MARGIN, y, name, color=FAINT)
+        rule(figure, y - 13, MARGIN, _TABLE)
+        # A single value stands at the right edge, and may be as long as the name leaves room.
+        cell = _CELL if len(values) > 1 else 2.5 * _CELL
+        write(figure, MARGIN, y, name, color=FAINT, width=_TABLE - MARGIN - len(values) * cell)
         for column, value in enumerate(values):
-            # A single value stands at the right edge.
-            place = 520 if len(values) == 1 else _column(column, len(values))
-            write(figure, place, y, value, right=True)
+            write(figure, _column(column, len(values)), y, value, right=True, width=cell - 6)
     draw_risk(figure, findings.risk)
     return figure
 
 
+#: The right end of the table, and the width of a column.
+_TABLE: Final = 520
+_CELL: Final = 68
+
+
 def _column(place: int, count: int) -> float:
-    return 520 - 74 * (count - 1 - place)
+    return _TABLE - _CELL * (count - 1 - place)
 
 
 def _columns(findings: Findings) -> dict[str, tuple[str, str]]:
@@ -201,13 +197,14 @@ def _written(value: float | None) -> str:
 
 def provenance(findings: Findings) -> Figure:
     """Return what made the numbers, down to the digests, and the limits of their use."""
-    lines = [line for words in _made_by(findings) for line in _wrapped(letters.shown(words), SMALL)]
-    step = 18
-    figure = new_figure(22 + step * len(lines) + 12 + _BAND)
+    lines = [fitted(letters.shown(words), size=SMALL) for words in _made_by(findings)]
+    high = sum(line.height for line in lines)
+    figure = new_figure(34 + high + _BAND)
     rule(figure, 6)
-    for k, line in enumerate(lines):
-        write(figure, MARGIN, 22 + step * k, line, size=SMALL, color=FAINT)
-    band(figure, 22 + step * len(lines) + 12, _BAND, RESEARCH_BAND, _RESEARCH)
+    y: float = 13
+    for line in lines:
+        y = paragraph(figure, MARGIN, y, line, color=FAINT)
+    band(figure, 34 + high, _BAND, RESEARCH_BAND, _RESEARCH)
     return figure
 
 
@@ -230,9 +227,10 @@ def _made_by(findings: Findings) -> list[str]:
 
 def refusal(findings: Findings) -> Figure:
     """Return why the study was not analysed, series by series."""
-    lines = [line for words in reasons(findings) for line in _wrapped(letters.shown(words), BODY, indent="    ")]
-    figure = new_figure(40 + _LINE * len(lines))
+    lines = [fitted(letters.shown(words), hanging=True) for words in reasons(findings)]
+    figure = new_figure(40 + sum(line.height for line in lines))
     write(figure, MARGIN, 14, "Why this study was not analysed", size=14, weight="bold")
-    for k, line in enumerate(lines):
-        write(figure, MARGIN, 42 + _LINE * k, line)
+    y: float = 31
+    for line in lines:
+        y = paragraph(figure, MARGIN, y, line)
     return figure

@@ -4,10 +4,9 @@ from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 
 from dicomnode.analysis.arrays import LEFT, RIGHT
-from dicomnode.report.page.style import FONT, LEFT_LUNG, RIGHT_LUNG, RULE
+from dicomnode.report.page.style import LEFT_LUNG, RIGHT_LUNG, RULE, mark
 from dicomnode.report.page.views import View
 
 # Lung window: level -600, width 1500 HU.
@@ -42,23 +41,6 @@ def draw(axes: Axes, view: View, *, size: float = 9) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color(RULE)
-    _mark(axes, 0.03, 0.5, "R", size=1.45 * size, center=True)
-    _mark(axes, 0.97, 0.5, "L", size=1.45 * size, center=True)
-    _mark(axes, 0.02, 0.96, view.name, size=size)
-
-
-def _mark(axes: Axes, x: float, y: float, words: str, *, size: float, center: bool = False) -> None:
-    """Words upon an image, with a dark rim so that they show on bone too."""
-    axes.text(
-        x,
-        y,
-        words,
-        transform=axes.transAxes,
-        family=FONT,
-        fontsize=size,
-        fontweight="bold",
-        color="white",
-        ha="center" if center else "left",
-        va="center" if center else "top",
-        path_effects=[withStroke(linewidth=2.5, foreground="black")],
-    )
+    mark(axes, 0.03, 0.5, "R", size=1.45 * size, center=True)
+    mark(axes, 0.97, 0.5, "L", size=1.45 * size, center=True)
+    mark(axes, 0.02, 0.96, view.name, size=size)

@@ -82,12 +82,21 @@ def content(findings: Findings, context: Context, header: Dataset | None, pictur
         title=TITLE if findings.status == "analysed" else "Chest CT: not analysed",
         author="dicomnode",
         bands=(RESEARCH_BAND, *((DEMO,) if is_demo(findings) else ())),
-        footer=", ".join(value for name, value in who if name in ("Patient", "Patient ID", "Study date") and value),
+        footer=_footer(who),
         who=who,
         flags=[{"severity": f.severity, "text": letters.shown(f.text)} for f in ranked(findings.flags)],
         without_flags=NO_DOUBTS if findings.status == "analysed" else "",
         parts=[*parts, _about(findings)],
     )
+
+
+#: Letters of a name on each page's foot; the first page has all of it.
+_MOST_LETTERS: Final = 70
+
+
+def _footer(who: Sequence[tuple[str, str]]) -> str:
+    values = [value for name, value in who if name in ("Patient", "Patient ID", "Study date") and value]
+    return ", ".join(v if len(v) <= _MOST_LETTERS else f"{v[:_MOST_LETTERS].rstrip()}…" for v in values)
 
 
 def _who(findings: Findings, context: Context, header: Dataset | None) -> list[tuple[str, str]]:

@@ -32,6 +32,7 @@ def pdf_bytes(findings: Findings, context: Context, header: Dataset | None = Non
         trend=pictures.trend(findings) if findings.trend else "",
     )
     data = asdict(content(findings, context, header, shown))
+    data["fonts"] = [family for family in letters.fonts() if family != letters.ARABIC]
     compiler = typst.Compiler(
         input=_template(), font_paths=_fonts(), ignore_system_fonts=True, sys_inputs={"data": json.dumps(data)}
     )

@@ -95,7 +95,7 @@ def test_the_page_says_in_full_what_the_band_is_and_is_not(members: int) -> None
     interval = FoldModels(
         "", None, arms[1:], arms[:1], Ensemble(weights={"radiomics": 1}, slope=1, intercepts=(0,))
     ).interval
-    said = " ".join(risk_plot.band_words(dataclasses.replace(cases.risk("research"), interval=interval)))
+    said = risk_plot.band_words(dataclasses.replace(cases.risk("research"), interval=interval))
     caveat = f"Band: spread of {members} models, not the certainty of the risk"
     assert said == f"{caveat}: their 2.5th to 97.5th percentiles (about their range, as they are few)"
 

@@ -2,20 +2,27 @@
 
 import dataclasses
 import io
+import warnings
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pypdf
+import pypdfium2
 import pytest
+from hypothesis import example, given, settings
 from pydicom.tag import Tag
 
 from dicomnode.analysis.findings import Findings, Flag, VolumeMl
-from dicomnode.report.page import views
-from dicomnode.report.pdf import document
+from dicomnode.report.page import style, views
+from dicomnode.report.pdf import document, pictures
 from dicomnode.report.pdf.typesetting import pdf_bytes
 from dicomnode.report.wording import DEMO
 from tests.helpers import report_cases as cases
+from tests.helpers.odd_words import GE, WORDS
+from tests.unit.report.page.test_fit import days_before
 from tests.unit.report.page.test_summary import lungs, volume
 
 VIEWS = views.choose(volume(), lungs())
@@ -120,6 +127,81 @@ def test_a_long_identifier_stays_on_the_page_and_whole(keyword: str) -> None:
     said = page.extract_text(visitor_text=seen)
     assert value in said.replace("\n", "").replace(" ", "")
     assert max(ends) < float(page.mediabox.width)
+
+
+def letters_of(pdf: bytes) -> Iterator[tuple[float, float, float, float]]:
+    """The box of each letter that is seen, in points from the lower left corner."""
+    read = pypdfium2.PdfDocument(pdf)
+    for page in read:
+        words = page.get_textpage()
+        for k in range(words.count_chars()):
+            if words.get_text_range(k, 1).strip():
+                yield words.get_charbox(k)
+
+
+@settings(deadline=None, max_examples=6)
+@given(WORDS, WORDS)
+@example(GE, "W" * 64)
+@example("W" * 300, "山" * 64)
+@example("ക്ഷത്രിയ" * 30, "محمدعلي" * 9)
+def test_every_letter_stands_within_the_margins(told: str, who: str) -> None:
+    image = cases.synthetic(1)[0]
+    image.SpecificCharacterSet = "ISO_IR 192"
+    named = "".join(c for c in who if c.isprintable() and c not in "\\^=")[:64]
+    for keyword in ("PatientName", "PatientID", "AccessionNumber", "StudyDescription"):
+        setattr(image, keyword, named)
+    flags = (Flag("scanner", "warning", told), Flag("contrast", "info", told))
+    findings = dataclasses.replace(
+        FULL,
+        flags=flags,
+        series=dataclasses.replace(FULL.series, kernel=told, manufacturer=who),
+        change=dataclasses.replace(FULL.change, flags=flags[:1]),
+        risk=dataclasses.replace(FULL.risk, bundle=told, interval=told),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of odd values
+        pdf = pdf_bytes(findings, cases.CONTEXT, cases.reread(image))
+    boxes = list(letters_of(pdf))
+    assert len(boxes) > 1000
+    millimetre = 72 / 25.4
+    assert min(left for left, *_ in boxes) > 13 * millimetre
+    assert max(right for _, _, right, _ in boxes) < (210 - 13) * millimetre
+    assert min(bottom for _, bottom, *_ in boxes) > 0
+    assert max(top for *_, top in boxes) < 297 * millimetre
+
+
+@pytest.mark.parametrize("name", ["สมชาย ใจดี", "राम कुमार", "ہے پاکستان"])
+def test_names_of_other_scripts_are_drawn_and_can_be_copied(name: str) -> None:
+    image = cases.synthetic(1)[0]
+    image.SpecificCharacterSet, image.PatientName = "ISO_IR 192", name
+    pdf = pdf_bytes(cases.analysed(), cases.CONTEXT, cases.reread(image))
+    said = "".join(p.get_textpage().get_text_range() for p in pypdfium2.PdfDocument(pdf))
+    assert "no font" not in said
+    assert set(name) <= set(said)
+    fonts = {str(font["/BaseFont"]) for page in pypdf.PdfReader(io.BytesIO(pdf)).pages for font in fonts_of(page)}
+    assert any("Noto" in font for font in fonts), fonts
+
+
+def fonts_of(page: Any) -> list[Any]:
+    return [font.get_object() for font in page["/Resources"]["/Font"].values()]
+
+
+@pytest.mark.parametrize(
+    "days", [(0.0,), (1.0,), (400.0,), (0.0, 0.0), tuple(15 * 365.25 - 540 * k for k in range(10))]
+)
+def test_labels_of_the_trend_have_room(days: tuple[float, ...]) -> None:
+    """Nothing over another label, and no label on the axis."""
+    drawn = ElementTree.fromstring(pictures.trend(days_before(*days)))
+    for panel in drawn:
+        boxes = []
+        for label in panel.iter("{http://www.w3.org/2000/svg}text"):
+            wide = style.extent(str(label.text), 9 * 72 / 100)[0]
+            left = float(label.attrib["x"]) - (wide / 2 if label.attrib["text-anchor"] == "middle" else 0)
+            boxes.append((left, float(label.attrib["y"]) - 8, left + wide, float(label.attrib["y"]) + 2))
+        for a, b in combinations(boxes, 2):
+            assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1]), (a, b)
+        assert all(left > 24 for left, top, *_ in boxes if 12 < top < 88)
+        assert all(left >= 0 and right <= 240 for left, _, right, _ in boxes)
 
 
 def test_one_lung_is_no_pair_with_a_lung_of_nothing() -> None:
