@@ -57,6 +57,7 @@ def reanalyse(config: Config, study_uid: str, profile: str) -> str:
             details = {"generation": str(job.generation), "profile": profile}
             note_command(config, "jobs reanalyse", details, study_uid, catalog=catalog)
             made, now = None, time.time()
+            jobs.carry_doubts(config, job)
             with catalog.together() as one:
                 noted = one.routing(study_uid, job.generation)
                 made = one.open_generation(study_uid, job.generation, f"profile {profile}", now=now)

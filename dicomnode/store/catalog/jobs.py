@@ -235,9 +235,10 @@ def lock_study(connection: Connection, study_uid: str) -> None:
 
 def conclude(connection: Connection, study_uid: str, generation: int, now: float) -> JobState:
     """`Ledger.conclude` within a transaction that has locked the study."""
-    state: JobState | None = connection.execute(select(jobs.c.state).where(_job_key(study_uid, generation))).scalar()
-    if state is None:
+    job = connection.execute(select(jobs.c.state, jobs.c.reason).where(_job_key(study_uid, generation))).one_or_none()
+    if job is None:
         raise SpoolError(f"there is no job for study {study_uid} generation {generation}")
+    state: JobState = job.state
     planned = _job_deliveries(study_uid, generation) & (deliveries.c.state != "superseded")
     rows = connection.execute(select(deliveries).where(planned)).all()
     lost = [row for row in rows if row.state in ("failed", "rejected")]
@@ -248,7 +249,8 @@ def conclude(connection: Connection, study_uid: str, generation: int, now: float
         wanted = [row for row in rows if row.commitment]
         ended: JobState = "committed" if wanted and all(r.state == "committed" for r in wanted) else "delivered"
         if ended != state:
-            return _set_state(connection, study_uid, generation, ended, None, now)
+            # What is doubtful about the result (missing images) stays so when it has arrived.
+            return _set_state(connection, study_uid, generation, ended, job.reason, now)
     return state
 
 

@@ -21,7 +21,7 @@ class Pacs:
         self.says: Callable[[], Numbers] = dict
         self.asked = 0
 
-    def __call__(self, _study_uid: str) -> Numbers:
+    def __call__(self, _study: StudyIntake) -> Numbers:
         self.asked += 1
         return self.says()
 
@@ -42,7 +42,7 @@ def ends_up(counts: Counts, study: StudyIntake, now: float, *, lacking: bool) ->
     """The answer once the PACS has answered."""
     counts.lacks(study, now)
     if lacking:
-        until("answered", counts._asked["1"].answer.done, 10)
+        until("answered", counts._waiting["1"].answer.done, 10)
         assert counts.lacks(study, now)
     else:
         until("settled", lambda: not counts.lacks(study, now), 10)
