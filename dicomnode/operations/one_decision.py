@@ -21,7 +21,7 @@ def alone(decide: Callable[Concatenate[Config, P], str]) -> Callable[Concatenate
     """
 
     @wraps(decide)
-    def run(config: Config, *args: P.args, **kwargs: P.kwargs) -> str:
+    def run(config: Config, /, *args: P.args, **kwargs: P.kwargs) -> str:
         path = config.storage.state / _LOCK
         try:
             make_folder(path.parent)

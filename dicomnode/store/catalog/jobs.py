@@ -1,13 +1,21 @@
 """Jobs and deliveries: what is made of each generation of a study, and where it went. Times are UTC seconds."""
 
-from sqlalchemy import ColumnElement, Connection, Float, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Float, case, func, literal, select
 
 from dicomnode.errors import SpoolError
 from dicomnode.metrics import counters
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
 from dicomnode.store.catalog.tables import deliveries, jobs, studies, transitions
-from dicomnode.store.records import ARRIVED, Delivery, DeliveryState, Job, JobState
+from dicomnode.store.records import (
+    ARRIVED,
+    BEING_SENT,
+    DROPPED_WHILE_SENT,
+    Delivery,
+    DeliveryState,
+    Job,
+    JobState,
+)
 
 #: States in which a job may still bring something to a destination.
 LIVE: tuple[JobState, ...] = ("queued", "held", "running", "analysed", "routed")
@@ -170,7 +178,10 @@ class Ledger(AuditRows, Events):
             mine = _job_deliveries(delivery.study_uid, delivery.generation)
             mine &= (deliveries.c.destination == delivery.destination) & (deliveries.c.object == delivery.object)
             state = connection.execute(select(deliveries.c.state).where(mine)).scalar()
-        return job_state not in ("superseded", "cancelled") and state == "pending"
+            may = job_state not in ("superseded", "cancelled") and state == "pending"
+            if may and delivery.kind == "results":  # whoever drops it from now on knows that it may arrive
+                connection.execute(deliveries.update().where(mine).values(text=BEING_SENT))
+        return may
 
     def deliveries(self, study_uid: str, generation: int) -> list[Delivery]:
         """By destination and object."""
@@ -277,7 +288,8 @@ def supersede(connection: Connection, study_uid: str, generation: int, now: floa
     connection.execute(jobs.update().where(older).values(state="superseded", reason=reason, updated_at=now))
     waiting = (deliveries.c.study_uid == study_uid) & (deliveries.c.generation < generation)
     waiting &= deliveries.c.state == "pending"
-    connection.execute(deliveries.update().where(waiting).values(state="superseded", text=reason, updated_at=now))
+    text = case((deliveries.c.text == BEING_SENT, DROPPED_WHILE_SENT), else_=reason)
+    connection.execute(deliveries.update().where(waiting).values(state="superseded", text=text, updated_at=now))
 
 
 def _set_state(
