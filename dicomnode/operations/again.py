@@ -49,6 +49,7 @@ def reanalyse(config: Config, study_uid: str, profile: str) -> str:
         with jobs.queue_failures():
             queue.look()  # before anything is changed
             details, now = {"generation": str(job.generation), "profile": profile}, time.time()
+            jobs.carry_doubts(config, job)
             with catalog.together() as one:
                 note_command(config, "jobs reanalyse", details, study_uid, catalog=one)
                 noted = one.routing(study_uid, job.generation)

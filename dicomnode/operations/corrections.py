@@ -18,6 +18,7 @@ from dicomnode.errors import UsageError
 from dicomnode.logs import counted
 from dicomnode.operations.audited import note_command, who
 from dicomnode.operations.jobs import open_catalog
+from dicomnode.operations.one_decision import alone
 from dicomnode.reception.corrections import put_away
 from dicomnode.reception.spooled import read_instance
 from dicomnode.store.catalog.catalog import Catalog
@@ -106,6 +107,7 @@ def usable(found: Sequence[HeldVersion]) -> list[HeldVersion]:
     return there
 
 
+@alone
 def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes: float) -> str:
     """Take quarantined versions as the truth. Return a sentence for the caller.
 
@@ -116,8 +118,10 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
         minutes: for so long, more of the same correction of this study is taken as it comes.
 
     Raises:
-        UsageError: the quarantine has none of them any more, or the study's images have been removed.
+        UsageError: the quarantine has none of them any more, or the study's images have been removed; or somebody has
+            decided meanwhile.
     """
+    found = _still_held(config, study_uid, found)
     taken_up = acceptable(found)
     now = time.time()
     with closing(open_catalog(config)) as catalog:
@@ -137,7 +141,11 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
         further = _further(study_uid, [one for one, _ in taken_up], news, now, minutes) if minutes > 0 else None
         old = catalog.replace_instances(news, "accepted", who(), now=now, more=further)
         put_away(spool, catalog, old, now)
+        put_away(spool, catalog, news, now)  # of these only what has left the study meanwhile
         for (one, _), new in zip(taken_up, news, strict=True):
+            standing = catalog.held_instance(new.sop_instance_uid)
+            if standing is None or standing.sha256 != new.sha256:
+                continue
             if one.path is not None and not Path(new.path).exists():
                 area.bring_in(one.path, Path(new.path))  # a node that started meanwhile took it for left behind
         taken = {new.sha256 for new in news}
@@ -164,6 +172,7 @@ def _further(
     return Acceptance(study_uid, who(), now + 60 * minutes, patients.pop(), frozenset(attributes), now)
 
 
+@alone
 def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
     """Throw away what lies in quarantine: what stands stays. Return a sentence for the caller.
 
@@ -179,6 +188,7 @@ def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
         return f"{counted(len(found), 'version')} rejected; the study stays as it is"
 
 
+@alone
 def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: str, *, dry_run: bool) -> str:
     """Take an object, or all, out of a study. Return a sentence for the caller.
 
@@ -209,6 +219,29 @@ def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: 
         gone = catalog.take_out(study_uid, uids, "dropped", who(), REASONS[because], now=now)
         put_away(spool, catalog, gone, now)
         return f"{what} taken out ({because}); the study settles as its next generation"
+
+
+def _still_held(config: Config, study_uid: str, found: Sequence[HeldVersion]) -> list[HeldVersion]:
+    """Return those about which nobody has decided since they were shown, as they are now.
+
+    Raises:
+        UsageError: somebody has decided about all of them.
+    """
+    with closing(open_catalog(config)) as catalog:
+        area = Replaced(Spool(config.storage.spool))
+        waiting = {(c.sop_instance_uid, c.sha256) for c in catalog.conflicts(study_uid)}
+        still = [
+            replace(
+                one,
+                standing=catalog.held_instance(one.conflict.sop_instance_uid),
+                path=area.quarantined(one.conflict.sha256),
+            )
+            for one in found
+            if (one.conflict.sop_instance_uid, one.conflict.sha256) in waiting
+        ]
+    if found and not still:
+        raise UsageError("somebody has decided about these objects meanwhile: see `dicomnode jobs show`")
+    return still
 
 
 def _set_aside(area: Replaced, found: Iterable[Conflict], now: float) -> None:

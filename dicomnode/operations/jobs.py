@@ -20,6 +20,7 @@ from dicomnode.logs import counted
 from dicomnode.operations import looking
 from dicomnode.operations.audited import note_command
 from dicomnode.operations.looking import Pages, text
+from dicomnode.results import reader_flags
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.overview import Wanted
@@ -235,7 +236,7 @@ def _prepare_retry(config: Config, catalog: Catalog, job: Job) -> Callable[[Queu
         catalog.set_state(study_uid, job.generation, made, why, now=time.time())
         return lambda queue: _delivered_again(queue, job, lost)
     if _is_out(catalog, job):
-        return _next_version(catalog, job)
+        return _next_version(config, catalog, job)
     if not config.routes_studies:
         catalog.forget_routing(study_uid, job.generation)
     catalog.set_state(study_uid, job.generation, "queued", "retried manually", now=time.time())
@@ -276,7 +277,21 @@ def _is_out(catalog: Catalog, job: Job) -> bool:
     return any(d.kind == "results" and d.state in ARRIVED for d in catalog.deliveries(job.study_uid, job.generation))
 
 
-def _next_version(catalog: Catalog, job: Job) -> Callable[[Queue], str]:
+def carry_doubts(config: Config, job: Job) -> None:
+    """Let the generation after this job's, which a person opens over the same images, say what they lack.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    before, after = (results_folder(config.storage.results, job.study_uid, job.generation + n) for n in (0, 1))
+    try:
+        reader_flags.carry_reception(before, after)
+    except OSError as error:
+        raise UsageError(f"{after}: cannot be written: {error.strerror}") from error
+
+
+def _next_version(config: Config, catalog: Catalog, job: Job) -> Callable[[Queue], str]:
+    carry_doubts(config, job)
     made = catalog.open_generation(job.study_uid, job.generation, "retried manually", now=time.time())
     if made is None:
         raise _settling()

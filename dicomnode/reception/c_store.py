@@ -199,9 +199,15 @@ class Reception:
         replacing = self._replacing
         if self._is_resend(instance) or replace_known(self._spool, self._catalog, instance, replacing):
             return StoreAnswer(SUCCESS)
-        self._catalog.note_conflict(instance)
         text = f"SOP Instance UID {logs.uid(instance.sop_instance_uid)} is already stored with different content"
-        return self._refuse(incoming, UID_TAKEN, "uid-taken", text)
+        answers: list[StoreAnswer] = []
+        self._catalog.move_unused(
+            [instance], lambda _: answers.append(self._refuse(incoming, UID_TAKEN, "uid-taken", text))
+        )
+        if not answers:  # a person has accepted this very version just now
+            return StoreAnswer(SUCCESS)
+        self._catalog.note_conflict(instance)
+        return answers[0]
 
     def _header(self, incoming: Incoming) -> InstanceHeader:
         if not (is_uid(self._request.sop_class_uid) and is_uid(self._request.sop_instance_uid)):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydicom import Dataset
 
@@ -53,9 +53,7 @@ _RECEPTION_CODES: Final = ("images-missing", "transfer-broken-off")
 
 def of_reception(folder: Path) -> tuple[Flag, ...]:
     """Return what was noted when the study settled whose results lie in `folder`: images may be missing."""
-    path = folder / RECEPTION
-    noted = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    flags = []
+    noted, flags = _noted(folder), []
     if "listed" in noted:
         listed, arrived = int(noted["listed"]), int(noted["arrived"])
         missing = counted(listed - arrived, "is missing", "are missing")
@@ -65,6 +63,31 @@ def of_reception(folder: Path) -> tuple[Flag, ...]:
         text = "The transfer of the images was broken off; some may be missing."
         flags.append(Flag("transfer-broken-off", "warning", text))
     return tuple(flags)
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    path = folder / RECEPTION
+    noted: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return noted
+
+
+def counted_before(folder: Path, images: int) -> tuple[int, int] | None:
+    """Return how many images the PACS listed and how many had come of the generation whose results lie in `folder`.
+
+    None where it lacked none, or where the study has another number of `images` now.
+    """
+    noted = _noted(folder)
+    return (int(noted["listed"]), int(noted["arrived"])) if noted.get("images") == images else None
+
+
+def carry_reception(before: Path, after: Path) -> None:
+    """Copy what was noted of how the images came to the next generation's folder, whose images are the same.
+
+    Raises:
+        OSError: no space, no permission.
+    """
+    if (before / RECEPTION).is_file():
+        write_whole(after / RECEPTION, (before / RECEPTION).read_bytes())
 
 
 def note(folder: Path, image: Path, codes: Sequence[str], order: Dataset | None) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial, wraps
+from functools import wraps
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -30,11 +30,12 @@ from dicomnode.reception.reconcile import reconcile
 from dicomnode.reception.rejection_notes import apply_notes
 from dicomnode.reception.settle import SettleRule, decide, is_broken_off
 from dicomnode.reception.spooled import read_instance
+from dicomnode.results import reader_flags
 from dicomnode.retry import backoff_s
 from dicomnode.service import certificates
 from dicomnode.service.corrections import follow
 from dicomnode.service.labelling import Labelling
-from dicomnode.service.pacs_count import Counts, listed
+from dicomnode.service.pacs_count import Counts, Numbers, expected
 from dicomnode.service.retention import CarefulClock, Room, SetAside, make_room, remove_set_aside
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import StudyIntake
@@ -108,7 +109,7 @@ class Housekeeping:
         self._looked_for: set[tuple[str, int, float]] = set()
         self._fetched_ahead: set[tuple[str, str]] = set()
         self._certificates_told: set[str] = set()
-        self._counts = _counts(config)
+        self._counts = _counts(config, catalog)
         self._labelling = Labelling(catalog, config.storage.results)
         self._scheduler = BackgroundScheduler(timezone="UTC")
         self._stopping, self._compared = threading.Event(), threading.Event()
@@ -228,10 +229,18 @@ class Housekeeping:
 
     def _note_doubts(self, study: StudyIntake, generation: int, now: float) -> None:
         """Leave word, for the findings and the table of jobs, that images may be missing."""
-        given_up = None if self._counts is None else self._counts.given_up(study.study_uid)
+        images = sum(series.instances for series in study.series)
+        folder, before = (
+            results_folder(self._config.storage.results, study.study_uid, number)
+            for number in (generation, generation - 1)
+        )
+        known = None if self._counts is None else self._counts.given_up(study.study_uid)
+        if self._counts is not None and self._counts.was_silent(study.study_uid):
+            known = reader_flags.counted_before(before, images)
         noted: dict[str, object] = {}
-        if given_up is not None:
-            noted["listed"], noted["arrived"] = listed_there, here = given_up
+        if known is not None:
+            noted["listed"], noted["arrived"] = listed_there, here = known
+            noted["images"] = images
             missing = counted(listed_there - here, "is missing", "are missing")
             text = f"the PACS lists {counted(listed_there, 'image')}, {here} have come: {missing}"
             log.warning("study %s generation %d: %s", study.study_uid, generation, text)
@@ -239,8 +248,9 @@ class Housekeeping:
         if is_broken_off(study):
             noted["broken_off"] = True
         if noted:
-            folder = results_folder(self._config.storage.results, study.study_uid, generation)
             write_whole(folder / RECEPTION, json.dumps(noted).encode())
+        else:
+            (folder / RECEPTION).unlink(missing_ok=True)  # `carry_reception` may have begun this generation in vain
 
     def _enqueue(self, study_uid: str, generation: int) -> None:
         try:
@@ -408,10 +418,18 @@ class Housekeeping:
         log.log(logging.WARNING if found.trouble else logging.INFO, "compared spool and catalogue: %s", found)
 
 
-def _counts(config: Config) -> Counts | None:
+def _counts(config: Config, catalog: Catalog) -> Counts | None:
     """Who is asked for the number of images; None where nobody is."""
     peer = next((d.peer for d in config.destination if d.name == config.settle.count_at), None)
-    return None if peer is None else Counts(partial(listed, peer), config.settle.count_wait_s)
+    if peer is None:
+        return None
+
+    def ask(study: StudyIntake) -> Numbers:
+        decided = {one.sop_instance_uid for one in catalog.corrections(study.study_uid)}
+        here = {one.sop_instance_uid for one in catalog.instances(study.study_uid)} if decided else set()
+        return expected(peer, study, decided - here)
+
+    return Counts(ask, config.settle.count_wait_s)
 
 
 def _guarded(tick: Callable[[], object], steady: Callable[[], float] = time.monotonic) -> Callable[[], bool]:

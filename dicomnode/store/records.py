@@ -87,6 +87,9 @@ ORIGINAL = "original "
 Kind = Literal["results", "originals"]
 #: The `object` of a delivery that takes replaced results back: a Key Object rejection note.
 REJECTION = "rejection"
+#: The `text` of a delivery of a result while it is on its way, and once it was dropped then.
+BEING_SENT = "being sent"
+DROPPED_WHILE_SENT = "dropped while it was being sent: it may have arrived"
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,11 @@ class Delivery:
     def kind(self) -> Kind:
         """Whether this is a result's object or a received image."""
         return "originals" if self.object.startswith(ORIGINAL) else "results"
+
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether the destination has it, or may have it: nobody knows of one that was dropped on its way."""
+        return self.state in ARRIVED or (self.state == "superseded" and self.text == DROPPED_WHILE_SENT)
 
 
 def original(sop_instance_uid: str) -> str:

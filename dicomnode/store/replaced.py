@@ -45,6 +45,10 @@ class Replaced:
             files.write_whole(target.with_suffix(".json"), note)
             source.rename(target)
             files.sync_folder(self._folder)
+        except FileNotFoundError:  # the quarantine has just made room
+            if not target.exists():
+                target.with_suffix(".json").unlink(missing_ok=True)
+            return None
         except OSError as error:
             raise _error("move", path, error) from error
         return target

@@ -100,7 +100,7 @@ def _send(study_uid: str, generation: int, destination: str) -> str | None:
     work = current()
     peer = destinations.reach(_table(destination))
     for planned in _in_order(work.catalog.deliveries(study_uid, generation), destination):
-        if not work.catalog.may_send(planned) or not _is_its_turn(work.catalog, planned):
+        if not _is_its_turn(work.catalog, planned) or not work.catalog.may_send(planned):
             continue
         if planned.object == REJECTION and not _table(destination).reject_old:
             work.catalog.note_attempt(planned, "superseded", text="reject_old is not set any more", now=time.time())

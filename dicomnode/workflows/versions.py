@@ -66,15 +66,15 @@ def revise(work: Work, study_uid: str, generation: int) -> None:
 
 
 def standing(catalog: Catalog, study_uid: str, destination: str, before: int) -> dict[str, Delivery]:
-    """Return what a destination holds of the results of the generations before this one, by SOP Instance UID.
+    """Return what a destination holds, or may hold, of the results of the generations before this one, by UID.
 
     What a rejection note that arrived there has taken back is not in it.
     """
     found: dict[str, Delivery] = {}
     for generation in range(1, before):
         rows = [d for d in catalog.deliveries(study_uid, generation) if d.destination == destination]
-        arrived = [d for d in rows if d.kind == "results" and d.state in ARRIVED]
-        if any(d.object == REJECTION for d in arrived):
+        arrived = [d for d in rows if d.kind == "results" and d.may_have_arrived]
+        if any(d.object == REJECTION and d.state in ARRIVED for d in arrived):
             found.clear()
         found |= {d.sop_instance_uid: d for d in arrived if d.object != REJECTION}
     return found
@@ -91,7 +91,7 @@ def _sent_before(work: Work, study_uid: str, generation: int) -> Iterator[Findin
 
 def _sent(catalog: Catalog, study_uid: str, generation: int) -> list[Delivery]:
     rows = catalog.deliveries(study_uid, generation)
-    return [d for d in rows if d.kind == "results" and d.object != REJECTION and d.state in ARRIVED]
+    return [d for d in rows if d.kind == "results" and d.object != REJECTION and d.may_have_arrived]
 
 
 def _is_rejected(work: Work, study_uid: str, generation: int) -> bool:

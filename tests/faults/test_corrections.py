@@ -1,8 +1,10 @@
 """Studies that are corrected and come again: by a person's decision, a caller's, a rejection note's."""
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -228,6 +230,34 @@ def test_a_dropped_study_withdraws_its_results_and_comes_again_as_a_new_version(
     station.ended(UID, 3, "delivered", seconds=PATIENCE)
     new = [d for d in results(pacs.held()) if d.SOPInstanceUID not in old]
     assert Counter(d.Modality for d in new) == OBJECTS  # the same numbers, but the old objects were withdrawn
+
+
+def test_what_was_on_its_way_when_the_study_was_dropped_is_rejected_too(
+    files: list[Path], pacs: Pacs, station: Station
+) -> None:
+    """The PACS takes its time over the second object, and stores it after everything was decided."""
+    stores, begun, go = pacs.answers, threading.Semaphore(0), threading.Event()
+
+    def slowly(event: Any) -> int:
+        begun.release()
+        if pacs.came:
+            go.wait(PATIENCE)
+        return stores(event)
+
+    pacs.answers = slowly
+    try:
+        station.start_worker()
+        station.send(files)
+        station.settle(UID)
+        assert begun.acquire(timeout=PATIENCE) and begun.acquire(timeout=PATIENCE)
+        corrections.drop(station.config, UID, None, "patient-safety", dry_run=False)
+        assert station.settle(UID) == 2
+        until("the note is planned", lambda: station.catalog.deliveries(UID, 2), PATIENCE)
+    finally:
+        go.set()
+    until("the note has come", lambda: notes(pacs.held()), PATIENCE)
+    until("both objects are there", lambda: len(results(pacs.held())) == 2, PATIENCE)
+    assert rejected_by(notes(pacs.held())) == {"113037": {str(d.SOPInstanceUID) for d in results(pacs.held())}}
 
 
 def test_a_retried_study_is_a_new_version_only_where_something_differs(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 
 from dicomnode.network.contexts import STORAGE_COMMITMENT, VERIFICATION
@@ -94,6 +94,30 @@ def unharmed(node: Receiving) -> Iterator[None]:
 )
 def test_only_the_load_of_others_excuses_an_echo(wall: float, busy: float, idle: float, is_late: bool) -> None:
     assert Clocks(wall, busy, idle).is_late is is_late
+
+
+_ECHO: raw.Contexts = {1: (VERIFICATION, [ImplicitVRLittleEndian])}
+
+
+@pytest.mark.parametrize(
+    ("request_pdu", "answer"),
+    [
+        (raw.request(_ECHO, called="NODE".ljust(16, "\0"), calling="EFILM".ljust(16, "\0")), raw.ACCEPTED),
+        (raw.request(_ECHO, version=3), raw.ACCEPTED),
+        (raw.request(_ECHO, name=b"1.2.840.10008.3.1.1.1\0"), raw.ACCEPTED),
+        (raw.request(_ECHO, user=raw.item(0x70, b"abcd")), raw.ACCEPTED),
+        (raw.request(_ECHO, user=raw.item(0x55, b"A" * 40)), raw.ACCEPTED),
+        (raw.request(_ECHO, maximum=0), raw.ACCEPTED),
+        (raw.request(_ECHO, calling=""), raw.REJECTED),
+        (raw.request({2: _ECHO[1]}), raw.ABORTED),
+    ],
+    ids=["NUL", "version bits", "context name", "unknown item", "long name", "no maximum", "no name", "even context"],
+)
+def test_odd_association_requests_are_answered_at_once(node: Receiving, request_pdu: bytes, answer: int) -> None:
+    with node.connect() as connection:
+        connection.settimeout(15)  # less than the node waits for a peer
+        connection.sendall(request_pdu)
+        assert raw.kind(connection) == answer
 
 
 def test_requests_without_a_body_leave_nothing(node: Receiving) -> None:

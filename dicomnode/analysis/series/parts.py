@@ -29,6 +29,7 @@ KEYS = (
     "ImageType",
     "ImageComments",
     "AcquisitionTime",
+    "AcquisitionDateTime",
     "ContentTime",
 )
 #: What only orders the images: where a position comes again, the next scan has begun.

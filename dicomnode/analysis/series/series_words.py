@@ -54,8 +54,9 @@ _MATERIAL_TYPES: Final = frozenset(
 )
 _MONO_TYPES: Final = frozenset(("VMI", "MAT_REMOVED", "MAT_MODIFIED", "ENERGY_PROP_WT"))
 _MONO: Final = re.compile(
-    r"\b(kev|mono ?e|mono ?plus|mono|monoenerg\w*|monochrom\w*|monoskop\w*|vmi|vnc|vue|virtual (mono\w*|non ?contrast"
-    r"|unenhanced|native)|virtuell\w* (nativ\w*|mono\w*)|virtuel\w* (sans|mono\w*)|virtual\w* (senza|sin|sem|basal\w*)"
+    r"\b(kev|mono ?e|mono ?plus|mono|monoenerg\w*|monochromat\w*|monoskop\w*|vmi|vnc|vue"
+    r"|virt(ual)? ?(mono\w*|non ?contrast|unenhanced|native)"
+    r"|virtuell\w* (nativ\w*|mono\w*)|virtuel\w* (sans|mono\w*)|virtual\w* (senza|sin|sem|basal\w*)"
     r"|(calcium|iodine|jod) (supp\w*|remov\w*)|casupp\w*|vnca|virtual nc|contrast enhanced structures)\b"
 )
 _MATERIAL: Final = re.compile(
@@ -78,8 +79,12 @@ _GIVEN: Final = re.compile(
 )
 _ONE_TUBE: Final = re.compile(r"(^|[^a-z])[ab]_?(sn)?\d{2,3} ?kv")
 #: One of several phases, in per cent of the cycle; iterative reconstruction has strengths in per cent too.
-_PHASE: Final = re.compile(r"\b4 ?d\b|(^|[^a-z0-9.,])\d{1,3} ?%")
-_STRENGTH: Final = re.compile(r"asir|idose|iter|mbir|dlir|veo|safire|admire|aidr|strength|blend|ss ?\d|o2|dose|dosis")
+_PHASE: Final = re.compile(r"(?<![a-z0-9.,])4 ?d([ _-]?ct)?(?![a-z0-9])|(^|[^a-z0-9.,])\d{1,3} ?%")
+_STRENGTH: Final = re.compile(
+    r"(asir\W?v?|idose|iter\w*|mbir|dlir|veo|safire|admire|aidr|strength|blend\w*|ss|o2|dose|dosis|overlap)"
+    r"[ _(:-]*\d{1,3} ?%"
+    r"|\d{1,3} ?%[ _]*(asir|iter|mbir|dlir|veo|strength|blend|dose|dosis|overlap)|ss ?\d+[ _(]*\d{1,3} ?%"
+)
 
 _MADE_FOR: Final[tuple[tuple[Flag, re.Pattern[str]], ...]] = (
     (
@@ -90,7 +95,7 @@ _MADE_FOR: Final[tuple[tuple[Flag, re.Pattern[str]], ...]] = (
         ),
         re.compile(
             r"\b(ecg|ekg|gated|gating|getriggert|triggered|best ?(dias|sys)\w*|diastol\w*|systol\w*|cine"
-            r"|ca ?scor\w*|calcium ?scor\w*|ct ?4d|4d ?ct"
+            r"|ca ?scor\w*|calcium ?scor\w*|snapshot ?freeze"
             r"|ave ?ip|average ip|resp(iratory)? (phase|gat\w*|corr\w*))\b"
         ),
     ),
@@ -101,8 +106,8 @@ _MADE_FOR: Final[tuple[tuple[Flag, re.Pattern[str]], ...]] = (
             "Made for the attenuation correction of PET or SPECT: low dose, usually in shallow free breathing.",
         ),
         re.compile(
-            r"\b(ctac|ac ?ct|ct ?ac|acct|(low ?dose|ld) ac|att?e?n\w* ?corr\w*|schwachungskorr\w*"
-            r"|correction d attenuation)\b"
+            r"^ ?ac\b(?! joint)|\b(ctac|ac ?ct|ct ?ac|acct|(low ?dose|ld|for|wb|whole body|torso) ac"
+            r"|att?e?n\w* ?corr?\w*|schwa?e?chungskorr\w*|corr\w* (d|de|da|di|del) ?att?enua\w*|spect ?ct|ct ?spect)\b"
         ),
     ),
     (
@@ -112,8 +117,9 @@ _MADE_FOR: Final[tuple[tuple[Flag, re.Pattern[str]], ...]] = (
             "Described as a localizer or bolus-tracking scan: its dose is reduced, so attenuation is less exact.",
         ),
         re.compile(
-            r"\b(locali[sz]\w*|locator|lokalis\w*|scout\w*|surview|topogra\w*|scano\w*|pilot\w*|plan(ning)? scan"
-            r"|test ?bolus|premonitoring|monitoring|bolus ?track\w*|smart ?prep|sure ?start|care ?bolus)\b"
+            r"\b(lo[ck]ali[sz]\w*|locator|locateur|d?scout\w*|surview|topo|topogra\w*|scano\w*|pilot(?! stud)\w*"
+            r"|plan(ning)? scan|prescan|ubersicht\w*|reperage|centrage|test ?bolus|bolus ?timing|timing ?bolus"
+            r"|(pre)?monitoring|bolus ?(track|verfolg)\w*|smart ?prep|sure ?start|care ?bolus)\b"
         ),
     ),
 )
@@ -157,8 +163,7 @@ def made_for(dataset: Dataset) -> tuple[Flag, ...]:
     words = " ".join(plain(text(dataset, keyword)) for keyword in _MADE_FOR_IN)
     found = [flag for flag, pattern in _MADE_FOR if pattern.search(words)]
     gated = _MADE_FOR[0][0]
-    described = text(dataset, "SeriesDescription").lower()
-    is_phase = _PHASE.search(described) and not _STRENGTH.search(described)
+    is_phase = _PHASE.search(_STRENGTH.sub(" ", text(dataset, "SeriesDescription").lower()))
     if gated not in found and (is_phase or string(dataset, "NominalPercentageOfCardiacPhase")):
         found.insert(0, gated)
     return tuple(found)

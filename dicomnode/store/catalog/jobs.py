@@ -1,6 +1,6 @@
 """Jobs and deliveries: what is made of each generation of a study, and where it went. Times are UTC seconds."""
 
-from sqlalchemy import ColumnElement, Connection, Float, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Float, case, func, literal, select
 
 from dicomnode.errors import SpoolError
 from dicomnode.logs import counted
@@ -8,7 +8,16 @@ from dicomnode.metrics import counters
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
 from dicomnode.store.catalog.tables import deliveries, jobs, studies, transitions
-from dicomnode.store.records import ARRIVED, ORIGINAL, Delivery, DeliveryState, Job, JobState
+from dicomnode.store.records import (
+    ARRIVED,
+    BEING_SENT,
+    DROPPED_WHILE_SENT,
+    ORIGINAL,
+    Delivery,
+    DeliveryState,
+    Job,
+    JobState,
+)
 
 #: States in which a job may still bring something to a destination.
 LIVE: tuple[JobState, ...] = ("queued", "held", "running", "analysed", "routed")
@@ -175,7 +184,10 @@ class Ledger(AuditRows, Events):
             mine = _job_deliveries(delivery.study_uid, delivery.generation)
             mine &= (deliveries.c.destination == delivery.destination) & (deliveries.c.object == delivery.object)
             state = connection.execute(select(deliveries.c.state).where(mine)).scalar()
-        return job_state not in ("superseded", "cancelled") and state == "pending"
+            may = job_state not in ("superseded", "cancelled") and state == "pending"
+            if may and delivery.kind == "results":  # whoever drops it from now on knows that it may arrive
+                connection.execute(deliveries.update().where(mine).values(text=BEING_SENT))
+        return may
 
     def deliveries(self, study_uid: str, generation: int) -> list[Delivery]:
         """By destination and object."""
@@ -240,9 +252,10 @@ def lock_study(connection: Connection, study_uid: str) -> None:
 
 def conclude(connection: Connection, study_uid: str, generation: int, now: float) -> JobState:
     """`Ledger.conclude` within a transaction that has locked the study."""
-    state: JobState | None = connection.execute(select(jobs.c.state).where(_job_key(study_uid, generation))).scalar()
-    if state is None:
+    job = connection.execute(select(jobs.c.state, jobs.c.reason).where(_job_key(study_uid, generation))).one_or_none()
+    if job is None:
         raise SpoolError(f"there is no job for study {study_uid} generation {generation}")
+    state: JobState = job.state
     planned = _job_deliveries(study_uid, generation) & (deliveries.c.state != "superseded")
     rows = connection.execute(select(deliveries).where(planned)).all()
     lost = [row for row in rows if row.state in ("failed", "rejected")]
@@ -253,7 +266,8 @@ def conclude(connection: Connection, study_uid: str, generation: int, now: float
         wanted = [row for row in rows if row.commitment]
         ended: JobState = "committed" if wanted and all(r.state == "committed" for r in wanted) else "delivered"
         if ended != state:
-            return _set_state(connection, study_uid, generation, ended, None, now)
+            # What is doubtful about the result (missing images) stays so when it has arrived.
+            return _set_state(connection, study_uid, generation, ended, job.reason, now)
     return state
 
 
@@ -280,7 +294,8 @@ def supersede(connection: Connection, study_uid: str, generation: int, now: floa
     connection.execute(jobs.update().where(older).values(state="superseded", reason=reason, updated_at=now))
     waiting = (deliveries.c.study_uid == study_uid) & (deliveries.c.generation < generation)
     waiting &= deliveries.c.state == "pending"
-    connection.execute(deliveries.update().where(waiting).values(state="superseded", text=reason, updated_at=now))
+    text = case((deliveries.c.text == BEING_SENT, DROPPED_WHILE_SENT), else_=reason)
+    connection.execute(deliveries.update().where(waiting).values(state="superseded", text=text, updated_at=now))
 
 
 def _set_state(

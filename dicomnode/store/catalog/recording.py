@@ -83,11 +83,16 @@ class Recording(Database):
             return "same"
 
     def note_conflict(self, instance: Instance) -> None:
-        """Flag a conflict where a person looks: at the study that holds the first one, and at the one named now."""
+        """Flag a conflict where a person looks: at the study that holds the first one, and at the one named now.
+
+        None where a person has accepted this very version meanwhile.
+        """
         mine = instances.c.sop_instance_uid == instance.sop_instance_uid
         with self._write() as connection:
-            first = connection.execute(select(instances.c.study_uid).where(mine)).scalars().all()
-            for study_uid in {*first, instance.study_uid}:
+            first = connection.execute(select(instances.c.study_uid, instances.c.sha256).where(mine)).all()
+            if any(row.sha256 == instance.sha256 for row in first):
+                return
+            for study_uid in {*(row.study_uid for row in first), instance.study_uid}:
                 row = Conflict(study_uid, instance.sop_instance_uid, instance.sha256, instance.received_at)
                 connection.execute(self._insert_conflict, vars(row))
 

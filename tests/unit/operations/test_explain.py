@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from typer.testing import CliRunner
 
 from dicomnode import cli
@@ -41,6 +42,40 @@ def test_rows(study: Path) -> None:
     assert rows[2, ""].codes == ("localizer", "too-few-slices", "coverage")
     assert sum(r.chosen for r in found.rows) == 1
     assert [f.split(":")[0] for f in found.flags] == ["info", "info"]
+
+
+@pytest.mark.parametrize(
+    ("worse", "better"),
+    [
+        (
+            {"SeriesDescription": "MonoE 40keV[HU]", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "MONOENERGETIC"]},
+            {"SeriesDescription": "Thorax 3.0 conventional"},
+        ),
+        ({"SeriesDescription": "HRCT PRONE"}, {"SeriesDescription": "HRCT SUPINE"}),
+        ({"SeriesDescription": "Thorax EKG 75 %"}, {"SeriesDescription": "Thorax"}),
+        ({"SeriesDescription": "CT WB AC 4.0"}, {"SeriesDescription": "Thorax"}),
+        ({"SeriesDescription": "Lung EXP"}, {"SeriesDescription": "Lung INSP"}),
+    ],
+    ids=["spectral", "prone", "gated", "attenuation correction", "expiratory"],
+)
+def test_the_right_one_of_two_real_series_is_chosen_though_it_is_the_shorter(
+    data: Path, tmp_path: Path, worse: dict[str, object], better: dict[str, object]
+) -> None:
+    for number, (name, attributes) in enumerate((("worse", worse), ("better", better))):
+        (tmp_path / name).mkdir()
+        for position, path in enumerate(sorted((data / "chest_tiny_cip" / "ct-64Dicom").glob("*.dcm"))[number::2]):
+            image = dcmread(path)
+            image.SeriesInstanceUID, image.PatientPosition = f"2.25.{number + 1}", "HFS"
+            image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 1}{position:03}"
+            for keyword, value in attributes.items():
+                setattr(image, keyword, value)
+            image.save_as(tmp_path / name / path.name)
+    rows = explain(tmp_path, Rules()).rows
+    (chosen,) = [row for row in rows if row.chosen]
+    assert (chosen.series_uid, chosen.slices) == ("2.25.2", 39)
+    alone = explain(tmp_path / "worse", Rules())  # where there is no other, it is taken with a flag
+    assert [row.chosen for row in alone.rows] == [True]
+    assert set(explain(tmp_path / "better", Rules()).flags) < set(alone.flags)
 
 
 def test_the_rules_decide(study: Path) -> None:

@@ -1,9 +1,14 @@
 """Objects that come again with other content, through a receiver: who may replace what, and what a note takes out."""
 
+import fcntl
+import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -14,13 +19,15 @@ from dicomnode.cli import app
 from dicomnode.cli import corrections as cli
 from dicomnode.errors import PeerRejectedError, UsageError
 from dicomnode.network import association
-from dicomnode.operations import corrections, jobs
+from dicomnode.operations import corrections, jobs, one_decision
+from dicomnode.reception import c_store
 from dicomnode.reception.receiver import Receiver
 from dicomnode.reception.reconcile import Reconciled, reconcile
 from dicomnode.reception.rejection_notes import apply_notes, read_note
 from dicomnode.reception.spooled import read_instance
 from dicomnode.service.processes import prepare_folders, receiver_settings
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
 from dicomnode.store.replaced import Replaced
 from dicomnode.store.spool import Spool
 from tests.faults.studies import make_study, study_uid
@@ -288,3 +295,90 @@ def test_a_dropped_study_and_what_was_replaced_goes_after_its_time(site: Site, f
     assert area.tidy(time.time() - 60) == 0
     assert area.tidy(time.time() + 60) == 3
     assert site.files("replaced") == 0
+
+
+def test_what_was_dropped_since_it_was_shown_does_not_come_back(site: Site, files: list[Path], tmp_path: Path) -> None:
+    site.refused(corrected(files[:2], tmp_path / "again", PatientID="RIGHT"))
+    shown = corrections.held(site.config, UID, None)
+    uid = str(pydicom.dcmread(files[0]).SOPInstanceUID)
+    corrections.drop(site.config, UID, uid, "quality", dry_run=False)
+    corrections.accept(site.config, UID, shown, 0)
+    assert site.patients() == ["RIGHT", "TEST-a"]
+    _back_in_time(site)
+    assert reconcile(site.spool, site.catalog, read_instance) == Reconciled(0, 0, ())
+
+
+def test_what_leaves_the_study_while_it_is_accepted_does_not_come_back(
+    site: Site, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rejection note, which no command keeps waiting, takes the object out between file and catalogue."""
+    again = corrected(files[:1], tmp_path / "again", PatientID="RIGHT")
+    site.refused(again)
+    shown, replace_instances = corrections.held(site.config, UID, None), Catalog.replace_instances
+    uid = str(pydicom.dcmread(files[0]).SOPInstanceUID)
+
+    def first_the_note(catalog: Catalog, *given: Any, **more: Any) -> list[Instance]:
+        site.catalog.take_out(UID, [uid], "noted", "a note", "113001", now=time.time())
+        return replace_instances(catalog, *given, **more)
+
+    monkeypatch.setattr(Catalog, "replace_instances", first_the_note)
+    corrections.accept(site.config, UID, shown, 0)
+    _back_in_time(site)
+    reconcile(site.spool, site.catalog, read_instance)
+    assert site.patients() == ["TEST-a", "TEST-a"]
+
+
+def test_a_version_that_is_sent_again_while_it_is_accepted_stays(
+    site: Site, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver has seen a conflict, and would put into quarantine what stands by now."""
+    again = corrected(files[:1], tmp_path / "again", PatientID="RIGHT")
+    site.refused(again)
+
+    def accepted_just_now(*_: object) -> bool:
+        monkeypatch.undo()
+        corrections.accept(site.config, UID, corrections.held(site.config, UID, None), 0)
+        return False
+
+    monkeypatch.setattr(c_store, "replace_known", accepted_just_now)
+    site.send(again)
+    assert site.patients() == ["RIGHT", "TEST-a", "TEST-a"]
+    assert site.catalog.conflicts(UID) == []
+
+
+def test_of_two_decisions_the_second_waits_and_finds_nothing_left(
+    site: Site, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.refused(corrected(files, tmp_path / "again", PatientID="RIGHT"))
+    shown, replace_instances, flock = corrections.held(site.config, UID, None), Catalog.replace_instances, fcntl.flock
+    asked, both = threading.Semaphore(0), threading.Event()
+
+    def counted(*given: Any) -> None:
+        asked.release()
+        flock(*given)
+
+    def slowly(catalog: Catalog, *given: Any, **more: Any) -> list[Instance]:
+        assert both.wait(60)
+        return replace_instances(catalog, *given, **more)
+
+    monkeypatch.setattr(one_decision.fcntl, "flock", counted)
+    monkeypatch.setattr(Catalog, "replace_instances", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(corrections.accept, site.config, UID, shown, 0)
+        assert asked.acquire(timeout=60)
+        second = threads.submit(corrections.reject, site.config, UID, None)
+        assert asked.acquire(timeout=60)
+        both.set()
+        assert "3 objects replaced" in first.result(60)
+        with pytest.raises(UsageError, match="no object of this study waits"):
+            second.result(60)
+    assert site.patients() == ["RIGHT"] * 3
+    with pytest.raises(UsageError, match="somebody has decided"):
+        corrections.accept(site.config, UID, shown, 0)
+
+
+def _back_in_time(site: Site) -> None:
+    """A file counts as left behind once it is some seconds old."""
+    back = time.time() - 60
+    for path in site.spool.root.rglob("*.dcm"):
+        os.utime(path, (back, back))

@@ -90,6 +90,11 @@ SPLIT: dict[str, tuple[list[Dataset], list[tuple[str, int]]]] = {
         scan(AcquisitionTime="120000") + scan(1, AcquisitionTime="120130"),
         [("AcquisitionTime: 1 of 2", 40), ("AcquisitionTime: 2 of 2", 40)],
     ),
+    "one date and time for each pass, off the other's grid": (
+        scan(AcquisitionDateTime="20260102120000")
+        + scan(1, AcquisitionDateTime="20260102120130", lowest_mm=(-10, -20, -137.7)),
+        [("AcquisitionDateTime: 1 of 2", 40), ("AcquisitionDateTime: 2 of 2", 40)],
+    ),
     "a time for each slice": (
         numbered(scan(), "ContentTime", times(0)) + numbered(scan(1), "ContentTime", times(100)),
         [("ContentTime: 1 of 2", 40), ("ContentTime: 2 of 2", 40)],

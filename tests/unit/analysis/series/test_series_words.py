@@ -78,6 +78,7 @@ CONVENTIONAL = [
     "Thorax nach Iodine iv",
     "Thorax HAP",
     "Thorax T3D Br60",
+    "monochrome",
 ]
 
 
@@ -149,6 +150,25 @@ def test_spectral_maps_by_image_type(value: str, expected: str) -> None:
         ("0.6 B26f 30%", "gated"),
         ("RespLow 0% Ex", "gated"),
         ("CaScore", "gated"),
+        ("4DCT T50", "gated"),
+        ("4D_CT_50", "gated"),
+        ("75% iDose 4", "gated"),
+        ("70% ASiR 40%", "gated"),
+        ("HR 60% SAFIRE", "gated"),
+        ("SnapShot Freeze", "gated"),
+        ("CT for AC", "attenuation-correction"),
+        ("CT WB AC 4.0 B30f", "attenuation-correction"),
+        ("AC 3.0 B31s", "attenuation-correction"),
+        ("CT Atten Cor", "attenuation-correction"),
+        ("corrección de atenuación", "attenuation-correction"),
+        ("CT corr. d'atténuation", "attenuation-correction"),
+        ("CT_SchwaechungsKorrektur", "attenuation-correction"),
+        ("SPECT CT", "attenuation-correction"),
+        ("Lokalizer", "localizer-scan"),
+        ("3DScout", "localizer-scan"),
+        ("Timing bolus", "localizer-scan"),
+        ("Übersicht", "localizer-scan"),
+        ("Repérage", "localizer-scan"),
         ("Low Dose AC", "attenuation-correction"),
         ("Dual Scano", "localizer-scan"),
         ("CTAC 4.0", "attenuation-correction"),
@@ -164,7 +184,19 @@ def test_purposes(description: str, code: str) -> None:
 
 @pytest.mark.parametrize(
     "description",
-    ["Lung 1.0", "Thorax Planungs-CT", "Thorax coronal", "HRCT inspiration", "acute chest", "Lung ASiR-V 50%"],
+    [
+        "Lung 1.0",
+        "Thorax Planungs-CT",
+        "Thorax coronal",
+        "HRCT inspiration",
+        "acute chest",
+        "Lung ASiR-V 50%",
+        "50% ASiR",
+        "iDose 50%",
+        "1.0 x 0.7 overlap 50%",
+        "Pilot study",
+        "AC joint",
+    ],
 )
 def test_no_purpose(description: str) -> None:
     assert series_words.made_for(words(description)) == ()
