@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load, table
-from dicomnode.logs import counted
+from dicomnode.words.numerals import plural
 
 if TYPE_CHECKING:
     from dicomnode.config import Config
@@ -78,11 +78,11 @@ def _import_told(done: "ImportReport") -> None:
         typer.echo(f"{logs.escaped(one['file'])}: {one['code']}: {logs.escaped(one['text'])}")
     if len(left_out) > _MOST_NAMED:
         typer.echo(f"… and {len(left_out) - _MOST_NAMED} more: see --json")
-    found, imported = (counted(n, "study", "studies") for n in (done.studies, done.imported))
-    what = f"{counted(done.files, 'DICOM object')} of {found}, {done.bytes / 1e9:.2f} GB"
-    others = f"{counted(len(done.not_taken), 'file')} not taken, {done.ignored} ignored (hidden, DICOMDIR)"
+    found, imported = (plural(n, "study", "studies") for n in (done.studies, done.imported))
+    what = f"{plural(done.files, 'DICOM object')} of {found}, {done.bytes / 1e9:.2f} GB"
+    others = f"{plural(len(done.not_taken), 'file')} not taken, {done.ignored} ignored (hidden, DICOMDIR)"
     if done.dry_run:
-        typer.echo(f"{what}; {counted(done.present, 'study', 'studies')} came before; {others}")
+        typer.echo(f"{what}; {plural(done.present, 'study', 'studies')} came before; {others}")
         return
     typer.echo(
         f"{what}: {imported} imported, {done.present} came before; {done.stored} objects stored, "

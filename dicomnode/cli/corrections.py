@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load, table
-from dicomnode.logs import counted, escaped
+from dicomnode.logs import escaped
+from dicomnode.words.numerals import plural
 
 if TYPE_CHECKING:
     from dicomnode.operations.corrections import HeldVersion
@@ -47,7 +48,7 @@ def jobs_accept(
     found = corrections.held(config, study_uid, sop_instance_uid)
     show(found, values=values)
     if dry_run:
-        typer.echo(f"{counted(len(corrections.acceptable(found)), 'object')} would be replaced")
+        typer.echo(f"{plural(len(corrections.acceptable(found)), 'object')} would be replaced")
         return
     typer.echo(corrections.accept(config, study_uid, found, 0.0 if sop_instance_uid else minutes))
 
@@ -101,7 +102,7 @@ def show(found: "Sequence[HeldVersion]", *, values: bool) -> None:
         alike[(*named, *missing)].append(one.conflict.sop_instance_uid)
     rows = [
         [
-            uids[0] if len(uids) == 1 else counted(len(uids), "object"),
+            uids[0] if len(uids) == 1 else plural(len(uids), "object"),
             ("\n" if values else ", ").join(what) or "(encoding)",
         ]
         for what, uids in alike.items()

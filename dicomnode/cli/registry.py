@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load, table
-from dicomnode.logs import counted
+from dicomnode.words.numerals import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +48,8 @@ def registry_export(
             site=config.registry.site,
         )
     typer.echo(
-        f"{out}: {counted(done.scans, 'scan')} of {counted(done.patients, 'patient')}, "
-        f"{counted(done.volumes, 'volume')}, {counted(done.outcomes, 'outcome')}; "
+        f"{out}: {plural(done.scans, 'scan')} of {plural(done.patients, 'patient')}, "
+        f"{plural(done.volumes, 'volume')}, {plural(done.outcomes, 'outcome')}; "
         f"{done.doubtful} scans with doubtful lung segmentation were excluded"
     )
 
@@ -105,8 +105,8 @@ def registry_forget(
         )
         raise SystemExit(3)
     typer.echo(
-        f"patient removed: {counted(done.scans, 'scan')}, {counted(done.outcomes, 'outcome')} and "
-        f"{counted(done.volumes, 'volume')}; "
+        f"patient removed: {plural(done.scans, 'scan')}, {plural(done.outcomes, 'outcome')} and "
+        f"{plural(done.volumes, 'volume')}; "
         "earlier bundles and exports are not changed"
     )
 
@@ -170,9 +170,7 @@ def registry_monitor(
         typer.echo(text_of(found), nl=False)
         return
     outside = "" if found.month_outside is None else f", {found.month_outside} outside the model's population"
-    typer.echo(
-        f"{found.month}: {counted(found.month_scans, 'scan')}{outside}{f' ({found.note})' if found.note else ''}"
-    )
+    typer.echo(f"{found.month}: {plural(found.month_scans, 'scan')}{outside}{f' ({found.note})' if found.note else ''}")
     for row in found.raised:
         scanner = logs.escaped(row.scanner) or "all scanners"
         typer.echo(f"changed: {row.title}, {scanner}, since {row.since}")

@@ -8,7 +8,7 @@ import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load
 from dicomnode.errors import UsageError
-from dicomnode.logs import counted
+from dicomnode.words.numerals import plural
 
 app = typer.Typer(help="The results of many studies together.", no_args_is_help=True)
 
@@ -57,5 +57,5 @@ def results_export(
             parquet=parquet is not None,
             identify=identify,
         )
-    rows = counted(count, "row")
+    rows = plural(count, "row")
     typer.echo(f"{out}: {rows}" + (", WITH PATIENT DATA" if identify else ""))

@@ -10,11 +10,11 @@ from starlette.responses import Response
 from dicomnode.config import Config
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.errors import UsageError
-from dicomnode.logs import counted
 from dicomnode.operations import again, corrections, jobs
 from dicomnode.operations.audited import acting
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Job
+from dicomnode.words.numerals import plural
 
 #: Versions in quarantine that a confirmation shows with their differences.
 _MOST_SHOWN = 20
@@ -164,7 +164,7 @@ def _send(meant: MeantJob) -> Foreseen:
     found = {name: some for name, some in again.sendable(meant.catalog, meant.job).items() if name in known}
     if not found:
         raise UsageError("Nothing of this study was sent to a destination that is still configured.")
-    labels = {name: f"{name} ({counted(len(some), 'object')})" for name, some in found.items()}
+    labels = {name: f"{name} ({plural(len(some), 'object')})" for name, some in found.items()}
     told = "All objects of the newest version are sent again, also those that the destination has."
     return Foreseen([told], choice=("destination", labels))
 

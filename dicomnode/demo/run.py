@@ -20,7 +20,6 @@ from dicomnode.analysis.series.selection import find_files
 from dicomnode.config import USUAL_OBJECTS, Config, DicomDestinationTable, load
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
-from dicomnode.logs import counted
 from dicomnode.network import association
 from dicomnode.operations.analyze import make_folder, shipped_table
 from dicomnode.operations.terminal import findings_table
@@ -28,6 +27,7 @@ from dicomnode.outbound import peers
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, Job
 from dicomnode.store.results_folder import FINDINGS, OVERLAY, results_folder
+from dicomnode.words.numerals import plural
 
 _PACS_AE, _NODE_AE = "DEMOPACS", "DICOMNODE"
 #: Far above what two cores need; only a demo that hangs meets it.
@@ -179,7 +179,7 @@ def _drive(
         from dicomnode.demo import study as demo_study  # noqa: PLC0415  (a second that who gives a folder need not wait)
 
         files = demo_study.write(out / "study")
-        bars.update(task, total=1, completed=1, note=counted(len(files), "image"))
+        bars.update(task, total=1, completed=1, note=plural(len(files), "image"))
     if not files:
         raise UsageError("no DICOM files to send")
     task = bars.add_task("starting the node", total=None, note="")

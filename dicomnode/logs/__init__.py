@@ -74,11 +74,6 @@ def is_uid(text: str) -> bool:
     return len(text) <= _LONGEST_UID and _UID.fullmatch(text) is not None
 
 
-def counted(number: int, one: str, more: str = "") -> str:
-    """Return a number with its noun; `more`: the plural, where it is not `one` with an s."""
-    return f"{number} {one if number == 1 else more or one + 's'}"
-
-
 def uid(text: str) -> str:
     """Return what a peer calls a UID as it may be logged: a name or an ID that stands in its place is not repeated."""
     return text if is_uid(text) else f"(not a UID: {len(text)} characters)"

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
-from dicomnode.logs import counted
 from dicomnode.operations import jobs
 from dicomnode.operations.audited import note_command
 from dicomnode.routing.rules import ANALYSE, RoutingDecision
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.reanalyses import REANALYSED
 from dicomnode.store.records import Delivery, Job
+from dicomnode.words.numerals import plural
 
 #: From these a study is analysed once more.
 ENDED = (*REANALYSED, "ignored", "routed")
@@ -110,4 +110,4 @@ def send(config: Config, study_uid: str, destination: str) -> str:
             if state is not None and state != job.state:
                 catalog.set_state(study_uid, job.generation, state, "sent again manually", now=time.time())
             queue.deliver(study_uid, job.generation, sorted({(one.destination, one.kind) for one in there}))
-        return f"{counted(len(there), 'object')} to {destination} queued again"
+        return f"{plural(len(there), 'object')} to {destination} queued again"

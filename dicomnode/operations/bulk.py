@@ -12,7 +12,6 @@ from typing import cast, get_args
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, UsageError
-from dicomnode.logs import counted
 from dicomnode.operations import jobs
 from dicomnode.operations.audited import note_command
 from dicomnode.routing.rules import DEFAULT_PROFILE
@@ -21,6 +20,7 @@ from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.reanalyses import REANALYSED
 from dicomnode.store.records import Job, JobState
 from dicomnode.store.results_folder import FINDINGS, results_folder
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import Queue
 
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -256,6 +256,6 @@ def lines(outcome: BulkOutcome, what: str, *, dry_run: bool) -> Iterable[str]:
         yield from outcome.done
     for study_uid, reason in outcome.failed:
         yield f"{study_uid}: not {what}: {reason}"
-    studies = counted(len(outcome.done), "study", "studies")
+    studies = plural(len(outcome.done), "study", "studies")
     left = f", {len(outcome.failed)} not" if outcome.failed else ""
     yield f"{studies} would be {what}{left}" if dry_run else f"{studies} {what}{left}"

@@ -16,7 +16,6 @@ from pydicom.datadict import dictionary_VM
 from dicomnode.analysis.risk.reference import NO_REFERENCE
 from dicomnode.config import Config
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, SpoolError
-from dicomnode.logs import counted
 from dicomnode.models import segmenters
 from dicomnode.models.build import model_bundle
 from dicomnode.network import association
@@ -32,6 +31,7 @@ from dicomnode.routing.dead_rules import dead_rules
 from dicomnode.store import restoring
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
+from dicomnode.words.numerals import plural
 
 #: So many damaged files are named.
 _NAMED = 20
@@ -351,7 +351,7 @@ def _spool(config: Config) -> CheckResult:
             else:
                 damaged.append(instance.sop_instance_uid)
     if not damaged:
-        return CheckResult("spool", True, counted(good, "file matches its digest", "files match their digests"))
+        return CheckResult("spool", True, plural(good, "file matches its digest", "files match their digests"))
     named = ", ".join(damaged[:_NAMED]) + (" …" if len(damaged) > _NAMED else "")
     return CheckResult(
         "spool",

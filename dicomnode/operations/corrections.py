@@ -15,7 +15,6 @@ from typing import Final
 from dicomnode import logs
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
-from dicomnode.logs import counted
 from dicomnode.operations.audited import note_command, who
 from dicomnode.operations.jobs import open_catalog
 from dicomnode.operations.one_decision import alone
@@ -26,6 +25,7 @@ from dicomnode.store.differences import UNREADABLE, Difference, differences
 from dicomnode.store.records import Acceptance, Conflict, Instance, RejectionCode
 from dicomnode.store.replaced import Replaced
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 #: Why objects are dropped, as a rejection note would say it (PS3.16 CID 7010).
 REASONS: Final[dict[str, RejectionCode]] = {
@@ -155,7 +155,7 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
         missing = len(found) - len(taken_up)
         left = f"; {missing} more no longer in quarantine: to be sent again" if missing else ""
         more = f"; more of this correction is taken as it comes for {minutes:g} minutes" if further is not None else ""
-        return f"{counted(len(news), 'object')} replaced{left}{more}; the study settles as its next generation"
+        return f"{plural(len(news), 'object')} replaced{left}{more}; the study settles as its next generation"
 
 
 def _further(
@@ -185,7 +185,7 @@ def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
         note_command(config, "jobs reject", {"objects": str(len(found))}, study_uid)
         catalog.reject_conflicts(found, who(), now=now)
         _set_aside(Replaced(Spool(config.storage.spool)), found, now)
-        return f"{counted(len(found), 'version')} rejected; the study stays as it is"
+        return f"{plural(len(found), 'version')} rejected; the study stays as it is"
 
 
 @alone
@@ -210,7 +210,7 @@ def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: 
         if not there:
             raise UsageError("the node holds no such object of this study; see `dicomnode jobs list`")
         series = len({i.series_uid for i in there})
-        what = f"{counted(len(there), 'object')} of {counted(series, 'series', 'series')}"
+        what = f"{plural(len(there), 'object')} of {plural(series, 'series', 'series')}"
         if dry_run:
             return f"{what} would be taken out"
         note_command(config, "jobs drop", {"objects": str(len(there)), "because": because}, study_uid)

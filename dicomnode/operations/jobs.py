@@ -16,7 +16,6 @@ from dicomnode.config import Config
 from dicomnode.context import order
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.files import OutsideRootError
-from dicomnode.logs import counted
 from dicomnode.operations import looking
 from dicomnode.operations.audited import note_command
 from dicomnode.operations.looking import Pages, text
@@ -26,6 +25,7 @@ from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.overview import Wanted
 from dicomnode.store.records import ARRIVED, REJECTION, Delivery, Job, JobState, Routing, Study
 from dicomnode.store.results_folder import FINDINGS, results_folder
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def _deliveries(deliveries: list[Delivery]) -> list[dict[str, Any]]:
     return [
         {
             "destination": some[0].destination,
-            "object": some[0].object if some[0].kind == "results" else counted(len(some), "received image"),
+            "object": some[0].object if some[0].kind == "results" else plural(len(some), "received image"),
             "state": some[0].state,
             "attempts": max(d.attempts for d in some),
             "status": "" if some[0].status is None else f"0x{some[0].status:04X}",
@@ -249,7 +249,7 @@ def foresee_retry(config: Config, catalog: Catalog, job: Job) -> str:
     if _redelivered(config, catalog, job) is not None:
         lost = _lost(catalog, job)
         names = ", ".join(sorted({d.destination for d in lost}))
-        many = counted(len(lost), "object is", "objects are")
+        many = plural(len(lost), "object is", "objects are")
         return f"The result stays as it is: {many} sent again to {names}."
     if _is_out(catalog, job):
         number = job.generation + 1
@@ -269,7 +269,7 @@ def _redelivered(config: Config, catalog: Catalog, job: Job) -> JobState | None:
 def _delivered_again(queue: Queue, job: Job, lost: Sequence[Delivery]) -> str:
     queue.deliver(job.study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
     names = sorted({d.destination for d in lost})
-    return f"{counted(len(lost), 'delivery', 'deliveries')} to {', '.join(names)} queued again"
+    return f"{plural(len(lost), 'delivery', 'deliveries')} to {', '.join(names)} queued again"
 
 
 def _is_out(catalog: Catalog, job: Job) -> bool:
@@ -397,7 +397,7 @@ def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
             raise
         live = 0  # there is no queue before the first worker has started
     catalog.set_state(job.study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
-    workflows = counted(live, "queued or running workflow")
+    workflows = plural(live, "queued or running workflow")
     return f"cancelled; {workflows} stopped, received images kept"
 
 

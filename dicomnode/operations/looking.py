@@ -16,11 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
-from dicomnode.logs import counted
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.overview import StudyRow, Wanted
 from dicomnode.store.records import StudyState
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import Queue
 
 #: The newest generation of a study is never superseded.
@@ -143,7 +143,7 @@ def flags(row: StudyRow) -> list[str]:
     """Return what a person should know of a job that its state does not say."""
     return [
         *([f"{_CONFLICTS}: {row.conflicts} (quarantined: accept or reject)"] if row.conflicts else []),
-        *([f"{counted(row.warnings, 'object')} stored with a warning"] if row.warnings else []),
+        *([f"{plural(row.warnings, 'object')} stored with a warning"] if row.warnings else []),
         *([f"{row.priors_missing} of {row.priors} priors not here"] if row.priors_missing else []),
         *(["prior scan, fetched for comparison"] if row.is_prior else []),
     ]

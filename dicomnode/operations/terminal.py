@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dicomnode.analysis.findings import Change, Findings
-from dicomnode.logs import counted
 from dicomnode.report.numbers import probability, probability_range, share, whole
+from dicomnode.words.numerals import plural
 
 _SEVERITY = {"info": "note", "warning": "warning", "error": "ERROR"}
 
@@ -71,9 +71,7 @@ def _print_numbers(console: Console, findings: Findings) -> None:
 
 
 def _print_change(console: Console, change: Change) -> None:
-    title = (
-        f"Change since study {_short(change.prior_study_uid)}, {counted(round(change.interval_days), 'day')} earlier"
-    )
+    title = f"Change since study {_short(change.prior_study_uid)}, {plural(round(change.interval_days), 'day')} earlier"
     table = Table("measure", "prior", "now", "change", "per year", title=title, title_justify="left")
     for name, d in change.measures.items():
         per_year = "-" if d.per_year is None else f"{d.per_year:+.2f}"

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from dicomnode import logs
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, PeerError, PeerRejectedError
-from dicomnode.logs import counted
 from dicomnode.network.association import Sent
 from dicomnode.outbound.destinations import Destination
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def _send(peer: Destination, catalog: Catalog, waiting: list[Delivery]) -> list[
     except AssociationRejectedError as e:
         for image in waiting[len(done) :]:
             catalog.note_attempt(image, "rejected", text=str(e), now=time.time())
-        left = counted(len(waiting) - len(done), "image")
+        left = plural(len(waiting) - len(done), "image")
         log.error("%s permanently refuses %s of study %s: %s", peer.name, left, waiting[0].study_uid, e)
         return []
     except PeerRejectedError as e:
@@ -94,5 +94,5 @@ def _send(peer: Destination, catalog: Catalog, waiting: list[Delivery]) -> list[
         if len(done) < len(waiting):
             catalog.note_attempt(waiting[len(done)], "pending", text=unexpected(e), now=time.time())
         raise PeerError(unexpected(e)) from None
-    log.info("%s stored %s of study %s", peer.name, counted(len(done), "image"), waiting[0].study_uid)
+    log.info("%s stored %s of study %s", peer.name, plural(len(done), "image"), waiting[0].study_uid)
     return []

@@ -24,7 +24,6 @@ from pynetdicom.presentation import PresentationContext, build_context
 from dicomnode import logs
 from dicomnode.audit.messages import AuditPeer
 from dicomnode.errors import SpoolError
-from dicomnode.logs import counted
 from dicomnode.network.association import Peer, connect
 from dicomnode.network.scan import HeaderError, Walk
 from dicomnode.network.statuses import OwnStatus
@@ -32,6 +31,7 @@ from dicomnode.reception import audited, query_model
 from dicomnode.reception.held_header import syntax_of
 from dicomnode.reception.holdings import Held, QueryHoldings
 from dicomnode.reception.query_model import PATIENT_ROOT, STUDY_ROOT, IdentifierError
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -256,4 +256,4 @@ def _caller(event: evt.Event) -> str:
 
 def _studies(held: list[Held]) -> str:
     uids = sorted({one.study_uid for one in held})
-    return f"study {uids[0]}" if len(uids) == 1 else counted(len(uids), "study", "studies")
+    return f"study {uids[0]}" if len(uids) == 1 else plural(len(uids), "study", "studies")

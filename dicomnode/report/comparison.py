@@ -6,9 +6,9 @@ from typing import Final
 
 from dicomnode.analysis.findings import Change, Delta
 from dicomnode.analysis.measures.change import DAYS_A_YEAR
-from dicomnode.logs import counted
 from dicomnode.report.numbers import share, signed, whole
 from dicomnode.report.published import REPEATABILITY
+from dicomnode.words.numerals import plural
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _clause(name: str, words: str, delta: Delta) -> str:
 
 def interval(days: float) -> str:
     """Return the time between two scans: days, or years with one decimal."""
-    return counted(round(days), "day") if days < DAYS_A_YEAR else f"{days / DAYS_A_YEAR:.1f} years"
+    return plural(round(days), "day") if days < DAYS_A_YEAR else f"{days / DAYS_A_YEAR:.1f} years"
 
 
 def day(written: str) -> str:

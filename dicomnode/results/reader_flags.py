@@ -13,9 +13,9 @@ from dicomnode.analysis.findings import Findings, Flag
 from dicomnode.analysis.series.headers import read_source
 from dicomnode.analysis.series.selection import WITHOUT_PATIENT_ID
 from dicomnode.files import write_whole
-from dicomnode.logs import counted
 from dicomnode.report import source
 from dicomnode.store.results_folder import FINDINGS, RECEPTION
+from dicomnode.words.numerals import plural
 
 _FLAGS: Final = (
     # The order (dicomnode.context.worklist)
@@ -56,8 +56,8 @@ def of_reception(folder: Path) -> tuple[Flag, ...]:
     noted, flags = _noted(folder), []
     if "listed" in noted:
         listed, arrived = int(noted["listed"]), int(noted["arrived"])
-        missing = counted(listed - arrived, "is missing", "are missing")
-        text = f"The PACS lists {counted(listed, 'image')} and {arrived} have arrived: {missing}."
+        missing = plural(listed - arrived, "is missing", "are missing")
+        text = f"The PACS lists {plural(listed, 'image')} and {arrived} have arrived: {missing}."
         flags.append(Flag("images-missing", "warning", text))
     if noted.get("broken_off"):
         text = "The transfer of the images was broken off; some may be missing."

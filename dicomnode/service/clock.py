@@ -22,7 +22,6 @@ from dicomnode.config import Config
 from dicomnode.context import late_orders, prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.files import write_whole
-from dicomnode.logs import counted
 from dicomnode.metrics import counters
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.procedure_steps import mpps, ups
@@ -42,6 +41,7 @@ from dicomnode.store.records import StudyIntake
 from dicomnode.store.replaced import Replaced
 from dicomnode.store.results_folder import RECEPTION, results_folder
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.calls import study_priority
 from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
 
@@ -241,8 +241,8 @@ class Housekeeping:
         if known is not None:
             noted["listed"], noted["arrived"] = listed_there, here = known
             noted["images"] = images
-            missing = counted(listed_there - here, "is missing", "are missing")
-            text = f"the PACS lists {counted(listed_there, 'image')}, {here} have come: {missing}"
+            missing = plural(listed_there - here, "is missing", "are missing")
+            text = f"the PACS lists {plural(listed_there, 'image')}, {here} have come: {missing}"
             log.warning("study %s generation %d: %s", study.study_uid, generation, text)
             self._catalog.set_state(study.study_uid, generation, "queued", text, now=now)
         if is_broken_off(study):
@@ -364,7 +364,7 @@ class Housekeeping:
                 "worker %s missed its heartbeat for %g s; %s reassigned",
                 name,
                 self._dead_after_s,
-                counted(count, "workflow"),
+                plural(count, "workflow"),
             )
             moved += count
         versions = {worker.version for worker in self._catalog.workers("alive")}
@@ -372,14 +372,14 @@ class Housekeeping:
         if WORKFLOW_VERSION in versions:
             count = self._queue.adopt_orphans(versions)
             if count:
-                log.warning("%s of an older version restarted under %s", counted(count, "workflow"), WORKFLOW_VERSION)
+                log.warning("%s of an older version restarted under %s", plural(count, "workflow"), WORKFLOW_VERSION)
             moved += count
         return moved
 
     def refresh_worklist(self) -> int:
         """Ask the RIS for the orders of these days. Returns how many there are."""
         count = worklist.refresh(self._config, self._catalog, self._clock())
-        log.info("worklist: %s", counted(count, "order"))
+        log.info("worklist: %s", plural(count, "order"))
         for study_uid in late_orders.take_up(self._config, self._catalog, self._clock()):
             log.info("study %s will be reported again: its order has appeared", study_uid)
         return count

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from dicomnode.config import Config
-from dicomnode.logs import counted
 from dicomnode.network.certificates import inspect
 from dicomnode.registry.latest_look import latest
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import WORKFLOW_VERSION
 
 #: A disk whose free space has passed the mark by this factor is well again.
@@ -147,8 +147,8 @@ def _refused(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCon
         return
     found = catalog.refusals_between(now - table.refused_minutes * 60, now)
     count = sum(one.count for one in found)
-    why = "; ".join(f"{counted(one.count, 'time')} «{one.why}» ({one.caller})" for one in found[:3])
-    refused = counted(count, "association was", "associations were")
+    why = "; ".join(f"{plural(one.count, 'time')} «{one.why}» ({one.caller})" for one in found[:3])
+    refused = plural(count, "association was", "associations were")
     text = f"{refused} refused in the last {table.refused_minutes:g} minutes: {why}"
     # The mark is in the key: nodes on one database that have different ones do not end each other's alerts.
     key = f"refused-{table.refused}-in-{table.refused_minutes:g}"

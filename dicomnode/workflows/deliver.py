@@ -25,12 +25,12 @@ from pydicom.uid import generate_uid
 from dicomnode import logs
 from dicomnode.config import DestinationTable
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
-from dicomnode.logs import counted
 from dicomnode.outbound import destinations, originals
 from dicomnode.outbound.peers import audit_peer
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import ARRIVED, REJECTION, Delivery, DeliveryState, Kind
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.calls import deliver_call, enqueue
 from dicomnode.workflows.queue import MOST_RECOVERIES
 from dicomnode.workflows.worker import RETRIES, current
@@ -187,7 +187,7 @@ def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = 
             work.catalog.report_commitment(transaction_uid, report.committed, report.failed, now=time.time())
     waiting = _in_state(work.catalog, study_uid, generation, destination, "delivered", "pending")
     left = [d for d in waiting if d.kind == kind and _is_its_turn(work.catalog, d)]
-    return f"waiting for storage commitment of {counted(len(left), 'object')}" if left else None
+    return f"waiting for storage commitment of {plural(len(left), 'object')}" if left else None
 
 
 def _in_state(

@@ -12,12 +12,12 @@ from dicomnode import logs
 from dicomnode.config import Config, PriorsTable
 from dicomnode.context import prefetch, priors, retrieval, worklist
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.logs import counted
 from dicomnode.network import find
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.calls import enqueue, fetch_call
 from dicomnode.workflows.queue import MOST_RECOVERIES
 from dicomnode.workflows.worker import RETRIES, current
@@ -92,7 +92,7 @@ def fetch_step(study_uid: str, asked_by: str, waited: float) -> str:
         return _again(work.catalog, table, study_uid, f"none of {done.failed} images could be sent", waited)
     text = f"{done.failed} of {done.failed + done.completed} images could not be sent" if done.failed else None
     work.catalog.mark_prior(study_uid, "fetched", text)
-    log.info("fetched prior study %s: %s", study_uid, counted(done.completed, "image"))
+    log.info("fetched prior study %s: %s", study_uid, plural(done.completed, "image"))
     return "fetched"
 
 

@@ -23,12 +23,12 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.config import DestinationTable, ObjectName
 from dicomnode.context import order, priors
 from dicomnode.errors import DicomnodeError, RefusedError
-from dicomnode.logs import counted
 from dicomnode.registry_format.identity import lacks_patient_id
 from dicomnode.report.context import Context
 from dicomnode.results import encode, reader_flags
 from dicomnode.store.records import Instance
 from dicomnode.store.results_folder import FINDINGS, results_folder
+from dicomnode.words.numerals import plural
 from dicomnode.workflows import fetch, rejections, route, versions
 from dicomnode.workflows.calls import deliver_call, enqueue, fetch_call, study_id, study_later_call
 from dicomnode.workflows.failure import Ended, or_failed
@@ -175,7 +175,7 @@ def _encoded(work: Work, study_uid: str, generation: int, status: str) -> list[s
     state = work.catalog.set_state(study_uid, generation, "analysed", doubts, now=time.time())
     if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
         state = work.catalog.conclude(study_uid, generation, now=time.time())
-    log.info("study %s generation %d: %s, %s", study_uid, generation, state, counted(len(objects), "object"))
+    log.info("study %s generation %d: %s, %s", study_uid, generation, state, plural(len(objects), "object"))
     return everywhere if state in _ENCODED else []
 
 

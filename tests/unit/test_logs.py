@@ -401,8 +401,3 @@ def test_what_cannot_be_kept_is_no_end(tmp_path: Path) -> None:
     kept.KeptLines(tmp_path / "none", 10_000).keep("x")
     (tmp_path / kept.FILE).write_bytes(b'{"study": "1.2"\n\xff "study": "1.2"\n["study": "1.2"]\n{"study": "1.2"}\n')
     assert kept.of_study(tmp_path, "1.2", 10) == [{"study": "1.2"}]
-
-
-def test_one_is_one_and_all_others_are_several() -> None:
-    assert [logs.counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
-    assert [logs.counted(n, "study", "studies") for n in (1, 3)] == ["1 study", "3 studies"]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from dicomnode.analysis.findings import Change, ChosenSeries, Delta, Findings, Flag
-from dicomnode.logs import counted
+from dicomnode.words.numerals import plural
 
 #: Shorter intervals give no change per year: the scan-rescan scatter would be multiplied.
 SHORTEST_FOR_A_RATE_DAYS = 90.0
@@ -131,7 +131,7 @@ def doubts(before: Findings, after: Findings, days: float) -> Iterator[Flag]:
     assert old is not None
     assert new is not None
     if days < SHORTEST_FOR_A_RATE_DAYS:
-        between = f"Only {counted(round(days), 'day')} between the scans"
+        between = f"Only {plural(round(days), 'day')} between the scans"
         text = f"{between} (under {SHORTEST_FOR_A_RATE_DAYS:.0f}): no change per year."
         yield Flag("change-interval", "info", text)
     if "unknown" in (old.kernel_family, new.kernel_family) and old.kernel != new.kernel:

@@ -17,7 +17,7 @@ from dicomnode.analysis.series.geometry import (
 )
 from dicomnode.analysis.series.headers import ImageHeader, number, string
 from dicomnode.analysis.series.series_facts import KnownSeries
-from dicomnode.logs import counted
+from dicomnode.words.numerals import plural
 
 
 def not_axial(known: KnownSeries) -> Reason | None:
@@ -186,5 +186,5 @@ def unsupported_syntax(known: KnownSeries) -> Reason | None:
 
 def _named(headers: Sequence[ImageHeader], code: str, what: str) -> Reason:
     first = string(headers[0].dataset, "SOPInstanceUID")
-    lacking = counted(len(headers), "image lacks", "images lack")
+    lacking = plural(len(headers), "image lacks", "images lack")
     return Reason(code, f"{lacking} {what} (the first has SOP Instance UID {first}).")

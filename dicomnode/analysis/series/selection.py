@@ -42,7 +42,7 @@ from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.series.series_facts import KnownSeries, facts
 from dicomnode.analysis.series.values import IDENTITY, Doubt
-from dicomnode.logs import counted
+from dicomnode.words.numerals import plural
 
 __all__ = [
     "ImageHeader",
@@ -317,7 +317,7 @@ def _doubt_flags(headers: Sequence[ImageHeader]) -> list[Flag]:
 
 
 def _named(counts: Counter[Doubt], kind: str) -> str:
-    named = [f"{doubt.keyword} ({counted(n, 'image')})" for doubt, n in sorted(counts.items()) if doubt.kind == kind]
+    named = [f"{doubt.keyword} ({plural(n, 'image')})" for doubt, n in sorted(counts.items()) if doubt.kind == kind]
     more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
     return ", ".join(named[:_MOST_NAMED]) + more
 

@@ -8,7 +8,6 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
-from dicomnode.logs import counted
 from dicomnode.report import codes, source, uids
 from dicomnode.report.comparison import comparisons, sentence
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context
@@ -18,6 +17,7 @@ from dicomnode.report.sr.key_images import illustrate
 from dicomnode.report.sr.numeric import measured, percentage
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, segments
 from dicomnode.report.wording import plain
+from dicomnode.words.numerals import plural
 
 
 def encode(headers: Sequence[Dataset], findings: Findings, seg: Dataset, context: Context) -> Dataset:
@@ -200,7 +200,7 @@ def _compared_with(change: Change | None) -> list[hd.sr.ContentItem]:
         return []
     doubts = " ".join(f"{flag.severity.upper()}: {flag.text}" for flag in change.flags)
     comparable = doubts or "Comparable, judging by headers and lung volumes."
-    days = counted(round(change.interval_days), "day")
+    days = plural(round(change.interval_days), "day")
     words = f"Changes since study {change.prior_study_uid}, {days} before. {comparable}"
     return [
         frame.text(codes.CHANGE_IN_WORDS, sentence(change)),

@@ -3,7 +3,6 @@
 from sqlalchemy import ColumnElement, Connection, Float, case, func, literal, select
 
 from dicomnode.errors import SpoolError
-from dicomnode.logs import counted
 from dicomnode.metrics import counters
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
@@ -18,6 +17,7 @@ from dicomnode.store.records import (
     Job,
     JobState,
 )
+from dicomnode.words.numerals import plural
 
 #: States in which a job may still bring something to a destination.
 LIVE: tuple[JobState, ...] = ("queued", "held", "running", "analysed", "routed")
@@ -280,7 +280,7 @@ def _lost_in_words(lost: list[Delivery]) -> list[str]:
         if d.kind == "originals":
             first.setdefault(d.destination, d)
             count[d.destination] = count.get(d.destination, 0) + 1
-    return words + [f"{counted(count[name], 'received image')} to {name}: {d.text}" for name, d in first.items()]
+    return words + [f"{plural(count[name], 'received image')} to {name}: {d.text}" for name, d in first.items()]
 
 
 def supersede(connection: Connection, study_uid: str, generation: int, now: float, reason: str = "") -> None:
