@@ -8,6 +8,7 @@ import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load, table
 from dicomnode.logs import escaped
+from dicomnode.plurals import plural
 
 if TYPE_CHECKING:
     from dicomnode.operations.corrections import HeldVersion
@@ -98,7 +99,10 @@ def show(found: "Sequence[HeldVersion]", *, values: bool) -> None:
         missing += ["(the study's images were removed)"] if one.standing is None else []
         alike[(*named, *missing)].append(one.conflict.sop_instance_uid)
     rows = [
-        [uids[0] if len(uids) == 1 else f"{len(uids)} objects", ("\n" if values else ", ").join(what) or "(encoding)"]
+        [
+            uids[0] if len(uids) == 1 else plural(len(uids), "object"),
+            ("\n" if values else ", ").join(what) or "(encoding)",
+        ]
         for what, uids in alike.items()
     ]
     table(["received again with different content", "differs in"], rows)

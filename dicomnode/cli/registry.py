@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load, table
+from dicomnode.plurals import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +48,9 @@ def registry_export(
             site=config.registry.site,
         )
     typer.echo(
-        f"{out}: {done.scans} scans of {done.patients} patients, {done.volumes} volumes, {done.outcomes} outcomes; "
-        f"{done.doubtful} scans with doubtful lung segmentation were excluded"
+        f"{out}: {plural(done.scans, 'scan')} of {plural(done.patients, 'patient')}, "
+        f"{plural(done.volumes, 'volume')}, {plural(done.outcomes, 'outcome')}; "
+        f"{plural(done.doubtful, 'scan')} with doubtful lung segmentation excluded"
     )
 
 
@@ -71,7 +73,7 @@ def registry_import_outcomes(
     with _opened(config) as catalog:
         note_command(config, "registry import-outcomes", {"file": str(file.absolute())})
         done = import_outcomes(catalog, file, load_pseudonyms(config.registry.folder), time.time())
-    typer.echo(f"{done.noted} outcomes imported, {done.with_scan} of them of patients with a scan in the registry")
+    typer.echo(f"{plural(done.noted, 'outcome')} imported, {done.with_scan} of patients with a scan in the registry")
 
 
 @app.command("forget")
@@ -103,7 +105,8 @@ def registry_forget(
         )
         raise SystemExit(3)
     typer.echo(
-        f"patient removed: {done.scans} scans, {done.outcomes} outcomes and {done.volumes} volumes; "
+        f"patient removed: {plural(done.scans, 'scan')}, {plural(done.outcomes, 'outcome')} "
+        f"and {plural(done.volumes, 'volume')}; "
         "earlier bundles and exports are not changed"
     )
 
@@ -167,7 +170,7 @@ def registry_monitor(
         typer.echo(text_of(found), nl=False)
         return
     outside = "" if found.month_outside is None else f", {found.month_outside} outside the model's population"
-    typer.echo(f"{found.month}: {found.month_scans} scans{outside}{f' ({found.note})' if found.note else ''}")
+    typer.echo(f"{found.month}: {plural(found.month_scans, 'scan')}{outside}{f' ({found.note})' if found.note else ''}")
     for row in found.raised:
         scanner = logs.escaped(row.scanner) or "all scanners"
         typer.echo(f"changed: {row.title}, {scanner}, since {row.since}")
@@ -175,7 +178,8 @@ def registry_monitor(
         ratio = "too few" if one.ratio is None else f"{one.ratio:.2f} ({one.low:.2f} to {one.high:.2f})"
         discrimination = "" if one.auc is None else f", AUC {one.auc:.3f}"
         typer.echo(
-            f"within {one.years} years: {one.deaths} deaths of {one.patients} patients, O:E {ratio}{discrimination}"
+            f"within {plural(one.years, 'year')}: {plural(one.deaths, 'death')} of {plural(one.patients, 'patient')}, "
+            f"O:E {ratio}{discrimination}"
         )
     typer.echo(f"page: {done.page}")
 

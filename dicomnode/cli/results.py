@@ -8,6 +8,7 @@ import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load
 from dicomnode.errors import UsageError
+from dicomnode.plurals import plural
 
 app = typer.Typer(help="The results of many studies together.", no_args_is_help=True)
 
@@ -56,5 +57,4 @@ def results_export(
             parquet=parquet is not None,
             identify=identify,
         )
-    rows = "1 row" if count == 1 else f"{count} rows"
-    typer.echo(f"{out}: {rows}" + (", WITH PATIENT DATA" if identify else ""))
+    typer.echo(f"{out}: {plural(count, 'row')}" + (", WITH PATIENT DATA" if identify else ""))

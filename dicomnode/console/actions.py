@@ -12,6 +12,7 @@ from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.errors import UsageError
 from dicomnode.operations import again, corrections, jobs
 from dicomnode.operations.audited import acting
+from dicomnode.plurals import plural
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Job
 
@@ -141,7 +142,10 @@ def _reject(meant: MeantJob) -> Foreseen:
 
 def _drop(meant: MeantJob) -> Foreseen:
     told = corrections.drop(meant.config, meant.job.study_uid, None, "quality", dry_run=True)
-    kept = f"They are kept for {meant.config.storage.replaced_days:g} days. The study settles as its next generation."
+    kept = (
+        f"They are kept for {plural(meant.config.storage.replaced_days, 'day')}. "
+        f"The study settles as its next generation."
+    )
     reasons = {name: name.replace("-", " ") for name in corrections.REASONS}
     return Foreseen([f"{told[0].upper()}{told[1:]}.", kept], choice=("because", reasons))
 
@@ -157,7 +161,7 @@ def _send(meant: MeantJob) -> Foreseen:
     found = {name: some for name, some in again.sendable(meant.catalog, meant.job).items() if name in known}
     if not found:
         raise UsageError("Nothing of this study was sent to a destination that is still configured.")
-    labels = {name: f"{name} ({len(some)} objects)" for name, some in found.items()}
+    labels = {name: f"{name} ({plural(len(some), 'object')})" for name, some in found.items()}
     told = "All objects of the newest version are sent again, also those that the destination has."
     return Foreseen([told], choice=("destination", labels))
 

@@ -24,6 +24,7 @@ from dicomnode.network import association
 from dicomnode.operations.analyze import make_folder, shipped_table
 from dicomnode.operations.terminal import findings_table
 from dicomnode.outbound import peers
+from dicomnode.plurals import plural
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, Job
 from dicomnode.store.results_folder import FINDINGS, OVERLAY, results_folder
@@ -178,7 +179,7 @@ def _drive(
         from dicomnode.demo import study as demo_study  # noqa: PLC0415  (a second that who gives a folder need not wait)
 
         files = demo_study.write(out / "study")
-        bars.update(task, total=1, completed=1, note=f"{len(files)} images")
+        bars.update(task, total=1, completed=1, note=plural(len(files), "image"))
     if not files:
         raise UsageError("no DICOM files to send")
     task = bars.add_task("starting the node", total=None, note="")
@@ -221,7 +222,7 @@ def _follow(bars: Progress, config: Config, node: subprocess.Popen[bytes]) -> li
             for study in studies:
                 if study.study_uid not in tasks:
                     tasks[study.study_uid] = bars.add_task(f"study …{study.study_uid[-8:]}", total=None, note="")
-                bars.update(tasks[study.study_uid], note=f"{study.instances} images, {study.state}")
+                bars.update(tasks[study.study_uid], note=f"{plural(study.instances, 'image')}, {study.state}")
             if studies and all(s.state in ("delivered", "refused", "failed", "held", "cancelled") for s in studies):
                 for task in tasks.values():
                     bars.update(task, total=1, completed=1)

@@ -8,6 +8,7 @@ from dicomnode.config import Config
 from dicomnode.errors import UsageError
 from dicomnode.operations import jobs
 from dicomnode.operations.audited import note_command
+from dicomnode.plurals import plural
 from dicomnode.routing.rules import ANALYSE, DEFAULT_PROFILE, RoutingDecision
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.reanalyses import REANALYSED
@@ -113,4 +114,4 @@ def send(config: Config, study_uid: str, destination: str) -> str:
             if state is not None and state != job.state:
                 catalog.set_state(study_uid, job.generation, state, "sent again manually", now=time.time())
             queue.deliver(study_uid, job.generation, sorted({(one.destination, one.kind) for one in there}))
-        return f"{len(there)} objects to {destination} queued again"
+        return f"{plural(len(there), 'object')} to {destination} queued again"

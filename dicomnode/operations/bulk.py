@@ -14,6 +14,7 @@ from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, UsageError
 from dicomnode.operations import jobs
 from dicomnode.operations.audited import note_command
+from dicomnode.plurals import plural
 from dicomnode.routing.rules import DEFAULT_PROFILE
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE
@@ -254,6 +255,6 @@ def lines(outcome: BulkOutcome, what: str, *, dry_run: bool) -> Iterable[str]:
     for study_uid, reason in outcome.failed:
         yield f"{study_uid}: not {what}: {reason}"
     count = len(outcome.done)
-    studies = "1 study" if count == 1 else f"{count} studies"
+    studies = plural(count, "study", "studies")
     left = f", {len(outcome.failed)} not" if outcome.failed else ""
     yield f"{studies} would be {what}{left}" if dry_run else f"{studies} {what}{left}"

@@ -28,6 +28,7 @@ from dicomnode.operations import exposure
 from dicomnode.outbound.destinations import Destination, reach
 from dicomnode.outbound.destinations.dicom import DicomDestination
 from dicomnode.outbound.notify import mail, webhook
+from dicomnode.plurals import plural
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.reception.spooled import digest
 from dicomnode.registry.retraining import check_settings, trigger
@@ -344,7 +345,7 @@ def _audit(config: Config) -> Iterator[Result]:
     with closing(catalog):
         count, oldest = catalog.audit_backlog()
     waits_s = 0.0 if oldest is None else time.time() - oldest
-    text = f"{count} messages wait, the oldest for {waits_s:.0f} s"
+    text = f"{plural(count, 'message waits', 'messages wait')}, the oldest for {waits_s:.0f} s"
     ok = waits_s <= table.warn_after_s and count < table.most_waiting / 2
     cure = f"{text}: see why the syslog server does not take them; beyond audit.most_waiting they are dropped"
     yield Result("audit outbox", ok, text if ok else cure)
@@ -381,12 +382,12 @@ def _spool(config: Config) -> Result:
             else:
                 damaged.append(instance.sop_instance_uid)
     if not damaged:
-        return Result("spool", True, f"{good} files match their digests")
+        return Result("spool", True, f"{plural(good, 'file matches its digest', 'files match their digests')}")
     named = ", ".join(damaged[:_NAMED]) + (" …" if len(damaged) > _NAMED else "")
     return Result(
         "spool",
         False,
-        f"{len(damaged)} of {good + len(damaged)} files are missing or damaged; send these images again: {named}",
+        f"{len(damaged)} of {plural(good + len(damaged), 'file')} missing or damaged; send these images again: {named}",
     )
 
 

@@ -17,6 +17,7 @@ from dicomnode.config import Config
 from dicomnode.errors import UsageError
 from dicomnode.operations.audited import note_command, who
 from dicomnode.operations.jobs import open_catalog
+from dicomnode.plurals import plural
 from dicomnode.reception.corrections import put_away
 from dicomnode.reception.spooled import read_instance
 from dicomnode.store.catalog.catalog import Catalog
@@ -127,8 +128,12 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
             area.forget(sha256)
         missing = len(found) - len(usable)
         left = f"; {missing} more are no longer in quarantine: send them again" if missing else ""
-        more = f"; more of this correction is taken as it comes for {minutes:g} minutes" if further is not None else ""
-        return f"{len(news)} objects replaced{left}{more}; the study settles as its next generation"
+        more = (
+            f"; more of this correction is taken as it comes for {plural(minutes, 'minute')}"
+            if further is not None
+            else ""
+        )
+        return f"{plural(len(news), 'object')} replaced{left}{more}; the study settles as its next generation"
 
 
 def _further(
@@ -157,7 +162,7 @@ def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
         note_command(config, "jobs reject", {"objects": str(len(found))}, study_uid)
         catalog.reject_conflicts(found, who(), now=now)
         _set_aside(Replaced(Spool(config.storage.spool)), found, now)
-        return f"{len(found)} versions rejected; the study stays as it is"
+        return f"{plural(len(found), 'version')} rejected; the study stays as it is"
 
 
 def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: str, *, dry_run: bool) -> str:
@@ -181,7 +186,7 @@ def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: 
         if not there:
             raise UsageError("the node holds no such object of this study; see `dicomnode jobs list`")
         series = len({i.series_uid for i in there})
-        what = f"{len(there)} objects of {series} series"
+        what = f"{plural(len(there), 'object')} of {series} series"
         if dry_run:
             return f"{what} would be taken out"
         note_command(config, "jobs drop", {"objects": str(len(there)), "because": because}, study_uid)

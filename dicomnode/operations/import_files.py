@@ -17,6 +17,7 @@ from dicomnode.analysis.series.selection import seek_data_set
 from dicomnode.logs import uid as shown
 from dicomnode.network import contexts
 from dicomnode.network.scan import HeaderError, scan
+from dicomnode.plurals import plural
 from dicomnode.reception.header import parse
 from dicomnode.reception.held_header import syntax_of
 
@@ -132,7 +133,7 @@ def damage(path: Path) -> NotTaken | None:
     if unreadable and unreadable[0].reason.code in ("truncated", "too-large", "unreadable"):
         return _unreadable(unreadable[0])
     missing = max((header.missing_bytes for header in headers), default=0)
-    return NotTaken(path, "truncated", f"the file lacks {missing} bytes of its pixels") if missing else None
+    return NotTaken(path, "truncated", f"the file lacks {plural(missing, 'byte')} of its pixels") if missing else None
 
 
 def _as_sent(path: Path, size: int) -> SourceObject | None:

@@ -19,6 +19,7 @@ from dicomnode.files import OutsideRootError
 from dicomnode.operations import looking
 from dicomnode.operations.audited import note_command
 from dicomnode.operations.looking import Pages, text
+from dicomnode.plurals import plural
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.overview import Wanted
@@ -109,7 +110,7 @@ def _deliveries(deliveries: list[Delivery]) -> list[dict[str, Any]]:
     return [
         {
             "destination": some[0].destination,
-            "object": some[0].object if some[0].kind == "results" else f"{len(some)} received images",
+            "object": some[0].object if some[0].kind == "results" else plural(len(some), "received image"),
             "state": some[0].state,
             "attempts": max(d.attempts for d in some),
             "status": "" if some[0].status is None else f"0x{some[0].status:04X}",
@@ -229,7 +230,7 @@ def foresee_retry(config: Config, catalog: Catalog, job: Job) -> str:
     lost = _lost(catalog, job)
     if job.state == "failed" and lost and made_state(config, catalog, job) is not None:
         names = ", ".join(sorted({d.destination for d in lost}))
-        return f"The result stays as it is: {len(lost)} objects are sent again to {names}."
+        return f"The result stays as it is: {plural(len(lost), 'object is', 'objects are')} sent again to {names}."
     if _is_out(catalog, job):
         number = job.generation + 1
         return f"The study is analysed again. As destinations hold its results, the new ones are generation {number}."
@@ -243,7 +244,7 @@ def _lost(catalog: Catalog, job: Job) -> list[Delivery]:
 def _delivered_again(queue: Queue, job: Job, lost: Sequence[Delivery]) -> str:
     queue.deliver(job.study_uid, job.generation, sorted({(d.destination, d.kind) for d in lost}))
     names = sorted({d.destination for d in lost})
-    return f"{len(lost)} deliveries to {', '.join(names)} queued again"
+    return f"{plural(len(lost), 'delivery', 'deliveries')} to {', '.join(names)} queued again"
 
 
 def _is_out(catalog: Catalog, job: Job) -> bool:
@@ -354,7 +355,7 @@ def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
     if not live and job.state not in CANCELLED:
         raise UsageError(f"the job is {job.state}: it has nothing queued or running")
     catalog.set_state(job.study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
-    return f"cancelled; {live} queued or running workflows stopped, received images kept"
+    return f"cancelled; {plural(live, 'queued or running workflow')} stopped, received images kept"
 
 
 @contextmanager

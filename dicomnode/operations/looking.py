@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
+from dicomnode.plurals import plural
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.overview import StudyRow, Wanted
@@ -142,8 +143,8 @@ def flags(row: StudyRow) -> list[str]:
     """Return what a person should know of a job that its state does not say."""
     return [
         *([f"{_CONFLICTS}: {row.conflicts} (quarantined: accept or reject)"] if row.conflicts else []),
-        *([f"{row.warnings} objects stored with a warning"] if row.warnings else []),
-        *([f"{row.priors_missing} of {row.priors} priors not here"] if row.priors_missing else []),
+        *([f"{plural(row.warnings, 'object')} stored with a warning"] if row.warnings else []),
+        *([f"{row.priors_missing} of {plural(row.priors, 'prior')} not here"] if row.priors_missing else []),
         *(["prior scan, fetched for comparison"] if row.is_prior else []),
     ]
 

@@ -28,6 +28,7 @@ from dicomnode.operations import backup_format, snapshot
 from dicomnode.operations.audited import note_command, noted
 from dicomnode.operations.backup_format import CATALOG, CONFIGURATION, DUMP, NAMED, QUEUE, BackupManifest, Sums, Told
 from dicomnode.operations.placing import Placing
+from dicomnode.plurals import plural
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.registry.key import KEY_FILE as PSEUDONYMS_KEY
 from dicomnode.store import patient_key, process_names, restoring
@@ -268,7 +269,7 @@ def _made_this_nodes(config: Config, manifest: BackupManifest, told: Told) -> Re
             if not instances % 1000:
                 told("looking for every image", instances, manifest.instances)
         if missing > manifest.missing:
-            raise SpoolError(f"{missing} images of the catalogue have no file, {manifest.missing} had none before")
+            raise SpoolError(f"{plural(missing, 'image')} of the catalogue without a file, {manifest.missing} before")
         jobs = catalog.count_jobs()
     absent = {key: path for key, path in backup_format.keys(config).items() if not path.exists()}
     wanted = {key: path for key, path in absent.items() if key in manifest.keys}

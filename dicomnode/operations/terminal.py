@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dicomnode.analysis.findings import Change, Findings
+from dicomnode.report.comparison import interval
 from dicomnode.report.numbers import probability, probability_range, share, whole
 
 _SEVERITY = {"info": "note", "warning": "warning", "error": "ERROR"}
@@ -70,7 +71,7 @@ def _print_numbers(console: Console, findings: Findings) -> None:
 
 
 def _print_change(console: Console, change: Change) -> None:
-    title = f"Change since study {_short(change.prior_study_uid)}, {change.interval_days:.0f} days earlier"
+    title = f"Change since study {_short(change.prior_study_uid)}, {interval(change.interval_days)} earlier"
     table = Table("measure", "prior", "now", "change", "per year", title=title, title_justify="left")
     for name, d in change.measures.items():
         per_year = "-" if d.per_year is None else f"{d.per_year:+.2f}"

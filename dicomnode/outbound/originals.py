@@ -15,6 +15,7 @@ from dicomnode import logs
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.network.association import Sent
 from dicomnode.outbound.destinations import Destination
+from dicomnode.plurals import plural
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery
 
@@ -77,7 +78,9 @@ def _send(peer: Destination, catalog: Catalog, waiting: list[Delivery]) -> list[
         for image in waiting[len(done) :]:
             catalog.note_attempt(image, "rejected", text=str(e), now=time.time())
         left = len(waiting) - len(done)
-        log.error("%s permanently refuses %d images of study %s: %s", peer.name, left, waiting[0].study_uid, e)
+        log.error(
+            "%s permanently refuses %s of study %s: %s", peer.name, plural(left, "image"), waiting[0].study_uid, e
+        )
         return []
     except PeerRejectedError as e:
         catalog.note_attempt(waiting[len(done)], "rejected", text=str(e), now=time.time())
@@ -93,5 +96,5 @@ def _send(peer: Destination, catalog: Catalog, waiting: list[Delivery]) -> list[
         if len(done) < len(waiting):
             catalog.note_attempt(waiting[len(done)], "pending", text=unexpected(e), now=time.time())
         raise PeerError(unexpected(e)) from None
-    log.info("%s stored %d images of study %s", peer.name, len(done), waiting[0].study_uid)
+    log.info("%s stored %s of study %s", peer.name, plural(len(done), "image"), waiting[0].study_uid)
     return []

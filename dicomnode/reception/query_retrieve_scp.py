@@ -27,6 +27,7 @@ from dicomnode.errors import SpoolError
 from dicomnode.network.association import Peer, connect
 from dicomnode.network.scan import HeaderError, Walk
 from dicomnode.network.statuses import OwnStatus
+from dicomnode.plurals import plural
 from dicomnode.reception import audited, query_model
 from dicomnode.reception.held_header import syntax_of
 from dicomnode.reception.holdings import Held, QueryHoldings
@@ -106,7 +107,7 @@ class RetrieveProvider:
         except Exception as error:  # noqa: BLE001  (pynetdicom would log its text, and that may quote a patient's name)
             yield _refused(event, error), None
             return
-        log.info("%s: C-FIND, %d matches", _caller(event), found)
+        log.info("%s: C-FIND, %s", _caller(event), plural(found, "match", "matches"))
 
     def _get(self, event: evt.Event) -> Iterator[Any]:
         try:
@@ -116,7 +117,7 @@ class RetrieveProvider:
             yield _refused(event, error), None
             return
         yield len(held)
-        log.info("%s: C-GET, %d objects of %s", _caller(event), len(held), _studies(held))
+        log.info("%s: C-GET, %s of %s", _caller(event), plural(len(held), "object"), _studies(held))
         yield from _sub_operations(event, held, None)
 
     def _move(self, event: evt.Event) -> Iterator[Any]:
@@ -134,7 +135,9 @@ class RetrieveProvider:
             raise IdentifierError("see the previous log line") from None
         yield peer.host, peer.port, {"peer": peer, "contexts": _proposals(held), "handlers": [_named(event)]}
         yield len(held)
-        log.info("%s: C-MOVE, %d objects of %s to %s", _caller(event), len(held), _studies(held), peer.ae_title)
+        log.info(
+            "%s: C-MOVE, %s of %s to %s", _caller(event), plural(len(held), "object"), _studies(held), peer.ae_title
+        )
         yield from _sub_operations(event, held, AuditPeer(peer.ae_title, peer.host))
 
 
@@ -255,4 +258,4 @@ def _caller(event: evt.Event) -> str:
 
 def _studies(held: list[Held]) -> str:
     uids = sorted({one.study_uid for one in held})
-    return f"study {uids[0]}" if len(uids) == 1 else f"{len(uids)} studies"
+    return f"study {uids[0]}" if len(uids) == 1 else plural(len(uids), "study", "studies")

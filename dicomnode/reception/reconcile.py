@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from dicomnode import logs
+from dicomnode.plurals import plural
 from dicomnode.reception.corrections import put_away
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
@@ -43,8 +44,9 @@ class Reconciled:
 
     def __str__(self) -> str:
         return (
-            f"recorded {self.adopted} complete files missing from the catalogue, quarantined {self.quarantined} "
-            f"unusable files, {len(self.missing)} recorded images have no file"
+            f"recorded {plural(self.adopted, 'complete file')} missing from the catalogue, quarantined "
+            f"{plural(self.quarantined, 'unusable file')}, "
+            f"{plural(len(self.missing), 'recorded image has', 'recorded images have')} no file"
         )
 
 

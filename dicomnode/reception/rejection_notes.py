@@ -14,6 +14,7 @@ from typing import Final, get_args
 from pydicom import Dataset, dcmread
 
 from dicomnode import logs
+from dicomnode.plurals import plural
 from dicomnode.reception.corrections import put_away
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Correction, Instance, RejectionCode
@@ -77,8 +78,8 @@ def apply_notes(spool: Spool, catalog: Catalog, study_uid: str, now: float) -> i
         put_away(spool, catalog, gone, now)
         count += len(gone)
         if gone:  # else another node on this database was quicker
-            text = "study %s: %d objects taken out by a %s, title %s"
-            log.warning(text, study_uid, len(gone), who, read.code)
+            text = "study %s: %s taken out by a %s, title %s"
+            log.warning(text, study_uid, plural(len(gone), "object"), who, read.code)
     return count
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from dicomnode.analysis.risk.reference import ReferenceDistribution
 from dicomnode.analysis.risk.scan_inputs import NUMBERS, words_of
+from dicomnode.plurals import plural
 from dicomnode.registry.monitor import ALL, DriftRow, ModelMonitor
 
 _STYLE: Final = {
@@ -116,7 +117,7 @@ def _said(found: ModelMonitor) -> str:
     outside = "" if found.month_outside is None else f", {found.month_outside} of them outside the model's population"
     bundle = f"bundle {html.escape(found.bundle)}; " if found.bundle else ""
     note = f" {html.escape(found.note.capitalize())}." if found.note else ""
-    return f"Up to {found.until}; {bundle}{found.month_scans} scans this month{outside}.{note}"
+    return f"Up to {found.until}; {bundle}{plural(found.month_scans, 'scan')} this month{outside}.{note}"
 
 
 def _alarms(raised: Sequence[DriftRow]) -> str:

@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicomnode.analysis.findings import SegmenterFamily
+from dicomnode.plurals import plural
 
 SCHEME = "99DICOMNODE"
 #: 2.25 and the UUID 13b42df8-c8e6-4861-b1d5-85ba9df69a68, drawn once for this project: it names the scheme for good.
@@ -165,7 +166,7 @@ def mortality(years: int) -> tuple[Code, Code, Code]:
 
     The bundle declares the horizon.
     """
-    within = f"{years} year{'s' if years > 1 else ''}"
+    within = plural(years, "year")
     return (
         _private(f"MORT{years}Y", f"Probability of all-cause death within {within}"),
         _private(f"MORT{years}Y_LOW", f"Low end of model spread, death within {within}"),

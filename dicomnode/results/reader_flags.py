@@ -13,6 +13,7 @@ from dicomnode.analysis.findings import Findings, Flag
 from dicomnode.analysis.series.headers import read_source
 from dicomnode.analysis.series.selection import WITHOUT_PATIENT_ID
 from dicomnode.files import write_whole
+from dicomnode.plurals import plural
 from dicomnode.report import source
 from dicomnode.store.results_folder import FINDINGS, RECEPTION
 
@@ -57,7 +58,7 @@ def of_reception(folder: Path) -> tuple[Flag, ...]:
     flags = []
     if "listed" in noted:
         listed, arrived = int(noted["listed"]), int(noted["arrived"])
-        text = f"The PACS lists {listed} images and {arrived} have arrived: {listed - arrived} are missing."
+        text = f"The PACS lists {plural(listed, 'image')}, {arrived} arrived: {listed - arrived} missing."
         flags.append(Flag("images-missing", "warning", text))
     if noted.get("broken_off"):
         text = "The transfer of the images was broken off; some may be missing."

@@ -25,6 +25,7 @@ from dicomnode.files import write_whole
 from dicomnode.metrics import counters
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.procedure_steps import mpps, ups
+from dicomnode.plurals import plural
 from dicomnode.reception.reconcile import reconcile
 from dicomnode.reception.rejection_notes import apply_notes
 from dicomnode.reception.settle import SettleRule, decide, is_broken_off
@@ -231,7 +232,9 @@ class Housekeeping:
         noted: dict[str, object] = {}
         if counted is not None:
             noted["listed"], noted["arrived"] = counted
-            text = f"the PACS lists {counted[0]} images, {counted[1]} have come: {counted[0] - counted[1]} are missing"
+            text = (
+                f"the PACS lists {plural(counted[0], 'image')}, {counted[1]} arrived: {counted[0] - counted[1]} missing"
+            )
             log.warning("study %s generation %d: %s", study.study_uid, generation, text)
             self._catalog.set_state(study.study_uid, generation, "queued", text, now=now)
         if is_broken_off(study):
@@ -349,10 +352,10 @@ class Housekeeping:
             level = logging.ERROR if count else logging.INFO
             log.log(
                 level,
-                "worker %s missed its heartbeat for %g s; %d workflows reassigned",
+                "worker %s missed its heartbeat for %g s; %s reassigned",
                 name,
                 self._dead_after_s,
-                count,
+                plural(count, "workflow"),
             )
             moved += count
         versions = {worker.version for worker in self._catalog.workers("alive")}
@@ -360,14 +363,16 @@ class Housekeeping:
         if WORKFLOW_VERSION in versions:
             count = self._queue.adopt_orphans(versions)
             if count:
-                log.warning("%d workflows of an older version restarted under version %s", count, WORKFLOW_VERSION)
+                log.warning(
+                    "%s of an older version restarted under version %s", plural(count, "workflow"), WORKFLOW_VERSION
+                )
             moved += count
         return moved
 
     def refresh_worklist(self) -> int:
         """Ask the RIS for the orders of these days. Returns how many there are."""
         count = worklist.refresh(self._config, self._catalog, self._clock())
-        log.info("worklist: %d orders", count)
+        log.info("worklist: %s", plural(count, "order"))
         for study_uid in late_orders.take_up(self._config, self._catalog, self._clock()):
             log.info("study %s will be reported again: its order has appeared", study_uid)
         return count

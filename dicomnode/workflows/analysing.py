@@ -16,6 +16,7 @@ from dicomnode.analysis.volume.size import nothing_left, too_large
 from dicomnode.context.prior_findings import prior_findings
 from dicomnode.errors import RefusedError
 from dicomnode.files import write_whole
+from dicomnode.plurals import plural
 from dicomnode.registry import record_scan
 from dicomnode.results import encode
 from dicomnode.store.results_folder import FINDINGS, results_folder
@@ -36,7 +37,7 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
         raise nothing_left()
     files = [Path(i.path) for i in received]
     folder = results_folder(work.config.storage.results, study_uid, generation)
-    log.info("study %s generation %d: analysing %d files", study_uid, generation, len(files))
+    log.info("study %s generation %d: analysing %s", study_uid, generation, plural(len(files), "file"))
     others = prior_findings(work.catalog, work.config, study_uid)
     method = work.served.method(route.action_of(work, study_uid, generation).analyse)
     maps = work.config.results.attenuation_maps

@@ -27,6 +27,7 @@ from dicomnode.config import DestinationTable
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.outbound import destinations, originals
 from dicomnode.outbound.peers import audit_peer
+from dicomnode.plurals import plural
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import ARRIVED, REJECTION, Delivery, DeliveryState, Kind
@@ -186,7 +187,7 @@ def commit_step(study_uid: str, generation: int, destination: str, kind: Kind = 
             work.catalog.report_commitment(transaction_uid, report.committed, report.failed, now=time.time())
     waiting = _in_state(work.catalog, study_uid, generation, destination, "delivered", "pending")
     left = [d for d in waiting if d.kind == kind and _is_its_turn(work.catalog, d)]
-    return f"waiting for storage commitment of {len(left)} objects" if left else None
+    return f"waiting for storage commitment of {plural(len(left), 'object')}" if left else None
 
 
 def _in_state(

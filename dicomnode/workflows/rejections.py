@@ -18,6 +18,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import DestinationTable
 from dicomnode.files import write_whole
+from dicomnode.plurals import plural
 from dicomnode.report import codes, rejection_note, uids
 from dicomnode.report.context import ATTENUATION, MEASUREMENTS, PDF, REFUSAL, RISK, SEGMENTATION, SUMMARY, Kind
 from dicomnode.report.rejection_note import RejectedObject
@@ -106,7 +107,8 @@ def _write(
         now=time.time(),
         commitment=destination.commitment,
     )
-    log.info("study %s: %d older objects at %s will be rejected (%s)", study_uid, len(objects), destination.name, code)
+    older = plural(len(objects), "older object")
+    log.info("study %s: %s at %s will be rejected (%s)", study_uid, older, destination.name, code)
     return True
 
 

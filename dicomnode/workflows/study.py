@@ -23,6 +23,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.config import DestinationTable, ObjectName
 from dicomnode.context import order, priors
 from dicomnode.errors import DicomnodeError, RefusedError
+from dicomnode.plurals import plural
 from dicomnode.registry_format.identity import lacks_patient_id
 from dicomnode.report.context import Context
 from dicomnode.results import encode, reader_flags
@@ -165,7 +166,7 @@ def encode_step(study_uid: str, generation: int, status: str) -> list[str]:
     state = work.catalog.set_state(study_uid, generation, "analysed", doubts, now=time.time())
     if everywhere:  # where the destinations hold all of it already (an unchanged result), nothing else would say so
         state = work.catalog.conclude(study_uid, generation, now=time.time())
-    log.info("study %s generation %d: %s, %d objects", study_uid, generation, state, len(objects))
+    log.info("study %s generation %d: %s, %s", study_uid, generation, state, plural(len(objects), "object"))
     return everywhere if state in _ENCODED else []
 
 

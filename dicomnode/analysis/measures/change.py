@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from dicomnode.analysis.findings import Change, ChosenSeries, Delta, Findings, Flag
+from dicomnode.plurals import plural
 
 #: Shorter intervals give no change per year: the scan-rescan scatter would be multiplied.
 SHORTEST_FOR_A_RATE_DAYS = 90.0
@@ -130,7 +131,10 @@ def doubts(before: Findings, after: Findings, days: float) -> Iterator[Flag]:
     assert old is not None
     assert new is not None
     if days < SHORTEST_FOR_A_RATE_DAYS:
-        text = f"Only {days:.0f} days between the scans (under {SHORTEST_FOR_A_RATE_DAYS:.0f}): no change per year."
+        text = (
+            f"Only {plural(round(days), 'day')} between the scans "
+            f"(under {SHORTEST_FOR_A_RATE_DAYS:.0f}): no change per year."
+        )
         yield Flag("change-interval", "info", text)
     if "unknown" in (old.kernel_family, new.kernel_family) and old.kernel != new.kernel:
         yield Flag("change-kernel", "warning", f"The kernels may differ: was {_or(old.kernel)}, now {_or(new.kernel)}.")

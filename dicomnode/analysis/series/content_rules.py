@@ -12,6 +12,7 @@ from dicomnode.analysis.series.headers import plain, string, strings, text
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.series_facts import KnownSeries
 from dicomnode.analysis.series.values import IDENTITY
+from dicomnode.plurals import plural
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 #: Where a site changes what the reasons speak of.
@@ -185,7 +186,7 @@ def too_few_slices(known: KnownSeries) -> Reason | None:
     return (
         None
         if slices >= least
-        else Reason("too-few-slices", f"The series has {slices} slices; at least {least} are needed.")
+        else Reason("too-few-slices", f"The series has {plural(slices, 'slice')}; at least {least} are needed.")
     )
 
 

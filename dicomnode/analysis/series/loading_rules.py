@@ -17,6 +17,7 @@ from dicomnode.analysis.series.geometry import (
 )
 from dicomnode.analysis.series.headers import ImageHeader, number, string
 from dicomnode.analysis.series.series_facts import KnownSeries
+from dicomnode.plurals import plural
 
 
 def not_axial(known: KnownSeries) -> Reason | None:
@@ -40,7 +41,7 @@ def incomplete_concatenation(known: KnownSeries) -> Reason | None:
     total = max((number(d, "InConcatenationTotalNumber") or 0 for d in known.datasets), default=0)
     if not parts or len(parts) >= total:
         return None
-    text = f"Only {len(parts)} of {total} parts of the concatenation are present: send it again."
+    text = f"Only {len(parts)} of {plural(total, 'part')} of the concatenation present: send it again."
     return Reason("concatenation-incomplete", text)
 
 
@@ -69,7 +70,7 @@ def not_monochrome2(known: KnownSeries) -> Reason | None:
     for d in known.datasets:
         found, samples = string(d, "PhotometricInterpretation"), number(d, "SamplesPerPixel")
         if (found and found != "MONOCHROME2") or (samples is not None and samples != 1):
-            what = f"Photometric Interpretation is {found}, {samples} samples per pixel"
+            what = f"Photometric Interpretation is {found}, {plural(samples, 'sample')} per pixel"
             return Reason("not-monochrome2", f"{what}; CT in HU has MONOCHROME2 and 1.")
     return None
 
@@ -185,4 +186,4 @@ def unsupported_syntax(known: KnownSeries) -> Reason | None:
 
 def _named(headers: Sequence[ImageHeader], code: str, what: str) -> Reason:
     first = string(headers[0].dataset, "SOPInstanceUID")
-    return Reason(code, f"{len(headers)} images {what} (the first has SOP Instance UID {first}).")
+    return Reason(code, f"{plural(len(headers), 'image')} {what} (the first has SOP Instance UID {first}).")

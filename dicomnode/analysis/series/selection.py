@@ -42,6 +42,7 @@ from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.series.series_facts import KnownSeries, facts
 from dicomnode.analysis.series.values import IDENTITY, Doubt
+from dicomnode.plurals import plural
 
 __all__ = [
     "ImageHeader",
@@ -221,7 +222,11 @@ def select(
         "another-series-preferred", f"Suitable, but {best.series.series_uid} was preferred: {best.description}."
     )
     judged = [replace(j, reasons=(better,)) if not j.reasons and j is not best else j for j in judged]
-    alternatives = "the only suitable series" if not others else f"preferred to {len(others)} other suitable series"
+    alternatives = (
+        "the only suitable series"
+        if not others
+        else f"preferred to {plural(len(others), 'other suitable series', 'other suitable series')}"
+    )
     return _selection(judged, best, f"{best.description}; {alternatives}", flags + _flags(best))
 
 
@@ -316,7 +321,7 @@ def _doubt_flags(headers: Sequence[ImageHeader]) -> list[Flag]:
 
 
 def _named(counts: Counter[Doubt], kind: str) -> str:
-    named = [f"{doubt.keyword} ({n} images)" for doubt, n in sorted(counts.items()) if doubt.kind == kind]
+    named = [f"{doubt.keyword} ({plural(n, 'image')})" for doubt, n in sorted(counts.items()) if doubt.kind == kind]
     more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
     return ", ".join(named[:_MOST_NAMED]) + more
 
@@ -368,7 +373,7 @@ def _content_flags(chosen: Judged) -> list[Flag]:
         text = f"The series contains several acquisitions; {chosen.series.part} was analysed."
         flags.append(Flag("part-of-series", "info", text))
     if chosen.series.copies:
-        text = f"{chosen.series.copies} duplicate images were ignored."
+        text = f"{plural(chosen.series.copies, 'duplicate image was', 'duplicate images were')} ignored."
         flags.append(Flag("copies-left-out", "info", text))
     return flags
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dicomnode.errors import RefusedError
+from dicomnode.plurals import plural
 
 #: What the analysis holds at least of each voxel at its peak, bytes: HU, labels, and working copies of them.
 BYTES_PER_VOXEL: Final = 12
@@ -47,4 +48,4 @@ def nothing_left() -> RefusedError:
 def died(times: int, how: str) -> RefusedError:
     """Return the refusal of a study at which the analysing process died so many times."""
     why = "an image provokes a fault in a decoder, or memory ran out"
-    return RefusedError("analysis-died", f"The analysis of the study died {times} times ({how}): {why}.")
+    return RefusedError("analysis-died", f"The analysis of the study died {plural(times, 'time')} ({how}): {why}.")

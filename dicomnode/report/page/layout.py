@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.findings import Findings, Flag, SliceRelevance
 from dicomnode.analysis.measures.change import studied_at
+from dicomnode.plurals import plural
 from dicomnode.report import letters
 from dicomnode.report.comparison import day
 from dicomnode.report.dense import dense_ml, left_out_ml, volume_ml
@@ -218,7 +219,8 @@ def _made_by(findings: Findings) -> list[str]:
         z, y, x = s.spacing_mm
         lines.append(f"Series {s.series_uid}")
         lines.append(
-            f"{s.slices} slices, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z), kernel {s.kernel or 'not stated'}"
+            f"{plural(s.slices, 'slice')}, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z), "
+            f"kernel {s.kernel or 'not stated'}"
         )
     if findings.lungs is not None:
         r = findings.risk

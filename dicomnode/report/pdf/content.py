@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.analysis.measures.change import studied_at
+from dicomnode.plurals import plural
 from dicomnode.report import codes, letters
 from dicomnode.report.comparison import comparisons, day, sentence
 from dicomnode.report.context import Context
@@ -233,7 +234,7 @@ def _risk(risk: Risk | None) -> Part:
     spread = has_spread(risk)
     rows = [
         (
-            f"within {h.years} year{'s' if h.years > 1 else ''}",
+            f"within {plural(h.years, 'year')}",
             f"{probability(h.probability)} %",
             *((f"{probability_range(h.lower, h.upper)} %",) if spread else ()),
         )
@@ -310,7 +311,8 @@ def _about(findings: Findings) -> Part:
         z, y, x = s.spacing_mm
         scanner = " ".join(w for w in (s.manufacturer, s.manufacturer_model) if w) or "not stated"
         lines.append(
-            f"Series {s.series_uid}: {s.slices} slices, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z), kernel "
+            f"Series {s.series_uid}: {plural(s.slices, 'slice')}, voxel {x:.2f} x {y:.2f} x {z:.2f} "
+            f"mm (x, y, z), kernel "
             f"{s.kernel or 'not stated'}, scanner {scanner}. Chosen because: {s.why_chosen}"
         )
     if findings.lungs is not None:

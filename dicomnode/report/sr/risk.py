@@ -9,6 +9,7 @@ import highdicom as hd
 from pydicom.dataset import Dataset
 
 from dicomnode.analysis.findings import Findings, Horizon, PopulationDistance, Risk
+from dicomnode.plurals import plural
 from dicomnode.report import codes, source, uids
 from dicomnode.report.context import MANUFACTURER, RISK, Context
 from dicomnode.report.numbers import probability, probability_range
@@ -77,6 +78,6 @@ def _measurements(horizon: Horizon) -> list[hd.sr.Measurement]:
 
 def in_words(horizon: Horizon, spread: bool) -> str:
     """Return a horizon's risk in one line, with the models' spread where there is one."""
-    within = f"Death from any cause within {horizon.years} year{'s' if horizon.years > 1 else ''}"
+    within = f"Death from any cause within {plural(horizon.years, 'year')}"
     told = f"{within}: {probability(horizon.probability)} %"
     return f"{told}, model spread {probability_range(horizon.lower, horizon.upper)} %" if spread else told

@@ -4,6 +4,7 @@ from sqlalchemy import ColumnElement, Connection, Float, func, literal, select
 
 from dicomnode.errors import SpoolError
 from dicomnode.metrics import counters
+from dicomnode.plurals import plural
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
 from dicomnode.store.catalog.tables import deliveries, jobs, studies, transitions
@@ -261,7 +262,7 @@ def _lost_in_words(lost: list[Delivery]) -> list[str]:
         if d.kind == "originals":
             first.setdefault(d.destination, d)
             count[d.destination] = count.get(d.destination, 0) + 1
-    return words + [f"{count[name]} received images to {name}: {d.text}" for name, d in first.items()]
+    return words + [f"{plural(count[name], 'received image')} to {name}: {d.text}" for name, d in first.items()]
 
 
 def supersede(connection: Connection, study_uid: str, generation: int, now: float, reason: str = "") -> None:
