@@ -19,7 +19,7 @@ from pydicom.uid import UID
 
 from dicomnode.conformance.created import CreatedObject
 from dicomnode.conformance.sample import DRAWN, VARIANTS, complete, sparse, terse
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.report.attributes import CARRIED
 
 Path = tuple[str, ...]

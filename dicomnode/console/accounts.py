@@ -12,8 +12,8 @@ from dicomnode.audit.journal import Refusals
 from dicomnode.config import ConsoleTable
 from dicomnode.console.attempts import LoginAttempts
 from dicomnode.console.roles import ROLES, Role
+from dicomnode.numerals import plural
 from dicomnode.operations import passwords
-from dicomnode.plurals import plural
 from dicomnode.store.catalog.catalog import Catalog
 
 _TOKEN_BYTES = 32

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from dicomnode.config import Config
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.errors import UsageError
+from dicomnode.numerals import plural
 from dicomnode.operations import again, corrections, jobs
 from dicomnode.operations.audited import acting
-from dicomnode.plurals import plural
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Job
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
+from dicomnode.numerals import plural
 from dicomnode.operations import jobs
 from dicomnode.operations.audited import note_command
-from dicomnode.plurals import plural
 from dicomnode.routing.rules import ANALYSE, DEFAULT_PROFILE, RoutingDecision
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.reanalyses import REANALYSED

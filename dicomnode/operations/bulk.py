@@ -12,9 +12,9 @@ from typing import cast, get_args
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, UsageError
+from dicomnode.numerals import plural
 from dicomnode.operations import jobs
 from dicomnode.operations.audited import note_command
-from dicomnode.plurals import plural
 from dicomnode.routing.rules import DEFAULT_PROFILE
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE

@@ -24,11 +24,11 @@ from dicomnode.network import association
 from dicomnode.network.certificates import inspect, read
 from dicomnode.network.find import STUDY_ROOT_FIND
 from dicomnode.network.tls import Security
+from dicomnode.numerals import plural
 from dicomnode.operations import exposure
 from dicomnode.outbound.destinations import Destination, reach
 from dicomnode.outbound.destinations.dicom import DicomDestination
 from dicomnode.outbound.notify import mail, webhook
-from dicomnode.plurals import plural
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.reception.spooled import digest
 from dicomnode.registry.retraining import check_settings, trigger

@@ -15,9 +15,9 @@ from typing import Final
 from dicomnode import logs
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
+from dicomnode.numerals import plural
 from dicomnode.operations.audited import note_command, who
 from dicomnode.operations.jobs import open_catalog
-from dicomnode.plurals import plural
 from dicomnode.reception.corrections import put_away
 from dicomnode.reception.spooled import read_instance
 from dicomnode.store.catalog.catalog import Catalog

@@ -17,7 +17,7 @@ from dicomnode.analysis.series.selection import seek_data_set
 from dicomnode.logs import uid as shown
 from dicomnode.network import contexts
 from dicomnode.network.scan import HeaderError, scan
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.reception.header import parse
 from dicomnode.reception.held_header import syntax_of
 

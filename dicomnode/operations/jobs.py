@@ -16,10 +16,10 @@ from dicomnode.config import Config
 from dicomnode.context import order
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.files import OutsideRootError
+from dicomnode.numerals import plural
 from dicomnode.operations import looking
 from dicomnode.operations.audited import note_command
 from dicomnode.operations.looking import Pages, text
-from dicomnode.plurals import plural
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.overview import Wanted

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.overview import StudyRow, Wanted

@@ -24,11 +24,11 @@ from dicomnode import files
 from dicomnode.audit.journal import Journal
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
+from dicomnode.numerals import plural
 from dicomnode.operations import backup_format, snapshot
 from dicomnode.operations.audited import note_command, noted
 from dicomnode.operations.backup_format import CATALOG, CONFIGURATION, DUMP, NAMED, QUEUE, BackupManifest, Sums, Told
 from dicomnode.operations.placing import Placing
-from dicomnode.plurals import plural
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.registry.key import KEY_FILE as PSEUDONYMS_KEY
 from dicomnode.store import patient_key, process_names, restoring

@@ -16,12 +16,12 @@ from dicomnode.config import Config, PriorsTable
 from dicomnode.context import cohort, retrieval
 from dicomnode.errors import PeerError, PeerRejectedError, UsageError
 from dicomnode.files import make_folder
+from dicomnode.numerals import plural
 from dicomnode.operations import cohort_list
 from dicomnode.operations.audited import note_command, noted
 from dicomnode.operations.cohort_list import CohortRow
 from dicomnode.operations.pacing import Pacing, Rate, Told, alone
 from dicomnode.operations.retrieve_report import ANSWERED, RetrieveJournal, RowReport
-from dicomnode.plurals import plural
 from dicomnode.reception.process import recover
 from dicomnode.retry import backoff_s
 from dicomnode.store import process_names, restoring

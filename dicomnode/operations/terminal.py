@@ -59,7 +59,7 @@ def _print_numbers(console: Console, findings: Findings) -> None:
     console.print(table)
     parts = (
         ("upper, middle, lower third", ("upper_third", "middle_third", "lower_third")),
-        ("core, outer 20 mm, and of these the lower third", ("core", "rim", "lower_third_rim")),
+        ("core, outer 20 mm, outer 20 mm of the lower third", ("core", "rim", "lower_third_rim")),
         ("right lobes (upper, middle, lower)", ("right_upper_lobe", "right_middle_lobe", "right_lower_lobe")),
         ("left lobes (upper, lower)", ("left_upper_lobe", "left_lower_lobe")),
     )

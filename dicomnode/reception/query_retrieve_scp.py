@@ -27,7 +27,7 @@ from dicomnode.errors import SpoolError
 from dicomnode.network.association import Peer, connect
 from dicomnode.network.scan import HeaderError, Walk
 from dicomnode.network.statuses import OwnStatus
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.reception import audited, query_model
 from dicomnode.reception.held_header import syntax_of
 from dicomnode.reception.holdings import Held, QueryHoldings

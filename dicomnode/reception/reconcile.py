@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from dicomnode import logs
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.reception.corrections import put_away
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance

@@ -14,7 +14,7 @@ from typing import Final, get_args
 from pydicom import Dataset, dcmread
 
 from dicomnode import logs
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.reception.corrections import put_away
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Correction, Instance, RejectionCode

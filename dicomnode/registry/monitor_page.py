@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dicomnode.analysis.risk.reference import ReferenceDistribution
 from dicomnode.analysis.risk.scan_inputs import NUMBERS, words_of
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.registry.monitor import ALL, DriftRow, ModelMonitor
 
 _STYLE: Final = {

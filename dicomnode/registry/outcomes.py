@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from dicomnode.errors import UsageError
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.registry_format.identity import patient_hash
 from dicomnode.registry_format.pseudonyms import Pseudonyms, is_pseudonym
 from dicomnode.registry_format.rows import FIRST_DAY, OUTCOME_COLUMNS

@@ -1,7 +1,7 @@
 """Why a study was refused, in sentences."""
 
 from dicomnode.analysis.findings import Findings
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 
 
 def reasons(findings: Findings) -> list[str]:

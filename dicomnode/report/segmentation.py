@@ -13,7 +13,7 @@ from pydicom.valuerep import DSfloat
 
 from dicomnode.analysis.arrays import LEFT, Labels
 from dicomnode.analysis.findings import Findings, Lungs
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.report import codes, source, stamp, uids
 from dicomnode.report.context import MANUFACTURER, MODEL_NAME, SEGMENTATION, Context, Kind
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, Structure, segments

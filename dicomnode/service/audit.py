@@ -20,8 +20,8 @@ from dicomnode.audit.syslog import Sink
 from dicomnode.config import Config
 from dicomnode.errors import DicomnodeError, PeerError
 from dicomnode.files import sha256_of, write_whole
+from dicomnode.numerals import plural
 from dicomnode.outbound.peers import audit_peer
-from dicomnode.plurals import plural
 from dicomnode.reception import audited
 from dicomnode.retry import backoff_s
 from dicomnode.store import process_names

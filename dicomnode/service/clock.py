@@ -23,9 +23,9 @@ from dicomnode.context import late_orders, prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.files import write_whole
 from dicomnode.metrics import counters
+from dicomnode.numerals import plural
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.procedure_steps import mpps, ups
-from dicomnode.plurals import plural
 from dicomnode.reception.reconcile import reconcile
 from dicomnode.reception.rejection_notes import apply_notes
 from dicomnode.reception.settle import SettleRule, decide, is_broken_off

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from dicomnode.config import Config
 from dicomnode.network.certificates import inspect
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.registry.latest_look import latest
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.workflows.queue import WORKFLOW_VERSION

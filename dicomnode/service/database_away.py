@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dicomnode.config import Config, NotifyTable
 from dicomnode.errors import DicomnodeError
 from dicomnode.files import make_folder, write_whole
+from dicomnode.numerals import plural
 from dicomnode.outbound.notify.sending import send
-from dicomnode.plurals import plural
 from dicomnode.store.catalog.alerts import Alert, event_id
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Event

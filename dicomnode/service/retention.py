@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dicomnode.errors import DatabaseError, SpoolError
 from dicomnode.files import inside, name_of, remove_tree
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.store.catalog.catalog import AFTER_DELIVERY, Catalog
 from dicomnode.store.records import JobState, Study
 from dicomnode.store.results_folder import FINDINGS

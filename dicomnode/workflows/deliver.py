@@ -25,9 +25,9 @@ from pydicom.uid import generate_uid
 from dicomnode import logs
 from dicomnode.config import DestinationTable
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
+from dicomnode.numerals import plural
 from dicomnode.outbound import destinations, originals
 from dicomnode.outbound.peers import audit_peer
-from dicomnode.plurals import plural
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import ARRIVED, REJECTION, Delivery, DeliveryState, Kind

@@ -13,7 +13,7 @@ from dicomnode.config import Config, PriorsTable
 from dicomnode.context import prefetch, priors, retrieval, worklist
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import find
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior

@@ -18,7 +18,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import DestinationTable
 from dicomnode.files import write_whole
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.report import codes, rejection_note, uids
 from dicomnode.report.context import ATTENUATION, MEASUREMENTS, PDF, REFUSAL, RISK, SEGMENTATION, SUMMARY, Kind
 from dicomnode.report.rejection_note import RejectedObject

@@ -23,7 +23,7 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.config import DestinationTable, ObjectName
 from dicomnode.context import order, priors
 from dicomnode.errors import DicomnodeError, RefusedError
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.registry_format.identity import lacks_patient_id
 from dicomnode.report.context import Context
 from dicomnode.results import encode, reader_flags

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.config import Config
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
 from dicomnode.workflows.queue import Queue

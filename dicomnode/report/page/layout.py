@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.findings import Findings, Flag, SliceRelevance
 from dicomnode.analysis.measures.change import studied_at
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.report import letters
 from dicomnode.report.comparison import day
 from dicomnode.report.dense import dense_ml, left_out_ml, volume_ml

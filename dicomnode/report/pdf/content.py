@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.analysis.measures.change import studied_at
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.report import codes, letters
 from dicomnode.report.comparison import comparisons, day, sentence
 from dicomnode.report.context import Context

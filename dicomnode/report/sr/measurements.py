@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.report import codes, source, uids
 from dicomnode.report.comparison import comparisons, interval, sentence
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context

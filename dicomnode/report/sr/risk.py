@@ -9,7 +9,7 @@ import highdicom as hd
 from pydicom.dataset import Dataset
 
 from dicomnode.analysis.findings import Findings, Horizon, PopulationDistance, Risk
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.report import codes, source, uids
 from dicomnode.report.context import MANUFACTURER, RISK, Context
 from dicomnode.report.numbers import probability, probability_range

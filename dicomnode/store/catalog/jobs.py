@@ -4,7 +4,7 @@ from sqlalchemy import ColumnElement, Connection, Float, func, literal, select
 
 from dicomnode.errors import SpoolError
 from dicomnode.metrics import counters
-from dicomnode.plurals import plural
+from dicomnode.numerals import plural
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
 from dicomnode.store.catalog.tables import deliveries, jobs, studies, transitions
