@@ -74,7 +74,7 @@ def test_a_corrected_patient_by_hand(
     found = corrections.held(station.config, UID, None)
     assert [d.attribute for d in found[0].differences] == ["PatientName", "PatientID", "PatientSex"]
     no_analysis(monkeypatch)
-    assert "1 objects replaced" in corrections.accept(station.config, UID, found, minutes=60)
+    assert "1 object replaced" in corrections.accept(station.config, UID, found, minutes=60)
     until("settled", lambda: station.clock.settle() or station.state(UID, 2), 60)
     assert station.state(UID, 2) == "held"  # half of it is another patient's
     station.send(again)
