@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dicomnode import files
 from dicomnode.errors import SpoolError
+from dicomnode.numerals import plural
 from dicomnode.reception import refusals
 from dicomnode.reception.receiver import Receiver, ReceiverSettings
 from dicomnode.reception.reconcile import restore
@@ -88,10 +89,10 @@ def recover(spool: Spool, catalog: Catalog) -> None:
     lost = catalog.lose_associations(dead, time.time())
     if swept or lost:
         log.warning(
-            "a receiver had crashed: %d unfinished files removed, %d associations lost, %d images recorded again",
-            swept,
-            lost,
-            restored,
+            "a receiver had crashed: %s removed, %s lost, %s recorded again",
+            plural(swept, "unfinished file"),
+            plural(lost, "association"),
+            plural(restored, "image"),
         )
 
 
