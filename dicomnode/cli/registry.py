@@ -73,7 +73,7 @@ def registry_import_outcomes(
     with _opened(config) as catalog:
         note_command(config, "registry import-outcomes", {"file": str(file.absolute())})
         done = import_outcomes(catalog, file, load_pseudonyms(config.registry.folder), time.time())
-    typer.echo(f"{plural(done.noted, 'outcome')} imported, {done.with_scan} of patients with a scan in the registry")
+    typer.echo(f"{plural(done.noted, 'outcome')} imported, {done.with_scan} with a scan in the registry")
 
 
 @app.command("forget")

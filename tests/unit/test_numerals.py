@@ -56,8 +56,8 @@ def test_whatever_differs_is_written_so(limit: int, by: float, sign: int) -> Non
 
 #: What people count, and there may be one of.
 COUNTED = (
-    "images|slices|studies|patients|scans|objects|files|days|hours|minutes|rows|deliveries|jobs|orders|matches|workflows"
-    "|outcomes|deaths|features|versions|associations|bytes of"
+    "images|slices|studies|patients|scans|objects|files|days|hours|minutes|rows|deliveries|jobs|orders|matches(?! /)"
+    "|workflows|outcomes|deaths|features|versions|associations|bytes of"
 )
 LOGGED = rf"(?<!than )(?<!after )%d (?:[a-z]+ )?(?:{COUNTED})\b"
 #: Never one, or told only of more than one.
