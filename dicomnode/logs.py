@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from types import CodeType, FrameType, MappingProxyType, TracebackType
 from typing import IO, Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 if TYPE_CHECKING:
     from dicomnode.operations.backup_format import Told

@@ -8,7 +8,7 @@ import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load, table
 from dicomnode.logs import escaped
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 if TYPE_CHECKING:
     from dicomnode.operations.corrections import HeldVersion

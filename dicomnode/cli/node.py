@@ -22,7 +22,7 @@ from dicomnode.cli.common import (
     table,
 )
 from dicomnode.errors import UsageError
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 app = typer.Typer()
 log = logging.getLogger(__name__)

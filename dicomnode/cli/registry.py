@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, load, table
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

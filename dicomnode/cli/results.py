@@ -8,7 +8,7 @@ import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load
 from dicomnode.errors import UsageError
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 app = typer.Typer(help="The results of many studies together.", no_args_is_help=True)
 

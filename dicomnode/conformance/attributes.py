@@ -19,8 +19,8 @@ from pydicom.uid import UID
 
 from dicomnode.conformance.created import CreatedObject
 from dicomnode.conformance.sample import DRAWN, VARIANTS, complete, sparse, terse
-from dicomnode.numerals import plural
 from dicomnode.report.attributes import CARRIED
+from dicomnode.words.numerals import plural
 
 Path = tuple[str, ...]
 ALWAYS, NOT_ALWAYS, VALUE_NOT_ALWAYS, EMPTY = "ALWAYS", "ANAP", "VNAP", "EMPTY"

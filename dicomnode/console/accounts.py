@@ -12,9 +12,9 @@ from dicomnode.audit.journal import Refusals
 from dicomnode.config import ConsoleTable
 from dicomnode.console.attempts import LoginAttempts
 from dicomnode.console.roles import ROLES, Role
-from dicomnode.numerals import plural
 from dicomnode.operations import passwords
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.words.numerals import plural
 
 _TOKEN_BYTES = 32
 #: A session's last use is noted no more often.

@@ -10,11 +10,11 @@ from starlette.responses import Response
 from dicomnode.config import Config
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.errors import UsageError
-from dicomnode.numerals import plural
 from dicomnode.operations import again, corrections, jobs
 from dicomnode.operations.audited import acting
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Job
+from dicomnode.words.numerals import plural
 
 #: Versions in quarantine that a confirmation shows with their differences.
 _MOST_SHOWN = 20

@@ -19,7 +19,7 @@ from dicomnode.context.priors import matches
 from dicomnode.logs import is_uid
 from dicomnode.network import find, pacs_queries
 from dicomnode.network.find import Found
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 #: More answers than these are asked for by no row that names a study.
 _MOST_STUDIES, _MOST_SERIES = 50, 500

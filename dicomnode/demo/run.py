@@ -21,13 +21,13 @@ from dicomnode.config import USUAL_OBJECTS, Config, DicomDestinationTable, load
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.errors import DicomnodeError, PeerError, UsageError
 from dicomnode.network import association
-from dicomnode.numerals import plural
 from dicomnode.operations.analyze import make_folder, shipped_table
 from dicomnode.operations.terminal import findings_table
 from dicomnode.outbound import peers
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery, Job
 from dicomnode.store.results_folder import FINDINGS, OVERLAY, results_folder
+from dicomnode.words.numerals import plural
 
 _PACS_AE, _NODE_AE = "DEMOPACS", "DICOMNODE"
 #: Far above what two cores need; only a demo that hangs meets it.

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from dicomnode.errors import ConfigurationError
 from dicomnode.network.identities import KINDS, CertificateIdentity
 from dicomnode.network.tls import ReloadingContext, TlsFiles
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 #: So long before a certificate expires it is told of.
 AHEAD = timedelta(days=30)

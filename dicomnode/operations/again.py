@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
-from dicomnode.numerals import plural
 from dicomnode.operations import jobs
 from dicomnode.operations.audited import note_command
 from dicomnode.routing.rules import ANALYSE, DEFAULT_PROFILE, RoutingDecision
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.reanalyses import REANALYSED
 from dicomnode.store.records import Delivery, Job
+from dicomnode.words.numerals import plural
 
 #: From these a study is analysed once more.
 ENDED = (*REANALYSED, "ignored", "routed")

@@ -27,11 +27,11 @@ from pydantic import BaseModel
 from dicomnode import files
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
-from dicomnode.numerals import plural
 from dicomnode.operations import exposure
 from dicomnode.registry.key import KEY_FILE as PSEUDONYMS_KEY
 from dicomnode.store.patient_key import KEY_FILE as PATIENT_KEY
 from dicomnode.store.results_folder import ATTEMPT, LABELS, SOURCES, VIEWS
+from dicomnode.words.numerals import plural
 
 FORMAT: Final = 1
 MANIFEST, SUMS, UNFINISHED = "backup.json", "SHA256SUMS", "unfinished.json"

@@ -12,7 +12,6 @@ from typing import cast, get_args
 from dicomnode.analysis.findings import Findings
 from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, UsageError
-from dicomnode.numerals import plural
 from dicomnode.operations import jobs
 from dicomnode.operations.audited import note_command
 from dicomnode.routing.rules import DEFAULT_PROFILE
@@ -21,6 +20,7 @@ from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.reanalyses import REANALYSED
 from dicomnode.store.records import Job, JobState
 from dicomnode.store.results_folder import FINDINGS, results_folder
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import Queue
 
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}

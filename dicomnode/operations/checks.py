@@ -24,7 +24,6 @@ from dicomnode.network import association
 from dicomnode.network.certificates import inspect, read
 from dicomnode.network.find import STUDY_ROOT_FIND
 from dicomnode.network.tls import Security
-from dicomnode.numerals import plural
 from dicomnode.operations import exposure
 from dicomnode.outbound.destinations import Destination, reach
 from dicomnode.outbound.destinations.dicom import DicomDestination
@@ -36,6 +35,7 @@ from dicomnode.routing.dead_rules import dead_rules
 from dicomnode.store import restoring
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
+from dicomnode.words.numerals import plural
 
 #: So many damaged files are named.
 _NAMED = 20

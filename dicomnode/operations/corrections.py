@@ -15,7 +15,6 @@ from typing import Final
 from dicomnode import logs
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
-from dicomnode.numerals import plural
 from dicomnode.operations.audited import note_command, who
 from dicomnode.operations.jobs import open_catalog
 from dicomnode.reception.corrections import put_away
@@ -25,6 +24,7 @@ from dicomnode.store.differences import UNREADABLE, Difference, differences
 from dicomnode.store.records import Acceptance, Conflict, Instance, RejectionCode
 from dicomnode.store.replaced import Replaced
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 #: Why objects are dropped, as a rejection note would say it (PS3.16 CID 7010).
 REASONS: Final[dict[str, RejectionCode]] = {

@@ -17,9 +17,9 @@ from dicomnode.analysis.series.selection import seek_data_set
 from dicomnode.logs import uid as shown
 from dicomnode.network import contexts
 from dicomnode.network.scan import HeaderError, scan
-from dicomnode.numerals import plural
 from dicomnode.reception.header import parse
 from dicomnode.reception.held_header import syntax_of
+from dicomnode.words.numerals import plural
 
 _SOP_CLASS, _SOP_INSTANCE, _LAST_OF_META = 0x00020002, 0x00020003, 0x0002FFFF
 _META_START = 144  # preamble, prefix, (0002,0000) with the length of group 2 (PS3.10 7.1)

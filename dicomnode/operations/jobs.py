@@ -16,7 +16,6 @@ from dicomnode.config import Config
 from dicomnode.context import order
 from dicomnode.errors import SpoolError, UsageError
 from dicomnode.files import OutsideRootError
-from dicomnode.numerals import plural
 from dicomnode.operations import looking
 from dicomnode.operations.audited import note_command
 from dicomnode.operations.looking import Pages, text
@@ -25,6 +24,7 @@ from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.overview import Wanted
 from dicomnode.store.records import ARRIVED, REJECTION, Delivery, Job, JobState, Routing, Study
 from dicomnode.store.results_folder import FINDINGS, results_folder
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import Queue
 
 log = logging.getLogger(__name__)

@@ -16,11 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
-from dicomnode.numerals import plural
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.jobs import LIVE
 from dicomnode.store.catalog.overview import StudyRow, Wanted
 from dicomnode.store.records import StudyState
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import Queue
 
 #: The newest generation of a study is never superseded.

@@ -7,7 +7,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from dicomnode.errors import UsageError
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 SHORTEST: Final = 12
 #: A longer one costs time to hash, and is nobody's.

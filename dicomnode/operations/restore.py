@@ -24,7 +24,6 @@ from dicomnode import files
 from dicomnode.audit.journal import Journal
 from dicomnode.config import Config
 from dicomnode.errors import SpoolError, UsageError
-from dicomnode.numerals import plural
 from dicomnode.operations import backup_format, snapshot
 from dicomnode.operations.audited import note_command, noted
 from dicomnode.operations.backup_format import CATALOG, CONFIGURATION, DUMP, NAMED, QUEUE, BackupManifest, Sums, Told
@@ -37,6 +36,7 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.database import database_error, failure_text
 from dicomnode.store.catalog.tables import patient_keys
 from dicomnode.store.patient_key import KEY_FILE as PATIENT_KEY
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import Queue
 
 _SPARE_BYTES = 64 << 20

@@ -16,7 +16,6 @@ from dicomnode.config import Config, PriorsTable
 from dicomnode.context import cohort, retrieval
 from dicomnode.errors import PeerError, PeerRejectedError, UsageError
 from dicomnode.files import make_folder
-from dicomnode.numerals import plural
 from dicomnode.operations import cohort_list
 from dicomnode.operations.audited import note_command, noted
 from dicomnode.operations.cohort_list import CohortRow
@@ -28,6 +27,7 @@ from dicomnode.store import process_names, restoring
 from dicomnode.store.catalog.bulk_studies import patient_of
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from dicomnode import logs
 from dicomnode.errors import AssociationRejectedError, DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.network.association import Sent
-from dicomnode.numerals import plural
 from dicomnode.outbound.destinations import Destination
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Delivery
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

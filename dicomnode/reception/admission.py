@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 #: Buckets that are remembered; the one that was used longest ago is full again anyway.
 _MOST_BUCKETS = 4096

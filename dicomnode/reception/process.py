@@ -12,7 +12,6 @@ from pathlib import Path
 
 from dicomnode import files
 from dicomnode.errors import SpoolError
-from dicomnode.numerals import plural
 from dicomnode.reception import refusals
 from dicomnode.reception.receiver import Receiver, ReceiverSettings
 from dicomnode.reception.reconcile import restore
@@ -20,6 +19,7 @@ from dicomnode.reception.spooled import read_instance
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dicomnode.errors import SpoolError
-from dicomnode.numerals import plural
 from dicomnode.store.spool import Incoming, Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

@@ -27,11 +27,11 @@ from dicomnode.errors import SpoolError
 from dicomnode.network.association import Peer, connect
 from dicomnode.network.scan import HeaderError, Walk
 from dicomnode.network.statuses import OwnStatus
-from dicomnode.numerals import plural
 from dicomnode.reception import audited, query_model
 from dicomnode.reception.held_header import syntax_of
 from dicomnode.reception.holdings import Held, QueryHoldings
 from dicomnode.reception.query_model import PATIENT_ROOT, STUDY_ROOT, IdentifierError
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

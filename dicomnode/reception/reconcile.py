@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 from dicomnode import logs
-from dicomnode.numerals import plural
 from dicomnode.reception.corrections import put_away
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.store.sameness import same_content
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from typing import Final, get_args
 from pydicom import Dataset, dcmread
 
 from dicomnode import logs
-from dicomnode.numerals import plural
 from dicomnode.reception.corrections import put_away
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Correction, Instance, RejectionCode
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

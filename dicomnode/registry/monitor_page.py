@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from dicomnode.analysis.risk.reference import ReferenceDistribution
 from dicomnode.analysis.risk.scan_inputs import NUMBERS, words_of
-from dicomnode.numerals import plural
 from dicomnode.registry.monitor import ALL, DriftRow, ModelMonitor
+from dicomnode.words.numerals import plural
 
 _STYLE: Final = {
     "svg.fonttype": "none",

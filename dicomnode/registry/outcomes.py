@@ -12,11 +12,11 @@ from datetime import date
 from pathlib import Path
 
 from dicomnode.errors import UsageError
-from dicomnode.numerals import plural
 from dicomnode.registry_format.identity import patient_hash
 from dicomnode.registry_format.pseudonyms import Pseudonyms, is_pseudonym
 from dicomnode.registry_format.rows import FIRST_DAY, OUTCOME_COLUMNS
 from dicomnode.store.catalog.registry import RegistryOutcome, RegistryRows
+from dicomnode.words.numerals import plural
 
 DATES = OUTCOME_COLUMNS[1:]
 _MOST_NAMED = 20

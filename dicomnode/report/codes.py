@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicomnode.analysis.findings import SegmenterFamily
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 SCHEME = "99DICOMNODE"
 #: 2.25 and the UUID 13b42df8-c8e6-4861-b1d5-85ba9df69a68, drawn once for this project: it names the scheme for good.

@@ -6,9 +6,9 @@ from typing import Final
 
 from dicomnode.analysis.findings import Change, Delta
 from dicomnode.analysis.measures.change import DAYS_A_YEAR
-from dicomnode.numerals import plural
 from dicomnode.report.numbers import share, signed, whole
 from dicomnode.report.published import REPEATABILITY
+from dicomnode.words.numerals import plural
 
 
 @dataclass(frozen=True)

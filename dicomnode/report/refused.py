@@ -1,7 +1,7 @@
 """Why a study was refused, in sentences."""
 
 from dicomnode.analysis.findings import Findings
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 
 def reasons(findings: Findings) -> list[str]:

@@ -13,11 +13,11 @@ from pydicom.valuerep import DSfloat
 
 from dicomnode.analysis.arrays import LEFT, Labels
 from dicomnode.analysis.findings import Findings, Lungs
-from dicomnode.numerals import plural
 from dicomnode.report import codes, source, stamp, uids
 from dicomnode.report.context import MANUFACTURER, MODEL_NAME, SEGMENTATION, Context, Kind
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, Structure, segments
 from dicomnode.report.wording import DEMO, is_demo, plain
+from dicomnode.words.numerals import plural
 
 SegmentationType = Literal["BINARY", "LABELMAP"]
 

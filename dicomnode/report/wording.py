@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from dicomnode.analysis.findings import Findings, Flag, Risk, Severity
-from dicomnode.numerals import apart
+from dicomnode.words.numerals import apart
 
 RESEARCH_USE = "Research use only; check the images first."
 NO_DOUBTS = "The automatic checks raised no doubts about input or result."

@@ -13,9 +13,9 @@ from dicomnode.analysis.findings import Findings, Flag
 from dicomnode.analysis.series.headers import read_source
 from dicomnode.analysis.series.selection import WITHOUT_PATIENT_ID
 from dicomnode.files import write_whole
-from dicomnode.numerals import plural
 from dicomnode.report import source
 from dicomnode.store.results_folder import FINDINGS, RECEPTION
+from dicomnode.words.numerals import plural
 
 _FLAGS: Final = (
     # The order (dicomnode.context.worklist)

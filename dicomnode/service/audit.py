@@ -20,12 +20,12 @@ from dicomnode.audit.syslog import Sink
 from dicomnode.config import Config
 from dicomnode.errors import DicomnodeError, PeerError
 from dicomnode.files import sha256_of, write_whole
-from dicomnode.numerals import plural
 from dicomnode.outbound.peers import audit_peer
 from dicomnode.reception import audited
 from dicomnode.retry import backoff_s
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ from dicomnode.context import late_orders, prefetch, worklist
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
 from dicomnode.files import write_whole
 from dicomnode.metrics import counters
-from dicomnode.numerals import plural
 from dicomnode.outbound.notify.message import kind
 from dicomnode.outbound.procedure_steps import mpps, ups
 from dicomnode.reception.reconcile import reconcile
@@ -41,6 +40,7 @@ from dicomnode.store.records import StudyIntake
 from dicomnode.store.replaced import Replaced
 from dicomnode.store.results_folder import RECEPTION, results_folder
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.calls import study_priority
 from dicomnode.workflows.queue import WORKFLOW_VERSION, Queue
 

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from dicomnode.config import Config
 from dicomnode.network.certificates import inspect
-from dicomnode.numerals import plural
 from dicomnode.registry.latest_look import latest
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import WORKFLOW_VERSION
 
 #: A disk whose free space has passed the mark by this factor is well again.

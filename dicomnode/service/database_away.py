@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dicomnode.config import Config, NotifyTable
 from dicomnode.errors import DicomnodeError
 from dicomnode.files import make_folder, write_whole
-from dicomnode.numerals import plural
 from dicomnode.outbound.notify.sending import send
 from dicomnode.store.catalog.alerts import Alert, event_id
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Event
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

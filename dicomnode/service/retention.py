@@ -16,11 +16,11 @@ from pathlib import Path
 
 from dicomnode.errors import DatabaseError, SpoolError
 from dicomnode.files import inside, name_of, remove_tree
-from dicomnode.numerals import plural
 from dicomnode.store.catalog.catalog import AFTER_DELIVERY, Catalog
 from dicomnode.store.records import JobState, Study
 from dicomnode.store.results_folder import FINDINGS
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.tag import BaseTag, Tag
 
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 PIXELS = "PixelData"
 #: What stands in place of the differences where a version cannot be read.

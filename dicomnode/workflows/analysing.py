@@ -16,10 +16,10 @@ from dicomnode.analysis.volume.size import nothing_left, too_large
 from dicomnode.context.prior_findings import prior_findings
 from dicomnode.errors import RefusedError
 from dicomnode.files import write_whole
-from dicomnode.numerals import plural
 from dicomnode.registry import record_scan
 from dicomnode.results import encode
 from dicomnode.store.results_folder import FINDINGS, results_folder
+from dicomnode.words.numerals import plural
 from dicomnode.workflows import fetch, reuse, route
 from dicomnode.workflows.worker import Work
 

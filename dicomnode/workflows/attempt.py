@@ -8,8 +8,8 @@ from typing import Any
 from dicomnode.analysis.volume.size import too_large
 from dicomnode.files import write_whole
 from dicomnode.limits import boot_id, oom_kills
-from dicomnode.numerals import plural
 from dicomnode.store.results_folder import ATTEMPT
+from dicomnode.words.numerals import plural
 
 #: So often the analysis may end without an answer, or take the worker with it for want of memory.
 TRIES = 2

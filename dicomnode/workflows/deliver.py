@@ -25,12 +25,12 @@ from pydicom.uid import generate_uid
 from dicomnode import logs
 from dicomnode.config import DestinationTable
 from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
-from dicomnode.numerals import plural
 from dicomnode.outbound import destinations, originals
 from dicomnode.outbound.peers import audit_peer
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import ARRIVED, REJECTION, Delivery, DeliveryState, Kind
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.calls import deliver_call, enqueue
 from dicomnode.workflows.queue import MOST_RECOVERIES
 from dicomnode.workflows.worker import RETRIES, current

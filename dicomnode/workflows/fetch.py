@@ -13,11 +13,11 @@ from dicomnode.config import Config, PriorsTable
 from dicomnode.context import prefetch, priors, retrieval, worklist
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network import find
-from dicomnode.numerals import plural
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.calls import enqueue, fetch_call
 from dicomnode.workflows.queue import MOST_RECOVERIES
 from dicomnode.workflows.worker import RETRIES, current

@@ -18,13 +18,13 @@ from pydicom import Dataset, dcmread, dcmwrite
 from dicomnode.analysis.series.headers import read_source
 from dicomnode.config import DestinationTable
 from dicomnode.files import write_whole
-from dicomnode.numerals import plural
 from dicomnode.report import codes, rejection_note, uids
 from dicomnode.report.context import ATTENUATION, MEASUREMENTS, PDF, REFUSAL, RISK, SEGMENTATION, SUMMARY, Kind
 from dicomnode.report.rejection_note import RejectedObject
 from dicomnode.results import encode
 from dicomnode.store.records import REJECTION, Correction, Delivery
 from dicomnode.store.results_folder import rejection_file, results_folder
+from dicomnode.words.numerals import plural
 from dicomnode.workflows import versions
 from dicomnode.workflows.worker import Work
 

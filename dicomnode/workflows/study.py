@@ -23,12 +23,12 @@ from dicomnode.analysis.findings import Findings
 from dicomnode.config import DestinationTable, ObjectName
 from dicomnode.context import order, priors
 from dicomnode.errors import DicomnodeError, RefusedError
-from dicomnode.numerals import plural
 from dicomnode.registry_format.identity import lacks_patient_id
 from dicomnode.report.context import Context
 from dicomnode.results import encode, reader_flags
 from dicomnode.store.records import Instance
 from dicomnode.store.results_folder import FINDINGS, results_folder
+from dicomnode.words.numerals import plural
 from dicomnode.workflows import fetch, rejections, route, versions
 from dicomnode.workflows.calls import deliver_call, enqueue, fetch_call, study_id, study_later_call
 from dicomnode.workflows.failure import Ended, or_failed

@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.config import Config
 from dicomnode.errors import DatabaseError, DicomnodeError, SpoolError
-from dicomnode.numerals import plural
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import Queue
 
 if TYPE_CHECKING:

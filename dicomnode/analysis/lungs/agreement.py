@@ -7,7 +7,7 @@ from dicomnode.analysis.findings import Flag
 from dicomnode.analysis.lungs import plausible
 from dicomnode.analysis.lungs.segmenter import Segmenter, volumes
 from dicomnode.errors import RefusedError
-from dicomnode.numerals import apart
+from dicomnode.words.numerals import apart
 
 #: Two good segmenters of one lung without dense disease agree better than this.
 _LEAST_DICE = 0.95

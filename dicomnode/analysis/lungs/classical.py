@@ -17,7 +17,7 @@ from dicomnode.analysis.findings import SegmenterFamily
 from dicomnode.analysis.lungs import gap, gas
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, BodyGrid, air_inside, distance, shrink
 from dicomnode.errors import RefusedError
-from dicomnode.numerals import apart
+from dicomnode.words.numerals import apart
 
 CLOSING_MM = 8.0
 SMALLEST_PART_ML = 15.0

@@ -9,7 +9,7 @@ from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Volume
 from dicomnode.analysis.findings import Flag, Quantities, VolumeMl
 from dicomnode.analysis.lungs import hull
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, BodyGrid, body_midline
-from dicomnode.numerals import apart
+from dicomnode.words.numerals import apart
 
 #: What is left out is a volume and no mask: a coarser grid than the segmenter's does.
 GRID_MM = 3.0

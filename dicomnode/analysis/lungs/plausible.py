@@ -10,7 +10,7 @@ from scipy import ndimage
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
 from dicomnode.analysis.findings import Flag
 from dicomnode.errors import RefusedError
-from dicomnode.numerals import apart
+from dicomnode.words.numerals import apart
 
 #: Less than this is no pair of lungs, nor one lung, of anybody old enough for these measures, ml.
 LEAST_ML = 300.0

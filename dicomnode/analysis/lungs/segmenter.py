@@ -11,7 +11,7 @@ from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
 from dicomnode.analysis.findings import Flag, SegmenterFamily, VolumeMl
 from dicomnode.analysis.lungs import gas
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, OUT_OF_FIELD_HU
-from dicomnode.numerals import apart
+from dicomnode.words.numerals import apart
 
 _CHECK_MM = 2.0
 _SKIN_MM = 4.0

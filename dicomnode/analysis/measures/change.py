@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from dicomnode.analysis.findings import Change, ChosenSeries, Delta, Findings, Flag
-from dicomnode.numerals import apart, plural
+from dicomnode.words.numerals import apart, plural
 
 #: Shorter intervals give no change per year: the scan-rescan scatter would be multiplied.
 SHORTEST_FOR_A_RATE_DAYS = 90.0

@@ -15,7 +15,7 @@ from scipy import ndimage
 from dicomnode.analysis.arrays import HuArray, Labels, Mask, Volume
 from dicomnode.analysis.findings import ChosenSeries, Conditions, Flag
 from dicomnode.analysis.lungs.body_air import IN_PLANE
-from dicomnode.numerals import apart
+from dicomnode.words.numerals import apart
 
 #: The wall of the airway, and what the point spread mixes with it, stay out of the sample.
 _WALL_MM = 2.0

@@ -25,7 +25,7 @@ from dicomnode.analysis.compiled import compiled
 from dicomnode.analysis.radiomics.itk_grid import Floats, ItkGrid, Solid, Values
 from dicomnode.analysis.radiomics.region import Counts, Region, bounding_box, fixed
 from dicomnode.analysis.radiomics.texture_matrices import Levels
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 #: What `settings["preparation"]` may say, and the outliers' bound that it means, standard deviations.
 PREPARATIONS: Final[Mapping[str, float | None]] = {"ibsi": None, "ibsi-3sigma": 3.0}

@@ -14,7 +14,7 @@ from radiomics.imageoperations import getBinEdges
 from dicomnode.analysis.compiled import compiled
 from dicomnode.analysis.radiomics.itk_grid import ItkGrid, Solid, Values, resample, resampling_grid
 from dicomnode.analysis.radiomics.texture_matrices import Levels
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 Counts = NDArray[np.int64]
 _Array = TypeVar("_Array", Values, Solid)

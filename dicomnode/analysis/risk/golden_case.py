@@ -15,7 +15,7 @@ from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.manifest import Golden, first_error
 from dicomnode.analysis.risk.queries import PriorScan
 from dicomnode.errors import BundleError, RefusedError
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 NAME = "golden.json"
 

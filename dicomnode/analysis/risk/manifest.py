@@ -13,7 +13,7 @@ from dicomnode.analysis.risk.backbones import BACKBONES
 from dicomnode.analysis.risk.covariates import PREFIX, Covariate
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.network import horizon_indices
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 
 def _plain_name(name: str) -> str:

@@ -12,7 +12,7 @@ from dicomnode.analysis.series.headers import plain, string, strings, text
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.series_facts import KnownSeries
 from dicomnode.analysis.series.values import IDENTITY
-from dicomnode.numerals import apart, plural
+from dicomnode.words.numerals import apart, plural
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 #: Where a site changes what the reasons speak of.

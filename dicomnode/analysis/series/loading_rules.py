@@ -17,7 +17,7 @@ from dicomnode.analysis.series.geometry import (
 )
 from dicomnode.analysis.series.headers import ImageHeader, number, string
 from dicomnode.analysis.series.series_facts import KnownSeries
-from dicomnode.numerals import apart, plural
+from dicomnode.words.numerals import apart, plural
 
 
 def not_axial(known: KnownSeries) -> Reason | None:

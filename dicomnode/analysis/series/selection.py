@@ -42,7 +42,7 @@ from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.selection_rules import Rules
 from dicomnode.analysis.series.series_facts import KnownSeries, facts
 from dicomnode.analysis.series.values import IDENTITY, Doubt
-from dicomnode.numerals import plural
+from dicomnode.words.numerals import plural
 
 __all__ = [
     "ImageHeader",

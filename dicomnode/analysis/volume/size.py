@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dicomnode.errors import RefusedError
-from dicomnode.numerals import apart, plural
+from dicomnode.words.numerals import apart, plural
 
 #: What the analysis holds at least of each voxel at its peak, bytes: HU, labels, and working copies of them.
 BYTES_PER_VOXEL: Final = 12

@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, NoReturn
 from dicomnode.config import NotifyTable
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network.bounded_http import Deadline
-from dicomnode.numerals import plural
 from dicomnode.outbound.notify.message import Message
 from dicomnode.outbound.notify.secret import secret
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from dicomnode.analysis.arrays import LEFT, RIGHT
 from dicomnode.analysis.findings import Findings, Flag, SliceRelevance
 from dicomnode.analysis.measures.change import studied_at
-from dicomnode.numerals import plural
 from dicomnode.report import letters
 from dicomnode.report.comparison import day
 from dicomnode.report.dense import dense_ml, left_out_ml, volume_ml
@@ -50,6 +49,7 @@ from dicomnode.report.wording import (
     made_from,
     ranked,
 )
+from dicomnode.words.numerals import plural
 
 _RESEARCH: Final = "#8c1c13"
 _DEMO: Final = "#b36b00"

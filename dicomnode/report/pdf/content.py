@@ -8,7 +8,6 @@ from pydicom.dataset import Dataset
 
 from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.analysis.measures.change import studied_at
-from dicomnode.numerals import plural
 from dicomnode.report import codes, letters
 from dicomnode.report.comparison import comparisons, day, sentence
 from dicomnode.report.context import Context
@@ -18,6 +17,7 @@ from dicomnode.report.published import NO_REFERENCE, REFERENCE_RANGES, REPEATABI
 from dicomnode.report.refused import reasons
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS
 from dicomnode.report.wording import DEMO, NO_DOUBTS, RESEARCH_BAND, flag_line, has_spread, is_demo, ranked, warnings
+from dicomnode.words.numerals import plural
 
 
 @dataclass(frozen=True)

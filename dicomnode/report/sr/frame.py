@@ -10,10 +10,10 @@ from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
 
 from dicomnode.analysis.findings import Findings, Flag
-from dicomnode.numerals import plural
 from dicomnode.report import codes, source, stamp, uids
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, MODEL_NAME, REFUSAL, RISK, Context, Kind
 from dicomnode.report.wording import flag_line, plain, ranked, warnings, worst
+from dicomnode.words.numerals import plural
 
 Group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations | hd.sr.MeasurementsAndQualitativeEvaluations
 _Group = TypeVar("_Group", bound=Group)

@@ -8,7 +8,6 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
-from dicomnode.numerals import plural
 from dicomnode.report import codes, source, uids
 from dicomnode.report.comparison import comparisons, interval, sentence
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context
@@ -18,6 +17,7 @@ from dicomnode.report.sr.key_images import illustrate
 from dicomnode.report.sr.numeric import measured, percentage
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, segments
 from dicomnode.report.wording import plain
+from dicomnode.words.numerals import plural
 
 
 def encode(headers: Sequence[Dataset], findings: Findings, seg: Dataset, context: Context) -> Dataset:

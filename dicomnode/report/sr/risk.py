@@ -9,13 +9,13 @@ import highdicom as hd
 from pydicom.dataset import Dataset
 
 from dicomnode.analysis.findings import Findings, Horizon, PopulationDistance, Risk
-from dicomnode.numerals import plural
 from dicomnode.report import codes, source, uids
 from dicomnode.report.context import MANUFACTURER, RISK, Context
 from dicomnode.report.numbers import probability, probability_range
 from dicomnode.report.sr import frame
 from dicomnode.report.sr.numeric import percentage
 from dicomnode.report.wording import has_spread, plain
+from dicomnode.words.numerals import plural
 
 
 def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> Dataset:

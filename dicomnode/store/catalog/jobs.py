@@ -4,11 +4,11 @@ from sqlalchemy import ColumnElement, Connection, Float, func, literal, select
 
 from dicomnode.errors import SpoolError
 from dicomnode.metrics import counters
-from dicomnode.numerals import plural
 from dicomnode.store.catalog.audit import AuditRows, tally_sent, tell_accessed
 from dicomnode.store.catalog.events import Events, note
 from dicomnode.store.catalog.tables import deliveries, jobs, studies, transitions
 from dicomnode.store.records import ARRIVED, Delivery, DeliveryState, Job, JobState
+from dicomnode.words.numerals import plural
 
 #: States in which a job may still bring something to a destination.
 LIVE: tuple[JobState, ...] = ("queued", "held", "running", "analysed", "routed")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dicomnode
-from dicomnode.numerals import apart, plural
+from dicomnode.words.numerals import apart, plural
 
 ROOT = Path(dicomnode.__file__).parent
 
