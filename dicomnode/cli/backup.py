@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.common import DEFAULT_CONFIG, ConfigOption, load
+from dicomnode.words.numerals import plural
 
 if TYPE_CHECKING:
     from dicomnode.operations.backup_format import Told
@@ -38,12 +39,19 @@ def backup(
         done = operation.backup(config, config_file, to, told, keys=keys, link=not copy)
     made = done.manifest
     typer.echo(
-        f"{to} is whole: {made.instances} images, {made.jobs} jobs; {made.files} files, {made.bytes / 1e9:.2f} GB"
+        f"{to} is whole: {plural(made.instances, 'image')}, {plural(made.jobs, 'job')}; "
+        f"{plural(made.files, 'file')}, {made.bytes / 1e9:.2f} GB"
     )
     if made.missing:
-        typer.echo(f"{made.missing} images of the catalogue have no file in the spool: see `dicomnode check --deep`")
+        typer.echo(
+            f"{plural(made.missing, 'image of the catalogue has', 'images of the catalogue have')} "
+            f"no file in the spool: see `dicomnode check --deep`"
+        )
     if done.linked:
-        typer.echo(f"{done.linked} files are links to the node's own: copy the folder to another disk")
+        typer.echo(
+            f"{plural(done.linked, 'file is a link', 'files are links')} "
+            f"to the node's own: copy the folder to another disk"
+        )
     where = "are not in it" if keys is None else f"are not in it, but in {keys}"
     typer.echo(f"The keys {where}; keep them apart from the backup, a restore needs them:")
     for key, path in done.keys.items():
@@ -72,10 +80,11 @@ def restore(
     with _bars() as told:
         done = operation.restore(source, config_file, told, keys=keys, new_patient_key=new_patient_key)
     typer.echo(
-        f"restored: {done.instances} images, {done.jobs} jobs; {done.taken_over} begun workflows are queued again"
+        f"restored: {plural(done.instances, 'image')}, {plural(done.jobs, 'job')}; "
+        f"{plural(done.taken_over, 'begun workflow is', 'begun workflows are')} queued again"
     )
     if done.missing:
-        typer.echo(f"{done.missing} images had no file in the spool before the backup, and have none now")
+        typer.echo(f"{plural(done.missing, 'image')} had no file in the spool before the backup, and still none")
     for key, path in done.absent_keys.items():
         typer.echo(f"missing: {path} ({key}); it is a key, and not in the backup")
     typer.echo(f"Now: dicomnode check --config {config_file}; start it only if the node of the backup never runs again")

@@ -78,14 +78,16 @@ def _import_told(done: "ImportReport") -> None:
         typer.echo(f"{logs.escaped(one['file'])}: {one['code']}: {logs.escaped(one['text'])}")
     if len(left_out) > _MOST_NAMED:
         typer.echo(f"… and {len(left_out) - _MOST_NAMED} more: see --json")
-    found, imported = (plural(n, "study", "studies") for n in (done.studies, done.imported))
-    what = f"{plural(done.files, 'DICOM object')} of {found}, {done.bytes / 1e9:.2f} GB"
+    what = (
+        f"{plural(done.files, 'DICOM object')} of {plural(done.studies, 'study', 'studies')}, {done.bytes / 1e9:.2f} GB"
+    )
     others = f"{plural(len(done.not_taken), 'file')} not taken, {done.ignored} ignored (hidden, DICOMDIR)"
     if done.dry_run:
         typer.echo(f"{what}; {plural(done.present, 'study', 'studies')} came before; {others}")
         return
     typer.echo(
-        f"{what}: {imported} imported, {done.present} came before; {done.stored} objects stored, "
+        f"{what}: {plural(done.imported, 'study', 'studies')} imported, "
+        f"{done.present} came before; {plural(done.stored, 'object')} stored, "
         f"{len(done.refused)} refused; {others}"
     )
 
@@ -183,7 +185,11 @@ def _rows_told(rows: "Sequence[RowReport]", good: int, out: Path, *, dry_run: bo
         shown = [[str(one.row), one.state, one.reason] for one in others[:_MOST_NAMED]]
         table(["row", "state", "reason"], shown)
     counted = ", ".join(f"{number} {state}" for state, number in Counter(one.state for one in rows).most_common())
-    what = f"{good} of {len(rows)} rows are here" if not dry_run else f"{len(rows)} rows asked for"
+    what = (
+        f"{good} of {plural(len(rows), 'row is', 'rows are')} here"
+        if not dry_run
+        else f"{plural(len(rows), 'row')} asked for"
+    )
     typer.echo(f"{what} ({counted.replace('pending', 'to be fetched') if dry_run else counted}); report: {out}")
 
 

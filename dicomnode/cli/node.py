@@ -22,6 +22,7 @@ from dicomnode.cli.common import (
     table,
 )
 from dicomnode.errors import UsageError
+from dicomnode.words.numerals import plural
 
 app = typer.Typer()
 log = logging.getLogger(__name__)
@@ -223,4 +224,4 @@ def send(
     with Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("sending", total=len(paths))
         sent = find_peer(peer, config_file, tls=tls).send(paths, lambda _path, _sent: bar.advance(task))
-    typer.echo(f"{peer} stored {len(sent)} of {len(paths)} objects")
+    typer.echo(f"{peer} stored {len(sent)} of {plural(len(paths), 'object')}")

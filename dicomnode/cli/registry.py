@@ -50,7 +50,7 @@ def registry_export(
     typer.echo(
         f"{out}: {plural(done.scans, 'scan')} of {plural(done.patients, 'patient')}, "
         f"{plural(done.volumes, 'volume')}, {plural(done.outcomes, 'outcome')}; "
-        f"{done.doubtful} scans with doubtful lung segmentation were excluded"
+        f"{plural(done.doubtful, 'scan')} with doubtful lung segmentation excluded"
     )
 
 
@@ -73,7 +73,7 @@ def registry_import_outcomes(
     with _opened(config) as catalog:
         note_command(config, "registry import-outcomes", {"file": str(file.absolute())})
         done = import_outcomes(catalog, file, load_pseudonyms(config.registry.folder), time.time())
-    typer.echo(f"{done.noted} outcomes imported, {done.with_scan} of them of patients with a scan in the registry")
+    typer.echo(f"{plural(done.noted, 'outcome')} imported, {done.with_scan} with a scan in the registry")
 
 
 @app.command("forget")
@@ -105,8 +105,8 @@ def registry_forget(
         )
         raise SystemExit(3)
     typer.echo(
-        f"patient removed: {plural(done.scans, 'scan')}, {plural(done.outcomes, 'outcome')} and "
-        f"{plural(done.volumes, 'volume')}; "
+        f"patient removed: {plural(done.scans, 'scan')}, {plural(done.outcomes, 'outcome')} "
+        f"and {plural(done.volumes, 'volume')}; "
         "earlier bundles and exports are not changed"
     )
 
@@ -178,7 +178,8 @@ def registry_monitor(
         ratio = "too few" if one.ratio is None else f"{one.ratio:.2f} ({one.low:.2f} to {one.high:.2f})"
         discrimination = "" if one.auc is None else f", AUC {one.auc:.3f}"
         typer.echo(
-            f"within {one.years} years: {one.deaths} deaths of {one.patients} patients, O:E {ratio}{discrimination}"
+            f"within {plural(one.years, 'year')}: {plural(one.deaths, 'death')} of {plural(one.patients, 'patient')}, "
+            f"O:E {ratio}{discrimination}"
         )
     typer.echo(f"page: {done.page}")
 

@@ -57,5 +57,4 @@ def results_export(
             parquet=parquet is not None,
             identify=identify,
         )
-    rows = plural(count, "row")
-    typer.echo(f"{out}: {rows}" + (", WITH PATIENT DATA" if identify else ""))
+    typer.echo(f"{out}: {plural(count, 'row')}" + (", WITH PATIENT DATA" if identify else ""))

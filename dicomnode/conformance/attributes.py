@@ -20,6 +20,7 @@ from pydicom.uid import UID
 from dicomnode.conformance.created import CreatedObject
 from dicomnode.conformance.sample import DRAWN, VARIANTS, complete, sparse, terse
 from dicomnode.report.attributes import CARRIED
+from dicomnode.words.numerals import plural
 
 Path = tuple[str, ...]
 ALWAYS, NOT_ALWAYS, VALUE_NOT_ALWAYS, EMPTY = "ALWAYS", "ANAP", "VNAP", "EMPTY"
@@ -115,7 +116,7 @@ def _walked(dataset: Dataset) -> dict[Path, Seen]:
         empty = element.is_empty or (element.VR == "SQ" and not element.value)
         seen.filled += not empty
         if element.VR == "SQ":
-            seen.values.append(f"{len(element.value)} items")
+            seen.values.append(plural(len(element.value), "item"))
             # How many items might hold what is in them.
             found.setdefault((*path, ""), Seen("")).present += len(element.value)
         elif not empty:
@@ -136,7 +137,7 @@ def _elements(dataset: Dataset, above: Path) -> Iterator[tuple[Path, DataElement
 
 def _text(element: DataElement) -> str:
     if isinstance(element.value, bytes):
-        return f"{len(element.value)} bytes, {sha256(element.value).hexdigest()[:8]}"
+        return f"{plural(len(element.value), 'byte')}, {sha256(element.value).hexdigest()[:8]}"
     if element.VM > 1:
         return "\\".join(map(str, element.value))
     return str(element.value)

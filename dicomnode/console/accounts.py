@@ -14,6 +14,7 @@ from dicomnode.console.attempts import LoginAttempts
 from dicomnode.console.roles import ROLES, Role
 from dicomnode.operations import passwords
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.words.numerals import plural
 
 _TOKEN_BYTES = 32
 #: A session's last use is noted no more often.
@@ -60,7 +61,7 @@ class Accounts:
         if wait := self._attempts.begin(name, address):
             if self._refused.is_told():
                 self._tell(name, address, "too many attempts")
-            raise RefusedLogin(f"Too many attempts. Try again in {wait / 60:.0f} minutes.", 429, wait)
+            raise RefusedLogin(f"Too many attempts. Try again in {plural(round(wait / 60), 'minute')}.", 429, wait)
         user = self._catalog.console_user(name)
         try:
             is_right = passwords.matches(None if user is None else user.password, password)
@@ -77,7 +78,9 @@ class Accounts:
 
     def tell_refused(self, *, at_once: bool = False) -> None:
         """Note how many logins were refused beyond those that are noted one by one: of each minute, or `at_once`."""
-        self._refused.tell_others(lambda n: self._tell("various", "", f"{n} more logins refused"), at_once=at_once)
+        self._refused.tell_others(
+            lambda n: self._tell("various", "", f"{plural(n, 'more login')} refused"), at_once=at_once
+        )
 
     def _tell(self, name: str, address: str, why: str) -> None:
         trail.note(messages.authentication, time.time(), name, address, login=True, outcome=messages.MINOR, why=why)

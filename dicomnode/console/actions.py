@@ -148,7 +148,10 @@ def _reject(meant: MeantJob) -> Foreseen:
 
 def _drop(meant: MeantJob) -> Foreseen:
     told = corrections.drop(meant.config, meant.job.study_uid, None, "quality", dry_run=True)
-    kept = f"They are kept for {meant.config.storage.replaced_days:g} days. The study settles as its next generation."
+    kept = (
+        f"They are kept for {plural(meant.config.storage.replaced_days, 'day')}. "
+        f"The study settles as its next generation."
+    )
     reasons = {name: name.replace("-", " ") for name in corrections.REASONS}
     return Foreseen([f"{told[0].upper()}{told[1:]}.", kept], choice=("because", reasons))
 

@@ -19,6 +19,7 @@ from dicomnode.context.priors import matches
 from dicomnode.logs import is_uid
 from dicomnode.network import find, pacs_queries
 from dicomnode.network.find import Found
+from dicomnode.words.numerals import plural
 
 #: More answers than these are asked for by no row that names a study.
 _MOST_STUDIES, _MOST_SERIES = 50, 500
@@ -93,10 +94,14 @@ def look_up(table: PriorsTable, asked: AskedStudy) -> LookedUp:
         more = f"the PACS lists more than {_MOST_STUDIES} studies for the row: {cure}"
         return LookedUp(len(fitting), None, "ambiguous", more)
     if not fitting and foreign:
-        named = "1 answer names" if foreign == 1 else f"{foreign} answers name"
+        named = plural(foreign, "answer names", "answers name")
         return LookedUp(0, None, "wrong-patient", f"{named} another patient than the row, and none this one: refused")
     if not fitting:
-        unlike = f"; {len(found.answers)} answers say something else than the row" if found.answers else ""
+        unlike = (
+            f"; {plural(len(found.answers), 'answer says', 'answers say')} something else than the row"
+            if found.answers
+            else ""
+        )
         return LookedUp(0, None, "not-found", f"the PACS lists no such study{unlike}")
     return _one_of(table, fitting)
 

@@ -24,6 +24,7 @@ from dicomnode.context import worklist, worklist_query
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.files import write_whole
 from dicomnode.network import find
+from dicomnode.network.matching import text
 from dicomnode.report import source
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
@@ -172,7 +173,7 @@ def _kept(folder: Path) -> Linkage | None:
 
 
 def _identity(catalog: Catalog, image: Dataset) -> Identity:
-    number = str(image.get("AccessionNumber") or "").strip()
+    number = text(image, "AccessionNumber")
     return Identity(catalog.patient_key.whose(image), str(image.StudyInstanceUID), number)
 
 

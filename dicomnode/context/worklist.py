@@ -12,6 +12,7 @@ from dicomnode import logs
 from dicomnode.config import Config, WorklistTable
 from dicomnode.context import worklist_query
 from dicomnode.network import find
+from dicomnode.network.matching import text
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.orders import Order
 from dicomnode.store.identity import same_patient
@@ -84,13 +85,13 @@ def overview(catalog: Catalog, day: date) -> Iterator[dict[str, object]]:
         step = (item.get("ScheduledProcedureStepSequence") or [Dataset()])[0]
         yield {
             "scheduled": order.scheduled,
-            "patient_name": str(item.get("PatientName") or ""),
-            "patient_id": str(item.get("PatientID") or ""),
-            "issuer_of_patient_id": str(item.get("IssuerOfPatientID") or ""),
+            "patient_name": text(item, "PatientName"),
+            "patient_id": text(item, "PatientID"),
+            "issuer_of_patient_id": text(item, "IssuerOfPatientID"),
             "accession_number": order.accession_number,
-            "procedure": str(item.get("RequestedProcedureDescription") or ""),
-            "modality": str(step.get("Modality") or ""),
-            "station": str(step.get("ScheduledStationAETitle") or ""),
+            "procedure": text(item, "RequestedProcedureDescription"),
+            "modality": text(step, "Modality"),
+            "station": text(step, "ScheduledStationAETitle"),
             "study_uid": order.study_uid,
             "state": next((study.state for study in held if study.study_uid == order.study_uid), "not received"),
             "others": [

@@ -10,6 +10,7 @@ from datetime import date
 from pydicom.dataset import Dataset
 
 from dicomnode.network import find
+from dicomnode.network.matching import text
 from dicomnode.store.catalog.orders import Order
 from dicomnode.store.identity import whose
 from dicomnode.store.patient_key import PatientKey
@@ -70,20 +71,16 @@ def order(answer: bytes, key: PatientKey, seen_at: float) -> Order:
     item = find.read(answer)
     patient = whose(item)
     steps = item.get("ScheduledProcedureStepSequence") or [Dataset()]
-    accession, procedure = _text(item, "AccessionNumber"), _text(item, "RequestedProcedureID")
-    study_uid = _text(item, "StudyInstanceUID")
+    accession, procedure = text(item, "AccessionNumber"), text(item, "RequestedProcedureID")
+    study_uid = text(item, "StudyInstanceUID")
     parts = (patient, study_uid, accession, procedure)
     return Order(
         key=key.order(hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()),
         patient_hash=key.keyed(patient),
         study_uid=study_uid,
         accession_number=accession,
-        scheduled=f"{_text(steps[0], 'ScheduledProcedureStepStartDate')} "
-        f"{_text(steps[0], 'ScheduledProcedureStepStartTime').partition('.')[0]}".strip(),
+        scheduled=f"{text(steps[0], 'ScheduledProcedureStepStartDate')} "
+        f"{text(steps[0], 'ScheduledProcedureStepStartTime').partition('.')[0]}".strip(),
         content=answer,
         seen_at=seen_at,
     )
-
-
-def _text(item: Dataset, keyword: str) -> str:
-    return str(item.get(keyword) or "").strip()

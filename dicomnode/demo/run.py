@@ -222,7 +222,7 @@ def _follow(bars: Progress, config: Config, node: subprocess.Popen[bytes]) -> li
             for study in studies:
                 if study.study_uid not in tasks:
                     tasks[study.study_uid] = bars.add_task(f"study …{study.study_uid[-8:]}", total=None, note="")
-                bars.update(tasks[study.study_uid], note=f"{study.instances} images, {study.state}")
+                bars.update(tasks[study.study_uid], note=f"{plural(study.instances, 'image')}, {study.state}")
             if studies and all(s.state in ("delivered", "refused", "failed", "held", "cancelled") for s in studies):
                 for task in tasks.values():
                     bars.update(task, total=1, completed=1)

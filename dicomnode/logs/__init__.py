@@ -29,6 +29,7 @@ from types import CodeType, FrameType, MappingProxyType, TracebackType
 from typing import IO, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from dicomnode.logs.kept import KeptLines
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ _LONGEST_TITLE = 64
 
 def escaped(text: str, longest: int = LONGEST) -> str:
     """Return text as a part of one line: control characters escaped, cut behind `longest` characters."""
-    cut = text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
+    cut = text if len(text) <= longest else f"{text[:longest]}… ({plural(len(text), 'character')})"
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), cut)
 
 
@@ -76,7 +77,7 @@ def is_uid(text: str) -> bool:
 
 def uid(text: str) -> str:
     """Return what a peer calls a UID as it may be logged: a name or an ID that stands in its place is not repeated."""
-    return text if is_uid(text) else f"(not a UID: {len(text)} characters)"
+    return text if is_uid(text) else f"(not a UID: {plural(len(text), 'character')})"
 
 
 def printable(title: str) -> str:
@@ -363,7 +364,11 @@ class _OneStream(logging.StreamHandler[Any]):
 
     def _tell_again(self, one: _Trouble, like: str) -> None:
         again = logging.makeLogRecord({**vars(one.record), "exc_info": None, "created": time.time(), "msecs": 0})
-        self._put(self.formatter.line(again, f"{one.words} ({one.left_out} more lines like {like} were left out)"))
+        self._put(
+            self.formatter.line(
+                again, f"{one.words} ({plural(one.left_out, 'more line', 'more lines')} like {like} left out)"
+            )
+        )
         one.since, one.left_out, one.window = self._clock(), 0, min(2 * one.window, LONGEST_WINDOW_S)
 
     def _put(self, line: str) -> None:

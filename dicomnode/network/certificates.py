@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from dicomnode.errors import ConfigurationError
 from dicomnode.network.identities import KINDS, CertificateIdentity
 from dicomnode.network.tls import ReloadingContext, TlsFiles
+from dicomnode.words.numerals import plural
 
 #: So long before a certificate expires it is told of.
 AHEAD = timedelta(days=30)
@@ -135,7 +136,7 @@ def _certificates(path: Path, what: str, now: datetime) -> Iterator[TlsFinding]:
             yield TlsFinding(path, ok=False, text=text, until=one.not_after)
         elif one.not_after <= now + AHEAD:
             left = (one.not_after - now).days
-            text = f"{text} expires on {one.not_after:%Y-%m-%d}, in {left} days: replace it before"
+            text = f"{text} expires on {one.not_after:%Y-%m-%d}, in {plural(left, 'day')}: replace it before"
             yield TlsFinding(path, ok=False, text=text, until=one.not_after)
         else:
             yield TlsFinding(path, ok=True, text=f"{text} is valid until {one.not_after:%Y-%m-%d}", until=one.not_after)

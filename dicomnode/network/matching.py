@@ -27,6 +27,14 @@ def values(dataset: Dataset, keyword: str) -> list[str]:
     return _values(dataset.get(Tag(keyword)))
 
 
+def text(dataset: Dataset, keyword: str) -> str:
+    """Return an element as one text, "" where there is none; several values as DICOM writes them, behind backslashes.
+
+    A name or a number with a backslash in it has several values to pydicom, whatever its multiplicity should be.
+    """
+    return "\\".join(values(dataset, keyword)).strip()
+
+
 def _values(element: DataElement | None) -> list[str]:
     if element is None or element.is_empty:
         return []

@@ -4,13 +4,15 @@ from datetime import date
 
 from pydicom.dataset import Dataset
 
+from dicomnode.network.matching import text
+
 
 def studies(patient: Dataset, first: date, last: date, modality: str) -> Dataset | None:
     """Return the question for a patient's studies of these days; modality "" for any.
 
     `patient` gives Patient ID and character set; None where the ID is empty or would be a wild card.
     """
-    patient_id = str(patient.get("PatientID") or "").strip()
+    patient_id = text(patient, "PatientID")
     if not patient_id or any(sign in patient_id for sign in "\\*?"):
         return None
     identifier = Dataset()

@@ -31,6 +31,7 @@ from dicomnode.operations import exposure
 from dicomnode.registry.key import KEY_FILE as PSEUDONYMS_KEY
 from dicomnode.store.patient_key import KEY_FILE as PATIENT_KEY
 from dicomnode.store.results_folder import ATTEMPT, LABELS, SOURCES, VIEWS
+from dicomnode.words.numerals import plural
 
 FORMAT: Final = 1
 MANIFEST, SUMS, UNFINISHED = "backup.json", "SHA256SUMS", "unfinished.json"
@@ -138,7 +139,9 @@ def read(folder: Path) -> tuple[BackupManifest, Sums]:
         raise SpoolError(f"{folder / SUMS} is not the one that {MANIFEST} names: take another copy of the backup")
     sums = Sums.of((folder / SUMS).read_text("utf-8"))
     if len(sums.digests) != manifest.files:
-        raise SpoolError(f"{folder / SUMS} names {len(sums.digests)} files of {manifest.files}: take another copy")
+        raise SpoolError(
+            f"{folder / SUMS} names {plural(len(sums.digests), 'file')} of {manifest.files}: take another copy"
+        )
     return manifest, sums
 
 

@@ -256,6 +256,7 @@ def lines(outcome: BulkOutcome, what: str, *, dry_run: bool) -> Iterable[str]:
         yield from outcome.done
     for study_uid, reason in outcome.failed:
         yield f"{study_uid}: not {what}: {reason}"
-    studies = plural(len(outcome.done), "study", "studies")
+    count = len(outcome.done)
+    studies = plural(count, "study", "studies")
     left = f", {len(outcome.failed)} not" if outcome.failed else ""
     yield f"{studies} would be {what}{left}" if dry_run else f"{studies} {what}{left}"

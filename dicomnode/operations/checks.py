@@ -314,7 +314,7 @@ def _audit(config: Config) -> Iterator[CheckResult]:
     with closing(catalog):
         count, oldest = catalog.audit_backlog()
     waits_s = 0.0 if oldest is None else time.time() - oldest
-    text = f"{count} messages wait, the oldest for {waits_s:.0f} s"
+    text = f"{plural(count, 'message waits', 'messages wait')}, the oldest for {waits_s:.0f} s"
     ok = waits_s <= table.warn_after_s and count < table.most_waiting / 2
     cure = f"{text}: see why the syslog server does not take them; beyond audit.most_waiting they are dropped"
     yield CheckResult("audit outbox", ok, text if ok else cure)
@@ -356,7 +356,7 @@ def _spool(config: Config) -> CheckResult:
     return CheckResult(
         "spool",
         False,
-        f"{len(damaged)} of {good + len(damaged)} files are missing or damaged; send these images again: {named}",
+        f"{len(damaged)} of {plural(good + len(damaged), 'file')} missing or damaged; send these images again: {named}",
     )
 
 

@@ -154,7 +154,8 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
             area.forget(sha256)
         missing = len(found) - len(taken_up)
         left = f"; {missing} more no longer in quarantine: to be sent again" if missing else ""
-        more = f"; more of this correction is taken as it comes for {minutes:g} minutes" if further is not None else ""
+        lasts = plural(minutes, "minute")
+        more = f"; more of this correction is taken as it comes for {lasts}" if further is not None else ""
         return f"{plural(len(news), 'object')} replaced{left}{more}; the study settles as its next generation"
 
 

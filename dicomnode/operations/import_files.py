@@ -19,6 +19,7 @@ from dicomnode.network import contexts
 from dicomnode.network.scan import HeaderError, scan
 from dicomnode.reception.header import parse
 from dicomnode.reception.held_header import syntax_of
+from dicomnode.words.numerals import plural
 
 _SOP_CLASS, _SOP_INSTANCE, _LAST_OF_META = 0x00020002, 0x00020003, 0x0002FFFF
 _META_START = 144  # preamble, prefix, (0002,0000) with the length of group 2 (PS3.10 7.1)
@@ -132,7 +133,7 @@ def damage(path: Path) -> NotTaken | None:
     if unreadable and unreadable[0].reason.code in ("truncated", "too-large", "unreadable"):
         return _unreadable(unreadable[0])
     missing = max((header.missing_bytes for header in headers), default=0)
-    return NotTaken(path, "truncated", f"the file lacks {missing} bytes of its pixels") if missing else None
+    return NotTaken(path, "truncated", f"the file lacks {plural(missing, 'byte')} of its pixels") if missing else None
 
 
 def _as_sent(path: Path, size: int) -> SourceObject | None:

@@ -249,8 +249,7 @@ def foresee_retry(config: Config, catalog: Catalog, job: Job) -> str:
     if _redelivered(config, catalog, job) is not None:
         lost = _lost(catalog, job)
         names = ", ".join(sorted({d.destination for d in lost}))
-        many = plural(len(lost), "object is", "objects are")
-        return f"The result stays as it is: {many} sent again to {names}."
+        return f"The result stays as it is: {plural(len(lost), 'object is', 'objects are')} sent again to {names}."
     if _is_out(catalog, job):
         number = job.generation + 1
         return f"The study is analysed again. As destinations hold its results, the new ones are generation {number}."
@@ -397,8 +396,7 @@ def cancel_job(config: Config, catalog: Catalog, queue: Queue, job: Job) -> str:
             raise
         live = 0  # there is no queue before the first worker has started
     catalog.set_state(job.study_uid, job.generation, "cancelled", "cancelled manually", now=time.time())
-    workflows = plural(live, "queued or running workflow")
-    return f"cancelled; {workflows} stopped, received images kept"
+    return f"cancelled; {plural(live, 'queued or running workflow')} stopped, received images kept"
 
 
 def foresee_cancel(config: Config, job: Job) -> None:

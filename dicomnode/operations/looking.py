@@ -144,7 +144,7 @@ def flags(row: StudyRow) -> list[str]:
     return [
         *([f"{_CONFLICTS}: {row.conflicts} (quarantined: accept or reject)"] if row.conflicts else []),
         *([f"{plural(row.warnings, 'object')} stored with a warning"] if row.warnings else []),
-        *([f"{row.priors_missing} of {row.priors} priors not here"] if row.priors_missing else []),
+        *([f"{row.priors_missing} of {plural(row.priors, 'prior')} not here"] if row.priors_missing else []),
         *(["prior scan, fetched for comparison"] if row.is_prior else []),
     ]
 

@@ -7,6 +7,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from dicomnode.errors import UsageError
+from dicomnode.words.numerals import plural
 
 SHORTEST: Final = 12
 #: A longer one costs time to hash, and is nobody's.
@@ -32,7 +33,7 @@ def hashed(password: str) -> str:
         UsageError: it is too short or too long.
     """
     if not SHORTEST <= len(password) <= LONGEST:
-        raise UsageError(f"the password has {len(password)} characters: give {SHORTEST} to {LONGEST}")
+        raise UsageError(f"the password has {plural(len(password), 'character')}: give {SHORTEST} to {LONGEST}")
     return _hasher.hash(password)
 
 

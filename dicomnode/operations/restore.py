@@ -36,6 +36,7 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.database import database_error, failure_text
 from dicomnode.store.catalog.tables import patient_keys
 from dicomnode.store.patient_key import KEY_FILE as PATIENT_KEY
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import Queue
 
 _SPARE_BYTES = 64 << 20
@@ -268,7 +269,7 @@ def _made_this_nodes(config: Config, manifest: BackupManifest, told: Told) -> Re
             if not instances % 1000:
                 told("looking for every image", instances, manifest.instances)
         if missing > manifest.missing:
-            raise SpoolError(f"{missing} images of the catalogue have no file, {manifest.missing} had none before")
+            raise SpoolError(f"{plural(missing, 'image')} of the catalogue without a file, {manifest.missing} before")
         jobs = catalog.count_jobs()
     absent = {key: path for key, path in backup_format.keys(config).items() if not path.exists()}
     wanted = {key: path for key, path in absent.items() if key in manifest.keys}

@@ -27,6 +27,7 @@ from dicomnode.store import process_names, restoring
 from dicomnode.store.catalog.bulk_studies import patient_of
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -256,7 +257,7 @@ class _Retrieval:
         here = self._images(one)
         expected = one.expected if one.expected is not None else done.completed + done.failed
         if not here and (expected or done.failed):
-            raise PeerError(f"none of the {expected or done.failed} images of the study have come")
+            raise PeerError(f"of {plural(expected or done.failed, 'image')} of the study none has come")
         one = replace(one, retrieved=here, expected=expected)
         bulk = self._catalog.bulk(one.study_uid)
         if bulk is not None and not bulk.is_of(self._catalog.named_patients(one.study_uid)):
@@ -264,7 +265,9 @@ class _Retrieval:
             one = replace(one, state="wrong-patient", reason=reason)
         elif here < expected:
             lost = f", {done.failed} of which the PACS could not send" if done.failed else ""
-            one = replace(one, state="incomplete", reason=f"{expected - here} of {expected} images have not come{lost}")
+            one = replace(
+                one, state="incomplete", reason=f"{expected - here} of {plural(expected, 'image')} missing{lost}"
+            )
         else:
             one = replace(one, state="retrieved")
         self._over(one.study_uid)

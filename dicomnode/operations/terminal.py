@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dicomnode.analysis.findings import Change, Findings
+from dicomnode.report.comparison import interval
 from dicomnode.report.numbers import probability, probability_range, share, whole
-from dicomnode.words.numerals import plural
 
 _SEVERITY = {"info": "note", "warning": "warning", "error": "ERROR"}
 
@@ -59,7 +59,7 @@ def _print_numbers(console: Console, findings: Findings) -> None:
     console.print(table)
     parts = (
         ("upper, middle, lower third", ("upper_third", "middle_third", "lower_third")),
-        ("core, outer 20 mm, and of these the lower third", ("core", "rim", "lower_third_rim")),
+        ("core, outer 20 mm, outer 20 mm of the lower third", ("core", "rim", "lower_third_rim")),
         ("right lobes (upper, middle, lower)", ("right_upper_lobe", "right_middle_lobe", "right_lower_lobe")),
         ("left lobes (upper, lower)", ("left_upper_lobe", "left_lower_lobe")),
     )
@@ -71,7 +71,7 @@ def _print_numbers(console: Console, findings: Findings) -> None:
 
 
 def _print_change(console: Console, change: Change) -> None:
-    title = f"Change since study {_short(change.prior_study_uid)}, {plural(round(change.interval_days), 'day')} earlier"
+    title = f"Change since study {_short(change.prior_study_uid)}, {interval(change.interval_days)} earlier"
     table = Table("measure", "prior", "now", "change", "per year", title=title, title_justify="left")
     for name, d in change.measures.items():
         per_year = "-" if d.per_year is None else f"{d.per_year:+.2f}"

@@ -77,8 +77,10 @@ def _send(peer: Destination, catalog: Catalog, waiting: list[Delivery]) -> list[
     except AssociationRejectedError as e:
         for image in waiting[len(done) :]:
             catalog.note_attempt(image, "rejected", text=str(e), now=time.time())
-        left = plural(len(waiting) - len(done), "image")
-        log.error("%s permanently refuses %s of study %s: %s", peer.name, left, waiting[0].study_uid, e)
+        left = len(waiting) - len(done)
+        log.error(
+            "%s permanently refuses %s of study %s: %s", peer.name, plural(left, "image"), waiting[0].study_uid, e
+        )
         return []
     except PeerRejectedError as e:
         catalog.note_attempt(waiting[len(done)], "rejected", text=str(e), now=time.time())

@@ -10,6 +10,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
+from dicomnode.words.numerals import plural
+
 #: Buckets that are remembered; the one that was used longest ago is full again anyway.
 _MOST_BUCKETS = 4096
 
@@ -45,13 +47,13 @@ class Admission:
         caller = (ae_title, address)
         with self._lock:
             if len(self._places) >= self._most:
-                return NotAdmitted(f"{self._most} associations are open", is_rate=False)
+                return NotAdmitted(f"{plural(self._most, 'association')} open, the limit", is_rate=False)
             for whose, most in ((caller, limits.at_once), (address, self._per_address.at_once)):
                 if self._taken[whose] >= most:
-                    return NotAdmitted(f"it has {most} associations open, its limit", is_rate=False)
+                    return NotAdmitted(f"it has {plural(most, 'association')} open, its limit", is_rate=False)
             slow = self._rates.take({caller: limits.per_minute, address: self._per_address.per_minute})
             if slow is not None:
-                return NotAdmitted(f"more than {slow} associations in a minute", is_rate=True)
+                return NotAdmitted(f"more than {plural(slow, 'association')} in a minute", is_rate=True)
             self._places[who] = (caller, address)
             self._taken.update((caller, address))
         return None

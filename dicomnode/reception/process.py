@@ -19,6 +19,7 @@ from dicomnode.reception.spooled import read_instance
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +89,10 @@ def recover(spool: Spool, catalog: Catalog) -> None:
     lost = catalog.lose_associations(dead, time.time())
     if swept or lost:
         log.warning(
-            "a receiver had crashed: %d unfinished files removed, %d associations lost, %d images recorded again",
-            swept,
-            lost,
-            restored,
+            "a receiver had crashed: %s removed, %s lost, %s recorded again",
+            plural(swept, "unfinished file"),
+            plural(lost, "association"),
+            plural(restored, "image"),
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dicomnode.errors import SpoolError
 from dicomnode.store.spool import Incoming, Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Quarantine:
                 self._bytes -= taken
                 self._objects -= 1
                 gone += 1
-        log.warning("the quarantine is full: removed the %d oldest of %d refused objects", gone, len(found))
+        log.warning("the quarantine is full: removed the oldest %d of %s", gone, plural(len(found), "refused object"))
         return self._fits(size)
 
     def _fits(self, size: int) -> bool:

@@ -107,7 +107,7 @@ class RetrieveProvider:
         except Exception as error:  # noqa: BLE001  (pynetdicom would log its text, and that may quote a patient's name)
             yield _refused(event, error), None
             return
-        log.info("%s: C-FIND, %d matches", _caller(event), found)
+        log.info("%s: C-FIND, %s", _caller(event), plural(found, "match", "matches"))
 
     def _get(self, event: evt.Event) -> Iterator[Any]:
         try:
@@ -117,7 +117,7 @@ class RetrieveProvider:
             yield _refused(event, error), None
             return
         yield len(held)
-        log.info("%s: C-GET, %d objects of %s", _caller(event), len(held), _studies(held))
+        log.info("%s: C-GET, %s of %s", _caller(event), plural(len(held), "object"), _studies(held))
         yield from _sub_operations(event, held, None)
 
     def _move(self, event: evt.Event) -> Iterator[Any]:
@@ -135,7 +135,9 @@ class RetrieveProvider:
             raise IdentifierError("see the previous log line") from None
         yield peer.host, peer.port, {"peer": peer, "contexts": _proposals(held), "handlers": [_named(event)]}
         yield len(held)
-        log.info("%s: C-MOVE, %d objects of %s to %s", _caller(event), len(held), _studies(held), peer.ae_title)
+        log.info(
+            "%s: C-MOVE, %s of %s to %s", _caller(event), plural(len(held), "object"), _studies(held), peer.ae_title
+        )
         yield from _sub_operations(event, held, AuditPeer(peer.ae_title, peer.host))
 
 

@@ -20,6 +20,7 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.store.sameness import same_content
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,9 @@ class Reconciled:
 
     def __str__(self) -> str:
         return (
-            f"recorded {self.adopted} complete files missing from the catalogue, quarantined {self.quarantined} "
-            f"unusable files, {len(self.missing)} recorded images have no file"
+            f"recorded {plural(self.adopted, 'complete file')} missing from the catalogue, quarantined "
+            f"{plural(self.quarantined, 'unusable file')}, "
+            f"{plural(len(self.missing), 'recorded image has', 'recorded images have')} no file"
         )
 
 

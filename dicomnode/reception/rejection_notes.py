@@ -18,6 +18,7 @@ from dicomnode.reception.corrections import put_away
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Correction, Instance, RejectionCode
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ def apply_notes(spool: Spool, catalog: Catalog, study_uid: str, now: float) -> i
         put_away(spool, catalog, gone, now)
         count += len(gone)
         if gone:  # else another node on this database was quicker
-            text = "study %s: %d objects taken out by a %s, title %s"
-            log.warning(text, study_uid, len(gone), who, read.code)
+            text = "study %s: %s taken out by a %s, title %s"
+            log.warning(text, study_uid, plural(len(gone), "object"), who, read.code)
     return count
 
 

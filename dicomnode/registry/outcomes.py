@@ -16,6 +16,7 @@ from dicomnode.registry_format.identity import patient_hash
 from dicomnode.registry_format.pseudonyms import Pseudonyms, is_pseudonym
 from dicomnode.registry_format.rows import FIRST_DAY, OUTCOME_COLUMNS
 from dicomnode.store.catalog.registry import RegistryOutcome, RegistryRows
+from dicomnode.words.numerals import plural
 
 DATES = OUTCOME_COLUMNS[1:]
 _MOST_NAMED = 20
@@ -73,7 +74,8 @@ def _read(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     continue  # an empty line
                 if len(cells) != len(header):
                     raise UsageError(
-                        f"{path}, row {number}: {len(cells)} values for {len(header)} columns, nothing imported: "
+                        f"{path}, row {number}: {plural(len(cells), 'value')} for {plural(len(header), 'column')}, "
+                        f"nothing imported: "
                         "give one for each (a comma within a value needs quotes around it)"
                     )
                 yield number, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}

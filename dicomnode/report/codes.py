@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicomnode.analysis.findings import SegmenterFamily
+from dicomnode.words.numerals import plural
 
 SCHEME = "99DICOMNODE"
 #: 2.25 and the UUID 13b42df8-c8e6-4861-b1d5-85ba9df69a68, drawn once for this project: it names the scheme for good.
@@ -78,13 +79,13 @@ def _private(value: str, meaning: str) -> Code:
     return Code(value, SCHEME, meaning)
 
 
-PERCENTILE_5 = _private("ATTP05", "Attenuation, 5th percentile of the region's voxels")
-PERCENTILE_15 = _private("ATTP15", "Attenuation, 15th percentile of the region's voxels")
-PERCENTILE_85 = _private("ATTP85", "Attenuation, 85th percentile of the region's voxels")
-PERCENTILE_95 = _private("ATTP95", "Attenuation, 95th percentile of the region's voxels")
+PERCENTILE_5 = _private("ATTP05", "Attenuation, 5th percentile of the voxels")
+PERCENTILE_15 = _private("ATTP15", "Attenuation, 15th percentile of the voxels")
+PERCENTILE_85 = _private("ATTP85", "Attenuation, 85th percentile of the voxels")
+PERCENTILE_95 = _private("ATTP95", "Attenuation, 95th percentile of the voxels")
 HIGH_ATTENUATION = _private("HAA600_250", "Percent of lung volume between -600 and -250 HU")
 DENSE = _private("DENSE_250", "Percent of lung volume above -250 HU")
-LEFT_OUT = _private("LEFTOUT", "Volume within the hull of the lungs that the mask leaves out")
+LEFT_OUT = _private("LEFTOUT", "Volume inside the hull of the lungs, outside their segmentation")
 LOW_ATTENUATION = _private("LAA950", "Percent of lung volume below -950 HU")
 HIGH_ATTENUATION_AREA = _private("HAAREA", "Area between -600 and -250 HU inside the lungs")
 LOW_ATTENUATION_AREA = _private("LAAREA", "Area below -950 HU inside the lungs")
@@ -96,7 +97,7 @@ REGIONS = {
     "lower_third": "lower third of the lungs",
     "rim": "outer 20 mm of the lungs",
     "core": "lungs without the outer 20 mm",
-    "lower_third_rim": "outer 20 mm of the lower third",
+    "lower_third_rim": "outer 20 mm of lower third of lungs",
 }
 _SHORT = {
     "upper_third": "UPPER",
@@ -119,7 +120,7 @@ REGIONAL_MEAN = {
 COMPARED_WITH = _private("COMPAREDWITH", "Prior study compared with, and comparability")
 PRIOR_SCAN = _private("EARLIERSCAN", "Prior scan of the same patient, and its measurements")
 CHANGE_IN_WORDS = _private("CHANGEWORDS", "Change since the prior study, in words")
-REPEATABILITY = _private("REPEATABILITY", "How far repeated scans differ, as published")
+REPEATABILITY = _private("REPEATABILITY", "Published scan-rescan repeatability")
 CHANGE_INTERVAL = _private("CHG_INTERVAL", "Time since the prior study")
 PER_CENT_A_YEAR = Code("%/a", "UCUM", "Percent per year")
 #: By the name of the measure in the findings: change, change per year, and their units.
@@ -131,26 +132,26 @@ CHANGE = {
         Code("cm3/a", "UCUM", "cubic centimeter per year"),
     ),
     "haa_percent": (
-        _private("CHG_HAA", "Change of % between -600 and -250 HU, percentage points"),
-        _private("CHY_HAA", "Change of % between -600 and -250 HU, points per year"),
+        _private("CHG_HAA", "Change of % of lungs -600 to -250 HU, percentage points"),
+        _private("CHY_HAA", "Change of % of lungs -600 to -250 HU, points per year"),
         PERCENT,
         PER_CENT_A_YEAR,
     ),
     "lower_third_rim.haa_percent": (
-        _private("CHG_HAA_LOWRIM", "Change of % -600 to -250 HU, outer 20 mm of lower third, points"),
-        _private("CHY_HAA_LOWRIM", "Change of % -600 to -250 HU, same region, points per year"),
+        _private("CHG_HAA_LOWRIM", "Change of % -600 to -250 HU, basal 20 mm rim of lungs, points"),
+        _private("CHY_HAA_LOWRIM", "Change of % -600 to -250 HU, basal 20 mm rim, points per year"),
         PERCENT,
         PER_CENT_A_YEAR,
     ),
     "laa950_percent": (
-        _private("CHG_LAA950", "Change of % below -950 HU, percentage points"),
-        _private("CHY_LAA950", "Change of % below -950 HU, points per year"),
+        _private("CHG_LAA950", "Change of % of lungs below -950 HU, percentage points"),
+        _private("CHY_LAA950", "Change of % of lungs below -950 HU, points per year"),
         PERCENT,
         PER_CENT_A_YEAR,
     ),
     "mean_hu": (
-        _private("CHG_MEAN", "Change of mean attenuation since the prior study"),
-        _private("CHY_MEAN", "Change of mean attenuation per year"),
+        _private("CHG_MEAN", "Change of mean lung attenuation since the prior study"),
+        _private("CHY_MEAN", "Change of mean lung attenuation per year"),
         HOUNSFIELD,
         Code("[hnsf'U]/a", "UCUM", "Hounsfield unit per year"),
     ),
@@ -165,7 +166,7 @@ def mortality(years: int) -> tuple[Code, Code, Code]:
 
     The bundle declares the horizon.
     """
-    within = f"{years} year{'s' if years > 1 else ''}"
+    within = plural(years, "year")
     return (
         _private(f"MORT{years}Y", f"Probability of all-cause death within {within}"),
         _private(f"MORT{years}Y_LOW", f"Low end of model spread, death within {within}"),
@@ -175,8 +176,8 @@ def mortality(years: int) -> tuple[Code, Code, Code]:
 
 #: Of the horizons that a run takes where its settings state none.
 MORTALITY = {years: mortality(years) for years in (1, 3, 5)}
-POPULATION_PERCENTILE = _private("POPPERCENTILE", "Training patients of the model that lie no further out")
-INTERVAL = _private("INTERVAL", "What the model spread is")
+POPULATION_PERCENTILE = _private("POPPERCENTILE", "Percentile of scan's distance among model's training patients")
+INTERVAL = _private("INTERVAL", "Model spread of the predicted risk, explained")
 RISK_IN_WORDS = _private("RISKWORDS", "Predicted risk, in words")
 FLAG = _private("QUALITYFLAG", "Quality flag on input or result")
 REASON = _private("REFUSALREASON", "Reason for not analysing")

@@ -1,6 +1,6 @@
 """The change since the prior scan in words: points and per cent told apart, beside how far repeated scans differ."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,29 +50,62 @@ def comparisons(change: Change) -> Iterator[Comparison]:
 
 
 def _compared(name: str, measure: str, delta: Delta) -> Comparison:
-    rate = "" if delta.per_year is None else f"{_amount(name, delta.per_year)} a year"
+    levels = _levels(name, delta)
     limit = REPEATABILITY.get(name)
     if limit is None:
         repeatability = "repeatability not published"
     else:
-        where = "within" if abs(delta.absolute) <= limit else "beyond"
-        repeatability = f"{where} the repeatability of {_amount(name, limit).lstrip('+')}"
+        repeatability = f"{_beside(name, delta, limit)} the repeatability of {_amount(name, limit)}"
+    if _is_unchanged(name, delta):
+        return Comparison(name, measure, "unchanged", levels, "", repeatability)
+    changed = _signed(name, delta.absolute)
     # Per cent of per cent would be taken for points.
-    relative = delta.relative_percent if name == "volume_ml" else None
-    changed = _amount(name, delta.absolute) + ("" if relative is None else f" ({signed(relative, 0)} %)")
-    return Comparison(name, measure, changed, _levels(name, delta), rate, repeatability)
+    if name == "volume_ml" and delta.relative_percent is not None:
+        changed += f" ({signed(delta.relative_percent, 0) if round(delta.relative_percent) else '<1'} %)"
+    return Comparison(name, measure, changed, levels, _rate(name, delta, _signed), repeatability)
 
 
 def _is_share(name: str) -> bool:
     return name.endswith("_percent")
 
 
+def _decimals(name: str) -> int:
+    return 1 if _is_share(name) else 0
+
+
+def _is_unchanged(name: str, delta: Delta) -> bool:
+    """Whether a reader sees no difference: in the change, or between the two numbers, as they are written."""
+    return not round(delta.absolute, _decimals(name)) or _level(name, delta.prior) == _level(name, delta.now)
+
+
+def _beside(name: str, delta: Delta, limit: float) -> str:
+    """Return where the change lies. It is compared as it is written: 415.2 ml are not «beyond 415 ml»."""
+    return "within" if round(abs(delta.absolute), _decimals(name)) <= limit else "beyond"
+
+
 def _unit(name: str) -> str:
     return "%" if _is_share(name) else _UNITS[name.rpartition("_")[2]]
 
 
+def _change_unit(name: str) -> str:
+    return "points" if _is_share(name) else _unit(name)
+
+
+def _signed(name: str, value: float) -> str:
+    return f"{signed(value, _decimals(name))} {_change_unit(name)}"
+
+
 def _amount(name: str, value: float) -> str:
-    return f"{signed(value, 1)} points" if _is_share(name) else f"{signed(value, 0)} {_unit(name)}"
+    return _signed(name, abs(value)).lstrip("+")
+
+
+def _rate(name: str, delta: Delta, written: Callable[[str, float], str]) -> str:
+    """Return the change a year, "" where there is none; a slow one does not read as none."""
+    if delta.per_year is None:
+        return ""
+    if not round(delta.per_year, _decimals(name)):
+        return f"<{'0.1' if _is_share(name) else '1'} {_change_unit(name)} a year"
+    return f"{written(name, delta.per_year)} a year"
 
 
 def _level(name: str, value: float) -> str:
@@ -100,22 +133,23 @@ _SPOKEN: Final = (("haa_percent", "high attenuation"), ("volume_ml", "lung volum
 
 def _clause(name: str, words: str, delta: Delta) -> str:
     now, prior = _level(name, delta.now), _level(name, delta.prior)
-    if now == prior:
-        return f"{words} is the same ({now} {_unit(name)})"
+    if _is_unchanged(name, delta):
+        return f"{words} is unchanged ({now if now == prior else f'{prior}, now {now}'} {_unit(name)})"
     went = "rose" if delta.absolute > 0 else "fell"
-    by = _amount(name, abs(delta.absolute)).lstrip("+")
-    rate = "" if delta.per_year is None else f", {_amount(name, abs(delta.per_year)).lstrip('+')} a year"
+    rate = _rate(name, delta, _amount)
     limit = REPEATABILITY.get(name)
     scatter = ""
     if limit is not None:
-        where = "within" if abs(delta.absolute) <= limit else "beyond"
-        scatter = f", {where} the {whole(limit)} {_unit(name)} that repeated scans differ by"
-    return f"{words} {went} by {by} from {prior} to {now} {_unit(name)}{rate}{scatter}"
+        scatter = f", {_beside(name, delta, limit)} the {_amount(name, limit)} that repeated scans differ by"
+    by = f"{words} {went} by {_amount(name, delta.absolute)} from {prior} to {now} {_unit(name)}"
+    return f"{by}{f', {rate}' if rate else ''}{scatter}"
 
 
 def interval(days: float) -> str:
     """Return the time between two scans: days, or years with one decimal."""
-    return plural(round(days), "day") if days < DAYS_A_YEAR else f"{days / DAYS_A_YEAR:.1f} years"
+    if days >= DAYS_A_YEAR:
+        return f"{days / DAYS_A_YEAR:.1f} years"
+    return plural(round(days), "day") if round(days) else "less than a day"
 
 
 def day(written: str) -> str:

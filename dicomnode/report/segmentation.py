@@ -17,6 +17,7 @@ from dicomnode.report import codes, source, stamp, uids
 from dicomnode.report.context import MANUFACTURER, MODEL_NAME, SEGMENTATION, Context, Kind
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS, Structure, segments
 from dicomnode.report.wording import DEMO, is_demo, plain
+from dicomnode.words.numerals import plural
 
 SegmentationType = Literal["BINARY", "LABELMAP"]
 
@@ -102,7 +103,7 @@ def assemble(
         raise ValueError(f"no segmentation to encode: the findings ({findings.status}) have no series")
     frames = sum(int(header.get("NumberOfFrames", 1)) for header in headers)
     if len(pixels) != frames:
-        raise ValueError(f"the source has {frames} frames and the labels have {len(pixels)}")
+        raise ValueError(f"the source has {plural(frames, 'frame')} and the labels have {len(pixels)}")
 
     first = headers[0]
     sop_uid = uids.sop_instance(kind, str(first.StudyInstanceUID), findings)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pydicom.charset import convert_encodings, default_encoding, encode_string
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -210,8 +210,14 @@ def _is_plain(value: bytes) -> bool:
 
 
 def _is_code(item: Dataset) -> bool:
+    """Whether an item has value, scheme and meaning, each of them one.
+
+    A backslash makes two values of one. So it does to readers that look at bytes alone where it is the second byte of
+    a character of GB18030 or GBK (PS3.5 6.1.2.3 tells it apart there).
+    """
     valued = any(text_bytes(item, keyword) for keyword in _CODE_VALUES)
-    return valued and bool(text_bytes(item, "CodeMeaning")) and bool(text_bytes(item, "CodingSchemeDesignator"))
+    texts = [text_bytes(item, keyword) for keyword in ("CodeMeaning", "CodingSchemeDesignator")]
+    return valued and all(texts) and not any(b"\\" in one for one in (*texts, text_bytes(item, "CodeValue")))
 
 
 def _items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
@@ -230,7 +236,8 @@ def _raw_element(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement
         return None
     vr = dictionary_VR(tag)
     if vr == "SQ":
-        items = [_raw_item(item) for item in _converted(element, dataset).value]
+        is_coded = keyword_for_tag(tag).endswith("CodeSequence")
+        items = [_raw_item(item) for item in _converted(element, dataset).value if not is_coded or _is_code(item)]
         return DataElement(tag, "SQ", Items(items)) if items else None
     if not isinstance(element, RawDataElement):
         return None if element.is_empty else element

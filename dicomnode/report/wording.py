@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from dicomnode.analysis.findings import Findings, Flag, Risk, Severity
+from dicomnode.words.numerals import apart
 
 RESEARCH_USE = "Research use only; check the images first."
 NO_DOUBTS = "The automatic checks raised no doubts about input or result."
@@ -95,7 +96,7 @@ def population_words(findings: Findings) -> str:
     where = "outside the population the risk model was made on" if of.outside else "within its population"
     return (
         f"Of the {of.patients} patients that the risk model was made on, {of.percentile:.0f} % lie no further out than "
-        f"this scan: it counts as {where} (score {of.score:.2f}, outside above {of.limit:.2f})."
+        f"this scan: it counts as {where} (score {apart(of.score, of.limit, 2)}, outside above {of.limit:.2f})."
     )
 
 

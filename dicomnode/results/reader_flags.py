@@ -56,8 +56,7 @@ def of_reception(folder: Path) -> tuple[Flag, ...]:
     noted, flags = _noted(folder), []
     if "listed" in noted:
         listed, arrived = int(noted["listed"]), int(noted["arrived"])
-        missing = plural(listed - arrived, "is missing", "are missing")
-        text = f"The PACS lists {plural(listed, 'image')} and {arrived} have arrived: {missing}."
+        text = f"The PACS lists {plural(listed, 'image')}, {arrived} arrived: {listed - arrived} missing."
         flags.append(Flag("images-missing", "warning", text))
     if noted.get("broken_off"):
         text = "The transfer of the images was broken off; some may be missing."

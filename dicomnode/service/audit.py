@@ -25,6 +25,7 @@ from dicomnode.reception import audited
 from dicomnode.retry import backoff_s
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def receiving(config: Config) -> Iterator[None]:
 
     def tell(count: int) -> None:
         peer = AuditPeer("various", "")
-        why = f"{count} more associations refused"
+        why = f"{plural(count, 'more association')} refused"
         trail.note(messages.refused, time.time(), peer, why, count)
 
     def drain() -> None:
@@ -152,7 +153,7 @@ class Sender:
         if done:
             self._catalog.audit_sent([m.number for m in batch[:done]], time.time())
         if done < len(batch):
-            raise PeerError(f"{sink}: took {done} of {len(batch)} messages")
+            raise PeerError(f"{sink}: took {done} of {plural(len(batch), 'message')}")
         return done
 
     def _look_after(self) -> None:
@@ -166,11 +167,12 @@ class Sender:
             self._catalog.tell_sent(study_uid, generation, destination, peer, now)
         dropped = self._catalog.tidy_audit(now - self._table.keep_days * 86_400, self._table.most_waiting)
         if dropped:
-            log.error("%d audit messages were dropped: more than audit.most_waiting wait", dropped)
+            log.error("%s dropped: more than audit.most_waiting wait", plural(dropped, "audit message"))
             self._catalog.audit(self._dropped(dropped))
         count, oldest = self._catalog.audit_backlog()
         if oldest is not None and now - oldest > self._table.warn_after_s:
-            log.error("%d audit messages wait, the oldest for %.0f s: see `dicomnode check`", count, now - oldest)
+            waiting = plural(count, "audit message waits", "audit messages wait")
+            log.error("%s, the oldest for %.0f s: see `dicomnode check`", waiting, now - oldest)
 
     def _dropped(self, count: int) -> AuditMessage:
         source = self._table.source(self._config.node.ae_title)

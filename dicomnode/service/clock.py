@@ -241,8 +241,7 @@ class Housekeeping:
         if known is not None:
             noted["listed"], noted["arrived"] = listed_there, here = known
             noted["images"] = images
-            missing = plural(listed_there - here, "is missing", "are missing")
-            text = f"the PACS lists {plural(listed_there, 'image')}, {here} have come: {missing}"
+            text = f"the PACS lists {plural(listed_there, 'image')}, {here} arrived: {listed_there - here} missing"
             log.warning("study %s generation %d: %s", study.study_uid, generation, text)
             self._catalog.set_state(study.study_uid, generation, "queued", text, now=now)
         if is_broken_off(study):
@@ -372,7 +371,9 @@ class Housekeeping:
         if WORKFLOW_VERSION in versions:
             count = self._queue.adopt_orphans(versions)
             if count:
-                log.warning("%s of an older version restarted under %s", plural(count, "workflow"), WORKFLOW_VERSION)
+                log.warning(
+                    "%s of an older version restarted under version %s", plural(count, "workflow"), WORKFLOW_VERSION
+                )
             moved += count
         return moved
 

@@ -130,14 +130,14 @@ def _workers(config: Config, catalog: Catalog) -> Iterator[HealthCondition]:
     if not minutes:
         return
     lives = any(worker.version == WORKFLOW_VERSION for worker in catalog.workers("alive"))
-    text = f"no worker has shown itself for {minutes:g} minutes: nothing is analysed or delivered"
+    text = f"no worker has shown itself for {plural(minutes, 'minute')}: nothing is analysed or delivered"
     yield HealthCondition("no-worker", not lives, text, max(minutes * 60, config.worker.dead_after_s))
 
 
 def _peers(config: Config, peers: Mapping[str, str | None], host: str) -> Iterator[HealthCondition]:
     minutes = config.alerts.away_minutes
     for name, trouble in sorted(peers.items()):
-        text = f"{name} has not answered {host} for {minutes:g} minutes: {trouble}"
+        text = f"{name} has not answered {host} for {plural(minutes, 'minute')}: {trouble}"
         yield HealthCondition(f"{name}@{host}", trouble is not None, text, minutes * 60)
 
 
@@ -148,8 +148,7 @@ def _refused(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCon
     found = catalog.refusals_between(now - table.refused_minutes * 60, now)
     count = sum(one.count for one in found)
     why = "; ".join(f"{plural(one.count, 'time')} «{one.why}» ({one.caller})" for one in found[:3])
-    refused = plural(count, "association was", "associations were")
-    text = f"{refused} refused in the last {table.refused_minutes:g} minutes: {why}"
+    text = f"{plural(count, 'association')} refused in the last {plural(table.refused_minutes, 'minute')}: {why}"
     # The mark is in the key: nodes on one database that have different ones do not end each other's alerts.
     key = f"refused-{table.refused}-in-{table.refused_minutes:g}"
     yield HealthCondition(key, True if count >= table.refused else None if count else False, text)
@@ -161,7 +160,7 @@ def _silent(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCond
         return
     last = catalog.last_received(now)
     since = "" if last is None else time.strftime(" (the last image came %Y-%m-%d %H:%M UTC)", time.gmtime(last))
-    text = f"nothing has been received for {hours:g} hours{since}: see whether the senders reach the node"
+    text = f"nothing has been received for {plural(hours, 'hour')}{since}: see whether the senders reach the node"
     # A node that has never received anything is still being set up.
     yield HealthCondition(f"silent-{hours:g}", last is not None and now - last >= hours * 3600, text)
 
@@ -172,7 +171,7 @@ def _dead_letters(config: Config, catalog: Catalog) -> Iterator[HealthCondition]
     lost = catalog.dead_letters()
     for name in sorted({*lost, *(d.name for d in config.destination)}):
         text = (
-            f"{lost.get(name, 0)} objects were not delivered to {name} and will not be retried: see `dicomnode jobs "
+            f"{plural(lost.get(name, 0), 'object')} not delivered to {name} and not to be retried: see `dicomnode jobs "
             "list --state failed`"
         )
         yield HealthCondition(f"dead-letters-{name}", name in lost, text)
@@ -184,7 +183,8 @@ def _audit(config: Config, catalog: Catalog, now: float) -> Iterator[HealthCondi
         return
     count, oldest = catalog.audit_backlog()
     waits_s = 0.0 if oldest is None else now - oldest
-    text = f"{count} audit messages wait, the oldest for {waits_s:.0f} s: see why the syslog server does not take them"
+    waiting = plural(count, "audit message waits", "audit messages wait")
+    text = f"{waiting}, the oldest for {waits_s:.0f} s: see why the syslog server does not take them"
     key = f"audit-{table.warn_after_s:g}-{table.most_waiting}"
     yield HealthCondition(key, waits_s > table.warn_after_s or count > table.most_waiting / 2, text)
 

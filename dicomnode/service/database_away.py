@@ -16,6 +16,7 @@ from dicomnode.outbound.notify.sending import send
 from dicomnode.store.catalog.alerts import Alert, event_id
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Event
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,10 @@ class DatabaseAway:
             self._write(self._clock(), set())
         elif self._away_s and self._clock() - since >= self._away_s:
             minutes = (self._clock() - since) / 60
-            text = f"the database has not answered for {minutes:.0f} minutes: nothing is received or delivered"
+            text = (
+                f"the database has not answered for {plural(round(minutes), 'minute')}: "
+                f"nothing is received or delivered"
+            )
             if not self._logged:
                 log.error("ALERT: %s", text)
                 self._logged = True
@@ -51,7 +55,7 @@ class DatabaseAway:
         since, told = self._read()
         if since is None:
             return
-        text = f"over: the database answers again, after {(self._clock() - since) / 60:.0f} minutes"
+        text = f"over: the database answers again, after {plural(round((self._clock() - since) / 60), 'minute')}"
         if self._logged or told:
             log.warning("ALERT %s", text)
         self._logged = False

@@ -20,6 +20,7 @@ from dicomnode.store.catalog.catalog import AFTER_DELIVERY, Catalog
 from dicomnode.store.records import JobState, Study
 from dicomnode.store.results_folder import FINDINGS
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def make_room(room: Room, spool: Spool, results: Path, catalog: Catalog, now: fl
             removed.append(study.study_uid)
     short_gb = (room.low_free_bytes - spool.free_bytes()) / 1e9
     if removed:
-        log.info("%d delivered studies removed to free space", len(removed))
+        log.info("%s removed to free space", plural(len(removed), "delivered study", "delivered studies"))
     if short_gb > 0:
         log.warning("the spool's disk is %.1f GB below storage.low_free_gb, and nothing more may be removed", short_gb)
     failures.tell()
@@ -118,11 +119,12 @@ def remove_set_aside(set_aside: SetAside, spool: Spool, results: Path, catalog: 
         for study, noticed_at in catalog.set_aside(state, now - max(0.0, seconds - set_aside.notice_s)):
             if noticed_at is None:
                 on = time.strftime("%Y-%m-%d", time.gmtime(now + set_aside.notice_s))
-                why = f"{state} for {max(0.0, days - set_aside.notice_s / 86_400):.0f} days: its images go on {on}"
+                since = plural(round(max(0.0, days - set_aside.notice_s / 86_400)), "day")
+                why = f"{state} for {since}: its images go on {on}"
                 catalog.notice_removal(study, f"{why} unless it is released or retried", now)
                 log.warning("study %s is %s", study.study_uid, why)
             elif noticed_at <= now - set_aside.notice_s:
-                why = f"{state} for {days:g} days: images removed"
+                why = f"{state} for {plural(days, 'day')}: images removed"
                 if failures.done(study.study_uid, partial(_remove, study, spool, results, catalog, why)):
                     catalog.set_state(study.study_uid, study.generation, "cancelled", why, now=now)
                     removed.append(study.study_uid)

@@ -10,6 +10,8 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.tag import BaseTag, Tag
 
+from dicomnode.words.numerals import plural
+
 PIXELS = "PixelData"
 #: What stands in place of the differences where a version cannot be read.
 UNREADABLE = "(unreadable)"
@@ -78,8 +80,8 @@ def _text(dataset: Dataset, tag: BaseTag) -> str:
         return "(absent)"
     element: DataElement = dataset[tag]
     if element.VR == "SQ":
-        return f"({len(element.value)} items)"
+        return f"({plural(len(element.value), 'item')})"
     if isinstance(element.value, bytes):
-        return f"({len(element.value)} bytes)"
+        return f"({plural(len(element.value), 'byte')})"
     text = str(element.value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -9,6 +9,7 @@ from dicomnode.analysis.volume.size import too_large
 from dicomnode.files import write_whole
 from dicomnode.limits import boot_id, oom_kills
 from dicomnode.store.results_folder import ATTEMPT
+from dicomnode.words.numerals import plural
 
 #: So often the analysis may end without an answer, or take the worker with it for want of memory.
 TRIES = 2
@@ -32,7 +33,7 @@ class Attempt:
             lost = int(before["lost"]) + (before["boot"] == boot and before["kills"] < kills)
         if lost >= TRIES:
             self.end()
-            raise too_large(f"its analysis has ended the worker {lost} times for want of memory")
+            raise too_large(f"its analysis has ended the worker {plural(lost, 'time')} for want of memory")
         write_whole(self._path, json.dumps({"lost": lost, "kills": kills, "boot": boot}))
 
     def end(self) -> None:

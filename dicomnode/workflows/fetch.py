@@ -89,8 +89,10 @@ def fetch_step(study_uid: str, asked_by: str, waited: float) -> str:
     except PeerError as e:
         return _again(work.catalog, table, study_uid, str(e), waited)
     if done.failed and not done.completed:
-        return _again(work.catalog, table, study_uid, f"none of {done.failed} images could be sent", waited)
-    text = f"{done.failed} of {done.failed + done.completed} images could not be sent" if done.failed else None
+        return _again(work.catalog, table, study_uid, f"none of {plural(done.failed, 'image')} could be sent", waited)
+    text = (
+        f"{done.failed} of {plural(done.failed + done.completed, 'image')} could not be sent" if done.failed else None
+    )
     work.catalog.mark_prior(study_uid, "fetched", text)
     log.info("fetched prior study %s: %s", study_uid, plural(done.completed, "image"))
     return "fetched"

@@ -24,6 +24,7 @@ from dicomnode.report.rejection_note import RejectedObject
 from dicomnode.results import encode
 from dicomnode.store.records import REJECTION, Correction, Delivery
 from dicomnode.store.results_folder import rejection_file, results_folder
+from dicomnode.words.numerals import plural
 from dicomnode.workflows import versions
 from dicomnode.workflows.worker import Work
 
@@ -106,7 +107,8 @@ def _write(
         now=time.time(),
         commitment=destination.commitment,
     )
-    log.info("study %s: %d older objects at %s will be rejected (%s)", study_uid, len(objects), destination.name, code)
+    older = plural(len(objects), "older object")
+    log.info("study %s: %s at %s will be rejected (%s)", study_uid, older, destination.name, code)
     return True
 
 

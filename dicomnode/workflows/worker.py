@@ -21,6 +21,7 @@ from dicomnode.config import Config
 from dicomnode.errors import ConfigurationError, DatabaseError, DicomnodeError, SpoolError
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Lease
+from dicomnode.words.numerals import plural
 from dicomnode.workflows.queue import Queue
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def give_back(config: Config, catalog: Catalog, lease: Lease) -> int:
         # As after a kill: others wait until this worker counts as dead.
         log.warning("the lease could not be given back: %s", type(error).__name__)
         return 0
-    log.info("the lease is given back, with %d workflows", count)
+    log.info("the lease is given back, with %s", plural(count, "workflow"))
     return count
 
 

@@ -74,7 +74,7 @@ def test_a_peer_a_bundle_and_strangers(tmp_path: Path, told: Told) -> None:
             stranger = AE("STRANGER")
             stranger.add_requested_context(Verification)
             assert stranger.associate("127.0.0.1", node.port, ae_title="DICOMNODE").is_rejected
-        until("the stranger is told of", lambda: told.heard("associations were refused"), 60)
+        until("the stranger is told of", lambda: told.heard("associations refused"), 60)
         shown = {(one["what"], one["warning"]) for one in json.loads(node.cli("check", "--json").stdout)}
         assert ("alert", True) in shown
         assert node.stop() == 0

@@ -92,7 +92,7 @@ def test_check_echo_and_send_know_such_a_destination(delivered: Delivered) -> No
     assert "destination web" in checked
     assert f"at {delivered.root}" in checked
     (image, *_) = sorted(delivered.scan.folder.iterdir())
-    assert "web stored 1 of 1 objects" in delivered.node.cli("send", "web", image).stdout
+    assert "web stored 1 of 1 object" in delivered.node.cli("send", "web", image).stdout
 
 
 def test_the_token_is_in_no_log(delivered: Delivered) -> None:

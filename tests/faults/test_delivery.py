@@ -74,7 +74,7 @@ def test_case_25_a_refusal_for_good_is_a_dead_letter_until_a_person_has_cured_it
         assert states == {"seg": ("rejected", 1), "measurements": ("delivered", 1), "summary": ("delivered", 1)}
         assert station.catalog.releasable(2e9, 0.0) == []
         pacs.answers = keep
-        assert jobs.retry(station.config, UID, None) == "1 deliveries to pacs queued again"
+        assert jobs.retry(station.config, UID, None) == "1 delivery to pacs queued again"
         station.ended(UID, 1, "delivered")
         assert Counter(pacs.came).most_common(1)[0][1] == 1  # what it had was not sent again
         assert [s.study_uid for s in station.catalog.releasable(2e9, 0.0)] == [UID]

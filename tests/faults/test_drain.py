@@ -55,7 +55,7 @@ def test_sigterm_in_mid_analysis_ends_the_worker_in_time_and_the_next_start_goes
         assert not worker.is_running()
         assert "exiting with work unfinished" in node.log()
         assert "failed" not in node.log()
-        assert "the lease is given back, with 1 workflows" in node.log()
+        assert "the lease is given back, with 1 workflow" in node.log()
         assert _workers(node) == ["gone"]
         assert node.jobs()[study_uid] == "running"
         node.start()

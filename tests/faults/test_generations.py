@@ -110,7 +110,7 @@ def test_images_that_the_pacs_lists_and_nobody_sends_are_told_of(files: list[Pat
             job = station.catalog.job(UID, 1)
             assert job is not None
             assert job.reason is not None
-            assert job.reason.endswith(f"{len(files)} images, {len(files) - 2} have come: 2 are missing")
+            assert job.reason.endswith(f"{len(files)} images, {len(files) - 2} arrived: 2 missing")
             folder = results_folder(station.config.storage.results, UID, 1)
             assert [f.code for f in reader_flags.of_reception(folder)] == ["images-missing"]
     finally:

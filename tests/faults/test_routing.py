@@ -130,7 +130,7 @@ def test_an_original_that_waits_keeps_the_study(
             ]
             assert station.catalog.releasable(2e9, 0.0) == []
             refused = ""
-            assert jobs.retry(station.config, UID, None) == "1 deliveries to archive queued again"
+            assert jobs.retry(station.config, UID, None) == "1 delivery to archive queued again"
             station.ended(UID, 1, "delivered")
             assert len(archive.came) == len(files)
             assert [s.study_uid for s in station.catalog.releasable(2e9, 0.0)] == [UID]

@@ -249,7 +249,7 @@ def test_trouble_that_lasts_is_told_less_and_less_often(capsys: pytest.CaptureFi
     now[0] += logs.QUIET_S
     log.warning("the database failed")
     last, news = capsys.readouterr().err.splitlines()
-    assert "more lines like this were left out" in last
+    assert "more lines like this left out" in last
     assert news.endswith("the database failed")
 
 
@@ -263,7 +263,7 @@ def test_one_place_tells_of_so_many_different_troubles(capsys: pytest.CaptureFix
     handler.flush_left_out()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == logs.MOST_OF_ONE_PLACE + 2
-    assert "(4969 more lines like these were left out)" in lines[-1]
+    assert "(4969 more lines like these left out)" in lines[-1]
 
 
 def test_of_a_child_s_standard_error_only_our_lines_pass(capfd: pytest.CaptureFixture[str]) -> None:
@@ -343,7 +343,7 @@ def test_what_is_told_again_is_about_the_same(capsys: pytest.CaptureFixture[str]
     handler.flush_left_out()
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["message"], line["study"]) for line in lines] == [
-        ("full", "1.2.3"), ("full (2 more lines like this were left out)", "1.2.3"),
+        ("full", "1.2.3"), ("full (2 more lines like this left out)", "1.2.3"),
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dicomnode.analysis.findings import Flag
 from dicomnode.analysis.lungs import plausible
 from dicomnode.analysis.lungs.segmenter import Segmenter, volumes
 from dicomnode.errors import RefusedError
+from dicomnode.words.numerals import apart
 
 #: Two good segmenters of one lung without dense disease agree better than this.
 _LEAST_DICE = 0.95
@@ -30,7 +31,10 @@ def check(volume: Volume, labels: Labels, second: Segmenter) -> tuple[Flag, ...]
     for side, name in ((RIGHT, "right"), (LEFT, "left")):
         dice = _dice(labels, other, side)
         if dice < _LEAST_DICE:
-            said.append(f"{name} {getattr(theirs, name):.0f} ml instead of {getattr(ours, name):.0f} (Dice {dice:.2f})")
+            said.append(
+                f"{name} {getattr(theirs, name):.0f} ml instead of {getattr(ours, name):.0f} (Dice "
+                f"{apart(dice, _LEAST_DICE, 2)})"
+            )
     if not said:
         return ()
     return (

@@ -17,6 +17,7 @@ from dicomnode.analysis.findings import SegmenterFamily
 from dicomnode.analysis.lungs import gap, gas
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, BodyGrid, air_inside, distance, shrink
 from dicomnode.errors import RefusedError
+from dicomnode.words.numerals import apart
 
 CLOSING_MM = 8.0
 SMALLEST_PART_ML = 15.0
@@ -189,7 +190,8 @@ def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: BodyGrid) -> None:
     if found_ml < SMALLEST_LUNGS_ML:
         raise RefusedError(
             "no-lungs",
-            f"no lungs found: only {found_ml:.0f} ml of the volume look like aerated lung (below {AIR_BELOW_HU} HU in "
+            f"no lungs found: only {apart(found_ml, SMALLEST_LUNGS_ML)} ml of the volume look like aerated lung "
+            f"(below {AIR_BELOW_HU} HU in "
             f"the body); at least {SMALLEST_LUNGS_ML:.0f} ml are needed. Check that the series shows the chest in HU.",
         )
 

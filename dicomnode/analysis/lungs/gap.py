@@ -9,6 +9,7 @@ from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Volume
 from dicomnode.analysis.findings import Flag, Quantities, VolumeMl
 from dicomnode.analysis.lungs import hull
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, BodyGrid, body_midline
+from dicomnode.words.numerals import apart
 
 #: What is left out is a volume and no mask: a coarser grid than the segmenter's does.
 GRID_MM = 3.0
@@ -86,8 +87,9 @@ def flags(left_out_ml: VolumeMl, found_ml: VolumeMl) -> tuple[Flag, ...]:
         return ()
     text = (
         f"At least {left_out_ml.total:.0f} ml between aerated lung and chest wall are not in the mask (right "
-        f"{left_out_ml.right:.0f}, left {left_out_ml.left:.0f} ml; {right:.0f} and {left:.0f} % of the lung; limits "
-        f"{LEFT_OUT_PERCENT:.0f} % of both or {LEFT_OUT_OF_ONE_PERCENT:.0f} % of one): effusion, or consolidation or "
+        f"{left_out_ml.right:.0f}, left {left_out_ml.left:.0f} ml; {apart(right, LEFT_OUT_OF_ONE_PERCENT)} and "
+        f"{apart(left, LEFT_OUT_OF_ONE_PERCENT)} % of the lung; limits {LEFT_OUT_PERCENT:.0f} % of both or "
+        f"{LEFT_OUT_OF_ONE_PERCENT:.0f} % of one): effusion, or consolidation or "
         "dense fibrosis that the measurements do not include. Look at the outlines."
     )
     return (Flag("lung-left-out", "warning", text),)
@@ -98,7 +100,7 @@ def dense_flags(right: Quantities | None, left: Quantities | None) -> tuple[Flag
     percent = {name: of.dense_percent or 0.0 for name, of in (("right", right), ("left", left)) if of is not None}
     if max(percent.values(), default=0.0) <= DENSE_PERCENT:
         return ()
-    shares = ", ".join(f"{name} {share:.0f} %" for name, share in percent.items())
+    shares = ", ".join(f"{name} {apart(share, DENSE_PERCENT)} %" for name, share in percent.items())
     text = (
         f"Much of the mask is denser than -250 HU ({shares}; limit {DENSE_PERCENT:.0f} % of one lung): "
         "consolidation or dense fibrosis. Where it meets heart, liver or spleen its border cannot be seen, and more of "

@@ -10,6 +10,7 @@ from scipy import ndimage
 from dicomnode.analysis.arrays import LEFT, RIGHT, Labels, Mask, Volume
 from dicomnode.analysis.findings import Flag
 from dicomnode.errors import RefusedError
+from dicomnode.words.numerals import apart
 
 #: Less than this is no pair of lungs, nor one lung, of anybody old enough for these measures, ml.
 LEAST_ML = 300.0
@@ -98,7 +99,8 @@ def refuse_unless_chest(volume: Volume, labels: Labels) -> None:
         return
     raise RefusedError(
         "lungs-not-covered",
-        f"only {ml:.0f} ml of what looks like lung {what} {height_mm:.0f} mm high, {largest_cm2:.0f} cm² in the "
+        f"only {apart(ml, LEAST_CUT_ML if what != 'are' else LEAST_ML)} ml of what looks like lung {what} "
+        f"{height_mm:.0f} mm high, {largest_cm2:.0f} cm² in the "
         f"largest slice; needed are {needed}. This is no scan of the chest, whatever its words say: send one that "
         "covers both lungs.",
     )

@@ -11,6 +11,7 @@ from dicomnode.analysis.arrays import LEFT, RIGHT, HuArray, Labels, Mask, Volume
 from dicomnode.analysis.findings import Flag, SegmenterFamily, VolumeMl
 from dicomnode.analysis.lungs import gas
 from dicomnode.analysis.lungs.body_air import AIR_BELOW_HU, IN_PLANE, OUT_OF_FIELD_HU
+from dicomnode.words.numerals import apart
 
 _CHECK_MM = 2.0
 _SKIN_MM = 4.0
@@ -94,21 +95,24 @@ def _size(ml: VolumeMl, mean_hu: float) -> Iterator[Flag]:
         yield Flag(
             "lung-volume-low",
             "error" if ml.total < 500 else "warning",
-            f"The segmented lung volume is {ml.total:.0f} ml, below the 1000 ml expected of any adult: lung is missing "
+            f"The segmented lung volume is {apart(ml.total, 1000)} ml, below the 1000 ml expected of any adult: "
+            f"lung is missing "
             "from the mask or the scan. Review the segmentation before using the measurements.",
         )
     if ml.total > 10_000:
         yield Flag(
             "lung-volume-high",
             "warning",
-            f"The segmented lung volume is {ml.total:.0f} ml, above 10000 ml: the mask probably includes other gas. "
+            f"The segmented lung volume is {apart(ml.total, 10_000)} ml, above 10000 ml: the mask probably "
+            f"includes other gas. "
             "Review the segmentation before using the measurements.",
         )
     if mean_hu > -500:
         yield Flag(
             "lungs-dense",
             "warning",
-            f"The mean attenuation in the mask is {mean_hu:.0f} HU, denser than -500 HU: extensive disease, or a mask "
+            f"The mean attenuation in the mask is {apart(mean_hu, -500)} HU, denser than -500 HU: extensive "
+            f"disease, or a mask "
             "that includes tissue other than lung.",
         )
     if ml.total < 3000 and mean_hu > -750:
@@ -130,11 +134,12 @@ def _sides(labels: Labels, ml: VolumeMl) -> Iterator[Flag]:
             f"The {name} lung has {smaller:.0f} of {ml.total:.0f} ml: resected, collapsed, opacified or missed by the "
             "segmentation. The measurements mainly describe the other lung.",
         )
-    elif not 0.5 <= ml.left / ml.right <= 1.5:
+    elif not 0.5 <= (ratio := ml.left / ml.right) <= 1.5:
         yield Flag(
             "lungs-unequal",
             "warning",
-            f"The left/right lung volume ratio is {ml.left / ml.right:.2f} ({ml.left:.0f} to {ml.right:.0f} ml), not "
+            f"The left/right lung volume ratio is {apart(ratio, 1.5 if ratio > 1 else 0.5, 2)} ({ml.left:.0f} "
+            f"to {ml.right:.0f} ml), not "
             "0.5 to 1.5: unilateral volume loss, raised hemidiaphragm or effusion, or lung missed by the segmentation.",
         )
     if (labels == RIGHT).any() and (labels == LEFT).any() and _mean_x(labels, RIGHT) > _mean_x(labels, LEFT):
@@ -164,7 +169,8 @@ def _coverage(volume: Volume, labels: Labels, gas_cm2: tuple[float, ...]) -> Ite
             yield Flag(
                 code,
                 "error" if share > 0.25 else "warning",
-                f"The {end} slice still shows {area_cm2:.0f} cm² of lung (over 10 cm²; {100 * share:.0f} % of the "
+                f"The {end} slice still shows {apart(area_cm2, 10)} cm² of lung (over 10 cm²; {100 * share:.0f} "
+                f"% of the "
                 f"largest slice): the {where} of the lungs is not covered. Volumes are too small, and the other "
                 "measurements exclude that part.",
             )
@@ -182,7 +188,8 @@ def _cut_sides(hu: HuArray, lungs: Mask, spacing_mm: tuple[float, float, float])
         yield Flag(
             "cut-off-side",
             "error" if area_cm2 > 150 else "warning",
-            f"The field of view truncates the lungs over {area_cm2:.0f} cm² of their surface (limit 10 cm²). Volumes "
+            f"The field of view truncates the lungs over {apart(area_cm2, 10)} cm² of their surface (limit 10 "
+            f"cm²). Volumes "
             "are too small, and the periphery, where interstitial disease begins, is missing.",
         )
 
@@ -205,7 +212,8 @@ def _shape(hu: HuArray, lungs: Mask) -> Iterator[Flag]:
         yield Flag(
             "lung-share-of-body",
             "warning",
-            f"The mask fills {100 * share:.0f} % of the body at the level of the lungs, outside 5 to 75 %: it probably "
+            f"The mask fills {apart(100 * share, 75 if share > 0.5 else 5)} % of the body at the level of the "
+            f"lungs, outside 5 to 75 %: it probably "
             "includes air outside the lungs or misses much of them.",
         )
     holes_percent = _holes_percent(lungs)
@@ -213,7 +221,8 @@ def _shape(hu: HuArray, lungs: Mask) -> Iterator[Flag]:
         yield Flag(
             "mask-holes",
             "warning",
-            f"Holes inside the mask make up {holes_percent:.1f} % of it (over 1 %): dense lung may be missing from the "
+            f"Holes inside the mask make up {apart(holes_percent, 1, 1)} % of it (over 1 %): dense lung may be "
+            f"missing from the "
             "measurements.",
         )
 
@@ -229,7 +238,8 @@ def _leaks(hu: HuArray, sides: Labels, spacing_mm: tuple[float, float, float], o
         yield Flag(
             "mask-leak",
             "error" if leaked > 10 else "warning",
-            f"{leaked:.1f} % of the mask (over 1 %) is within {_SKIN_MM:.0f} mm of the air around the patient, outside "
+            f"{apart(leaked, 1, 1)} % of the mask (over 1 %) is within {_SKIN_MM:.0f} mm of the air around the "
+            f"patient, outside "
             "the rib cage: the mask has leaked. Review the segmentation before using the measurements.",
         )
     pure = 100.0 * _solid(hu, lungs, spacing_mm) / count
@@ -237,16 +247,18 @@ def _leaks(hu: HuArray, sides: Labels, spacing_mm: tuple[float, float, float], o
         yield Flag(
             "mask-gas",
             "warning",
-            f"{pure:.1f} % of the mask (limit 2 %) is pure gas, more than 12 mm wide without vessels, and "
-            f"{other_gas_ml:.0f} ml (limit {_OTHER_GAS_ML:.0f} ml) are gas largely behind walls: trachea, stomach or "
+            f"{apart(pure, 2, 1)} % of the mask (limit 2 %) is pure gas, more than 12 mm wide without vessels, and "
+            f"{apart(other_gas_ml, _OTHER_GAS_ML)} ml (limit {_OTHER_GAS_ML:.0f} ml) are gas largely behind "
+            f"walls: trachea, stomach or "
             "bowel in the mask, pneumothorax, bullae or very severe emphysema. %LAA-950 includes it.",
         )
-    apart = 100.0 * sum(_apart(sides == side) for side in (RIGHT, LEFT)) / count
-    if apart > 5:
+    pieces = 100.0 * sum(_apart(sides == side) for side in (RIGHT, LEFT)) / count
+    if pieces > 5:
         yield Flag(
             "mask-pieces",
             "warning",
-            f"{apart:.1f} % of the mask (over 5 %) is not connected to the rest of its lung: other gas in the mask, or "
+            f"{apart(pieces, 5, 1)} % of the mask (over 5 %) is not connected to the rest of its lung: other "
+            f"gas in the mask, or "
             "dense lung missing from it.",
         )
 

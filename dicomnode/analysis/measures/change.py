@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from dicomnode.analysis.findings import Change, ChosenSeries, Delta, Findings, Flag
-from dicomnode.words.numerals import plural
+from dicomnode.words.numerals import apart, plural
 
 #: Shorter intervals give no change per year: the scan-rescan scatter would be multiplied.
 SHORTEST_FOR_A_RATE_DAYS = 90.0
@@ -131,8 +131,9 @@ def doubts(before: Findings, after: Findings, days: float) -> Iterator[Flag]:
     assert old is not None
     assert new is not None
     if days < SHORTEST_FOR_A_RATE_DAYS:
-        between = f"Only {plural(round(days), 'day')} between the scans"
-        text = f"{between} (under {SHORTEST_FOR_A_RATE_DAYS:.0f}): no change per year."
+        # Whole days: 89.6 are not «90 days (under 90)».
+        short = f"Only {plural(int(days), 'day')}" if days >= 1 else "Less than a day"
+        text = f"{short} between the scans (under {SHORTEST_FOR_A_RATE_DAYS:.0f}): no change per year."
         yield Flag("change-interval", "info", text)
     if "unknown" in (old.kernel_family, new.kernel_family) and old.kernel != new.kernel:
         yield Flag("change-kernel", "warning", f"The kernels may differ: was {_or(old.kernel)}, now {_or(new.kernel)}.")
@@ -168,7 +169,8 @@ def _doubts_of_lungs(before: Findings, after: Findings) -> Iterator[Flag]:
     old_ml, new_ml = before.lungs.volume_ml.total, after.lungs.volume_ml.total
     percent = 100.0 * (new_ml - old_ml) / old_ml if old_ml else 0.0
     if abs(percent) > SAME_BREATH_PERCENT:
-        text = f"Lung volume {percent:+.0f} % (was {old_ml:.0f}, now {new_ml:.0f} ml; over {SAME_BREATH_PERCENT:.0f} %)"
+        differs = "+" * (percent > 0) + apart(percent, SAME_BREATH_PERCENT if percent > 0 else -SAME_BREATH_PERCENT)
+        text = f"Lung volume {differs} % (was {old_ml:.0f}, now {new_ml:.0f} ml; over {SAME_BREATH_PERCENT:.0f} %)"
         yield Flag(
             "change-volume", "warning", f"{text}: different inspiration, or volume loss. Attenuation changes with it."
         )

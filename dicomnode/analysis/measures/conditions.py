@@ -15,6 +15,7 @@ from scipy import ndimage
 from dicomnode.analysis.arrays import HuArray, Labels, Mask, Volume
 from dicomnode.analysis.findings import ChosenSeries, Conditions, Flag
 from dicomnode.analysis.lungs.body_air import IN_PLANE
+from dicomnode.words.numerals import apart
 
 #: The wall of the airway, and what the point spread mixes with it, stay out of the sample.
 _WALL_MM = 2.0
@@ -107,14 +108,16 @@ def _noise(noise_hu: float) -> Iterator[Flag]:
         yield Flag(
             "image-noise",
             "warning",
-            f"Noise in the airways is {noise_hu:.0f} HU (over {most:.0f} HU): low dose or a sharp kernel. %LAA-950 is "
+            f"Noise in the airways is {apart(noise_hu, most)} HU (over {most:.0f} HU): low dose or a sharp "
+            f"kernel. %LAA-950 is "
             "too high: normal lung counts as emphysema.",
         )
     elif noise_hu < least:
         yield Flag(
             "image-noise",
             "warning",
-            f"Noise in the airways is {noise_hu:.0f} HU (under {least:.0f} HU): thick, smoothed or iteratively "
+            f"Noise in the airways is {apart(noise_hu, least)} HU (under {least:.0f} HU): thick, smoothed or "
+            f"iteratively "
             "reconstructed images. %LAA-950 is too low: emphysema may be missed.",
         )
 
@@ -125,17 +128,22 @@ def _offset(air_hu: float) -> Iterator[Flag]:
         yield Flag(
             "air-offset",
             "warning",
-            f"Air in the airways measures {air_hu:.0f} HU, outside {least:.0f} to {most:.0f} HU: all attenuation may "
+            f"Air in the airways measures {apart(air_hu, least if air_hu < least else most)} HU, outside "
+            f"{least:.0f} to {most:.0f} HU: all attenuation may "
             "be shifted. 10 HU change %LAA-950 by a third or more.",
         )
 
 
 def _unpublished(series: ChosenSeries) -> Iterator[str]:
     thickness = series.slice_thickness_mm or series.spacing_mm[0]
-    laa = [f"{thickness:.1f} mm thick (up to {_LAA_THICKNESS_MM:g} mm)"] if thickness > _LAA_THICKNESS_MM else []
+    laa = (
+        [f"{apart(thickness, _LAA_THICKNESS_MM, 1)} mm thick (up to {_LAA_THICKNESS_MM:g} mm)"]
+        if thickness > _LAA_THICKNESS_MM
+        else []
+    )
     if series.kernel_family == "lung":
         laa.append("a sharp kernel")
     if laa:
         yield f"%LAA-950, {' and '.join(laa)}"
     if thickness > _HAA_THICKNESS_MM:
-        yield f"%HAA, {thickness:.1f} mm thick (up to {_HAA_THICKNESS_MM:g} mm)"
+        yield f"%HAA, {apart(thickness, _HAA_THICKNESS_MM, 1)} mm thick (up to {_HAA_THICKNESS_MM:g} mm)"

@@ -25,6 +25,7 @@ from dicomnode.analysis.compiled import compiled
 from dicomnode.analysis.radiomics.itk_grid import Floats, ItkGrid, Solid, Values
 from dicomnode.analysis.radiomics.region import Counts, Region, bounding_box, fixed
 from dicomnode.analysis.radiomics.texture_matrices import Levels
+from dicomnode.words.numerals import plural
 
 #: What `settings["preparation"]` may say, and the outliers' bound that it means, standard deviations.
 PREPARATIONS: Final[Mapping[str, float | None]] = {"ibsi": None, "ibsi-3sigma": 3.0}
@@ -159,12 +160,14 @@ def _in_range(values: Values, limits: list[float] | None) -> NDArray[np.bool_]:
 def _check(kept: NDArray[np.bool_], setting: Mapping[str, Any]) -> None:
     voxels = int(kept.sum())
     if voxels <= 1:
-        raise ValueError(f"{voxels} voxels remain in the range {setting['resegmentRange']}")
+        raise ValueError(f"{plural(voxels, 'voxel remains', 'voxels remain')} in the range {setting['resegmentRange']}")
     dimensions = sum(part.stop - part.start > 1 for part in _box(kept))
     if dimensions < setting["minimumROIDimensions"]:
-        raise ValueError(f"the region has {dimensions} dimensions, {setting['minimumROIDimensions']} are needed")
+        raise ValueError(
+            f"the region has {plural(dimensions, 'dimension')}, {setting['minimumROIDimensions']} are needed"
+        )
     if setting["minimumROISize"] is not None and voxels <= setting["minimumROISize"]:
-        raise ValueError(f"the region has {voxels} voxels, more than {setting['minimumROISize']} are needed")
+        raise ValueError(f"the region has {plural(voxels, 'voxel')}, more than {setting['minimumROISize']} are needed")
 
 
 def _box(kept: NDArray[np.bool_]) -> tuple[slice, slice, slice]:

@@ -14,6 +14,7 @@ from radiomics.imageoperations import getBinEdges
 from dicomnode.analysis.compiled import compiled
 from dicomnode.analysis.radiomics.itk_grid import ItkGrid, Solid, Values, resample, resampling_grid
 from dicomnode.analysis.radiomics.texture_matrices import Levels
+from dicomnode.words.numerals import plural
 
 Counts = NDArray[np.int64]
 _Array = TypeVar("_Array", Values, Solid)
@@ -118,12 +119,14 @@ def _range(limits: list[float] | None) -> tuple[float, float]:
 def _check(bounds: Counts, voxels: int, setting: Mapping[str, Any]) -> None:
     """PyRadiomics' `checkMask` and `resegmentMask`."""
     if voxels <= 1:
-        raise ValueError(f"{voxels} voxels remain in the range {setting['resegmentRange']}")
+        raise ValueError(f"{plural(voxels, 'voxel remains', 'voxels remain')} in the range {setting['resegmentRange']}")
     dimensions = int((bounds[:, 1] > bounds[:, 0]).sum())
     if dimensions < setting["minimumROIDimensions"]:
-        raise ValueError(f"the region has {dimensions} dimensions, {setting['minimumROIDimensions']} are needed")
+        raise ValueError(
+            f"the region has {plural(dimensions, 'dimension')}, {setting['minimumROIDimensions']} are needed"
+        )
     if setting["minimumROISize"] is not None and voxels <= setting["minimumROISize"]:
-        raise ValueError(f"the region has {voxels} voxels, more than {setting['minimumROISize']} are needed")
+        raise ValueError(f"the region has {plural(voxels, 'voxel')}, more than {setting['minimumROISize']} are needed")
 
 
 @compiled

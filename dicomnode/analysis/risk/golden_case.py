@@ -15,6 +15,7 @@ from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.manifest import Golden, first_error
 from dicomnode.analysis.risk.queries import PriorScan
 from dicomnode.errors import BundleError, RefusedError
+from dicomnode.words.numerals import plural
 
 NAME = "golden.json"
 
@@ -43,8 +44,9 @@ def check(bundle: Bundle, contents: Mapping[str, bytes]) -> None:
         pairs = ((got.probability, wanted.probability), (got.lower, wanted.lower), (got.upper, wanted.upper))
         if not all(abs(a - b) <= golden.tolerance for a, b in pairs):  # NaN fails too
             raise BundleError(
-                f"the bundle {bundle.name!r} in {bundle.folder} does not reproduce its golden case at {got.years} "
-                f"years: found {got.probability:.4f} ({got.lower:.4f} to {got.upper:.4f}), expected "
+                f"the bundle {bundle.name!r} in {bundle.folder} does not reproduce its golden case at "
+                f"{plural(got.years, 'year')}: found {got.probability:.4f} "
+                f"({got.lower:.4f} to {got.upper:.4f}), expected "
                 f"{wanted.probability:.4f} ({wanted.lower:.4f} to {wanted.upper:.4f}) within {golden.tolerance}. Its "
                 "results would differ from the evaluated ones: compare the software versions in model.toml with the "
                 "installed ones"

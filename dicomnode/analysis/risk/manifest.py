@@ -13,6 +13,7 @@ from dicomnode.analysis.risk.backbones import BACKBONES
 from dicomnode.analysis.risk.covariates import PREFIX, Covariate
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.network import horizon_indices
+from dicomnode.words.numerals import plural
 
 
 def _plain_name(name: str) -> str:
@@ -167,7 +168,9 @@ class Manifest(_Record):
         if sorted(names) != sorted(weights):
             raise ValueError(f"arms {names} and ensemble.weights {weights} must name the same arms, each once")
         if len(self.ensemble.intercepts) != len(self.edges_years) - 1:
-            raise ValueError(f"ensemble.intercepts needs {len(self.edges_years) - 1} numbers, one for each interval")
+            raise ValueError(
+                f"ensemble.intercepts needs {plural(len(self.edges_years) - 1, 'number')}, one for each interval"
+            )
         declared = [name for one in self.covariates for name in one.features]
         if len(set(declared)) < len(declared):
             raise ValueError("covariates declares one of them twice")

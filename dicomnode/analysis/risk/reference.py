@@ -131,7 +131,7 @@ class ReferenceDistribution(_ReferenceRecord):
     def _fits_together(self) -> Self:
         count = len(self.numbers)
         if len(self.precision) != count or any(len(row) != count for row in self.precision):
-            raise ValueError(f"precision needs {count} rows and columns, one for each number")
+            raise ValueError(f"precision needs a row and a column for each of the {count}")
         if np.linalg.eigvalsh(np.array(self.precision)).min() <= 0:
             raise ValueError("precision is not positive definite")
         names = [*(one.name for one in self.numbers), *(one.name for one in self.words)]

@@ -275,7 +275,7 @@ def _predictor(stored: Mapping[str, Any], features: int, intervals: int) -> Pred
         layers = tuple((np.asarray(la["weight"], np.float64), _floats(la["bias"])) for la in stored["layers"])
         widths = [features, *(len(bias) for _, bias in layers)]
         if [w.shape for w, _ in layers] != [(b, a) for a, b in pairwise(widths)] or widths[-1] != intervals:
-            raise ValueError(f"layers of widths {widths} do not fit {features} features and {intervals} intervals")
+            raise ValueError(f"layers of widths {widths} do not fit: features {features}, intervals {intervals}")
         return TabularNetwork(layers)
     raise ValueError(f"predictor {kind!r} is unknown")
 

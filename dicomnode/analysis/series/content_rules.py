@@ -12,7 +12,7 @@ from dicomnode.analysis.series.headers import plain, string, strings, text
 from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.series.series_facts import KnownSeries
 from dicomnode.analysis.series.values import IDENTITY
-from dicomnode.words.numerals import plural
+from dicomnode.words.numerals import apart, plural
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 #: Where a site changes what the reasons speak of.
@@ -196,7 +196,8 @@ def coverage(known: KnownSeries) -> Reason | None:
     if known.stack is None or known.stack.coverage_mm >= least:
         return None
     return Reason(
-        "coverage", f"The slices cover {known.stack.coverage_mm:.0f} mm, less than the required {least:.0f} mm."
+        "coverage",
+        f"The slices cover {apart(known.stack.coverage_mm, least)} mm, less than the required {least:.0f} mm.",
     )
 
 
@@ -207,7 +208,7 @@ def too_thick(known: KnownSeries) -> Reason | None:
         return Reason("too-thick", f"Slice spacing is {known.stack.step_mm:.2f} mm (limit {most:g} mm).")
     most, thickness = known.rules.max_thickness_mm, geometry.numbers(known.datasets[0], "SliceThickness", 1)
     if most is not None and thickness is not None and thickness[0] > most:
-        return Reason("too-thick", f"Slice Thickness is {thickness[0]:.2f} mm (limit {most:g} mm).")
+        return Reason("too-thick", f"Slice Thickness is {apart(thickness[0], most, 2)} mm (limit {most:g} mm).")
     return None
 
 

@@ -17,7 +17,7 @@ from dicomnode.analysis.series.geometry import (
 )
 from dicomnode.analysis.series.headers import ImageHeader, number, string
 from dicomnode.analysis.series.series_facts import KnownSeries
-from dicomnode.words.numerals import plural
+from dicomnode.words.numerals import apart, plural
 
 
 def not_axial(known: KnownSeries) -> Reason | None:
@@ -26,7 +26,7 @@ def not_axial(known: KnownSeries) -> Reason | None:
     limit = known.rules.max_degrees_from_axial
     if worst <= limit:
         return None
-    return Reason("not-axial", f"The images are {worst:.0f}° off axial (limit {limit:.0f}°).")
+    return Reason("not-axial", f"The images are {apart(worst, limit)}° off axial (limit {limit:.0f}°).")
 
 
 def truncated(known: KnownSeries) -> Reason | None:
@@ -41,7 +41,7 @@ def incomplete_concatenation(known: KnownSeries) -> Reason | None:
     total = max((number(d, "InConcatenationTotalNumber") or 0 for d in known.datasets), default=0)
     if not parts or len(parts) >= total:
         return None
-    text = f"Only {len(parts)} of {total} parts of the concatenation are present: send it again."
+    text = f"Only {len(parts)} of {plural(total, 'part')} of the concatenation present: send it again."
     return Reason("concatenation-incomplete", text)
 
 
@@ -70,7 +70,8 @@ def not_monochrome2(known: KnownSeries) -> Reason | None:
     for d in known.datasets:
         found, samples = string(d, "PhotometricInterpretation"), number(d, "SamplesPerPixel")
         if (found and found != "MONOCHROME2") or (samples is not None and samples != 1):
-            what = f"Photometric Interpretation is {found}, {samples} samples per pixel"
+            per_pixel = "no Samples per Pixel" if samples is None else f"{plural(samples, 'sample')} per pixel"
+            what = f"Photometric Interpretation is {found}, {per_pixel}"
             return Reason("not-monochrome2", f"{what}; CT in HU has MONOCHROME2 and 1.")
     return None
 
@@ -109,7 +110,7 @@ def gantry_tilt(known: KnownSeries) -> Reason | None:
     """Tilt beyond what a gantry can do; less is resampled."""
     if known.stack is None or known.stack.tilt_degrees <= MAX_TILT_DEGREES:
         return None
-    tilt = f"Gantry tilt is {known.stack.tilt_degrees:.1f}°"
+    tilt = f"Gantry tilt is {apart(known.stack.tilt_degrees, MAX_TILT_DEGREES, 1)}°"
     return Reason("gantry-tilt", f"{tilt}; at most {MAX_TILT_DEGREES:.0f}° can be resampled.")
 
 

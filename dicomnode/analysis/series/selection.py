@@ -222,7 +222,11 @@ def select(
         "another-series-preferred", f"Suitable, but {best.series.series_uid} was preferred: {best.description}."
     )
     judged = [replace(j, reasons=(better,)) if not j.reasons and j is not best else j for j in judged]
-    alternatives = "the only suitable series" if not others else f"preferred to {len(others)} other suitable series"
+    alternatives = (
+        "the only suitable series"
+        if not others
+        else f"preferred to {plural(len(others), 'other suitable series', 'other suitable series')}"
+    )
     return _selection(judged, best, f"{best.description}; {alternatives}", flags + _flags(best))
 
 
@@ -369,7 +373,7 @@ def _content_flags(chosen: Judged) -> list[Flag]:
         text = f"The series contains several acquisitions; {chosen.series.part} was analysed."
         flags.append(Flag("part-of-series", "info", text))
     if chosen.series.copies:
-        text = f"{chosen.series.copies} duplicate images were ignored."
+        text = f"{plural(chosen.series.copies, 'duplicate image was', 'duplicate images were')} ignored."
         flags.append(Flag("copies-left-out", "info", text))
     return flags
 

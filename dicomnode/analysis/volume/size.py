@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dicomnode.errors import RefusedError
+from dicomnode.words.numerals import apart, plural
 
 #: What the analysis holds at least of each voxel at its peak, bytes: HU, labels, and working copies of them.
 BYTES_PER_VOXEL: Final = 12
@@ -32,7 +33,9 @@ def check(shape: Sequence[int], memory_bytes: int | None) -> None:
     size = " x ".join(str(int(n)) for n in shape)
     limit = "" if memory_bytes is None else f"; the limit is {memory_bytes / _GB:.1f} GB (worker.memory_gb)"
     raise RefusedError(
-        "too-large", f"The volume has {size} voxels: its analysis takes {need / _GB:.1f} GB at least{limit}."
+        "too-large",
+        f"The volume has {size} voxels: its analysis takes {apart(need / _GB, (memory_bytes or 0) / _GB, 1)} GB "
+        f"at least{limit}.",
     )
 
 
@@ -49,4 +52,4 @@ def nothing_left() -> RefusedError:
 def died(times: int, how: str) -> RefusedError:
     """Return the refusal of a study at which the analysing process died so many times."""
     why = "an image provokes a fault in a decoder, or memory ran out"
-    return RefusedError("analysis-died", f"The analysis of the study died {times} times ({how}): {why}.")
+    return RefusedError("analysis-died", f"The analysis of the study died {plural(times, 'time')} ({how}): {why}.")

@@ -15,6 +15,7 @@ from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network.bounded_http import Deadline
 from dicomnode.outbound.notify.message import Message
 from dicomnode.outbound.notify.secret import secret
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ def send(to: NotifyTable, message: Message) -> None:
     with _connected(to) as server, _judged(to):
         refused = server.send_message(mail)
     if refused:
-        log.warning("the mail server of %r refused %d of %d addresses", to.name, len(refused), len(to.to))
+        log.warning(
+            "the mail server of %r refused %d of %s", to.name, len(refused), plural(len(to.to), "address", "addresses")
+        )
 
 
 def reachable(to: NotifyTable) -> None:

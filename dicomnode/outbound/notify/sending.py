@@ -8,6 +8,7 @@ from pathlib import Path
 import pydicom
 
 from dicomnode.config import Config, NotifyTable
+from dicomnode.network.matching import text
 from dicomnode.outbound.notify import mail, webhook
 from dicomnode.outbound.notify.message import message
 from dicomnode.store.catalog.catalog import Catalog
@@ -50,6 +51,6 @@ def _patient(to: NotifyTable, event: Event, catalog: Catalog | None) -> Mapping[
         warnings.simplefilter("ignore")  # pydicom quotes odd values, and these are a patient's
         try:
             header = pydicom.dcmread(Path(images[0].path), stop_before_pixels=True, specific_tags=sorted(empty))
-            return {name: str(header.get(name) or "") for name in empty}
+            return {name: text(header, name) for name in empty}
         except Exception:  # noqa: BLE001  (whatever a damaged header provokes: the event is worth more than the name)
             return empty

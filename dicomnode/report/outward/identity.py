@@ -110,9 +110,11 @@ def text(dataset: Dataset, keyword: str) -> str:
     return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value).strip()
 
 
-def _names(name: PersonName | None) -> Iterator[NameParts]:
+def _names(name: PersonName | MultiValue[PersonName] | None) -> Iterator[NameParts]:
     if not name:
         return
+    if isinstance(name, MultiValue):  # a backslash in it, repeated as it came: one name all the same
+        name = PersonName("\\".join(map(str, name)))
     for representation, group in zip("AIP", (name.alphabetic, name.ideographic, name.phonetic), strict=True):
         parts = [*(part.strip() for part in group.split("^")), "", "", "", "", ""]
         if any(parts):

@@ -49,6 +49,7 @@ from dicomnode.report.wording import (
     made_from,
     ranked,
 )
+from dicomnode.words.numerals import plural
 
 _RESEARCH: Final = "#8c1c13"
 _DEMO: Final = "#b36b00"
@@ -215,7 +216,8 @@ def _made_by(findings: Findings) -> list[str]:
         z, y, x = s.spacing_mm
         lines.append(f"Series {s.series_uid}")
         lines.append(
-            f"{s.slices} slices, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z), kernel {s.kernel or 'not stated'}"
+            f"{plural(s.slices, 'slice')}, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z), "
+            f"kernel {s.kernel or 'not stated'}"
         )
     if findings.lungs is not None:
         r = findings.risk

@@ -17,6 +17,7 @@ from dicomnode.report.published import NO_REFERENCE, REFERENCE_RANGES, REPEATABI
 from dicomnode.report.refused import reasons
 from dicomnode.report.structures import LOBES_OF_LUNG, LUNGS
 from dicomnode.report.wording import DEMO, NO_DOUBTS, RESEARCH_BAND, flag_line, has_spread, is_demo, ranked, warnings
+from dicomnode.words.numerals import plural
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ def _risk(risk: Risk | None) -> Part:
     spread = has_spread(risk)
     rows = [
         (
-            f"within {h.years} year{'s' if h.years > 1 else ''}",
+            f"within {plural(h.years, 'year')}",
             f"{probability(h.probability)} %",
             *((f"{probability_range(h.lower, h.upper)} %",) if spread else ()),
         )
@@ -319,7 +320,8 @@ def _about(findings: Findings) -> Part:
         z, y, x = s.spacing_mm
         scanner = " ".join(w for w in (s.manufacturer, s.manufacturer_model) if w) or "not stated"
         lines.append(
-            f"Series {s.series_uid}: {s.slices} slices, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z), kernel "
+            f"Series {s.series_uid}: {plural(s.slices, 'slice')}, voxel {x:.2f} x {y:.2f} x {z:.2f} "
+            f"mm (x, y, z), kernel "
             f"{s.kernel or 'not stated'}, scanner {scanner}. Chosen because: {s.why_chosen}"
         )
     if findings.lungs is not None:

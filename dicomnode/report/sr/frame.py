@@ -13,6 +13,7 @@ from dicomnode.analysis.findings import Findings, Flag
 from dicomnode.report import codes, source, stamp, uids
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, MODEL_NAME, REFUSAL, RISK, Context, Kind
 from dicomnode.report.wording import flag_line, plain, ranked, warnings, worst
+from dicomnode.words.numerals import plural
 
 Group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations | hd.sr.MeasurementsAndQualitativeEvaluations
 _Group = TypeVar("_Group", bound=Group)
@@ -108,7 +109,7 @@ def series_used(findings: Findings) -> list[ContentItem]:
     z, y, x = s.spacing_mm
     kernel = f", kernel {s.kernel}" if s.kernel else ""
     value = (
-        f"{s.series_uid}: {s.slices} slices, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z){kernel}. "
+        f"{s.series_uid}: {plural(s.slices, 'slice')}, voxel {x:.2f} x {y:.2f} x {z:.2f} mm (x, y, z){kernel}. "
         f"Chosen because: {s.why_chosen}"
     )
     return [text(codes.SERIES_USED, value)]

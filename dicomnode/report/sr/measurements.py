@@ -9,7 +9,7 @@ from pydicom.sr.coding import Code
 
 from dicomnode.analysis.findings import Change, Findings, Lungs, Quantities
 from dicomnode.report import codes, source, uids
-from dicomnode.report.comparison import comparisons, sentence
+from dicomnode.report.comparison import comparisons, interval, sentence
 from dicomnode.report.context import MANUFACTURER, MEASUREMENTS, Context
 from dicomnode.report.published import REPEATABILITY_SOURCE
 from dicomnode.report.sr import frame, prior_scans
@@ -200,8 +200,7 @@ def _compared_with(change: Change | None) -> list[hd.sr.ContentItem]:
         return []
     doubts = " ".join(f"{flag.severity.upper()}: {flag.text}" for flag in change.flags)
     comparable = doubts or "Comparable, judging by headers and lung volumes."
-    days = plural(round(change.interval_days), "day")
-    words = f"Changes since study {change.prior_study_uid}, {days} before. {comparable}"
+    words = f"Changes since study {change.prior_study_uid}, {interval(change.interval_days)} before. {comparable}"
     return [
         frame.text(codes.CHANGE_IN_WORDS, sentence(change)),
         frame.text(codes.COMPARED_WITH, words),
@@ -216,5 +215,5 @@ def _note_on_radiomics(findings: Findings) -> list[hd.sr.ContentItem]:
     if findings.radiomics is None:
         return []
     count = sum(len(features) for features in findings.radiomics.features.values())
-    note = f"{count} radiomics features were computed; they are stored on the node and not listed here."
+    note = f"{plural(count, 'radiomics feature')} computed: stored on the node, not listed here."
     return [frame.text(codes.NOTE, note)]

@@ -6,10 +6,10 @@ from pydicom.uid import Comprehensive3DSRStorage
 
 from dicomnode.analysis.findings import Findings, TrendPoint
 from dicomnode.report import codes, uids
+from dicomnode.report.comparison import interval
 from dicomnode.report.context import MEASUREMENTS
 from dicomnode.report.numbers import probability, share, whole
 from dicomnode.report.sr import frame
-from dicomnode.words.numerals import plural
 
 
 def time_point(findings: Findings) -> hd.sr.TimePointContext | None:
@@ -56,5 +56,5 @@ def _line(point: TrendPoint, findings: Findings) -> str:
     if point.horizons and findings.risk is not None and findings.risk.bundle_sha256 == point.bundle_sha256:
         values += [f"risk within {h.years} y {probability(h.probability)} %" for h in point.horizons]
     doubts = f" Not fully comparable: {', '.join(point.doubts)}." if point.doubts else ""
-    when = f"{point.study_date}, {plural(round(point.days_before), 'day')} before (study {point.study_uid})"
+    when = f"{point.study_date}, {interval(point.days_before)} before (study {point.study_uid})"
     return f"{when}: {', '.join(values)}.{doubts}"

@@ -15,6 +15,7 @@ from dicomnode.report.numbers import probability, probability_range
 from dicomnode.report.sr import frame
 from dicomnode.report.sr.numeric import percentage
 from dicomnode.report.wording import has_spread, plain
+from dicomnode.words.numerals import plural
 
 
 def encode(headers: Sequence[Dataset], findings: Findings, context: Context) -> Dataset:
@@ -77,6 +78,6 @@ def _measurements(horizon: Horizon) -> list[hd.sr.Measurement]:
 
 def in_words(horizon: Horizon, spread: bool) -> str:
     """Return a horizon's risk in one line, with the models' spread where there is one."""
-    within = f"Death from any cause within {horizon.years} year{'s' if horizon.years > 1 else ''}"
+    within = f"Death from any cause within {plural(horizon.years, 'year')}"
     told = f"{within}: {probability(horizon.probability)} %"
     return f"{told}, model spread {probability_range(horizon.lower, horizon.upper)} %" if spread else told

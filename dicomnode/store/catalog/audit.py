@@ -23,6 +23,7 @@ from dicomnode.audit import messages, trail
 from dicomnode.audit.journal import Noted
 from dicomnode.audit.messages import AuditMessage, AuditPatient, AuditPeer, AuditStudy
 from dicomnode.audit.syslog import Outgoing
+from dicomnode.network.matching import text
 from dicomnode.store.catalog.database import Database
 from dicomnode.store.catalog.tables import associations, audit_outbox, audit_tallies, deliveries, instances
 
@@ -295,8 +296,8 @@ def read_patient(path: Path | None) -> PatientHeader:
         return PatientHeader(AuditPatient())
     try:
         header = read_head(path, _TAGS)
-        patient = AuditPatient(str(header.get("PatientID") or ""), str(header.get("PatientName") or ""))
-        return PatientHeader(patient, str(header.get("AccessionNumber") or ""))
+        patient = AuditPatient(text(header, "PatientID"), text(header, "PatientName"))
+        return PatientHeader(patient, text(header, "AccessionNumber"))
     except Exception:  # noqa: BLE001  (whatever a file holds, its association ends)
         return PatientHeader(AuditPatient())
 

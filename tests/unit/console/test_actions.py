@@ -54,7 +54,7 @@ def test_retry_of_an_analysis(site: ConsoleSite, catalog: Catalog, logged_in: Ca
 def test_retry_of_lost_deliveries(site: ConsoleSite, catalog: Catalog, logged_in: Callable[[str], Browser]) -> None:
     deliver(catalog, {"seg": "delivered", "sr": "rejected"})
     words = act(logged_in("operator"), site, "retry")
-    assert "1 objects are sent again to pacs" in words and "1 deliveries to pacs queued again" in words
+    assert "1 object is sent again to pacs" in words and "1 delivery to pacs queued again" in words
     assert state(catalog) == "analysed"
 
 
@@ -91,7 +91,7 @@ def test_drop_says_why(site: ConsoleSite, catalog: Catalog, logged_in: Callable[
         mine = {"path": str(stored.path), "study_uid": STUDY}
         connection.execute(text("UPDATE instances SET path = :path WHERE study_uid = :study_uid"), mine)
     words = act(logged_in("operator"), site, "drop", because="patient-safety")
-    assert "1 objects of 1 series would be taken out" in words.lower()
+    assert "1 object of 1 series would be taken out" in words.lower()
     assert catalog.instances(STUDY) == []
     assert [one.who for one in catalog.corrections(STUDY)] == ["operator (console)"]
 

@@ -209,7 +209,7 @@ def test_what_was_noted_at_the_settling_becomes_flags(tmp_path: Path) -> None:
     (tmp_path / RECEPTION).write_text('{"listed": 79, "arrived": 36, "broken_off": true}', "utf-8")
     flags = reader_flags.of_reception(tmp_path)
     assert [f.code for f in flags] == ["images-missing", "transfer-broken-off"]
-    assert flags[0].text == "The PACS lists 79 images and 36 have arrived: 43 are missing."
+    assert flags[0].text == "The PACS lists 79 images, 36 arrived: 43 missing."
     plain = cases.analysed()
     told = reader_flags.noted(plain, [], reception=flags)
     assert told.version != plain.version

@@ -11,7 +11,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from dicomnode.network.matching import matches
+from dicomnode.network.matching import matches, text
 
 CASES = [
     # keyword, key, value, matches
@@ -123,3 +123,14 @@ def test_a_thousand_stars_cost_one_pass_over_the_value(between: str) -> None:
         return count
 
     assert steps() < 50_000
+
+
+def test_a_text_with_a_backslash_is_one_text() -> None:
+    item = Dataset()
+    item.PatientName, item.PatientID, item.AccessionNumber = "Doe\\Jane^A", "A\\1 ", ""
+    assert [text(item, k) for k in ("PatientName", "PatientID", "AccessionNumber", "Modality")] == [
+        "Doe\\Jane^A",
+        "A\\1",
+        "",
+        "",
+    ]

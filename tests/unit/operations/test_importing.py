@@ -284,7 +284,7 @@ def test_the_command_tells_what_was_left_out(node: Config, tmp_path: Path) -> No
     path = str(node.storage.state.parent.parent / "ae_config.toml")
     done = CliRunner().invoke(app, ["import", str(source), "--config", path, "--rate", "0"])
     assert done.exit_code == 0, done.output
-    assert "no\\nte.txt: not-dicom" in done.output and "1 studies imported" in done.output
+    assert "no\\nte.txt: not-dicom" in done.output and "1 study imported" in done.output
     shown = CliRunner().invoke(app, ["import", str(source), "--config", path, "--json"])
     report = ImportReport(**json.loads(shown.stdout))
     assert (report.present, report.imported) == (1, 0)

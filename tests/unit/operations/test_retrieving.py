@@ -128,7 +128,7 @@ def test_what_lacks_images_is_told_and_asked_for_again_on_demand(pacs: Pacs, tmp
     pacs.sends["1.2.1"] = (2, "P1")
     (one,) = pacs.ask(tmp_path, ",1").values()
     assert (one.state, one.retrieved, one.expected) == ("incomplete", 2, 3)
-    assert one.reason == "1 of 3 images have not come, 1 of which the PACS could not send"
+    assert one.reason == "1 of 3 images missing, 1 of which the PACS could not send"
     pacs.sends.clear()
     assert states(pacs.ask(tmp_path, ",1")) == ["incomplete"]
     again = RetrieveOptions(Rate(), again=True)

@@ -187,7 +187,7 @@ def test_a_stopped_forgetting_leaves_no_voxels_behind(node: Node, monkeypatch: p
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        (["PAT-1", "--issuer", "H"], 0, "1 scans, 0 outcomes and 1 volumes"),
+        (["PAT-1", "--issuer", "H"], 0, "1 scan, 0 outcomes and 1 volume"),
         (["PAT-1"], 3, "holds nothing of this patient"),
         (["0" * 32, "--pseudonym"], 3, "holds nothing of this patient"),
     ],

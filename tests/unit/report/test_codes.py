@@ -1,5 +1,7 @@
 """The codes: known to the standard's dictionaries where they claim to be, within the lengths, and published."""
 
+import re
+
 import pytest
 from pydicom.sr import _concepts_dict
 from pydicom.sr.coding import Code
@@ -46,3 +48,12 @@ def test_private_codes_are_unique_and_all_published() -> None:
 def test_the_published_list_is_the_table() -> None:
     path = ROOT / "docs" / "radiologist" / "private-codes.md"
     assert path.read_text(encoding="utf-8") == codes.published(), f"write dicomnode.report.codes.published() to {path}"
+
+
+@pytest.mark.parametrize("code", codes.PRIVATE, ids=lambda code: code.value)
+def test_a_name_is_understood_alone(code: Code) -> None:
+    """Viewers, HL7 and FHIR show a number by its name, without the group that it stands in."""
+    leaning = r"\b(same (?!patient)|these|those|there|above(?! -250)|below(?! -950)|this scan)\b"
+    assert not re.search(leaning, code.meaning)
+    if code.value.startswith(("CHG_HAA", "CHY_HAA")):
+        assert "rim" in code.meaning or "of lungs" in code.meaning

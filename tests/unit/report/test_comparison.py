@@ -1,6 +1,11 @@
 """The change in words: points, per cent, rate, and how far repeated scans differ."""
 
+import re
 from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dicomnode.analysis.findings import Change, Delta
 from dicomnode.report.comparison import comparisons, day, interval, sentence
@@ -48,7 +53,7 @@ def test_scans_that_cannot_be_compared_are_named_so() -> None:
 
 
 def test_nothing_changed_and_nothing_measured() -> None:
-    assert "high attenuation is the same (12.5 %)" in sentence(changed(haa_percent=delta(12.51, 12.49)))
+    assert "high attenuation is unchanged (12.5 %)" in sentence(changed(haa_percent=delta(12.51, 12.49)))
     assert sentence(changed()).endswith("nothing that was measured can be compared.")
 
 
@@ -61,3 +66,48 @@ def test_short_intervals_have_no_rate() -> None:
 def test_dates_and_intervals() -> None:
     assert (day("20260131"), day("2026.01.31"), day("odd")) == ("2026-01-31", "2026-01-31", "odd")
     assert (interval(30), interval(731)) == ("30 days", "2.0 years")
+    assert (interval(1.2), interval(0.3)) == ("1 day", "less than a day")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said", "line"),
+    [
+        # Less than what is written: neither «rose by 0.0 points» nor two numbers that look the same and differ.
+        ("haa_percent", 12.449, 12.451, "unchanged (12.4, now 12.5 %)", "unchanged, 12.4 → 12.5 %"),
+        ("haa_percent", 12.551, 12.649, "unchanged (12.6 %)", "unchanged, 12.6 → 12.6 %"),
+        ("volume_ml", 4800.0, 4799.6, "unchanged (4800 ml)", "unchanged, 4800 → 4800 ml"),
+        # A slow change has a rate, and a small one a share.
+        ("haa_percent", 12.4, 12.5, "rose by 0.1 points from 12.4 to 12.5 %", "+0.1 points, 12.4 → 12.5 %"),
+        ("volume_ml", 4800.0, 4805.0, "rose by 5 ml from 4800 to 4805 ml", "+5 ml (<1 %), 4800 → 4805 ml"),
+    ],
+)
+def test_what_a_reader_sees_does_not_contradict_itself(name: str, old: float, new: float, said: str, line: str) -> None:
+    change = changed(**{name: delta(old, new)})
+    assert said in sentence(change)
+    (comparison,) = comparisons(change)
+    assert line in comparison.line
+    assert " 0.0 points" not in comparison.line + sentence(change)
+    assert not re.search(r"\b0 ml", comparison.line + sentence(change))
+
+
+def test_a_slow_change_has_a_rate() -> None:
+    change = changed(haa_percent=delta(12.0, 12.2, years=10))
+    assert ", <0.1 points a year" in sentence(change)
+    assert "(<0.1 points a year)" in next(comparisons(change)).line
+
+
+@pytest.mark.parametrize(("ml", "where"), [(415.2, "within"), (-415.4, "within"), (415.6, "beyond"), (414.0, "within")])
+def test_a_change_is_held_against_the_repeatability_as_both_are_written(ml: float, where: str) -> None:
+    change = changed(volume_ml=delta(4000.0, 4000.0 + ml))
+    assert f"{where} the 415 ml that repeated scans differ by" in sentence(change)
+    assert f"{where} the repeatability of 415 ml" in next(comparisons(change)).line
+
+
+NAMES = ["haa_percent", "volume_ml", "laa950_percent", "mean_hu"]
+
+
+@given(st.sampled_from(NAMES), st.floats(0, 90), st.floats(0, 90))
+def test_no_sentence_rises_by_nothing(name: str, old: float, new: float) -> None:
+    change = changed(**{name: Delta(old, new, new - old, None, (new - old) / 2)})
+    told = sentence(change) + "".join(one.line for one in comparisons(change))
+    assert not re.search(r"(by|[+-])0(\.0)? (points|ml|HU)|\b1 days|-0(\.0)? ", told)

@@ -238,3 +238,25 @@ def test_a_header_without_charset_and_without_patient(data: Path) -> None:
         warnings.simplefilter("error")
         result = carried(file)
     assert result.PatientName == ""
+
+
+@pytest.mark.parametrize("meaning", [b"CT\\Thorax", b"CT\x82\\"])
+def test_a_code_whose_meaning_reads_as_two_is_none(meaning: bytes) -> None:
+    """Also where the backslash is half a character (GB18030): readers that look at bytes see two values."""
+    header = cases.synthetic(1)[0]
+    header.SpecificCharacterSet = "GB18030"
+    item = pydicom.Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = "X1", "99LOCAL"
+    tag = Tag("CodeMeaning")
+    item[tag] = RawDataElement(tag, "LO", len(meaning), meaning, 0, False, True)
+    item.set_original_encoding(False, True, "gb18030")
+    header.ProcedureCodeSequence = [item]
+    request = pydicom.Dataset()
+    request.RequestedProcedureID, request.RequestedProcedureCodeSequence = "R1", [item]
+    header.RequestAttributesSequence = [request]
+    assert source.procedures(header) == []
+    (asked,) = source.requests(header)
+    assert not asked.RequestedProcedureCodeSequence
+    made = carried(header, ("RequestAttributesSequence",))
+    assert "ProcedureCodeSequence" not in made
+    assert "RequestedProcedureCodeSequence" not in made.RequestAttributesSequence[0]

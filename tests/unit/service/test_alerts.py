@@ -210,7 +210,7 @@ def test_refused_associations(site: Site) -> None:
     site.catalog.note_refusals([RefusalCount("calling AE title or address not recognised", "CT9 at 192.0.2.1", 1)], NOW)
     assert site.alerts.look_at_node() == ["refused-10-in-60"]
     ((_, reason),) = site.told()
-    assert "10 associations were refused" in reason and "CT9 at 192.0.2.1" in reason
+    assert "10 associations refused" in reason and "CT9 at 192.0.2.1" in reason
     site.now += 1800
     assert site.alerts.look_at_node() == []
     site.now += 2700
@@ -241,7 +241,7 @@ def test_dead_letters(site: Site) -> None:
     site.catalog.mark_delivery("1.2", 1, "pacs", "seg", "rejected", status=1, text="no", attempts=1, now=NOW)
     site.catalog.set_state("1.2", 1, "failed", "no", now=NOW)
     assert site.alerts.look_at_node() == ["dead-letters-pacs"]
-    assert "1 objects were not delivered to pacs" in site.told()[0][1]
+    assert "1 object not delivered to pacs" in site.told()[0][1]
     site.catalog.set_state("1.2", 1, "cancelled", "given up", now=NOW)
     assert site.alerts.look_at_node() == ["dead-letters-pacs"]  # it is not configured, so no longer looked at
 

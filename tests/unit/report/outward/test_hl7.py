@@ -129,6 +129,16 @@ def test_the_scripts_of_a_name_are_told_apart(tmp_path: Path) -> None:
     assert str(patient[5]) == "Yamada^Tarou^^^^^^A~山田^太郎^^^^^^I~やまだ^たろう^^^^^^P"
 
 
+def test_a_name_with_a_backslash_is_one_name(tmp_path: Path) -> None:
+    """`invalid_identity = "verbatim"`: it is repeated as it came, though a PN has no backslash (PS3.5 6.2)."""
+
+    def odd(header: Dataset) -> None:
+        header.PatientName = "Doe\\Jane^A"
+
+    patient = parsed(write_result(tmp_path / "g1", change=odd)).segment("PID")
+    assert str(patient[5]) == "Doe\\E\\Jane^A^^^^^^A"
+
+
 def test_a_synthetic_model_says_so_at_the_order_and_at_every_number(tmp_path: Path) -> None:
     content, _ = encode(message_of(write_result(tmp_path / "g1"), EVERYTHING), TO)
     segments = content.decode("utf-8").split("\r")
