@@ -64,7 +64,7 @@ def test_missing_images_are_told_everywhere_and_until_they_come(
     (report,) = [one for one in held if one.Modality == "SR"]
     assert WORDS in said(report)
     (pdf,) = [one for one in held if "EncapsulatedDocument" in one]
-    assert "4 are missing" in " ".join(_text(pdf).split())
+    assert "4 missing" in " ".join(_text(pdf).split())
 
     jobs.retry(station.config, UID, None)  # the same images once more
     assert told(2) == (WORDS, [WORDS])
