@@ -22,7 +22,7 @@ from tests.helpers.running import Orthanc
 UID = study_uid("a")
 LACKING = 4
 PATIENCE = 240.0  # on a busy machine
-WORDS = "The PACS lists 40 images and 36 have arrived: 4 are missing."
+WORDS = "The PACS lists 40 images, 36 arrived: 4 missing."
 
 
 @pytest.fixture
