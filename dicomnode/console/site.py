@@ -21,6 +21,7 @@ from dicomnode.console.glance import Now
 from dicomnode.console.pseudonyms import ConsolePseudonyms
 from dicomnode.console.roles import OPERATORS, READERS
 from dicomnode.console.study_keys import StudyKeys
+from dicomnode.console.web_tokens import WebTokens
 from dicomnode.operations import looking
 from dicomnode.operations.looking import Pages
 from dicomnode.report import numbers
@@ -83,6 +84,7 @@ class ConsoleSite:
         source = config.audit.source(config.node.ae_title)
         trail.begin(source, None if source is None else self.catalog.audit)
         self.accounts = Accounts(config.console, self.catalog, LoginAttempts())
+        self.tokens = WebTokens(self.catalog)
         self.keys = StudyKeys(self.catalog.patient_key)
         self.pseudonyms = ConsolePseudonyms(config, self.catalog.patient_key)
         self.now = Now()
