@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from dicomnode.console import actions, home, logins, settings_page, studies, study
+from dicomnode.console import actions, home, logins, settings_page, slices, studies, study
 from dicomnode.console.roles import ADMINISTRATORS, ALL, NOBODY, OPERATORS, READERS, Role
 from dicomnode.console.site import ConsoleSite, Visit
 
@@ -40,6 +40,8 @@ ROUTES: tuple[ConsoleRoute, ...] = (
     ConsoleRoute("GET", "/studies", ALL, studies.listed),
     ConsoleRoute("POST", "/studies", ALL, studies.found),
     ConsoleRoute("GET", "/study/{study}", ALL, study.study),
+    ConsoleRoute("GET", "/study/{study}/slices", READERS, slices.listed),
+    ConsoleRoute("GET", "/study/{study}/slice/{plane}/{kind}/{number}", READERS, slices.shown),
     ConsoleRoute("GET", "/study/{study}/{action}", OPERATORS, actions.confirm),
     ConsoleRoute("POST", "/study/{study}/{action}", OPERATORS, actions.act),
     ConsoleRoute("GET", "/configuration", ADMINISTRATORS, settings_page.configuration),

@@ -1,5 +1,6 @@
 """A node's state with studies in it, and programs that ask its DICOMweb without a server."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +32,9 @@ from dicomnode.store.catalog.labels import Unlabelled
 from dicomnode.store.results_folder import report_file, results_folder
 from dicomnode.store.spool import Spool
 from tests.helpers.ct_files import ct_series
-from tests.unit.console.conftest import URL, client
+from tests.unit.console.conftest import client
 
+_NUMBERS = itertools.count()
 WRITTEN = """
 [node]
 port = 1
@@ -190,7 +192,7 @@ def program(filled: Filled, app: Any) -> Iterator[Callable[..., httpx.Client]]:
     names: list[str] = []
 
     def make(role: str = "reader", store_as: str = "") -> httpx.Client:
-        names.append(f"program{len(names)}")
+        names.append(f"program-{next(_NUMBERS)}")
         token = web_tokens.add(filled.config, names[-1], role, store_as, 1.0)
         opened.append(client(app))
         opened[-1].headers["Authorization"] = f"Bearer {token}"

@@ -20,7 +20,9 @@ def test_grey_is_the_windows_of_ps3_3(web: httpx.Client, filled: Filled, study: 
     image = filled.studies[study][0]
     hu = image.pixel_array.astype(float) - 1024
     where = f"{url(image)}/rendered?window=-600,1500,LINEAR"
-    shown = np.asarray(picture(web.get(where, headers={"Accept": "image/png"})).resize((6, 8), Image.Resampling.NEAREST))
+    shown = np.asarray(
+        picture(web.get(where, headers={"Accept": "image/png"})).resize((6, 8), Image.Resampling.NEAREST)
+    )
     expected = np.clip(((hu - (-600.5)) / 1499 + 0.5) * 255, 0, 255)
     # Rows are 0.8 mm apart and columns 0.7: the picture is as tall as the patient is.
     assert picture(web.get(where, headers={"Accept": "image/png"})).size == (6, 9)
