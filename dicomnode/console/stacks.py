@@ -151,7 +151,7 @@ def _stack(objects: list[Held], results: Path, key: tuple[str, int]) -> Stack:
         if number == 0:
             in_plane, spacing = _in_plane(image), _across(image) * step
         hu = turn(hu, in_plane)[::step, ::step]
-        label = turn(labels[number], in_plane)[::step, ::step]
+        label = turn(labels[number].astype(np.int16), in_plane)[::step, ::step].astype(np.uint8)
         grey.append(picture.windowed(hu.astype(np.float32), *WINDOW))
         turned.append(label)
         areas.append(_of_areas(hu, label))
@@ -173,7 +173,7 @@ def _hounsfield(image: Dataset) -> NDArray[np.int16]:
     if stored.ndim != 2:
         raise NoSliceError
     slope, intercept = float(image.get("RescaleSlope", 1)), float(image.get("RescaleIntercept", 0))
-    return np.clip(np.rint(stored * slope + intercept), -32768, 32767).astype(np.int16)
+    return np.clip(np.rint(stored.astype(np.float64) * slope + intercept), -32768, 32767).astype(np.int16)
 
 
 def _of_areas(hu: NDArray[np.int16], label: NDArray[np.uint8]) -> NDArray[np.uint8]:

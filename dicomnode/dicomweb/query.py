@@ -18,7 +18,7 @@ _MOST_UIDS, _LONGEST, _MOST_FIELDS, _MOST_OFFSET = 1_000, 256, 100, 10_000_000
 _NOBODYS: Final = "2.25.0"
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _DATE = re.compile(r"([0-9]{8})?(-)?([0-9]{8})?")
-_NOT_MATCHED = frozenset(
+NOT_MATCHED = frozenset(
     ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances")
 )
 NOT_FUZZY: Final = "The fuzzymatching parameter is not supported. Only literal matching has been performed."
@@ -103,11 +103,11 @@ def _keyword(level: Level, name: str) -> str:
     """Return the keyword of a key that can be matched at this level or above it."""
     keyword = keyword_for_tag(int(name, 16)) if _TAG.fullmatch(name) else name
     known = [one for above in LEVELS[: LEVELS.index(level) + 1] for one in KEYS[above]]
-    if keyword in known and keyword not in _NOT_MATCHED:
+    if keyword in known and keyword not in NOT_MATCHED:
         return keyword
     if tag_for_keyword(keyword) is None:
         raise WebError(400, "a parameter of the query is no attribute and none of the service's own")
-    can = ", ".join(one for one in known if one not in _NOT_MATCHED)
+    can = ", ".join(one for one in known if one not in NOT_MATCHED)
     raise WebError(400, f"{keyword} cannot be searched by at this level. What can: {can}")
 
 
