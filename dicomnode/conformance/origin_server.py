@@ -1,4 +1,4 @@
-"""The node as origin server of DICOMweb (PS3.18), for N.5.3: resources, keys, media types and statuses from the code."""
+"""The node as origin server of DICOMweb (PS3.18), for N.5.3: resources, keys and statuses from the code."""
 
 from typing import Final
 
@@ -14,19 +14,19 @@ _WHAT: Final = (
 )
 _SEARCH: Final = (
     "Search: wild cards, date and time ranges, lists of UIDs; names without regard to case. No fuzzy matching (Warning "
-    "299), no sequence attributes. `limit`, `offset`, `includefield` (any attribute in front of the pixels; `all`). A key "
-    "that cannot be matched is answered with 400, since it would widen the search; nothing found with 204."
+    "299), no sequence attributes. `limit`, `offset`, `includefield` (any attribute in front of the pixels; `all`). A "
+    "key that cannot be matched is answered with 400, since it would widen the search; nothing found with 204."
 )
 _RETRIEVE: Final = (
     "Retrieve: objects as stored (`transfer-syntax=*`) or in Explicit VR Little Endian, which is the default, decoded "
-    "where they are compressed; any other transfer syntax is answered with 406. Metadata as DICOM JSON with bulk data by "
-    "URI. Frames decoded, or as stored under their own media type. Rendered as image/jpeg or image/png with `window`, "
-    "`viewport` and `quality`; structured reports as text/html, encapsulated PDF as application/pdf. `annotation` and "
-    "`iccprofile` are ignored."
+    "where they are compressed; any other transfer syntax is answered with 406. Metadata as DICOM JSON with bulk data "
+    "by URI. Frames decoded, or as stored under their own media type. Rendered as image/jpeg or image/png with "
+    "`window`, `viewport` and `quality`; structured reports as text/html, encapsulated PDF as application/pdf. "
+    "`annotation` and `iccprofile` are ignored."
 )
 _STORE: Final = (
-    'Store: `multipart/related; type="application/dicom"`; answers as DICOM JSON with 200, 202 or 409. Objects are kept, '
-    "refused and put in quarantine as those of a C-STORE are, and answered when they are durable."
+    'Store: `multipart/related; type="application/dicom"`; answers as DICOM JSON with 200, 202 or 409. Objects are '
+    "kept, refused and put in quarantine as those of a C-STORE are, and answered when they are durable."
 )
 
 

@@ -136,7 +136,10 @@ class _Door:
     def _base(self, request: Request) -> str:
         table = self._site.config.console
         scheme = "https" if table.is_secure else "http"
-        return f"{scheme}://{request.headers['host']}{PREFIX}"
+        host = request.headers["host"]
+        if not table.behind_proxy and ":" not in host.rpartition("]")[2]:
+            host = f"{host}:{table.port}"  # some clients leave it out (dicomweb-client)
+        return f"{scheme}://{host}{PREFIX}"
 
 
 async def _feed(request: Request, stow: StowRequest) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,10 @@ from PIL import Image
 from pydicom import Dataset
 
 from dicomnode.operations import web_tokens
+from tests.conftest import absent
 from tests.faults.studies import make_study, study_uid
+from tests.helpers import prerequisites, viewer
+from tests.helpers.browser import PATIENCE_S
 from tests.helpers.ports import free_port
 from tests.helpers.running import Node
 from tests.helpers.waiting import until
@@ -28,6 +31,8 @@ class Served:
     """A node that has refused a study of too few slices, which came by STOW-RS; and who asks it."""
 
     node: Node
+    port: int
+    token: str
     client: DICOMwebClient
     images: dict[str, Dataset]
     stored: Dataset
@@ -59,7 +64,7 @@ retry_first_s = 600
         images = [pydicom.dcmread(path) for path in make_study(data / SCAN, folder / "scan", "web", 30)]
         stored = client.store_instances(images)
         assert node.ended(study_uid("web")) == "refused"
-        yield Served(node, client, {str(one.SOPInstanceUID): one for one in images}, stored)
+        yield Served(node, port, token, client, {str(one.SOPInstanceUID): one for one in images}, stored)
     finally:
         node.stop()
 
@@ -120,8 +125,7 @@ def test_it_is_given_a_picture(served: Served) -> None:
 def test_a_log_names_no_search_and_no_token(served: Served) -> None:
     served.client.search_for_studies(search_filters={"PatientName": "Nobody^Never"})
     assert "Nobody" not in served.node.log() and "PatientName" not in served.node.log()
-    token = served.client._session.headers["Authorization"].removeprefix("Bearer ")
-    assert token not in served.node.log() and "Traceback" not in served.node.log()
+    assert served.token not in served.node.log() and "Traceback" not in served.node.log()
 
 
 def test_a_token_that_was_taken_back_opens_nothing(served: Served) -> None:
@@ -130,3 +134,22 @@ def test_a_token_that_was_taken_back_opens_nothing(served: Served) -> None:
     assert httpx.get(url, headers=headers).status_code == 200
     assert served.node.cli("console", "token", "remove", "short").returncode == 0
     assert httpx.get(url, headers=headers).status_code == 401
+
+
+def test_ohif_opens_the_study_from_the_node(served: Served, peer: Callable[[str, str], str], tmp_path: Path) -> None:
+    nginx, browser = peer("nginx", "nginx-light"), peer("chromium", "chromium")
+    try:
+        prerequisites.viewer_folder()
+        with (
+            viewer.chromium(browser) as page,
+            viewer.served(tmp_path, nginx, served.port, served.token) as url,
+        ):
+            answers: list[tuple[int, str]] = []
+            page.on("response", lambda one: answers.append((one.status, one.url)) if "/dicom-web/" in one.url else None)
+            opened = viewer.Viewer(page, url, study_uid("web"))
+            shown = until("an image in the pane", opened.image, PATIENCE_S / 4)
+            assert shown in served.images
+            until("the results listed beside it", lambda: len(opened.listed()) > 1, PATIENCE_S / 4)
+            assert answers and not [one for one in answers if one[0] >= 400]
+    except prerequisites.MissingError as error:
+        absent(str(error))

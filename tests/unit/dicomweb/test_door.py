@@ -103,7 +103,7 @@ def test_a_token_is_kept_as_a_hash_shown_once_and_ends_at_once(
     assert len(token) > 40
     content = b"".join(path.read_bytes() for path in filled.config.storage.state.glob("*.sqlite*"))
     assert token.encode() not in content and web_tokens.token_hash(token).encode() in content
-    (found,) = web_tokens.tokens(filled.config)
+    (found,) = [one for one in web_tokens.tokens(filled.config) if one.name.startswith("program-")]
     assert token not in repr(found) and web_tokens.token_hash(token) not in repr(found)
     assert asking.get("/dicom-web/studies").status_code == 200
     web_tokens.remove(filled.config, found.name)
@@ -160,12 +160,14 @@ _accepts = st.sampled_from(
 ) | st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=30)  # fmt: skip
 
 
+@pytest.fixture
+def asking(program: Callable[..., httpx.Client]) -> httpx.Client:
+    return program(store_as="ANY")
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_is_asked_is_answered(
-    data: st.DataObject, filled: Filled, program: Callable[..., httpx.Client]
-) -> None:
-    asking = filled.__dict__.setdefault("fuzzing", None) or program(store_as="ANY")
+def test_whatever_is_asked_is_answered(data: st.DataObject, filled: Filled, asking: httpx.Client) -> None:
     route = data.draw(st.sampled_from(ROUTES))
     objects = [one for of_study in filled.studies.values() for one in of_study]
     image = data.draw(st.sampled_from(objects))
@@ -185,3 +187,8 @@ def test_whatever_is_asked_is_answered(
     url = PREFIX + route.path.format(**filled_in)
     answer = asking.request(route.method, url, params=parameters, headers=headers, **body)
     assert answer.status_code < 500, (url, parameters, headers, answer.text)
+
+
+def test_a_client_that_names_no_port_is_told_the_one_that_answers(web: httpx.Client) -> None:
+    found = web.get("/dicom-web/studies", headers={"Host": "localhost"}).json()
+    assert found[0]["00081190"]["Value"][0].startswith("http://localhost:8480/dicom-web/studies/")
