@@ -38,7 +38,7 @@ from dicomnode.console.logins import SESSION, VISITOR, cookie
 from dicomnode.console.routes import ROUTES, ConsoleRoute
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.dicomweb.holdings import WebHoldings
-from dicomnode.dicomweb.noted import Noted
+from dicomnode.dicomweb.noted import WebTrail
 from dicomnode.dicomweb.service import WebService
 from dicomnode.dicomweb.store import StowReceiver
 from dicomnode.errors import DicomnodeError, SpoolError, UsageError
@@ -96,7 +96,7 @@ def application(site: ConsoleSite) -> ASGIApp:
 
 def _of_dicomweb(site: ConsoleSite) -> list[Route]:
     storage = site.config.storage
-    service = WebService(WebHoldings(lambda: site.reading().catalog, storage.results), Noted())
+    service = WebService(WebHoldings(lambda: site.reading().catalog, storage.results), WebTrail())
     stow = StowReceiver(receiver_settings(site.config), Spool(storage.spool), site.catalog)
     return web_door.routes(site, service, stow, lambda request: _address(site.config.console, request))
 

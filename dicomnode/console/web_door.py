@@ -50,11 +50,11 @@ def routes(
     site: ConsoleSite, service: WebService, stow: StowReceiver, address: Callable[[Request], str]
 ) -> list[Route]:
     """Return the routes of the service; `address` says who calls, `stow` takes objects in."""
-    door = _Door(site, service, stow, address)
+    door = _WebDoor(site, service, stow, address)
     return [Route(PREFIX + one.path, door.endpoint(one), methods=[one.method]) for one in ROUTES]
 
 
-class _Door:
+class _WebDoor:
     def __init__(
         self, site: ConsoleSite, service: WebService, stow: StowReceiver, address: Callable[[Request], str]
     ) -> None:
@@ -192,7 +192,7 @@ def _parameters(request: Request) -> list[tuple[str, str]]:
     try:
         return parse_qsl(request.url.query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS, errors="strict")
     except ValueError:
-        raise WebError(400, f"the query is no UTF-8, or has more than {_MOST_PARAMETERS} parameters") from None
+        raise WebError(400, f"the query is not UTF-8, or has more than {_MOST_PARAMETERS} parameters") from None
 
 
 class _Unbroken(Response):

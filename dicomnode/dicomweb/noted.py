@@ -27,7 +27,7 @@ _MOST_REMEMBERED: Final = 10_000
 _FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
 
 
-class Noted:
+class WebTrail:
     """For several threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

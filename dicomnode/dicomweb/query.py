@@ -120,7 +120,7 @@ def _values(keyword: str, value: str) -> list[str]:
     if vr == "UI":
         values = [one.strip() for one in re.split(r"[,\\]", value) if one.strip()]
         if len(values) > _MOST_UIDS or not all(map(is_uid, values)):
-            raise WebError(400, f"{keyword} is no UID, or more than {_MOST_UIDS} of them")
+            raise WebError(400, f"{keyword} is not a UID, or more than {_MOST_UIDS} of them")
         return values
     if keyword == "ModalitiesInStudy":
         return [one.strip() for one in re.split(r"[,\\]", value) if one.strip()][:32]

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from dicomnode.dicomweb import picture, rendered, retrieve, search
 from dicomnode.dicomweb.holdings import WebHoldings
 from dicomnode.dicomweb.media import ANY, JSON, MediaRange, accepted
-from dicomnode.dicomweb.noted import Noted
+from dicomnode.dicomweb.noted import WebTrail
 from dicomnode.dicomweb.problems import WebError, not_acceptable
 from dicomnode.dicomweb.query import parse
 from dicomnode.reception.holdings import Held, Level
@@ -53,7 +53,7 @@ class WebRequest:
 class WebService:
     """Answers what is read. For several threads."""
 
-    def __init__(self, holdings: WebHoldings, noted: Noted) -> None:
+    def __init__(self, holdings: WebHoldings, noted: WebTrail) -> None:
         self._holdings, self._noted = holdings, noted
 
     def search(self, request: WebRequest, level: Level) -> Response:

@@ -44,7 +44,7 @@ _CLASS, _INSTANCE, _SYNTAX = 0x00020002, 0x00020003, 0x00020010
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StowOutcome:
     """What became of one part; `status` as of a C-STORE."""
 
     sop_class_uid: str
@@ -123,7 +123,7 @@ class StowRequest:
     caller: PermittedCaller | None
     study_uid: str
     base: str
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[StowOutcome] = field(default_factory=list)
     _part: "_Part | None" = None
     _parts: int = 0
     _association: int | None = None
@@ -270,11 +270,11 @@ class _Part:
             return SYNTAX_NOT_SUPPORTED
         return 0
 
-    def finish(self) -> Outcome:
+    def finish(self) -> StowOutcome:
         if self._reception is None and not self._refused:
             self._begin(len(self._head))
         told = StoreAnswer(self._refused) if self._reception is None else self._reception.finish()
-        return Outcome(*self._names, told.status)
+        return StowOutcome(*self._names, told.status)
 
     def abandon(self) -> None:
         if self._reception is not None:
@@ -304,7 +304,7 @@ def _meta(head: bytes) -> tuple[str, str, str] | None:
     return (named[0], named[1], named[2]) if is_uid(named[2]) else None
 
 
-def answer(outcomes: list[Outcome], base: str) -> tuple[int, dict[str, Any]]:
+def answer(outcomes: list[StowOutcome], base: str) -> tuple[int, dict[str, Any]]:
     """Return the status (PS3.18 table 10.5.3-1) and the response's data set (PS3.18 table I.2-1) as DICOM JSON."""
     stored = [one for one in outcomes if one.status == SUCCESS]
     failed = [one for one in outcomes if one.status != SUCCESS]
@@ -319,7 +319,7 @@ def answer(outcomes: list[Outcome], base: str) -> tuple[int, dict[str, Any]]:
     return (202 if stored else 409), told
 
 
-def _referenced(one: Outcome) -> dict[str, Any]:
+def _referenced(one: StowOutcome) -> dict[str, Any]:
     named = (("00081150", one.sop_class_uid), ("00081155", one.sop_instance_uid))
     return {tag: {"vr": "UI", "Value": [uid]} if uid else {"vr": "UI"} for tag, uid in named}
 
@@ -328,7 +328,7 @@ def _referenced(one: Outcome) -> dict[str, Any]:
 REASONS: Final[tuple[tuple[int, str], ...]] = (
     (OUT_OF_RESOURCES, "as of C-STORE: disk, catalogue, or the object is too large"),
     (DOES_NOT_MATCH, "as of C-STORE; or the object is of another study than the one in the path"),
-    (CANNOT_UNDERSTAND, "as of C-STORE; or the part is no DICOM file (PS3.10)"),
+    (CANNOT_UNDERSTAND, "as of C-STORE; or the part is not a DICOM file (PS3.10)"),
     (0xC001, "as of C-STORE: other content has this SOP Instance UID"),
     (CLASS_NOT_SUPPORTED, "the SOP class is none that is stored"),
     (SYNTAX_NOT_SUPPORTED, "the transfer syntax is none that is taken"),

@@ -48,7 +48,7 @@ def add(config: Config, name: str, role: str, calling_ae: str, now: float) -> st
     if role == "researcher":
         raise UsageError("a researcher sees pseudonyms only, and DICOMweb has none: give reader")
     if len(calling_ae) > _LONGEST_TITLE or not all(" " < letter <= "~" and letter != "\\" for letter in calling_ae):
-        raise UsageError(f"{calling_ae!r} is no AE title: 1 to 16 plain characters")
+        raise UsageError(f"{calling_ae!r} is not an AE title: 1 to 16 plain characters")
     callers = config.node.callers
     if calling_ae and callers and not any(one.ae_title in ("*", calling_ae) for one in callers):
         raise UsageError(f"node.callers has no {calling_ae}: what it stores would be refused")
