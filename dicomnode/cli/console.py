@@ -14,6 +14,8 @@ from dicomnode.errors import UsageError
 app = typer.Typer(help="The web pages for those who run the node, and who may use them.", no_args_is_help=True)
 user = typer.Typer(help="Who may use the console.", no_args_is_help=True)
 app.add_typer(user, name="user")
+token = typer.Typer(help="Which programs may use DICOMweb.", no_args_is_help=True)
+app.add_typer(token, name="token")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name that the user logs in with.")]
 
@@ -96,6 +98,53 @@ def user_password(name: NameArgument, config_file: ConfigOption = DEFAULT_CONFIG
     config = load(config_file)
     console_users.change_password(config, name, _password(), time.time())
     typer.echo(f"{name} has another password")
+
+
+@token.command("add")
+def token_add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the program is called, in the audit trail too.")],
+    role: Annotated[RoleName, typer.Option(help="What it may see; not researcher.")] = RoleName.reader,
+    store_as: Annotated[
+        str, typer.Option(metavar="AE_TITLE", help="As which caller it may store (STOW-RS); without, it may not.")
+    ] = "",
+    config_file: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Let a program use DICOMweb: prints its token, once. It goes into the header «Authorization: Bearer TOKEN».
+
+    Example: dicomnode console token add viewer
+    """
+    from dicomnode.operations import web_tokens
+
+    typer.echo(web_tokens.add(load(config_file), name, role.value, store_as, time.time()))
+
+
+@token.command("list")
+def token_list(config_file: ConfigOption = DEFAULT_CONFIG) -> None:
+    """List the programs with a token, what they may do, and when they were here last.
+
+    Example: dicomnode console token list
+    """
+    from dicomnode.operations import web_tokens
+    from dicomnode.operations.looking import local, text
+
+    found = web_tokens.tokens(load(config_file))
+    rows = [[t.name, t.role, t.calling_ae, local(text(t.created_at)), local(text(t.used_at))] for t in found]
+    table(["name", "role", "stores as", "made", "last here"], rows)
+
+
+@token.command("remove")
+def token_remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The program's.")],
+    config_file: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Make a token void, at once.
+
+    Example: dicomnode console token remove viewer
+    """
+    from dicomnode.operations import web_tokens
+
+    web_tokens.remove(load(config_file), name)
+    typer.echo(f"the token of {name} is void")
 
 
 def _password() -> str:

@@ -35,6 +35,10 @@ class ConsoleTable(ConfigTable):
         10, gt=0, le=168, description="give the hours after which a session ends in any case (at most 168)"
     )
 
+    dicomweb: bool = Field(
+        False, description="give true to have the console's address serve DICOMweb (/dicom-web) too, or false"
+    )
+
     @model_validator(mode="after")
     def _is_secure(self) -> Self:
         if (self.certificate is None) != (self.key is None):

@@ -9,6 +9,7 @@ import dicomnode
 from dicomnode.config import NodeTable
 from dicomnode.conformance import network_tables as tables
 from dicomnode.conformance.document import DocumentSection, DocumentTable, bullets
+from dicomnode.conformance.origin_server import origin_server
 from dicomnode.conformance.services import ENTITIES, RECEIVER, Service
 from dicomnode.network import fhir, mllp, stow
 from dicomnode.network.association import Peer
@@ -89,7 +90,10 @@ def overview(offered: Sequence[Service], created: DocumentTable) -> DocumentSect
             DocumentSection(
                 "N.1.3",
                 "DICOM web services",
-                ("Studies service, store (STOW-RS), as user agent; results as FHIR and HL7, beside DICOM: N.5.3.",),
+                (
+                    "Studies service: store (STOW-RS) as user agent; search (QIDO-RS), retrieve (WADO-RS) and store "
+                    "(STOW-RS) as origin server; results as FHIR and HL7, beside DICOM: N.5.3.",
+                ),
             ),
             DocumentSection("N.1.4", "Media services", (_NONE,)),
             DocumentSection("N.1.5", "Real-time video services", (_NONE,)),
@@ -176,7 +180,7 @@ def interoperability(offered: Sequence[Service]) -> DocumentSection:
     web = (
         "Studies service as user agent: STOW-RS (PS3.18 10.5), one object in each request, "
         '`multipart/related; type="application/dicom"`, answers as DICOM JSON; a QIDO-RS search without a match tests '
-        "the connection. Basic or bearer authentication. No origin server."
+        "the connection. Basic or bearer authentication."
     )
     columns = ("Answer", "Source", "Taken as")
     stow_table = DocumentTable("STOW-RS answers", columns, stow.HANDLING)
@@ -196,7 +200,9 @@ def interoperability(offered: Sequence[Service]) -> DocumentSection:
             DocumentSection("N.5.1", "Mapping of services to application entities", (tables.services_table(offered),)),
             DocumentSection("N.5.2", "DIMSE services", (), dimse),
             DocumentSection(
-                "N.5.3", "DICOM web services", (web, stow_table, _BESIDE_DICOM, _FHIR, fhir_table, _HL7, hl7_table)
+                "N.5.3",
+                "DICOM web services",
+                (web, stow_table, *origin_server(), _BESIDE_DICOM, _FHIR, fhir_table, _HL7, hl7_table),
             ),
             DocumentSection("N.5.4", "Media services", (_NONE,)),
             DocumentSection("N.5.5", "Real-time video services", (_NONE,)),

@@ -32,11 +32,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dicomnode import logs
 from dicomnode.audit import messages
 from dicomnode.config import ConsoleTable
+from dicomnode.console import web_door
 from dicomnode.console.accounts import same
 from dicomnode.console.logins import SESSION, VISITOR, cookie
 from dicomnode.console.routes import ROUTES, ConsoleRoute
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
+from dicomnode.dicomweb.holdings import WebHoldings
+from dicomnode.dicomweb.noted import WebTrail
+from dicomnode.dicomweb.service import WebService
+from dicomnode.dicomweb.store import StowReceiver
 from dicomnode.errors import DicomnodeError, SpoolError, UsageError
+from dicomnode.service.processes import receiver_settings
+from dicomnode.store.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +81,8 @@ def application(site: ConsoleSite) -> ASGIApp:
     """Return the console as an ASGI application."""
     routes = [Route(one.path, _Endpoint(site, one).answer, methods=[one.method]) for one in ROUTES]
     routes += [Route(f"/static/{path.name}", _file(path), methods=["GET"]) for path in _static()]
+    if site.config.console.dicomweb:
+        routes += _of_dicomweb(site)
 
     def refused(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
@@ -83,6 +92,13 @@ def application(site: ConsoleSite) -> ASGIApp:
         return answer
 
     return _Hardened(Starlette(routes=routes, exception_handlers={HTTPException: refused}), site.config.console)
+
+
+def _of_dicomweb(site: ConsoleSite) -> list[Route]:
+    storage = site.config.storage
+    service = WebService(WebHoldings(lambda: site.reading().catalog, storage.results), WebTrail())
+    stow = StowReceiver(receiver_settings(site.config), Spool(storage.spool), site.catalog)
+    return web_door.routes(site, service, stow, lambda request: _address(site.config.console, request))
 
 
 def _static() -> list[Path]:

@@ -22,7 +22,9 @@ from dicomnode.console.peer_tests import PeerTests
 from dicomnode.console.pseudonyms import ConsolePseudonyms
 from dicomnode.console.roles import OPERATORS, READERS
 from dicomnode.console.shadow_comparison import ShadowComparison
+from dicomnode.console.stacks import SliceStacks
 from dicomnode.console.study_keys import StudyKeys
+from dicomnode.console.web_tokens import WebTokens
 from dicomnode.operations import looking
 from dicomnode.operations.looking import Pages
 from dicomnode.operations.peer_tests import known
@@ -86,11 +88,13 @@ class ConsoleSite:
         source = config.audit.source(config.node.ae_title)
         trail.begin(source, None if source is None else self.catalog.audit)
         self.accounts = Accounts(config.console, self.catalog, LoginAttempts())
+        self.tokens = WebTokens(self.catalog)
         self.keys = StudyKeys(self.catalog.patient_key)
         self.pseudonyms = ConsolePseudonyms(config, self.catalog.patient_key)
         self.now = Now()
         self.peers = PeerTests(known(config))
         self.shadow = ShadowComparison()
+        self.stacks = SliceStacks()
         self._pages: Pages | None = None
         self._lock = threading.Lock()
 

@@ -53,6 +53,11 @@ def _matches(key: DataElement, element: DataElement | None) -> bool:
     return any(_equal(key.VR, one, value) for one in wanted for value in found)
 
 
+def value_matches(vr: str, wanted: Sequence[str], found: str) -> bool:
+    """Whether one value, as text, is what one of `wanted` asks for; "" is no value."""
+    return bool(found) and any(_equal(vr, one, found) for one in wanted)
+
+
 def _equal(vr: str, wanted: str, value: str) -> bool:
     if vr in _RANGES:
         return _in_range(wanted, value)

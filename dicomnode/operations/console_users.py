@@ -13,12 +13,12 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.console import ConsoleUser
 
 #: What a name may look like: it stands in the audit trail and in log lines.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
 def users(config: Config) -> list[ConsoleUser]:
     """Return all users by name. Raises SpoolError."""
-    with _catalog(config) as catalog:
+    with opened(config) as catalog:
         return catalog.console_users()
 
 
@@ -29,10 +29,10 @@ def add(config: Config, name: str, role: str, password: str, now: float) -> None
         UsageError: the name or the password is not one, or the name is taken.
         SpoolError: the catalogue failed.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name of a user: letters, digits and . _ @ - (64 at most)")
     kept = passwords.hashed(password)
-    with _catalog(config) as catalog:
+    with opened(config) as catalog:
         if catalog.console_user(name) is not None:
             raise _taken(name)
         note_command(config, "console user add", {"name": name, "role": role}, catalog=catalog)
@@ -43,7 +43,7 @@ def add(config: Config, name: str, role: str, password: str, now: float) -> None
 def change_password(config: Config, name: str, password: str, now: float) -> None:
     """Give a user another password, and end the sessions. Raises UsageError, SpoolError as `add`."""
     kept = passwords.hashed(password)
-    with _catalog(config) as catalog:
+    with opened(config) as catalog:
         if catalog.console_user(name) is None:
             raise _unknown(name)
         note_command(config, "console user password", {"name": name}, catalog=catalog)
@@ -53,7 +53,7 @@ def change_password(config: Config, name: str, password: str, now: float) -> Non
 
 def remove(config: Config, name: str) -> None:
     """Remove a user, and end the sessions. Raises UsageError: there is none; SpoolError."""
-    with _catalog(config) as catalog:
+    with opened(config) as catalog:
         if catalog.console_user(name) is None:
             raise _unknown(name)
         note_command(config, "console user remove", {"name": name}, catalog=catalog)
@@ -70,7 +70,8 @@ def _unknown(name: str) -> UsageError:
 
 
 @contextmanager
-def _catalog(config: Config) -> Iterator[Catalog]:
+def opened(config: Config) -> Iterator[Catalog]:
+    """Yield the catalogue, to be written. Raises SpoolError."""
     if not config.storage.database_url:
         make_folder(config.storage.state)  # users may be made before the node first runs
     with closing(Catalog.open(config.catalog_url, config.storage.state)) as catalog:

@@ -91,12 +91,15 @@ class Reception:
         has_space: Callable[[], bool],
         association_id: Callable[[], int],
         replacing: str = "",
+        study_uid: str = "",
     ) -> None:
         """Begin an object; `sop_class_uid` and `transfer_syntax` are those of the presentation context.
 
         More than `largest` bytes are refused. `association_id` is asked once there is something to record. `replacing`
-        names the caller where its objects replace others of the same UID; else they do not.
+        names the caller where its objects replace others of the same UID; else they do not. `study_uid`: the study
+        that it has to be of; "" for any.
         """
+        self._study = study_uid
         self._replacing = replacing
         self._request, self._sop_class, self._syntax = request, sop_class_uid, transfer_syntax
         self._spool, self._catalog, self._association_id = spool, catalog, association_id
@@ -177,6 +180,8 @@ class Reception:
         if (header.sop_class_uid, header.sop_instance_uid) != named or named[0] != self._sop_class:
             text = "SOP class or instance UID of dataset, request and context differ"
             return self._refuse(incoming, DOES_NOT_MATCH, "uid-mismatch", text)
+        if self._study not in ("", header.study_uid):
+            return self._refuse(incoming, DOES_NOT_MATCH, "study-mismatch", "the object is of another study")
         if header.is_own and self._catalog.is_result(header.sop_instance_uid):
             # A PACS that routes everything sends our results back, perhaps under a study or patient that it has
             # coerced: we have them, they are no new images, and no study comes about by them.

@@ -17,6 +17,7 @@ from dicomnode.logs import is_uid
 from dicomnode.network.matching import values
 from dicomnode.reception.held_header import read_elements
 from dicomnode.store.catalog.catalog import Catalog
+from dicomnode.store.records import Instance
 from dicomnode.store.results_folder import report_files, results_folder
 
 Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
@@ -89,24 +90,30 @@ class QueryHoldings:
 
     def instances(self, study_uid: str) -> list[Held]:
         """Return a study's images, and the results that stand."""
-        images = [
-            Held(i.study_uid, i.series_uid, i.sop_class_uid, i.sop_instance_uid, i.modality, Path(i.path), i.size)
-            for i in self._catalog.instances(study_uid)
-        ]
-        return [*images, *self._of_results(study_uid)]
+        return [*map(of_image, self._catalog.instances(study_uid)), *self._of_results(study_uid)]
 
     def _of_results(self, study_uid: str) -> Iterator[Held]:
         if self._results is None:
             return
         generation = self._catalog.standing_generation(study_uid)
-        if generation is None:
-            return
-        for path in report_files(results_folder(self._results, study_uid, generation)):
-            header = read_header(path)
-            names = [header.get(keyword) for keyword in ("SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")]
-            if all(names):
-                series, sop_class, instance = map(str, names)
-                yield Held(study_uid, series, sop_class, instance, str(header.get("Modality") or ""), path)
+        if generation is not None:
+            yield from of_results(self._results, study_uid, generation)
+
+
+def of_image(one: Instance) -> Held:
+    """Return a received image as what it is for queries."""
+    path = Path(one.path)
+    return Held(one.study_uid, one.series_uid, one.sop_class_uid, one.sop_instance_uid, one.modality, path, one.size)
+
+
+def of_results(results: Path, study_uid: str, generation: int) -> Iterator[Held]:
+    """Yield the results of one generation of a study; `results`: the folder of all."""
+    for path in report_files(results_folder(results, study_uid, generation)):
+        header = read_header(path)
+        names = [header.get(keyword) for keyword in ("SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")]
+        if all(names):
+            series, sop_class, instance = map(str, names)
+            yield Held(study_uid, series, sop_class, instance, str(header.get("Modality") or ""), path)
 
 
 def read_header(path: Path) -> Dataset:

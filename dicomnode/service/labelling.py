@@ -19,9 +19,13 @@ log = logging.getLogger(__name__)
 #: A study whose last image came within this is looked at in each tick: the late image of an old one makes it new.
 _RECENT_S = 3600.0
 _RECENT_AT_ONCE, _OLDER_AT_ONCE = 200, 20
-_TAGS = ("PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyDate", "StudyDescription")
-#: What a header may claim is cut: characters.
-_LONGEST = 64
+#: In the order of `Label`.
+_TAGS = (
+    "PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyDate", "StudyDescription", "PatientName",
+    "PatientBirthDate", "PatientSex", "StudyTime", "StudyID", "ReferringPhysicianName",
+)  # fmt: skip
+#: What a header may claim is cut: characters; of a name, which may stand there in three scripts.
+_LONGEST, _LONGEST_NAME = 64, 194
 
 
 class Labelling:
@@ -67,4 +71,5 @@ def read_label(path: Path) -> Label:
         Exception: whatever a damaged file provokes.
     """
     header = read_head(path, ("SpecificCharacterSet", *_TAGS))
-    return Label(*(str(header.get(tag) or "").strip(" \0")[:_LONGEST] for tag in _TAGS))
+    longest = {"PatientName": _LONGEST_NAME, "ReferringPhysicianName": _LONGEST_NAME}
+    return Label(*(str(header.get(tag) or "").strip(" \0")[: longest.get(tag, _LONGEST)] for tag in _TAGS))

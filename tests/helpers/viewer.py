@@ -44,8 +44,11 @@ def running(folder: Path, program: str) -> Iterator[Orthanc]:
 
 
 @contextlib.contextmanager
-def served(folder: Path, nginx: str, pacs_http: int) -> Iterator[str]:
-    """OHIF's address: nginx with the shipped configuration, but on a port of its own and before this PACS."""
+def served(folder: Path, nginx: str, pacs_http: int, token: str = "") -> Iterator[str]:
+    """OHIF's address: nginx with the shipped configuration, but on a port of its own and before this PACS.
+
+    `token`: what it shows there, as a node's DICOMweb wants it.
+    """
     prerequisites.viewer_folder()
     port = free_port()
     settings = (ROOT / "deploy" / "ohif" / "nginx.conf").read_text("utf-8")
@@ -53,6 +56,10 @@ def served(folder: Path, nginx: str, pacs_http: int) -> Iterator[str]:
     for shipped, instead in (own | {"build/viewer/nginx.pid": f"{folder}/nginx.pid"}).items():
         assert shipped in settings, shipped
         settings = settings.replace(shipped, instead)
+    if token:
+        host = "proxy_set_header Host $http_host;"
+        assert host in settings
+        settings = settings.replace(host, f'{host} proxy_set_header Authorization "Bearer {token}";')
     (folder / "nginx.conf").write_text(settings, "utf-8")
     # Started by root, its workers would be nobody's, and nobody may not read everybody's folders.
     user = ["-g", "user root;"] if os.geteuid() == 0 else []

@@ -63,7 +63,7 @@ READERS = {
     "analysis/series/multiframe.py", "analysis/series/parts.py", "analysis/volume/decode.py", "conformance/sample.py",
     "network/association.py", "network/find.py", "outbound/destinations/reports.py", "outbound/notify/sending.py",
     "outbound/procedure_steps/progress.py",
-    "reception/query_retrieve_scp.py", "reception/rejection_notes.py", "store/catalog/audit.py",
+    "dicomweb/files.py", "reception/query_retrieve_scp.py", "reception/rejection_notes.py", "store/catalog/audit.py",
     "store/differences.py", "store/patient_key.py", "store/sameness.py", "workflows/rejections.py",
 }  # fmt: skip
 

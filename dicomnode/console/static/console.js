@@ -59,5 +59,69 @@
     setInterval(look, 1000 * Number(part.dataset.every));
   };
 
-  document.addEventListener("DOMContentLoaded", () => { beginTheme(); beginLive(); });
+  const beginSlices = async () => {
+    const part = document.getElementById("slices");
+    if (!part) return;
+    const said = document.getElementById("slices-state");
+    said.textContent = "Loading the slices…";
+    let found;
+    try {
+      const answer = await fetch(part.dataset.slices, { cache: "no-store", redirect: "error" });
+      if (!answer.ok) throw new Error(String(answer.status));
+      found = await answer.json();
+    } catch {
+      said.textContent = "The node does not give the slices now.";
+      return;
+    }
+    if (!found.axial.length) {
+      said.textContent = "The images of the analysed series are not here any more.";
+      return;
+    }
+    document.getElementById("slices-shown").hidden = false;
+    said.textContent = "";
+    const layers = [...part.querySelectorAll("[data-layer]")];
+    const isShown = (kind) => layers.some((box) => box.dataset.layer === kind && box.checked);
+    const panes = [...part.querySelectorAll(".pane")].map((pane) => {
+      const plane = pane.dataset.plane;
+      const slider = pane.querySelector("input");
+      const picture = pane.querySelector(".slice");
+      const many = plane === "axial" ? found.axial.length : found.coronal;
+      slider.max = many;
+      slider.value = Math.ceil(many / 2);
+      const source = (kind, n) => (plane === "axial" && kind === "image" ? found.axial[n - 1] : `${found.layers}/${plane}/${kind}/${n}`);
+      let busy = false;
+      // One slice at a time: whoever scrolls quickly sees those that the node can give.
+      const show = async () => {
+        if (busy) return;
+        busy = true;
+        let n;
+        do {
+          n = Number(slider.value);
+          const images = [[picture, "image"], ...[...pane.querySelectorAll(".over")].map((over) => [over, over.dataset.kind])];
+          await Promise.all(images.map(async ([image, kind]) => {
+            image.hidden = kind !== "image" && !isShown(kind);
+            if (image.hidden) return;
+            const next = source(kind, n);
+            if (image.getAttribute("src") === next) return;
+            image.src = next;
+            try { await image.decode(); } catch { if (kind === "image") said.textContent = `Slice ${n} cannot be shown.`; }
+          }));
+          pane.querySelector("output").textContent = `${n} of ${many}`;
+          picture.alt = `${plane} slice ${n} of ${many}, lung window`;
+        } while (n !== Number(slider.value));
+        busy = false;
+      };
+      slider.addEventListener("input", show);
+      pane.querySelector(".picture").addEventListener("wheel", (event) => {
+        event.preventDefault();
+        slider.value = Number(slider.value) + Math.sign(event.deltaY);
+        show();
+      }, { passive: false });
+      return show;
+    });
+    layers.forEach((box) => box.addEventListener("change", () => panes.forEach((show) => show())));
+    panes.forEach((show) => show());
+  };
+
+  document.addEventListener("DOMContentLoaded", () => { beginTheme(); beginLive(); beginSlices(); });
 })();

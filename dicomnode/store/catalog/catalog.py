@@ -22,7 +22,6 @@ from dicomnode.store.catalog.console import ConsoleRows
 from dicomnode.store.catalog.corrections import Corrections
 from dicomnode.store.catalog.events import note
 from dicomnode.store.catalog.figures import Figures
-from dicomnode.store.catalog.holdings import HoldingsRows
 from dicomnode.store.catalog.job_choice import JobChoice
 from dicomnode.store.catalog.jobs import supersede
 from dicomnode.store.catalog.labels import Labels
@@ -39,6 +38,7 @@ from dicomnode.store.catalog.removal_notices import RemovalNotices
 from dicomnode.store.catalog.result_rows import ResultRows
 from dicomnode.store.catalog.routings import Routings
 from dicomnode.store.catalog.tables import associations, bulk_studies, deliveries, instances, jobs, priors, studies
+from dicomnode.store.catalog.web_holdings import WebHoldingsRows
 from dicomnode.store.catalog.workers import Workers
 from dicomnode.store.records import (
     Bringer,
@@ -64,7 +64,6 @@ class Catalog(
     ConsoleRows,
     Corrections,
     Figures,
-    HoldingsRows,
     JobChoice,
     Labels,
     Orders,
@@ -78,6 +77,7 @@ class Catalog(
     ResultRows,
     Routings,
     Steps,
+    WebHoldingsRows,
     Workers,
 ):
     """One open catalogue; safe to share between threads. Every method raises SpoolError when the database fails."""

@@ -1,11 +1,12 @@
 """Users of the console and their sessions. Times are UTC seconds, given by the caller."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Column, select
 
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.catalog.tables import console_sessions, console_users
+from dicomnode.store.catalog.tables import console_sessions, console_tokens, console_users
 
 #: Sessions of one user, and of all; the oldest make room.
 _MOST_OF_ONE, _MOST = 20, 2_000
@@ -30,6 +31,17 @@ class ConsoleSession:
     role: str
     began_at: float
     seen_at: float
+
+
+@dataclass(frozen=True)
+class ConsoleToken:
+    """A program that may use DICOMweb. `calling_ae`: the caller as whom it may store; "": it may not."""
+
+    name: str
+    role: str
+    calling_ae: str
+    created_at: float
+    used_at: float | None
 
 
 class ConsoleRows(Database):
@@ -108,3 +120,36 @@ class ConsoleRows(Database):
         """End a session."""
         with self._write() as connection:
             connection.execute(console_sessions.delete().where(console_sessions.c.token == token))
+
+    def console_tokens(self) -> list[ConsoleToken]:
+        """Return all programs by name."""
+        with self._read() as connection:
+            rows = connection.execute(select(*_of_token()).order_by(console_tokens.c.name))
+            return [ConsoleToken(**row._mapping) for row in rows]
+
+    def console_token(self, token: str) -> ConsoleToken | None:
+        """Return the program whose token has this hash."""
+        with self._read() as connection:
+            row = connection.execute(select(*_of_token()).where(console_tokens.c.token == token)).one_or_none()
+        return None if row is None else ConsoleToken(**row._mapping)
+
+    def add_console_token(self, name: str, token: str, role: str, calling_ae: str, now: float) -> bool:
+        """Let a program in; `token` is the hash of its own. False, and nothing: there is one of this name."""
+        values = {"name": name, "token": token, "role": role, "calling_ae": calling_ae, "created_at": now}
+        row = self._insert(console_tokens).values(values).on_conflict_do_nothing()
+        with self._write() as connection:
+            return bool(connection.execute(row.execution_options(preserve_rowcount=True)).rowcount == 1)
+
+    def remove_console_token(self, name: str) -> bool:
+        """Let a program in no more. False: there is none of this name."""
+        with self._write() as connection:
+            return connection.execute(console_tokens.delete().where(console_tokens.c.name == name)).rowcount == 1
+
+    def see_console_token(self, name: str, now: float) -> None:
+        """Note that a program was here."""
+        with self._write() as connection:
+            connection.execute(console_tokens.update().where(console_tokens.c.name == name).values(used_at=now))
+
+
+def _of_token() -> list[Column[Any]]:
+    return [column for column in console_tokens.c if column.name != "token"]

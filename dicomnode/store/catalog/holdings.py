@@ -9,7 +9,7 @@ from dicomnode.store.catalog.tables import instances, jobs, studies
 from dicomnode.store.records import JobState, Study
 
 #: Jobs whose results stand. A held one waits for a person, a cancelled or superseded one was called back.
-_STANDING: tuple[JobState, ...] = ("analysed", "delivered", "committed", "refused", "failed")
+STANDING: tuple[JobState, ...] = ("analysed", "delivered", "committed", "refused", "failed")
 
 
 class HoldingsRows(Database):
@@ -31,7 +31,7 @@ class HoldingsRows(Database):
 
     def standing_generation(self, study_uid: str) -> int | None:
         """Return the newest generation whose results stand."""
-        mine = (jobs.c.study_uid == study_uid) & jobs.c.state.in_(_STANDING)
+        mine = (jobs.c.study_uid == study_uid) & jobs.c.state.in_(STANDING)
         query = select(jobs.c.generation).where(mine).order_by(jobs.c.generation.desc()).limit(1)
         with self._read() as connection:
             return connection.execute(query).scalar()

@@ -7,6 +7,7 @@ SP 800-38D): whoever has the database alone can neither read nor try it.
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -20,17 +21,27 @@ from dicomnode.store.catalog.tables import associations, instances, studies, stu
 from dicomnode.store.patient_key import PatientKey
 
 _NONCE_BYTES = 12
+_DATE = re.compile(r"[0-9]{8}")
 
 
 @dataclass(frozen=True)
 class Label:
-    """What the images of a study say of it; "" where they say nothing."""
+    """What the images of a study say of it; "" where they say nothing.
+
+    `patient_name` is None in a label of a version that did not read it, nor what follows.
+    """
 
     patient_id: str = ""
     issuer: str = ""
     accession_number: str = ""
     study_date: str = ""
     description: str = ""
+    patient_name: str | None = None
+    birth_date: str = ""
+    sex: str = ""
+    study_time: str = ""
+    study_id: str = ""
+    referring_physician: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ class Labels(Database):
                 "called": called,
                 "accession_key": accession_key(self.patient_key, label.accession_number),
                 "sealed": _seal(self.patient_key, study.study_uid, label),
+                "study_date": label.study_date if _DATE.fullmatch(label.study_date) else "",
             }
             row = self._insert(study_labels).values(study_uid=study.study_uid, **values)
             if not label.patient_id and study.path is None:

@@ -194,7 +194,7 @@ class Overview(Database):
             of_number = select(study_labels.c.study_uid).where(study_labels.c.accession_key == number)
             found.append(studies.c.study_uid.in_(of_number))
         if wanted.patient_id:
-            found.append(studies.c.study_uid.in_(_of_patient(patient_prefixes(self.patient_key, wanted.patient_id))))
+            found.append(studies.c.study_uid.in_(of_patient(patient_prefixes(self.patient_key, wanted.patient_id))))
         if wanted.since is not None:
             found.append(at >= wanted.since)
         if wanted.text:
@@ -216,7 +216,7 @@ def _are_few(wanted: Wanted) -> bool:
     return bool(wanted.states) and not set(wanted.states) - _FEW
 
 
-def _of_patient(prefixes: Sequence[str]) -> Select[tuple[str]]:
+def of_patient(prefixes: Sequence[str]) -> Select[tuple[str]]:
     """Select the UIDs of a patient's studies: those that have settled, and by their images those that have not."""
 
     def begins(column: ColumnElement[str]) -> ColumnElement[bool]:

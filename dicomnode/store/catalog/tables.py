@@ -79,6 +79,8 @@ study_labels = Table(
     Column("called", String(16), nullable=False),
     Column("accession_key", String(64), nullable=False),
     Column("sealed", LargeBinary, nullable=False),
+    # In the clear, as the time of its first image is: by it a page of a search by date is found.
+    Column("study_date", String(8), nullable=False, server_default=""),
 )
 Index("study_labels_sender", study_labels.c.sender, study_labels.c.seen_at)
 Index("study_labels_accession", study_labels.c.accession_key)
@@ -487,3 +489,16 @@ console_sessions = Table(
     Column("seen_at", Float, nullable=False),
 )
 Index("console_sessions_name", console_sessions.c.name)
+
+#: By what programs are known to the console's DICOMweb. `token` is the SHA-256 of what the program holds, which is
+#: random and long: no slower hash is needed. `calling_ae`: as whom it may store; "": it may not.
+console_tokens = Table(
+    "console_tokens",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("token", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("used_at", Float),
+)

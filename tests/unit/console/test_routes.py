@@ -15,7 +15,9 @@ IDS = [f"{one.method} {one.path}" for one in ROUTES]
 
 
 def path_of(site: ConsoleSite, route: ConsoleRoute) -> str:
-    return route.path.replace("{study}", site.keys.key(STUDY)).replace("{action}", "cancel").replace("{number}", "0")
+    path = route.path.replace("{study}", site.keys.key(STUDY)).replace("{action}", "cancel")
+    path = path.replace("{plane}/{kind}/{number}", "coronal/image/1")
+    return path.replace("{number}", "0")
 
 
 def ask(browser: Browser, site: ConsoleSite, route: ConsoleRoute) -> int:
@@ -73,7 +75,9 @@ def test_each_role_gets_its_routes_and_no_other(
         status = ask(browser, site, route)
         if role in route.roles:
             # 400: the action was not confirmed; what is asked here is whether the door opens.
-            assert status in (200, 303, 400), f"{role} {route.method} {route.path}: {status}"
+            # 404: of what nobody has analysed there are no slices.
+            opened = (200, 303, 400, *((404,) if "/slice/" in route.path else ()))
+            assert status in opened, f"{role} {route.method} {route.path}: {status}"
         else:
             assert status == 403, f"{role} {route.method} {route.path}: {status}"
 

@@ -24,6 +24,7 @@ NO_PATHS = {
     "bulk_studies": "how patient study_uid",
     "commitments": "destination study_uid transaction_uid",
     "console_sessions": "name token",
+    "console_tokens": "calling_ae name role token",
     "console_users": "name password role",
     "conflicts": "sha256 sop_instance_uid study_uid",
     "corrections": "action code patient_hash sha256 sop_instance_uid study_uid successor who",
@@ -49,7 +50,7 @@ NO_PATHS = {
     "removal_notices": "study_uid",
     "routings": "decision study_uid",
     "studies": "state study_uid",
-    "study_labels": "accession_key called sender study_uid",
+    "study_labels": "accession_key called sender study_date study_uid",
     "transitions": "reason state study_uid",
     "workers": "name state version",
 }

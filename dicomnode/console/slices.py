@@ -1,0 +1,50 @@
+"""The slices on a study's page: where they are, and those pictures of them that are made here."""
+
+from starlette.responses import JSONResponse, Response
+
+from dicomnode.console import stacks
+from dicomnode.console.site import ConsoleSite, NotThereError, Visit
+from dicomnode.console.stacks import NoSliceError, SliceStack
+from dicomnode.dicomweb import picture
+from dicomnode.dicomweb.problems import WebError
+from dicomnode.dicomweb.search import instance_url
+from dicomnode.dicomweb.service import PREFIX
+
+
+def listed(site: ConsoleSite, visit: Visit) -> Response:
+    """Return where the slices of a study are, for the page's script."""
+    study_uid = site.study_uid(visit)
+    config = site.config
+    found = []
+    if config.console.dicomweb:
+        found = stacks.sources(site.reading().catalog, config.storage.results, study_uid)
+    window = f"{stacks.WINDOW[0]:.0f},{stacks.WINDOW[1]:.0f},linear"
+    axial = [f"{instance_url(PREFIX, one)}/rendered?window={window}&viewport=512,512" for one in found]
+    mine = f"/study/{visit.params['study']}/slice"
+    return JSONResponse(
+        {"axial": axial[::-1], "coronal": 0 if not found else stacks.rows_across(found[0]), "layers": mine}
+    )
+
+
+def shown(site: ConsoleSite, visit: Visit) -> Response:
+    """Return one picture: a coronal slice, or what lies over a slice. Numbers: from 1, head or front first."""
+    study_uid = site.study_uid(visit)
+    plane, kind, number = (visit.params[name] for name in ("plane", "kind", "number"))
+    if (
+        plane not in ("axial", "coronal")
+        or kind not in ("image", "outline", "areas")
+        or not site.config.console.dicomweb
+    ):
+        raise NotThereError
+    if not (number.isascii() and number.isdigit() and len(number) <= 5):
+        raise NotThereError
+    try:
+        with picture.turn():
+            content = stacks.drawn(_stack(site, study_uid), plane, kind, int(number))
+    except (WebError, NoSliceError):
+        raise NotThereError from None
+    return Response(content, media_type=picture.PNG)
+
+
+def _stack(site: ConsoleSite, study_uid: str) -> SliceStack:
+    return site.stacks.stack(site.reading().catalog, site.config.storage.results, study_uid)

@@ -1,0 +1,180 @@
+"""Files that are held, read for a web client: whole, or without their pixels; and as another transfer syntax."""
+
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import get_frame
+from pydicom.filewriter import dcmwrite
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+from dicomnode.dicomweb.problems import WebError, not_acceptable, not_found
+from dicomnode.network.scan import HeaderError
+from dicomnode.reception.held_header import syntax_of
+from dicomnode.reception.holdings import Held
+
+#: Larger ones are given as they are stored only: what is changed is held in memory.
+LARGEST_DECODED: Final = 1_000_000_000
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn whatever a damaged file provokes into an answer that tells nothing of its content.
+
+    Raises:
+        WebError: 404: the file has gone; 500 as 406: it cannot be read or decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"pydicom\.")
+            yield
+    except WebError:
+        raise
+    except FileNotFoundError:
+        raise not_found() from None
+    except MemoryError:
+        raise WebError(503, "the object is too large to be decoded now", {"Retry-After": "30"}) from None
+    except Exception as error:
+        text = f"the object cannot be read or decoded ({type(error).__name__}): ask for it as it is stored"
+        raise not_acceptable(text) from error
+
+
+def read_head(path: Path, tags: Collection[int] | None) -> Dataset:
+    """Return a file's elements in front of the pixels: all, or those named; none where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return dcmread(path, stop_before_pixels=True, specific_tags=None if tags is None else list(tags))
+    except Exception:  # noqa: BLE001  (whatever a damaged file provokes: the answer tells less)
+        return Dataset()
+
+
+def syntax(one: Held) -> UID:
+    """Return the transfer syntax in which an object is stored.
+
+    Raises:
+        WebError: 404, 406.
+    """
+    with reading(), one.path.open("rb") as file:
+        try:
+            return syntax_of(file)
+        except HeaderError as error:
+            raise not_acceptable(
+                "the object's transfer syntax is unknown: ask for it with transfer-syntax=*"
+            ) from error
+
+
+def whole(one: Held) -> FileDataset:
+    """Return an object.
+
+    Raises:
+        WebError: 404, 406: it cannot be read, or is too large to be held in memory.
+    """
+    with reading():
+        if one.path.stat().st_size > LARGEST_DECODED:
+            raise not_acceptable("the object is too large to be decoded: ask for it with transfer-syntax=*")
+        dataset = dcmread(one.path)
+        # As with Query/Retrieve: what is not whole is not given for all.
+        if one.size not in (None, one.path.stat().st_size):
+            raise not_found()
+        return dataset
+
+
+def explicit(one: Held) -> bytes:
+    """Return an object's file in Explicit VR Little Endian, decoded where it is compressed.
+
+    Raises:
+        WebError: 404, 406.
+    """
+    dataset = whole(one)
+    stored = UID(dataset.file_meta.TransferSyntaxUID)
+    with reading():
+        if stored.is_encapsulated:
+            _require_size(dataset, frame_count(dataset))
+            dataset.decompress(generate_instance_uid=False)
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        written = BytesIO()
+        if stored == DeflatedExplicitVRLittleEndian or not stored.is_little_endian or stored.is_implicit_VR:
+            for _ in dataset.iterall():
+                pass  # every value is decoded before it is written anew
+        dcmwrite(written, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
+        return written.getvalue()
+
+
+def frame_count(dataset: Dataset) -> int:
+    """Return how many frames an image has; 0: it is none."""
+    if "Rows" not in dataset or "Columns" not in dataset:
+        return 0
+    try:
+        return max(1, int(dataset.get("NumberOfFrames") or 1))
+    except (TypeError, ValueError):
+        return 1
+
+
+def frame(dataset: Dataset, number: int, *, raw: bool) -> tuple[NDArray[np.generic], dict[str, object]]:
+    """Return a decoded frame, shape (row, column) or (row, column, 3), and what its decoder says of it.
+
+    Args:
+        dataset: the image.
+        number: of the frame, from 1.
+        raw: colours as they are stored; else RGB.
+
+    Raises:
+        WebError: 404: there is no such frame; 406: it cannot be decoded.
+    """
+    if not 1 <= number <= frame_count(dataset):
+        raise not_found()
+    with reading():
+        _require_size(dataset, 1)
+        decoder = get_decoder(UID(dataset.file_meta.TransferSyntaxUID))
+        array, facts = decoder.as_array(dataset, index=number - 1, raw=raw)
+        return array, dict(facts)
+
+
+def _require_size(dataset: Dataset, frames: int) -> None:
+    """Refuse what would take more memory once it is decoded than an object may have: a few bytes may claim it."""
+    samples = int(dataset.get("SamplesPerPixel") or 1)
+    if int(dataset.Rows) * int(dataset.Columns) * samples * 2 * frames > LARGEST_DECODED:
+        raise not_acceptable("the object is too large to be decoded: ask for it with transfer-syntax=*")
+
+
+def stored_frame(dataset: Dataset, number: int) -> bytes:
+    """Return a frame as it is stored: a compressed one's bytes, or its pixels.
+
+    Raises:
+        WebError: 404: there is no such frame; 406: it cannot be read.
+    """
+    if not 1 <= number <= frame_count(dataset):
+        raise not_found()
+    with reading():
+        frames = frame_count(dataset)
+        return get_frame(dataset.PixelData, number - 1, number_of_frames=frames)
+
+
+def pixels(dataset: Dataset, number: int) -> bytes:
+    """Return a frame's pixels, little endian, decoded where it is compressed; bits packed where a pixel is one.
+
+    Raises:
+        WebError: as `frame`.
+    """
+    if dataset.get("BitsAllocated") == 1:
+        array, _ = frame(dataset, number, raw=True)
+        return np.packbits(array.astype(np.uint8).ravel(), bitorder="little").tobytes()
+    if not 1 <= number <= frame_count(dataset):
+        raise not_found()
+    with reading():
+        _require_size(dataset, 1)
+        stored = UID(dataset.file_meta.TransferSyntaxUID)
+        if not stored.is_little_endian:
+            array, _ = get_decoder(stored).as_array(dataset, index=number - 1, raw=True)
+            return array.astype(array.dtype.newbyteorder("<")).tobytes()
+        content, _ = get_decoder(stored).as_buffer(dataset, index=number - 1, raw=True)
+        return bytes(content)

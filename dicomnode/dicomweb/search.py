@@ -1,0 +1,248 @@
+"""QIDO-RS (PS3.18 10.6): studies, series and instances that match, as DICOM JSON."""
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset
+
+from dicomnode.dicomweb import json_model
+from dicomnode.dicomweb.files import read_head
+from dicomnode.dicomweb.holdings import WebHoldings, modalities
+from dicomnode.dicomweb.query import MORE, NOT_FUZZY, WebQuery, date_range
+from dicomnode.network.matching import value_matches, values
+from dicomnode.reception.holdings import KEYS, Held, Level, is_code, read_header
+from dicomnode.store.catalog.labels import Label
+from dicomnode.store.catalog.web_holdings import WebFigures, WebStudy, WebWanted
+
+#: Studies whose objects are looked at together.
+_STUDIES_AT_ONCE: Final = 20
+#: What a label knows of a study, by keyword.
+_LABELLED: Final[Mapping[str, str]] = {
+    "PatientID": "patient_id", "IssuerOfPatientID": "issuer", "PatientName": "patient_name",
+    "PatientBirthDate": "birth_date", "PatientSex": "sex", "StudyDate": "study_date", "StudyTime": "study_time",
+    "AccessionNumber": "accession_number", "StudyID": "study_id", "StudyDescription": "description",
+    "ReferringPhysicianName": "referring_physician",
+}  # fmt: skip
+_WILD: Final = ("*", "?")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The answers, and what a client should know of them."""
+
+    found: list[json_model.Json]
+    warnings: tuple[str, ...]
+
+
+def search(holdings: WebHoldings, query: WebQuery, base: str) -> SearchResult:
+    """Return what matches, the studies with the newest images first.
+
+    Args:
+        holdings: what is held.
+        query: the question.
+        base: the service's URL.
+
+    Raises:
+        SpoolError: the catalogue failed.
+    """
+    entities = _studies if query.level == "STUDY" else _parts
+    with closing(entities(holdings, query, base)) as found:
+        page = list(islice(found, query.offset, query.offset + query.limit + 1))
+    more = len(page) > query.limit
+    answers = [make() for make in page[: query.limit]]
+    if query.level == "STUDY":
+        answers = _with_figures(holdings, query, answers, base)
+    told = ((NOT_FUZZY,) if query.fuzzy else ()) + ((MORE,) if more else ())
+    return SearchResult(answers, told)
+
+
+# Studies
+
+
+def _studies(holdings: WebHoldings, query: WebQuery, _base: str) -> Generator[Any, None, None]:
+    for study in _matching(holdings, query):
+        yield partial(str, study.study_uid)
+
+
+def _matching(holdings: WebHoldings, query: WebQuery) -> Generator[WebStudy, None, None]:
+    """Yield the studies whose own keys match."""
+    keys = query.of_level("PATIENT", "STUDY")
+    wanted_modalities = keys.pop("ModalitiesInStudy", ())
+    keys.pop("StudyInstanceUID", None)
+    with closing(holdings.catalog.web_studies(_wanted(query))) as rows:
+        for study in rows:
+            if not study.by_images and not _has_result(holdings, study.study_uid, wanted_modalities):
+                continue
+            if not keys or _matches(keys, _labelled(holdings, study)):
+                yield study
+
+
+def _wanted(query: WebQuery) -> WebWanted:
+    keys = query.keys
+    return WebWanted(
+        study_uids=keys.get("StudyInstanceUID", ()),
+        patient_id=_whole(keys.get("PatientID", ())),
+        accession_number=_whole(keys.get("AccessionNumber", ())),
+        dates=date_range(keys.get("StudyDate", ())),
+        modalities=tuple(keys.get("ModalitiesInStudy", ())),
+        series_uids=() if "StudyInstanceUID" in keys else keys.get("SeriesInstanceUID", ()),
+        instance_uids=() if "StudyInstanceUID" in keys else keys.get("SOPInstanceUID", ()),
+    )
+
+
+def _whole(given: Sequence[str]) -> str:
+    """Return a value that an index finds: one, without wild cards."""
+    return given[0] if len(given) == 1 and not any(letter in given[0] for letter in _WILD) else ""
+
+
+def _has_result(holdings: WebHoldings, study_uid: str, wanted: Sequence[str]) -> bool:
+    objects = holdings.of_studies([study_uid])[study_uid]
+    return not modalities(objects).isdisjoint(wanted)
+
+
+def _labelled(holdings: WebHoldings, study: WebStudy) -> Mapping[str, Sequence[str]]:
+    """Return what is known of a study, from its label or, before it has one, from an image."""
+    label: Label = study.label
+    if label.patient_name is not None:
+        return {keyword: (str(getattr(label, name) or ""),) for keyword, name in _LABELLED.items()}
+    path = holdings.catalog.sample(study.study_uid)
+    header = Dataset() if path is None else read_header(Path(path))
+    return {keyword: values(header, keyword) for keyword in _LABELLED}
+
+
+def _matches(keys: Mapping[str, Sequence[str]], known: Mapping[str, Sequence[str]]) -> bool:
+    return all(any(value_matches(_vr(k), wanted, one) for one in known.get(k, ())) for k, wanted in keys.items())
+
+
+def _vr(keyword: str) -> str:
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    return dictionary_VR(tag)
+
+
+def _with_figures(
+    holdings: WebHoldings, query: WebQuery, study_uids: Sequence[Any], base: str
+) -> list[json_model.Json]:
+    figures = holdings.catalog.web_figures(list(study_uids))
+    found = [figures[uid] for uid in study_uids if uid in figures]
+    standing = {one.study_uid for one in found if one.standing is not None}
+    results = {uid: [o for o in held if o.size is None] for uid, held in holdings.of_studies(standing).items()}
+    return [_study(query, one, results.get(one.study_uid, []), base) for one in found]
+
+
+def _study(query: WebQuery, figures: WebFigures, results: Sequence[Held], base: str) -> json_model.Json:
+    header = _header(query, Path(figures.path), "PATIENT", "STUDY")
+    _set(header, "StudyInstanceUID", figures.study_uid)
+    named = {one for one in figures.modalities if is_code(one)} | modalities(results)
+    _set(header, "ModalitiesInStudy", sorted(named - {""}))
+    _set(header, "NumberOfStudyRelatedSeries", figures.series + len({one.series_uid for one in results}))
+    _set(header, "NumberOfStudyRelatedInstances", figures.instances + len(results))
+    return _answer(header, f"{base}/studies/{figures.study_uid}")
+
+
+# Series and instances
+
+
+def _parts(holdings: WebHoldings, query: WebQuery, base: str) -> Generator[Any, None, None]:
+    with closing(_matching(holdings, query)) as matching:
+        while chunk := [study.study_uid for study in islice(matching, _STUDIES_AT_ONCE)]:
+            for objects in holdings.of_studies(chunk).values():
+                held = [one for one in objects if one.can_be_sent]
+                yield from (_series if query.level == "SERIES" else _instances)(query, held, base)
+
+
+def _series(query: WebQuery, objects: Iterable[Held], base: str) -> Iterator[Any]:
+    by_series: dict[str, list[Held]] = {}
+    for one in objects:
+        by_series.setdefault(one.series_uid, []).append(one)
+    keys = query.of_level("SERIES")
+    for members in by_series.values():
+        if _part_matches(keys, members[0]):
+            yield partial(_one_series, query, members, base)
+
+
+def _one_series(query: WebQuery, members: Sequence[Held], base: str) -> json_model.Json:
+    first = members[0]
+    header = _of(query, first, "PATIENT", "STUDY", "SERIES")
+    _set(header, "NumberOfSeriesRelatedInstances", len(members))
+    return _answer(header, f"{base}/studies/{first.study_uid}/series/{first.series_uid}")
+
+
+def _instances(query: WebQuery, objects: Iterable[Held], base: str) -> Iterator[Any]:
+    keys = query.of_level("SERIES", "IMAGE")
+    return (partial(_instance, query, one, base) for one in objects if _part_matches(keys, one))
+
+
+def _instance(query: WebQuery, one: Held, base: str) -> json_model.Json:
+    header = _of(query, one, "PATIENT", "STUDY", "SERIES", "IMAGE")
+    return _answer(header, instance_url(base, one))
+
+
+def _part_matches(keys: Mapping[str, Sequence[str]], one: Held) -> bool:
+    catalogued = {
+        "SeriesInstanceUID": one.series_uid,
+        "SOPInstanceUID": one.sop_instance_uid,
+        "SOPClassUID": one.sop_class_uid,
+    }
+    known: dict[str, Sequence[str]] = {keyword: (uid,) for keyword, uid in catalogued.items()}
+    if not all(_matches({k: keys[k]}, known) for k in keys if k in known):
+        return False
+    others = {keyword: wanted for keyword, wanted in keys.items() if keyword not in known}
+    if not others:
+        return True
+    header = one.header
+    return _matches(others, {keyword: values(header, keyword) for keyword in others})
+
+
+def _of(query: WebQuery, one: Held, *levels: Level) -> Dataset:
+    header = _header(query, one.path, *levels)
+    if "Modality" not in header and is_code(one.modality):
+        header.Modality = one.modality
+    _set(header, "StudyInstanceUID", one.study_uid)
+    _set(header, "SeriesInstanceUID", one.series_uid)
+    if "IMAGE" in levels:
+        _set(header, "SOPClassUID", one.sop_class_uid)
+        _set(header, "SOPInstanceUID", one.sop_instance_uid)
+    return header
+
+
+def instance_url(base: str, one: Held) -> str:
+    """Return where an object is retrieved from."""
+    return f"{base}/studies/{one.study_uid}/series/{one.series_uid}/instances/{one.sop_instance_uid}"
+
+
+# Answers
+
+
+def _header(query: WebQuery, path: Path, *levels: Level) -> Dataset:
+    """Return what an answer tells of a file; nothing where it has gone or cannot be read."""
+    kept = Dataset()
+    known = read_header(path)
+    for level in levels:
+        for keyword in KEYS[level]:
+            if keyword in known:
+                kept[keyword] = known[keyword]
+    if query.include_all or query.include:
+        for element in read_head(path, None if query.include_all else query.include):
+            if element.tag not in kept and element.VR not in ("OB", "OW", "OF", "OD", "UN"):
+                kept[element.tag] = element
+    return kept
+
+
+def _set(dataset: Dataset, keyword: str, value: object) -> None:
+    if keyword in dataset:
+        del dataset[keyword]
+    setattr(dataset, keyword, value)
+
+
+def _answer(header: Dataset, url: str) -> json_model.Json:
+    _set(header, "SpecificCharacterSet", "ISO_IR 192")
+    _set(header, "InstanceAvailability", "ONLINE")
+    _set(header, "RetrieveURL", url)
+    return json_model.model(header, lambda path: f"{url}/bulkdata/{path}")

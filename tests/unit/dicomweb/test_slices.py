@@ -1,0 +1,114 @@
+"""The slices of a study's page: where they are, which grey and which colours they have, and for whom."""
+
+import json
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from dicomnode.operations import passwords
+from dicomnode.store.results_folder import LABELS, SOURCES, results_folder
+from tests.helpers.ct_files import ct_series
+from tests.unit.console.conftest import PASSWORD, Browser, client
+from tests.unit.dicomweb.conftest import Filled
+
+SHAPE = (5, 8, 6)
+
+
+@pytest.fixture
+def logged_in(filled: Filled, app: Any) -> Iterator[Callable[[str], Browser]]:
+    opened: list[httpx.Client] = []
+
+    def make(role: str) -> Browser:
+        filled.catalog.add_console_user(role, role, passwords.hashed(PASSWORD), 1.0)
+        opened.append(client(app))
+        browser = Browser(opened[-1])
+        assert browser.log_in(role).status_code == 303
+        return browser
+
+    yield make
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def analysed(filled: Filled, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A study whose right lung is dense and whose left is emphysematous, with the labels of its analysis."""
+    hu, labels = np.full(SHAPE, 40, np.int16), np.zeros(SHAPE, np.uint8)
+    hu[1:4, 2:6, 0:3], hu[1:4, 2:6, 3:6] = -400, -980
+    labels[1:4, 2:6, 0:3], labels[1:4, 2:6, 3:6] = 1, 2
+    images = ct_series((hu + 1024).astype(np.int16), step_mm=1.4, PixelSpacing=["0.7", "0.7"])
+    study = filled.receive(images, 900.0, tmp_path_factory.mktemp("analysed"))
+    filled.settle(study, 910.0)
+    folder = results_folder(filled.config.storage.results, study, 1)
+    folder.mkdir(parents=True)
+    np.savez_compressed(folder / LABELS, labels=labels)
+    paths = {one.sop_instance_uid: one.path for one in filled.catalog.instances(study)}
+    (folder / SOURCES).write_text(json.dumps([paths[str(one.SOPInstanceUID)] for one in images]))
+    filled.catalog.set_state(study, 1, "analysed", None, now=920.0)
+    return study
+
+
+def picture(answer: httpx.Response) -> np.ndarray[Any, Any]:
+    assert answer.status_code == 200, answer.status_code
+    return np.asarray(Image.open(BytesIO(answer.content)))
+
+
+def test_slices_scroll_with_what_lies_over_them(
+    analysed: str, filled: Filled, logged_in: Callable[[str], Browser]
+) -> None:
+    browser, key = logged_in("reader"), filled.site.keys.key(analysed)
+    found = browser.get(f"/study/{key}/slices").json()
+    assert (len(found["axial"]), found["coronal"]) == (5, 8)
+    assert picture(browser.get(found["axial"][0])).shape[:2] == (512, 384)
+    assert picture(browser.get(found["axial"][2])).mean() < picture(browser.get(found["axial"][0])).mean()
+    over = f"{found['layers']}"
+    areas = picture(browser.get(f"{over}/axial/areas/3"))
+    assert areas[3, 1].tolist() == [213, 94, 0, 120] and areas[3, 4].tolist() == [0, 114, 178, 120]
+    assert not areas[0].any() and not picture(browser.get(f"{over}/axial/areas/1")).any()
+    outline = picture(browser.get(f"{over}/axial/outline/3"))
+    assert outline[4, 2].tolist() == [230, 159, 0, 255] and not outline[8, 2].any()
+    # 5 slices 1.4 mm apart with pixels of 0.7 mm: 9 rows, the head first.
+    coronal = picture(browser.get(f"{over}/coronal/image/4"))
+    assert coronal.shape == (9, 6) and coronal[0, 0] == 236 and coronal[4, 1] < coronal[0, 1]
+    assert coronal[4, 4] < coronal[4, 1] < coronal[0, 1] and coronal[4, 1] < coronal[1, 1] < coronal[0, 1]
+    assert picture(browser.get(f"{over}/coronal/areas/4"))[4, 1].tolist() == [213, 94, 0, 120]
+    for wrong in (
+        "coronal/image/9",
+        "coronal/image/0",
+        "axial/image/1",
+        "axial/areas/x",
+        "sagittal/areas/1",
+        "axial/y/1",
+    ):
+        assert browser.get(f"{over}/{wrong}").status_code == 404
+    # The look is the page's; the axial images are told as any by DICOMweb.
+    assert any("reader (DICOMweb)" in one.xml for one in filled.catalog.audit_waiting(10_000))
+
+
+def test_a_study_without_labels_has_no_slices(study: str, filled: Filled, logged_in: Callable[[str], Browser]) -> None:
+    browser, key = logged_in("operator"), filled.site.keys.key(study)
+    assert browser.get(f"/study/{key}/slices").json()["axial"] == []
+    assert browser.get(f"/study/{key}/slice/coronal/image/1").status_code == 404
+
+
+def test_a_researcher_sees_no_image(analysed: str, filled: Filled, logged_in: Callable[[str], Browser]) -> None:
+    browser, key = logged_in("researcher"), filled.site.keys.key(analysed)
+    for path in (f"/study/{key}/slices", f"/study/{key}/slice/coronal/image/1", "/dicom-web/studies"):
+        assert browser.get(path).status_code == 403
+    assert browser.get(f"/dicom-web/studies/{analysed}/metadata").status_code == 403
+
+
+def test_labels_of_other_images_are_not_drawn(
+    analysed: str, filled: Filled, logged_in: Callable[[str], Browser]
+) -> None:
+    folder: Path = results_folder(filled.config.storage.results, analysed, 1)
+    np.savez_compressed(folder / LABELS, labels=np.zeros((5, 9, 9), np.uint8))
+    filled.site.stacks._kept.clear()
+    browser, key = logged_in("administrator"), filled.site.keys.key(analysed)
+    assert browser.get(f"/study/{key}/slice/axial/areas/3").status_code == 404
