@@ -20,7 +20,7 @@ from dicomnode.console.attempts import LoginAttempts
 from dicomnode.console.glance import Now
 from dicomnode.console.pseudonyms import ConsolePseudonyms
 from dicomnode.console.roles import OPERATORS, READERS
-from dicomnode.console.stacks import SliceStacks
+from dicomnode.console.stacks import ScrollStacks
 from dicomnode.console.study_keys import StudyKeys
 from dicomnode.console.web_tokens import WebTokens
 from dicomnode.operations import looking
@@ -89,7 +89,7 @@ class ConsoleSite:
         self.keys = StudyKeys(self.catalog.patient_key)
         self.pseudonyms = ConsolePseudonyms(config, self.catalog.patient_key)
         self.now = Now()
-        self.stacks = SliceStacks()
+        self.stacks = ScrollStacks()
         self._pages: Pages | None = None
         self._lock = threading.Lock()
 

@@ -4,7 +4,7 @@ from starlette.responses import JSONResponse, Response
 
 from dicomnode.console import stacks
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
-from dicomnode.console.stacks import NoSliceError, SliceStack
+from dicomnode.console.stacks import NoSliceError, ScrollStack
 from dicomnode.dicomweb import picture
 from dicomnode.dicomweb.problems import WebError
 from dicomnode.dicomweb.search import instance_url
@@ -46,5 +46,5 @@ def shown(site: ConsoleSite, visit: Visit) -> Response:
     return Response(content, media_type=picture.PNG)
 
 
-def _stack(site: ConsoleSite, study_uid: str) -> SliceStack:
+def _stack(site: ConsoleSite, study_uid: str) -> ScrollStack:
     return site.stacks.stack(site.reading().catalog, site.config.storage.results, study_uid)
