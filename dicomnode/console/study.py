@@ -39,7 +39,7 @@ def study(site: ConsoleSite, visit: Visit) -> Response:
         numbers=numbers(found),
         key=key,
         actions=available(shown) if visit.may_act else [],
-        has_slices=found is not None and found.lungs is not None and site.config.console.dicomweb,
+        has_slices=found is not None and bool(found.quantities) and site.config.console.dicomweb,
     )
 
 
