@@ -115,6 +115,17 @@ def rows_across(one: Held) -> int:
     return -(-(columns if _in_plane(header).transposed else rows) // _step(rows, columns, 1))
 
 
+def sides(one: Held) -> str:
+    """Return which side of the patient is at the left and at the right edge of an image as it is stored.
+
+    "" where neither is.
+    """
+    in_plane = _in_plane(files.read_head(one.path, (0x00200037,)))
+    if in_plane.transposed:
+        return ""
+    return "LR" if in_plane.flip_x else "RL"
+
+
 def drawn(stack: ScrollStack, plane: str, kind: str, number: int) -> bytes:
     """Return a picture as PNG. Raises NoSliceError: there is no such slice."""
     arrays = {"image": stack.grey, "outline": stack.labels, "areas": stack.areas}
