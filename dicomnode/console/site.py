@@ -22,7 +22,7 @@ from dicomnode.console.peer_tests import PeerTests
 from dicomnode.console.pseudonyms import ConsolePseudonyms
 from dicomnode.console.roles import OPERATORS, READERS
 from dicomnode.console.shadow_comparison import ShadowComparison
-from dicomnode.console.stacks import SliceStacks
+from dicomnode.console.stacks import ScrollStacks
 from dicomnode.console.study_keys import StudyKeys
 from dicomnode.console.web_tokens import WebTokens
 from dicomnode.operations import looking
@@ -94,7 +94,7 @@ class ConsoleSite:
         self.now = Now()
         self.peers = PeerTests(known(config))
         self.shadow = ShadowComparison()
-        self.stacks = SliceStacks()
+        self.stacks = ScrollStacks()
         self._pages: Pages | None = None
         self._lock = threading.Lock()
 

@@ -4,7 +4,7 @@ from starlette.responses import JSONResponse, Response
 
 from dicomnode.console import stacks
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
-from dicomnode.console.stacks import NoSliceError, SliceStack
+from dicomnode.console.stacks import NoSliceError, ScrollStack
 from dicomnode.dicomweb import picture
 from dicomnode.dicomweb.problems import WebError
 from dicomnode.dicomweb.search import instance_url
@@ -21,9 +21,8 @@ def listed(site: ConsoleSite, visit: Visit) -> Response:
     window = f"{stacks.WINDOW[0]:.0f},{stacks.WINDOW[1]:.0f},linear"
     axial = [f"{instance_url(PREFIX, one)}/rendered?window={window}&viewport=512,512" for one in found]
     mine = f"/study/{visit.params['study']}/slice"
-    return JSONResponse(
-        {"axial": axial[::-1], "coronal": 0 if not found else stacks.rows_across(found[0]), "layers": mine}
-    )
+    coronal, sides = (stacks.rows_across(found[0]), stacks.sides(found[0])) if found else (0, "")
+    return JSONResponse({"axial": axial[::-1], "coronal": coronal, "sides": sides, "layers": mine})
 
 
 def shown(site: ConsoleSite, visit: Visit) -> Response:
@@ -46,5 +45,5 @@ def shown(site: ConsoleSite, visit: Visit) -> Response:
     return Response(content, media_type=picture.PNG)
 
 
-def _stack(site: ConsoleSite, study_uid: str) -> SliceStack:
+def _stack(site: ConsoleSite, study_uid: str) -> ScrollStack:
     return site.stacks.stack(site.reading().catalog, site.config.storage.results, study_uid)

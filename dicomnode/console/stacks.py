@@ -43,7 +43,7 @@ class NoSliceError(Exception):
 
 
 @dataclass(frozen=True)
-class SliceStack:
+class ScrollStack:
     """A series, coarsened, on the patient's axes (`analysis.arrays`).
 
     Attributes:
@@ -63,14 +63,14 @@ class SliceStack:
     in_plane: InPlane
 
 
-class SliceStacks:
+class ScrollStacks:
     """The stacks of the studies that were looked at last. For several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, int], SliceStack] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], ScrollStack] = OrderedDict()
 
-    def stack(self, catalog: Catalog, results: Path, study_uid: str) -> SliceStack:
+    def stack(self, catalog: Catalog, results: Path, study_uid: str) -> ScrollStack:
         """Return the stack of a study's newest result that stands.
 
         Raises:
@@ -115,7 +115,18 @@ def rows_across(one: Held) -> int:
     return -(-(columns if _in_plane(header).transposed else rows) // _step(rows, columns, 1))
 
 
-def drawn(stack: SliceStack, plane: str, kind: str, number: int) -> bytes:
+def sides(one: Held) -> str:
+    """Return which side of the patient is at the left and at the right edge of an image as it is stored.
+
+    "" where neither is.
+    """
+    in_plane = _in_plane(files.read_head(one.path, (0x00200037,)))
+    if in_plane.transposed:
+        return ""
+    return "LR" if in_plane.flip_x else "RL"
+
+
+def drawn(stack: ScrollStack, plane: str, kind: str, number: int) -> bytes:
     """Return a picture as PNG. Raises NoSliceError: there is no such slice."""
     arrays = {"image": stack.grey, "outline": stack.labels, "areas": stack.areas}
     array = arrays[kind]
@@ -131,7 +142,7 @@ def drawn(stack: SliceStack, plane: str, kind: str, number: int) -> bytes:
     return _png(_outlines(flat) if kind == "outline" else _areas(flat))
 
 
-def _stack(objects: list[Held], results: Path, key: tuple[str, int]) -> SliceStack:
+def _stack(objects: list[Held], results: Path, key: tuple[str, int]) -> ScrollStack:
     if not objects:
         raise NoSliceError
     try:
@@ -157,7 +168,7 @@ def _stack(objects: list[Held], results: Path, key: tuple[str, int]) -> SliceSta
         areas.append(_of_areas(hu, label))
         positions.append(_along(image))
     rows = _rows(np.array(positions), spacing)
-    return SliceStack(tuple(objects), np.array(grey), np.array(turned), np.array(areas), rows, in_plane)
+    return ScrollStack(tuple(objects), np.array(grey), np.array(turned), np.array(areas), rows, in_plane)
 
 
 def _step(rows: int, columns: int, slices: int) -> int:

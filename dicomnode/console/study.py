@@ -43,7 +43,7 @@ def study(site: ConsoleSite, visit: Visit) -> Response:
         key=key,
         actions=available(shown) if visit.may_act else [],
         lines=kept.of_study(site.config.storage.state, study_uid, _MOST_LINES),
-        has_slices=found is not None and found.lungs is not None and site.config.console.dicomweb,
+        has_slices=found is not None and bool(found.quantities) and site.config.console.dicomweb,
     )
 
 

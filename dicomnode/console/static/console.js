@@ -86,6 +86,13 @@
       const slider = pane.querySelector("input");
       const picture = pane.querySelector(".slice");
       const many = plane === "axial" ? found.axial.length : found.coronal;
+      // An axial image is shown as it is stored: it may be turned.
+      if (plane === "axial") {
+        [...pane.querySelectorAll(".side")].forEach((side, at) => {
+          side.textContent = found.sides[at] || "";
+          side.hidden = !found.sides;
+        });
+      }
       slider.max = many;
       slider.value = Math.ceil(many / 2);
       const source = (kind, n) => (plane === "axial" && kind === "image" ? found.axial[n - 1] : `${found.layers}/${plane}/${kind}/${n}`);

@@ -28,7 +28,7 @@ from dicomnode.store.catalog.database import Database
 from dicomnode.store.catalog.tables import associations, audit_outbox, audit_tallies, deliveries, instances
 
 _TAGS = ["SpecificCharacterSet", "AccessionNumber", "PatientName", "PatientID"]
-_LAST_TAG = 0x00100020
+_LAST_TAG = 0x00200010
 #: So much of a deflated data set is looked at, bytes.
 _INFLATED = 1 << 18
 

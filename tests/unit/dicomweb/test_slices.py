@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dicomnode.console import stacks
 from dicomnode.operations import passwords
+from dicomnode.reception.holdings import Held
 from dicomnode.store.results_folder import LABELS, SOURCES, results_folder
-from tests.helpers.ct_files import ct_series
+from tests.helpers.ct_files import ct_series, write
 from tests.unit.console.conftest import PASSWORD, Browser, client
 from tests.unit.dicomweb.conftest import Filled
 
@@ -64,7 +66,7 @@ def test_slices_scroll_with_what_lies_over_them(
 ) -> None:
     browser, key = logged_in("reader"), filled.site.keys.key(analysed)
     found = browser.get(f"/study/{key}/slices").json()
-    assert (len(found["axial"]), found["coronal"]) == (5, 8)
+    assert (len(found["axial"]), found["coronal"], found["sides"]) == (5, 8, "RL")
     assert picture(browser.get(found["axial"][0])).shape[:2] == (512, 384)
     assert picture(browser.get(found["axial"][2])).mean() < picture(browser.get(found["axial"][0])).mean()
     over = f"{found['layers']}"
@@ -112,3 +114,14 @@ def test_labels_of_other_images_are_not_drawn(
     filled.site.stacks._kept.clear()
     browser, key = logged_in("administrator"), filled.site.keys.key(analysed)
     assert browser.get(f"/study/{key}/slice/axial/areas/3").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [((1, 0, 0, 0, 1, 0), "RL"), ((-1, 0, 0, 0, 1, 0), "LR"), ((1, 0, 0, 0, -1, 0), "RL"), ((0, 1, 0, 1, 0, 0), "")],
+)
+def test_the_sides_are_the_patients_however_an_image_is_stored(
+    tmp_path: Path, orientation: tuple[float, ...], expected: str
+) -> None:
+    (path, *_) = write(ct_series(np.zeros((1, 4, 6), np.int16), orientation=orientation), tmp_path)
+    assert stacks.sides(Held("1.2", "1.3", "1.4", "1.5", "CT", path)) == expected

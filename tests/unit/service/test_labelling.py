@@ -40,9 +40,12 @@ def receive(catalog: Catalog, uid: str, at: float, path: Path) -> None:
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
 def test_what_a_label_says(tmp_path: Path, syntax: str) -> None:
     named = {"PatientID": "Ä-1", "AccessionNumber": "A1", "StudyDate": "20260102", "StudyDescription": "CT Thorax"}
+    named |= {"PatientName": "Ä^B=" + "山" * 30, "ReferringPhysicianName": "R^S", "StudyTime": "101500", "StudyID": "7"}
     path = image(tmp_path / "i.dcm", syntax, **named)
-    assert read_label(path) == Label("Ä-1", "", "A1", "20260102", "CT Thorax")
-    assert read_label(image(tmp_path / "none.dcm")) == Label()
+    name = named["PatientName"]
+    searched = (name, "", "", "101500", "7", "R^S")
+    assert read_label(path) == Label("Ä-1", "", "A1", "20260102", "CT Thorax", *searched)
+    assert read_label(image(tmp_path / "none.dcm")) == Label(patient_name="")
 
 
 def test_new_studies_and_by_and_by_the_old_ones(tmp_path: Path, catalog: Catalog) -> None:

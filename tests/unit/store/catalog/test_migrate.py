@@ -22,7 +22,7 @@ from dicomnode.store.records import Lease
 MIGRATIONS = Path(migrate.__file__).with_name("migrations")
 AFTER_0010 = (
     "alerts", "alert_messages", "refusals", "removal_notices", "late_orders", "reanalyses", "study_labels",
-    "transitions", "console_users", "console_sessions", "bulk_studies",
+    "transitions", "console_users", "console_sessions", "console_tokens", "bulk_studies",
 )  # fmt: skip
 #: Of tables that were there before.
 LATER_INDEXES = ("deliveries_open", "deliveries_instance", "jobs_reason")
