@@ -4,7 +4,7 @@
 #   torch before all others, torchvision without its dependencies (its wheel asks for a torch of its own, and would
 #   replace ours), pyradiomics built in the environment (its build imports numpy without saying so).
 #
-#   environment.sh PYTHON FOLDER
+#   environment.sh PYTHON FOLDER          with CUDA=1 or CUDA=0 in the environment: which build of torch must come
 set -eu
 test $# -eq 2 || { echo "usage: environment.sh PYTHON FOLDER" >&2; exit 2; }
 python=$1 folder=$2
@@ -28,5 +28,13 @@ pip() {
 }
 pip setuptools wheel numpy
 pip torch
+case ${CUDA:-} in
+1) "$folder/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)' || {
+    echo "CUDA=1, but torch came as a build for CPUs: take it from an index that has its CUDA build" >&2
+    exit 1
+} ;;
+0) "$folder/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' ||
+    echo "torch came as its CUDA build, 3 GB larger: PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS may name where a CPU build is" >&2 ;;
+esac
 pip --no-deps torchvision
 PYTHONPATH="$here/pyradiomics-build" pip --no-build-isolation pyradiomics

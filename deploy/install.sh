@@ -187,7 +187,7 @@ open_source() {
         done
         check_archive
         version=$(about version)
-        content=$(sha256sum "$source/SHA256SUMS")
+        content=$(sha256sum <"$source/SHA256SUMS")
     else
         test -f "$source/constraints.txt" || fail "$source is no folder of dicomnode's sources: run deploy/install.sh of a release"
         version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$source/dicomnode/__init__.py")
