@@ -84,6 +84,8 @@ if test -f "$record"; then
     there=$(noted state)
     test "$there" = "$state" || test "$state" = /var/lib/dicomnode || fail "$record names the state folder $there: leave --state out"
     state=$there
+    # What was asked for once stays.
+    test -n "$extras" || extras=$(noted extras)
 fi
 
 as_node() {
@@ -225,7 +227,7 @@ build() { # the environment of this version, whole or not at all
         lists="--requirement $source/requirements.txt"
         for extra in $(echo "$extras" | tr , ' '); do lists="$lists --requirement $source/requirements-$extra.txt"; done
         # shellcheck disable=SC2086  # a list of options
-        "$made/bin/python" -m pip --disable-pip-version-check install --quiet --no-index --no-deps --require-hashes \
+        "$made/bin/python" -m pip --disable-pip-version-check install --quiet --no-compile --no-index --no-deps --require-hashes \
             --find-links "$source/wheels" $lists || fail "the wheels of the archive cannot be installed: see above"
     else
         "$source/deploy/environment.sh" "$python" "$made" || fail "the libraries cannot be installed: see above"
@@ -237,7 +239,7 @@ build() { # the environment of this version, whole or not at all
     fi
     "$made/bin/python" -m pip --disable-pip-version-check check >"$work/check" || fail "the libraries do not fit together: $(cat "$work/check")"
     # The service may not write here: it would compile its sources at every start.
-    "$made/bin/python" -m compileall -q "$made/lib" >/dev/null 2>&1 || true
+    "$made/bin/python" -m compileall -q -j 0 "$made/lib" >/dev/null 2>&1 || true
     # Units and example of this version, for a rollback too
     mkdir "$made/deploy"
     cp -R "$source/deploy/dicomnode.service" "$source/deploy/drop-ins" "$source/ae_config.toml" "$made/deploy"
@@ -281,16 +283,14 @@ make_folders() {
         say "wrote $state/ae_config.toml: adapt it"
     fi
     install -m 0644 "$made/deploy/ae_config.toml" "$state/ae_config.toml.example"
-    # The demonstration bundle belongs to the version; a site's own bundles are never touched.
-    demo=$state/weights/demo-synthetic
-    if ! cmp -s "$made/deploy/weights/demo-synthetic/model.toml" "$demo/model.toml" 2>/dev/null; then
-        rm -rf "$demo.new" && cp -R "$made/deploy/weights/demo-synthetic" "$demo.new"
-        chown -R $user:$user "$demo.new" && chmod -R u=rwX,g=rX,o= "$demo.new"
-        rm -rf "$demo" && mv "$demo.new" "$demo"
+    # The demonstration bundle belongs to the version; a site's own bundles are never touched. The node's user copies:
+    # root does not write where that user could lay links.
+    if ! cmp -s "$made/deploy/weights/demo-synthetic/model.toml" "$state/weights/demo-synthetic/model.toml" 2>/dev/null; then
+        # shellcheck disable=SC2016  # the inner shell's own arguments
+        as_node sh -ec 'rm -rf "$2.new" && cp -R "$1" "$2.new" && chmod -R u=rwX,g=rX,o= "$2.new" && rm -rf "$2" && mv "$2.new" "$2"' \
+            copy "$made/deploy/weights/demo-synthetic" "$state/weights/demo-synthetic" || fail "the demonstration bundle cannot be copied"
     fi
-    if test ! -e "$state/weights/gate.toml" && test -f "$made/deploy/weights/gate.toml"; then
-        install -m 0640 -o $user -g $user "$made/deploy/weights/gate.toml" "$state/weights/gate.toml"
-    fi
+    as_node cp --no-clobber "$made/deploy/weights/gate.toml" "$state/weights/gate.toml"
 }
 
 write_unit() {
@@ -330,7 +330,8 @@ switch() { # $1: the environment that serves from now on
     previous=$current
     if test "$current" = "$1"; then previous=$(noted previous); fi
     link "versions/$1" "$prefix/.venv"
-    printf 'state=%s\nmade_user=%s\ncurrent=%s\nprevious=%s\n' "$state" "$made_user" "$1" "$previous" >"$work/record"
+    printf 'state=%s\nmade_user=%s\ncurrent=%s\nprevious=%s\nextras=%s\n' "$state" "$made_user" "$1" "$previous" "$extras" \
+        >"$work/record"
     install -m 0644 "$work/record" "$record"
     # What is older than the version before goes.
     for old in "$prefix"/versions/*; do

@@ -206,8 +206,8 @@ def test_the_node_s_user_runs_it_where_it_was_put(root: OwnRoot, installed: str)
         f"{STATE}/ae_config.toml",
         f"{STATE}/ae_config.toml.example",
     ]
-    code = "import dicomnode; print(dicomnode.__file__)"
-    assert root.shell(f"{PREFIX}/.venv/bin/python -c '{code}'").startswith(f"{PREFIX}/versions/{VERSION}-")
+    # Not by the link: what a process that still runs imports late must be of its own version, after an upgrade too.
+    assert root.shell(f"head -1 {PREFIX}/.venv/bin/dicomnode").startswith(f"#!{PREFIX}/versions/{VERSION}-")
 
 
 def test_again_changes_nothing(root: OwnRoot, install: Install, installed: str) -> None:
@@ -249,14 +249,11 @@ def test_upgrade_and_back(root: OwnRoot, install: Install, installed: str) -> No
     assert len(root.shell(f"ls {PREFIX}/versions").split()) == 2
 
 
-def test_an_installation_cut_short_is_made_anew(root: OwnRoot, install: Install, installed: str) -> None:
-    """Power fails before the environment is whole: nothing of it serves."""
-    root.shell(f"for f in {PREFIX}/versions/{NEXT}-*; do rm -rf $f/complete $f/lib; done")
+def test_what_is_no_longer_whole_does_not_serve(root: OwnRoot, install: Install, installed: str) -> None:
+    root.shell(f"rm -rf {PREFIX}/versions/{NEXT}-*/complete {PREFIX}/versions/{NEXT}-*/lib")
     done = install("--rollback")
     assert done.returncode == 1 and "no longer whole" in done.stderr, done.stderr
-    done = install("--upgrade", version=NEXT)
-    assert done.returncode == 0, done.stderr
-    assert root.shell(f"{PREFIX}/.venv/bin/dicomnode --version").strip() == NEXT
+    assert root.shell(f"{PREFIX}/.venv/bin/dicomnode --version").strip() == VERSION
 
 
 def test_removed_without_and_with_its_data(root: OwnRoot, install: Install, installed: str) -> None:
@@ -273,14 +270,17 @@ def test_removed_without_and_with_its_data(root: OwnRoot, install: Install, inst
         assert root.run("test", "-e", path).returncode == 1, path
 
 
-def test_other_folders_are_in_the_unit_too(root: OwnRoot, install: Install) -> None:
+def test_other_folders_and_an_installation_that_was_cut_short(root: OwnRoot, install: Install, installed: str) -> None:
+    """Power failed before the environment was whole: it is made anew. The unit names the folders."""
+    (name,) = re.findall(rf"{PREFIX}/versions/(\S+)", installed)
+    root.shell(f"mkdir -p /srv/node/program/versions/{name}/lib && touch /srv/node/program/versions/{name}/lib/half")
     done = install("--prefix", "/srv/node/program", "--state", "/srv/node/state", version=VERSION)
     assert done.returncode == 0, done.stderr
+    assert root.run("test", "-e", f"/srv/node/program/versions/{name}/lib/half").returncode == 1
     unit = root.shell(f"cat {UNIT}")
     settings = dict(re.findall(r"(?m)^(\w+)=(.*)$", unit))
-    assert (
-        settings["ExecStart"] == "/srv/node/program/.venv/bin/dicomnode serve --config /srv/node/state/ae_config.toml"
-    )
+    program = "/srv/node/program/.venv/bin/dicomnode"
+    assert settings["ExecStart"] == f"{program} serve --config /srv/node/state/ae_config.toml"
     assert settings["ReadWritePaths"] == settings["WorkingDirectory"] == "/srv/node/state"
     assert "StateDirectory" not in settings and "/opt/dicomnode" not in unit
     assert install("--uninstall", "--purge", "--prefix", "/srv/node/program").returncode == 0

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.dependencies [--out docs/evidence/dependencies.md]
 
-Time is the processor's, so that what else runs on the machine does not count; each import in a process of its own, the
-least of three. Disk is what the package's files take as installed, with compiled Python.
+Time is the processor's, so that what else runs on the machine counts little; each import in a process of its own, the
+least of a few tries. Disk is what the package's files take as installed, with compiled Python.
 """
 
 import argparse
@@ -56,7 +56,6 @@ PROCESSES = {
     "the process that analyses": "dicomnode.analysis.pipeline, dicomnode.models.build",
     "`training run`": "training.run.run",
 }
-_TRIES = 3
 _MEASURE = """
 import json, resource, sys
 def used():
@@ -70,18 +69,19 @@ print(json.dumps([b - a for a, b in zip(before, after)]))
 _HEAD = """\
 # What each library costs
 
-Made by `python -m tests.benchmarks.dependencies`, {date}: Python {python}, {machine}, torch {torch}. Disk: files as installed, with
-compiled Python. Import: processor seconds and resident memory in a process of its own, with all that the library itself loads.
-«With it goes» is what would leave the disk with it: the library, and those that nothing else needs.
+Made by `python -m tests.benchmarks.dependencies`, {date}: Python {python}, {machine}, torch {torch}. Disk: files as
+installed, with compiled Python. Import: processor seconds and resident memory in a process of its own (least of
+{tries}), with all that the library itself loads. «With it goes» is what would leave the disk with it: the library, and
+those that nothing else needs.
 
 ## Groups
 | installed by | packages | disk, MB |
 |---|---|---|
 {groups}
 
-`make install` brings node and `training`, since the README's commands need both. `deploy/install.sh` and the image bring the node alone:
-no hospital's node needs the training libraries unless it retrains by itself (`--training`). `monitoring.traces` needs `--tracing`.
-Where one of these is called for and missing, the message names the extra.
+`make install` brings node and `training`, since the README's commands need both. `deploy/install.sh` and the image
+bring the node alone: no hospital's node needs the training libraries unless it retrains by itself (`--training`).
+`monitoring.traces` needs `--tracing`. Where one of these is called for and missing, the message names the extra.
 
 ## Libraries that pyproject.toml names
 | library | of | disk, MB | with it goes, MB | import, s | memory, MB |
@@ -94,13 +94,15 @@ Where one of these is called for and missing, the message names the extra.
 {processes}
 
 ## What was looked at, and stays
-- **torch** is a third of the disk. The model bundles' image encoder and lungmask run on it; a node with `bundle = ""` and the classical
-  segmenter never loads it, but could not take up a bundle either. Its CUDA build takes 3 GB more: `deploy/environment.sh` says
-  so where that was not asked for. sympy and networkx (90 MB) are torch's own; nothing here imports them.
-- **SimpleITK**: pyradiomics' only input, and lungmask's. **llvmlite** with numba compiles the loops that made the analysis slow.
-- **scikit-image, imageio, tifffile** (45 MB) are lungmask's.
-- **typst** sets the PDF, **gdcm**, **openjpeg** and **jpegls** each decode images that the others do not, or check one another.
-- No process that listens to the network loads any of these (`tests/unit/test_imports.py`).
+- **torch** is a third of the disk. The model bundles' image encoder and lungmask run on it; a node with
+  `bundle = ""` and the classical segmenter never loads it, but could not take up a bundle either. Its CUDA build
+  takes 3 GB more: `deploy/environment.sh` says so where that was not asked for. sympy and networkx (90 MB) are torch's
+  own; nothing here imports them.
+- **SimpleITK** is pyradiomics' only input, and lungmask's. **llvmlite** is numba's, which compiles the loops that
+  made the analysis slow.
+- **scikit-image**, imageio and tifffile are lungmask's.
+- **typst** sets the PDF; **gdcm**, **openjpeg** and **jpegls** each decode images that the others do not.
+- A receiver loads none of these (`tests/unit/test_imports.py`).
 """
 
 
@@ -119,11 +121,11 @@ def size_mb(package: Distribution) -> float:
     return sum(path.stat().st_size for path in {*found, *compiled} if path.is_file()) / 1e6
 
 
-def cost(imported: str) -> tuple[float, float]:
+def cost(imported: str, tries: int) -> tuple[float, float]:
     """Seconds of the processor and MB of memory that an import takes: the least of a few tries."""
     code = _MEASURE.format(what=imported)
     runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(_TRIES)
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(tries)
     ]
     found = [json.loads(run.stdout.splitlines()[-1]) for run in runs]
     return min(seconds for seconds, _ in found), min(memory for _, memory in found)
@@ -134,7 +136,7 @@ def total_mb(packages: Sequence[Distribution]) -> float:
     return sum(map(size_mb, packages))
 
 
-def page() -> str:
+def page(tries: int) -> str:
     """Measure everything; the page's text."""
     named = groups()
     whole = {name: closure(named["node"] + (named[name] if name != "node" else [])) for name in named}
@@ -148,7 +150,7 @@ def page() -> str:
             others = [r for r in named["node"] + (several if group != "node" else []) if r is not one]
             goes = [v for k, v in whole[group].items() if k not in closure(others)]
             name = canonicalize_name(one.name)
-            seconds, memory = cost(_IMPORTS.get(name, name.replace("-", "_")))
+            seconds, memory = cost(_IMPORTS.get(name, name.replace("-", "_")), tries)
             own_mb = size_mb(whole[group][name])
             libraries.append(
                 (
@@ -159,9 +161,10 @@ def page() -> str:
             print(libraries[-1][1], flush=True)
     processes = []
     for what, imported in PROCESSES.items():
-        seconds, memory = cost(imported)
+        seconds, memory = cost(imported, tries)
         processes.append(f"| {what} | {seconds:.2f} | {memory:.0f} |")
     return _HEAD.format(
+        tries=tries,
         date=datetime.now(UTC).date(),
         python=platform.python_version(),
         machine=platform.machine(),
@@ -176,8 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page."""
     parser = argparse.ArgumentParser(description="what each library costs")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "evidence" / "dependencies.md")
+    parser.add_argument("--tries", type=int, default=3, help="imports of each, of which the least counts")
     args = parser.parse_args(arguments)
-    args.out.write_text(page(), encoding="utf-8")
+    args.out.write_text(page(args.tries), encoding="utf-8")
     return 0
 
 

@@ -27,7 +27,7 @@ class OwnRoot:
     def __init__(self, holder: int, here: Path) -> None:
         self._holder, self._root = holder, here / "root"
 
-    def run(self, *command: str | Path, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str | Path, timeout_s: float = 500) -> subprocess.CompletedProcess[str]:
         """Run a command in it."""
         enter = ["nsenter", "--mount", "--net", "--target", str(self._holder), "chroot", str(self._root)]
         clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "TMPDIR=/tmp"]
