@@ -290,7 +290,8 @@ make_folders() {
         as_node sh -ec 'rm -rf "$2.new" && cp -R "$1" "$2.new" && chmod -R u=rwX,g=rX,o= "$2.new" && rm -rf "$2" && mv "$2.new" "$2"' \
             copy "$made/deploy/weights/demo-synthetic" "$state/weights/demo-synthetic" || fail "the demonstration bundle cannot be copied"
     fi
-    as_node cp --no-clobber "$made/deploy/weights/gate.toml" "$state/weights/gate.toml"
+    # shellcheck disable=SC2016
+    as_node sh -ec 'test -e "$2" || cp "$1" "$2"' copy "$made/deploy/weights/gate.toml" "$state/weights/gate.toml"
 }
 
 write_unit() {
@@ -365,7 +366,7 @@ rollback)
     version=${previous%%-*}
     accepts_configuration "$previous" "$version"
     switch "$previous"
-    say "back at dicomnode $version. If it does not start («the catalogue has revision …»), see docs/admin/install.md, «Back again»"
+    say "back at dicomnode $version. If it does not start («the catalogue has revision …»), see docs/admin/upgrade.md, «Back»"
     ;;
 *)
     open_source

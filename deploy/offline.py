@@ -36,6 +36,7 @@ CARRIED = (
     "LICENSE",
     "CHANGELOG.md",
     "docs/admin/install.md",
+    "docs/admin/upgrade.md",
 )
 #: What setuptools makes our own wheel from.
 SOURCES = (

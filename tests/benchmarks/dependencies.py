@@ -148,7 +148,8 @@ def page(tries: int) -> str:
     for group, several in named.items():
         for one in several:
             others = [r for r in named["node"] + (several if group != "node" else []) if r is not one]
-            goes = [v for k, v in whole[group].items() if k not in closure(others)]
+            stays = closure(others)
+            goes = [v for k, v in whole[group].items() if k not in stays]
             name = canonicalize_name(one.name)
             seconds, memory = cost(_IMPORTS.get(name, name.replace("-", "_")), tries)
             own_mb = size_mb(whole[group][name])
