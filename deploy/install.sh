@@ -99,7 +99,7 @@ uninstall() {
     if test "$purge" = yes; then rm -rf $units/dicomnode.service.d; fi
     if systemd_runs; then systemctl daemon-reload; fi
     made_user=$(noted made_user)
-    rm -rf "$prefix/versions" "$prefix/.venv" "$prefix/deploy" "$record"
+    rm -rf "$prefix/versions" "$prefix/.venv" "$record"
     rmdir "$prefix" 2>/dev/null || say "$prefix stays: there is more in it"
     if test "$purge" = no; then
         say "removed. $state (configuration, images, results) and the user $user stay: --purge would have removed them"
@@ -108,7 +108,6 @@ uninstall() {
         return
     fi
     rm -rf "$state" $cache
-    rm -rf "$prefix"
     if test "$made_user" = yes && id $user >/dev/null 2>&1; then userdel $user; fi
     say "removed, with all data"
 }
@@ -166,6 +165,11 @@ check_archive() { # every file of it, and no other
     cmp -s "$work/found" "$work/listed" || fail "the archive holds files that SHA256SUMS does not name. Nothing was changed"
     machine=$(uname -m)
     test "$(about machine)" = "$machine" || fail "the archive is for $(about machine), and this machine is $machine: make one there"
+}
+
+ours() { # $1: a folder that we write to, $2: what is in it if it is ours. Else chmod and --purge would hit somebody else's
+    test ! -e "$1" || test -z "$(ls -A "$1")" || test -e "$1/$2" ||
+        fail "$1 holds other things, and no $2: name another folder, or move them away. Nothing was changed"
 }
 
 open_source() {
@@ -276,13 +280,13 @@ make_user() {
 
 make_folders() {
     install -d -m 0700 -o $user -g $user "$state" $cache
-    install -d -m 0750 -o $user -g $user "$state/weights"
     if test ! -e "$state/ae_config.toml"; then
         # Root's, since it says where images go; the node reads it.
         install -m 0640 -o root -g $user "$made/deploy/ae_config.toml" "$state/ae_config.toml"
         say "wrote $state/ae_config.toml: adapt it"
     fi
     install -m 0644 "$made/deploy/ae_config.toml" "$state/ae_config.toml.example"
+    install -d -m 0750 -o $user -g $user "$state/weights"
     # The demonstration bundle belongs to the version; a site's own bundles are never touched. The node's user copies:
     # root does not write where that user could lay links.
     if ! cmp -s "$made/deploy/weights/demo-synthetic/model.toml" "$state/weights/demo-synthetic/model.toml" 2>/dev/null; then
@@ -348,9 +352,11 @@ switch() { # $1: the environment that serves from now on
 }
 
 # One at a time
-mkdir -p "$prefix"
-exec 9<"$prefix"
-flock -n 9 || fail "another install.sh is at work in $prefix"
+test "$action" != install || mkdir -p "$prefix"
+if test -d "$prefix"; then
+    exec 9<"$prefix"
+    flock -n 9 || fail "another install.sh is at work in $prefix"
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
@@ -369,10 +375,12 @@ rollback)
     say "back at dicomnode $version. If it does not start («the catalogue has revision …»), see docs/admin/upgrade.md, «Back»"
     ;;
 *)
-    open_source
     if test "$action" = upgrade; then
         test -L "$prefix/.venv" || fail "nothing to upgrade in $prefix: leave --upgrade out to install"
     fi
+    ours "$state" ae_config.toml
+    test -e "$prefix/versions" || ours "$prefix" installed
+    open_source
     find_python
     tag=$("$python" -c 'import sys; print("py%d.%d" % sys.version_info[:2])')
     name=$version-$(echo "$content $extras" | sha256sum | cut -c1-8)-$tag

@@ -168,6 +168,8 @@ def test_a_damaged_archive_changes_nothing(
         (["--rollback", "--prefix", "/opt/nothing"], 1, "no version before"),
         (["--upgrade", "--prefix", "/opt/nothing"], 1, "nothing to upgrade"),
         (["--offline", "/nowhere.tar"], 1, "no such file"),
+        (["--state", "/var/lib"], 1, "/var/lib holds other things, and no ae_config.toml"),
+        (["--prefix", "/usr/local"], 1, "/usr/local holds other things, and no installed"),
     ],
 )
 def test_wrong_use_is_told(install: Install, options: list[str], status: int, told: str) -> None:
