@@ -225,7 +225,7 @@ build() { # the environment of this version, whole or not at all
     test -z "$extras" || named="dicomnode[$extras]"
     if test "$offline" = yes; then
         # Whatever pip is configured to fetch from here, it fetches nothing.
-        for name in $(env | sed -n 's/^\(PIP_[A-Z_]*\)=.*/\1/p'); do unset "$name"; done
+        for setting in $(env | sed -n 's/^\(PIP_[A-Z_]*\)=.*/\1/p'); do unset "$setting"; done
         export PIP_CONFIG_FILE=/dev/null
         "$python" -m venv "$made" || fail "$python cannot make an environment in $made"
         lists="--requirement $source/requirements.txt"

@@ -109,7 +109,8 @@ def install(root: OwnRoot, archives: dict[str, Path]) -> Install:
 
     def run(*options: str | Path, version: str = "") -> subprocess.CompletedProcess[str]:
         archive = ["--offline", archives[version], "--python", sys.executable] if version else []
-        return root.run("sh", INSTALL, *archive, *options)
+        # What pip is told elsewhere on the machine must not count.
+        return root.run("env", "PIP_FIND_LINKS=/nowhere", "PIP_REQUIRE_VIRTUALENV=1", "sh", INSTALL, *archive, *options)
 
     return run
 
