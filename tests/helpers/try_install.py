@@ -15,6 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.helpers.prerequisites import check_or_exit
+
 #: Debian's release whose Python is that of most archives, and what is in it besides its smallest set.
 _RELEASE, _PACKAGES = "bookworm", "python3,python3-venv"
 #: Mount, bring the loopback up (nothing else is there), run one command in the root.
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     archives = sorted(args.archives.glob("dicomnode-*.tar"))
     if not archives:
         parser.error(f"no archive in {args.archives}: make offline")
+    check_or_exit(programs=[] if args.root else [("debootstrap", "debootstrap")])
     folder = Path(tempfile.mkdtemp(prefix="dicomnode-try-"))
     root = args.root or folder / "root"
     try:
