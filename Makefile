@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # program:package pairs of the peers that the acceptance tests talk to
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
 	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd promtool:prometheus prometheus:prometheus \
-	chromium:chromium nginx:nginx-light npm:npm
+	chromium:chromium nginx:nginx-light npm:npm shellcheck:shellcheck
 
 # Tests run in one process more than there are cores, since they often wait; a file's tests in one of them, so that their
 # fixtures are made once.
@@ -19,23 +19,16 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-reading \
-	bench-restart bench-training axe fuzz fuzz-series sbom demo-bundle viewer clean
+	bench-restart bench-training offline try-install axe fuzz fuzz-series sbom demo-bundle viewer clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## install into .venv, editable, with the versions of constraints.txt
 
-$(VENV)/.base: constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: install python3.11 and python3.11-venv"; exit 1; }
-	@command -v cc >/dev/null || { echo "a C compiler is needed to build pyradiomics: install gcc (Debian: build-essential)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) setuptools wheel numpy
-	$(PIP) torch
-	@# torchvision's wheel asks for its own torch build: without --no-deps it would replace ours
-	$(PIP) --no-deps torchvision
-	@# pyradiomics' build imports numpy without saying so: it has to be built in this environment
-	$(PIP) --no-build-isolation pyradiomics
+$(VENV)/.base: constraints.txt deploy/environment.sh
+	@test -n "$(PYTHON)" || { echo "Python is needed: install python3 (3.11 to 3.13) and python3-venv"; exit 1; }
+	deploy/environment.sh "$(PYTHON)" $(VENV)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.base pyproject.toml
@@ -118,6 +111,13 @@ bench-training: $(VENV)/.installed-test ## features, training steps and data loa
 SBOM ?= build/sbom.cdx.json
 sbom: $(VENV)/.installed-test ## the bill of materials (CycloneDX) of what is installed here and runs, into build/
 	$(BIN)/python -m tests.helpers.sbom $(SBOM)
+
+OFFLINE ?= build/offline
+offline: install ## one archive, into build/offline, that installs a node on a machine without any network (docs/admin/install.md)
+	$(BIN)/python deploy/offline.py --python $(BIN)/python --out $(OFFLINE)
+
+try-install: $(VENV)/.installed-test ## as root: install that archive in a new Debian root without a network, and run the demo there (ten minutes)
+	$(BIN)/python -m tests.helpers.try_install --archives $(OFFLINE)
 
 # Where they cannot be installed their tests skip and name the package (with CI=true: fail).
 peers: ## other people's DICOM programs that the tests talk to (installed on Debian, as root)

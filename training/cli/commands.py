@@ -28,6 +28,8 @@ Out = Annotated[Path, typer.Option(help="Output folder; must be new or empty.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 DEMO_SEED = 20260101
+#: What the extra `training` brings, by the names under which it is imported.
+_EXTRA = {"lifelines", "pandas", "pyarrow", "sklearn"}
 
 
 @app.command(epilog="Example: training report run")
@@ -291,6 +293,12 @@ def main() -> None:
         # A folder that cannot be written, a full disk: for the person to mend, no fault of the program.
         path = error.filename2 or error.filename  # of a file that could not take its place, the place
         fail(UsageError(f"{path}: {error.strerror}; check the path, its owner and the disk"))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
+            raise
+        cure = "pip install 'dicomnode[training]', or deploy/install.sh --upgrade --training"
+        fail(UsageError(f"{missing} is not installed, since a node alone does not need it: {cure}"))
 
 
 def fail(error: DicomnodeError) -> NoReturn:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.conftest import ROOT
 from training.cli import commands
 
 COMMANDS = (
@@ -106,3 +107,15 @@ def test_the_report_opens_for_a_person_at_a_desktop(
 def test_help_does_not_import_torch() -> None:
     code = "import sys, training.cli.commands; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_node_without_the_extra_says_how_to_get_it() -> None:
+    code = (
+        "import sys; sys.modules['pandas'] = None\n"
+        "sys.argv = ['training', 'run', 'docs/research/training-run.toml']\n"
+        "from training.cli.commands import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "pandas is not installed" in done.stderr and "dicomnode[training]" in done.stderr
+    assert "Traceback" not in done.stderr
