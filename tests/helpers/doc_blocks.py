@@ -76,12 +76,13 @@ def calls_in(line: str) -> Iterator[list[str]]:
             yield [Path(words[0]).name, *words[1:]]
 
 
-def parse(root: Any, words: Sequence[str]) -> None:
+def parse(root: Any, words: Sequence[str], *, whole: bool = True) -> None:
     """Parse a call as the command line does: every word a command, an option or an argument that is there.
 
     Args:
         root: the group of commands (`typer.main.get_command`).
         words: the call, with the program's name.
+        whole: nothing that is required may be missing.
 
     Raises:
         ValueError: with what is wrong.
@@ -96,7 +97,7 @@ def parse(root: Any, words: Sequence[str]) -> None:
         command = command.commands[rest.pop(0)]
         context = command.make_context(command.name, [], parent=context, resilient_parsing=True)
     if hasattr(command, "commands"):
-        if rest in (["--version"], ["--help"]):
+        if rest in (["--version"], ["--help"]) or not whole:
             return
         raise ValueError(f"{' '.join(words)}: names no command")
     if rest == ["--help"]:
@@ -106,5 +107,5 @@ def parse(root: Any, words: Sequence[str]) -> None:
     except Exception as error:
         raise ValueError(f"{' '.join(words)}: {getattr(error, 'message', error)}") from None
     missing = [p.opts[0] for p in command.params if p.required and given.get(p.name) in (None, ())]
-    if left or missing:
+    if left or (missing and whole):
         raise ValueError(f"{' '.join(words)}: too much {left}, missing {missing}")

@@ -44,8 +44,8 @@ def section(text: str, heading: str) -> str:
 
 def code(text: str) -> list[str]:
     """The code on a page: what stands between backticks, and the lines of code blocks without their comments."""
-    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```\w*\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
     return inline + [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
 
 
