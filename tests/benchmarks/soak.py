@@ -3,7 +3,8 @@
     python -m tests.benchmarks.soak [--minutes 60] [--per-hour 120] [--out docs/evidence/soak.md]
 
 A node with two workers gets the chest of the demo's phantom (every fourth slice of it) again and again, each time as
-another patient's study, at random times (exponential intervals, so that some come at once); DCMTK's storescp is the PACS. A user has the console
+another patient's study, at random times (exponential intervals, so that some come at once); DCMTK's storescp is the
+PACS. A user has the console
 open: its first page every five seconds, the list of studies twice a minute; Prometheus' page every fifteen. Resident
 memory and descriptors of the node's processes are noted every ten seconds.
 """
@@ -38,6 +39,7 @@ from tests.helpers.ports import free_port
 from tests.helpers.prerequisites import MissingError, program
 from tests.helpers.running import Node
 from tests.helpers.scanners import associated
+from tests.helpers.waiting import until
 
 _LOOK_S = 10.0
 #: So small a study lets a machine of two cores pass 60 an hour while others work on it too.
@@ -159,13 +161,17 @@ def soak(folder: Path, minutes: float, per_hour: float, seed: int) -> str:
     shape = f"{len(images)} slices of {images[0].Columns} x {images[0].Rows}"
     console, monitoring = free_port(), free_port()
     load_before = os.getloadavg()[2]
-    with pacs(folder) as port:
+    with pacs(folder) as pacs_port:
         more = f"[worker]\nprocesses = 2\n[console]\nport = {console}\n[monitoring]\nport = {monitoring}\n"
-        table = f'[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {port}\nretry_first_s = 1\n'
+        table = f'[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {pacs_port}\n'
         node = Node(folder / "node", table, more)
         node.start()
         try:
             console_users.add(node.config, "soak", "reader", _PASSWORD, time.time())
+            # What is measured is a node that runs, not one that starts.
+            until("two workers that are ready", lambda: node.log().count(" ready: segmenter") == 2, 300)
+            for port in (console, monitoring):
+                until(f"somebody who answers on {port}", lambda port=port: _answers(port), 120)
             reader = Reader(console, monitoring)
             reader.start()
             seen, sent, seconds = _run(node, images, minutes, per_hour, random.Random(seed))
@@ -177,6 +183,13 @@ def soak(folder: Path, minutes: float, per_hour: float, seed: int) -> str:
     if status or reader.trouble:
         raise SystemExit(f"the node ended with {status}; the console's user: {reader.trouble or 'well'}")
     return page(rows, seen, reader.slow_ms, _Facts(shape, sent, seconds, minutes, per_hour, load_before))
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/login").status_code < 500
+    except httpx.TransportError:
+        return False
 
 
 def _run(
@@ -259,12 +272,19 @@ def page(
     lines = [
         "# Soak: a steady load with the console open",
         "",
-        f"`make soak MINUTES={facts.minutes:g}` (`tests/benchmarks/soak.py`). A node with two workers; {facts.shape} a study "
-        "(the demo's phantom, small beside a thin chest CT), classical segmenter, radiomics, risk of the demo bundle; random "
-        f"arrivals, {facts.per_hour:g} an hour on average; a user with the console open, Prometheus; storescp as the PACS.",
+        f"`make soak MINUTES={facts.minutes:g}` (`tests/benchmarks/soak.py`). A node with two workers; "
+        f"{facts.shape} a study "
+        f""
+        "(the demo's phantom, small beside a thin chest CT), classical segmenter, radiomics, risk of the demo "
+        "bundle; random "
+        ""
+        f"arrivals, {facts.per_hour:g} an hour on average; a user with the console open, Prometheus; storescp "
+        f"as the PACS.",
         "",
-        f"dicomnode {__version__}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores ({processor}) that send, analyse and "
-        f"receive, load of the quarter of an hour before: {facts.load_before:.1f} (above 0.5 others were at work, and times "
+        f"dicomnode {__version__}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores ({processor}) that send, "
+        f"analyse and "
+        f"receive, load of the quarter of an hour before: {facts.load_before:.1f} (above 0.5 others were at "
+        f"work, and times "
         "are longer than they need be).",
         "",
         "| | |",
@@ -276,7 +296,8 @@ def page(
         f"longest {max(turnaround):.0f} s |",
         f"| pages of the console and /metrics | {len(slow_ms)}, median {median(slow_ms):.0f} ms, 95 % "
         f"{_percentile(slow_ms, 95):.0f} ms |",
-        f"| memory and descriptors | {'flat' if is_flat else '**not flat**'}: no process grew by more than {FLAT_MB:g} MB or "
+        f"| memory and descriptors | {'flat' if is_flat else '**not flat**'}: no process grew by more than "
+        f"{FLAT_MB:g} MB or "
         f"{FLAT_DESCRIPTORS} descriptors from the second third to the last |",
         "",
         "| stage, s | median | 95 % | longest |",

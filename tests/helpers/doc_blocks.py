@@ -1,4 +1,4 @@
-"""What the documentation asks a reader to type: its blocks of commands and of configuration, and single commands in the text."""
+"""What the documentation asks a reader to type: blocks of commands and of configuration, commands in the text."""
 
 import re
 import shlex
@@ -102,9 +102,12 @@ def parse(root: Any, words: Sequence[str], *, whole: bool = True) -> None:
         raise ValueError(f"{' '.join(words)}: names no command")
     if rest == ["--help"]:
         return
+    context.resilient_parsing = False  # it would pass over unknown options
     try:
         given, left, _ = command.make_parser(context).parse_args(args=list(rest))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (typer keeps its own copy of click, and its exceptions to itself)
+        if not whole and "requires an argument" in str(getattr(error, "message", "")):
+            return  # «`backup --keys`» names an option
         raise ValueError(f"{' '.join(words)}: {getattr(error, 'message', error)}") from None
     missing = [p.opts[0] for p in command.params if p.required and given.get(p.name) in (None, ())]
     if left or (missing and whole):

@@ -11,18 +11,22 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
 import typer
+from pynetdicom import AE, AllStoragePresentationContexts
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicomnode import config
 from dicomnode.cli import app as node_app
 from dicomnode.config import Config
 from tests.conftest import ROOT
 from tests.helpers.doc_blocks import LANGUAGES, Block, blocks_of, calls_in, inline_of, lines_of, pages, parse
+from tests.helpers.ports import free_port
 from tests.helpers.small_node import SmallNode
 from training.cli.commands import app as training_app
 from training.data import import_columns
@@ -67,14 +71,15 @@ NOT_HERE = {
     "training synthetic --patients 600": "the same",
     "training run docs/evidence": "hours: its figures are on the page",
     "dicomnode echo DCM4CHEE@": "needs a dcm4chee",
-    "make soak": "an hour: its figures are on the page",
     "make man": "tests/unit/cli/test_manual.py makes the pages",
-    "make completion": "tests/unit/cli/test_completion.py makes the scripts",
-    "sudo": "needs root",
-    "systemctl": "needs systemd and the installed service",
+    "make completion": "the same makes the scripts",
+    "make site": "tests/unit/test_site.py builds it",
 }
 #: What a page's commands need beside a small node.
 PASSWORD = "correct horse battery staple\n"
+TYPED = "\n".join(f'{name}() {{ command {name} "$@" < "$HOME/password"; }}' for name in ROOTS)
+#: The study of the page on corrections.
+CORRECTED = "1.2.840.113619.2.55.3.4"
 
 
 def reason_not_to_run(line: str) -> str | None:
@@ -124,7 +129,11 @@ def test_what_does_not_parse_is_found() -> None:
         (words,) = calls_in(line)
         with pytest.raises(ValueError, match=words[0]):
             parse(ROOTS[words[0]], words)
-    for line in ("dicomnode jobs list --state failed > out.txt", "dicomnode --version", "cd x && dicomnode check -c a.toml"):
+    for line in (
+        "dicomnode jobs list --state failed > out.txt",
+        "dicomnode --version",
+        "cd x && dicomnode check -c a.toml",
+    ):
         parse(ROOTS["dicomnode"], next(calls_in(line)))
 
 
@@ -139,30 +148,44 @@ def test_every_reason_not_to_run_a_line_is_needed() -> None:
 def test_the_other_test_runs_the_command(begin: str, path: str) -> None:
     text = (ROOT / path).read_text("utf-8")
     words = begin.split()[1:]
-    assert all(f'"{word}"' in text or f" {word} " in text or f"({word}," in text for word in words), f"{path}: no {begin}"
+    assert all(f'"{word}"' in text or f" {word} " in text or f"({word}," in text for word in words), (
+        f"{path}: no {begin}"
+    )
 
 
 class Stage:
     """A folder with a small node and what else pages take for granted; paths from the root lie below it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pacs: int) -> None:
         self.folder = folder / "site"
-        node = SmallNode(self.folder, more='bundle = "demo-synthetic"\nallow_demo_bundles = true\n')
-        node.catalog.close()
+        bundle = 'bundle = "demo-synthetic"\nallow_demo_bundles = true\n'
+        table = f'[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {pacs}\n'
+        self.node = SmallNode(self.folder, more=f"{bundle}[node]\nport = {free_port()}\n{table}")
+        self._corrected()
+        self.node.catalog.close()
+        self.node.config.storage.state.chmod(0o700)
+        (self.folder / "password").write_text(PASSWORD * 2, "utf-8")
         shutil.copytree(ROOT / "weights" / "demo-synthetic", self.folder / "weights" / "demo-synthetic")
         for name in ("backup", "safe", "srv/dicomnode", "etc/dicomnode"):
             (self.folder / "root" / name).mkdir(parents=True)
 
+    def _corrected(self) -> None:
+        """A study one of whose objects has come again with other content."""
+        first = replace(self.node.store(100), study_uid=CORRECTED, series_uid=f"{CORRECTED}.1")
+        other = self.node.spool.store(CORRECTED, f"{CORRECTED}.1", first.sop_instance_uid, b"meta", b"other content")
+        self.node.catalog.record(first)
+        self.node.catalog.note_conflict(replace(first, path=str(other.path), sha256=other.sha256))
+
     def run(self, text: str) -> subprocess.CompletedProcess[str]:
-        """Run lines in bash, which ends at the first that fails."""
+        """Run lines in bash, to the first that fails; each command finds a password at its standard input."""
         here = re.sub(r"(?<![\w.:/])/(?=(backup|safe|srv|etc|media)\b)", f"{self.folder}/root/", text)
         paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
         environment = {**os.environ, "PATH": ":".join(paths), "PYTHONPATH": str(ROOT), "HOME": str(self.folder)}
         return subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", here],
+            ["bash", "-euo", "pipefail", "-c", f"{TYPED}\n{here}"],
             cwd=self.folder,
             env=environment,
-            input=PASSWORD * 4,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=300,
@@ -179,10 +202,22 @@ PAGES_THAT_RUN = sorted(
 )
 
 
+@pytest.fixture(scope="module")
+def pacs() -> Iterator[int]:
+    """The port of a PACS that takes everything."""
+    port = free_port()
+    entity = AE(ae_title="PACS")
+    entity.supported_contexts = AllStoragePresentationContexts
+    entity.add_supported_context(Verification)
+    server = entity.start_server(("127.0.0.1", port), block=False)
+    yield port
+    server.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES_THAT_RUN)
-def test_the_commands_of_a_page_run(page: str, tmp_path: Path) -> None:
-    stage = Stage(tmp_path)
+def test_the_commands_of_a_page_run(page: str, pacs: int, tmp_path: Path) -> None:
+    stage = Stage(tmp_path, pacs)
     prepare(page, stage)
     for block in COMMANDS:
         lines = [line for line in lines_of(block.text) if reason_not_to_run(line) is None]
@@ -313,7 +348,11 @@ NEEDS = {
 @pytest.mark.parametrize("name", KEYS)
 def test_each_commented_key_loads_as_it_stands(name: str, tmp_path: Path) -> None:
     _, header, key = name.split(" ")
-    more = [NEEDS[one] for one in (header, key) if one in NEEDS and not (one in ("key", "certificate") and "console" not in header)]
+    more = [
+        NEEDS[one]
+        for one in (header, key)
+        if one in NEEDS and not (one in ("key", "certificate") and "console" not in header)
+    ]
     load_over_example("\n".join([KEYS[name], *more]), tmp_path)
 
 
