@@ -89,7 +89,6 @@ PER_HOUR ?= 120
 soak: $(VENV)/.installed-test peers ## MINUTES=60, PER_HOUR=120 studies: two workers, console open; memory, descriptors, turnaround (docs/evidence/soak.md)
 	$(BIN)/python -m tests.benchmarks.soak --minutes $(if $(filter-out file,$(origin MINUTES)),$(MINUTES),60) \
 		--per-hour $(PER_HOUR) --out docs/evidence/soak.md
-	$(BIN)/python -m tests.benchmarks.simulate_sites --out docs/evidence/hundred-sites.md >/dev/null
 
 load: $(VENV)/.installed-test ## 10,000 associations with one receiver: its memory before and after (some minutes)
 	DICOMNODE_LOAD=10000 $(BIN)/python -m pytest -s tests/faults/test_load.py

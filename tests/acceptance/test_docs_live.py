@@ -22,6 +22,8 @@ from tests.helpers.ports import free_port
 from tests.helpers.waiting import until
 
 PAGE = ROOT / "docs" / "admin" / "first-day-orthanc.md"
+# Two nodes start, and the demo analyses a whole chest; its own waits have their ends.
+pytestmark = pytest.mark.timeout(1800)
 #: Ports of the page: others here, so that tests may run beside each other.
 PORTS = ("4242", "8042", "11112", "8480")
 
@@ -61,7 +63,7 @@ class Day:
     def type(self, text: str) -> str:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", self.with_ports(text)],
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=500, check=False,
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=1200, check=False,
         )  # fmt: skip
         log = self.folder / "processes.log"
         assert done.returncode == 0, (
