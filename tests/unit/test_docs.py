@@ -26,8 +26,8 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text("utf-8")
     for path in [*(ROOT / name for name in ABOUT_ROOT), *sorted((ROOT / "docs").rglob("*.md"))]
 }
-#: What only a node or a run makes.
-MADE_LATER = {"weights/current", "weights/promotions.jsonl"}
+#: What only a node, a run or another site makes.
+MADE_LATER = {"weights/current", "weights/promotions.jsonl", "weights/ssc-ild-risk-1"}
 FILES = (".json", ".toml", ".py", ".md", ".csv", ".parquet", ".key")
 GLOSSARY = {
     "settle", "generation", "run", "attempt", "job", "delivery", "destination", "peer", "order", "prior", "method",
