@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # program:package pairs of the peers that the acceptance tests talk to
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
 	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd promtool:prometheus prometheus:prometheus \
-	chromium:chromium nginx:nginx-light npm:npm shellcheck:shellcheck
+	chromium:chromium nginx:nginx-light npm:npm shellcheck:shellcheck mandoc:mandoc zsh:zsh fish:fish
 
 # Tests run in one process more than there are cores, since they often wait; a file's tests in one of them, so that their
 # fixtures are made once.
@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-reading \
-	bench-restart bench-training offline try-install axe fuzz fuzz-series sbom demo-bundle viewer clean
+	bench-restart bench-training offline try-install axe fuzz fuzz-series sbom demo-bundle viewer site man completion soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ $(VENV)/.installed: $(VENV)/.base pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.base pyproject.toml
-	$(PIP) --no-build-isolation --editable ".[training,tracing,test]"
+	$(PIP) --no-build-isolation --editable ".[training,tracing,docs,test]"
 	@touch $(VENV)/.installed $@
 
 demo: install ## run the full pipeline: a study by C-STORE, its analysis, its results in a small PACS
@@ -68,6 +68,20 @@ test: $(VENV)/.installed-test peers check ## every check and every test (install
 
 coverage: $(VENV)/.installed-test ## branch coverage of the node by `make unit`, by file, and as pages in htmlcov/
 	$(PYTEST) tests/unit/training tests/unit -m "not slow" $(PARALLEL) -q --cov --cov-report=html --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+site: $(VENV)/.installed-test ## the documentation as a site in build/site; a broken link fails
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+man: install ## manual pages of every command in build/man
+	$(BIN)/python -m tests.helpers.manual man build/man
+
+completion: install ## completion for bash, zsh and fish in build/completion
+	$(BIN)/python -m tests.helpers.manual completion build/completion
+
+PER_HOUR ?= 120
+soak: $(VENV)/.installed-test peers ## MINUTES=60, PER_HOUR=120 studies: two workers, console open; memory, descriptors, turnaround (docs/evidence/soak.md)
+	$(BIN)/python -m tests.benchmarks.soak --minutes $(if $(filter-out file,$(origin MINUTES)),$(MINUTES),60) \
+		--per-hour $(PER_HOUR) --out docs/evidence/soak.md
 
 load: $(VENV)/.installed-test ## 10,000 associations with one receiver: its memory before and after (some minutes)
 	DICOMNODE_LOAD=10000 $(BIN)/python -m pytest -s tests/faults/test_load.py

@@ -1,5 +1,6 @@
 """The `dicomnode` command. Each command imports what it needs, so that `--help` answers at once."""
 
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -51,6 +52,10 @@ app.add_typer(conformance.app)
 
 def main() -> None:
     """Run the command line: the one place where errors become messages and exit statuses."""
+    if "_DICOMNODE_COMPLETE" in os.environ:  # a shell asks for completion (docs/admin/commands.md)
+        from typer.completion import completion_init
+
+        completion_init()
     private_umask()  # patients' data are written by nearly every command
     logs.configure("warning", "dicomnode")
     try:

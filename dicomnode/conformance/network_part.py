@@ -42,7 +42,7 @@ _HL7: Final = (
     "HL7 version 2.5.1 (destinations of kind `hl7`): ORU^R01 over MLLP, original acknowledgement mode, UTF-8, with "
     "or without TLS."
 )
-_FLOW: Final = """```
+_FLOW: Final = """```text
  modality / PACS ── C-STORE ─▶ RECEIVER ─▶ spool ─▶ analysis ─▶ SENDER ── C-STORE, STOW-RS ─▶ PACS
                     C-FIND/MOVE/GET ▲                  ▲   │                N-ACTION commitment ─▶
                                                        │   │                FHIR, HL7 ─▶ EHR, RIS

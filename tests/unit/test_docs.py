@@ -26,8 +26,8 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text("utf-8")
     for path in [*(ROOT / name for name in ABOUT_ROOT), *sorted((ROOT / "docs").rglob("*.md"))]
 }
-#: What only a node or a run makes.
-MADE_LATER = {"weights/current", "weights/promotions.jsonl"}
+#: What only a node, a run or another site makes.
+MADE_LATER = {"weights/current", "weights/promotions.jsonl", "weights/ssc-ild-risk-1"}
 FILES = (".json", ".toml", ".py", ".md", ".csv", ".parquet", ".key")
 GLOSSARY = {
     "settle", "generation", "run", "attempt", "job", "delivery", "destination", "peer", "order", "prior", "method",
@@ -44,8 +44,8 @@ def section(text: str, heading: str) -> str:
 
 def code(text: str) -> list[str]:
     """The code on a page: what stands between backticks, and the lines of code blocks without their comments."""
-    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```\w*\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
     return inline + [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
 
 

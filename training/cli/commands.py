@@ -281,10 +281,14 @@ app.add_typer(validation.app)
 
 def main() -> None:
     """Entry point: the one catch of dicomnode's errors."""
+    if "_TRAINING_COMPLETE" in os.environ:  # a shell asks for completion (docs/admin/commands.md)
+        from typer.completion import completion_init
+
+        completion_init()
     private_umask()  # cohorts and registries are patients' data
     logs.configure("warning", "training")
     try:
-        app()
+        app(prog_name="training")
     except DicomnodeError as error:
         fail(error)
     except OSError as error:
