@@ -53,7 +53,7 @@ app.add_typer(conformance.app)
 def main() -> None:
     """Run the command line: the one place where errors become messages and exit statuses."""
     if "_DICOMNODE_COMPLETE" in os.environ:  # a shell asks for completion (docs/admin/commands.md)
-        from typer.completion import completion_init
+        from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()
     private_umask()  # patients' data are written by nearly every command

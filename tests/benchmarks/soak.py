@@ -162,7 +162,9 @@ def soak(folder: Path, minutes: float, per_hour: float, seed: int) -> str:
     console, monitoring = free_port(), free_port()
     load_before = os.getloadavg()[2]
     with pacs(folder) as pacs_port:
-        more = f"[worker]\nprocesses = 2\n[console]\nenabled = true\nport = {console}\n[monitoring]\nport = {monitoring}\n"
+        more = (
+            f"[worker]\nprocesses = 2\n[console]\nenabled = true\nport = {console}\n[monitoring]\nport = {monitoring}\n"
+        )
         table = f'[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {pacs_port}\n'
         node = Node(folder / "node", table, more)
         node.start()

@@ -282,7 +282,7 @@ app.add_typer(validation.app)
 def main() -> None:
     """Entry point: the one catch of dicomnode's errors."""
     if "_TRAINING_COMPLETE" in os.environ:  # a shell asks for completion (docs/admin/commands.md)
-        from typer.completion import completion_init
+        from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()
     private_umask()  # cohorts and registries are patients' data
