@@ -31,6 +31,7 @@ from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings, admi
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
+from dicomnode.words.numerals import plural
 
 log = logging.getLogger(__name__)
 
@@ -207,9 +208,8 @@ class StowRequest:
             stored = sum(one.status == SUCCESS for one in self.outcomes)
             with logs.about(association=self._association):
                 who = logs.printable(self.calling_ae.strip())
-                log.info(
-                    "STOW-RS from %s at %s %s: %d of %d objects stored", who, self.address, how, stored, self._parts
-                )
+                of = plural(self._parts, "object")
+                log.info("STOW-RS from %s at %s %s: %d of %s stored", who, self.address, how, stored, of)
 
 
 class _Part:

@@ -12,7 +12,7 @@ from pathlib import Path
 import dicomnode
 from dicomnode.analysis.findings import Findings, Reason, RejectedSeries
 from dicomnode.analysis.pipeline import analyse
-from dicomnode.analysis.volume.size import NOTHING_LEFT, nothing_left, too_large
+from dicomnode.analysis.volume.size import nothing_left, too_large
 from dicomnode.context.prior_findings import prior_findings
 from dicomnode.errors import RefusedError
 from dicomnode.files import write_whole
@@ -113,6 +113,6 @@ def refuse(work: Work, study_uid: str, generation: int, error: RefusedError) -> 
     _withdraw(work, study_uid)
     folder = results_folder(work.config.storage.results, study_uid, generation)
     write_whole(folder / FINDINGS, findings.to_json().encode())
-    level = logging.INFO if error.code == NOTHING_LEFT else logging.ERROR  # as a person or a note has decided
+    level = logging.INFO if error.code == nothing_left().code else logging.ERROR  # as a person or a note has decided
     log.log(level, "study %s generation %d: %s", study_uid, generation, error.text)
     return "refused"

@@ -10,7 +10,7 @@ from typing import Any
 from tests.helpers.prerequisites import ROOT
 
 #: Languages that a block may have. «text» is for everything that is neither typed nor read by our programs.
-LANGUAGES = {"sh", "toml", "json", "lua", "text"}
+LANGUAGES = {"sh", "toml", "json", "lua", "nginx", "text"}
 #: Of another block in this form a comment of the page tells, on the line before: `<!-- file: gate.toml -->`.
 FILE = re.compile(r"<!-- (\w+): (.+?) -->\s*\Z")
 

@@ -24,6 +24,7 @@ PARAGRAPHS = {
     "dicomnode.config": "configuration",
     "dicomnode.console": "console-monitoring-notifications",
     "dicomnode.context": "orders-and-priors-are-missing",
+    "dicomnode.dicomweb": "console-monitoring-notifications",
     "dicomnode.downloads": "bundles-and-weights",
     "dicomnode.files": "disk-and-database",
     "dicomnode.models": "bundles-and-weights",
@@ -100,7 +101,11 @@ def _of_module(path: Path) -> Iterator[Message]:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LOUD:
             if ast.unparse(node.func.value) in ("log", "self._log", "logger"):
                 yield from _texts(node.args[:1], f"log, {node.func.attr}", module)
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Result", "Exposure", "HealthCondition"):
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+            "CheckResult",
+            "Exposure",
+            "HealthCondition",
+        ):
             yield from _texts(node.args[-1:], ast.unparse(node.func), module)
 
 
@@ -132,7 +137,7 @@ def _without_placeholders(text: str) -> str:
 
 
 def keys(module: str, name: str, position: int = 0) -> set[str]:
-    """Return the keys given to a class: `Result("disk", …)` gives «disk»; of f-strings with … for what is filled in."""
+    """Return the keys given to a class: `CheckResult("disk", …)` gives «disk»; of f-strings with … for values."""
     path = ROOT / Path(*module.split(".")).with_suffix(".py")
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):

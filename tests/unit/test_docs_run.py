@@ -63,9 +63,6 @@ NOT_HERE = {
     "sha256sum dicomnode-*.whl": "needs a wheel, which tests/acceptance/test_wheel.py builds",
     "sha256sum --check dicomnode.sha256": "the same",
     "python -m pip check": "of the environment it is installed in, not of this one",
-    ".venv/bin/python -m pip wheel": "builds every wheel anew: an hour",
-    "cd wheels": "the same",
-    "python -m pip install --no-index": "the same",
     "python -m tests.benchmarks": "hours: its figures are on the page",
     "training synthetic --patients 1200": "an hour: its figures are on the page",
     "training synthetic --patients 600": "the same",
@@ -74,6 +71,10 @@ NOT_HERE = {
     "make man": "tests/unit/cli/test_manual.py makes the pages",
     "make completion": "the same makes the scripts",
     "make site": "tests/unit/test_site.py builds it",
+    "deploy/install.sh": "tests/acceptance/test_install.py runs it, in roots of its own",
+    "sh install.sh --offline": "the same",
+    "make offline": "the same makes a small archive; a whole one takes minutes and 640 MB",
+    "docker build": "there is no registry of images here: tests/unit/test_deploy.py holds the file against the code",
 }
 #: What a page's commands need beside a small node.
 PASSWORD = "correct horse battery staple\n"

@@ -50,7 +50,7 @@ def names_in_checks() -> set[str]:
 
 
 def test_every_check_has_its_row() -> None:
-    keys = messages.keys("dicomnode.operations.checks", "Result") | names_in_checks()
+    keys = messages.keys("dicomnode.operations.checks", "CheckResult") | names_in_checks()
     wanted = {begins(key) for key in keys} - {""}
     rows = first_column(section(PAGE, "What `check` says"))
     missing = {key for key in wanted if not any(row == key or row.startswith((f"{key} ", f"{key}.")) for row in rows)}

@@ -12,8 +12,6 @@ BYTES_PER_VOXEL: Final = 12
 #: Without a limit of its own: as many voxels as 8,000 slices of 512 x 512, far beyond any chest.
 _MOST_VOXELS: Final = 1 << 31
 _GB = 1e9
-#: The code of a refusal that a person or a rejection note has brought about.
-NOTHING_LEFT: Final = "nothing-left"
 
 
 def check(shape: Sequence[int], memory_bytes: int | None) -> None:
@@ -46,7 +44,7 @@ def too_large(why: str) -> RefusedError:
 
 def nothing_left() -> RefusedError:
     """Return the refusal of a study out of which every object was taken."""
-    return RefusedError(NOTHING_LEFT, "Every object of the study was taken out of it.")
+    return RefusedError("nothing-left", "Every object of the study was taken out of it.")
 
 
 def died(times: int, how: str) -> RefusedError:

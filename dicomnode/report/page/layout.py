@@ -27,7 +27,7 @@ from dicomnode.report.page.style import (
     SMALL,
     TEXT,
     WIDTH,
-    Fitted,
+    FittedWords,
     axes,
     band,
     fitted,
@@ -86,7 +86,7 @@ def _study_date(findings: Findings, studied: str) -> str:
     return f"Study of {date}" if date else ""
 
 
-def _flag_lines(flags: Sequence[Flag]) -> list[tuple[Fitted, str]]:
+def _flag_lines(flags: Sequence[Flag]) -> list[tuple[FittedWords, str]]:
     lines = [(fitted(letters.shown(flag_line(flag)), hanging=True), _SEVERITY[flag.severity]) for flag in flags]
     return lines or [(fitted(NO_DOUBTS), FAINT)]
 

@@ -15,7 +15,7 @@ from dicomnode.report.page.style import (
     SMALL,
     TEXT,
     WIDTH,
-    Fitted,
+    FittedWords,
     axes,
     dress,
     fitted,
@@ -90,7 +90,7 @@ def _numbers(figure: Figure, horizons: list[Horizon], spread: bool) -> None:
             left = right + 4
 
 
-def _band(risk: Risk) -> Fitted:
+def _band(risk: Risk) -> FittedWords:
     return fitted(band_words(risk), _RIGHT - _LEFT, size=SMALL)
 
 

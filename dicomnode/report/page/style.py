@@ -84,7 +84,7 @@ def _scratch() -> Figure:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedWords:
     """Words broken into lines that fit their room. `steps`: the height of each line; `indent`: of all but the first."""
 
     lines: tuple[str, ...]
@@ -101,7 +101,7 @@ class Fitted:
 
 def fitted(
     words: str, width: float = WIDTH - 2 * MARGIN, *, size: float = BODY, weight: str = "normal", hanging: bool = False
-) -> Fitted:
+) -> FittedWords:
     """Break words into lines of a width in pixels, as Unicode allows (UAX 14); a wider word breaks between letters."""
     indent = _INDENT if hanging else 0
     lines: list[str] = []
@@ -119,7 +119,7 @@ def fitted(
     step = _STEPS.get(size, 1.75 * size)
     # Some scripts, and signs upon letters, are higher than the usual line.
     steps = tuple(max(step, extent(line, size, weight)[1] + 2) for line in lines)
-    return Fitted(tuple(lines), steps, size, weight, indent)
+    return FittedWords(tuple(lines), steps, size, weight, indent)
 
 
 #: A number keeps its unit.
@@ -181,7 +181,7 @@ def write(
     figure.text(*place, line, color=color, ha=alignment, va="center", fontproperties=_font(line, size, weight))
 
 
-def paragraph(figure: Figure, x: float, top: float, words: Fitted, *, color: str = TEXT) -> float:
+def paragraph(figure: Figure, x: float, top: float, words: FittedWords, *, color: str = TEXT) -> float:
     """Write lines below one another, the first one's upper edge at `top`; return where the next may begin."""
     for k, (line, step) in enumerate(zip(words.lines, words.steps, strict=True)):
         place = _place(figure, x + (words.indent if k else 0), top + step / 2)

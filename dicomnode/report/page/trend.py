@@ -17,7 +17,7 @@ from dicomnode.report.page.style import (
     MARGIN,
     RULE,
     SMALL,
-    Fitted,
+    FittedWords,
     axes,
     beside,
     dress,
@@ -65,13 +65,13 @@ def words(findings: Findings) -> Figure:
     return figure
 
 
-def _write(figure: Figure, said: Sequence[Fitted]) -> None:
+def _write(figure: Figure, said: Sequence[FittedWords]) -> None:
     top: float = 38
     for paragraph_ in said:
         top = paragraph(figure, MARGIN, top, paragraph_)
 
 
-def _said(findings: Findings) -> list[Fitted]:
+def _said(findings: Findings) -> list[FittedWords]:
     """Return the comparison with the latest prior scan: in a sentence, then where disease begins.
 
     The PDF and the structured report have the other measures.
