@@ -50,6 +50,16 @@ def test_no_class_has_the_name_of_another() -> None:
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
+def test_nothing_that_is_made_is_committed() -> None:
+    """A link `.venv` to a developer's own folder would be every clone's environment."""
+    listed = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "", "git rm --cached them"
+    # As a folder, and as a link to one: a pattern that ends in / does not mean the latter.
+    patterns = (ROOT / ".gitignore").read_text("utf-8").split()
+    assert {".venv", "/build"} <= set(patterns)
+
+
 def test_the_configuration_is_called_config() -> None:
     for path in (ROOT / "dicomnode").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
