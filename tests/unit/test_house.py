@@ -1,6 +1,7 @@
 """The layout of the packages: every module has a layer, and hardly any lies loose at the top."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,18 @@ def test_nothing_that_is_made_is_committed() -> None:
     # As a folder, and as a link to one: a pattern that ends in / does not mean the latter.
     patterns = (ROOT / ".gitignore").read_text("utf-8").split()
     assert {".venv", "/build"} <= set(patterns)
+
+
+def test_make_installs_every_peer_that_a_test_asks_for() -> None:
+    """With CI=true a machine that has nothing would fail. dcmqi is a Python package; every Linux has util-linux."""
+    makefile = set(re.findall(r"[\w.-]+", (ROOT / "Makefile").read_text("utf-8")))
+    asked = {
+        package
+        for path in (ROOT / "tests").rglob("*.py")
+        for package in re.findall(r'\b(?:peer|program)\("[^"]+", "([^"]+)"\)', path.read_text("utf-8"))
+    }
+    assert {"curl", "orthanc"} <= asked
+    assert asked - {"dcmqi", "util-linux"} <= makefile
 
 
 def test_the_configuration_is_called_config() -> None:
