@@ -63,7 +63,6 @@ while test $# -gt 0; do
     esac
     shift
 done
-extras=${extras#,}
 test "$purge" = no || test "$action" = uninstall || misused "--purge goes with --uninstall"
 test "$(id -u)" -eq 0 || fail "must be run as root: it makes a user and installs a service"
 for folder in "$prefix" "$state"; do
@@ -75,6 +74,12 @@ for folder in "$prefix" "$state"; do
 done
 case $prefix/ in "$state"/*) misused "--prefix must not lie in --state" ;; esac
 case $state/ in "$prefix"/*) misused "--state must not lie in --prefix" ;; esac
+case $archive in '' | /*) ;; *) archive=$PWD/$archive ;; esac
+case $python in '' | /*) ;; */*) python=$PWD/$python ;; esac
+# Python imports from the folder that it is called in, and from PYTHONPATH, first: neither a clone nor what anybody has
+# laid into /tmp shall be taken for the version that is installed.
+cd /
+unset PYTHONPATH PYTHONHOME PYTHONSTARTUP
 systemd_runs() { test "$service" = yes && test -d /run/systemd/system && command -v systemctl >/dev/null; }
 
 # What one installation is: noted here, so that --upgrade, --rollback and --uninstall find it.
@@ -83,10 +88,10 @@ noted() { sed -n "s/^$1=//p" "$record"; }
 if test -f "$record"; then
     there=$(noted state)
     test "$there" = "$state" || test "$state" = /var/lib/dicomnode || fail "$record names the state folder $there: leave --state out"
-    state=$there
-    # What was asked for once stays.
-    test -n "$extras" || extras=$(noted extras)
+    case $there in /*/*) state=$there ;; *) fail "$record is damaged: it names no state folder" ;; esac
+    extras=$extras,$(noted extras) # what was asked for once stays
 fi
+extras=$(echo "$extras" | tr , '\n' | sed '/^$/d' | LC_ALL=C sort -u | paste -s -d , -)
 
 as_node() {
     runuser -u "$user" -- env HOME=$cache XDG_CACHE_HOME=$cache MPLCONFIGDIR=$cache/matplotlib NUMBA_CACHE_DIR=$cache/numba "$@"
@@ -99,16 +104,21 @@ uninstall() {
     if test "$purge" = yes; then rm -rf $units/dicomnode.service.d; fi
     if systemd_runs; then systemctl daemon-reload; fi
     made_user=$(noted made_user)
-    rm -rf "$prefix/versions" "$prefix/.venv" "$record"
-    rmdir "$prefix" 2>/dev/null || say "$prefix stays: there is more in it"
+    rm -rf "$prefix/versions" "$prefix/.venv"
+    # Until all is gone, --uninstall --purge has to know what was ours.
+    printf 'state=%s\nmade_user=%s\n' "$state" "$made_user" >"$record"
     if test "$purge" = no; then
         say "removed. $state (configuration, images, results) and the user $user stay: --purge would have removed them"
-        # A later --uninstall --purge still knows what was ours.
-        mkdir -p "$prefix" && printf 'state=%s\nmade_user=%s\n' "$state" "$made_user" >"$record"
         return
     fi
-    rm -rf "$state" $cache
+    for folder in "$state" $cache; do
+        # What is in it, also where it is a link or a disk of its own
+        if test -d "$folder"; then find "$folder/" -mindepth 1 -delete; fi
+        rmdir "$folder" 2>/dev/null || test ! -e "$folder" || say "$folder is empty and stays: a link, or a disk of its own"
+    done
     if test "$made_user" = yes && id $user >/dev/null 2>&1; then userdel $user; fi
+    rm -f "$record"
+    rmdir "$prefix" 2>/dev/null || say "$prefix stays: there is more in it"
     say "removed, with all data"
 }
 
@@ -160,7 +170,7 @@ about() { sed -n "s/^$1=//p" "$source/about"; }
 check_archive() { # every file of it, and no other
     (cd "$source" && sha256sum --check --strict --quiet SHA256SUMS) ||
         fail "the archive is damaged: the files above are not what SHA256SUMS says. Copy it again. Nothing was changed"
-    (cd "$source" && find . -type f ! -path ./SHA256SUMS | sed 's,^\./,,' | LC_ALL=C sort) >"$work/found"
+    (cd "$source" && find . ! -type d ! -path ./SHA256SUMS | sed 's,^\./,,' | LC_ALL=C sort) >"$work/found"
     sed 's/^[0-9a-f]*  //' "$source/SHA256SUMS" | LC_ALL=C sort >"$work/listed"
     cmp -s "$work/found" "$work/listed" || fail "the archive holds files that SHA256SUMS does not name. Nothing was changed"
     machine=$(uname -m)
@@ -236,8 +246,9 @@ build() { # the environment of this version, whole or not at all
     else
         "$source/deploy/environment.sh" "$python" "$made" || fail "the libraries cannot be installed: see above"
         # A copy, since setuptools builds in the folder of the sources.
-        mkdir "$work/sources"
-        (cd "$source" && cp -R dicomnode training weights docs ae_config.toml pyproject.toml setup.py README.md LICENSE "$work/sources")
+        mkdir -p "$work/sources/weights" "$work/sources/docs/research"
+        (cd "$source" && cp -R dicomnode training ae_config.toml pyproject.toml setup.py README.md LICENSE "$work/sources" &&
+            cp -R weights/demo-synthetic "$work/sources/weights" && cp docs/research/training-run.toml "$work/sources/docs/research")
         "$made/bin/python" -m pip --disable-pip-version-check install --quiet --no-build-isolation \
             --constraint "$source/constraints.txt" "$work/sources${named#dicomnode}" || fail "dicomnode cannot be installed: see above"
     fi
@@ -245,9 +256,11 @@ build() { # the environment of this version, whole or not at all
     # The service may not write here: it would compile its sources at every start.
     "$made/bin/python" -m compileall -q -j 0 "$made/lib" >/dev/null 2>&1 || true
     # Units and example of this version, for a rollback too
-    mkdir "$made/deploy"
+    mkdir "$made/deploy" "$made/deploy/weights"
     cp -R "$source/deploy/dicomnode.service" "$source/deploy/drop-ins" "$source/ae_config.toml" "$made/deploy"
-    cp -R "$source/weights" "$made/deploy/weights"
+    # Of an archive also what its maker has added; in a clone the others are the developer's own.
+    if test "$offline" = yes; then set -- "$source"/weights/*; else set -- "$source/weights/demo-synthetic" "$source/weights/gate.toml"; fi
+    cp -R "$@" "$made/deploy/weights"
     chmod -R u=rwX,go=rX "$made"
     touch "$made/complete"
 }
@@ -294,8 +307,11 @@ make_folders() {
         as_node sh -ec 'rm -rf "$2.new" && cp -R "$1" "$2.new" && chmod -R u=rwX,g=rX,o= "$2.new" && rm -rf "$2" && mv "$2.new" "$2"' \
             copy "$made/deploy/weights/demo-synthetic" "$state/weights/demo-synthetic" || fail "the demonstration bundle cannot be copied"
     fi
-    # shellcheck disable=SC2016
-    as_node sh -ec 'test -e "$2" || cp "$1" "$2"' copy "$made/deploy/weights/gate.toml" "$state/weights/gate.toml"
+    for added in "$made"/deploy/weights/*; do
+        # shellcheck disable=SC2016
+        as_node sh -ec 'test -e "$2" || { rm -rf "$2.new" && cp -R "$1" "$2.new" && chmod -R u=rwX,g=rX,o= "$2.new" && mv "$2.new" "$2"; }' \
+            copy "$added" "$state/weights/$(basename "$added")" || fail "$added cannot be copied to $state/weights"
+    done
 }
 
 write_unit() {
