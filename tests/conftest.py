@@ -118,7 +118,7 @@ def extra() -> Callable[[str, str], None]:
         try:
             importlib.import_module(module)
         except ImportError:
-            absent(f"{module} is not installed: pip install dicomnode[{name}]")
+            absent(f"{module}, of the extra {name}, is not installed: make unit")
 
     return need
 

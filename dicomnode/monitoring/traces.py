@@ -56,7 +56,8 @@ class Traces:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
         except ImportError as error:
             raise ConfigurationError(
-                "monitoring.traces needs packages that are not installed: pip install 'dicomnode[tracing]', or give ''"
+                "monitoring.traces needs packages that are not installed, those of the extra tracing: "
+                "deploy/install.sh --upgrade --tracing; or give ''"
             ) from error
         about = {
             "service.name": "dicomnode",

@@ -220,7 +220,9 @@ def _pyarrow() -> Any:
         import pyarrow  # noqa: PLC0415  (an extra)
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError:
-        raise UsageError("--parquet needs pyarrow: install dicomnode[training], or give --csv") from None
+        raise UsageError(
+            "--parquet needs pyarrow, of the extra training (deploy/install.sh --upgrade --training); or give --csv"
+        ) from None
     return pyarrow
 
 

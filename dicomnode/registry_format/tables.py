@@ -53,7 +53,9 @@ def write_features(path: Path, features: Mapping[str, Mapping[str, float]]) -> N
         import pyarrow as pa  # noqa: PLC0415  (needed here only)
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
-        raise UsageError("a registry needs pyarrow: install dicomnode[training]") from None
+        raise UsageError(
+            "a registry needs pyarrow, of the extra training: deploy/install.sh --upgrade --training"
+        ) from None
     names = sorted({name for of_scan in features.values() for name in of_scan})
     columns = {name: pa.array([f.get(name) for f in features.values()], pa.float64()) for name in names}
     packed = io.BytesIO()

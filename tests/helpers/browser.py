@@ -25,7 +25,7 @@ def chromium(program: str, *options: str) -> "Iterator[Browser]":
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        raise MissingError("playwright is not installed: pip install dicomnode[test]") from None
+        raise MissingError("playwright is not installed: make unit") from None
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", *options])
         try:

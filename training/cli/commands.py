@@ -301,8 +301,8 @@ def main() -> None:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
             raise
-        cure = "pip install 'dicomnode[training]', or deploy/install.sh --upgrade --training"
-        fail(UsageError(f"{missing} is not installed, since a node alone does not need it: {cure}"))
+        cure = "it comes with the extra training: deploy/install.sh --upgrade --training, or `make install` in a clone"
+        fail(UsageError(f"{missing} is not installed, since a node alone does not need it; {cure}"))
 
 
 def fail(error: DicomnodeError) -> NoReturn:

@@ -121,7 +121,7 @@ def test_without_the_packages_it_is_said_and_all_else_goes_on(
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     made = loaded(tmp_path, "http://127.0.0.1:4318/v1/traces")
     assert traces.begin(made) is None
-    assert "pip install 'dicomnode[tracing]'" in caplog.text
+    assert "install.sh --upgrade --tracing" in caplog.text
     with pytest.raises(ConfigurationError):
         traces.Traces(made)
     assert traces.begin(made.model_copy(update={"monitoring": config.Config().monitoring})) is None

@@ -117,5 +117,5 @@ def test_a_node_without_the_extra_says_how_to_get_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert "pandas is not installed" in done.stderr and "dicomnode[training]" in done.stderr
+    assert "pandas is not installed" in done.stderr and "install.sh --upgrade --training" in done.stderr
     assert "Traceback" not in done.stderr
