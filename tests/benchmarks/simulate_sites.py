@@ -4,8 +4,7 @@
 
 A study is received, settles, waits for a worker, is analysed, and is delivered. Each stage is a queue in the order of
 arrival with one or more servers; nothing else is modelled (no failures, no priors, no priorities). Stage times come
-from
-the pages of measurements in docs/evidence, sizes and times of day are assumptions, named on the page.
+from the pages of measurements in docs/evidence, sizes and times of day are assumptions, named on the page.
 """
 
 import argparse

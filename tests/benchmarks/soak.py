@@ -4,12 +4,12 @@
 
 A node with two workers gets the chest of the demo's phantom (every fourth slice of it) again and again, each time as
 another patient's study, at random times (exponential intervals, so that some come at once); DCMTK's storescp is the
-PACS. A user has the console
-open: its first page every five seconds, the list of studies twice a minute; Prometheus' page every fifteen. Resident
-memory and descriptors of the node's processes are noted every ten seconds.
+PACS. A user has the console open: its first page every five seconds, the list of studies twice a minute; Prometheus'
+page every fifteen. Resident memory and descriptors of the node's processes are noted every ten seconds.
 """
 
 import argparse
+import calendar
 import json
 import os
 import random
@@ -232,7 +232,7 @@ def seconds_of(text: str) -> float | None:
     """The seconds of a time as `jobs list --json` gives it; None for none."""
     if not text:
         return None
-    return time.mktime(time.strptime(text, "%Y-%m-%d %H:%M:%SZ"))
+    return float(calendar.timegm(time.strptime(text, "%Y-%m-%d %H:%M:%SZ")))
 
 
 def stages(rows: Sequence[dict[str, str]]) -> dict[str, list[float]]:
@@ -275,19 +275,13 @@ def page(
         "# Soak: a steady load with the console open",
         "",
         f"`make soak MINUTES={facts.minutes:g}` (`tests/benchmarks/soak.py`). A node with two workers; "
-        f"{facts.shape} a study "
-        f""
-        "(the demo's phantom, small beside a thin chest CT), classical segmenter, radiomics, risk of the demo "
-        "bundle; random "
-        ""
-        f"arrivals, {facts.per_hour:g} an hour on average; a user with the console open, Prometheus; storescp "
-        f"as the PACS.",
+        f"{facts.shape} a study (the demo's phantom, small beside a thin chest CT), classical segmenter, radiomics, "
+        f"risk of the demo bundle; random arrivals, {facts.per_hour:g} an hour on average; a user with the console "
+        "open, Prometheus; storescp as the PACS.",
         "",
         f"dicomnode {__version__}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores ({processor}) that send, "
-        f"analyse and "
-        f"receive, load of the quarter of an hour before: {facts.load_before:.1f} (above 0.5 others were at "
-        f"work, and times "
-        "are longer than they need be).",
+        f"analyse and receive, load of the quarter of an hour before: {facts.load_before:.1f} (above 0.5 others were "
+        "at work, and times are longer than they need be).",
         "",
         "| | |",
         "|---|---|",
@@ -298,9 +292,8 @@ def page(
         f"longest {max(turnaround):.0f} s |",
         f"| pages of the console and /metrics | {len(slow_ms)}, median {median(slow_ms):.0f} ms, 95 % "
         f"{_percentile(slow_ms, 95):.0f} ms |",
-        f"| memory and descriptors | {'flat' if is_flat else '**not flat**'}: no process grew by more than "
-        f"{FLAT_MB:g} MB or "
-        f"{FLAT_DESCRIPTORS} descriptors from the second third to the last |",
+        f"| memory and descriptors | {'flat: no' if is_flat else '**not flat**: a'} process grew by more than "
+        f"{FLAT_MB:g} MB or {FLAT_DESCRIPTORS} descriptors from the second third to the last |",
         "",
         "| stage, s | median | 95 % | longest |",
         "|---|---:|---:|---:|",

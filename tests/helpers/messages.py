@@ -3,8 +3,7 @@
     python -m tests.helpers.messages    prints the page that `make site` shows
 
 Messages with a key (a check, a warning, an alert, a class of errors, a flag) have a row in the documentation. All
-others
-lead to the paragraph of the part of the program that says them.
+others lead to the paragraph of the part of the program that says them.
 """
 
 import ast

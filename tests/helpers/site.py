@@ -1,8 +1,7 @@
 """What MkDocs does not do by itself for the site: pages of the repository outside docs/, and the list of all messages.
 
 `mkdocs.yml` names this module as a hook. Pages are written to be read in the repository; their links to what lies
-outside
-docs/ lead in the site to a copy below project/.
+outside docs/ lead in the site to a copy below project/.
 """
 
 import posixpath
