@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "offline", help="where the archive is put")
     parser.add_argument("--weights", type=Path, action="append", default=[], help="a file or bundle for weights/ too")
     args = parser.parse_args(arguments)
+    if missing := [str(path) for path in args.weights if not path.exists()]:
+        parser.error(f"--weights: there is no {', '.join(missing)}")
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dicomnode-offline-") as work:
         folder = Path(work, "dicomnode")
