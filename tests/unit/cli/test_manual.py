@@ -1,6 +1,7 @@
 """Manual pages and shell completion: of every command, and as the programs that read them want them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,12 @@ def test_a_page_says_what_the_help_says(pages: dict[str, Path]) -> None:
     ):
         assert part in text
     assert "dicomnode-console-user-remove" in pages["dicomnode-console-user"].read_text("utf-8").replace("\\-", "-")
+
+
+def test_the_exit_statuses_are_those_of_the_readme() -> None:
+    """Which a test holds against the code."""
+    text = (ROOT / "README.md").read_text("utf-8").partition("Exit statuses:")[2].partition("\n\n")[0]
+    assert [status for status, _ in manual.EXIT] == sorted(re.findall(r"\b(\d) ", text))
 
 
 def test_no_line_of_a_text_becomes_a_command_of_troff() -> None:
