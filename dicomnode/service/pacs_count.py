@@ -138,8 +138,10 @@ class Counts:
         return self._given_up.pop(study_uid, None)
 
     def was_silent(self, study_uid: str) -> bool:
-        """Whether the PACS has told nothing of a study that is waited for no longer."""
-        return study_uid in self._silent
+        """Whether the PACS has told nothing of a study that is waited for no longer; asked once."""
+        was = study_uid in self._silent
+        self._silent.discard(study_uid)
+        return was
 
     def _forget_others(self, now: float) -> None:
         """Forget those that nobody has asked about for long: another node has settled them, or they were removed."""

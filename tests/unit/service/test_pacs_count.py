@@ -164,6 +164,7 @@ def test_of_a_pacs_that_has_told_nothing_that_is_known(counts: Counts, pacs: Pac
     pacs.says = fail
     ends_up(counts, STUDY, 1000.0, lacking=False)
     assert counts.was_silent("1")
+    assert not counts.was_silent("1")  # told once: a PACS that is silent for months is not remembered by each study
 
 
 def test_what_has_left_the_study_by_a_decision_is_not_missing() -> None:
