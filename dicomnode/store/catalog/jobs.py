@@ -136,8 +136,7 @@ class Ledger(AuditRows, Events):
     ) -> None:
         """Note how a delivery stands: the peer's DIMSE status, if it gave one, and words.
 
-        A superseded delivery changes only if its object arrived after all; of one that was refused on its way, it is
-        known from then on that it has not.
+        A superseded delivery changes only if its object arrived after all.
 
         Raises:
             SpoolError: the delivery was not planned.
@@ -152,9 +151,6 @@ class Ledger(AuditRows, Events):
                 if state == "delivered":
                     tally_sent(connection, self._insert, mine, now)
                 return
-            if state == "rejected":  # it was dropped on its way, and the peer has refused it: it has not arrived
-                dropped = mine & (deliveries.c.text == DROPPED_WHILE_SENT)
-                connection.execute(deliveries.update().where(dropped).values(status=status, text=text, updated_at=now))
             planned = connection.execute(select(func.count()).select_from(deliveries).where(mine)).scalar_one()
         if not planned:
             raise SpoolError(f"no delivery of {object} to {destination} was planned for study {study_uid}")
