@@ -49,13 +49,13 @@ def reanalyse(config: Config, study_uid: str, profile: str) -> str:
         with jobs.queue_failures():
             queue.look()  # before anything is changed
             details, now = {"generation": str(job.generation), "profile": profile}, time.time()
-            jobs.carry_doubts(config, job)
             with catalog.together() as one:
                 note_command(config, "jobs reanalyse", details, study_uid, catalog=one)
                 noted = one.routing(study_uid, job.generation)
                 made = one.open_generation(study_uid, job.generation, f"profile {profile}", now=now)
                 if made is None:
                     raise _settling()
+                jobs.carry_doubts(config, job)
                 action = ANALYSE if noted is None else RoutingDecision.of(json.loads(noted.decision)).action
                 action = replace(action, analyse=profile, hold=False)
                 decision = RoutingDecision(("a person",), action).recorded()
@@ -108,6 +108,6 @@ def send(config: Config, study_uid: str, destination: str) -> str:
             for one in there:
                 jobs.pending_again(catalog, one)
             if state is not None and state != job.state:
-                catalog.set_state(study_uid, job.generation, state, "sent again manually", now=time.time())
+                jobs.sent_again(catalog, job, state, jobs.SENT_AGAIN)
             queue.deliver(study_uid, job.generation, sorted({(one.destination, one.kind) for one in there}))
         return f"{plural(len(there), 'object')} to {destination} queued again"

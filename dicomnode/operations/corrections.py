@@ -18,7 +18,7 @@ from dicomnode.errors import UsageError
 from dicomnode.operations.audited import note_command, who
 from dicomnode.operations.jobs import open_catalog
 from dicomnode.operations.one_decision import alone
-from dicomnode.reception.corrections import put_away
+from dicomnode.reception.corrections import decided_against, put_away
 from dicomnode.reception.spooled import read_instance
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.differences import UNREADABLE, Difference, differences
@@ -139,6 +139,8 @@ def accept(config: Config, study_uid: str, found: Sequence[HeldVersion], minutes
         # What has come since it was shown waits for a decision of its own.
         older = [c for c in catalog.conflicts(study_uid) if c.received_at <= decided.get(c.sop_instance_uid, -math.inf)]
         further = _further(study_uid, [one for one, _ in taken_up], news, now, minutes) if minutes > 0 else None
+        if further is not None:
+            further = replace(further, at=_since(catalog, further, news))
         old = catalog.replace_instances(news, "accepted", who(), now=now, more=further)
         put_away(spool, catalog, old, now)
         put_away(spool, catalog, news, now)  # of these only what has left the study meanwhile
@@ -173,6 +175,18 @@ def _further(
     return Acceptance(study_uid, who(), now + 60 * minutes, patients.pop(), frozenset(attributes), now)
 
 
+def _since(catalog: Catalog, further: Acceptance, news: Sequence[Instance]) -> float:
+    """Return the time from which decisions keep a version out.
+
+    More of a correction that still holds, accepted once more, leaves out what its first acceptance has replaced; only
+    one that turns it back does not.
+    """
+    holds = catalog.acceptance(further.study_uid, further.at)
+    if holds is None or any(decided_against(catalog, new, since=holds.at) for new in news):
+        return further.at
+    return holds.at
+
+
 @alone
 def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
     """Throw away what lies in quarantine: what stands stays. Return a sentence for the caller.
@@ -189,7 +203,6 @@ def reject(config: Config, study_uid: str, sop_instance_uid: str | None) -> str:
         return f"{plural(len(found), 'version')} rejected; the study stays as it is"
 
 
-@alone
 def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: str, *, dry_run: bool) -> str:
     """Take an object, or all, out of a study. Return a sentence for the caller.
 
@@ -205,21 +218,35 @@ def drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: 
     """
     if because not in REASONS:
         raise UsageError(f"{because!r} is no reason; reasons: {', '.join(REASONS)}")
+    if dry_run:
+        with closing(open_catalog(config)) as catalog:
+            return f"{_counted(_droppable(catalog, study_uid, sop_instance_uid))} would be taken out"
+    return _drop(config, study_uid, sop_instance_uid, because)
+
+
+@alone
+def _drop(config: Config, study_uid: str, sop_instance_uid: str | None, because: str) -> str:
     now = time.time()
     with closing(open_catalog(config)) as catalog:
-        there = [i for i in catalog.instances(study_uid) if sop_instance_uid in (None, i.sop_instance_uid)]
-        if not there:
-            raise UsageError("the node holds no such object of this study; see `dicomnode jobs list`")
-        series = len({i.series_uid for i in there})
-        what = f"{plural(len(there), 'object')} of {plural(series, 'series', 'series')}"
-        if dry_run:
-            return f"{what} would be taken out"
+        there = _droppable(catalog, study_uid, sop_instance_uid)
         note_command(config, "jobs drop", {"objects": str(len(there)), "because": because}, study_uid)
         spool = Spool(config.storage.spool)
         uids = [i.sop_instance_uid for i in there]
         gone = catalog.take_out(study_uid, uids, "dropped", who(), REASONS[because], now=now)
         put_away(spool, catalog, gone, now)
-        return f"{what} taken out ({because}); the study settles as its next generation"
+        return f"{_counted(there)} taken out ({because}); the study settles as its next generation"
+
+
+def _droppable(catalog: Catalog, study_uid: str, sop_instance_uid: str | None) -> list[Instance]:
+    there = [i for i in catalog.instances(study_uid) if sop_instance_uid in (None, i.sop_instance_uid)]
+    if not there:
+        raise UsageError("the node holds no such object of this study; see `dicomnode jobs list`")
+    return there
+
+
+def _counted(objects: Sequence[Instance]) -> str:
+    series = len({i.series_uid for i in objects})
+    return f"{plural(len(objects), 'object')} of {plural(series, 'series', 'series')}"
 
 
 def _still_held(config: Config, study_uid: str, found: Sequence[HeldVersion]) -> list[HeldVersion]:

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 ENDED = ("refused", "failed", "cancelled", "delivered", "committed", "analysed", "ignored", "held")
 #: Those that `cancel` takes although none of their work is queued; a failed one is then given up.
 CANCELLED = (*LIVE, "failed")
+#: Why a job is back in the state in which its result was made.
+RETRIED, SENT_AGAIN = "deliveries retried manually", "sent again manually"
 
 
 def overview(
@@ -229,11 +231,7 @@ def _prepare_retry(config: Config, catalog: Catalog, job: Job) -> Callable[[Queu
     for d in lost:
         pending_again(catalog, d)
     if made is not None:
-        why = "deliveries retried manually"
-        if made == "refused":  # that is still why nothing was analysed
-            known = catalog.transitions(study_uid)
-            why = next((t.reason for t in known if t.generation == job.generation and t.state == made), "") or why
-        catalog.set_state(study_uid, job.generation, made, why, now=time.time())
+        sent_again(catalog, job, made, RETRIED)
         return lambda queue: _delivered_again(queue, job, lost)
     if _is_out(catalog, job):
         return _next_version(config, catalog, job)
@@ -241,6 +239,13 @@ def _prepare_retry(config: Config, catalog: Catalog, job: Job) -> Callable[[Queu
         catalog.forget_routing(study_uid, job.generation)
     catalog.set_state(study_uid, job.generation, "queued", "retried manually", now=time.time())
     return lambda queue: f"queued again as {queue.enqueue(study_uid, job.generation, again=True)}"
+
+
+def sent_again(catalog: Catalog, job: Job, made: JobState, by: str) -> None:
+    """Bring a job back to the state in which its result was made, with what was said of the result then; else `by`."""
+    made_so = [t for t in catalog.transitions(job.study_uid) if (t.generation, t.state) == (job.generation, made)]
+    said = [t.reason for t in made_so if t.reason not in (None, "", RETRIED, SENT_AGAIN)]
+    catalog.set_state(job.study_uid, job.generation, made, said[-1] if said else by, now=time.time())
 
 
 def foresee_retry(config: Config, catalog: Catalog, job: Job) -> str:
@@ -279,6 +284,8 @@ def _is_out(catalog: Catalog, job: Job) -> bool:
 def carry_doubts(config: Config, job: Job) -> None:
     """Let the generation after this job's, which a person opens over the same images, say what they lack.
 
+    In the transaction that has opened it: one that the clock settles meanwhile has words of its own.
+
     Raises:
         UsageError: it cannot be written.
     """
@@ -290,10 +297,10 @@ def carry_doubts(config: Config, job: Job) -> None:
 
 
 def _next_version(config: Config, catalog: Catalog, job: Job) -> Callable[[Queue], str]:
-    carry_doubts(config, job)
     made = catalog.open_generation(job.study_uid, job.generation, "retried manually", now=time.time())
     if made is None:
         raise _settling()
+    carry_doubts(config, job)
     return lambda queue: f"queued as generation {made}: {queue.enqueue(job.study_uid, made)}"
 
 
@@ -423,9 +430,14 @@ def opened(config: Config) -> Iterator[tuple[Catalog, Queue]]:
 
 def open_catalog(config: Config) -> Catalog:
     """Return the catalogue. Raises UsageError: there is none yet; SpoolError: it cannot be opened."""
+    refuse_never_run(config)
+    return Catalog.open(config.catalog_url, config.storage.state)
+
+
+def refuse_never_run(config: Config) -> None:
+    """Raise UsageError where there is no catalogue yet."""
     if not config.storage.database_url and not config.storage.state.is_dir():
         raise UsageError(f"{config.storage.state}: the node has never run with this configuration")
-    return Catalog.open(config.catalog_url, config.storage.state)
 
 
 def find(catalog: Catalog, study_uid: str, generation: int | None) -> Job:

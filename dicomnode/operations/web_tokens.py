@@ -53,17 +53,17 @@ def add(config: Config, name: str, role: str, calling_ae: str, now: float) -> st
     if calling_ae and callers and not any(one.ae_title in ("*", calling_ae) for one in callers):
         raise UsageError(f"node.callers has no {calling_ae}: what it stores would be refused")
     token = secrets.token_urlsafe(_BYTES)
-    with opened(config) as catalog:
+    with opened(config) as catalog, catalog.together() as one:  # what is refused is not noted as done
         details = {"name": name, "role": role, "stores as": calling_ae}
-        note_command(config, "console token add", details, catalog=catalog)
-        if not catalog.add_console_token(name, token_hash(token), role, calling_ae, now):
+        note_command(config, "console token add", details, catalog=one)
+        if not one.add_console_token(name, token_hash(token), role, calling_ae, now):
             raise UsageError(f"there is a token {name!r} already: remove it first")
     return token
 
 
 def remove(config: Config, name: str) -> None:
     """Let a program in no more. Raises UsageError: there is none of this name; SpoolError."""
-    with opened(config) as catalog:
-        note_command(config, "console token remove", {"name": name}, catalog=catalog)
-        if not catalog.remove_console_token(name):
+    with opened(config) as catalog, catalog.together() as one:
+        note_command(config, "console token remove", {"name": name}, catalog=one)
+        if not one.remove_console_token(name):
             raise UsageError(f"there is no token {name!r}: see `dicomnode console token list`")

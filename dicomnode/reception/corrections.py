@@ -45,7 +45,7 @@ def replace_known(spool: Spool, catalog: Catalog, new: Instance, caller: str) ->
         accepted = catalog.acceptance(new.study_uid, now)
         if accepted is None or accepted.patient_hash != new.patient_hash:
             return False
-        if _decided_against(catalog, new, since=accepted.at):
+        if decided_against(catalog, new, since=accepted.at):
             return False  # a sender that does not know of the correction turns nothing back
         found = differences(Path(held.path), Path(new.path))
         if not {one.attribute for one in found} <= accepted.attributes:
@@ -60,7 +60,7 @@ def replace_known(spool: Spool, catalog: Catalog, new: Instance, caller: str) ->
     return bool(old) and Path(new.path).exists()
 
 
-def _decided_against(catalog: Catalog, new: Instance, *, since: float) -> bool:
+def decided_against(catalog: Catalog, new: Instance, *, since: float) -> bool:
     """Whether this very version was replaced or thrown away by a decision of that time or later."""
     return any(c.sha256 == new.sha256 and c.at >= since for c in catalog.corrections_of(new.sop_instance_uid))
 

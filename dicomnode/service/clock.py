@@ -202,10 +202,12 @@ class Housekeeping:
 
     def _settle(self, study: StudyIntake, now: float) -> list[tuple[str, int]]:
         decision = decide(self._heard(study), now, self._rule)
-        if not decision.settled or (self._counts is not None and self._counts.lacks(self._heard(study), now)):
+        if not decision.settled:
             return []
         bulk = self._catalog.bulk(study.study_uid)
         if bulk is not None and bulk.is_coming(now):
+            return []
+        if self._counts is not None and self._counts.lacks(self._heard(study), now):
             return []
         apply_notes(Spool(self._spool_root), self._catalog, study.study_uid, now)
         held = "two-patients" if self._catalog.patient_ids(study.study_uid) > 1 else None

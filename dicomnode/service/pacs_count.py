@@ -87,6 +87,7 @@ class _Waiting:
     since: float
     asked_at: float
     answer: "Future[Numbers]"
+    is_read: bool = False
     numbers: Numbers | None = None
 
 
@@ -117,14 +118,15 @@ class Counts:
             return True
         one.since = min(one.since, now)  # a clock that was set back makes nothing wait longer
         has_ended = now >= max(study.last_seen + self._longest_s, one.since + WITHIN_S)
-        if one.answer.done():
-            one.numbers = _read(one.answer, uid) or one.numbers
-        elif not has_ended:
-            return True
+        if not one.answer.done():
+            if not has_ended:
+                return True
+        elif not one.is_read:  # a failure is logged once, not at every tick
+            one.is_read, one.numbers = True, _read(one.answer, uid) or one.numbers
         missing = None if one.numbers is None else _missing(one.numbers, study)
         if missing is not None and not has_ended:
             if one.answer.done() and not 0 <= now - one.asked_at < AGAIN_S:
-                one.asked_at, one.answer = now, self._threads.submit(self._ask, study)
+                one.asked_at, one.is_read, one.answer = now, False, self._threads.submit(self._ask, study)
             return True
         self._waiting.pop(uid).answer.cancel()
         if missing is not None:
@@ -138,8 +140,10 @@ class Counts:
         return self._given_up.pop(study_uid, None)
 
     def was_silent(self, study_uid: str) -> bool:
-        """Whether the PACS has told nothing of a study that is waited for no longer."""
-        return study_uid in self._silent
+        """Whether the PACS has told nothing of a study that is waited for no longer; asked once."""
+        was = study_uid in self._silent
+        self._silent.discard(study_uid)
+        return was
 
     def _forget_others(self, now: float) -> None:
         """Forget those that nobody has asked about for long: another node has settled them, or they were removed."""

@@ -13,7 +13,6 @@ Breath = Literal["inspiration", "expiration", "unknown"]
 #: words where a beginning would take in others: «exp», but not «export», «experimental», «exposure».
 EXPIRATION = re.compile(
     r"\b(exp|expi|expir\w*|exsp|exspi\w*|exhal\w*|ausatm\w*|espir\w*|ekspir\w*|uitadem\w*|wydech\w*|vydech\w*"
-    r""
     r"|(dyn|end|lung|thorax|chest|hr|hrct)exp(ir\w*)?|exp(thin|hr|hrct|lung|thorax|chest)"
     r"|utandning\w*|uloshengit\w*|kilegz\w*|izdah\w*|выдох\w*|εκπνο\w*|in ex|residual vol\w*|frc)\b|呼気|呼气|呼氣|호기"
 )

@@ -23,7 +23,7 @@ _PRONE: Final = re.compile(
     r"\b(prone\w*|prn|face down"
     r"|pron|pron[oaie]|pronad[oa]|pronat\w*|pronac\w*|pronazion\w*|boca abajo|(de )?brucos"
     r"|(decub\w*|dekub\w*|posicao|posicion|posizione|position) (ventral\w*|pron\w*)|(ventral|pron\w*) [dp]e[ck]ub\w*"
-    r"|procubitus|(?<!basso )(?<!baixo )(?<!bajo )ventre"
+    r"|procubitus|(?<!bas )(?<!basso )(?<!baixo )(?<!bajo )ventre"
     r"|bauch ?lage\w*|bauchl|buik ?lig\w*|op de buik"
     r"|(mag|buk) ?lage\w*|framstupa|(mage|mave|bug|buk) ?(leje\w*|lejring\w*|leie\w*)"
     r"|na brzuchu|na brise|na bruchu|hason( fekv\w*)?"

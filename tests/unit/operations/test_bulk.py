@@ -16,6 +16,7 @@ from dicomnode import config
 from dicomnode.analysis.findings import Findings, Risk
 from dicomnode.cli import app
 from dicomnode.errors import SpoolError, UsageError
+from dicomnode.files import write_whole
 from dicomnode.models import build
 from dicomnode.operations import again, bulk, jobs
 from dicomnode.operations.bulk import JobFilter
@@ -23,7 +24,7 @@ from dicomnode.routing.rules import Action, RoutingDecision
 from dicomnode.service.clock import Housekeeping
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance, JobState
-from dicomnode.store.results_folder import FINDINGS, results_folder
+from dicomnode.store.results_folder import FINDINGS, RECEPTION, results_folder
 from dicomnode.workflows.queue import Queue
 
 CONFIG = """
@@ -199,6 +200,22 @@ def test_a_study_that_is_receiving_is_refused_before_anything_is_noted(many: Man
             act()
     assert bulk.run(loaded, "retry", JobFilter("delivered"), dry_run=True).done == ()
     assert many.catalog.audit_backlog() == (0, None)
+
+
+def test_the_words_of_a_generation_that_has_just_settled_are_not_overwritten(
+    many: Many, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock settles it between a person's look and the decision, and has noted which images it lacks."""
+    many.study("1.1", "delivered")
+    older, newer = (results_folder(many.config.storage.results, "1.1", generation) / RECEPTION for generation in (1, 2))
+    write_whole(older, b'{"arrived": 2}')
+    write_whole(newer, b'{"arrived": 8}')
+    with monkeypatch.context() as quicker, pytest.raises(UsageError, match="just settled"):
+        quicker.setattr(Catalog, "open_generation", lambda *_, **__: None)
+        again.reanalyse(many.config, "1.1", "thin")
+    assert newer.read_bytes() == b'{"arrived": 8}'
+    again.reanalyse(many.config, "1.1", "thin")  # and else it says what the same images lacked
+    assert newer.read_bytes() == b'{"arrived": 2}'
 
 
 def test_what_no_rule_holds_is_not_released_and_not_noted(many: Many) -> None:

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from dicomnode import config
 from dicomnode.cli import app
 from dicomnode.errors import UsageError
-from dicomnode.operations import jobs
+from dicomnode.operations import again, jobs
 from dicomnode.routing.rules import Action, RoutingDecision
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Instance, JobState
+from dicomnode.store.records import DeliveryState, Instance, JobState
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "admin" / "jobs.md").read_text("utf-8")
@@ -118,6 +118,31 @@ def test_a_refusal_whose_reports_are_sent_again_stays_one(office: Office) -> Non
     office.run("retry", "1.2")
     (row,) = jobs.overview(office.config, None, 10)
     assert (row["state"], row["reason"]) == ("refused", "too-few-slices")
+
+
+def deliver(office: Office, state: DeliveryState) -> None:
+    office.catalog.mark_delivery("1.2", 1, "pacs", "sr", state, status=0, text="", attempts=1, now=140.0)
+    office.catalog.conclude("1.2", 1, now=150.0)
+
+
+@pytest.mark.parametrize("again_by", ["retry", "send"])
+def test_what_is_doubtful_about_a_result_stays_so_when_it_is_sent_again(office: Office, again_by: str) -> None:
+    run_dbos_database_migrations(system_database_url=office.config.queue_url)
+    office.path.write_text('[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 104\n')
+    image(office.catalog, 1)
+    office.catalog.settle("1.2", 110.0, held=None)
+    office.catalog.set_state("1.2", 1, "analysed", "images missing", now=120.0)
+    office.catalog.plan_delivery("1.2", 1, "pacs", "sr", "1.2", "1.9.1", "/x", now=130.0)
+    for _ in range(2):
+        if again_by == "retry":
+            deliver(office, "failed")
+            office.run("retry", "1.2")
+        else:
+            deliver(office, "delivered")
+            again.send(config.load(office.path), "1.2", "pacs")
+        deliver(office, "delivered")
+        (row,) = jobs.overview(office.config, None, 10)
+        assert (row["state"], row["reason"]) == ("delivered", "images missing")
 
 
 def test_a_study_of_two_patients_is_not_analysed_by_way_of_a_cancellation(office: Office) -> None:

@@ -18,6 +18,7 @@ from dicomnode import config
 from dicomnode.cli import app
 from dicomnode.cli import corrections as cli
 from dicomnode.errors import PeerRejectedError, UsageError
+from dicomnode.files import lock
 from dicomnode.network import association
 from dicomnode.operations import corrections, jobs, one_decision
 from dicomnode.reception import c_store
@@ -361,7 +362,7 @@ def test_of_two_decisions_the_second_waits_and_finds_nothing_left(
         assert both.wait(60)
         return replace_instances(catalog, *given, **more)
 
-    monkeypatch.setattr(one_decision.fcntl, "flock", counted)
+    monkeypatch.setattr(fcntl, "flock", counted)
     monkeypatch.setattr(Catalog, "replace_instances", slowly)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(corrections.accept, site.config, UID, shown, 0)
@@ -375,6 +376,43 @@ def test_of_two_decisions_the_second_waits_and_finds_nothing_left(
     assert site.patients() == ["RIGHT"] * 3
     with pytest.raises(UsageError, match="somebody has decided"):
         corrections.accept(site.config, UID, shown, 0)
+
+
+def test_a_decision_does_not_wait_for_ever_for_one_that_stands_still(
+    site: Site, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that was stopped (Ctrl-Z) keeps the lock; what only looks does not wait for it."""
+    monkeypatch.setattr(one_decision, "_LONGEST_S", 0.0)
+    with (site.config.storage.state / one_decision._LOCK).open("ab") as stopped:
+        assert lock(stopped)
+        with pytest.raises(UsageError, match="another decision is under way"):
+            corrections.drop(site.config, UID, None, "quality", dry_run=False)
+        assert "would be taken out" in corrections.drop(site.config, UID, None, "quality", dry_run=True)
+    assert "3 objects of 1 series taken out" in corrections.drop(site.config, UID, None, "quality", dry_run=False)
+
+
+def test_a_decision_makes_no_node_where_none_has_run(tmp_path: Path) -> None:
+    path = tmp_path / "ae_config.toml"
+    path.write_text("")
+    loaded = config.load(path)
+    for decide in (
+        lambda: corrections.drop(loaded, UID, None, "quality", dry_run=False),
+        lambda: corrections.reject(loaded, UID, None),
+    ):
+        with pytest.raises(UsageError, match="has never run"):
+            decide()
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_accepting_more_of_a_correction_lets_nothing_back_in(site: Site, files: list[Path], tmp_path: Path) -> None:
+    """All were refused, and are accepted one after the other; then the scanner sends its old images once more."""
+    again = corrected(files, tmp_path / "again", StudyDate="20190203")
+    site.refused(again)
+    found = corrections.held(site.config, UID, None)
+    for one in found:
+        corrections.accept(site.config, UID, [one], 60)
+    site.refused(files)
+    assert {str(pydicom.dcmread(i.path).StudyDate) for i in site.catalog.instances(UID)} == {"20190203"}
 
 
 def _back_in_time(site: Site) -> None:

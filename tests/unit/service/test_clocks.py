@@ -7,8 +7,9 @@ import pytest
 
 from dicomnode import config
 from dicomnode.service.clock import Housekeeping
+from dicomnode.service.pacs_count import Counts
 from dicomnode.store.catalog.catalog import Catalog
-from dicomnode.store.records import Instance
+from dicomnode.store.records import Instance, StudyIntake
 from dicomnode.store.spool import Spool
 from dicomnode.workflows.queue import Queue
 
@@ -22,7 +23,7 @@ class NoQueue:
     def __init__(self) -> None:
         self.taken: list[tuple[str, int]] = []
 
-    def enqueue(self, study_uid: str, generation: int, *, again: bool) -> None:
+    def enqueue(self, study_uid: str, generation: int, *, again: bool, priority: int = 0) -> None:
         self.taken.append((study_uid, generation))
 
 
@@ -92,6 +93,28 @@ def test_set_forward_a_study_that_settles_early_loses_nothing(
     )
     clocks.pass_by(61)
     assert ticks.settle() == [("1.2", 2)]
+
+
+def test_the_pacs_is_not_asked_about_a_study_whose_images_a_command_still_brings(
+    settings: config.Config, catalog: Catalog, ticks: Housekeeping, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Asked(Counts):
+        def lacks(self, study: StudyIntake, now: float) -> bool:
+            asked.append(study.study_uid)
+            return now < 0  # nothing
+
+    monkeypatch.setattr(ticks, "_counts", Asked(lambda _: {}, 1.0))
+    catalog.begin_bulk("1.2", "import", keep=True, patient="", now=clocks.wall)
+    receive(settings, catalog, clocks.wall)
+    for _ in range(3):
+        clocks.pass_by(61)
+        assert ticks.settle() == []
+    assert asked == []
+    catalog.end_bulk("1.2", clocks.wall)
+    assert ticks.settle() == [("1.2", 1)]
+    assert asked == ["1.2"]
 
 
 @pytest.mark.parametrize("jump", [-300 * DAY, 300 * DAY], ids=["set back", "set forward"])

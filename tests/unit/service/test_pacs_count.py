@@ -108,7 +108,9 @@ def test_a_list_that_was_cut_short_counts_nothing(monkeypatch: pytest.MonkeyPatc
                 listed(Peer("PACS", "PACS", "127.0.0.1", 1, "ME"), "1")
 
 
-def test_a_pacs_that_falls_silent_has_said_what_it_has_said(counts: Counts, pacs: Pacs) -> None:
+def test_a_pacs_that_falls_silent_has_said_what_it_has_said(
+    counts: Counts, pacs: Pacs, caplog: pytest.LogCaptureFixture
+) -> None:
     pacs.says = lambda: {"1.1": 79}
     ends_up(counts, STUDY, 1000.0, lacking=True)
 
@@ -117,6 +119,8 @@ def test_a_pacs_that_falls_silent_has_said_what_it_has_said(counts: Counts, pacs
 
     pacs.says = fail
     ends_up(counts, STUDY, 1001.0 + AGAIN_S, lacking=True)
+    assert all(counts.lacks(STUDY, 1001.0 + AGAIN_S) for _ in range(5))
+    assert len(caplog.records) == 1  # not at every tick
     assert not counts.lacks(STUDY, 1300.0)
     assert counts.given_up("1") == (79, 10)
     assert not counts.was_silent("1")
@@ -164,6 +168,7 @@ def test_of_a_pacs_that_has_told_nothing_that_is_known(counts: Counts, pacs: Pac
     pacs.says = fail
     ends_up(counts, STUDY, 1000.0, lacking=False)
     assert counts.was_silent("1")
+    assert not counts.was_silent("1")  # told once: a PACS that is silent for months is not remembered by each study
 
 
 def test_what_has_left_the_study_by_a_decision_is_not_missing() -> None:

@@ -32,7 +32,7 @@ DECUBITUS_TOO = [
     "yan yatis", "lateral dekübitus", "left lateral decubitus", "на правом боку",
 ]  # fmt: skip
 NO_POSTURE = [
-    "low dose", "Dosis 100", "pronounced", "dos fases", "TC dos pulmoes", "fase dos", "basso ventre",
+    "low dose", "Dosis 100", "pronounced", "dos fases", "TC dos pulmoes", "fase dos", "basso ventre", "bas-ventre",
     "ventral hernia", "supervised", "Lagerung", "sidelobe", "maglev", "dose", "prong", "Abdomen", "magnetic",
     "lungs", "thorax", "prondo", "hasonlo", "Bauch", "Ruecken", "Seite", "rug", "zij", "dorsal spine", "position 2",
     "Thorax Lage", "lateral view", "Inside", "boku", "yatay",
