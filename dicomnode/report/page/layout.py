@@ -56,6 +56,8 @@ _DEMO: Final = "#b36b00"
 _SEVERITY: Final = {"error": "#ff6b5e", "warning": "#ffc24b", "info": FAINT}
 _RIGHT: Final = WIDTH - MARGIN
 _BAND: Final = 38
+#: An image has at most 65,535 rows.
+_MOST_REASONS: Final = 200
 
 
 def head(findings: Findings, studied: str = "") -> Figure:
@@ -229,7 +231,10 @@ def _made_by(findings: Findings) -> list[str]:
 
 def refusal(findings: Findings) -> Figure:
     """Return why the study was not analysed, series by series."""
-    lines = [fitted(letters.shown(words), hanging=True) for words in reasons(findings)]
+    told = reasons(findings)
+    if more := told[_MOST_REASONS:]:
+        told[_MOST_REASONS:] = [f"{plural(len(more), 'more series', 'more series')}: see the structured report."]
+    lines = [fitted(letters.shown(words), hanging=True) for words in told]
     figure = new_figure(40 + sum(line.height for line in lines))
     write(figure, MARGIN, 14, "Why this study was not analysed", size=14, weight="bold")
     y: float = 31
