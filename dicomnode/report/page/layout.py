@@ -89,7 +89,12 @@ def _study_date(findings: Findings, studied: str) -> str:
 
 
 def _flag_lines(flags: Sequence[Flag]) -> list[tuple[FittedWords, str]]:
-    lines = [(fitted(letters.shown(flag_line(flag)), hanging=True), _SEVERITY[flag.severity]) for flag in flags]
+    # In grey, red is fainter than yellow: errors are bold too.
+    lines = []
+    for flag in flags:
+        weight = "bold" if flag.severity == "error" else "normal"
+        words = fitted(letters.shown(flag_line(flag)), weight=weight, hanging=True)
+        lines.append((words, _SEVERITY[flag.severity]))
     return lines or [(fitted(NO_DOUBTS), FAINT)]
 
 
