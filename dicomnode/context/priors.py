@@ -26,6 +26,7 @@ from dicomnode.errors import DicomnodeError, PeerError, PeerRejectedError
 from dicomnode.files import write_whole
 from dicomnode.logs import is_uid
 from dicomnode.network import find, pacs_queries
+from dicomnode.network.matching import text
 from dicomnode.retry import backoff_s
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.priors import Prior
@@ -97,7 +98,7 @@ def search(table: PriorsTable, patient: Dataset, before: str, but: str) -> list[
         if len(scans) == table.most or uid == but or not is_uid(uid) or studied_at >= before:
             continue
         listed = [find.read(a) for a in _find(table, pacs_queries.series(uid), _MOST_SERIES, f"series of {uid}")]
-        chosen = suitable(str(study.get("StudyDescription") or ""), listed, table)
+        chosen = suitable(text(study, "StudyDescription"), listed, table)
         if chosen:
             scans.append(ArchivedScan(uid, studied_at, chosen))
     return scans

@@ -6,6 +6,7 @@ from rich.table import Table
 from dicomnode.analysis.findings import Change, Findings
 from dicomnode.report.comparison import interval
 from dicomnode.report.numbers import probability, probability_range, share, whole
+from dicomnode.words.numerals import plural
 
 _SEVERITY = {"info": "note", "warning": "warning", "error": "ERROR"}
 
@@ -86,8 +87,9 @@ def _print_risk(console: Console, findings: Findings) -> None:
     title = f"Predicted risk of death, all causes (bundle {findings.risk.bundle}, {findings.risk.intended_use})"
     table = Table("within", "probability", "interval", title=title, title_justify="left")
     for h in findings.risk.horizons:
-        years = f"{h.years} year{'s' * (h.years > 1)}"
-        table.add_row(years, f"{probability(h.probability)} %", f"{probability_range(h.lower, h.upper)} %")
+        table.add_row(
+            plural(h.years, "year"), f"{probability(h.probability)} %", f"{probability_range(h.lower, h.upper)} %"
+        )
     console.print(table)
     if findings.risk.intended_use == "synthetic-demo":
         console.print("SYNTHETIC DEMO MODEL: trained on phantoms; these probabilities are meaningless for a patient.")

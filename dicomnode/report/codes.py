@@ -126,32 +126,32 @@ PER_CENT_A_YEAR = Code("%/a", "UCUM", "Percent per year")
 #: By the name of the measure in the findings: change, change per year, and their units.
 CHANGE = {
     "volume_ml": (
-        _private("CHG_VOLUME", "Change of lung volume since the prior study"),
-        _private("CHY_VOLUME", "Change of lung volume per year"),
+        _private("CHG_VOLUME", "Change in lung volume since the prior study"),
+        _private("CHY_VOLUME", "Change in lung volume per year"),
         CUBIC_CENTIMETRE,
         Code("cm3/a", "UCUM", "cubic centimeter per year"),
     ),
     "haa_percent": (
-        _private("CHG_HAA", "Change of % of lungs -600 to -250 HU, percentage points"),
-        _private("CHY_HAA", "Change of % of lungs -600 to -250 HU, points per year"),
+        _private("CHG_HAA", "Change in % of lungs -600 to -250 HU, percentage points"),
+        _private("CHY_HAA", "Change in % of lungs -600 to -250 HU, points per year"),
         PERCENT,
         PER_CENT_A_YEAR,
     ),
     "lower_third_rim.haa_percent": (
-        _private("CHG_HAA_LOWRIM", "Change of % -600 to -250 HU, basal 20 mm rim of lungs, points"),
-        _private("CHY_HAA_LOWRIM", "Change of % -600 to -250 HU, basal 20 mm rim, points per year"),
+        _private("CHG_HAA_LOWRIM", "Change in % -600 to -250 HU, basal 20 mm rim of lungs, points"),
+        _private("CHY_HAA_LOWRIM", "Change in % -600 to -250 HU, basal 20 mm rim, points per year"),
         PERCENT,
         PER_CENT_A_YEAR,
     ),
     "laa950_percent": (
-        _private("CHG_LAA950", "Change of % of lungs below -950 HU, percentage points"),
-        _private("CHY_LAA950", "Change of % of lungs below -950 HU, points per year"),
+        _private("CHG_LAA950", "Change in % of lungs below -950 HU, percentage points"),
+        _private("CHY_LAA950", "Change in % of lungs below -950 HU, points per year"),
         PERCENT,
         PER_CENT_A_YEAR,
     ),
     "mean_hu": (
-        _private("CHG_MEAN", "Change of mean lung attenuation since the prior study"),
-        _private("CHY_MEAN", "Change of mean lung attenuation per year"),
+        _private("CHG_MEAN", "Change in mean lung attenuation since the prior study"),
+        _private("CHY_MEAN", "Change in mean lung attenuation per year"),
         HOUNSFIELD,
         Code("[hnsf'U]/a", "UCUM", "Hounsfield unit per year"),
     ),

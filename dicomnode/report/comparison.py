@@ -56,8 +56,9 @@ def _compared(name: str, measure: str, delta: Delta) -> Comparison:
         repeatability = "repeatability not published"
     else:
         repeatability = f"{_beside(name, delta, limit)} the repeatability of {_amount(name, limit)}"
-    if _is_unchanged(name, delta):
-        return Comparison(name, measure, "unchanged", levels, "", repeatability)
+    if _is_unseen(name, delta):
+        same = _level(name, delta.prior) == _level(name, delta.now)
+        return Comparison(name, measure, "unchanged" if same else _least(name), levels, "", repeatability)
     changed = _signed(name, delta.absolute)
     # Per cent of per cent would be taken for points.
     if name == "volume_ml" and delta.relative_percent is not None:
@@ -73,7 +74,7 @@ def _decimals(name: str) -> int:
     return 1 if _is_share(name) else 0
 
 
-def _is_unchanged(name: str, delta: Delta) -> bool:
+def _is_unseen(name: str, delta: Delta) -> bool:
     """Whether a reader sees no difference: in the change, or between the two numbers, as they are written."""
     return not round(delta.absolute, _decimals(name)) or _level(name, delta.prior) == _level(name, delta.now)
 
@@ -104,8 +105,12 @@ def _rate(name: str, delta: Delta, written: Callable[[str, float], str]) -> str:
     if delta.per_year is None:
         return ""
     if not round(delta.per_year, _decimals(name)):
-        return f"<{'0.1' if _is_share(name) else '1'} {_change_unit(name)} a year"
+        return f"{_least(name)} a year"
     return f"{written(name, delta.per_year)} a year"
+
+
+def _least(name: str) -> str:
+    return f"<{'0.1' if _is_share(name) else '1'} {_change_unit(name)}"
 
 
 def _level(name: str, value: float) -> str:
@@ -133,8 +138,10 @@ _SPOKEN: Final = (("haa_percent", "high attenuation"), ("volume_ml", "lung volum
 
 def _clause(name: str, words: str, delta: Delta) -> str:
     now, prior = _level(name, delta.now), _level(name, delta.prior)
-    if _is_unchanged(name, delta):
-        return f"{words} is unchanged ({now if now == prior else f'{prior}, now {now}'} {_unit(name)})"
+    if now == prior:
+        return f"{words} is unchanged ({now} {_unit(name)})"
+    if _is_unseen(name, delta):
+        return f"{words} differs by {_least(name)} ({prior}, now {now} {_unit(name)})"
     went = "rose" if delta.absolute > 0 else "fell"
     rate = _rate(name, delta, _amount)
     limit = REPEATABILITY.get(name)

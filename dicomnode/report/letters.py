@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.report import source
 from dicomnode.report.wording import plain
+from dicomnode.words.numerals import plural
 
 #: Latin, Greek, Cyrillic, Hebrew: comes with matplotlib.
 MAIN: Final = "DejaVu Sans"
@@ -33,6 +34,8 @@ _SCRIPTS: Final = (
 )
 #: Signs upon one letter; names have at most three. More would climb over the lines above.
 _MOST_MARKS: Final = 4
+#: They choose between forms of one letter, and have no glyphs; names in Japanese have them.
+_VARIATIONS: Final = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _JOINERS: Final = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 _FIRST_BEYOND_EUROPE: Final = "\u0590"
 
@@ -93,7 +96,7 @@ def shown(text: str) -> str:
 
     Letters without a glyph are written in ASCII if they can be; else their number and script stand in brackets.
     """
-    kept = "".join(_drawable(_printable(unicodedata.normalize("NFC", text))))
+    kept = "".join(_drawable(_printable(_composed(text))))
     parts: list[tuple[str, str]] = []  # the script that is missing, or "", and the letters
     for script, run in groupby(kept, lambda c: "" if _has_glyph(c) else _script(c)):
         letters = "".join(run)
@@ -106,6 +109,10 @@ def shown(text: str) -> str:
             parts.append((script, letters))
     words = "".join(_missing(script, letters) if script else letters for script, letters in parts)
     return " ".join(words.split())
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", _VARIATIONS.sub("", text))
 
 
 def _printable(text: str) -> Iterator[str]:
@@ -162,12 +169,12 @@ def _script(c: str) -> str:
 
 def _missing(script: str, letters: str) -> str:
     count = sum(not c.isspace() and unicodedata.category(c)[0] != "M" for c in letters) or 1
-    return f" [{count} {script} letter{'s' if count > 1 else ''}: no font] "
+    return f" [{plural(count, f'{script} letter')}: no font] "
 
 
 def can_show(text: str) -> bool:
     """Whether every letter has a glyph."""
-    return all(_has_glyph(c) for c in _printable(unicodedata.normalize("NFC", text)))
+    return all(_has_glyph(c) for c in _printable(_composed(text)))
 
 
 def person(header: Dataset, keyword: str = "PatientName") -> str:

@@ -215,9 +215,10 @@ def _is_code(item: Dataset) -> bool:
     A backslash makes two values of one. So it does to readers that look at bytes alone where it is the second byte of
     a character of GB18030 or GBK (PS3.5 6.1.2.3 tells it apart there).
     """
-    valued = any(text_bytes(item, keyword) for keyword in _CODE_VALUES)
+    values = [text_bytes(item, keyword) for keyword in _CODE_VALUES]
     texts = [text_bytes(item, keyword) for keyword in ("CodeMeaning", "CodingSchemeDesignator")]
-    return valued and all(texts) and not any(b"\\" in one for one in (*texts, text_bytes(item, "CodeValue")))
+    single = (*values, *texts, text_bytes(item, "CodingSchemeVersion"))
+    return any(values) and all(texts) and not any(b"\\" in one for one in single)
 
 
 def _items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:

@@ -11,8 +11,8 @@ def plural(count: float, one: str, many: str = "") -> str:
         one: the noun of one, with the words before it, or with its verb ("image is").
         many: of none or several; "" for `one` with an s.
     """
-    number = f"{count:d}" if isinstance(count, int) else f"{count:g}"
-    return f"{number} {one if count == 1 else many or f'{one}s'}"
+    number = f"{count:d}" if isinstance(count, int) else f"{count:.15g}"
+    return f"{number} {one if number == '1' else many or f'{one}s'}"
 
 
 def apart(value: float, limit: float, decimals: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""Draws page and PDF of ten cases in colour and in grey, to be looked at: `python -m tests.helpers.report_gallery OUT`.
+"""Draws page and PDF of fifteen cases, in colour and grey, to look at: `python -m tests.helpers.report_gallery OUT`.
 
 Images: the demo's phantom with a crude mask, or an axial series of one's own (`OUT SERIES`), whose pictures stay out of
 the repository; the numbers are made up.
@@ -57,7 +57,7 @@ class Shown:
 
 
 def gallery(series: Path) -> Iterator[Shown]:
-    """Yield the ten cases, of the images of an axial series."""
+    """Yield the cases, of the images of an axial series."""
     headers, hu = cases.read_series(series)
     labels = cases.threshold_lungs(hu)
     usual, seen = _usual(headers), _views(hu, labels, headers)
@@ -77,14 +77,25 @@ def gallery(series: Path) -> Iterator[Shown]:
     yield Shown("tilted", replace(usual, flags=(tilt,)), seen)
     cut = tuple(Flag(c, s, t) for c, s, t in _TWELVE if c == "cut-off-base")
     yield Shown("cut-off", replace(usual, flags=cut), _views(hu[12:], labels[12:], headers[12:]))
+    thai = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "Srisuk^Somchai=ศรีสุข^สมชาย", "PatientID": "HN0001"}
+    yield Shown("thai-letters", usual, seen, thai)
+    wide = Flag(
+        "change-scanner", "warning", f"The scanners differ: was {' '.join(['GE MEDICAL SYSTEMS'] * 3)}, now {'W' * 64}."
+    )
+    yield Shown(
+        "capitals", replace(usual, flags=(wide,)), seen, {"PatientName": "W" * 64, "StudyDescription": "M" * 64}
+    )
+    long = _risk((0.2, 0.1, 0.3), (0.21, 0.1, 0.31), (0.6, 0.4, 0.8), years=(1, 2, 10))
+    scanned = cases.scanned_before(2, 731)
+    yield Shown("horizons", replace(usual, risk=long, change=cases.changed(731), trend=scanned), seen)
 
 
 def _usual(headers: list[Any]) -> Findings:
     return cases.findings_of(headers, predicted=_risk((0.1, 0.05, 0.2), (0.2, 0.1, 0.4), (0.3, 0.15, 0.6)))
 
 
-def _risk(*horizons: tuple[float, float, float], demo: bool = False) -> Risk:
-    known = tuple(Horizon(years, *one) for years, one in zip((1, 3, 5), horizons, strict=True))
+def _risk(*horizons: tuple[float, float, float], demo: bool = False, years: tuple[int, int, int] = (1, 3, 5)) -> Risk:
+    known = tuple(Horizon(within, *one) for within, one in zip(years, horizons, strict=True))
     return replace(cases.risk("synthetic-demo" if demo else "research"), horizons=known)
 
 
@@ -141,7 +152,7 @@ def _pages(one: Shown, header: Any) -> list[Image.Image]:
 #: What the docs show: from which pictures, so many beside each other, each so wide.
 SHEETS: Final[dict[str, tuple[str, int, int]]] = {
     "pages.jpg": ("*-page.png", 4, 346),
-    "pages-grey.jpg": ("t*-page-grey.png", 2, 566),
+    "pages-grey.jpg": ("t[iw]*-page-grey.png", 2, 566),
     "pdf.jpg": ("[ft]*s-pdf?.png", 4, 424),
 }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from dicomnode.analysis.risk.covariates import Covariate
 from dicomnode.registry_format.provenance import Provenance
+from dicomnode.words.numerals import plural
 
 _DEMO = (
     "**For demonstration only.** Trained on synthetic chest phantoms with known ground truth. It shows how dicomnode "
@@ -70,7 +71,7 @@ def _arms(manifest: Mapping[str, Any]) -> str:
     lines = []
     for arm in manifest["arms"]:
         count = len(arm["models"])
-        models = f"{count} fold model{'s' if count > 1 else ''}"
+        models = plural(count, "fold model")
         if arm["kind"] == "tabular":
             lines.append(f"- `{arm['name']}`: {models} on {len(manifest['features'])} measured numbers.")
             continue

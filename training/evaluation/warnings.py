@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from dicomnode.words.numerals import plural
 from training.data.outcomes import Outcomes
 from training.evaluation import metrics
 from training.evaluation.records import ArmResult, AtYears, HorizonResult, Oracle
@@ -32,7 +33,7 @@ def warnings_of(
     found = []
     for at in horizons:
         if at.patients_died < _FEW_DEATHS:
-            counted = f"only {at.patients_died} patient{'s' * (at.patients_died != 1)} died ({at.deaths} scans)"
+            counted = f"only {plural(at.patients_died, 'patient')} died ({plural(at.deaths, 'scan')})"
             found.append(f"{at.years} y: {counted}; with fewer than {_FEW_DEATHS} deaths, estimates are unstable")
         if at.observed_risk.value is None:
             found.append(f"{at.years} y: nobody was followed this long: the risk at {at.years} y cannot be judged here")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.ensemble import combined
 from dicomnode.errors import RefusedError, UsageError
+from dicomnode.words.numerals import plural
 from training.bundle import held_out
 from training.bundle.held_out import HeldOut
 from training.models.arm import Data, Rows
@@ -136,9 +137,9 @@ def _as_served(bundle: Bundle, data: Data, final: Stack, progress: ProgressCallb
         risks[row] = _risk(final, members).mean(axis=0)
     return JudgedRisks(
         risks,
-        f"{_patients(len(set(data.patients)))}, by the mean of its models: the bundle in service does not say whom it "
-        "was trained on, and looks better than it is if that was these patients; make it anew from its run with "
-        "`training bundle` to have it judged fairly",
+        f"{plural(len(set(data.patients)), 'patient')}, by the mean of its models: the bundle in service does not say "
+        "whom it was trained on, and looks better than it is if that was these patients; make it anew from its run "
+        "with `training bundle` to have it judged fairly",
     )
 
 
@@ -148,12 +149,10 @@ def _on(unseen: Mapping[str, int | None], whole: int) -> str:
     lost = len(unseen) - new - shared
     parts = []
     if shared:
-        parts.append(f"{_patients(shared)} that it was trained on, each by the model that has not seen the patient")
+        parts.append(
+            f"{plural(shared, 'patient')} that it was trained on, each by the model that has not seen the patient"
+        )
     if new:
-        parts.append(f"{_patients(new)} that it has never seen")
+        parts.append(f"{plural(new, 'patient')} that it has never seen")
     text = " and ".join(parts) or "nobody"
-    return text + (f"; {_patients(lost)} left out, for whom it has no such model" if lost else "")
-
-
-def _patients(count: int) -> str:
-    return f"{count} patient{'' if count == 1 else 's'}"
+    return text + (f"; {plural(lost, 'patient')} left out, for whom it has no such model" if lost else "")

@@ -56,6 +56,8 @@ _DEMO: Final = "#b36b00"
 _SEVERITY: Final = {"error": "#ff6b5e", "warning": "#ffc24b", "info": FAINT}
 _RIGHT: Final = WIDTH - MARGIN
 _BAND: Final = 38
+#: An image has at most 65,535 rows.
+_MOST_REASONS: Final = 200
 
 
 def head(findings: Findings, studied: str = "") -> Figure:
@@ -87,7 +89,12 @@ def _study_date(findings: Findings, studied: str) -> str:
 
 
 def _flag_lines(flags: Sequence[Flag]) -> list[tuple[FittedWords, str]]:
-    lines = [(fitted(letters.shown(flag_line(flag)), hanging=True), _SEVERITY[flag.severity]) for flag in flags]
+    # In grey, red is fainter than yellow: errors are bold too.
+    lines = []
+    for flag in flags:
+        weight = "bold" if flag.severity == "error" else "normal"
+        words = fitted(letters.shown(flag_line(flag)), weight=weight, hanging=True)
+        lines.append((words, _SEVERITY[flag.severity]))
     return lines or [(fitted(NO_DOUBTS), FAINT)]
 
 
@@ -229,7 +236,10 @@ def _made_by(findings: Findings) -> list[str]:
 
 def refusal(findings: Findings) -> Figure:
     """Return why the study was not analysed, series by series."""
-    lines = [fitted(letters.shown(words), hanging=True) for words in reasons(findings)]
+    told = reasons(findings)
+    if more := told[_MOST_REASONS:]:
+        told[_MOST_REASONS:] = [f"{plural(len(more), 'more series', 'more series')}: see the structured report."]
+    lines = [fitted(letters.shown(words), hanging=True) for words in told]
     figure = new_figure(40 + sum(line.height for line in lines))
     write(figure, MARGIN, 14, "Why this study was not analysed", size=14, weight="bold")
     y: float = 31

@@ -42,17 +42,20 @@ TICKS: Final = 9.0
 #: Pixels between lines that stand below one another, by the size of their letters.
 _STEPS: Final = {BODY: 21, SMALL: 18}
 _INDENT: Final = 22
+#: Of one paragraph. Ours are shorter by far; values of headers have any length.
+_MOST_LETTERS: Final = 4000
 
 
 def _add_fonts() -> None:
-    # They come with our dependencies: the page looks the same everywhere.
+    # They come with our dependencies: the page looks the same everywhere. Of two fonts of one name the first is taken,
+    # and the system may have others of these names: ours go before them (matplotlib's own do already).
     for family, path in letters.fonts().items():
         if family == letters.MAIN:
             continue
         fontManager.addfont(path)
-        font = replace(fontManager.ttflist[-1], name=family, weight=400)
+        font = replace(fontManager.ttflist.pop(), name=family, weight=400)
         # Drawn in one weight: named as bold too, or each bold word would be a line in the log.
-        fontManager.ttflist[-1:] = [font, replace(font, weight=700)]
+        fontManager.ttflist[:0] = [font, replace(font, weight=700)]
 
 
 _add_fonts()
@@ -105,17 +108,15 @@ def fitted(
     """Break words into lines of a width in pixels, as Unicode allows (UAX 14); a wider word breaks between letters."""
     indent = _INDENT if hanging else 0
     lines: list[str] = []
-    rest = list(_units(words))
+    rest = list(_units(words if len(words) <= _MOST_LETTERS else f"{words[:_MOST_LETTERS].rstrip()}…"))
     while rest:
         room = width - (indent if lines else 0)
         count = _fitting(rest, room, size, weight)
         if not count:
-            clusters = list(grapheme_clusters(rest[0]))
-            cut = max(_fitting(clusters, room, size, weight), 1)
-            rest[0:1] = ["".join(clusters[:cut]), "".join(clusters[cut:])]
-            count = 1
+            rest[0:1] = grapheme_clusters(rest[0])
+            count = max(_fitting(rest, room, size, weight), 1)
         lines.append("".join(rest[:count]).rstrip())
-        rest = [unit for unit in rest[count:] if unit]
+        rest = rest[count:]
     step = _STEPS.get(size, 1.75 * size)
     # Some scripts, and signs upon letters, are higher than the usual line.
     steps = tuple(max(step, extent(line, size, weight)[1] + 2) for line in lines)

@@ -73,7 +73,7 @@ def test_dates_and_intervals() -> None:
     ("name", "old", "new", "said", "line"),
     [
         # Less than what is written: neither «rose by 0.0 points» nor two numbers that look the same and differ.
-        ("haa_percent", 12.449, 12.451, "unchanged (12.4, now 12.5 %)", "unchanged, 12.4 → 12.5 %"),
+        ("haa_percent", 12.449, 12.451, "differs by <0.1 points (12.4, now 12.5 %)", "<0.1 points, 12.4 → 12.5 %"),
         ("haa_percent", 12.551, 12.649, "unchanged (12.6 %)", "unchanged, 12.6 → 12.6 %"),
         ("volume_ml", 4800.0, 4799.6, "unchanged (4800 ml)", "unchanged, 4800 → 4800 ml"),
         # A slow change has a rate, and a small one a share.

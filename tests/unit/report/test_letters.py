@@ -22,6 +22,7 @@ from tests.helpers import report_cases as cases
         ("Somchai^Jaidee=สมชาย^ใจดี", "ISO_IR 192", "Somchai Jaidee, สมชาย ใจดี"),
         ("शर्मा^राम कुमार", "ISO_IR 192", "शर्मा राम कुमार"),
         ("ශ්\u200dරී", "ISO_IR 192", "ශ්\u200dරී"),  # without the joiner it would be spelt wrongly
+        ("葛\U000e0100城^x", "ISO_IR 192", "葛城 x"),  # of the letter two forms are in use: no letter of its own
         ("Tenzin^X=བསྟན^འཛིན", "ISO_IR 192", "Tenzin X, [6 Tibetan letters: no font]"),
         ("Takahashi=\ue000橋", "ISO_IR 192", "Takahashi, [1 private-use letter: no font] 橋"),
         ("", "ISO_IR 192", ""),

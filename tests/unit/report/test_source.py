@@ -240,6 +240,25 @@ def test_a_header_without_charset_and_without_patient(data: Path) -> None:
     assert result.PatientName == ""
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        {"CodeValue": "X\\1"},
+        {"CodeValue": None, "LongCodeValue": "X\\1"},
+        {"CodingSchemeDesignator": "99\\L"},
+        {"CodingSchemeVersion": "1\\2"},
+    ],
+)
+def test_a_code_of_which_any_part_reads_as_two_is_none(code: dict[str, str]) -> None:
+    header, item = cases.synthetic(1)[0], pydicom.Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "X1", "99LOCAL", "CT"
+    header.ProcedureCodeSequence = [item]
+    assert source.procedures(cases.reread(header))
+    for keyword, value in code.items():
+        setattr(item, keyword, value)
+    assert source.procedures(cases.reread(header)) == []
+
+
 @pytest.mark.parametrize("meaning", [b"CT\\Thorax", b"CT\x82\\"])
 def test_a_code_whose_meaning_reads_as_two_is_none(meaning: bytes) -> None:
     """Also where the backslash is half a character (GB18030): readers that look at bytes see two values."""

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,10 @@ ROOT = Path(dicomnode.__file__).parent
         (1.5, ("day",), "1.5 days"),
         (1, ("study", "studies"), "1 study"),
         (1_234_567, ("image was", "images were"), "1234567 images were"),
+        (1_234_567.0, ("byte",), "1234567 bytes"),
+        (np.int64(1_234_567), ("voxel",), "1234567 voxels"),
+        (0.1 + 0.2, ("day",), "0.3 days"),
+        (1 - 1e-16, ("day",), "1 day"),
     ],
 )
 def test_one_is_singular(count: float, words: tuple[str, ...], said: str) -> None:
@@ -92,6 +97,20 @@ def _bare(path: Path) -> Iterator[str]:
 def _is_no_number(expression: str) -> bool:
     """Whether it stands for words: "{name} takes no images", a number with its noun already."""
     return expression.startswith(("plural(", "'all' if")) or expression.rpartition(".")[2] in {"name", "path", "what"}
+
+
+def _own_plurals(path: Path) -> Iterator[str]:
+    """Yield where a noun gets its s by itself: {'s' if …}, {'s' * …}."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        parts = [node.body, node.orelse] if isinstance(node, ast.IfExp) else []
+        parts = [node.left, node.right] if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) else parts
+        if any(isinstance(part, ast.Constant) and part.value == "s" for part in parts):
+            yield f"{path}:{node.lineno}"
+
+
+def test_plurals_come_from_one_place() -> None:
+    folders = (ROOT, ROOT.parent / "training")
+    assert [found for folder in folders for path in sorted(folder.rglob("*.py")) for found in _own_plurals(path)] == []
 
 
 def test_nothing_counts_1_images() -> None:

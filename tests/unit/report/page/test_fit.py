@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, FontProperties, fontManager
 from matplotlib.text import Text
 
 from dicomnode.analysis.findings import Findings, Flag, Horizon, Risk
@@ -79,6 +80,34 @@ def test_a_line_is_no_wider_than_its_room_and_nothing_is_left_out(words: str, ro
     assert len(made.lines) <= 2 + 2.5 * style.extent(words)[0] / (room - made.indent) + len(words.split())
 
 
+def test_a_long_value_takes_no_long_time_and_fills_no_page() -> None:
+    """Each line of it asks for a few measurements of what is about as wide; the whole is measured a few times."""
+    measured: list[int] = []
+    real = style.extent
+
+    def extent(words: str, *how: object) -> tuple[float, float]:
+        measured.append(len(words))
+        return real(words, *how)  # type: ignore[arg-type]
+
+    with mock.patch.object(style, "extent", extent):
+        made = style.fitted("W" * 100_000)
+    assert made.lines[-1].endswith("…")
+    assert len(made.lines) < 100
+    assert sum(measured) < 200_000
+
+
+def test_fonts_of_the_system_do_not_take_the_place_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same page on each machine: the system's Noto may be of another version."""
+    ours = {family: path for family, path in letters.fonts().items() if family != letters.MAIN}
+    other = FontEntry("/usr/share/fonts/other.ttf", weight=400, size="scalable")
+    monkeypatch.setattr(fontManager, "ttflist", [replace(other, name=family) for family in ours])
+    style._add_fonts()
+    for family, path in ours.items():
+        for weight in ("normal", "bold"):
+            found = fontManager.findfont(FontProperties(family=family, weight=weight))
+            assert Path(found).resolve() == Path(path).resolve()
+
+
 @settings(deadline=None, max_examples=20)
 @given(WORDS, st.floats(30, 900))
 def test_one_line_is_cut_with_dots_where_it_has_no_room(words: str, room: float) -> None:
@@ -107,6 +136,13 @@ def test_words_of_headers_stay_in_the_page(first: str, second: str) -> None:
     odd = replace(refused, rejected=tuple(replace(one, modality=first) for one in refused.rejected))
     check(layout.refusal(odd))
     check(layout.head(odd, second))
+
+
+def test_a_study_of_thousands_of_refused_series_has_a_page() -> None:
+    refused = cases.refused()
+    figure = layout.refusal(replace(refused, rejected=refused.rejected[:1] * 5000))
+    assert "4800 more series: see the structured report." in [box.words for box in check(figure)]
+    assert figure.get_size_inches()[1] * figure.dpi < 10_000
 
 
 def risk(*horizons: tuple[int, float, float, float]) -> Risk:
