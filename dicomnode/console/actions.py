@@ -183,7 +183,7 @@ ACTIONS: dict[str, StudyAction] = {
         "Release",
         _release,
         lambda config, study_uid, _form: jobs.release(config, study_uid),
-        lambda shown: shown["state"] == "held",
+        lambda shown: shown["state"] == "held" and bool(shown["routing"]),
     ),
     "accept": StudyAction(
         "Accept corrections",

@@ -166,7 +166,7 @@ NUMBER |= {"quantiles": [1.0] * 11, "at_most": [0.5] * 11}
     ("change", "message"),
     [
         ({"format": 2}, "has format 2, this version reads 1: update dicomnode"),
-        ({"precision": [[1.0]]}, "precision needs 9 rows"),
+        ({"precision": [[1.0]]}, "a row and a column for each of the 9"),
         ({"levels": [0.5]}, "levels and scores must be of one length"),
         ({"numbers": [NUMBER | {"at_most": [0.5] * 10 + [0.4]}]}, "at_most must rise"),
         (

@@ -1,6 +1,7 @@
 """Heartbeats, leases, and what a worker that was declared dead can still do: nothing."""
 
 import time
+from dataclasses import replace
 from typing import NoReturn
 
 import pytest
@@ -8,7 +9,7 @@ from sqlalchemy import update
 
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.tables import workers
-from dicomnode.store.records import Instance
+from dicomnode.store.records import BEING_SENT, Instance
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_a_worker_that_comes_back_can_write_and_send_nothing(catalog: Catalog) -
     job = catalog.job("1.2", 1)
     assert job is not None
     assert job.state == "queued"
-    assert catalog.deliveries("1.2", 1) == [delivery]
+    assert catalog.deliveries("1.2", 1) == [replace(delivery, text=BEING_SENT)]
 
 
 def test_a_new_worker_of_the_same_name_ends_the_lease_of_the_old_one(catalog: Catalog) -> None:
