@@ -141,8 +141,8 @@ def frame(dataset: Dataset, number: int, *, raw: bool) -> tuple[NDArray[np.gener
 
 def _require_size(dataset: Dataset, frames: int) -> None:
     """Refuse what would take more memory once it is decoded than an object may have: a few bytes may claim it."""
-    samples = int(dataset.get("SamplesPerPixel") or 1)
-    if int(dataset.Rows) * int(dataset.Columns) * samples * 2 * frames > LARGEST_DECODED:
+    of_pixel = int(dataset.get("SamplesPerPixel") or 1) * max(2, int(dataset.get("BitsAllocated") or 16) // 8)
+    if int(dataset.Rows) * int(dataset.Columns) * of_pixel * frames > LARGEST_DECODED:
         raise not_acceptable("the object is too large to be decoded: ask for it with transfer-syntax=*")
 
 
