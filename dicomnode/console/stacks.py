@@ -77,7 +77,7 @@ class ScrollStacks:
             NoSliceError: nothing was analysed, or its images have gone.
             SpoolError: the catalogue failed.
         """
-        generation = catalog.standing_generation(study_uid)
+        generation = _generation(catalog, study_uid)
         if generation is None:
             raise NoSliceError
         key = (study_uid, generation)
@@ -93,8 +93,8 @@ class ScrollStacks:
 
 def sources(catalog: Catalog, results: Path, study_uid: str) -> list[Held]:
     """Return the images that a study's newest result was made of, feet first; none where there is none to show."""
-    generation = catalog.standing_generation(study_uid)
-    if generation is None or study_uid not in {one.study_uid for one in catalog.held_studies([study_uid])}:
+    generation = _generation(catalog, study_uid)
+    if generation is None:
         return []
     try:
         folder = results_folder(results, study_uid, generation)
@@ -106,6 +106,11 @@ def sources(catalog: Catalog, results: Path, study_uid: str) -> list[Held]:
     found = [by_path[path] for path in map(str, named) if path in by_path]
     # Of an enhanced image nothing says here which frame is which.
     return found if has_labels and len(found) == len(named) > 1 else []
+
+
+def _generation(catalog: Catalog, study_uid: str) -> int | None:
+    """Return the generation that is shown: none of a study that is held as doubtful, or whose images have gone."""
+    return catalog.standing_generation(study_uid) if catalog.held_studies([study_uid]) else None
 
 
 def rows_across(one: Held) -> int:

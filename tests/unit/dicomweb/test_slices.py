@@ -12,8 +12,12 @@ import pytest
 from PIL import Image
 
 from dicomnode.console import stacks
+from dicomnode.console.stacks import ScrollStacks
+from dicomnode.dicomweb import picture as drawing
+from dicomnode.dicomweb.problems import busy
 from dicomnode.operations import passwords
 from dicomnode.reception.holdings import Held
+from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import LABELS, SOURCES, results_folder
 from tests.helpers.ct_files import ct_series, write
 from tests.unit.console.conftest import PASSWORD, Browser, client
@@ -104,6 +108,33 @@ def test_a_researcher_sees_no_image(analysed: str, filled: Filled, logged_in: Ca
     for path in (f"/study/{key}/slices", f"/study/{key}/slice/coronal/image/1", "/dicom-web/studies"):
         assert browser.get(path).status_code == 403
     assert browser.get(f"/dicom-web/studies/{analysed}/metadata").status_code == 403
+
+
+def test_what_is_kept_is_not_shown_of_a_study_that_has_become_doubtful(
+    analysed: str, filled: Filled, logged_in: Callable[[str], Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, key = logged_in("reader"), filled.site.keys.key(analysed)
+    where = f"/study/{key}/slice/axial/areas/3"
+    assert browser.get(where).status_code == 200
+    monkeypatch.setattr(Catalog, "held_studies", lambda *_: [])
+    assert browser.get(where).status_code == 404
+
+
+def test_a_study_that_is_read_for_its_slices_holds_up_nobody_who_draws(
+    analysed: str, filled: Filled, logged_in: Callable[[str], Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, key = logged_in("reader"), filled.site.keys.key(analysed)
+    free: list[int] = []
+    monkeypatch.setattr(ScrollStacks, "stack", lambda *_: free.append(drawing._turn._value))
+    monkeypatch.setattr(stacks, "drawn", lambda *_: b"")
+    assert browser.get(f"/study/{key}/slice/axial/areas/3").status_code == 200
+    assert free == [drawing._AT_ONCE]
+
+    def turn() -> None:
+        raise busy()
+
+    monkeypatch.setattr(drawing, "turn", turn)
+    assert browser.get(f"/study/{key}/slice/axial/areas/3").status_code == 503
 
 
 def test_labels_of_other_images_are_not_drawn(
