@@ -107,7 +107,8 @@ def _labelled(holdings: WebHoldings, study: WebStudy) -> Mapping[str, Sequence[s
     """Return what is known of a study, from its label or, before it has one, from an image."""
     label: Label = study.label
     if label.patient_name is not None:
-        return {keyword: (str(getattr(label, name) or ""),) for keyword, name in _LABELLED.items()}
+        # Several values stand in a label as DICOM writes them.
+        return {keyword: str(getattr(label, name) or "").split("\\") for keyword, name in _LABELLED.items()}
     path = holdings.catalog.sample(study.study_uid)
     header = Dataset() if path is None else read_header(Path(path))
     return {keyword: values(header, keyword) for keyword in _LABELLED}

@@ -8,7 +8,7 @@ from sqlalchemy import event
 
 from dicomnode.store.catalog import web_holdings
 from dicomnode.store.catalog.web_holdings import WebWanted
-from tests.unit.dicomweb.conftest import Filled
+from tests.unit.dicomweb.conftest import Filled, chest
 
 
 def values(answer: httpx.Response, tag: str) -> list[Any]:
@@ -172,3 +172,13 @@ def test_no_transaction_is_open_while_studies_are_looked_at(
         assert catalog._engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     assert len(found) == len(set(found)) == len(everything)
     assert dates(web.get("/dicom-web/studies")) == everything
+
+
+def test_each_of_several_values_is_found(
+    web: httpx.Client, filled: Filled, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    images = chest("P-7\\P-7B", "Twice^Tom", "20250101", "A-7", slices=1)
+    filled.settle(filled.receive(images, 30.0, tmp_path_factory.mktemp("several")), 35.0)
+    for asked in ("PatientName=Twice*&PatientID=P-7*", "PatientName=Twice*&PatientID=P-7?"):
+        assert dates(web.get(f"/dicom-web/studies?{asked}")) == ["20250101"]
+    assert web.get("/dicom-web/studies?PatientID=*'*").status_code == 204
