@@ -6,7 +6,9 @@ If this process is killed before it has answered, the sender sends again, and wh
 """
 
 import logging
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Final
@@ -107,6 +109,26 @@ class StowReceiver:
             log.warning("STOW-RS: refused %s at %s: %s", logs.printable(calling_ae), address, refused.text)
             raise WebError(429 if refused.is_rate else 503, refused.text, {"Retry-After": "30"})
         return request
+
+
+class LateReceiver:
+    """A receiver that begins once the spool lets it: whoever looks at the node because of its spool can do so."""
+
+    def __init__(self, make: Callable[[], StowReceiver]) -> None:
+        """Try to begin."""
+        self._make, self._lock = make, threading.Lock()
+        self._made: StowReceiver | None = None
+        try:
+            self.get()
+        except SpoolError:
+            log.exception("STOW-RS: nothing can be stored until the spool can be used")
+
+    def get(self) -> StowReceiver:
+        """Return it, begun now if it could not before. Raises SpoolError: it still cannot."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
 
 
 @dataclass(eq=False)
