@@ -84,8 +84,9 @@ class WebHoldingsRows(HoldingsRows):
             query = self._web_page(wanted)
             if last is not None:
                 at = studies.c.last_seen
-                same_time = and_(at == last.last_seen, studies.c.study_uid < last.study_uid)
-                query = query.where(or_(at < last.last_seen, same_time))
+                # The first condition alone is what an index begins at.
+                behind = or_(at < last.last_seen, studies.c.study_uid < last.study_uid)
+                query = query.where(at <= last.last_seen, behind)
             with self._read() as connection:
                 rows = connection.execute(query).all()
             for last in rows:
