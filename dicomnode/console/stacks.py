@@ -68,7 +68,7 @@ class ScrollStacks:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, int], ScrollStack] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], ScrollStack | None] = OrderedDict()
 
     def stack(self, catalog: Catalog, results: Path, study_uid: str) -> ScrollStack:
         """Return the stack of a study's newest result that stands.
@@ -82,13 +82,28 @@ class ScrollStacks:
             raise NoSliceError
         key = (study_uid, generation)
         with self._lock:  # one after another: each takes a processor and memory
-            found = self._kept.pop(key, None)
-            if found is None:
-                found = _stack(sources(catalog, results, study_uid), results, key)
+            found = self._kept.pop(key) if key in self._kept else _stack_or_none(catalog, results, key)
             self._kept[key] = found
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
+        if found is None:
+            raise NoSliceError
         return found
+
+
+def _stack_or_none(catalog: Catalog, results: Path, key: tuple[str, int]) -> ScrollStack | None:
+    """Return a stack; None where the images give none, which is remembered: to find out, all of them are read.
+
+    Raises:
+        NoSliceError: the images have gone, or are not there yet.
+    """
+    objects = sources(catalog, results, key[0])
+    if not objects:
+        raise NoSliceError
+    try:
+        return _stack(objects, results, key)
+    except NoSliceError:
+        return None
 
 
 def sources(catalog: Catalog, results: Path, study_uid: str) -> list[Held]:
@@ -148,8 +163,6 @@ def drawn(stack: ScrollStack, plane: str, kind: str, number: int) -> bytes:
 
 
 def _stack(objects: list[Held], results: Path, key: tuple[str, int]) -> ScrollStack:
-    if not objects:
-        raise NoSliceError
     try:
         with np.load(results_folder(results, *key) / LABELS, allow_pickle=False) as file:
             labels = file["labels"]

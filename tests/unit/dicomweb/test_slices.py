@@ -10,9 +10,11 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import Dataset
 
 from dicomnode.console import stacks
 from dicomnode.console.stacks import ScrollStacks
+from dicomnode.dicomweb import files
 from dicomnode.dicomweb import picture as drawing
 from dicomnode.dicomweb.problems import busy
 from dicomnode.operations import passwords
@@ -138,13 +140,23 @@ def test_a_study_that_is_read_for_its_slices_holds_up_nobody_who_draws(
 
 
 def test_labels_of_other_images_are_not_drawn(
-    analysed: str, filled: Filled, logged_in: Callable[[str], Browser]
+    analysed: str, filled: Filled, logged_in: Callable[[str], Browser], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read: list[str] = []
+    whole = files.whole
+
+    def reading(one: Held) -> Dataset:
+        read.append(one.sop_instance_uid)
+        return whole(one)
+
+    monkeypatch.setattr(files, "whole", reading)
     folder: Path = results_folder(filled.config.storage.results, analysed, 1)
     np.savez_compressed(folder / LABELS, labels=np.zeros((5, 9, 9), np.uint8))
     filled.site.stacks._kept.clear()
     browser, key = logged_in("administrator"), filled.site.keys.key(analysed)
-    assert browser.get(f"/study/{key}/slice/axial/areas/3").status_code == 404
+    for _ in range(3):
+        assert browser.get(f"/study/{key}/slice/axial/areas/3").status_code == 404
+    assert len(read) == 1  # to find out, all images are read: once
 
 
 @pytest.mark.parametrize(
