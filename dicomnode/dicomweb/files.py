@@ -16,6 +16,7 @@ from pydicom.filewriter import dcmwrite
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
+from dicomnode.dicomweb import codestream
 from dicomnode.dicomweb.memory import SharedMemory
 from dicomnode.dicomweb.problems import WebError, not_acceptable, not_found
 from dicomnode.network.scan import HeaderError
@@ -111,6 +112,8 @@ def explicit(one: Held) -> bytes:
         decoded = _decoded_size(dataset, frame_count(dataset)) if stored.is_encapsulated else 0
         with MEMORY.held(decoded + one.path.stat().st_size):
             if stored.is_encapsulated:
+                for number in range(1, frame_count(dataset) + 1):
+                    _require_as_large_as_it_says(dataset, number)
                 dataset.decompress(generate_instance_uid=False)
             dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             written = BytesIO()
@@ -146,6 +149,7 @@ def frame(dataset: Dataset, number: int, *, raw: bool) -> tuple[NDArray[np.gener
         raise not_found()
     with reading(), MEMORY.held(_decoded_size(dataset, 1)):
         decoder = get_decoder(UID(dataset.file_meta.TransferSyntaxUID))
+        _require_as_large_as_it_says(dataset, number)
         array, facts = decoder.as_array(dataset, index=number - 1, raw=raw)
         return array, dict(facts)
 
@@ -168,8 +172,22 @@ def stored_frame(dataset: Dataset, number: int) -> bytes:
     if not 1 <= number <= frame_count(dataset):
         raise not_found()
     with reading():
-        frames = frame_count(dataset)
-        return get_frame(dataset.PixelData, number - 1, number_of_frames=frames)
+        return _stored(dataset, number)
+
+
+def _stored(dataset: Dataset, number: int) -> bytes:
+    offsets, lengths = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
+    table = (offsets, lengths) if offsets and lengths else None
+    count = frame_count(dataset)
+    return get_frame(dataset.PixelData, number - 1, number_of_frames=count, extended_offsets=table)
+
+
+def _require_as_large_as_it_says(dataset: Dataset, number: int) -> None:
+    """Refuse a compressed frame that would be decoded to more samples than the data set says: a bomb."""
+    if UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated:
+        most = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel") or 1)
+        if codestream.samples(_stored(dataset, number)) > most:
+            raise not_acceptable("the object's pixels are not what it says: ask for it with transfer-syntax=*")
 
 
 def pixels(dataset: Dataset, number: int) -> bytes:
@@ -188,5 +206,6 @@ def pixels(dataset: Dataset, number: int) -> bytes:
         if not stored.is_little_endian:
             array, _ = get_decoder(stored).as_array(dataset, index=number - 1, raw=True)
             return array.astype(array.dtype.newbyteorder("<")).tobytes()
+        _require_as_large_as_it_says(dataset, number)
         content, _ = get_decoder(stored).as_buffer(dataset, index=number - 1, raw=True)
         return bytes(content)
