@@ -59,14 +59,12 @@ def import_(
 
 
 def _ae_title(text: str) -> str:
-    from pydantic import TypeAdapter, ValidationError
-
-    from dicomnode.config.fields import AeTitle
+    from dicomnode.config.fields import ae_title
     from dicomnode.errors import UsageError
 
     try:
-        return TypeAdapter(AeTitle).validate_python(text)
-    except ValidationError:
+        return ae_title(text)
+    except ValueError:
         raise UsageError(f"--as {text!r} is not an AE title: 1 to 16 plain characters") from None
 
 

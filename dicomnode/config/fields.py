@@ -10,8 +10,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from dicomnode.network.identities import identity
 
 
-def _ae_title(value: str) -> str:
-    """PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, no control characters."""
+def ae_title(value: str) -> str:
+    """Return an AE title without the blanks around it; they may stand within (PS3.5 6.2).
+
+    Raises:
+        ValueError: it has not 1 to 16 characters of the default repertoire, or a backslash or control character.
+    """
     if not 1 <= len(value.strip()) <= 16 or "\\" in value or not value.isascii() or not value.isprintable():
         raise ValueError("not an AE title")
     return value.strip()
@@ -39,7 +43,7 @@ def _identity(value: str) -> str:
     return value
 
 
-AeTitle = Annotated[str, AfterValidator(_ae_title)]
+AeTitle = Annotated[str, AfterValidator(ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Patterns = tuple[Pattern, ...]

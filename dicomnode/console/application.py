@@ -40,7 +40,7 @@ from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.dicomweb.holdings import WebHoldings
 from dicomnode.dicomweb.noted import WebTrail
 from dicomnode.dicomweb.service import WebService
-from dicomnode.dicomweb.store import StowReceiver
+from dicomnode.dicomweb.store import LateReceiver, StowReceiver
 from dicomnode.errors import DicomnodeError, SpoolError, UsageError
 from dicomnode.service.processes import receiver_settings
 from dicomnode.store.spool import Spool
@@ -97,7 +97,7 @@ def application(site: ConsoleSite) -> ASGIApp:
 def _of_dicomweb(site: ConsoleSite) -> list[Route]:
     storage = site.config.storage
     service = WebService(WebHoldings(lambda: site.reading().catalog, storage.results), WebTrail())
-    stow = StowReceiver(receiver_settings(site.config), Spool(storage.spool), site.catalog)
+    stow = LateReceiver(lambda: StowReceiver(receiver_settings(site.config), Spool(storage.spool), site.catalog))
     return web_door.routes(site, service, stow, lambda request: _address(site.config.console, request))
 
 

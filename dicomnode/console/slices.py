@@ -4,7 +4,7 @@ from starlette.responses import JSONResponse, Response
 
 from dicomnode.console import stacks
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
-from dicomnode.console.stacks import NoSliceError, ScrollStack
+from dicomnode.console.stacks import NoSliceError
 from dicomnode.dicomweb import picture
 from dicomnode.dicomweb.problems import WebError
 from dicomnode.dicomweb.search import instance_url
@@ -38,12 +38,12 @@ def shown(site: ConsoleSite, visit: Visit) -> Response:
     if not (number.isascii() and number.isdigit() and len(number) <= 5):
         raise NotThereError
     try:
+        # Whoever waits for a study to be read holds up nobody who draws.
+        stack = site.stacks.stack(site.reading().catalog, site.config.storage.results, study_uid)
         with picture.turn():
-            content = stacks.drawn(_stack(site, study_uid), plane, kind, int(number))
-    except (WebError, NoSliceError):
+            content = stacks.drawn(stack, plane, kind, int(number))
+    except WebError as error:
+        return Response(status_code=error.status, headers=error.headers)
+    except NoSliceError:
         raise NotThereError from None
     return Response(content, media_type=picture.PNG)
-
-
-def _stack(site: ConsoleSite, study_uid: str) -> ScrollStack:
-    return site.stacks.stack(site.reading().catalog, site.config.storage.results, study_uid)

@@ -68,7 +68,7 @@ class ScrollStacks:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, int], ScrollStack] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], ScrollStack | None] = OrderedDict()
 
     def stack(self, catalog: Catalog, results: Path, study_uid: str) -> ScrollStack:
         """Return the stack of a study's newest result that stands.
@@ -77,24 +77,39 @@ class ScrollStacks:
             NoSliceError: nothing was analysed, or its images have gone.
             SpoolError: the catalogue failed.
         """
-        generation = catalog.standing_generation(study_uid)
+        generation = _generation(catalog, study_uid)
         if generation is None:
             raise NoSliceError
         key = (study_uid, generation)
         with self._lock:  # one after another: each takes a processor and memory
-            found = self._kept.pop(key, None)
-            if found is None:
-                found = _stack(sources(catalog, results, study_uid), results, key)
+            found = self._kept.pop(key) if key in self._kept else _stack_or_none(catalog, results, key)
             self._kept[key] = found
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
+        if found is None:
+            raise NoSliceError
         return found
+
+
+def _stack_or_none(catalog: Catalog, results: Path, key: tuple[str, int]) -> ScrollStack | None:
+    """Return a stack; None where the images give none, which is remembered: to find out, all of them are read.
+
+    Raises:
+        NoSliceError: the images have gone, or are not there yet.
+    """
+    objects = sources(catalog, results, key[0])
+    if not objects:
+        raise NoSliceError
+    try:
+        return _stack(objects, results, key)
+    except NoSliceError:
+        return None
 
 
 def sources(catalog: Catalog, results: Path, study_uid: str) -> list[Held]:
     """Return the images that a study's newest result was made of, feet first; none where there is none to show."""
-    generation = catalog.standing_generation(study_uid)
-    if generation is None or study_uid not in {one.study_uid for one in catalog.held_studies([study_uid])}:
+    generation = _generation(catalog, study_uid)
+    if generation is None:
         return []
     try:
         folder = results_folder(results, study_uid, generation)
@@ -106,6 +121,11 @@ def sources(catalog: Catalog, results: Path, study_uid: str) -> list[Held]:
     found = [by_path[path] for path in map(str, named) if path in by_path]
     # Of an enhanced image nothing says here which frame is which.
     return found if has_labels and len(found) == len(named) > 1 else []
+
+
+def _generation(catalog: Catalog, study_uid: str) -> int | None:
+    """Return the generation that is shown: none of a study that is held as doubtful, or whose images have gone."""
+    return catalog.standing_generation(study_uid) if catalog.held_studies([study_uid]) else None
 
 
 def rows_across(one: Held) -> int:
@@ -143,8 +163,6 @@ def drawn(stack: ScrollStack, plane: str, kind: str, number: int) -> bytes:
 
 
 def _stack(objects: list[Held], results: Path, key: tuple[str, int]) -> ScrollStack:
-    if not objects:
-        raise NoSliceError
     try:
         with np.load(results_folder(results, *key) / LABELS, allow_pickle=False) as file:
             labels = file["labels"]

@@ -26,7 +26,7 @@ from dicomnode.console.site import ConsoleSite
 from dicomnode.dicomweb.media import JSON
 from dicomnode.dicomweb.problems import WebError
 from dicomnode.dicomweb.service import PREFIX, ROUTES, WebRequest, WebRoute, WebService
-from dicomnode.dicomweb.store import StowReceiver, StowRequest
+from dicomnode.dicomweb.store import LateReceiver, StowRequest
 from dicomnode.errors import DicomnodeError, SpoolError
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class WebCaller:
 
 
 def routes(
-    site: ConsoleSite, service: WebService, stow: StowReceiver, address: Callable[[Request], str]
+    site: ConsoleSite, service: WebService, stow: LateReceiver, address: Callable[[Request], str]
 ) -> list[Route]:
     """Return the routes of the service; `address` says who calls, `stow` takes objects in."""
     door = _WebDoor(site, service, stow, address)
@@ -56,7 +56,7 @@ def routes(
 
 class _WebDoor:
     def __init__(
-        self, site: ConsoleSite, service: WebService, stow: StowReceiver, address: Callable[[Request], str]
+        self, site: ConsoleSite, service: WebService, stow: LateReceiver, address: Callable[[Request], str]
     ) -> None:
         self._site, self._service, self._stow, self._address = site, service, stow, address
 
@@ -94,7 +94,7 @@ class _WebDoor:
                 raise WebError(403, "to store takes a token that stands for a caller (dicomnode console token add)")
             study_uid = str(request.path_params.get("study", ""))
             kind = request.headers.get("content-type", "")
-            return self._stow.begin(caller.calling_ae, caller.address, kind, study_uid, self._base(request))
+            return self._stow.get().begin(caller.calling_ae, caller.address, kind, study_uid, self._base(request))
 
         stow = await run_in_threadpool(_guarded, begin)
         try:

@@ -16,6 +16,8 @@ from pydicom.filewriter import dcmwrite
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
+from dicomnode.dicomweb import codestream
+from dicomnode.dicomweb.memory import SharedMemory
 from dicomnode.dicomweb.problems import WebError, not_acceptable, not_found
 from dicomnode.network.scan import HeaderError
 from dicomnode.reception.held_header import syntax_of
@@ -23,6 +25,9 @@ from dicomnode.reception.holdings import Held
 
 #: Larger ones are given as they are stored only: what is changed is held in memory.
 LARGEST_DECODED: Final = 1_000_000_000
+_UNKNOWN: Final = "the object's transfer syntax is unknown: ask for it with transfer-syntax=*"
+#: What all requests together hold.
+MEMORY: Final = SharedMemory()
 
 
 @contextmanager
@@ -67,24 +72,31 @@ def syntax(one: Held) -> UID:
         try:
             return syntax_of(file)
         except HeaderError as error:
-            raise not_acceptable(
-                "the object's transfer syntax is unknown: ask for it with transfer-syntax=*"
-            ) from error
+            raise not_acceptable(_UNKNOWN) from error
 
 
 def whole(one: Held) -> FileDataset:
     """Return an object.
 
     Raises:
-        WebError: 404, 406: it cannot be read, or is too large to be held in memory.
+        WebError: 404, 406: it cannot be read, or is too large to be held in memory; 503: there is too much in it now.
     """
     with reading():
-        if one.path.stat().st_size > LARGEST_DECODED:
+        size = one.path.stat().st_size
+        if size > LARGEST_DECODED:
             raise not_acceptable("the object is too large to be decoded: ask for it with transfer-syntax=*")
-        dataset = dcmread(one.path)
+        MEMORY.take(size)
+        try:
+            dataset = dcmread(one.path)
+        except BaseException:
+            MEMORY.give(size)
+            raise
+        MEMORY.leave_to(dataset, size)
         # As with Query/Retrieve: what is not whole is not given for all.
         if one.size not in (None, one.path.stat().st_size):
             raise not_found()
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            raise not_acceptable(_UNKNOWN)
         return dataset
 
 
@@ -97,16 +109,19 @@ def explicit(one: Held) -> bytes:
     dataset = whole(one)
     stored = UID(dataset.file_meta.TransferSyntaxUID)
     with reading():
-        if stored.is_encapsulated:
-            _require_size(dataset, frame_count(dataset))
-            dataset.decompress(generate_instance_uid=False)
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        written = BytesIO()
-        if stored == DeflatedExplicitVRLittleEndian or not stored.is_little_endian or stored.is_implicit_VR:
-            for _ in dataset.iterall():
-                pass  # every value is decoded before it is written anew
-        dcmwrite(written, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
-        return written.getvalue()
+        decoded = _decoded_size(dataset, frame_count(dataset)) if stored.is_encapsulated else 0
+        with MEMORY.held(decoded + one.path.stat().st_size):
+            if stored.is_encapsulated:
+                for number in range(1, frame_count(dataset) + 1):
+                    _require_as_large_as_it_says(dataset, number)
+                dataset.decompress(generate_instance_uid=False)
+            dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            written = BytesIO()
+            if stored == DeflatedExplicitVRLittleEndian or not stored.is_little_endian or stored.is_implicit_VR:
+                for _ in dataset.iterall():
+                    pass  # every value is decoded before it is written anew
+            dcmwrite(written, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
+            return written.getvalue()
 
 
 def frame_count(dataset: Dataset) -> int:
@@ -132,18 +147,20 @@ def frame(dataset: Dataset, number: int, *, raw: bool) -> tuple[NDArray[np.gener
     """
     if not 1 <= number <= frame_count(dataset):
         raise not_found()
-    with reading():
-        _require_size(dataset, 1)
+    with reading(), MEMORY.held(_decoded_size(dataset, 1)):
         decoder = get_decoder(UID(dataset.file_meta.TransferSyntaxUID))
+        _require_as_large_as_it_says(dataset, number)
         array, facts = decoder.as_array(dataset, index=number - 1, raw=raw)
         return array, dict(facts)
 
 
-def _require_size(dataset: Dataset, frames: int) -> None:
-    """Refuse what would take more memory once it is decoded than an object may have: a few bytes may claim it."""
-    samples = int(dataset.get("SamplesPerPixel") or 1)
-    if int(dataset.Rows) * int(dataset.Columns) * samples * 2 * frames > LARGEST_DECODED:
+def _decoded_size(dataset: Dataset, frames: int) -> int:
+    """Return how many bytes it takes once it is decoded. Refuses what takes too many: a few bytes may claim it."""
+    of_pixel = int(dataset.get("SamplesPerPixel") or 1) * max(2, int(dataset.get("BitsAllocated") or 16) // 8)
+    size = int(dataset.get("Rows") or 0) * int(dataset.get("Columns") or 0) * of_pixel * frames
+    if size > LARGEST_DECODED:
         raise not_acceptable("the object is too large to be decoded: ask for it with transfer-syntax=*")
+    return max(0, size)
 
 
 def stored_frame(dataset: Dataset, number: int) -> bytes:
@@ -155,8 +172,22 @@ def stored_frame(dataset: Dataset, number: int) -> bytes:
     if not 1 <= number <= frame_count(dataset):
         raise not_found()
     with reading():
-        frames = frame_count(dataset)
-        return get_frame(dataset.PixelData, number - 1, number_of_frames=frames)
+        return _stored(dataset, number)
+
+
+def _stored(dataset: Dataset, number: int) -> bytes:
+    offsets, lengths = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
+    table = (offsets, lengths) if offsets and lengths else None
+    count = frame_count(dataset)
+    return get_frame(dataset.PixelData, number - 1, number_of_frames=count, extended_offsets=table)
+
+
+def _require_as_large_as_it_says(dataset: Dataset, number: int) -> None:
+    """Refuse a compressed frame that would be decoded to more samples than the data set says: a bomb."""
+    if UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated:
+        most = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel") or 1)
+        if codestream.samples(_stored(dataset, number)) > most:
+            raise not_acceptable("the object's pixels are not what it says: ask for it with transfer-syntax=*")
 
 
 def pixels(dataset: Dataset, number: int) -> bytes:
@@ -170,11 +201,11 @@ def pixels(dataset: Dataset, number: int) -> bytes:
         return np.packbits(array.astype(np.uint8).ravel(), bitorder="little").tobytes()
     if not 1 <= number <= frame_count(dataset):
         raise not_found()
-    with reading():
-        _require_size(dataset, 1)
+    with reading(), MEMORY.held(_decoded_size(dataset, 1)):
         stored = UID(dataset.file_meta.TransferSyntaxUID)
         if not stored.is_little_endian:
             array, _ = get_decoder(stored).as_array(dataset, index=number - 1, raw=True)
             return array.astype(array.dtype.newbyteorder("<")).tobytes()
+        _require_as_large_as_it_says(dataset, number)
         content, _ = get_decoder(stored).as_buffer(dataset, index=number - 1, raw=True)
         return bytes(content)

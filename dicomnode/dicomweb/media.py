@@ -13,7 +13,8 @@ ANY: Final = "*/*"
 #: Of one header.
 _MOST_RANGES = 32
 _PARAMETER = re.compile(r';\s*([\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;,\s]*)')
-_RANGE = re.compile(r'\s*([\w.+*-]+/[\w.+*-]+)((?:\s*;\s*[\w-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^;,\s"]*))*)\s*(?:,|$)')
+# White space behind "=" is taken once and for all (*+): an empty value would share it out in exponentially many ways.
+_RANGE = re.compile(r'\s*([\w.+*-]+/[\w.+*-]+)((?:\s*;\s*[\w-]+\s*=\s*+(?:"(?:[^"\\]|\\.)*"|[^;,\s"]*))*)\s*(?:,|$)')
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from dicomnode.dicomweb import files
-from dicomnode.dicomweb.problems import WebError, busy
+from dicomnode.dicomweb.problems import WebError, busy, not_acceptable
 
 JPEG: Final = "image/jpeg"
 PNG: Final = "image/png"
 _FORMATS: Final = {JPEG: "JPEG", PNG: "PNG"}
 _MOST_PIXELS: Final = 4096
+#: Of a frame that is drawn: each takes some ten bytes meanwhile, and a few kilobytes may hold a thousand million.
+_MOST_DRAWN: Final = 100_000_000
 _QUALITY, _THUMBNAIL = 90, 128
 #: Frames that are drawn at once; each waits its turn for so long.
 _AT_ONCE, _WAIT_S = 3, 20.0
@@ -128,6 +130,9 @@ def draw(dataset: Dataset, number: int, kind: str, how: Rendering) -> bytes:
         WebError: 404: there is no such frame; 406: it cannot be decoded; 503: too many are drawn.
     """
     with turn():
+        with files.reading():
+            if int(dataset.get("Rows") or 0) * int(dataset.get("Columns") or 0) > _MOST_DRAWN:
+                raise not_acceptable("the image is too large to be drawn: ask for its frames")
         stored, facts = files.frame(dataset, number, raw=False)
         with files.reading():
             shown = _fitted(

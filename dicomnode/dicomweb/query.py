@@ -1,7 +1,7 @@
 """Parameters of a search (PS3.18 8.3.4, 10.6.1.2): keys, fields to include, page."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +17,7 @@ _MOST: Final[Mapping[Level, int]] = {"STUDY": 1_000, "SERIES": 5_000, "IMAGE": 1
 _MOST_UIDS, _LONGEST, _MOST_FIELDS, _MOST_OFFSET = 1_000, 256, 100, 10_000_000
 _NOBODYS: Final = "2.25.0"
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
-_DATE = re.compile(r"([0-9]{8})?(-)?([0-9]{8})?")
+_DATE = re.compile(r"(?!-?$)([0-9]{8})?(?:(-)([0-9]{8})?)?")
 NOT_MATCHED = frozenset(
     ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances")
 )
@@ -89,14 +89,13 @@ def parse(level: Level, parameters: Iterable[tuple[str, str]], within: Mapping[s
     )
 
 
-def date_range(values: Iterable[str]) -> tuple[str, str]:
-    """Return the first and the last date of a key; "" leaves a side open."""
-    for value in values:
-        found = _DATE.fullmatch(value)
-        if found is not None:
-            first, dash, last = found[1] or "", found[2], found[3] or ""
-            return (first, last) if dash else (first, first)
-    return "", ""
+def date_range(values: Sequence[str]) -> tuple[str, str]:
+    """Return the first and the last date of a key; "" leaves a side open, as where several values are given."""
+    found = _DATE.fullmatch(values[0]) if len(values) == 1 else None
+    if found is None:
+        return "", ""
+    first, dash, last = found[1] or "", found[2], found[3] or ""
+    return (first, last) if dash else (first, first)
 
 
 def _keyword(level: Level, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import islice
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -37,7 +38,8 @@ def rendered(
     Raises:
         WebError: 404: there is no such frame; 406: this cannot be rendered, or not as it is accepted.
     """
-    frames = [(one, number) for one in held for number in _numbers(one, numbers)][: _MOST_FRAMES + 1]
+    # A few bytes may claim two thousand million frames: no more are counted than are given.
+    frames = list(islice(((one, number) for one in held for number in _numbers(one, numbers)), _MOST_FRAMES + 1))
     if len(frames) > _MOST_FRAMES:
         raise not_acceptable(f"it has more than {_MOST_FRAMES} frames: ask for its series or instances")
     if not frames:

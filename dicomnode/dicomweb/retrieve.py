@@ -126,6 +126,10 @@ def frames(one: Held, numbers: Sequence[int], accept: Sequence[MediaRange]) -> R
     count = files.frame_count(dataset)
     if not numbers or any(not 1 <= number <= count for number in numbers):
         raise not_found()
+    return _frames(dataset, numbers, accept)
+
+
+def _frames(dataset: FileDataset, numbers: Sequence[int], accept: Sequence[MediaRange]) -> Response:
     stored = UID(dataset.file_meta.TransferSyntaxUID)
     name = _NAMES.get(stored, OCTETS)
     for wanted in accept:
@@ -168,7 +172,10 @@ def bulk_data(one: Held, path: str, accept: Sequence[MediaRange]) -> Response:
     dataset = files.whole(one)
     stored = UID(dataset.file_meta.TransferSyntaxUID)
     if path == _PIXEL_DATA and stored.is_encapsulated:
-        return frames(one, range(1, files.frame_count(dataset) + 1), accept)
+        # However many frames it claims: they are given one by one, and the first that is not there ends the answer.
+        if not (count := files.frame_count(dataset)):
+            raise not_found()
+        return _frames(dataset, range(1, count + 1), accept)
     with files.reading():
         element = json_model.at_path(dataset, path)
     if element is None or not isinstance(element.value, bytes):

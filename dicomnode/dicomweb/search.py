@@ -1,7 +1,6 @@
 """QIDO-RS (PS3.18 10.6): studies, series and instances that match, as DICOM JSON."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -52,8 +51,7 @@ def search(holdings: WebHoldings, query: WebQuery, base: str) -> SearchResult:
         SpoolError: the catalogue failed.
     """
     entities = _studies if query.level == "STUDY" else _parts
-    with closing(entities(holdings, query, base)) as found:
-        page = list(islice(found, query.offset, query.offset + query.limit + 1))
+    page = list(islice(entities(holdings, query, base), query.offset, query.offset + query.limit + 1))
     more = len(page) > query.limit
     answers = [make() for make in page[: query.limit]]
     if query.level == "STUDY":
@@ -65,22 +63,21 @@ def search(holdings: WebHoldings, query: WebQuery, base: str) -> SearchResult:
 # Studies
 
 
-def _studies(holdings: WebHoldings, query: WebQuery, _base: str) -> Generator[Any, None, None]:
+def _studies(holdings: WebHoldings, query: WebQuery, _base: str) -> Iterator[Any]:
     for study in _matching(holdings, query):
         yield partial(str, study.study_uid)
 
 
-def _matching(holdings: WebHoldings, query: WebQuery) -> Generator[WebStudy, None, None]:
+def _matching(holdings: WebHoldings, query: WebQuery) -> Iterator[WebStudy]:
     """Yield the studies whose own keys match."""
     keys = query.of_level("PATIENT", "STUDY")
     wanted_modalities = keys.pop("ModalitiesInStudy", ())
     keys.pop("StudyInstanceUID", None)
-    with closing(holdings.catalog.web_studies(_wanted(query))) as rows:
-        for study in rows:
-            if not study.by_images and not _has_result(holdings, study.study_uid, wanted_modalities):
-                continue
-            if not keys or _matches(keys, _labelled(holdings, study)):
-                yield study
+    for study in holdings.catalog.web_studies(_wanted(query)):
+        if not study.by_images and not _has_result(holdings, study.study_uid, wanted_modalities):
+            continue
+        if not keys or _matches(keys, _labelled(holdings, study)):
+            yield study
 
 
 def _wanted(query: WebQuery) -> WebWanted:
@@ -110,7 +107,8 @@ def _labelled(holdings: WebHoldings, study: WebStudy) -> Mapping[str, Sequence[s
     """Return what is known of a study, from its label or, before it has one, from an image."""
     label: Label = study.label
     if label.patient_name is not None:
-        return {keyword: (str(getattr(label, name) or ""),) for keyword, name in _LABELLED.items()}
+        # Several values stand in a label as DICOM writes them.
+        return {keyword: str(getattr(label, name) or "").split("\\") for keyword, name in _LABELLED.items()}
     path = holdings.catalog.sample(study.study_uid)
     header = Dataset() if path is None else read_header(Path(path))
     return {keyword: values(header, keyword) for keyword in _LABELLED}
@@ -149,12 +147,12 @@ def _study(query: WebQuery, figures: WebFigures, results: Sequence[Held], base: 
 # Series and instances
 
 
-def _parts(holdings: WebHoldings, query: WebQuery, base: str) -> Generator[Any, None, None]:
-    with closing(_matching(holdings, query)) as matching:
-        while chunk := [study.study_uid for study in islice(matching, _STUDIES_AT_ONCE)]:
-            for objects in holdings.of_studies(chunk).values():
-                held = [one for one in objects if one.can_be_sent]
-                yield from (_series if query.level == "SERIES" else _instances)(query, held, base)
+def _parts(holdings: WebHoldings, query: WebQuery, base: str) -> Iterator[Any]:
+    matching = _matching(holdings, query)
+    while chunk := [study.study_uid for study in islice(matching, _STUDIES_AT_ONCE)]:
+        for objects in holdings.of_studies(chunk).values():
+            held = [one for one in objects if one.can_be_sent]
+            yield from (_series if query.level == "SERIES" else _instances)(query, held, base)
 
 
 def _series(query: WebQuery, objects: Iterable[Held], base: str) -> Iterator[Any]:

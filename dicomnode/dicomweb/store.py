@@ -6,7 +6,9 @@ If this process is killed before it has answered, the sender sends again, and wh
 """
 
 import logging
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Final
@@ -27,7 +29,7 @@ from dicomnode.reception.admission import Admission
 from dicomnode.reception.c_store import CANNOT_UNDERSTAND, DOES_NOT_MATCH, OUT_OF_RESOURCES, SUCCESS, Reception
 from dicomnode.reception.process import recover
 from dicomnode.reception.quarantine import Quarantine
-from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings, admitting
+from dicomnode.reception.receiver import PermittedCaller, ReceiverSettings, admitting, has_space, replacing
 from dicomnode.store import process_names
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
@@ -70,11 +72,7 @@ class StowReceiver:
 
     def has_space(self) -> bool:
         """Whether anything new may come."""
-        try:
-            return self.spool.free_bytes() >= self.settings.minimum_free_bytes
-        except SpoolError:
-            log.exception("the spool is not accessible")
-            return False
+        return has_space(self.spool, self.settings.minimum_free_bytes)
 
     def begin(self, calling_ae: str, address: str, kind: str, study_uid: str, base: str) -> "StowRequest":
         """Let a request in; it has to be ended.
@@ -111,6 +109,26 @@ class StowReceiver:
             log.warning("STOW-RS: refused %s at %s: %s", logs.printable(calling_ae), address, refused.text)
             raise WebError(429 if refused.is_rate else 503, refused.text, {"Retry-After": "30"})
         return request
+
+
+class LateReceiver:
+    """A receiver that begins once the spool lets it: whoever looks at the node because of its spool can do so."""
+
+    def __init__(self, make: Callable[[], StowReceiver]) -> None:
+        """Try to begin."""
+        self._make, self._lock = make, threading.Lock()
+        self._made: StowReceiver | None = None
+        try:
+            self.get()
+        except SpoolError:
+            log.exception("STOW-RS: nothing can be stored until the spool can be used")
+
+    def get(self) -> StowReceiver:
+        """Return it, begun now if it could not before. Raises SpoolError: it still cannot."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
 
 
 @dataclass(eq=False)
@@ -165,13 +183,6 @@ class StowRequest:
                 self.receiver.run, self.calling_ae, called, self.address, time.time()
             )
         return self._association
-
-    @property
-    def replacing(self) -> str:
-        """Name the caller if its objects replace what has their UIDs; else ""."""
-        if self.caller is None or not self.caller.replaces:
-            return ""
-        return f"caller {logs.printable(self.calling_ae.strip())} at {self.address}"
 
     def finish(self) -> tuple[int, dict[str, Any]]:
         """All of the body is there: the status and the response's data set.
@@ -253,7 +264,7 @@ class _Part:
                 largest=receiver.settings.largest_object_bytes,
                 has_space=receiver.has_space,
                 association_id=request.association_id,
-                replacing=request.replacing,
+                replacing=replacing(request.caller, request.calling_ae, request.address),
                 study_uid=request.study_uid,
             )
             start = length if meta is not None else 0

@@ -9,13 +9,13 @@ import secrets
 from typing import Final
 
 from dicomnode.config import Config
+from dicomnode.config.fields import ae_title
 from dicomnode.errors import UsageError
 from dicomnode.operations.audited import note_command
 from dicomnode.operations.console_users import NAME, opened
 from dicomnode.store.catalog.console import ConsoleToken
 
 _BYTES: Final = 32
-_LONGEST_TITLE: Final = 16
 
 
 def token_hash(token: str) -> str:
@@ -47,8 +47,10 @@ def add(config: Config, name: str, role: str, calling_ae: str, now: float) -> st
         raise UsageError(f"{name!r} is no name of a program: letters, digits and . _ @ - (64 at most)")
     if role == "researcher":
         raise UsageError("a researcher sees pseudonyms only, and DICOMweb has none: give reader")
-    if len(calling_ae) > _LONGEST_TITLE or not all(" " < letter <= "~" and letter != "\\" for letter in calling_ae):
-        raise UsageError(f"{calling_ae!r} is not an AE title: 1 to 16 plain characters")
+    try:
+        calling_ae = ae_title(calling_ae) if calling_ae else ""
+    except ValueError:
+        raise UsageError(f"{calling_ae!r} is not an AE title: 1 to 16 plain characters") from None
     callers = config.node.callers
     if calling_ae and callers and not any(one.ae_title in ("*", calling_ae) for one in callers):
         raise UsageError(f"node.callers has no {calling_ae}: what it stores would be refused")

@@ -117,6 +117,22 @@ def admitting(
     return next((caller for caller in named or callers if caller.admits(ae_title, address, shown)), None)
 
 
+def replacing(caller: PermittedCaller | None, ae_title: str, address: str) -> str:
+    """Name a caller whose objects replace what has their UIDs; else ""."""
+    if caller is None or not caller.replaces:
+        return ""
+    return f"caller {logs.printable(ae_title.strip())} at {address}"
+
+
+def has_space(spool: Spool, minimum_free_bytes: int) -> bool:
+    """Whether anything new may come."""
+    try:
+        return spool.free_bytes() >= minimum_free_bytes
+    except SpoolError:
+        log.exception("the spool is not accessible")
+        return False
+
+
 @dataclass(frozen=True)
 class ReceiverSettings:
     """How the receiver listens.
@@ -379,11 +395,7 @@ class Receiver:
         return None
 
     def _has_space(self) -> bool:
-        try:
-            return self._spool.free_bytes() >= self._settings.minimum_free_bytes
-        except SpoolError:
-            log.exception("the spool is not accessible")
-            return False
+        return has_space(self._spool, self._settings.minimum_free_bytes)
 
     def _ended(self, association: Association) -> None:
         if not self._admission.leave(association):
@@ -434,9 +446,7 @@ class Receiver:
         """Name the caller if its objects replace what has their UIDs; else ""."""
         calling, address = _request(association).calling_ae_title, association.requestor.address
         caller = admitting(self._settings.callers, calling, address, _shown(association))
-        if caller is None or not caller.replaces:
-            return ""
-        return f"caller {logs.printable(calling.strip())} at {address}"
+        return replacing(caller, calling, address)
 
 
 def _request(association: Association) -> A_ASSOCIATE:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dicomnode import logs
 from dicomnode.files import OutsideRootError
+from dicomnode.network.matching import text
 from dicomnode.store.catalog.audit import read_head
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.labels import Label, Unlabelled
@@ -72,4 +73,4 @@ def read_label(path: Path) -> Label:
     """
     header = read_head(path, ("SpecificCharacterSet", *_TAGS))
     longest = {"PatientName": _LONGEST_NAME, "ReferringPhysicianName": _LONGEST_NAME}
-    return Label(*(str(header.get(tag) or "").strip(" \0")[: longest.get(tag, _LONGEST)] for tag in _TAGS))
+    return Label(*(text(header, tag).strip(" \0")[: longest.get(tag, _LONGEST)] for tag in _TAGS))

@@ -4,10 +4,11 @@ What is held stands as for Query/Retrieve (`holdings`): never a study that is he
 those of the newest generation that stands.
 """
 
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, literal, or_, select
 
 from dicomnode.store.catalog.holdings import STANDING, HoldingsRows
 from dicomnode.store.catalog.labels import Label, accession_key, patient_prefixes, unseal
@@ -72,20 +73,38 @@ class WebFigures:
 class WebHoldingsRows(HoldingsRows):
     """The part of the catalogue that answers DICOMweb."""
 
-    def web_studies(self, wanted: WebWanted) -> Generator[WebStudy, None, None]:
-        """Yield the studies that may match, newest image first, by one query. Close it where it is left early."""
+    def web_studies(self, wanted: WebWanted) -> Iterator[WebStudy]:
+        """Yield the studies that may match, newest image first, by one query for each of some hundreds.
+
+        No transaction is open while the caller looks at a study: the files that it reads may take longer than a server
+        lets one idle, or than another's checkpoint should wait.
+        """
+        last: Row[Any] | None = None
+        while True:
+            query = self._web_page(wanted)
+            if last is not None:
+                at = studies.c.last_seen
+                # The first condition alone is what an index begins at.
+                behind = or_(at < last.last_seen, studies.c.study_uid < last.study_uid)
+                query = query.where(at <= last.last_seen, behind)
+            with self._read() as connection:
+                rows = connection.execute(query).all()
+            for last in rows:
+                label = unseal(self.patient_key, last.study_uid, last.sealed)
+                yield WebStudy(last.study_uid, label, bool(last.by_images))
+            if len(rows) < _AT_ONCE:
+                return
+
+    def _web_page(self, wanted: WebWanted) -> Select[Any]:
         kept = wanted.modalities
         by_images = _has(instances.c.modality.in_(kept)) if kept else literal(value=True)
-        query = (
-            select(studies.c.study_uid, study_labels.c.sealed, by_images.label("by_images"))
+        return (
+            select(studies.c.study_uid, studies.c.last_seen, study_labels.c.sealed, by_images.label("by_images"))
             .join_from(studies, study_labels, study_labels.c.study_uid == studies.c.study_uid, isouter=True)
             .where(_is_held(), *self._web_conditions(wanted))
             .order_by(studies.c.last_seen.desc(), studies.c.study_uid.desc())
-            .execution_options(yield_per=_AT_ONCE)
+            .limit(_AT_ONCE)
         )
-        with self._read() as connection:
-            for study_uid, sealed, has_images in connection.execute(query):
-                yield WebStudy(study_uid, unseal(self.patient_key, study_uid, sealed), bool(has_images))
 
     def web_figures(self, study_uids: Collection[str]) -> dict[str, WebFigures]:
         """Return what these studies hold, by one query."""

@@ -126,6 +126,20 @@ def test_what_is_no_token_is_not_made(filled: Filled, name: str, role: str, stor
     assert web_tokens.tokens(filled.config) == [] or name not in {one.name for one in web_tokens.tokens(filled.config)}
 
 
+def test_a_program_stores_as_whatever_may_call(filled: Filled) -> None:
+    web_tokens.add(filled.config, "gateway", "reader", " CT ROOM 1 ", 1.0)
+    noted = len(filled.catalog.audit_waiting(10_000))
+    with pytest.raises(UsageError, match="already"):
+        web_tokens.add(filled.config, "gateway", "reader", "", 1.0)
+    (found,) = [one for one in web_tokens.tokens(filled.config) if one.name == "gateway"]
+    assert found.calling_ae == "CT ROOM 1"
+    with pytest.raises(UsageError, match="no token"):
+        web_tokens.remove(filled.config, "nobody")
+    # What was not done is not in the trail.
+    assert len(filled.catalog.audit_waiting(10_000)) == noted
+    web_tokens.remove(filled.config, "gateway")
+
+
 def test_tokens_are_not_guessed_at_leisure(filled: Filled, app: Any) -> None:
     with client(app) as asking:
         asked = [asking.get("/dicom-web/studies", headers={"Authorization": f"Bearer {n}"}) for n in range(40)]

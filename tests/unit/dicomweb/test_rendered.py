@@ -1,14 +1,23 @@
 """Pictures: which grey a value has, how large they are, and what is no picture."""
 
+from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import RLELossless
 
+from dicomnode.dicomweb import files, rendered, retrieve
+from dicomnode.dicomweb.media import accepted
+from dicomnode.dicomweb.picture import PNG, Rendering, draw
+from dicomnode.dicomweb.problems import WebError
+from dicomnode.reception.holdings import Held
+from tests.helpers.ct_files import ct_series, write
 from tests.unit.dicomweb.conftest import Filled, bits, parts
-from tests.unit.dicomweb.test_retrieve import url
+from tests.unit.dicomweb.test_retrieve import OCTETS, url
 
 
 def picture(answer: httpx.Response) -> Image.Image:
@@ -73,3 +82,34 @@ def test_a_report_is_a_page_and_a_document_itself(web: httpx.Client, study: str)
     assert web.get(f"{where}/1.2.826.8.3/instances/1.2.826.9.3/rendered").content.startswith(b"%PDF")
     assert web.get(page.request.url, headers={"Accept": "image/png"}).status_code == 406
     assert web.get(f"{where}/1.2.826.8.2/instances/1.2.826.9.2/thumbnail").status_code == 404
+
+
+def test_frames_that_are_only_claimed_are_not_counted_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (image,) = ct_series(np.zeros((1, 4, 6), np.int16))
+    image.compress(RLELossless, generate_instance_uid=False)
+    image.NumberOfFrames = 2_000_000_000
+    (path,) = write([image], tmp_path)
+    held = Held("1.2", "1.3", "1.4", "1.5", "CT", path)
+    answer = retrieve.bulk_data(held, "7FE00010", accepted([OCTETS]))
+    assert answer.status_code == 200
+
+    def numbers(*_: object) -> Iterator[int]:
+        yield from range(1, rendered._MOST_FRAMES + 2)
+        pytest.fail("more frames are counted than are given")
+
+    monkeypatch.setattr(rendered, "_numbers", numbers)
+    with pytest.raises(WebError, match="more than 2000 frames"):
+        rendered.rendered([held], accepted([]), Rendering())
+
+
+def test_what_takes_too_much_memory_is_not_drawn() -> None:
+    (image,) = ct_series(np.zeros((1, 4, 6), np.int16))
+    image.Rows = image.Columns = 20_000
+    with pytest.raises(WebError, match="too large to be drawn") as refused:
+        draw(image, 1, PNG, Rendering())
+    assert refused.value.status == 406
+    image.BitsAllocated = 64
+    with pytest.raises(WebError, match="too large to be decoded"):
+        files.frame(image, 1, raw=True)

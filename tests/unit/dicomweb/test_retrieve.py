@@ -145,6 +145,8 @@ def test_preferences_are_heard() -> None:
     assert given[1].transfer_syntax == "1.2" and given[1].in_parts
     assert accepted([]) == accepted([""]) == accepted(["nonsense"])
     assert accepted(['x;y="' + "\\" * 5000]) and accepted([";" * 10_000])
+    # Not in a time that grows exponentially: an hour for these forty.
+    assert accepted(["a/b" + ";c=  " * 40 + '"'])
 
 
 def test_each_look_at_a_study_is_noted_once_a_while(

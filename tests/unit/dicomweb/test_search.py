@@ -6,7 +6,9 @@ import httpx
 import pytest
 from sqlalchemy import event
 
-from tests.unit.dicomweb.conftest import Filled
+from dicomnode.store.catalog import web_holdings
+from dicomnode.store.catalog.web_holdings import WebWanted
+from tests.unit.dicomweb.conftest import Filled, chest
 
 
 def values(answer: httpx.Response, tag: str) -> list[Any]:
@@ -43,6 +45,7 @@ def test_studies_are_told_newest_first_and_never_one_that_is_held(web: httpx.Cli
         ("StudyDate=-20260131", ["20260102"]),
         ("StudyDate=20260203-", ["20260305", "20260203"]),
         ("StudyDate=20260102", ["20260102"]),
+        ("StudyDate=20260102&StudyDate=20260203", ["20260203", "20260102"]),
         ("AccessionNumber=A-2", ["20260203"]),
         ("AccessionNumber=A-4", ["20260305"]),
         ("ModalitiesInStudy=SR", ["20260102"]),
@@ -118,6 +121,8 @@ def test_included_fields(web: httpx.Client, study: str) -> None:
         ("SliceThickness=5", "cannot be searched by"),
         ("Modality=CT", "cannot be searched by"),
         ("StudyDate=yesterday", "no date"),
+        ("StudyDate=2026010120260131", "no date"),
+        ("StudyDate=-", "no date"),
         ("StudyInstanceUID=1.2;drop", "not a UID"),
         ("limit=-1", "no number"),
         ("offset=1e9", "no number"),
@@ -152,3 +157,28 @@ def test_what_an_earlier_version_has_labelled_is_found_by_its_images(web: httpx.
     uid = list(filled.studies)[1]
     filled.catalog.note_label(Unlabelled(uid, 1, 210.0, None), Label("P-2", "", "A-2", ""))
     assert dates(web.get("/dicom-web/studies?PatientName=Bolt*&StudyDate=20260203")) == ["20260203"]
+
+
+def test_no_transaction_is_open_while_studies_are_looked_at(
+    web: httpx.Client, filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends one that idles for seconds; and a page goes on behind the last study of the one before."""
+    everything = dates(web.get("/dicom-web/studies"))
+    monkeypatch.setattr(web_holdings, "_AT_ONCE", 1)
+    catalog = filled.site.reading().catalog
+    found = []
+    for study in catalog.web_studies(WebWanted()):
+        found.append(study.study_uid)
+        assert catalog._engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert len(found) == len(set(found)) == len(everything)
+    assert dates(web.get("/dicom-web/studies")) == everything
+
+
+def test_each_of_several_values_is_found(
+    web: httpx.Client, filled: Filled, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    images = chest("P-7\\P-7B", "Twice^Tom", "20250101", "A-7", slices=1)
+    filled.settle(filled.receive(images, 30.0, tmp_path_factory.mktemp("several")), 35.0)
+    for asked in ("PatientName=Twice*&PatientID=P-7*", "PatientName=Twice*&PatientID=P-7?"):
+        assert dates(web.get(f"/dicom-web/studies?{asked}")) == ["20250101"]
+    assert web.get("/dicom-web/studies?PatientID=*'*").status_code == 204

@@ -10,10 +10,16 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import Dataset
 
 from dicomnode.console import stacks
+from dicomnode.console.stacks import ScrollStacks
+from dicomnode.dicomweb import files
+from dicomnode.dicomweb import picture as drawing
+from dicomnode.dicomweb.problems import busy
 from dicomnode.operations import passwords
 from dicomnode.reception.holdings import Held
+from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import LABELS, SOURCES, results_folder
 from tests.helpers.ct_files import ct_series, write
 from tests.unit.console.conftest import PASSWORD, Browser, client
@@ -106,14 +112,51 @@ def test_a_researcher_sees_no_image(analysed: str, filled: Filled, logged_in: Ca
     assert browser.get(f"/dicom-web/studies/{analysed}/metadata").status_code == 403
 
 
-def test_labels_of_other_images_are_not_drawn(
-    analysed: str, filled: Filled, logged_in: Callable[[str], Browser]
+def test_what_is_kept_is_not_shown_of_a_study_that_has_become_doubtful(
+    analysed: str, filled: Filled, logged_in: Callable[[str], Browser], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    browser, key = logged_in("reader"), filled.site.keys.key(analysed)
+    where = f"/study/{key}/slice/axial/areas/3"
+    assert browser.get(where).status_code == 200
+    monkeypatch.setattr(Catalog, "held_studies", lambda *_: [])
+    assert browser.get(where).status_code == 404
+
+
+def test_a_study_that_is_read_for_its_slices_holds_up_nobody_who_draws(
+    analysed: str, filled: Filled, logged_in: Callable[[str], Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, key = logged_in("reader"), filled.site.keys.key(analysed)
+    free: list[int] = []
+    monkeypatch.setattr(ScrollStacks, "stack", lambda *_: free.append(drawing._turn._value))
+    monkeypatch.setattr(stacks, "drawn", lambda *_: b"")
+    assert browser.get(f"/study/{key}/slice/axial/areas/3").status_code == 200
+    assert free == [drawing._AT_ONCE]
+
+    def turn() -> None:
+        raise busy()
+
+    monkeypatch.setattr(drawing, "turn", turn)
+    assert browser.get(f"/study/{key}/slice/axial/areas/3").status_code == 503
+
+
+def test_labels_of_other_images_are_not_drawn(
+    analysed: str, filled: Filled, logged_in: Callable[[str], Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    whole = files.whole
+
+    def reading(one: Held) -> Dataset:
+        read.append(one.sop_instance_uid)
+        return whole(one)
+
+    monkeypatch.setattr(files, "whole", reading)
     folder: Path = results_folder(filled.config.storage.results, analysed, 1)
     np.savez_compressed(folder / LABELS, labels=np.zeros((5, 9, 9), np.uint8))
     filled.site.stacks._kept.clear()
     browser, key = logged_in("administrator"), filled.site.keys.key(analysed)
-    assert browser.get(f"/study/{key}/slice/axial/areas/3").status_code == 404
+    for _ in range(3):
+        assert browser.get(f"/study/{key}/slice/axial/areas/3").status_code == 404
+    assert len(read) == 1  # to find out, all images are read: once
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,7 +10,10 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from dicomnode.console.application import application
+from dicomnode.console.site import ConsoleSite
 from dicomnode.store.catalog.catalog import Catalog
+from tests.unit.console.conftest import client
 from tests.unit.dicomweb.conftest import Filled, chest
 
 KIND = 'multipart/related; type="application/dicom"; boundary=b'
@@ -145,3 +149,18 @@ def test_to_store_takes_a_token_with_a_caller(
     del web.headers["Authorization"]
     assert post(web, content(image)).status_code == 401
     assert not held(filled.catalog, image)
+
+
+def test_a_spool_that_cannot_be_used_closes_no_console(sender: httpx.Client, filled: Filled, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.write_bytes(b"")
+    storage = filled.config.storage.model_copy(update={"spool": spool})
+    site = ConsoleSite(filled.config.model_copy(update={"storage": storage}))
+    headers = {"Authorization": sender.headers["Authorization"], "Content-Type": KIND}
+    (image,) = chest("P-6", "Late^Lea", "20260402", "A-6", slices=1)
+    with client(application(site)) as asking:
+        assert asking.get("/login").status_code == 200
+        assert asking.post("/dicom-web/studies", content=body(content(image)), headers=headers).status_code == 503
+        spool.unlink()
+        assert asking.post("/dicom-web/studies", content=body(content(image)), headers=headers).status_code == 200
+    site.close()

@@ -46,6 +46,8 @@ def test_what_a_label_says(tmp_path: Path, syntax: str) -> None:
     searched = (name, "", "", "101500", "7", "R^S")
     assert read_label(path) == Label("Ä-1", "", "A1", "20260102", "CT Thorax", *searched)
     assert read_label(image(tmp_path / "none.dcm")) == Label(patient_name="")
+    several = read_label(image(tmp_path / "several.dcm", syntax, PatientID="A\\B", StudyDescription="CT\\Thorax"))
+    assert (several.patient_id, several.description) == ("A\\B", "CT\\Thorax")
 
 
 def test_new_studies_and_by_and_by_the_old_ones(tmp_path: Path, catalog: Catalog) -> None:
