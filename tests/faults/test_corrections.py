@@ -183,7 +183,7 @@ def test_an_object_without_patient_id_is_no_second_patient_and_another_ones_is_d
     foreign = screenshot(files[0], tmp_path / "foreign.dcm", "FOREIGN", "foreign")
     station.send([foreign])
     until("held", lambda: station.clock.settle() == [] and station.catalog.job(UID, 2), 60)
-    with pytest.raises(UsageError, match="two-patients; see `dicomnode jobs show`, then accept, reject or drop"):
+    with pytest.raises(UsageError, match="name two patients: see `dicomnode jobs show`, then accept, reject or drop"):
         jobs.release(station.config, UID)
     corrections.drop(station.config, UID, pydicom.dcmread(foreign).SOPInstanceUID, "quality", dry_run=False)
     generation = station.settle(UID)
