@@ -147,9 +147,9 @@ def test_ohif_opens_the_study_from_the_node(served: Served, peer: Callable[[str,
             answers: list[tuple[int, str]] = []
             page.on("response", lambda one: answers.append((one.status, one.url)) if "/dicom-web/" in one.url else None)
             opened = viewer.Viewer(page, url, study_uid("web"))
-            shown = until("an image in the pane", opened.image, PATIENCE_S / 4)
+            shown = until("an image in the pane", opened.image, 3 * PATIENCE_S)
             assert shown in served.images
-            until("the results listed beside it", lambda: len(opened.listed()) > 1, PATIENCE_S / 4)
+            until("the results listed beside it", lambda: len(opened.listed()) > 1, 3 * PATIENCE_S)
             assert answers and not [one for one in answers if one[0] >= 400]
     except prerequisites.MissingError as error:
         absent(str(error))
