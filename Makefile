@@ -139,7 +139,7 @@ peers: ## other people's DICOM programs that the tests talk to (installed on Deb
 	for p in $(PEERS); do command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; done; \
 	test -f /usr/share/java/pixelmed.jar || missing="$$missing pixelmed-apps"; \
 	ls /usr/lib/*/rsyslog/lmnsd_ossl.so >/dev/null 2>&1 || missing="$$missing rsyslog-openssl"; \
-	test -d /usr/share/orthanc/plugins || missing="$$missing orthanc-dicomweb"; \
+	test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || missing="$$missing orthanc-dicomweb"; \
 	test -x /usr/lib/postgresql/15/bin/initdb || command -v initdb >/dev/null || missing="$$missing postgresql"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
