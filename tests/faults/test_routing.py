@@ -123,7 +123,7 @@ def test_an_original_that_waits_keeps_the_study(
         archive.start()
         with running(archive):
             shown = station.ended(UID, 1, "failed")
-            assert shown["reason"].startswith("1 received images to archive: ")
+            assert shown["reason"].startswith("1 received image to archive: ")
             assert sorted((d["object"], d["state"]) for d in shown["deliveries"]) == [
                 ("1 received images", "rejected"),
                 (f"{len(files) - 1} received images", "delivered"),
@@ -269,7 +269,7 @@ def test_two_patients_are_held_and_no_rule_can_release_them(
         station.send(files, "HOLD")
         until("held", lambda: station.clock.settle() or station.catalog.job(UID, 1) is not None, 20)
         assert station.state(UID, 1) == "held"
-        with pytest.raises(UsageError, match="not held by a rule: two-patients"):
+        with pytest.raises(UsageError, match="name two patients: see"):
             jobs.release(station.config, UID)
 
 
