@@ -1,7 +1,6 @@
 """What the first page shows: is all well, what is stuck and why, what came today."""
 
 import shutil
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from dicomnode.store.catalog.figures import Waiting
 from dicomnode.store.catalog.overview import Wanted
 from dicomnode.store.records import Worker
 
-#: Whoever asks sooner gets the same answer: a wall of screens costs no more than one.
-_FRESH_S = 2.0
+#: Whoever asks sooner gets the same answer.
+FRESH_S = 2.0
 _SOME = 10
 
 
@@ -76,23 +75,8 @@ class Glance:
         return found
 
 
-class Now:
-    """What the first page shows, looked up once for all who look."""
-
-    def __init__(self) -> None:
-        self._lock, self._at = threading.Lock(), 0.0
-        self._found: Glance | None = None
-
-    def glance(self, config: Config, pages: Pages) -> Glance:
-        """Return the node as it is, or was two seconds ago. Raises SpoolError."""
-        with self._lock:
-            now = time.monotonic()
-            if self._found is None or now - self._at > _FRESH_S:
-                self._found, self._at = _look(config, pages), now
-            return self._found
-
-
-def _look(config: Config, pages: Pages) -> Glance:
+def glance(config: Config, pages: Pages) -> Glance:
+    """Return the node as it is. Raises SpoolError."""
     catalog, at = pages.catalog, time.time()
     midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
     counts = catalog.count_studies()

@@ -43,7 +43,7 @@ def model(site: ConsoleSite, visit: Visit) -> Response:
         "model.html",
         bundle=card(table.weights, table.bundle) if table.bundle else None,
         candidate=card(table.weights, table.shadow_bundle) if table.shadow_bundle else None,
-        shadow=site.shadow.rows(site.reading()) if table.shadow_bundle else [],
+        shadow=site.shadow.found() if table.shadow_bundle else [],
         drift=_drift(site.config),
     )
 

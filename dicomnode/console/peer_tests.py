@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from dicomnode.errors import UsageError
 from dicomnode.operations import peer_tests
-from dicomnode.operations.peer_tests import CheckResult, KnownPeer
+from dicomnode.operations.peer_tests import CheckResult
+from dicomnode.outbound.peers import KnownPeer
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from starlette.responses import Response
 
-from dicomnode.console.site import ConsoleSite, NotThereError, Visit
+from dicomnode.console.site import ConsoleSite, Visit
 
 
 def peers(site: ConsoleSite, visit: Visit) -> Response:
     """Show the peers."""
-    waiting = {one.name: one for one in site.now.glance(site.config, site.reading()).destinations}
+    waiting = {one.name: one for one in site.now.found().destinations}
     rows = [
         {
             "number": number,
@@ -23,9 +23,6 @@ def peers(site: ConsoleSite, visit: Visit) -> Response:
 
 def ask(site: ConsoleSite, visit: Visit) -> Response:
     """Test one peer, and say what it answered."""
-    given = visit.params["number"]
-    if not (given.isascii() and given.isdigit() and len(given) < 6 and int(given) < len(site.peers.known)):
-        raise NotThereError
-    found = site.peers.ask(int(given))
+    found = site.peers.ask(visit.number(len(site.peers.known) - 1))
     site.note(visit, "console test of a peer", {"peer": found.what, "answered": "yes" if found.ok else "no"})
     return site.page(visit, "peer_tested.html", found=found)

@@ -15,23 +15,26 @@ from dicomnode import __version__
 from dicomnode.audit import messages, trail
 from dicomnode.audit.messages import AuditPatient, AuditStudy
 from dicomnode.config import Config
+from dicomnode.console import glance
 from dicomnode.console.accounts import Accounts, LoggedIn
 from dicomnode.console.attempts import LoginAttempts
-from dicomnode.console.glance import Now
 from dicomnode.console.peer_tests import PeerTests
 from dicomnode.console.pseudonyms import ConsolePseudonyms
 from dicomnode.console.roles import OPERATORS, READERS
-from dicomnode.console.shadow_comparison import ShadowComparison
+from dicomnode.console.shared_look import SharedLook
 from dicomnode.console.stacks import ScrollStacks
 from dicomnode.console.study_keys import StudyKeys
 from dicomnode.console.web_tokens import WebTokens
 from dicomnode.operations import looking
 from dicomnode.operations.looking import Pages
-from dicomnode.operations.peer_tests import known
+from dicomnode.outbound.peers import known
+from dicomnode.registry import shadow
 from dicomnode.report import numbers
 from dicomnode.store.catalog.catalog import Catalog
 
 _HERE = Path(__file__).parent
+#: The candidate beside the served bundle changes with each scan, and needs no more than to be of today.
+_SHADOW_FRESH_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,13 @@ class Visit:
         """Whether studies may be changed."""
         return self.user is not None and self.user.role in OPERATORS
 
+    def number(self, most: int) -> int:
+        """Return the number in the path. Raises NotThereError: it is none, or larger than `most`."""
+        given = self.params["number"]
+        if not (given.isascii() and given.isdigit() and len(given) <= len(str(most)) and int(given) <= most):
+            raise NotThereError
+        return int(given)
+
     @property
     def name(self) -> str:
         """Who it is."""
@@ -91,9 +101,10 @@ class ConsoleSite:
         self.tokens = WebTokens(self.catalog)
         self.keys = StudyKeys(self.catalog.patient_key)
         self.pseudonyms = ConsolePseudonyms(config, self.catalog.patient_key)
-        self.now = Now()
+        self.now = SharedLook(lambda: glance.glance(config, self.reading()), glance.FRESH_S)
         self.peers = PeerTests(known(config))
-        self.shadow = ShadowComparison()
+        #: Every risk of the registry is read for it.
+        self.shadow = SharedLook(lambda: shadow.compare(self.reading().catalog.registry_risks()), _SHADOW_FRESH_S)
         self.stacks = ScrollStacks()
         self._pages: Pages | None = None
         self._lock = threading.Lock()

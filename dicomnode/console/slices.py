@@ -10,6 +10,8 @@ from dicomnode.dicomweb.problems import WebError
 from dicomnode.dicomweb.search import instance_url
 from dicomnode.dicomweb.service import PREFIX
 
+_MOST_SLICES = 99_999
+
 
 def listed(site: ConsoleSite, visit: Visit) -> Response:
     """Return where the slices of a study are, for the page's script."""
@@ -28,20 +30,18 @@ def listed(site: ConsoleSite, visit: Visit) -> Response:
 def shown(site: ConsoleSite, visit: Visit) -> Response:
     """Return one picture: a coronal slice, or what lies over a slice. Numbers: from 1, head or front first."""
     study_uid = site.study_uid(visit)
-    plane, kind, number = (visit.params[name] for name in ("plane", "kind", "number"))
+    plane, kind, number = visit.params["plane"], visit.params["kind"], visit.number(_MOST_SLICES)
     if (
         plane not in ("axial", "coronal")
         or kind not in ("image", "outline", "areas")
         or not site.config.console.dicomweb
     ):
         raise NotThereError
-    if not (number.isascii() and number.isdigit() and len(number) <= 5):
-        raise NotThereError
     try:
         # Whoever waits for a study to be read holds up nobody who draws.
         stack = site.stacks.stack(site.reading().catalog, site.config.storage.results, study_uid)
         with picture.turn():
-            content = stacks.drawn(stack, plane, kind, int(number))
+            content = stacks.drawn(stack, plane, kind, number)
     except WebError as error:
         return Response(status_code=error.status, headers=error.headers)
     except NoSliceError:

@@ -24,6 +24,7 @@ from dicomnode.network.tls import Security
 from dicomnode.operations import exposure, peer_tests
 from dicomnode.operations.peer_tests import CheckResult
 from dicomnode.outbound.notify import mail, webhook
+from dicomnode.outbound.peers import known
 from dicomnode.reception.reconcile import all_instances
 from dicomnode.reception.spooled import digest
 from dicomnode.registry.retraining import check_settings, trigger
@@ -253,7 +254,7 @@ def _against_the_registry(config: Config) -> str:
 
 
 def _peers(config: Config) -> Iterator[CheckResult]:
-    for peer in peer_tests.known(config):
+    for peer in known(config):
         yield peer_tests.ask(peer)
 
 

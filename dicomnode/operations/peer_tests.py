@@ -1,16 +1,11 @@
-"""The peers of a configuration, and whether they answer: for `dicomnode check` and the console."""
+"""Whether the peers of a configuration answer: for `dicomnode check` and the console."""
 
 from dataclasses import dataclass
 
-from pydicom.uid import UID
-
-from dicomnode.config import Config
-from dicomnode.config.remote import RemoteTable
 from dicomnode.errors import DicomnodeError
 from dicomnode.network import association
-from dicomnode.network.find import STUDY_ROOT_FIND
-from dicomnode.outbound.destinations import Destination, reach
 from dicomnode.outbound.destinations.dicom import DicomDestination
+from dicomnode.outbound.peers import KnownPeer
 
 
 @dataclass(frozen=True)
@@ -24,33 +19,6 @@ class CheckResult:
     ok: bool
     text: str
     warning: bool = False
-
-
-@dataclass(frozen=True)
-class KnownPeer:
-    """A peer that the node calls.
-
-    Attributes:
-        what: as people know it: "destination pacs", "worklist".
-        reached: how it is called.
-        services: the SOP classes that it has to accept beside C-ECHO.
-    """
-
-    what: str
-    reached: Destination
-    services: tuple[UID, ...] = ()
-
-
-def known(config: Config) -> list[KnownPeer]:
-    """Return the destinations and the other peers, in the order of the configuration."""
-    found = []
-    for table in config.destination:
-        services = table.services if isinstance(table, RemoteTable) else ()
-        if table.name == config.settle.count_at:
-            services += (STUDY_ROOT_FIND,)
-        found.append(KnownPeer(f"destination {table.name}", reach(table), services))
-    found += [KnownPeer(one.peer_name, DicomDestination(one.peer), one.services) for one in config.remotes]
-    return found
 
 
 def ask(peer: KnownPeer) -> CheckResult:

@@ -1,14 +1,47 @@
-"""Peers as people name them: a destination of the configuration, or AET@HOST:PORT."""
+"""Peers as people name them: those of the configuration, or AET@HOST:PORT."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydicom.uid import UID
 
 from dicomnode.audit.messages import AuditPeer
 from dicomnode.config import Config, DicomDestinationTable, load
+from dicomnode.config.remote import RemoteTable
 from dicomnode.errors import UsageError
+from dicomnode.network.find import STUDY_ROOT_FIND
 from dicomnode.outbound.destinations import Destination, reach
+from dicomnode.outbound.destinations.dicom import DicomDestination
 
 _ADDRESS = re.compile(r"(?P<ae>[^@\\]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
+
+
+@dataclass(frozen=True)
+class KnownPeer:
+    """A peer that the node calls.
+
+    Attributes:
+        what: as people know it: "destination pacs", "worklist".
+        reached: how it is called.
+        services: the SOP classes that it has to accept beside C-ECHO.
+    """
+
+    what: str
+    reached: Destination
+    services: tuple[UID, ...] = ()
+
+
+def known(config: Config) -> list[KnownPeer]:
+    """Return the destinations and the other peers, in the order of the configuration."""
+    found = []
+    for table in config.destination:
+        services = table.services if isinstance(table, RemoteTable) else ()
+        if table.name == config.settle.count_at:
+            services += (STUDY_ROOT_FIND,)
+        found.append(KnownPeer(f"destination {table.name}", reach(table), services))
+    found += [KnownPeer(one.peer_name, DicomDestination(one.peer), one.services) for one in config.remotes]
+    return found
 
 
 def parse(text: str) -> DicomDestinationTable:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dicomnode import logs
 from dicomnode.config import Config, NotifyTable
 from dicomnode.errors import DatabaseError, DicomnodeError
-from dicomnode.outbound.destinations import Destination, reach
-from dicomnode.outbound.destinations.dicom import DicomDestination
+from dicomnode.outbound.destinations import Destination
 from dicomnode.outbound.notify.sending import send
+from dicomnode.outbound.peers import known
 from dicomnode.retry import backoff_s
 from dicomnode.service import conditions
 from dicomnode.service.conditions import HealthCondition, Supervised
@@ -154,8 +154,7 @@ class Alerts:
     def _asked(self) -> dict[str, Destination]:
         if not (self._config.alerts.ask_peers and self._config.alerts.away_minutes):
             return {}
-        asked: dict[str, Destination] = {f"destination {d.name}": reach(d) for d in self._config.destination}
-        return asked | {table.peer_name: DicomDestination(table.peer) for table in self._config.remotes}
+        return {one.what: one.reached for one in known(self._config)}
 
 
 def _is_certificate(alert: Alert) -> bool:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from dicomnode.operations import console_users
@@ -26,6 +25,7 @@ from tests.helpers.prerequisites import MissingError
 from tests.helpers.rich_findings import write_findings
 from tests.helpers.running import Node, storescu_process
 from tests.helpers.waiting import until
+from tests.helpers.web import answers
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ColorScheme, Page
@@ -85,18 +85,11 @@ retry_first_s = 600
         for uid in found.studies:
             assert node.ended(uid) == "refused"
         write_findings(node.config, found.studies[1])
-        until("the console answers", lambda: answers(found.url), 30)
+        until("the console answers", lambda: answers(f"{found.url}/login"), 30)
         until("whose the studies are is known", lambda: labelled(node), 30)
         yield found
     finally:
         node.stop()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/login").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def labelled(node: Node) -> bool:

@@ -22,6 +22,7 @@ from tests.helpers.browser import PATIENCE_S
 from tests.helpers.ports import free_port
 from tests.helpers.running import Node
 from tests.helpers.waiting import until
+from tests.helpers.web import answers
 
 SCAN = "chest_tiny_cip/ct-64Dicom"
 
@@ -59,7 +60,7 @@ retry_first_s = 600
     node.start()
     try:
         url = f"http://127.0.0.1:{port}"
-        until("the console answers", lambda: answers(url), 60)
+        until("the console answers", lambda: answers(f"{url}/login"), 60)
         client = DICOMwebClient(f"{url}/dicom-web", headers={"Authorization": f"Bearer {token}"})
         images = [pydicom.dcmread(path) for path in make_study(data / SCAN, folder / "scan", "web", 30)]
         stored = client.store_instances(images)
@@ -67,13 +68,6 @@ retry_first_s = 600
         yield Served(node, port, token, client, {str(one.SOPInstanceUID): one for one in images}, stored)
     finally:
         node.stop()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/login").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_what_was_stored_is_named(served: Served) -> None:

@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 from tests.helpers.doc_blocks import Block, blocks_of, lines_of
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import until
+from tests.helpers.web import answers
 
 PAGE = ROOT / "docs" / "admin" / "first-day-orthanc.md"
 # Two nodes start, and the demo analyses a whole chest; its own waits have their ends.
@@ -85,13 +86,6 @@ def day(tmp_path: Path, peer: Callable[[str, str], str]) -> Iterator[Day]:
     reader = Day(tmp_path / "dicomnode")
     yield reader
     reader.close()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def objects(day: Day) -> Counter[str]:

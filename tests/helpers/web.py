@@ -11,6 +11,14 @@ import httpx
 from tests.helpers.waiting import until
 
 
+def answers(url: str) -> bool:
+    """Whether a page is there."""
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 @contextmanager
 def serving(
     run: Callable[[threading.Event], None], url: str, page: str, verify: ssl.SSLContext | bool = False

@@ -18,6 +18,7 @@ from dicomnode.errors import UsageError
 from dicomnode.logs.kept import KeptLines
 from dicomnode.operations import peer_tests
 from dicomnode.operations.peer_tests import CheckResult
+from dicomnode.outbound.peers import KnownPeer
 from tests.conftest import ROOT
 from tests.unit.console.conftest import STUDY, Browser
 
@@ -79,7 +80,7 @@ def test_there_is_no_other_peer(number: str, logged_in: LogIn) -> None:
 
 
 def test_a_peer_is_asked_by_one_at_a_time(site: ConsoleSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(peer: peer_tests.KnownPeer) -> CheckResult:
+    def ask(peer: KnownPeer) -> CheckResult:
         with pytest.raises(UsageError, match="is being tested"):
             site.peers.ask(0)
         return CheckResult(peer.what, True, "")
