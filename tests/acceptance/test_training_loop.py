@@ -139,7 +139,7 @@ def train(node: Node, folder: Path) -> Path:
     """Export, outcomes, run and gate by their commands; the run's folder."""
     write_outcomes(folder / "outcomes.csv")
     taken = dicomnode("registry", "import-outcomes", folder / "outcomes.csv", "--config", node.config_path)
-    assert f"{PATIENTS} outcomes imported, {PATIENTS} of them" in taken.stdout, taken.stderr
+    assert f"{PATIENTS} outcomes imported, {PATIENTS} with a scan" in taken.stdout, taken.stderr
     exported = dicomnode("registry", "export", "--out", folder / "registry", "--config", node.config_path)
     assert f"{PATIENTS} scans of {PATIENTS} patients, {PATIENTS} volumes" in exported.stdout, exported.stderr
     (folder / "run.toml").write_text(SETTINGS)

@@ -125,7 +125,7 @@ def test_an_original_that_waits_keeps_the_study(
             shown = station.ended(UID, 1, "failed")
             assert shown["reason"].startswith("1 received image to archive: ")
             assert sorted((d["object"], d["state"]) for d in shown["deliveries"]) == [
-                ("1 received images", "rejected"),
+                ("1 received image", "rejected"),
                 (f"{len(files) - 1} received images", "delivered"),
             ]
             assert station.catalog.releasable(2e9, 0.0) == []

@@ -355,8 +355,10 @@ def test_of_two_decisions_the_second_waits_and_finds_nothing_left(
     asked, both = threading.Semaphore(0), threading.Event()
 
     def counted(*given: Any) -> None:
-        asked.release()
-        flock(*given)
+        try:
+            flock(*given)
+        finally:  # it has been given the lock, or been refused it
+            asked.release()
 
     def slowly(catalog: Catalog, *given: Any, **more: Any) -> list[Instance]:
         assert both.wait(60)
