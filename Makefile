@@ -53,16 +53,15 @@ check: $(VENV)/.installed-test ## ruff, mypy, import-linter (about a minute)
 unit: $(VENV)/.installed-test ## the tests of tests/unit that are not marked slow (minutes, no peers needed)
 	$(PYTEST) tests/unit/training tests/unit -m "not slow" $(PARALLEL) -q $(PYTEST_ARGS)
 
-# Branch coverage costs time, so it is taken of the quick tests of the node. The rest begins with the files that take
-# longest: no process shall be left with one of them at the end. Those that run alone are named by file: to collect all
-# tests takes half a minute.
+# To collect all tests takes each process most of a minute, so each part is given the files that it may hold. The rest begins
+# with those that take longest: no process shall be left with one of them at the end.
 QUICK := unit and not training and not slow and not alone
+marked = $$(grep -rl "mark\.$(1)" tests/unit --include="test_*.py" --exclude-dir=training)
 test: $(VENV)/.installed-test peers check ## every check and every test (installs the peers on Debian, as root)
 	@failed=""; \
-	$(PYTEST) tests/unit -m "$(QUICK)" $(PARALLEL) --cov --cov-report= $(PYTEST_ARGS) || failed="$$failed quick"; \
-	echo "branch coverage of dicomnode by its quick unit tests: $$($(BIN)/coverage report --format=total) %"; \
-	$(PYTEST) tests/unit/training tests/acceptance tests/faults tests/parity tests/unit \
-		-m "not ($(QUICK)) and not alone" $(PARALLEL) $(PYTEST_ARGS) || failed="$$failed rest"; \
+	$(PYTEST) tests/unit --ignore=tests/unit/training -m "$(QUICK)" $(PARALLEL) -q $(PYTEST_ARGS) || failed="$$failed quick"; \
+	$(PYTEST) tests/acceptance tests/faults tests/unit/training tests/parity $(call marked,slow) \
+		-m "not ($(QUICK)) and not alone" $(PARALLEL) -q $(PYTEST_ARGS) || failed="$$failed rest"; \
 	$(PYTEST) $$(grep -rl "mark\.alone" tests --include="test_*.py") -m alone $(PYTEST_ARGS) || failed="$$failed alone"; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed (see above)"; exit 1; fi
 
