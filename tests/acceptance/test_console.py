@@ -181,13 +181,14 @@ def test_each_role_sees_its_pages_and_axe_finds_nothing_serious(
     def look(name: str) -> None:
         faults.extend(person.look(axe, f"{role}-{width}-{scheme}-{name}", pictures))
 
-    links = page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts()
-    assert links == LINKS[role]
-    for link in links:
+    shown = page.get_by_role("navigation", name="Pages").get_by_role("link")
+    until("the pages of the role", lambda: shown.all_inner_texts() == LINKS[role], 30)
+    for link in LINKS[role]:
         page.get_by_role("link", name=link, exact=True).click()
         page.get_by_role("heading", level=1).wait_for()
         look(link.lower())
     page.get_by_role("link", name="Studies", exact=True).click()
+    page.wait_for_load_state()
     # The newest comes first: it is the one with findings.
     page.get_by_role("table").get_by_role("link").first.click()
     page.get_by_role("heading", name="Numbers").wait_for()
@@ -199,6 +200,7 @@ def test_each_role_sees_its_pages_and_axe_finds_nothing_serious(
         assert "TEST-second" in words and "the thinnest" in words and study_uid("second") in words
     look("study")
     actions = page.get_by_role("navigation", name="Actions").get_by_role("link")
+    page.wait_for_load_state()
     names = actions.all_inner_texts()
     assert bool(names) == (role in ("operator", "administrator"))
     for name in names if role == "operator" else []:
@@ -222,6 +224,8 @@ def test_an_operator_tests_a_peer_and_tries_the_rules(running: Running, chromium
     page.get_by_role("button", name="Test destination pacs").click()
     page.get_by_role("heading", name="destination pacs does not answer as it should").wait_for()
     page.get_by_role("link", name="Back to the peers").click()
+    page.get_by_role("heading", name="Peers", exact=True).wait_for()
+    page.wait_for_load_state()
     assert "never" not in page.inner_text("main")
     page.get_by_role("link", name="Rules", exact=True).click()
     page.get_by_label("Attributes, a line each").fill("Modality = CT")
@@ -230,6 +234,7 @@ def test_an_operator_tests_a_peer_and_tries_the_rules(running: Running, chromium
     page.get_by_role("link", name="Studies", exact=True).click()
     page.get_by_role("table").get_by_role("link").first.click()
     page.get_by_role("heading", name="Log", exact=True).wait_for()
+    page.wait_for_load_state()
     assert "settled as generation 1" in page.inner_text("main")
     page.get_by_role("link", name="Try the rules").click()
     page.get_by_role("heading", name="What the rules would decide now").wait_for()
@@ -256,7 +261,7 @@ def test_an_operator_searches_acts_and_sees_it_live(running: Running, chromium: 
     page.get_by_label("Patient ID").fill("TEST-first")
     page.get_by_role("button", name="Search").click()
     rows = page.get_by_role("table").get_by_role("link")
-    assert rows.all_inner_texts() == ["TEST-first"]
+    until("what was searched for", lambda: rows.all_inner_texts() == ["TEST-first"], 30)
     rows.click()
     for action in ("Retry", "Drop images"):
         page.get_by_role("navigation", name="Actions").get_by_role("link", name=action, exact=True).click()
@@ -265,6 +270,7 @@ def test_an_operator_searches_acts_and_sees_it_live(running: Running, chromium: 
         running.node.ended(running.studies[0])
         page.get_by_role("link", name="Back to the study").click()
         page.get_by_role("heading", name="Timeline").wait_for()
+    page.wait_for_load_state()
     assert "retried manually" in page.inner_text("main")
     catalog = Catalog.open(running.node.config.catalog_url, running.node.config.storage.state)
     catalog.set_state(running.studies[1], 1, "cancelled", now=time.time())
