@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-reading \
-	bench-restart bench-training offline try-install axe fuzz fuzz-series sbom demo-bundle viewer site man completion soak clean
+	bench-restart bench-training offline try-install try-image axe fuzz fuzz-series sbom demo-bundle viewer site man completion soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -131,6 +131,10 @@ offline: install ## one archive, into build/offline, that installs a node on a m
 
 try-install: $(VENV)/.installed-test ## as root: install that archive in a new Debian root without a network, and run the demo there (ten minutes)
 	$(BIN)/python -m tests.helpers.try_install --archives $(OFFLINE)
+
+IMAGE ?= localhost/dicomnode
+try-image: $(VENV)/.installed-test ## as root: the demo, health and end of the image, confined as a container, where no engine can start one
+	$(BIN)/python -m tests.helpers.try_image $(IMAGE)
 
 # Where they cannot be installed their tests skip and name the package (with CI=true: fail).
 peers: ## other people's DICOM programs that the tests talk to (installed on Debian, as root)
