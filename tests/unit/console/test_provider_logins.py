@@ -91,11 +91,12 @@ def test_the_login_page_leads_to_the_provider_beside_local_users(opens: Opens) -
 def test_local_users_can_be_switched_off(site: ConsoleSite, theirs: Provider, opens: Opens) -> None:
     browser = opens()
     assert browser.log_in("reader").status_code == 303
-    mark = browser.token("/login")
+    other = opens()
+    mark = other.token("/login")
     configure(site, theirs, local_users=False)
     assert 'name="password"' not in browser.get("/login").text
     form = {"name": "reader", "password": PASSWORD, "csrf": mark}
-    assert browser.client.post("/login", data=form).status_code == 403
+    assert other.client.post("/login", data=form).status_code == 403
     assert browser.get("/").headers["location"] == "/login"  # who was logged in is so no more
     assert log_in(browser, theirs).status_code == 200
     assert browser.get("/").status_code == 200
