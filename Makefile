@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # program:package pairs of the peers that the acceptance tests talk to
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
 	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd promtool:prometheus prometheus:prometheus \
-	chromium:chromium nginx:nginx-light npm:npm shellcheck:shellcheck mandoc:mandoc zsh:zsh fish:fish curl:curl
+	chromium:chromium nginx:nginx-light npm:npm node:nodejs shellcheck:shellcheck mandoc:mandoc zsh:zsh fish:fish curl:curl
 
 # Tests run in one process more than there are cores, since they often wait; a file's tests in one of them, so that their
 # fixtures are made once.

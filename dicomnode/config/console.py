@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from dicomnode.config.fields import ConfigTable, File, Port
-from dicomnode.network.http_server import HttpServer
-from dicomnode.network.openid import OpenIdProvider, is_private
+from dicomnode.network.openid_provider import OpenIdProvider, is_private
 from dicomnode.network.tls import TlsFiles
 
 Role = Literal["reader", "operator", "administrator", "researcher"]
@@ -93,9 +92,16 @@ class OidcTable(ConfigTable):
     @property
     def provider(self) -> OpenIdProvider:
         """How it is reached, and what it knows us as."""
-        server = HttpServer("console.oidc", self.issuer, ca_file=self.ca_file, timeout_s=self.timeout_s)
-        back = self.public_url + LOGIN_BACK
-        return OpenIdProvider(server, self.client_id, self.client_secret, back, self.scopes, self.ask_again)
+        return OpenIdProvider(
+            self.issuer,
+            self.client_id,
+            self.client_secret,
+            self.public_url + LOGIN_BACK,
+            self.scopes,
+            self.ask_again,
+            self.ca_file,
+            self.timeout_s,
+        )
 
 
 class ConsoleTable(ConfigTable):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from authlib.common.errors import AuthlibBaseError
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
@@ -26,6 +26,7 @@ from joserfc.jwk import JWKRegistry
 from dicomnode.errors import PeerError, PeerRejectedError
 from dicomnode.network.bounded_http import ask
 from dicomnode.network.http_server import HttpServer, phrase
+from dicomnode.network.openid_provider import OpenIdProvider, is_private
 
 #: Signatures that only the provider can make: none by a secret that we hold too, and not «none».
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -38,25 +39,6 @@ _FRESH_S, _AWAY_S, _KEYS_S = 3600.0, 5.0, 30.0
 #: So many people may be waiting for the provider at once: a slow one must not hold the console's threads.
 _MOST_AT_ONCE = 4
 _WELL_KNOWN = "/.well-known/openid-configuration"
-
-
-@dataclass(frozen=True)
-class OpenIdProvider:
-    """A provider, and what it knows us as.
-
-    Attributes:
-        server: how it is reached; `url` is the issuer, exactly as the provider writes it.
-        secret: "env:NAME" or "file:/path"; "" for a client without one.
-        redirect_uri: where it sends browsers back to.
-        ask_again: whether it shall ask for the password though its user is logged in there.
-    """
-
-    server: HttpServer
-    client_id: str
-    secret: str
-    redirect_uri: str
-    scopes: tuple[str, ...]
-    ask_again: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +67,9 @@ class OpenIdClient:
 
     def __init__(self, provider: OpenIdProvider, clock: Callable[[], float] = time.time) -> None:
         self._provider, self._clock = provider, clock
+        self._server = HttpServer(
+            "console.oidc", provider.issuer, ca_file=provider.ca_file, timeout_s=provider.timeout_s
+        )
         self._lock = threading.Lock()
         self._places = threading.BoundedSemaphore(_MOST_AT_ONCE)
         self._trusted: tuple[float, ssl.SSLContext] | None = None
@@ -145,11 +130,11 @@ class OpenIdClient:
         self._discovered()
         self._fetched_keys()
         if self._provider.secret:
-            self._provider.server.secret(self._provider.secret)
+            self._server.secret(self._provider.secret)
 
     @property
     def _issuer(self) -> str:
-        return self._provider.server.url
+        return self._provider.issuer
 
     def _discovered(self) -> _Told:
         with self._lock:
@@ -234,7 +219,7 @@ class OpenIdClient:
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": provider.redirect_uri}
         form |= {"code_verifier": begun.verifier}
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        secret = provider.server.secret(provider.secret) if provider.secret else ""
+        secret = self._server.secret(provider.secret) if provider.secret else ""
         if secret and not told.by_post:
             # RFC 6749, 2.3.1: both are encoded as in a form.
             pair = f"{quote(provider.client_id, safe='')}:{quote(secret, safe='')}"
@@ -256,7 +241,7 @@ class OpenIdClient:
 
     def _asked(self, method: str, url: str, headers: Mapping[str, str], content: bytes) -> dict[str, Any]:
         """Return the JSON object that is the answer. Raises PeerError; PeerRejectedError for 4xx."""
-        server, who = self._provider.server, f"the provider {self._issuer}"
+        server, who = self._server, f"the provider {self._issuer}"
         asked = {"Accept": "application/json", **headers}
         now = self._clock()
         if self._trusted is None or not 0 <= now - self._trusted[0] < _FRESH_S:
@@ -269,7 +254,7 @@ class OpenIdClient:
             try:
                 return _object(answer.content)
             except ValueError:
-                raise PeerError(f"{who} answered what is no JSON object") from None
+                raise PeerError(f"{who} answered something else than a JSON object") from None
         told = f"{who} answered {answer.status} {phrase(answer.status)}"
         if 400 <= answer.status < 500:
             raise PeerRejectedError(f"{told}: {_why(answer.content)}")
@@ -284,18 +269,6 @@ def claim(claims: Mapping[str, Any], name: str) -> Any:
     for part in name.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found
-
-
-def is_private(url: str) -> bool:
-    """Whether what is asked there is read by nobody else: HTTPS, or this machine."""
-    try:
-        parts = urlsplit(url)
-        host = (parts.hostname or "").lower()
-    except ValueError:
-        return False
-    return bool(host) and (
-        parts.scheme == "https" or (parts.scheme == "http" and host in ("localhost", "127.0.0.1", "::1"))
-    )
 
 
 def _told(given: Mapping[str, Any], issuer: str) -> _Told:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from joserfc.jwk import ECKey
 
 from dicomnode.errors import PeerError, PeerRejectedError
-from dicomnode.network.http_server import HttpServer
-from dicomnode.network.openid import Begun, OpenIdClient, OpenIdProvider, claim, is_private
+from dicomnode.network.openid import Begun, OpenIdClient, claim
+from dicomnode.network.openid_provider import OpenIdProvider, is_private
 from tests.helpers.openid_provider import CLIENT, SECRET, Provider, provider, segment
 
 BEGUN = Begun("the-state", "the-nonce", "the-verifier-" + "v" * 43)
@@ -39,9 +39,8 @@ def theirs(running: Provider, monkeypatch: pytest.MonkeyPatch) -> Provider:
 
 
 def client(theirs: Provider, clock: Callable[[], float] = time.time, **more: Any) -> OpenIdClient:
-    server = HttpServer("console.oidc", theirs.issuer, timeout_s=5)
     given = {"secret": "env:OIDC_SECRET", "redirect_uri": BACK, "scopes": ("openid", "profile"), **more}
-    return OpenIdClient(OpenIdProvider(server, CLIENT, **given), clock)
+    return OpenIdClient(OpenIdProvider(theirs.issuer, CLIENT, **given), clock)
 
 
 def log_in(theirs: Provider, code: str = "the-code", issuer: str | None = None) -> Any:
