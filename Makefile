@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # program:package pairs of the peers that the acceptance tests talk to
 PEERS := storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc gdcmconv:libgdcm-tools java:default-jre-headless \
 	ojph_compress:openjph-tools openssl:openssl ip:iproute2 rsyslogd:rsyslog systemd-analyze:systemd promtool:prometheus prometheus:prometheus \
-	chromium:chromium nginx:nginx-light npm:npm shellcheck:shellcheck mandoc:mandoc zsh:zsh fish:fish curl:curl
+	chromium:chromium nginx:nginx-light npm:npm node:nodejs shellcheck:shellcheck mandoc:mandoc zsh:zsh fish:fish curl:curl
 
 # Tests run in one process more than there are cores, since they often wait; a file's tests in one of them, so that their
 # fixtures are made once.
@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo check unit test coverage install peers faults load bench bench-receive bench-catalog bench-reading \
-	bench-restart bench-training offline try-install try-image axe fuzz fuzz-series sbom demo-bundle viewer site man completion soak clean
+	bench-restart bench-training offline try-install try-image axe provider fuzz fuzz-series sbom demo-bundle viewer site man completion soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -150,6 +150,7 @@ peers: ## other people's DICOM programs that the tests talk to (installed on Deb
 	else echo "not installed, their tests will skip:$$missing"; fi
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory viewer || echo "no OHIF, its test will skip"; fi
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory axe || echo "no axe-core, its test will skip"; fi
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory provider || echo "no oidc-provider, its test will skip"; fi
 
 # What npm is configured to fetch from may be any mirror: the digest says whether it is the package that was tried.
 # $(call from_npm,PACKAGE,ITS FILE AS NPM NAMES IT WITHOUT VERSION,WHAT OF IT,FOLDERS ABOVE THAT) into the target's folder
@@ -171,6 +172,15 @@ build/axe/axe.min.js: tests/fixtures/axe-core.sha512
 	$(call from_npm,axe-core,axe-core,package/axe.min.js,1)
 
 axe: build/axe/axe.min.js ## axe-core from npm into build/axe, for the console's test
+
+PROVIDER := build/oidc-provider
+$(PROVIDER)/node_modules/.package-lock.json: tests/fixtures/oidc-provider/package-lock.json tests/fixtures/oidc-provider/package.json
+	@command -v npm >/dev/null || { echo "npm is needed: install npm (Debian: npm)"; exit 1; }
+	rm -rf $(PROVIDER) && mkdir -p $(PROVIDER) && cp $^ $(PROVIDER)/
+	cd $(PROVIDER) && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+provider: $(PROVIDER)/node_modules/.package-lock.json ## an OpenID provider from npm into build/oidc-provider, for the console's test
 
 demo-bundle: install ## rebuild the shipped demo bundle (an hour; weights/demo-synthetic/MODEL_CARD.md)
 	OMP_NUM_THREADS=1 $(BIN)/training demo-bundle --work demo-training --out weights/demo-synthetic

@@ -7,7 +7,7 @@ Descriptions of the fields are written as the cure that a person needs when the 
 from dicomnode.config.alerts import AlertsTable
 from dicomnode.config.analysis import AnalysisTable, SelectionTable, WeightsTable
 from dicomnode.config.audit import AuditTable
-from dicomnode.config.console import ConsoleTable
+from dicomnode.config.console import ConsoleTable, OidcTable
 from dicomnode.config.destination import (
     OBJECTS,
     SYNTAXES,
@@ -54,6 +54,7 @@ __all__ = [
     "NodeTable",
     "NotifyTable",
     "ObjectName",
+    "OidcTable",
     "PartName",
     "PriorsTable",
     "ProfileTable",

@@ -12,7 +12,7 @@ _TLS: Final = (
     "The same holds for HL7 over MLLP. STOW-RS and FHIR go by HTTPS to servers whose certificate a CA of `ca_file`, or "
     "of the system, has signed; credentials are sent by HTTPS alone. `/live`, `/ready` and `/metrics` (`monitoring`) "
     "answer by HTTP without TLS, and hold no patient data. The web console (`console`) answers by HTTPS, or on this "
-    "machine alone."
+    "machine alone; its users log in by password, or by OpenID Connect at the site's provider (`console.oidc`)."
 )
 _AUDIT: Final = (
     "Audit Trail Message Format Profile (PS3.15 A.5) with Audit Trail Message Transmission Profiles: Syslog-TLS "

@@ -58,10 +58,9 @@ class Accounts:
             SpoolError: the catalogue failed.
         """
         name = name[:LONGEST_NAME]
-        if wait := self._attempts.begin(name, address):
-            if self._refused.is_told():
-                self._tell(name, address, "too many attempts")
-            raise RefusedLogin(f"Too many attempts. Try again in {plural(round(wait / 60), 'minute')}.", 429, wait)
+        if not self._takes_local:
+            raise RefusedLogin("Users of this node's own are switched off.", 403)
+        self._begin(name, address)
         user = self._catalog.console_user(name)
         try:
             is_right = passwords.matches(None if user is None else user.password, password)
@@ -71,8 +70,39 @@ class Accounts:
             self._tell(name, address, "wrong name or password")
             raise RefusedLogin("Wrong name or password.", 403)
         self._attempts.succeeded(name, address)
+        return self._begun(name, address)
+
+    def begin_by_provider(self, address: str) -> None:
+        """Count that somebody comes back from the provider, before that is judged. Raises RefusedLogin: too often."""
+        self._begin(_by_provider(address), address)
+
+    def log_in_by_provider(self, name: str, role: Role, issuer: str, address: str) -> str:
+        """Begin a session of the provider's user; returns its token.
+
+        Raises:
+            RefusedLogin: one of this node's own users is called so.
+            SpoolError: the catalogue failed.
+        """
+        if self._takes_local and self._catalog.console_user(name) is not None:
+            self.refuse_by_provider(name, address, "a local user is called so")
+            text = f"{name} is also one of this node's own users: one of them has to be removed, or called otherwise."
+            raise RefusedLogin(text, 403)
+        self._attempts.succeeded(_by_provider(address), address)
+        return self._begun(name, address, issuer, role)
+
+    def refuse_by_provider(self, name: str, address: str, why: str) -> None:
+        """Note that a login by the provider was refused."""
+        self._tell(name, address, why)
+
+    def _begin(self, name: str, address: str) -> None:
+        if wait := self._attempts.begin(name, address):
+            if self._refused.is_told():
+                self._tell(name, address, "too many attempts")
+            raise RefusedLogin(f"Too many attempts. Try again in {plural(round(wait / 60), 'minute')}.", 429, wait)
+
+    def _begun(self, name: str, address: str, issuer: str = "", role: str = "") -> str:
         token, now = secrets.token_urlsafe(_TOKEN_BYTES), time.time()
-        self._catalog.begin_console_session(_hash(token), name, now, self._ended_before(now))
+        self._catalog.begin_console_session(_hash(token), name, now, self._ended_before(now), issuer, role)
         trail.note(messages.authentication, now, name, address, login=True)
         return token
 
@@ -104,7 +134,7 @@ class Accounts:
             return None
         session, now = self._catalog.console_session(_hash(token)), time.time()
         began, seen = self._ended_before(now)
-        if session is None or session.role not in ROLES:
+        if session is None or session.role not in ROLES or not self._takes(session.issuer):
             return None
         if session.began_at < began or session.seen_at < seen:
             self._catalog.end_console_session(_hash(token))
@@ -112,6 +142,16 @@ class Accounts:
         if uses and now - session.seen_at > _NOTED_S:
             self._catalog.see_console_session(_hash(token), now)
         return LoggedIn(session.name, session.role, _mark(token.encode(), "csrf"))
+
+    @property
+    def _takes_local(self) -> bool:
+        return self._table.oidc is None or self._table.oidc.local_users
+
+    def _takes(self, issuer: str) -> bool:
+        """Whether the configuration, which may have changed since a login, lets such users in."""
+        if not issuer:
+            return self._takes_local
+        return self._table.oidc is not None and self._table.oidc.issuer == issuer
 
     def login_mark(self, visitor: str) -> str:
         """Return what the login form has to bring that was given to the browser which holds `visitor`."""
@@ -129,6 +169,11 @@ def new_visitor() -> str:
 def same(given: str, expected: str) -> bool:
     """Compare two secrets in a time that tells nothing."""
     return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def _by_provider(address: str) -> str:
+    """Return under what attempts are counted: who comes back has no name yet."""
+    return f"provider from {address}"[:LONGEST_NAME]
 
 
 def _hash(token: str) -> str:

@@ -6,6 +6,7 @@
 | time to send a body | `_BODY_S` |
 | connections at once | `server` |
 | attempts to log in, and what is remembered of them | `attempts` |
+| people who wait for the OpenID provider; what it answers | `network/openid` |
 | passwords compared at once (each 64 MiB) | `passwords` |
 | sessions | `store/catalog/console.py` |
 """
@@ -34,7 +35,7 @@ from dicomnode.audit import messages
 from dicomnode.config import ConsoleTable
 from dicomnode.console import web_door
 from dicomnode.console.accounts import same
-from dicomnode.console.logins import SESSION, VISITOR, cookie
+from dicomnode.console.logins import FLOW, SESSION, VISITOR, cookie
 from dicomnode.console.routes import ROUTES, ConsoleRoute
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
 from dicomnode.dicomweb.holdings import WebHoldings
@@ -48,6 +49,7 @@ from dicomnode.store.spool import Spool
 log = logging.getLogger(__name__)
 
 _MOST_BODY, _MOST_FIELDS, _BODY_S = 16_384, 30, 10.0
+_LONGEST_FLOW = 1000
 _FORM = "application/x-www-form-urlencoded"
 #: What a browser may do with our pages: nothing but what they bring themselves.
 HEADERS: Final[Mapping[str, str]] = {
@@ -233,6 +235,7 @@ def _visit(site: ConsoleSite, request: Request, form: Mapping[str, str]) -> Visi
         form=form,
         token=request.cookies.get(cookie(site, SESSION), ""),
         visitor=request.cookies.get(cookie(site, VISITOR), "")[:200],
+        flow=request.cookies.get(cookie(site, FLOW), "")[:_LONGEST_FLOW],
     )
 
 

@@ -8,6 +8,8 @@ from dicomnode.console.site import ConsoleSite, Visit
 #: Over plain HTTP on this machine a browser takes no cookie that is called so.
 SECURE_PREFIX = "__Host-"
 SESSION, VISITOR = "dicomnode", "dicomnode-login"
+#: Of somebody who is at the provider.
+FLOW = "dicomnode-provider"
 
 
 def cookie(site: ConsoleSite, name: str) -> str:
@@ -17,7 +19,7 @@ def cookie(site: ConsoleSite, name: str) -> str:
 
 def form(site: ConsoleSite, visit: Visit) -> Response:
     """Show the login form."""
-    return _form(site, visit, "", 200)
+    return login_page(site, visit, "", 200)
 
 
 def log_in(site: ConsoleSite, visit: Visit) -> Response:
@@ -26,15 +28,15 @@ def log_in(site: ConsoleSite, visit: Visit) -> Response:
     try:
         token = site.accounts.log_in(name, visit.form.get("password", ""), visit.address)
     except RefusedLogin as refused:
-        answer = _form(site, visit, str(refused), refused.status)
+        answer = login_page(site, visit, str(refused), refused.status)
         if refused.retry_after:
             answer.headers["Retry-After"] = f"{refused.retry_after:.0f}"
         return answer
     if visit.user is not None:
         site.accounts.log_out(visit.token, visit.name, visit.address)
     answer = RedirectResponse("/", 303)
-    _set(site, answer, SESSION, token)
-    answer.delete_cookie(cookie(site, VISITOR), path="/", secure=site.config.console.is_secure, httponly=True)
+    set_cookie(site, answer, SESSION, token)
+    drop_cookie(site, answer, VISITOR)
     return answer
 
 
@@ -42,18 +44,32 @@ def log_out(site: ConsoleSite, visit: Visit) -> Response:
     """End the session."""
     site.accounts.log_out(visit.token, visit.name, visit.address)
     answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(cookie(site, SESSION), path="/", secure=site.config.console.is_secure, httponly=True)
+    drop_cookie(site, answer, SESSION)
     return answer
 
 
-def _form(site: ConsoleSite, visit: Visit, problem: str, status: int) -> Response:
+def login_page(site: ConsoleSite, visit: Visit, problem: str, status: int) -> Response:
+    """Return the login form, with what went wrong."""
     visitor = visit.visitor or new_visitor()
-    answer = site.page(visit, "login.html", status, mark=site.accounts.login_mark(visitor), problem=problem)
-    _set(site, answer, VISITOR, visitor)
+    mark, provider = site.accounts.login_mark(visitor), site.config.console.oidc
+    answer = site.page(visit, "login.html", status, mark=mark, problem=problem, provider=provider)
+    set_cookie(site, answer, VISITOR, visitor)
     return answer
 
 
-def _set(site: ConsoleSite, answer: Response, name: str, value: str) -> None:
+def set_cookie(site: ConsoleSite, answer: Response, name: str, value: str, seconds: int | None = None) -> None:
+    """Give a browser a cookie; for so many seconds it is sent when another site leads here too."""
     answer.set_cookie(
-        cookie(site, name), value, path="/", secure=site.config.console.is_secure, httponly=True, samesite="strict"
+        cookie(site, name),
+        value,
+        max_age=seconds,
+        path="/",
+        secure=site.config.console.is_secure,
+        httponly=True,
+        samesite="strict" if seconds is None else "lax",
     )
+
+
+def drop_cookie(site: ConsoleSite, answer: Response, name: str) -> None:
+    """Take a cookie away."""
+    answer.delete_cookie(cookie(site, name), path="/", secure=site.config.console.is_secure, httponly=True)

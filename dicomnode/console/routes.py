@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
+from dicomnode.config.console import LOGIN_BACK
 from dicomnode.console import (
     actions,
     home,
     logins,
     model_page,
     peers_page,
+    provider_logins,
     rules_page,
     settings_page,
     slices,
@@ -46,6 +48,8 @@ class ConsoleRoute:
 ROUTES: tuple[ConsoleRoute, ...] = (
     ConsoleRoute("GET", "/login", NOBODY, logins.form),
     ConsoleRoute("POST", "/login", NOBODY, logins.log_in),
+    ConsoleRoute("GET", "/login/provider", NOBODY, provider_logins.begin),
+    ConsoleRoute("GET", LOGIN_BACK, NOBODY, provider_logins.back),
     ConsoleRoute("POST", "/logout", ALL, logins.log_out),
     ConsoleRoute("GET", "/", ALL, home.home),
     ConsoleRoute("GET", "/now", READERS, home.now, uses=False),

@@ -25,6 +25,7 @@ from dicomnode.console.shared_look import SharedLook
 from dicomnode.console.stacks import ScrollStacks
 from dicomnode.console.study_keys import StudyKeys
 from dicomnode.console.web_tokens import WebTokens
+from dicomnode.network.openid import OpenIdClient
 from dicomnode.operations import looking
 from dicomnode.operations.looking import Pages
 from dicomnode.outbound.peers import known
@@ -46,6 +47,7 @@ class Visit:
         query: of the URL.
         form: of the body.
         visitor: the token of a browser in which nobody is logged in.
+        flow: what a login by the provider has left with the browser.
     """
 
     address: str
@@ -55,6 +57,7 @@ class Visit:
     user: LoggedIn | None = None
     token: str = ""
     visitor: str = ""
+    flow: str = ""
 
     @property
     def identifies(self) -> bool:
@@ -98,6 +101,8 @@ class ConsoleSite:
         source = config.audit.source(config.node.ae_title)
         trail.begin(source, None if source is None else self.catalog.audit)
         self.accounts = Accounts(config.console, self.catalog, LoginAttempts())
+        oidc = config.console.oidc
+        self.provider = None if oidc is None else OpenIdClient(oidc.provider)
         self.tokens = WebTokens(self.catalog)
         self.keys = StudyKeys(self.catalog.patient_key)
         self.pseudonyms = ConsolePseudonyms(config, self.catalog.patient_key)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -76,7 +76,7 @@ def _matching(holdings: WebHoldings, query: WebQuery) -> Iterator[WebStudy]:
     for study in holdings.catalog.web_studies(_wanted(query)):
         if not study.by_images and not _has_result(holdings, study.study_uid, wanted_modalities):
             continue
-        if not keys or _matches(keys, _labelled(holdings, study)):
+        if not keys or _matches(keys, _labelled(holdings, study, keys)):
             yield study
 
 
@@ -103,21 +103,23 @@ def _has_result(holdings: WebHoldings, study_uid: str, wanted: Sequence[str]) ->
     return not modalities(objects).isdisjoint(wanted)
 
 
-def _labelled(holdings: WebHoldings, study: WebStudy) -> Mapping[str, Sequence[str]]:
-    """Return what is known of a study, from its label or, before it has one, from an image."""
+def _labelled(holdings: WebHoldings, study: WebStudy, keywords: Iterable[str]) -> Mapping[str, Sequence[str]]:
+    """Return what is known of a study, from its label or, before it has one, from an image; of these keywords alone."""
     label: Label = study.label
+    wanted = [keyword for keyword in keywords if keyword in _LABELLED]
     if label.patient_name is not None:
         # Several values stand in a label as DICOM writes them.
-        return {keyword: str(getattr(label, name) or "").split("\\") for keyword, name in _LABELLED.items()}
+        return {keyword: str(getattr(label, _LABELLED[keyword]) or "").split("\\") for keyword in wanted}
     path = holdings.catalog.sample(study.study_uid)
     header = Dataset() if path is None else read_header(Path(path))
-    return {keyword: values(header, keyword) for keyword in _LABELLED}
+    return {keyword: values(header, keyword) for keyword in wanted}
 
 
 def _matches(keys: Mapping[str, Sequence[str]], known: Mapping[str, Sequence[str]]) -> bool:
     return all(any(value_matches(_vr(k), wanted, one) for one in known.get(k, ())) for k, wanted in keys.items())
 
 
+@cache
 def _vr(keyword: str) -> str:
     tag = tag_for_keyword(keyword)
     assert tag is not None

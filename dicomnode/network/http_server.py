@@ -40,19 +40,28 @@ class HttpServer:
     def __str__(self) -> str:
         return f"{self.name} ({self.url})"
 
-    def client(self) -> httpx.Client:
-        """Return a client for one delivery. Raises PeerError: a secret or `ca_file` cannot be read."""
-        headers = {"Authorization": f"Bearer {self._secret(self.token)}"} if self.token else {}
-        auth = httpx.BasicAuth(self.user, self._secret(self.password)) if self.user else None
-        try:
-            trusted = ssl.create_default_context(cafile=self.ca_file or None)
-        except OSError as error:
-            raise PeerError(f"{self}: ca_file {self.ca_file} cannot be read ({type(error).__name__})") from error
+    def client(self, trusted: ssl.SSLContext | None = None) -> httpx.Client:
+        """Return a client for one delivery, or with what `trusted` has made before.
+
+        Raises:
+            PeerError: a secret or `ca_file` cannot be read.
+        """
+        headers = {"Authorization": f"Bearer {self.secret(self.token)}"} if self.token else {}
+        auth = httpx.BasicAuth(self.user, self.secret(self.password)) if self.user else None
+        verify = trusted or self.trusted()
         return httpx.Client(
-            verify=trusted, auth=auth, headers=headers, timeout=self.timeout_s, follow_redirects=False, trust_env=False
+            verify=verify, auth=auth, headers=headers, timeout=self.timeout_s, follow_redirects=False, trust_env=False
         )
 
-    def _secret(self, where: str) -> str:
+    def trusted(self) -> ssl.SSLContext:
+        """Return whom we trust to be it; this takes a while. Raises PeerError: `ca_file` cannot be read."""
+        try:
+            return ssl.create_default_context(cafile=self.ca_file or None)
+        except OSError as error:
+            raise PeerError(f"{self}: ca_file {self.ca_file} cannot be read ({type(error).__name__})") from error
+
+    def secret(self, where: str) -> str:
+        """Return the secret that stands at "env:NAME" or "file:/path". Raises PeerError: it is not there."""
         kind, _, place = where.partition(":")
         if kind == "env":
             value = os.environ.get(place, "")

@@ -63,7 +63,7 @@ def _equal(vr: str, wanted: str, value: str) -> bool:
         return _in_range(wanted, value)
     if vr == "PN":
         # Each group of components by itself (alphabetic, ideographic, phonetic), without regard to case.
-        groups = [value, *value.split("=")]
+        groups = [value, *value.split("=")] if "=" in value else [value]
         return any(_like(wanted.rstrip("^=").casefold(), group.rstrip("^=").casefold()) for group in groups)
     if vr in _WITH_WILD_CARDS:
         return _like(wanted.strip(), value.strip())

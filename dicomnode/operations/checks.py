@@ -20,6 +20,7 @@ from dicomnode.models import segmenters
 from dicomnode.models.build import model_bundle
 from dicomnode.network import association
 from dicomnode.network.certificates import inspect, read
+from dicomnode.network.openid import OpenIdClient
 from dicomnode.network.tls import Security
 from dicomnode.operations import exposure, peer_tests
 from dicomnode.operations.peer_tests import CheckResult
@@ -67,6 +68,7 @@ def run(config: Config, *, deep: bool = False, file: Path | None = None) -> list
         *_notified(config),
         *_audit(config),
         *_alerts(config),
+        *_provider(config),
         *([_spool(config)] if deep else []),
         *(CheckResult(one.what, True, one.text, warning=True) for one in exposure.find(config, file)),
     ]
@@ -334,6 +336,24 @@ def _alerts(config: Config) -> Iterator[CheckResult]:
     for alert in raised:
         since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(alert.raised_at))
         yield CheckResult("alert", True, f"since {since}: {alert.text}", warning=True)
+
+
+def _provider(config: Config) -> Iterator[CheckResult]:
+    """Ask the provider by which users of the console log in for what a login needs."""
+    table, what = config.console.oidc, "console.oidc"
+    if table is None or not config.console.enabled:
+        return
+    try:
+        OpenIdClient(table.provider).reachable()
+    except DicomnodeError as e:
+        yield CheckResult(what, False, f"{e}; see console.oidc.issuer")
+        return
+    if unused := sorted(set(table.allowed_groups) - set(table.roles)):
+        text = f"{', '.join(unused)} in allowed_groups gives no role by itself: each user needs a group of roles too"
+        yield CheckResult(what, True, text, warning=True)
+    yield CheckResult(
+        what, True, f"{table.issuer} answers; it has to send browsers back to {table.provider.redirect_uri}"
+    )
 
 
 def _spool(config: Config) -> CheckResult:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Column, select
+from sqlalchemy import Column, case, not_, or_, select
 
 from dicomnode.store.catalog.database import Database
 from dicomnode.store.catalog.tables import console_sessions, console_tokens, console_users
@@ -25,12 +25,13 @@ class ConsoleUser:
 
 @dataclass(frozen=True)
 class ConsoleSession:
-    """Somebody who is logged in, in the role that he has now."""
+    """Somebody who is logged in, in the role that he has now. `issuer`: of the provider's user; "": one of ours."""
 
     name: str
     role: str
     began_at: float
     seen_at: float
+    issuer: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class ConsoleRows(Database):
             connection.execute(console_sessions.delete().where(console_sessions.c.name == name))
             return connection.execute(console_users.delete().where(console_users.c.name == name)).rowcount == 1
 
-    def begin_console_session(self, token: str, name: str, now: float, ended_before: tuple[float, float]) -> None:
+    def begin_console_session(
+        self, token: str, name: str, now: float, ended_before: tuple[float, float], issuer: str = "", role: str = ""
+    ) -> None:
         """Begin a session, and remove what has ended or is too many.
 
         Args:
@@ -88,6 +91,8 @@ class ConsoleRows(Database):
             name: the user's.
             now: the time.
             ended_before: a session that began before the first, or was last used before the second, has ended.
+            issuer: whose user it is; "": one of ours.
+            role: of the provider's user.
         """
         began, seen = ended_before
         newest = select(console_sessions.c.token).order_by(console_sessions.c.began_at.desc())
@@ -98,14 +103,17 @@ class ConsoleRows(Database):
             for older in (mine.offset(_MOST_OF_ONE - 1), newest.offset(_MOST - 1)):
                 connection.execute(console_sessions.delete().where(console_sessions.c.token.in_(older)))
             row = {"token": token, "name": name, "began_at": now, "seen_at": now}
+            row |= {"issuer": issuer, "role": role}
             connection.execute(console_sessions.insert().values(row))
 
     def console_session(self, token: str) -> ConsoleSession | None:
         """Return the session of this hash, whose user is still there; whether it has ended is for the caller."""
-        query = select(
-            console_users.c.name, console_users.c.role, console_sessions.c.began_at, console_sessions.c.seen_at
-        )
-        query = query.join_from(console_sessions, console_users, console_sessions.c.name == console_users.c.name)
+        held = console_sessions.c
+        is_ours = held.issuer == ""
+        role = case((is_ours, console_users.c.role), else_=held.role).label("role")
+        query = select(held.name, role, held.began_at, held.seen_at, held.issuer)
+        query = query.outerjoin_from(console_sessions, console_users, held.name == console_users.c.name)
+        query = query.where(or_(not_(is_ours), console_users.c.name.is_not(None)))
         with self._read() as connection:
             row = connection.execute(query.where(console_sessions.c.token == token)).one_or_none()
         return None if row is None else ConsoleSession(**row._mapping)

@@ -1,16 +1,35 @@
 """The page of studies that a person looks at: one query, however long it is and whatever is asked for.
 
+To build the query takes the processor longer than to run it: each form of it is built once (`_page_query`), with the
+values of a question bound to it.
+
 A row is a study with its newest generation, also one that is still arriving. `jobs list` and the console show it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from sqlalchemy import CTE, ColumnElement, Row, Select, Subquery, and_, case, func, literal, or_, select, tuple_
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    Subquery,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
 
 from dicomnode.store.catalog.database import Database
-from dicomnode.store.catalog.labels import Label, accession_key, patient_prefixes, unseal
+from dicomnode.store.catalog.labels import Label, accession_key, patient_prefixes, unsealed
 from dicomnode.store.catalog.priors import FETCHED
 from dicomnode.store.catalog.tables import (
     awaited,
@@ -36,6 +55,7 @@ _ARRIVED = ("delivered", "committed")
 _LOST = ("failed", "rejected")
 #: Behind every hexadecimal digit.
 _AFTER_HEX = "g"
+_ESCAPE = "/"
 
 
 @dataclass(frozen=True)
@@ -133,9 +153,10 @@ class Overview(Database):
 
     def overview(self, wanted: Wanted) -> list[StudyRow]:
         """Return the studies that are looked for, the last image's the newest first."""
-        page = self._page(wanted)
+        values = self._values(wanted)
+        query = _page_query(_Form.of(wanted, values))
         with self._read() as connection:
-            return [self._row(row) for row in connection.execute(_with_all(page))]
+            return [self._row(row) for row in connection.execute(query, values)]
 
     def count_studies(self, since: float | None = None) -> dict[StudyState, int]:
         """Return how many studies there are in each state; `since`: of those whose last image came then or later."""
@@ -157,59 +178,31 @@ class Overview(Database):
         with self._read() as connection:
             return [(uid, state) for uid, state in connection.execute(query.order_by(awaited.c.prior_uid))]
 
-    def _page(self, wanted: Wanted) -> CTE:
-        # By its sender a study is found in the labels, which hold the same time: an index leads through them in order.
-        by_sender = bool(wanted.sender) and not _are_few(wanted)
-        at = study_labels.c.seen_at if by_sender else studies.c.last_seen
-        generation = studies.c.generation if wanted.generation is None else literal(wanted.generation)
-        columns = (
-            *(c for c in studies.c if c.name != "generation"),
-            generation.label("generation"),
-            study_labels.c.sender,
-            study_labels.c.called,
-            study_labels.c.sealed,
-            at.label("at"),
-        )
-        mine = study_labels.c.study_uid == studies.c.study_uid
-        query = select(*columns).join_from(studies, study_labels, mine, isouter=not by_sender)
-        return (
-            query.where(*self._conditions(wanted, at))
-            .order_by(at.desc(), studies.c.study_uid.desc())
-            .limit(wanted.limit)
-            .cte("page")
-        )
-
-    def _conditions(self, wanted: Wanted, at: ColumnElement[float]) -> list[ColumnElement[bool]]:
-        found: list[ColumnElement[bool]] = []
+    def _values(self, wanted: Wanted) -> dict[str, object]:
+        """Return what is bound to the query of this form."""
+        text = wanted.text
+        found: dict[str, object] = {"limit": wanted.limit}
         if wanted.states:
-            found.append(studies.c.state.in_(wanted.states))
-        if wanted.study_uid:
-            found.append(studies.c.study_uid == wanted.study_uid)
-        if wanted.sender:
-            # Few studies are in some states: their index is the shorter way, and this one is kept from being taken.
-            sender = func.coalesce(study_labels.c.sender, "") if _are_few(wanted) else study_labels.c.sender
-            found.append(sender == wanted.sender)
+            found["states"] = wanted.states
+        for name in ("study_uid", "sender", "generation", "since"):
+            if (value := getattr(wanted, name)) not in ("", None):
+                found[name] = value
         if wanted.accession_number:
-            number = accession_key(self.patient_key, wanted.accession_number)
-            of_number = select(study_labels.c.study_uid).where(study_labels.c.accession_key == number)
-            found.append(studies.c.study_uid.in_(of_number))
+            found["accession_key"] = accession_key(self.patient_key, wanted.accession_number)
         if wanted.patient_id:
-            found.append(studies.c.study_uid.in_(of_patient(patient_prefixes(self.patient_key, wanted.patient_id))))
-        if wanted.since is not None:
-            found.append(at >= wanted.since)
-        if wanted.text:
-            found.append(_says(wanted.text))
+            for number, prefix in enumerate(patient_prefixes(self.patient_key, wanted.patient_id)):
+                found |= {f"patient_{number}": prefix, f"behind_{number}": prefix + _AFTER_HEX}
+        if text:
+            found |= {"text": _part(text), "lower_text": _part(text.lower())}
         if wanted.after is not None:
-            time, study_uid = wanted.after
-            found.append(at <= time)
-            found.append(or_(at < time, studies.c.study_uid < study_uid))
+            found |= dict(zip(("after_at", "after_uid"), wanted.after, strict=True))
         return found
 
     def _row(self, row: Row[*tuple[object, ...]]) -> StudyRow:
         values = dict(row._mapping)
         decision, sealed = values.pop("decision"), values.pop("sealed")
         urgency = json.loads(decision)["action"].get("priority", "") if decision else ""
-        return StudyRow(label=unseal(self.patient_key, values["study_uid"], sealed), urgency=urgency, **values)
+        return StudyRow(label=unsealed(self.patient_key, values["study_uid"], sealed), urgency=urgency, **values)
 
 
 def _are_few(wanted: Wanted) -> bool:
@@ -218,9 +211,12 @@ def _are_few(wanted: Wanted) -> bool:
 
 def of_patient(prefixes: Sequence[str]) -> Select[tuple[str]]:
     """Select the UIDs of a patient's studies: those that have settled, and by their images those that have not."""
+    return _of_patient([(literal(one), literal(one + _AFTER_HEX)) for one in prefixes])
 
+
+def _of_patient(ranges: Sequence[tuple[ColumnElement[str], ColumnElement[str]]]) -> Select[tuple[str]]:
     def begins(column: ColumnElement[str]) -> ColumnElement[bool]:
-        return or_(*(and_(column >= one, column < one + _AFTER_HEX) for one in prefixes))
+        return or_(*(and_(column >= first, column < behind) for first, behind in ranges))
 
     settled = select(patients.c.study_uid).where(begins(patients.c.patient_hash))
     arriving = (
@@ -232,13 +228,95 @@ def of_patient(prefixes: Sequence[str]) -> Select[tuple[str]]:
     return select(both.c.study_uid)
 
 
-def _says(text: str) -> ColumnElement[bool]:
-    if not text.strip("0123456789."):
-        return studies.c.study_uid.contains(text, autoescape=True)
+def _part(text: str) -> str:
+    """Return the pattern of what holds this text."""
+    for letter in (_ESCAPE, "%", "_"):
+        text = text.replace(letter, _ESCAPE + letter)
+    return f"%{text}%"
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A question without its values: what is asked for.
+
+    Attributes:
+        names: of the values that are bound.
+        are_few: it asks for states in which few studies are.
+        is_uid: the text is a part of a UID.
+    """
+
+    names: frozenset[str]
+    are_few: bool
+    is_uid: bool
+
+    @classmethod
+    def of(cls, wanted: Wanted, values: Mapping[str, object]) -> "_Form":
+        return cls(frozenset(values), _are_few(wanted), not wanted.text.strip("0123456789."))
+
+
+@lru_cache(maxsize=256)
+def _page_query(form: _Form) -> Select[*tuple[object, ...]]:
+    return _with_all(_page(form))
+
+
+def _page(form: _Form) -> CTE:
+    # By its sender a study is found in the labels, which hold the same time: an index leads through them in order.
+    by_sender = "sender" in form.names and not form.are_few
+    at = study_labels.c.seen_at if by_sender else studies.c.last_seen
+    generation = bindparam("generation", type_=Integer) if "generation" in form.names else studies.c.generation
+    columns = (
+        *(c for c in studies.c if c.name != "generation"),
+        generation.label("generation"),
+        study_labels.c.sender,
+        study_labels.c.called,
+        study_labels.c.sealed,
+        at.label("at"),
+    )
+    mine = study_labels.c.study_uid == studies.c.study_uid
+    query = select(*columns).join_from(studies, study_labels, mine, isouter=not by_sender)
+    return (
+        query.where(*_conditions(form, at))
+        .order_by(at.desc(), studies.c.study_uid.desc())
+        .limit(bindparam("limit", type_=Integer))
+        .cte("page")
+    )
+
+
+def _conditions(form: _Form, at: ColumnElement[float]) -> Iterator[ColumnElement[bool]]:
+    names = form.names
+    if "states" in names:
+        yield studies.c.state.in_(bindparam("states", expanding=True))
+    if "study_uid" in names:
+        yield studies.c.study_uid == bindparam("study_uid")
+    if "sender" in names:
+        # Few studies are in some states: their index is the shorter way, and this one is kept from being taken.
+        sender = func.coalesce(study_labels.c.sender, "") if form.are_few else study_labels.c.sender
+        yield sender == bindparam("sender")
+    if "accession_key" in names:
+        numbered = study_labels.c.accession_key == bindparam("accession_key")
+        yield studies.c.study_uid.in_(select(study_labels.c.study_uid).where(numbered))
+    if "patient_0" in names:
+        count = sum(name.startswith("patient_") for name in names)
+        yield studies.c.study_uid.in_(
+            _of_patient([(bindparam(f"patient_{n}"), bindparam(f"behind_{n}")) for n in range(count)])
+        )
+    if "since" in names:
+        yield at >= bindparam("since")
+    if "text" in names:
+        yield _says(is_uid=form.is_uid)
+    if "after_at" in names:
+        yield at <= bindparam("after_at")
+        yield or_(at < bindparam("after_at"), studies.c.study_uid < bindparam("after_uid"))
+
+
+def _says(*, is_uid: bool) -> ColumnElement[bool]:
+    if is_uid:
+        return studies.c.study_uid.like(bindparam("text"), escape=_ESCAPE)
     # Few jobs have a reason, and an index knows which.
     # SQLite knows the two cases of ASCII only: other letters are found as they are written.
     like = jobs.c.reason.is_not(None) & or_(
-        func.lower(jobs.c.reason).contains(text.lower(), autoescape=True), jobs.c.reason.contains(text, autoescape=True)
+        func.lower(jobs.c.reason).like(bindparam("lower_text"), escape=_ESCAPE),
+        jobs.c.reason.like(bindparam("text"), escape=_ESCAPE),
     )
     return tuple_(studies.c.study_uid, studies.c.generation).in_(
         select(jobs.c.study_uid, jobs.c.generation).where(like)

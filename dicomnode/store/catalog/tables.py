@@ -479,7 +479,8 @@ console_users = Table(
     Column("changed_at", Float, nullable=False),
 )
 
-#: Who is logged in to it; `token` is the SHA-256 of what the browser holds.
+#: Who is logged in to it; `token` is the SHA-256 of what the browser holds. `issuer`: whose user it is, in the role
+#: that he had when he logged in; "": one of `console_users`, whose role counts.
 console_sessions = Table(
     "console_sessions",
     metadata,
@@ -487,6 +488,8 @@ console_sessions = Table(
     Column("name", String(64), nullable=False),
     Column("began_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
+    Column("issuer", Text, nullable=False, server_default=""),
+    Column("role", String(16), nullable=False, server_default=""),
 )
 Index("console_sessions_name", console_sessions.c.name)
 

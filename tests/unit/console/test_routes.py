@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from starlette.routing import Route
 
+from dicomnode.config.console import LOGIN_BACK
 from dicomnode.console import application as application_module
 from dicomnode.console.roles import ALL, READERS, ROLES
 from dicomnode.console.routes import ROUTES, ConsoleRoute
@@ -27,7 +28,7 @@ def ask(browser: Browser, site: ConsoleSite, route: ConsoleRoute) -> int:
 
 
 def test_nothing_is_public_but_the_login() -> None:
-    assert {one.path for one in ROUTES if one.is_public} == {"/login"}
+    assert {one.path for one in ROUTES if one.is_public} == {"/login", "/login/provider", LOGIN_BACK}
     assert all(one.roles <= ALL for one in ROUTES)
 
 
@@ -54,7 +55,9 @@ def test_nobody_gets_no_further_than_the_login(
 ) -> None:
     browser, path = anybody(), path_of(site, route)
     answer = browser.client.request(route.method, path, data={"csrf": "0" * 64} if route.method == "POST" else None)
-    if route.path == "/login":
+    if route.path in ("/login/provider", LOGIN_BACK):
+        assert answer.status_code == 404  # no provider is configured
+    elif route.path == "/login":
         assert answer.status_code == (200 if route.method == "GET" else 303)
     elif route.method == "GET" and route.uses:
         assert (answer.status_code, answer.headers["location"]) == (303, "/login")

@@ -23,7 +23,7 @@ NO_PATHS = {
     "awaited": "prior_uid state study_uid",
     "bulk_studies": "how patient study_uid",
     "commitments": "destination study_uid transaction_uid",
-    "console_sessions": "name token",
+    "console_sessions": "issuer name role token",
     "console_tokens": "calling_ae name role token",
     "console_users": "name password role",
     "conflicts": "sha256 sop_instance_uid study_uid",
