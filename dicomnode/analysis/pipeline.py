@@ -154,6 +154,15 @@ class Segmented:
     highest_series_number: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A study that is measured, but not compared with others: findings without change, risk and trend."""
+
+    segmented: Segmented
+    findings: Findings
+    seconds: Mapping[str, float]
+
+
 class _Stopwatch:
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
@@ -193,10 +202,18 @@ def analyse(
     Returns:
         The analysis; refused (`findings.status`) where no series is suitable, with the reasons.
     """
+    found = examine(files, method, progress, memory_bytes)
+    return found if isinstance(found, Analysis) else conclude(found, method, progress, priors)
+
+
+def examine(
+    files: Sequence[Path], method: Method, progress: Progress | None = None, memory_bytes: int | None = None
+) -> "Measured | Analysis":
+    """Run of `analyse` what no other scan of the patient enters: all but change, risk and trend; or the refusal."""
     segmented = segment(files, method.segmenter, method.rules, progress, memory_bytes, method.second)
     if isinstance(segmented, Analysis):
         return replace(segmented, findings=replace(segmented.findings, refused_by=method.digest))
-    return measure(segmented, method, progress, priors)
+    return _measured(segmented, method, progress)
 
 
 def segment(
@@ -246,10 +263,22 @@ def measure(
     segmented: "Segmented", method: Method, progress: Progress | None = None, priors: Sequence[Findings] = ()
 ) -> Analysis:
     """Run the second half of `analyse`, with the method whose segmenter made the labels."""
+    return conclude(_measured(segmented, method, progress), method, progress, priors)
+
+
+def _measured(segmented: Segmented, method: Method, progress: Progress | None) -> "Measured":
     watch = _Stopwatch(progress)
     watch.seconds |= segmented.seconds
-    findings = _measure(segmented, method, watch)
-    findings = replace(findings, change=change.compare(findings, priors))
+    return Measured(segmented, _measure(segmented, method, watch), watch.seconds)
+
+
+def conclude(
+    measured: "Measured", method: Method, progress: Progress | None = None, priors: Sequence[Findings] = ()
+) -> Analysis:
+    """Run the rest of `analyse`: the comparison with the patient's other scans, the risk, the trend."""
+    segmented, watch = measured.segmented, _Stopwatch(progress)
+    watch.seconds |= measured.seconds
+    findings = replace(measured.findings, change=change.compare(measured.findings, priors))
     sources = {h.path: h.source for h in segmented.series.headers}
     headers = tuple(sources[path] for path in segmented.volume.paths)
     if method.bundle is not None:
