@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydicom import Dataset
 
 import dicomnode
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
+from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, VolumeMl
 from dicomnode.analysis.lungs import agreement, gap, lobes, plausible
 from dicomnode.analysis.lungs import segmenter as lungs
 from dicomnode.analysis.measures import attenuation, change, conditions, quantify, trend
@@ -180,7 +181,7 @@ class _Stopwatch:
         self.done(0.0)
         start = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
 
 def analyse(
@@ -321,18 +322,23 @@ def _select(series: Sequence[Series], unreadable: Sequence[Unreadable], rules: R
 def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Findings:
     selection, series = segmented.selection, segmented.series
     volume, labels = segmented.volume, segmented.labels
-    with watch.stage("quantify"):
-        chosen, depends_on = _chosen(series, volume, selection.why_chosen), conditions.measure(volume, labels)
-        volume_ml, left_out_ml = lungs.volumes(volume, labels), gap.left_out(volume, labels)
-        flags = (*segmented.flags, *conditions.doubts(depends_on, chosen), *lungs.check(volume, labels))
-        flags += gap.flags(left_out_ml, volume_ml)
-        quantities = quantify.by_region(volume, labels, segmented.lobes)
-        flags += gap.dense_flags(quantities.get("right"), quantities.get("left"))
-    features = None
-    if method.radiomics_settings is not None:
-        with watch.stage("radiomics"):
-            features, unmeasured = _radiomics(volume, labels, method.radiomics_settings, watch.done)
-            flags = (*flags, *unmeasured)
+    with ThreadPoolExecutor(1) as beside:
+        # What counts, filters and labels runs without Python's lock, and so side by side with the loops of radiomics.
+        doubted = beside.submit(_doubted, volume, labels)
+        with watch.stage("quantify"):
+            chosen, depends_on = _chosen(series, volume, selection.why_chosen), conditions.measure(volume, labels)
+            quantities = quantify.by_region(volume, labels, segmented.lobes)
+        features: Radiomics | None = None
+        unmeasured: list[Flag] = []
+        if method.radiomics_settings is not None:
+            with watch.stage("radiomics"):
+                features, unmeasured = _radiomics(volume, labels, method.radiomics_settings, watch.done)
+        with watch.stage("quantify"):
+            volume_ml, left_out_ml, doubts = doubted.result()
+    flags = (*segmented.flags, *conditions.doubts(depends_on, chosen), *doubts)
+    flags += gap.flags(left_out_ml, volume_ml)
+    flags += gap.dense_flags(quantities.get("right"), quantities.get("left"))
+    flags = (*flags, *unmeasured)
     return Findings(
         status="analysed",
         series=chosen,
@@ -347,6 +353,11 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
         highest_series_number=segmented.highest_series_number,
         conditions=depends_on,
     )
+
+
+def _doubted(volume: Volume, labels: Labels) -> tuple[VolumeMl, VolumeMl, tuple[Flag, ...]]:
+    """Volumes of the lungs, and of what their mask leaves out; what speaks against the mask."""
+    return lungs.volumes(volume, labels), gap.left_out(volume, labels), lungs.check(volume, labels)
 
 
 def _with_risk(

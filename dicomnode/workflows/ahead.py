@@ -1,8 +1,8 @@
 """What an analyst has measured of a study that had not settled yet, and when the study's own analysis may have it.
 
 It is kept in the analyst's memory alone, so that a kill leaves nothing behind, and only until the analyst is asked for
-a study again. It is an answer to one question: these objects, byte for byte, by this method. Whatever has come, gone or
-changed since is another question, which is asked anew.
+a study again. It holds for what was measured: these objects, byte for byte, by this method. Where anything has come,
+gone or changed since, the study is analysed from the start.
 """
 
 import logging
@@ -23,7 +23,7 @@ _KEPT_S = 300.0
 
 
 @dataclass(frozen=True)
-class Question:
+class StudyInputs:
     """All that decides what is measured of a study.
 
     Attributes:
@@ -37,8 +37,8 @@ class Question:
     method: str
 
     @classmethod
-    def of(cls, study_uid: str, received: Sequence[Instance], method: Method) -> "Question":
-        """Return the question of what has been received, by this method."""
+    def of(cls, study_uid: str, received: Sequence[Instance], method: Method) -> "StudyInputs":
+        """Return those of what has been received, by this method."""
         objects = sorted((one.sop_instance_uid, one.path, one.sha256) for one in received)
         return cls(study_uid, tuple(objects), method.digest)
 
@@ -47,7 +47,7 @@ class Ahead:
     """The one study that an analyst has measured ahead."""
 
     def __init__(self) -> None:
-        self._found: tuple[Question, Measured] | None = None
+        self._found: tuple[StudyInputs, Measured] | None = None
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
@@ -61,12 +61,12 @@ class Ahead:
         if action.analyse is None or action.hold:
             return False
         method = work.served.method(action.analyse)
-        asked = Question.of(study_uid, work.catalog.instances(study_uid), method)
+        asked = StudyInputs.of(study_uid, work.catalog.instances(study_uid), method)
         log.info("study %s: measured while it waits to settle", study_uid)
         found = examine(
             [Path(path) for _, path, _ in asked.objects], method, memory_bytes=work.config.worker.limits.memory_bytes
         )
-        if isinstance(found, Analysis) or Question.of(study_uid, work.catalog.instances(study_uid), method) != asked:
+        if isinstance(found, Analysis) or StudyInputs.of(study_uid, work.catalog.instances(study_uid), method) != asked:
             return False
         with self._lock:
             self._found = asked, found
@@ -75,8 +75,8 @@ class Ahead:
             self._timer.start()
         return True
 
-    def take(self, asked: Question) -> Measured | None:
-        """Return what answers this very question, if it was measured; it is forgotten in any case."""
+    def take(self, asked: StudyInputs) -> Measured | None:
+        """Return what was measured of exactly this; it is forgotten in any case."""
         with self._lock:
             kept = self._found
             self._forget()

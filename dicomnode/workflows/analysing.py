@@ -22,7 +22,7 @@ from dicomnode.results import encode
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.words.numerals import plural
 from dicomnode.workflows import fetch, reuse, route
-from dicomnode.workflows.ahead import Ahead, Question
+from dicomnode.workflows.ahead import Ahead, StudyInputs
 from dicomnode.workflows.worker import Work
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def analyse_study(work: Work, study_uid: str, generation: int, ahead: Ahead | No
         work: the worker's.
         study_uid: the study's.
         generation: of the study, settled.
-        ahead: what was measured before it settled, if anything: taken where it is the same question.
+        ahead: what was measured before it settled, if anything: taken where its inputs are the same.
 
     Raises:
         RefusedError: there is not the memory for it ("too-large").
@@ -62,7 +62,7 @@ def analyse_study(work: Work, study_uid: str, generation: int, ahead: Ahead | No
             reuse.note_inputs(folder, received)
         return last.findings.status
     try:
-        measured = None if ahead is None else ahead.take(Question.of(study_uid, received, method))
+        measured = None if ahead is None else ahead.take(StudyInputs.of(study_uid, received, method))
         found = _found(work, files, method, others, measured)
         analysis = replace(found, findings=_marked(work, found.findings))
         stands = _still_stands(work, study_uid, generation)

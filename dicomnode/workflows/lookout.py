@@ -4,7 +4,7 @@
                          └── ahead: load, segment, quantify, radiomics ──┘
 
 Nothing is written and nobody is told: whether a study is complete, what is done with it and what leaves the node is
-decided when it settles, as ever. A late image makes it another study (`ahead.Question`).
+decided when it settles, as ever. A late image makes it another study (`ahead.StudyInputs`).
 """
 
 import logging
@@ -14,6 +14,7 @@ import time
 from dicomnode import logs
 from dicomnode.errors import DatabaseError, DicomnodeError
 from dicomnode.reception.settle import SettleRule, decide
+from dicomnode.results import encode
 from dicomnode.store.records import StudyIntake
 from dicomnode.workflows.worker import Work
 
@@ -33,6 +34,7 @@ class Lookout:
         self._catalog, self._analyst, settle = work.catalog, work.analyst, work.config.settle
         self._rule = SettleRule(release_s=settle.release_s, quiet_s=settle.quiet_s)
         self._last: tuple[str, float] | None = None
+        self._is_warm = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
 
@@ -68,6 +70,10 @@ class Lookout:
         if study is None or len(self._catalog.workers("alive")) > 1:
             return None
         self._last = study.study_uid, study.last_seen
+        if not self._is_warm:
+            # The reports are made in this process, which has nothing to do either. An idle one holds none of this.
+            self._is_warm = True
+            threading.Thread(target=encode.warm, name="warm", daemon=True).start()
         self._analyst.look_ahead(study.study_uid)
         return study.study_uid
 
