@@ -115,7 +115,7 @@ RESTARTS ?= 3
 bench-restart: $(VENV)/.installed-test peers ## RESTARTS=3 of a node that is sent studies all the time: how long nobody listens, and what is lost
 	$(BIN)/python -m tests.benchmarks.restart --restarts $(RESTARTS)
 
-bench: $(VENV)/.installed-test ## time, CPU, memory against the stock ways, into the docs (ten minutes)
+bench: $(VENV)/.installed-test peers ## time, CPU, memory against the stock ways; C-STORE to results; into the docs (ten minutes)
 	$(BIN)/python -m tests.benchmarks.run
 
 bench-training: $(VENV)/.installed-test ## features, training steps and data loading, scans a second (five minutes)

@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydicom import Dataset
 
 import dicomnode
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries
+from dicomnode.analysis.findings import ChosenSeries, Findings, Flag, Lungs, Radiomics, Reason, RejectedSeries, VolumeMl
 from dicomnode.analysis.lungs import agreement, gap, lobes, plausible
 from dicomnode.analysis.lungs import segmenter as lungs
 from dicomnode.analysis.measures import attenuation, change, conditions, quantify, trend
@@ -154,6 +155,15 @@ class Segmented:
     highest_series_number: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A study that is measured, but not compared with others: findings without change, risk and trend."""
+
+    segmented: Segmented
+    findings: Findings
+    seconds: Mapping[str, float]
+
+
 class _Stopwatch:
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
@@ -171,7 +181,7 @@ class _Stopwatch:
         self.done(0.0)
         start = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
 
 def analyse(
@@ -193,10 +203,18 @@ def analyse(
     Returns:
         The analysis; refused (`findings.status`) where no series is suitable, with the reasons.
     """
+    found = examine(files, method, progress, memory_bytes)
+    return found if isinstance(found, Analysis) else conclude(found, method, progress, priors)
+
+
+def examine(
+    files: Sequence[Path], method: Method, progress: Progress | None = None, memory_bytes: int | None = None
+) -> "Measured | Analysis":
+    """Run of `analyse` what no other scan of the patient enters: all but change, risk and trend; or the refusal."""
     segmented = segment(files, method.segmenter, method.rules, progress, memory_bytes, method.second)
     if isinstance(segmented, Analysis):
         return replace(segmented, findings=replace(segmented.findings, refused_by=method.digest))
-    return measure(segmented, method, progress, priors)
+    return _measured(segmented, method, progress)
 
 
 def segment(
@@ -246,10 +264,22 @@ def measure(
     segmented: "Segmented", method: Method, progress: Progress | None = None, priors: Sequence[Findings] = ()
 ) -> Analysis:
     """Run the second half of `analyse`, with the method whose segmenter made the labels."""
+    return conclude(_measured(segmented, method, progress), method, progress, priors)
+
+
+def _measured(segmented: Segmented, method: Method, progress: Progress | None) -> "Measured":
     watch = _Stopwatch(progress)
     watch.seconds |= segmented.seconds
-    findings = _measure(segmented, method, watch)
-    findings = replace(findings, change=change.compare(findings, priors))
+    return Measured(segmented, _measure(segmented, method, watch), watch.seconds)
+
+
+def conclude(
+    measured: "Measured", method: Method, progress: Progress | None = None, priors: Sequence[Findings] = ()
+) -> Analysis:
+    """Run the rest of `analyse`: the comparison with the patient's other scans, the risk, the trend."""
+    segmented, watch = measured.segmented, _Stopwatch(progress)
+    watch.seconds |= measured.seconds
+    findings = replace(measured.findings, change=change.compare(measured.findings, priors))
     sources = {h.path: h.source for h in segmented.series.headers}
     headers = tuple(sources[path] for path in segmented.volume.paths)
     if method.bundle is not None:
@@ -292,18 +322,23 @@ def _select(series: Sequence[Series], unreadable: Sequence[Unreadable], rules: R
 def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Findings:
     selection, series = segmented.selection, segmented.series
     volume, labels = segmented.volume, segmented.labels
-    with watch.stage("quantify"):
-        chosen, depends_on = _chosen(series, volume, selection.why_chosen), conditions.measure(volume, labels)
-        volume_ml, left_out_ml = lungs.volumes(volume, labels), gap.left_out(volume, labels)
-        flags = (*segmented.flags, *conditions.doubts(depends_on, chosen), *lungs.check(volume, labels))
-        flags += gap.flags(left_out_ml, volume_ml)
-        quantities = quantify.by_region(volume, labels, segmented.lobes)
-        flags += gap.dense_flags(quantities.get("right"), quantities.get("left"))
-    features = None
-    if method.radiomics_settings is not None:
-        with watch.stage("radiomics"):
-            features, unmeasured = _radiomics(volume, labels, method.radiomics_settings, watch.done)
-            flags = (*flags, *unmeasured)
+    with ThreadPoolExecutor(1) as beside:
+        # What counts, filters and labels runs without Python's lock, and so side by side with the loops of radiomics.
+        doubted = beside.submit(_doubted, volume, labels)
+        with watch.stage("quantify"):
+            chosen, depends_on = _chosen(series, volume, selection.why_chosen), conditions.measure(volume, labels)
+            quantities = quantify.by_region(volume, labels, segmented.lobes)
+        features: Radiomics | None = None
+        unmeasured: list[Flag] = []
+        if method.radiomics_settings is not None:
+            with watch.stage("radiomics"):
+                features, unmeasured = _radiomics(volume, labels, method.radiomics_settings, watch.done)
+        with watch.stage("quantify"):
+            volume_ml, left_out_ml, doubts = doubted.result()
+    flags = (*segmented.flags, *conditions.doubts(depends_on, chosen), *doubts)
+    flags += gap.flags(left_out_ml, volume_ml)
+    flags += gap.dense_flags(quantities.get("right"), quantities.get("left"))
+    flags = (*flags, *unmeasured)
     return Findings(
         status="analysed",
         series=chosen,
@@ -318,6 +353,11 @@ def _measure(segmented: Segmented, method: Method, watch: _Stopwatch) -> Finding
         highest_series_number=segmented.highest_series_number,
         conditions=depends_on,
     )
+
+
+def _doubted(volume: Volume, labels: Labels) -> tuple[VolumeMl, VolumeMl, tuple[Flag, ...]]:
+    """Volumes of the lungs, and of what their mask leaves out; what speaks against the mask."""
+    return lungs.volumes(volume, labels), gap.left_out(volume, labels), lungs.check(volume, labels)
 
 
 def _with_risk(

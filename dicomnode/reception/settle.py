@@ -23,6 +23,7 @@ _MULTI_FRAME = frozenset({_ENHANCED_CT, _LEGACY_CONVERTED_ENHANCED_CT})
 _FEWEST_SLICES = 3
 _LARGEST_STEP = 1.5  # times the median step: one missing slice makes a step of 2
 _SAME_POSITION_MM = 0.01
+_WAITS = "released and complete, waiting for more"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class SettleDecision:
     reason: str
     due: float | None
 
+    @property
+    def waits_for_more(self) -> bool:
+        """Whether nothing is unclear: it settles unless something more comes."""
+        return self.reason == _WAITS
+
 
 def decide(study: StudyIntake, now: float, rule: SettleRule) -> SettleDecision:
     """Whether the study is to be analysed now."""
@@ -54,7 +60,7 @@ def decide(study: StudyIntake, now: float, rule: SettleRule) -> SettleDecision:
     due = min(max(released_at, min(study.last_seen, now)) + rule.release_s, quiet_at)
     if now >= due:
         return SettleDecision(True, "released and complete", None)
-    return SettleDecision(False, "released and complete, waiting for more", due)
+    return SettleDecision(False, _WAITS, due)
 
 
 def is_broken_off(study: StudyIntake) -> bool:

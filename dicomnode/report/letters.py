@@ -3,7 +3,7 @@
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, MutableSequence
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence
 from functools import cache
 from importlib import resources
 from itertools import groupby
@@ -63,18 +63,28 @@ def _dejavu() -> Path:
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
-@cache
-def _letters() -> dict[str, frozenset[int]]:
-    found = {}
-    for family, path in fonts().items():
-        with TTFont(path, lazy=True) as font:
-            found[family] = frozenset(font.getBestCmap() or {})
-    return found
+class _Letters(Mapping[str, frozenset[int]]):
+    """The letters of each font, read when first asked for: all fonts take a second, Latin names need the first."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, frozenset[int]] = {}
+
+    def __getitem__(self, family: str) -> frozenset[int]:
+        if family not in self._read:
+            with TTFont(fonts()[family], lazy=True) as font:
+                self._read[family] = frozenset(font.getBestCmap() or {})
+        return self._read[family]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(fonts())
+
+    def __len__(self) -> int:
+        return len(fonts())
 
 
 @cache
-def _known() -> frozenset[int]:
-    return frozenset().union(*_letters().values())
+def _letters() -> _Letters:
+    return _Letters()
 
 
 def families(text: str) -> list[str]:
@@ -155,7 +165,7 @@ def _joins(c: str) -> bool:
 
 
 def _has_glyph(c: str) -> bool:
-    return ord(c) in _known() or c.isspace()
+    return c.isspace() or any(ord(c) in letters for letters in _letters().values())
 
 
 def _script(c: str) -> str:

@@ -109,6 +109,15 @@ class AnalysisCheckpoint:
         )
 
 
+def warm() -> None:
+    """Load what reports are made with, a second or two, so that the first study of a process need not wait for it."""
+    from dicomnode.report import labelmap, segmentation  # noqa: F401, PLC0415  (as in `encode`)
+    from dicomnode.report.page import summary  # noqa: F401, PLC0415
+    from dicomnode.report.sr import measurements, risk  # noqa: F401, PLC0415
+
+    letters.shown("a")
+
+
 def context(
     made_at: float,
     station_name: str = "",

@@ -73,6 +73,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     begin_counting(config, "worker")
     analyst = Analyst(config)
     from dicomnode.workflows import runtime  # noqa: PLC0415  (while the analyst loads its models)
+    from dicomnode.workflows.lookout import Lookout  # noqa: PLC0415
 
     # Before the lease: a worker that cannot analyse is none.
     analyst.begin()
@@ -83,7 +84,10 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
     heart = worker.Heartbeat(catalog, lease, config.worker.dead_after_s)
     analyst.hold(lease)
     leased = catalog.leased(lease, worker.exit_without_lease)
-    runtime.start(worker.Work(config, leased, analyst=analyst), executor_id=name)
+    own = worker.Work(config, leased, analyst=analyst)
+    runtime.start(own, executor_id=name)
+    lookout = Lookout(own)
+    lookout.start()
     log.info(
         "worker %d ready: segmenter %s, bundle %s",
         index,
@@ -91,6 +95,7 @@ def work(config: Config, index: int, stop: threading.Event) -> None:
         config.analysis.bundle or "none",
     )
     stop.wait()
+    lookout.stop()
     runtime.stop(config.worker.drain_s)
     analyst.close()
     heart.stop()

@@ -6,12 +6,13 @@ Whatever a study does to its analysis, it ends in an answer: analysed, or refuse
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import dicomnode
 from dicomnode.analysis.findings import Findings, Reason, RejectedSeries
-from dicomnode.analysis.pipeline import analyse
+from dicomnode.analysis.pipeline import Analysis, Measured, Method, analyse, conclude
 from dicomnode.analysis.volume.size import nothing_left, too_large
 from dicomnode.context.prior_findings import prior_findings
 from dicomnode.errors import RefusedError
@@ -21,13 +22,20 @@ from dicomnode.results import encode
 from dicomnode.store.results_folder import FINDINGS, results_folder
 from dicomnode.words.numerals import plural
 from dicomnode.workflows import fetch, reuse, route
+from dicomnode.workflows.ahead import Ahead, StudyInputs
 from dicomnode.workflows.worker import Work
 
 log = logging.getLogger(__name__)
 
 
-def analyse_study(work: Work, study_uid: str, generation: int) -> str:
+def analyse_study(work: Work, study_uid: str, generation: int, ahead: Ahead | None = None) -> str:
     """Select and analyse; leaves a checkpoint in the results folder. Returns "analysed" or "refused".
+
+    Args:
+        work: the worker's.
+        study_uid: the study's.
+        generation: of the study, settled.
+        ahead: what was measured before it settled, if anything: taken where its inputs are the same.
 
     Raises:
         RefusedError: there is not the memory for it ("too-large").
@@ -54,7 +62,8 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
             reuse.note_inputs(folder, received)
         return last.findings.status
     try:
-        found = analyse(files, method, priors=others, memory_bytes=work.config.worker.limits.memory_bytes)
+        measured = None if ahead is None else ahead.take(StudyInputs.of(study_uid, received, method))
+        found = _found(work, files, method, others, measured)
         analysis = replace(found, findings=_marked(work, found.findings))
         stands = _still_stands(work, study_uid, generation)
         if analysis.findings.status == "analysed":
@@ -75,6 +84,16 @@ def analyse_study(work: Work, study_uid: str, generation: int) -> str:
             raise
         raise too_large("its analysis needs more memory than there is (worker.memory_gb)") from error
     return analysis.findings.status
+
+
+def _found(
+    work: Work, files: Sequence[Path], method: Method, others: Sequence[Findings], measured: Measured | None
+) -> Analysis:
+    """Analyse the files, or go on with what was measured of them before they had settled."""
+    if measured is None:
+        return analyse(files, method, priors=others, memory_bytes=work.config.worker.limits.memory_bytes)
+    log.info("study %s was measured before it had settled", measured.segmented.series.study_uid)
+    return conclude(measured, method, priors=others)
 
 
 def _still_stands(work: Work, study_uid: str, generation: int) -> bool:

@@ -39,6 +39,7 @@ from dicomnode.workflows.worker import LOST_LEASE_STATUS, Work, exit_without_lea
 
 if TYPE_CHECKING:
     from dicomnode.models.serving import Models
+    from dicomnode.workflows.ahead import Ahead
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,12 @@ class _Process:
         self.begin(limits)
         held = {"name": lease.name, "epoch": lease.epoch}
         self._say({"study_uid": study_uid, "generation": generation, "lease": held})
+        return self._heard(limits)
+
+    def look_ahead(self, study_uid: str, lease: Lease, limits: Limits) -> dict[str, Any]:
+        """Have a study measured that has not settled. Returns the answer; raises as `ask`."""
+        self.begin(limits)
+        self._say({"ahead": study_uid, "lease": {"name": lease.name, "epoch": lease.epoch}})
         return self._heard(limits)
 
     def begin(self, limits: Limits) -> None:
@@ -147,6 +154,7 @@ class Analyst:
         self._config, self._limits = config, config.worker.limits
         self._lease: Lease | None = None
         self._lock = threading.Lock()
+        self._is_ahead, self._is_back = False, threading.Condition(self._lock)
         self._digests: dict[str, str] = {}
         self._bundle: dict[str, str] | None = None
         self._idle = [self._start()]
@@ -239,6 +247,39 @@ class Analyst:
         attempt.end()
         raise died(TRIES, how)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether an analyst has nothing to do, and nothing is measured ahead."""
+        with self._lock:
+            return bool(self._idle) and not self._is_ahead
+
+    def look_ahead(self, study_uid: str) -> None:
+        """Have a study measured that has not settled, if an analyst has nothing to do; waits for it (`ahead`).
+
+        Whoever is to be analysed meanwhile waits too, unless another analyst is idle: each may use the memory of one
+        analysis. A study that breaks a limit does so again when it is analysed, and is refused then.
+        """
+        assert self._lease is not None, "nothing is measured without a lease"
+        with self._lock:
+            if self._is_ahead or not self._idle:
+                return
+            process, self._is_ahead = self._idle.pop(), True
+        try:
+            answer = process.look_ahead(study_uid, self._lease, self._limits)
+            if "error" in answer:
+                log.info("study %s is measured once it has settled", study_uid)
+        except (_BrokenError, _DiedError) as error:
+            log.warning("study %s was not measured before it settled: %s", study_uid, error)
+            process = self._start()
+        except DicomnodeError:
+            process = self._start()
+            raise
+        finally:
+            with self._lock:
+                self._idle.append(process)
+                self._is_ahead = False
+                self._is_back.notify_all()
+
     def close(self) -> None:
         """Let those end that have nothing to do; the others end with this process."""
         with self._lock:
@@ -251,6 +292,8 @@ class Analyst:
 
     def _take(self) -> _Process:
         with self._lock:
+            while not self._idle and self._is_ahead:
+                self._is_back.wait()
             if self._idle:
                 return self._idle.pop()
         return self._start()
@@ -297,7 +340,9 @@ def _serve(asked: socket.socket, lines: Any, config: Config) -> None:
         # What analyses is slow to import, and nothing for a process that only watches.
         from dicomnode.models.serving import Models  # noqa: PLC0415
         from dicomnode.workflows import analysing  # noqa: F401, PLC0415  (so that the first study need not wait)
+        from dicomnode.workflows.ahead import Ahead  # noqa: PLC0415
 
+        ahead = Ahead()
         models = Models(config)
         catalog = Catalog.open(config.catalog_url, config.storage.state)
     except Exception as error:  # noqa: BLE001  (whatever it is, the worker has to know)
@@ -311,7 +356,11 @@ def _serve(asked: socket.socket, lines: Any, config: Config) -> None:
             continue
         lease = Lease(asked_for["lease"]["name"], asked_for["lease"]["epoch"])
         work = Work(config, catalog.leased(lease, _exit_without_lease), models)
-        answer = _analysed(work, asked_for["study_uid"], asked_for["generation"])
+        if "ahead" in asked_for:
+            _answer(asked, _measured_ahead(work, ahead, asked_for["ahead"]))
+            continue
+        answer = _analysed(work, asked_for["study_uid"], asked_for["generation"], ahead)
+        ahead.forget()
         leaves = "too-large" in answer.get("error", "") or resident_bytes(os.getpid()) > limits.memory_bytes / _KEPT
         _answer(asked, {**answer, "leaves": leaves})
 
@@ -323,11 +372,19 @@ def _method(models: "Models") -> dict[str, Any]:
     return {"digests": {name: models.method(name).digest for name in models.profiles}, "bundle": named}
 
 
-def _analysed(work: Work, study_uid: str, generation: int) -> dict[str, Any]:
+def _measured_ahead(work: Work, ahead: "Ahead", study_uid: str) -> dict[str, Any]:
+    try:
+        return {"measured": ahead.measure(work, study_uid)}
+    except Exception as error:  # noqa: BLE001  (whatever it is, the study's own analysis meets it again, and tells)
+        ahead.forget()
+        return {"error": type(error).__name__}
+
+
+def _analysed(work: Work, study_uid: str, generation: int, ahead: "Ahead") -> dict[str, Any]:
     from dicomnode.workflows.analysing import analyse_study  # noqa: PLC0415  (as above)
 
     try:
-        return {"status": analyse_study(work, study_uid, generation)}
+        return {"status": analyse_study(work, study_uid, generation, ahead)}
     except DicomnodeError as error:
         return {"error": JsonSerializer().serialize(error)}
     except Exception as error:  # noqa: BLE001  (this study fails visibly, the worker goes on)

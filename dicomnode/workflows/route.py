@@ -64,12 +64,8 @@ def decide_step(study_uid: str, generation: int) -> JobState:
     job = work.catalog.job(study_uid, generation)
     if job is None or job.state != "queued":
         return "superseded" if job is None else job.state
-    rules = work.config.rules
-    paths = [Path(i.path) for i in work.catalog.instances(study_uid)]
-    facts = study_facts.facts(study_uid, paths, work.catalog.callers(study_uid), study_facts.keywords(rules))
-    own = _FETCHED if work.catalog.is_prior(study_uid) else _EMPTY if not paths else None
-    found = decide(facts, rules) if own is None else own
-    if own is None and fetch.stays_here(work.config, work.catalog, study_uid):
+    found, by_rules = _decided(work, study_uid)
+    if by_rules and fetch.stays_here(work.config, work.catalog, study_uid):
         # Where the results go is asked when they are planned (`study`): somebody may want them by then.
         found = replace(found, action=replace(found.action, forward_to=()))
     noted = work.catalog.note_routing(study_uid, generation, json.dumps(found.recorded()), now=time.time())
@@ -83,6 +79,23 @@ def decide_step(study_uid: str, generation: int) -> JobState:
     if action.analyse is None and not action.forward_to:
         return work.catalog.set_state(study_uid, generation, "ignored", f"ignored by {by}", now=now)
     return "queued"
+
+
+def _decided(work: Work, study_uid: str) -> tuple[RoutingDecision, bool]:
+    """Return the decision on what has come of a study, and whether the rules made it."""
+    rules = work.config.rules
+    paths = [Path(i.path) for i in work.catalog.instances(study_uid)]
+    if work.catalog.is_prior(study_uid):
+        return _FETCHED, False
+    if not paths:
+        return _EMPTY, False
+    facts = study_facts.facts(study_uid, paths, work.catalog.callers(study_uid), study_facts.keywords(rules))
+    return decide(facts, rules), True
+
+
+def foreseen(work: Work, study_uid: str) -> Action:
+    """Return what would be done with a study that has not settled, if nothing more came. Nothing is noted."""
+    return _decided(work, study_uid)[0].action if work.config.routes_studies else ANALYSE
 
 
 @DBOS.step(name="plan", **RETRIES)

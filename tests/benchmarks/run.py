@@ -3,7 +3,8 @@
 Each row is two processes one after the other on the same machine. A module of CASES has NAME, STOCK (the stock way in
 words), WORK ({"stock": …, "ours": …}: each takes a case of `inputs.CASES`, prepares, and returns the work to measure)
 REPEATS (of both ways in turn; the fastest of each counts) and agreement(stock, ours) (in words, how far the results
-agree). Words choose the modules whose name contains one.
+agree). Words choose the modules whose name contains one. The whole way through a running node (`turnaround`, needs
+Orthanc and DCMTK) stands in a table of its own.
 """
 
 import datetime
@@ -13,6 +14,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from tests.benchmarks import turnaround
 from tests.benchmarks.inputs import CASES as INPUTS
 from tests.benchmarks.measured import ROOT, Cost, run
 from tests.helpers.prerequisites import check_or_exit
@@ -51,8 +53,12 @@ def main(words: list[str]) -> None:
             stock, ours = (min(costs, key=lambda c: c.wall_s) for costs in zip(*pairs, strict=True))
             rows.append(_row(module.NAME, case, module.STOCK, stock, ours, module.agreement(stock, ours)))
             print(rows[-1], flush=True)
+    if any(word in "turnaround" for word in words):
+        print(turnaround.table("", {case: turnaround.measure(case) for case in INPUTS}))
     if not words:
-        page = HEAD.format(machine=_machine()) + "\n".join(rows) + "\n"
+        machine = _machine()
+        ways = turnaround.table(machine, {case: turnaround.measure(case) for case in INPUTS})
+        page = HEAD.format(machine=machine) + "\n".join(rows) + "\n" + ways
         (ROOT / "docs" / "evidence" / "benchmarks.md").write_text(page)
 
 

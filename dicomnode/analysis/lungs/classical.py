@@ -178,11 +178,17 @@ def _grow(grid: BodyGrid, air: Mask, markers: NDArray[np.uint8]) -> NDArray[np.u
     reached[components[markers > 0]] = True
     reached[0] = False
     region = reached[components]
-    relief = np.where(region, grid.hu, np.int16(3000))
+    grown = np.zeros(markers.shape, np.uint8)
+    if not region.any():
+        return grown
+    # What lies around is higher than all of the region, and flooded after it: it changes nothing, and takes time.
+    box = _padded_box(region, (1, 1, 1))
+    relief = np.where(region[box], grid.hu[box], np.int16(3000))
     flooded = sitk.MorphologicalWatershedFromMarkers(
-        sitk.GetImageFromArray(relief), sitk.GetImageFromArray(markers), markWatershedLine=False
+        sitk.GetImageFromArray(relief), sitk.GetImageFromArray(markers[box]), markWatershedLine=False
     )
-    return np.where(region, sitk.GetArrayFromImage(flooded), 0).astype(np.uint8)
+    grown[box] = np.where(region[box], sitk.GetArrayFromImage(flooded), 0)
+    return grown
 
 
 def _refuse_unless_lungs(labels: NDArray[np.uint8], grid: BodyGrid) -> None:

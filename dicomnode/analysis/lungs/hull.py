@@ -13,6 +13,7 @@ the ribs. Three steps, each on the one before:
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,13 +128,16 @@ def _in_box(
     off_middle = np.abs(np.arange(hu.shape[2]) - midline) * spacing_mm[2] > MIDDLE_MM
     on_right = np.arange(hu.shape[2]) < midline
     chest = _Chest(spacing_mm, lungs, cages, solid, _mean(hu, solid, spacing_mm), on_right)
-    for side in (RIGHT, LEFT):
-        if not cages[side].seen:
-            continue
+    seen = [side for side in (RIGHT, LEFT) if cages[side].seen]
+
+    def found(side: int) -> tuple[Mask, Mask]:
         sure, doubt = _of_side(chest, hu, side, _along_ribs(chest, side) & off_middle & chest.half(side))
-        doubt = _all_fluid(chest, hu, side, doubt)
-        dense[sure] = side
-        untold[doubt & (dense == 0)] = side
+        return sure, _all_fluid(chest, hu, side, doubt)
+
+    with ThreadPoolExecutor(2) as threads:  # filters run without Python's lock
+        for side, (sure, doubt) in zip(seen, threads.map(found, seen), strict=True):
+            dense[sure] = side
+            untold[doubt & (dense == 0)] = side
     return Between(dense, untold)
 
 

@@ -16,6 +16,7 @@ Airways and vessels count wherever the mask of the lungs holds them: what `quant
 it measures in their parts, and volumes of thirds, and of rim and core, add up to the lungs'.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -44,8 +45,16 @@ def thirds(labels: Labels) -> NDArray[np.uint8]:
     return found
 
 
-def rim(volume: Volume, labels: Labels) -> Mask:
-    """Return the mask (z, y, x) of the lungs' voxels within `RIM_MM` of their lung's surface."""
+def rim(volume: Volume, labels: Labels) -> Iterator[Mask]:
+    """Yield the mask of the lungs' voxels within `RIM_MM` of their lung's surface, slice by slice, feet first.
+
+    Args:
+        volume: the volume.
+        labels: (z, y, x), 0 background, 1 right, 2 left.
+
+    Yields:
+        Of each axial slice, (y, x).
+    """
     steps = [min(max(1, round(_GRID_MM / mm)), n) for mm, n in zip(volume.spacing_mm, labels.shape, strict=True)]
     z, y, x = (mm * step for mm, step in zip(volume.spacing_mm, steps, strict=True))
     coarse = labels[tuple(slice(step // 2, None, step) for step in steps)]
@@ -57,5 +66,6 @@ def rim(volume: Volume, labels: Labels) -> Mask:
             depth = distance(~lung, (z, y, x)) - min(z, y, x) / 2
             core[box] |= (depth > RIM_MM)[1:-1, 1:-1, 1:-1]
     sizes = tuple(zip(labels.shape, steps, coarse.shape, strict=True))
-    index = np.ix_(*(np.minimum(np.arange(fine) // step, last - 1) for fine, step, last in sizes))
-    return np.asarray((labels > 0) & ~core[index])
+    levels, rows, columns = (np.minimum(np.arange(fine) // step, last - 1) for fine, step, last in sizes)
+    for z, level in enumerate(levels):
+        yield (labels[z] > 0) & ~core[level][np.ix_(rows, columns)]

@@ -83,11 +83,13 @@ def by_region(volume: Volume, labels: Labels, lobes: NDArray[np.uint8] | None = 
 
 def _counts(volume: Volume, labels: Labels) -> NDArray[np.int64]:
     """Histograms by side (index 0 stays empty), third, and core (0) or rim (1): shape (3, 3, 2, 65536)."""
-    third_of, rim = regions.thirds(labels), regions.rim(volume, labels)
+    third_of = regions.thirds(labels)
     counts = np.zeros((3, 3, 2, 65536), np.int64)
-    for z in np.flatnonzero(labels.any(axis=(1, 2))):
+    for z, rim in enumerate(regions.rim(volume, labels)):
         inside = labels[z] > 0
-        kind = 2 * labels[z][inside].astype(np.int64) + rim[z][inside]
+        if not inside.any():
+            continue
+        kind = 2 * labels[z][inside].astype(np.int64) + rim[inside]
         values = volume.hu[z][inside].astype(np.int64) - _LOWEST
         by_kind = np.bincount(kind * 65536 + values, minlength=6 * 65536).reshape(3, 2, 65536)
         for side in (RIGHT, LEFT):

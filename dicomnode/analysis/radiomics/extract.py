@@ -118,8 +118,9 @@ def by_region(
     """
     found: dict[str, dict[str, float]] = {}
     refused = {}
-    regions = (("lungs", labels > 0), ("right", labels == RIGHT), ("left", labels == LEFT))
-    for number, (name, mask) in enumerate(regions):
+    regions = {"lungs": (RIGHT, LEFT), "right": (RIGHT,), "left": (LEFT,)}
+    for number, (name, sides) in enumerate(regions.items()):
+        mask = labels > 0 if len(sides) > 1 else labels == sides[0]
 
         def told(share: float, before: int = number) -> None:
             if progress is not None:

@@ -41,7 +41,9 @@ from dicomnode.errors import RefusedError
 
 #: Elements above this size (private blobs of some vendors) stay on the disk.
 DEFER_BYTES = 65536
-PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+PIXELS = 0x7FE00010
+PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, PIXELS})
+_NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian})
 ITEM, SEQUENCE_DELIMITER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 UNDEFINED_LENGTH = 0xFFFFFFFF
 #: What makes a multi-frame image; in a single one it is a mistake.
@@ -58,6 +60,7 @@ class ImageHeader:
         frame_number: counts from 1; None for a whole file.
         image: the whole multi-frame image that a frame is of, without pixel data.
         doubts: attributes whose values break their VR, in this header.
+        pixels: where in the file the pixel data of a native image lie: offset and bytes; None: not known.
     """
 
     path: Path
@@ -66,6 +69,7 @@ class ImageHeader:
     frame_number: int | None = None
     image: Dataset | None = None
     doubts: tuple[Doubt, ...] = ()
+    pixels: tuple[int, int] | None = None
 
     @property
     def source(self) -> Dataset:
@@ -262,12 +266,14 @@ def _read(path: Path) -> ImageHeader | Reason:
 
 
 def _parse(path: Path, file: BinaryIO) -> ImageHeader | Reason:
-    pixel_length = None
+    pixel_length = pixels = None
 
     def at_pixel_data(tag: BaseTag, _vr: str | None, length: int) -> bool:
-        nonlocal pixel_length
+        nonlocal pixel_length, pixels
         if tag in PIXEL_DATA:
             pixel_length = length
+        if tag == PIXELS:
+            pixels = file.tell(), length
         return tag in PIXEL_DATA
 
     has_preamble = file.read(132)[128:] == b"DICM"
@@ -287,7 +293,9 @@ def _parse(path: Path, file: BinaryIO) -> ImageHeader | Reason:
     if reason is not None:
         return reason
     missing = _missing_bytes(file, dataset, pixel_length, size, deflated)
-    return ImageHeader(path, dataset, missing, doubts=doubts)
+    native = dataset.file_meta.TransferSyntaxUID in _NATIVE
+    whole = native and not missing and pixel_length not in (0, UNDEFINED_LENGTH)
+    return ImageHeader(path, dataset, missing, doubts=doubts, pixels=pixels if whole else None)
 
 
 def _set_syntax(dataset: FileDataset) -> None:

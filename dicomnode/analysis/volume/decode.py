@@ -70,13 +70,19 @@ def _one(dataset: Dataset, stored: NDArray[np.integer]) -> NDArray[np.integer]:
 def _open(header: ImageHeader) -> Dataset:
     """Return the pixels, described by the values of the header: what the file states besides is not looked at."""
     with _refusing(header):
-        stored = dcmread(header.path, force=True)
         dataset = Dataset()
         dataset.file_meta = FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = UID(header.dataset.file_meta.TransferSyntaxUID)
         for keyword in _DESCRIBING:
             if keyword in header.source:
                 dataset[keyword] = header.source[keyword]
+        if header.pixels is not None:  # seen when the header was read: it is not read again
+            offset, length = header.pixels
+            with header.path.open("rb") as file:
+                file.seek(offset)
+                dataset.add_new("PixelData", "OW", file.read(length))
+            return dataset
+        stored = dcmread(header.path, force=True)
         for keyword in _PIXELS:
             element = stored.get_item(keyword) if keyword in stored else None
             if element is not None and isinstance(element.value, bytes):

@@ -65,7 +65,7 @@ def test_rim_of_a_ball_and_its_filled_hole() -> None:
     labels = np.where(r < 60, RIGHT, 0).astype(np.uint8)
     labels[r < 8] = 0
     volume = Volume(np.full(labels.shape, -800, np.int16), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), AXES, ())
-    rim = regions.rim(volume, labels)
+    rim = np.stack(list(regions.rim(volume, labels)))
     assert np.count_nonzero(rim) == pytest.approx(4 / 3 * np.pi * (60**3 - 40**3), rel=0.03)
     assert not rim[(r < 37)].any()
     assert rim[(r > 43) & (r < 60)].all()
