@@ -136,7 +136,7 @@ def _content(facts: RunFacts) -> Content:
     return Content(
         title=f"Evaluation of run {facts.name}",
         banner=_banner(facts),
-        summary=_summary(facts, primary),
+        summary=summary(facts),
         tables=tables,
         card=_card(facts),
         checklists={"TRIPOD+AI": tripod_ai(facts), "CLAIM 2024": claim(facts)},
@@ -149,8 +149,10 @@ def _banner(facts: RunFacts) -> str:
     return "Research use only. Not a medical device; not for diagnosis or treatment. No external validation."
 
 
-def _summary(facts: RunFacts, primary: ArmResult) -> tuple[str, ...]:
+def summary(facts: RunFacts) -> tuple[str, ...]:
+    """Return the sentences that the report begins with: who was studied, which arms serve, the main figures."""
     e = facts.evaluation
+    primary = e.arm(e.primary)
     lines = [
         f"{e.scans} scans of {e.patients} patients, {e.deaths} of whom died; median follow-up "
         f"{e.median_follow_up_years:.1f} years after a scan. {_independence(primary)}"
