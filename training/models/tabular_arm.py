@@ -55,7 +55,7 @@ class FittedRadiomics:
         """Cumulative risk at the end of each interval: (rows, intervals)."""
         harmoniser = self.model.harmoniser
         values = self.data.features[list(harmoniser.features)].to_numpy(np.float64)[rows]
-        return self.model.risk(values, _batches(self.data, rows, harmoniser.combat_by))
+        return self.model.risk(values, batches_of(self.data, rows, harmoniser.combat_by))
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class RadiomicsArm:
     def prepared(self, data: Data, rows: Rows, columns: list[str]) -> "_Training":
         """Return rows to learn from, with the features that remain, harmonised."""
         features = data.features[columns].iloc[rows]
-        batches = _batches(data, rows, self.settings.combat)
+        batches = batches_of(data, rows, self.settings.combat)
         choice = harmonise.fit(
             features,
             batches,
@@ -268,7 +268,8 @@ def _fit_best(
     raise FitError("no model could be fitted to the training scans: see radiomics.models and radiomics.correlation")
 
 
-def _batches(data: Data, rows: Rows, by: Sequence[str]) -> list[str]:
+def batches_of(data: Data, rows: Rows, by: Sequence[str]) -> list[str]:
+    """Return the batch of each row, as `Harmoniser.apply` takes it."""
     if not by:
         return [""] * len(rows)
     scans = data.cohort[list(by)].iloc[rows].to_dict("records")

@@ -1,7 +1,7 @@
 """A run, from registry and outcomes to report and bundle, in steps that a run folder remembers.
 
-cohort → splits → features → arms → ensemble → baselines → evaluation → report → bundle. Killed and started again, it
-goes on where it was: a step that is done is not repeated, an arm goes on inside its fold.
+cohort → splits → features → arms → ensemble → baselines → evaluation → explanation → report → bundle.
+Killed and started again, it goes on where it was: a step that is done is not repeated, an arm goes on inside its fold.
 """
 
 import json
@@ -39,7 +39,7 @@ from training.run.record import Record
 from training.run.settings import RunSettings, defaults
 
 #: Settings that may change when a finished run is started again: only what hangs on them is then done anew.
-_LATE = ("baselines", "evaluation", "bundle", "gate", "provenance")
+_LATE = ("baselines", "evaluation", "explanation", "bundle", "gate", "provenance")
 #: Those that change no number: how many share the work, and where files lie (what they hold has a digest).
 _FREE = tuple(
     f"settings.{name}" for name in ("features.workers", "deep.workers", "deep.cache", "deep.pretrained.*.path")
@@ -320,6 +320,17 @@ def _evaluation(run_: _Run) -> None:
     write_whole(run_.folder / "evaluation.json", found.to_json())
 
 
+def _explanation(run_: _Run) -> None:
+    from training.explanation import explanation  # noqa: PLC0415
+
+    settings = run_.settings
+    data = read_data(run_.folder, run_.registry.folder, settings.horizons)
+    found = explanation.explain(
+        run_.folder, data, settings.horizons, settings.arms, settings.explanation, run_.progress
+    )
+    write_whole(run_.folder / explanation.NAME, found.to_json())
+
+
 def _report(run_: _Run) -> None:
     from training.report.report import write  # noqa: PLC0415
 
@@ -355,6 +366,7 @@ STEPS = (
     RunStep("ensemble", "predictions.parquet", _ensemble),
     RunStep("baselines", "baselines.json", _baselines, ("baselines",)),
     RunStep("evaluation", "evaluation.json", _evaluation, ("baselines", "evaluation")),
-    RunStep("report", "report.html", _report, ("baselines", "evaluation", "provenance")),
-    RunStep("bundle", "bundle", _bundle, ("baselines", "evaluation", "bundle", "provenance")),
+    RunStep("explanation", "explanation.json", _explanation, ("explanation",)),
+    RunStep("report", "report.html", _report, ("baselines", "evaluation", "explanation", "provenance")),
+    RunStep("bundle", "bundle", _bundle, ("baselines", "evaluation", "explanation", "bundle", "provenance")),
 )

@@ -13,6 +13,7 @@ from training.data import covariate_types, former_names
 from training.data.follow_up import Transplant
 from training.data.outcomes import HORIZONS_YEARS, LAST_HORIZON_YEARS
 from training.evaluation.bar import GateBar
+from training.explanation.settings import ExplanationSettings
 from training.features.settings import FeatureSettings
 from training.models.baseline_settings import BaselineSettings
 from training.models.tabular_settings import RadiomicsSettings
@@ -79,6 +80,7 @@ class RunSettings(TomlTable):
     deep: dict[str, object] = Field({}, description="settings of the networks")
     baselines: BaselineSettings = BaselineSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    explanation: ExplanationSettings = ExplanationSettings()
     bundle: BundleSettings = BundleSettings()
     #: Sets nothing: the bar is the node's. Kept for settings of before, and marked where it departs.
     gate: GateBar = GateBar()
