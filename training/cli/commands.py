@@ -10,7 +10,7 @@ import typer
 from dicomnode import logs
 from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import private_umask
-from training.cli import gate, imports, validation
+from training.cli import export, gate, imports, validation
 from training.cli.bars import bars
 
 app = typer.Typer(
@@ -287,6 +287,7 @@ def sign(
 
 
 app.add_typer(gate.app)
+app.add_typer(export.app)
 app.add_typer(imports.app)
 app.add_typer(validation.app)
 

@@ -9,7 +9,7 @@ import os
 import resource
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import numpy as np
@@ -23,7 +23,7 @@ from training.data.registry_folder import read as read_registry
 from training.evaluation.evaluate import evaluate
 from training.features import compute
 from training.models import stacking
-from training.models.arm import DEEP_ARMS, Data
+from training.models.arm import DEEP_ARMS, VOLUME_ARMS, Data
 from training.models.baseline_settings import columns_of
 from training.models.registry import check_files, make_arm
 from training.models.tabular_arm import RadiomicsArm, time_fit
@@ -107,7 +107,7 @@ def estimate(settings: RunSettings) -> Estimate:
     """
     started = time.monotonic()
     registry = read_registry(settings.registry)
-    tables = {"radiomics": settings.radiomics.model_dump(), "deep": settings.deep}
+    tables = settings.arm_tables
     for name in settings.arms:
         check_files(name, tables)
     made, _ = make_cohort(settings, registry)
@@ -123,6 +123,8 @@ def estimate(settings: RunSettings) -> Estimate:
     for name in settings.arms:
         if name in DEEP_ARMS:
             _network(name, settings, data, len(train), found)
+        elif name == "encoder":
+            _encoder(settings, data, train, found)
         else:
             arm = make_arm(name, tables)
             assert isinstance(arm, RadiomicsArm)
@@ -166,7 +168,7 @@ def _features(settings: RunSettings, registry: Registry, frame: pd.DataFrame, fo
     extra = [compute.changes(frame, measured), compute.covariates(frame, declared)]
     whole = pd.concat([measured, *extra], axis=1).reset_index(drop=True)
     found.parts.append(Part("features", time.monotonic() - start, whole.size * 8, "done here"))
-    reads = any(name in DEEP_ARMS for name in settings.arms) or not registry.lungs_alone
+    reads = any(name in VOLUME_ARMS for name in settings.arms) or not registry.lungs_alone
     _hashing(registry, [v for v in frame["volume"] if v] if reads else [], found)
     known = frame.drop(columns=["time_years", "event"])
     return Data(registry.folder, known, whole, cohort.outcomes_of(frame, settings.horizons))
@@ -203,6 +205,23 @@ def _baselines(settings: RunSettings, data: Data, train: splits.Rows, found: _Fo
             _tabular(make_baseline(name, columns), settings, data, train, found)
             names.append(name)
     return names
+
+
+def _encoder(settings: RunSettings, data: Data, train: splits.Rows, found: _Found) -> None:
+    """Embed one scan; its head is timed on noise of the embedding's width."""
+    from training.models import encoder_arm  # noqa: PLC0415  (torch)
+
+    arm = encoder_arm.make(settings.arm_tables["encoder"])
+    volumes = [volume for row in range(len(data.cohort)) if (volume := data.volume(row)) is not None]
+    if len(volumes) < len(data.cohort):
+        raise UsageError(f"{len(data.cohort) - len(volumes)} scans have no stored volume, which encoder needs")
+    start = time.monotonic()
+    width = len(arm.embed(volumes[0]))
+    seconds = (time.monotonic() - start) * len(volumes)
+    how = f"one scan embedded, times {len(volumes)}"
+    found.parts.append(Part("embeddings", seconds, len(volumes) * (width * 4 + 200), how))
+    noise = pd.DataFrame(np.random.default_rng(1).normal(size=(len(volumes), width)), columns=arm.columns(width))
+    _tabular(arm.head(width), settings, replace(data, features=noise), train, found)
 
 
 def _network(name: str, settings: RunSettings, data: Data, train: int, found: _Found) -> None:
