@@ -46,7 +46,7 @@ from training.run.settings import EvaluationSettings
 
 
 @dataclass(frozen=True)
-class Cohort:
+class StudyCohort:
     """The scans of a study.
 
     Attributes:
@@ -95,7 +95,7 @@ def register(
 
 def cohort(
     registry: Path, outcomes: Path | None = None, covariates: Path | None = None, transplant: Transplant = "censor"
-) -> Cohort:
+) -> StudyCohort:
     """Join the scans of a registry with their outcomes.
 
     Args:
@@ -111,10 +111,10 @@ def cohort(
     ends = follow_up.read_outcomes(registry / "outcomes.csv" if outcomes is None else outcomes)
     given = None if covariates is None else follow_up.read_covariates(covariates)
     made = cohorts.build(source, ends, given, transplant)
-    return Cohort(made.frame, tuple(made.flow), source)
+    return StudyCohort(made.frame, tuple(made.flow), source)
 
 
-def features(of: Cohort, **settings: Any) -> pd.DataFrame:
+def features(of: StudyCohort, **settings: Any) -> pd.DataFrame:
     """Return the numbers of each scan, indexed by scan: quantities.*, radiomics.*, change.* a year, covariates.*.
 
     Args:
@@ -132,7 +132,7 @@ def features(of: Cohort, **settings: Any) -> pd.DataFrame:
 
 
 def cross_validate(
-    of: Cohort,
+    of: StudyCohort,
     table: pd.DataFrame,
     arm: str = "radiomics",
     settings: Mapping[str, object] | None = None,
@@ -174,14 +174,16 @@ def cross_validate(
         return cross_fit(model, data, drawn, seed, Path(folder), lambda *_: None)
 
 
-def combine(of: Cohort, predictions: Sequence[pd.DataFrame], horizons: Sequence[int] = HORIZONS_YEARS) -> pd.DataFrame:
+def combine(
+    of: StudyCohort, predictions: Sequence[pd.DataFrame], horizons: Sequence[int] = HORIZONS_YEARS
+) -> pd.DataFrame:
     """Return the ensemble's cross-fitted risks, as `cross_validate` returns an arm's: calibrated, also of one arm."""
     by_arm = {str(one["arm"].iloc[0]): one for one in predictions}
     return stacking.stack(by_arm, cohorts.outcomes_of(of.frame, horizons)).predictions
 
 
 def evaluate(
-    of: Cohort,
+    of: StudyCohort,
     predictions: Sequence[pd.DataFrame],
     *,
     bootstrap: int = 1000,

@@ -46,6 +46,7 @@ ELSEWHERE = {
     "dicomnode registry export": "tests/acceptance/test_training_loop.py",
     "training cohort": "tests/unit/training/data/test_cohort.py",
     "training run": "tests/acceptance/test_training_loop.py",
+    "training export-run": "tests/unit/training/report/test_exports.py",
     "training report": "tests/unit/training/cli/test_commands.py",
     "training compare": "tests/acceptance/test_training_loop.py",
     "training promote": "tests/acceptance/test_training_loop.py",

@@ -64,7 +64,7 @@ def _phantom() -> Phantom:
 
 
 def phantom_scan() -> tuple[Volume, Labels]:
-    """Return the golden scan: its HU, and its lungs."""
+    """Return the golden scan: its HU, and the labels of its lungs, (z, y, x)."""
     made = _phantom()
     return made.volume, made.labels
 

@@ -20,7 +20,7 @@ _SEED = 20260301
 
 
 @dataclass(frozen=True)
-class Explanation:
+class RunExplanation:
     """Of a run.
 
     Attributes:
@@ -47,7 +47,7 @@ def explain(
     arms: Sequence[str],
     settings: ExplanationSettings,
     progress: ProgressCallback,
-) -> Explanation:
+) -> RunExplanation:
     """Explain the fold models of a run's arms, each on scans of patients that it has not seen.
 
     Args:
@@ -79,7 +79,7 @@ def explain(
                 networks[arm] = asdict(found)
         elif arm == "radiomics":
             features[arm] = tabular_explanation.explain_arm(folder, data, parts, interval, _SEED)
-    return Explanation(years, len(sample), features, networks)
+    return RunExplanation(years, len(sample), features, networks)
 
 
 def _sample(data: Data, count: int) -> Rows:
@@ -91,7 +91,7 @@ def _sample(data: Data, count: int) -> Rows:
     return np.sort(order[first]).astype(np.intp)
 
 
-def read(run: Path) -> Explanation | None:
+def read(run: Path) -> RunExplanation | None:
     """Return the explanation of a run folder; None where it has none, as older runs have."""
     path = run / NAME
     if not path.is_file():
@@ -104,4 +104,4 @@ def read(run: Path) -> Explanation | None:
         )
         for arm, found in stored["features"].items()
     }
-    return Explanation(stored["years"], stored["scans"], features, stored["networks"])
+    return RunExplanation(stored["years"], stored["scans"], features, stored["networks"])

@@ -86,7 +86,7 @@ class EncoderArm:
         _ = self._encoder
 
     def embed(self, volume: Path) -> NDArray[np.float32]:
-        """Return the embedding of a stored volume, (width,).
+        """Return the embedding of a stored volume: the encoder's numbers, (width,).
 
         Raises:
             UsageError: the volume is none, or the encoder fails on it.

@@ -18,10 +18,11 @@ from training.evaluation.records import Estimate, Evaluation
 _PRIVATE = ("registry", "outcomes", "covariates", "out", "provenance", "covariate_types", "path", "cache", "file")
 #: MLflow refuses longer values of a parameter.
 _LONGEST = 500
+_MISSING = "{extra} is not installed: pip install 'dicomnode[{extra}]', with constraints.txt (-c)"
 
 
 @dataclass(frozen=True)
-class Curve:
+class LossCurve:
     """A loss by epoch, from epoch 1."""
 
     name: str
@@ -42,7 +43,7 @@ class RunFigures:
     name: str
     params: Mapping[str, str]
     metrics: Mapping[str, float]
-    curves: tuple[Curve, ...]
+    curves: tuple[LossCurve, ...]
 
 
 def figures_of(run: Path) -> RunFigures:
@@ -84,12 +85,12 @@ def _estimate(name: str, one: Estimate) -> dict[str, float]:
     return {key: float(value) for key, value in parts.items() if value is not None and math.isfinite(value)}
 
 
-def _curves(run: Path) -> Iterator[Curve]:
+def _curves(run: Path) -> Iterator[LossCurve]:
     for path in sorted(run.glob("arms/*/fold-*/fit.json")):
         fitted = json.loads(path.read_text(encoding="utf-8"))
         for key in ("train_loss", "validation_loss"):
             if values := fitted.get(key):
-                yield Curve(f"{path.parent.parent.name}/{path.parent.name}/{key}", tuple(map(float, values)))
+                yield LossCurve(f"{path.parent.parent.name}/{path.parent.name}/{key}", tuple(map(float, values)))
 
 
 def to_tensorboard(found: RunFigures, folder: Path) -> Path:
@@ -104,7 +105,7 @@ def to_tensorboard(found: RunFigures, folder: Path) -> Path:
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  (an extra)
     except ImportError:
-        raise _missing("tensorboard") from None
+        raise UsageError(_MISSING.format(extra="tensorboard")) from None
     place = folder / found.name
     writer = SummaryWriter(str(place))
     try:
@@ -142,7 +143,7 @@ def to_mlflow(found: RunFigures, target: str, experiment: str = "dicomnode") -> 
         from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415
         from mlflow.tracking import MlflowClient  # noqa: PLC0415
     except ImportError:
-        raise _missing("mlflow") from None
+        raise UsageError(_MISSING.format(extra="mlflow")) from None
     uri = target if target.startswith(("http://", "https://")) else Path(target).absolute().as_uri()
     try:
         client = MlflowClient(tracking_uri=uri)
@@ -175,7 +176,3 @@ def _parts(every: Sequence[Any], count: int) -> Iterator[list[Any]]:
 def _word(name: str) -> str:
     """Return a name as MLflow takes it: letters, digits, and _ - . space /."""
     return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)
-
-
-def _missing(extra: str) -> UsageError:
-    return UsageError(f"{extra} is not installed: pip install 'dicomnode[{extra}]', with constraints.txt (-c)")

@@ -16,7 +16,7 @@ from training.data import former_names
 from training.data.cohort import FlowStep
 from training.evaluation.inputs import vendors
 from training.evaluation.records import Evaluation
-from training.explanation.explanation import Explanation
+from training.explanation.explanation import RunExplanation
 from training.explanation.explanation import read as read_explanation
 from training.models.arm import DEEP_ARMS
 from training.models.stacking import NAME as ENSEMBLE
@@ -73,7 +73,7 @@ class RunFacts:
     networks: "DeepSettings | None"
     gate: Mapping[str, Any] = field(default_factory=dict)
     validation: ValidationFacts | None = None
-    explanation: Explanation | None = None
+    explanation: RunExplanation | None = None
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def seed_of(seed: int, arm: str, fold: int) -> int:
 def checked(
     risks: NDArray[np.float64], count: int, stage: str, intervals: int = len(stacking.RISKS)
 ) -> NDArray[np.float64]:
-    """Return the risks of so many scans as they are.
+    """Return the risks of so many scans, (scans, intervals), as they are.
 
     Raises:
         DicomnodeError: they are no probabilities that rise with the year; `stage` says whose.

@@ -38,7 +38,7 @@ _DRAWS = 20
 
 
 @dataclass(frozen=True)
-class Part:
+class StepCost:
     """What one step takes: seconds, bytes that it leaves, and how both were told."""
 
     name: str
@@ -48,7 +48,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunEstimate:
     """What a run takes.
 
     Attributes:
@@ -61,7 +61,7 @@ class Estimate:
 
     scans: int
     patients: int
-    parts: tuple[Part, ...]
+    parts: tuple[StepCost, ...]
     memory_bytes: int
     free_bytes: int
     notes: tuple[str, ...] = ()
@@ -94,12 +94,12 @@ class Estimate:
 class _Found:
     """What is gathered while the steps are gone through."""
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[StepCost] = field(default_factory=list)
     memory: int = 0
     notes: list[str] = field(default_factory=list)
 
 
-def estimate(settings: RunSettings) -> Estimate:
+def estimate(settings: RunSettings) -> RunEstimate:
     """Return what the run of these settings takes, on this machine.
 
     Raises:
@@ -117,7 +117,7 @@ def estimate(settings: RunSettings) -> Estimate:
         frame["patient"].to_list(), event, settings.seed, settings.splits.outer, settings.splits.inner
     )
     found = _Found()
-    found.parts.append(Part("cohort and splits", time.monotonic() - started, len(frame) * 200, "done here"))
+    found.parts.append(StepCost("cohort and splits", time.monotonic() - started, len(frame) * 200, "done here"))
     data = _features(settings, registry, frame, found)
     train, _ = drawn.fold(0, data.patients)
     for name in settings.arms:
@@ -131,13 +131,13 @@ def estimate(settings: RunSettings) -> Estimate:
             _tabular(arm, settings, data, train, found)
     baselines = _baselines(settings, data, train, found)
     _evaluation(settings, frame, baselines, found)
-    found.parts.append(Part("report", _REPORT_S, _REPORT_BYTES, "a stated rate"))
+    found.parts.append(StepCost("report", _REPORT_S, _REPORT_BYTES, "a stated rate"))
     if settings.bundle.make:
         models = sum(part.disk_bytes for part in found.parts if part.name in settings.arms)
-        found.parts.append(Part("bundle", _BUNDLE_S, models + 2**20, "a stated rate; the models once more"))
+        found.parts.append(StepCost("bundle", _BUNDLE_S, models + 2**20, "a stated rate; the models once more"))
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kB on Linux
     existing = next(p for p in (settings.out, *settings.out.parents) if p.exists())
-    return Estimate(
+    return RunEstimate(
         scans=len(frame),
         patients=int(frame["patient"].nunique()),
         parts=tuple(found.parts),
@@ -159,7 +159,7 @@ def _features(settings: RunSettings, registry: Registry, frame: pd.DataFrame, fo
         workers = min(settings.features.workers or len(os.sched_getaffinity(0)), len(unmeasured))
         seconds = (time.monotonic() - start) * len(unmeasured) / workers
         how = f"one scan measured, times {len(unmeasured)} by {workers} processes"
-        found.parts.append(Part("measuring", seconds, len(unmeasured) * len(one) * 40, how))
+        found.parts.append(StepCost("measuring", seconds, len(unmeasured) * len(one) * 40, how))
         noise = np.random.default_rng(1).normal(size=(len(frame), len(one)))
         stored = pd.DataFrame(noise, columns=list(one))
     measured = stored.set_axis(frame["scan"].to_list())
@@ -167,7 +167,7 @@ def _features(settings: RunSettings, registry: Registry, frame: pd.DataFrame, fo
     start = time.monotonic()
     extra = [compute.changes(frame, measured), compute.covariates(frame, declared)]
     whole = pd.concat([measured, *extra], axis=1).reset_index(drop=True)
-    found.parts.append(Part("features", time.monotonic() - start, whole.size * 8, "done here"))
+    found.parts.append(StepCost("features", time.monotonic() - start, whole.size * 8, "done here"))
     reads = any(name in VOLUME_ARMS for name in settings.arms) or not registry.lungs_alone
     _hashing(registry, [v for v in frame["volume"] if v] if reads else [], found)
     known = frame.drop(columns=["time_years", "event"])
@@ -181,7 +181,9 @@ def _hashing(registry: Registry, volumes: list[str], found: _Found) -> None:
     start = time.monotonic()
     sha256_of(registry.folder / volumes[0])
     seconds = (time.monotonic() - start) * sum(sizes) / max(sizes[0], 1)
-    found.parts.append(Part("hashing volumes", seconds, 150 * len(sizes), f"one volume read, for {_size(sum(sizes))}"))
+    found.parts.append(
+        StepCost("hashing volumes", seconds, 150 * len(sizes), f"one volume read, for {_size(sum(sizes))}")
+    )
 
 
 def _tabular(arm: RadiomicsArm, settings: RunSettings, data: Data, train: splits.Rows, found: _Found) -> None:
@@ -192,7 +194,7 @@ def _tabular(arm: RadiomicsArm, settings: RunSettings, data: Data, train: splits
         f"{folds} outer folds"
     )
     seconds = folds * took.fold_s(settings.splits.inner)
-    found.parts.append(Part(arm.name, seconds, folds * took.model_bytes + 60 * len(data.cohort), how))
+    found.parts.append(StepCost(arm.name, seconds, folds * took.model_bytes + 60 * len(data.cohort), how))
 
 
 def _baselines(settings: RunSettings, data: Data, train: splits.Rows, found: _Found) -> list[str]:
@@ -219,7 +221,7 @@ def _encoder(settings: RunSettings, data: Data, train: splits.Rows, found: _Foun
     width = len(arm.embed(volumes[0]))
     seconds = (time.monotonic() - start) * len(volumes)
     how = f"one scan embedded, times {len(volumes)}"
-    found.parts.append(Part("embeddings", seconds, len(volumes) * (width * 4 + 200), how))
+    found.parts.append(StepCost("embeddings", seconds, len(volumes) * (width * 4 + 200), how))
     noise = pd.DataFrame(np.random.default_rng(1).normal(size=(len(volumes), width)), columns=arm.columns(width))
     _tabular(arm.head(width), settings, replace(data, features=noise), train, found)
 
@@ -247,7 +249,7 @@ def _network(name: str, settings: RunSettings, data: Data, train: int, found: _F
     part = ceil(deep.batch / deep.processes / deep.accumulate)
     found.memory = max(found.memory, took.parameters * 16 + part * inputs * took.kept_bytes)
     how = f"one step on one scan on {took.device}, for {deep.epochs} epochs of {fitted:.0f} scans in {outer} folds"
-    found.parts.append(Part(name, seconds, disk, how))
+    found.parts.append(StepCost(name, seconds, disk, how))
     note = "networks: all epochs counted; early stopping makes it shorter"
     if note not in found.notes:
         found.notes.append(note)
@@ -275,7 +277,7 @@ def _evaluation(settings: RunSettings, frame: pd.DataFrame, baselines: list[str]
     each = max(took[1] - took[0], 0.0) / _DRAWS
     seconds = took[0] + settings.evaluation.bootstrap * each
     how = f"{_DRAWS} draws of {len(names)} predictions, for {settings.evaluation.bootstrap}"
-    found.parts.append(Part("evaluation", seconds, predictions.size * 8 + 2**20, how))
+    found.parts.append(StepCost("evaluation", seconds, predictions.size * 8 + 2**20, how))
 
 
 def _time(seconds: float) -> str:

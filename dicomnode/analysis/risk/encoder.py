@@ -100,8 +100,11 @@ def prepare_input(volume: Volume, labels: Labels, spec: EncoderSpec) -> NDArray[
 
     Args:
         volume: axes as `arrays` says.
-        labels: same shape; above 0 is lung.
+        labels: same shape, (z, y, x); above 0 is lung.
         spec: the recipe.
+
+    Returns:
+        The three axes in the order of the spec, its numbers within `spec.values`.
 
     Raises:
         RefusedError: no-lungs, when no voxel is labelled.
@@ -143,7 +146,7 @@ class Encoder:
 
     @torch.inference_mode()
     def embed(self, volume: Volume, labels: Labels) -> NDArray[np.float32]:
-        """Return a scan's embedding, (width,).
+        """Return a scan's embedding: the encoder's numbers, (width,). Labels are (z, y, x) as the volume.
 
         Raises:
             RefusedError: no-lungs.
@@ -166,7 +169,7 @@ class Encoder:
         return np.asarray(flat.numpy(), np.float32)
 
     def features(self, volume: Volume, labels: Labels) -> dict[str, float]:
-        """Return a scan's embedding as features by name; errors as `embed`."""
+        """Return a scan's embedding as features by name; labels (z, y, x); errors as `embed`."""
         found = self.embed(volume, labels)
         return dict(zip(names(len(found)), map(float, found), strict=True))
 

@@ -131,7 +131,11 @@ def slice_positions(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.fl
 
 
 def lung_extent(labels: Labels, axis: int) -> tuple[int, int]:
-    """First and one past the last index along `axis` that holds lung."""
+    """Return the first and one past the last index along an axis of the labels, (z, y, x), that holds lung.
+
+    Raises:
+        RefusedError: no-lungs.
+    """
     others = tuple(a for a in range(3) if a != axis)
     used = np.flatnonzero(labels.any(axis=others))
     if used.size == 0:
@@ -142,7 +146,7 @@ def lung_extent(labels: Labels, axis: int) -> tuple[int, int]:
 def triangle_weights(
     positions: NDArray[np.floating], count: int, source_mm: float, target_mm: float
 ) -> NDArray[np.float32]:
-    """Triangle-filter weights (positions, count) over `count` samples `source_mm` apart, the first at half of that."""
+    """Return triangle-filter weights (positions, count) over `count` samples, the first at half of `source_mm`."""
     width = max(source_mm, target_mm)
     # One sample of the surroundings' value on each side, not kept, so that weights sum to 1 over an endless grid.
     reach = int(np.ceil(width / source_mm)) + 1
