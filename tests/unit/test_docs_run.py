@@ -31,6 +31,8 @@ from tests.helpers.small_node import SmallNode
 from training.cli.commands import app as training_app
 from training.data import import_columns
 from training.evaluation import bar
+from training.models import encoder_arm
+from training.run.settings import load as load_run
 
 ROOTS = {"dicomnode": typer.main.get_command(node_app), "training": typer.main.get_command(training_app)}
 BLOCKS = [block for page in pages() for block in blocks_of(page)]
@@ -46,6 +48,7 @@ ELSEWHERE = {
     "dicomnode registry export": "tests/acceptance/test_training_loop.py",
     "training cohort": "tests/unit/training/data/test_cohort.py",
     "training run": "tests/acceptance/test_training_loop.py",
+    "training export-run": "tests/unit/training/report/test_exports.py",
     "training report": "tests/unit/training/cli/test_commands.py",
     "training compare": "tests/acceptance/test_training_loop.py",
     "training promote": "tests/acceptance/test_training_loop.py",
@@ -267,9 +270,10 @@ def test_every_fragment_of_the_configuration_loads(block: Block, tmp_path: Path)
 
 
 def test_fragments_of_other_files_load_as_these(tmp_path: Path) -> None:
-    """`gate.toml` and `columns.toml` by the readers that training has for them."""
+    """`gate.toml`, `columns.toml` and `run.toml` by the readers that training has for them."""
     readers = {
         "gate.toml": lambda path: bar.load(path.parent),
+        "run.toml": lambda path: encoder_arm.make(load_run(path).arm_tables["encoder"]),
         "columns.toml": lambda path: import_columns.read_asked(path, {}, "", "roi"),
     }
     found = {block.notes["file"]: block for block in FRAGMENTS if "file" in block.notes}

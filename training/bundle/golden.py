@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from dicomnode.analysis.arrays import Labels, Volume
 from dicomnode.analysis.measures import quantify
 from dicomnode.analysis.phantom.phantom import Disease, Phantom, PhantomScanner, chest
 from dicomnode.analysis.radiomics import extract
 from dicomnode.analysis.risk import golden_case
 from dicomnode.analysis.risk.bundle import Bundle
 from dicomnode.analysis.risk.covariates import Covariate
+from dicomnode.analysis.risk.encoder import PREFIX as ENCODED
 from dicomnode.analysis.risk.manifest import Golden, GoldenHorizon
 from dicomnode.analysis.risk.tabular import TabularModel, names_of
 
@@ -39,13 +41,7 @@ def question(
     Returns:
         The golden case without an answer.
     """
-    phantom = chest(
-        _SEED,
-        shape=_SHAPE,
-        spacing_mm=_SPACING,
-        disease=Disease.of_severity(_SEVERITY),
-        scanner=PhantomScanner(noise_hu=10.0),
-    )
+    phantom = _phantom()
     save_file({"hu": torch.from_numpy(phantom.volume.hu), "labels": torch.from_numpy(phantom.labels)}, folder / SCAN)
     return Golden(
         scan=SCAN,
@@ -55,6 +51,22 @@ def question(
         expected=(),
         tolerance=TOLERANCE,
     )
+
+
+def _phantom() -> Phantom:
+    return chest(
+        _SEED,
+        shape=_SHAPE,
+        spacing_mm=_SPACING,
+        disease=Disease.of_severity(_SEVERITY),
+        scanner=PhantomScanner(noise_hu=10.0),
+    )
+
+
+def phantom_scan() -> tuple[Volume, Labels]:
+    """Return the golden scan: its HU, and the labels of its lungs, (z, y, x)."""
+    made = _phantom()
+    return made.volume, made.labels
 
 
 def answered(golden: Golden, bundle: Bundle) -> Golden:
@@ -92,4 +104,4 @@ def _features(phantom: Phantom, tables: Sequence[TabularModel], settings: Mappin
     for model in tables:
         medians = zip(model.harmoniser.features, model.harmoniser.median, strict=True)
         found |= {name: measured.get(name, float(median)) for name, median in medians}
-    return {name: value for name, value in sorted(found.items()) if not name.startswith("change.")}
+    return {name: value for name, value in sorted(found.items()) if not name.startswith(("change.", ENCODED))}

@@ -25,7 +25,7 @@ from dicomnode.analysis.risk.tabular import TabularModel
 from dicomnode.errors import UsageError
 from dicomnode.files import sha256_of
 from dicomnode.registry_format.provenance import Provenance
-from training.bundle import golden, held_out, reference
+from training.bundle import encoders, golden, held_out, reference
 from training.bundle.model_card import model_card
 from training.data import registry_folder
 from training.data.outcomes import HORIZONS_YEARS
@@ -34,6 +34,7 @@ from training.evaluation.misjudged import without_single_scans
 from training.models.arm import DEEP_ARMS
 from training.models.deep import settings as deep_settings
 from training.models.deep.settings import DeepSettings
+from training.models.encoder_settings import EncoderSettings
 from training.models.stacking import Stack
 
 LIMITS = (
@@ -60,6 +61,7 @@ class Run:
         features: `features.parquet`; without rows in a run that has none.
         scans: of the registry.
         deep: settings of the networks.
+        encoder: of the arm on embeddings.
         synthetic: whether the registry's scans are phantoms.
         imported: whether its numbers come from somebody's table.
         provenance: who the patients are.
@@ -72,6 +74,7 @@ class Run:
     features: pd.DataFrame
     scans: pd.DataFrame
     deep: DeepSettings
+    encoder: EncoderSettings
     synthetic: bool
     imported: bool
     provenance: Provenance
@@ -132,12 +135,14 @@ def make_bundle(
         folder = Path(temporary) / "bundle"
         folder.mkdir()
         arms = [_copy_arm(run, arm, folder, networks) for arm in run.stack.arms]
+        encoder = encoders.place(run.encoder, folder) if encoders.NAME in run.stack.arms else None
         tables = [tabular.read(folder / file) for arm in arms if arm["kind"] == "tabular" for file in arm["models"]]
         settings = _radiomics(run, tables)
         held_out.write(run_folder, folder, run.stack.arms)
         used = list(dict.fromkeys(name for model in tables for name in model.harmoniser.features))
         reference.write(folder, run.cohort, run.features, run.scans, used)
-        manifest = _manifest(run, arms, tables, settings) | {"name": name, "version": version, "created_by": created_by}
+        manifest = _manifest(run, arms, tables, settings) | ({} if encoder is None else {"encoder": encoder})
+        manifest |= {"name": name, "version": version, "created_by": created_by}
         if (run_folder / "report.md").is_file():
             report = without_single_scans((run_folder / "report.md").read_text(encoding="utf-8"))
             (folder / "report.md").write_text(report, encoding="utf-8")
@@ -150,6 +155,8 @@ def make_bundle(
         load(folder, allow_demo=True)
         if out.exists():
             shutil.rmtree(out)
+        if encoder is not None:
+            encoders.keep_beside(folder, out)
         share(folder)
         folder.rename(out)
     return load(out, allow_demo=True)
@@ -190,6 +197,7 @@ def read_run(folder: Path) -> Run:
         features=_features(folder / "features.parquet"),
         scans=source.scans,
         deep=deep_settings.read(content["settings"]["deep"]),
+        encoder=EncoderSettings.model_validate(content["settings"].get("encoder") or {}),
         synthetic=source.synthetic,
         imported=source.imported,
         provenance=_provenance(content, source.about),

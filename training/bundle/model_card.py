@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dicomnode.analysis.risk.covariates import Covariate
+from dicomnode.analysis.risk.encoder import PREFIX as ENCODED
 from dicomnode.registry_format.provenance import Provenance
 from dicomnode.words.numerals import plural
+from training.bundle.encoders import NAME as ENCODER
 
 _DEMO = (
     "**For demonstration only.** Trained on synthetic chest phantoms with known ground truth. It shows how dicomnode "
@@ -73,7 +75,7 @@ def _arms(manifest: Mapping[str, Any]) -> str:
         count = len(arm["models"])
         models = plural(count, "fold model")
         if arm["kind"] == "tabular":
-            lines.append(f"- `{arm['name']}`: {models} on {len(manifest['features'])} measured numbers.")
+            lines.append(_tabular(arm["name"], models, manifest))
             continue
         spec = manifest["preprocessing"]
         second = "; the most recent prior scan is a second input" if arm["prior"] else ""
@@ -84,6 +86,24 @@ def _arms(manifest: Mapping[str, Any]) -> str:
             f"slices{second}."
         )
     return "\n".join(lines)
+
+
+def _tabular(name: str, models: str, manifest: Mapping[str, Any]) -> str:
+    encoded = [feature for feature in manifest["features"] if feature.startswith(ENCODED)]
+    if name != ENCODER:
+        return f"- `{name}`: {models} on {len(manifest['features']) - len(encoded)} measured numbers."
+    file = manifest["encoder"]
+    spec = file["preprocessing"]
+    size, spacing = (" x ".join(f"{v:g}" for v in spec[key]) for key in ("size", "spacing_mm"))
+    where = (
+        "in this bundle" if file["included"] else "not in this bundle: `encoders` of the weights folder must hold it"
+    )
+    return (
+        f"- `{name}`: {models} on {len(encoded)} of {file['width']} numbers of the frozen 3-D encoder `{file['file']}` "
+        f"(somebody else's work; licence: {file['licence']}; {where}; sha256 `{file['sha256']}`). Its input: the "
+        f"masked lungs, {size} voxels of {spacing} mm (z, y, x), {spec['window_hu'][0]:g} to "
+        f"{spec['window_hu'][1]:g} HU."
+    )
 
 
 def _provenance(population: Mapping[str, Any]) -> str:

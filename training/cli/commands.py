@@ -1,6 +1,5 @@
 """The `training` command. Every command writes to a new folder; an error is one line and an exit status."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import typer
 from dicomnode import logs
 from dicomnode.errors import DicomnodeError, UsageError
 from dicomnode.files import private_umask
-from training.cli import gate, imports, validation
+from training.cli import export, gate, imports, validation
 from training.cli.bars import bars
 
 app = typer.Typer(
@@ -197,14 +196,19 @@ def run(
     until: Annotated[
         str,
         typer.Option(
-            help="Last step to run: cohort, splits, features, arms, ensemble, baselines, evaluation, report, bundle."
+            help="Last step to run: cohort, splits, features, arms, ensemble, baselines, evaluation, explanation, "
+            "report, bundle."
         ),
     ] = "bundle",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only estimate time, memory and disk, and say how; nothing is written.")
+    ] = False,
 ) -> None:
     """Fit, evaluate and package models, from the cohort to the bundle, by the steps that --until names.
 
     It may be interrupted at any time; started again, it resumes where it stopped.
     """
+    from training.run.closing import closing
     from training.run.run import run as run_all
     from training.run.settings import load
 
@@ -214,10 +218,18 @@ def run(
 
         typer.echo(check_all(settings, check))
         return
+    if dry_run:
+        from training.run.estimate import estimate
+
+        for line in estimate(settings).lines:
+            typer.echo(line)
+        return
     with bars() as tell:
         folder = run_all(settings, toml.read_text(encoding="utf-8"), tell, until)
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    for warning in record["warnings"]:
+    said = closing(folder)
+    for line in said.lines:
+        typer.echo(line)
+    for warning in said.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{folder}: finished up to {until}")
 
@@ -275,6 +287,7 @@ def sign(
 
 
 app.add_typer(gate.app)
+app.add_typer(export.app)
 app.add_typer(imports.app)
 app.add_typer(validation.app)
 

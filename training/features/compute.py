@@ -123,6 +123,18 @@ def compute(
     return features.rename_axis("scan").reset_index()
 
 
+def to_measure(
+    cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings
+) -> tuple[pd.DataFrame, tuple[Path, ...]]:
+    """Return what the registry knows of a cohort's scans, in their order, and the volumes that `compute` will measure.
+
+    Raises:
+        UsageError: as `compute`.
+    """
+    stored = _stored(cohort, registry, settings)
+    return stored, tuple(task.volume for task in _tasks(cohort, registry, settings, Path(), stored))
+
+
 def _stored(cohort: pd.DataFrame, registry: Registry, settings: FeatureSettings) -> pd.DataFrame:
     """Return what the registry has and the settings want, in the cohort's order."""
     features = registry.features.set_axis(registry.scans["scan"].to_list()).reindex(cohort["scan"])

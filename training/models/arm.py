@@ -20,7 +20,9 @@ from training.progress_type import ProgressCallback
 Rows = NDArray[np.intp]
 
 DEEP_ARMS = ("resnet18", "densenet121", "swin_t")
-ARMS = ("radiomics", *DEEP_ARMS)
+#: The arms that need the scans' volumes.
+VOLUME_ARMS = (*DEEP_ARMS, "encoder")
+ARMS = ("radiomics", *VOLUME_ARMS)
 
 
 @dataclass(frozen=True)

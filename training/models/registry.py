@@ -7,7 +7,7 @@ from training.models.arm import ARMS, DEEP_ARMS, Arm
 
 
 def make_arm(name: str, settings: Mapping[str, Mapping[str, object]]) -> Arm:
-    """Return the arm of a name, with its table of the run's settings: `radiomics`, or `deep` for the networks.
+    """Return the arm of a name, with its table of the settings: `radiomics`, `encoder`, `deep` for networks.
 
     Raises:
         UsageError: the name or a setting is unknown, or a setting's value does not fit.
@@ -22,6 +22,10 @@ def make_arm(name: str, settings: Mapping[str, Mapping[str, object]]) -> Arm:
         from training.models.deep import arm  # noqa: PLC0415
 
         return arm.make(name, settings.get("deep", {}))
+    if name == "encoder":
+        from training.models import encoder_arm  # noqa: PLC0415
+
+        return encoder_arm.make(settings.get("encoder", {}))
     raise UsageError(f"arms: {name!r} is unknown: use {', '.join(ARMS)}")
 
 
@@ -31,6 +35,10 @@ def check_files(name: str, settings: Mapping[str, Mapping[str, object]]) -> None
     Raises:
         UsageError: one is missing, or another one than its digest says.
     """
+    if name == "encoder":
+        from training.models import encoder_arm  # noqa: PLC0415
+
+        encoder_arm.make(settings.get("encoder", {})).load()
     if name in DEEP_ARMS:
         from training.models.deep import pretrained  # noqa: PLC0415
         from training.models.deep import settings as deep_settings  # noqa: PLC0415

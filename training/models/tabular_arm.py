@@ -6,7 +6,9 @@ the model as plain numbers (`dicomnode.analysis.risk.tabular`); `fit.json`, what
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,7 @@ class FittedRadiomics:
         """Cumulative risk at the end of each interval: (rows, intervals)."""
         harmoniser = self.model.harmoniser
         values = self.data.features[list(harmoniser.features)].to_numpy(np.float64)[rows]
-        return self.model.risk(values, _batches(self.data, rows, harmoniser.combat_by))
+        return self.model.risk(values, batches_of(self.data, rows, harmoniser.combat_by))
 
 
 @dataclass(frozen=True)
@@ -87,21 +89,30 @@ class RadiomicsArm:
             UsageError: there is no feature to learn from.
             FitError: no model could be fitted.
         """
-        prefixes = tuple(f"{family}." for family in self.settings.families)
-        columns = list(self.columns) or [str(c) for c in data.features if str(c).startswith(prefixes)]
-        if not columns:
-            families = ", ".join(self.settings.families)
-            raise UsageError(f"there are no features of the families {families}: see radiomics.families and [features]")
+        columns = self.columns_of(data)
         key = self._key(data, train, inner, columns, seed)
         done = _stored(folder / "fit.json", key)
         if done is None:
             scores = self._scores(data, inner, columns, folder, seed, key, progress)
-            training = self._prepared(data, train, columns)
+            training = self.prepared(data, train, columns)
             chosen, model = _fit_best(self.candidates, scores, data, training, seed)
             write_json(folder / "model.json", model)
             left_out = training.choice.left_out
             write_json(folder / "fit.json", {"key": key, "chosen": chosen, "inner_loss": scores, "left_out": left_out})
         return FittedRadiomics(tabular.read(folder / "model.json"), data)
+
+    def columns_of(self, data: Data) -> list[str]:
+        """Return the features to learn from.
+
+        Raises:
+            UsageError: there is none.
+        """
+        prefixes = tuple(f"{family}." for family in self.settings.families)
+        columns = list(self.columns) or [str(c) for c in data.features if str(c).startswith(prefixes)]
+        if not columns:
+            families = ", ".join(self.settings.families)
+            raise UsageError(f"there are no features of the families {families}: see radiomics.families and [features]")
+        return columns
 
     def _scores(
         self,
@@ -123,7 +134,7 @@ class RadiomicsArm:
         if len(scores) < len(candidates):
             for fit, validate in inner:
                 assert_disjoint(data.patients, fit, validate)
-            prepared = [self._prepared(data, fit, columns) for fit, _ in inner]
+            prepared = [self.prepared(data, fit, columns) for fit, _ in inner]
         for number, candidate in enumerate(candidates):
             progress("Selecting a radiomics model", number, len(candidates))
             if candidate.name not in scores:
@@ -132,9 +143,10 @@ class RadiomicsArm:
         progress("Selecting a radiomics model", len(candidates), len(candidates))
         return scores
 
-    def _prepared(self, data: Data, rows: Rows, columns: list[str]) -> "_Training":
+    def prepared(self, data: Data, rows: Rows, columns: list[str]) -> "_Training":
+        """Return rows to learn from, with the features that remain, harmonised."""
         features = data.features[columns].iloc[rows]
-        batches = _batches(data, rows, self.settings.combat)
+        batches = batches_of(data, rows, self.settings.combat)
         choice = harmonise.fit(
             features,
             batches,
@@ -155,6 +167,56 @@ class RadiomicsArm:
         edges = () if data.outcomes.edges == EDGES_YEARS else (data.outcomes.edges,)  # folds of older runs stay known
         kinds = [c.name for c in self.candidates]
         return digest(self.settings.model_dump(), columns, rows, seed, seen.hexdigest(), kinds, *edges)
+
+
+@dataclass(frozen=True)
+class FitTimes:
+    """What one fold of a tabular arm takes, as measured.
+
+    Attributes:
+        prepare_s: choosing and harmonising features once.
+        candidates_s: fitting each candidate once.
+        model_bytes: of model.json, about.
+    """
+
+    prepare_s: float
+    candidates_s: Mapping[str, float]
+    model_bytes: int
+
+    def fold_s(self, inner: int) -> float:
+        """Return the seconds of a fold with so many inner folds: each candidate in each, the best one once more."""
+        tried = sum(self.candidates_s.values())
+        return (inner + 1) * self.prepare_s + inner * tried + max(self.candidates_s.values(), default=0.0)
+
+
+def time_fit(arm: RadiomicsArm, data: Data, rows: Rows, seed: int) -> FitTimes:
+    """Fit the quickest candidate of each kind once, and tell from it what the others take.
+
+    Boosting takes time by its trees, a network by its steps; what does not converge counts as it did.
+
+    Raises:
+        UsageError: there is no feature to learn from.
+    """
+    columns = arm.columns_of(data)
+    start = time.monotonic()
+    training = arm.prepared(data, rows, columns)
+    prepare_s = time.monotonic() - start
+    found: dict[str, float] = {}
+    size = 0
+    for kind in arm.settings.models:
+        tried = sorted((c for c in arm.candidates if c.kind == kind), key=_work)
+        more = _work(tried[-1]) / _work(tried[0])
+        start = time.monotonic()
+        with suppress(FitError):
+            size = max(size, round(len(json.dumps(_fit(tried[0], data, training, seed))) * more))
+        took = time.monotonic() - start
+        found |= {c.name: took * _work(c) / _work(tried[0]) for c in tried}
+    return FitTimes(prepare_s, found, size)
+
+
+def _work(candidate: Candidate) -> float:
+    """How much a candidate has to do, in a unit of its kind."""
+    return candidate.settings.get("trees") or candidate.settings.get("steps") or 1.0
 
 
 @dataclass(frozen=True)
@@ -206,7 +268,8 @@ def _fit_best(
     raise FitError("no model could be fitted to the training scans: see radiomics.models and radiomics.correlation")
 
 
-def _batches(data: Data, rows: Rows, by: Sequence[str]) -> list[str]:
+def batches_of(data: Data, rows: Rows, by: Sequence[str]) -> list[str]:
+    """Return the batch of each row, as `Harmoniser.apply` takes it."""
     if not by:
         return [""] * len(rows)
     scans = data.cohort[list(by)].iloc[rows].to_dict("records")

@@ -33,7 +33,8 @@ _STYLE = {
 }
 
 
-def _as_svg(columns: int, width: float, height: float, draw: Callable[[Sequence[Axes]], None]) -> str:
+def as_svg(columns: int, width: float, height: float, draw: Callable[[Sequence[Axes]], None]) -> str:
+    """Return what `draw` draws into so many axes side by side, as SVG without an XML header; sizes in inches."""
     with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # its stub wants literal types for the keys
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -74,7 +75,7 @@ def auc_by_horizon(evaluation: Evaluation, published: Sequence[tuple[str, Sequen
         ax.grid(visible=False, axis="x")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
-    return _as_svg(1, 8.2, 3.3, draw)
+    return as_svg(1, 8.2, 3.3, draw)
 
 
 def roc(evaluation: Evaluation) -> str:
@@ -92,7 +93,7 @@ def roc(evaluation: Evaluation) -> str:
         axes[0].set_ylabel("sensitivity")
         axes[-1].legend(loc="lower right", fontsize=8)
 
-    return _as_svg(len(evaluation.horizons), 9.4, 3.4, draw)
+    return as_svg(len(evaluation.horizons), 9.4, 3.4, draw)
 
 
 def calibration(arm: ArmResult) -> str:
@@ -116,7 +117,7 @@ def calibration(arm: ArmResult) -> str:
             ax.set(title=f"{h.years} y", xlabel="predicted risk", xlim=(0, most * 1.05), ylim=(0, most * 1.05))
         axes[0].set_ylabel("observed risk")
 
-    return _as_svg(len(arm.horizons), 9.4, 3.2, draw)
+    return as_svg(len(arm.horizons), 9.4, 3.2, draw)
 
 
 def net_benefit(arm: ArmResult) -> str:
@@ -135,7 +136,7 @@ def net_benefit(arm: ArmResult) -> str:
         axes[0].set_ylabel("net benefit")
         axes[-1].legend(loc="upper right", fontsize=8)
 
-    return _as_svg(len(arm.horizons), 9.4, 3.0, draw)
+    return as_svg(len(arm.horizons), 9.4, 3.0, draw)
 
 
 def risk_groups(arm: ArmResult) -> str:
@@ -164,4 +165,4 @@ def risk_groups(arm: ArmResult) -> str:
         ax.set(xlim=(0, last), ylim=(0, 1.02), xlabel="years from scan (scans at risk below)", ylabel="survival")
         ax.legend(loc="lower left")
 
-    return _as_svg(1, 6.4, 4.0, draw)
+    return as_svg(1, 6.4, 4.0, draw)

@@ -14,7 +14,7 @@ from dicomnode.files import write_whole
 from training.evaluation.misjudged import BEGIN, END
 from training.evaluation.records import ArmResult
 from training.models.stacking import NAME as ENSEMBLE
-from training.report import external, figures, run_facts, validation_checklist
+from training.report import explained, external, figures, run_facts, validation_checklist
 from training.report import tables as report_tables
 from training.report.checklists import Item, claim, tripod_ai
 from training.report.run_facts import RunFacts
@@ -99,6 +99,8 @@ def _plots(facts: RunFacts) -> dict[str, Markup]:
         "net_benefit": figures.net_benefit(primary),
         "risk_groups": figures.risk_groups(primary),
     }
+    for arm, features in ({} if facts.explanation is None else facts.explanation.features).items():
+        drawn[f"explained_{arm}"] = explained.beeswarm(features)
     # SVG that we drew ourselves: every label in it was escaped by matplotlib.
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704
 
@@ -122,6 +124,8 @@ def _content(facts: RunFacts) -> Content:
         "characteristics": ReportTable(("", ""), tuple((c.name, c.value) for c in facts.characteristics)),
         "subgroups": report_tables.subgroups(primary, years),
         "shifts": report_tables.shifts(facts),
+        "explained_features": report_tables.explained_features(facts),
+        "explained_networks": report_tables.explained_networks(facts),
         "misjudged": report_tables.misjudged(facts),
     }
     if facts.validation is not None:
@@ -136,7 +140,7 @@ def _content(facts: RunFacts) -> Content:
     return Content(
         title=f"Evaluation of run {facts.name}",
         banner=_banner(facts),
-        summary=_summary(facts, primary),
+        summary=summary(facts),
         tables=tables,
         card=_card(facts),
         checklists={"TRIPOD+AI": tripod_ai(facts), "CLAIM 2024": claim(facts)},
@@ -149,8 +153,10 @@ def _banner(facts: RunFacts) -> str:
     return "Research use only. Not a medical device; not for diagnosis or treatment. No external validation."
 
 
-def _summary(facts: RunFacts, primary: ArmResult) -> tuple[str, ...]:
+def summary(facts: RunFacts) -> tuple[str, ...]:
+    """Return the sentences that the report begins with: who was studied, which arms serve, the main figures."""
     e = facts.evaluation
+    primary = e.arm(e.primary)
     lines = [
         f"{e.scans} scans of {e.patients} patients, {e.deaths} of whom died; median follow-up "
         f"{e.median_follow_up_years:.1f} years after a scan. {_independence(primary)}"

@@ -16,6 +16,8 @@ from training.data import former_names
 from training.data.cohort import FlowStep
 from training.evaluation.inputs import vendors
 from training.evaluation.records import Evaluation
+from training.explanation.explanation import RunExplanation
+from training.explanation.explanation import read as read_explanation
 from training.models.arm import DEEP_ARMS
 from training.models.stacking import NAME as ENSEMBLE
 from training.report.validation_facts import NAME as VALIDATION
@@ -53,6 +55,7 @@ class RunFacts:
         fits: by arm, the content of each fold's `fit.json`.
         networks: the settings in force for the arms that are networks; None without such an arm.
         gate: content of `gate.json`; empty before the run was compared.
+        explanation: what the arms look at; None in older runs.
         validation: of an external validation, whose `validation.json` stands in the place of `run.json`; else None.
     """
 
@@ -70,6 +73,7 @@ class RunFacts:
     networks: "DeepSettings | None"
     gate: Mapping[str, Any] = field(default_factory=dict)
     validation: ValidationFacts | None = None
+    explanation: RunExplanation | None = None
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -143,6 +147,7 @@ def read(folder: Path) -> RunFacts:
         networks=_networks(run) if any(result.arm in DEEP_ARMS for result in evaluation.arms) else None,
         gate=_json(folder / "gate.json"),
         validation=ValidationFacts(external) if external else None,
+        explanation=read_explanation(folder),
     )
 
 

@@ -207,3 +207,37 @@ def misjudged(facts: RunFacts) -> ReportTable:
     ]
     head = ("", "scan", f"predicted risk, {years} y", "years to death or last contact")
     return ReportTable(head, tuple(rows))
+
+
+def explained_features(facts: RunFacts) -> ReportTable:
+    """Return what the arms of measured numbers hang on, the most important first."""
+    found = {} if facts.explanation is None else facts.explanation.features
+    rows = tuple(
+        (arm, one.name, f"{one.importance:.3f}", _direction(one.direction), f"{one.folds}")
+        for arm, features in found.items()
+        for one in features
+    )
+    return ReportTable(("arm", "feature", "mean |Shapley value|", "more of it", "fold models with it"), rows)
+
+
+def _direction(correlation: float) -> str:
+    """Say what a rank correlation of value and contribution means; in between it is neither."""
+    if abs(correlation) < 0.5:
+        return "no one direction"
+    return "more risk" if correlation > 0 else "less risk"
+
+
+def explained_networks(facts: RunFacts) -> ReportTable:
+    """Return where the networks' heat lies."""
+    found = {} if facts.explanation is None else facts.explanation.networks
+    rows = []
+    for arm, one in found.items():
+        shares = (one["in_lungs"], one["lungs"], *_numbers(one["thirds"]))
+        rows.append((arm, f"{one['scans']}", *(f"{100 * float(str(share)):.0f} %" for share in shares)))
+    head = ("arm", "scans", "heat in lung", "lung in the slices", "lower third", "middle third", "upper third")
+    return ReportTable(head, tuple(rows))
+
+
+def _numbers(values: object) -> tuple[object, ...]:
+    assert isinstance(values, list | tuple)
+    return tuple(values)

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dicomnode.errors import UsageError
-from training.models.arm import DEEP_ARMS
+from training.models.arm import VOLUME_ARMS
 from training.models.registry import check_files, make_arm
 from training.run.settings import RunSettings
 
@@ -46,7 +46,7 @@ def check(settings: RunSettings, expected: str) -> str:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"--check: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    tables = {"radiomics": settings.radiomics.model_dump(), "deep": settings.deep}
+    tables = settings.arm_tables
     for name in settings.arms:
         make_arm(name, tables)
         check_files(name, tables)
@@ -60,7 +60,7 @@ def check(settings: RunSettings, expected: str) -> str:
 def _problems(settings: RunSettings, holds: Expected) -> list[str]:
     found = []
     features = settings.features
-    networks = [arm for arm in settings.arms if arm in DEEP_ARMS]
+    networks = [arm for arm in settings.arms if arm in VOLUME_ARMS]
     if not holds.volumes:
         who = f"{', '.join(networks)} and the gate need" if networks else "the gate needs"
         found.append(f"{who} the scans' volumes, and an export will hold none: set registry.volumes = true")

@@ -1,7 +1,7 @@
 """A run, from registry and outcomes to report and bundle, in steps that a run folder remembers.
 
-cohort → splits → features → arms → ensemble → baselines → evaluation → report → bundle. Killed and started again, it
-goes on where it was: a step that is done is not repeated, an arm goes on inside its fold.
+cohort → splits → features → arms → ensemble → baselines → evaluation → explanation → report → bundle.
+Killed and started again, it goes on where it was: a step that is done is not repeated, an arm goes on inside its fold.
 """
 
 import json
@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from dicomnode.analysis.risk.covariates import Covariate
-from dicomnode.errors import DicomnodeError, UsageError
+from dicomnode.errors import UsageError
 from dicomnode.files import sha256_of, write_whole
 from dicomnode.registry_format.description import NAME as DESCRIPTION
 from training.data import cohort, covariate_types, follow_up, splits
@@ -23,26 +22,31 @@ from training.data.matching import Matching, matching
 from training.data.outcomes import HORIZONS_YEARS
 from training.data.registry_folder import Registry
 from training.data.registry_folder import read as read_registry
-from training.data.splits import Nested, assert_disjoint
+from training.data.splits import Nested
 from training.evaluation.bar import departures
 from training.features import compute
 from training.features.leak_checks import names_patients, suspicious
 from training.files import alone, digest, write_json
 from training.models import stacking
-from training.models.arm import DEEP_ARMS, Arm, Data
+from training.models.arm import VOLUME_ARMS, Arm, Data
 from training.models.baseline_settings import columns_of
 from training.models.registry import check_files, make_arm
 from training.progress_type import ProgressCallback
 from training.run import volume_digests
+from training.run.cross_fit import cross_fit
 from training.run.provenance_settings import of_run
 from training.run.record import Record
 from training.run.settings import RunSettings, defaults
 
 #: Settings that may change when a finished run is started again: only what hangs on them is then done anew.
-_LATE = ("baselines", "evaluation", "bundle", "gate", "provenance")
+_LATE = ("baselines", "evaluation", "explanation", "bundle", "gate", "provenance")
 #: Those that change no number: how many share the work, and where files lie (what they hold has a digest).
 _FREE = tuple(
-    f"settings.{name}" for name in ("features.workers", "deep.workers", "deep.cache", "deep.pretrained.*.path")
+    f"settings.{name}"
+    for name in (
+        *("features.workers", "deep.workers", "deep.cache", "deep.pretrained.*.path"),
+        *("encoder.path", "encoder.cache", "encoder.licence", "encoder.redistribute"),
+    )
 )
 #: Settings that a run begun by an older version does not know: there they had the value that is the default today.
 _DEFAULTS = {"settings": {name: value for name, value in defaults().items() if name not in _LATE}}
@@ -78,7 +82,7 @@ def run(settings: RunSettings, toml: str, progress: ProgressCallback, until: str
     """
     if until not in (names := [step.name for step in STEPS]):
         raise UsageError(f"unknown step {until!r}: use {', '.join(names)}")
-    tables = {"radiomics": settings.radiomics.model_dump(), "deep": settings.deep}
+    tables = settings.arm_tables
     arms = tuple(make_arm(name, tables) for name in settings.arms)
     registry = read_registry(settings.registry)
     folder = settings.out
@@ -163,7 +167,7 @@ def _cohort(run_: _Run) -> None:
 def _hash_volumes(run_: _Run) -> None:
     """Of the volumes that the run reads: the networks' and those that are measured here."""
     frame = cohort.load(run_.folder / "cohort.parquet")
-    reads = any(arm.name in DEEP_ARMS for arm in run_.arms) or not run_.registry.lungs_alone
+    reads = any(arm.name in VOLUME_ARMS for arm in run_.arms) or not run_.registry.lungs_alone
     volumes = frame["volume"].to_list() if reads else []
     run_.record.put(volumes=volume_digests.record(run_.folder, run_.registry.folder, volumes, run_.progress))
 
@@ -236,42 +240,9 @@ def _arm(run_: _Run, arm: Arm) -> None:
     """Fit an arm on each outer fold's training part and predict the rest."""
     data = read_data(run_.folder, run_.registry.folder, run_.settings.horizons)
     drawn = Nested.load(run_.folder / "splits.json")
-    drawn.check(data.patients)
-    tables = []
-    for number in range(len(drawn.outer)):
-        train, test = drawn.fold(number, data.patients)
-        inner = drawn.inner_folds(number, data.patients)
-        assert_disjoint(data.patients, train, test)
-        folder = run_.folder / "arms" / arm.name / f"fold-{number}"
-        seed = seed_of(run_.settings.seed, arm.name, number)
-        stage = f"{arm.name}, fold {number + 1} of {len(drawn.outer)}"
-        progress = _prefixed(run_.progress, f"{arm.name} {number + 1}/{len(drawn.outer)}")
-        fitted = arm.fit(data.hidden_outside(train), train, inner, folder, seed, progress)
-        risks = _checked(fitted.predict(test), len(test), stage, len(data.outcomes.edges) - 1)
-        scans = data.cohort.iloc[test][["scan", "patient"]].assign(fold=number)
-        tables.append(stacking.table(arm.name, scans, risks, data.outcomes.edges))
-    found = pd.concat(tables).set_index("scan").loc[data.cohort["scan"]].reset_index()
-    write_whole(_predictions(run_.folder, arm.name), found[list(tables[0])].to_parquet(index=False))
-
-
-def _prefixed(progress: ProgressCallback, stage: str) -> ProgressCallback:
-    return lambda what, done, total: progress(f"{stage}: {what}", done, total)
-
-
-def seed_of(seed: int, arm: str, fold: int) -> int:
-    """Return the seed of an arm's fold: its own, so that another arm in the run changes nothing."""
-    return int(digest(seed, arm, fold)[:8], 16)
-
-
-def _checked(
-    risks: NDArray[np.float64], count: int, stage: str, intervals: int = len(stacking.RISKS)
-) -> NDArray[np.float64]:
-    shaped = risks.shape == (count, intervals)
-    if not shaped or not np.isfinite(risks).all() or risks.min() < 0 or risks.max() > 1:
-        raise DicomnodeError(f"{stage}: the predicted risks are not {count} rows of probabilities: please report this")
-    if np.any(np.diff(risks, axis=1) < -1e-9):
-        raise DicomnodeError(f"{stage}: a predicted risk decreases from one year to the next: please report this")
-    return risks
+    folder = run_.folder / "arms" / arm.name
+    found = cross_fit(arm, data, drawn, run_.settings.seed, folder, run_.progress)
+    write_whole(_predictions(run_.folder, arm.name), found.to_parquet(index=False))
 
 
 def _ensemble(run_: _Run) -> None:
@@ -320,6 +291,17 @@ def _evaluation(run_: _Run) -> None:
     write_whole(run_.folder / "evaluation.json", found.to_json())
 
 
+def _explanation(run_: _Run) -> None:
+    from training.explanation import explanation  # noqa: PLC0415
+
+    settings = run_.settings
+    data = read_data(run_.folder, run_.registry.folder, settings.horizons)
+    found = explanation.explain(
+        run_.folder, data, settings.horizons, settings.arms, settings.explanation, run_.progress
+    )
+    write_whole(run_.folder / explanation.NAME, found.to_json())
+
+
 def _report(run_: _Run) -> None:
     from training.report.report import write  # noqa: PLC0415
 
@@ -355,6 +337,7 @@ STEPS = (
     RunStep("ensemble", "predictions.parquet", _ensemble),
     RunStep("baselines", "baselines.json", _baselines, ("baselines",)),
     RunStep("evaluation", "evaluation.json", _evaluation, ("baselines", "evaluation")),
-    RunStep("report", "report.html", _report, ("baselines", "evaluation", "provenance")),
-    RunStep("bundle", "bundle", _bundle, ("baselines", "evaluation", "bundle", "provenance")),
+    RunStep("explanation", "explanation.json", _explanation, ("explanation",)),
+    RunStep("report", "report.html", _report, ("baselines", "evaluation", "explanation", "provenance")),
+    RunStep("bundle", "bundle", _bundle, ("baselines", "evaluation", "explanation", "bundle", "provenance")),
 )

@@ -13,8 +13,10 @@ from training.data import covariate_types, former_names
 from training.data.follow_up import Transplant
 from training.data.outcomes import HORIZONS_YEARS, LAST_HORIZON_YEARS
 from training.evaluation.bar import GateBar
+from training.explanation.settings import ExplanationSettings
 from training.features.settings import FeatureSettings
 from training.models.baseline_settings import BaselineSettings
+from training.models.encoder_settings import EncoderSettings
 from training.models.tabular_settings import RadiomicsSettings
 from training.run.provenance_settings import ProvenanceSettings
 from training.toml_table import TomlTable
@@ -75,13 +77,24 @@ class RunSettings(TomlTable):
     splits: SplitSettings = SplitSettings()
     features: FeatureSettings = FeatureSettings()
     radiomics: RadiomicsSettings = RadiomicsSettings()
+    encoder: EncoderSettings = EncoderSettings()
     #: Checked by `training.models.deep.settings`, whose table it is.
     deep: dict[str, object] = Field({}, description="settings of the networks")
     baselines: BaselineSettings = BaselineSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    explanation: ExplanationSettings = ExplanationSettings()
     bundle: BundleSettings = BundleSettings()
     #: Sets nothing: the bar is the node's. Kept for settings of before, and marked where it departs.
     gate: GateBar = GateBar()
+
+    @property
+    def arm_tables(self) -> dict[str, dict[str, object]]:
+        """The arms' own tables by name, as `training.models.registry.make_arm` takes them."""
+        return {
+            "radiomics": self.radiomics.model_dump(),
+            "encoder": self.encoder.model_dump(),
+            "deep": self.deep,
+        }
 
     @field_validator("deep")
     @classmethod
@@ -125,7 +138,14 @@ def load(
         deep = _placed_deep(settings.deep, folder)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    return settings.model_copy(update={**placed, "out": folder / settings.out, "deep": deep})
+    return settings.model_copy(
+        update={
+            **placed,
+            "out": folder / settings.out,
+            "deep": deep,
+            "encoder": _placed_encoder(settings.encoder, folder),
+        }
+    )
 
 
 def _placed_deep(table: dict[str, object], folder: Path) -> dict[str, object]:
@@ -143,6 +163,12 @@ def _placed_deep(table: dict[str, object], folder: Path) -> dict[str, object]:
         files = read.pretrained.items()
         placed["pretrained"] = {name: {"path": str(folder / f.path), "sha256": f.sha256} for name, f in files}
     return placed
+
+
+def _placed_encoder(table: EncoderSettings, folder: Path) -> EncoderSettings:
+    """Return `[encoder]` with its paths taken from the folder."""
+    given = {name: folder / path for name in ("path", "cache") if (path := getattr(table, name)) is not None}
+    return table.model_copy(update=given)
 
 
 def from_dict(stored: Mapping[str, object], where: str) -> RunSettings:

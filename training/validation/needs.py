@@ -16,7 +16,7 @@ from training.features.settings import FeatureSettings
 
 _SHOWN = 4
 #: What no registry holds, as it is computed of a scan and its prior: a first scan has none.
-_COMPUTED = "change."
+_COMPUTED = ("change.", "encoder.")
 
 
 def names_of(bundles: Sequence[Bundle]) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def check(bundle: Bundle, registry: Registry, frame: pd.DataFrame, covariates: P
         UsageError: volumes, features or covariates are missing, or were measured otherwise.
     """
     who = f"{bundle.name} {bundle.version}"
-    if bundle.models.networks and (frame["volume"] == "").all():
+    if bundle.models.imaged and (frame["volume"] == "").all():
         raise UsageError(
             f"{who} looks at images, and {registry.folder} keeps no volumes: export it with registry.volumes = true"
         )

@@ -53,7 +53,7 @@ def ask(site: Site, bundles: Sequence[Bundle], progress: ProgressCallback) -> tu
     for bundle in bundles:
         found: dict[int, NDArray[np.float64]] = {}
         flags: dict[int, list[str]] = {}
-        asked = node_predictions.answers(bundle, site.of_bundle(bundle), progress, imaged=bool(bundle.models.networks))
+        asked = node_predictions.answers(bundle, site.of_bundle(bundle), progress, imaged=bundle.models.imaged)
         for row, answer in asked:
             if isinstance(answer, RefusedError):
                 refused.setdefault(row, f"{bundle.name} {bundle.version} gives no risk ({answer.code}: {answer.text})")

@@ -197,7 +197,7 @@ def _with_features(
 
 def _with_volumes(frame: pd.DataFrame, flow: list[FlowStep], bundles: Sequence[Bundle]) -> pd.DataFrame:
     """Leave out scans without a volume, where a bundle looks at images."""
-    if not any(bundle.models.networks for bundle in bundles):
+    if not any(bundle.models.imaged for bundle in bundles):
         return frame
     return _without(frame, flow, (frame["volume"] == "").to_numpy(), "the registry keeps no volume of the scan")
 

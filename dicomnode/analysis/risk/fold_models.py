@@ -4,7 +4,7 @@ Member i is the ensemble over the i-th model of each arm; an arm with fewer mode
 member is what the evaluation has judged: one fold's models, combined and calibrated.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dicomnode.analysis.findings import Flag
 from dicomnode.analysis.risk import tabular
 from dicomnode.analysis.risk.covariates import PREFIX, Covariate, check
+from dicomnode.analysis.risk.encoder import Encoder
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.manifest import Manifest, NetworkArm
 from dicomnode.analysis.risk.network import CODE_WIDTH, HazardNet, risk
@@ -53,6 +54,12 @@ class FoldModels:
     tables: tuple[Tables, ...]
     ensemble: Ensemble
     covariates: tuple[Covariate, ...] = ()
+    encoder: Encoder | None = None
+
+    @property
+    def imaged(self) -> bool:
+        """Whether a scan's voxels are looked at, not its measured numbers alone."""
+        return bool(self.networks) or self.encoder is not None
 
     @property
     def members(self) -> int:
@@ -76,7 +83,7 @@ class FoldModels:
 
     def by_arm(self, scan: Question) -> dict[str, NDArray[np.float64]]:
         """Cumulative risk by the fold models of each arm, not yet joined: (models, intervals), by the arm's name."""
-        return self._risks(scan, self._looks(scan))
+        return self._risks(self._encoded(scan), self._looks(scan))
 
     def answer(self, scan: Question) -> Answer:
         """Ask every member.
@@ -84,6 +91,7 @@ class FoldModels:
         Raises:
             RefusedError: no-lungs, features-missing, covariate-missing or covariate-out-of-range.
         """
+        scan = self._encoded(scan)
         flags = _doubts(self.tables, scan, self.covariates)
         looks = self._looks(scan)
         risks = self._risks(scan, looks)
@@ -91,6 +99,12 @@ class FoldModels:
         every = {name: look for found in looks.values() for name, look in found.items()}
         codes = {name: look.code for name, look in every.items() if look.code}
         return Answer(self.ensemble.combine(members), self._attention(looks), codes, flags, risks)
+
+    def _encoded(self, scan: Question) -> Question:
+        """Return the scan with its embedding among its features: once for all fold models."""
+        if self.encoder is None:
+            return scan
+        return replace(scan, features={**scan.features, **self.encoder.features(scan.volume, scan.labels)})
 
     def _looks(self, scan: Question) -> "dict[str, dict[str, _Look]]":
         """By arm and network."""
@@ -181,8 +195,8 @@ def _doubts(tables: tuple[Tables, ...], scan: Question, declared: tuple[Covariat
     return tuple(flags)
 
 
-def read(folder: Path, manifest: Manifest, sha256: str) -> FoldModels:
-    """Return the models of a bundle whose digests are checked.
+def read(folder: Path, manifest: Manifest, sha256: str, encoder: Encoder | None = None) -> FoldModels:
+    """Return the models of a bundle whose digests are checked, its encoder's too.
 
     Raises:
         ValueError: the preprocessing spec does not fit.
@@ -197,7 +211,7 @@ def read(folder: Path, manifest: Manifest, sha256: str) -> FoldModels:
         else:
             models = tuple(_table(folder / name, manifest) for name in arm.models)
             tables.append(Tables(arm.name, models))
-    return FoldModels(sha256, spec, tuple(networks), tuple(tables), manifest.ensemble, manifest.covariates)
+    return FoldModels(sha256, spec, tuple(networks), tuple(tables), manifest.ensemble, manifest.covariates, encoder)
 
 
 def _net(path: Path, arm: NetworkArm, intervals: int) -> HazardNet:

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from dicomnode.analysis.risk import fold_models, golden_case, reference, signature
 from dicomnode.analysis.risk.bundle import Bundle
-from dicomnode.analysis.risk.manifest import FORMAT, Manifest, first_error, seal_of
+from dicomnode.analysis.risk.encoder import FOLDER, Encoder, EncoderSpec, load_encoder
+from dicomnode.analysis.risk.manifest import FORMAT, EncoderFile, Manifest, first_error, seal_of
 from dicomnode.analysis.risk.preprocess import Spec
 from dicomnode.analysis.risk.signature import TrustedKey
 from dicomnode.errors import BundleError, DicomnodeError
@@ -99,9 +100,35 @@ def _read_files(folder: Path, trusted: Sequence[TrustedKey] | None = None) -> tu
             )
         if name not in models:
             contents[name] = data
+    encoder = None if manifest.encoder is None else _encoder(folder, manifest.encoder, contents)
     sha256 = hashlib.sha256(text).hexdigest()
     known = reference.parse(contents[reference.NAME], folder / reference.NAME) if reference.NAME in contents else None
-    return Bundle(folder, manifest, spec, fold_models.read(folder, manifest, sha256), sha256, known), contents
+    return Bundle(folder, manifest, spec, fold_models.read(folder, manifest, sha256, encoder), sha256, known), contents
+
+
+def _encoder(folder: Path, stated: EncoderFile, contents: dict[str, bytes]) -> Encoder:
+    """Return the bundle's encoder: its own file, or the one in `encoders` beside it; its digest first, then its code.
+
+    Raises:
+        BundleError: the file is missing, another one, or no encoder.
+    """
+    spec = EncoderSpec.from_dict(stated.preprocessing)
+    if stated.included:
+        content = contents.pop(stated.file)
+    else:
+        path = folder.parent / FOLDER / stated.file
+        if not path.is_file():
+            raise BundleError(
+                f"{folder} needs the encoder {stated.file}, which its licence ({stated.licence}) does not let it hold: "
+                f"copy the file with sha256 {stated.sha256} to {path}"
+            )
+        content = _bytes(path)
+    if (found := hashlib.sha256(content).hexdigest()) != stated.sha256:
+        raise BundleError(
+            f"the encoder {stated.file} has sha256 {found[:12]}…, expected {stated.sha256[:12]}…: it was not loaded. "
+            "Copy it again from its source"
+        )
+    return load_encoder(content, spec, stated.width, stated.file)
 
 
 def _other_format(stored: Mapping[str, object]) -> str:

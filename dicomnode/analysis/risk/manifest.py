@@ -11,6 +11,9 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field,
 from dicomnode.analysis.findings import IntendedUse
 from dicomnode.analysis.risk.backbones import BACKBONES
 from dicomnode.analysis.risk.covariates import PREFIX, Covariate
+from dicomnode.analysis.risk.encoder import PREFIX as ENCODED
+from dicomnode.analysis.risk.encoder import WIDEST
+from dicomnode.analysis.risk.encoder import names as encoder_names
 from dicomnode.analysis.risk.ensemble import Ensemble
 from dicomnode.analysis.risk.network import horizon_indices
 from dicomnode.words.numerals import plural
@@ -56,6 +59,26 @@ class TabularArm(_Record):
     name: Annotated[str, Field(min_length=1)]
     kind: Literal["tabular"]
     models: Annotated[tuple[FileName, ...], Field(min_length=1)]
+
+
+class EncoderFile(_Record):
+    """A 3-D encoder that somebody else has made, whose embedding an arm takes as `encoder.0`, `encoder.1`, ….
+
+    Attributes:
+        file: its name, in the bundle or, where its licence does not let it be passed on, in `encoders` beside it.
+        sha256: of the file.
+        licence: as its user has stated it.
+        included: whether the bundle holds the file.
+        width: of the embedding.
+        preprocessing: `encoder.EncoderSpec`.
+    """
+
+    file: FileName
+    sha256: Digest
+    licence: Annotated[str, Field(min_length=1, max_length=200)]
+    included: bool
+    width: Annotated[int, Field(ge=1, le=WIDEST)]
+    preprocessing: dict[str, object]
 
 
 class Population(_Record):
@@ -122,6 +145,7 @@ class Manifest(_Record):
         radiomics: PyRadiomics' parameter file as JSON, where a tabular arm takes radiomics; else "".
         features: all that the tabular arms take, by name; empty without such an arm.
         covariates: types, units and ranges of the covariates among them; empty in older bundles.
+        encoder: where a tabular arm takes embeddings; None otherwise.
         site_calibration: of a bundle that was recalibrated to a site; None otherwise.
     """
 
@@ -140,6 +164,7 @@ class Manifest(_Record):
     features: tuple[str, ...] = ()
     covariates: tuple[Covariate, ...] = ()
     preprocessing: dict[str, object] | None = None
+    encoder: EncoderFile | None = None
     ensemble: Ensemble
     population: Population
     site_calibration: SiteCalibration | None = None
@@ -176,6 +201,13 @@ class Manifest(_Record):
             raise ValueError("covariates declares one of them twice")
         if declared and (odd := {n for n in self.features if n.startswith(PREFIX)} - set(declared)):
             raise ValueError(f"covariates does not declare {', '.join(sorted(odd)[:3])}, which features lists")
+        taken = {name for name in self.features if name.startswith(ENCODED)}
+        if taken - set(encoder_names(0 if self.encoder is None else self.encoder.width)) or (
+            self.encoder is not None and not taken
+        ):
+            raise ValueError(f"encoder is required where features has {ENCODED}*, which it must have")
+        if self.encoder is not None and self.encoder.included != (self.encoder.file in self.files):
+            raise ValueError("encoder.included must say whether files has the encoder")
         kinds = {arm.kind for arm in self.arms}
         if ("network" in kinds) != (self.preprocessing is not None):
             raise ValueError("preprocessing is required with a network arm, and not allowed otherwise")

@@ -95,13 +95,13 @@ def prepare(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.float32]:
     """
     if labels.shape != volume.hu.shape:
         raise ValueError(f"labels {labels.shape} and volume {volume.hu.shape} differ in shape")
-    extents = [_extent(labels, axis) for axis in range(3)]
+    extents = [lung_extent(labels, axis) for axis in range(3)]
     box = tuple(slice(a, b) for a, b in extents)
     low, high = spec.window_hu
     deep, tall, wide = (int(b - a) for a, b in extents)
     dz, dy, dx = volume.spacing_mm
     z = (np.arange(spec.slices) + 0.5) / spec.slices * deep * dz
-    through = _weights(z, deep, dz, spec.slab_mm)
+    through = triangle_weights(z, deep, dz, spec.slab_mm)
     # Source slices between the slabs weigh nothing: of a thin-slice CT that is most of them.
     used = np.flatnonzero(through.any(axis=0))
     hu = np.clip(volume.hu[box][used].astype(np.float32), low, high)
@@ -114,7 +114,7 @@ def prepare(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.float32]:
     # Weights outside the bounding box are lost, which is right once the image is relative to what stands there.
     image -= edge
     image = np.tensordot(through[:, used], image, axes=1)
-    down, across = _weights(y, tall, dy, spec.spacing_mm), _weights(x, wide, dx, spec.spacing_mm)
+    down, across = triangle_weights(y, tall, dy, spec.spacing_mm), triangle_weights(x, wide, dx, spec.spacing_mm)
     image = np.matmul(np.matmul(down, image), across.T)
     return np.ascontiguousarray(np.clip(image + edge, 0, 1), np.float32)
 
@@ -125,13 +125,17 @@ def slice_positions(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.fl
     Raises:
         RefusedError: no-lungs.
     """
-    first, last = _extent(labels, 0)
+    first, last = lung_extent(labels, 0)
     index = first + (np.arange(spec.slices) + 0.5) / spec.slices * (last - first) - 0.5
     return volume.origin_mm[2] + index * volume.spacing_mm[0] * volume.axes[0][2]
 
 
-def _extent(labels: Labels, axis: int) -> tuple[int, int]:
-    """First and one past the last index along `axis` that holds lung."""
+def lung_extent(labels: Labels, axis: int) -> tuple[int, int]:
+    """Return the first and one past the last index along an axis of the labels, (z, y, x), that holds lung.
+
+    Raises:
+        RefusedError: no-lungs.
+    """
     others = tuple(a for a in range(3) if a != axis)
     used = np.flatnonzero(labels.any(axis=others))
     if used.size == 0:
@@ -139,8 +143,10 @@ def _extent(labels: Labels, axis: int) -> tuple[int, int]:
     return int(used[0]), int(used[-1]) + 1
 
 
-def _weights(positions: NDArray[np.floating], count: int, source_mm: float, target_mm: float) -> NDArray[np.float32]:
-    """Triangle-filter weights (positions, count) over `count` samples `source_mm` apart, the first at half of that."""
+def triangle_weights(
+    positions: NDArray[np.floating], count: int, source_mm: float, target_mm: float
+) -> NDArray[np.float32]:
+    """Return triangle-filter weights (positions, count) over `count` samples, the first at half of `source_mm`."""
     width = max(source_mm, target_mm)
     # One sample of the surroundings' value on each side, not kept, so that weights sum to 1 over an endless grid.
     reach = int(np.ceil(width / source_mm)) + 1

@@ -23,6 +23,7 @@ COMMANDS = (
     "rollback",
     "evaluate",
     "recalibrate",
+    "export-run",
 )
 
 

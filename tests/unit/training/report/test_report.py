@@ -405,4 +405,4 @@ def test_the_command_prints_the_path_and_opens_it_when_asked(folder: Path, monke
 
 
 def test_names_in_plots_are_no_formulas() -> None:
-    assert "$\\frac$" in figures._as_svg(1, 3, 3, lambda axes: axes[0].set_title("$\\frac$"))
+    assert "$\\frac$" in figures.as_svg(1, 3, 3, lambda axes: axes[0].set_title("$\\frac$"))

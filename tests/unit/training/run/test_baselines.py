@@ -13,6 +13,7 @@ from dicomnode.errors import UsageError
 from tests.helpers.tabular_worlds import World, settings_toml, world, write
 from training.evaluation.records import Evaluation
 from training.models.baseline_settings import columns_of
+from training.run.closing import closing
 from training.run.run import run
 from training.run.settings import load
 
@@ -54,6 +55,9 @@ def test_where_the_risk_is_the_volume_s_alone_the_report_says_so(tmp_path: Path)
     assert "no arm is shown to discriminate better than the baseline volume alone" in page.split("## Discrimination")[0]
     assert "| volume (baseline) |" in page and "| ensemble minus volume |" in page and "AUC, within folds" in page
     assert set(pd.read_parquet(done / "predictions.parquet")["arm"]) == {"radiomics", "ensemble"}
+    said = closing(done)
+    assert any(line.startswith("ensemble, 3 y: AUC ") for line in said.lines)
+    assert any("better than the baseline volume alone" in text for text in said.warnings)
 
 
 def test_where_an_arm_knows_more_nothing_is_said(tmp_path: Path) -> None:

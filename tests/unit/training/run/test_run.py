@@ -22,7 +22,8 @@ from training.data.cohort import load, outcomes_of
 from training.data.splits import LeakageError, Nested
 from training.evaluation import metrics
 from training.models.stacking import RISKS
-from training.run.run import _checked, read_data, run, seed_of
+from training.run.cross_fit import checked, seed_of
+from training.run.run import read_data, run
 from training.run.settings import load as load_settings
 
 torch.set_num_threads(1)  # two that wait for each other on a busy machine take many times as long
@@ -385,4 +386,4 @@ def test_the_seed_of_a_fold_hangs_on_arm_and_fold_alone() -> None:
 )
 def test_what_is_no_prediction_is_not_taken(risks: np.ndarray, message: str) -> None:
     with pytest.raises(DicomnodeError, match=message):
-        _checked(risks, 9, "radiomics, fold 1 of 2")
+        checked(risks, 9, "radiomics, fold 1 of 2")

@@ -1,5 +1,6 @@
 """One TOML holds a run's settings; the example loads and shows every key with its default."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -29,9 +30,14 @@ def test_the_example_shows_every_key_with_its_default() -> None:
     text = EXAMPLE.read_text(encoding="utf-8").replace("# covariates =", "covariates =")
     text = text.replace("# covariate_types =", "covariate_types =")
     stored, free = tomllib.loads(text), ("deep", "covariate_types")
+    # What has no default of its own is shown commented out.
+    encoder = text.split("# [encoder] ")[1].split("# [encoder.spec]")[0]
+    shown_there = {f"encoder.{m}" for m in re.findall(r"(?m)^# (\w+) = ", encoder)}
     shown = {f"{k}.{i}" for k, v in stored.items() if isinstance(v, dict) and k not in free for i in v}
     shown |= {k for k, v in stored.items() if not isinstance(v, dict) or k in free}
-    assert shown == {key for key in keys(RunSettings) if not key.startswith("gate.")}  # that is the node's
+    assert shown | shown_there | {"encoder.spec"} == {
+        k for k in keys(RunSettings) if not k.startswith("gate.")
+    }  # that is the node's
     bare = RunSettings.model_validate({k: stored[k] for k in ("registry", "outcomes", "out", "covariates")})
     assert from_dict({k: v for k, v in stored.items() if k != "deep"}, "example") == bare  # deep: see test_deep_arm
 
