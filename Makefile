@@ -60,7 +60,7 @@ marked = $$(grep -rl "mark\.$(1)" tests/unit --include="test_*.py" --exclude-dir
 test: $(VENV)/.installed-test peers check ## every check and every test (installs the peers on Debian, as root)
 	@failed=""; \
 	$(PYTEST) tests/unit --ignore=tests/unit/training -m "$(QUICK)" $(PARALLEL) -q $(PYTEST_ARGS) || failed="$$failed quick"; \
-	$(PYTEST) tests/acceptance tests/faults tests/unit/training tests/parity $(call marked,slow) \
+	$(PYTEST) tests/acceptance tests/faults $(call marked,slow) tests/parity tests/unit/training \
 		-m "not ($(QUICK)) and not alone" $(PARALLEL) -q $(PYTEST_ARGS) || failed="$$failed rest"; \
 	$(PYTEST) $$(grep -rl "mark\.alone" tests --include="test_*.py") -m alone $(PYTEST_ARGS) || failed="$$failed alone"; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed (see above)"; exit 1; fi
