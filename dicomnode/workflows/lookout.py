@@ -64,10 +64,12 @@ class Lookout:
 
         What is queued goes first. Where several workers live nobody knows which of them the study will come to.
         """
-        if not self._analyst.is_idle or self._catalog.jobs("queued", 1) or self._catalog.jobs("running", 1):
+        if not self._analyst.is_idle:
             return None
         study = next((one for one in self._catalog.unsettled(now) if self._is_due(one, now)), None)
-        if study is None or len(self._catalog.workers("alive")) > 1:
+        if study is None or self._catalog.jobs("queued", 1) or self._catalog.jobs("running", 1):
+            return None
+        if len(self._catalog.workers("alive")) > 1:
             return None
         self._last = study.study_uid, study.last_seen
         if not self._is_warm:

@@ -3,11 +3,18 @@
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.acceptance.validators import PIXELMED, PixelMed
+from tests.conftest import absent
+from tests.helpers import browser
+from tests.helpers.prerequisites import MissingError
 from tests.helpers.running import Node, Orthanc, storescu_process
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +30,16 @@ def node(tmp_path_factory: pytest.TempPathFactory, orthanc: Orthanc) -> Iterator
     running = Node(tmp_path_factory.mktemp("node"), orthanc.destination()).start()
     yield running
     assert running.stop() == 0, running.log()[-4000:]
+
+
+@pytest.fixture(scope="module")
+def chromium(peer: Callable[[str, str], str]) -> "Iterator[Browser]":
+    """Chromium, for the pages that a module's tests open."""
+    try:
+        with browser.chromium(peer("chromium", "chromium")) as started:
+            yield started
+    except MissingError as error:
+        absent(str(error))
 
 
 @pytest.fixture

@@ -104,15 +104,6 @@ def dicomnode_with_input(*arguments: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def chromium(peer: Callable[[str, str], str]) -> "Iterator[Browser]":
-    try:
-        with browser.chromium(peer("chromium", "chromium")) as started:
-            yield started
-    except MissingError as error:
-        absent(str(error))
-
-
-@pytest.fixture(scope="module")
 def axe() -> str:
     try:
         return browser.axe()

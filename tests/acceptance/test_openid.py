@@ -84,15 +84,6 @@ to = "file"
         yield Running(made, console, provider)
 
 
-@pytest.fixture(scope="module")
-def chromium(peer: Callable[[str, str], str]) -> "Iterator[Browser]":
-    try:
-        with browser.chromium(peer("chromium", "chromium")) as started:
-            yield started
-    except MissingError as error:
-        absent(str(error))
-
-
 def log_in(chromium: "Browser", running: Running, name: str) -> "Page":
     """Log in at the provider's own pages, as somebody who was never there."""
     page = chromium.new_context().new_page()

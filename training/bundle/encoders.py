@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from dicomnode.analysis.risk.encoder import FOLDER, EncoderSpec, load_encoder
-from dicomnode.errors import UsageError
+from dicomnode.errors import BundleError, UsageError
 from dicomnode.files import sha256_of, write_whole
 from training.bundle import golden
 from training.models.encoder_settings import EncoderSettings
@@ -24,18 +24,20 @@ def place(settings: EncoderSettings, folder: Path) -> dict[str, object]:
         raise UsageError(f"encoder.path: {path} is not there any more: the bundle needs the file")
     content = path.read_bytes()
     name = f"encoder-{settings.sha256[:12]}.pt"
+    spec = EncoderSpec.from_dict(settings.spec)
+    try:
+        encoder = load_encoder(content, settings.sha256, spec, None, name)
+    except BundleError as error:
+        raise UsageError(f"encoder.path: {path}: {error}") from None
     target = folder / name if settings.redistribute else folder.parent / FOLDER / name
     target.parent.mkdir(exist_ok=True)
     write_whole(target, content)
-    if sha256_of(target) != settings.sha256:
-        raise UsageError(f"encoder.path: {path} is not the file with sha256 {settings.sha256[:12]}… any more")
-    spec = EncoderSpec.from_dict(settings.spec)
     return {
         "file": name,
         "sha256": settings.sha256,
         "licence": settings.licence,
         "included": settings.redistribute,
-        "width": len(load_encoder(content, spec, None, name).embed(*golden.phantom_scan())),
+        "width": len(encoder.embed(*golden.phantom_scan())),
         "preprocessing": spec.to_dict(),
     }
 

@@ -4,7 +4,6 @@ The embedding is the node's own (`dicomnode.analysis.risk.encoder`), kept by dig
 folds, runs and repeated starts compute it once. In a fold's folder: as of the tabular arm.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -67,13 +66,8 @@ class EncoderArm:
             content = path.read_bytes()
         except OSError as error:
             raise UsageError(f"encoder.path: {path}: {error.strerror}") from None
-        if (found := hashlib.sha256(content).hexdigest()) != self.settings.sha256:
-            raise UsageError(
-                f"encoder.path: {path} has sha256 {found[:12]}…, expected {self.settings.sha256[:12]}…: it was not "
-                "loaded"
-            )
         try:
-            return load_encoder(content, self.spec, None, path.name)
+            return load_encoder(content, self.settings.sha256, self.spec, None, path.name)
         except BundleError as error:
             raise UsageError(f"encoder.path: {error}") from None
 
@@ -96,10 +90,6 @@ class EncoderArm:
             return self._encoder.embed(*read_volume(volume))
         except BundleError as error:
             raise UsageError(f"{volume}: {error}") from None
-
-    def columns(self, width: int) -> list[str]:
-        """Return the names of the embedding's features."""
-        return list(names(width))
 
     def head(self, width: int) -> RadiomicsArm:
         """Return the tabular arm that learns of embeddings."""

@@ -211,6 +211,7 @@ def _baselines(settings: RunSettings, data: Data, train: splits.Rows, found: _Fo
 
 def _encoder(settings: RunSettings, data: Data, train: splits.Rows, found: _Found) -> None:
     """Embed one scan; its head is timed on noise of the embedding's width."""
+    from dicomnode.analysis.risk.encoder import names  # noqa: PLC0415  (torch)
     from training.models import encoder_arm  # noqa: PLC0415  (torch)
 
     arm = encoder_arm.make(settings.arm_tables["encoder"])
@@ -222,7 +223,7 @@ def _encoder(settings: RunSettings, data: Data, train: splits.Rows, found: _Foun
     seconds = (time.monotonic() - start) * len(volumes)
     how = f"one scan embedded, times {len(volumes)}"
     found.parts.append(StepCost("embeddings", seconds, len(volumes) * (width * 4 + 200), how))
-    noise = pd.DataFrame(np.random.default_rng(1).normal(size=(len(volumes), width)), columns=arm.columns(width))
+    noise = pd.DataFrame(np.random.default_rng(1).normal(size=(len(volumes), width)), columns=names(width))
     _tabular(arm.head(width), settings, replace(data, features=noise), train, found)
 
 

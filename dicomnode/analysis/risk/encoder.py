@@ -7,6 +7,7 @@ The input is one float32 tensor (1, 1, a, b, c), the axes in the order of `Encod
 (1, width), or (1, width, …), of which the mean over the further axes is taken. Weights are never changed.
 """
 
+import hashlib
 import io
 import warnings
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from dicomnode.analysis.arrays import Labels, Volume
-from dicomnode.analysis.risk.preprocess import lung_extent, triangle_weights
+from dicomnode.analysis.risk.preprocess import lung_box, triangle_weights
 from dicomnode.errors import BundleError
 
 #: The recipe of `prepare_input`; a file made for another version is refused.
@@ -110,15 +111,12 @@ def prepare_input(volume: Volume, labels: Labels, spec: EncoderSpec) -> NDArray[
         RefusedError: no-lungs, when no voxel is labelled.
         ValueError: labels and volume differ in shape.
     """
-    if labels.shape != volume.hu.shape:
-        raise ValueError(f"labels {labels.shape} and volume {volume.hu.shape} differ in shape")
-    extents = [lung_extent(labels, axis) for axis in range(3)]
-    box = tuple(slice(a, b) for a, b in extents)
+    box = lung_box(volume, labels)
     low, high = spec.window_hu
     hu = np.where(labels[box] > 0, np.clip(volume.hu[box].astype(np.float32), low, high), np.float32(spec.outside_hu))
     image = hu - np.float32(spec.outside_hu)  # weights outside the box are lost, which is right relative to this
-    for axis, (begin, end) in enumerate(extents):
-        count, source_mm, target_mm = end - begin, volume.spacing_mm[axis], spec.spacing_mm[axis]
+    for axis, lungs in enumerate(box):
+        count, source_mm, target_mm = lungs.stop - lungs.start, volume.spacing_mm[axis], spec.spacing_mm[axis]
         middle = (np.arange(spec.size[axis]) - (spec.size[axis] - 1) / 2) * target_mm + count * source_mm / 2
         weights = triangle_weights(middle, count, source_mm, target_mm)
         image = np.moveaxis(np.tensordot(weights, image, axes=(1, axis)), 0, axis)
@@ -179,12 +177,17 @@ def names(width: int) -> tuple[str, ...]:
     return tuple(f"{PREFIX}{number}" for number in range(width))
 
 
-def load_encoder(content: bytes, spec: EncoderSpec, width: int | None, name: str) -> Encoder:
-    """Load TorchScript from bytes whose digest the caller has compared; nothing is read beside them.
+def load_encoder(content: bytes, sha256: str, spec: EncoderSpec, width: int | None, name: str) -> Encoder:
+    """Load TorchScript from bytes, if these are the ones that are expected; nothing is read beside them.
 
     Raises:
-        BundleError: they are no TorchScript.
+        BundleError: they have another SHA-256, and were not loaded; or they are no TorchScript.
     """
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise BundleError(
+            f"the encoder {name} has sha256 {found[:12]}…, expected {sha256[:12]}…: it was not loaded. "
+            "Copy it again from its source"
+        )
     try:
         with warnings.catch_warnings():
             # torch 2.13 would rather have torch.export, whose files hang on one version of torch.

@@ -93,12 +93,9 @@ def prepare(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.float32]:
         RefusedError: no-lungs, when no voxel is labelled.
         ValueError: labels and volume differ in shape.
     """
-    if labels.shape != volume.hu.shape:
-        raise ValueError(f"labels {labels.shape} and volume {volume.hu.shape} differ in shape")
-    extents = [lung_extent(labels, axis) for axis in range(3)]
-    box = tuple(slice(a, b) for a, b in extents)
+    box = lung_box(volume, labels)
     low, high = spec.window_hu
-    deep, tall, wide = (int(b - a) for a, b in extents)
+    deep, tall, wide = (lungs.stop - lungs.start for lungs in box)
     dz, dy, dx = volume.spacing_mm
     z = (np.arange(spec.slices) + 0.5) / spec.slices * deep * dz
     through = triangle_weights(z, deep, dz, spec.slab_mm)
@@ -125,12 +122,25 @@ def slice_positions(volume: Volume, labels: Labels, spec: Spec) -> NDArray[np.fl
     Raises:
         RefusedError: no-lungs.
     """
-    first, last = lung_extent(labels, 0)
+    first, last = _extent(labels, 0)
     index = first + (np.arange(spec.slices) + 0.5) / spec.slices * (last - first) - 0.5
     return volume.origin_mm[2] + index * volume.spacing_mm[0] * volume.axes[0][2]
 
 
-def lung_extent(labels: Labels, axis: int) -> tuple[int, int]:
+def lung_box(volume: Volume, labels: Labels) -> tuple[slice, slice, slice]:
+    """Return the bounding box of the lungs: of each axis, (z, y, x), the indices that hold lung.
+
+    Raises:
+        RefusedError: no-lungs, when no voxel is labelled.
+        ValueError: labels and volume differ in shape.
+    """
+    if labels.shape != volume.hu.shape:
+        raise ValueError(f"labels {labels.shape} and volume {volume.hu.shape} differ in shape")
+    deep, tall, wide = (slice(*_extent(labels, axis)) for axis in range(3))
+    return deep, tall, wide
+
+
+def _extent(labels: Labels, axis: int) -> tuple[int, int]:
     """Return the first and one past the last index along an axis of the labels, (z, y, x), that holds lung.
 
     Raises:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dicomnode.analysis.arrays import Volume
 from dicomnode.analysis.risk.encoder import Encoder, EncoderSpec, load_encoder, prepare_input
 from dicomnode.errors import BundleError, RefusedError
+from dicomnode.files import sha256_of
 from dicomnode.registry_format.volumes import read_volume, write_volume
 from tests.helpers import encoders
 
@@ -25,7 +26,8 @@ def scan(seed: int = 1) -> tuple[Volume, np.ndarray]:
 
 
 def loaded(path: Path, width: int | None = 6, **spec: object) -> Encoder:
-    return load_encoder(path.read_bytes(), EncoderSpec.from_dict({**encoders.SPEC, **spec}), width, path.name)
+    asked = EncoderSpec.from_dict({**encoders.SPEC, **spec})
+    return load_encoder(path.read_bytes(), sha256_of(path), asked, width, path.name)
 
 
 def test_the_input_is_the_lungs_alone_in_the_encoder_s_own_terms() -> None:
