@@ -18,7 +18,8 @@ from pydicom.dataset import Dataset
 
 from tests.faults.station import Pacs
 from tests.faults.studies import make_study, study_uid
-from tests.helpers.ports import free_port, listens
+from tests.helpers.ports import free_port
+from tests.helpers.processes import listens
 from tests.helpers.receivers import Webhook
 from tests.helpers.running import Node
 from tests.helpers.waiting import until

@@ -23,7 +23,8 @@ from dicomnode.store.spool import Spool
 from tests.helpers.answering import Answering
 from tests.helpers.certificates import Authority, fingerprint, self_signed, server_context, toml
 from tests.helpers.ct_files import ct_series, write
-from tests.helpers.ports import free_port, listens
+from tests.helpers.ports import free_port
+from tests.helpers.processes import listens
 from tests.helpers.running import Node, Orthanc
 from tests.helpers.step_servers import MppsServer, UpsServer
 from tests.helpers.waiting import until

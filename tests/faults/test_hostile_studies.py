@@ -15,6 +15,7 @@ from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
 from dicomnode.workflows.analyst import Analyst
 from dicomnode.workflows.queue import WORKFLOW_VERSION
+from tests.helpers.processes import children
 from tests.helpers.waiting import until
 
 
@@ -65,7 +66,7 @@ def test_an_analyst_that_dies_is_replaced_and_one_that_breaks_a_limit_ended(
 
 
 def _children() -> list[int]:
-    return [c.pid for c in psutil.Process().children() if "dicomnode.workflows.analyst" in " ".join(c.cmdline())]
+    return [child.pid for child in children("dicomnode.workflows.analyst")]
 
 
 def _child() -> int:

@@ -22,6 +22,7 @@ from dicomnode.reception.receiver import Receiver, ReceiverSettings
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.spool import Spool
 from tests.helpers.ports import free_port
+from tests.helpers.processes import listens
 from tests.helpers.receiving import IDLE_THREADS, Receiving
 from tests.helpers.running import ROOT
 from tests.helpers.scanners import associated, ct
@@ -177,11 +178,7 @@ def test_serve_starts_as_many_receivers_as_configured_and_one_that_dies_again(tm
     try:
 
         def listening() -> set[int]:
-            return {
-                child.pid
-                for child in psutil.Process(serve.pid).children()
-                if child.is_running() and any(c.status == psutil.CONN_LISTEN for c in child.net_connections("tcp"))
-            }
+            return {child.pid for child in psutil.Process(serve.pid).children() if listens(child.pid, port)}
 
         until("two receivers listening", lambda: len(listening()) == 2, 30)
         dead = min(listening())

@@ -5,8 +5,6 @@ import random
 import socket
 from pathlib import Path
 
-import psutil
-
 #: Reservations of this process, kept to its end.
 _reserved: list[socket.socket] = []
 
@@ -38,10 +36,3 @@ def free_port() -> int:
         _reserved.append(reservation)
         return port
     raise RuntimeError("no port is free")
-
-
-def listens(pid: int, port: int) -> bool:
-    """Whether a process listens on a port. It is not called: some peers answer one caller at a time."""
-    return any(
-        c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in psutil.Process(pid).net_connections("tcp")
-    )

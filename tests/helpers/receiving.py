@@ -13,7 +13,7 @@ import psutil
 from dicomnode import config
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.records import Instance
-from tests.helpers import ports
+from tests.helpers import processes
 from tests.helpers.ports import free_port
 from tests.helpers.running import ROOT
 from tests.helpers.waiting import until
@@ -56,7 +56,7 @@ class Receiving:
 
         def listens() -> bool:
             assert process.poll() is None, self.log()
-            return ports.listens(process.pid, self.config.node.tls_port or self.port)
+            return processes.listens(process.pid, self.config.node.tls_port or self.port)
 
         until("listening", listens, 120)
 

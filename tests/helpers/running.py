@@ -16,6 +16,7 @@ from dicomnode import config
 from dicomnode.operations import jobs
 from dicomnode.store.catalog.catalog import Catalog
 from tests.helpers.ports import free_port
+from tests.helpers.processes import children
 from tests.helpers.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,18 +146,8 @@ allow_demo_bundles = true
     def child(self, command: str) -> psutil.Process:
         """The receiver ("receive") or a worker ("work") of this node."""
         assert self.process is not None
-
-        def find() -> psutil.Process | None:
-            assert self.process is not None
-            for p in psutil.Process(self.process.pid).children():
-                try:
-                    if command in p.cmdline():
-                        return p
-                except psutil.Error:
-                    continue
-            return None
-
-        return until(f"a child that runs {command!r}", find, 30)
+        pid = self.process.pid
+        return until(f"a child that runs {command!r}", lambda: next(iter(children(command, pid)), None), 30)
 
     def cli(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return dicomnode(*arguments, "--config", self.config_path)

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import psutil
 import pytest
 
 from dicomnode.config import AnalysisTable, Config
@@ -14,7 +13,10 @@ from dicomnode.service.processes import prepare_folders
 from dicomnode.workflows.analyst import Analyst
 from tests.conftest import ROOT
 from tests.helpers.bundles import change
+from tests.helpers.processes import children
 from tests.helpers.waiting import until
+
+_ANALYST = "dicomnode.workflows.analyst"
 
 
 @pytest.fixture
@@ -31,10 +33,6 @@ def settings(tmp_path: Path) -> Config:
     return made
 
 
-def children() -> list[psutil.Process]:
-    return [c for c in psutil.Process().children() if "dicomnode.workflows.analyst" in " ".join(c.cmdline())]
-
-
 @pytest.mark.slow
 def test_the_method_is_that_of_the_bundle_that_lies_there_now(settings: Config) -> None:
     served = Models(settings)
@@ -46,12 +44,12 @@ def test_the_method_is_that_of_the_bundle_that_lies_there_now(settings: Config) 
         (settings.analysis.weights / "next").symlink_to("two")
         (settings.analysis.weights / "next").replace(settings.analysis.weights / "current")
         assert analyst.digest == served.method().digest != first
-        (one,) = children()
+        (one,) = children(_ANALYST)
         one.kill()
         one.wait()
         last = analyst.digest
         assert last == served.method().digest  # the last one that was told
-        (other,) = until("another one is begun", children, 20)
+        (other,) = until("another one is begun", lambda: children(_ANALYST), 20)
         assert other.pid != one.pid
         analyst.begin()
     finally:
@@ -71,7 +69,7 @@ def test_a_worker_that_cannot_analyse_does_not_begin(settings: Config) -> None:
 def test_an_analyst_that_ends_as_it_begins_is_an_error(settings: Config) -> None:
     analyst = Analyst(settings)
     try:
-        (one,) = children()
+        (one,) = children(_ANALYST)
         one.kill()
         with pytest.raises(SpoolError, match="ended as it began"):
             analyst.begin()
