@@ -44,22 +44,24 @@ $(VENV)/.installed-test: $(VENV)/.base pyproject.toml
 demo: install ## run the full pipeline: a study by C-STORE, its analysis, its results in a small PACS
 	$(BIN)/dicomnode demo
 
+CHECKS := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 check: $(VENV)/.installed-test ## ruff, mypy, import-linter (about a minute)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(CHECKS)
 
 unit: $(VENV)/.installed-test ## the tests of tests/unit that are not marked slow (minutes, no peers needed)
 	$(PYTEST) tests/unit/training tests/unit -m "not slow" $(PARALLEL) -q $(PYTEST_ARGS)
 
 # To collect all tests takes each process most of a minute, so each part is given the files that it may hold. The rest begins
-# with those that take longest: no process shall be left with one of them at the end.
+# with those that take longest: no process shall be left with one of them at the end. What only reads the sources runs beside
+# the first part, in one process.
 QUICK := unit and not training and not slow and not alone
 marked = $$(grep -rl "mark\.$(1)" tests/unit --include="test_*.py" --exclude-dir=training)
-test: $(VENV)/.installed-test peers check ## every check and every test (installs the peers on Debian, as root)
-	@failed=""; \
+test: ## every check and every test (installs the peers on Debian, as root)
+	@$(MAKE) --no-print-directory -j2 $(VENV)/.installed-test peers
+	@mkdir -p build; failed=""; \
+	{ $(CHECKS); } >build/check.log 2>&1 & checks=$$!; \
 	$(PYTEST) tests/unit --ignore=tests/unit/training -m "$(QUICK)" $(PARALLEL) -q $(PYTEST_ARGS) || failed="$$failed quick"; \
+	wait $$checks || failed="$$failed check"; cat build/check.log; \
 	$(PYTEST) tests/acceptance tests/faults $(call marked,slow) tests/parity tests/unit/training \
 		-m "not ($(QUICK)) and not alone" $(PARALLEL) -q $(PYTEST_ARGS) || failed="$$failed rest"; \
 	$(PYTEST) $$(grep -rl "mark\.alone" tests --include="test_*.py") -m alone $(PYTEST_ARGS) || failed="$$failed alone"; \
