@@ -208,8 +208,6 @@ def run(
 
     It may be interrupted at any time; started again, it resumes where it stopped.
     """
-    from training.run.closing import closing
-    from training.run.run import run as run_all
     from training.run.settings import load
 
     settings = load(toml, out, registry=registry, outcomes=outcomes)
@@ -224,6 +222,9 @@ def run(
         for line in estimate(settings).lines:
             typer.echo(line)
         return
+    from training.run.closing import closing
+    from training.run.run import run as run_all
+
     with bars() as tell:
         folder = run_all(settings, toml.read_text(encoding="utf-8"), tell, until)
     said = closing(folder)
