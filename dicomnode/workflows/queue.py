@@ -34,6 +34,8 @@ WORKFLOW_VERSION = "4"
 MOST_RECOVERIES = 20
 #: A worker looks into its queues so often: the longest that an idle worker leaves a study waiting.
 POLL_S = 0.25
+#: And so often into those whose work takes seconds, or on which no result waits: each look costs some milliseconds.
+SLOW_POLL_S = 1.0
 _LIVE = ["ENQUEUED", "PENDING", "DELAYED"]
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the acceptance tests: one Orthanc and one node for all that leave them whole."""
+"""Fixtures of the acceptance tests: one Orthanc for all, and a node for each module that leaves it whole."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -24,9 +24,9 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory, peer: Callable[[str, str],
     running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, orthanc: Orthanc) -> Iterator[Node]:
-    """A node that delivers to Orthanc, shared by the tests that leave it whole."""
+    """A node that delivers to Orthanc, shared by those of a module that leave it whole; it costs while it is idle."""
     running = Node(tmp_path_factory.mktemp("node"), orthanc.destination()).start()
     yield running
     assert running.stop() == 0, running.log()[-4000:]

@@ -62,7 +62,9 @@ def pacs(tmp_path_factory: pytest.TempPathFactory, peer: Peer) -> Iterator[Ortha
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[Node]:
     table = f'[priors]\nae_title = "{pacs.ae_title}"\nhost = "127.0.0.1"\nport = {pacs.port}\non_receipt = false\n'
-    running = Node(tmp_path_factory.mktemp("bulk") / "node", pacs.destination(), "radiomics = false\n" + table)
+    running = Node(
+        tmp_path_factory.mktemp("bulk") / "node", pacs.destination(), "radiomics = false\n" + table, bundle=""
+    )
     text = running.config_path.read_text("utf-8")
     running.config_path.write_text(text.replace("minimum_free_gb = 0.1", "minimum_free_gb = 0.1\nlow_free_gb = 0.1"))
     running.start()

@@ -36,7 +36,7 @@ def pacs(tmp_path_factory: pytest.TempPathFactory, peer: Peer) -> Iterator[Ortha
 
 def node_for(folder: Path, pacs: Orthanc, more: str = "") -> Node:
     table = f'[priors]\nae_title = "{pacs.ae_title}"\nhost = "127.0.0.1"\nport = {pacs.port}\ntimeout_s = 10\n{more}\n'
-    return Node(folder, pacs.destination(), "radiomics = false\n" + table)
+    return Node(folder, pacs.destination(), "radiomics = false\n" + table, bundle="")
 
 
 def register(pacs: Orthanc, port: int, ae_title: str = "DICOMNODE") -> None:
@@ -45,9 +45,9 @@ def register(pacs: Orthanc, port: int, ae_title: str = "DICOMNODE") -> None:
     pacs.client.put("/modalities/dicomnode", json=known).raise_for_status()
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[Node]:
-    running = node_for(tmp_path_factory.mktemp("priors-node") / "node", pacs, "wait_s = 120").start()
+@pytest.fixture
+def node(tmp_path: Path, pacs: Orthanc) -> Iterator[Node]:
+    running = node_for(tmp_path / "node", pacs, "wait_s = 120").start()
     yield running
     assert running.stop() == 0, running.log()[-4000:]
 

@@ -105,7 +105,7 @@ refused_report = true
 retry_first_s = 1
 retry_longest_s = 1
 """
-    node = Node(tmp_path / "node", destination, "radiomics = false\n").start()
+    node = Node(tmp_path / "node", destination, "radiomics = false\n", bundle="").start()
     yield node, monitoring, pacs
     node.stop()
 

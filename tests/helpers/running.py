@@ -59,11 +59,16 @@ def storescu_process(program: str, port: int, folder: Path) -> subprocess.Comple
 
 
 class Node:
-    """`dicomnode serve`, in a folder of its own. `started`: those that run, or whose end went wrong."""
+    """`dicomnode serve`, in a folder of its own. `started`: those that run, or whose end went wrong.
+
+    Without a `bundle` it states no risk, and its worker need not import torch, which takes seconds.
+    """
 
     started: ClassVar[list["Node"]] = []
 
-    def __init__(self, folder: Path, destinations: str, extra: str = "", listening: str = "") -> None:
+    def __init__(
+        self, folder: Path, destinations: str, extra: str = "", listening: str = "", bundle: str = "demo-synthetic"
+    ) -> None:
         self.folder, self.port = folder, free_port()
         folder.mkdir(parents=True, exist_ok=True)
         self.config_path = folder / "ae_config.toml"
@@ -80,7 +85,7 @@ tick_s = 0.25
 minimum_free_gb = 0.1
 [analysis]
 weights = {json.dumps(str(ROOT / "weights"))}
-bundle = "demo-synthetic"
+bundle = {json.dumps(bundle)}
 allow_demo_bundles = true
 {extra}
 {destinations}
