@@ -9,10 +9,12 @@ from typing import Any, Final
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from dicomnode.dicomweb import json_model
 from dicomnode.dicomweb.files import read_head
 from dicomnode.dicomweb.holdings import WebHoldings, modalities
+from dicomnode.dicomweb.names import REMEMBERED
 from dicomnode.dicomweb.query import MORE, NOT_FUZZY, WebQuery, date_range
 from dicomnode.network.matching import value_matches, values
 from dicomnode.reception.holdings import KEYS, Held, Level, is_code, read_header
@@ -54,7 +56,7 @@ def search(holdings: WebHoldings, query: WebQuery, base: str) -> SearchResult:
     page = list(islice(entities(holdings, query, base), query.offset, query.offset + query.limit + 1))
     more = len(page) > query.limit
     answers = [make() for make in page[: query.limit]]
-    if query.level == "STUDY":
+    if query.level == "STUDY" and answers:
         answers = _with_figures(holdings, query, answers, base)
     told = ((NOT_FUZZY,) if query.fuzzy else ()) + ((MORE,) if more else ())
     return SearchResult(answers, told)
@@ -73,15 +75,19 @@ def _matching(holdings: WebHoldings, query: WebQuery) -> Iterator[WebStudy]:
     keys = query.of_level("PATIENT", "STUDY")
     wanted_modalities = keys.pop("ModalitiesInStudy", ())
     keys.pop("StudyInstanceUID", None)
-    for study in holdings.catalog.web_studies(_wanted(query)):
+    for study in holdings.catalog.web_studies(_wanted(holdings, query)):
         if not study.by_images and not _has_result(holdings, study.study_uid, wanted_modalities):
             continue
         if not keys or _matches(keys, _labelled(holdings, study, keys)):
             yield study
 
 
-def _wanted(query: WebQuery) -> WebWanted:
+def _wanted(holdings: WebHoldings, query: WebQuery) -> WebWanted:
     keys = query.keys
+    # By a whole number an index of the catalogue finds them, and a UID is nearest.
+    indexed = {keyword for keyword in ("PatientID", "AccessionNumber") if _whole(keys.get(keyword, ()))}
+    remembered = {keyword: keys[keyword] for keyword in keys.keys() & REMEMBERED.keys() - indexed}
+    by_memory = remembered and not indexed and "StudyInstanceUID" not in keys
     return WebWanted(
         study_uids=keys.get("StudyInstanceUID", ()),
         patient_id=_whole(keys.get("PatientID", ())),
@@ -90,6 +96,7 @@ def _wanted(query: WebQuery) -> WebWanted:
         modalities=tuple(keys.get("ModalitiesInStudy", ())),
         series_uids=() if "StudyInstanceUID" in keys else keys.get("SeriesInstanceUID", ()),
         instance_uids=() if "StudyInstanceUID" in keys else keys.get("SOPInstanceUID", ()),
+        named=holdings.names.named(holdings.catalog, remembered) if by_memory else None,
     )
 
 
@@ -120,10 +127,15 @@ def _matches(keys: Mapping[str, Sequence[str]], known: Mapping[str, Sequence[str
 
 
 @cache
-def _vr(keyword: str) -> str:
+def _tag(keyword: str) -> BaseTag:
     tag = tag_for_keyword(keyword)
     assert tag is not None
-    return dictionary_VR(tag)
+    return Tag(tag)
+
+
+@cache
+def _vr(keyword: str) -> str:
+    return dictionary_VR(_tag(keyword))
 
 
 def _with_figures(
@@ -131,8 +143,7 @@ def _with_figures(
 ) -> list[json_model.Json]:
     figures = holdings.catalog.web_figures(list(study_uids))
     found = [figures[uid] for uid in study_uids if uid in figures]
-    standing = {one.study_uid for one in found if one.standing is not None}
-    results = {uid: [o for o in held if o.size is None] for uid, held in holdings.of_studies(standing).items()}
+    results = holdings.results_of({one.study_uid for one in found if one.standing is not None})
     return [_study(query, one, results.get(one.study_uid, []), base) for one in found]
 
 
@@ -226,8 +237,8 @@ def _header(query: WebQuery, path: Path, *levels: Level) -> Dataset:
     known = read_header(path)
     for level in levels:
         for keyword in KEYS[level]:
-            if keyword in known:
-                kept[keyword] = known[keyword]
+            if (tag := _tag(keyword)) in known:
+                kept[tag] = known[tag]
     if query.include_all or query.include:
         for element in read_head(path, None if query.include_all else query.include):
             if element.tag not in kept and element.VR not in ("OB", "OW", "OF", "OD", "UN"):
@@ -236,9 +247,8 @@ def _header(query: WebQuery, path: Path, *levels: Level) -> Dataset:
 
 
 def _set(dataset: Dataset, keyword: str, value: object) -> None:
-    if keyword in dataset:
-        del dataset[keyword]
-    setattr(dataset, keyword, value)
+    # Past the look for a keyword: it takes longer than all else of an answer.
+    dataset.add_new(_tag(keyword), _vr(keyword), value)
 
 
 def _answer(header: Dataset, url: str) -> json_model.Json:

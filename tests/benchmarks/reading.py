@@ -20,6 +20,10 @@ from statistics import median, quantiles
 
 from sqlalchemy import insert, text
 
+from dicomnode.dicomweb.holdings import WebHoldings
+from dicomnode.dicomweb.names import StudyNames
+from dicomnode.dicomweb.query import parse
+from dicomnode.dicomweb.search import search
 from dicomnode.registry_format.identity import patient_hash
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.labels import Label, _seal, accession_key
@@ -38,6 +42,8 @@ LIMIT_MS = 100.0
 #: Receiving may be slower by so much with users.
 LIMIT_SLOWER = 0.05
 Ask = Callable[[], object]
+_FAMILIES = ("Adler", "Brandt", "Costa", "Dubois", "Eriksson", "Fischer", "Garcia", "Huber", "Meyer", "Novak", "Zimmer")
+_GIVEN = ["Anna", "Ben", "Clara", "David", "Eva", "Finn", "Greta", "Hugo", "Ida", "Jan", "Kim", "Lea"]
 
 
 def state_of(n: int) -> StudyState:
@@ -52,6 +58,12 @@ def state_of(n: int) -> StudyState:
 def sender_of(n: int) -> str:
     """Two scanners send nearly everything, one sends once a week."""
     return "CT_RARE" if n % 5000 == 7 else f"CT_{n % 2}"
+
+
+def name_of(patient: int) -> str:
+    """Of eleven families, each with a number that one patient has; some in three scripts."""
+    name = f"{_FAMILIES[patient % 11]}{patient}^{_GIVEN[patient % 12]}{patient % 5}"
+    return f"{name}=山田^太郎{patient}=やまだ^たろう" if patient % 50 == 0 else name
 
 
 def fill(catalog: Catalog, count: int) -> None:
@@ -130,7 +142,8 @@ def _label(catalog: Catalog, n: int) -> dict[str, object]:
         "sender": sender_of(n),
         "called": "DICOMNODE",
         "accession_key": accession_key(key, f"A{n}"),
-        "sealed": _seal(key, uid, Label(f"P{n // 4}", "", f"A{n}", "20260101", "CT Thorax")),
+        "sealed": _seal(key, uid, Label(f"P{n // 4}", "", f"A{n}", "20260101", "CT Thorax", name_of(n // 4))),
+        "noted": n + 1,
     }
 
 
@@ -182,7 +195,32 @@ def asks(reading: Catalog, count: int) -> dict[str, Ask]:
         reading.workers("alive")
         reading.steps_after(reading.newest_step() - 500, 5000)
 
-    return {**found, "the figures of /metrics": figures}
+    return {**found, **searches(reading, count), "the figures of /metrics": figures}
+
+
+def searches(reading: Catalog, count: int) -> dict[str, Ask]:
+    """What viewers ask of DICOMweb by what is sealed; the spool is empty, so no header is read for an answer."""
+    holdings = WebHoldings(lambda: reading, Path("/nowhere"), StudyNames())
+    holdings.names.look(reading)
+    one = name_of(count // 8)
+    asked = {
+        "QIDO: a whole name": {"PatientName": one},
+        "QIDO: beginning of a name": {"PatientName": f"{one[:-3]}*"},
+        "QIDO: a common beginning": {"PatientName": "m*"},
+        "QIDO: a part of a name": {"PatientName": f"*{one[2:9].lower()}*"},
+        "QIDO: a common part": {"PatientName": "*an*"},
+        "QIDO: odd wild cards": {"PatientName": "?a*e?*1*"},
+        "QIDO: another script": {"PatientName": "山田^*"},
+        "QIDO: nobody's name": {"PatientName": "xyzzy*"},
+        "QIDO: part of an ID": {"PatientID": f"*{count // 8}*"},
+        "QIDO: part of an accession number": {"AccessionNumber": f"*{count // 2}*"},
+        "QIDO: a description": {"StudyDescription": "*thorax*"},
+    }
+
+    def ask(keys: dict[str, str]) -> Ask:
+        return lambda: search(holdings, parse("STUDY", keys.items(), {}), "http://node/dicom-web")
+
+    return {name: ask(keys) for name, keys in asked.items()}
 
 
 def by_users(asked: dict[str, Ask], users: int, rounds: int) -> dict[str, list[float]]:
