@@ -149,12 +149,15 @@ def _with_figures(
 
 def _study(query: WebQuery, figures: WebFigures, results: Sequence[Held], base: str) -> json_model.Json:
     header = _header(query, Path(figures.path), "PATIENT", "STUDY")
-    _set(header, "StudyInstanceUID", figures.study_uid)
     named = {one for one in figures.modalities if is_code(one)} | modalities(results)
-    _set(header, "ModalitiesInStudy", sorted(named - {""}))
-    _set(header, "NumberOfStudyRelatedSeries", figures.series + len({one.series_uid for one in results}))
-    _set(header, "NumberOfStudyRelatedInstances", figures.instances + len(results))
-    return _answer(header, f"{base}/studies/{figures.study_uid}")
+    return _answer(
+        header,
+        f"{base}/studies/{figures.study_uid}",
+        StudyInstanceUID=[figures.study_uid],
+        ModalitiesInStudy=sorted(named - {""}),
+        NumberOfStudyRelatedSeries=[figures.series + len({one.series_uid for one in results})],
+        NumberOfStudyRelatedInstances=[figures.instances + len(results)],
+    )
 
 
 # Series and instances
@@ -180,9 +183,9 @@ def _series(query: WebQuery, objects: Iterable[Held], base: str) -> Iterator[Any
 
 def _one_series(query: WebQuery, members: Sequence[Held], base: str) -> json_model.Json:
     first = members[0]
-    header = _of(query, first, "PATIENT", "STUDY", "SERIES")
-    _set(header, "NumberOfSeriesRelatedInstances", len(members))
-    return _answer(header, f"{base}/studies/{first.study_uid}/series/{first.series_uid}")
+    header, known = _of(query, first, "PATIENT", "STUDY", "SERIES")
+    url = f"{base}/studies/{first.study_uid}/series/{first.series_uid}"
+    return _answer(header, url, **known, NumberOfSeriesRelatedInstances=[len(members)])
 
 
 def _instances(query: WebQuery, objects: Iterable[Held], base: str) -> Iterator[Any]:
@@ -191,8 +194,9 @@ def _instances(query: WebQuery, objects: Iterable[Held], base: str) -> Iterator[
 
 
 def _instance(query: WebQuery, one: Held, base: str) -> json_model.Json:
-    header = _of(query, one, "PATIENT", "STUDY", "SERIES", "IMAGE")
-    return _answer(header, instance_url(base, one))
+    header, known = _of(query, one, "PATIENT", "STUDY", "SERIES", "IMAGE")
+    named = {"SOPClassUID": [one.sop_class_uid], "SOPInstanceUID": [one.sop_instance_uid]}
+    return _answer(header, instance_url(base, one), **known, **named)
 
 
 def _part_matches(keys: Mapping[str, Sequence[str]], one: Held) -> bool:
@@ -211,16 +215,13 @@ def _part_matches(keys: Mapping[str, Sequence[str]], one: Held) -> bool:
     return _matches(others, {keyword: values(header, keyword) for keyword in others})
 
 
-def _of(query: WebQuery, one: Held, *levels: Level) -> Dataset:
+def _of(query: WebQuery, one: Held, *levels: Level) -> tuple[Dataset, dict[str, list[str]]]:
+    """Return what the file says of an object, and what the catalogue knows better."""
     header = _header(query, one.path, *levels)
+    known = {"StudyInstanceUID": [one.study_uid], "SeriesInstanceUID": [one.series_uid]}
     if "Modality" not in header and is_code(one.modality):
-        header.Modality = one.modality
-    _set(header, "StudyInstanceUID", one.study_uid)
-    _set(header, "SeriesInstanceUID", one.series_uid)
-    if "IMAGE" in levels:
-        _set(header, "SOPClassUID", one.sop_class_uid)
-        _set(header, "SOPInstanceUID", one.sop_instance_uid)
-    return header
+        known["Modality"] = [one.modality]
+    return header, known
 
 
 def instance_url(base: str, one: Held) -> str:
@@ -246,13 +247,17 @@ def _header(query: WebQuery, path: Path, *levels: Level) -> Dataset:
     return kept
 
 
-def _set(dataset: Dataset, keyword: str, value: object) -> None:
-    # Past the look for a keyword: it takes longer than all else of an answer.
-    dataset.add_new(_tag(keyword), _vr(keyword), value)
+def _answer(header: Dataset, url: str, **known: Sequence[str | int]) -> json_model.Json:
+    """Return a header as JSON, with what the node knows by keyword: that is written past pydicom, which takes longer.
 
-
-def _answer(header: Dataset, url: str) -> json_model.Json:
-    _set(header, "SpecificCharacterSet", "ISO_IR 192")
-    _set(header, "InstanceAvailability", "ONLINE")
-    _set(header, "RetrieveURL", url)
-    return json_model.model(header, lambda path: f"{url}/bulkdata/{path}")
+    Args:
+        header: of a file.
+        url: where it is retrieved from.
+        known: values by keyword, in place of those of the header; none: the attribute is there, and empty.
+    """
+    told = json_model.model(header, lambda path: f"{url}/bulkdata/{path}")
+    own = {"SpecificCharacterSet": ["ISO_IR 192"], "InstanceAvailability": ["ONLINE"], "RetrieveURL": [url], **known}
+    for keyword, given in own.items():
+        named = {"vr": _vr(keyword)}
+        told[f"{_tag(keyword):08X}"] = {**named, "Value": list(given)} if given else named
+    return dict(sorted(told.items()))
