@@ -18,7 +18,7 @@ from pydicom.datadict import dictionary_VR
 from dicomnode.network.matching import forms, has_wild_cards, like, pattern, value_matches
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.labels import Label
-from dicomnode.store.catalog.web_holdings import Named
+from dicomnode.store.catalog.web_holdings import NamedStudies
 
 #: What is remembered, by keyword.
 REMEMBERED: Final[Mapping[str, str]] = {
@@ -54,7 +54,7 @@ class StudyNames:
         with self._lock:
             self._look(catalog)
 
-    def named(self, catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> Named:
+    def named(self, catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> NamedStudies:
         """Return which studies have what these keys ask for, of those that are remembered.
 
         Raises:
@@ -66,7 +66,7 @@ class StudyNames:
             for keyword in keys.keys() & self._columns.keys():
                 rows &= self._columns[keyword].rows_with(keys[keyword])
             noted = np.frombuffer(self._noted, np.int64)[rows].tolist()
-            return Named(frozenset(self._unread.union(noted)), self._known, frozenset(self._unlabelled))
+            return NamedStudies(frozenset(self._unread.union(noted)), self._known, frozenset(self._unlabelled))
 
     def _look(self, catalog: Catalog) -> None:
         if len(self._noted) > 2 * self._first + _MOST_OUTDATED:

@@ -24,7 +24,7 @@ _FEW = 5_000
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedStudies:
     """Studies by what their labels say.
 
     Attributes:
@@ -63,7 +63,7 @@ class WebWanted:
     modalities: tuple[str, ...] = ()
     series_uids: tuple[str, ...] = ()
     instance_uids: tuple[str, ...] = ()
-    named: Named | None = None
+    named: NamedStudies | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class WebHoldingsRows(HoldingsRows):
             if len(rows) < _AT_ONCE:
                 return
 
-    def _newest_first(self, named: Named) -> list[str]:
+    def _newest_first(self, named: NamedStudies) -> list[str]:
         """Return the UIDs of these few studies, the last image's the newest first."""
         columns = (studies.c.last_seen, studies.c.study_uid)
         labelled = select(*columns).join(study_labels, study_labels.c.study_uid == studies.c.study_uid)
