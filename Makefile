@@ -93,8 +93,9 @@ bench-receive: $(VENV)/.installed-test peers ## how fast images come in, beside 
 KILLS ?= 300
 SEED ?= 1
 TLS ?=
-faults: $(VENV)/.installed-test peers ## KILLS=300 SIGKILLs over every process of a node, on both databases (20 minutes; TLS=1: by TLS)
-	$(BIN)/python -m tests.faults.campaign --kills $(KILLS) --seed $(SEED) --audit $(if $(TLS),--tls)
+STOW ?=
+faults: $(VENV)/.installed-test peers ## KILLS=300 SIGKILLs over every process of a node, on both databases (20 minutes; TLS=1: by TLS; STOW=1: by STOW-RS)
+	$(BIN)/python -m tests.faults.campaign --kills $(KILLS) --seed $(SEED) --audit $(if $(TLS),--tls) $(if $(STOW),--stow)
 
 RUNS ?= 100000
 MINUTES ?= 30

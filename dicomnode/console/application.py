@@ -98,7 +98,7 @@ def application(site: ConsoleSite) -> ASGIApp:
 
 def _of_dicomweb(site: ConsoleSite) -> list[Route]:
     storage = site.config.storage
-    service = WebService(WebHoldings(lambda: site.reading().catalog, storage.results), WebTrail())
+    service = WebService(WebHoldings(lambda: site.reading().catalog, storage.results, site.names), WebTrail())
     stow = LateReceiver(lambda: StowReceiver(receiver_settings(site.config), Spool(storage.spool), site.catalog))
     return web_door.routes(site, service, stow, lambda request: _address(site.config.console, request))
 

@@ -26,6 +26,8 @@ def run(config: Config, stop: threading.Event) -> None:
     with web.listen(web.WebAddress("console", table.host, table.port, "enabled = false for no console")) as listener:
         site = ConsoleSite(config)
         try:
+            if table.dicomweb:
+                threading.Thread(target=site.look_at_names, name="names", daemon=True).start()
             log.info("console on %s://%s:%d", "http" if tls is None else "https", table.host, table.port)
             web.serve(
                 application(site),

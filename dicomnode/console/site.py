@@ -1,5 +1,6 @@
 """What all pages share: configuration, catalogue, users, templates. One for the process."""
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from dicomnode.console.shared_look import SharedLook
 from dicomnode.console.stacks import ScrollStacks
 from dicomnode.console.study_keys import StudyKeys
 from dicomnode.console.web_tokens import WebTokens
+from dicomnode.dicomweb.names import StudyNames
+from dicomnode.errors import SpoolError
 from dicomnode.network.openid import OpenIdClient
 from dicomnode.operations import looking
 from dicomnode.operations.looking import Pages
@@ -32,6 +35,8 @@ from dicomnode.outbound.peers import known
 from dicomnode.registry import shadow
 from dicomnode.report import numbers
 from dicomnode.store.catalog.catalog import Catalog
+
+log = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 #: The candidate beside the served bundle changes with each scan, and needs no more than to be of today.
@@ -111,6 +116,8 @@ class ConsoleSite:
         #: Every risk of the registry is read for it.
         self.shadow = SharedLook(lambda: shadow.compare(self.reading().catalog.registry_risks()), _SHADOW_FRESH_S)
         self.stacks = ScrollStacks()
+        #: What DICOMweb looks for by name.
+        self.names = StudyNames()
         self._pages: Pages | None = None
         self._lock = threading.Lock()
 
@@ -122,6 +129,13 @@ class ConsoleSite:
                 if before is not None:
                     before.close()
             return self._pages
+
+    def look_at_names(self) -> None:
+        """Read the labels of all studies, so that the first search waits for none of it."""
+        try:
+            self.names.look(self.reading().catalog)
+        except SpoolError as error:
+            log.info("names of studies are read with the first search: %s", error)
 
     def page(self, visit: Visit, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page; `values` are escaped wherever the template shows them."""

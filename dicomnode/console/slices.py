@@ -4,7 +4,7 @@ from starlette.responses import JSONResponse, Response
 
 from dicomnode.console import stacks
 from dicomnode.console.site import ConsoleSite, NotThereError, Visit
-from dicomnode.console.stacks import NoSliceError
+from dicomnode.console.stacks import NoSliceError, SourceSlice
 from dicomnode.dicomweb import picture
 from dicomnode.dicomweb.problems import WebError
 from dicomnode.dicomweb.search import instance_url
@@ -21,10 +21,15 @@ def listed(site: ConsoleSite, visit: Visit) -> Response:
     if config.console.dicomweb:
         found = stacks.sources(site.reading().catalog, config.storage.results, study_uid)
     window = f"{stacks.WINDOW[0]:.0f},{stacks.WINDOW[1]:.0f},linear"
-    axial = [f"{instance_url(PREFIX, one)}/rendered?window={window}&viewport=512,512" for one in found]
+    axial = [f"{_place(one)}/rendered?window={window}&viewport=512,512" for one in found]
     mine = f"/study/{visit.params['study']}/slice"
     coronal, sides = (stacks.rows_across(found[0]), stacks.sides(found[0])) if found else (0, "")
     return JSONResponse({"axial": axial[::-1], "coronal": coronal, "sides": sides, "layers": mine})
+
+
+def _place(one: SourceSlice) -> str:
+    url = instance_url(PREFIX, one.held)
+    return url if one.frame is None else f"{url}/frames/{one.frame}"
 
 
 def shown(site: ConsoleSite, visit: Visit) -> Response:

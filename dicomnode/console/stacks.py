@@ -8,10 +8,12 @@ fit into memory.
 import json
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,9 @@ from pydicom.dataset import Dataset
 
 from dicomnode.analysis.arrays import LEFT, RIGHT, InPlane
 from dicomnode.analysis.measures.quantify import HAA_HU, LAA_BELOW_HU
+from dicomnode.analysis.series import geometry
+from dicomnode.analysis.series.headers import read_headers
+from dicomnode.analysis.series.multiframe import ENHANCED_CT
 from dicomnode.analysis.volume.load import turn
 from dicomnode.dicomweb import files, picture
 from dicomnode.files import OutsideRootError
@@ -43,19 +48,30 @@ class NoSliceError(Exception):
 
 
 @dataclass(frozen=True)
+class SourceSlice:
+    """An image, or one frame of an enhanced CT. `header`: of the frame, with what it shares with others; else None."""
+
+    held: Held
+    frame: int | None = None
+    header: Dataset | None = field(default=None, repr=False)
+
+    def read(self, tags: Collection[int]) -> Dataset:
+        """Return its header; of an image these elements."""
+        return files.read_head(self.held.path, tags) if self.header is None else self.header
+
+
+@dataclass(frozen=True)
 class ScrollStack:
     """A series, coarsened, on the patient's axes (`analysis.arrays`).
 
     Attributes:
-        objects: the images, feet first.
-        grey: shape (slice, y, x), as in the lung window.
+        grey: shape (slice, y, x), as in the lung window; feet first.
         labels: likewise; 0 background, 1 right lung, 2 left lung.
         areas: likewise, inside the lungs; 1 high attenuation, 2 low.
         rows: (slice below, slice above, share of the one above) of each row of a coronal picture, head first.
         in_plane: how an image was turned.
     """
 
-    objects: tuple[Held, ...]
     grey: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     areas: NDArray[np.uint8]
@@ -106,21 +122,50 @@ def _stack_or_none(catalog: Catalog, results: Path, key: tuple[str, int]) -> Scr
         return None
 
 
-def sources(catalog: Catalog, results: Path, study_uid: str) -> list[Held]:
-    """Return the images that a study's newest result was made of, feet first; none where there is none to show."""
+def sources(catalog: Catalog, results: Path, study_uid: str) -> list[SourceSlice]:
+    """Return what a study's newest result was made of, feet first; none where there is none to show."""
     generation = _generation(catalog, study_uid)
     if generation is None:
         return []
     try:
         folder = results_folder(results, study_uid, generation)
         named = json.loads((folder / SOURCES).read_text("utf-8"))
-        has_labels = (folder / LABELS).exists()
-    except (OSError, ValueError, OutsideRootError):
+        many = _labelled(folder / LABELS)
+    except (OSError, KeyError, ValueError, BadZipFile, OutsideRootError):
         return []
     by_path = {one.path: of_image(one) for one in catalog.web_instances([study_uid])}
-    found = [by_path[path] for path in map(str, named) if path in by_path]
-    # Of an enhanced image nothing says here which frame is which.
-    return found if has_labels and len(found) == len(named) > 1 else []
+    held = [by_path[path] for path in map(str, named) if path in by_path]
+    if len(held) != len(named):
+        return []
+    found = [SourceSlice(one) for one in held]
+    if any(one.sop_class_uid in ENHANCED_CT for one in held):
+        found = _frames(held)
+    return found if len(found) == many > 1 else []
+
+
+def _frames(held: Sequence[Held]) -> list[SourceSlice]:
+    """Return the frames of enhanced images in the order in which `analysis.volume.load` stacks them."""
+    by_path = {one.path: one for one in held}
+    headers, _ = read_headers(by_path)
+    planes = [geometry.plane(one.dataset) for one in headers]
+    known = [one for one in planes if one is not None]
+    if not known or len(known) != len(planes):
+        return []
+    in_order = [headers[n] for n in np.argsort(geometry.stack(known).positions_mm)]
+    return [SourceSlice(by_path[one.path], one.frame_number, one.dataset) for one in in_order]
+
+
+def _labelled(path: Path) -> int:
+    """Return of how many slices there are labels, without reading them.
+
+    Raises:
+        OSError, KeyError, ValueError, BadZipFile: there are none.
+    """
+    with ZipFile(path) as archive, archive.open("labels.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, _ = read(file)
+    return shape[0] if len(shape) == 3 else 0
 
 
 def _generation(catalog: Catalog, study_uid: str) -> int | None:
@@ -128,19 +173,19 @@ def _generation(catalog: Catalog, study_uid: str) -> int | None:
     return catalog.standing_generation(study_uid) if catalog.held_studies([study_uid]) else None
 
 
-def rows_across(one: Held) -> int:
+def rows_across(one: SourceSlice) -> int:
     """Return how many coronal slices there are of the images like this one."""
-    header = files.read_head(one.path, (0x00280010, 0x00280011, 0x00200037))
+    header = one.read((0x00280010, 0x00280011, 0x00200037))
     rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
     return -(-(columns if _in_plane(header).transposed else rows) // _step(rows, columns, 1))
 
 
-def sides(one: Held) -> str:
+def sides(one: SourceSlice) -> str:
     """Return which side of the patient is at the left and at the right edge of an image as it is stored.
 
     "" where neither is.
     """
-    in_plane = _in_plane(files.read_head(one.path, (0x00200037,)))
+    in_plane = _in_plane(one.read((0x00200037,)))
     if in_plane.transposed:
         return ""
     return "LR" if in_plane.flip_x else "RL"
@@ -162,31 +207,40 @@ def drawn(stack: ScrollStack, plane: str, kind: str, number: int) -> bytes:
     return _png(_outlines(flat) if kind == "outline" else _areas(flat))
 
 
-def _stack(objects: list[Held], results: Path, key: tuple[str, int]) -> ScrollStack:
+def _stack(slices: list[SourceSlice], results: Path, key: tuple[str, int]) -> ScrollStack:
     try:
         with np.load(results_folder(results, *key) / LABELS, allow_pickle=False) as file:
             labels = file["labels"]
     except (OSError, KeyError, ValueError):
         raise NoSliceError from None
-    if labels.ndim != 3 or labels.shape[0] != len(objects):
+    if labels.ndim != 3 or labels.shape[0] != len(slices):
         raise NoSliceError
-    step = _step(labels.shape[1], labels.shape[2], len(objects))
+    step = _step(labels.shape[1], labels.shape[2], len(slices))
     grey, turned, areas, positions, spacing, in_plane = [], [], [], [], 1.0, InPlane()
-    for number, one in enumerate(objects):
-        image = files.whole(one)
-        hu = _hounsfield(image)
-        if hu.shape != labels.shape[1:]:
+    for number, (stored, header) in enumerate(_decoded(slices)):
+        if stored.shape != labels.shape[1:]:
             raise NoSliceError
         if number == 0:
-            in_plane, spacing = _in_plane(image), _across(image) * step
-        hu = turn(hu, in_plane)[::step, ::step]
+            in_plane, spacing = _in_plane(header), _across(header) * step
+        hu = turn(stored, in_plane)[::step, ::step]
         label = turn(labels[number].astype(np.int16), in_plane)[::step, ::step].astype(np.uint8)
         grey.append(picture.windowed(hu.astype(np.float32), *WINDOW))
         turned.append(label)
         areas.append(_of_areas(hu, label))
-        positions.append(_along(image))
+        positions.append(_along(header))
     rows = _rows(np.array(positions), spacing)
-    return ScrollStack(tuple(objects), np.array(grey), np.array(turned), np.array(areas), rows, in_plane)
+    return ScrollStack(np.array(grey), np.array(turned), np.array(areas), rows, in_plane)
+
+
+def _decoded(slices: Sequence[SourceSlice]) -> Iterator[tuple[NDArray[np.int16], Dataset]]:
+    """Yield each slice in HU with its header; the file of many frames is read once for those that follow each other."""
+    held, image = None, Dataset()
+    for one in slices:
+        if one.held is not held:
+            held, image = one.held, Dataset()  # let go of the one before, before the next is read
+            image = files.whole(held)
+        header = image if one.header is None else one.header
+        yield _hounsfield(image, one.frame or 1, header), header
 
 
 def _step(rows: int, columns: int, slices: int) -> int:
@@ -197,11 +251,11 @@ def _step(rows: int, columns: int, slices: int) -> int:
     return step
 
 
-def _hounsfield(image: Dataset) -> NDArray[np.int16]:
-    stored, _ = files.frame(image, 1, raw=True)
+def _hounsfield(image: Dataset, number: int, header: Dataset) -> NDArray[np.int16]:
+    stored, _ = files.frame(image, number, raw=True)
     if stored.ndim != 2:
         raise NoSliceError
-    slope, intercept = float(image.get("RescaleSlope", 1)), float(image.get("RescaleIntercept", 0))
+    slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
     return np.clip(np.rint(stored.astype(np.float64) * slope + intercept), -32768, 32767).astype(np.int16)
 
 

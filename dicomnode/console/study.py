@@ -26,11 +26,10 @@ def study(site: ConsoleSite, visit: Visit) -> Response:
     """Show one study: its newest generation."""
     study_uid = site.study_uid(visit)
     try:
-        shown = jobs.described(site.config, site.reading(), study_uid, None, identify=True)
+        shown, found = jobs.described(site.config, site.reading(), study_uid, None, identify=True)
     except UsageError:
         raise NotThereError from None
     site.note_access(visit, study_uid, shown)
-    found = jobs.kept_findings(site.config, study_uid, shown["generation"])
     key = visit.params["study"]
     if not visit.identifies:
         return site.page(visit, "study_pseudonymous.html", study=_pseudonymous(site, shown, found), key=key)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from itertools import groupby
 from pathlib import Path
 
+from dicomnode.dicomweb.names import StudyNames
 from dicomnode.dicomweb.problems import not_found
 from dicomnode.logs import is_uid
 from dicomnode.reception.holdings import Held, of_image, of_results
@@ -16,8 +17,8 @@ from dicomnode.store.catalog.catalog import Catalog
 class WebHoldings:
     """Looks into a catalogue that cannot be written, and into the folder of the results. For several threads."""
 
-    def __init__(self, reading: Callable[[], Catalog], results: Path) -> None:
-        self._reading, self.results = reading, results
+    def __init__(self, reading: Callable[[], Catalog], results: Path, names: StudyNames) -> None:
+        self._reading, self.results, self.names = reading, results, names
 
     @property
     def catalog(self) -> Catalog:
@@ -30,9 +31,14 @@ class WebHoldings:
         images = self.catalog.web_instances(study_uids)
         for study_uid, members in groupby(images, key=lambda one: one.study_uid):
             found[study_uid] = [of_image(one) for one in members]
-        for study_uid, generation in self.catalog.web_standing(study_uids).items():
-            found[study_uid] += of_results(self.results, study_uid, generation)
+        for study_uid, results in self.results_of(study_uids).items():
+            found[study_uid] += results
         return found
+
+    def results_of(self, study_uids: Collection[str]) -> dict[str, list[Held]]:
+        """Return the results that stand, by study; only of studies that have a generation that does."""
+        standing = self.catalog.web_standing(study_uids).items()
+        return {study_uid: list(of_results(self.results, study_uid, generation)) for study_uid, generation in standing}
 
     def objects(self, study_uid: str, series_uid: str = "", instance_uid: str = "") -> list[Held]:
         """Return the objects of a study, of a series, or the one that is named.

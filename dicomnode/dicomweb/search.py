@@ -9,10 +9,12 @@ from typing import Any, Final
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from dicomnode.dicomweb import json_model
 from dicomnode.dicomweb.files import read_head
 from dicomnode.dicomweb.holdings import WebHoldings, modalities
+from dicomnode.dicomweb.names import REMEMBERED
 from dicomnode.dicomweb.query import MORE, NOT_FUZZY, WebQuery, date_range
 from dicomnode.network.matching import value_matches, values
 from dicomnode.reception.holdings import KEYS, Held, Level, is_code, read_header
@@ -54,7 +56,7 @@ def search(holdings: WebHoldings, query: WebQuery, base: str) -> SearchResult:
     page = list(islice(entities(holdings, query, base), query.offset, query.offset + query.limit + 1))
     more = len(page) > query.limit
     answers = [make() for make in page[: query.limit]]
-    if query.level == "STUDY":
+    if query.level == "STUDY" and answers:
         answers = _with_figures(holdings, query, answers, base)
     told = ((NOT_FUZZY,) if query.fuzzy else ()) + ((MORE,) if more else ())
     return SearchResult(answers, told)
@@ -73,15 +75,19 @@ def _matching(holdings: WebHoldings, query: WebQuery) -> Iterator[WebStudy]:
     keys = query.of_level("PATIENT", "STUDY")
     wanted_modalities = keys.pop("ModalitiesInStudy", ())
     keys.pop("StudyInstanceUID", None)
-    for study in holdings.catalog.web_studies(_wanted(query)):
+    for study in holdings.catalog.web_studies(_wanted(holdings, query)):
         if not study.by_images and not _has_result(holdings, study.study_uid, wanted_modalities):
             continue
         if not keys or _matches(keys, _labelled(holdings, study, keys)):
             yield study
 
 
-def _wanted(query: WebQuery) -> WebWanted:
+def _wanted(holdings: WebHoldings, query: WebQuery) -> WebWanted:
     keys = query.keys
+    # By a whole number an index of the catalogue finds them, and a UID is nearest.
+    indexed = {keyword for keyword in ("PatientID", "AccessionNumber") if _whole(keys.get(keyword, ()))}
+    remembered = {keyword: keys[keyword] for keyword in keys.keys() & REMEMBERED.keys() - indexed}
+    by_memory = remembered and not indexed and "StudyInstanceUID" not in keys
     return WebWanted(
         study_uids=keys.get("StudyInstanceUID", ()),
         patient_id=_whole(keys.get("PatientID", ())),
@@ -90,6 +96,7 @@ def _wanted(query: WebQuery) -> WebWanted:
         modalities=tuple(keys.get("ModalitiesInStudy", ())),
         series_uids=() if "StudyInstanceUID" in keys else keys.get("SeriesInstanceUID", ()),
         instance_uids=() if "StudyInstanceUID" in keys else keys.get("SOPInstanceUID", ()),
+        named=holdings.names.named(holdings.catalog, remembered) if by_memory else None,
     )
 
 
@@ -120,10 +127,15 @@ def _matches(keys: Mapping[str, Sequence[str]], known: Mapping[str, Sequence[str
 
 
 @cache
-def _vr(keyword: str) -> str:
+def _tag(keyword: str) -> BaseTag:
     tag = tag_for_keyword(keyword)
     assert tag is not None
-    return dictionary_VR(tag)
+    return Tag(tag)
+
+
+@cache
+def _vr(keyword: str) -> str:
+    return dictionary_VR(_tag(keyword))
 
 
 def _with_figures(
@@ -131,19 +143,21 @@ def _with_figures(
 ) -> list[json_model.Json]:
     figures = holdings.catalog.web_figures(list(study_uids))
     found = [figures[uid] for uid in study_uids if uid in figures]
-    standing = {one.study_uid for one in found if one.standing is not None}
-    results = {uid: [o for o in held if o.size is None] for uid, held in holdings.of_studies(standing).items()}
+    results = holdings.results_of({one.study_uid for one in found if one.standing is not None})
     return [_study(query, one, results.get(one.study_uid, []), base) for one in found]
 
 
 def _study(query: WebQuery, figures: WebFigures, results: Sequence[Held], base: str) -> json_model.Json:
     header = _header(query, Path(figures.path), "PATIENT", "STUDY")
-    _set(header, "StudyInstanceUID", figures.study_uid)
     named = {one for one in figures.modalities if is_code(one)} | modalities(results)
-    _set(header, "ModalitiesInStudy", sorted(named - {""}))
-    _set(header, "NumberOfStudyRelatedSeries", figures.series + len({one.series_uid for one in results}))
-    _set(header, "NumberOfStudyRelatedInstances", figures.instances + len(results))
-    return _answer(header, f"{base}/studies/{figures.study_uid}")
+    return _answer(
+        header,
+        f"{base}/studies/{figures.study_uid}",
+        StudyInstanceUID=[figures.study_uid],
+        ModalitiesInStudy=sorted(named - {""}),
+        NumberOfStudyRelatedSeries=[figures.series + len({one.series_uid for one in results})],
+        NumberOfStudyRelatedInstances=[figures.instances + len(results)],
+    )
 
 
 # Series and instances
@@ -169,9 +183,9 @@ def _series(query: WebQuery, objects: Iterable[Held], base: str) -> Iterator[Any
 
 def _one_series(query: WebQuery, members: Sequence[Held], base: str) -> json_model.Json:
     first = members[0]
-    header = _of(query, first, "PATIENT", "STUDY", "SERIES")
-    _set(header, "NumberOfSeriesRelatedInstances", len(members))
-    return _answer(header, f"{base}/studies/{first.study_uid}/series/{first.series_uid}")
+    header, known = _of(query, first, "PATIENT", "STUDY", "SERIES")
+    url = f"{base}/studies/{first.study_uid}/series/{first.series_uid}"
+    return _answer(header, url, **known, NumberOfSeriesRelatedInstances=[len(members)])
 
 
 def _instances(query: WebQuery, objects: Iterable[Held], base: str) -> Iterator[Any]:
@@ -180,8 +194,9 @@ def _instances(query: WebQuery, objects: Iterable[Held], base: str) -> Iterator[
 
 
 def _instance(query: WebQuery, one: Held, base: str) -> json_model.Json:
-    header = _of(query, one, "PATIENT", "STUDY", "SERIES", "IMAGE")
-    return _answer(header, instance_url(base, one))
+    header, known = _of(query, one, "PATIENT", "STUDY", "SERIES", "IMAGE")
+    named = {"SOPClassUID": [one.sop_class_uid], "SOPInstanceUID": [one.sop_instance_uid]}
+    return _answer(header, instance_url(base, one), **known, **named)
 
 
 def _part_matches(keys: Mapping[str, Sequence[str]], one: Held) -> bool:
@@ -200,16 +215,13 @@ def _part_matches(keys: Mapping[str, Sequence[str]], one: Held) -> bool:
     return _matches(others, {keyword: values(header, keyword) for keyword in others})
 
 
-def _of(query: WebQuery, one: Held, *levels: Level) -> Dataset:
+def _of(query: WebQuery, one: Held, *levels: Level) -> tuple[Dataset, dict[str, list[str]]]:
+    """Return what the file says of an object, and what the catalogue knows better."""
     header = _header(query, one.path, *levels)
+    known = {"StudyInstanceUID": [one.study_uid], "SeriesInstanceUID": [one.series_uid]}
     if "Modality" not in header and is_code(one.modality):
-        header.Modality = one.modality
-    _set(header, "StudyInstanceUID", one.study_uid)
-    _set(header, "SeriesInstanceUID", one.series_uid)
-    if "IMAGE" in levels:
-        _set(header, "SOPClassUID", one.sop_class_uid)
-        _set(header, "SOPInstanceUID", one.sop_instance_uid)
-    return header
+        known["Modality"] = [one.modality]
+    return header, known
 
 
 def instance_url(base: str, one: Held) -> str:
@@ -226,8 +238,8 @@ def _header(query: WebQuery, path: Path, *levels: Level) -> Dataset:
     known = read_header(path)
     for level in levels:
         for keyword in KEYS[level]:
-            if keyword in known:
-                kept[keyword] = known[keyword]
+            if (tag := _tag(keyword)) in known:
+                kept[tag] = known[tag]
     if query.include_all or query.include:
         for element in read_head(path, None if query.include_all else query.include):
             if element.tag not in kept and element.VR not in ("OB", "OW", "OF", "OD", "UN"):
@@ -235,14 +247,17 @@ def _header(query: WebQuery, path: Path, *levels: Level) -> Dataset:
     return kept
 
 
-def _set(dataset: Dataset, keyword: str, value: object) -> None:
-    if keyword in dataset:
-        del dataset[keyword]
-    setattr(dataset, keyword, value)
+def _answer(header: Dataset, url: str, **known: Sequence[str | int]) -> json_model.Json:
+    """Return a header as JSON, with what the node knows by keyword: that is written past pydicom, which takes longer.
 
-
-def _answer(header: Dataset, url: str) -> json_model.Json:
-    _set(header, "SpecificCharacterSet", "ISO_IR 192")
-    _set(header, "InstanceAvailability", "ONLINE")
-    _set(header, "RetrieveURL", url)
-    return json_model.model(header, lambda path: f"{url}/bulkdata/{path}")
+    Args:
+        header: of a file.
+        url: where it is retrieved from.
+        known: values by keyword, in place of those of the header; none: the attribute is there, and empty.
+    """
+    told = json_model.model(header, lambda path: f"{url}/bulkdata/{path}")
+    own = {"SpecificCharacterSet": ["ISO_IR 192"], "InstanceAvailability": ["ONLINE"], "RetrieveURL": [url], **known}
+    for keyword, given in own.items():
+        named = {"vr": _vr(keyword)}
+        told[f"{_tag(keyword):08X}"] = {**named, "Value": list(given)} if given else named
+    return dict(sorted(told.items()))

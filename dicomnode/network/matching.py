@@ -61,16 +61,34 @@ def value_matches(vr: str, wanted: Sequence[str], found: str) -> bool:
 def _equal(vr: str, wanted: str, value: str) -> bool:
     if vr in _RANGES:
         return _in_range(wanted, value)
-    if vr == "PN":
-        # Each group of components by itself (alphabetic, ideographic, phonetic), without regard to case.
-        groups = [value, *value.split("=")] if "=" in value else [value]
-        return any(_like(wanted.rstrip("^=").casefold(), group.rstrip("^=").casefold()) for group in groups)
-    if vr in _WITH_WILD_CARDS:
-        return _like(wanted.strip(), value.strip())
+    if has_wild_cards(vr):
+        sought = pattern(vr, wanted)
+        return any(like(sought, form) for form in forms(vr, value))
     return wanted.strip() == value.strip()
 
 
-def _like(pattern: str, value: str) -> bool:
+def has_wild_cards(vr: str) -> bool:
+    """Whether values of this representation are matched as text: `forms` and `pattern` by `like`."""
+    return vr in _WITH_WILD_CARDS
+
+
+def forms(vr: str, value: str) -> list[str]:
+    """Return the texts by which a value is found, as `like` compares them with a `pattern`; "" is no value.
+
+    Of a name each group of components by itself (alphabetic, ideographic, phonetic), without regard to case.
+    """
+    if vr != "PN":
+        return [value.strip()]
+    groups = [value, *value.split("=")] if "=" in value else [value]
+    return [pattern(vr, group) for group in groups]
+
+
+def pattern(vr: str, wanted: str) -> str:
+    """Return what `like` looks for."""
+    return wanted.rstrip("^=").casefold() if vr == "PN" else wanted.strip()
+
+
+def like(pattern: str, value: str) -> bool:
     """Match with wild cards in one pass over the value, however many there are: a pattern is a stranger's program.
 
     A set of bits says up to which letters of the pattern the value read so far may stand for.

@@ -54,7 +54,7 @@ def details(config: Config, study_uid: str, generation: int | None, *, identify:
         UsageError: nothing of it is known.
     """
     with Pages(config) as pages:
-        found = described(config, pages, study_uid, generation, identify=identify)
+        found, _ = described(config, pages, study_uid, generation, identify=identify)
     if identify:
         note_command(config, "jobs show --identify", study_uid=study_uid)
     return found
@@ -62,18 +62,22 @@ def details(config: Config, study_uid: str, generation: int | None, *, identify:
 
 def described(
     config: Config, pages: Pages, study_uid: str, generation: int | None, *, identify: bool = False
-) -> dict[str, Any]:
-    """Return what `details` does, from an open catalogue; nothing is noted in the audit trail. Raises UsageError."""
+) -> tuple[dict[str, Any], Findings | None]:
+    """Return what `details` does, from an open catalogue, and what was found.
+
+    Nothing is noted in the audit trail. Raises UsageError.
+    """
     rows = pages.rows(Wanted(study_uid=study_uid, generation=generation), identify=identify)
     if not rows:
         raise UsageError(f"{logs.uid(study_uid)}: no such job; see `dicomnode jobs list`")
     number = rows[0]["generation"]
     job = find(pages.catalog, study_uid, number) if number or generation is not None else None
-    return {**rows[0], **_of_generation(config, pages.catalog, study_uid, number, job)}
+    found = kept_findings(config, study_uid, number)
+    return {**rows[0], **_of_generation(config, pages.catalog, study_uid, number, job, found)}, found
 
 
 def _of_generation(
-    config: Config, catalog: Catalog, study_uid: str, generation: int, job: Job | None
+    config: Config, catalog: Catalog, study_uid: str, generation: int, job: Job | None, found: Findings | None
 ) -> dict[str, Any]:
     folder = results_folder(config.storage.results, study_uid, generation)
     findings = folder / FINDINGS
@@ -81,7 +85,7 @@ def _of_generation(
         "state": "receiving" if job is None else job.state,
         "order": order.outcome(folder),
         "results": str(folder) if findings.exists() else "",
-        "series": _series(kept_findings(config, study_uid, generation)),
+        "series": _series(found),
         "routing": _routing(catalog.routing(study_uid, generation)),
         "awaited": [{"study_uid": uid, "state": state} for uid, state in catalog.awaited_states(study_uid)],
         "timeline": [

@@ -3,14 +3,16 @@
 import hashlib
 import json
 import logging
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from dicomnode.errors import UsageError
-from dicomnode.files import write_whole
+from dicomnode.files import private_opener, write_whole
 from dicomnode.operations.cohort_list import CohortRow
 from dicomnode.registry_format.tables import write_csv
 
@@ -69,29 +71,57 @@ class RowReport:
 
 
 class RetrieveJournal:
-    """The rows of one list in a file. The same rows are the same list, whatever the file is called."""
+    """The rows of one list in a file. The same rows are the same list, whatever the file is called.
+
+    A line is a row as it stood then, and the last line of a row counts. The file is written whole once, with the first
+    note of a command; then a line is added for each: a list of thousands of rows costs no more with each of them.
+    """
 
     def __init__(self, state: Path, rows: Sequence[CohortRow]) -> None:
         digest = hashlib.sha256(repr(tuple(rows)).encode("utf-8", "backslashreplace")).hexdigest()[:32]
-        self._path = state / "retrieve" / f"{digest}.json"
+        self._path = state / "retrieve" / f"{digest}.jsonl"
+        #: Of a version that wrote all rows with each note.
+        self._former = self._path.with_suffix(".json")
+        self._is_whole = False
 
     def read(self) -> tuple[list[RowReport], float | None]:
         """Return the rows that were noted, and when the last study began to be fetched (UTC seconds)."""
+        rows: dict[int, RowReport] = {}
+        last_at: float | None = None
         try:
-            kept = json.loads(self._path.read_text("utf-8"))
-            rows = [RowReport(**{**row, "series_uids": tuple(row["series_uids"])}) for row in kept["rows"]]
-            return rows, None if kept["last_at"] is None else float(kept["last_at"])
-        except FileNotFoundError:
-            pass
+            for kept in self._kept():
+                last_at = None if kept["last_at"] is None else float(kept["last_at"])
+                for row in kept["rows"]:
+                    one = RowReport(**{**row, "series_uids": tuple(row["series_uids"])})
+                    rows[one.row] = one
         except (OSError, ValueError, KeyError, TypeError):
             # Nothing is lost by that: what is here is known by the catalogue.
-            log.warning("%s cannot be read: the list is begun once more", self._path)
-        return [], None
+            log.warning("%s cannot be read: what it says no more is asked once more", self._path)
+        return list(rows.values()), last_at
 
-    def note(self, rows: Iterable[RowReport], last_at: float | None) -> None:
-        """Note how all rows stand; on the disk when this returns."""
-        kept = {"last_at": last_at, "rows": [asdict(one) for one in rows if one.state != "pending"]}
-        write_whole(self._path, json.dumps(kept))
+    def _kept(self) -> Iterator[dict[str, Any]]:
+        with suppress(FileNotFoundError):
+            lines = self._path.read_text("utf-8").split("\n")
+            yield from map(json.loads, lines[:-1])  # behind the last end of a line is what a kill has cut off
+            return
+        with suppress(FileNotFoundError):
+            yield json.loads(self._former.read_text("utf-8"))
+
+    def note(self, one: RowReport, rows: Iterable[RowReport], last_at: float | None) -> None:
+        """Note how a row stands; on the disk when this returns. `rows`: all of them."""
+        if self._is_whole:
+            with open(self._path, "ab", opener=private_opener) as file:
+                file.write(_line([one], last_at).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            return
+        write_whole(self._path, _line([row for row in rows if row.state != "pending"], last_at))
+        self._former.unlink(missing_ok=True)
+        self._is_whole = True
+
+
+def _line(rows: list[RowReport], last_at: float | None) -> str:
+    return json.dumps({"last_at": last_at, "rows": [asdict(one) for one in rows]}) + "\n"
 
 
 def as_json(rows: Sequence[RowReport]) -> str:

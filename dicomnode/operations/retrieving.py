@@ -288,4 +288,4 @@ class _Retrieval:
 
     def _note(self, one: RowReport) -> None:
         self._reports[one.row] = one
-        self._journal.note(self._reports.values(), self._last_at)
+        self._journal.note(one, self._reports.values(), self._last_at)

@@ -81,8 +81,11 @@ def begun(node: Node, *arguments: str | Path) -> "subprocess.Popen[bytes]":
 
 def noted(node: Node, command: str) -> Any:
     """What a command has noted of its work; None before that."""
-    for path in (node.config.storage.state / command).glob("[0-9a-f]*.json"):
-        return json.loads(path.read_text("utf-8"))
+    for path in (node.config.storage.state / command).glob("[0-9a-f]*.json*"):
+        # Of a retrieval the last line of each row counts; the last line may be on its way.
+        kept = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.endswith("}")]
+        rows = {row["row"]: row for one in kept for row in one.get("rows", ())}
+        return {**kept[-1], "rows": list(rows.values())} if kept else None
     return None
 
 

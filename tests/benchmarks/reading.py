@@ -1,6 +1,6 @@
 """The pages that people look at, with 100,000 studies and 400,000 images, on SQLite and PostgreSQL.
 
-    python -m tests.benchmarks.reading [--studies 100000] [--users 20]
+    python -m tests.benchmarks.reading [--studies 100000] [--users 20] [--save RUN.json] [--before RUN.json]
 
 Measured: every list and search of `jobs list`, and the catalogue's part of `/metrics`, asked by many users at once
 (threads of one process, each of which waits a second between two pages) while another process records images; the 95th
@@ -8,6 +8,7 @@ percentile, and the processor's time for one page. And how long it takes to reco
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import sys
@@ -20,6 +21,10 @@ from statistics import median, quantiles
 
 from sqlalchemy import insert, text
 
+from dicomnode.dicomweb.holdings import WebHoldings
+from dicomnode.dicomweb.names import StudyNames
+from dicomnode.dicomweb.query import parse
+from dicomnode.dicomweb.search import search
 from dicomnode.registry_format.identity import patient_hash
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.catalog.labels import Label, _seal, accession_key
@@ -38,6 +43,8 @@ LIMIT_MS = 100.0
 #: Receiving may be slower by so much with users.
 LIMIT_SLOWER = 0.05
 Ask = Callable[[], object]
+_FAMILIES = ("Adler", "Brandt", "Costa", "Dubois", "Eriksson", "Fischer", "Garcia", "Huber", "Meyer", "Novak", "Zimmer")
+_GIVEN = ["Anna", "Ben", "Clara", "David", "Eva", "Finn", "Greta", "Hugo", "Ida", "Jan", "Kim", "Lea"]
 
 
 def state_of(n: int) -> StudyState:
@@ -52,6 +59,12 @@ def state_of(n: int) -> StudyState:
 def sender_of(n: int) -> str:
     """Two scanners send nearly everything, one sends once a week."""
     return "CT_RARE" if n % 5000 == 7 else f"CT_{n % 2}"
+
+
+def name_of(patient: int) -> str:
+    """Of eleven families, each with a number that one patient has; some in three scripts."""
+    name = f"{_FAMILIES[patient % 11]}{patient}^{_GIVEN[patient % 12]}{patient % 5}"
+    return f"{name}=山田^太郎{patient}=やまだ^たろう" if patient % 50 == 0 else name
 
 
 def fill(catalog: Catalog, count: int) -> None:
@@ -130,7 +143,8 @@ def _label(catalog: Catalog, n: int) -> dict[str, object]:
         "sender": sender_of(n),
         "called": "DICOMNODE",
         "accession_key": accession_key(key, f"A{n}"),
-        "sealed": _seal(key, uid, Label(f"P{n // 4}", "", f"A{n}", "20260101", "CT Thorax")),
+        "sealed": _seal(key, uid, Label(f"P{n // 4}", "", f"A{n}", "20260101", "CT Thorax", name_of(n // 4))),
+        "noted": n + 1,
     }
 
 
@@ -182,7 +196,32 @@ def asks(reading: Catalog, count: int) -> dict[str, Ask]:
         reading.workers("alive")
         reading.steps_after(reading.newest_step() - 500, 5000)
 
-    return {**found, "the figures of /metrics": figures}
+    return {**found, **searches(reading, count), "the figures of /metrics": figures}
+
+
+def searches(reading: Catalog, count: int) -> dict[str, Ask]:
+    """What viewers ask of DICOMweb by what is sealed; the spool is empty, so no header is read for an answer."""
+    holdings = WebHoldings(lambda: reading, Path("/nowhere"), StudyNames())
+    holdings.names.look(reading)
+    one = name_of(count // 8)
+    asked = {
+        "QIDO: a whole name": {"PatientName": one},
+        "QIDO: beginning of a name": {"PatientName": f"{one[:-3]}*"},
+        "QIDO: a common beginning": {"PatientName": "m*"},
+        "QIDO: a part of a name": {"PatientName": f"*{one[2:9].lower()}*"},
+        "QIDO: a common part": {"PatientName": "*an*"},
+        "QIDO: odd wild cards": {"PatientName": "?a*e?*1*"},
+        "QIDO: another script": {"PatientName": "山田^*"},
+        "QIDO: nobody's name": {"PatientName": "xyzzy*"},
+        "QIDO: part of an ID": {"PatientID": f"*{count // 8}*"},
+        "QIDO: part of an accession number": {"AccessionNumber": f"*{count // 2}*"},
+        "QIDO: a description": {"StudyDescription": "*thorax*"},
+    }
+
+    def ask(keys: dict[str, str]) -> Ask:
+        return lambda: search(holdings, parse("STUDY", keys.items(), {}), "http://node/dicom-web")
+
+    return {name: ask(keys) for name, keys in asked.items()}
 
 
 def by_users(asked: dict[str, Ask], users: int, rounds: int) -> dict[str, list[float]]:
@@ -232,8 +271,13 @@ def recording(url: str, folder: Path, seconds: float) -> list[float]:
     return taken
 
 
-def measure(database: str, url: str, folder: Path, studies_: int, users: int, rounds: int) -> bool:
-    """Print the figures of one database; returns whether they are within the limits."""
+def measure(
+    database: str, url: str, folder: Path, studies_: int, users: int, rounds: int, before_: dict[str, float]
+) -> tuple[bool, dict[str, float]]:
+    """Print the figures of one database; returns whether they are within the limits, and the processor's times.
+
+    `before_`: those of an earlier run of the same size, shown beside them.
+    """
     catalog = Catalog.open(url, folder)
     fill(catalog, studies_)
     if database == "postgresql":
@@ -256,13 +300,28 @@ def measure(database: str, url: str, folder: Path, studies_: int, users: int, ro
         p95 = quantiles(each, n=20)[-1]
         good &= p95 <= LIMIT_MS
         figures = f"median {median(each):6.1f} ms  p95 {p95:6.1f} ms  processor {processor[name]:5.1f} ms"
-        print(f"{database:10}  {name:28}  {figures}", flush=True)
+        if name in before_:
+            figures += f" (before {before_[name]:5.1f} ms)"
+        print(f"{database:10}  {name:32}  {figures}", flush=True)
     quiet, busy = median([*before, *after]), median(with_users)
     slower = 100 * (busy / quiet - 1)
     print(f"{database:10}  recording an image: {quiet:.2f} ms, with users {busy:.2f} ms ({slower:+.0f} %)", flush=True)
     reading.close()
     catalog.close()
-    return good and busy <= quiet * (1 + LIMIT_SLOWER)
+    return good and busy <= quiet * (1 + LIMIT_SLOWER), processor
+
+
+def earlier(path: Path, size: dict[str, int]) -> dict[str, dict[str, float]]:
+    """Return the processor's times of an earlier run, by database and page.
+
+    Raises:
+        ValueError: it was of another size: what differs would not be the code alone.
+    """
+    kept = json.loads(path.read_text("utf-8"))
+    if kept["size"] != size:
+        raise ValueError(f"{path} was measured with {kept['size']}, this is {size}: measure both alike")
+    found: dict[str, dict[str, float]] = kept["processor_ms"]
+    return found
 
 
 def main() -> int:
@@ -272,7 +331,15 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--database", action="append", choices=("sqlite", "postgresql"))
+    parser.add_argument("--save", type=Path, help="keep the processor's times here")
+    parser.add_argument("--before", type=Path, help="show those of an earlier run of the same size beside them")
     given = parser.parse_args()
+    size = {"studies": given.studies, "users": given.users, "cores": os.cpu_count() or 0}
+    try:
+        before = {} if given.before is None else earlier(given.before, size)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    processor: dict[str, dict[str, float]] = {}
     check_or_exit(programs=[("initdb", "postgresql")])
     print(f"{given.studies} studies, {given.users} users, {os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}")
     good = True
@@ -282,10 +349,15 @@ def main() -> int:
             server = PostgreSQL(folder / "pg").start() if database == "postgresql" else None
             url = f"sqlite:///{folder}/c.sqlite" if server is None else server.url.replace("://", "+psycopg://", 1)
             try:
-                good &= measure(database, url, folder, given.studies, given.users, given.rounds)
+                within, processor[database] = measure(
+                    database, url, folder, given.studies, given.users, given.rounds, before.get(database, {})
+                )
+                good &= within
             finally:
                 if server is not None:
                     server.stop()
+    if given.save is not None:
+        given.save.write_text(json.dumps({"size": size, "processor_ms": processor}, indent=2) + "\n")
     print(f"load after {os.getloadavg()[0]:.1f}")
     return 0 if good else 1
 

@@ -2,6 +2,8 @@
 
     python -m tests.faults.campaign --kills 300 --seed 7 --database both --audit --out /tmp/campaign
 
+With `--stow` the scanners send by STOW-RS, and the receiver is the console's process.
+
 Killed with SIGKILL: the receiver, the worker, the clock, the senders, and the database server where it is PostgreSQL.
 At the end: every acknowledged image must be there as it was sent, and every study's results must be in the PACS, each
 object once, byte for byte what an undisturbed run makes of the same files. With `--audit`, every acknowledged image and
@@ -36,6 +38,7 @@ from dicomnode.audit.messages import AuditPeer
 from dicomnode.demo.pacs import StoragePeer
 from dicomnode.models.build import method
 from dicomnode.network.tls import ReloadingContext
+from dicomnode.operations import web_tokens
 from dicomnode.reception.spooled import digest, split
 from dicomnode.results import encode
 from dicomnode.service.processes import prepare_folders
@@ -123,10 +126,11 @@ class Campaign:
         say: Callable[[str], None],
         most: int = 10_000,
         audit: bool = False,
+        stow: bool = False,
     ) -> None:
         self.folder, self.source, self.say = folder, source, say
         self.random = random.Random(seed)
-        self.pause_s, self.most, self.audit = pause_s, most, audit
+        self.pause_s, self.most, self.audit, self.stow = pause_s, most, audit, stow
         self.verdict = Verdict()
         self.began = time.monotonic()
         hospital = Authority(folder / "tls") if tls else None
@@ -140,6 +144,7 @@ class Campaign:
         self.path.write_text(self._toml())
         self.config = config.load(self.path)
         prepare_folders(self.config)
+        self.token = web_tokens.add(self.config, "scanner", "reader", "SCANNER", time.time()) if stow else ""
         self.fork = multiprocessing.get_context("forkserver")
         self.fork.set_forkserver_preload(roles.PRELOAD)
         self.processes: dict[str, BaseProcess] = {}
@@ -150,7 +155,10 @@ class Campaign:
     def _toml(self) -> str:
         url = "" if self.database is None else self.database.url
         listening = f"port = {self.port}"
-        secured = certificates = ""
+        secured = certificates = console = ""
+        if self.stow:
+            listening = ""
+            console = f"[console]\nenabled = true\ndicomweb = true\nport = {self.port}\n"
         if self.tls is not None and self.scanner is not None:
             listening = f"plain = false\ntls_port = {self.port}"
             proof = f'certificates = ["{fingerprint(self.scanner.certificate)}"]'
@@ -177,6 +185,7 @@ retry_first_s = 0.3
 retry_longest_s = 2
 {secured}
 {certificates}
+{console}
 [audit]
 to = "{"file" if self.audit else "off"}"
 file = "audit.log"
@@ -208,14 +217,15 @@ file = "audit.log"
     # Processes
 
     def _start(self, role: str) -> None:
-        target = {"receiver": roles.receive, "worker": roles.work, "clock": roles.tick}[role]
+        receive = roles.receive_by_web if self.stow else roles.receive
+        target = {"receiver": receive, "worker": roles.work, "clock": roles.tick}[role]
         process = self.fork.Process(target=target, args=(self.path, self.folder / f"{role}.log"), name=role)
         process.start()
         self.processes[role] = process
 
     def _start_sender(self, name: str) -> None:
         scans, log = self.folder / "scans" / name, self.folder / "sender.log"
-        arguments = (self.port, scans, self._acknowledged(name), log, self.scanner)
+        arguments = (self.port, scans, self._acknowledged(name), log, self.scanner, self.token)
         process = self.fork.Process(target=roles.send, args=arguments, name=name)
         process.start()
         self.sending[name] = process
@@ -464,8 +474,11 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--audit", action="store_true", help="keep an audit trail, and judge it too")
     parser.add_argument("--tls", action="store_true", help="scanners, node and PACS speak TLS")
+    parser.add_argument("--stow", action="store_true", help="scanners send by STOW-RS")
     parser.add_argument("--out", type=Path, default=None, help="keep everything here; else a temporary folder")
     given = parser.parse_args()
+    if given.stow and given.tls:
+        parser.error("--stow goes without --tls: the console's HTTPS has tests of its own")
     databases = ["sqlite", "postgresql"] if given.database == "both" else [given.database]
     check_or_exit([SCAN], [("initdb", "postgresql")] if "postgresql" in databases else [])
     if given.out is not None and (taken := [d for d in databases if (given.out / d).exists()]):
@@ -486,6 +499,7 @@ def main() -> int:
                 pause_s=given.pause,
                 say=lambda line: print(line, flush=True),
                 audit=given.audit,
+                stow=given.stow,
             )
             verdict = campaign.run(given.kills // len(databases))
             print(f"{database}: {verdict}", flush=True)

@@ -7,10 +7,12 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 import pydicom
 from pynetdicom import AE
 
 from dicomnode import config, logs
+from dicomnode.console import server
 from dicomnode.network.tls import Security, TlsFiles, client_context
 from dicomnode.service import audit, processes
 from dicomnode.service.clock import Housekeeping
@@ -22,17 +24,25 @@ PRELOAD = [
     "dicomnode.workflows.runtime",
     "dicomnode.models.build",
     "dicomnode.store.catalog.database",
+    "dicomnode.console.server",
     "tests.faults.roles",
     "alembic.command",
 ]
 #: A sender that lost its association tries again after so long.
 _AGAIN_S = 0.3
+_IN_ONE_REQUEST = 6
+_STOWED = 'multipart/related; type="application/dicom"; boundary=b'
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def receive(path: Path, log: Path) -> None:
     """The receiving process."""
     processes.receive(_settings(path, log, "receiver"), threading.Event())
+
+
+def receive_by_web(path: Path, log: Path) -> None:
+    """The console's process, into which STOW-RS comes."""
+    server.run(_settings(path, log, "console"), threading.Event())
 
 
 def work(path: Path, log: Path) -> None:
@@ -53,15 +63,35 @@ def tick(path: Path, log: Path) -> None:
     threading.Event().wait()
 
 
-def send(port: int, folder: Path, acknowledged: Path, log: Path, files: TlsFiles | None) -> None:
+def send(port: int, folder: Path, acknowledged: Path, log: Path, files: TlsFiles | None, token: str) -> None:
     """A scanner: sends the folder until every image has been answered with success, whatever happens meanwhile.
 
     Each acknowledged SOP Instance UID is a line of `acknowledged`. A killed scanner knows nothing: it begins again.
+    With a token it sends by STOW-RS.
     """
     _output(log)
     paths = sorted(folder.glob("*.dcm"))
-    while not _send_all(port, paths, acknowledged, files):
+    while not (_post_all(port, paths, acknowledged, token) if token else _send_all(port, paths, acknowledged, files)):
         time.sleep(_AGAIN_S)
+
+
+def _post_all(port: int, paths: list[Path], acknowledged: Path, token: str) -> bool:
+    """Send a few images with each request: some are acknowledged before a kill, and some are not."""
+    headers = {"Content-Type": _STOWED, "Authorization": f"Bearer {token}"}
+    complete = True
+    with acknowledged.open("a", buffering=1) as file, httpx.Client(timeout=20, headers=headers) as client:
+        for first in range(0, len(paths), _IN_ONE_REQUEST):
+            parts = [path.read_bytes() for path in paths[first : first + _IN_ONE_REQUEST]]
+            body = b"".join(b"--b\r\nContent-Type: application/dicom\r\n\r\n" + part + b"\r\n" for part in parts)
+            try:
+                answer = client.post(f"http://127.0.0.1:{port}/dicom-web/studies", content=body + b"--b--\r\n")
+            except httpx.TransportError:  # the console is gone
+                return False
+            stored = answer.json()["00081199"]["Value"] if answer.status_code in (200, 202) else []
+            complete &= len(stored) == len(parts)
+            for one in stored:
+                file.write(f"{one['00081155']['Value'][0]}\n")
+    return complete
 
 
 def _send_all(port: int, paths: list[Path], acknowledged: Path, files: TlsFiles | None) -> bool:

@@ -9,9 +9,11 @@ from tests.faults.campaign import SCAN, Campaign
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("database", "seed", "tls"), [("sqlite", 11, True), ("postgresql", 12, False)])
+@pytest.mark.parametrize(
+    ("database", "seed", "by"), [("sqlite", 11, "tls"), ("postgresql", 12, "c-store"), ("sqlite", 13, "stow")]
+)
 def test_a_dozen_kills_lose_nothing_and_double_nothing(
-    data: Path, peer: Callable[[str, str], str], tmp_path: Path, database: str, seed: int, tls: bool
+    data: Path, peer: Callable[[str, str], str], tmp_path: Path, database: str, seed: int, by: str
 ) -> None:
     if database == "postgresql":
         peer("initdb", "postgresql")
@@ -21,7 +23,8 @@ def test_a_dozen_kills_lose_nothing_and_double_nothing(
         source,
         seed,
         postgresql=database == "postgresql",
-        tls=tls,
+        tls=by == "tls",
+        stow=by == "stow",
         pause_s=1.0,
         most=1,
         say=print,

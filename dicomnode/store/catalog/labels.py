@@ -8,12 +8,12 @@ SP 800-38D): whoever has the database alone can neither read nor try it.
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select, text
 
 from dicomnode.registry_format.identity import PATIENT_ID_DIGITS, patient_hash
 from dicomnode.store.catalog.database import Database
@@ -42,6 +42,15 @@ class Label:
     study_time: str = ""
     study_id: str = ""
     referring_physician: str = ""
+
+
+@dataclass(frozen=True)
+class NotedLabel:
+    """A label and the number under which it was noted: a changed one has a new number."""
+
+    study_uid: str
+    noted: int
+    label: Label = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,9 @@ class Labels(Database):
             .limit(1)
         )
         with self._write() as connection:
+            if not self._is_sqlite:
+                # One after another: a number that a reader has seen is never followed by a lower one.
+                connection.execute(text("LOCK TABLE study_labels IN SHARE ROW EXCLUSIVE MODE"))
             sender, called = connection.execute(brought).one_or_none() or ("", "")
             values = {
                 "generation": study.generation,
@@ -96,12 +108,38 @@ class Labels(Database):
                 "accession_key": accession_key(self.patient_key, label.accession_number),
                 "sealed": _seal(self.patient_key, study.study_uid, label),
                 "study_date": label.study_date if _DATE.fullmatch(label.study_date) else "",
+                "noted": connection.execute(select(func.coalesce(func.max(study_labels.c.noted), 0) + 1)).scalar_one(),
             }
             row = self._insert(study_labels).values(study_uid=study.study_uid, **values)
             if not label.patient_id and study.path is None:
                 # Nothing is left to be read: what was known of it stays known.
                 values = {"generation": study.generation, "seen_at": study.last_seen}
             connection.execute(row.on_conflict_do_update(index_elements=["study_uid"], set_=values))
+
+    def labels_after(self, noted: int, limit: int) -> list[NotedLabel]:
+        """Return labels that were noted after this one (0: all), in their order, not more than `limit`."""
+        with self._read() as connection:
+            rows = connection.execute(_after(noted, limit)).all()
+        key = self.patient_key
+        return [NotedLabel(row.study_uid, row.noted, unseal(key, row.study_uid, row.sealed)) for row in rows]
+
+    def newest_image(self) -> float:
+        """Return when the last image of all came, UTC seconds; 0 where there is none."""
+        with self._read() as connection:
+            return float(connection.execute(select(func.max(studies.c.last_seen))).scalar() or 0.0)
+
+    def without_label(self, after: float) -> list[str]:
+        """Return the UIDs of studies without any label whose last image came after this time, UTC seconds."""
+        label = select(study_labels.c.study_uid).where(study_labels.c.study_uid == studies.c.study_uid)
+        query = select(studies.c.study_uid).where((studies.c.last_seen > after) & ~label.exists())
+        with self._read() as connection:
+            return list(connection.execute(query).scalars())
+
+
+def _after(noted: int, limit: int) -> Select[tuple[str, int, bytes]]:
+    """Select labels in the order in which they were noted."""
+    columns = (study_labels.c.study_uid, study_labels.c.noted, study_labels.c.sealed)
+    return select(*columns).where(study_labels.c.noted > noted).order_by(study_labels.c.noted).limit(limit)
 
 
 def accession_key(key: PatientKey, accession_number: str) -> str:

@@ -10,7 +10,7 @@ from dicomnode.store.catalog.tables import patient_keys
 from dicomnode.store.patient_key import PatientKey
 
 #: The newest revision in `migrations/versions`; a test compares.
-HEAD = "0018"
+HEAD = "0019"
 #: Names the lock under which PostgreSQL changes the tables. SQLite's writers take turns anyway.
 _ADVISORY_LOCK = 0x6469636F
 

@@ -81,7 +81,10 @@ study_labels = Table(
     Column("sealed", LargeBinary, nullable=False),
     # In the clear, as the time of its first image is: by it a page of a search by date is found.
     Column("study_date", String(8), nullable=False, server_default=""),
+    # Grows with each label that says something new: who remembers labels (`dicomweb.names`) reads only those behind.
+    Column("noted", BigInteger, nullable=False, server_default="0"),
 )
+Index("study_labels_noted", study_labels.c.noted)
 Index("study_labels_sender", study_labels.c.sender, study_labels.c.seen_at)
 Index("study_labels_accession", study_labels.c.accession_key)
 

@@ -4,11 +4,12 @@ What is held stands as for Query/Retrieve (`holdings`): never a study that is he
 those of the newest generation that stands.
 """
 
+import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, literal, or_, select
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, Row, Select, and_, any_, exists, func, literal, or_, select
 
 from dicomnode.store.catalog.holdings import STANDING, HoldingsRows
 from dicomnode.store.catalog.labels import Label, accession_key, patient_prefixes, unseal
@@ -18,6 +19,27 @@ from dicomnode.store.records import Instance
 
 #: Rows that are fetched at a time.
 _AT_ONCE = 500
+#: Of named studies: so many are looked up by their numbers. Of more, a page is full after some thousand rows.
+_FEW = 5_000
+
+
+@dataclass(frozen=True)
+class NamedStudies:
+    """Studies by what their labels say.
+
+    Attributes:
+        noted: the numbers under which the labels that say it were noted.
+        known: up to which number labels were looked at: later ones may say it too.
+        unlabelled: studies that had no label, which may match.
+    """
+
+    noted: frozenset[int]
+    known: int
+    unlabelled: frozenset[str]
+
+    def may_be(self, noted: int | None) -> bool:
+        """Whether a study may be one of them; `noted`: of its label, None where it has none."""
+        return noted is None or noted > self.known or noted in self.noted
 
 
 @dataclass(frozen=True)
@@ -31,6 +53,7 @@ class WebWanted:
         dates: (first, last) of the Study Date, eight digits; "" leaves a side open.
         modalities: it has an image of one of these, or results that stand.
         series_uids, instance_uids: it has one of these.
+        named: None: any; else only these.
     """
 
     study_uids: tuple[str, ...] = ()
@@ -40,6 +63,7 @@ class WebWanted:
     modalities: tuple[str, ...] = ()
     series_uids: tuple[str, ...] = ()
     instance_uids: tuple[str, ...] = ()
+    named: NamedStudies | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +103,18 @@ class WebHoldingsRows(HoldingsRows):
         No transaction is open while the caller looks at a study: the files that it reads may take longer than a server
         lets one idle, or than another's checkpoint should wait.
         """
+        named = wanted.named
+        if named is None or len(named.noted) + len(named.unlabelled) > _FEW:
+            yield from self._web_in_order(wanted)
+            return
+        # Few: their UIDs are looked up, and nothing else is read.
+        uids = self._newest_first(named)
+        if wanted.study_uids:
+            uids = [uid for uid in uids if uid in wanted.study_uids]
+        for first in range(0, len(uids), _AT_ONCE):
+            yield from self._web_in_order(replace(wanted, study_uids=tuple(uids[first : first + _AT_ONCE])))
+
+    def _web_in_order(self, wanted: WebWanted) -> Iterator[WebStudy]:
         last: Row[Any] | None = None
         while True:
             query = self._web_page(wanted)
@@ -90,16 +126,45 @@ class WebHoldingsRows(HoldingsRows):
             with self._read() as connection:
                 rows = connection.execute(query).all()
             for last in rows:
-                label = unseal(self.patient_key, last.study_uid, last.sealed)
-                yield WebStudy(last.study_uid, label, bool(last.by_images))
+                if wanted.named is None or wanted.named.may_be(last.noted):
+                    label = unseal(self.patient_key, last.study_uid, last.sealed)
+                    yield WebStudy(last.study_uid, label, bool(last.by_images))
             if len(rows) < _AT_ONCE:
                 return
+
+    def _newest_first(self, named: NamedStudies) -> list[str]:
+        """Return the UIDs of these few studies, the last image's the newest first."""
+        columns = (studies.c.last_seen, studies.c.study_uid)
+        labelled = select(*columns).join(study_labels, study_labels.c.study_uid == studies.c.study_uid)
+        queries = [labelled.where(study_labels.c.noted > named.known)]
+        if named.noted:
+            queries.append(labelled.where(self._is_one_of(study_labels.c.noted, named.noted)))
+        if named.unlabelled:
+            queries.append(select(*columns).where(studies.c.study_uid.in_(named.unlabelled)))
+        found: set[tuple[float, str]] = set()
+        with self._read() as connection:
+            for query in queries:
+                found.update((row[0], row[1]) for row in connection.execute(query))
+        return [uid for _, uid in sorted(found, reverse=True)]
+
+    def _is_one_of(self, column: ColumnElement[int], numbers: Collection[int]) -> ColumnElement[bool]:
+        """Compare with many numbers as one value: to bind each by itself takes longer than to look all of them up."""
+        if self._is_sqlite:
+            values = func.json_each(json.dumps(list(numbers))).table_valued("value")
+            return column.in_(select(values.c.value))
+        return column == any_(literal(list(numbers), ARRAY(BigInteger)))
 
     def _web_page(self, wanted: WebWanted) -> Select[Any]:
         kept = wanted.modalities
         by_images = _has(instances.c.modality.in_(kept)) if kept else literal(value=True)
         return (
-            select(studies.c.study_uid, studies.c.last_seen, study_labels.c.sealed, by_images.label("by_images"))
+            select(
+                studies.c.study_uid,
+                studies.c.last_seen,
+                study_labels.c.sealed,
+                study_labels.c.noted,
+                by_images.label("by_images"),
+            )
             .join_from(studies, study_labels, study_labels.c.study_uid == studies.c.study_uid, isouter=True)
             .where(_is_held(), *self._web_conditions(wanted))
             .order_by(studies.c.last_seen.desc(), studies.c.study_uid.desc())

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dicomnode.analysis.findings import Horizon
+from dicomnode.analysis.findings import Findings, Horizon
 from dicomnode.console import settings_page
 from dicomnode.console.application import HEADERS, host_name
 from dicomnode.console.site import ConsoleSite, _templates
@@ -129,6 +129,18 @@ def test_nobody_survives_or_dies_for_certain() -> None:
     told = html.unescape(str(_templates().get_template("parts.html").module.risk(risk)))  # type: ignore[attr-defined]
     assert ">1 year<" in told and "<1 %" in told and ">60 to >99 %<" in told
     assert "0.0" not in told and "100" not in told
+
+
+def test_a_page_of_a_study_reads_its_findings_once(
+    site: ConsoleSite, logged_in: Callable[[str], Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found(site)
+    read: list[str] = []
+    parse = Findings.from_json
+    monkeypatch.setattr(Findings, "from_json", lambda text: read.append(text) or parse(text))
+    for role in ("reader", "researcher"):
+        assert logged_in(role).get(f"/study/{site.keys.key(STUDY)}").status_code == 200
+    assert len(read) == 2
 
 
 def test_who_looks_at_a_study_is_in_the_audit_trail(site: ConsoleSite, logged_in: Callable[[str], Browser]) -> None:

@@ -6,14 +6,18 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset
+from pydicom.uid import generate_uid
 
+from dicomnode.analysis.series.headers import Series, read_headers
+from dicomnode.analysis.volume.load import load
 from dicomnode.console import stacks
-from dicomnode.console.stacks import ScrollStacks
+from dicomnode.console.stacks import ScrollStacks, SourceSlice
 from dicomnode.dicomweb import files
 from dicomnode.dicomweb import picture as drawing
 from dicomnode.dicomweb.problems import busy
@@ -21,7 +25,7 @@ from dicomnode.operations import passwords
 from dicomnode.reception.holdings import Held
 from dicomnode.store.catalog.catalog import Catalog
 from dicomnode.store.results_folder import LABELS, SOURCES, results_folder
-from tests.helpers.ct_files import ct_series, write
+from tests.helpers.ct_files import concatenation, ct_series, enhanced, write
 from tests.unit.console.conftest import PASSWORD, Browser, client
 from tests.unit.dicomweb.conftest import Filled
 
@@ -167,4 +171,54 @@ def test_the_sides_are_the_patients_however_an_image_is_stored(
     tmp_path: Path, orientation: tuple[float, ...], expected: str
 ) -> None:
     (path, *_) = write(ct_series(np.zeros((1, 4, 6), np.int16), orientation=orientation), tmp_path)
-    assert stacks.sides(Held("1.2", "1.3", "1.4", "1.5", "CT", path)) == expected
+    assert stacks.sides(SourceSlice(Held("1.2", "1.3", "1.4", "1.5", "CT", path))) == expected
+
+
+def frames_in_files(images: list[Dataset]) -> list[Dataset]:
+    """Of three files, the frames of each from head to feet, the files in no order."""
+    return concatenation(images[::-1], 2)
+
+
+def converted(images: list[Dataset]) -> list[Dataset]:
+    for number, one in enumerate(images):
+        one.ImageType, one.AcquisitionNumber, one.StudyID = ["ORIGINAL", "PRIMARY", "AXIAL"], 1, "1"
+        one.AccessionNumber, one.StudyDate, one.StudyTime = "", "20260101", f"10{number:04}"
+        one.Manufacturer, one.PatientName, one.ContentDate, one.ContentTime = "M", "N^N", "20260101", "100000"
+    return [hd.legacy.LegacyConvertedEnhancedCTImage(images, generate_uid(), 7, generate_uid(), 1)]
+
+
+@pytest.mark.parametrize("made", [lambda images: [enhanced(images[::-1])], frames_in_files, converted])
+def test_frames_of_enhanced_images_scroll_as_the_analysis_stacked_them(
+    made: Callable[[list[Dataset]], list[Dataset]],
+    filled: Filled,
+    logged_in: Callable[[str], Browser],
+    tmp_path: Path,
+) -> None:
+    hu, labels = np.full(SHAPE, 40, np.int16), np.zeros(SHAPE, np.uint8)
+    for number in range(5):
+        hu[number] = -1000 + 150 * number  # the feet are the darkest
+    labels[1, 2:6, 0:3], hu[1, 2:6, 0:3] = 1, -400
+    images = made(ct_series((hu + 1024).astype(np.int16), step_mm=1.4, PixelSpacing=["0.7", "0.7"]))
+    study = filled.receive(images, 1000.0, tmp_path)
+    filled.settle(study, 1010.0)
+    paths = [Path(one.path) for one in filled.catalog.instances(study)]
+    headers, _ = read_headers(paths)
+    volume = load(Series(str(images[0].SeriesInstanceUID), study, "CT", tuple(headers)))
+    assert len(volume.frames) == 5 and volume.hu[0].max() < volume.hu[4].max()
+    folder = results_folder(filled.config.storage.results, study, 1)
+    folder.mkdir(parents=True)
+    np.savez_compressed(folder / LABELS, labels=volume.to_source(labels))
+    (folder / SOURCES).write_text(json.dumps([str(one) for one in volume.paths]))
+    filled.catalog.set_state(study, 1, "analysed", None, now=1020.0)
+    browser = logged_in("reader")
+    found = browser.get(f"/study/{filled.site.keys.key(study)}/slices").json()
+    assert (len(found["axial"]), found["coronal"], found["sides"]) == (5, 8, "RL")
+    grey = [picture(browser.get(url))[0, 0].max() for url in found["axial"]]
+    assert grey == sorted(grey, reverse=True) and len(set(grey)) == 5, "head first"
+    areas = [picture(browser.get(f"{found['layers']}/axial/areas/{n}")) for n in range(1, 6)]
+    assert [bool(one[3, 1].any()) for one in areas] == [False, False, False, True, False]
+    coronal = picture(browser.get(f"{found['layers']}/coronal/image/1"))
+    assert coronal.shape == (9, 6) and (np.diff(coronal[:, 5].astype(int)) <= 0).all()
+    # Labels of other frames than there are: none is shown.
+    np.savez_compressed(folder / LABELS, labels=labels[:4])
+    assert browser.get(f"/study/{filled.site.keys.key(study)}/slices").json()["axial"] == []

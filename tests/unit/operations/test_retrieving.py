@@ -1,7 +1,9 @@
 """A cohort by list: a PACS that lies, is away or sends too little, and a study that is not the patient's."""
 
+import json
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -16,8 +18,9 @@ from dicomnode.errors import PeerError, UsageError
 from dicomnode.files import write_whole
 from dicomnode.network import move
 from dicomnode.operations import retrieving
+from dicomnode.operations.cohort_list import CohortRow
 from dicomnode.operations.pacing import Pacing, Rate
-from dicomnode.operations.retrieve_report import RowReport
+from dicomnode.operations.retrieve_report import RetrieveJournal, RowReport
 from dicomnode.operations.retrieving import RetrieveOptions
 from dicomnode.registry_format.identity import patient_hash
 from dicomnode.service.clock import Housekeeping
@@ -99,6 +102,40 @@ def pacs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pacs]:
 
 def states(rows: dict[int, RowReport]) -> list[str]:
     return [one.state for one in rows.values()]
+
+
+def test_the_journal_grows_by_a_line_and_survives_a_cut(tmp_path: Path) -> None:
+    rows = [CohortRow(number, f"P{number}") for number in range(2, 6)]
+    journal = RetrieveJournal(tmp_path, rows)
+    assert journal.read() == ([], None)
+    reports = {row.number: RowReport(row.number) for row in rows}
+    for number, at in ((2, 1.0), (3, 2.0), (2, 3.0)):
+        reports[number] = replace(reports[number], state="retrieved" if at > 2 else "fetching", series_uids=("1.2",))
+        journal.note(reports[number], reports.values(), at)
+    (path,) = (tmp_path / "retrieve").iterdir()
+    whole = path.read_bytes()
+    assert [line.count(b'"row":') for line in whole.splitlines()] == [1, 1, 1]
+    assert path.stat().st_mode & 0o077 == 0
+    assert RetrieveJournal(tmp_path, rows).read() == ([reports[2], reports[3]], 3.0)
+    # Killed within the last line: it says what the lines before say, and goes on from there.
+    path.write_bytes(whole[:-5])
+    again = RetrieveJournal(tmp_path, rows)
+    assert again.read() == ([replace(reports[2], state="fetching"), reports[3]], 2.0)
+    again.note(reports[2], reports.values(), 4.0)
+    again.note(replace(reports[3], state="retrieved"), reports.values(), 5.0)
+    assert len(path.read_text().splitlines()) == 2
+    assert RetrieveJournal(tmp_path, rows).read() == ([reports[2], replace(reports[3], state="retrieved")], 5.0)
+
+
+def test_a_journal_of_the_version_before_is_read_and_replaced(tmp_path: Path) -> None:
+    rows = [CohortRow(2, "P")]
+    journal = RetrieveJournal(tmp_path, rows)
+    done = RowReport(2, "retrieved", 1, "1.2", series_uids=("1.2.3",))
+    former = journal._path.with_suffix(".json")
+    write_whole(former, json.dumps({"last_at": 7.0, "rows": [asdict(done)]}))
+    assert journal.read() == ([done], 7.0)
+    journal.note(done, [done], 8.0)
+    assert not former.exists() and RetrieveJournal(tmp_path, rows).read() == ([done], 8.0)
 
 
 def test_each_row_once_and_what_is_known_is_not_fetched_again(pacs: Pacs, tmp_path: Path) -> None:
