@@ -5,19 +5,16 @@ from typing import Literal
 from pydantic import Field
 
 from dicomnode.analysis.risk.tabular import BATCH_PARTS
-from training.toml_table import TomlTable
+from training.models.grid_settings import GridSettings
 
 
-class RadiomicsSettings(TomlTable):
+class RadiomicsSettings(GridSettings):
     """`[radiomics]`: the arm on measured numbers."""
 
     families: tuple[Literal["quantities", "radiomics", "change", "covariates"], ...] = Field(
         ("quantities", "radiomics", "change"),
         min_length=1,
         description="feature families; with 'covariates' (age, sex, lung function), the node needs them too",
-    )
-    models: tuple[Literal["cox", "boosting", "network"], ...] = Field(
-        ("cox", "boosting", "network"), min_length=1, description="model types that the inner folds choose from"
     )
     correlation: float = Field(
         0.95, gt=0, le=1, description="drop one of two features whose absolute correlation is higher; 1: keep all"
