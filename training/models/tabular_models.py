@@ -18,8 +18,8 @@ from torch import nn
 
 from dicomnode.analysis.risk.tabular import Floats
 from dicomnode.errors import DicomnodeError
-from training.models.grid_settings import GridSettings
 from training.data.outcomes import EDGES_YEARS, Outcomes, interval_targets, negative_log_likelihood
+from training.models.grid_settings import GridSettings
 
 _HALF_A_DAY = 0.5 / 365.25
 _LEARNING_RATE = 0.05
@@ -81,7 +81,9 @@ def fit(candidate: Candidate, values: Floats, outcomes: Outcomes, seed: int) -> 
     """
     settings = candidate.settings
     if candidate.kind == "cox":
-        return plain_cox(fit_cox(values, outcomes, settings["penalizer"], settings.get("l1_ratio", 0.0)), outcomes.edges)
+        return plain_cox(
+            fit_cox(values, outcomes, settings["penalizer"], settings.get("l1_ratio", 0.0)), outcomes.edges
+        )
     if candidate.kind == "boosting":
         return plain_boosting(fit_boosting(values, outcomes, int(settings["trees"]), int(settings["leaves"]), seed))
     return plain_network(fit_network(values, outcomes, int(settings["steps"]), settings["decay"], seed))

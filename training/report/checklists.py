@@ -223,7 +223,7 @@ def _calibrated(facts: RunFacts) -> str:
 
 def _output(facts: RunFacts) -> str:
     years = ", ".join(f"{edge:g}" for edge in edges_of([h.years for h in facts.evaluation.horizons])[1:])
-    return f"probability of death by the end of years {years}; high risk from {facts.evaluation.threshold:g}"
+    return f"probability of death by the end of years {years}; high risk from {facts.evaluation.thresholds}"
 
 
 def code(facts: RunFacts) -> str:
@@ -254,7 +254,7 @@ def _diagnostic(facts: RunFacts) -> str:
         for h in e.arm(e.primary).horizons
         if h.sensitivity.value is not None and h.specificity.value is not None
     ]
-    return f"{e.primary}, high risk from {e.threshold:g}: " + "; ".join(known) if known else ""
+    return f"{e.primary}, high risk from {e.thresholds}: " + "; ".join(known) if known else ""
 
 
 def interval(estimate: object) -> str:

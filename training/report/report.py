@@ -121,6 +121,7 @@ def _content(facts: RunFacts) -> Content:
         "calibration": report_tables.calibration(facts),
         "threshold": report_tables.by_metric(facts, ("sensitivity", "specificity", "net_benefit")),
         "horizons": report_tables.horizons(facts),
+        "transplants": report_tables.transplants(facts),
         "characteristics": ReportTable(("", ""), tuple((c.name, c.value) for c in facts.characteristics)),
         "subgroups": report_tables.subgroups(primary, years),
         "shifts": report_tables.shifts(facts),

@@ -12,7 +12,9 @@ from dicomnode.files import parse_toml
 from training.data import covariate_types, former_names
 from training.data.follow_up import Transplant
 from training.data.outcomes import HORIZONS_YEARS, LAST_HORIZON_YEARS
+from training.evaluation import thresholds
 from training.evaluation.bar import GateBar
+from training.evaluation.thresholds import Threshold
 from training.explanation.settings import ExplanationSettings
 from training.features.settings import FeatureSettings
 from training.models.baseline_settings import BaselineSettings
@@ -42,7 +44,16 @@ class EvaluationSettings(TomlTable):
     """`[evaluation]`."""
 
     bootstrap: int = Field(1000, ge=0, le=100_000, description="patient-level bootstrap samples")
-    threshold: float = Field(0.2, gt=0, lt=1, description="risk at or above which a scan counts as high risk")
+    threshold: Threshold = Field(
+        0.2,
+        description="risk at or above which a scan counts as high risk, between 0 and 1: one number, one for each "
+        "horizon in their order, or a table by year",
+    )
+
+    @field_validator("threshold", mode="before")
+    @classmethod
+    def _risks(cls, value: object) -> Threshold:
+        return thresholds.checked(value)
 
 
 class BundleSettings(TomlTable):
@@ -185,6 +196,7 @@ def from_dict(stored: Mapping[str, object], where: str) -> RunSettings:
     if list(horizons) != sorted(set(horizons)):
         raise UsageError(f"{where}: horizons: {list(horizons)}: give each year once, rising")
     try:
+        thresholds.by_horizon(settings.evaluation.threshold, horizons)
         covariate_types.declared(settings.covariate_types, "covariate_types")
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None

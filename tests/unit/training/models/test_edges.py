@@ -25,7 +25,7 @@ def folds(*chosen: str) -> list[dict]:
 def test_what_most_folds_choose_at_the_edge_is_told_with_the_setting_to_widen(chosen: str, words: str) -> None:
     (text,) = at_edge("radiomics", folds(chosen, chosen, "cox penalizer=1"))
     assert text.startswith("radiomics: ") and words in text
-    key = {"cox": "penalizers", "boosting": "boosting", "network": "steps"}[chosen.split()[0]]
+    key = {"cox": "penalizers", "boosting": "boosting", "network": "steps"}[chosen.split(maxsplit=1)[0]]
     assert f"widen radiomics.{key} {'upwards' if 'largest' in text else 'downwards'}" in text
     assert f"widen encoder.{key}" in at_edge("encoder", folds(chosen))[0]
 
