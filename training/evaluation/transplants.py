@@ -95,8 +95,7 @@ def _judged(treatment: str, courses: Courses, risk: Floats, years: int, counts: 
         )
         for name, value in zip(found, values, strict=True):
             found[name].append(np.asarray(value))
-    observed, auc, ratio, slope, intercept = (_estimate(values) for values in found.values())
-    return TransplantTreatment(treatment, observed, auc, ratio, slope, intercept)
+    return TransplantTreatment(treatment, *map(_estimate, found.values()))
 
 
 def _estimate(values: list[Floats]) -> Estimate:

@@ -100,7 +100,16 @@ class RadiomicsArm:
             chosen, model = _fit_best(self.candidates, scores, data, training, seed)
             write_json(folder / "model.json", model)
             left_out = training.choice.left_out
-            write_json(folder / "fit.json", {"key": key, "chosen": chosen, "inner_loss": scores, "left_out": left_out})
+            write_json(
+                folder / "fit.json",
+                {
+                    "key": key,
+                    "chosen": chosen,
+                    "inner_loss": scores,
+                    "left_out": left_out,
+                    "repeated": training.choice.repeated,
+                },
+            )
         return FittedRadiomics(tabular.read(folder / "model.json"), data)
 
     def columns_of(self, data: Data) -> list[str]:
@@ -152,7 +161,11 @@ class RadiomicsArm:
         choice = harmonise.fit(
             features,
             batches,
-            [data.patients[row] for row in rows],
+            harmonise.repetitions_of(
+                [data.patients[row] for row in rows],
+                data.cohort["date"].iloc[rows].to_list(),
+                self.settings.stability_days,
+            ),
             combat_by=self.settings.combat,
             stability=self.settings.stability,
             correlation=self.settings.correlation,

@@ -23,7 +23,13 @@ class RadiomicsSettings(GridSettings):
         0.3,
         ge=0,
         lt=1,
-        description="drop features whose repeatability (ICC over a patient's scans) is lower; 0: keep all",
+        description="drop features whose repeatability (ICC over repeated scans) is lower; 0: keep all",
+    )
+    stability_days: int = Field(
+        90,
+        ge=0,
+        le=36500,
+        description="days within which scans of a patient repeat one another; 0: all of them do, progression or not",
     )
     combat: tuple[Literal["manufacturer", "model", "kernel_family"], ...] = Field(
         (), description=f"batch variables of ComBat ({', '.join(BATCH_PARTS)}); empty: no ComBat"

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from dicomnode.files import write_whole
+from training.data.split_kinds import statement
 from training.evaluation.misjudged import BEGIN, END
 from training.evaluation.records import ArmResult
 from training.models.stacking import NAME as ENSEMBLE
@@ -162,6 +163,8 @@ def summary(facts: RunFacts) -> tuple[str, ...]:
         f"{e.scans} scans of {e.patients} patients, {e.deaths} of whom died; median follow-up "
         f"{e.median_follow_up_years:.1f} years after a scan. {_independence(primary)}"
     ]
+    if said := statement(facts.run.get("split") or {}):
+        lines.append(said)
     if (chosen := _chosen(facts)) is not None:
         lines.append(chosen)
     for h in primary.horizons:
