@@ -38,13 +38,13 @@ def _tabular(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         return
     axis, key = _AXES[kind]
     tried = {values[axis] for other, values in map(_parsed, fit.get("inner_loss", ())) if other == kind}
-    if len(tried) > 1 and chosen[axis] in (ends := {min(tried): _SMALLEST, max(tried): _LARGEST}):
+    if len(tried) > 1 and chosen.get(axis) in (ends := {min(tried): _SMALLEST, max(tried): _LARGEST}):
         yield f"{kind} {axis} = {chosen[axis]:g}", ends[chosen[axis]], key
 
 
 def _networks(fit: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield the last epoch where it was the best: the network was still learning when it was stopped."""
-    most = fit["settings"]["epochs"]
+    most = (fit.get("settings") or {}).get("epochs", 0)
     if most > 1 and fit["best_epoch"] == most:
         yield f"the last epoch, {most},", _LARGEST, "epochs"
 
