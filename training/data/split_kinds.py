@@ -55,7 +55,7 @@ class SplitAsked:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnSplit:
     """A split, and how it came about: plain values, for the record."""
 
     nested: Nested
@@ -86,7 +86,7 @@ def groups_path(asked: SplitAsked, registry: Path) -> Path | None:
     return asked.groups or (own if own.is_file() else None)
 
 
-def draw(frame: pd.DataFrame, registry: Registry, seed: int, asked: SplitAsked) -> Drawn:
+def draw(frame: pd.DataFrame, registry: Registry, seed: int, asked: SplitAsked) -> DrawnSplit:
     """Split the patients of a cohort.
 
     Args:
@@ -100,7 +100,7 @@ def draw(frame: pd.DataFrame, registry: Registry, seed: int, asked: SplitAsked) 
     """
     patients, event = frame["patient"].to_list(), frame["event"].to_numpy(np.bool_)
     if asked.kind == "patients":
-        return Drawn(splits.nested(patients, event, seed, asked.outer, asked.inner), {"kind": "patients"})
+        return DrawnSplit(splits.nested(patients, event, seed, asked.outer, asked.inner), {"kind": "patients"})
     died = {p for p, e in zip(patients, event, strict=True) if e}
     first = frame.sort_values(["date", "scan"], kind="stable").drop_duplicates("patient").set_index("patient")
     path = groups_path(asked, registry.folder)
@@ -146,7 +146,7 @@ def _site_of(asked: SplitAsked, known: pd.DataFrame, first: pd.DataFrame) -> "pd
     return known["site"].astype(str)
 
 
-def _sites(site: "pd.Series[str]", died: set[str], seed: int, asked: SplitAsked) -> Drawn:
+def _sites(site: "pd.Series[str]", died: set[str], seed: int, asked: SplitAsked) -> DrawnSplit:
     names = sorted(set(site))
     if not 2 <= len(names) <= _MOST_SITES:
         raise UsageError(
@@ -168,7 +168,7 @@ def _sites(site: "pd.Series[str]", died: set[str], seed: int, asked: SplitAsked)
         "patients": [len(fold) for fold in outer],
         "died": [len(set(fold) & died) for fold in outer],
     }
-    return Drawn(Nested(seed, outer, tuple(inner)), facts, site)
+    return DrawnSplit(Nested(seed, outer, tuple(inner)), facts, site)
 
 
 def _enough(patients: set[str], died: set[str], folds: int, where: str) -> None:
@@ -199,7 +199,7 @@ def _first_day(known: pd.DataFrame, first: pd.DataFrame, registry: Registry) -> 
     return pd.to_datetime(first["date"])
 
 
-def _temporal(day: "pd.Series[pd.Timestamp]", died: set[str], seed: int, asked: SplitAsked) -> Drawn:
+def _temporal(day: "pd.Series[pd.Timestamp]", died: set[str], seed: int, asked: SplitAsked) -> DrawnSplit:
     if asked.cut:
         cut = pd.Timestamp(_first_scan(asked.cut))
     else:
@@ -225,7 +225,7 @@ def _temporal(day: "pd.Series[pd.Timestamp]", died: set[str], seed: int, asked: 
         "later": len(later),
         "later_died": len(later & died),
     }
-    return Drawn(Nested(seed, (tuple(sorted(later)), *within), tuple(inner), later=True), facts)
+    return DrawnSplit(Nested(seed, (tuple(sorted(later)), *within), tuple(inner), later=True), facts)
 
 
 def cut_error(text: str) -> str:

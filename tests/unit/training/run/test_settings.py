@@ -35,6 +35,7 @@ def test_the_example_shows_every_key_with_its_default() -> None:
     shown_there = {f"encoder.{m}" for m in re.findall(r"(?m)^# (\w+) = ", encoder)}
     shown = {f"{k}.{i}" for k, v in stored.items() if isinstance(v, dict) and k not in free for i in v}
     shown |= {k for k, v in stored.items() if not isinstance(v, dict) or k in free}
+    shown |= {"splits.groups"} if re.search("(?m)^# groups = ", text) else set()
     assert shown | shown_there | {"encoder.spec"} == {
         k for k in keys(RunSettings) if not k.startswith("gate.")
     }  # that is the node's
